@@ -1,0 +1,65 @@
+//! The old system's record: a raw datum of its schema, several symbols in one, numbers as doubles.
+
+use super::{DecodeFault, Entry, EntryFault, Header, admit, wire::Reader};
+use crate::{
+    conditions::Conditions,
+    decimal::{Price, Size},
+    symbol::Symbol,
+};
+
+/// Reads a legacy record. One without trades is legal: its producer wrote pings and errors so.
+pub(super) fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
+    let mut reader = Reader::new(payload, 0);
+    loop {
+        let mut left = reader.block("a block of trades")?;
+        if left == 0 {
+            break;
+        }
+        while left > 0 {
+            entries.push(entry(&mut reader)?);
+            left -= 1;
+        }
+    }
+    reader.string("the type")?;
+    reader.end()?;
+    Ok(Header::Legacy)
+}
+
+fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeFault> {
+    let conditions = conditions(reader)?;
+    let price = f64::from_le_bytes(reader.fixed("a price")?);
+    let (text, symbol) = reader.string_with_span("a symbol")?;
+    let event_ms = reader.long("an event time")?;
+    let size = f64::from_le_bytes(reader.fixed("a size")?);
+    let price = Price::from_f64(price).map(|parsed| parsed.value);
+    Ok(Entry { symbol, trade: admit(Symbol::check(text), event_ms, price, admit_size(size), conditions) })
+}
+
+/// Only a true zero says "price update". What rounds to zero was a trade, too small for us: a fault, so that it is seen.
+fn admit_size(size: f64) -> Result<Size, EntryFault> {
+    if size == 0.0 { Err(EntryFault::PriceUpdate) } else { Size::from_f64(size).map(|parsed| parsed.value).map_err(EntryFault::Size) }
+}
+
+/// `[array<[null, string]>, null]`. A null item names no code and so says nothing, like a null list.
+fn conditions(reader: &mut Reader<'_>) -> Result<Conditions, DecodeFault> {
+    let mut set = Conditions::NONE;
+    match reader.long("conditions")? {
+        0 => {}
+        1 => return Ok(set),
+        _ => return Err(reader.malformed("conditions: a list or null")),
+    }
+    loop {
+        let mut left = reader.block("a block of conditions")?;
+        if left == 0 {
+            return Ok(set);
+        }
+        while left > 0 {
+            match reader.long("a condition")? {
+                0 => {}
+                1 => set = set.with(Conditions::code_of(reader.string("a condition")?)),
+                _ => return Err(reader.malformed("a condition: a string or null")),
+            }
+            left -= 1;
+        }
+    }
+}

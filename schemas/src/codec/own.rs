@@ -1,0 +1,144 @@
+//! Our own records: a batch of one symbol's trades, and a rejected frame, in single-object encoding.
+
+use super::{
+    DecodeFault, Entry, EntryFault, Header, REJECTED_FRAME_FINGERPRINT, SINGLE_OBJECT, TRADE_BATCH_FINGERPRINT, admit,
+    wire::{Reader, put_bytes, put_length, put_long},
+};
+use crate::{
+    conditions::Conditions,
+    decimal::{NumberFault, Price, Size},
+    identity::SessionId,
+    symbol::Symbol,
+    trade::Trade,
+};
+
+/// Where the datum of a single object starts.
+const DATUM: usize = SINGLE_OBJECT.len() + size_of::<u64>();
+
+/// What a batch says about its trades as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchHeader<'a> {
+    /// The symbol of all its trades.
+    pub symbol: &'a str,
+    /// Where they come from: `finnhub`, `replay` or `simulator`.
+    pub source: &'a str,
+    /// The sender's session.
+    pub session: SessionId,
+    /// Its sequence in (session, partition), from 1.
+    pub sequence: u64,
+    /// When ingest took it in, in milliseconds since 1970 UTC.
+    pub taken_ms: i64,
+}
+
+/// What a dead letter says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RejectedFrameHeader<'a> {
+    /// The sender's session.
+    pub session: SessionId,
+    /// Its sequence in (session, partition), from 1; shared with the batches.
+    pub sequence: u64,
+    /// When ingest took it in, in milliseconds since 1970 UTC.
+    pub taken_ms: i64,
+    /// The line of the file or the number of the frame, from 1; 0 where there is none.
+    pub line: u64,
+    /// The reason: one short word of a fixed list.
+    pub reason: &'a str,
+    /// The reason for a person, with what was found and where.
+    pub detail: &'a str,
+    /// What was sent, cut to a bounded length.
+    pub frame: &'a [u8],
+}
+
+/// Appends a batch to `out`: a whole record.
+///
+/// # Panics
+/// If the sequence is zero or above `i64::MAX`: it counts records from one.
+pub fn encode_batch(out: &mut Vec<u8>, header: &BatchHeader<'_>, trades: &[Trade]) {
+    put_fingerprint(out, TRADE_BATCH_FINGERPRINT);
+    put_bytes(out, header.symbol.as_bytes());
+    put_bytes(out, header.source.as_bytes());
+    put_identity(out, header.session, header.sequence, header.taken_ms);
+    if !trades.is_empty() {
+        put_length(out, trades.len());
+        for trade in trades {
+            put_long(out, trade.event_time.ms());
+            out.extend_from_slice(&trade.price.e8().to_be_bytes());
+            out.extend_from_slice(&trade.size.e8().to_be_bytes());
+            put_length(out, trade.conditions.codes().count());
+            out.extend(trade.conditions.codes());
+        }
+    }
+    put_long(out, 0);
+}
+
+/// Appends a rejected frame to `out`: a whole record.
+///
+/// # Panics
+/// If the sequence is zero or above `i64::MAX`, or the line above `i64::MAX`: they count from one.
+pub fn encode_rejected_frame(out: &mut Vec<u8>, header: &RejectedFrameHeader<'_>) {
+    put_fingerprint(out, REJECTED_FRAME_FINGERPRINT);
+    put_identity(out, header.session, header.sequence, header.taken_ms);
+    put_long(out, i64::try_from(header.line).expect("a line number counts lines"));
+    put_bytes(out, header.reason.as_bytes());
+    put_bytes(out, header.detail.as_bytes());
+    put_bytes(out, header.frame);
+}
+
+fn put_fingerprint(out: &mut Vec<u8>, fingerprint: u64) {
+    out.extend_from_slice(&SINGLE_OBJECT);
+    out.extend_from_slice(&fingerprint.to_le_bytes());
+}
+
+fn put_identity(out: &mut Vec<u8>, session: SessionId, sequence: u64, taken_ms: i64) {
+    let sequence = i64::try_from(sequence).ok().filter(|s| *s > 0).expect("a sequence counts records from one");
+    out.extend_from_slice(&session.0);
+    put_long(out, sequence);
+    put_long(out, taken_ms);
+}
+
+/// Reads a batch, its fingerprint known.
+pub(super) fn decode_batch<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
+    let mut reader = Reader::new(payload, DATUM);
+    let (text, symbol) = reader.string_with_span("the symbol")?;
+    reader.string("the source")?;
+    let (session, sequence, taken_ms) = identity(&mut reader)?;
+    let fault = Symbol::check(text);
+    loop {
+        let mut left = reader.block("a block of trades")?;
+        if left == 0 {
+            break;
+        }
+        while left > 0 {
+            let event_ms = reader.long("an event time")?;
+            let price = Price::from_e8(i64::from_be_bytes(reader.fixed("a price")?));
+            let size = Size::from_e8(i128::from_be_bytes(reader.fixed("a size")?));
+            let size = size.map_err(|fault| if fault == NumberFault::Zero { EntryFault::PriceUpdate } else { EntryFault::Size(fault) });
+            let conditions = reader.bytes("conditions")?.iter().fold(Conditions::NONE, |set, code| set.with(*code));
+            entries.push(Entry { symbol, trade: admit(fault, event_ms, price, size, conditions) });
+            left -= 1;
+        }
+    }
+    reader.end()?;
+    Ok(Header::Batch { session, sequence, taken_ms })
+}
+
+/// Reads a rejected frame, its fingerprint known.
+pub(super) fn decode_rejected_frame(payload: &[u8]) -> Result<Header<'_>, DecodeFault> {
+    let mut reader = Reader::new(payload, DATUM);
+    let (session, sequence, taken_ms) = identity(&mut reader)?;
+    // The detail names it too, for it is what a person needs.
+    if reader.long("the line")? < 0 {
+        return Err(reader.malformed("a line that is not negative"));
+    }
+    let (reason, detail) = (reader.string("the reason")?, reader.string("the detail")?);
+    let frame = reader.bytes("the frame")?;
+    reader.end()?;
+    Ok(Header::RejectedFrame { session, sequence, taken_ms, reason, detail, frame })
+}
+
+fn identity(reader: &mut Reader<'_>) -> Result<(SessionId, u64, i64), DecodeFault> {
+    let session = SessionId(reader.fixed("the session")?);
+    let sequence = reader.long("the sequence")?;
+    let sequence = u64::try_from(sequence).ok().filter(|s| *s > 0).ok_or_else(|| reader.malformed("a sequence above zero"))?;
+    Ok((session, sequence, reader.long("the time it was taken in")?))
+}

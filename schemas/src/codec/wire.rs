@@ -1,0 +1,175 @@
+//! Avro's binary primitives: longs as zigzag varints, bytes, strings, and the blocks of an array.
+
+use super::DecodeFault;
+
+/// The most bytes a long takes.
+const MAX_VARINT_BYTES: usize = 10;
+
+/// A place in a record. Every step either moves forward within the bytes or fails.
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of a record, from byte `at` on.
+    pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at }
+    }
+
+    /// The fault of not finding `what` here.
+    pub(super) fn malformed(&self, what: &'static str) -> DecodeFault {
+        DecodeFault::Malformed { at: self.at, what }
+    }
+
+    /// A long. Bits beyond the 64th, which only the tenth byte can have, are dropped, as all Avro implementations do.
+    #[inline]
+    pub(super) fn long(&mut self, what: &'static str) -> Result<i64, DecodeFault> {
+        let mut zigzag = 0u64;
+        for (place, byte) in self.bytes.get(self.at..).unwrap_or_default().iter().take(MAX_VARINT_BYTES).enumerate() {
+            zigzag |= u64::from(byte & 0x7F) << (7 * place);
+            if byte & 0x80 == 0 {
+                self.at += place + 1;
+                return Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
+            }
+        }
+        Err(self.malformed(what))
+    }
+
+    /// The next `len` bytes.
+    #[inline]
+    fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], DecodeFault> {
+        let taken = self.at.checked_add(len).and_then(|end| self.bytes.get(self.at..end)).ok_or_else(|| self.malformed(what))?;
+        self.at += len;
+        Ok(taken)
+    }
+
+    /// A `fixed` of `N` bytes.
+    #[inline]
+    pub(super) fn fixed<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeFault> {
+        let fixed = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>()).ok_or_else(|| self.malformed(what))?;
+        self.at += N;
+        Ok(*fixed)
+    }
+
+    /// Bytes with their length before them.
+    #[inline]
+    pub(super) fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], DecodeFault> {
+        let len = self.long(what)?;
+        let len = usize::try_from(len).map_err(|_| self.malformed(what))?;
+        self.take(len, what)
+    }
+
+    /// A string.
+    #[inline]
+    pub(super) fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeFault> {
+        let bytes = self.bytes(what)?;
+        std::str::from_utf8(bytes).map_err(|_| self.malformed(what))
+    }
+
+    /// A string and its span in the record: offset and length.
+    #[inline]
+    pub(super) fn string_with_span(&mut self, what: &'static str) -> Result<(&'a str, (u32, u32)), DecodeFault> {
+        let text = self.string(what)?;
+        match (u32::try_from(self.at - text.len()), u32::try_from(text.len())) {
+            (Ok(from), Ok(len)) => Ok((text, (from, len))),
+            _ => Err(self.malformed(what)),
+        }
+    }
+
+    /// How many items the next block of an array holds; zero after the last block. A negative count is followed by the block's size in
+    /// bytes, which serves those who skip and is not needed here.
+    #[inline]
+    pub(super) fn block(&mut self, what: &'static str) -> Result<u64, DecodeFault> {
+        let count = self.long(what)?;
+        if count < 0 {
+            self.long(what)?;
+        }
+        if count == i64::MIN { Err(self.malformed(what)) } else { Ok(count.unsigned_abs()) }
+    }
+
+    /// That nothing is left.
+    pub(super) fn end(&self) -> Result<(), DecodeFault> {
+        if self.at == self.bytes.len() { Ok(()) } else { Err(self.malformed("the end of the record")) }
+    }
+}
+
+/// Appends a long.
+#[inline]
+pub(super) fn put_long(out: &mut Vec<u8>, long: i64) {
+    let mut zigzag = ((long << 1) ^ (long >> 63)).cast_unsigned();
+    loop {
+        let [low, ..] = zigzag.to_le_bytes();
+        zigzag >>= 7;
+        if zigzag == 0 {
+            out.push(low & 0x7F);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+/// Appends a length or a count.
+#[inline]
+pub(super) fn put_length(out: &mut Vec<u8>, length: usize) {
+    put_long(out, i64::try_from(length).expect("nothing in memory is longer than i64::MAX"));
+}
+
+/// Appends bytes, or the bytes of a string, with their length before them.
+#[inline]
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_length(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn long(bytes: &[u8]) -> Result<i64, usize> {
+        let mut reader = Reader::new(bytes, 0);
+        let value = reader.long("a long").map_err(|_| bytes.len())?;
+        assert_eq!(reader.end(), Ok(()));
+        Ok(value)
+    }
+
+    #[test]
+    fn every_long_comes_back() {
+        for shift in 0..64 {
+            for near in -2..=2 {
+                for value in [(1i64 << shift).wrapping_add(near), (1i64 << shift).wrapping_neg().wrapping_add(near)] {
+                    let mut bytes = Vec::new();
+                    put_long(&mut bytes, value);
+                    assert_eq!(long(&bytes), Ok(value));
+                }
+            }
+        }
+        assert_eq!(long(&[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]), Ok(i64::MAX));
+        // Padded with zeros: Avro allows it, and some writers do it to leave room for a length.
+        assert_eq!(long(&[0x82, 0x80, 0x00]), Ok(1));
+    }
+
+    #[test]
+    fn a_long_without_an_end_or_beyond_ten_bytes_is_refused() {
+        assert_eq!(long(&[]), Err(0));
+        assert_eq!(long(&[0x80]), Err(1));
+        assert_eq!(long(&[0x80; 10]), Err(10));
+        assert_eq!(long(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00]), Err(11));
+    }
+
+    #[test]
+    fn a_length_or_count_that_cannot_be_is_refused() {
+        for claimed in [i64::MIN, -1, 3, i64::MAX] {
+            let mut bytes = Vec::new();
+            put_long(&mut bytes, claimed);
+            bytes.extend([1, 2]);
+            assert!(Reader::new(&bytes, 0).bytes("bytes").is_err(), "{claimed}");
+        }
+        let mut bytes = Vec::new();
+        put_long(&mut bytes, i64::MIN);
+        bytes.push(0);
+        assert!(Reader::new(&bytes, 0).block("a block").is_err());
+        assert_eq!(Reader::new(&[3, 8], 0).block("a block"), Ok(2));
+        assert!(Reader::new(&[2, 0xFF], 0).string("a string").is_err());
+    }
+}

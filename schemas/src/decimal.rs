@@ -1,0 +1,377 @@
+//! Exact decimals in fixed point, and the only place where a decimal text becomes a number or a number a text.
+//!
+//! Prices and sizes are integers of 1e-8; their product, the notional, is an integer of 1e-16. A decimal with more than eight
+//! places is rounded half-even once, at admission, and says so ([`Parsed::rounded`]). Nothing here uses floating point but
+//! [`Price::from_f64`] and [`Size::from_f64`], which read the doubles of the old system's schema by their shortest decimal.
+
+use std::fmt::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+/// Decimal places of [`Price`] and [`Size`].
+pub const SCALE: u32 = 8;
+/// One whole unit of a price or a size, in units of 1e-8.
+pub const ONE_E8: i128 = 100_000_000;
+/// The largest price admitted, in units of 1e-8: one billion. Berkshire Hathaway A trades near 7e5; anything above is a fault.
+pub const MAX_PRICE_E8: i64 = 100_000_000_000_000_000;
+/// The largest size admitted, in units of 1e-8: 1e15. One trade of a small coin is some 1e11.
+pub const MAX_SIZE_E8: i128 = 100_000_000_000_000_000_000_000;
+/// The largest notional of one trade admitted, in units of 1e-16: 1e12. It leaves room for 1e10 such trades in one sum.
+pub const MAX_NOTIONAL_E16: i128 = 10_000_000_000_000_000_000_000_000_000;
+
+/// A price per unit, in units of 1e-8 of the quote currency; always above zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct Price(i64);
+
+/// A number of units traded, in units of 1e-8; always above zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Size(i128);
+
+/// Price times size, in units of 1e-16 of the quote currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Notional(pub i128);
+
+/// A number admitted, and whether admission had to round it to eight places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed<T> {
+    /// The admitted value.
+    pub value: T,
+    /// True if the text had more than eight significant places.
+    pub rounded: bool,
+}
+
+/// Why a text or an integer is not a price or a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NumberFault {
+    /// Not a JSON number: empty, a word, NaN, an infinity.
+    #[error("not a decimal number")]
+    NotANumber,
+    /// Below zero.
+    #[error("negative")]
+    Negative,
+    /// Zero, or zero after rounding to eight places.
+    #[error("zero")]
+    Zero,
+    /// Above the largest value admitted ([`MAX_PRICE_E8`], [`MAX_SIZE_E8`], [`MAX_NOTIONAL_E16`]).
+    #[error("absurdly large")]
+    TooLarge,
+}
+
+impl Price {
+    /// A price from units of 1e-8.
+    ///
+    /// # Errors
+    /// [`NumberFault`] if it is not above zero or too large.
+    pub fn from_e8(e8: i64) -> Result<Self, NumberFault> {
+        match e8 {
+            i64::MIN..=-1 => Err(NumberFault::Negative),
+            0 => Err(NumberFault::Zero),
+            1..=MAX_PRICE_E8 => Ok(Self(e8)),
+            _ => Err(NumberFault::TooLarge),
+        }
+    }
+
+    /// A price from the text of a JSON number.
+    ///
+    /// # Errors
+    /// [`NumberFault`] if the text is not a decimal, or not above zero, or too large.
+    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberFault> {
+        let (e8, rounded) = parse_e8(text)?;
+        Ok(Parsed { value: Self::admit(e8)?, rounded })
+    }
+
+    /// A price from a double of the old system's schema, by its shortest decimal.
+    ///
+    /// # Errors
+    /// [`NumberFault`] as [`Price::parse`]; NaN and infinities are not numbers.
+    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberFault> {
+        let (e8, rounded) = double_e8(double)?;
+        Ok(Parsed { value: Self::admit(e8)?, rounded })
+    }
+
+    fn admit(e8: i128) -> Result<Self, NumberFault> {
+        Self::from_e8(i64::try_from(e8).map_err(|_| if e8 < 0 { NumberFault::Negative } else { NumberFault::TooLarge })?)
+    }
+
+    /// Units of 1e-8.
+    #[must_use]
+    pub fn e8(self) -> i64 {
+        self.0
+    }
+
+    /// Price times size. Whether it is absurd is for [`crate::trade::Trade::new`] to say; the product of an admitted price and
+    /// an admitted size fits only below [`MAX_NOTIONAL_E16`], so this saturates.
+    #[must_use]
+    pub fn times(self, size: Size) -> Notional {
+        Notional(i128::from(self.0).saturating_mul(size.0))
+    }
+}
+
+impl Size {
+    /// A size from units of 1e-8.
+    ///
+    /// # Errors
+    /// [`NumberFault`] if it is not above zero or too large.
+    pub fn from_e8(e8: i128) -> Result<Self, NumberFault> {
+        match e8 {
+            i128::MIN..=-1 => Err(NumberFault::Negative),
+            0 => Err(NumberFault::Zero),
+            1..=MAX_SIZE_E8 => Ok(Self(e8)),
+            _ => Err(NumberFault::TooLarge),
+        }
+    }
+
+    /// A size from the text of a JSON number.
+    ///
+    /// # Errors
+    /// [`NumberFault`] if the text is not a decimal, or not above zero, or too large. A size of exactly zero is Finnhub's price
+    /// update, not a fault: callers tell [`NumberFault::Zero`] apart.
+    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberFault> {
+        let (e8, rounded) = parse_e8(text)?;
+        Ok(Parsed { value: Self::from_e8(e8)?, rounded })
+    }
+
+    /// A size from a double of the old system's schema, by its shortest decimal.
+    ///
+    /// # Errors
+    /// [`NumberFault`] as [`Size::parse`].
+    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberFault> {
+        let (e8, rounded) = double_e8(double)?;
+        Ok(Parsed { value: Self::from_e8(e8)?, rounded })
+    }
+
+    /// Units of 1e-8.
+    #[must_use]
+    pub fn e8(self) -> i128 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Price {
+    type Error = NumberFault;
+
+    fn try_from(e8: i64) -> Result<Self, NumberFault> {
+        Self::from_e8(e8)
+    }
+}
+
+impl From<Price> for i64 {
+    fn from(price: Price) -> Self {
+        price.0
+    }
+}
+
+impl fmt::Display for Price {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format_fixed(i128::from(self.0), SCALE))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format_fixed(self.0, SCALE))
+    }
+}
+
+impl fmt::Display for Notional {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format_fixed(self.0, 2 * SCALE))
+    }
+}
+
+/// Units of 1e-8 from the text of a JSON number (sign, digits, fraction, exponent), rounded half-even to eight places; the
+/// flag says whether rounding lost anything.
+///
+/// # Errors
+/// [`NumberFault::NotANumber`] for anything else; [`NumberFault::TooLarge`] beyond 1e28 units.
+pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
+    let (negative, body) = match text.as_bytes() {
+        [b'-', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let (mantissa, exponent) = match body.iter().position(|b| matches!(b, b'e' | b'E')) {
+        Some(at) => (&body[..at], parse_exponent(&body[at + 1..])?),
+        None => (body, 0),
+    };
+    let (whole, fraction) = match mantissa.iter().position(|b| *b == b'.') {
+        Some(at) if at + 1 < mantissa.len() => (&mantissa[..at], &mantissa[at + 1..]),
+        Some(_) => return Err(NumberFault::NotANumber),
+        None => (mantissa, &mantissa[..0]),
+    };
+    if whole.is_empty() || matches!(whole, [b'0', _, ..]) {
+        return Err(NumberFault::NotANumber);
+    }
+    // The digit at place p counts 10^p units of 1e-8; places below zero are what rounding decides on.
+    let mut place = i64::try_from(whole.len()).unwrap_or(i64::MAX).saturating_sub(1).saturating_add(exponent) + i64::from(SCALE);
+    let mut units: i128 = 0;
+    let (mut tenth, mut beyond) = (0u8, false);
+    for digit in whole.iter().chain(fraction) {
+        if !digit.is_ascii_digit() {
+            return Err(NumberFault::NotANumber);
+        }
+        let digit = digit - b'0';
+        if place >= 0 {
+            units = units * 10 + i128::from(digit);
+            if units > MAX_NOTIONAL_E16 {
+                return Err(NumberFault::TooLarge);
+            }
+        } else if place == -1 {
+            tenth = digit;
+        } else if digit != 0 {
+            beyond = true;
+        }
+        place -= 1;
+    }
+    if units > 0 {
+        for _ in 0..=place.min(64) {
+            units = units.saturating_mul(10);
+            if units > MAX_NOTIONAL_E16 {
+                return Err(NumberFault::TooLarge);
+            }
+        }
+    }
+    let rounded = tenth != 0 || beyond;
+    if tenth > 5 || (tenth == 5 && (beyond || units % 2 == 1)) {
+        units += 1;
+    }
+    Ok((if negative { -units } else { units }, rounded))
+}
+
+fn parse_exponent(digits: &[u8]) -> Result<i64, NumberFault> {
+    let (negative, digits) = match digits {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] | rest => (false, rest),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(NumberFault::NotANumber);
+    }
+    // An exponent longer than any text only decides between zero and too large; the cap keeps the sum in range.
+    let value = digits.iter().fold(0i64, |sum, d| (sum * 10 + i64::from(d - b'0')).min(1_000_000_000_000_000));
+    Ok(if negative { -value } else { value })
+}
+
+/// Units of 1e-8 from a double's shortest decimal: of the decimals that read back as this double one with the fewest digits.
+fn double_e8(double: f64) -> Result<(i128, bool), NumberFault> {
+    let mut text = ShortText { bytes: [0; 32], len: 0 };
+    // `1.640601e2`: at most a sign, 17 digits, a point and `e-324`; NaN and infinities print as words, which are refused.
+    write!(text, "{double:e}").map_err(|_| NumberFault::NotANumber)?;
+    parse_e8(std::str::from_utf8(&text.bytes[..text.len]).map_err(|_| NumberFault::NotANumber)?)
+}
+
+/// Room for the text of a double on the stack: this stands on the path of a trade.
+struct ShortText {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl fmt::Write for ShortText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.len + text.len();
+        self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// The decimal text of `units` of `10^-places`: exact, no exponent, no trailing zeros after the point.
+#[must_use]
+pub fn format_fixed(units: i128, places: u32) -> String {
+    let one = 10u128.pow(places);
+    let magnitude = units.unsigned_abs();
+    let sign = if units < 0 { "-" } else { "" };
+    let (whole, fraction) = (magnitude / one, magnitude % one);
+    if fraction == 0 {
+        return format!("{sign}{whole}");
+    }
+    let digits = format!("{fraction:0width$}", width = usize::try_from(places).unwrap_or(usize::MAX));
+    format!("{sign}{whole}.{}", digits.trim_end_matches('0'))
+}
+
+/// `notional_e16 / volume_e8` in units of 1e-8, rounded half-even: the VWAP as a person reads it. `None` if the volume is zero.
+#[must_use]
+pub fn divide_half_even(notional_e16: i128, volume_e8: i128) -> Option<i128> {
+    if volume_e8 == 0 {
+        return None;
+    }
+    // (n / 1e16) / (v / 1e8) * 1e8 = n / v: the scales cancel.
+    let (quotient, remainder) = (notional_e16.div_euclid(volume_e8), notional_e16.rem_euclid(volume_e8));
+    let twice = remainder.unsigned_abs() * 2;
+    let size = volume_e8.unsigned_abs();
+    let up = twice > size || (twice == size && quotient % 2 != 0);
+    Some(if up { quotient + volume_e8.signum() } else { quotient })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, want: Result<(i128, bool), NumberFault>) {
+        assert_eq!(parse_e8(text), want, "{text:?}");
+    }
+
+    #[test]
+    fn json_numbers_become_units_of_1e_8() {
+        check("164.0601", Ok((16_406_010_000, false)));
+        check("0", Ok((0, false)));
+        check("-3", Ok((-300_000_000, false)));
+        check("0.000004", Ok((400, false)));
+        check("4e-06", Ok((400, false)));
+        check("1.5E3", Ok((150_000_000_000, false)));
+        check("66972.77", Ok((6_697_277_000_000, false)));
+        check("1e-400", Ok((0, true)));
+        check("0e999999999", Ok((0, false)));
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused() {
+        for text in ["", "-", "NaN", "inf", "1.", ".5", "1e", "1e+", "0x10", " 1", "1 ", "١", "1.2.3", "--1", "1e5.0"] {
+            check(text, Err(NumberFault::NotANumber));
+        }
+        check("1e30", Err(NumberFault::TooLarge));
+        check("99999999999999999999999999999999", Err(NumberFault::TooLarge));
+        check("1e9999999999999", Err(NumberFault::TooLarge));
+    }
+
+    #[test]
+    fn more_than_eight_places_round_half_even_once() {
+        check("0.000000005", Ok((0, true)));
+        check("0.000000015", Ok((2, true)));
+        check("0.000000025", Ok((2, true)));
+        check("0.0000000250000001", Ok((3, true)));
+        check("0.123456789", Ok((12_345_679, true)));
+        check("0.1234567800", Ok((12_345_678, false)));
+    }
+
+    #[test]
+    fn prices_and_sizes_must_be_above_zero_and_sane() {
+        assert_eq!(Price::parse("0"), Err(NumberFault::Zero));
+        assert_eq!(Price::parse("-1"), Err(NumberFault::Negative));
+        assert_eq!(Price::parse("-99999999999999"), Err(NumberFault::Negative));
+        assert_eq!(Price::parse("1e9").map(|p| p.value.e8()), Ok(MAX_PRICE_E8));
+        assert_eq!(Price::parse("1000000000.1"), Err(NumberFault::TooLarge));
+        assert_eq!(Size::parse("1e16"), Err(NumberFault::TooLarge));
+        assert_eq!(Price::from_f64(f64::NAN), Err(NumberFault::NotANumber));
+        assert_eq!(Price::from_f64(164.0601).map(|p| p.value.e8()), Ok(16_406_010_000));
+        assert_eq!(Size::from_f64(8e-5).map(|s| s.value.e8()), Ok(8_000));
+    }
+
+    #[test]
+    fn division_rounds_half_even_and_has_no_answer_at_zero_volume() {
+        assert_eq!(divide_half_even(5, 2), Some(2));
+        assert_eq!(divide_half_even(7, 2), Some(4));
+        assert_eq!(divide_half_even(8, 3), Some(3));
+        assert_eq!(divide_half_even(1, 0), None);
+        // Seven prints of a real TSLA frame: volume 107, notional 13064.56.
+        let vwap = divide_half_even(130_645_600_000_000_000_000, 10_700_000_000);
+        assert_eq!(vwap.map(|v| format_fixed(v, SCALE)).as_deref(), Some("122.09869159"));
+    }
+
+    #[test]
+    fn decimals_print_exactly_and_without_exponent() {
+        assert_eq!(format_fixed(400, 8), "0.000004");
+        assert_eq!(format_fixed(-150_000_000, 8), "-1.5");
+        assert_eq!(format_fixed(0, 16), "0");
+        assert_eq!(format_fixed(i128::MAX, 16), "17014118346046923173168.7303715884105727");
+    }
+}

@@ -1,0 +1,87 @@
+//! Who a record is: its position in the log, and the session and sequence its sender gave it.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A partition of the topic, counted from 0.
+pub type Partition = u32;
+/// The offset of a record in its partition. A *cut* at offset n contains the records below n.
+pub type Offset = i64;
+
+/// The place of one trade in the log: the identity of a trade, for Finnhub gives none. Ordered as ties in event time are broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The partition of the record.
+    pub partition: Partition,
+    /// The offset of the record.
+    pub offset: Offset,
+    /// The index of the trade in its record, from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {} offset {} index {}", self.partition, self.offset, self.index)
+    }
+}
+
+/// One sender's unbroken run: within it and a partition, sequences are dense from 1. A live feed draws a random one at each
+/// start; a replay's is the hash of its file and of the partition count, so that the same file goes on where it stopped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub [u8; 16]);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0u8; 16];
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err("a session is 32 hexadecimal digits");
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| "a session is 32 hexadecimal digits")?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_read_as_it_is_written_and_from_nothing_else() {
+        let session = SessionId(*b"\x00\x01\xfesession 12345");
+        assert_eq!(session.to_string().parse(), Ok(session));
+        let too_long = "0".repeat(33);
+        for text in ["", "+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1", "0x000000000000000000000000000000", "éééééééééééééééé", &too_long] {
+            assert!(text.parse::<SessionId>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What trades: the symbol as Finnhub spells it, the class it belongs to, and the partition its trades go to.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The longest symbol admitted, in bytes. Finnhub's longest known are near 40.
+pub const MAX_SYMBOL_BYTES: usize = 64;
+
+/// A symbol as Finnhub spells it: `AAPL`, `BRK.B`, `BINANCE:BTCUSDT`, `IC MARKETS:1`. Cheap to clone; never empty, at most
+/// [`MAX_SYMBOL_BYTES`] bytes, no control characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Symbol(Arc<str>);
+
+/// Why a text is not a symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SymbolFault {
+    /// No characters at all.
+    #[error("empty symbol")]
+    Empty,
+    /// More than [`MAX_SYMBOL_BYTES`] bytes; the length is given.
+    #[error("symbol of {0} bytes, at most {MAX_SYMBOL_BYTES} are admitted")]
+    TooLong(usize),
+    /// A control character, which no symbol has and a terminal must not be shown.
+    #[error("control character in symbol")]
+    Control,
+}
+
+impl Symbol {
+    /// A symbol, if the text can be one.
+    ///
+    /// # Errors
+    /// [`SymbolFault`], see there.
+    pub fn new(text: &str) -> Result<Self, SymbolFault> {
+        Self::check(text).map(|()| Self(text.into()))
+    }
+
+    /// Whether a text can be a symbol, without making one: for the hot path, which interns.
+    ///
+    /// # Errors
+    /// [`SymbolFault`], see there.
+    pub fn check(text: &str) -> Result<(), SymbolFault> {
+        if text.is_empty() {
+            Err(SymbolFault::Empty)
+        } else if text.len() > MAX_SYMBOL_BYTES {
+            Err(SymbolFault::TooLong(text.len()))
+        } else if text.chars().any(char::is_control) {
+            Err(SymbolFault::Control)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The class, by prefix.
+    #[must_use]
+    pub fn class(&self) -> AssetClass {
+        AssetClass::of(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for Symbol {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for Symbol {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Symbol {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::new(&String::deserialize(from)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// What kind of market a symbol trades on: it decides which day a trade belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AssetClass {
+    /// No venue prefix: a US stock or fund; its day is the date in New York.
+    Stock,
+    /// A crypto venue's prefix; its day is the UTC date.
+    Crypto,
+    /// A foreign-exchange venue's prefix; its day is the UTC date.
+    Forex,
+}
+
+/// Venues whose symbols are currencies or contracts; every other prefix is a crypto venue.
+const FOREX_VENUES: [&str; 6] = ["OANDA", "FXCM", "FOREX", "IC MARKETS", "FXPRO", "PEPPERSTONE"];
+
+impl AssetClass {
+    /// The class of a symbol's text: `VENUE:NAME` is forex or crypto by its venue, anything else a stock.
+    #[must_use]
+    pub fn of(symbol: &str) -> Self {
+        match symbol.split_once(':') {
+            None => Self::Stock,
+            Some((venue, _)) if FOREX_VENUES.contains(&venue) => Self::Forex,
+            Some(_) => Self::Crypto,
+        }
+    }
+
+    /// The word for it in tables and labels.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stock => "stock",
+            Self::Crypto => "crypto",
+            Self::Forex => "forex",
+        }
+    }
+}
+
+/// The partition all trades of a symbol go to, among `partitions`: the first eight bytes of SHA-256 of its text, so that any
+/// program in any language finds the same one.
+///
+/// # Panics
+/// If `partitions` is zero: a topic has at least one.
+#[must_use]
+pub fn partition_for(symbol: &str, partitions: u32) -> u32 {
+    assert!(partitions > 0, "a topic has at least one partition");
+    let digest = Sha256::digest(symbol.as_bytes());
+    let head = digest.iter().take(8).fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    u32::try_from(head % u64::from(partitions)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_are_admitted_as_finnhub_spells_them() {
+        for good in ["AAPL", "BRK.B", "BINANCE:BTCUSDT", "IC MARKETS:1", "ÄÖ"] {
+            assert!(Symbol::new(good).is_ok(), "{good}");
+        }
+        assert_eq!(Symbol::new(""), Err(SymbolFault::Empty));
+        assert_eq!(Symbol::new(&"A".repeat(1 << 20)), Err(SymbolFault::TooLong(1 << 20)));
+        assert_eq!(Symbol::new("A\u{1b}[31m"), Err(SymbolFault::Control));
+    }
+
+    #[test]
+    fn the_class_follows_the_venue() {
+        assert_eq!(AssetClass::of("AAPL"), AssetClass::Stock);
+        assert_eq!(AssetClass::of("BINANCE:BTCUSDT"), AssetClass::Crypto);
+        assert_eq!(AssetClass::of("OANDA:EUR_USD"), AssetClass::Forex);
+        assert_eq!(AssetClass::of("IC MARKETS:1"), AssetClass::Forex);
+    }
+
+    #[test]
+    fn the_partition_of_a_symbol_never_changes() {
+        // sha256("AAPL") begins 1eb44d62 5271a4eb.
+        assert_eq!(partition_for("AAPL", u32::MAX), u32::try_from(0x1eb4_4d62_5271_a4eb_u64 % u64::from(u32::MAX)).unwrap_or(0));
+        assert_eq!(partition_for("AAPL", 1), 0);
+    }
+}

@@ -1,0 +1,75 @@
+//! One trade, as everything after admission knows it.
+
+use std::fmt;
+
+use crate::{
+    conditions::Conditions,
+    decimal::{MAX_NOTIONAL_E16, Notional, NumberFault, Price, Size},
+};
+
+/// When a trade happened, in milliseconds since 1970-01-01 UTC, as Finnhub gives it. Between 1970 and 2200: a time in seconds
+/// or microseconds, mistaken for milliseconds, falls near 1970 or far beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventTime(i64);
+
+/// The first millisecond of the year 2200: event times end below it.
+pub const END_OF_TIME_MS: i64 = 7_258_118_400_000;
+/// How far an event time may lie ahead of the record's own timestamp before the trade is refused: one day covers any clock or
+/// time-zone mistake of a feed that is still worth having.
+pub const FUTURE_TOLERANCE_MS: i64 = 86_400_000;
+
+impl EventTime {
+    /// An event time from milliseconds since 1970 UTC; `None` outside 1970 to 2200.
+    #[must_use]
+    pub fn from_ms(ms: i64) -> Option<Self> {
+        (0..END_OF_TIME_MS).contains(&ms).then_some(Self(ms))
+    }
+
+    /// Milliseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub fn ms(self) -> i64 {
+        self.0
+    }
+
+    /// Whether this lies more than [`FUTURE_TOLERANCE_MS`] ahead of the time its record was taken in, `taken_ms` (the record's own
+    /// timestamp: never the reader's clock, or a second reading would decide otherwise).
+    #[must_use]
+    pub fn is_far_future(self, taken_ms: i64) -> bool {
+        self.0 > taken_ms.saturating_add(FUTURE_TOLERANCE_MS)
+    }
+}
+
+impl fmt::Display for EventTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crate::window::format_utc(self.0))
+    }
+}
+
+/// An admitted trade of a symbol known from its surroundings: price and size above zero, notional in bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trade {
+    /// When it happened.
+    pub event_time: EventTime,
+    /// Price per unit.
+    pub price: Price,
+    /// Units traded.
+    pub size: Size,
+    /// The sale conditions it carries.
+    pub conditions: Conditions,
+}
+
+impl Trade {
+    /// A trade, if its notional is not absurd.
+    ///
+    /// # Errors
+    /// [`NumberFault::TooLarge`] if price times size exceeds [`MAX_NOTIONAL_E16`].
+    pub fn new(event_time: EventTime, price: Price, size: Size, conditions: Conditions) -> Result<Self, NumberFault> {
+        if price.times(size).0 > MAX_NOTIONAL_E16 { Err(NumberFault::TooLarge) } else { Ok(Self { event_time, price, size, conditions }) }
+    }
+
+    /// Price times size.
+    #[must_use]
+    pub fn notional(&self) -> Notional {
+        self.price.times(self.size)
+    }
+}
