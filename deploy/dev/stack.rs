@@ -1,0 +1,109 @@
+//! A stack of its own for a test target: real servers, started by `deploy/dev/stack` when the first test asks and stopped at the end.
+//!
+//! Included with `#[path = ".../deploy/dev/stack.rs"] mod dev_stack;`. A target names its directory and ports, so that it runs beside a
+//! developer's stack and beside other targets. A run that was killed leaves its servers behind; the next run of the same target finds
+//! and uses them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// What to start, and where.
+pub(crate) struct Layout {
+    /// The directory's name under `target/stack`.
+    pub(crate) name: &'static str,
+    /// Further arguments of `stack up`, such as `--only cassandra`.
+    pub(crate) arguments: &'static [&'static str],
+    /// The ports, by the name of their variable without `TAPEFLOW_STACK_`.
+    pub(crate) ports: &'static [(&'static str, u16)],
+}
+
+/// A stack that starts when it is first asked for.
+pub(crate) struct Stack {
+    layout: Layout,
+    started: OnceLock<Result<(), String>>,
+}
+
+/// What a test target does about the servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Run its tests.
+    Run,
+    /// List them as not run, with the reason.
+    Skip(String),
+    /// Let each fail, with the reason: `TAPEFLOW_REQUIRE_STACK=1` says that they must run.
+    Fail(String),
+}
+
+/// Whether this machine can run the servers, and whether it must.
+pub(crate) fn wanted() -> Wanted {
+    let required = match std::env::var("TAPEFLOW_REQUIRE_STACK").as_deref() {
+        Ok("1") => true,
+        Ok("0" | "") | Err(std::env::VarError::NotPresent) => false,
+        other => return Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK is {other:?}: give 1 or 0")),
+    };
+    let missing: Vec<_> = [("java", "-version"), ("mvn", "-version"), ("bash", "--version"), ("flock", "--version")]
+        .into_iter()
+        .filter(|(program, argument)| !Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success()))
+        .map(|(program, _)| program)
+        .collect();
+    match (missing.is_empty(), required) {
+        (true, _) => Wanted::Run,
+        (false, false) => Wanted::Skip(format!("needs {}", missing.join(" and "))),
+        (false, true) => Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK=1, and {} is missing", missing.join(" and "))),
+    }
+}
+
+impl Stack {
+    /// Plans a stack; nothing starts yet.
+    pub(crate) const fn new(layout: Layout) -> Self {
+        Self { layout, started: OnceLock::new() }
+    }
+
+    /// Starts it with an empty store, once; everyone who asks meanwhile waits.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub(crate) fn up(&self) -> Result<(), String> {
+        let start = || self.run("wipe").and_then(|()| self.run("up"));
+        self.started.get_or_init(start).clone()
+    }
+
+    /// Stops it and deletes its data, if it was started.
+    pub(crate) fn stop(&self) {
+        if self.started.get().is_some()
+            && let Err(reason) = self.run("wipe")
+        {
+            eprintln!("{reason}");
+        }
+    }
+
+    /// `stack COMMAND` with this stack's directory and ports.
+    pub(crate) fn command(&self, command: &str) -> Command {
+        let root = root();
+        let mut stack = Command::new(root.join("deploy/dev/stack"));
+        stack.arg(command).env("TAPEFLOW_STACK_DIR", root.join("target/stack").join(self.layout.name));
+        for (name, port) in self.layout.ports {
+            stack.env(format!("TAPEFLOW_STACK_{name}"), port.to_string());
+        }
+        stack
+    }
+
+    fn run(&self, command: &str) -> Result<(), String> {
+        let mut stack = self.command(command);
+        if command == "up" {
+            stack.args(self.layout.arguments);
+        }
+        let output = stack.output().map_err(|error| format!("deploy/dev/stack does not start: {error}"))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(()) } else { Err(format!("{}{}", text(&output.stdout), text(&output.stderr))) }
+    }
+}
+
+/// The workspace's root: the nearest folder above the package that holds this file's folder.
+fn root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().find(|folder| folder.join("deploy/dev/stack").is_file()).unwrap_or(package).to_path_buf()
+}

@@ -1,0 +1,78 @@
+//! The directory: which symbols there are, and in which partitions of `bars` they have rows.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use scylla::{client::session::Session, statement::prepared::PreparedStatement, value::CqlTimestamp};
+use tapeflow_schemas::{AssetClass, Symbol, WindowSize};
+
+use super::{
+    faults::{broken, of_execution, of_pager, of_row},
+    session::Cluster,
+};
+use crate::store::{DirectoryEntry, StoreError};
+
+/// The statements on tables `symbols` and `symbol_buckets`.
+pub(super) struct Directory {
+    add_symbol: PreparedStatement,
+    add_bucket: PreparedStatement,
+    symbols: PreparedStatement,
+    buckets: PreparedStatement,
+}
+
+impl Directory {
+    pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
+        Ok(Self {
+            add_symbol: cluster.prepare(format!("INSERT INTO {keyspace}.symbols (symbol, class) VALUES (?, ?)")).await?,
+            add_bucket: cluster.prepare(format!("INSERT INTO {keyspace}.symbol_buckets (symbol, size, bucket) VALUES (?, ?, ?)")).await?,
+            symbols: cluster.prepare(format!("SELECT symbol, class FROM {keyspace}.symbols")).await?,
+            buckets: cluster
+                .prepare(format!("SELECT bucket FROM {keyspace}.symbol_buckets WHERE symbol = ? AND size = ? ORDER BY bucket ASC"))
+                .await?,
+        })
+    }
+
+    /// Writes the entries, and each symbol of them once.
+    pub(super) async fn write(&self, session: &Session, entries: &[DirectoryEntry], in_flight: usize) -> Result<(), StoreError> {
+        let mut symbols: Vec<&Symbol> = entries.iter().map(|entry| &entry.symbol).collect();
+        symbols.sort_unstable();
+        symbols.dedup();
+        stream::iter(symbols).map(Ok).try_for_each_concurrent(in_flight, |symbol| self.write_symbol(session, symbol)).await?;
+        stream::iter(entries).map(Ok).try_for_each_concurrent(in_flight, |entry| self.write_bucket(session, entry)).await
+    }
+
+    async fn write_symbol(&self, session: &Session, symbol: &Symbol) -> Result<(), StoreError> {
+        let sent = session.execute_unpaged(&self.add_symbol, (symbol.as_str(), symbol.class().name())).await;
+        sent.map(drop).map_err(|error| of_execution(&format!("writing symbol {symbol}"), &error))
+    }
+
+    async fn write_bucket(&self, session: &Session, entry: &DirectoryEntry) -> Result<(), StoreError> {
+        let values = (entry.symbol.as_str(), entry.size.to_string(), CqlTimestamp(entry.bucket));
+        let sent = session.execute_unpaged(&self.add_bucket, values).await;
+        sent.map(drop).map_err(|error| of_execution(&format!("writing a bucket of {} {}", entry.symbol, entry.size), &error))
+    }
+
+    /// All symbols, ascending.
+    pub(super) async fn symbols(&self, session: &Session) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
+        const DOING: &str = "reading the symbols";
+        let pager = session.execute_iter(self.symbols.clone(), ()).await.map_err(|error| of_pager(DOING, &error))?;
+        let mut found = pager.rows_stream::<(String, Option<String>)>().map_err(|error| broken(format!("{DOING}: {error}")))?;
+        let mut symbols = Vec::new();
+        while let Some((text, class)) = found.try_next().await.map_err(|error| of_row(DOING, &error))? {
+            let symbol = Symbol::new(&text).map_err(|fault| broken(format!("table symbols holds {text:?}: {fault}")))?;
+            if class.as_deref() != Some(symbol.class().name()) {
+                return Err(broken(format!("table symbols says {symbol} is of class {class:?}; this tapeflow says {}", symbol.class().name())));
+            }
+            symbols.push((symbol.clone(), symbol.class()));
+        }
+        symbols.sort_unstable();
+        Ok(symbols)
+    }
+
+    /// The buckets in which a symbol has rows of a size, ascending.
+    pub(super) async fn buckets(&self, session: &Session, symbol: &Symbol, size: WindowSize) -> Result<Vec<i64>, StoreError> {
+        let doing = format!("reading the buckets of {symbol} {size}");
+        let pager =
+            session.execute_iter(self.buckets.clone(), (symbol.as_str(), size.to_string())).await.map_err(|error| of_pager(&doing, &error))?;
+        let found = pager.rows_stream::<(CqlTimestamp,)>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        found.map_ok(|(bucket,)| bucket.0).try_collect().await.map_err(|error| of_row(&doing, &error))
+    }
+}

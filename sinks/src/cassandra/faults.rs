@@ -1,0 +1,116 @@
+//! The driver's errors, sorted by the one question callers ask: may the same call succeed later?
+
+use scylla::errors::{
+    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, ExecutionError, MetadataError, NewSessionError, NextPageError,
+    NextRowError, PagerExecutionError, PrepareError, RequestAttemptError, RequestError,
+};
+
+use crate::store::StoreError;
+
+/// Something that no retry mends, found by us rather than by the driver.
+pub(super) fn broken(what: impl Into<String>) -> StoreError {
+    StoreError::Broken(what.into())
+}
+
+/// Of a statement that was sent once.
+pub(super) fn of_execution(doing: &str, error: &ExecutionError) -> StoreError {
+    let lasting = match error {
+        ExecutionError::BadQuery(_) | ExecutionError::UseKeyspaceError(_) => true,
+        ExecutionError::PrepareError(error) => prepare_lasts(error),
+        ExecutionError::LastAttemptError(error) => attempt_lasts(error),
+        _ => false,
+    };
+    sorted(lasting, doing, error)
+}
+
+/// Of a statement whose answer comes in pages.
+pub(super) fn of_pager(doing: &str, error: &PagerExecutionError) -> StoreError {
+    let lasting = match error {
+        PagerExecutionError::SerializationError(_) | PagerExecutionError::UseKeyspaceError(_) => true,
+        PagerExecutionError::PrepareError(error) => prepare_lasts(error),
+        PagerExecutionError::NextPageError(error) => page_lasts(error),
+        _ => false,
+    };
+    sorted(lasting, doing, error)
+}
+
+/// Of a page after the first.
+pub(super) fn of_row(doing: &str, error: &NextRowError) -> StoreError {
+    let lasting = match error {
+        NextRowError::NextPageError(error) => page_lasts(error),
+        _ => true,
+    };
+    sorted(lasting, doing, error)
+}
+
+/// Of preparing a statement: a table or column that is not there shows here.
+pub(super) fn of_prepare(doing: &str, error: &PrepareError) -> StoreError {
+    sorted(prepare_lasts(error), doing, error)
+}
+
+/// Of making a session.
+pub(super) fn of_connecting(hosts: &[String], error: &NewSessionError) -> StoreError {
+    let hosts = hosts.join(", ");
+    match error {
+        NewSessionError::MetadataError(MetadataError::ConnectionPoolError(ConnectionPoolError::Broken { last_connection_error })) => {
+            match last_connection_error {
+                ConnectionError::ConnectionSetupRequestError(setup) if refuses_credentials(&setup.error) => {
+                    broken(format!("Cassandra at {hosts} refuses user or password: {}", setup.error))
+                }
+                other => StoreError::Unavailable(format!("Cassandra at {hosts}: {other}")),
+            }
+        }
+        NewSessionError::FailedToResolveAnyHostname(_) => StoreError::Unavailable(format!("no address is known for {hosts}")),
+        NewSessionError::EmptyKnownNodesList | NewSessionError::IllegalConfig(_) => broken(error.to_string()),
+        other => StoreError::Unavailable(format!("Cassandra at {hosts}: {other}")),
+    }
+}
+
+fn refuses_credentials(error: &ConnectionSetupRequestErrorKind) -> bool {
+    matches!(
+        error,
+        ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError | DbError::Unauthorized, _)
+            | ConnectionSetupRequestErrorKind::MissingAuthentication
+            | ConnectionSetupRequestErrorKind::StartAuthSessionError(_)
+            | ConnectionSetupRequestErrorKind::AuthChallengeEvaluationError(_)
+            | ConnectionSetupRequestErrorKind::AuthFinishError(_)
+    )
+}
+
+fn sorted(lasting: bool, doing: &str, error: &dyn std::error::Error) -> StoreError {
+    let text = format!("{doing}: {error}");
+    if lasting { StoreError::Broken(text) } else { StoreError::Unavailable(text) }
+}
+
+fn prepare_lasts(error: &PrepareError) -> bool {
+    matches!(error, PrepareError::AllAttemptsFailed { first_attempt } if attempt_lasts(first_attempt))
+}
+
+fn page_lasts(error: &NextPageError) -> bool {
+    match error {
+        NextPageError::RequestFailure(RequestError::LastAttemptError(error)) => attempt_lasts(error),
+        NextPageError::RequestFailure(_) => false,
+        _ => true,
+    }
+}
+
+/// What the server refuses for good. Everything else (too few replicas, time-outs, overload, a lost connection) may pass.
+fn attempt_lasts(error: &RequestAttemptError) -> bool {
+    match error {
+        RequestAttemptError::DbError(error, _) => matches!(
+            error,
+            DbError::SyntaxError
+                | DbError::Invalid
+                | DbError::AlreadyExists { .. }
+                | DbError::AuthenticationError
+                | DbError::Unauthorized
+                | DbError::ConfigError
+                | DbError::ProtocolError
+        ),
+        RequestAttemptError::SerializationError(_)
+        | RequestAttemptError::CqlRequestSerialization(_)
+        | RequestAttemptError::CqlResultParseError(_)
+        | RequestAttemptError::RepreparedIdChanged { .. } => true,
+        _ => false,
+    }
+}

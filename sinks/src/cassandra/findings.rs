@@ -1,0 +1,242 @@
+//! Is this cluster what the guarantee needs? Facts are read here, a pure function judges them, and the caller says it to a person.
+//!
+//! A finding is no error: a development set-up of one node runs the same code, and promises less.
+
+use std::fmt;
+
+use scylla::{
+    policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy},
+    statement::{Consistency, Statement},
+};
+
+use super::session::Cluster;
+use crate::store::StoreError;
+
+/// Replicas of which a minority may be lost.
+const REPLICAS_NEEDED: u32 = 3;
+/// The first version with the second Paxos, whose LWT and serial reads hold through range movements.
+const VERSION_NEEDED: (u32, u32) = (4, 1);
+
+/// One way in which a cluster is less than the guarantee needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Too few replicas in the local datacenter: a development set-up. Loss of one may lose acknowledged rows or stop the job.
+    Replication {
+        /// Replicas in the datacenter.
+        replicas: u32,
+        /// The datacenter.
+        datacenter: String,
+    },
+    /// The keyspace exists with another replication than `init` was asked for; it is left as it is, for changing it needs a repair.
+    OtherReplication {
+        /// Replicas in the datacenter.
+        replicas: u32,
+        /// Replicas asked for.
+        wanted: u32,
+    },
+    /// A node older than 4.1.
+    Version {
+        /// The node.
+        node: String,
+        /// Its version.
+        version: String,
+    },
+    /// A node that does not run the second Paxos.
+    PaxosVariant {
+        /// The node.
+        node: String,
+        /// What it runs.
+        variant: String,
+    },
+    /// Quorum reads of rows that do not repair before they answer.
+    ReadRepair {
+        /// The option found.
+        option: String,
+    },
+    /// Rows expire: a late trade would write over nothing.
+    TimeToLive {
+        /// After how many seconds.
+        seconds: i32,
+    },
+    /// A fact that could not be read, so that it could not be judged.
+    Unread {
+        /// Which.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replication { replicas, datacenter } => write!(
+                f,
+                "development set-up: {replicas} replica(s) in {datacenter}, {REPLICAS_NEEDED} are needed for rows to survive the loss of one"
+            ),
+            Self::OtherReplication { replicas, wanted } => {
+                write!(
+                    f,
+                    "the keyspace has {replicas} replica(s), not {wanted}, and is left so: change it with ALTER KEYSPACE, then run nodetool repair"
+                )
+            }
+            Self::Version { node, version } => {
+                write!(
+                    f,
+                    "node {node} runs Cassandra {version}; from {}.{} on compare-and-set is safe while nodes come and go",
+                    VERSION_NEEDED.0, VERSION_NEEDED.1
+                )
+            }
+            Self::PaxosVariant { node, variant } => {
+                write!(f, "node {node} runs paxos_variant {variant}; set paxos_variant: v2 in its cassandra.yaml")
+            }
+            Self::ReadRepair { option } => {
+                write!(f, "table bars has read_repair {option}: readers may see rows go back; ALTER TABLE bars WITH read_repair = 'BLOCKING'")
+            }
+            Self::TimeToLive { seconds } => {
+                write!(
+                    f,
+                    "table bars lets rows expire after {seconds} s: late trades would be added to nothing; ALTER TABLE bars WITH default_time_to_live = 0"
+                )
+            }
+            Self::Unread { what, reason } => write!(f, "{what} could not be checked: {reason}"),
+        }
+    }
+}
+
+/// What is to be judged. A fact that could not be read holds the reason.
+pub(super) struct Facts {
+    pub(super) datacenter: String,
+    pub(super) replicas: u32,
+    pub(super) nodes: Vec<NodeFacts>,
+    pub(super) read_repair: String,
+    pub(super) time_to_live_s: i32,
+}
+
+/// What one node says of itself.
+pub(super) struct NodeFacts {
+    pub(super) node: String,
+    pub(super) version: Result<String, String>,
+    pub(super) paxos_variant: Result<String, String>,
+}
+
+/// Judges the facts.
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if facts.replicas < REPLICAS_NEEDED {
+        findings.push(Finding::Replication { replicas: facts.replicas, datacenter: facts.datacenter.clone() });
+    }
+    for NodeFacts { node, version, paxos_variant } in &facts.nodes {
+        let unread = |what: &str, reason: &String| Finding::Unread { what: format!("{what} of node {node}"), reason: reason.clone() };
+        match version {
+            Ok(version) if is_new_enough(version) => {}
+            Ok(version) => findings.push(Finding::Version { node: node.clone(), version: version.clone() }),
+            Err(reason) => findings.push(unread("the version", reason)),
+        }
+        match paxos_variant {
+            Ok(variant) if variant.starts_with("v2") => {}
+            Ok(variant) => findings.push(Finding::PaxosVariant { node: node.clone(), variant: variant.clone() }),
+            Err(reason) => findings.push(unread("paxos_variant", reason)),
+        }
+    }
+    if !facts.read_repair.eq_ignore_ascii_case("BLOCKING") {
+        findings.push(Finding::ReadRepair { option: facts.read_repair.clone() });
+    }
+    if facts.time_to_live_s != 0 {
+        findings.push(Finding::TimeToLive { seconds: facts.time_to_live_s });
+    }
+    findings
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= VERSION_NEEDED
+}
+
+/// Replicas in the datacenter, from the options of a keyspace's replication; `SimpleStrategy` counts them over all.
+pub(super) fn replicas(options: &[(String, String)], datacenter: &str) -> u32 {
+    let of = |name: &str| options.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok());
+    of(datacenter).or_else(|| of("replication_factor")).unwrap_or(0)
+}
+
+/// Reads the facts and judges them.
+pub(super) async fn examine(cluster: &Cluster, keyspace: &str) -> Result<Vec<Finding>, StoreError> {
+    let replication = cluster.replication(keyspace).await?.unwrap_or_default();
+    let cql = "SELECT read_repair, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'bars'";
+    let bars: Vec<(Option<String>, Option<i32>)> = cluster.all("reading the options of table bars", cql, (keyspace,)).await?;
+    let (read_repair, time_to_live_s) = bars.into_iter().next().unwrap_or_default();
+    let state = cluster.session.get_cluster_state();
+    let local = state.get_nodes_info().iter().filter(|node| node.datacenter.as_deref() == Some(&cluster.datacenter));
+    let nodes = futures::future::join_all(local.map(|node| node_facts(cluster, node))).await;
+    Ok(judge(&Facts {
+        replicas: replicas(&replication, &cluster.datacenter),
+        datacenter: cluster.datacenter.clone(),
+        nodes,
+        read_repair: read_repair.unwrap_or_else(|| "BLOCKING".into()),
+        time_to_live_s: time_to_live_s.unwrap_or(0),
+    }))
+}
+
+/// Asks the node itself: its settings are in no table that others hold.
+async fn node_facts(cluster: &Cluster, node: &std::sync::Arc<scylla::cluster::Node>) -> NodeFacts {
+    let ask = async |cql: &str| {
+        let mut statement = Statement::new(cql);
+        statement.set_consistency(Consistency::One);
+        statement.set_load_balancing_policy(Some(SingleTargetLoadBalancingPolicy::new(NodeIdentifier::HostId(node.host_id), None)));
+        let rows = cluster.all::<(Option<String>,)>("asking", statement, ()).await.map_err(|error| error.to_string())?;
+        rows.into_iter().next().and_then(|(value,)| value).ok_or_else(|| "the node does not say".to_owned())
+    };
+    NodeFacts {
+        node: format!("{}:{}", node.address.ip(), node.address.port()),
+        version: ask("SELECT release_version FROM system.local WHERE key = 'local'").await,
+        paxos_variant: ask("SELECT value FROM system_views.settings WHERE name = 'paxos_variant'").await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(version: &str, paxos_variant: &str) -> Facts {
+        let node = NodeFacts { node: "n".into(), version: Ok(version.into()), paxos_variant: Ok(paxos_variant.into()) };
+        Facts { datacenter: "dc1".into(), replicas: 3, nodes: vec![node], read_repair: "BLOCKING".into(), time_to_live_s: 0 }
+    }
+
+    #[test]
+    fn a_cluster_that_keeps_the_guarantee_gives_no_finding() {
+        for version in ["4.1.10", "4.1-beta1", "5.0.9", "5.0.9-SNAPSHOT", "10.0"] {
+            assert_eq!(judge(&facts(version, "v2")), []);
+        }
+    }
+
+    #[test]
+    fn everything_that_weakens_the_guarantee_is_found() {
+        let mut weak = facts("4.0.13", "v1");
+        weak.replicas = 1;
+        weak.read_repair = "NONE".into();
+        weak.time_to_live_s = 60;
+        weak.nodes.push(NodeFacts { node: "m".into(), version: Err("down".into()), paxos_variant: Err("down".into()) });
+        let texts: Vec<_> = judge(&weak).iter().map(ToString::to_string).collect();
+        let starts = [
+            "development set-up: 1 replica(s) in dc1",
+            "node n runs Cassandra 4.0.13",
+            "node n runs paxos_variant v1",
+            "the version of node m could not be checked: down",
+            "paxos_variant of node m could not",
+            "table bars has read_repair NONE",
+            "table bars lets rows expire after 60 s",
+        ];
+        assert_eq!(texts.len(), starts.len(), "{texts:#?}");
+        for (text, start) in texts.iter().zip(starts) {
+            assert!(text.starts_with(start), "{text}");
+        }
+    }
+
+    #[test]
+    fn replicas_are_those_of_the_local_datacenter() {
+        let options = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
+        let network = options(&[("class", "org.apache.cassandra.locator.NetworkTopologyStrategy"), ("dc1", "3"), ("dc2", "5")]);
+        assert_eq!((replicas(&network, "dc1"), replicas(&network, "dc2"), replicas(&network, "dc3")), (3, 5, 0));
+        assert_eq!(replicas(&options(&[("class", "SimpleStrategy"), ("replication_factor", "2")]), "dc1"), 2);
+    }
+}

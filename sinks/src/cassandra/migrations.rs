@@ -1,0 +1,148 @@
+//! The numbered migrations, which stand in `cassandra/migrations/`, and the decision which of them are still to run.
+
+use sha2::{Digest, Sha256};
+
+use crate::store::StoreError;
+
+/// One numbered file of statements. Each statement bears running twice; the file counts as run once it is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// Its number, from 1 without a gap.
+    pub version: u32,
+    /// Its file's name without the ending.
+    pub name: &'static str,
+    /// Its text.
+    pub cql: &'static str,
+}
+
+/// All migrations this binary knows, in order.
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "0001_rows", cql: include_str!("../../../cassandra/migrations/0001_rows.cql") },
+    Migration { version: 2, name: "0002_job", cql: include_str!("../../../cassandra/migrations/0002_job.cql") },
+    Migration { version: 3, name: "0003_rejects", cql: include_str!("../../../cassandra/migrations/0003_rejects.cql") },
+];
+
+/// A migration that a keyspace says has run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Recorded {
+    pub(super) version: i32,
+    pub(super) checksum: String,
+}
+
+impl Migration {
+    /// The statements, without comments and line breaks.
+    pub(super) fn statements(&self) -> Vec<String> {
+        // No text literal in a migration holds `--` or a semicolon, which a test sees to.
+        let lines = self.cql.lines().map(|line| line.split("--").next().unwrap_or_default());
+        let code = lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
+        code.split(';').map(str::trim).filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// A fingerprint of the statements: comments and layout may change after a release, these may not.
+    pub(super) fn checksum(&self) -> String {
+        Sha256::digest(self.statements().join(";")).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Which of `known` are still to run where `recorded` have; nothing is decided about a keyspace that this binary does not understand.
+///
+/// # Errors
+/// A keyspace that a newer binary made, or whose migrations were other than this binary's.
+pub(super) fn outstanding(keyspace: &str, known: &'static [Migration], recorded: &[Recorded]) -> Result<&'static [Migration], StoreError> {
+    let latest = known.last().map_or(0, |migration| migration.version);
+    let found = recorded.iter().map(|record| record.version).max().unwrap_or(0);
+    if i64::from(found) > i64::from(latest) {
+        return Err(StoreError::Broken(format!(
+            "keyspace {keyspace} has tables of version {found}, made by a newer tapeflow; this one knows version {latest}: use the newer one"
+        )));
+    }
+    let mut run = 0;
+    for migration in known {
+        match recorded.iter().find(|record| i64::from(record.version) == i64::from(migration.version)) {
+            Some(record) if record.checksum == migration.checksum() => run += 1,
+            Some(_) => {
+                return Err(StoreError::Broken(format!(
+                    "migration {} ran in keyspace {keyspace} with other statements than this tapeflow's: use the tapeflow that made it, or another keyspace",
+                    migration.name
+                )));
+            }
+            None => break,
+        }
+    }
+    if run < recorded.len() {
+        return Err(StoreError::Broken(format!(
+            "the migrations recorded in keyspace {keyspace} have a gap after number {run}: use another keyspace"
+        )));
+    }
+    Ok(&known[run..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(versions: &[usize]) -> Vec<Recorded> {
+        let record = |n: &usize| {
+            let checksum = MIGRATIONS.get(n - 1).map_or_else(String::new, Migration::checksum);
+            Recorded { version: i32::try_from(*n).expect("small"), checksum }
+        };
+        versions.iter().map(record).collect()
+    }
+
+    fn fault(recorded: &[Recorded]) -> String {
+        outstanding("k", MIGRATIONS, recorded).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn migrations_are_numbered_without_a_gap_and_each_is_in_the_list() {
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../cassandra/migrations")).expect("the folder");
+        let mut names: Vec<_> = files.map(|file| file.expect("a file").file_name().into_string().expect("text")).collect();
+        names.sort();
+        assert_eq!(names, MIGRATIONS.iter().map(|migration| format!("{}.cql", migration.name)).collect::<Vec<_>>());
+        for (migration, number) in MIGRATIONS.iter().zip(1..) {
+            assert_eq!(migration.version, number);
+            assert!(migration.name.starts_with(&format!("{number:04}_")), "{}", migration.name);
+        }
+    }
+
+    #[test]
+    fn every_statement_is_whole_and_bears_running_twice() {
+        for migration in MIGRATIONS {
+            let statements = migration.statements();
+            assert!(!statements.is_empty());
+            for statement in &statements {
+                assert!(statement.contains("IF NOT EXISTS"), "{statement}");
+                assert_eq!(statement.matches('\'').count() % 2, 0, "a text literal was cut: {statement}");
+                assert!(!statement.to_lowercase().contains("time_to_live"), "no TTL: {statement}");
+            }
+            assert_eq!(statements.len(), migration.cql.matches("CREATE TABLE").count(), "{}", migration.name);
+        }
+    }
+
+    #[test]
+    fn comments_do_not_change_a_checksum_and_statements_do() {
+        let plain = Migration { version: 1, name: "0001_x", cql: "CREATE TABLE a (b int PRIMARY KEY);" };
+        let commented = Migration { cql: "-- why; not\nCREATE TABLE a (\n  b int PRIMARY KEY -- key\n);\n", ..plain };
+        // Layout inside brackets differs by a blank, so the same layout is compared.
+        let spaced = Migration { cql: "CREATE TABLE a ( b int PRIMARY KEY );", ..plain };
+        assert_eq!(commented.checksum(), spaced.checksum());
+        assert_ne!(plain.checksum(), Migration { cql: "CREATE TABLE a (b text PRIMARY KEY);", ..plain }.checksum());
+    }
+
+    #[test]
+    fn what_has_not_run_is_outstanding() {
+        for run in 0..=MIGRATIONS.len() {
+            let have = recorded(&(1..=run).collect::<Vec<_>>());
+            assert_eq!(outstanding("k", MIGRATIONS, &have).expect("understood"), &MIGRATIONS[run..]);
+        }
+    }
+
+    #[test]
+    fn a_keyspace_of_another_binary_is_refused() {
+        assert!(fault(&recorded(&[1, 2, 3, 4])).contains("newer tapeflow"));
+        let mut changed = recorded(&[1, 2]);
+        changed[1].checksum = "0".into();
+        assert!(fault(&changed).contains("0002_job ran in keyspace k with other statements"));
+        assert!(fault(&recorded(&[1, 3])).contains("a gap after number 1"));
+    }
+}

@@ -1,0 +1,33 @@
+//! Rows in Cassandra: the store of a job that runs on more than one machine.
+//!
+//! ```text
+//!  config ──▶ session ──▶ findings (is this cluster what the guarantee needs?)
+//!                │
+//!     init: keyspace, migrations        store: head (LWT), rows, directory, history, dead letters
+//! ```
+//!
+//! What always holds here:
+//! * One pair of consistency levels, LOCAL_QUORUM and LOCAL_SERIAL, for everything; nothing is ever written at ONE.
+//! * The driver retries nothing and speculates nothing: a retry that hides a lost answer would turn "unknown" into "lost". Callers retry.
+//! * `job_head` is touched by lightweight transactions alone; rows are written whole, at their binding's stamp, and never deleted.
+//!
+//! The tables, and the question each one answers, stand in `cassandra/README.md`.
+
+mod config;
+mod directory;
+mod faults;
+mod findings;
+mod head;
+mod init;
+mod migrations;
+mod mirrors;
+mod records;
+mod rows;
+mod session;
+mod store;
+
+pub use config::{AddressFault, AddressFaults, CassandraConfig, Credentials, DEFAULT_PORT, Secret};
+pub use findings::Finding;
+pub use init::{InitReport, init, init_with};
+pub use migrations::{MIGRATIONS, Migration};
+pub use store::CassandraStore;

@@ -1,0 +1,129 @@
+//! A session with the cluster, set up once for everything: consistency levels, no retries, one datacenter.
+
+use std::sync::Arc;
+
+use scylla::{
+    client::{PoolSize, execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
+    policies::{load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
+    statement::{Consistency, SerialConsistency, Statement, prepared::PreparedStatement},
+};
+
+use super::{
+    config::CassandraConfig,
+    faults::{broken, of_connecting, of_execution, of_prepare},
+    migrations::Recorded,
+};
+use crate::store::StoreError;
+
+/// A session, and the datacenter whose quorum counts.
+pub(super) struct Cluster {
+    pub(super) session: Session,
+    pub(super) datacenter: String,
+}
+
+/// Connects, and finds the datacenter.
+pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError> {
+    let profile = ExecutionProfile::builder()
+        .consistency(Consistency::LocalQuorum)
+        .serial_consistency(Some(SerialConsistency::LocalSerial))
+        .retry_policy(Arc::new(FallthroughRetryPolicy))
+        .speculative_execution_policy(None)
+        .request_timeout(Some(config.request_timeout))
+        .build();
+    let mut handle = profile.clone().into_handle();
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&config.hosts)
+        .default_execution_profile_handle(handle.clone())
+        .pool_size(PoolSize::PerHost(POOL_SIZE))
+        .connection_timeout(config.request_timeout)
+        // Tables and columns are ours to know; the driver needs the replication alone, to send a statement to a replica of its row.
+        .fetch_full_schema_metadata(false)
+        .refresh_metadata_on_auto_schema_agreement(false)
+        // The servers log what a client says about itself; a name helps whoever reads that.
+        .custom_identity(scylla::client::SelfIdentity::new().with_application_name("tapeflow"));
+    if let Some(credentials) = &config.credentials {
+        builder = builder.user(&credentials.user, credentials.password.reveal());
+    }
+    let session = builder.build().await.map_err(|error| of_connecting(&config.hosts, &error))?;
+    let mut found: Vec<String> = session.get_cluster_state().get_nodes_info().iter().filter_map(|node| node.datacenter.clone()).collect();
+    found.sort();
+    found.dedup();
+    let datacenter = choose_datacenter(config.datacenter.as_deref(), &found)?;
+    // LOCAL_QUORUM is the quorum of the coordinator's datacenter: a coordinator in another one would make it a quorum of other replicas.
+    let policy = DefaultPolicy::builder().prefer_datacenter(datacenter.clone()).token_aware(true).permit_dc_failover(false).build();
+    handle.map_to_another_profile(profile.to_builder().load_balancing_policy(policy).build());
+    Ok(Cluster { session, datacenter })
+}
+
+/// Connections to each node: one would share a single thread of the server.
+const POOL_SIZE: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(1);
+
+fn choose_datacenter(wanted: Option<&str>, found: &[String]) -> Result<String, StoreError> {
+    match (wanted, found) {
+        (Some(wanted), _) if found.iter().any(|name| name == wanted) => Ok(wanted.into()),
+        (Some(wanted), _) => Err(broken(format!("the cluster has no datacenter {wanted:?}; it has {}", found.join(", ")))),
+        (None, [only]) => Ok(only.clone()),
+        (None, []) => Err(broken("the cluster does not say which datacenter its nodes are in")),
+        (None, several) => Err(broken(format!("the cluster has datacenters {}: name the one whose quorum is to count", several.join(", ")))),
+    }
+}
+
+impl Cluster {
+    /// Prepares a statement that may be sent twice.
+    pub(super) async fn prepare(&self, cql: String) -> Result<PreparedStatement, StoreError> {
+        let mut statement = self.session.prepare(cql.as_str()).await.map_err(|error| of_prepare(&format!("preparing {cql}"), &error))?;
+        statement.set_is_idempotent(true);
+        Ok(statement)
+    }
+
+    /// All rows of a short answer.
+    pub(super) async fn all<R>(
+        &self,
+        doing: &str,
+        statement: impl Into<Statement>,
+        values: impl scylla::serialize::row::SerializeRow,
+    ) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'f, 'm> scylla::deserialize::row::DeserializeRow<'f, 'm>,
+    {
+        let answer = self.session.query_unpaged(statement, values).await.map_err(|error| of_execution(doing, &error))?;
+        let rows = answer.into_rows_result().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let rows = rows.rows::<R>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        rows.collect::<Result<_, _>>().map_err(|error| broken(format!("{doing}: {error}")))
+    }
+
+    /// The replication of a keyspace as the server writes it; `None` if there is no such keyspace.
+    pub(super) async fn replication(&self, keyspace: &str) -> Result<Option<Vec<(String, String)>>, StoreError> {
+        let cql = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
+        let rows: Vec<(std::collections::HashMap<String, String>,)> = self.all("reading the keyspace's replication", cql, (keyspace,)).await?;
+        Ok(rows.into_iter().next().map(|(options,)| options.into_iter().collect()))
+    }
+
+    /// Which migrations have run in a keyspace; `None` if it has no record of any.
+    pub(super) async fn recorded(&self, keyspace: &str) -> Result<Option<Vec<Recorded>>, StoreError> {
+        let cql = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'migrations'";
+        let tables: Vec<(String,)> = self.all("looking for the table of migrations", cql, (keyspace,)).await?;
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        let cql = format!("SELECT version, checksum FROM {keyspace}.migrations");
+        let rows: Vec<(i32, Option<String>)> = self.all("reading the migrations", cql, ()).await?;
+        Ok(Some(rows.into_iter().map(|(version, checksum)| Recorded { version, checksum: checksum.unwrap_or_default() }).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_datacenter_is_found_or_asked_for() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let choose = |wanted, found: &[&str]| choose_datacenter(wanted, &names(found)).map_err(|error| error.to_string());
+        assert_eq!(choose(None, &["dc1"]), Ok("dc1".into()));
+        assert_eq!(choose(Some("dc2"), &["dc1", "dc2"]), Ok("dc2".into()));
+        assert!(choose(None, &["dc1", "dc2"]).is_err_and(|text| text.contains("dc1, dc2")));
+        assert!(choose(Some("dc3"), &["dc1"]).is_err_and(|text| text.contains("it has dc1")));
+        assert!(choose(None, &[]).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! The store itself: connects, checks, and hands each call of the contract to the table it concerns.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
+use scylla::client::session::Session;
+use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart, window::WINDOWS_PER_BUCKET};
+
+use super::{
+    config::CassandraConfig,
+    directory::Directory,
+    faults::broken,
+    findings::{self, Finding},
+    head::HeadRow,
+    migrations::{self, MIGRATIONS},
+    records::{History, Rejects},
+    rows::{Rows, partitions},
+    session,
+};
+use crate::{
+    head::Head,
+    row::{RowKey, RowState, RowWrite},
+    store::{CasOutcome, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
+};
+
+/// A keyspace of a Cassandra cluster, as a [`Store`].
+pub struct CassandraStore {
+    session: Session,
+    config: CassandraConfig,
+    findings: Vec<Finding>,
+    head: HeadRow,
+    rows: Rows,
+    directory: Directory,
+    history: History,
+    rejects: Rejects,
+}
+
+/// What one statement of an epoch's writes carries.
+enum Parcel<'a> {
+    Rows(Vec<&'a RowWrite>),
+    Reject(&'a Reject),
+}
+
+impl CassandraStore {
+    /// Connects to a keyspace that `tapeflow init` has made. Nothing is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] with what to do if the keyspace or tables are missing or of another version, or credentials are refused;
+    /// [`StoreError::Unavailable`] if the cluster does not answer.
+    pub async fn connect(config: CassandraConfig) -> Result<Self, StoreError> {
+        let cluster = session::open(&config).await?;
+        let keyspace = config.keyspace.as_str();
+        let init = || format!("run `tapeflow init --store {}`", config.address());
+        if cluster.replication(keyspace).await?.is_none() {
+            return Err(broken(format!("there is no keyspace {keyspace}: {}", init())));
+        }
+        let recorded = cluster.recorded(keyspace).await?.unwrap_or_default();
+        if let Some(next) = migrations::outstanding(keyspace, MIGRATIONS, &recorded)?.first() {
+            return Err(broken(format!("keyspace {keyspace} lacks migration {}: {}", next.name, init())));
+        }
+        Ok(Self {
+            findings: findings::examine(&cluster, keyspace).await?,
+            head: HeadRow::prepare(&cluster, keyspace, config.cas_timeout).await?,
+            rows: Rows::prepare(&cluster, keyspace).await?,
+            directory: Directory::prepare(&cluster, keyspace).await?,
+            history: History::prepare(&cluster, keyspace).await?,
+            rejects: Rejects::prepare(&cluster, keyspace).await?,
+            session: cluster.session,
+            config,
+        })
+    }
+
+    /// In what this cluster is less than the guarantee needs, as of connecting; empty if in nothing. For the caller to say.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    async fn send(&self, parcel: Parcel<'_>) -> Result<(), StoreError> {
+        match parcel {
+            Parcel::Rows(rows) => self.rows.write(&self.session, &rows).await,
+            Parcel::Reject(reject) => self.rejects.write(&self.session, reject).await,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for CassandraStore {
+    fn describe(&self) -> String {
+        self.config.address()
+    }
+
+    async fn head(&self) -> Result<Option<Head>, StoreError> {
+        self.head.read(&self.session).await
+    }
+
+    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+        self.head.compare_and_set(&self.session, expected, proposed).await
+    }
+
+    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
+        self.rows.read(&self.session, keys, self.config.reads_in_flight.max(1)).await
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        let in_flight = self.config.writes_in_flight.max(1);
+        self.directory.write(&self.session, &writes.directory, in_flight).await?;
+        self.rejects.write_blocks(&self.session, &writes.rejects, in_flight).await?;
+        let rows = partitions(&writes.rows).into_iter().map(Parcel::Rows);
+        let parcels: Vec<_> = rows.chain(writes.rejects.iter().map(Parcel::Reject)).collect();
+        stream::iter(parcels).map(Ok).try_for_each_concurrent(in_flight, |parcel| self.send(parcel)).await
+    }
+
+    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+        self.history.write(&self.session, &self.config.job, entries, self.config.writes_in_flight.max(1)).await
+    }
+
+    async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
+        self.directory.symbols(&self.session).await
+    }
+
+    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+        let span = size.ms() * WINDOWS_PER_BUCKET;
+        let mut buckets = self.directory.buckets(&self.session, symbol, size).await?;
+        buckets.retain(|bucket| bucket.saturating_add(span) > range.start && *bucket < range.end);
+        let parts: Vec<Vec<StoredRow>> = stream::iter(buckets)
+            .map(|bucket| self.rows.range(&self.session, symbol, size, bucket, &range))
+            .buffered(self.config.reads_in_flight.clamp(1, 8))
+            .try_collect()
+            .await?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        // A reader need not know the job's name: the keyspace does.
+        let job = self.head.job(&self.session).await?;
+        self.history.read(&self.session, job.as_deref().unwrap_or(&self.config.job), limit).await
+    }
+
+    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
+        self.rejects.read(&self.session, limit).await
+    }
+}

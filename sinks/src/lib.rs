@@ -1,0 +1,28 @@
+//! Where exact rows go: the store's contract, the epoch protocol, and three stores.
+//!
+//! ```text
+//!             facts ──▶ decide (pure) ──▶ what to do
+//!               ▲                           │
+//!  leader ── workflow: bind, commit ◀───────┘        rows ──▶ Store::write
+//!               │                                              │
+//!               └──────────── compare-and-set ────▶ memory │ SQLite │ Cassandra
+//! ```
+//!
+//! *Epoch*: one durable cut of the log. *Binding*: the record that says where an epoch ends. *Head*: the bindings and who may add
+//! to them. *Stamp*: the write timestamp of an epoch's rows.
+
+pub mod cassandra;
+pub mod decide;
+pub mod filter;
+pub mod head;
+pub mod memory;
+pub mod row;
+pub mod sqlite;
+pub mod store;
+pub mod totals;
+pub mod workflow;
+
+pub use head::{Binding, Cut, Epoch, Head, SourceIdentity, Stamp};
+pub use row::{RowKey, RowState, RowWrite};
+pub use store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError};
+pub use totals::{Policy, Sums, Totals};

@@ -1,0 +1,236 @@
+//! The store's contract on SQLite.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
+
+use super::{Database, fault, integer, rows, whole};
+use crate::{
+    head::{HEAD_FORMAT, Head},
+    row::{RowKey, RowState},
+    store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
+};
+
+/// The rows, the head and what stands beside them, in one file.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    database: Database,
+}
+
+impl SqliteStore {
+    /// The store in an open file.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn describe(&self) -> String {
+        self.database.describe()
+    }
+
+    async fn head(&self) -> Result<Option<Head>, StoreError> {
+        // Where this process writes, behind the writer's queue: a compare-and-set whose caller stopped waiting for the answer is applied
+        // before this reads, not after.
+        if self.database.writer().is_ok() { self.database.write(0, read_head).await } else { self.database.read(read_head).await }
+    }
+
+    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+        let json = match serde_json::to_string(proposed) {
+            Ok(json) => json,
+            Err(error) => return CasOutcome::Unknown(format!("the head does not become JSON: {error}")),
+        };
+        let condition = expected.map(|head| (head.job.clone(), head.generation, head.version, head.owner.clone()));
+        let (job, generation, version, owner) = (proposed.job.clone(), proposed.generation, proposed.version, proposed.owner.clone());
+        let work = move |connection: &Connection| {
+            let (generation, version) = (integer("a generation", generation)?, integer("a version", version)?);
+            let changed = match condition {
+                None => {
+                    const CREATE: &str = "INSERT INTO job_head (only_one, job, generation, version, owner, head) VALUES (1, ?1, ?2, ?3, ?4, ?5) ON CONFLICT (only_one) DO NOTHING";
+                    connection.prepare_cached(CREATE).and_then(|mut create| create.execute(params![job, generation, version, owner, json]))
+                }
+                Some((old_job, old_generation, old_version, old_owner)) => {
+                    const REPLACE: &str = "UPDATE job_head SET job = ?1, generation = ?2, version = ?3, owner = ?4, head = ?5 WHERE job = ?6 AND generation = ?7 AND version = ?8 AND owner = ?9";
+                    let (old_generation, old_version) = (integer("a generation", old_generation)?, integer("a version", old_version)?);
+                    let parameters = params![job, generation, version, owner, json, old_job, old_generation, old_version, old_owner];
+                    connection.prepare_cached(REPLACE).and_then(|mut replace| replace.execute(parameters))
+                }
+            };
+            Ok(changed.map_err(fault)? == 1)
+        };
+        match self.database.write(proposed.bound.len() * 1_024, work).await {
+            Ok(true) => CasOutcome::Won,
+            Ok(false) => CasOutcome::Lost,
+            // A commit that failed may yet be found whole in the write-ahead log after a crash.
+            Err(error) => CasOutcome::Unknown(error.to_string()),
+        }
+    }
+
+    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = keys.to_vec();
+        self.database.read(move |connection| rows::read_rows(connection, &keys)).await
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let columns = writes.rows.iter().map(rows::Columns::of).collect::<Result<Vec<_>, _>>()?;
+        let (directory, rejects) = (writes.directory.clone(), writes.rejects.clone());
+        let bytes = columns.len() * rows::ROW_BYTES + directory.len() * 128 + rejects.iter().map(|reject| 256 + reject.payload.len()).sum::<usize>();
+        let work = move |connection: &Connection| {
+            directory.iter().try_for_each(|entry| write_entry(connection, entry))?;
+            columns.iter().try_for_each(|row| row.write(connection))?;
+            rejects.iter().try_for_each(|reject| write_reject(connection, reject))
+        };
+        self.database.write(bytes, work).await
+    }
+
+    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let entries = entries.to_vec();
+        self.database.write(entries.len() * 512, move |connection| entries.iter().try_for_each(|entry| write_history_entry(connection, entry))).await
+    }
+
+    async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
+        let read = |connection: &Connection| {
+            let mut select = connection.prepare_cached("SELECT DISTINCT symbol FROM symbols ORDER BY symbol").map_err(fault)?;
+            let names = select.query_map([], |row| row.get::<_, String>(0)).map_err(fault)?;
+            names.map(|name| symbol(&name.map_err(fault)?)).collect()
+        };
+        self.database.read(read).await
+    }
+
+    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+        let symbol = symbol.clone();
+        self.database.read(move |connection| rows::rows(connection, &symbol, size, &range)).await
+    }
+
+    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        const SELECT: &str =
+            "SELECT epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late FROM history ORDER BY epoch DESC LIMIT ?1";
+        let read = move |connection: &Connection| {
+            let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+            let mut found = select.query([at_most(limit)]).map_err(fault)?;
+            let mut entries = Vec::new();
+            while let Some(row) = found.next().map_err(fault)? {
+                entries.push(history_entry(row)?);
+            }
+            Ok(entries)
+        };
+        self.database.read(read).await
+    }
+
+    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
+        const SELECT: &str =
+            "SELECT partition, \"offset\", trade_index, reason, detail, payload FROM rejects ORDER BY partition, \"offset\", trade_index LIMIT ?1";
+        let read = move |connection: &Connection| {
+            let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+            let mut found = select.query([at_most(limit)]).map_err(fault)?;
+            let mut rejects = Vec::new();
+            while let Some(row) = found.next().map_err(fault)? {
+                rejects.push(reject(row)?);
+            }
+            Ok(rejects)
+        };
+        self.database.read(read).await
+    }
+}
+
+fn read_head(connection: &Connection) -> Result<Option<Head>, StoreError> {
+    let json: Option<String> = connection
+        .prepare_cached("SELECT head FROM job_head")
+        .and_then(|mut select| select.query_row([], |row| row.get(0)).optional())
+        .map_err(fault)?;
+    json.map(|json| parse_head(&json)).transpose()
+}
+
+fn parse_head(json: &str) -> Result<Head, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    serde_json::from_str(json).map_err(|error| {
+        // A newer head may have another shape; its format is what it always has.
+        let newer = serde_json::from_str(json).ok().filter(|Format { format }| *format > HEAD_FORMAT);
+        StoreError::Broken(newer.map_or_else(
+            || format!("the head is damaged: {error}"),
+            |Format { format }| format!("the head has format {format}, this binary knows {HEAD_FORMAT}: use the newer tapeflow that wrote it, or another file with --store"),
+        ))
+    })
+}
+
+fn write_entry(connection: &Connection, entry: &DirectoryEntry) -> Result<(), StoreError> {
+    const INSERT: &str = "INSERT INTO symbols (symbol, size, bucket, class) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+    let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
+    insert.execute(params![entry.symbol.as_str(), entry.size.to_string(), entry.bucket, entry.symbol.class().name()]).map(drop).map_err(fault)
+}
+
+fn write_reject(connection: &Connection, reject: &Reject) -> Result<(), StoreError> {
+    const INSERT: &str =
+        "INSERT INTO rejects (partition, \"offset\", trade_index, reason, detail, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
+    let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
+    insert.execute(params![reject.partition, reject.offset, reject.index, reject.reason, reject.detail, reject.payload]).map(drop).map_err(fault)
+}
+
+fn write_history_entry(connection: &Connection, entry: &HistoryEntry) -> Result<(), StoreError> {
+    const INSERT: &str = "INSERT OR REPLACE INTO history (epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let cuts = serde_json::to_string(&entry.cuts).map_err(|error| StoreError::Broken(format!("cuts do not become JSON: {error}")))?;
+    let counts = &entry.counts;
+    let numbers = [counts.records, counts.accepted, counts.rejected, counts.duplicates, counts.price_updates, counts.gaps, counts.late];
+    let mut columns = [0; 7];
+    for (column, number) in columns.iter_mut().zip(numbers) {
+        *column = integer("a count", number)?;
+    }
+    let [records, accepted, rejected, duplicates, price_updates, gaps, late] = columns;
+    let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
+    let epoch = integer("an epoch", entry.epoch)?;
+    insert.execute(params![epoch, entry.stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late]).map(drop).map_err(fault)
+}
+
+fn history_entry(row: &Row<'_>) -> Result<HistoryEntry, StoreError> {
+    let count = |column: usize| whole("a count", row.get(column).map_err(fault)?);
+    let cuts: String = row.get(2).map_err(fault)?;
+    Ok(HistoryEntry {
+        epoch: whole("an epoch", row.get(0).map_err(fault)?)?,
+        stamp: row.get(1).map_err(fault)?,
+        cuts: serde_json::from_str(&cuts).map_err(|error| StoreError::Broken(format!("cuts {cuts:?}: {error}")))?,
+        counts: Counts {
+            records: count(3)?,
+            accepted: count(4)?,
+            rejected: count(5)?,
+            duplicates: count(6)?,
+            price_updates: count(7)?,
+            gaps: count(8)?,
+            late: count(9)?,
+        },
+    })
+}
+
+fn reject(row: &Row<'_>) -> Result<Reject, StoreError> {
+    let read = || {
+        Ok(Reject { partition: row.get(0)?, offset: row.get(1)?, index: row.get(2)?, reason: row.get(3)?, detail: row.get(4)?, payload: row.get(5)? })
+    };
+    read().map_err(fault)
+}
+
+fn symbol(name: &str) -> Result<(Symbol, AssetClass), StoreError> {
+    let symbol = Symbol::new(name).map_err(|error| StoreError::Broken(format!("symbol {name:?} in the directory: {error}")))?;
+    let class = symbol.class();
+    Ok((symbol, class))
+}
+
+/// A limit as SQLite takes it, where a negative one would mean none.
+fn at_most(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,126 @@
+//! Lost answers: between store and Cassandra stands a line that can swallow what the server says, or cut everything.
+
+use std::time::Duration;
+
+use tapeflow_sinks::{
+    CasOutcome, Store, StoreError,
+    cassandra::{CassandraConfig, CassandraStore},
+    workflow::until_answered,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use crate::{Test, keyspace::Keyspace, samples};
+
+pub(crate) fn tests() -> Vec<(String, Test)> {
+    let test = |name: &str, test: Test| (format!("faulty::{name}"), test);
+    vec![
+        test(
+            "a_lost_answer_leaves_a_proposal_unknown_and_it_may_be_applied",
+            Box::new(|host| Box::pin(a_lost_answer_leaves_a_proposal_unknown(host))),
+        ),
+        test("a_lost_answer_to_a_write_is_no_success_and_no_end", Box::new(|host| Box::pin(a_lost_answer_to_a_write(host)))),
+        test("a_cluster_out_of_reach_is_unavailable_and_not_broken", Box::new(|_| Box::pin(a_cluster_out_of_reach()))),
+    ]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Everything passes.
+    Pass,
+    /// Requests pass, answers vanish.
+    Swallow,
+    /// Connections end, and new ones pass.
+    Mended,
+}
+
+/// A line to `host`; the address to connect to, and its switch.
+async fn line(host: String) -> (String, watch::Sender<Mode>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let (switch, mode) = watch::channel(Mode::Pass);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = TcpStream::connect(&host).await else { continue };
+            tokio::spawn(carry(client, server, mode.clone()));
+        }
+    });
+    (address, switch)
+}
+
+async fn carry(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<Mode>) {
+    let born = *mode.borrow_and_update();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let answers = {
+        let mode = mode.clone();
+        async move {
+            let mut bytes = vec![0; 1 << 16];
+            while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
+                if *mode.borrow() != Mode::Swallow && to_client.write_all(&bytes[..count]).await.is_err() {
+                    break;
+                }
+            }
+        }
+    };
+    let requests = async move { tokio::io::copy(&mut from_client, &mut to_server).await };
+    // A stream that lost bytes can never be used again.
+    let mended = async move { mode.wait_for(|now| *now == Mode::Mended && born != Mode::Mended).await.map(drop) };
+    tokio::select! {
+        () = answers => {}
+        _ = requests => {}
+        _ = mended => {}
+    }
+}
+
+async fn through_line(keyspace: &Keyspace, host: String) -> (CassandraStore, watch::Sender<Mode>) {
+    let (address, switch) = line(host).await;
+    let config = CassandraConfig {
+        hosts: vec![address],
+        request_timeout: Duration::from_millis(1_500),
+        cas_timeout: Duration::from_millis(1_500),
+        ..keyspace.config.clone()
+    };
+    (CassandraStore::connect(config).await.expect("connects"), switch)
+}
+
+async fn a_lost_answer_leaves_a_proposal_unknown(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let (store, switch) = through_line(&keyspace, host).await;
+    let head = samples::first_head("contract");
+    switch.send_replace(Mode::Swallow);
+    let outcome = store.compare_and_set(None, &head).await;
+    assert!(matches!(outcome, CasOutcome::Unknown(_)), "{outcome:?}");
+    assert!(matches!(store.head().await, Err(StoreError::Unavailable(_))));
+    switch.send_replace(Mode::Mended);
+    // The server had the proposal and nobody stood against it.
+    let found = until_answered("reading the head", || store.head()).await.expect("the line is mended");
+    assert_eq!(found, Some(head));
+    keyspace.give_back();
+}
+
+async fn a_lost_answer_to_a_write(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let (store, switch) = through_line(&keyspace, host).await;
+    let writes = samples::writes(500);
+    let keys: Vec<_> = writes.rows.iter().map(|row| row.key.clone()).collect();
+    let want: Vec<_> = writes.rows.iter().map(|row| Some(row.state)).collect();
+    switch.send_replace(Mode::Swallow);
+    let outcome = store.write(&writes).await;
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    switch.send_replace(Mode::Mended);
+    until_answered("writing", || store.write(&writes)).await.expect("the line is mended");
+    assert_eq!(until_answered("reading", || store.read_rows(&keys)).await.expect("the line is mended"), want);
+    keyspace.give_back();
+}
+
+async fn a_cluster_out_of_reach() {
+    // Bound and closed again: nobody listens there.
+    let port = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
+    let config = CassandraConfig::parse(&format!("cassandra://127.0.0.1:{port}/k"), "contract").expect("an address");
+    let refused = CassandraStore::connect(config).await.err().expect("refused");
+    assert!(matches!(&refused, StoreError::Unavailable(text) if text.contains(&format!("127.0.0.1:{port}"))), "{refused:?}");
+}

@@ -1,0 +1,109 @@
+//! A keyspace of a test's own, and a session of its own to look into it.
+//!
+//! Making tables takes a second, so tests that leave them as they are give their keyspace back, and the next one empties it. A test
+//! that fails keeps its keyspace: nobody builds on what it left.
+
+use std::sync::{
+    Mutex as Shelf,
+    atomic::{AtomicU32, Ordering},
+};
+
+use scylla::{
+    client::{session::Session, session_builder::SessionBuilder},
+    serialize::row::SerializeRow,
+    value::{CqlValue, Row},
+};
+use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore, InitReport, MIGRATIONS, Migration, init_with};
+use tokio::sync::Mutex;
+
+/// Cassandra does not order concurrent schema changes.
+static SCHEMA: Mutex<()> = Mutex::const_new(());
+/// Names of keyspaces with all tables that nobody uses.
+static IDLE: Shelf<Vec<String>> = Shelf::new(Vec::new());
+
+pub(crate) struct Keyspace {
+    pub(crate) config: CassandraConfig,
+    session: Session,
+}
+
+impl Keyspace {
+    /// A name that no other test has; nothing is made yet.
+    pub(crate) async fn plan(host: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self::named(host, &format!("{}{}", prefix(), NEXT.fetch_add(1, Ordering::Relaxed))).await
+    }
+
+    async fn named(host: &str, name: &str) -> Self {
+        let config = CassandraConfig::parse(&format!("cassandra://{host}/{name}"), "contract").expect("an address");
+        Self { config, session: session(host).await }
+    }
+
+    /// A keyspace with all tables, empty.
+    pub(crate) async fn borrow(host: &str) -> Self {
+        let idle = IDLE.lock().expect("no test panics here").pop();
+        let Some(name) = idle else { return Self::create(host).await };
+        let keyspace = Self::named(host, &name).await;
+        let tables = ["bars", "symbols", "symbol_buckets", "job_head", "history", "history_days", "rejects", "reject_blocks"];
+        for table in tables {
+            if !keyspace.cql(&format!("SELECT * FROM KS.{table} LIMIT 1"), ()).await.is_empty() {
+                let _alone = SCHEMA.lock().await;
+                keyspace.cql(&format!("TRUNCATE KS.{table}"), ()).await;
+            }
+        }
+        keyspace
+    }
+
+    /// Leaves the keyspace to others.
+    pub(crate) fn give_back(self) {
+        IDLE.lock().expect("no test panics here").push(self.config.keyspace);
+    }
+
+    /// A keyspace with all tables.
+    pub(crate) async fn create(host: &str) -> Self {
+        let keyspace = Self::plan(host).await;
+        keyspace.init(MIGRATIONS).await;
+        keyspace
+    }
+
+    pub(crate) async fn init(&self, known: &'static [Migration]) -> InitReport {
+        let _alone = SCHEMA.lock().await;
+        init_with(&self.config, 1, known).await.expect("init")
+    }
+
+    pub(crate) async fn connect(&self) -> CassandraStore {
+        CassandraStore::connect(self.config.clone()).await.expect("connects")
+    }
+
+    /// Why connecting is refused.
+    pub(crate) async fn refusal(&self) -> String {
+        CassandraStore::connect(self.config.clone()).await.err().expect("refused").to_string()
+    }
+
+    /// Runs a statement; `KS` stands for the keyspace.
+    pub(crate) async fn cql(&self, statement: &str, values: impl SerializeRow) -> Vec<Row> {
+        let statement = statement.replace("KS", &self.config.keyspace);
+        let answer = self.session.query_unpaged(statement.as_str(), values).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        let Ok(rows) = answer.into_rows_result() else { return Vec::new() };
+        rows.rows::<Row>().expect("rows").collect::<Result<_, _>>().expect("rows")
+    }
+}
+
+fn prefix() -> String {
+    format!("test_{}_", std::process::id())
+}
+
+async fn session(host: &str) -> Session {
+    SessionBuilder::new().known_node(host).fetch_schema_metadata(false).build().await.expect("Cassandra answers")
+}
+
+/// Drops what this process made in a cluster that outlives it.
+pub(crate) async fn drop_all(host: &str) {
+    let looking = Keyspace::plan(host).await;
+    for row in looking.cql("SELECT keyspace_name FROM system_schema.keyspaces", ()).await {
+        if let Some(Some(CqlValue::Text(name))) = row.columns.into_iter().next()
+            && name.starts_with(&prefix())
+        {
+            looking.cql(&format!("DROP KEYSPACE {name}"), ()).await;
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The tables themselves: made once, continued from an older version, and holding what the design says they hold.
+
+use scylla::value::{CqlTimestamp, CqlValue};
+use tapeflow_sinks::{
+    CasOutcome, EpochWrites, RowKey, RowWrite, Store, StoreError, Totals,
+    cassandra::{CassandraConfig, CassandraStore, Finding, MIGRATIONS, init},
+};
+
+use crate::{
+    Test,
+    keyspace::Keyspace,
+    samples::{entry, first_head, row},
+};
+
+pub(crate) fn tests() -> Vec<(String, Test)> {
+    let test = |name: &str, test: Test| (format!("tables::{name}"), test);
+    vec![
+        test("init_again_changes_nothing", Box::new(|host| Box::pin(init_again_changes_nothing(host)))),
+        test("init_continues_from_every_older_version", Box::new(|host| Box::pin(init_continues_from_every_older_version(host)))),
+        test("init_finishes_what_an_init_that_died_began", Box::new(|host| Box::pin(init_finishes_what_an_init_that_died_began(host)))),
+        test("init_refuses_more_replicas_than_nodes", Box::new(|host| Box::pin(init_refuses_more_replicas_than_nodes(host)))),
+        test("a_missing_keyspace_says_what_to_do", Box::new(|host| Box::pin(a_missing_keyspace_says_what_to_do(host)))),
+        test("tables_of_a_newer_binary_are_refused", Box::new(|host| Box::pin(tables_of_a_newer_binary_are_refused(host)))),
+        test("what_the_guarantee_lacks_is_found", Box::new(|host| Box::pin(what_the_guarantee_lacks_is_found(host)))),
+        test("two_jobs_cannot_both_claim_a_keyspace", Box::new(|host| Box::pin(two_jobs_cannot_both_claim_a_keyspace(host)))),
+        test("a_row_has_all_columns_at_its_stamp_and_no_null", Box::new(|host| Box::pin(a_row_has_all_columns_at_its_stamp_and_no_null(host)))),
+        test("a_row_without_its_cell_is_absent", Box::new(|host| Box::pin(a_row_without_its_cell_is_absent(host)))),
+        test("a_damaged_cell_is_named_and_not_read", Box::new(|host| Box::pin(a_damaged_cell_is_named_and_not_read(host)))),
+    ]
+}
+
+fn names(count: usize) -> Vec<&'static str> {
+    MIGRATIONS[count..].iter().map(|migration| migration.name).collect()
+}
+
+async fn init_again_changes_nothing(host: String) {
+    let keyspace = Keyspace::plan(&host).await;
+    let first = keyspace.init(MIGRATIONS).await;
+    assert!(first.created);
+    assert_eq!((first.replication, first.applied), (1, names(0)));
+    let before = keyspace.cql("SELECT * FROM KS.migrations", ()).await;
+    let second = keyspace.init(MIGRATIONS).await;
+    assert!(!second.created && second.applied.is_empty());
+    assert_eq!(keyspace.cql("SELECT * FROM KS.migrations", ()).await, before);
+}
+
+async fn init_continues_from_every_older_version(host: String) {
+    for version in 0..MIGRATIONS.len() {
+        let keyspace = Keyspace::plan(&host).await;
+        keyspace.init(&MIGRATIONS[..version]).await;
+        let refusal = keyspace.refusal().await;
+        let lacking = format!("lacks migration {}: run `tapeflow init --store {}`", names(version)[0], keyspace.config.address());
+        assert!(refusal.ends_with(&lacking), "{refusal}");
+        assert_eq!(keyspace.init(MIGRATIONS).await.applied, names(version));
+        keyspace.connect().await;
+    }
+}
+
+async fn init_finishes_what_an_init_that_died_began(host: String) {
+    let keyspace = Keyspace::create(&host).await;
+    // As if it had died after the statements of the last file and before its entry.
+    let last = i32::try_from(MIGRATIONS.len()).expect("small");
+    keyspace.cql("DELETE FROM KS.migrations WHERE version = ?", (last,)).await;
+    assert_eq!(keyspace.init(MIGRATIONS).await.applied, names(MIGRATIONS.len() - 1));
+    keyspace.connect().await;
+}
+
+async fn init_refuses_more_replicas_than_nodes(host: String) {
+    let keyspace = Keyspace::plan(&host).await;
+    for replication in [0, 100] {
+        let refused = init(&keyspace.config, replication).await.expect_err("refused").to_string();
+        assert!(refused.contains("give a number between 1 and"), "{refused}");
+    }
+    assert!(keyspace.refusal().await.contains("there is no keyspace"), "nothing was made");
+}
+
+async fn a_missing_keyspace_says_what_to_do(host: String) {
+    let config = CassandraConfig::parse(&format!("cassandra://{host}/nobody_made_this"), "contract").expect("an address");
+    let refused = CassandraStore::connect(config).await.err().expect("refused");
+    assert!(matches!(refused, StoreError::Broken(_)));
+    let want = format!("there is no keyspace nobody_made_this: run `tapeflow init --store cassandra://{host}/nobody_made_this`");
+    assert_eq!(refused.to_string(), want);
+}
+
+async fn tables_of_a_newer_binary_are_refused(host: String) {
+    let keyspace = Keyspace::create(&host).await;
+    keyspace.cql("INSERT INTO KS.migrations (version, name, checksum) VALUES (99, '0099_future', 'x')", ()).await;
+    assert!(keyspace.refusal().await.contains("made by a newer tapeflow"));
+    let refused = init(&keyspace.config, 1).await.expect_err("refused").to_string();
+    assert!(refused.contains("made by a newer tapeflow"), "{refused}");
+}
+
+async fn what_the_guarantee_lacks_is_found(host: String) {
+    let keyspace = Keyspace::create(&host).await;
+    let store = keyspace.connect().await;
+    assert!(matches!(store.findings(), [Finding::Replication { replicas: 1, .. }]), "{:?}", store.findings());
+    keyspace.cql("ALTER TABLE KS.bars WITH read_repair = 'NONE' AND default_time_to_live = 60", ()).await;
+    let store = keyspace.connect().await;
+    let found = store.findings();
+    assert!(found.contains(&Finding::ReadRepair { option: "NONE".into() }) && found.contains(&Finding::TimeToLive { seconds: 60 }), "{found:?}");
+}
+
+async fn two_jobs_cannot_both_claim_a_keyspace(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let heads = ["one", "two"].map(first_head);
+    let outcomes = futures::future::join_all(heads.iter().map(|head| store.compare_and_set(None, head))).await;
+    let won = outcomes.iter().filter(|outcome| matches!(outcome, CasOutcome::Won)).count();
+    // A race between two ballots may end unknown for one of them; both can never win.
+    assert!(won <= 1, "{outcomes:?}");
+    let found = store.head().await.expect("the head is read");
+    let claimed = heads.iter().zip(&outcomes).find(|(_, outcome)| matches!(outcome, CasOutcome::Won));
+    assert!(claimed.is_none_or(|(head, _)| found.as_ref() == Some(head)), "{outcomes:?}, {found:?}");
+    assert_eq!(keyspace.cql("SELECT only_one FROM KS.job_head", ()).await.len(), usize::from(found.is_some()));
+    keyspace.give_back();
+}
+
+async fn a_row_has_all_columns_at_its_stamp_and_no_null(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    // The emptiest row there can be.
+    let row = row("AAPL", 0, Totals::default());
+    store.write(&EpochWrites { directory: vec![entry(&row.key)], rows: vec![row.clone()], rejects: Vec::new() }).await.expect("written");
+    let read = keyspace.cql("SELECT * FROM KS.bars", ()).await;
+    let [found] = read.as_slice() else { panic!("one row: {read:?}") };
+    assert!(found.columns.iter().all(Option::is_some), "{found:?}");
+    let columns = keyspace.cql("SELECT column_name FROM system_schema.columns WHERE keyspace_name = 'KS' AND table_name = 'bars'", ()).await;
+    let mut regular = 0;
+    for column in columns {
+        let Some(CqlValue::Text(name)) = column.columns.into_iter().next().flatten() else { panic!("a name") };
+        if !["symbol", "size", "bucket", "start"].contains(&name.as_str()) {
+            let stamps = keyspace.cql(&format!("SELECT writetime({name}) FROM KS.bars"), ()).await;
+            assert_eq!(stamps[0].columns, [Some(CqlValue::BigInt(row.stamp))], "{name}");
+            regular += 1;
+        }
+    }
+    assert_eq!(regular, 15);
+    let mirrors = keyspace.cql("SELECT open, high, low, close, vwap, volume, vwap_exact FROM KS.bars", ()).await;
+    let is_nan = |value: &Option<CqlValue>| matches!(value, Some(CqlValue::Double(double)) if double.is_nan());
+    assert!(mirrors[0].columns[..5].iter().all(is_nan), "{mirrors:?}");
+    assert_eq!(mirrors[0].columns[5..], [Some(CqlValue::Double(0.0)), Some(CqlValue::Text(String::new()))]);
+    keyspace.give_back();
+}
+
+async fn a_row_without_its_cell_is_absent(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let RowWrite { key, .. } = row("AAPL", 0, Totals::default());
+    store.write(&EpochWrites { directory: vec![entry(&key)], ..EpochWrites::default() }).await.expect("written");
+    insert(&keyspace, &key, "epoch", 8i64).await;
+    assert_eq!(store.read_rows(std::slice::from_ref(&key)).await.expect("read"), [None]);
+    assert_eq!(store.rows(&key.symbol, key.size, 0..i64::MAX).await.expect("read"), []);
+    keyspace.give_back();
+}
+
+async fn a_damaged_cell_is_named_and_not_read(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let RowWrite { key, state, .. } = row("AAPL", 0, Totals::default());
+    store.write(&EpochWrites { directory: vec![entry(&key)], ..EpochWrites::default() }).await.expect("written");
+    let mut cell = state.to_cell();
+    cell[1] ^= 1;
+    insert(&keyspace, &key, "state", cell).await;
+    let want = "row AAPL 1m 2023-11-14T22:00:00Z: state cell is damaged";
+    let one = store.read_rows(std::slice::from_ref(&key)).await.expect_err("damaged");
+    let range = store.rows(&key.symbol, key.size, 0..i64::MAX).await.expect_err("damaged");
+    for fault in [one, range] {
+        assert!(matches!(&fault, StoreError::Broken(text) if text == want), "{fault:?}");
+    }
+    keyspace.give_back();
+}
+
+/// Sets one column of a row, and nothing else.
+async fn insert(keyspace: &Keyspace, key: &RowKey, column: &str, value: impl scylla::serialize::value::SerializeValue) {
+    let cql = format!("INSERT INTO KS.bars (symbol, size, bucket, start, {column}) VALUES (?, ?, ?, ?, ?)");
+    let bucket = CqlTimestamp(key.size.bucket(key.start));
+    keyspace.cql(&cql, (key.symbol.as_str(), key.size.to_string(), bucket, CqlTimestamp(key.start), value)).await;
+}
