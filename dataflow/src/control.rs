@@ -1,0 +1,41 @@
+//! What the leader and the sources say to each other, through a second, small dataflow beside the one that carries trades.
+
+use serde::{Deserialize, Serialize};
+use tapeflow_schemas::Partition;
+use tapeflow_sinks::{Counts, Cut, Epoch, Head, Stamp};
+
+/// From a worker to the leader.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Up {
+    /// The worker has replayed its part of all bound epochs; what each came to.
+    Replayed { counts: Vec<(Epoch, Counts)> },
+    /// The worker has sealed the epoch: nothing read later belongs to it.
+    Sealed {
+        epoch: Epoch,
+        cuts: Vec<(Partition, Cut)>,
+        counts: Counts,
+        /// Every partition of the worker has passed the end it was given.
+        at_end: bool,
+    },
+    /// The worker's process was asked to drain.
+    DrainRequested,
+}
+
+/// From the leader to every worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Down {
+    /// The job is ours: the head it starts from. Comes first.
+    Start(Box<Head>),
+    /// Seal this epoch, and say where it ends.
+    Seal(Epoch),
+    /// This epoch is bound: its partials may leave, its rows are written at this stamp.
+    Bound { epoch: Epoch, stamp: Stamp },
+    /// Nobody had anything for this epoch: its number will be used again.
+    Reopen(Epoch),
+    /// All epochs up to this one are committed.
+    Committed(Epoch),
+    /// Read no further.
+    StopReading,
+    /// Everything is committed: end.
+    Finish,
+}

@@ -1,0 +1,449 @@
+//! Running the job: what it needs to know, how its pieces are put together, and how it ends.
+//!
+//! Each worker thread builds the same two dataflows and turns the same loop: hear the leader, read, step. Process 0's worker 0 is the leader
+//! as well; its compare-and-sets run on tokio, so that no step waits for one.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    rc::Rc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tapeflow_schemas::WindowSize;
+use tapeflow_sinks::{
+    EpochWrites, Head, Store,
+    decide::Opening,
+    workflow::{self, WorkflowError},
+};
+use timely::{
+    CommunicationConfig, WorkerConfig,
+    dataflow::{
+        InputHandleVec, ProbeHandle,
+        operators::{Exchange, Input, Inspect, Probe, vec::Broadcast},
+    },
+    worker::Worker,
+};
+
+use crate::{
+    combine::GRACE_MS,
+    control::{Down, Up},
+    leader::{Act, Leader},
+    log::{Log, LogFault},
+    metrics::Metrics,
+    sink::{self, SinkSettings},
+    source::{self, Mailbox, SourceSettings},
+    state::{self, EpochBoard, StateSettings},
+    store_io::StoreIo,
+};
+
+/// The rules that decide values. Whoever changes one of them changes this number, and with it every job's `logic`.
+const RULES: u32 = 1;
+/// How long a worker with nothing to do waits before it asks the log again.
+const IDLE_PARK: Duration = Duration::from_millis(2);
+
+/// What one process of the job needs to know. All processes get the same, but for `process`.
+#[derive(Clone, Debug)]
+pub struct JobConfig {
+    /// The job's name.
+    pub job: String,
+    /// Worker threads in this process.
+    pub workers: usize,
+    /// Processes in the job.
+    pub processes: usize,
+    /// This process, from 0.
+    pub process: usize,
+    /// `host:port` of each process's mesh listener; empty if there is one process.
+    pub hosts: Vec<String>,
+    /// The window sizes, ascending, without repeats, at most 16.
+    pub sizes: Vec<WindowSize>,
+    /// How often an epoch is cut.
+    pub epoch: Duration,
+    /// How many rows a worker keeps in memory beyond those it is writing.
+    pub resident_rows: usize,
+    /// End once everything that was in the log at the start is committed.
+    pub until_end: bool,
+}
+
+impl JobConfig {
+    /// The rules and settings that decide values, as the head keeps them.
+    #[must_use]
+    pub fn logic(&self) -> String {
+        let sizes: Vec<String> = self.sizes.iter().map(ToString::to_string).collect();
+        format!("rules {RULES}; sizes {}; grace {GRACE_MS} ms", sizes.join(","))
+    }
+}
+
+/// Why the job ended without having been asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Found before anything was written: another job's store, another log, changed `logic`, a newer format, offsets that are gone. The
+    /// text says what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// Another generation of this job has taken over; this one must stop, and has.
+    #[error("fenced: {0}")]
+    Fenced(String),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogFault),
+    /// The store failed for good, or the mesh between processes could not be made.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The first failure of a process, which ends all its workers.
+#[derive(Clone, Default)]
+pub(crate) struct Failure(Arc<(AtomicBool, Mutex<Option<JobError>>)>);
+
+impl Failure {
+    pub(crate) fn set(&self, fault: JobError) {
+        let mut first = self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        first.get_or_insert(fault);
+        self.0.0.store(true, Ordering::Release);
+    }
+
+    fn happened(&self) -> bool {
+        self.0.0.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> Option<JobError> {
+        self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+/// A request to drain and end, shared with whoever may make it: a signal handler, a timer.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Asks the job to stop reading, commit what it has read, and end.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether that has been asked for.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Sees what the job does, from its own threads: a terminal, a test. It must return at once.
+pub trait Observer: Send + Sync + 'static {
+    /// These writes of one epoch are acknowledged. They may not be committed yet.
+    fn acknowledged(&self, _epoch: u64, _writes: &EpochWrites) {}
+
+    /// The head has changed: an epoch is bound or committed. Only in process 0.
+    fn head(&self, _head: &Head) {}
+}
+
+/// Sees nothing.
+impl Observer for () {}
+
+/// What a run came to, in this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// The last epoch committed, as far as this process has heard.
+    pub committed: u64,
+    /// Log records read by this process's workers, replayed ones included.
+    pub records: u64,
+    /// Rows acknowledged by the store.
+    pub rows_written: u64,
+}
+
+/// What every worker of this process shares.
+struct Shared {
+    config: JobConfig,
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    stop: Stop,
+    observer: Arc<dyn Observer>,
+    failure: Failure,
+    metrics: Arc<Metrics>,
+    runtime: tokio::runtime::Handle,
+    io: StoreIo,
+    /// The head taken over; taken by the leader's worker.
+    head: Mutex<Option<Head>>,
+}
+
+/// Runs this process's part of the job until it is asked to stop, has reached the end it was given, or fails. Blocks. `metrics` is counted into.
+///
+/// # Errors
+/// [`JobError`], see there.
+pub fn run(
+    config: JobConfig,
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    stop: Stop,
+    observer: Arc<dyn Observer>,
+    metrics: Arc<Metrics>,
+) -> Result<Summary, JobError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("tapeflow-io")
+        .enable_all()
+        .build()
+        .map_err(|fault| JobError::Failed(format!("cannot start the I/O threads: {fault}")))?;
+    let failure = Failure::default();
+    let head = if config.process == 0 { Some(take_over(&config, &*log, &*store, runtime.handle())?) } else { None };
+    let io = StoreIo::new(runtime.handle().clone(), Arc::clone(&store), failure.clone());
+    let communication = if config.processes > 1 {
+        abort_on_panic();
+        CommunicationConfig::Cluster {
+            threads: config.workers,
+            process: config.process,
+            addresses: config.hosts.clone(),
+            report: false,
+            zerocopy: false,
+        }
+    } else {
+        CommunicationConfig::Process(config.workers)
+    };
+    let shared = Arc::new(Shared {
+        config,
+        log,
+        store,
+        stop,
+        observer,
+        failure: failure.clone(),
+        metrics: Arc::clone(&metrics),
+        runtime: runtime.handle().clone(),
+        io,
+        head: Mutex::new(head),
+    });
+    let configuration = timely::Config { communication, worker: WorkerConfig::default() };
+    let guards = timely::execute(configuration, move |worker| work(worker, &shared)).map_err(JobError::Failed)?;
+    let results = guards.join();
+    runtime.shutdown_background();
+    if let Some(fault) = failure.take() {
+        return Err(fault);
+    }
+    if let Some(reason) = results.into_iter().find_map(Result::err) {
+        return Err(JobError::Failed(format!("a worker stopped: {reason}")));
+    }
+    Ok(Summary { committed: metrics.epoch_committed.get(), records: metrics.records.get(), rows_written: metrics.rows_written.get() })
+}
+
+/// A job of several processes lives and dies as a whole: timely has no fault tolerance, and a process that outlives a panicking thread
+/// would keep the others waiting for ever.
+fn abort_on_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        before(info);
+        std::process::abort();
+    }));
+}
+
+/// Makes the job this process's own, before any worker starts.
+fn take_over(config: &JobConfig, log: &dyn Log, store: &dyn Store, runtime: &tokio::runtime::Handle) -> Result<Head, JobError> {
+    let earliest = (0..log.partitions()?).map(|partition| log.bounds(partition).map(|bounds| bounds.start)).collect::<Result<_, _>>()?;
+    let opening = Opening { job: config.job.clone(), logic: config.logic(), source: log.identity()?, earliest, owner: random_owner() };
+    let head = runtime.block_on(workflow::take_over(store, &opening, now_us)).map_err(failed)?;
+    tracing::info!(generation = head.generation, committed = head.committed.epoch, bound = head.last_binding().epoch, "job taken over");
+    Ok(head)
+}
+
+fn failed(fault: WorkflowError) -> JobError {
+    match fault {
+        WorkflowError::Refused(refusal) => JobError::Refused(refusal.to_string()),
+        WorkflowError::Fenced { .. } => JobError::Fenced(fault.to_string()),
+        WorkflowError::Store(reason) => JobError::Failed(reason),
+    }
+}
+
+/// 128 random bits: the standard library's hash keys are drawn from the system's randomness.
+fn random_owner() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:016x}{:016x}", RandomState::new().hash_one(std::process::id()), RandomState::new().hash_one(now_us()))
+}
+
+/// Microseconds since 1970 UTC by this machine's clock: only stamps are made of it, and those never go back.
+fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// One worker's life.
+fn work(worker: &mut Worker, shared: &Arc<Shared>) {
+    let mailbox = Mailbox::default();
+    let board = Rc::new(RefCell::new(EpochBoard::default()));
+    let (mut up, mut down) = (InputHandleVec::<u64, Up>::new(), InputHandleVec::<u64, Down>::new());
+    let to_leader: Rc<RefCell<VecDeque<Up>>> = Rc::default();
+    let from_leader: Rc<RefCell<VecDeque<Down>>> = Rc::default();
+    worker.dataflow_named("control", |scope| {
+        let (arrived, told) = (Rc::clone(&to_leader), Rc::clone(&from_leader));
+        scope.input_from(&mut up).exchange(|_| 0).inspect(move |message: &Up| arrived.borrow_mut().push_back(message.clone()));
+        scope.input_from(&mut down).broadcast().inspect(move |message: &Down| told.borrow_mut().push_back(message.clone()));
+    });
+    let mut probe = ProbeHandle::new();
+    let (source, keeper) = worker.dataflow_named("trades", |scope| {
+        let settings = SourceSettings {
+            log: Arc::clone(&shared.log),
+            sizes: shared.config.sizes.clone(),
+            until_end: shared.config.until_end,
+            failure: shared.failure.clone(),
+            metrics: Arc::clone(&shared.metrics),
+        };
+        let (items, source) = source::build(scope, settings, &mailbox);
+        let acknowledged = state::Acknowledged::default();
+        let settings = StateSettings {
+            sizes: shared.config.sizes.clone(),
+            resident_rows: shared.config.resident_rows,
+            io: shared.io.clone(),
+            board: Rc::clone(&board),
+            acknowledged: Rc::clone(&acknowledged),
+            failure: shared.failure.clone(),
+            metrics: Arc::clone(&shared.metrics),
+        };
+        let (rows, keeper) = state::build(items, settings);
+        let settings = SinkSettings {
+            io: shared.io.clone(),
+            acknowledged,
+            keeper: keeper.clone(),
+            observer: Arc::clone(&shared.observer),
+            metrics: Arc::clone(&shared.metrics),
+        };
+        sink::build(rows, settings).probe_with(&mut probe);
+        (source, keeper)
+    });
+    let taken = if worker.index() == 0 { shared.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() } else { None };
+    let mut lead = taken.map(|head| Lead::new(head, shared, worker.peers()));
+    let mut drain_told = false;
+    let mut finished = false;
+    while !finished && !shared.failure.happened() {
+        if shared.stop.requested() && !drain_told {
+            drain_told = true;
+            mailbox.outbox.borrow_mut().push(Up::DrainRequested);
+        }
+        send_all(&mut up, mailbox.outbox.borrow_mut().drain(..));
+        let mut busy = false;
+        if let Some(lead) = &mut lead {
+            let mut said = Vec::new();
+            busy |= lead.turn(&to_leader, &probe, shared, &mut said);
+            send_all(&mut down, said.into_iter());
+        }
+        for message in from_leader.borrow_mut().drain(..) {
+            busy = true;
+            finished |= note(&message, &board, shared);
+            keeper.activate();
+            mailbox.inbox.borrow_mut().push_back(message);
+        }
+        source.activate();
+        worker.step();
+        busy |= *mailbox.busy.borrow();
+        if !busy {
+            worker.step_or_park(Some(IDLE_PARK));
+        }
+    }
+    end(worker, shared, (up, down), &source);
+}
+
+/// Sends messages of the control dataflow. Its times mean nothing, but an exchange hands over what it holds only when the time moves on.
+fn send_all<M: Clone + 'static>(input: &mut InputHandleVec<u64, M>, messages: impl Iterator<Item = M>) {
+    let mut any = false;
+    for message in messages {
+        input.send(message);
+        any = true;
+    }
+    if any {
+        let next = *input.time() + 1;
+        input.advance_to(next);
+    }
+}
+
+/// Lets the dataflows run out, or drops them after a failure: what they hold is not durable and must not become so.
+fn end(worker: &mut Worker, shared: &Shared, inputs: (InputHandleVec<u64, Up>, InputHandleVec<u64, Down>), source: &timely::scheduling::Activator) {
+    drop(inputs);
+    source.activate();
+    while worker.has_dataflows() {
+        if shared.failure.happened() {
+            worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id));
+            return;
+        }
+        worker.step_or_park(Some(IDLE_PARK));
+    }
+}
+
+/// Takes down what the leader says for those who need it later. Returns whether it was the last word.
+fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
+    let mut board = board.borrow_mut();
+    match message {
+        Down::Start(head) => board.start = Some(Rc::new((**head).clone())),
+        Down::Bound { epoch, stamp } => {
+            board.stamps.insert(*epoch, *stamp);
+            shared.metrics.epoch_bound.set(*epoch);
+        }
+        Down::Committed(epoch) => {
+            board.stamps.retain(|bound, _| bound > epoch);
+            shared.metrics.epoch_committed.set(*epoch);
+        }
+        Down::Finish => return true,
+        Down::Seal(_) | Down::Reopen(_) | Down::StopReading => {}
+    }
+    false
+}
+
+/// The leader together with its hands: the proposal under way.
+struct Lead {
+    leader: Leader,
+    start: Option<Act>,
+    ended: Receiver<Result<Head, WorkflowError>>,
+    ends: std::sync::mpsc::Sender<Result<Head, WorkflowError>>,
+}
+
+impl Lead {
+    fn new(head: Head, shared: &Shared, peers: usize) -> Self {
+        let (ends, ended) = channel();
+        shared.metrics.epoch_bound.set(head.last_binding().epoch);
+        shared.metrics.epoch_committed.set(head.committed.epoch);
+        shared.observer.head(&head);
+        let (leader, start) = Leader::new(head, peers, shared.config.epoch, shared.config.until_end, Instant::now());
+        Self { leader, start: Some(start), ended, ends }
+    }
+
+    /// One turn of the leader; returns whether anything happened.
+    fn turn(&mut self, arrived: &RefCell<VecDeque<Up>>, probe: &ProbeHandle<u64>, shared: &Arc<Shared>, said: &mut Vec<Down>) -> bool {
+        let now = Instant::now();
+        let mut acts: Vec<Act> = self.start.take().into_iter().collect();
+        for message in arrived.borrow_mut().drain(..) {
+            self.leader.hear(message, &mut acts, now);
+        }
+        if let Ok(ended) = self.ended.try_recv() {
+            match ended {
+                Ok(head) => {
+                    shared.observer.head(&head);
+                    self.leader.proposal_ended(head, &mut acts, now);
+                }
+                Err(fault) => {
+                    shared.failure.set(failed(fault));
+                    return true;
+                }
+            }
+        }
+        if !self.leader.finished() {
+            // The probe stands at the first epoch that is not acknowledged everywhere.
+            let acknowledged = probe.with_frontier(|frontier| frontier.first().map_or(u64::MAX, |first| first.saturating_sub(1)));
+            self.leader.turn(acknowledged, now_us(), now, &mut acts);
+        }
+        let busy = !acts.is_empty();
+        for act in acts {
+            match act {
+                Act::Say(message) => said.push(message),
+                Act::Propose { proposed, history } => {
+                    let (head, shared, ends, thread) = (self.leader.head().clone(), Arc::clone(shared), self.ends.clone(), std::thread::current());
+                    shared.runtime.clone().spawn(async move {
+                        let ended = workflow::advance(&*shared.store, &head, *proposed, &history).await;
+                        let _ = ends.send(ended);
+                        thread.unpark();
+                    });
+                }
+            }
+        }
+        busy
+    }
+}

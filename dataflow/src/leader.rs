@@ -1,0 +1,350 @@
+//! The leader: worker 0 of process 0. It decides when epochs end, binds them, and commits them.
+//!
+//! ```text
+//!  idle ──Seal──▶ sealing ──all cuts──▶ proposing ──won──▶ idle        (bind b+1, and commit what is acknowledged, in one step)
+//!    ▲               │ nobody read anything │
+//!    └───Reopen──────┘                      └─ also proposed without a binding: commit only
+//! ```
+//!
+//! It never waits: facts come in through [`Leader::hear`], [`Leader::proposal_ended`] and the arguments of [`Leader::turn`]; what is to be done goes out as
+//! [`Act`]s. Epochs bound and not committed are at most [`EPOCHS_AHEAD`]: a slow store stops the sealing, and with it the reading.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tapeflow_schemas::Partition;
+use tapeflow_sinks::{Counts, Cut, Epoch, Head, HistoryEntry, decide};
+
+use crate::control::{Down, Up};
+
+/// The most epochs that may be bound and not yet committed.
+pub(crate) const EPOCHS_AHEAD: u64 = 8;
+
+/// What the leader wants done.
+#[derive(Debug)]
+pub(crate) enum Act {
+    /// Tell all workers.
+    Say(Down),
+    /// Move the head: first write these history entries, then compare-and-set.
+    Propose { proposed: Box<Head>, history: Vec<HistoryEntry> },
+}
+
+/// What the leader is doing.
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    Sealing(Seal),
+    Proposing,
+}
+
+/// An epoch being sealed, and what the workers have answered so far.
+#[derive(Debug)]
+struct Seal {
+    epoch: Epoch,
+    answers: usize,
+    cuts: BTreeMap<Partition, Cut>,
+    counts: Counts,
+    at_end: bool,
+}
+
+/// How far the drain has come.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Drain {
+    No,
+    /// Asked for; sources have been told to stop reading.
+    Asked,
+    /// Every source has sealed after it stopped, and there was nothing more.
+    Empty,
+    Finished,
+}
+
+pub(crate) struct Leader {
+    head: Head,
+    peers: usize,
+    interval: Duration,
+    until_end: bool,
+    phase: Phase,
+    next_seal: Instant,
+    /// Workers that have replayed.
+    replayed: usize,
+    /// What the epochs bound and not committed came to.
+    counts: BTreeMap<Epoch, Counts>,
+    /// Whether the last seal found nothing, so that no binding will carry a commit along soon.
+    quiet: bool,
+    drain: Drain,
+}
+
+impl Leader {
+    /// A leader that has taken over `head`.
+    pub(crate) fn new(head: Head, peers: usize, interval: Duration, until_end: bool, now: Instant) -> (Self, Act) {
+        let start = Act::Say(Down::Start(Box::new(head.clone())));
+        let leader = Self {
+            head,
+            peers,
+            interval,
+            until_end,
+            phase: Phase::Idle,
+            next_seal: now + interval,
+            replayed: 0,
+            counts: BTreeMap::new(),
+            quiet: true,
+            drain: Drain::No,
+        };
+        (leader, start)
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Whether everything is over.
+    pub(crate) fn finished(&self) -> bool {
+        self.drain == Drain::Finished
+    }
+
+    /// Asks for the drain: no more reading, commit what was read, end.
+    pub(crate) fn drain(&mut self, acts: &mut Vec<Act>, now: Instant) {
+        if self.drain == Drain::No {
+            self.drain = Drain::Asked;
+            self.next_seal = now;
+            acts.push(Act::Say(Down::StopReading));
+        }
+    }
+
+    /// Hears what a worker says.
+    pub(crate) fn hear(&mut self, message: Up, acts: &mut Vec<Act>, now: Instant) {
+        match message {
+            Up::Replayed { counts } => {
+                self.replayed += 1;
+                for (epoch, counts) in counts {
+                    self.counts.entry(epoch).or_default().add(&counts);
+                }
+            }
+            Up::DrainRequested => self.drain(acts, now),
+            Up::Sealed { epoch, cuts, counts, at_end } => {
+                let Phase::Sealing(seal) = &mut self.phase else { panic!("a seal of epoch {epoch} that nobody asked for") };
+                assert_eq!(seal.epoch, epoch, "sealed another epoch than asked for");
+                seal.answers += 1;
+                seal.cuts.extend(cuts);
+                seal.counts.add(&counts);
+                seal.at_end &= at_end;
+            }
+        }
+    }
+
+    /// The proposal was applied: the head is what was proposed.
+    pub(crate) fn proposal_ended(&mut self, head: Head, acts: &mut Vec<Act>, now: Instant) {
+        assert!(head.version > self.head.version && head.last_binding().epoch >= self.head.last_binding().epoch, "the head only moves forward");
+        let before = std::mem::replace(&mut self.head, head);
+        self.phase = Phase::Idle;
+        if let Some(binding) = self.head.bound.last().filter(|binding| binding.epoch > before.last_binding().epoch) {
+            acts.push(Act::Say(Down::Bound { epoch: binding.epoch, stamp: binding.stamp }));
+        }
+        if self.head.committed.epoch > before.committed.epoch {
+            self.counts.retain(|epoch, _| *epoch > self.head.committed.epoch);
+            acts.push(Act::Say(Down::Committed(self.head.committed.epoch)));
+        }
+        if self.drain != Drain::No {
+            self.next_seal = now;
+        }
+    }
+
+    /// One turn: what there is to do now. `acknowledged`: every row of the epochs up to it is on a quorum, on all workers. `now_us` becomes a
+    /// stamp.
+    pub(crate) fn turn(&mut self, acknowledged: Epoch, now_us: i64, now: Instant, acts: &mut Vec<Act>) {
+        if self.replayed < self.peers {
+            return;
+        }
+        let (bound, committed) = (self.head.last_binding().epoch, self.head.committed.epoch);
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        self.phase = match phase {
+            Phase::Proposing => Phase::Proposing,
+            Phase::Sealing(seal) if seal.answers < self.peers => Phase::Sealing(seal),
+            Phase::Sealing(seal) => self.end_seal(seal, acknowledged, now_us, now, acts),
+            Phase::Idle => {
+                let room = bound - committed < EPOCHS_AHEAD;
+                if room && now >= self.next_seal && matches!(self.drain, Drain::No | Drain::Asked) {
+                    let epoch = bound + 1;
+                    self.next_seal = now + self.interval;
+                    acts.push(Act::Say(Down::Seal(epoch)));
+                    Phase::Sealing(Seal { epoch, answers: 0, cuts: BTreeMap::new(), counts: Counts::default(), at_end: true })
+                } else if acknowledged.min(bound) > committed && (!room || self.quiet) {
+                    let proposed = Box::new(decide::commit(&self.head, acknowledged));
+                    acts.push(Act::Propose { proposed, history: self.history(acknowledged) });
+                    Phase::Proposing
+                } else {
+                    if self.drain == Drain::Empty && bound == committed {
+                        self.drain = Drain::Finished;
+                        acts.push(Act::Say(Down::Finish));
+                    }
+                    Phase::Idle
+                }
+            }
+        };
+    }
+
+    /// All workers have sealed: there is an epoch to bind, or nobody has read anything.
+    fn end_seal(&mut self, seal: Seal, acknowledged: Epoch, now_us: i64, now: Instant, acts: &mut Vec<Act>) -> Phase {
+        self.quiet = seal.counts.records == 0;
+        let phase = if self.quiet {
+            acts.push(Act::Say(Down::Reopen(seal.epoch)));
+            if self.drain == Drain::Asked {
+                self.drain = Drain::Empty;
+            }
+            Phase::Idle
+        } else {
+            self.counts.insert(seal.epoch, seal.counts);
+            let proposed = Box::new(decide::bind(&self.head, seal.cuts.into_values().collect(), acknowledged, now_us));
+            acts.push(Act::Propose { proposed, history: self.history(acknowledged) });
+            Phase::Proposing
+        };
+        if self.until_end && seal.at_end {
+            self.drain(acts, now);
+        }
+        phase
+    }
+
+    fn history(&self, acknowledged: Epoch) -> Vec<HistoryEntry> {
+        let done = self.head.bound.iter().take_while(|binding| binding.epoch <= acknowledged);
+        done.map(|binding| HistoryEntry {
+            epoch: binding.epoch,
+            stamp: binding.stamp,
+            cuts: binding.cuts.iter().map(|cut| cut.next).collect(),
+            counts: self.counts.get(&binding.epoch).copied().unwrap_or_default(),
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tapeflow_sinks::{SourceIdentity, decide::Opening};
+
+    use super::*;
+
+    /// Two workers with a partition each, and a clock that a test moves.
+    struct Table {
+        leader: Leader,
+        now: Instant,
+        acts: Vec<Act>,
+    }
+
+    fn table(until_end: bool) -> Table {
+        let source = SourceIdentity { cluster: "c".into(), topic: "t".into(), topic_id: None };
+        let opening = Opening { job: "j".into(), logic: "l".into(), source, earliest: vec![0, 0], owner: "o".into() };
+        let head = decide::take_over(None, &opening, 1).expect("a fresh store");
+        let now = Instant::now();
+        let (leader, start) = Leader::new(head, 2, Duration::from_millis(100), until_end, now);
+        assert!(matches!(start, Act::Say(Down::Start(_))));
+        Table { leader, now, acts: Vec::new() }
+    }
+
+    impl Table {
+        fn replayed(mut self) -> Self {
+            for _ in 0..2 {
+                self.leader.hear(Up::Replayed { counts: Vec::new() }, &mut self.acts, self.now);
+            }
+            self
+        }
+
+        fn turn(&mut self, acknowledged: Epoch, later_ms: u64) -> Vec<Act> {
+            self.now += Duration::from_millis(later_ms);
+            self.leader.turn(acknowledged, 50, self.now, &mut self.acts);
+            std::mem::take(&mut self.acts)
+        }
+
+        fn seals(&mut self, epoch: Epoch, records: u64, at_end: bool) {
+            for partition in 0..2 {
+                let cut = Cut { next: i64::try_from(epoch * 10).expect("small"), ..Cut::default() };
+                let counts = Counts { records, ..Counts::default() };
+                self.leader.hear(Up::Sealed { epoch, cuts: vec![(partition, cut)], counts, at_end }, &mut self.acts, self.now);
+            }
+        }
+
+        fn won(&mut self, acts: Vec<Act>) -> Vec<Act> {
+            let [Act::Propose { proposed, .. }] = &acts[..] else { panic!("a proposal, not {acts:?}") };
+            self.leader.proposal_ended((**proposed).clone(), &mut self.acts, self.now);
+            std::mem::take(&mut self.acts)
+        }
+    }
+
+    #[test]
+    fn nothing_is_sealed_before_everyone_has_replayed() {
+        let mut table = table(false);
+        assert!(table.turn(0, 1_000).is_empty());
+        let mut table = table.replayed();
+        assert!(matches!(table.turn(0, 0)[..], [Act::Say(Down::Seal(1))]));
+    }
+
+    #[test]
+    fn an_epoch_is_released_only_after_its_binding_is_durable() {
+        let mut table = table(false).replayed();
+        table.turn(0, 100);
+        assert!(table.turn(0, 1).is_empty(), "not before all workers have sealed");
+        table.seals(1, 5, false);
+        let acts = table.turn(0, 1);
+        assert!(table.turn(0, 500).is_empty(), "not before the proposal has ended");
+        let acts = table.won(acts);
+        assert!(matches!(acts[..], [Act::Say(Down::Bound { epoch: 1, stamp: 50 })]), "{acts:?}");
+    }
+
+    #[test]
+    fn a_commit_rides_with_the_next_binding_and_goes_alone_when_it_is_quiet() {
+        let mut table = table(false).replayed();
+        table.turn(0, 100);
+        table.seals(1, 5, false);
+        let acts = table.turn(0, 1);
+        table.won(acts);
+        assert!(table.turn(1, 1).is_empty(), "acknowledged, but the next binding is near");
+        assert!(matches!(table.turn(1, 100)[..], [Act::Say(Down::Seal(2))]));
+        table.seals(2, 5, false);
+        let acts = table.turn(1, 1);
+        let [Act::Propose { history, .. }] = &acts[..] else { panic!("{acts:?}") };
+        assert_eq!((history.len(), history[0].epoch, history[0].counts.records), (1, 1, 10), "history goes before the commit");
+        let acts = table.won(acts);
+        assert!(matches!(acts[..], [Act::Say(Down::Bound { epoch: 2, .. }), Act::Say(Down::Committed(1))]), "{acts:?}");
+        table.turn(1, 100);
+        table.seals(3, 0, false);
+        assert!(matches!(table.turn(2, 1)[..], [Act::Say(Down::Reopen(3))]), "nobody read anything: the number is used again");
+        let acts = table.turn(2, 1);
+        let acts = table.won(acts);
+        assert!(matches!(acts[..], [Act::Say(Down::Committed(2))]), "{acts:?}");
+    }
+
+    #[test]
+    fn a_store_that_does_not_acknowledge_stops_the_sealing() {
+        let mut table = table(false).replayed();
+        for epoch in 1..=EPOCHS_AHEAD {
+            assert!(matches!(table.turn(0, 100)[..], [Act::Say(Down::Seal(e))] if e == epoch));
+            table.seals(epoch, 1, false);
+            let acts = table.turn(0, 1);
+            table.won(acts);
+        }
+        assert!(table.turn(0, 10_000).is_empty());
+        let acts = table.turn(1, 1);
+        assert!(matches!(acts[..], [Act::Propose { .. }]), "a commit makes room");
+        table.won(acts);
+        assert!(matches!(table.turn(1, 100)[..], [Act::Say(Down::Seal(9))]));
+    }
+
+    #[test]
+    fn the_end_is_reached_by_draining() {
+        let mut table = table(true).replayed();
+        table.turn(0, 100);
+        table.seals(1, 5, true);
+        let acts = table.turn(0, 1);
+        let [propose, Act::Say(Down::StopReading)] = <[Act; 2]>::try_from(acts).expect("two") else { panic!("bind, and stop reading") };
+        table.won(vec![propose]);
+        assert!(matches!(table.turn(0, 0)[..], [Act::Say(Down::Seal(2))]), "what was read before the stop is sealed at once");
+        table.seals(2, 0, true);
+        assert!(matches!(table.turn(0, 0)[..], [Act::Say(Down::Reopen(2))]));
+        assert!(table.turn(0, 1_000).is_empty(), "not before everything is acknowledged");
+        let acts = table.turn(u64::MAX, 0);
+        table.won(acts);
+        assert!(matches!(table.turn(u64::MAX, 0)[..], [Act::Say(Down::Finish)]));
+        assert!(table.leader.finished());
+        assert_eq!(table.leader.head().committed.epoch, 1);
+    }
+}

@@ -1,0 +1,36 @@
+//! From log records to exact rows: the timely and differential dataflow.
+//!
+//! ```text
+//!          log                                   leader (worker 0)
+//!           │  records                     Seal │ ▲ cuts      │ Bound
+//!           ▼                                   ▼ │           ▼
+//!        source ──partition──▶ combine ──▶ sealed map ──────▶ release
+//!        (decide: count,       (add up)                          │ partials, exchanged by symbol
+//!         repeat, reject)                                        ▼
+//!                              store ◀──read back──── state (fold, once an epoch is complete)
+//!                                ▲                               │ rows, absolute, at the binding's stamp
+//!                                └────────── write ───────── sink ──▶ frontier: the epoch can be committed
+//! ```
+//!
+//! *Partial*: the combined trades of one window in one epoch. *Resident*: a row kept in memory. *Replay*: the epochs bound and not committed
+//! when this generation took over, read again.
+
+pub mod combine;
+mod control;
+pub mod job;
+mod leader;
+pub mod log;
+pub mod log_kafka;
+mod log_sqlite;
+pub mod metrics;
+mod parcel;
+mod partition;
+mod sink;
+mod source;
+mod state;
+mod store_io;
+
+pub use job::{JobConfig, JobError, Observer, Stop, Summary, run};
+pub use log::{Log, LogFault, LogReader, LogRecord};
+pub use log_kafka::{KafkaLog, KafkaLogConfig};
+pub use metrics::Metrics;

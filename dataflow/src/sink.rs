@@ -1,0 +1,61 @@
+//! The sink: writes rows, and keeps its frontier at an epoch until every row of it is acknowledged.
+//!
+//! It holds the capability of each batch until a quorum has it. So when its output frontier has passed an epoch on all workers, the epoch
+//! can be committed.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tapeflow_sinks::EpochWrites;
+use timely::{
+    container::CapacityContainerBuilder,
+    dataflow::{
+        StreamVec,
+        channels::pact::Pipeline,
+        operators::{Capability, generic::operator::Operator},
+    },
+    scheduling::Activator,
+};
+
+use crate::{job::Observer, metrics::Metrics, state::Acknowledged, store_io::StoreIo};
+
+/// What the sink needs to know from the start.
+pub(crate) struct SinkSettings {
+    pub(crate) io: StoreIo,
+    pub(crate) acknowledged: Acknowledged,
+    /// Wakes the keeper of rows after acknowledgements.
+    pub(crate) keeper: Activator,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Builds the operator. Its output carries nothing but its frontier.
+pub(crate) fn build<'scope>(rows: StreamVec<'scope, u64, EpochWrites>, settings: SinkSettings) -> StreamVec<'scope, u64, ()> {
+    let scope = rows.scope();
+    rows.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "sink", |_capability, info| {
+        let writer = settings.io.writer::<u64>(scope.worker().sync_activator_for(info.address.to_vec()));
+        let mut held: HashMap<u64, Capability<u64>> = HashMap::new();
+        let mut next = 0u64;
+        move |(input, _frontier), _output| {
+            input.for_each_stamp(|capability, data| {
+                for writes in data.flat_map(|container| container.drain(..)) {
+                    if let Some(capability) = capability.retain_least(0) {
+                        held.insert(next, capability);
+                        writer.write(next, writes);
+                        next += 1;
+                    }
+                }
+            });
+            let mut any = false;
+            for (token, writes) in writer.acknowledged() {
+                any = true;
+                let capability = held.remove(&token).expect("each write is acknowledged once");
+                settings.metrics.rows_written.add(writes.rows.len() as u64);
+                settings.observer.acknowledged(*capability.time(), &writes);
+                settings.acknowledged.borrow_mut().push_back(writes);
+            }
+            if any {
+                settings.keeper.activate();
+            }
+        }
+    })
+}

@@ -1,0 +1,325 @@
+//! The source operator: one a worker, reading its share of the partitions.
+//!
+//! It combines what it reads in an open map. Asked by the leader it seals: the map is set aside, the cut is told, and a new map opens. A
+//! sealed map leaves **only after its binding has been broadcast**; until then nothing of the epoch is visible to anyone, and a crash forgets
+//! it whole. At most one map is sealed and one open, and the open one is bounded: a slow store stops the reading, nothing else.
+//!
+//! At the start it reads from the committed cuts. What lies below the bound ones is *replay*: combined epoch by epoch, and released at
+//! once at time b.
+
+use std::{cell::RefCell, collections::BTreeMap, collections::VecDeque, rc::Rc, sync::Arc};
+
+use tapeflow_schemas::{Offset, Partition, WindowSize, codec::Entry};
+use tapeflow_sinks::{Binding, Counts, Epoch, Head};
+use timely::{
+    container::CapacityContainerBuilder,
+    dataflow::{
+        Scope, StreamVec,
+        operators::{Capability, generic::operator::source},
+    },
+    scheduling::Activator,
+};
+
+use crate::{
+    combine::Combiner,
+    control::{Down, Up},
+    job::{Failure, JobError},
+    log::{Log, LogReader},
+    metrics::Metrics,
+    parcel::Item,
+    partition::{Intake, PartitionState},
+};
+
+/// Records asked of the log in one go, between which the worker looks after everything else.
+const RECORDS_PER_POLL: usize = 4_096;
+/// Windows an open map may hold before its source stops reading until the next seal.
+const OPEN_WINDOWS: usize = 100_000;
+/// Dead letters an open map may hold, likewise.
+const OPEN_REJECTS: usize = 4_096;
+
+/// What a source is told, and what it answers: queues shared with its worker's loop.
+#[derive(Clone, Default)]
+pub(crate) struct Mailbox {
+    pub(crate) inbox: Rc<RefCell<VecDeque<Down>>>,
+    pub(crate) outbox: Rc<RefCell<Vec<Up>>>,
+    /// Whether the last turn read anything or had anything to say.
+    pub(crate) busy: Rc<RefCell<bool>>,
+}
+
+/// What a source needs to know from the start.
+pub(crate) struct SourceSettings {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) sizes: Vec<WindowSize>,
+    pub(crate) until_end: bool,
+    pub(crate) failure: Failure,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Builds the operator. The activator wakes it; it never wakes itself.
+pub(crate) fn build<'scope>(scope: Scope<'scope, u64>, settings: SourceSettings, mailbox: &Mailbox) -> (StreamVec<'scope, u64, Item>, Activator) {
+    let mailbox = mailbox.clone();
+    let (index, peers) = (scope.index(), scope.peers());
+    let mut activator = None;
+    let slot = &mut activator;
+    let stream = source::<_, CapacityContainerBuilder<Vec<Item>>, _, _>(scope, "source", |capability, info| {
+        *slot = Some(scope.activator_for(info.address));
+        let mut state = State::Waiting(capability);
+        move |output| {
+            let said = mailbox.outbox.borrow().len();
+            let mut busy = false;
+            loop {
+                let Some(message) = mailbox.inbox.borrow_mut().pop_front() else { break };
+                busy = true;
+                let before = std::mem::replace(&mut state, State::Done);
+                state = match before.obey(message, &settings, (index, peers), &mailbox, |items, capability| {
+                    output.session(capability).give_iterator(items.into_iter());
+                }) {
+                    Ok(state) => state,
+                    Err(fault) => {
+                        settings.failure.set(fault);
+                        State::Done
+                    }
+                };
+            }
+            if let State::Running(running) = &mut state {
+                match running.turn(&settings, &mailbox, |items, capability| output.session(capability).give_iterator(items.into_iter())) {
+                    Ok(read) => busy |= read,
+                    Err(fault) => {
+                        settings.failure.set(fault);
+                        state = State::Done;
+                    }
+                }
+            }
+            *mailbox.busy.borrow_mut() = busy || mailbox.outbox.borrow().len() != said;
+        }
+    });
+    (stream, activator.expect("the constructor has run"))
+}
+
+enum State {
+    /// Before the leader has told the head.
+    Waiting(Capability<u64>),
+    Running(Box<Running>),
+    /// Finished or failed: no capability is held.
+    Done,
+}
+
+struct Running {
+    capability: Capability<u64>,
+    reader: Box<dyn LogReader>,
+    partitions: Vec<PartitionState>,
+    /// For each partition of the log, where in `partitions` it is.
+    place: Vec<Option<usize>>,
+    entries: Vec<Entry>,
+    replay: Option<Replay>,
+    open: Intake,
+    sealed: Option<Sealed>,
+    /// A seal asked for while the replay still runs.
+    seal_when_replayed: Option<Epoch>,
+    ends: Vec<Offset>,
+    stopped: bool,
+}
+
+/// The epochs (c, b], read again.
+struct Replay {
+    bindings: Vec<Binding>,
+    intakes: BTreeMap<Epoch, Intake>,
+    /// Partitions that have not reached the last binding's cut.
+    left: usize,
+}
+
+struct Sealed {
+    epoch: Epoch,
+    items: Vec<Item>,
+}
+
+impl State {
+    fn obey(
+        self,
+        message: Down,
+        settings: &SourceSettings,
+        share: (usize, usize),
+        mailbox: &Mailbox,
+        mut release: impl FnMut(Vec<Item>, &Capability<u64>),
+    ) -> Result<Self, JobError> {
+        let mut running = match (self, message) {
+            (Self::Waiting(capability), Down::Start(head)) => {
+                return Running::start(capability, &head, settings, share, mailbox).map(|r| Self::Running(Box::new(r)));
+            }
+            (Self::Waiting(capability), Down::Finish) => {
+                drop(capability);
+                return Ok(Self::Done);
+            }
+            (Self::Running(running), message) => {
+                if matches!(message, Down::Finish) {
+                    return Ok(Self::Done);
+                }
+                (running, message)
+            }
+            (other, _) => return Ok(other),
+        };
+        match running.1 {
+            Down::Seal(epoch) => running.0.seal(epoch, mailbox),
+            Down::Bound { epoch, .. } => {
+                let sealed = running.0.sealed.take().filter(|sealed| sealed.epoch == epoch).expect("only a sealed epoch is bound");
+                release(sealed.items, &running.0.capability);
+                running.0.capability.downgrade(&(epoch + 1));
+            }
+            Down::Reopen(epoch) => {
+                let sealed = running.0.sealed.take().filter(|sealed| sealed.epoch == epoch).expect("only a sealed epoch is reopened");
+                assert!(sealed.items.is_empty(), "an epoch is reopened only if nobody read anything");
+            }
+            Down::StopReading => running.0.stopped = true,
+            Down::Start(_) | Down::Committed(_) | Down::Finish => {}
+        }
+        Ok(Self::Running(running.0))
+    }
+}
+
+impl Running {
+    fn start(
+        mut capability: Capability<u64>,
+        head: &Head,
+        settings: &SourceSettings,
+        (index, peers): (usize, usize),
+        mailbox: &Mailbox,
+    ) -> Result<Self, JobError> {
+        let mine: Vec<usize> = (0..head.committed.cuts.len()).filter(|partition| partition % peers == index).collect();
+        let number = |partition: usize| Partition::try_from(partition).expect("partitions are counted in 32 bits");
+        let partitions: Vec<PartitionState> = mine.iter().map(|p| PartitionState::from_cut(number(*p), &head.committed.cuts[*p])).collect();
+        let from: Vec<(Partition, Offset)> = partitions.iter().map(|p| (p.partition, p.next)).collect();
+        let mut ends = Vec::new();
+        for (partition, next) in &from {
+            let bounds = settings.log.bounds(*partition)?;
+            if settings.until_end {
+                ends.push(bounds.end);
+            }
+            let bound = head.last_binding().cuts[*partition as usize].next;
+            if *next < bounds.start {
+                return Err(JobError::Refused(format!(
+                    "partition {partition}: offsets {next} to {} are gone from the log (it begins at {}) before they were committed: rebuild into a new store with --store",
+                    bounds.start - 1,
+                    bounds.start
+                )));
+            }
+            if bound > bounds.end {
+                return Err(JobError::Refused(format!(
+                    "partition {partition}: the store has bound offsets below {bound}, but the log ends at {}: it was truncated or is not the log these rows come from",
+                    bounds.end
+                )));
+            }
+        }
+        let mut place = vec![None; head.committed.cuts.len()];
+        mine.iter().enumerate().for_each(|(at, partition)| place[*partition] = Some(at));
+        let reader = settings.log.reader(&from)?;
+        let last = head.last_binding();
+        let replay = (!head.bound.is_empty()).then(|| Replay {
+            intakes: head.bound.iter().map(|b| (b.epoch, Intake::new(Combiner::new(&settings.sizes)))).collect(),
+            left: partitions.iter().filter(|p| p.next < last.cuts[p.partition as usize].next).count(),
+            bindings: head.bound.clone(),
+        });
+        capability.downgrade(&(last.epoch + u64::from(replay.is_none())));
+        if replay.is_none() {
+            mailbox.outbox.borrow_mut().push(Up::Replayed { counts: Vec::new() });
+        }
+        Ok(Self {
+            capability,
+            reader,
+            partitions,
+            place,
+            entries: Vec::new(),
+            replay,
+            open: Intake::new(Combiner::new(&settings.sizes)),
+            sealed: None,
+            seal_when_replayed: None,
+            ends,
+            stopped: false,
+        })
+    }
+
+    /// One turn: reads what is there, and ends the replay once it is complete. Returns whether there may be more at once.
+    fn turn(&mut self, settings: &SourceSettings, mailbox: &Mailbox, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<bool, JobError> {
+        let full = self.open.combiner.len() >= OPEN_WINDOWS || self.open.rejects.len() >= OPEN_REJECTS;
+        let mut read = 0;
+        if self.replay.is_some() || !(self.stopped || full) {
+            read = self.read()?;
+            settings.metrics.records.add(read as u64);
+        }
+        if self.replay.as_ref().is_some_and(|replay| replay.left == 0) {
+            self.finish_replay(mailbox, release)?;
+            return Ok(true);
+        }
+        Ok(read > 0)
+    }
+
+    fn read(&mut self) -> Result<usize, JobError> {
+        let Self { reader, partitions, place, entries, replay, open, .. } = self;
+        let mut reached = Vec::new();
+        let read = reader.poll(RECORDS_PER_POLL, &mut |record| {
+            let state = place[record.partition as usize].map(|at| &mut partitions[at]).expect("the reader hands over our partitions only");
+            // The epoch a record belongs to was decided when its binding was made; beyond the last one it is still open.
+            let bound = replay.as_mut().and_then(|replay| {
+                let epoch = replay.bindings.iter().find(|b| record.offset < b.cuts[record.partition as usize].next)?.epoch;
+                replay.intakes.get_mut(&epoch)
+            });
+            let was = state.next;
+            state.take(record, entries, bound.unwrap_or(open));
+            if let Some(replay) = replay {
+                let cut = &replay.bindings.last().expect("a replay has bindings").cuts[record.partition as usize];
+                if was < cut.next && state.next >= cut.next {
+                    assert!(
+                        state.next > cut.next || state.to_cut() == *cut,
+                        "replay of partition {} came to another state than its binding",
+                        record.partition
+                    );
+                    replay.left -= 1;
+                    reached.push(record.partition);
+                }
+            }
+        })?;
+        // What lies beyond waits until every partition has been replayed: the open map stays small.
+        for partition in reached {
+            if self.replay.as_ref().is_some_and(|replay| replay.left > 0) {
+                self.reader.set_paused(partition, true)?;
+            }
+        }
+        Ok(read)
+    }
+
+    fn finish_replay(&mut self, mailbox: &Mailbox, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<(), JobError> {
+        let replay = self.replay.take().expect("asked only while replaying");
+        let mut items = Vec::new();
+        let mut counts = Vec::new();
+        for (epoch, mut intake) in replay.intakes {
+            items.extend(intake.combiner.seal(epoch));
+            items.extend(intake.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));
+            counts.push((epoch, intake.counts));
+        }
+        release(items, &self.capability);
+        let next = self.capability.time() + 1;
+        self.capability.downgrade(&next);
+        mailbox.outbox.borrow_mut().push(Up::Replayed { counts });
+        for partition in &self.partitions {
+            self.reader.set_paused(partition.partition, false)?;
+        }
+        if let Some(epoch) = self.seal_when_replayed.take() {
+            self.seal(epoch, mailbox);
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, epoch: Epoch, mailbox: &Mailbox) {
+        if self.replay.is_some() {
+            self.seal_when_replayed = Some(epoch);
+            return;
+        }
+        assert!(self.sealed.is_none(), "an epoch is sealed only after the one before is bound");
+        let mut items = self.open.combiner.seal(epoch);
+        items.extend(self.open.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));
+        let counts: Counts = std::mem::take(&mut self.open.counts);
+        let at_end = !self.ends.is_empty() && self.partitions.iter().zip(&self.ends).all(|(p, end)| p.next >= *end);
+        let cuts = self.partitions.iter().map(|p| (p.partition, p.to_cut())).collect();
+        self.sealed = Some(Sealed { epoch, items });
+        mailbox.outbox.borrow_mut().push(Up::Sealed { epoch, cuts, counts, at_end: at_end || self.partitions.is_empty() });
+    }
+}

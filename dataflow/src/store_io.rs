@@ -1,0 +1,114 @@
+//! Between the operators, which must never wait, and the store, which makes them: requests go to tokio tasks, replies come back through a
+//! channel and wake the operator that asked.
+//!
+//! Reads and writes are repeated until the store answers. What bounds them: an operator has no more in flight than the rows of the epochs
+//! between c and b, and the semaphores let only so many calls through at once.
+
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, Sender, channel},
+};
+
+use tapeflow_sinks::{EpochWrites, RowKey, RowState, Store, workflow::until_answered};
+use timely::scheduling::SyncActivator;
+use tokio::{runtime::Handle, sync::Semaphore};
+
+use crate::job::{Failure, JobError};
+
+/// Rows asked for in one call.
+const ROWS_PER_READ: usize = 512;
+/// Read calls under way at once, per process.
+const READS_AT_ONCE: usize = 8;
+/// Write calls under way at once, per process.
+const WRITES_AT_ONCE: usize = 16;
+
+/// The way to the store, shared by a process's workers.
+#[derive(Clone)]
+pub(crate) struct StoreIo {
+    runtime: Handle,
+    store: Arc<dyn Store>,
+    reads: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+    failure: Failure,
+}
+
+impl StoreIo {
+    pub(crate) fn new(runtime: Handle, store: Arc<dyn Store>, failure: Failure) -> Self {
+        Self { runtime, store, reads: Arc::new(Semaphore::new(READS_AT_ONCE)), writes: Arc::new(Semaphore::new(WRITES_AT_ONCE)), failure }
+    }
+
+    pub(crate) fn reader(&self, wake: SyncActivator) -> RowReader {
+        let (send, replies) = channel();
+        RowReader { io: self.clone(), wake, send, replies }
+    }
+
+    pub(crate) fn writer<T: Send + 'static>(&self, wake: SyncActivator) -> RowWriter<T> {
+        let (send, done) = channel();
+        RowWriter { io: self.clone(), wake, send, done }
+    }
+}
+
+/// One operator's reads.
+pub(crate) struct RowReader {
+    io: StoreIo,
+    wake: SyncActivator,
+    send: Sender<Vec<(RowKey, Option<RowState>)>>,
+    replies: Receiver<Vec<(RowKey, Option<RowState>)>>,
+}
+
+impl RowReader {
+    /// Asks for rows. Each key is answered once.
+    pub(crate) fn request(&self, keys: Vec<RowKey>) {
+        let mut keys = keys.into_iter().peekable();
+        while keys.peek().is_some() {
+            let chunk: Vec<RowKey> = keys.by_ref().take(ROWS_PER_READ).collect();
+            let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
+            self.io.runtime.spawn(async move {
+                let Ok(_permit) = io.reads.acquire().await else { return };
+                match until_answered("reading rows", || io.store.read_rows(&chunk)).await {
+                    Ok(rows) => {
+                        // A receiver that is gone belongs to a job that is ending.
+                        let _ = send.send(chunk.into_iter().zip(rows).collect());
+                    }
+                    Err(reason) => io.failure.set(JobError::Failed(reason)),
+                }
+                let _ = wake.activate();
+            });
+        }
+    }
+
+    /// The replies that have arrived.
+    pub(crate) fn replies(&self) -> impl Iterator<Item = (RowKey, Option<RowState>)> + '_ {
+        self.replies.try_iter().flatten()
+    }
+}
+
+/// One operator's writes. `T` comes back with the acknowledgement.
+pub(crate) struct RowWriter<T> {
+    io: StoreIo,
+    wake: SyncActivator,
+    send: Sender<(T, EpochWrites)>,
+    done: Receiver<(T, EpochWrites)>,
+}
+
+impl<T: Send + 'static> RowWriter<T> {
+    /// Writes until a quorum has it all.
+    pub(crate) fn write(&self, token: T, writes: EpochWrites) {
+        let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
+        self.io.runtime.spawn(async move {
+            let Ok(_permit) = io.writes.acquire().await else { return };
+            match until_answered("writing rows", || io.store.write(&writes)).await {
+                Ok(()) => {
+                    let _ = send.send((token, writes));
+                }
+                Err(reason) => io.failure.set(JobError::Failed(reason)),
+            }
+            let _ = wake.activate();
+        });
+    }
+
+    /// What has been acknowledged.
+    pub(crate) fn acknowledged(&self) -> impl Iterator<Item = (T, EpochWrites)> + '_ {
+        self.done.try_iter()
+    }
+}

@@ -1,0 +1,72 @@
+//! The guarantee, in one process: whatever the number of workers, the memory, the cuts and the crashes, every row equals an independent
+//! recomputation of the prefix its epoch names.
+
+mod support;
+
+use std::sync::Arc;
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use support::{CrashingStore, MemoryLog, check, config, feed, run_job};
+use tapeflow_sinks::{Store, memory::MemoryStore};
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
+}
+
+#[test]
+fn rows_are_the_same_for_any_number_of_workers_and_any_memory() {
+    let log = MemoryLog::new(4);
+    feed(&log, 1, 3_000);
+    for (workers, resident) in [(1, 100_000), (1, 8), (2, 8), (3, 100_000), (4, 8), (7, 8)] {
+        let store = Arc::new(MemoryStore::new());
+        let config = config(workers, resident);
+        run_job(&config, &log, store.clone()).expect("runs to the end");
+        let head = block_on(store.head()).expect("head").expect("there");
+        assert!(head.bound.is_empty(), "everything is committed");
+        assert!(head.committed.cuts.iter().enumerate().all(|(p, cut)| cut.next as usize == log.0.lock().expect("log")[p].len()), "to the end");
+        block_on(check(&config, &log, &*store, &format!("{workers} workers, {resident} resident")));
+    }
+}
+
+#[test]
+fn running_again_adds_nothing_and_goes_on_where_the_log_does() {
+    let log = MemoryLog::new(3);
+    let store = Arc::new(MemoryStore::new());
+    for round in 0..4u64 {
+        feed(&log, round, 300);
+        for again in 0..2 {
+            let config = config(1 + (round as usize + again) % 3, 8);
+            run_job(&config, &log, store.clone()).expect("runs to the end");
+            block_on(check(&config, &log, &*store, &format!("round {round}, time {again}")));
+        }
+    }
+}
+
+#[test]
+fn after_any_crash_nothing_is_lost_and_nothing_counts_twice() {
+    for seed in 0..60u64 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let log = MemoryLog::new(random.random_range(1..5));
+        let store = Arc::new(MemoryStore::new());
+        feed(&log, seed, 400);
+        let mut crashes = 0;
+        for life in 0..200 {
+            let config = config(random.random_range(1..4), if random.random_bool(0.5) { 8 } else { 100_000 });
+            let calls = if life == 199 { i64::MAX } else { random.random_range(1..120) };
+            let crashing = Arc::new(CrashingStore::new(store.clone(), calls, seed * 1_000 + life));
+            let ended = run_job(&config, &log, crashing);
+            let what = format!("seed {seed}, life {life}");
+            if block_on(store.head()).expect("head").is_some() {
+                block_on(check(&config, &log, &*store, &what));
+            }
+            match ended {
+                Ok(_) => break,
+                Err(fault) => assert!(fault.to_string().contains("crash"), "{what}: {fault}"),
+            }
+            crashes += 1;
+        }
+        let head = block_on(store.head()).expect("head").expect("there");
+        assert!(head.bound.is_empty(), "seed {seed}: committed to the end after {crashes} crashes");
+        assert_eq!(store.violations(), Vec::<String>::new(), "seed {seed}");
+    }
+}

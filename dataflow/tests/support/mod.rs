@@ -1,0 +1,293 @@
+//! What the tests of the running job share: a log in memory, a store that crashes on purpose, a seeded feed, and the check of every row
+//! against the independent recomputation.
+
+#![allow(unreachable_pub, reason = "a module shared by test targets")]
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tapeflow_dataflow::{JobConfig, JobError, Log, LogFault, LogReader, LogRecord, Metrics, Stop, Summary, run};
+use tapeflow_oracle::Oracle;
+use tapeflow_schemas::{
+    Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade, WindowSize, WindowStart,
+    codec::{BatchHeader, encode_batch},
+    partition_for,
+};
+use tapeflow_sinks::{
+    CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity, Store, StoreError, memory::MemoryStore,
+    store::StoredRow,
+};
+
+/// A log in memory, shared by its readers.
+#[derive(Clone)]
+pub struct MemoryLog(pub Arc<Mutex<Vec<Vec<(i64, Vec<u8>)>>>>);
+
+impl MemoryLog {
+    pub fn new(partitions: u32) -> Self {
+        Self(Arc::new(Mutex::new(vec![Vec::new(); partitions as usize])))
+    }
+
+    pub fn append(&self, partition: Partition, timestamp_ms: i64, payload: Vec<u8>) {
+        self.0.lock().expect("log")[partition as usize].push((timestamp_ms, payload));
+    }
+}
+
+impl Log for MemoryLog {
+    fn describe(&self) -> String {
+        "memory".into()
+    }
+
+    fn identity(&self) -> Result<SourceIdentity, LogFault> {
+        Ok(SourceIdentity { cluster: "memory".into(), topic: "test".into(), topic_id: None })
+    }
+
+    fn partitions(&self) -> Result<u32, LogFault> {
+        Ok(u32::try_from(self.0.lock().expect("log").len()).expect("few"))
+    }
+
+    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault> {
+        Ok(0..i64::try_from(self.0.lock().expect("log")[partition as usize].len()).expect("few"))
+    }
+
+    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
+        Ok(Box::new(MemoryReader { log: self.clone(), at: from.iter().map(|(p, o)| (*p, (*o, false))).collect() }))
+    }
+}
+
+struct MemoryReader {
+    log: MemoryLog,
+    at: BTreeMap<Partition, (Offset, bool)>,
+}
+
+impl LogReader for MemoryReader {
+    fn poll(&mut self, limit: usize, each: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogFault> {
+        // A few records at a time, so that epochs end everywhere.
+        let limit = limit.min(7);
+        let log = self.log.0.lock().expect("log");
+        let mut count = 0;
+        for (partition, (offset, paused)) in &mut self.at {
+            while !*paused && count < limit {
+                let Some((timestamp_ms, payload)) = log[*partition as usize].get(usize::try_from(*offset).expect("offset")) else { break };
+                each(LogRecord { partition: *partition, offset: *offset, timestamp_ms: *timestamp_ms, payload: Some(payload) });
+                *offset += 1;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault> {
+        self.at.get_mut(&partition).expect("ours").1 = paused;
+        Ok(())
+    }
+}
+
+/// A store that, after a number of calls, is as good as gone for this process: a write under way is applied in part, a compare-and-set
+/// perhaps, and nothing after it.
+pub struct CrashingStore {
+    pub inner: Arc<MemoryStore>,
+    calls_left: AtomicI64,
+    random: Mutex<StdRng>,
+}
+
+impl CrashingStore {
+    pub fn new(inner: Arc<MemoryStore>, calls: i64, seed: u64) -> Self {
+        Self { inner, calls_left: AtomicI64::new(calls), random: Mutex::new(StdRng::seed_from_u64(seed)) }
+    }
+
+    /// 1 or more: alive; 0: this call is the last; below: gone.
+    fn left(&self) -> i64 {
+        self.calls_left.fetch_sub(1, Ordering::SeqCst) - 1
+    }
+
+    fn chance(&self) -> bool {
+        self.random.lock().expect("random").random_bool(0.5)
+    }
+
+    fn gone<T>() -> Result<T, StoreError> {
+        Err(StoreError::Broken("crash".into()))
+    }
+}
+
+#[async_trait]
+impl Store for CrashingStore {
+    fn describe(&self) -> String {
+        "crashing".into()
+    }
+
+    async fn head(&self) -> Result<Option<Head>, StoreError> {
+        if self.left() < 0 { Self::gone() } else { self.inner.head().await }
+    }
+
+    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+        match self.left() {
+            1.. => self.inner.compare_and_set(expected, proposed).await,
+            0 => {
+                if self.chance() {
+                    let _ = self.inner.compare_and_set(expected, proposed).await;
+                }
+                CasOutcome::Unknown("crash".into())
+            }
+            _ => CasOutcome::Unknown("crash".into()),
+        }
+    }
+
+    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
+        if self.left() < 0 { Self::gone() } else { self.inner.read_rows(keys).await }
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        match self.left() {
+            1.. => self.inner.write(writes).await,
+            0 => {
+                let part = EpochWrites {
+                    directory: writes.directory.iter().filter(|_| self.chance()).cloned().collect(),
+                    rows: writes.rows.iter().filter(|_| self.chance()).cloned().collect(),
+                    rejects: writes.rejects.iter().filter(|_| self.chance()).cloned().collect(),
+                };
+                let _ = self.inner.write(&part).await;
+                Self::gone()
+            }
+            _ => Self::gone(),
+        }
+    }
+
+    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+        if self.left() < 0 { Self::gone() } else { self.inner.write_history(entries).await }
+    }
+
+    async fn symbols(&self) -> Result<Vec<(Symbol, tapeflow_schemas::AssetClass)>, StoreError> {
+        self.inner.symbols().await
+    }
+
+    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+        self.inner.rows(symbol, size, range).await
+    }
+
+    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.inner.history(limit).await
+    }
+
+    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
+        self.inner.rejects(limit).await
+    }
+}
+
+/// A seeded feed: out of order, late, with duplicates, price updates, poison and one heavy symbol.
+pub fn feed(log: &MemoryLog, seed: u64, records: usize) {
+    let partitions = log.partitions().expect("partitions");
+    let mut random = StdRng::seed_from_u64(seed);
+    let symbols = ["AAPL", "BINANCE:BTCUSDT", "OANDA:EUR_USD", "BRK.B", "IC MARKETS:1", "TSLA"];
+    let codes = [1u8, 8, 12, 24, 15, 18, 9, 32, 16, 39, 41, 77];
+    let mut sequences = vec![0u64; partitions as usize];
+    let mut now = 1_700_000_000_000i64;
+    for _ in 0..records {
+        now += random.random_range(0..700);
+        let symbol = if random.random_bool(0.4) { "AAPL" } else { symbols[random.random_range(0..symbols.len())] };
+        let partition = partition_for(symbol, partitions);
+        if random.random_bool(0.01) {
+            log.append(partition, now, vec![0xC3, 0x01, 9, 9]);
+            continue;
+        }
+        let mut trades = Vec::new();
+        for _ in 0..random.random_range(1..6) {
+            let late = if random.random_bool(0.1) { random.random_range(0..200_000) } else { random.random_range(0..50) };
+            // A bad clock: far in the future, to be refused.
+            let ahead = if random.random_bool(0.005) { 200_000_000 } else { 0 };
+            let conditions = (0..random.random_range(0..3)).fold(Conditions::NONE, |set, _| set.with(codes[random.random_range(0..codes.len())]));
+            let (price, size) = (random.random_range(1..1_000_000_000), random.random_range(1..1_000_000_000_000i128));
+            trades.push(
+                Trade::new(
+                    EventTime::from_ms(now - late + ahead).expect("time"),
+                    Price::from_e8(price).expect("price"),
+                    Size::from_e8(size).expect("size"),
+                    conditions,
+                )
+                .expect("notional"),
+            );
+        }
+        let sequence = &mut sequences[partition as usize];
+        *sequence += if random.random_bool(0.02) { 2 } else { 1 };
+        let mut payload = Vec::new();
+        encode_batch(&mut payload, &BatchHeader { symbol, source: "test", session: SessionId([7; 16]), sequence: *sequence, taken_ms: now }, &trades);
+        if random.random_bool(0.05) {
+            log.append(partition, now, payload.clone());
+        }
+        log.append(partition, now, payload);
+    }
+}
+
+pub fn config(workers: usize, resident_rows: usize) -> JobConfig {
+    JobConfig {
+        job: "test".into(),
+        workers,
+        processes: 1,
+        process: 0,
+        hosts: Vec::new(),
+        sizes: vec!["1s".parse().expect("size"), "1m".parse().expect("size"), "1d".parse().expect("size")],
+        epoch: Duration::from_millis(1),
+        resident_rows,
+        until_end: true,
+    }
+}
+
+pub fn run_job(config: &JobConfig, log: &MemoryLog, store: Arc<dyn Store>) -> Result<Summary, JobError> {
+    run(config.clone(), Arc::new(log.clone()), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default()))
+}
+
+/// Everything the store holds equals the independent recomputation, as of each row's own epoch.
+pub async fn check(config: &JobConfig, log: &MemoryLog, store: &dyn Store, what: &str) {
+    let head = store.head().await.expect("head").expect("a job has run");
+    let mut oracle = Oracle::new(config.sizes.clone(), log.partitions().expect("partitions"));
+    for (partition, records) in (0u32..).zip(log.0.lock().expect("log").iter()) {
+        for (offset, (timestamp_ms, payload)) in (0i64..).zip(records) {
+            let below = |binding: &tapeflow_sinks::Binding| offset < binding.cuts[partition as usize].next;
+            let epoch = if below(&head.committed) { 0 } else { head.bound.iter().find(|b| below(b)).map_or(u64::MAX, |b| b.epoch) };
+            if epoch != u64::MAX {
+                oracle.record(epoch, partition, offset, *timestamp_ms, Some(payload));
+            }
+        }
+    }
+    let mut found = 0usize;
+    for (symbol, _) in store.symbols().await.expect("symbols") {
+        for size in &config.sizes {
+            for row in store.rows(&symbol, *size, i64::MIN..i64::MAX).await.expect("rows") {
+                found += 1;
+                // Labels up to c hold all that is committed; beyond, what their own epoch names.
+                let as_of = if row.state.epoch <= head.committed.epoch { 0 } else { row.state.epoch };
+                let want = oracle.row_as_of(symbol.as_str(), *size, row.start, as_of);
+                let want = want.unwrap_or_else(|| panic!("{what}: row {symbol} {size} {} has no trades in the log", row.start));
+                let totals = &row.state.totals;
+                for (policy, want) in [(Policy::All, want.all), (Policy::Sip, want.sip), (Policy::Strict, want.strict)] {
+                    let have = totals.of_policy(policy);
+                    assert_eq!(
+                        (have.volume_e8, have.notional_e16, have.trades),
+                        (want.volume_e8, want.notional_e16, want.trades),
+                        "{what}: {symbol} {size} {} {}",
+                        row.start,
+                        policy.name()
+                    );
+                }
+                let prices = [totals.open(), totals.high, totals.low, totals.close()].map(|price| price.map(Price::e8));
+                assert_eq!(
+                    (prices, totals.priced),
+                    ([want.open, want.high, want.low, want.close], want.priced),
+                    "{what}: {symbol} {size} {}",
+                    row.start
+                );
+            }
+        }
+    }
+    if head.bound.is_empty() {
+        assert_eq!(found, oracle.rows().count(), "{what}: every row of the recomputation is in the store");
+    }
+}
