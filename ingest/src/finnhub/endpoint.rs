@@ -1,0 +1,109 @@
+//! Where the server is, and what may be sent there: TLS everywhere but to this machine itself.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use tokio_tungstenite::tungstenite::http::Uri;
+
+/// Finnhub's own address.
+pub const FINNHUB_URL: &str = "wss://ws.finnhub.io";
+
+/// The address of a server that speaks Finnhub's protocol; it never holds a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub(crate) tls: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) path: String,
+}
+
+/// Why a text is not an address that a token may be sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointFault {
+    /// Not a URL with a host.
+    #[error("not a WebSocket address: give one such as {FINNHUB_URL}")]
+    NotAnAddress,
+    /// Not `wss`, nor `ws`.
+    #[error("the address must begin with wss:// (or ws:// on this machine)")]
+    Scheme,
+    /// `ws` to another machine: the token would cross the network readable.
+    #[error("ws:// is for this machine only: the token would cross the network readable, use wss://")]
+    PlainText,
+    /// A query or a user: the token belongs in a file.
+    #[error("the address must not hold a query or a user: the token is read from its file")]
+    Query,
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointFault;
+
+    fn from_str(text: &str) -> Result<Self, EndpointFault> {
+        let uri: Uri = text.parse().map_err(|_| EndpointFault::NotAnAddress)?;
+        let authority = uri.authority().ok_or(EndpointFault::NotAnAddress)?;
+        let tls = match uri.scheme_str() {
+            Some("wss") => true,
+            Some("ws") => false,
+            _ => return Err(EndpointFault::Scheme),
+        };
+        if uri.query().is_some() || authority.as_str().contains('@') {
+            return Err(EndpointFault::Query);
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(EndpointFault::NotAnAddress);
+        }
+        if !tls && !is_loopback(&host) {
+            return Err(EndpointFault::PlainText);
+        }
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Self { tls, host, port, path: uri.path().to_owned() })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.path)
+    }
+}
+
+impl Endpoint {
+    /// Host and port as a `Host` header spells them.
+    pub(crate) fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_printed_without_secrets() {
+        for (text, want) in [
+            ("wss://ws.finnhub.io", "wss://ws.finnhub.io/"),
+            ("ws://127.0.0.1:9001", "ws://127.0.0.1:9001/"),
+            ("ws://[::1]:9001/x", "ws://[::1]:9001/x"),
+            ("ws://localhost", "ws://localhost/"),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().map(|endpoint| endpoint.to_string()), Ok(want.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_token_may_not_travel_in_the_clear_or_stand_in_the_address() {
+        let fault = |text: &str| text.parse::<Endpoint>().expect_err(text);
+        assert_eq!(fault("ws://ws.finnhub.io"), EndpointFault::PlainText);
+        assert_eq!(fault("ws://10.0.0.1"), EndpointFault::PlainText);
+        assert_eq!(fault("wss://ws.finnhub.io?token=abc"), EndpointFault::Query);
+        assert_eq!(fault("wss://me@ws.finnhub.io"), EndpointFault::Query);
+        assert_eq!(fault("https://ws.finnhub.io"), EndpointFault::Scheme);
+        assert_eq!(fault("ws.finnhub.io"), EndpointFault::Scheme);
+        assert_eq!(fault("not an address"), EndpointFault::NotAnAddress);
+        assert_eq!(fault(""), EndpointFault::NotAnAddress);
+    }
+}

@@ -1,0 +1,276 @@
+//! The live feed: connects, obeys the [session](super::session), and puts frames into the queue.
+//!
+//! The token is in the request line of the handshake and nowhere else: every error passes through [`Secret::scrub`], and no library sees the URL.
+
+use std::{sync::Arc, time::Instant};
+
+use futures::{SinkExt, StreamExt};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{
+        Message as WsMessage,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+use tracing::{error, info, warn};
+
+use super::{
+    endpoint::{Endpoint, EndpointFault},
+    handshake,
+    message::{self, Message},
+    session::{Command, Complaint, Ending, Refusal, Session, SessionFault, Timing, Why},
+};
+use crate::{
+    admit::cut,
+    clock::now_ms,
+    frame::{Frame, MAX_FRAME_BYTES},
+    progress::{Connection, Progress},
+    queue,
+    secret::Secret,
+    stop::{self, Stop},
+};
+
+/// What the client needs to know.
+#[derive(Clone, Debug)]
+pub struct FinnhubConfig {
+    /// The server, without a token: `wss://ws.finnhub.io`, or `ws://` on this machine.
+    pub endpoint: Endpoint,
+    /// The token.
+    pub token: Secret,
+    /// The symbols to subscribe to, as Finnhub spells them.
+    pub symbols: Vec<String>,
+    /// How long to wait for what.
+    pub timing: Timing,
+}
+
+/// Why the live feed cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FinnhubError {
+    /// The address.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointFault),
+    /// No symbol is given.
+    #[error("no symbols to subscribe to: name at least one")]
+    NoSymbols,
+    /// The token holds characters that no token has; it is not shown.
+    #[error("the token holds characters that no Finnhub token has: check the token file")]
+    Token,
+    /// The server turned us away for good.
+    #[error(transparent)]
+    Session(#[from] SessionFault),
+}
+
+impl FinnhubConfig {
+    /// A configuration with the usual timing.
+    ///
+    /// # Errors
+    /// [`FinnhubError`] if the address, the token or the symbols cannot be used.
+    pub fn new(url: &str, token: Secret, symbols: Vec<String>) -> Result<Self, FinnhubError> {
+        let config = Self { endpoint: url.parse()?, token, symbols, timing: Timing::default() };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), FinnhubError> {
+        if self.symbols.is_empty() {
+            return Err(FinnhubError::NoSymbols);
+        }
+        // What these bytes would do to a request line, no server should find out.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if self.token.expose().is_empty() || !self.token.expose().bytes().all(plain) { Err(FinnhubError::Token) } else { Ok(()) }
+    }
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Frames up to this size reach admission, which refuses those above [`MAX_FRAME_BYTES`] by name; above it the connection is dropped.
+const MAX_MESSAGE_BYTES: usize = 16 * MAX_FRAME_BYTES;
+/// Error frames are short; longer frames are not searched for one.
+const MAX_ERROR_BYTES: usize = 4096;
+/// How long closing politely may take.
+const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Reads the live feed into `frames` until it is asked to stop, or the server turns it away for good.
+///
+/// # Errors
+/// [`FinnhubError`]; drops, stalls and refused connections are waited out and are none.
+pub async fn run(config: &FinnhubConfig, frames: queue::Sender, stop: &Stop, progress: &Progress) -> Result<(), FinnhubError> {
+    config.check()?;
+    let session = Session::new(config.timing.clone(), config.symbols.clone(), SmallRng::from_os_rng().random(), Instant::now());
+    let tls = tls_connector();
+    let mut feed = Feed { config, tls, session, socket: None, frames, line: 0, progress };
+    let ended = tokio::select! {
+        ended = feed.go_on() => ended,
+        () = stop::requested(stop) => Ok(()),
+    };
+    if let Some(mut socket) = feed.socket.take() {
+        let _ = tokio::time::timeout(CLOSE_LIMIT, socket.close(None)).await;
+    }
+    progress.set_connection(Connection::Closed);
+    ended
+}
+
+struct Feed<'a> {
+    config: &'a FinnhubConfig,
+    tls: TlsConnector,
+    session: Session,
+    socket: Option<Socket>,
+    frames: queue::Sender,
+    line: u64,
+    progress: &'a Progress,
+}
+
+impl Feed<'_> {
+    /// Never returns but for good; may be dropped at any await.
+    async fn go_on(&mut self) -> Result<(), FinnhubError> {
+        loop {
+            while let Some(command) = self.session.poll(Instant::now()) {
+                self.obey(command).await?;
+            }
+            let Some(deadline) = self.session.deadline() else { return Ok(()) };
+            let event = match &mut self.socket {
+                Some(socket) => tokio::time::timeout_at(deadline.into(), socket.next()).await.ok(),
+                None => {
+                    tokio::time::sleep_until(deadline.into()).await;
+                    None
+                }
+            };
+            match event {
+                None => {}
+                Some(Some(Ok(WsMessage::Text(text)))) => self.take(text.as_bytes()).await?,
+                Some(Some(Ok(WsMessage::Binary(bytes)))) => self.take(&bytes).await?,
+                Some(Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_)))) => {}
+                Some(Some(Ok(WsMessage::Close(close)))) => {
+                    self.closed(&close.map_or_else(|| "closed by the server".to_owned(), |close| format!("closed by the server: {close}")))
+                }
+                Some(Some(Err(fault))) => self.closed(&fault.to_string()),
+                Some(None) => self.closed("closed by the server"),
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<(), FinnhubError> {
+        match command {
+            Command::Connect => self.connect().await,
+            Command::Send(text) => {
+                if let Some(socket) = &mut self.socket
+                    && let Err(fault) = socket.send(WsMessage::text(text)).await
+                {
+                    self.closed(&fault.to_string());
+                }
+            }
+            Command::Disconnect(why) => {
+                let why = match why {
+                    Why::Silence => "no message for too long",
+                    Why::ConnectTimeout => "connecting took too long",
+                };
+                warn!(why, "feed given up");
+                self.socket = None;
+                self.progress.set_connection(Connection::Waiting);
+            }
+            Command::Fail(fault) => {
+                error!(%fault, "feed turned us away");
+                return Err(fault.into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn connect(&mut self) {
+        self.progress.set_connection(Connection::Connecting);
+        let deadline = self.session.deadline().unwrap_or_else(Instant::now);
+        // When the time is up, the session says so at the next poll.
+        let Ok(outcome) = tokio::time::timeout_at(deadline.into(), connect(self.config, &self.tls)).await else { return };
+        match outcome {
+            Ok(socket) => {
+                self.socket = Some(socket);
+                self.session.handle_connected(Instant::now());
+                self.progress.set_connection(Connection::Open);
+                info!(endpoint = %self.config.endpoint, symbols = self.session.symbols().len(), "feed connected");
+            }
+            Err(refusal) => {
+                warn!(endpoint = %self.config.endpoint, %refusal, "feed not connected");
+                self.session.handle_refused(&refusal, Instant::now());
+                self.progress.set_connection(Connection::Waiting);
+            }
+        }
+    }
+
+    fn closed(&mut self, why: &str) {
+        self.socket = None;
+        self.progress.set_connection(Connection::Waiting);
+        let why = cut(&self.config.token.scrub(why));
+        match self.session.handle_closed(Instant::now()) {
+            Ending::Routine => info!(why, "feed dropped"),
+            Ending::SoonAgain => warn!(why, "feed dropped soon after it opened, again: is another client using the same token?"),
+        }
+    }
+
+    async fn take(&mut self, bytes: &[u8]) -> Result<(), FinnhubError> {
+        self.session.handle_message(Instant::now());
+        if bytes.len() <= MAX_ERROR_BYTES && contains(bytes, b"\"error\"") {
+            self.hear_error(bytes);
+        }
+        self.line += 1;
+        let frame = Frame { line: self.line, bytes: bytes.to_vec(), taken_ms: Some(now_ms()) };
+        if self.frames.send(vec![frame]).await.is_err() {
+            // Nobody takes frames any more; the one who did says why.
+            return std::future::pending().await;
+        }
+        // A full queue is our own slowness, not the feed's silence.
+        self.session.handle_message(Instant::now());
+        Ok(())
+    }
+
+    fn hear_error(&mut self, bytes: &[u8]) {
+        let Ok(Message::Error { message }) = message::parse(bytes) else { return };
+        let text = cut(&self.config.token.scrub(&message));
+        match self.session.handle_provider_error(&message) {
+            Complaint::TooManySymbols => {
+                error!(asked = self.session.symbols().len(), "feed allows fewer symbols than were asked for; it does not say which it left out")
+            }
+            Complaint::InvalidSymbol(symbol) => error!(symbol, "feed does not know this symbol; it is left out"),
+            Complaint::Other => warn!(message = text, "feed complains"),
+        }
+    }
+}
+
+fn contains(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
+}
+
+async fn connect(config: &FinnhubConfig, tls: &TlsConnector) -> Result<Socket, Refusal> {
+    let endpoint = &config.endpoint;
+    let unreachable = |fault: std::io::Error| Refusal::Unreachable(config.token.scrub(&fault.to_string()));
+    let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(unreachable)?;
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    let mut stream = if endpoint.tls {
+        let name = ServerName::try_from(endpoint.host.clone())
+            .map_err(|_| Refusal::Unreachable("the host has no name that a certificate could hold".into()))?;
+        MaybeTlsStream::Rustls(tls.connect(name, tcp).await.map_err(unreachable)?)
+    } else {
+        // "localhost" is whatever the resolver says.
+        if !tcp.peer_addr().map_err(unreachable)?.ip().is_loopback() {
+            return Err(Refusal::Unreachable("the address is not of this machine, and ws:// goes nowhere else".into()));
+        }
+        MaybeTlsStream::Plain(tcp)
+    };
+    let rest = handshake::open(&mut stream, endpoint, &config.token).await?;
+    let limits = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES)).max_frame_size(Some(MAX_MESSAGE_BYTES));
+    Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(limits)).await)
+}
+
+/// TLS with the roots of Mozilla's list, by ring: named outright, so that another crate's choice of provider cannot make it ambiguous.
+fn tls_connector() -> TlsConnector {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring knows TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}

@@ -1,0 +1,237 @@
+//! Recorded frames: a file of JSON lines, each a frame exactly as Finnhub sent it.
+//!
+//! The session of a replay is a hash of the file's content and of the partition count, so the same file goes on where an earlier run stopped and a
+//! finished file adds nothing. The file is read twice, once for the hash and once for the frames, and never held in memory; a file
+//! that changes in between is noticed before the run is called complete.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use tapeflow_schemas::SessionId;
+
+use crate::frame::{Frame, MAX_FRAME_BYTES};
+
+/// Why a recording cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not what it was when it was hashed.
+    #[error("{path} changed while it was replayed: replay it again once nothing writes to it")]
+    Changed {
+        /// The file.
+        path: String,
+    },
+}
+
+/// A file of recorded frames, known by its content.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    path: PathBuf,
+    length: u64,
+    content: [u8; 32],
+}
+
+const BUFFER_BYTES: usize = 256 * 1024;
+/// How many bytes of frames go through the queue together.
+const BATCH_BYTES: usize = 128 * 1024;
+
+impl Recording {
+    /// Opens a recording: reads it once, for its hash.
+    ///
+    /// # Errors
+    /// [`ReplayError::Unreadable`].
+    pub fn open(path: &Path) -> Result<Self, ReplayError> {
+        let unreadable = |source| ReplayError::Unreadable { path: path.display().to_string(), source };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let (mut hash, mut length) = (Sha256::new(), 0);
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let read = match file.read(&mut buffer) {
+                Ok(0) => return Ok(Self { path: path.to_owned(), length, content: hash.finalize().into() }),
+                Ok(read) => read,
+                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
+                Err(fault) => return Err(unreadable(fault)),
+            };
+            hash.update(&buffer[..read]);
+            length += u64::try_from(read).unwrap_or(0);
+        }
+    }
+
+    /// The session of a replay into so many partitions: sequences are per partition, so another count is another session.
+    #[must_use]
+    pub fn session(&self, partitions: u32) -> SessionId {
+        let digest = Sha256::new().chain_update(self.content).chain_update(partitions.to_be_bytes()).finalize();
+        let mut session = [0; 16];
+        session.copy_from_slice(&digest[..16]);
+        SessionId(session)
+    }
+
+    /// Reads all frames, in batches, until `each` answers false; says whether it came to the end. Lines are counted from 1; empty ones are counted and left out.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; [`ReplayError::Changed`] is found at the end.
+    pub fn read(&self, mut each: impl FnMut(Vec<Frame>) -> bool) -> Result<bool, ReplayError> {
+        let name = || self.path.display().to_string();
+        let unreadable = |source| ReplayError::Unreadable { path: name(), source };
+        let file = File::open(&self.path).map_err(unreadable)?;
+        // What is appended meanwhile belongs to another session.
+        let hashed = Hashed { inner: file.take(self.length), hash: Sha256::new() };
+        let mut lines = Lines { reader: BufReader::with_capacity(BUFFER_BYTES, hashed), line: 0 };
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(frame) = lines.next().map_err(unreadable)? {
+            bytes += frame.bytes.len();
+            batch.push(frame);
+            if bytes >= BATCH_BYTES {
+                bytes = 0;
+                if !each(std::mem::take(&mut batch)) {
+                    return Ok(false);
+                }
+            }
+        }
+        if !batch.is_empty() && !each(batch) {
+            return Ok(false);
+        }
+        let content: [u8; 32] = lines.reader.into_inner().hash.finalize().into();
+        if content == self.content { Ok(true) } else { Err(ReplayError::Changed { path: name() }) }
+    }
+}
+
+struct Hashed<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        self.hash.update(&into[..read]);
+        Ok(read)
+    }
+}
+
+struct Lines<R> {
+    reader: BufReader<R>,
+    line: u64,
+}
+
+impl<R: Read> Lines<R> {
+    /// The next line that is not empty. Of one above [`MAX_FRAME_BYTES`] only the beginning is kept, which is above it too, so that
+    /// admission refuses it by name and memory stays bounded.
+    fn next(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            let mut bytes = Vec::new();
+            let mut ended = false;
+            while !ended {
+                let available = match self.reader.fill_buf() {
+                    Ok(available) => available,
+                    Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(fault) => return Err(fault),
+                };
+                if available.is_empty() {
+                    if bytes.is_empty() {
+                        return Ok(None);
+                    }
+                    break;
+                }
+                let (line, used) = match available.iter().position(|byte| *byte == b'\n') {
+                    Some(at) => {
+                        ended = true;
+                        (&available[..at], at + 1)
+                    }
+                    None => (available, available.len()),
+                };
+                let room = (MAX_FRAME_BYTES + 2).saturating_sub(bytes.len());
+                bytes.extend_from_slice(&line[..line.len().min(room)]);
+                self.reader.consume(used);
+            }
+            self.line += 1;
+            if bytes.last() == Some(&b'\r') {
+                bytes.pop();
+            }
+            if !bytes.iter().all(u8::is_ascii_whitespace) {
+                return Ok(Some(Frame { line: self.line, bytes, taken_ms: None }));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn recording(content: &[u8]) -> (tempfile::NamedTempFile, Recording) {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(content).expect("written");
+        let recording = Recording::open(file.path()).expect("readable");
+        (file, recording)
+    }
+
+    fn frames(recording: &Recording) -> Vec<(u64, Vec<u8>)> {
+        let mut frames = Vec::new();
+        let read = recording.read(|batch| {
+            frames.extend(batch.into_iter().map(|frame| (frame.line, frame.bytes)));
+            true
+        });
+        assert!(read.expect("unchanged"), "to the end");
+        frames
+    }
+
+    #[test]
+    fn lines_become_frames_with_their_numbers() {
+        let (_file, recording) = recording(b"one\r\n\n  \nfour\nfive");
+        assert_eq!(frames(&recording), [(1, b"one".to_vec()), (4, b"four".to_vec()), (5, b"five".to_vec())]);
+        let (_file, recording) = self::recording(b"");
+        assert_eq!(frames(&recording), []);
+    }
+
+    #[test]
+    fn a_line_without_end_is_kept_in_part_and_the_next_line_is_whole() {
+        let mut content = vec![b'x'; 5 << 20];
+        content.extend_from_slice(b"\nnext\n");
+        let (_file, recording) = recording(&content);
+        let frames = frames(&recording);
+        assert!(frames[0].1.len() > MAX_FRAME_BYTES && frames[0].1.len() < MAX_FRAME_BYTES + 10);
+        assert_eq!(frames[1], (2, b"next".to_vec()));
+    }
+
+    #[test]
+    fn a_session_is_known_by_content_and_partitions() {
+        let (_file, first) = recording(b"a\n");
+        let (_file, same) = recording(b"a\n");
+        let (_file, other) = recording(b"b\n");
+        assert_eq!(first.session(4), same.session(4));
+        assert_ne!(first.session(4), first.session(8));
+        assert_ne!(first.session(4), other.session(4));
+    }
+
+    #[test]
+    fn a_file_that_changes_is_noticed_and_one_that_grows_is_read_as_it_was() {
+        let (mut file, recording) = recording(b"a\nb\n");
+        file.write_all(b"c\n").expect("written");
+        assert_eq!(frames(&recording).len(), 2);
+        std::fs::write(file.path(), b"a\nx\n").expect("written");
+        let fault = recording.read(|_| true).expect_err("changed").to_string();
+        assert!(fault.contains("changed while it was replayed"), "{fault}");
+    }
+
+    #[test]
+    fn an_unreadable_file_is_named() {
+        let fault = Recording::open(Path::new("no/such/recording.jsonl")).expect_err("missing").to_string();
+        assert!(fault.starts_with("cannot read no/such/recording.jsonl: "), "{fault}");
+        let fault = Recording::open(Path::new(".")).expect_err("a directory").to_string();
+        assert!(fault.starts_with("cannot read .: "), "{fault}");
+    }
+}

@@ -1,0 +1,257 @@
+//! The simulated server: listens on this machine, hands each connection its fate, and counts.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+use tracing::{debug, info};
+
+use super::{
+    connection,
+    faults::Faults,
+    generate::{Clock, Generator, GeneratorConfig, Popularity, Selection},
+    market,
+};
+use crate::{clock::now_ms, secret::Secret};
+
+/// What the simulated server needs to know.
+#[derive(Clone, Debug)]
+pub struct SimulatorConfig {
+    /// Where to listen: an address of this machine alone. Port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// The token that clients must bring; any other gets 401.
+    pub token: Secret,
+    /// The same seed gives the same market.
+    pub seed: u64,
+    /// The market's symbols, the most traded first.
+    pub symbols: Vec<String>,
+    /// Their shares of the trades.
+    pub popularity: Popularity,
+    /// The trades' times.
+    pub clock: Clock,
+    /// How many trades a second are sent to a connection that has subscribed to all symbols or some; `None` sends as fast as they are taken.
+    pub trades_per_second: Option<f64>,
+    /// How many trades are sent in all, to all connections together, before there are only pings; `None` for no end.
+    pub trades: Option<u64>,
+    /// How often a ping is sent. Finnhub's come about once a minute.
+    pub ping_every: Duration,
+    /// What goes wrong.
+    pub faults: Faults,
+}
+
+impl Default for SimulatorConfig {
+    /// A good day of two hundred symbols, a thousand trades a second.
+    fn default() -> Self {
+        Self {
+            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            token: Secret::new("simulated"),
+            seed: 1,
+            symbols: market::symbols(200),
+            popularity: Popularity::Zipf(1.0),
+            clock: Clock::Wall,
+            trades_per_second: Some(1_000.0),
+            trades: None,
+            ping_every: Duration::from_secs(60),
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// What the server has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SimulatorStats {
+    /// Connections made, whatever became of them.
+    pub connections: u64,
+    /// Subscriptions accepted.
+    pub subscriptions: u64,
+    /// Frames sent whole, pings and errors included.
+    pub frames: u64,
+    /// Entries of the trade frames sent whole; a frame sent twice counts once.
+    pub trades: u64,
+}
+
+/// A running server. It stops when this is dropped.
+#[derive(Debug)]
+pub struct Simulator {
+    address: SocketAddr,
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+impl Simulator {
+    /// Starts listening.
+    ///
+    /// # Errors
+    /// The address is taken, or not of this machine (others would have a use for neither the trades nor the faults); the faults are not shares.
+    pub async fn start(config: SimulatorConfig) -> io::Result<Self> {
+        if !config.bind.ip().is_loopback() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the simulated server listens on this machine only: give an address such as 127.0.0.1:0",
+            ));
+        }
+        config.faults.frames.check()?;
+        let listener = TcpListener::bind(config.bind).await?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State::new(config));
+        info!(%address, symbols = state.config.symbols.len(), "simulated feed listens");
+        let task = tokio::spawn(accept(listener, Arc::clone(&state)));
+        Ok(Self { address, state, task })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its address as a client wants it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// The token that it wants.
+    #[must_use]
+    pub fn token(&self) -> Secret {
+        self.state.config.token.clone()
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> SimulatorStats {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counters = &self.state.counters;
+        SimulatorStats {
+            connections: read(&counters.connections),
+            subscriptions: read(&counters.subscriptions),
+            frames: read(&counters.frames),
+            trades: read(&counters.trades),
+        }
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let number = state.counters.connections.fetch_add(1, Ordering::Relaxed);
+                    let state = Arc::clone(&state);
+                    connections.spawn(async move {
+                        let ended = connection::serve(stream, number, &state).await;
+                        debug!(number, fault = ended.err().map(|fault| fault.to_string()), "simulated connection ends");
+                    });
+                }
+                // Too many open files, or a client that left in the queue: neither ends the server.
+                Err(fault) => {
+                    debug!(%fault, "simulated feed cannot accept");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) config: SimulatorConfig,
+    pub(super) counters: Counters,
+    market: Mutex<Market>,
+    open: AtomicUsize,
+    /// Changes when all open connections must drop.
+    pub(super) drop_all: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    connections: AtomicU64,
+    pub(super) subscriptions: AtomicU64,
+    pub(super) frames: AtomicU64,
+    pub(super) trades: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Market {
+    generator: Generator,
+    left: u64,
+}
+
+/// A frame for one connection.
+pub(super) enum Next {
+    /// This, with so many trades.
+    Frame(String, u64),
+    /// All trades that were asked for are sent.
+    Exhausted,
+}
+
+impl State {
+    fn new(config: SimulatorConfig) -> Self {
+        let generator = Generator::new(GeneratorConfig {
+            seed: config.seed,
+            symbols: config.symbols.clone(),
+            popularity: config.popularity,
+            clock: config.clock,
+            faults: config.faults.frames,
+        });
+        let market = Mutex::new(Market { generator, left: config.trades.unwrap_or(u64::MAX) });
+        Self { config, counters: Counters::default(), market, open: AtomicUsize::new(0), drop_all: watch::channel(0).0 }
+    }
+
+    pub(super) fn select(&self, subscribed: impl Fn(&str) -> bool) -> Selection {
+        self.market.lock().unwrap_or_else(PoisonError::into_inner).generator.select(subscribed)
+    }
+
+    /// The market's next frame for a selection. Its trades are taken from those left, whether they arrive or not.
+    pub(super) fn next_frame(&self, selection: &Selection, limit: u64) -> Next {
+        let mut market = self.market.lock().unwrap_or_else(PoisonError::into_inner);
+        if market.left == 0 {
+            return Next::Exhausted;
+        }
+        let mut text = String::with_capacity(1024);
+        let limit = limit.min(market.left);
+        let trades = market.generator.next_frame_of(selection, now_ms(), limit, &mut text);
+        market.left -= trades;
+        Next::Frame(text, trades)
+    }
+
+    /// True in this share of the calls, by the market's own seed.
+    pub(super) fn chance(&self, share: f64) -> bool {
+        self.market.lock().unwrap_or_else(PoisonError::into_inner).generator.chance(share)
+    }
+
+    /// Counts a connection in for as long as the answer lives, and says whether it is the only one.
+    pub(super) fn enter(&self) -> (Open<'_>, bool) {
+        let before = self.open.fetch_add(1, Ordering::AcqRel);
+        (Open(&self.open), before == 0)
+    }
+}
+
+/// A connection that is open.
+pub(super) struct Open<'a>(&'a AtomicUsize);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

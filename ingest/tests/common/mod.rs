@@ -1,0 +1,153 @@
+//! A log in memory, and the reading of what stands in it.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use tapeflow_ingest::{OutRecord, Publish, PublishError};
+use tapeflow_schemas::{
+    SessionId, Trade,
+    codec::{self, Header},
+};
+use tokio::sync::watch;
+
+/// A log that a test can look into. It keeps what was flushed and what was not apart, and can fail at a record.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryLog {
+    partitions: u32,
+    fail_after: Option<usize>,
+    state: Arc<Mutex<State>>,
+    /// Changes with every flush.
+    pub(crate) flushed: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    durable: Vec<OutRecord>,
+    pending: Vec<OutRecord>,
+}
+
+impl MemoryLog {
+    pub(crate) fn new(partitions: u32) -> Self {
+        Self { partitions, fail_after: None, state: Arc::default(), flushed: watch::channel(0).0 }
+    }
+
+    /// The same log, whose next appends fail once it holds so many records in all.
+    pub(crate) fn failing_after(&self, records: usize) -> Self {
+        Self { fail_after: Some(records), ..self.clone() }
+    }
+
+    /// What is durable, in the order of appending.
+    pub(crate) fn records(&self) -> Vec<OutRecord> {
+        self.lock().durable.clone()
+    }
+
+    /// Waits until the durable records satisfy `enough`.
+    pub(crate) async fn until(&self, enough: impl Fn(&[OutRecord]) -> bool) {
+        let mut flushed = self.flushed.subscribe();
+        while !enough(&self.records()) {
+            let waited = tokio::time::timeout(std::time::Duration::from_secs(60), flushed.changed()).await;
+            waited.expect("the feed goes on").expect("the log lives");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Publish for MemoryLog {
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    async fn last_sequences(&mut self, session: SessionId) -> Result<Vec<u64>, PublishError> {
+        let mut last = vec![0; usize::try_from(self.partitions).expect("small")];
+        for record in self.records() {
+            let decoded = Decoded::of(&record);
+            if decoded.session == session {
+                last[usize::try_from(record.partition).expect("small")] = decoded.sequence;
+            }
+        }
+        Ok(last)
+    }
+
+    async fn publish(&mut self, records: Vec<OutRecord>) -> Result<(), PublishError> {
+        let mut state = self.lock();
+        for record in records {
+            let held = state.durable.len() + state.pending.len();
+            if self.fail_after.is_some_and(|limit| held >= limit) {
+                // What was taken before may have become durable without a flush, as with a real log.
+                let pending = std::mem::take(&mut state.pending);
+                state.durable.extend(pending);
+                return Err(PublishError("the disk is full".into()));
+            }
+            state.pending.push(record);
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), PublishError> {
+        let mut state = self.lock();
+        let pending = std::mem::take(&mut state.pending);
+        state.durable.extend(pending);
+        let count = state.durable.len();
+        drop(state);
+        self.flushed.send_replace(count);
+        Ok(())
+    }
+}
+
+/// A record, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    pub(crate) session: SessionId,
+    pub(crate) sequence: u64,
+    pub(crate) key: String,
+    pub(crate) trades: Vec<Trade>,
+    pub(crate) reason: Option<String>,
+}
+
+impl Decoded {
+    pub(crate) fn of(record: &OutRecord) -> Self {
+        let mut entries = Vec::new();
+        let header = codec::decode(&record.payload, &mut entries).expect("our own record");
+        let trades = entries.iter().map(|entry| entry.trade.expect("admitted")).collect();
+        let key = record.key.clone();
+        match header {
+            Header::Batch { session, sequence, .. } => Self { session, sequence, key, trades, reason: None },
+            Header::RejectedFrame { session, sequence, reason, .. } => Self { session, sequence, key, trades, reason: Some(reason.to_owned()) },
+            Header::Legacy => panic!("not ours"),
+        }
+    }
+}
+
+/// How many trades the records hold.
+pub(crate) fn trades(records: &[OutRecord]) -> u64 {
+    u64::try_from(records.iter().map(|record| Decoded::of(record).trades.len()).sum::<usize>()).expect("small")
+}
+
+/// How many records were refused, by reason.
+pub(crate) fn reasons(records: &[OutRecord]) -> BTreeMap<String, usize> {
+    let mut reasons = BTreeMap::new();
+    for reason in records.iter().filter_map(|record| Decoded::of(record).reason) {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    reasons
+}
+
+/// Sequences are dense from 1 within each session and partition, in the order of appending.
+pub(crate) fn check_dense(records: &[OutRecord]) {
+    let mut last: BTreeMap<(SessionId, u32), u64> = BTreeMap::new();
+    for record in records {
+        let decoded = Decoded::of(record);
+        let last = last.entry((decoded.session, record.partition)).or_default();
+        *last += 1;
+        assert_eq!(decoded.sequence, *last, "partition {}", record.partition);
+    }
+}
