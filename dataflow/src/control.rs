@@ -17,8 +17,12 @@ pub(crate) enum Up {
         /// Every partition of the worker has passed the end it was given.
         at_end: bool,
     },
+    /// The worker's open map is full: it reads no further before the next seal.
+    Full,
     /// The worker's process was asked to drain.
     DrainRequested,
+    /// The worker's process was asked to end once all that is in the log now is committed.
+    EndRequested,
 }
 
 /// From the leader to every worker.
@@ -34,6 +38,8 @@ pub(crate) enum Down {
     Reopen(Epoch),
     /// All epochs up to this one are committed.
     Committed(Epoch),
+    /// Note where the log ends now, and tell when it is reached.
+    ReadToEnd,
     /// Read no further.
     StopReading,
     /// Everything is committed: end.

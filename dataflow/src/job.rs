@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
         mpsc::{Receiver, channel},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -79,6 +79,13 @@ impl JobConfig {
     }
 }
 
+/// The window sizes that a head's `logic` names; `None` if this binary cannot read it.
+#[must_use]
+pub fn sizes_of(logic: &str) -> Option<Vec<WindowSize>> {
+    let sizes = logic.split("; ").find_map(|part| part.strip_prefix("sizes "))?;
+    sizes.split(',').map(|size| size.parse().ok()).collect()
+}
+
 /// Why the job ended without having been asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
@@ -117,20 +124,38 @@ impl Failure {
     }
 }
 
-/// A request to drain and end, shared with whoever may make it: a signal handler, a timer.
+/// A request to end, shared with whoever may make it: a signal handler, a timer, the end of a feed.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<AtomicU8>);
+
+/// How a job is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ending {
+    /// Not at all.
+    No,
+    /// Read to the end the log has when it hears of it, commit, end.
+    AtEnd,
+    /// Read no further, commit what was read, end.
+    Now,
+}
 
 impl Stop {
-    /// Asks the job to stop reading, commit what it has read, and end.
+    /// Asks the job to read no further, commit what it has read, and end. What is left in the log is read by the next run.
     pub fn request(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.fetch_max(2, Ordering::AcqRel);
     }
 
-    /// Whether that has been asked for.
-    #[must_use]
-    pub fn requested(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    /// Asks the job to commit everything that is in the log now, and end.
+    pub fn request_at_end(&self) {
+        self.0.fetch_max(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn ending(&self) -> Ending {
+        match self.0.load(Ordering::Acquire) {
+            0 => Ending::No,
+            1 => Ending::AtEnd,
+            _ => Ending::Now,
+        }
     }
 }
 
@@ -285,6 +310,7 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
         let settings = SourceSettings {
             log: Arc::clone(&shared.log),
             sizes: shared.config.sizes.clone(),
+            workers: shared.config.workers,
             until_end: shared.config.until_end,
             failure: shared.failure.clone(),
             metrics: Arc::clone(&shared.metrics),
@@ -313,12 +339,13 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
     });
     let taken = if worker.index() == 0 { shared.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() } else { None };
     let mut lead = taken.map(|head| Lead::new(head, shared, worker.peers()));
-    let mut drain_told = false;
+    let mut told = Ending::No;
     let mut finished = false;
     while !finished && !shared.failure.happened() {
-        if shared.stop.requested() && !drain_told {
-            drain_told = true;
-            mailbox.outbox.borrow_mut().push(Up::DrainRequested);
+        let ending = shared.stop.ending();
+        if ending > told {
+            told = ending;
+            mailbox.outbox.borrow_mut().push(if ending == Ending::Now { Up::DrainRequested } else { Up::EndRequested });
         }
         send_all(&mut up, mailbox.outbox.borrow_mut().drain(..));
         let mut busy = false;
@@ -383,7 +410,7 @@ fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
             shared.metrics.epoch_committed.set(*epoch);
         }
         Down::Finish => return true,
-        Down::Seal(_) | Down::Reopen(_) | Down::StopReading => {}
+        Down::Seal(_) | Down::Reopen(_) | Down::StopReading | Down::ReadToEnd => {}
     }
     false
 }

@@ -20,7 +20,7 @@ use tapeflow_sinks::{Counts, Cut, Epoch, Head, HistoryEntry, decide};
 use crate::control::{Down, Up};
 
 /// The most epochs that may be bound and not yet committed.
-pub(crate) const EPOCHS_AHEAD: u64 = 8;
+pub(crate) const EPOCHS_AHEAD: u64 = 4;
 
 /// What the leader wants done.
 #[derive(Debug)]
@@ -122,7 +122,13 @@ impl Leader {
                     self.counts.entry(epoch).or_default().add(&counts);
                 }
             }
+            Up::Full => self.next_seal = now,
             Up::DrainRequested => self.drain(acts, now),
+            Up::EndRequested if self.until_end => {}
+            Up::EndRequested => {
+                self.until_end = true;
+                acts.push(Act::Say(Down::ReadToEnd));
+            }
             Up::Sealed { epoch, cuts, counts, at_end } => {
                 let Phase::Sealing(seal) = &mut self.phase else { panic!("a seal of epoch {epoch} that nobody asked for") };
                 assert_eq!(seal.epoch, epoch, "sealed another epoch than asked for");
@@ -326,7 +332,7 @@ mod tests {
         let acts = table.turn(1, 1);
         assert!(matches!(acts[..], [Act::Propose { .. }]), "a commit makes room");
         table.won(acts);
-        assert!(matches!(table.turn(1, 100)[..], [Act::Say(Down::Seal(9))]));
+        assert!(matches!(table.turn(1, 100)[..], [Act::Say(Down::Seal(e))] if e == EPOCHS_AHEAD + 1));
     }
 
     #[test]

@@ -32,8 +32,11 @@ use crate::{
 
 /// Records asked of the log in one go, between which the worker looks after everything else.
 const RECORDS_PER_POLL: usize = 4_096;
-/// Windows an open map may hold before its source stops reading until the next seal.
-const OPEN_WINDOWS: usize = 100_000;
+/// Windows the open maps of a process may hold together before its sources stop reading until the next seal. With the epochs that may be ahead
+/// this bounds what a job holds: some 1 kB a window on its way from the log to an acknowledged row.
+const OPEN_WINDOWS: usize = 32_768;
+/// Windows each open map may hold at least, however many workers there are.
+const OPEN_WINDOWS_AT_LEAST: usize = 2_048;
 /// Dead letters an open map may hold, likewise.
 const OPEN_REJECTS: usize = 4_096;
 
@@ -50,6 +53,8 @@ pub(crate) struct Mailbox {
 pub(crate) struct SourceSettings {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) sizes: Vec<WindowSize>,
+    /// Worker threads in this process.
+    pub(crate) workers: usize,
     pub(crate) until_end: bool,
     pub(crate) failure: Failure,
     pub(crate) metrics: Arc<Metrics>,
@@ -118,6 +123,8 @@ struct Running {
     seal_when_replayed: Option<Epoch>,
     ends: Vec<Offset>,
     stopped: bool,
+    /// Whether the leader knows that the open map is full.
+    full_told: bool,
 }
 
 /// The epochs (c, b], read again.
@@ -170,6 +177,10 @@ impl State {
                 assert!(sealed.items.is_empty(), "an epoch is reopened only if nobody read anything");
             }
             Down::StopReading => running.0.stopped = true,
+            Down::ReadToEnd => {
+                let ends = running.0.partitions.iter().map(|p| settings.log.bounds(p.partition).map(|bounds| bounds.end));
+                running.0.ends = ends.collect::<Result<_, _>>()?;
+            }
             Down::Start(_) | Down::Committed(_) | Down::Finish => {}
         }
         Ok(Self::Running(running.0))
@@ -234,12 +245,17 @@ impl Running {
             seal_when_replayed: None,
             ends,
             stopped: false,
+            full_told: false,
         })
     }
 
     /// One turn: reads what is there, and ends the replay once it is complete. Returns whether there may be more at once.
     fn turn(&mut self, settings: &SourceSettings, mailbox: &Mailbox, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<bool, JobError> {
-        let full = self.open.combiner.len() >= OPEN_WINDOWS || self.open.rejects.len() >= OPEN_REJECTS;
+        let limit = (OPEN_WINDOWS / settings.workers).max(OPEN_WINDOWS_AT_LEAST);
+        let full = self.open.combiner.len() >= limit || self.open.rejects.len() >= OPEN_REJECTS;
+        if full && !std::mem::replace(&mut self.full_told, true) {
+            mailbox.outbox.borrow_mut().push(Up::Full);
+        }
         let mut read = 0;
         if self.replay.is_some() || !(self.stopped || full) {
             read = self.read()?;
@@ -316,6 +332,7 @@ impl Running {
         assert!(self.sealed.is_none(), "an epoch is sealed only after the one before is bound");
         let mut items = self.open.combiner.seal(epoch);
         items.extend(self.open.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));
+        self.full_told = false;
         let counts: Counts = std::mem::take(&mut self.open.counts);
         let at_end = !self.ends.is_empty() && self.partitions.iter().zip(&self.ends).all(|(p, end)| p.next >= *end);
         let cuts = self.partitions.iter().map(|p| (p.partition, p.to_cut())).collect();

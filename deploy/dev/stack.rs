@@ -1,10 +1,11 @@
 //! A stack of its own for a test target: real servers, started by `deploy/dev/stack` when the first test asks and stopped at the end.
 //!
 //! Included with `#[path = ".../deploy/dev/stack.rs"] mod dev_stack;`. A target names its directory and ports, so that it runs beside a
-//! developer's stack and beside other targets. A run that was killed leaves its servers behind; the next run of the same target finds
-//! and uses them.
+//! developer's stack and beside other targets. A run that was killed leaves its servers behind; the next run of the same target stops
+//! them. Two runs of one target at the same time take turns.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -23,7 +24,8 @@ pub(crate) struct Layout {
 /// A stack that starts when it is first asked for.
 pub(crate) struct Stack {
     layout: Layout,
-    started: OnceLock<Result<(), String>>,
+    /// Once asked: the lock that says that this process uses the directory, or why there are no servers.
+    started: OnceLock<Result<File, String>>,
 }
 
 /// What a test target does about the servers.
@@ -42,7 +44,8 @@ pub(crate) fn wanted() -> Wanted {
     let required = match std::env::var("TAPEFLOW_REQUIRE_STACK").as_deref() {
         Ok("1") => true,
         Ok("0" | "") | Err(std::env::VarError::NotPresent) => false,
-        other => return Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK is {other:?}: give 1 or 0")),
+        Ok(other) => return Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK is {other:?}: give 1 or 0")),
+        Err(error) => return Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK: {error}")),
     };
     let missing: Vec<_> = [("java", "-version"), ("mvn", "-version"), ("bash", "--version"), ("flock", "--version")]
         .into_iter()
@@ -52,7 +55,7 @@ pub(crate) fn wanted() -> Wanted {
     match (missing.is_empty(), required) {
         (true, _) => Wanted::Run,
         (false, false) => Wanted::Skip(format!("needs {}", missing.join(" and "))),
-        (false, true) => Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK=1, and {} is missing", missing.join(" and "))),
+        (false, true) => Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK=1 and not found here: {}", missing.join(", "))),
     }
 }
 
@@ -67,8 +70,12 @@ impl Stack {
     /// # Errors
     /// What the script said.
     pub(crate) fn up(&self) -> Result<(), String> {
-        let start = || self.run("wipe").and_then(|()| self.run("up"));
-        self.started.get_or_init(start).clone()
+        let start = || {
+            let lock = self.lock().map_err(|error| format!("cannot lock target/stack/{}.lock: {error}", self.layout.name))?;
+            self.run("wipe")?;
+            self.run("up").map(|()| lock)
+        };
+        self.started.get_or_init(start).as_ref().map(drop).map_err(Clone::clone)
     }
 
     /// Stops it and deletes its data, if it was started.
@@ -89,6 +96,15 @@ impl Stack {
             stack.env(format!("TAPEFLOW_STACK_{name}"), port.to_string());
         }
         stack
+    }
+
+    /// Waits until no other process uses the directory; the system unlocks it when this one ends, however it ends.
+    fn lock(&self) -> std::io::Result<File> {
+        let folder = root().join("target/stack");
+        std::fs::create_dir_all(&folder)?;
+        let file = File::create(folder.join(format!("{}.lock", self.layout.name)))?;
+        file.lock()?;
+        Ok(file)
     }
 
     fn run(&self, command: &str) -> Result<(), String> {

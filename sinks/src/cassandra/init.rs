@@ -54,6 +54,19 @@ pub async fn init(config: &CassandraConfig, replication: u32) -> Result<InitRepo
     init_with(config, replication, MIGRATIONS).await
 }
 
+/// How many nodes the datacenter has whose quorum counts: no more replicas than these can be asked for.
+///
+/// # Errors
+/// [`StoreError`] if the cluster cannot be reached.
+pub async fn nodes(config: &CassandraConfig) -> Result<u32, StoreError> {
+    let cluster = session::open(config).await?;
+    u32::try_from(nodes_of(&cluster)).map_err(|_| broken("a cluster has fewer nodes than 2^32"))
+}
+
+fn nodes_of(cluster: &Cluster) -> usize {
+    cluster.session.get_cluster_state().get_nodes_info().iter().filter(|node| node.datacenter.as_ref() == Some(&cluster.datacenter)).count()
+}
+
 /// [`init`] as a binary did it that knew only `known`, the first few migrations.
 ///
 /// # Errors
@@ -94,8 +107,7 @@ pub async fn init_with(config: &CassandraConfig, replication: u32, known: &'stat
 
 async fn create_keyspace(cluster: &Cluster, keyspace: &str, replication: u32) -> Result<(), StoreError> {
     let datacenter = &cluster.datacenter;
-    let state = cluster.session.get_cluster_state();
-    let nodes = state.get_nodes_info().iter().filter(|node| node.datacenter.as_ref() == Some(datacenter)).count();
+    let nodes = nodes_of(cluster);
     // Cassandra would take it, and then answer no quorum.
     if replication == 0 || usize::try_from(replication).is_ok_and(|wanted| wanted > nodes) {
         return Err(broken(format!("{replication} replica(s) wanted, {datacenter} has {nodes} node(s): give a number between 1 and {nodes}")));

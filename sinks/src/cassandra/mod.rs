@@ -28,6 +28,6 @@ mod store;
 
 pub use config::{AddressFault, AddressFaults, CassandraConfig, Credentials, DEFAULT_PORT, Secret};
 pub use findings::Finding;
-pub use init::{InitReport, init, init_with};
+pub use init::{InitReport, init, init_with, nodes};
 pub use migrations::{MIGRATIONS, Migration};
 pub use store::CassandraStore;

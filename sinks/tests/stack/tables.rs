@@ -2,7 +2,7 @@
 
 use scylla::value::{CqlTimestamp, CqlValue};
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, RowKey, RowWrite, Store, StoreError, Totals,
+    CasOutcome, Counts, EpochWrites, HistoryEntry, Reject, RowKey, RowWrite, Store, StoreError, Totals,
     cassandra::{CassandraConfig, CassandraStore, Finding, MIGRATIONS, init},
 };
 
@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         test("tables_of_a_newer_binary_are_refused", Box::new(|host| Box::pin(tables_of_a_newer_binary_are_refused(host)))),
         test("what_the_guarantee_lacks_is_found", Box::new(|host| Box::pin(what_the_guarantee_lacks_is_found(host)))),
         test("two_jobs_cannot_both_claim_a_keyspace", Box::new(|host| Box::pin(two_jobs_cannot_both_claim_a_keyspace(host)))),
+        test("records_written_one_by_one_are_all_led_to", Box::new(|host| Box::pin(records_written_one_by_one_are_all_led_to(host)))),
         test("a_row_has_all_columns_at_its_stamp_and_no_null", Box::new(|host| Box::pin(a_row_has_all_columns_at_its_stamp_and_no_null(host)))),
         test("a_row_without_its_cell_is_absent", Box::new(|host| Box::pin(a_row_without_its_cell_is_absent(host)))),
         test("a_damaged_cell_is_named_and_not_read", Box::new(|host| Box::pin(a_damaged_cell_is_named_and_not_read(host)))),
@@ -112,6 +113,27 @@ async fn two_jobs_cannot_both_claim_a_keyspace(host: String) {
     let claimed = heads.iter().zip(&outcomes).find(|(_, outcome)| matches!(outcome, CasOutcome::Won));
     assert!(claimed.is_none_or(|(head, _)| found.as_ref() == Some(head)), "{outcomes:?}, {found:?}");
     assert_eq!(keyspace.cql("SELECT only_one FROM KS.job_head", ()).await.len(), usize::from(found.is_some()));
+    keyspace.give_back();
+}
+
+/// A store remembers which entries of the directories it has written: that must not lose a new one, nor one that comes back.
+async fn records_written_one_by_one_are_all_led_to(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let reject = |offset: i64| Reject { partition: 1, offset, index: 0, reason: "price".into(), detail: String::new(), payload: Vec::new() };
+    let entry = |day: i64| HistoryEntry {
+        epoch: u64::try_from(day).expect("small"),
+        stamp: 86_400_000_000 * day,
+        cuts: vec![day],
+        counts: Counts::default(),
+    };
+    // Offsets and days that share a partition of their table with none, with the one before, and with one long before.
+    for n in [0, 10_000, 10_001, 20_000, 1] {
+        store.write(&EpochWrites { rejects: vec![reject(n)], ..EpochWrites::default() }).await.expect("written");
+        store.write_history(&[entry(n)]).await.expect("written");
+    }
+    assert_eq!(store.rejects(10).await.expect("read"), [0, 1, 10_000, 10_001, 20_000].map(reject));
+    assert_eq!(store.history(10).await.expect("read"), [20_000, 10_001, 10_000, 1, 0].map(entry));
     keyspace.give_back();
 }
 

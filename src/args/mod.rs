@@ -1,0 +1,8 @@
+//! The command line: what each command takes, where else a value may come from, and what is wrong with it, all at once.
+
+pub(crate) mod commands;
+pub(crate) mod faults;
+pub(crate) mod store;
+pub(crate) mod values;
+
+pub(crate) use commands::{Cli, Command};

@@ -1,0 +1,139 @@
+//! `--store`: where rows are, and how to get in. The address never holds a secret, for addresses are shown.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{faults::Faults, values::abbreviated};
+use crate::secret::{self, Secret};
+
+/// The store of `tapeflow run`, and what commands that only read look at if they are not told otherwise.
+pub(crate) const DEFAULT_STORE: &str = "sqlite:tapeflow-data/tapeflow.db";
+/// Cassandra's own port.
+const CASSANDRA_PORT: u16 = 9042;
+
+/// Where rows are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StoreAddress {
+    /// An SQLite file.
+    Sqlite(PathBuf),
+    /// A keyspace of a Cassandra cluster.
+    Cassandra {
+        /// `HOST:PORT` of nodes to begin with.
+        nodes: Vec<String>,
+        /// The keyspace.
+        keyspace: String,
+    },
+}
+
+/// How to get in.
+#[derive(Debug, Default)]
+pub(crate) struct Login {
+    /// The user, if the cluster asks for one.
+    pub(crate) user: Option<String>,
+    /// The password.
+    pub(crate) password: Option<Secret>,
+}
+
+/// The credentials' flags, for commands that may talk to Cassandra.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Cassandra")]
+pub(crate) struct LoginArgs {
+    /// User of the Cassandra cluster, if it asks for one
+    #[arg(long, env = "TAPEFLOW_CASSANDRA_USER", value_name = "NAME")]
+    cassandra_user: Option<String>,
+    /// File with that user's password [or the password itself in the variable TAPEFLOW_CASSANDRA_PASSWORD]
+    #[arg(long, env = "TAPEFLOW_CASSANDRA_PASSWORD_FILE", value_name = "FILE")]
+    cassandra_password_file: Option<PathBuf>,
+}
+
+impl LoginArgs {
+    /// Reads the password.
+    pub(crate) fn check(self, faults: &mut Faults) -> Login {
+        let password = secret::from("--cassandra-password-file", self.cassandra_password_file.as_deref(), &["TAPEFLOW_CASSANDRA_PASSWORD"], faults);
+        if password.is_some() && self.cassandra_user.is_none() {
+            faults.add("--cassandra-user: missing, though there is a password");
+        }
+        if password.is_none() && self.cassandra_user.is_some() {
+            faults.add("--cassandra-password-file: missing, though there is --cassandra-user");
+        }
+        Login { user: self.cassandra_user, password }
+    }
+}
+
+/// Reads `sqlite:PATH` or `cassandra://HOST[:PORT][,HOST...]/KEYSPACE`.
+pub(crate) fn store_address(text: &str) -> Result<StoreAddress, String> {
+    if let Some(path) = text.strip_prefix("sqlite:") {
+        return sqlite_path(path).map(StoreAddress::Sqlite);
+    }
+    let Some(rest) = text.strip_prefix("cassandra://") else {
+        // What was given may hold a secret in a place of its own invention: it is not shown back.
+        return Err("not a store: give sqlite:PATH or cassandra://HOST[:PORT][,HOST...]/KEYSPACE".into());
+    };
+    if rest.contains('@') {
+        return Err(
+            "credentials do not belong in an address, which everyone on the machine can see: use --cassandra-user and --cassandra-password-file"
+                .into(),
+        );
+    }
+    let (hosts, keyspace) = rest.split_once('/').ok_or("the keyspace is missing: cassandra://HOST/KEYSPACE")?;
+    let nodes = hosts.split(',').map(|host| node(host.trim())).collect::<Result<_, _>>()?;
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if !keyspace.starts_with(|c: char| c.is_ascii_lowercase()) || keyspace.len() > 48 || !keyspace.chars().all(legal) {
+        return Err(format!("{:?} is not a keyspace: at most 48 lower-case letters, digits and underscores, a letter first", abbreviated(keyspace)));
+    }
+    Ok(StoreAddress::Cassandra { nodes, keyspace: keyspace.to_owned() })
+}
+
+/// Reads `sqlite:PATH`.
+pub(crate) fn sqlite_address(text: &str) -> Result<PathBuf, String> {
+    text.strip_prefix("sqlite:").ok_or_else(|| format!("{:?} is not sqlite:PATH", abbreviated(text))).and_then(sqlite_path)
+}
+
+fn sqlite_path(path: &str) -> Result<PathBuf, String> {
+    if path.is_empty() { Err("the path is missing: sqlite:PATH, such as sqlite:tapeflow-data/tapeflow.db".into()) } else { Ok(PathBuf::from(path)) }
+}
+
+fn node(host: &str) -> Result<String, String> {
+    let with_port = match host.strip_prefix('[') {
+        Some(rest) => !rest.ends_with(']'),
+        None => host.contains(':'),
+    };
+    super::values::address(&if with_port { host.to_owned() } else { format!("{host}:{CASSANDRA_PORT}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_name_a_file_or_a_keyspace() {
+        assert_eq!(store_address("sqlite:a/b.db"), Ok(StoreAddress::Sqlite("a/b.db".into())));
+        let cassandra =
+            |nodes: &[&str]| Ok(StoreAddress::Cassandra { nodes: nodes.iter().map(ToString::to_string).collect(), keyspace: "market".into() });
+        assert_eq!(store_address("cassandra://127.0.0.1/market"), cassandra(&["127.0.0.1:9042"]));
+        assert_eq!(store_address("cassandra://a:1,b,[::1]/market"), cassandra(&["a:1", "b:9042", "[::1]:9042"]));
+        for text in [
+            "",
+            "sqlite:",
+            "cassandra://",
+            "cassandra://a",
+            "cassandra:///k",
+            "cassandra://a/",
+            "cassandra://a/K",
+            "cassandra://a/k-1",
+            "cassandra://a:x/k",
+            "b.db",
+        ] {
+            assert!(store_address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_repeated() {
+        for text in ["cassandra://cassandra:hunter2@host/market", "postgres://u:hunter2@host/market"] {
+            let fault = store_address(text).expect_err("refused");
+            assert!(!fault.contains("hunter2"), "{fault}");
+        }
+    }
+}

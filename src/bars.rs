@@ -1,0 +1,190 @@
+//! `tapeflow bars`: rows, with exact decimals.
+//!
+//! `final` is worked out here, at the time of reading: a window is final once its end and a grace have passed, by the largest event time of the
+//! committed records. A label stored with the row would grow stale, for nobody touches a row again when its window closes.
+
+use std::{
+    borrow::Cow,
+    io::{BufWriter, Write},
+};
+
+use tapeflow_dataflow::{combine::GRACE_MS, sizes_of};
+use tapeflow_schemas::{
+    AssetClass, Price, Symbol, WindowSize,
+    decimal::{SCALE, format_fixed},
+    window::format_utc,
+};
+use tapeflow_sinks::{Head, Policy, store::StoredRow};
+
+use crate::{
+    args::{
+        commands::{BarsSettings, Format},
+        values::SizeChoice,
+    },
+    end::{End, output_failed},
+    stores,
+};
+
+/// The columns, in every format.
+const COLUMNS: [&str; 14] =
+    ["symbol", "size", "start", "open", "high", "low", "close", "volume", "notional", "trades", "vwap", "epoch", "final", "revision"];
+/// Widths of the table's columns.
+const WIDTHS: [usize; 14] = [16, 4, 24, 12, 12, 12, 12, 16, 20, 8, 16, 7, 5, 8];
+
+pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
+    let runtime = crate::small_runtime()?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    runtime.block_on(async {
+        let store = stores::reader(&settings.store).await?;
+        let head = stores::head(&*store).await?;
+        let kept = sizes_of(&head.logic).ok_or_else(|| End::Input(format!("the store's rules are not this binary's: {}", head.logic)))?;
+        let sizes = match &settings.sizes {
+            SizeChoice::All => kept,
+            SizeChoice::These(wanted) => {
+                if let Some(missing) = wanted.iter().find(|size| !kept.contains(size)) {
+                    let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+                    return Err(End::Input(format!("--size: the store has no rows of {missing}; it has {}", kept.join(","))));
+                }
+                wanted.clone()
+            }
+        };
+        let symbols = if settings.symbols.is_empty() {
+            stores::answered(store.symbols().await)?.into_iter().map(|(symbol, _)| symbol).collect()
+        } else {
+            let mut symbols = settings.symbols.clone();
+            symbols.sort();
+            symbols.dedup();
+            symbols
+        };
+        heading(&mut out, settings.format).map_err(|fault| output_failed(&fault))?;
+        for symbol in symbols {
+            for size in &sizes {
+                for row in stores::answered(store.rows(&symbol, *size, settings.range.clone()).await)? {
+                    let values = columns(&symbol, *size, &row, settings.policy, &head);
+                    line(&mut out, &values, settings.format).map_err(|fault| output_failed(&fault))?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    out.flush().map_err(|fault| output_failed(&fault))
+}
+
+/// One row's values, in the order of [`COLUMNS`]; empty where there is none.
+fn columns(symbol: &Symbol, size: WindowSize, row: &StoredRow, policy: Policy, head: &Head) -> [String; 14] {
+    let totals = &row.state.totals;
+    let sums = totals.of_policy(policy);
+    let price = |price: Option<Price>| price.map(|price| price.to_string()).unwrap_or_default();
+    [
+        symbol.to_string(),
+        size.to_string(),
+        format_utc(row.start),
+        price(totals.open()),
+        price(totals.high),
+        price(totals.low),
+        price(totals.close()),
+        format_fixed(sums.volume_e8, SCALE),
+        format_fixed(sums.notional_e16, 2 * SCALE),
+        sums.trades.to_string(),
+        sums.vwap_e8().map(|vwap| format_fixed(vwap, SCALE)).unwrap_or_default(),
+        row.state.epoch.to_string(),
+        is_final(size, row.start, symbol.class(), head).to_string(),
+        totals.revision.to_string(),
+    ]
+}
+
+fn is_final(size: WindowSize, start: i64, class: AssetClass, head: &Head) -> bool {
+    head.committed.max_event_ms().is_some_and(|max| size.end_of(start, class) + GRACE_MS <= max)
+}
+
+fn heading(out: &mut impl Write, format: Format) -> std::io::Result<()> {
+    match format {
+        Format::Csv => writeln!(out, "{}", COLUMNS.join(",")),
+        Format::Table => table_line(out, &COLUMNS),
+        Format::Json => Ok(()),
+    }
+}
+
+fn line(out: &mut impl Write, values: &[String; 14], format: Format) -> std::io::Result<()> {
+    match format {
+        Format::Csv => writeln!(out, "{}", values.iter().map(|value| csv_field(value)).collect::<Vec<_>>().join(",")),
+        Format::Table => table_line(out, values),
+        Format::Json => {
+            let value = |(name, text): (&&str, &String)| {
+                let value = match *name {
+                    "trades" | "epoch" | "revision" => text.parse::<u64>().map_or(serde_json::Value::Null, Into::into),
+                    "final" => (text == "true").into(),
+                    _ if text.is_empty() => serde_json::Value::Null,
+                    // A decimal as a string: a JSON number would be read as a double.
+                    _ => text.as_str().into(),
+                };
+                ((*name).to_owned(), value)
+            };
+            writeln!(out, "{}", serde_json::Value::Object(COLUMNS.iter().zip(values).map(value).collect()))
+        }
+    }
+}
+
+fn table_line(out: &mut impl Write, values: &[impl AsRef<str>; 14]) -> std::io::Result<()> {
+    let mut text = String::new();
+    for (at, (value, width)) in values.iter().zip(WIDTHS).enumerate() {
+        let value = value.as_ref();
+        // Names to the left, numbers to the right.
+        text.push_str(&if at < 3 { format!("{value:<width$} ") } else { format!("{value:>width$} ") });
+    }
+    writeln!(out, "{}", text.trim_end())
+}
+
+/// A csv field, quoted if it must be (RFC 4180).
+pub(crate) fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\n', '\r']) { Cow::Owned(format!("\"{}\"", text.replace('"', "\"\""))) } else { Cow::Borrowed(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tapeflow_schemas::{Conditions, EventTime, Position, Size, Trade};
+    use tapeflow_sinks::{RowState, SourceIdentity, Totals, decide};
+
+    use super::*;
+
+    fn head(max_event_ms: i64) -> Head {
+        let source = SourceIdentity { cluster: "c".into(), topic: "t".into(), topic_id: None };
+        let opening = decide::Opening { job: "j".into(), logic: "l".into(), source, earliest: vec![0], owner: "o".into() };
+        let mut head = decide::take_over(None, &opening, 1).expect("a fresh store");
+        head.committed.cuts[0].max_event_ms = Some(max_event_ms);
+        head
+    }
+
+    fn row(condition: Option<u8>) -> StoredRow {
+        let conditions = condition.map_or(Conditions::NONE, |code| Conditions::NONE.with(code));
+        let (price, size) = (Price::parse("164.0601").expect("price").value, Size::parse("5").expect("size").value);
+        let trade = Trade::new(EventTime::from_ms(60_500).expect("time"), price, size, conditions).expect("trade");
+        let totals = Totals::of(&trade, Position { partition: 0, offset: 0, index: 0 }, false);
+        StoredRow { start: 60_000, state: RowState { epoch: 7, totals } }
+    }
+
+    fn csv(row: &StoredRow, max_event_ms: i64) -> String {
+        let mut out = Vec::new();
+        let symbol = Symbol::new("AAPL").expect("symbol");
+        let values = columns(&symbol, "1m".parse().expect("size"), row, Policy::Sip, &head(max_event_ms));
+        line(&mut out, &values, Format::Csv).expect("written");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_row_is_printed_exactly() {
+        assert_eq!(csv(&row(None), 124_999), "AAPL,1m,1970-01-01T00:01:00Z,164.0601,164.0601,164.0601,164.0601,5,820.3005,1,164.0601,7,false,0\n");
+    }
+
+    #[test]
+    fn a_window_without_price_or_volume_has_empty_fields_and_no_zero_price() {
+        assert_eq!(csv(&row(Some(12)), 125_000), "AAPL,1m,1970-01-01T00:01:00Z,,,,,5,820.3005,1,164.0601,7,true,0\n", "an odd lot");
+        assert_eq!(csv(&row(Some(16)), 125_000), "AAPL,1m,1970-01-01T00:01:00Z,,,,,0,0,0,,7,true,0\n", "an official close");
+    }
+
+    #[test]
+    fn a_field_with_a_comma_is_quoted() {
+        assert_eq!(csv_field("a,b\"c"), "\"a,b\"\"c\"");
+        assert_eq!(csv_field("IC MARKETS:1"), "IC MARKETS:1");
+    }
+}

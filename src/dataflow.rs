@@ -1,0 +1,24 @@
+//! `tapeflow dataflow`: Kafka into rows, one process of the job.
+
+use std::sync::Arc;
+
+use tapeflow_dataflow::{KafkaLog, Log, Metrics, Stop};
+
+use crate::{
+    args::commands::DataflowSettings,
+    end::{End, unreachable_log},
+    signals, stores,
+};
+
+pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
+    let runtime = crate::small_runtime()?;
+    let log = KafkaLog::connect(settings.kafka).map_err(|fault| unreachable_log(&fault))?;
+    let store = runtime.block_on(stores::writer(&settings.store, &settings.job.job))?;
+    let stop = Stop::default();
+    let asked = stop.clone();
+    signals::on_end(runtime.handle(), move || asked.request());
+    tracing::info!(log = log.describe(), store = store.describe(), workers = settings.job.workers, process = settings.job.process, "job begins");
+    let summary = tapeflow_dataflow::run(settings.job, Arc::new(log), store, stop, Arc::new(()), Arc::new(Metrics::default()))?;
+    tracing::info!(committed = summary.committed, records = summary.records, rows = summary.rows_written, "job ended, everything read is committed");
+    Ok(())
+}

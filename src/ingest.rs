@@ -1,0 +1,46 @@
+//! `tapeflow ingest`: a feed into Kafka.
+
+use tapeflow_ingest::{
+    Progress,
+    publish_kafka::{KafkaConfig, KafkaPublisher},
+};
+use tokio::sync::watch;
+
+use crate::{
+    args::commands::{Feed, IngestSettings},
+    end::End,
+    feed, signals,
+};
+
+pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
+    let runtime = crate::small_runtime()?;
+    let (ask, stop) = watch::channel(false);
+    let asked = ask.clone();
+    signals::on_end(runtime.handle(), move || {
+        let _ = asked.send(true);
+    });
+    let stays = matches!(settings.feed, Feed::Replay { exit_at_end: false, .. });
+    if let Feed::Replay { path, .. } = &settings.feed {
+        // Before anything is asked of the brokers.
+        std::fs::File::open(path).map_err(|fault| End::Input(format!("--replay: cannot read {}: {fault}", path.display())))?;
+    }
+    runtime.block_on(async {
+        let config =
+            KafkaConfig { brokers: settings.kafka.brokers, topic: settings.kafka.topic, settings: settings.kafka.settings, secrets: Vec::new() };
+        let mut publisher = KafkaPublisher::connect(config).await.map_err(|fault| End::Input(format!("{fault}; see --brokers and --topic")))?;
+        let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &Progress::default()).await?;
+        tracing::info!(
+            trades = summary.counts.trades,
+            rejects = summary.counts.rejected(),
+            records = summary.counts.records,
+            "everything is in the topic"
+        );
+        if stays && summary.complete {
+            tracing::info!("end of the recording; waiting to be stopped (--exit-at-end ends here)");
+            let mut stop = stop;
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
+        drop(ask);
+        Ok(())
+    })
+}

@@ -1,0 +1,39 @@
+//! `tapeflow init`: the topic and the keyspace.
+
+use tapeflow_sinks::cassandra;
+
+use crate::{
+    args::{commands::InitSettings, store::StoreAddress},
+    end::{End, unreachable_store},
+    kafka, stores,
+};
+
+/// Copies of rows where nobody says otherwise and there are nodes enough.
+const REPLICATION: u32 = 3;
+
+pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
+    let InitSettings { kafka, store, partitions, replication } = settings;
+    crate::small_runtime()?.block_on(async {
+        // Ask the store first: a topic nobody needs is harder to take back than a keyspace.
+        match &store.address {
+            StoreAddress::Sqlite(_) => println!("sqlite: needs no init: it is made by the first run"),
+            StoreAddress::Cassandra { nodes, keyspace } => {
+                let config = stores::cassandra(nodes, keyspace, &store.login, "tapeflow")?;
+                let name = config.address();
+                let unreachable = |fault| unreachable_store(&name, &fault);
+                let replicas = match replication {
+                    Some(replicas) => replicas,
+                    None => cassandra::nodes(&config).await.map_err(unreachable)?.min(REPLICATION),
+                };
+                let report = cassandra::init(&config, replicas).await.map_err(unreachable)?;
+                println!("{report}");
+                for finding in &report.findings {
+                    println!("note: {finding}");
+                }
+            }
+        }
+        let report = kafka::make_topic(&kafka, partitions, replication).await?;
+        println!("topic {} {} with {} partition(s)", kafka.topic, if report.created { "created" } else { "there already" }, report.partitions);
+        Ok(())
+    })
+}

@@ -1,0 +1,108 @@
+//! `tapeflow run`: the whole pipeline in one process, on an embedded log and an embedded store in one file.
+//!
+//! The feed runs on tokio, the job on its own worker threads, the view on a thread of its own. The end is asked for once: the feed stops and
+//! flushes, then the job commits everything the log holds.
+
+use std::{
+    io::IsTerminal,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tapeflow_dataflow::{Metrics, Observer, Stop};
+use tapeflow_ingest::Progress;
+use tapeflow_sinks::sqlite::{Access, SqliteLog, SqliteStore};
+use tokio::sync::watch;
+
+use crate::{
+    args::commands::{Feed, RunSettings},
+    embedded::EmbeddedPublisher,
+    end::{End, unreachable_store},
+    feed, signals, stores,
+    terminal::{self, View},
+};
+
+pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
+    let RunSettings { feed: source, store: path, partitions, duration, job } = settings;
+    let until_end = matches!(source, Feed::Replay { exit_at_end: true, .. });
+    if let Feed::Replay { path, .. } = &source {
+        std::fs::File::open(path).map_err(|fault| End::Input(format!("--replay: cannot read {}: {fault}", path.display())))?;
+    }
+    stores::make_folder(&path)?;
+    let database = stores::sqlite(&path, Access::Job)?;
+    let runtime = crate::small_runtime()?;
+    let name = database.describe();
+    let log = runtime.block_on(SqliteLog::create_if_absent(&database, partitions)).map_err(|fault| unreachable_store(&name, &fault))?;
+    let store = Arc::new(SqliteStore::new(database));
+    let (metrics, progress, stop) = (Arc::new(Metrics::default()), Progress::default(), Stop::default());
+    let view = View::new(&job.sizes, Arc::clone(&metrics), Some(progress.clone()), describe(&source), name);
+    let (ask, asked) = watch::channel(false);
+    let ask = Arc::new(ask);
+
+    let done = Arc::new(AtomicBool::new(false));
+    let (view_done, view_ask, painted) = (Arc::clone(&done), Arc::clone(&ask), Arc::clone(&view));
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let painter = thread::spawn(move || terminal::paint(painted, view_done, colours, move || say(&view_ask)));
+    let signal_ask = Arc::clone(&ask);
+    signals::on_end(runtime.handle(), move || say(&signal_ask));
+    if let Some(duration) = duration {
+        let ask = Arc::clone(&ask);
+        runtime.spawn(async move {
+            tokio::time::sleep(duration).await;
+            say(&ask);
+        });
+    }
+
+    let (job_log, job_stop, observer) = (log.clone(), stop.clone(), Arc::clone(&view) as Arc<dyn Observer>);
+    let worker = thread::spawn(move || tapeflow_dataflow::run(job, Arc::new(job_log), store, job_stop, observer, metrics));
+    let fed = runtime.block_on(async {
+        let mut publisher = EmbeddedPublisher::new(log);
+        let mut stop = asked.clone();
+        let feeding = async {
+            let fed = feed::feed(source, &mut publisher, asked.clone(), &progress).await;
+            if fed.is_ok() && !until_end {
+                // The end of a recording is not the end of the run, unless it was asked for.
+                let _ = stop.wait_for(|stop| *stop).await;
+            }
+            fed
+        };
+        tokio::select! {
+            fed = feeding => fed.map(drop),
+            // A job that has failed ends the feed.
+            () = ended(&worker) => Ok(()),
+        }
+    });
+    stop.request_at_end();
+    let ran = worker.join().map_err(|_| End::Failed("the job's thread panicked".into()));
+    done.store(true, Ordering::Release);
+    let _ = painter.join();
+    // The job's own fault says more than the feed's end that it caused.
+    let summary = ran??;
+    fed?;
+    tracing::info!(committed = summary.committed, rows = summary.rows_written, "everything is committed");
+    Ok(())
+}
+
+/// Asks the feed to end; one that has ended no longer listens.
+fn say(ask: &watch::Sender<bool>) {
+    let _ = ask.send(true);
+}
+
+async fn ended<T>(worker: &thread::JoinHandle<T>) {
+    while !worker.is_finished() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The feed for a person.
+fn describe(feed: &Feed) -> String {
+    match feed {
+        Feed::Simulated { seed, symbols, rate } => format!("simulated feed, {} symbols, {rate} trades/s, seed {seed}", symbols.len()),
+        Feed::Replay { path, speed, .. } => format!("replay of {}, speed {speed}", path.display()),
+        Feed::Live { symbols, .. } => format!("Finnhub, {} symbols", symbols.len()),
+    }
+}

@@ -1,0 +1,30 @@
+//! Ctrl-C and SIGTERM ask for a graceful end; a second one ends at once.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The exit code of a program that a signal ended: 128 + SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// Calls `ask` at the first signal. A second one leaves without waiting: everything durable stays so.
+pub(crate) fn on_end(runtime: &tokio::runtime::Handle, ask: impl FnOnce() + Send + 'static) {
+    runtime.spawn(async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            tracing::warn!("signals cannot be heard; only kill -9 ends this process");
+            return;
+        };
+        let mut ask = Some(ask);
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            match ask.take() {
+                Some(ask) => {
+                    tracing::info!("asked to end: draining");
+                    ask();
+                }
+                None => std::process::exit(INTERRUPTED),
+            }
+        }
+    });
+}

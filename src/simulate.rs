@@ -1,0 +1,52 @@
+//! `tapeflow simulate`: the simulated Finnhub server by itself, or a recording of it.
+
+use std::{fs::File, io::BufWriter};
+
+use tapeflow_ingest::simulator::{FeedFile, Popularity, Simulator, SimulatorConfig, symbols, write_feed};
+
+use crate::{args::commands::SimulateSettings, end::End, signals};
+
+/// Trades of a recording whose size nobody names.
+const RECORDED_TRADES: u64 = 100_000;
+
+pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
+    let popularity = settings.one_symbol_share.map_or(Popularity::Zipf(1.0), Popularity::OneHot);
+    if let Some(path) = &settings.out {
+        let cannot = |fault: std::io::Error| End::Input(format!("--out: cannot write {}: {fault}", path.display()));
+        let mut file = BufWriter::new(File::create(path).map_err(cannot)?);
+        let feed = FeedFile {
+            seed: settings.seed,
+            trades: settings.trades.unwrap_or(RECORDED_TRADES),
+            symbols: settings.symbols,
+            popularity,
+            trades_per_second: settings.rate,
+            ..FeedFile::default()
+        };
+        let written = write_feed(&mut file, &feed).map_err(cannot)?;
+        println!("{}: {} trades in {} frames", path.display(), written.trades, written.frames);
+        return Ok(());
+    }
+    let runtime = crate::small_runtime()?;
+    let (ask, mut asked) = tokio::sync::watch::channel(false);
+    signals::on_end(runtime.handle(), move || {
+        let _ = ask.send(true);
+    });
+    runtime.block_on(async {
+        let config = SimulatorConfig {
+            bind: settings.bind,
+            token: settings.token,
+            seed: settings.seed,
+            symbols: symbols(settings.symbols),
+            popularity,
+            trades_per_second: Some(f64::from(settings.rate)),
+            trades: settings.trades,
+            ..SimulatorConfig::default()
+        };
+        let simulator = Simulator::start(config).await.map_err(|fault| End::Input(format!("--bind: {fault}")))?;
+        println!("ws://{}", simulator.address());
+        let _ = asked.wait_for(|asked| *asked).await;
+        let stats = simulator.stats();
+        println!("{} connections, {} trades sent", stats.connections, stats.trades);
+        Ok(())
+    })
+}

@@ -1,0 +1,65 @@
+//! The job on real Kafka and real Cassandra, as a user runs it: the binary, its commands, several processes, killed at bad moments.
+//!
+//! Where java or mvn are missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
+//! `TAPEFLOW_SERVERS_TRADES` and `TAPEFLOW_SERVERS_KILLS` make the kill tests as large as wanted (see bench/results/spine.md).
+
+#[path = "../deploy/dev/stack.rs"]
+mod dev_stack;
+#[path = "servers/golden.rs"]
+mod golden;
+#[path = "servers/job.rs"]
+mod job;
+#[path = "servers/kill.rs"]
+mod kill;
+
+use dev_stack::{Layout, Stack, Wanted};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// Ports of this target alone, below those the system hands out.
+pub(crate) const KAFKA_PORT: u16 = 22_092;
+/// Likewise.
+pub(crate) const CQL_PORT: u16 = 22_042;
+
+static STACK: Stack = Stack::new(Layout {
+    name: "test-servers",
+    arguments: &[],
+    ports: &[("KAFKA_PORT", KAFKA_PORT), ("CQL_PORT", CQL_PORT), ("STORAGE_PORT", 22_000), ("JMX_PORT", 22_199)],
+});
+
+type Test = fn() -> Result<(), Failed>;
+
+const TESTS: [(&str, Test); 6] = [
+    ("the_recorded_trades_give_the_golden_csv_for_any_workers_and_processes", golden::recorded_trades),
+    ("one_symbol_with_99_percent_of_the_trades_is_exact", golden::one_heavy_symbol),
+    ("bad_configuration_is_refused_with_code_2_before_anything_is_written", golden::refusals),
+    ("bad_records_become_dead_letters_and_the_stream_goes_on", golden::dead_letters),
+    ("killing_one_of_two_processes_loses_and_doubles_nothing", kill::one_of_two),
+    ("killing_the_whole_job_loses_and_doubles_nothing", kill::whole_job),
+];
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // They share two servers and two cores.
+    arguments.test_threads = Some(1);
+    let wanted = dev_stack::wanted();
+    if let Wanted::Skip(reason) = &wanted {
+        eprintln!("not run: every test of this target {reason}");
+    }
+    let trials = TESTS.into_iter().map(|(name, test)| {
+        let outcome = wanted.clone();
+        let trial = Trial::test(name, move || match outcome {
+            Wanted::Run => {
+                STACK.up()?;
+                test()
+            }
+            Wanted::Skip(reason) | Wanted::Fail(reason) => Err(reason.into()),
+        });
+        match &wanted {
+            Wanted::Skip(reason) => trial.with_kind(reason.clone()).with_ignored_flag(true),
+            Wanted::Run | Wanted::Fail(_) => trial,
+        }
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    STACK.stop();
+    conclusion.exit();
+}
