@@ -66,6 +66,12 @@ pub(crate) fn store_failed(fault: &StoreError) -> End {
     End::Failed(fault.to_string())
 }
 
+/// Prints one line. `println!` would panic where the reader has gone.
+pub(crate) fn say(line: &str) -> Result<(), End> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{line}").map_err(|fault| output_failed(&fault))
+}
+
 /// What a failed write to standard output means.
 pub(crate) fn output_failed(fault: &std::io::Error) -> End {
     if fault.kind() == std::io::ErrorKind::BrokenPipe { End::OutputClosed } else { End::Failed(format!("cannot write the output: {fault}")) }

@@ -4,7 +4,7 @@ use tapeflow_sinks::cassandra;
 
 use crate::{
     args::{commands::InitSettings, store::StoreAddress},
-    end::{End, unreachable_store},
+    end::{End, say, unreachable_store},
     kafka, stores,
 };
 
@@ -16,7 +16,7 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
     crate::small_runtime()?.block_on(async {
         // Ask the store first: a topic nobody needs is harder to take back than a keyspace.
         match &store.address {
-            StoreAddress::Sqlite(_) => println!("sqlite: needs no init: it is made by the first run"),
+            StoreAddress::Sqlite(_) => say("sqlite: needs no init: it is made by the first run")?,
             StoreAddress::Cassandra { nodes, keyspace } => {
                 let config = stores::cassandra(nodes, keyspace, &store.login, "tapeflow")?;
                 let name = config.address();
@@ -26,14 +26,14 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
                     None => cassandra::nodes(&config).await.map_err(unreachable)?.min(REPLICATION),
                 };
                 let report = cassandra::init(&config, replicas).await.map_err(unreachable)?;
-                println!("{report}");
+                say(&format!("{report}"))?;
                 for finding in &report.findings {
-                    println!("note: {finding}");
+                    say(&format!("note: {finding}"))?;
                 }
             }
         }
         let report = kafka::make_topic(&kafka, partitions, replication).await?;
-        println!("topic {} {} with {} partition(s)", kafka.topic, if report.created { "created" } else { "there already" }, report.partitions);
+        say(&format!("topic {} {} with {} partition(s)", kafka.topic, if report.created { "created" } else { "there already" }, report.partitions))?;
         Ok(())
     })
 }

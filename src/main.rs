@@ -63,7 +63,8 @@ fn obey(command: Command) -> Result<(), End> {
 
 /// Log lines go to standard error, so that output can be piped. On a terminal `run` paints over the screen: only warnings then.
 fn start_log(output: &Output, paints: bool) {
-    let default = if paints && std::io::stdout().is_terminal() { "error" } else { "info" };
+    // The driver tells of every connection it makes.
+    let default = if paints && std::io::stdout().is_terminal() { "error" } else { "info,scylla=warn" };
     let wanted = output.log_level.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(default));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -23,7 +23,10 @@ pub(crate) fn on_end(runtime: &tokio::runtime::Handle, ask: impl FnOnce() + Send
                     tracing::info!("asked to end: draining");
                     ask();
                 }
-                None => std::process::exit(INTERRUPTED),
+                None => {
+                    crate::terminal::give_back();
+                    std::process::exit(INTERRUPTED)
+                }
             }
         }
     });

@@ -4,7 +4,11 @@ use std::{fs::File, io::BufWriter};
 
 use tapeflow_ingest::simulator::{FeedFile, Popularity, Simulator, SimulatorConfig, symbols, write_feed};
 
-use crate::{args::commands::SimulateSettings, end::End, signals};
+use crate::{
+    args::commands::SimulateSettings,
+    end::{End, say},
+    signals,
+};
 
 /// Trades of a recording whose size nobody names.
 const RECORDED_TRADES: u64 = 100_000;
@@ -23,7 +27,7 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
             ..FeedFile::default()
         };
         let written = write_feed(&mut file, &feed).map_err(cannot)?;
-        println!("{}: {} trades in {} frames", path.display(), written.trades, written.frames);
+        say(&format!("{}: {} trades in {} frames", path.display(), written.trades, written.frames))?;
         return Ok(());
     }
     let runtime = crate::small_runtime()?;
@@ -43,10 +47,10 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
             ..SimulatorConfig::default()
         };
         let simulator = Simulator::start(config).await.map_err(|fault| End::Input(format!("--bind: {fault}")))?;
-        println!("ws://{}", simulator.address());
+        say(&format!("ws://{}", simulator.address()))?;
         let _ = asked.wait_for(|asked| *asked).await;
         let stats = simulator.stats();
-        println!("{} connections, {} trades sent", stats.connections, stats.trades);
+        say(&format!("{} connections, {} trades sent", stats.connections, stats.trades))?;
         Ok(())
     })
 }

@@ -19,7 +19,7 @@ use tapeflow_sinks::{
 
 use crate::{
     args::commands::{LogChoice, VerifySettings},
-    end::{End, unreachable_log, unreachable_store},
+    end::{End, say, unreachable_log, unreachable_store},
     stores,
 };
 
@@ -154,13 +154,14 @@ impl Report {
     fn differ(&mut self, text: &str) {
         self.differences += 1;
         if self.differences <= PRINTED {
-            println!("{text}");
+            // A reader that has gone misses the lines, not the exit code.
+            let _ = say(text);
         }
     }
 
     fn finish(self) -> Result<(), End> {
         let counts = self.oracle.counts();
-        println!(
+        let line = format!(
             "{} differences; {} rows compared; {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates, {} gaps; \
              {} records out of reach of the log{}; committed epoch {}, bound {}",
             self.differences,
@@ -176,6 +177,7 @@ impl Report {
             self.head.committed.epoch,
             self.head.last_binding().epoch,
         );
+        say(&line)?;
         if self.differences == 0 { Ok(()) } else { Err(End::Differs(self.differences)) }
     }
 }

@@ -216,7 +216,7 @@ pub fn run(
         .build()
         .map_err(|fault| JobError::Failed(format!("cannot start the I/O threads: {fault}")))?;
     let failure = Failure::default();
-    let head = if config.process == 0 { Some(take_over(&config, &*log, &*store, runtime.handle())?) } else { None };
+    let head = take_over(&config, &*log, &*store, runtime.handle())?;
     let io = StoreIo::new(runtime.handle().clone(), Arc::clone(&store), failure.clone());
     let communication = if config.processes > 1 {
         abort_on_panic();
@@ -265,13 +265,18 @@ fn abort_on_panic() {
     }));
 }
 
-/// Makes the job this process's own, before any worker starts.
-fn take_over(config: &JobConfig, log: &dyn Log, store: &dyn Store, runtime: &tokio::runtime::Handle) -> Result<Head, JobError> {
+/// Makes the job this process's own, before any worker starts. The other processes only ask whether it could be: one that is refused must end
+/// like process 0, and not wait for it for ever.
+fn take_over(config: &JobConfig, log: &dyn Log, store: &dyn Store, runtime: &tokio::runtime::Handle) -> Result<Option<Head>, JobError> {
     let earliest = (0..log.partitions()?).map(|partition| log.bounds(partition).map(|bounds| bounds.start)).collect::<Result<_, _>>()?;
     let opening = Opening { job: config.job.clone(), logic: config.logic(), source: log.identity()?, earliest, owner: random_owner() };
+    if config.process > 0 {
+        runtime.block_on(workflow::may_take_over(store, &opening)).map_err(failed)?;
+        return Ok(None);
+    }
     let head = runtime.block_on(workflow::take_over(store, &opening, now_us)).map_err(failed)?;
     tracing::info!(generation = head.generation, committed = head.committed.epoch, bound = head.last_binding().epoch, "job taken over");
-    Ok(head)
+    Ok(Some(head))
 }
 
 fn failed(fault: WorkflowError) -> JobError {
@@ -305,7 +310,7 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
         scope.input_from(&mut up).exchange(|_| 0).inspect(move |message: &Up| arrived.borrow_mut().push_back(message.clone()));
         scope.input_from(&mut down).broadcast().inspect(move |message: &Down| told.borrow_mut().push_back(message.clone()));
     });
-    let mut probe = ProbeHandle::new();
+    let probe = ProbeHandle::new();
     let (source, keeper) = worker.dataflow_named("trades", |scope| {
         let settings = SourceSettings {
             log: Arc::clone(&shared.log),
@@ -334,7 +339,7 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
             observer: Arc::clone(&shared.observer),
             metrics: Arc::clone(&shared.metrics),
         };
-        sink::build(rows, settings).probe_with(&mut probe);
+        sink::build(rows, settings).probe_with(&probe);
         (source, keeper)
     });
     let taken = if worker.index() == 0 { shared.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() } else { None };

@@ -80,8 +80,8 @@ fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer, LogFault> {
         // The default of 1000 ms makes a consumer of small messages ten times slower.
         .set("fetch.queue.backoff.ms", "2")
         .set("fetch.wait.max.ms", "100")
-        .set("queued.min.messages", "50000")
-        .set("queued.max.messages.kbytes", "16384")
+        .set("queued.min.messages", "5000")
+        .set("queued.max.messages.kbytes", "2048")
         .set("fetch.message.max.bytes", "1048576")
         .set("statistics.interval.ms", "0");
     for (key, value) in &config.settings {

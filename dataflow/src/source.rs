@@ -31,12 +31,12 @@ use crate::{
 };
 
 /// Records asked of the log in one go, between which the worker looks after everything else.
-const RECORDS_PER_POLL: usize = 4_096;
+const RECORDS_PER_POLL: usize = 1_024;
 /// Windows the open maps of a process may hold together before its sources stop reading until the next seal. With the epochs that may be ahead
 /// this bounds what a job holds: some 1 kB a window on its way from the log to an acknowledged row.
-const OPEN_WINDOWS: usize = 32_768;
+const OPEN_WINDOWS: usize = 8_192;
 /// Windows each open map may hold at least, however many workers there are.
-const OPEN_WINDOWS_AT_LEAST: usize = 2_048;
+const OPEN_WINDOWS_AT_LEAST: usize = 1_024;
 /// Dead letters an open map may hold, likewise.
 const OPEN_REJECTS: usize = 4_096;
 

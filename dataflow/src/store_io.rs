@@ -17,10 +17,10 @@ use crate::job::{Failure, JobError};
 
 /// Rows asked for in one call.
 const ROWS_PER_READ: usize = 512;
-/// Read calls under way at once, per process.
-const READS_AT_ONCE: usize = 8;
+/// Read calls under way at once, per process. A store spreads each over its own connections; more at once only overload it.
+const READS_AT_ONCE: usize = 4;
 /// Write calls under way at once, per process.
-const WRITES_AT_ONCE: usize = 16;
+const WRITES_AT_ONCE: usize = 4;
 
 /// The way to the store, shared by a process's workers.
 #[derive(Clone)]

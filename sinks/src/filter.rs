@@ -93,7 +93,7 @@ mod tests {
         let mut filter = DuplicateFilter::default();
         for (at, ((id, sequence), want)) in heard.iter().zip(want).enumerate() {
             // Cutting and resuming between any two records changes nothing.
-            filter = DuplicateFilter::from_windows(&filter.windows().to_vec());
+            filter = DuplicateFilter::from_windows(filter.windows());
             assert_eq!(filter.hear(session(*id), *sequence), *want, "record {at}: session {id} sequence {sequence}");
         }
     }

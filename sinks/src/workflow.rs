@@ -80,6 +80,16 @@ pub async fn take_over(store: &dyn Store, opening: &Opening, now_us: impl Fn() -
     }
 }
 
+/// Whether [`take_over`] would refuse; nothing is written.
+///
+/// # Errors
+/// [`WorkflowError::Refused`] or [`WorkflowError::Store`].
+pub async fn may_take_over(store: &dyn Store, opening: &Opening) -> Result<(), WorkflowError> {
+    let found = until_answered("reading the head", || store.head()).await.map_err(WorkflowError::Store)?;
+    decide::take_over(found.as_ref(), opening, 0)?;
+    Ok(())
+}
+
 /// Writes the history of the epochs about to be committed, then moves the head to `proposed`.
 ///
 /// # Errors

@@ -38,7 +38,7 @@ pub(crate) struct Output {
     /// Log lines on standard error: text for people, json for machines
     #[arg(long, global = true, env = "TAPEFLOW_LOG_FORMAT", default_value = "text", value_enum)]
     pub(crate) log_format: LogFormat,
-    /// Which log lines: error, warn, info, debug, or a filter such as tapeflow_dataflow=debug [default: info; warn for run on a terminal]
+    /// Which log lines: error, warn, info, debug, or a filter such as tapeflow_dataflow=debug [default: info; error for run on a terminal]
     #[arg(long, global = true, env = "TAPEFLOW_LOG_LEVEL", value_name = "FILTER")]
     pub(crate) log_level: Option<String>,
 }
@@ -67,7 +67,7 @@ pub(crate) enum Command {
     Bars(BarsArgs),
     /// Recompute every row from the log, independently, and print each difference
     Verify(VerifyArgs),
-    /// Where the job stands: generation, epochs, offsets, lag
+    /// Where the job stands: generation, epochs, offsets
     Status(StatusArgs),
     /// Dead letters
     #[command(subcommand)]
@@ -134,7 +134,7 @@ pub(crate) struct JobArgs {
     #[arg(long, env = "TAPEFLOW_EPOCH", default_value = "250ms", value_name = "DURATION")]
     epoch: String,
     /// Rows a worker keeps in memory beyond those it is writing; the store holds the rest
-    #[arg(long, env = "TAPEFLOW_RESIDENT_ROWS", default_value = "50000", value_name = "N")]
+    #[arg(long, env = "TAPEFLOW_RESIDENT_ROWS", default_value = "12000", value_name = "N")]
     resident_rows: String,
     /// The job's name: a store belongs to one job
     #[arg(long, env = "TAPEFLOW_JOB", default_value = "tapeflow", value_name = "NAME")]

@@ -32,20 +32,21 @@ pub(crate) fn whole_job() -> Result<(), Failed> {
 }
 
 fn kill_again_and_again(name: &str, victim: Victim, seed: u64) -> Result<(), Failed> {
-    let (trades, kills) = (setting("TAPEFLOW_SERVERS_TRADES", 40_000)?, setting("TAPEFLOW_SERVERS_KILLS", 3)?);
+    let (trades, kills) = (setting("TAPEFLOW_SERVERS_TRADES", 25_000)?, setting("TAPEFLOW_SERVERS_KILLS", 3)?);
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feed.jsonl");
-    write_feed(&mut fs::File::create(&file)?, &FeedFile { seed, trades, ..FeedFile::default() })?;
+    write_feed(&mut fs::File::create(&file)?, &FeedFile { seed, trades, symbols: 200, ..FeedFile::default() })?;
     let feed = Feed { topic: name.replace('_', "-") };
     feed.init(name)?;
+    let speed = std::env::var("TAPEFLOW_SERVERS_SPEED").unwrap_or_else(|_| "1x".into());
     // The feed arrives while the job is killed, so that there are many epochs, and kills in the middle of each kind of step.
-    let mut ingest = feed.ingest_paced(&file, "4x")?;
+    let mut ingest = feed.ingest_paced(&file, &speed)?;
     let mut random = StdRng::seed_from_u64(seed);
     for kill in 1..=kills {
         let workers = random.random_range(1..4);
         let mut job = Job::start(&feed, name, workers, 2, Ends::Never)?;
         // From the start of the processes: some die while taking over, some while replaying, most in full flow.
-        std::thread::sleep(Duration::from_millis(random.random_range(200..4_000)));
+        std::thread::sleep(Duration::from_millis(random.random_range(500..6_000)));
         let first = random.random_range(0..2);
         job.kill(first);
         match victim {

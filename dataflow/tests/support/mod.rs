@@ -27,9 +27,12 @@ use tapeflow_sinks::{
     store::StoredRow,
 };
 
+/// One partition: timestamp and bytes of each record.
+type Records = Vec<(i64, Vec<u8>)>;
+
 /// A log in memory, shared by its readers.
 #[derive(Clone)]
-pub struct MemoryLog(pub Arc<Mutex<Vec<Vec<(i64, Vec<u8>)>>>>);
+pub struct MemoryLog(pub Arc<Mutex<Vec<Records>>>);
 
 impl MemoryLog {
     pub fn new(partitions: u32) -> Self {

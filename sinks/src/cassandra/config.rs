@@ -137,8 +137,8 @@ impl CassandraConfig {
             job: job.into(),
             credentials: None,
             datacenter: None,
-            writes_in_flight: 128,
-            reads_in_flight: 128,
+            writes_in_flight: 64,
+            reads_in_flight: 64,
             request_timeout: Duration::from_secs(5),
             cas_timeout: Duration::from_secs(5),
         })

@@ -1,0 +1,12 @@
+//! The embedded form as a user runs it: the binary, its commands, one SQLite file, killed and stopped at bad moments. Needs no server.
+
+#[path = "embedded/command.rs"]
+mod command;
+#[path = "embedded/endings.rs"]
+mod endings;
+#[path = "embedded/flags.rs"]
+mod flags;
+#[path = "embedded/judge.rs"]
+mod judge;
+#[path = "embedded/values.rs"]
+mod values;

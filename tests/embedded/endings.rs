@@ -1,0 +1,97 @@
+//! However a run ends, the next one goes on, and rows are as if nothing had happened.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tapeflow_ingest::simulator::FeedFile;
+
+use crate::command::{Place, succeed, tapeflow, values};
+
+/// Lives that must end by a kill in the middle of work.
+const KILLS: u32 = 6;
+
+#[test]
+fn kill_nine_again_and_again_loses_and_doubles_nothing() {
+    let seed = 7;
+    let mut random = StdRng::seed_from_u64(seed);
+    let (place, undisturbed) = (Place::new(), Place::new());
+    let feed = FeedFile { seed, trades: 30_000, symbols: 300, ..FeedFile::default() };
+    let file = place.feed(&feed);
+    undisturbed.replay(&file, &[]);
+
+    let mut kills = 0;
+    while kills < KILLS {
+        let workers = random.random_range(1..=4).to_string();
+        // Ten times as fast as it happened: three seconds in all, many epochs, and a kill in the middle of each kind of step.
+        let mut life = place.replay_begun(&file, &["--speed", "10x", "--workers", &workers, "--resident-rows", "8", "--epoch", "20ms"]);
+        std::thread::sleep(Duration::from_millis(random.random_range(30..700)));
+        let ended = life.try_wait().expect("asked");
+        life.kill().expect("killed");
+        life.wait().expect("gone");
+        assert!(ended.is_none_or(|status| status.success()), "a life ended by itself: {ended:?}, seed {seed}");
+        kills += 1;
+    }
+    place.replay(&file, &["--workers", "3"]);
+    assert!(place.verify().starts_with("0 differences"), "{}, seed {seed}", place.verify());
+    assert_eq!(values(&place.bars()), values(&undisturbed.bars()), "seed {seed}");
+}
+
+/// Trades in all one-minute rows.
+fn trades(place: &Place) -> u64 {
+    let csv = succeed(&["bars", "--store", &place.store, "--format", "csv"]);
+    csv.lines().skip(1).map(|line| line.split(',').nth(9).and_then(|trades| trades.parse::<u64>().ok()).expect("a count")).sum()
+}
+
+#[test]
+fn a_signal_drains_and_the_next_run_goes_on() {
+    let place = Place::new();
+    let mut before = 0;
+    for signal in ["-TERM", "-INT"] {
+        let mut run = tapeflow(&["run", "--store", &place.store]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
+        let mut lines = BufReader::new(run.stdout.take().expect("piped")).lines();
+        // The first line says that the run is under way.
+        let line = lines.next().expect("a line").expect("text");
+        assert!(line.contains("trades"), "{line}");
+        let told = Command::new("kill").args([signal, &run.id().to_string()]).status().expect("kill runs");
+        assert!(told.success());
+        let last = lines.map(|line| line.expect("text")).last().unwrap_or(line);
+        assert_eq!(run.wait().expect("ended").code(), Some(0), "{signal}: {last}");
+        let after = trades(&place);
+        assert!(after > before, "{signal}: {after} trades after {before}");
+        before = after;
+        // Everything that the log holds is committed, and nothing else.
+        let verified = place.verify();
+        assert!(verified.starts_with("0 differences"), "{verified}");
+        assert!(verified.contains(&format!(" {after} accepted")), "{after} trades in rows; {verified}");
+    }
+}
+
+#[test]
+fn a_run_of_a_given_length_ends_by_itself() {
+    let place = Place::new();
+    let said = succeed(&["run", "--store", &place.store, "--duration", "1500ms", "--rate", "500"]);
+    assert!(said.lines().count() >= 2, "a line a second, and one at the end: {said}");
+    assert!(trades(&place) > 0);
+    place.verify();
+}
+
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    let place = Place::new();
+    place.replay(&place.feed(&FeedFile { trades: 20_000, ..FeedFile::default() }), &[]);
+    let mut bars = tapeflow(&["bars", "--store", &place.store, "--size", "all", "--format", "csv"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut reader = BufReader::new(bars.stdout.take().expect("piped"));
+    let mut first = String::new();
+    reader.read_line(&mut first).expect("a line");
+    drop(reader);
+    let output = bars.wait_with_output().expect("ended");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}

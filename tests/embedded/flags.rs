@@ -1,0 +1,115 @@
+//! The command line: what is refused, how, and before anything is written.
+
+use std::fs;
+
+use crate::command::{Place, end_with, golden, succeed, tapeflow};
+
+/// All commands.
+const COMMANDS: [&[&str]; 9] =
+    [&["run"], &["init"], &["ingest"], &["dataflow"], &["bars"], &["verify"], &["status"], &["rejects", "list"], &["simulate"]];
+
+#[test]
+fn every_flag_is_an_environment_variable_too() {
+    for command in COMMANDS {
+        let help = succeed(&[command, &["--help"]].concat());
+        let lines: Vec<&str> = help.lines().map(str::trim).collect();
+        let flags = lines.iter().enumerate().filter_map(|(at, line)| {
+            let name = line.strip_prefix("-h, ").unwrap_or(line).strip_prefix("--")?.split([' ', '.']).next()?;
+            (name != "help" && name != "version").then_some((at, name))
+        });
+        let mut seen = 0;
+        for (at, name) in flags {
+            seen += 1;
+            let variable = format!("[env: TAPEFLOW_{}=", name.to_uppercase().replace('-', "_"));
+            let own = lines[at + 1..].iter().take_while(|line| !line.starts_with("--"));
+            assert!(
+                lines[at].contains(&variable) || own.clone().any(|line| line.contains(&variable)),
+                "{command:?} --{name}: no {variable} in\n{help}"
+            );
+        }
+        assert!(seen >= 4, "{command:?} has flags: {help}");
+    }
+}
+
+#[test]
+fn an_environment_variable_stands_for_its_flag_and_a_flag_wins() {
+    let place = Place::new();
+    let run = |flags: &[&str]| {
+        let mut command = tapeflow(&[&["run", "--exit-at-end"], flags].concat());
+        command.env("TAPEFLOW_STORE", &place.store).env("TAPEFLOW_REPLAY", golden("finnhub-recorded.jsonl")).env("TAPEFLOW_SIZES", "1h");
+        command.output().expect("the binary starts")
+    };
+    assert!(run(&[]).status.success());
+    let sizes = succeed(&["bars", "--store", &place.store, "--size", "all", "--format", "csv"]);
+    assert!(sizes.lines().skip(1).all(|line| line.contains(",1h,")) && sizes.lines().count() > 1, "{sizes}");
+    assert_eq!(run(&["--sizes", "1m"]).status.code(), Some(2), "the flag wins, and other sizes are another store");
+}
+
+#[test]
+fn every_fault_of_a_command_line_is_told_at_once_and_nothing_is_written() {
+    let place = Place::new();
+    let flags = ["--sizes", "7s", "--epoch", "soon", "--workers", "0", "--speed", "fast", "--seed", "-1", "--duration", "1"];
+    let said = end_with(2, &[&["run", "--store", &place.store, "--replay", &golden("finnhub-recorded.jsonl")], &flags[..]].concat());
+    for flag in ["--sizes", "--epoch", "--workers", "--speed", "--duration"] {
+        assert!(said.contains(&format!("{flag}: ")), "{flag} in\n{said}");
+    }
+    assert!(!place.path("t.db").exists(), "{said}");
+}
+
+#[test]
+fn bad_input_is_refused_with_code_2_and_what_to_do() {
+    let place = Place::new();
+    let recording = golden("finnhub-recorded.jsonl");
+    let nothing = place.path("absent.jsonl").to_str().expect("UTF-8").to_owned();
+    let text = format!("sqlite:{}", place.file("text.db", "this is no database, whatever its name says"));
+    let refused = |arguments: &[&str], hint: &str| {
+        let said = end_with(2, arguments);
+        assert!(said.contains(hint), "{hint:?} in\n{said}");
+    };
+    refused(&["run", "--replay", &nothing, "--store", &place.store], "--replay");
+    refused(&["bars", "--store", &place.store], "t.db");
+    refused(&["verify", "--log", &place.store], "t.db");
+    refused(&["status", "--store", "mysql://somewhere"], "--store");
+    refused(&["bars", "--store", &text], "text.db");
+    refused(&["run", "--replay", &recording, "--exit-at-end", "--store", &text], "text.db");
+    refused(&["bars", "--format", "xml"], "--format");
+    refused(&["no-such-command"], "no-such-command");
+    refused(&["run", "--no-such-flag"], "--no-such-flag");
+    assert!(!place.path("t.db").exists(), "a reader or a refused run makes no file");
+    assert_eq!(fs::read_to_string(place.path("text.db")).expect("still there"), "this is no database, whatever its name says");
+}
+
+#[test]
+fn a_store_of_another_job_or_of_other_rules_is_refused_and_left_alone() {
+    let place = Place::new();
+    let recording = golden("finnhub-recorded.jsonl");
+    place.replay(&recording, &[]);
+    let (bars, status) = (place.bars(), succeed(&["status", "--store", &place.store]));
+    let run = ["run", "--replay", &recording, "--exit-at-end", "--store", &place.store];
+    for (flags, hint) in [(["--job", "someone-else"], "--job"), (["--sizes", "1s,10m"], "rules")] {
+        let said = end_with(2, &[&run[..], &flags].concat());
+        assert!(said.contains(hint), "{hint:?} in\n{said}");
+    }
+    assert_eq!(place.bars(), bars);
+    assert_eq!(succeed(&["status", "--store", &place.store]), status, "not even a generation was begun");
+    let said = end_with(2, &["bars", "--store", &place.store, "--size", "10m"]);
+    assert!(said.contains("10m") && said.contains("1s,1m,5m,1h,1d"), "{said}");
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let place = Place::new();
+    let recording = golden("finnhub-recorded.jsonl");
+    place.replay(&recording, &[]);
+    let database = rusqlite::Connection::open(place.path("t.db")).expect("opened");
+    let head: String = database.query_row("SELECT head FROM job_head", [], |row| row.get(0)).expect("a head");
+    let newer = head.replacen("\"format\":1", "\"format\":99", 1);
+    assert_ne!(newer, head);
+    database.execute("UPDATE job_head SET head = ?1", [&newer]).expect("changed");
+    drop(database);
+    let said = end_with(2, &["run", "--replay", &recording, "--exit-at-end", "--store", &place.store]);
+    assert!(said.contains("99") && said.contains("newer"), "{said}");
+    let database = rusqlite::Connection::open(place.path("t.db")).expect("opened");
+    let after: String = database.query_row("SELECT head FROM job_head", [], |row| row.get(0)).expect("a head");
+    assert_eq!(after, newer);
+}
