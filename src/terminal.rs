@@ -4,11 +4,12 @@
 //! what they wrote on a small board, and a thread of its own draws from there.
 
 mod board;
+mod hold;
 mod screen;
 mod words;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,6 +19,8 @@ use std::{
 };
 
 use board::{Board, Line, Rates};
+pub(crate) use hold::give_back;
+use hold::{Hold, can_be_drawn_on};
 use tapeflow_dataflow::{Metrics, Observer};
 use tapeflow_ingest::{Connection, Progress};
 use tapeflow_schemas::{Symbol, WindowSize};
@@ -55,6 +58,8 @@ struct Look {
     committed: u64,
     rejects: u64,
     connection: String,
+    /// Symbols on the board.
+    symbols: usize,
     lines: Vec<(Symbol, Line)>,
     now_ms: i64,
     elapsed: Duration,
@@ -90,6 +95,7 @@ impl View {
             committed: self.metrics.epoch_committed.get(),
             rejects: board.rejects,
             connection,
+            symbols: board.symbols(),
             lines: board.busiest(symbols),
             now_ms: now_ms(),
             elapsed,
@@ -99,7 +105,7 @@ impl View {
 
 impl Observer for View {
     fn acknowledged(&self, _epoch: u64, writes: &EpochWrites) {
-        locked(&self.board).take(writes);
+        locked(&self.board).take(writes, now_ms());
     }
 }
 
@@ -126,7 +132,17 @@ fn connection(state: Connection, opened: u64) -> String {
 
 /// Shows the view until `done`, then a last line. `on_quit` is called when a person, or the closed end of a pipe, wants the run to end.
 pub(crate) fn paint(view: Arc<View>, done: Arc<AtomicBool>, colours: bool, on_quit: impl Fn() + Send) -> io::Result<()> {
-    let painted = if io::stdout().is_terminal() { screen::run(&view, &done, colours, &on_quit) } else { print_lines(&view, &done) };
+    let term = std::env::var("TERM").ok();
+    let held = if can_be_drawn_on(term.as_deref()) { Hold::take().map(Some) } else { Ok(None) };
+    let painted = match held {
+        Ok(Some(held)) => screen::run(held, &view, &done, colours, &on_quit),
+        Ok(None) => print_lines(&view, &done),
+        Err(fault) => {
+            // A terminal without keys, as after setsid: no reason to end the run.
+            tracing::warn!(%fault, "cannot take the terminal; printing lines instead");
+            print_lines(&view, &done)
+        }
+    };
     let ended = painted.and_then(|()| writeln!(io::stdout(), "{}", plain(&view.look(SYMBOLS_ON_A_LINE))));
     if ended.is_err() {
         // Nobody watches any more.
@@ -135,23 +151,33 @@ pub(crate) fn paint(view: Arc<View>, done: Arc<AtomicBool>, colours: bool, on_qu
     ended
 }
 
-/// Gives the terminal back before the process leaves without ending the view; harmless where nothing was taken.
-pub(crate) fn give_back() {
-    if io::stdout().is_terminal() {
-        let _ = ratatui::try_restore();
-    }
-}
-
 fn print_lines(view: &View, done: &AtomicBool) -> io::Result<()> {
-    let mut next = view.began + LINE_EVERY;
+    let mut pace = Pace::default();
     while !done.load(Ordering::Acquire) {
-        if Instant::now() >= next {
-            next += LINE_EVERY;
+        if pace.is_due(view.began.elapsed(), locked(&view.board).symbols() > 0) {
             writeln!(io::stdout(), "{}", plain(&view.look(SYMBOLS_ON_A_LINE)))?;
         }
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// When a plain line is due: with the first row or after a second, whichever comes first, then each second. A second that was missed, while
+/// the process was stopped or the pipe full, is not made up for.
+#[derive(Debug, Default)]
+struct Pace {
+    next: Option<Duration>,
+}
+
+impl Pace {
+    fn is_due(&mut self, elapsed: Duration, any_row: bool) -> bool {
+        let due = self.next.map_or(any_row || elapsed >= LINE_EVERY, |next| elapsed >= next);
+        if due {
+            let on_time = self.next.unwrap_or(elapsed) + LINE_EVERY;
+            self.next = Some(if on_time > elapsed { on_time } else { elapsed + LINE_EVERY });
+        }
+        due
+    }
 }
 
 /// One line: what happened, then the busiest symbols.
@@ -191,9 +217,24 @@ mod tests {
         let key = RowKey { symbol: Symbol::new("AAPL").expect("symbol"), size: WindowSize::DEFAULTS[1], start: 60_000 };
         let rows = vec![RowWrite { key, state: RowState { epoch: 7, totals }, stamp: 1 }];
         view.acknowledged(7, &EpochWrites { rows, ..EpochWrites::default() });
-        let now = view.look(10);
+        let mut now = view.look(10);
+        now.lines[0].1.updated_ms = 60_700;
         let taken = "1,234 trades".into();
         Look { taken, per_second: [56, 7], bound: 8, committed: 7, rejects: 2, now_ms: 61_000, elapsed: Duration::from_millis(2_040), ..now }
+    }
+
+    #[test]
+    fn the_first_line_comes_with_the_first_row_and_missed_ones_are_not_made_up_for() {
+        let due = |ticks: &[(u64, bool)]| -> Vec<u64> {
+            let mut pace = Pace::default();
+            ticks.iter().filter(|(ms, row)| pace.is_due(Duration::from_millis(*ms), *row)).map(|(ms, _)| *ms).collect()
+        };
+        assert_eq!(
+            due(&[(20, false), (300, true), (320, true), (1_299, true), (1_300, true), (2_310, true), (3_300, true)]),
+            [300, 1_300, 2_310, 3_300]
+        );
+        assert_eq!(due(&[(999, false), (1_000, false), (1_500, true), (2_000, true)]), [1_000, 2_000], "nothing yet is worth a line too");
+        assert_eq!(due(&[(100, true), (90_000, true), (90_020, true), (90_999, true), (91_000, true)]), [100, 90_000, 91_000], "after a stop");
     }
 
     #[test]

@@ -181,7 +181,7 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "TAPEFLOW_SYMBOLS", value_name = "LIST")]
     symbols: Option<String>,
     /// Seed of the simulated feed
-    #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N")]
+    #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N", allow_hyphen_values = true)]
     seed: String,
     /// Trades a second of the simulated feed
     #[arg(long, env = "TAPEFLOW_RATE", default_value = "1000", value_name = "N")]
@@ -614,7 +614,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, env = "TAPEFLOW_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The same seed gives the same market
-    #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N")]
+    #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N", allow_hyphen_values = true)]
     seed: String,
     /// How many symbols the market has
     #[arg(long, env = "TAPEFLOW_SYMBOLS", default_value = "200", value_name = "N")]
@@ -622,7 +622,7 @@ pub(crate) struct SimulateArgs {
     /// Trades a second
     #[arg(long, env = "TAPEFLOW_RATE", default_value = "1000", value_name = "N")]
     rate: String,
-    /// How many trades in all; with --out the size of the recording [default: no end; 100000 with --out]
+    /// How many trades in all [default: no end, or 100000 with --out]
     #[arg(long, env = "TAPEFLOW_TRADES", value_name = "N")]
     trades: Option<String>,
     /// Share of all trades that the first symbol gets, 0 to 1, instead of the usual falling shares

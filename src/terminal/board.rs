@@ -26,15 +26,17 @@ pub(super) struct Line {
     pub(super) trades: u64,
     /// Event time of the newest trade that formed a price; the window's start if none did.
     pub(super) event_ms: i64,
+    /// When its last row was acknowledged, by this machine's clock: what tells a live symbol from a silent one in a recording of years ago.
+    pub(super) updated_ms: i64,
     /// Trades in all windows seen: what makes a symbol busy.
     pub(super) seen: u64,
 }
 
 impl Line {
-    fn new(start: WindowStart, totals: &Totals, seen: u64) -> Self {
+    fn new(start: WindowStart, totals: &Totals, seen: u64, updated_ms: i64) -> Self {
         let sums = totals.of_policy(Policy::Sip);
         let event_ms = totals.last.or(totals.first).map_or(start, |mark| mark.event_ms);
-        Self { start, last: totals.close(), vwap_e8: sums.vwap_e8(), volume_e8: sums.volume_e8, trades: sums.trades, event_ms, seen }
+        Self { start, last: totals.close(), vwap_e8: sums.vwap_e8(), volume_e8: sums.volume_e8, trades: sums.trades, event_ms, updated_ms, seen }
     }
 }
 
@@ -59,11 +61,16 @@ impl Board {
         self.size
     }
 
-    /// Takes in what one epoch has written.
-    pub(super) fn take(&mut self, writes: &EpochWrites) {
+    /// How many symbols it holds.
+    pub(super) fn symbols(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Takes in what one epoch has written and the store has acknowledged at `now_ms`.
+    pub(super) fn take(&mut self, writes: &EpochWrites, now_ms: i64) {
         self.rejects = self.rejects.saturating_add(u64::try_from(writes.rejects.len()).unwrap_or(u64::MAX));
         let size = self.size;
-        writes.rows.iter().filter(|row| row.key.size == size).for_each(|row| self.take_row(row));
+        writes.rows.iter().filter(|row| row.key.size == size).for_each(|row| self.take_row(row, now_ms));
         if self.lines.len() > 2 * SYMBOLS_KEPT {
             let mut busiest: Vec<(Symbol, Line)> = self.lines.drain().collect();
             busiest.sort_unstable_by_key(|(_, line)| std::cmp::Reverse(line.seen));
@@ -72,17 +79,17 @@ impl Board {
         }
     }
 
-    fn take_row(&mut self, row: &RowWrite) {
+    fn take_row(&mut self, row: &RowWrite, now_ms: i64) {
         let totals = &row.state.totals;
         let trades = totals.of_policy(Policy::Sip).trades;
         let Some(known) = self.lines.get_mut(&row.key.symbol) else {
-            self.lines.insert(row.key.symbol.clone(), Line::new(row.key.start, totals, trades));
+            self.lines.insert(row.key.symbol.clone(), Line::new(row.key.start, totals, trades, now_ms));
             return;
         };
         // An older window than the one shown has had a late trade: its row is exact, the view does not show it.
         if row.key.start >= known.start {
             let before = if row.key.start == known.start { known.trades } else { 0 };
-            *known = Line::new(row.key.start, totals, known.seen.saturating_add(trades.saturating_sub(before)));
+            *known = Line::new(row.key.start, totals, known.seen.saturating_add(trades.saturating_sub(before)), now_ms);
         }
     }
 
@@ -137,7 +144,7 @@ mod tests {
 
     fn board(rows: Vec<RowWrite>) -> Board {
         let mut board = Board::new(&WindowSize::DEFAULTS);
-        rows.into_iter().for_each(|row| board.take(&EpochWrites { rows: vec![row], ..EpochWrites::default() }));
+        rows.into_iter().for_each(|row| board.take(&EpochWrites { rows: vec![row], ..EpochWrites::default() }, 7));
         board
     }
 
@@ -168,7 +175,7 @@ mod tests {
         let mut rows = vec![row("BUSY", "1m", 0, 50)];
         rows.extend((0..5_000).map(|n| row(&format!("S{n}"), "1m", 0, 1)));
         let board = board(rows);
-        assert!(board.lines.len() <= 2 * SYMBOLS_KEPT, "{}", board.lines.len());
+        assert!(board.symbols() <= 2 * SYMBOLS_KEPT, "{}", board.symbols());
         assert_eq!(board.busiest(1)[0].0.as_str(), "BUSY");
     }
 

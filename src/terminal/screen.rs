@@ -18,6 +18,7 @@ use tapeflow_schemas::Price;
 
 use super::{
     Look, View,
+    hold::{Hold, give_back},
     words::{age, glance, grouped},
 };
 
@@ -29,18 +30,11 @@ const ROWS: usize = 200;
 const INTERRUPTED: i32 = 130;
 
 /// Draws until `done`; `on_quit` is called at the first q or Ctrl-C. A second one leaves at once: everything durable stays so.
-pub(super) fn run(view: &View, done: &AtomicBool, colours: bool, on_quit: &dyn Fn()) -> io::Result<()> {
-    // This also makes a panic, of any thread, give the terminal back before it says why.
-    let mut terminal = ratatui::try_init()?;
-    let drawn = draw_until(&mut terminal, view, done, colours, on_quit);
-    ratatui::restore();
-    drawn
-}
-
-fn draw_until(terminal: &mut ratatui::DefaultTerminal, view: &View, done: &AtomicBool, colours: bool, on_quit: &dyn Fn()) -> io::Result<()> {
+pub(super) fn run(mut held: Hold, view: &View, done: &AtomicBool, colours: bool, on_quit: &dyn Fn()) -> io::Result<()> {
     let mut asked = false;
     while !done.load(Ordering::Acquire) {
         let look = view.look(ROWS);
+        let Some(terminal) = held.terminal() else { break };
         terminal.draw(|frame| draw(frame, &look, colours, asked))?;
         if !event::poll(FRAME)? {
             continue;
@@ -50,7 +44,7 @@ fn draw_until(terminal: &mut ratatui::DefaultTerminal, view: &View, done: &Atomi
         let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
         if key.kind == KeyEventKind::Press && (control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc)) {
             if asked {
-                ratatui::restore();
+                give_back();
                 std::process::exit(INTERRUPTED);
             }
             asked = true;
@@ -79,12 +73,18 @@ fn draw(frame: &mut Frame<'_>, look: &Look, colours: bool, asked: bool) {
             grouped(look.rows),
             grouped(look.per_second[1])
         )),
-        TextLine::from(format!("epoch bound {}, committed {}", grouped(look.bound), grouped(look.committed))),
+        TextLine::from(format!(
+            "epoch bound {}, committed {}   symbols {}   running {}",
+            grouped(look.bound),
+            grouped(look.committed),
+            look.symbols,
+            age(0, i64::try_from(look.elapsed.as_millis()).unwrap_or(i64::MAX))
+        )),
         rejects,
     ];
     frame.render_widget(Paragraph::new(lines), head);
 
-    let heading = ["symbol", "last", "vwap", "volume", "trades", "fresh"].map(|name| Cell::from(TextLine::from(name).right_aligned()));
+    let heading = ["symbol", "last", "vwap", "volume", "trades", "event", "saved"].map(|name| Cell::from(TextLine::from(name).right_aligned()));
     let rows = look.lines.iter().map(|(symbol, line)| {
         let numbers = [
             line.last.map(|price: Price| glance(i128::from(price.e8()))).unwrap_or_default(),
@@ -92,14 +92,17 @@ fn draw(frame: &mut Frame<'_>, look: &Look, colours: bool, asked: bool) {
             glance(line.volume_e8),
             grouped(line.trades),
             age(line.event_ms, look.now_ms),
+            age(line.updated_ms, look.now_ms),
         ];
         let cells = numbers.into_iter().map(|text| Cell::from(TextLine::from(text).right_aligned()));
         Row::new(std::iter::once(Cell::from(symbol.as_str().to_owned()).style(accent)).chain(cells))
     });
     let mut heading = heading.to_vec();
     heading[0] = Cell::from("symbol");
-    let widths =
-        [Constraint::Min(16), Constraint::Length(14), Constraint::Length(14), Constraint::Length(16), Constraint::Length(9), Constraint::Length(7)];
+    // Together with the gaps 80 cells, the narrowest terminal that is common: `BINANCE:BTCUSDT` and eleven digits of volume fit.
+    let [name, price, volume, count, age_of] = [15, 12, 16, 9, 5];
+    let numbers = [price, price, volume, count, age_of, age_of].map(Constraint::Length);
+    let widths = std::iter::once(Constraint::Min(name)).chain(numbers);
     let title = format!(" the newest {} of each symbol, busiest first ", look.size);
     let table = Table::new(rows, widths).header(Row::new(heading).style(bold)).block(Block::new().borders(Borders::TOP).title(title));
     frame.render_widget(table, body);
@@ -129,11 +132,33 @@ mod tests {
     #[test]
     fn the_screen_shows_the_numbers_and_how_to_end() {
         let (text, coloured) = drawn(&look(), true, false, (100, 12));
-        for part in ["AAPL", "164.0601", "1,234 trades = 56/s", "epoch bound 8, committed 7", "2 dead letters", "0.5s", "q or Ctrl-C"] {
+        for part in
+            ["AAPL", "164.0601", "1,234 trades = 56/s", "epoch bound 8, committed 7", "2 dead letters", "symbols 1", "running 2.0s", "q or Ctrl-C"]
+        {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
         assert!(coloured);
         assert!(drawn(&look(), true, true, (100, 12)).0.contains("ending"));
+    }
+
+    #[test]
+    fn each_number_stands_under_its_name() {
+        let mut look = look();
+        let mut line = look.lines[0].1;
+        line.volume_e8 = 12_345_678_901 * 100_000_000 + 12_340_000;
+        line.trades = 1_234_567;
+        look.lines.push((Symbol::new("BINANCE:BTCUSDT").expect("symbol"), line));
+        let (text, _) = drawn(&look, false, false, (80, 9));
+        assert_eq!(
+            text.lines().skip(4).collect::<Vec<_>>(),
+            [
+                " the newest 1m of each symbol, busiest first ".to_owned() + &"─".repeat(35),
+                "symbol                  last         vwap           volume    trades event saved".into(),
+                "AAPL                164.0601     164.0601                5         1  0.5s  0.3s".into(),
+                "BINANCE:BTCUSDT     164.0601     164.0601 12345678901.1234 1,234,567  0.5s  0.3s".into(),
+                format!("{:80}", "q or Ctrl-C: commit what was read, and end"),
+            ]
+        );
     }
 
     #[test]

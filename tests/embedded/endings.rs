@@ -66,7 +66,7 @@ fn a_signal_drains_and_the_next_run_goes_on() {
         // Everything that the log holds is committed, and nothing else.
         let verified = place.verify();
         assert!(verified.starts_with("0 differences"), "{verified}");
-        assert!(verified.contains(&format!(" {after} accepted")), "{after} trades in rows; {verified}");
+        assert!(verified.contains(&format!(" {after} trades accepted")), "{after} trades in rows; {verified}");
     }
 }
 
