@@ -1,7 +1,7 @@
 //! The job on real Kafka and real Cassandra, as a user runs it: the binary, its commands, several processes, killed at bad moments.
 //!
 //! Where java or mvn are missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
-//! `TAPEFLOW_SERVERS_TRADES` and `TAPEFLOW_SERVERS_KILLS` make the kill tests as large as wanted (see bench/results/spine.md).
+//! `TAPEFLOW_SERVERS_{TRADES,SYMBOLS,KILLS,SPEED}` make the kill tests as large as wanted (see bench/results/spine.md).
 
 #[path = "../deploy/dev/stack.rs"]
 mod dev_stack;

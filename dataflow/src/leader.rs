@@ -67,6 +67,8 @@ pub(crate) struct Leader {
     until_end: bool,
     phase: Phase,
     next_seal: Instant,
+    /// The last epoch bound when this generation took over: all of (c, b] is replayed at this one time.
+    replayed_at: Epoch,
     /// Workers that have replayed.
     replayed: usize,
     /// What the epochs bound and not committed came to.
@@ -80,6 +82,7 @@ impl Leader {
     /// A leader that has taken over `head`.
     pub(crate) fn new(head: Head, peers: usize, interval: Duration, until_end: bool, now: Instant) -> (Self, Act) {
         let start = Act::Say(Down::Start(Box::new(head.clone())));
+        let replayed_at = head.last_binding().epoch;
         let leader = Self {
             head,
             peers,
@@ -87,6 +90,7 @@ impl Leader {
             until_end,
             phase: Phase::Idle,
             next_seal: now + interval,
+            replayed_at,
             replayed: 0,
             counts: BTreeMap::new(),
             quiet: true,
@@ -164,6 +168,10 @@ impl Leader {
             return;
         }
         let (bound, committed) = (self.head.last_binding().epoch, self.head.committed.epoch);
+        // What was bound before this generation is replayed as of b, all of it at that one time: while its rows are on their way, the frontier
+        // stands at b and says nothing of the epochs below. Were those committed then, a crash before the acknowledgement would lose them: the next
+        // generation replays from c on only.
+        let acknowledged = if acknowledged < self.replayed_at { committed } else { acknowledged };
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         self.phase = match phase {
             Phase::Proposing => Phase::Proposing,
@@ -317,6 +325,25 @@ mod tests {
         let acts = table.turn(2, 1);
         let acts = table.won(acts);
         assert!(matches!(acts[..], [Act::Say(Down::Committed(2))]), "{acts:?}");
+    }
+
+    #[test]
+    fn nothing_that_is_replayed_is_committed_before_all_of_it_is_acknowledged() {
+        let mut before = table(false).replayed();
+        for epoch in 1..=3 {
+            before.turn(0, 100);
+            before.seals(epoch, 1, false);
+            let acts = before.turn(0, 1);
+            before.won(acts);
+        }
+        let now = before.now;
+        let (leader, _) = Leader::new(before.leader.head().clone(), 2, Duration::from_millis(100), false, now);
+        let mut table = Table { leader, now, acts: Vec::new() }.replayed();
+        // All of (0, 3] is on its way at time 3: the frontier has passed 2 and has nothing to say of the rows of 1 and 2.
+        assert!(table.turn(2, 1).is_empty(), "a commit of 2 now, a crash, and the rows of 1 and 2 would never be written");
+        let acts = table.turn(3, 1);
+        let [Act::Propose { proposed, .. }] = &acts[..] else { panic!("{acts:?}") };
+        assert_eq!(proposed.committed.epoch, 3);
     }
 
     #[test]

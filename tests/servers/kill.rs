@@ -33,9 +33,10 @@ pub(crate) fn whole_job() -> Result<(), Failed> {
 
 fn kill_again_and_again(name: &str, victim: Victim, seed: u64) -> Result<(), Failed> {
     let (trades, kills) = (setting("TAPEFLOW_SERVERS_TRADES", 25_000)?, setting("TAPEFLOW_SERVERS_KILLS", 3)?);
+    let symbols = setting("TAPEFLOW_SERVERS_SYMBOLS", 200)?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feed.jsonl");
-    write_feed(&mut fs::File::create(&file)?, &FeedFile { seed, trades, symbols: 200, ..FeedFile::default() })?;
+    write_feed(&mut fs::File::create(&file)?, &FeedFile { seed, trades, symbols: usize::try_from(symbols)?, ..FeedFile::default() })?;
     let feed = Feed { topic: name.replace('_', "-") };
     feed.init(name)?;
     let speed = std::env::var("TAPEFLOW_SERVERS_SPEED").unwrap_or_else(|_| "1x".into());

@@ -149,6 +149,9 @@ impl Store for CrashingStore {
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        // Acknowledgements that take their time let a commit overtake them, if anything does.
+        let delay_ms = if self.chance() { 0 } else { self.random.lock().expect("random").random_range(0..30) };
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
         match self.left() {
             1.. => self.inner.write(writes).await,
             0 => {
