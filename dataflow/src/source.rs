@@ -273,6 +273,10 @@ impl Running {
         let mut reached = Vec::new();
         let read = reader.poll(RECORDS_PER_POLL, &mut |record| {
             let state = place[record.partition as usize].map(|at| &mut partitions[at]).expect("the reader hands over our partitions only");
+            // A client that hands a record over again (after a pause, say) must not count it twice.
+            if record.offset < state.next {
+                return;
+            }
             // The epoch a record belongs to was decided when its binding was made; beyond the last one it is still open.
             let bound = replay.as_mut().and_then(|replay| {
                 let epoch = replay.bindings.iter().find(|b| record.offset < b.cuts[record.partition as usize].next)?.epoch;

@@ -294,6 +294,15 @@ pub async fn check(config: &JobConfig, log: &MemoryLog, store: &dyn Store, what:
         }
     }
     if head.bound.is_empty() {
+        // I6: what became of the records between the bindings, added up, is what became of them all.
+        let mut sum = tapeflow_sinks::Counts::default();
+        store.history(usize::MAX).await.expect("history").iter().for_each(|entry| sum.add(&entry.counts));
+        let want = oracle.counts();
+        assert_eq!(
+            (sum.records, sum.accepted, sum.rejected, sum.duplicates, sum.price_updates, sum.gaps),
+            (want.records, want.accepted, want.rejected_in_all(), want.duplicates, want.price_updates, want.gaps),
+            "{what}: history"
+        );
         assert_eq!(found, oracle.rows().count(), "{what}: every row of the recomputation is in the store");
     }
 }
