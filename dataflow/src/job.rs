@@ -44,6 +44,8 @@ use crate::{
 
 /// The rules that decide values. Whoever changes one of them changes this number, and with it every job's `logic`.
 const RULES: u32 = 1;
+/// How long the processes of a job wait for each other at the start.
+const MESH_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a worker with nothing to do waits before it asks the log again.
 const IDLE_PARK: Duration = Duration::from_millis(2);
 
@@ -243,7 +245,15 @@ pub fn run(
         head: Mutex::new(head),
     });
     let configuration = timely::Config { communication, worker: WorkerConfig::default() };
-    let guards = timely::execute(configuration, move |worker| work(worker, &shared)).map_err(JobError::Failed)?;
+    let joined = Arc::new(AtomicBool::new(false));
+    if shared.config.processes > 1 {
+        leave_unless_joined(Arc::clone(&joined));
+    }
+    let guards = timely::execute(configuration, move |worker| {
+        joined.store(true, Ordering::Release);
+        work(worker, &shared);
+    })
+    .map_err(JobError::Failed)?;
     let results = guards.join();
     runtime.shutdown_background();
     if let Some(fault) = failure.take() {
@@ -263,6 +273,18 @@ fn abort_on_panic() {
         before(info);
         std::process::abort();
     }));
+}
+
+/// Timely waits for the other processes for ever. One that died before all were connected will not come, so this process leaves as well, for
+/// whoever starts them to start all of them again.
+fn leave_unless_joined(joined: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        std::thread::sleep(MESH_PATIENCE);
+        if !joined.load(Ordering::Acquire) {
+            tracing::error!(seconds = MESH_PATIENCE.as_secs(), "the other processes of the job did not all connect; leaving: start all of them");
+            std::process::exit(1);
+        }
+    });
 }
 
 /// Makes the job this process's own, before any worker starts. The other processes only ask whether it could be: one that is refused must end
