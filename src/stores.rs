@@ -18,7 +18,7 @@ pub(crate) fn cassandra(nodes: &[String], keyspace: &str, login: &crate::args::s
     let address = format!("cassandra://{}/{keyspace}", nodes.join(","));
     let mut config = CassandraConfig::parse(&address, job).map_err(|faults| End::Input(format!("--store: {faults}")))?;
     config.credentials =
-        login.user.clone().zip(login.password.as_ref()).map(|(user, password)| Credentials { user, password: Secret::new(password.reveal()) });
+        login.user.clone().zip(login.password.as_ref()).map(|(user, password)| Credentials { user, password: Secret::new(password.expose()) });
     Ok(config)
 }
 

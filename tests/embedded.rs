@@ -1,5 +1,7 @@
 //! The embedded form as a user runs it: the binary, its commands, one SQLite file, killed and stopped at bad moments. Needs no server.
 
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "embedded/command.rs"]
 mod command;
 #[path = "embedded/endings.rs"]

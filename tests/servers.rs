@@ -3,6 +3,8 @@
 //! Where java or mvn are missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
 //! `TAPEFLOW_SERVERS_{TRADES,SYMBOLS,KILLS,SPEED}` make the kill tests as large as wanted (see bench/results/spine.md).
 
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "../deploy/dev/stack.rs"]
 mod dev_stack;
 #[path = "servers/golden.rs"]

@@ -165,9 +165,6 @@ impl Stop {
 pub trait Observer: Send + Sync + 'static {
     /// These writes of one epoch are acknowledged. They may not be committed yet.
     fn acknowledged(&self, _epoch: u64, _writes: &EpochWrites) {}
-
-    /// The head has changed: an epoch is bound or committed. Only in process 0.
-    fn head(&self, _head: &Head) {}
 }
 
 /// Sees nothing.
@@ -455,7 +452,6 @@ impl Lead {
         let (ends, ended) = channel();
         shared.metrics.epoch_bound.set(head.last_binding().epoch);
         shared.metrics.epoch_committed.set(head.committed.epoch);
-        shared.observer.head(&head);
         let (leader, start) = Leader::new(head, peers, shared.config.epoch, shared.config.until_end, Instant::now());
         Self { leader, start: Some(start), ended, ends }
     }
@@ -470,7 +466,6 @@ impl Lead {
         if let Ok(ended) = self.ended.try_recv() {
             match ended {
                 Ok(head) => {
-                    shared.observer.head(&head);
                     self.leader.proposal_ended(head, &mut acts, now);
                 }
                 Err(fault) => {

@@ -1,4 +1,4 @@
-//! From log records to exact rows: the timely and differential dataflow.
+//! From log records to exact rows: the timely dataflow.
 //!
 //! ```text
 //!          log                                   leader (worker 0)

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tapeflow_ingest::Secret;
 
 use super::{faults::Faults, values::abbreviated};
-use crate::secret::{self, Secret};
+use crate::secret;
 
 /// The store of `tapeflow run`, and what commands that only read look at if they are not told otherwise.
 pub(crate) const DEFAULT_STORE: &str = "sqlite:tapeflow-data/tapeflow.db";

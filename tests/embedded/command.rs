@@ -3,21 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
 };
 
 use tapeflow_ingest::simulator::{FeedFile, write_feed};
 use tempfile::TempDir;
 
-/// The binary, under no foreign settings.
-pub(crate) fn tapeflow(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tapeflow"));
-    command.args(arguments).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TAPEFLOW_")) {
-        command.env_remove(name);
-    }
-    command
-}
+pub(crate) use crate::binary::tapeflow;
 
 /// What a command said, for a person.
 pub(crate) fn told(output: &Output) -> String {

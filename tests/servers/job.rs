@@ -3,11 +3,12 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
+pub(crate) use crate::binary::tapeflow;
 use crate::{CQL_PORT, KAFKA_PORT};
 
 /// How long any one command may take before the test gives up on it.
@@ -21,16 +22,6 @@ pub(crate) fn brokers() -> String {
 /// `--store`, of a keyspace.
 pub(crate) fn store(keyspace: &str) -> String {
     format!("cassandra://127.0.0.1:{CQL_PORT}/{keyspace}")
-}
-
-/// The binary, under no foreign settings.
-pub(crate) fn tapeflow(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tapeflow"));
-    command.args(arguments).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TAPEFLOW_")) {
-        command.env_remove(name);
-    }
-    command
 }
 
 /// Runs a command to its end, and tells what it said if it failed.

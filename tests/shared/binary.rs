@@ -1,0 +1,13 @@
+//! The binary under test, for every target that runs it.
+
+use std::process::{Command, Stdio};
+
+/// The binary, under no foreign settings.
+pub(crate) fn tapeflow(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tapeflow"));
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TAPEFLOW_")) {
+        command.env_remove(name);
+    }
+    command
+}
