@@ -15,10 +15,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tapeflow_schemas::WindowSize;
+use tapeflow_schemas::{Baskets, WindowSize};
 use tapeflow_sinks::{
     EpochWrites, Head, Store,
     decide::Opening,
+    view::TOP,
     workflow::{self, WorkflowError},
 };
 use timely::{
@@ -64,6 +65,8 @@ pub struct JobConfig {
     pub hosts: Vec<String>,
     /// The window sizes, ascending, without repeats, at most 16.
     pub sizes: Vec<WindowSize>,
+    /// The user's baskets.
+    pub baskets: Baskets,
     /// How often an epoch is cut.
     pub epoch: Duration,
     /// How many rows a worker keeps in memory beyond those it is writing.
@@ -77,7 +80,7 @@ impl JobConfig {
     #[must_use]
     pub fn logic(&self) -> String {
         let sizes: Vec<String> = self.sizes.iter().map(ToString::to_string).collect();
-        format!("rules {RULES}; sizes {}; grace {GRACE_MS} ms", sizes.join(","))
+        format!("rules {RULES}; sizes {}; grace {GRACE_MS} ms; views {TOP}; baskets {}", sizes.join(","), self.baskets.digest())
     }
 }
 
@@ -86,6 +89,12 @@ impl JobConfig {
 pub fn sizes_of(logic: &str) -> Option<Vec<WindowSize>> {
     let sizes = logic.split("; ").find_map(|part| part.strip_prefix("sizes "))?;
     sizes.split(',').map(|size| size.parse().ok()).collect()
+}
+
+/// The baskets that a head's `logic` names, as [`Baskets::digest`] has them; `None` if this binary cannot read it.
+#[must_use]
+pub fn baskets_of(logic: &str) -> Option<&str> {
+    logic.split("; ").find_map(|part| part.strip_prefix("baskets "))
 }
 
 /// Why the job ended without having been asked to.

@@ -30,7 +30,7 @@ mod source;
 mod state;
 mod store_io;
 
-pub use job::{JobConfig, JobError, Observer, Stop, Summary, run, sizes_of};
+pub use job::{JobConfig, JobError, Observer, Stop, Summary, baskets_of, run, sizes_of};
 pub use log::{Log, LogFault, LogReader, LogRecord};
 pub use log_kafka::{KafkaLog, KafkaLogConfig};
 pub use metrics::Metrics;

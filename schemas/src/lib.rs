@@ -18,6 +18,7 @@
 //! # Ok::<(), tapeflow_schemas::NumberFault>(())
 //! ```
 
+pub mod basket;
 pub mod codec;
 pub mod conditions;
 pub mod decimal;
@@ -26,6 +27,7 @@ pub mod symbol;
 pub mod trade;
 pub mod window;
 
+pub use basket::{Baskets, Weight};
 pub use conditions::{Conditions, Effect};
 pub use decimal::{Notional, NumberFault, Price, Size};
 pub use identity::{Offset, Partition, Position, SessionId};

@@ -20,9 +20,11 @@ pub mod row;
 pub mod sqlite;
 pub mod store;
 pub mod totals;
+pub mod view;
 pub mod workflow;
 
 pub use head::{Binding, Cut, Epoch, Head, SourceIdentity, Stamp};
 pub use row::{RowKey, RowState, RowWrite};
 pub use store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError};
 pub use totals::{Policy, Sums, Totals};
+pub use view::{StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite};

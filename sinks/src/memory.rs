@@ -364,6 +364,10 @@ impl Store for MemoryStore {
         Ok(held.rows.range(key(range.start)..key(range.end)).filter(|(key, _)| listed(key)).filter_map(row).collect())
     }
 
+    async fn views(&self, _view: crate::View, _size: WindowSize, _range: Range<WindowStart>) -> Result<Vec<crate::StoredView>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         Ok(self.held().history.values().rev().take(limit).cloned().collect())
     }

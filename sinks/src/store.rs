@@ -9,6 +9,7 @@ use tapeflow_schemas::{AssetClass, Offset, Partition, Position, Symbol, WindowSi
 use crate::{
     head::{Epoch, Head, Stamp},
     row::{RowKey, RowState, RowWrite},
+    view::{StoredView, View, ViewWrite},
 };
 
 /// Why a store could not do what it was asked.
@@ -41,6 +42,8 @@ pub struct EpochWrites {
     pub directory: Vec<DirectoryEntry>,
     /// The rows.
     pub rows: Vec<RowWrite>,
+    /// The lists of views.
+    pub views: Vec<ViewWrite>,
     /// The dead letters.
     pub rejects: Vec<Reject>,
 }
@@ -49,7 +52,7 @@ impl EpochWrites {
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.directory.is_empty() && self.rows.is_empty() && self.rejects.is_empty()
+        self.directory.is_empty() && self.rows.is_empty() && self.views.is_empty() && self.rejects.is_empty()
     }
 }
 
@@ -150,7 +153,7 @@ pub struct StoredRow {
 /// Where rows go, and where a job's head lives.
 ///
 /// What holds for every store:
-/// * Of two writes to a row the one with the greater stamp wins, in whatever order they arrive; equal stamps come with equal content,
+/// * Of two writes to a row or a list the one with the greater stamp wins, in whatever order they arrive; equal stamps come with equal content,
 ///   and writing it twice changes nothing. The same for directory entries and rejects, which are identified by their key.
 /// * When `write` returns `Ok`, a quorum has everything in it.
 /// * [`Store::compare_and_set`] is linearizable, and [`Store::head`] reads linearizably.
@@ -168,7 +171,7 @@ pub trait Store: Send + Sync + 'static {
     /// Reads rows at quorum, in the order of the keys; `None` where there is no row.
     async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError>;
 
-    /// Writes at quorum: the directory entries first, then rows and rejects. One attempt; all of it may be repeated.
+    /// Writes at quorum: the directory entries first, then rows, lists and rejects. One attempt; all of it may be repeated.
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError>;
 
     /// Writes history entries at quorum.
@@ -179,6 +182,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A symbol's rows of a size with starts in the half-open range `from..to`, ascending.
     async fn rows(&self, symbol: &Symbol, size: WindowSize, range: std::ops::Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError>;
+
+    /// A view's lists of a size with starts in the half-open range `from..to`, ascending.
+    async fn views(&self, view: View, size: WindowSize, range: std::ops::Range<WindowStart>) -> Result<Vec<StoredView>, StoreError>;
 
     /// The newest history entries, at most `limit`, newest first.
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;

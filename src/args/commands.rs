@@ -157,6 +157,7 @@ impl JobArgs {
             sizes: sizes?,
             epoch: epoch?,
             resident_rows: resident_rows?,
+            baskets: tapeflow_schemas::Baskets::default(),
             until_end: false,
         })
     }

@@ -25,6 +25,7 @@ use tapeflow_schemas::{
 use tapeflow_sinks::{
     CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity, Store, StoreError, memory::MemoryStore,
     store::StoredRow,
+    view::{StoredView, View},
 };
 
 /// One partition: timestamp and bytes of each record.
@@ -158,6 +159,7 @@ impl Store for CrashingStore {
                 let part = EpochWrites {
                     directory: writes.directory.iter().filter(|_| self.chance()).cloned().collect(),
                     rows: writes.rows.iter().filter(|_| self.chance()).cloned().collect(),
+                    views: writes.views.iter().filter(|_| self.chance()).cloned().collect(),
                     rejects: writes.rejects.iter().filter(|_| self.chance()).cloned().collect(),
                 };
                 let _ = self.inner.write(&part).await;
@@ -177,6 +179,10 @@ impl Store for CrashingStore {
 
     async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
         self.inner.rows(symbol, size, range).await
+    }
+
+    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+        self.inner.views(view, size, range).await
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
@@ -242,6 +248,7 @@ pub fn config(workers: usize, resident_rows: usize) -> JobConfig {
         sizes: vec!["1s".parse().expect("size"), "1m".parse().expect("size"), "1d".parse().expect("size")],
         epoch: Duration::from_millis(1),
         resident_rows,
+        baskets: tapeflow_schemas::Baskets::default(),
         until_end: true,
     }
 }

@@ -132,6 +132,10 @@ impl Store for CassandraStore {
         Ok(parts.into_iter().flatten().collect())
     }
 
+    async fn views(&self, _view: crate::View, _size: WindowSize, _range: Range<WindowStart>) -> Result<Vec<crate::StoredView>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         // A reader need not know the job's name: the keyspace does.
         let job = self.head.job(&self.session).await?;

@@ -115,6 +115,10 @@ impl Store for SqliteStore {
         self.database.read(move |connection| rows::rows(connection, &symbol, size, &range)).await
     }
 
+    async fn views(&self, _view: crate::View, _size: WindowSize, _range: Range<WindowStart>) -> Result<Vec<crate::StoredView>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         const SELECT: &str =
             "SELECT epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late FROM history ORDER BY epoch DESC LIMIT ?1";
