@@ -3,10 +3,7 @@
 //! `final` is worked out here, at the time of reading: a window is final once its end and a grace have passed, by the largest event time of the
 //! committed records. A label stored with the row would grow stale, for nobody touches a row again when its window closes.
 
-use std::{
-    borrow::Cow,
-    io::{BufWriter, Write},
-};
+use std::io::{BufWriter, Write};
 
 use tapeflow_dataflow::{combine::GRACE_MS, sizes_of};
 use tapeflow_schemas::{
@@ -18,10 +15,11 @@ use tapeflow_sinks::{Head, Policy, store::StoredRow};
 
 use crate::{
     args::{
-        commands::{BarsSettings, Format},
+        read::{BarsSettings, Format},
         values::SizeChoice,
     },
-    end::{End, output_failed},
+    columns,
+    end::{End, other_rules, output_failed},
     stores,
 };
 
@@ -37,13 +35,12 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
     runtime.block_on(async {
         let store = stores::reader(&settings.store).await?;
         let head = stores::head(&*store).await?;
-        let kept = sizes_of(&head.logic).ok_or_else(|| End::Input(format!("the store's rules are not this binary's: {}", head.logic)))?;
+        let kept = sizes_of(&head.logic).ok_or_else(|| other_rules(&head))?;
         let sizes = match &settings.sizes {
             SizeChoice::All => kept,
             SizeChoice::These(wanted) => {
                 if let Some(missing) = wanted.iter().find(|size| !kept.contains(size)) {
-                    let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
-                    return Err(End::Input(format!("--size: the store has no rows of {missing}; it has {}", kept.join(","))));
+                    return Err(End::Input(format!("--size: the store has no rows of {missing}; it has {}", columns::sizes(&kept))));
                 }
                 wanted.clone()
             }
@@ -60,7 +57,7 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
         for symbol in symbols {
             for size in &sizes {
                 for row in stores::answered(store.rows(&symbol, *size, settings.range.clone()).await)? {
-                    let values = columns(&symbol, *size, &row, settings.policy, &head);
+                    let values = values(&symbol, *size, &row, settings.policy, &head);
                     line(&mut out, &values, settings.format).map_err(|fault| output_failed(&fault))?;
                 }
             }
@@ -71,7 +68,7 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
 }
 
 /// One row's values, in the order of [`COLUMNS`]; empty where there is none.
-fn columns(symbol: &Symbol, size: WindowSize, row: &StoredRow, policy: Policy, head: &Head) -> [String; 14] {
+fn values(symbol: &Symbol, size: WindowSize, row: &StoredRow, policy: Policy, head: &Head) -> [String; 14] {
     let totals = &row.state.totals;
     let sums = totals.of_policy(policy);
     let price = |price: Option<Price>| price.map(|price| price.to_string()).unwrap_or_default();
@@ -107,21 +104,9 @@ fn heading(out: &mut impl Write, format: Format) -> std::io::Result<()> {
 
 fn line(out: &mut impl Write, values: &[String; 14], format: Format) -> std::io::Result<()> {
     match format {
-        Format::Csv => writeln!(out, "{}", values.iter().map(|value| csv_field(value)).collect::<Vec<_>>().join(",")),
+        Format::Csv => columns::csv_line(out, values),
         Format::Table => table_line(out, values),
-        Format::Json => {
-            let value = |(name, text): (&&str, &String)| {
-                let value = match *name {
-                    "trades" | "epoch" | "revision" => text.parse::<u64>().map_or(serde_json::Value::Null, Into::into),
-                    "final" => (text == "true").into(),
-                    _ if text.is_empty() => serde_json::Value::Null,
-                    // A decimal as a string: a JSON number would be read as a double.
-                    _ => text.as_str().into(),
-                };
-                ((*name).to_owned(), value)
-            };
-            writeln!(out, "{}", serde_json::Value::Object(COLUMNS.iter().zip(values).map(value).collect()))
-        }
+        Format::Json => columns::json_line(out, &COLUMNS, values),
     }
 }
 
@@ -133,11 +118,6 @@ fn table_line(out: &mut impl Write, values: &[impl AsRef<str>; 14]) -> std::io::
         text.push_str(&if at < 3 { format!("{value:<width$} ") } else { format!("{value:>width$} ") });
     }
     writeln!(out, "{}", text.trim_end())
-}
-
-/// A csv field, quoted if it must be (RFC 4180).
-pub(crate) fn csv_field(text: &str) -> Cow<'_, str> {
-    if text.contains([',', '"', '\n', '\r']) { Cow::Owned(format!("\"{}\"", text.replace('"', "\"\""))) } else { Cow::Borrowed(text) }
 }
 
 #[cfg(test)]
@@ -166,7 +146,7 @@ mod tests {
     fn csv(row: &StoredRow, max_event_ms: i64) -> String {
         let mut out = Vec::new();
         let symbol = Symbol::new("AAPL").expect("symbol");
-        let values = columns(&symbol, "1m".parse().expect("size"), row, Policy::Sip, &head(max_event_ms));
+        let values = values(&symbol, "1m".parse().expect("size"), row, Policy::Sip, &head(max_event_ms));
         line(&mut out, &values, Format::Csv).expect("written");
         String::from_utf8(out).expect("text")
     }
@@ -180,11 +160,5 @@ mod tests {
     fn a_window_without_price_or_volume_has_empty_fields_and_no_zero_price() {
         assert_eq!(csv(&row(Some(12)), 125_000), "AAPL,1m,1970-01-01T00:01:00Z,,,,,5,820.3005,1,164.0601,7,true,0\n", "an odd lot");
         assert_eq!(csv(&row(Some(16)), 125_000), "AAPL,1m,1970-01-01T00:01:00Z,,,,,0,0,0,,7,true,0\n", "an official close");
-    }
-
-    #[test]
-    fn a_field_with_a_comma_is_quoted() {
-        assert_eq!(csv_field("a,b\"c"), "\"a,b\"\"c\"");
-        assert_eq!(csv_field("IC MARKETS:1"), "IC MARKETS:1");
     }
 }

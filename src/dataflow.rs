@@ -5,14 +5,20 @@ use std::sync::Arc;
 use tapeflow_dataflow::{KafkaLog, Log, Metrics, Stop};
 
 use crate::{
-    args::commands::DataflowSettings,
+    args::job::DataflowSettings,
     end::{End, unreachable_log},
-    signals, stores,
+    signals, stores, supervise,
 };
 
 pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
+    if settings.supervise && !supervise::is_child() {
+        return supervise::run();
+    }
     let runtime = crate::small_runtime()?;
     let log = KafkaLog::connect(settings.kafka).map_err(|fault| unreachable_log(&fault))?;
+    for finding in log.findings() {
+        tracing::warn!("{finding}");
+    }
     let store = runtime.block_on(stores::writer(&settings.store, &settings.job.job))?;
     let stop = Stop::default();
     let asked = stop.clone();

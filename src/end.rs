@@ -1,12 +1,18 @@
 //! How a command ends when it does not end well: what to say, and the exit code that says it to a script.
 //!
 //! Code 2 means that nothing was begun: the command line, a file, a server or a store is not as it must be, and the text says what to
-//! change. Code 1 means that something failed under way, or that `verify` found differences.
+//! change. Code 1 means that something failed under way, or that `verify` found differences. Code 3 means that another generation of the job
+//! has taken over: nothing to mend here, and nothing to start again.
 
 use std::process::ExitCode;
 
 use tapeflow_dataflow::{JobError, LogFault};
-use tapeflow_sinks::StoreError;
+use tapeflow_sinks::{Head, StoreError};
+
+/// The exit code of [`End::Input`].
+pub(crate) const INPUT_AT_FAULT: u8 = 2;
+/// The exit code of [`End::Fenced`].
+pub(crate) const FENCED: u8 = 3;
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +23,12 @@ pub(crate) enum End {
     /// Failed in the middle, after work had begun.
     #[error("{0}")]
     Failed(String),
+    /// Another generation of the job has taken over.
+    #[error("{0}")]
+    Fenced(String),
+    /// The process that was looked after ended for good with this code; it has said why.
+    #[error("the process ended with code {0}")]
+    Child(u8),
     /// `verify` found this many differences; they have been printed.
     #[error("the store differs from its log in {0} places")]
     Differs(u64),
@@ -29,7 +41,9 @@ impl End {
     /// The exit code.
     pub(crate) fn code(&self) -> ExitCode {
         match self {
-            Self::Input(_) => ExitCode::from(2),
+            Self::Input(_) => ExitCode::from(INPUT_AT_FAULT),
+            Self::Fenced(_) => ExitCode::from(FENCED),
+            Self::Child(code) => ExitCode::from(*code),
             Self::Failed(_) | Self::Differs(_) => ExitCode::from(1),
             Self::OutputClosed => ExitCode::SUCCESS,
         }
@@ -40,7 +54,8 @@ impl From<JobError> for End {
     fn from(fault: JobError) -> Self {
         match fault {
             JobError::Refused(_) => Self::Input(fault.to_string()),
-            JobError::Fenced(_) | JobError::Log(_) | JobError::Failed(_) => Self::Failed(fault.to_string()),
+            JobError::Fenced(_) => Self::Fenced(fault.to_string()),
+            JobError::Log(_) | JobError::Failed(_) => Self::Failed(fault.to_string()),
         }
     }
 }
@@ -59,6 +74,11 @@ pub(crate) fn unreachable_store(name: &str, fault: &StoreError) -> End {
         StoreError::Unavailable(reason) => format!("the store {name} cannot be reached: {reason}; check --store and that it is up"),
         StoreError::Broken(reason) => format!("the store {name} cannot be used: {reason}"),
     })
+}
+
+/// For a store whose rules this binary cannot read.
+pub(crate) fn other_rules(head: &Head) -> End {
+    End::Input(format!("the store's rules are not this binary's: {}", head.logic))
 }
 
 /// For later questions.

@@ -8,7 +8,7 @@ use tapeflow_ingest::{
     simulator::{Simulator, SimulatorConfig},
 };
 
-use crate::{args::commands::Feed, end::End};
+use crate::{args::feed::Feed, end::End};
 
 /// Feeds until the feed ends, or until it is asked to stop.
 pub(crate) async fn feed(feed: Feed, publisher: &mut dyn Publish, stop: Stop, progress: &Progress) -> Result<Summary, End> {

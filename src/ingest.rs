@@ -7,7 +7,7 @@ use tapeflow_ingest::{
 use tokio::sync::watch;
 
 use crate::{
-    args::commands::{Feed, IngestSettings},
+    args::feed::{Feed, IngestSettings},
     end::End,
     feed, signals,
 };

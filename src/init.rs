@@ -3,7 +3,7 @@
 use tapeflow_sinks::cassandra;
 
 use crate::{
-    args::{commands::InitSettings, store::StoreAddress},
+    args::{job::InitSettings, store::StoreAddress},
     end::{End, say, unreachable_store},
     kafka, stores,
 };
@@ -34,6 +34,9 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
         }
         let report = kafka::make_topic(&kafka, partitions, replication).await?;
         say(&format!("topic {} {} with {} partition(s)", kafka.topic, if report.created { "created" } else { "there already" }, report.partitions))?;
+        for finding in kafka::findings(kafka).await? {
+            say(&format!("note: {finding}"))?;
+        }
         Ok(())
     })
 }

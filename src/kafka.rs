@@ -1,17 +1,20 @@
 //! Kafka as the commands see it: a file of client settings, and the topic that `init` makes.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    error::RDKafkaErrorCode,
+    error::{KafkaError, RDKafkaErrorCode},
 };
-use tapeflow_dataflow::KafkaLogConfig;
+use tapeflow_dataflow::{KafkaLog, KafkaLogConfig};
 
-use crate::end::End;
+use crate::end::{End, unreachable_log};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long records are kept: a week, well above any outage that is noticed.
@@ -46,7 +49,13 @@ pub(crate) struct TopicReport {
 
 /// Makes the topic if there is none: so many partitions, `replication` copies (at most three, at most as many as there are brokers).
 pub(crate) async fn make_topic(config: &KafkaLogConfig, partitions: u32, replication: Option<u32>) -> Result<TopicReport, End> {
-    let unreachable = |fault: &dyn std::fmt::Display| End::Input(format!("kafka at {} cannot be reached: {fault}; check --brokers", config.brokers));
+    let unreachable = |fault: &KafkaError| {
+        End::Input(match fault {
+            // Its own text shows the value, which may be secret.
+            KafkaError::ClientConfig(_, reason, key, _) => format!("--kafka-config-file: setting {key}: {reason}"),
+            fault => format!("kafka at {} cannot be reached: {fault}; check --brokers", config.brokers),
+        })
+    };
     let asker: BaseConsumer = client(config).create().map_err(|fault| unreachable(&fault))?;
     let (topic, brokers, found) = (config.topic.clone(), config.brokers.clone(), {
         let topic = config.topic.clone();
@@ -89,6 +98,21 @@ pub(crate) async fn make_topic(config: &KafkaLogConfig, partitions: u32, replica
         Some(Err((_, code))) => Err(End::Input(format!("kafka at {brokers} does not make topic {topic}: {code}"))),
         None => Err(End::Failed(format!("kafka at {brokers} says nothing about topic {topic}"))),
     }
+}
+
+/// In what the topic is less than the guarantee needs. One that was just made may not be known to every broker yet.
+pub(crate) async fn findings(config: KafkaLogConfig) -> Result<Vec<String>, End> {
+    let examine = move || {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match KafkaLog::connect(config.clone()) {
+                Ok(log) => return Ok(log.findings().iter().map(ToString::to_string).collect()),
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
+                Err(fault) => return Err(unreachable_log(&fault)),
+            }
+        }
+    };
+    tokio::task::spawn_blocking(examine).await.map_err(|fault| End::Failed(fault.to_string()))?
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod bars;
+mod columns;
 mod dataflow;
 mod embedded;
 mod end;
@@ -9,6 +10,7 @@ mod feed;
 mod ingest;
 mod init;
 mod kafka;
+mod logs;
 mod rejects;
 mod run;
 mod secret;
@@ -16,7 +18,9 @@ mod signals;
 mod simulate;
 mod status;
 mod stores;
+mod supervise;
 mod terminal;
+mod top;
 mod verify;
 
 use std::{
@@ -26,7 +30,8 @@ use std::{
 
 use args::{
     Cli, Command,
-    commands::{LogFormat, Output, RejectsCommand, RunArgs},
+    commands::{LogFormat, Output, RejectsCommand},
+    run::RunArgs,
 };
 use clap::Parser;
 use end::End;
@@ -54,6 +59,7 @@ fn obey(command: Command) -> Result<(), End> {
         Command::Ingest(args) => ingest::run(args.check()?),
         Command::Dataflow(args) => dataflow::run(args.check()?),
         Command::Bars(args) => bars::run(args.check()?),
+        Command::Top(args) => top::run(args.check()?),
         Command::Verify(args) => verify::run(args.check()?),
         Command::Status(args) => status::run(args.check()?),
         Command::Rejects(RejectsCommand::List(args)) => rejects::run(args.check()?),

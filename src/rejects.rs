@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use tapeflow_sinks::Reject;
 
 use crate::{
-    args::commands::{Format, RejectsSettings},
+    args::read::{Format, RejectsSettings},
     end::{End, output_failed},
     stores,
 };
@@ -27,7 +27,7 @@ fn print(out: &mut impl Write, rejects: &[Reject], format: Format) -> std::io::R
         let Reject { partition, offset, index, reason, detail, payload } = reject;
         match format {
             Format::Table => writeln!(out, "partition {partition} offset {offset} index {index}  {reason:<20} {}", printable(detail))?,
-            Format::Csv => writeln!(out, "{partition},{offset},{index},{reason},{}", crate::bars::csv_field(&printable(detail)))?,
+            Format::Csv => writeln!(out, "{partition},{offset},{index},{reason},{}", crate::columns::csv_field(&printable(detail)))?,
             Format::Json => {
                 let text = String::from_utf8_lossy(payload);
                 let line = serde_json::json!({ "partition": partition, "offset": offset, "index": index, "reason": reason, "detail": detail, "payload": text });

@@ -19,7 +19,7 @@ use tapeflow_sinks::sqlite::{Access, SqliteLog, SqliteStore};
 use tokio::sync::watch;
 
 use crate::{
-    args::commands::{Feed, RunSettings},
+    args::{feed::Feed, run::RunSettings},
     embedded::EmbeddedPublisher,
     end::{End, unreachable_store},
     feed, signals, stores,

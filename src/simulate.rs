@@ -5,7 +5,7 @@ use std::{fs::File, io::BufWriter};
 use tapeflow_ingest::simulator::{FeedFile, Popularity, Simulator, SimulatorConfig, symbols, write_feed};
 
 use crate::{
-    args::commands::SimulateSettings,
+    args::feed::SimulateSettings,
     end::{End, say},
     signals,
 };

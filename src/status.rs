@@ -1,15 +1,31 @@
-//! `tapeflow status`: where the job stands, as its head says.
+//! `tapeflow status`: where the job stands, as its head says, and how far that is behind its log.
 
 use std::io::Write;
 
-use tapeflow_schemas::window::format_utc;
-use tapeflow_sinks::{Binding, Head};
+use tapeflow_dataflow::Log;
+use tapeflow_schemas::{Offset, Partition, window::format_utc};
+use tapeflow_sinks::{Binding, Head, HistoryEntry};
 
 use crate::{
-    args::commands::{Format, StatusSettings},
-    end::{End, output_failed},
-    stores,
+    args::{
+        log::LogChoice,
+        read::{Format, StatusSettings},
+    },
+    end::{End, output_failed, unreachable_log},
+    logs, stores,
 };
+
+/// How far the job is behind in one partition.
+#[derive(Debug)]
+struct Lag {
+    partition: Partition,
+    /// The offset that the next record will get.
+    end: Offset,
+    /// Records that are not committed.
+    uncommitted: Offset,
+    /// Records that are not even bound.
+    unbound: Offset,
+}
 
 pub(crate) fn run(settings: StatusSettings) -> Result<(), End> {
     let (head, history) = crate::small_runtime()?.block_on(async {
@@ -18,28 +34,46 @@ pub(crate) fn run(settings: StatusSettings) -> Result<(), End> {
         let history = stores::answered(store.history(1).await)?;
         Ok::<_, End>((head, history))
     })?;
+    // Where the job stands is told even if its log is out of reach: then most of all.
+    let lag = settings.log.map(|choice| lag(choice, &head)).transpose();
+    let told = lag.as_ref().ok().and_then(Option::as_deref);
     let mut out = std::io::stdout().lock();
     let printed = if settings.format == Format::Json {
-        serde_json::to_string(&serde_json::json!({ "head": head, "last_history": history.first() }))
+        serde_json::to_string(&serde_json::json!({ "head": head, "last_history": history.first(), "lag": told.map(json) }))
             .map_err(std::io::Error::other)
             .and_then(|text| writeln!(out, "{text}"))
     } else {
-        print(&mut out, &head).and_then(|()| match history.first() {
-            Some(entry) => {
-                let counts = &entry.counts;
-                writeln!(
-                    out,
-                    "last committed   epoch {}: {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates, {} gaps, {} late",
-                    entry.epoch, counts.records, counts.accepted, counts.rejected, counts.duplicates, counts.price_updates, counts.gaps, counts.late
-                )
-            }
-            None => Ok(()),
-        })
+        print(&mut out, &head, history.first(), told)
     };
-    printed.map_err(|fault| output_failed(&fault))
+    printed.map_err(|fault| output_failed(&fault))?;
+    lag.map(drop)
 }
 
-fn print(out: &mut impl Write, head: &Head) -> std::io::Result<()> {
+fn json(lag: &[Lag]) -> serde_json::Value {
+    let each = |lag: &Lag| {
+        let Lag { partition, end, uncommitted, unbound } = lag;
+        serde_json::json!({ "partition": partition, "end": end, "uncommitted": uncommitted, "unbound": unbound })
+    };
+    lag.iter().map(each).collect()
+}
+
+fn lag(choice: LogChoice, head: &Head) -> Result<Vec<Lag>, End> {
+    let log = logs::of_head(choice, head)?;
+    let partitions = log.partitions().map_err(|fault| unreachable_log(&fault))?;
+    (0..partitions).map(|partition| lag_of(&*log, partition, head)).collect()
+}
+
+fn lag_of(log: &dyn Log, partition: Partition, head: &Head) -> Result<Lag, End> {
+    let bounds = log.bounds(partition).map_err(|fault| unreachable_log(&fault))?;
+    // A partition that the job has not heard of yet begins at its first record.
+    let behind = |binding: &Binding| {
+        let next = usize::try_from(partition).ok().and_then(|at| binding.cuts.get(at)).map_or(bounds.start, |cut| cut.next);
+        (bounds.end - next).max(0)
+    };
+    Ok(Lag { partition, end: bounds.end, uncommitted: behind(&head.committed), unbound: behind(head.last_binding()) })
+}
+
+fn print(out: &mut impl Write, head: &Head, last: Option<&HistoryEntry>, lag: Option<&[Lag]>) -> std::io::Result<()> {
     let bound = head.last_binding();
     let time = |binding: &Binding| binding.max_event_ms().map_or_else(|| "none yet".to_owned(), format_utc);
     writeln!(out, "job              {} (generation {}, version {})", head.job, head.generation, head.version)?;
@@ -56,5 +90,17 @@ fn print(out: &mut impl Write, head: &Head) -> std::io::Result<()> {
     for (partition, (committed, bound)) in head.committed.cuts.iter().zip(&bound.cuts).enumerate() {
         writeln!(out, "partition {partition:<6} committed to offset {}, bound to {}", committed.next, bound.next)?;
     }
-    Ok(())
+    for Lag { partition, end, uncommitted, unbound } in lag.unwrap_or_default() {
+        writeln!(out, "lag {partition:<12} the log ends at offset {end}: {uncommitted} records to commit, {unbound} of them to bind")?;
+    }
+    if let Some(lag) = lag {
+        writeln!(out, "lag in all       {} records", lag.iter().map(|lag| lag.uncommitted).sum::<Offset>())?;
+    }
+    let Some(entry) = last else { return Ok(()) };
+    let counts = &entry.counts;
+    writeln!(
+        out,
+        "last committed   epoch {}: {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates, {} gaps, {} late",
+        entry.epoch, counts.records, counts.accepted, counts.rejected, counts.duplicates, counts.price_updates, counts.gaps, counts.late
+    )
 }

@@ -9,7 +9,7 @@ use tapeflow_sinks::{
 };
 
 use crate::{
-    args::{commands::StoreChoice, store::StoreAddress},
+    args::store::{StoreAddress, StoreChoice},
     end::{End, unreachable_store},
 };
 
@@ -19,6 +19,7 @@ pub(crate) fn cassandra(nodes: &[String], keyspace: &str, login: &crate::args::s
     let mut config = CassandraConfig::parse(&address, job).map_err(|faults| End::Input(format!("--store: {faults}")))?;
     config.credentials =
         login.user.clone().zip(login.password.as_ref()).map(|(user, password)| Credentials { user, password: Secret::new(password.expose()) });
+    config.tls.clone_from(&login.tls);
     Ok(config)
 }
 

@@ -10,5 +10,9 @@ mod endings;
 mod flags;
 #[path = "embedded/judge.rs"]
 mod judge;
+#[path = "embedded/lists.rs"]
+mod lists;
+#[path = "embedded/retention.rs"]
+mod retention;
 #[path = "embedded/values.rs"]
 mod values;

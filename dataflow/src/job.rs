@@ -24,9 +24,16 @@ use tapeflow_sinks::{
 };
 use timely::{
     CommunicationConfig, WorkerConfig,
+    communication::{
+        Hooks,
+        allocator::{
+            AllocatorBuilder, ProcessBuilder,
+            zero_copy::initialize::{CommsGuard, initialize_networking_from_sockets},
+        },
+    },
     dataflow::{
         InputHandleVec, ProbeHandle,
-        operators::{Exchange, Input, Inspect, Probe, vec::Broadcast},
+        operators::{Concat, Exchange, Input, Inspect, Probe, core::OkErr, vec::Broadcast},
     },
     worker::Worker,
 };
@@ -36,17 +43,25 @@ use crate::{
     control::{Down, Up},
     leader::{Act, Leader},
     log::{Log, LogFault},
+    mesh::{
+        self, MeshConfig,
+        pulse::{self, Turning},
+    },
     metrics::Metrics,
     sink::{self, SinkSettings},
     source::{self, Mailbox, SourceSettings},
-    state::{self, EpochBoard, StateSettings},
+    state::{self, EpochBoard, Folded, StateSettings},
     store_io::StoreIo,
+    views::{self, Change, windows::WindowSettings},
 };
 
 /// The rules that decide values. Whoever changes one of them changes this number, and with it every job's `logic`.
 const RULES: u32 = 1;
 /// How long the processes of a job wait for each other at the start.
 const MESH_PATIENCE: Duration = Duration::from_secs(20);
+/// One knob for memory: for each so many resident rows a window of the views is kept as well. The default of 12,000 keeps the open windows of
+/// five sizes and those before them.
+const RESIDENT_ROWS_PER_WINDOW: usize = 1_000;
 /// How long a worker with nothing to do waits before it asks the log again.
 const IDLE_PARK: Duration = Duration::from_millis(2);
 
@@ -69,7 +84,8 @@ pub struct JobConfig {
     pub baskets: Baskets,
     /// How often an epoch is cut.
     pub epoch: Duration,
-    /// How many rows a worker keeps in memory beyond those it is writing.
+    /// How many rows a worker keeps in memory beyond those it is writing; for each thousand of them, a window of the views as well. The same in
+    /// all processes.
     pub resident_rows: usize,
     /// End once everything that was in the log at the start is committed.
     pub until_end: bool,
@@ -201,6 +217,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     runtime: tokio::runtime::Handle,
     io: StoreIo,
+    turning: Turning,
     /// The head taken over; taken by the leader's worker.
     head: Mutex<Option<Head>>,
 }
@@ -224,20 +241,20 @@ pub fn run(
         .build()
         .map_err(|fault| JobError::Failed(format!("cannot start the I/O threads: {fault}")))?;
     let failure = Failure::default();
-    let head = take_over(&config, &*log, &*store, runtime.handle())?;
-    let io = StoreIo::new(runtime.handle().clone(), Arc::clone(&store), failure.clone());
-    let communication = if config.processes > 1 {
-        abort_on_panic();
-        CommunicationConfig::Cluster {
-            threads: config.workers,
-            process: config.process,
-            addresses: config.hosts.clone(),
-            report: false,
-            zerocopy: false,
-        }
+    let opening = opening(&config, &*log)?;
+    // Refused at once, and not after waiting for the others.
+    runtime.block_on(workflow::may_take_over(&*store, &opening)).map_err(failed)?;
+    let turning = Turning::new(config.workers);
+    let (builders, mesh) = connect(&config, &opening.owner, &turning)?;
+    // Only a job whose processes have all met takes over from another generation.
+    let head = if config.process == 0 {
+        let head = runtime.block_on(workflow::take_over(&*store, &opening, now_us)).map_err(failed)?;
+        tracing::info!(generation = head.generation, committed = head.committed.epoch, bound = head.last_binding().epoch, "job taken over");
+        Some(head)
     } else {
-        CommunicationConfig::Process(config.workers)
+        None
     };
+    let io = StoreIo::new(runtime.handle().clone(), Arc::clone(&store), failure.clone());
     let shared = Arc::new(Shared {
         config,
         log,
@@ -248,19 +265,18 @@ pub fn run(
         metrics: Arc::clone(&metrics),
         runtime: runtime.handle().clone(),
         io,
+        turning,
         head: Mutex::new(head),
     });
-    let configuration = timely::Config { communication, worker: WorkerConfig::default() };
-    let joined = Arc::new(AtomicBool::new(false));
-    if shared.config.processes > 1 {
-        leave_unless_joined(Arc::clone(&joined));
-    }
-    let guards = timely::execute(configuration, move |worker| {
-        joined.store(true, Ordering::Release);
-        work(worker, &shared);
-    })
-    .map_err(JobError::Failed)?;
+    let guards = timely::execute::execute_from(builders, Box::new(()), WorkerConfig::default(), move |worker| work(worker, &shared))
+        .map_err(JobError::Failed)?;
     let results = guards.join();
+    if failure.happened() {
+        // Its threads end when the other processes close their connections, which they do when they hear of our end: nobody waits for that.
+        std::mem::forget(mesh);
+    } else {
+        drop(mesh);
+    }
     runtime.shutdown_background();
     if let Some(fault) = failure.take() {
         return Err(fault);
@@ -271,40 +287,56 @@ pub fn run(
     Ok(Summary { committed: metrics.epoch_committed.get(), records: metrics.records.get(), rows_written: metrics.rows_written.get() })
 }
 
+/// The workers' way to each other: within this process, and to the other ones. What is returned with it keeps the connections up.
+fn connect(config: &JobConfig, owner: &str, turning: &Turning) -> Result<(Vec<AllocatorBuilder>, Option<CommsGuard>), JobError> {
+    if config.processes == 1 {
+        let (builders, _) = CommunicationConfig::Process(config.workers).try_build().map_err(JobError::Failed)?;
+        return Ok((builders, None));
+    }
+    leave_on_panic();
+    let settings = MeshConfig {
+        job: config.job.clone(),
+        settings: format!("{} workers; {}", config.workers, config.logic()),
+        process: config.process,
+        hosts: config.hosts.clone(),
+        nonce: owner.to_owned(),
+        patience: MESH_PATIENCE,
+    };
+    let mesh = mesh::connect(&settings).map_err(|fault| JobError::Failed(fault.to_string()))?;
+    tracing::info!(processes = config.processes, "all processes have met");
+    let leave = |lost| leave(&format!("{lost}: a job lives and dies as a whole"));
+    let broken = |fault: std::io::Error| JobError::Failed(format!("cannot set the mesh up: {fault}"));
+    pulse::watch(mesh.pulse, turning.clone(), leave).map_err(broken)?;
+    let hooks = Hooks::default();
+    let within = ProcessBuilder::new_typed_vector(config.workers, hooks.refill.clone(), hooks.spill.clone());
+    let (builders, guard) = initialize_networking_from_sockets(within, mesh.data, config.process, config.workers, hooks).map_err(broken)?;
+    Ok((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Some(guard)))
+}
+
+/// Leaves at once: nothing that is not durable counts, and whoever starts the job starts all its processes again.
+fn leave(reason: &str) {
+    tracing::error!(reason, "leaving; start all processes of the job again");
+    std::process::exit(1);
+}
+
 /// A job of several processes lives and dies as a whole: timely has no fault tolerance, and a process that outlives a panicking thread
 /// would keep the others waiting for ever.
-fn abort_on_panic() {
+fn leave_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        // The threads that carry the mesh's data panic when a connection breaks: no fault of this process.
+        if std::thread::current().name().is_some_and(|name| name.starts_with("timely:send") || name.starts_with("timely:recv")) {
+            leave("a connection to another process broke");
+        }
         before(info);
         std::process::abort();
     }));
 }
 
-/// Timely waits for the other processes for ever. One that died before all were connected will not come, so this process leaves as well, for
-/// whoever starts them to start all of them again.
-fn leave_unless_joined(joined: Arc<AtomicBool>) {
-    std::thread::spawn(move || {
-        std::thread::sleep(MESH_PATIENCE);
-        if !joined.load(Ordering::Acquire) {
-            tracing::error!(seconds = MESH_PATIENCE.as_secs(), "the other processes of the job did not all connect; leaving: start all of them");
-            std::process::exit(1);
-        }
-    });
-}
-
-/// Makes the job this process's own, before any worker starts. The other processes only ask whether it could be: one that is refused must end
-/// like process 0, and not wait for it for ever.
-fn take_over(config: &JobConfig, log: &dyn Log, store: &dyn Store, runtime: &tokio::runtime::Handle) -> Result<Option<Head>, JobError> {
+/// What the job is, as a take-over says it.
+fn opening(config: &JobConfig, log: &dyn Log) -> Result<Opening, JobError> {
     let earliest = (0..log.partitions()?).map(|partition| log.bounds(partition).map(|bounds| bounds.start)).collect::<Result<_, _>>()?;
-    let opening = Opening { job: config.job.clone(), logic: config.logic(), source: log.identity()?, earliest, owner: random_owner() };
-    if config.process > 0 {
-        runtime.block_on(workflow::may_take_over(store, &opening)).map_err(failed)?;
-        return Ok(None);
-    }
-    let head = runtime.block_on(workflow::take_over(store, &opening, now_us)).map_err(failed)?;
-    tracing::info!(generation = head.generation, committed = head.committed.epoch, bound = head.last_binding().epoch, "job taken over");
-    Ok(Some(head))
+    Ok(Opening { job: config.job.clone(), logic: config.logic(), source: log.identity()?, earliest, owner: random_owner() })
 }
 
 fn failed(fault: WorkflowError) -> JobError {
@@ -339,7 +371,8 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
         scope.input_from(&mut down).broadcast().inspect(move |message: &Down| told.borrow_mut().push_back(message.clone()));
     });
     let probe = ProbeHandle::new();
-    let (source, keeper) = worker.dataflow_named("trades", |scope| {
+    let (index, peers) = (worker.index(), worker.peers());
+    let (source, waiting) = worker.dataflow_named("trades", |scope| {
         let settings = SourceSettings {
             log: Arc::clone(&shared.log),
             sizes: shared.config.sizes.clone(),
@@ -359,7 +392,22 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
             failure: shared.failure.clone(),
             metrics: Arc::clone(&shared.metrics),
         };
-        let (rows, keeper) = state::build(items, settings);
+        let (folded, keeper) = state::build(items, settings);
+        let (writes, changes) = folded.ok_err::<Vec<EpochWrites>, _, Vec<Rc<Vec<Change>>>, _, _>(|folded| match folded {
+            Folded::Writes(writes) => Ok(writes),
+            Folded::Changes(changes) => Err(changes),
+        });
+        let settings = WindowSettings {
+            io: shared.io.clone(),
+            board: Rc::clone(&board),
+            failure: shared.failure.clone(),
+            metrics: Arc::clone(&shared.metrics),
+            windows_kept: shared.config.resident_rows / RESIDENT_ROWS_PER_WINDOW,
+            index,
+            peers,
+        };
+        let (rows, windows) = views::windows::build(changes, settings);
+        let (lists, list_writer) = views::lists::build(views::build(rows, &shared.config.baskets), Rc::clone(&board));
         let settings = SinkSettings {
             io: shared.io.clone(),
             acknowledged,
@@ -367,14 +415,15 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
             observer: Arc::clone(&shared.observer),
             metrics: Arc::clone(&shared.metrics),
         };
-        sink::build(rows, settings).probe_with(&probe);
-        (source, keeper)
+        sink::build(writes.concat(lists), settings).probe_with(&probe);
+        (source, [keeper, windows, list_writer])
     });
     let taken = if worker.index() == 0 { shared.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() } else { None };
     let mut lead = taken.map(|head| Lead::new(head, shared, worker.peers()));
     let mut told = Ending::No;
     let mut finished = false;
     while !finished && !shared.failure.happened() {
+        shared.turning.turn(index % shared.config.workers);
         let ending = shared.stop.ending();
         if ending > told {
             told = ending;
@@ -390,7 +439,7 @@ fn work(worker: &mut Worker, shared: &Arc<Shared>) {
         for message in from_leader.borrow_mut().drain(..) {
             busy = true;
             finished |= note(&message, &board, shared);
-            keeper.activate();
+            waiting.iter().for_each(timely::scheduling::Activator::activate);
             mailbox.inbox.borrow_mut().push_back(message);
         }
         source.activate();
@@ -420,6 +469,7 @@ fn send_all<M: Clone + 'static>(input: &mut InputHandleVec<u64, M>, messages: im
 fn end(worker: &mut Worker, shared: &Shared, inputs: (InputHandleVec<u64, Up>, InputHandleVec<u64, Down>), source: &timely::scheduling::Activator) {
     drop(inputs);
     source.activate();
+    shared.turning.end();
     while worker.has_dataflows() {
         if shared.failure.happened() {
             worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id));

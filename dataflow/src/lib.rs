@@ -22,6 +22,7 @@ mod leader;
 pub mod log;
 pub mod log_kafka;
 mod log_sqlite;
+mod mesh;
 pub mod metrics;
 mod parcel;
 mod partition;
@@ -29,8 +30,9 @@ mod sink;
 mod source;
 mod state;
 mod store_io;
+mod views;
 
 pub use job::{JobConfig, JobError, Observer, Stop, Summary, baskets_of, run, sizes_of};
 pub use log::{Log, LogFault, LogReader, LogRecord};
-pub use log_kafka::{KafkaLog, KafkaLogConfig};
+pub use log_kafka::{KafkaLog, KafkaLogConfig, TopicFinding};
 pub use metrics::Metrics;

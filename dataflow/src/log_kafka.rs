@@ -1,25 +1,44 @@
-//! Kafka's topic as a log. The only file of this crate that knows Kafka.
+//! Kafka's topic as a log. Nothing else of this crate knows Kafka.
+//!
+//! Connecting makes sure that the topic is one a job may read, and notes in what it is less than the guarantee needs ([`topic`]).
 //!
 //! Partitions are assigned by the job itself: no consumer group, no rebalance, and committed offsets are never read, for the truth stands in the
 //! head. Queues are bounded: librdkafka's defaults would take hundreds of megabytes.
 
-use std::{ops::Range, time::Duration};
+mod topic;
+mod topic_id;
+mod trouble;
+
+use std::{
+    fmt,
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig, Message, Offset as KafkaOffset, TopicPartitionList,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
+    metadata::{Metadata, MetadataTopic},
 };
 use tapeflow_schemas::{Offset, Partition};
 use tapeflow_sinks::SourceIdentity;
 
+pub use self::topic::TopicFinding;
+use self::trouble::{Trouble, Why};
 use crate::log::{Log, LogFault, LogReader, LogRecord};
 
 /// How long a question to the brokers may take before they count as out of reach.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first try of a question may take; each further one twice as long, and all of them [`PATIENCE`].
+const FIRST_TRY: Duration = Duration::from_secs(1);
+
+/// What brokers log us as.
+const CLIENT: &str = "tapeflow-dataflow";
 
 /// Where a topic is, and how to get there.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KafkaLogConfig {
     /// `host:port[,host:port...]`.
     pub brokers: String,
@@ -29,33 +48,94 @@ pub struct KafkaLogConfig {
     pub settings: Vec<(String, String)>,
 }
 
+impl fmt::Debug for KafkaLogConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings: Vec<_> = self.settings.iter().map(|(key, _)| key).collect();
+        f.debug_struct("KafkaLogConfig").field("brokers", &self.brokers).field("topic", &self.topic).field("settings", &settings).finish()
+    }
+}
+
 /// A topic.
 pub struct KafkaLog {
     config: KafkaLogConfig,
     /// Answers questions; reads nothing.
-    client: BaseConsumer,
+    client: BaseConsumer<Trouble>,
+    findings: Vec<TopicFinding>,
 }
 
 impl KafkaLog {
-    /// Connects, and makes sure that the topic exists.
+    /// Connects, makes sure that the topic exists and is none that loses records by design, and examines its settings.
     ///
     /// # Errors
-    /// [`LogFault::Unavailable`] if no broker answers within ten seconds, [`LogFault::Broken`] if there is no such topic.
+    /// [`LogFault::Unavailable`] if no broker answers within ten seconds; [`LogFault::Broken`] if brokers refuse us, if there is no such
+    /// topic, or if it is compacted.
     pub fn connect(config: KafkaLogConfig) -> Result<Self, LogFault> {
         let client = consumer(&config)?;
-        let log = Self { config, client };
-        log.partitions()?;
+        let mut log = Self { config, client, findings: Vec::new() };
+        let topic = log.config.topic.clone();
+        let facts = log.metadata(|metadata, found| topic::Facts {
+            replicas: found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0),
+            brokers: metadata.brokers().len(),
+            settings: topic::settings(&to_cluster(&log.config), &topic, PATIENCE),
+        })?;
+        log.findings = topic::judge(&topic, &facts).map_err(|compacted| LogFault::Broken(compacted.to_string()))?;
         Ok(log)
     }
 
+    /// In what the topic is less than the guarantee needs, as of connecting; empty if in nothing. For the caller to say.
+    #[must_use]
+    pub fn findings(&self) -> &[TopicFinding] {
+        &self.findings
+    }
+
+    /// What the brokers say of the topic, which is there.
+    fn metadata<T>(&self, read: impl FnOnce(&Metadata, &MetadataTopic) -> T) -> Result<T, LogFault> {
+        let metadata = self.answer()?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.config.topic).ok_or_else(|| self.no_topic())?;
+        match topic.error() {
+            Some(code) => Err(self.fault(&KafkaError::MetadataFetch(code.into()))),
+            None if topic.partitions().is_empty() => Err(self.no_topic()),
+            None => Ok(read(&metadata, topic)),
+        }
+    }
+
+    /// Asks about the topic. The first question of all comes here, so this is where one learns that brokers refuse us; the client itself
+    /// would go on trying until the time is up.
+    fn answer(&self) -> Result<Metadata, LogFault> {
+        let (deadline, mut patience) = (Instant::now() + PATIENCE, FIRST_TRY);
+        trouble::forget(&self.client);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.client.fetch_metadata(Some(&self.config.topic), patience.min(left)) {
+                Ok(metadata) => return Ok(metadata),
+                Err(fault) => {
+                    trouble::hear(&self.client);
+                    if left <= patience || self.client.context().is_hopeless() {
+                        return Err(self.fault(&fault));
+                    }
+                }
+            }
+            patience *= 2;
+        }
+    }
+
     fn fault(&self, fault: &KafkaError) -> LogFault {
+        use RDKafkaErrorCode as Code;
         let brokers = &self.config.brokers;
-        match fault.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition) => self.no_topic(),
-            Some(
-                code @ (RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::TopicAuthorizationFailed),
-            ) => LogFault::Broken(format!("kafka at {brokers} refuses us: {code}; see --kafka-config-file")),
-            _ => LogFault::Unavailable(format!("kafka at {brokers}: {fault}; see --brokers")),
+        trouble::hear(&self.client);
+        match (fault.rdkafka_error_code(), self.client.context().why()) {
+            (Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition), _) => self.no_topic(),
+            (Some(code @ (Code::TopicAuthorizationFailed | Code::Authentication | Code::SaslAuthenticationFailed)), _) => {
+                LogFault::Broken(format!("kafka at {brokers} refuses us: {code}; see --kafka-config-file"))
+            }
+            (_, Some(Why::Refused(reason))) => {
+                LogFault::Broken(format!("kafka at {brokers} refuses us or is not trusted: {reason}; see --kafka-config-file"))
+            }
+            (_, Some(Why::Failed(reason))) if reason.contains("Disconnected") => LogFault::Unavailable(format!(
+                "kafka at {brokers} ends the connection: {reason}; if it asks for TLS or a password, see security.protocol in --kafka-config-file"
+            )),
+            (_, Some(Why::Failed(reason))) => LogFault::Unavailable(format!("kafka at {brokers}: {fault}: {reason}; see --brokers")),
+            (_, None) => LogFault::Unavailable(format!("kafka at {brokers}: {fault}; see --brokers")),
         }
     }
 
@@ -64,11 +144,21 @@ impl KafkaLog {
     }
 }
 
-fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer, LogFault> {
+/// Where the cluster is and how to get in, for any kind of client.
+fn to_cluster(config: &KafkaLogConfig) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &config.brokers).set("client.id", CLIENT);
+    for (key, value) in &config.settings {
+        client.set(key, value);
+    }
+    client
+}
+
+fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer<Trouble>, LogFault> {
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", &config.brokers)
-        .set("client.id", "tapeflow-dataflow")
+        .set("client.id", CLIENT)
         // librdkafka wants a group to consume at all; nothing ever joins it.
         .set("group.id", "tapeflow")
         .set("enable.auto.commit", "false")
@@ -81,17 +171,29 @@ fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer, LogFault> {
         .set("fetch.queue.backoff.ms", "2")
         .set("fetch.wait.max.ms", "100")
         .set("queued.min.messages", "5000")
-        .set("queued.max.messages.kbytes", "2048")
-        .set("fetch.message.max.bytes", "1048576")
-        .set("statistics.interval.ms", "0");
+        .set("queued.max.messages.kbytes", "1024")
+        // A record above this still comes, alone; a megabyte at a time, unpacked, is what the client held most of its memory for.
+        .set("fetch.message.max.bytes", "262144")
+        .set("statistics.interval.ms", "0")
+        // Why a connection failed is a line of its log.
+        .set_log_level(RDKafkaLogLevel::Info);
     for (key, value) in &config.settings {
         client.set(key, value);
     }
     // The text of a configuration fault names the setting; values may be secret and are not repeated.
-    client.create().map_err(|fault| match fault {
+    client.create_with_context(Trouble::default()).map_err(|fault| match fault {
         KafkaError::ClientConfig(_, reason, key, _) => LogFault::Broken(format!("kafka setting {key}: {reason}")),
-        other => LogFault::Broken(format!("cannot make a kafka client: {other}")),
+        other => LogFault::Broken(match unreadable(&config.settings) {
+            Some(file) => format!("kafka setting {file}"),
+            None => format!("cannot make a kafka client: {other}"),
+        }),
     })
+}
+
+/// The first setting whose file cannot be read, for librdkafka says neither which one nor why.
+fn unreadable(settings: &[(String, String)]) -> Option<String> {
+    let mut files = settings.iter().filter(|(key, _)| key.starts_with("ssl.") && key.ends_with(".location"));
+    files.find_map(|(key, file)| std::fs::File::open(file).err().map(|fault| format!("{key}: cannot read {file}: {fault}")))
 }
 
 impl Log for KafkaLog {
@@ -100,25 +202,21 @@ impl Log for KafkaLog {
     }
 
     fn identity(&self) -> Result<SourceIdentity, LogFault> {
+        trouble::forget(&self.client);
         let cluster = self.client.client().fetch_cluster_id(PATIENCE);
         let cluster =
             cluster.ok_or_else(|| LogFault::Unavailable(format!("kafka at {} does not tell its cluster id; see --brokers", self.config.brokers)))?;
-        Ok(SourceIdentity { cluster, topic: self.config.topic.clone(), topic_id: None })
+        let topic_id = topic_id::read(&self.client, &self.config.topic, PATIENCE).map_err(|fault| self.fault(&fault))?;
+        Ok(SourceIdentity { cluster, topic: self.config.topic.clone(), topic_id })
     }
 
     fn partitions(&self) -> Result<u32, LogFault> {
-        let metadata = self.client.fetch_metadata(Some(&self.config.topic), PATIENCE).map_err(|fault| self.fault(&fault))?;
-        let topic = metadata.topics().iter().find(|topic| topic.name() == self.config.topic).ok_or_else(|| self.no_topic())?;
-        if let Some(code) = topic.error() {
-            return Err(self.fault(&KafkaError::MetadataFetch(code.into())));
-        }
-        match u32::try_from(topic.partitions().len()) {
-            Ok(count @ 1..) => Ok(count),
-            _ => Err(self.no_topic()),
-        }
+        let count = self.metadata(|_, topic| topic.partitions().len())?;
+        u32::try_from(count).map_err(|_| LogFault::Broken(format!("kafka has no {count} partitions")))
     }
 
     fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault> {
+        trouble::forget(&self.client);
         let (low, high) = self.client.fetch_watermarks(&self.config.topic, number(partition)?, PATIENCE).map_err(|fault| self.fault(&fault))?;
         Ok(low..high)
     }
@@ -141,7 +239,7 @@ fn number(partition: Partition) -> Result<i32, LogFault> {
 }
 
 struct KafkaReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Trouble>,
     topic: String,
 }
 
@@ -186,7 +284,7 @@ impl KafkaReader {
             }
             Some(Code::TopicAuthorizationFailed | Code::Fatal) => Err(LogFault::Broken(format!("topic {}: {fault}", self.topic))),
             _ => {
-                tracing::warn!(%fault, "kafka trouble; the client tries again by itself");
+                tracing::warn!(%fault, why = ?self.consumer.context().why(), "kafka trouble; the client tries again by itself");
                 Ok(())
             }
         }

@@ -45,6 +45,10 @@ pub struct Metrics {
     pub rows_read: Counter,
     /// Rows put out of memory.
     pub rows_evicted: Counter,
+    /// Lists of views acknowledged by the store.
+    pub lists_written: Counter,
+    /// Rows asked for because a view's window was not in memory.
+    pub view_rows_read: Counter,
     /// The last epoch bound, *b*.
     pub epoch_bound: Gauge,
     /// The last epoch committed, *c*.

@@ -36,8 +36,13 @@ impl Item {
     /// Decides the worker: a symbol's rows live on one worker only (I8). By a hash of the name, for ids mean nothing elsewhere.
     pub(crate) fn route(&self) -> u64 {
         match self {
-            Self::Parcel(parcel) => xxh3_64(parcel.symbol.as_str().as_bytes()),
+            Self::Parcel(parcel) => route(&parcel.symbol),
             Self::Reject(reject) => u64::from(reject.partition),
         }
     }
+}
+
+/// A symbol's worker, before the remainder by the number of workers.
+pub(crate) fn route(symbol: &Symbol) -> u64 {
+    xxh3_64(symbol.as_str().as_bytes())
 }

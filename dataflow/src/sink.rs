@@ -1,4 +1,4 @@
-//! The sink: writes rows, and keeps its frontier at an epoch until every row of it is acknowledged.
+//! The sink: writes rows and lists, and keeps its frontier at an epoch until everything of it is acknowledged.
 //!
 //! It holds the capability of each batch until a quorum has it. So when its output frontier has passed an epoch on all workers, the epoch
 //! can be committed.
@@ -50,6 +50,7 @@ pub(crate) fn build<'scope>(rows: StreamVec<'scope, u64, EpochWrites>, settings:
                 any = true;
                 let capability = held.remove(&token).expect("each write is acknowledged once");
                 settings.metrics.rows_written.add(writes.rows.len() as u64);
+                settings.metrics.lists_written.add(writes.views.len() as u64);
                 settings.observer.acknowledged(*capability.time(), &writes);
                 settings.acknowledged.borrow_mut().push_back(writes);
             }

@@ -5,8 +5,9 @@
 //! back from the store, asked for as soon as its first partial arrives; what the row already contains (by the epoch in its cell) is not
 //! added again. A key that cannot have a row yet is not read.
 //!
-//! Rows leave as absolute values, once per epoch, each marked with its epoch and stamp. A resident row may be put out of memory once its
-//! last write is acknowledged, whether its window is still open or not: memory is a cache, the store is the state.
+//! What changed leaves twice: as absolute rows for the store, once per epoch, each marked with its epoch and stamp; and as changes, the row
+//! before and the row after, for the views. A resident row may be put out of memory once its
+//! last write is acknowledged, whether its window is still open or not: memory is a cache, the store is the state, and the views see nothing of it.
 
 use std::{
     cell::RefCell,
@@ -33,10 +34,13 @@ use crate::{
     metrics::Metrics,
     parcel::{Item, Parcel},
     store_io::{RowReader, StoreIo},
+    views::{Change, Standing, Window},
 };
 
 /// Rows that travel to the sink, and to the store, together.
 const ROWS_PER_WRITE: usize = 256;
+/// Emptied tables kept.
+const TABLES_SPARED: usize = 2;
 /// Directory entries remembered as written; beyond, they are forgotten and written again, which changes nothing.
 const DIRECTORY_REMEMBERED: usize = 100_000;
 
@@ -49,6 +53,23 @@ pub(crate) struct EpochBoard {
     pub(crate) start: Option<Rc<Head>>,
     /// Stamps of the epochs bound since.
     pub(crate) stamps: BTreeMap<Epoch, Stamp>,
+}
+
+impl EpochBoard {
+    /// The stamp that what belongs to a time is written at; `None` until the leader's word has reached this worker.
+    pub(crate) fn stamp_of(&self, time: u64) -> Option<Stamp> {
+        let head = self.start.as_ref()?;
+        if time == head.last_binding().epoch { Some(head.flush_stamp) } else { self.stamps.get(&time).copied() }
+    }
+}
+
+/// What the keeper makes of an epoch.
+#[derive(Clone)]
+pub(crate) enum Folded {
+    /// For the sink.
+    Writes(EpochWrites),
+    /// For the views, all of a time together; shared, for it stays on this worker.
+    Changes(Rc<Vec<Change>>),
 }
 
 /// Acknowledged rows on their way back from the sink on the same worker: by a queue and not by a feedback edge, which would make the
@@ -67,31 +88,30 @@ pub(crate) struct StateSettings {
 }
 
 /// Builds the operator; the activator wakes it after news on the board or in the queue.
-pub(crate) fn build<'scope>(items: StreamVec<'scope, u64, Item>, settings: StateSettings) -> (StreamVec<'scope, u64, EpochWrites>, Activator) {
+pub(crate) fn build<'scope>(items: StreamVec<'scope, u64, Item>, settings: StateSettings) -> (StreamVec<'scope, u64, Folded>, Activator) {
     let scope = items.scope();
     let mut activator = None;
     let slot = &mut activator;
-    let rows =
-        items.unary_frontier::<CapacityContainerBuilder<Vec<EpochWrites>>, _, _, _>(Exchange::new(Item::route), "state", |_capability, info| {
-            *slot = Some(scope.activator_for(Rc::clone(&info.address)));
-            let wake = scope.worker().sync_activator_for(info.address.to_vec());
-            let mut keeper = Keeper::new(settings, wake);
-            move |(input, frontier), output| {
-                input.for_each_stamp(|capability, data| {
-                    if let Some(capability) = capability.retain_least(0) {
-                        for items in data {
-                            keeper.receive(&capability, std::mem::take(items));
-                        }
+    let folded = items.unary_frontier::<CapacityContainerBuilder<Vec<Folded>>, _, _, _>(Exchange::new(Item::route), "state", |_capability, info| {
+        *slot = Some(scope.activator_for(Rc::clone(&info.address)));
+        let wake = scope.worker().sync_activator_for(info.address.to_vec());
+        let mut keeper = Keeper::new(settings, wake);
+        move |(input, frontier), output| {
+            input.for_each_stamp(|capability, data| {
+                if let Some(capability) = capability.retain_least(0) {
+                    for items in data {
+                        keeper.receive(&capability, std::mem::take(items));
                     }
-                });
-                keeper.hear();
-                while let Some((capability, writes)) = keeper.take_next(|time| !frontier.less_equal(time)) {
-                    output.session(&capability).give_iterator(writes.into_iter());
                 }
-                keeper.evict();
+            });
+            keeper.hear();
+            while let Some((capability, folded)) = keeper.take_next(|time| !frontier.less_equal(time)) {
+                output.session(&capability).give_iterator(folded.into_iter());
             }
-        });
-    (rows, activator.expect("the constructor has run"))
+            keeper.evict();
+        }
+    });
+    (folded, activator.expect("the constructor has run"))
 }
 
 /// What has arrived for one time, and is not yet taken.
@@ -104,8 +124,10 @@ struct Pending {
 
 struct Resident {
     totals: Totals,
-    /// The epoch it was last written for.
+    /// The epoch it was last written for, or read back with; 0 if it never was.
     epoch: Epoch,
+    /// The time it was last folded at; tells the first partial of a time from the others.
+    folded_at: u64,
     acknowledged: bool,
     /// Whether it stands in the eviction queue: once at most, so the queue is no longer than the map.
     queued: bool,
@@ -115,7 +137,12 @@ struct Keeper {
     settings: StateSettings,
     reader: RowReader,
     pending: BTreeMap<u64, Pending>,
-    resident: Map<RowKey, Resident>,
+    /// Whether partials, rows or evictions have come since the oldest time was last found to wait for rows.
+    look_again: bool,
+    /// Boxed, so that a growing table moves pointers and not rows.
+    resident: Map<RowKey, Box<Resident>>,
+    /// Emptied tables of partials, to be filled again: each epoch would otherwise grow its own from nothing.
+    spare: Vec<Map<RowKey, Totals>>,
     /// Keys asked for and not answered.
     asked: HashSet<RowKey, foldhash::fast::RandomState>,
     /// Rows read for keys that are not resident. No row of such a key can be written by anyone but this keeper, so a reply stays good until
@@ -135,7 +162,9 @@ impl Keeper {
             evicted_up_to: vec![None; settings.sizes.len()],
             settings,
             pending: BTreeMap::new(),
+            look_again: true,
             resident: Map::default(),
+            spare: Vec::new(),
             asked: HashSet::default(),
             replies: Map::default(),
             queue: VecDeque::new(),
@@ -145,6 +174,7 @@ impl Keeper {
 
     /// Keeps what has arrived, and asks the store for the rows it will need.
     fn receive(&mut self, capability: &Capability<u64>, items: Vec<Item>) {
+        self.look_again = true;
         let mut wanted = Vec::new();
         for item in items {
             let pending = self.pending.entry(*capability.time()).or_insert_with(|| Pending {
@@ -157,7 +187,7 @@ impl Keeper {
                 Item::Parcel(Parcel { symbol, partials }) => {
                     for partial in partials {
                         let key = RowKey { symbol: symbol.clone(), size: self.settings.sizes[usize::from(partial.size)], start: partial.start };
-                        match pending.partials.entry(partial.epoch).or_default().entry(key) {
+                        match pending.partials.entry(partial.epoch).or_insert_with(|| self.spare.pop().unwrap_or_default()).entry(key) {
                             Entry::Occupied(mut held) => held.get_mut().merge(&partial.totals),
                             Entry::Vacant(free) => {
                                 wanted.push(free.key().clone());
@@ -197,6 +227,7 @@ impl Keeper {
     /// Hears what came back from the store: rows asked for, and acknowledgements by way of the sink.
     fn hear(&mut self) {
         for (key, row) in self.reader.replies() {
+            self.look_again = true;
             if self.asked.remove(&key) && !self.resident.contains_key(&key) {
                 self.replies.insert(key, row);
             }
@@ -214,10 +245,14 @@ impl Keeper {
     }
 
     /// Takes the oldest time that is complete and whose rows are all at hand; `None` if there is none.
-    fn take_next(&mut self, complete: impl Fn(&u64) -> bool) -> Option<(Capability<u64>, Vec<EpochWrites>)> {
+    fn take_next(&mut self, complete: impl Fn(&u64) -> bool) -> Option<(Capability<u64>, Vec<Folded>)> {
         let (&time, pending) = self.pending.first_key_value()?;
-        let stamp = self.stamp_of(time)?;
+        let stamp = self.settings.board.borrow().stamp_of(time)?;
         if !complete(&time) {
+            return None;
+        }
+        // Looking through all keys again is of use only once something has changed.
+        if !std::mem::take(&mut self.look_again) {
             return None;
         }
         let missing: Vec<RowKey> = pending.partials.values().flat_map(Map::keys).filter(|key| self.must_read(key)).cloned().collect();
@@ -228,13 +263,14 @@ impl Keeper {
         if pending.partials.values().flat_map(Map::keys).any(|key| self.asked.contains(key)) {
             return None;
         }
+        self.look_again = true;
         let pending = self.pending.remove(&time)?;
         match self.fold(time, stamp, pending.partials) {
-            Ok(mut writes) => {
+            Ok(mut folded) => {
                 if !pending.rejects.is_empty() {
-                    writes.push(EpochWrites { rejects: pending.rejects, ..EpochWrites::default() });
+                    folded.push(Folded::Writes(EpochWrites { rejects: pending.rejects, ..EpochWrites::default() }));
                 }
-                Some((pending.capability, writes))
+                Some((pending.capability, folded))
             }
             Err(fault) => {
                 self.settings.failure.set(fault);
@@ -244,52 +280,61 @@ impl Keeper {
         }
     }
 
-    /// The stamp rows of a time are written at; `None` until the leader's word has reached this worker.
-    fn stamp_of(&self, time: u64) -> Option<Stamp> {
-        let board = self.settings.board.borrow();
-        let head = board.start.as_ref()?;
-        if time == head.last_binding().epoch { Some(head.flush_stamp) } else { board.stamps.get(&time).copied() }
-    }
-
     /// Folds all partials of a time into their rows, and makes each touched row a write: also one to which nothing was added, for its old
     /// write may stand on one replica only.
-    fn fold(&mut self, time: u64, stamp: Stamp, partials: BTreeMap<Epoch, Map<RowKey, Totals>>) -> Result<Vec<EpochWrites>, JobError> {
+    fn fold(&mut self, time: u64, stamp: Stamp, partials: BTreeMap<Epoch, Map<RowKey, Totals>>) -> Result<Vec<Folded>, JobError> {
         let replaying = self.settings.board.borrow().start.as_ref().is_some_and(|head| head.last_binding().epoch == time);
-        // Rows as they stand before this time: what is resident, or what was read, or nothing.
-        let mut rows: Map<RowKey, (RowState, bool)> = Map::default();
-        for (epoch, partials) in partials {
-            for (key, totals) in partials {
-                let (row, _) = match rows.entry(key) {
-                    Entry::Occupied(held) => held.into_mut(),
-                    Entry::Vacant(free) => {
-                        let found = match self.resident.get(free.key()) {
-                            Some(resident) => Some(RowState { epoch: resident.epoch, totals: resident.totals }),
-                            None => self.replies.remove(free.key()).flatten(),
-                        };
-                        // A row newer than what this process knows to be bound means that another generation writes: this one is a zombie. The
-                        // limit is its own time, not the current b, which would let a row pass that already contains this partial.
-                        let limit = if replaying { time } else { time - 1 };
-                        if let Some(newer) = found.filter(|row| row.epoch > limit) {
-                            return Err(JobError::Fenced(format!("row {} is of epoch {}, this process is at {time}", free.key(), newer.epoch)));
+        // A row newer than what this process knows to be bound means that another generation writes: this one is a zombie. The limit is its own
+        // time, not the current b, which would let a row pass that already contains this partial.
+        let newest = if replaying { time } else { time - 1 };
+        // The rows touched, with what the views knew of them before.
+        let mut touched: Vec<(RowKey, Option<Standing>)> = Vec::new();
+        for (epoch, mut partials) in partials {
+            for (key, totals) in partials.drain() {
+                let resident = match self.resident.entry(key) {
+                    Entry::Occupied(held) => {
+                        if held.get().folded_at != time {
+                            touched.push((held.key().clone(), Some(Standing::of(&held.get().totals))));
                         }
-                        let fresh = found.is_none();
-                        free.insert((found.unwrap_or(RowState { epoch: 0, totals: Totals::default() }), fresh))
+                        held.into_mut()
+                    }
+                    Entry::Vacant(free) => {
+                        let found = self.replies.remove(free.key()).flatten();
+                        touched.push((free.key().clone(), found.map(|row| Standing::of(&row.totals))));
+                        let row = found.unwrap_or(RowState { epoch: 0, totals: Totals::default() });
+                        free.insert(Box::new(Resident { totals: row.totals, epoch: row.epoch, folded_at: 0, acknowledged: false, queued: false }))
                     }
                 };
-                if epoch > row.epoch {
-                    row.totals.merge(&totals);
+                if resident.folded_at != time {
+                    resident.folded_at = time;
+                    if resident.epoch > newest {
+                        let key = touched.last().map(|(key, _)| key.to_string()).unwrap_or_default();
+                        return Err(JobError::Fenced(format!("row {key} is of epoch {}, this process is at {time}", resident.epoch)));
+                    }
+                }
+                if epoch > resident.epoch {
+                    resident.totals.merge(&totals);
                 }
             }
+            if self.spare.len() < TABLES_SPARED {
+                self.spare.push(partials);
+            }
         }
-        let mut writes = vec![EpochWrites::default()];
-        for (key, (row, fresh)) in rows {
-            let state = RowState { epoch: time, totals: row.totals };
+        let (mut writes, mut changes) = (vec![EpochWrites::default()], Vec::new());
+        for (key, before) in touched {
+            let resident = self.resident.get_mut(&key).expect("it was touched just now");
+            resident.epoch = time;
+            resident.acknowledged = false;
+            let state = RowState { epoch: time, totals: resident.totals };
+            if let Some(window) = Window::of(&key) {
+                changes.push(Change { symbol: key.symbol.clone(), window, before, after: Standing::of(&state.totals) });
+            }
             if writes.last().is_some_and(|last| last.rows.len() >= ROWS_PER_WRITE) {
                 writes.push(EpochWrites::default());
             }
             let batch = writes.last_mut().expect("there is one from the start");
             // A replayed row may exist without its directory entry only if a crash came between; writing it again is harmless.
-            if fresh || replaying {
+            if before.is_none() || replaying {
                 let entry = DirectoryEntry { symbol: key.symbol.clone(), size: key.size, bucket: key.size.bucket(key.start) };
                 if self.directory.len() >= DIRECTORY_REMEMBERED {
                     self.directory.clear();
@@ -298,19 +343,14 @@ impl Keeper {
                     batch.directory.push(entry);
                 }
             }
-            match self.resident.entry(key.clone()) {
-                Entry::Occupied(mut held) => {
-                    let held = held.get_mut();
-                    *held = Resident { totals: state.totals, epoch: time, acknowledged: false, queued: held.queued };
-                }
-                Entry::Vacant(free) => {
-                    free.insert(Resident { totals: state.totals, epoch: time, acknowledged: false, queued: false });
-                }
-            }
             batch.rows.push(RowWrite { key, state, stamp });
         }
         writes.retain(|batch| !batch.is_empty());
-        Ok(writes)
+        let mut folded: Vec<Folded> = writes.into_iter().map(Folded::Writes).collect();
+        if !changes.is_empty() {
+            folded.push(Folded::Changes(Rc::new(changes)));
+        }
+        Ok(folded)
     }
 
     /// Puts rows out of memory down to the limit: only such whose last write is acknowledged, so that reading one back finds it.
@@ -328,6 +368,7 @@ impl Keeper {
             let size = self.settings.sizes.iter().position(|size| *size == key.size).expect("keys are made of the job's sizes");
             self.evicted_up_to[size] = self.evicted_up_to[size].max(Some(key.start));
             self.resident.remove(&key);
+            self.look_again = true;
             self.settings.metrics.rows_evicted.add(1);
         }
     }

@@ -9,6 +9,7 @@ use std::sync::{
     mpsc::{Receiver, Sender, channel},
 };
 
+use tapeflow_schemas::Symbol;
 use tapeflow_sinks::{EpochWrites, RowKey, RowState, Store, workflow::until_answered};
 use timely::scheduling::SyncActivator;
 use tokio::{runtime::Handle, sync::Semaphore};
@@ -40,6 +41,23 @@ impl StoreIo {
     pub(crate) fn reader(&self, wake: SyncActivator) -> RowReader {
         let (send, replies) = channel();
         RowReader { io: self.clone(), wake, send, replies }
+    }
+
+    /// Asks for all symbols of the directory, once.
+    pub(crate) fn symbols(&self, wake: SyncActivator) -> Receiver<Vec<Symbol>> {
+        let (send, answer) = channel();
+        let io = self.clone();
+        self.runtime.spawn(async move {
+            let Ok(_permit) = io.reads.acquire().await else { return };
+            match until_answered("reading the directory", || io.store.symbols()).await {
+                Ok(symbols) => {
+                    let _ = send.send(symbols.into_iter().map(|(symbol, _)| symbol).collect());
+                }
+                Err(reason) => io.failure.set(JobError::Failed(reason)),
+            }
+            let _ = wake.activate();
+        });
+        answer
     }
 
     pub(crate) fn writer<T: Send + 'static>(&self, wake: SyncActivator) -> RowWriter<T> {

@@ -70,9 +70,18 @@ impl Stack {
     /// # Errors
     /// What the script said.
     pub(crate) fn up(&self) -> Result<(), String> {
+        self.up_with(|_| Ok(()))
+    }
+
+    /// [`Self::up`], after something has been put into the stack's directory: no other run of the target uses it by then.
+    ///
+    /// # Errors
+    /// What `prepare` or the script said.
+    pub(crate) fn up_with(&self, prepare: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), String> {
         let start = || {
             let lock = self.lock().map_err(|error| format!("cannot lock target/stack/{}.lock: {error}", self.layout.name))?;
             self.run("wipe")?;
+            prepare(&self.folder()).map_err(|error| format!("cannot prepare target/stack/{}: {error}", self.layout.name))?;
             self.run("up").map(|()| lock)
         };
         self.started.get_or_init(start).as_ref().map(drop).map_err(Clone::clone)
@@ -89,13 +98,16 @@ impl Stack {
 
     /// `stack COMMAND` with this stack's directory and ports.
     pub(crate) fn command(&self, command: &str) -> Command {
-        let root = root();
-        let mut stack = Command::new(root.join("deploy/dev/stack"));
-        stack.arg(command).env("TAPEFLOW_STACK_DIR", root.join("target/stack").join(self.layout.name));
+        let mut stack = Command::new(root().join("deploy/dev/stack"));
+        stack.arg(command).env("TAPEFLOW_STACK_DIR", self.folder());
         for (name, port) in self.layout.ports {
             stack.env(format!("TAPEFLOW_STACK_{name}"), port.to_string());
         }
         stack
+    }
+
+    fn folder(&self) -> PathBuf {
+        root().join("target/stack").join(self.layout.name)
     }
 
     /// Waits until no other process uses the directory; the system unlocks it when this one ends, however it ends.

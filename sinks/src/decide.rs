@@ -38,7 +38,7 @@ pub enum Refusal {
     },
     /// Values would mean something else.
     #[error(
-        "the store's rows were computed under other rules ({found}; now {wanted}): run with the old settings, or rebuild beside it into a new store with --store"
+        "the store's rows were computed under other rules ({found}; now {wanted}): run with the old settings (--sizes, --baskets), or rebuild beside it into a new store with --store"
     )]
     OtherLogic {
         /// The rules of the store.
@@ -96,7 +96,7 @@ pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result
     if found.job != opening.job {
         return Err(Refusal::OtherJob { found: found.job.clone(), wanted: opening.job.clone() });
     }
-    if found.source != opening.source {
+    if !found.source.is_still(&opening.source) {
         let name = |source: &SourceIdentity| {
             format!("topic {} of cluster {}, id {}", source.topic, source.cluster, source.topic_id.as_deref().unwrap_or("unknown"))
         };
@@ -118,6 +118,8 @@ pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result
     head.generation += 1;
     head.version += 1;
     head.owner.clone_from(&opening.owner);
+    // An id that nobody knew before is known from here on.
+    head.source.clone_from(&opening.source);
     head.flush_stamp = found.next_stamp(now_us);
     head.last_stamp = head.flush_stamp;
     Ok(head)
@@ -237,9 +239,25 @@ mod tests {
         let other = Opening { logic: "rules 2".into(), ..opening(2) };
         assert!(matches!(take_over(Some(&head), &other, 0), Err(Refusal::OtherLogic { .. })));
         let mut other = opening(2);
-        other.source.topic_id = Some("recreated".into());
+        other.source.cluster = "another".into();
         assert!(matches!(take_over(Some(&head), &other, 0), Err(Refusal::OtherLog { .. })));
         assert!(matches!(take_over(Some(&head), &opening(1), 0), Err(Refusal::FewerPartitions { before: 2, now: 1 })));
+    }
+
+    #[test]
+    fn a_topic_made_again_is_refused_and_an_id_first_told_now_is_learned() {
+        let named = |id: Option<&str>| {
+            let mut opening = opening(2);
+            opening.source.topic_id = id.map(str::to_owned);
+            opening
+        };
+        let old = take_over(None, &named(None), 0).expect("a fresh store");
+        let learned = take_over(Some(&old), &named(Some("a")), 1).expect("a head that knows no id");
+        assert_eq!(learned.source.topic_id.as_deref(), Some("a"));
+        assert_eq!(take_over(Some(&learned), &named(Some("a")), 2).expect("the same topic").source, learned.source);
+        for other in [Some("b"), None] {
+            assert!(matches!(take_over(Some(&learned), &named(other), 2), Err(Refusal::OtherLog { .. })), "{other:?}");
+        }
     }
 
     #[test]

@@ -53,6 +53,15 @@ pub struct SourceIdentity {
     pub topic_id: Option<String>,
 }
 
+impl SourceIdentity {
+    /// Whether the log that is there now is the one this identity was noted of. An id that was not known then proves nothing; one that was
+    /// known must be told again, for without it a topic deleted and made again cannot be told from the old one.
+    #[must_use]
+    pub fn is_still(&self, now: &Self) -> bool {
+        self.cluster == now.cluster && self.topic == now.topic && (self.topic_id.is_none() || self.topic_id == now.topic_id)
+    }
+}
+
 /// A durable decision: the epoch ends at these cuts, and its rows are written at this stamp. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {

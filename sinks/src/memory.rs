@@ -4,6 +4,8 @@
 //! not raised, so that a broken protocol runs on and shows where it leads. Faults are armed beforehand and used up one call each;
 //! nothing here is random and nothing waits, unless a [`Hold`] says so.
 
+mod views;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
@@ -18,6 +20,7 @@ use crate::{
     head::{Binding, Epoch, Head, Stamp},
     row::{RowKey, RowState, RowWrite},
     store::{CasOutcome, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
+    view::{StoredView, View, ViewKey, ViewState, ViewWrite},
 };
 
 /// A store in memory; clones share it.
@@ -58,6 +61,8 @@ pub enum Accepted {
     Directory(DirectoryEntry),
     /// A row, stale ones included: the store took them, and they lost.
     Row(RowWrite),
+    /// A list of a view, stale ones included.
+    View(ViewWrite),
     /// A dead letter.
     Reject(Reject),
     /// A history entry.
@@ -110,6 +115,8 @@ struct Held {
     head: Option<Head>,
     /// All that ever arrived for a row, by stamp; the last one is what it says.
     rows: BTreeMap<RowKey, BTreeMap<Stamp, RowState>>,
+    /// The same for lists.
+    views: BTreeMap<ViewKey, BTreeMap<Stamp, ViewState>>,
     directory: BTreeSet<DirectoryEntry>,
     rejects: BTreeMap<Position, Reject>,
     history: BTreeMap<Epoch, HistoryEntry>,
@@ -239,6 +246,10 @@ impl Held {
             self.rows.entry(row.key.clone()).or_default().entry(row.stamp).or_insert(row.state);
             self.accepted.push(Accepted::Row(row.clone()));
         }
+        for view in &writes.views {
+            self.write_view(view);
+            self.accepted.push(Accepted::View(view.clone()));
+        }
         for reject in &writes.rejects {
             self.rejects.insert(reject.position(), reject.clone());
             self.accepted.push(Accepted::Reject(reject.clone()));
@@ -291,17 +302,22 @@ impl Held {
             self.violations.push(format!("I2: {} is written as of epoch {}, which is not bound", row.key, row.state.epoch));
         }
         for (stamp, state) in self.rows.get(&row.key).into_iter().flatten() {
-            let fault = if *stamp == row.stamp {
-                (*state != row.state).then_some("I4: two contents at one stamp")
-            } else if state.epoch == row.state.epoch {
-                (state.totals != row.state.totals).then_some("I2: two folds of one epoch")
-            } else {
-                ((*stamp < row.stamp) != (state.epoch < row.state.epoch)).then_some("I3: stamps and epochs in different order")
-            };
+            let fault = breach((*stamp, state.epoch), (row.stamp, row.state.epoch), state.totals == row.state.totals);
             if let Some(fault) = fault {
                 self.violations.push(format!("{fault}: {}, at {stamp} {state:?}, at {} {:?}", row.key, row.stamp, row.state));
             }
         }
+    }
+}
+
+/// What is wrong with two writes, each of a stamp and an epoch, to one row or one list, if anything is.
+fn breach(one: (Stamp, Epoch), other: (Stamp, Epoch), equal: bool) -> Option<&'static str> {
+    if one.0 == other.0 {
+        (one.1 != other.1 || !equal).then_some("I4: two contents at one stamp")
+    } else if one.1 == other.1 {
+        (!equal).then_some("I2: two folds of one epoch")
+    } else {
+        ((one.0 < other.0) != (one.1 < other.1)).then_some("I3: stamps and epochs in different order")
     }
 }
 
@@ -364,8 +380,8 @@ impl Store for MemoryStore {
         Ok(held.rows.range(key(range.start)..key(range.end)).filter(|(key, _)| listed(key)).filter_map(row).collect())
     }
 
-    async fn views(&self, _view: crate::View, _size: WindowSize, _range: Range<WindowStart>) -> Result<Vec<crate::StoredView>, StoreError> {
-        Ok(Vec::new())
+    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+        Ok(self.held().views(view, size, range))
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {

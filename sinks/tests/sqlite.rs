@@ -1,5 +1,8 @@
 //! What the contract suite cannot say of SQLite: the file as it is found, refused, reopened and read by other tools, and the log.
 
+#[path = "sqlite/views.rs"]
+mod views;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -61,7 +64,7 @@ fn golden(epoch: u64) -> RowState {
 fn row(name: &str, epoch: u64, stamp: i64) -> EpochWrites {
     let key = key(name);
     let entry = DirectoryEntry { symbol: key.symbol.clone(), size: key.size, bucket: key.size.bucket(key.start) };
-    EpochWrites { directory: vec![entry], rows: vec![RowWrite { key, state: golden(epoch), stamp }], rejects: Vec::new() }
+    EpochWrites { directory: vec![entry], rows: vec![RowWrite { key, state: golden(epoch), stamp }], ..EpochWrites::default() }
 }
 
 fn head(source: &SourceIdentity) -> Head {
@@ -218,10 +221,10 @@ fn files_that_are_no_store_are_refused_and_left_alone() {
 fn tables_of_a_newer_format_are_refused_with_what_to_do() {
     let file = file();
     drop(job(&file.path));
-    Connection::open(&file.path).and_then(|raw| raw.execute_batch("UPDATE schema SET format = 2")).expect("changed");
+    Connection::open(&file.path).and_then(|raw| raw.execute_batch("UPDATE schema SET format = 3")).expect("changed");
     for access in [Access::Job, Access::Reader] {
         let reason = refusal(Database::open(&file.path, access));
-        assert!(reason.contains("format 2") && reason.contains("use the newer tapeflow"), "{reason}");
+        assert!(reason.contains("format 3") && reason.contains("use the newer tapeflow"), "{reason}");
     }
 }
 

@@ -13,6 +13,8 @@ mod samples;
 mod suite;
 #[path = "stack/tables.rs"]
 mod tables;
+#[path = "stack/views.rs"]
+mod views;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -69,7 +71,7 @@ fn all() -> Vec<(String, Test)> {
         });
         (format!("contract::{name}"), test)
     });
-    contract.chain(tables::tests()).chain(faulty::tests()).collect()
+    contract.chain(tables::tests()).chain(views::tests()).chain(faulty::tests()).collect()
 }
 
 fn run(named: Option<String>, test: Test) -> Result<(), Failed> {

@@ -2,7 +2,13 @@
 
 pub(crate) mod commands;
 pub(crate) mod faults;
+pub(crate) mod feed;
+pub(crate) mod job;
+pub(crate) mod log;
+pub(crate) mod read;
+pub(crate) mod run;
 pub(crate) mod store;
 pub(crate) mod values;
+pub(crate) mod verify;
 
 pub(crate) use commands::{Cli, Command};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tapeflow_ingest::Secret;
+use tapeflow_sinks::cassandra::{ClientCertificate, TlsConfig};
 
 use super::{faults::Faults, values::abbreviated};
 use crate::secret;
@@ -34,6 +35,8 @@ pub(crate) struct Login {
     pub(crate) user: Option<String>,
     /// The password.
     pub(crate) password: Option<Secret>,
+    /// TLS, if the cluster is to be spoken to that way.
+    pub(crate) tls: Option<TlsConfig>,
 }
 
 /// The credentials' flags, for commands that may talk to Cassandra.
@@ -46,6 +49,18 @@ pub(crate) struct LoginArgs {
     /// File with that user's password [or the password itself in the variable TAPEFLOW_CASSANDRA_PASSWORD]
     #[arg(long, env = "TAPEFLOW_CASSANDRA_PASSWORD_FILE", value_name = "FILE")]
     cassandra_password_file: Option<PathBuf>,
+    /// Talk TLS to the nodes
+    #[arg(long, env = "TAPEFLOW_CASSANDRA_TLS")]
+    cassandra_tls: bool,
+    /// File with the authorities that vouch for the nodes, PEM [default: those of the web]
+    #[arg(long, env = "TAPEFLOW_CASSANDRA_CA_FILE", value_name = "FILE")]
+    cassandra_ca_file: Option<PathBuf>,
+    /// File with our certificate, PEM, where nodes ask for one
+    #[arg(long, env = "TAPEFLOW_CASSANDRA_CERT_FILE", value_name = "FILE")]
+    cassandra_cert_file: Option<PathBuf>,
+    /// File with its key, PEM, not encrypted
+    #[arg(long, env = "TAPEFLOW_CASSANDRA_KEY_FILE", value_name = "FILE")]
+    cassandra_key_file: Option<PathBuf>,
 }
 
 impl LoginArgs {
@@ -58,8 +73,31 @@ impl LoginArgs {
         if password.is_none() && self.cassandra_user.is_some() {
             faults.add("--cassandra-password-file: missing, though there is --cassandra-user");
         }
-        Login { user: self.cassandra_user, password }
+        if self.cassandra_cert_file.is_some() != self.cassandra_key_file.is_some() {
+            faults.add("--cassandra-cert-file and --cassandra-key-file: give both or neither");
+        }
+        if !self.cassandra_tls && (self.cassandra_ca_file.is_some() || self.cassandra_cert_file.is_some()) {
+            faults.add("--cassandra-tls: missing, though there are files for it");
+        }
+        let client = self.cassandra_cert_file.zip(self.cassandra_key_file);
+        let client = client.map(|(certificate_file, key_file)| ClientCertificate { certificate_file, key_file });
+        let tls = self.cassandra_tls.then_some(TlsConfig { ca_file: self.cassandra_ca_file, client });
+        Login { user: self.cassandra_user, password, tls }
     }
+}
+
+/// A store, and how to get in.
+#[derive(Debug)]
+pub(crate) struct StoreChoice {
+    pub(crate) address: StoreAddress,
+    pub(crate) login: Login,
+}
+
+/// Reads `--store` and the credentials.
+pub(crate) fn store_choice(text: &str, login: LoginArgs, faults: &mut Faults) -> Option<StoreChoice> {
+    let login = login.check(faults);
+    let address = faults.read("--store", text, store_address)?;
+    Some(StoreChoice { address, login })
 }
 
 /// Reads `sqlite:PATH` or `cassandra://HOST[:PORT][,HOST...]/KEYSPACE`.

@@ -5,8 +5,8 @@ use std::fs;
 use crate::command::{Place, end_with, golden, succeed, tapeflow};
 
 /// All commands.
-const COMMANDS: [&[&str]; 9] =
-    [&["run"], &["init"], &["ingest"], &["dataflow"], &["bars"], &["verify"], &["status"], &["rejects", "list"], &["simulate"]];
+const COMMANDS: [&[&str]; 10] =
+    [&["run"], &["init"], &["ingest"], &["dataflow"], &["bars"], &["top"], &["verify"], &["status"], &["rejects", "list"], &["simulate"]];
 
 #[test]
 fn every_flag_is_an_environment_variable_too() {
@@ -96,6 +96,48 @@ fn a_store_of_another_job_or_of_other_rules_is_refused_and_left_alone() {
     assert_eq!(succeed(&["status", "--store", &place.store]), status, "not even a generation was begun");
     let said = end_with(2, &["bars", "--store", &place.store, "--size", "10m"]);
     assert!(said.contains("10m") && said.contains("1s,1m,5m,1h,1d"), "{said}");
+}
+
+#[test]
+fn every_fault_of_a_file_of_baskets_is_told_and_nothing_is_written() {
+    let place = Place::new();
+    let (recording, baskets) = (golden("finnhub-recorded.jsonl"), place.file("baskets.csv", "tech,AAPL,1\ntech,MSFT\ntech,GOOG,-1\n"));
+    let said = end_with(2, &["run", "--replay", &recording, "--exit-at-end", "--store", &place.store, "--baskets", &baskets]);
+    assert!(said.contains("--baskets: ") && said.contains("line 2: ") && said.contains("line 3: ") && !said.contains("line 1: "), "{said}");
+    let said = end_with(2, &["dataflow", "--store", &place.store, "--baskets", "no-such-file", "--epoch", "soon"]);
+    assert!(said.contains("--baskets: no-such-file ") && said.contains("--epoch: "), "{said}");
+    assert!(!place.path("t.db").exists(), "{said}");
+}
+
+#[test]
+fn a_store_keeps_the_baskets_it_began_with_and_is_verified_with_no_others() {
+    let place = Place::new();
+    let recording = golden("finnhub-recorded.jsonl");
+    let (mine, same) = (place.file("mine.csv", "a,AAPL,0.5\nb,TSLA,1\n"), place.file("same.csv", "# again\nb,TSLA,1.0\na,AAPL,5e-1\n"));
+    let other = place.file("other.csv", "a,AAPL,0.25\nb,TSLA,1\n");
+    let run = |store: &str, flags: &[&str], code: i32| {
+        end_with(code, &[&["run", "--replay", &recording, "--exit-at-end", "--store", store], flags].concat())
+    };
+    run(&place.store, &["--baskets", &mine], 0);
+    let lists = succeed(&["top", "--store", &place.store, "--view", "baskets", "--size", "1d", "--format", "csv"]);
+    run(&place.store, &["--baskets", &same], 0);
+    for flags in [&["--baskets", &other][..], &[]] {
+        let said = run(&place.store, flags, 2);
+        assert!(said.contains("baskets ") && said.contains("rules"), "{said}");
+    }
+    assert_eq!(succeed(&["top", "--store", &place.store, "--view", "baskets", "--size", "1d", "--format", "csv"]), lists);
+
+    let verify = |store: &str, flags: &[&str], code: i32| end_with(code, &[&["verify", "--log", store], flags].concat());
+    verify(&place.store, &["--baskets", &mine], 0);
+    verify(&place.store, &["--baskets", &same], 0);
+    for flags in [&["--baskets", &other][..], &[]] {
+        let said = verify(&place.store, flags, 2);
+        assert!(said.contains("--baskets: "), "{said}");
+    }
+    let without = Place::new();
+    run(&without.store, &[], 0);
+    let said = verify(&without.store, &["--baskets", &mine], 2);
+    assert!(said.contains("--baskets: "), "{said}");
 }
 
 #[test]

@@ -42,6 +42,49 @@ fn verify_finds_a_row_that_no_trade_made() {
     found(&format!("{row} WHERE symbol = 'AAPL' AND size = '1d'"), 1, "AAPL 1d");
 }
 
+/// One of the list's kind and size: the newest.
+fn one_list(view: &str, size: &str) -> String {
+    format!("view_name = '{view}' AND size = '{size}' AND start = (SELECT max(start) FROM views WHERE view_name = '{view}' AND size = '{size}')")
+}
+
+#[test]
+fn verify_finds_a_list_with_other_lines() {
+    for (view, other) in [("active", "movers"), ("movers", "active"), ("market", "active")] {
+        // A sound cell of another list.
+        let state = format!("SELECT state FROM views WHERE {}", one_list(other, "1m"));
+        found(&format!("UPDATE views SET state = ({state}) WHERE {}", one_list(view, "1m")), 1, &format!("view {view} 1m "));
+    }
+}
+
+#[test]
+fn verify_tells_the_rank_and_both_sides_of_it() {
+    let place = Place::new();
+    place.replay(&golden("crowd.jsonl"), &[]);
+    let database = Connection::open(place.path("t.db")).expect("opened");
+    // The list of the five minutes holds the same symbols in the first ranks, and more trades later on.
+    let change = "UPDATE views SET state = (SELECT state FROM views WHERE view_name = 'active' AND size = '1h' AND start = 1718978400000)
+        WHERE view_name = 'active' AND size = '5m' AND start = 1718979600000";
+    assert_eq!(database.execute(change, []).expect("changed"), 1);
+    let said = end_with(1, &["verify", "--log", &place.store]);
+    let told = said.lines().find(|line| line.starts_with("view active 5m 2024-06-21T14:20:00Z (epoch ")).unwrap_or_else(|| panic!("{said}"));
+    assert!(told.contains("rank 5 is S01 (1 symbols, 3 trades,") && told.contains("recomputed S01 (1 symbols, 2 trades,"), "{told}");
+    assert!(!told.contains("rank 1 "), "{told}");
+}
+
+#[test]
+fn verify_finds_a_missing_list() {
+    for view in ["active", "movers", "market"] {
+        found(&format!("DELETE FROM views WHERE {}", one_list(view, "1h")), 1, &format!("view {view} 1h "));
+    }
+}
+
+#[test]
+fn verify_finds_a_list_that_no_trade_called_for() {
+    let columns = "epoch, stamp, state";
+    let list = format!("INSERT INTO views (view_name, size, start, {columns}) SELECT view_name, size, start - 86400000, {columns} FROM views");
+    found(&format!("{list} WHERE {}", one_list("active", "1h")), 1, "view active 1h ");
+}
+
 #[test]
 fn what_cannot_be_counted_becomes_a_dead_letter_and_the_stream_goes_on() {
     let place = Place::new();
@@ -76,5 +119,29 @@ fn status_names_the_epochs_and_the_offsets() {
     assert_eq!(status["head"]["committed"]["cuts"].as_array().map(Vec::len), Some(3));
     assert_eq!(status["head"]["bound"], serde_json::json!([]), "everything is committed");
     let table = succeed(&["status", "--store", &place.store]);
-    assert!(table.contains("epoch committed") && table.contains("2024-11-14"), "{table}");
+    assert!(table.contains("epoch committed") && table.contains("2024-11-14") && !table.contains("lag"), "{table}");
+}
+
+#[test]
+fn status_tells_how_far_the_job_is_behind_its_log() {
+    let place = Place::new();
+    place.replay(&golden("finnhub-recorded.jsonl"), &["--partitions", "3"]);
+    let status = |format: &str| succeed(&["status", "--store", &place.store, "--log", &place.store, "--format", format]);
+    assert!(status("table").contains("lag in all       0 records"), "{}", status("table"));
+    // Two records more than the job has read.
+    let database = Connection::open(place.path("t.db")).expect("opened");
+    database.execute("UPDATE log_partitions SET next_offset = next_offset + 2 WHERE partition = 1", []).expect("changed");
+    let json: serde_json::Value = serde_json::from_str(&status("json")).expect("JSON");
+    let lag: Vec<_> = json["lag"].as_array().expect("partitions").iter().map(|lag| lag["uncommitted"].as_i64()).collect();
+    assert_eq!(lag, [Some(0), Some(2), Some(0)]);
+    assert_eq!(json["lag"][1]["unbound"], 2);
+    assert!(status("table").contains("lag in all       2 records"), "{}", status("table"));
+
+    // The log of another store, and none at all: where the job stands is told, and what is wrong.
+    let other = Place::new();
+    other.replay(&golden("finnhub-recorded.jsonl"), &[]);
+    for (log, hint) in [(other.store.as_str(), "--log"), ("sqlite:no-such.db", "no-such.db")] {
+        let said = end_with(2, &["status", "--store", &place.store, "--log", log]);
+        assert!(said.contains("epoch committed") && said.contains(hint), "{said}");
+    }
 }

@@ -95,6 +95,15 @@ pub(crate) enum Ends {
 impl Job {
     /// Starts `tapeflow dataflow` in so many processes of so many workers.
     pub(crate) fn start(feed: &Feed, keyspace: &str, workers: usize, processes: usize, ends: Ends) -> Result<Self, String> {
+        Self::start_with(feed, keyspace, workers, processes, if ends == Ends::WithTheLog { &["--until-end"] } else { &[] })
+    }
+
+    /// Starts processes that are started again when they end; they end when they are asked to.
+    pub(crate) fn start_supervised(feed: &Feed, keyspace: &str, workers: usize, processes: usize) -> Result<Self, String> {
+        Self::start_with(feed, keyspace, workers, processes, &["--supervise"])
+    }
+
+    fn start_with(feed: &Feed, keyspace: &str, workers: usize, processes: usize, further: &[&str]) -> Result<Self, String> {
         let first = NEXT_PORT.fetch_add(u16::try_from(processes).map_err(|error| error.to_string())?, Ordering::Relaxed);
         let hosts: Vec<String> = (first..).take(processes).map(|port| format!("127.0.0.1:{port}")).collect();
         let mut job = Self { processes: Vec::new(), logs: Vec::new() };
@@ -104,9 +113,7 @@ impl Job {
             let (workers, all, this) = (workers.to_string(), processes.to_string(), process.to_string());
             let (brokers, store, hosts) = (brokers(), store(keyspace), hosts.join(","));
             let mut arguments = vec!["dataflow", "--brokers", &brokers, "--topic", &feed.topic, "--store", &store, "--workers", &workers];
-            if ends == Ends::WithTheLog {
-                arguments.push("--until-end");
-            }
+            arguments.extend(further);
             if processes > 1 {
                 arguments.extend(["--processes", &all, "--process", &this, "--hosts", &hosts]);
             }

@@ -1,24 +1,25 @@
-//! An independent recomputation of every row, from the log alone.
+//! An independent recomputation of every row, and of every list made of rows, from the log alone.
 //!
 //! It is the judge of the job, so it shares nothing with it but the vocabulary (types, bounds, windows): records are read by apache-avro,
 //! and repeats, conditions, sums and prices are decided by code of its own, written to be plain rather than fast.
 //!
 //! ```text
-//!  bytes ──read──▶ record ──repeats──▶ trades ──conditions──▶ fold, per (symbol, window, epoch) ──▶ row as of an epoch
+//!  bytes ──read──▶ record ──repeats──▶ trades ──conditions──▶ fold, per (symbol, window, epoch) ──▶ row as of an epoch ──views──▶ list
 //! ```
 //!
-//! A row of the store names an epoch: it must equal [`Oracle::row_as_of`] that epoch. The caller says with each record which epoch's
+//! A row of the store names an epoch: it must equal [`Oracle::row_as_of`] that epoch, and a list [`Oracle::list_as_of`]. The caller says with each record which epoch's
 //! binding contains it, and may call everything up to the last commit epoch 0: memory grows with rows times epochs told apart.
 
 mod conditions;
 mod fold;
 mod read;
 mod repeats;
+mod views;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tapeflow_schemas::{
-    AssetClass, EventTime, Offset, Partition, Symbol, WindowSize, WindowStart,
+    AssetClass, Baskets, EventTime, Offset, Partition, Symbol, WindowSize, WindowStart,
     decimal::{MAX_NOTIONAL_E16, MAX_PRICE_E8, MAX_SIZE_E8},
 };
 
@@ -26,14 +27,17 @@ use fold::{Fold, Print};
 pub use fold::{OracleRow, OracleSums};
 use read::{Entry, Readers, Record, Size};
 use repeats::Repeats;
+pub use views::{OracleEntry, OracleView};
 
 /// The recomputation. Feed it with [`Oracle::record`], then ask.
 pub struct Oracle {
     sizes: Vec<WindowSize>,
     readers: Readers,
     partitions: Vec<Place>,
-    rows: BTreeMap<String, BTreeMap<(WindowSize, WindowStart), Epochs>>,
-    counts: OracleCounts,
+    rows: BTreeMap<Arc<str>, BTreeMap<(WindowSize, WindowStart), Epochs>>,
+    /// The symbols that have a row in a window, of windows that have lists.
+    windows: BTreeMap<(WindowSize, WindowStart), Vec<Arc<str>>>,
+    counts: BTreeMap<u64, OracleCounts>,
     rejects: Vec<OracleReject>,
 }
 
@@ -70,6 +74,17 @@ pub struct OracleCounts {
 }
 
 impl OracleCounts {
+    fn add(&mut self, other: &Self) {
+        self.records += other.records;
+        self.accepted += other.accepted;
+        for (reason, count) in &other.rejected {
+            *self.rejected.entry(reason.clone()).or_default() += count;
+        }
+        self.duplicates += other.duplicates;
+        self.price_updates += other.price_updates;
+        self.gaps += other.gaps;
+    }
+
     /// Refused for whatever reason.
     #[must_use]
     pub fn rejected_in_all(&self) -> u64 {
@@ -102,7 +117,8 @@ impl Oracle {
     #[must_use]
     pub fn new(sizes: Vec<WindowSize>, partitions: u32) -> Self {
         let partitions = (0..partitions).map(|_| Place::default()).collect();
-        Self { sizes, readers: Readers::new(), partitions, rows: BTreeMap::new(), counts: OracleCounts::default(), rejects: Vec::new() }
+        let (rows, windows, counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { sizes, readers: Readers::new(), partitions, rows, windows, counts, rejects: Vec::new() }
     }
 
     /// Takes the next record of a partition. `epoch` is the one whose binding contains it; `timestamp_ms` is the log's own.
@@ -113,16 +129,17 @@ impl Oracle {
         let place = usize::try_from(partition).ok().and_then(|at| self.partitions.get_mut(at)).expect("a partition of the log");
         assert!(place.last.is_none_or(|last| last < offset), "partition {partition}: offset {offset} comes after {:?}", place.last);
         place.last = Some(offset);
-        self.counts.records += 1;
+        let counts = self.counts.entry(epoch).or_default();
+        counts.records += 1;
         let record = match self.readers.read(payload.unwrap_or_default()) {
             Ok(record) => record,
-            Err(fault) => return self.reject((partition, offset, 0), fault.word()),
+            Err(fault) => return self.reject(epoch, (partition, offset, 0), fault.word()),
         };
         if let Record::Batch { session, sequence, .. } | Record::RejectedFrame { session, sequence, .. } = record {
             match place.repeats.hear(session, sequence) {
-                Some(skipped) => self.counts.gaps += skipped,
+                Some(skipped) => counts.gaps += skipped,
                 None => {
-                    self.counts.duplicates += 1;
+                    counts.duplicates += 1;
                     return;
                 }
             }
@@ -130,7 +147,7 @@ impl Oracle {
         let (taken_ms, trades) = match record {
             Record::Batch { taken_ms, trades, .. } => (taken_ms, trades),
             Record::Legacy { trades } => (timestamp_ms, trades),
-            Record::RejectedFrame { reason, .. } => return self.reject((partition, offset, 0), &reason),
+            Record::RejectedFrame { reason, .. } => return self.reject(epoch, (partition, offset, 0), &reason),
         };
         for (index, entry) in (0..).zip(trades) {
             match admit(&entry, taken_ms) {
@@ -138,20 +155,22 @@ impl Oracle {
                     let print = Print { event_ms: time.ms(), partition, offset, index, price_e8, size_e8, codes: &entry.codes };
                     self.accept(epoch, &entry.symbol, time, print);
                 }
-                Verdict::PriceUpdate => self.counts.price_updates += 1,
-                Verdict::Refused(reason) => self.reject((partition, offset, index), reason),
+                Verdict::PriceUpdate => self.counts.entry(epoch).or_default().price_updates += 1,
+                Verdict::Refused(reason) => self.reject(epoch, (partition, offset, index), reason),
             }
         }
     }
 
     fn accept(&mut self, epoch: u64, symbol: &str, time: EventTime, print: Print<'_>) {
-        self.counts.accepted += 1;
-        if !self.rows.contains_key(symbol) {
-            self.rows.insert(symbol.to_owned(), BTreeMap::new());
-        }
-        let windows = self.rows.get_mut(symbol).expect("it is there or was put there");
+        self.counts.entry(epoch).or_default().accepted += 1;
+        let name = self.rows.get_key_value(symbol).map_or_else(|| symbol.into(), |(name, _)| Arc::clone(name));
+        let windows = self.rows.entry(Arc::clone(&name)).or_default();
         for size in &self.sizes {
-            let epochs = windows.entry((*size, size.start_of(time, AssetClass::of(symbol)))).or_default();
+            let window = (*size, size.start_of(time, AssetClass::of(symbol)));
+            let epochs = windows.entry(window).or_default();
+            if epochs.is_empty() && size.ms() >= views::SHORTEST_MS {
+                self.windows.entry(window).or_default().push(Arc::clone(&name));
+            }
             let at = epochs.partition_point(|(earlier, _)| *earlier < epoch);
             if epochs.get(at).is_none_or(|(found, _)| *found != epoch) {
                 epochs.insert(at, (epoch, Fold::default()));
@@ -160,8 +179,8 @@ impl Oracle {
         }
     }
 
-    fn reject(&mut self, (partition, offset, index): (Partition, Offset, u32), reason: &str) {
-        *self.counts.rejected.entry(reason.to_owned()).or_default() += 1;
+    fn reject(&mut self, epoch: u64, (partition, offset, index): (Partition, Offset, u32), reason: &str) {
+        *self.counts.entry(epoch).or_default().rejected.entry(reason.to_owned()).or_default() += 1;
         self.rejects.push(OracleReject { partition, offset, index, reason: reason.to_owned() });
     }
 
@@ -177,10 +196,35 @@ impl Oracle {
         windows.filter_map(|(symbol, ((size, start), epochs))| Some((OracleKey { symbol, size: *size, start: *start }, as_of(epochs, u64::MAX)?)))
     }
 
+    /// What a list must say that contains the epochs up to and with `epoch`; `None` if their trades call for none.
+    #[must_use]
+    pub fn list_as_of(&self, view: OracleView, size: WindowSize, start: WindowStart, epoch: u64, baskets: &Baskets) -> Option<Vec<OracleEntry>> {
+        let symbols = self.windows.get(&(size, start))?;
+        let row = |symbol: &Arc<str>| self.row_as_of(symbol, size, start, epoch);
+        let mut rows: Vec<(&str, OracleRow)> = symbols.iter().filter_map(|symbol| Some((&**symbol, row(symbol)?))).collect();
+        rows.sort_by_key(|(symbol, _)| *symbol);
+        views::list(view, &rows, baskets)
+    }
+
+    /// The windows that have a row of some symbol, as of all that was fed, of the sizes that have lists: one minute and more.
+    pub fn windows(&self) -> impl Iterator<Item = (WindowSize, WindowStart)> {
+        self.windows.keys().copied()
+    }
+
     /// What became of the records.
     #[must_use]
-    pub fn counts(&self) -> &OracleCounts {
-        &self.counts
+    pub fn counts(&self) -> OracleCounts {
+        let mut sum = OracleCounts::default();
+        for counts in self.counts.values() {
+            sum.add(counts);
+        }
+        sum
+    }
+
+    /// What became of one epoch's records.
+    #[must_use]
+    pub fn counts_of(&self, epoch: u64) -> OracleCounts {
+        self.counts.get(&epoch).cloned().unwrap_or_default()
     }
 
     /// What was refused, in the order it was fed.

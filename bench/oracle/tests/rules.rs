@@ -1,8 +1,8 @@
 //! The rules by which records count, one by one, through the public face.
 
-use tapeflow_oracle::{Oracle, OracleSums};
+use tapeflow_oracle::{Oracle, OracleSums, OracleView};
 use tapeflow_schemas::{
-    Conditions, EventTime, Price, SessionId, Size, Trade, WindowSize,
+    Baskets, Conditions, EventTime, Price, SessionId, Size, Trade, WindowSize,
     codec::{BatchHeader, RejectedFrameHeader, encode_batch, encode_rejected_frame},
 };
 
@@ -63,6 +63,50 @@ fn a_row_of_a_later_epoch_is_not_there_before() {
     oracle.record(7, 0, 0, NOW, Some(&batch("AAPL", 1, 1, NOW, &[trade(0, 1, 1)])));
     assert_eq!(oracle.row_as_of("AAPL", size("1m"), 0, 6), None);
     assert!(oracle.row_as_of("AAPL", size("1m"), 0, 7).is_some());
+}
+
+#[test]
+fn a_list_as_of_an_epoch_ranks_the_rows_as_of_it() {
+    let mut oracle = Oracle::new(vec![size("1s"), size("1m"), size("1d")], 2);
+    let baskets = Baskets::parse("late,MSFT,0.5\n").expect("baskets");
+    let (coin, aapl) = ("BINANCE:BTCUSDT", [trade(MINUTE, 100, 2), trade(MINUTE + 1_000, 90, 1)]);
+    oracle.record(0, 0, 0, NOW, Some(&batch("AAPL", 1, 1, NOW, &aapl)));
+    oracle.record(1, 1, 0, NOW, Some(&batch(coin, 2, 1, NOW, &[trade(MINUTE, 10, 30)])));
+    // A late trade of another partition, and one that overtakes.
+    oracle.record(2, 0, 1, NOW, Some(&batch("MSFT", 1, 2, NOW, &[trade(MINUTE, 5, 8)])));
+    oracle.record(3, 0, 2, NOW, Some(&batch("MSFT", 1, 3, NOW, &[trade(MINUTE + 1, 6, 100)])));
+    let names = |view, epoch| {
+        let list = oracle.list_as_of(view, size("1m"), MINUTE, epoch, &baskets)?;
+        Some(list.iter().map(|entry| format!("{} {}", entry.name, entry.notional)).collect::<Vec<_>>().join(", "))
+    };
+    let active = |epoch| names(OracleView::Active, epoch).expect("a list");
+    assert_eq!(active(0), "AAPL 290");
+    assert_eq!(active(1), "BINANCE:BTCUSDT 300, AAPL 290");
+    assert_eq!(active(2), "BINANCE:BTCUSDT 300, AAPL 290, MSFT 40");
+    assert_eq!(active(3), "MSFT 640, BINANCE:BTCUSDT 300, AAPL 290");
+    assert_eq!(names(OracleView::Movers, 2).as_deref(), Some("AAPL 290"));
+    assert_eq!(names(OracleView::Movers, 3).as_deref(), Some("MSFT 640, AAPL 290"), "a fifth and a tenth");
+    assert_eq!(names(OracleView::Market, 3).as_deref(), Some("crypto 300, stock 930"));
+    assert_eq!((names(OracleView::Baskets, 1), names(OracleView::Baskets, 3).as_deref()), (None, Some("late 3200000")));
+    // No lists of seconds; one window of a minute; the day of New York and the day of UTC.
+    let windows: Vec<_> = oracle.windows().map(|(size, start)| (size.to_string(), start)).collect();
+    assert_eq!(windows, [("1m".to_owned(), MINUTE), ("1d".to_owned(), -19 * 60 * MINUTE), ("1d".to_owned(), 0)]);
+    assert_eq!(oracle.list_as_of(OracleView::Active, size("1s"), MINUTE, 3, &baskets), None);
+    let day = oracle.list_as_of(OracleView::Market, size("1d"), 0, 3, &baskets).expect("the day of UTC");
+    assert_eq!(day.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["crypto"]);
+}
+
+#[test]
+fn counts_are_kept_by_epoch_and_add_up() {
+    let mut oracle = oracle(1);
+    let record = batch("AAPL", 1, 1, NOW, &[trade(0, 1, 1)]);
+    for (epoch, offset) in [(0, 0), (1, 1), (1, 2)] {
+        oracle.record(epoch, 0, offset, NOW, Some(&record));
+    }
+    oracle.record(1, 0, 3, NOW, None);
+    let of = |epoch| (oracle.counts_of(epoch).records, oracle.counts_of(epoch).accepted, oracle.counts_of(epoch).duplicates);
+    assert_eq!((of(0), of(1), of(2)), ((1, 1, 0), (3, 0, 2), (0, 0, 0)));
+    assert_eq!((oracle.counts().records, oracle.counts().duplicates, rejected(&oracle).as_str()), (4, 2, "empty 1"));
 }
 
 #[test]

@@ -16,14 +16,15 @@ use std::{
 use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_dataflow::{JobConfig, JobError, Log, LogFault, LogReader, LogRecord, Metrics, Stop, Summary, run};
-use tapeflow_oracle::Oracle;
+use tapeflow_oracle::{Oracle, OracleEntry, OracleView};
 use tapeflow_schemas::{
-    Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade, WindowSize, WindowStart,
+    Baskets, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade, WindowSize, WindowStart,
     codec::{BatchHeader, encode_batch},
     partition_for,
 };
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity, Store, StoreError, memory::MemoryStore,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity, Store, StoreError,
+    memory::MemoryStore,
     store::StoredRow,
     view::{StoredView, View},
 };
@@ -146,6 +147,9 @@ impl Store for CrashingStore {
     }
 
     async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
+        // Reads that take their time see rows of later epochs, if anything writes those meanwhile.
+        let delay_ms = if self.chance() { 0 } else { self.random.lock().expect("random").random_range(0..30) };
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
         if self.left() < 0 { Self::gone() } else { self.inner.read_rows(keys).await }
     }
 
@@ -198,7 +202,24 @@ impl Store for CrashingStore {
 pub fn feed(log: &MemoryLog, seed: u64, records: usize) {
     let partitions = log.partitions().expect("partitions");
     let mut random = StdRng::seed_from_u64(seed);
-    let symbols = ["AAPL", "BINANCE:BTCUSDT", "OANDA:EUR_USD", "BRK.B", "IC MARKETS:1", "TSLA"];
+    // More than a list of the top holds.
+    let symbols = [
+        "AAPL",
+        "AMD",
+        "AMZN",
+        "BINANCE:BTCUSDT",
+        "BINANCE:ETHUSDT",
+        "BRK.B",
+        "F",
+        "GOOG",
+        "IC MARKETS:1",
+        "MSFT",
+        "NVDA",
+        "OANDA:EUR_USD",
+        "T",
+        "TSLA",
+        "X",
+    ];
     let codes = [1u8, 8, 12, 24, 15, 18, 9, 32, 16, 39, 41, 77];
     let mut sequences = vec![0u64; partitions as usize];
     let mut now = 1_700_000_000_000i64;
@@ -212,7 +233,12 @@ pub fn feed(log: &MemoryLog, seed: u64, records: usize) {
         }
         let mut trades = Vec::new();
         for _ in 0..random.random_range(1..6) {
-            let late = if random.random_bool(0.1) { random.random_range(0..200_000) } else { random.random_range(0..50) };
+            let late = match random.random_range(0..1_000) {
+                // Far enough to touch a window that the views have let go of.
+                0..5 => random.random_range(0..2_000_000),
+                5..100 => random.random_range(0..200_000),
+                _ => random.random_range(0..50),
+            };
             // A bad clock: far in the future, to be refused.
             let ahead = if random.random_bool(0.005) { 200_000_000 } else { 0 };
             let conditions = (0..random.random_range(0..3)).fold(Conditions::NONE, |set, _| set.with(codes[random.random_range(0..codes.len())]));
@@ -248,7 +274,10 @@ pub fn config(workers: usize, resident_rows: usize) -> JobConfig {
         sizes: vec!["1s".parse().expect("size"), "1m".parse().expect("size"), "1d".parse().expect("size")],
         epoch: Duration::from_millis(1),
         resident_rows,
-        baskets: tapeflow_schemas::Baskets::default(),
+        baskets: Baskets::parse(
+            "tech,AAPL,0.5\ntech,MSFT,0.25\ntech,NVDA,100\ncoins,BINANCE:BTCUSDT,1\ncoins,BINANCE:ETHUSDT,0.0001\nnone,UNSEEN,1\n",
+        )
+        .expect("baskets"),
         until_end: true,
     }
 }
@@ -300,7 +329,11 @@ pub async fn check(config: &JobConfig, log: &MemoryLog, store: &dyn Store, what:
             }
         }
     }
+    let lists = check_lists(config, &oracle, store, &head, what).await;
     if head.bound.is_empty() {
+        let called_for =
+            |(size, start)| ORACLE_VIEWS.iter().filter(|(_, of)| oracle.list_as_of(*of, size, start, 0, &config.baskets).is_some()).count();
+        assert_eq!(lists, oracle.windows().map(called_for).sum::<usize>(), "{what}: every list of the recomputation is in the store");
         // I6: what became of the records between the bindings, added up, is what became of them all.
         let mut sum = tapeflow_sinks::Counts::default();
         store.history(usize::MAX).await.expect("history").iter().for_each(|entry| sum.add(&entry.counts));
@@ -312,4 +345,42 @@ pub async fn check(config: &JobConfig, log: &MemoryLog, store: &dyn Store, what:
         );
         assert_eq!(found, oracle.rows().count(), "{what}: every row of the recomputation is in the store");
     }
+}
+
+/// The views, and what the recomputation calls them.
+const ORACLE_VIEWS: [(View, OracleView); 4] = [
+    (View::Active, OracleView::Active),
+    (View::Movers, OracleView::Movers),
+    (View::Baskets, OracleView::Baskets),
+    (View::Market, OracleView::Market),
+];
+
+/// Every list the store holds equals the independent recomputation, as of its own epoch. Returns how many there are.
+async fn check_lists(config: &JobConfig, oracle: &Oracle, store: &dyn Store, head: &Head, what: &str) -> usize {
+    let mut found = 0;
+    for (view, of) in ORACLE_VIEWS {
+        for size in &config.sizes {
+            for list in store.views(view, *size, i64::MIN..i64::MAX).await.expect("views") {
+                found += 1;
+                let as_of = if list.state.epoch <= head.committed.epoch { 0 } else { list.state.epoch };
+                let want = oracle.list_as_of(of, *size, list.start, as_of, &config.baskets);
+                let have: Vec<OracleEntry> = list
+                    .state
+                    .entries
+                    .iter()
+                    .map(|entry| OracleEntry {
+                        name: entry.name.clone(),
+                        symbols: entry.symbols,
+                        trades: entry.trades,
+                        volume: entry.volume,
+                        notional: entry.notional,
+                        open: entry.open.map(Price::e8),
+                        close: entry.close.map(Price::e8),
+                    })
+                    .collect();
+                assert_eq!(Some(have), want, "{what}: {view} {size} {} of epoch {}", list.start, list.state.epoch);
+            }
+        }
+    }
+    found
 }

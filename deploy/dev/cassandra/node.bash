@@ -35,7 +35,7 @@ rpc_address: 127.0.0.$node
 native_transport_port: $CQL_PORT
 storage_port: $STORAGE_PORT
 ssl_storage_port: $((STORAGE_PORT + 1))
-authenticator: AllowAllAuthenticator
+authenticator: $([[ $SECURE ]] && echo PasswordAuthenticator || echo AllowAllAuthenticator)
 authorizer: AllowAllAuthorizer
 data_file_directories: ["$dir/data"]
 commitlog_directory: "$dir/commitlog"
@@ -62,6 +62,15 @@ memtable_allocation_type: heap_buffers
 hinted_handoff_enabled: true
 auto_snapshot: false
 YAML
+  [[ -z $SECURE ]] || cat >>"$dir/cassandra.yaml" <<YAML
+client_encryption_options:
+  enabled: true
+  optional: false
+  require_client_auth: true
+  ssl_context_factory: { class_name: org.apache.cassandra.security.PEMBasedSslContextFactory }
+  keystore: "$SECURE/server.pem"
+  truststore: "$SECURE/ca.pem"
+YAML
 }
 
 cassandra_command() { # NODE DIRECTORY: fills COMMAND
@@ -70,7 +79,7 @@ cassandra_command() { # NODE DIRECTORY: fills COMMAND
   COMMAND=(java "@$HERE/cassandra/jpms.options" "@$HERE/cassandra/jvm.options" ${TAPEFLOW_STACK_CASSANDRA_HEAP:-$heap} -XX:MaxDirectMemorySize=256m "${JIT[@]}"
     -javaagent:"$(echo "$JARS"/cassandra/jamm-*.jar)" -Dcassandra.config="file://$dir/cassandra.yaml" -Dcassandra.storagedir="$dir" -Dcassandra.logdir="$dir"
     -Dlogback.configurationFile="file://$HERE/cassandra/logback.xml" -Dcassandra-foreground=yes -Dcassandra.jmx.local.port="$(cassandra_jmx_port "$node")"
-    -Dcassandra.ring_delay_ms=1000 -Dcassandra.memtable.row_overhead_size=180 -Dcassandra.skip_wait_for_gossip_to_settle=0
+    -Dcassandra.superuser_setup_delay_ms=0 -Dcassandra.ring_delay_ms=1000 -Dcassandra.memtable.row_overhead_size=180 -Dcassandra.skip_wait_for_gossip_to_settle=0
     -XX:HeapDumpPath="$dir" -XX:ErrorFile="$dir/hs_err.log" -cp "$JARS/cassandra/*" org.apache.cassandra.service.CassandraDaemon)
 }
 

@@ -1,6 +1,8 @@
 # How one Kafka node is configured and started; sourced by ../stack. KRaft, broker and controller in one process.
 
 KAFKA_READY='Kafka Server started'
+# Users of a secure node: one who may do everything, and one who may do what access lists say.
+KAFKA_USERS=('SCRAM-SHA-512=[name=tapeflow,password=tapeflow-development]' 'SCRAM-SHA-512=[name=limited,password=limited-development]')
 KAFKA_CLUSTER_ID=MkU3OEVBNTcwNTJENDM2Qg # any 22 characters of base64 that decode to 16 bytes
 
 kafka_port() { echo $((KAFKA_PORT + ($1 - 1) * 100)); }
@@ -12,6 +14,7 @@ kafka_listeners() { # every address a node listens on
   port=$(kafka_port "$1")
   echo "127.0.0.1 $port"
   echo "127.0.0.1 $((port + 1))"
+  [[ -z $SECURE ]] || echo "127.0.0.1 $((port + 2))"
 }
 
 kafka_configure() { # NODE NODES DIRECTORY
@@ -45,8 +48,28 @@ num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
 PROPERTIES
-  [[ -e $dir/data/meta.properties ]] || kafka_java kafka.tools.StorageTool format -t "$KAFKA_CLUSTER_ID" -c "$dir/server.properties" \
+  [[ -z $SECURE ]] || kafka_secure "$port" >>"$dir/server.properties"
+  local users=()
+  [[ -z $SECURE ]] || for user in "${KAFKA_USERS[@]}"; do users+=(--add-scram "$user"); done
+  [[ -e $dir/data/meta.properties ]] || kafka_java kafka.tools.StorageTool format -t "$KAFKA_CLUSTER_ID" -c "$dir/server.properties" "${users[@]}" \
     >"$dir/format.log" 2>&1 || die "kafka $node: cannot format its storage: $(tail -n 5 "$dir/format.log")"
+}
+
+kafka_secure() { # PORT: what a secure node has otherwise; the last line of a key wins. Tools and other nodes come in by the listener INTERNAL.
+  cat <<PROPERTIES
+listeners=SASL_SSL://127.0.0.1:$1,CONTROLLER://127.0.0.1:$(($1 + 1)),INTERNAL://127.0.0.1:$(($1 + 2))
+advertised.listeners=SASL_SSL://localhost:$1,INTERNAL://127.0.0.1:$(($1 + 2))
+inter.broker.listener.name=INTERNAL
+listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+ssl.keystore.type=PEM
+ssl.keystore.location=$SECURE/server.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$SECURE/ca.pem
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:tapeflow;User:ANONYMOUS
+PROPERTIES
 }
 
 kafka_java() { # a Kafka tool: CLASS ARGUMENTS...

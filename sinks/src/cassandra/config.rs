@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use super::tls::TlsConfig;
+
 /// The port of a host that names none.
 pub const DEFAULT_PORT: u16 = 9_042;
 /// The longest keyspace name Cassandra takes.
@@ -18,6 +20,8 @@ pub struct CassandraConfig {
     pub job: String,
     /// User and password, where the cluster asks for them.
     pub credentials: Option<Credentials>,
+    /// How to talk TLS; without it nothing is encrypted.
+    pub tls: Option<TlsConfig>,
     /// The datacenter whose quorum counts; needed only if the cluster has several.
     pub datacenter: Option<String>,
     /// How many writes may be on their way at once.
@@ -136,6 +140,7 @@ impl CassandraConfig {
             keyspace: keyspace.into(),
             job: job.into(),
             credentials: None,
+            tls: None,
             datacenter: None,
             writes_in_flight: 64,
             reads_in_flight: 64,

@@ -1,10 +1,11 @@
 //! The driver's errors, sorted by the one question callers ask: may the same call succeed later?
 
 use scylla::errors::{
-    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, ExecutionError, MetadataError, NewSessionError, NextPageError,
-    NextRowError, PagerExecutionError, PrepareError, RequestAttemptError, RequestError,
+    BrokenConnectionErrorKind, ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, ExecutionError, FrameHeaderParseError,
+    MetadataError, NewSessionError, NextPageError, NextRowError, PagerExecutionError, PrepareError, RequestAttemptError, RequestError,
 };
 
+use super::config::CassandraConfig;
 use crate::store::StoreError;
 
 /// Something that no retry mends, found by us rather than by the driver.
@@ -48,21 +49,76 @@ pub(super) fn of_prepare(doing: &str, error: &PrepareError) -> StoreError {
     sorted(prepare_lasts(error), doing, error)
 }
 
-/// Of making a session.
-pub(super) fn of_connecting(hosts: &[String], error: &NewSessionError) -> StoreError {
-    let hosts = hosts.join(", ");
+/// Of making a session. Neither the password nor the content of a file is in any of these texts.
+pub(super) fn of_connecting(config: &CassandraConfig, error: &NewSessionError) -> StoreError {
+    let hosts = config.hosts.join(", ");
     match error {
         NewSessionError::MetadataError(MetadataError::ConnectionPoolError(ConnectionPoolError::Broken { last_connection_error })) => {
             match last_connection_error {
                 ConnectionError::ConnectionSetupRequestError(setup) if refuses_credentials(&setup.error) => {
                     broken(format!("Cassandra at {hosts} refuses user or password: {}", setup.error))
                 }
-                other => StoreError::Unavailable(format!("Cassandra at {hosts}: {other}")),
+                other => match (&config.tls, tls_fault(other)) {
+                    (Some(_), Some(fault)) => broken(format!("Cassandra at {hosts}: {}", of_tls(fault))),
+                    // It hangs up, or answers what is no CQL: so does a node that waits for TLS.
+                    (None, _) if hangs_up(other) => StoreError::Unavailable(format!(
+                        "Cassandra at {hosts} ends the connection ({other}); if it asks for TLS, use --cassandra-tls"
+                    )),
+                    // The driver may notice that the connection is gone before it is told why.
+                    (Some(_), None) if hangs_up(other) => StoreError::Unavailable(format!(
+                        "Cassandra at {hosts} ends the connection ({other}); if it asks for a certificate of ours, see --cassandra-cert-file"
+                    )),
+                    _ => StoreError::Unavailable(format!("Cassandra at {hosts}: {other}")),
+                },
             }
         }
         NewSessionError::FailedToResolveAnyHostname(_) => StoreError::Unavailable(format!("no address is known for {hosts}")),
         NewSessionError::EmptyKnownNodesList | NewSessionError::IllegalConfig(_) => broken(error.to_string()),
         other => StoreError::Unavailable(format!("Cassandra at {hosts}: {other}")),
+    }
+}
+
+/// What TLS said: in the handshake, or to the first question, for that is when a node without our certificate tells so.
+fn tls_fault(error: &ConnectionError) -> Option<&rustls::Error> {
+    let broken = match error {
+        ConnectionError::IoError(error) => return error.get_ref()?.downcast_ref(),
+        ConnectionError::BrokenConnection(broken) => broken,
+        ConnectionError::ConnectionSetupRequestError(setup) => match &setup.error {
+            ConnectionSetupRequestErrorKind::BrokenConnection(broken) => broken,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    match broken.downcast_ref()? {
+        BrokenConnectionErrorKind::FrameHeaderParseError(FrameHeaderParseError::HeaderIoError(error))
+        | BrokenConnectionErrorKind::WriteError(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// What to do about it.
+fn of_tls(fault: &rustls::Error) -> String {
+    use rustls::{CertificateError as Reason, Error};
+    match fault {
+        Error::InvalidCertificate(Reason::NotValidForName | Reason::NotValidForNameContext { .. }) => format!(
+            "a node's certificate names neither its address nor a host of --store ({fault}): name it there as its certificate does, or give it another certificate"
+        ),
+        Error::InvalidCertificate(_) => format!("a node's certificate is not trusted ({fault}); see --cassandra-ca-file"),
+        Error::AlertReceived(_) => format!("a node refuses us over TLS ({fault}); see --cassandra-cert-file and --cassandra-key-file"),
+        Error::InvalidMessage(_) => format!("a node does not speak TLS ({fault}); see --cassandra-tls"),
+        _ => format!("no TLS with a node ({fault})"),
+    }
+}
+
+fn hangs_up(error: &ConnectionError) -> bool {
+    use std::io::ErrorKind;
+    match error {
+        ConnectionError::IoError(error) => {
+            matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+        }
+        ConnectionError::BrokenConnection(_) => true,
+        ConnectionError::ConnectionSetupRequestError(setup) => matches!(setup.error, ConnectionSetupRequestErrorKind::BrokenConnection(_)),
+        _ => false,
     }
 }
 

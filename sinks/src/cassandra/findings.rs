@@ -58,6 +58,11 @@ pub enum Finding {
         /// After how many seconds.
         seconds: i32,
     },
+    /// The password goes over a network as it is.
+    Overheard {
+        /// The nodes it goes to.
+        nodes: Vec<String>,
+    },
     /// A fact that could not be read, so that it could not be judged.
     Unread {
         /// Which.
@@ -99,6 +104,11 @@ impl fmt::Display for Finding {
                     "table bars lets rows expire after {seconds} s: late trades would be added to nothing; ALTER TABLE bars WITH default_time_to_live = 0"
                 )
             }
+            Self::Overheard { nodes } => write!(
+                f,
+                "the password goes unencrypted to {}: everyone on the way can read it; set client_encryption_options there, and use --cassandra-tls",
+                nodes.join(", ")
+            ),
             Self::Unread { what, reason } => write!(f, "{what} could not be checked: {reason}"),
         }
     }
@@ -111,6 +121,7 @@ pub(super) struct Facts {
     pub(super) nodes: Vec<NodeFacts>,
     pub(super) read_repair: String,
     pub(super) time_to_live_s: i32,
+    pub(super) overheard: Vec<String>,
 }
 
 /// What one node says of itself.
@@ -145,6 +156,9 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     if facts.time_to_live_s != 0 {
         findings.push(Finding::TimeToLive { seconds: facts.time_to_live_s });
     }
+    if !facts.overheard.is_empty() {
+        findings.push(Finding::Overheard { nodes: facts.overheard.clone() });
+    }
     findings
 }
 
@@ -174,6 +188,7 @@ pub(super) async fn examine(cluster: &Cluster, keyspace: &str) -> Result<Vec<Fin
         nodes,
         read_repair: read_repair.unwrap_or_else(|| "BLOCKING".into()),
         time_to_live_s: time_to_live_s.unwrap_or(0),
+        overheard: cluster.overheard.clone(),
     }))
 }
 
@@ -199,7 +214,7 @@ mod tests {
 
     fn facts(version: &str, paxos_variant: &str) -> Facts {
         let node = NodeFacts { node: "n".into(), version: Ok(version.into()), paxos_variant: Ok(paxos_variant.into()) };
-        Facts { datacenter: "dc1".into(), replicas: 3, nodes: vec![node], read_repair: "BLOCKING".into(), time_to_live_s: 0 }
+        Facts { datacenter: "dc1".into(), replicas: 3, nodes: vec![node], read_repair: "BLOCKING".into(), time_to_live_s: 0, overheard: Vec::new() }
     }
 
     #[test]
@@ -215,6 +230,7 @@ mod tests {
         weak.replicas = 1;
         weak.read_repair = "NONE".into();
         weak.time_to_live_s = 60;
+        weak.overheard = vec!["10.0.0.1:9042".into(), "10.0.0.2:9042".into()];
         weak.nodes.push(NodeFacts { node: "m".into(), version: Err("down".into()), paxos_variant: Err("down".into()) });
         let texts: Vec<_> = judge(&weak).iter().map(ToString::to_string).collect();
         let starts = [
@@ -225,6 +241,7 @@ mod tests {
             "paxos_variant of node m could not",
             "table bars has read_repair NONE",
             "table bars lets rows expire after 60 s",
+            "the password goes unencrypted to 10.0.0.1:9042, 10.0.0.2:9042",
         ];
         assert_eq!(texts.len(), starts.len(), "{texts:#?}");
         for (text, start) in texts.iter().zip(starts) {

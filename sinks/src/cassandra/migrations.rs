@@ -20,6 +20,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "0001_rows", cql: include_str!("../../../cassandra/migrations/0001_rows.cql") },
     Migration { version: 2, name: "0002_job", cql: include_str!("../../../cassandra/migrations/0002_job.cql") },
     Migration { version: 3, name: "0003_rejects", cql: include_str!("../../../cassandra/migrations/0003_rejects.cql") },
+    Migration { version: 4, name: "0004_views", cql: include_str!("../../../cassandra/migrations/0004_views.cql") },
 ];
 
 /// A migration that a keyspace says has run.
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_keyspace_of_another_binary_is_refused() {
-        assert!(fault(&recorded(&[1, 2, 3, 4])).contains("newer tapeflow"));
+        assert!(fault(&recorded(&[1, 2, 3, 4, 5])).contains("newer tapeflow"));
         let mut changed = recorded(&[1, 2]);
         changed[1].checksum = "0".into();
         assert!(fault(&changed).contains("0002_job ran in keyspace k with other statements"));

@@ -1,4 +1,4 @@
-//! A row as its columns hold it: the state cell, and beside it what readers want, by the policy `sip`.
+//! A row as its columns hold it: the state cell, and beside it what readers want, by the policy `sip`. And a list's ranks, which are only that.
 
 use scylla::{SerializeRow, value::CqlTimestamp};
 use tapeflow_schemas::{
@@ -6,7 +6,11 @@ use tapeflow_schemas::{
     decimal::{SCALE, format_fixed},
 };
 
-use crate::{row::RowWrite, totals::Policy};
+use crate::{
+    row::RowWrite,
+    totals::Policy,
+    view::{TOP, View, ViewEntry, ViewWrite},
+};
 
 /// The values of one write, in the order of [`super::rows`]'s statement. None is ever null: a null would be a tombstone at the stamp.
 #[derive(SerializeRow)]
@@ -68,6 +72,79 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// The values of one rank of a list, in the order of [`super::views`]'s statement; as with a row, none is ever null.
+#[derive(SerializeRow)]
+#[scylla(flavor = "enforce_order", skip_name_checks)]
+pub(super) struct RankColumns<'a> {
+    view_name: &'a str,
+    size: &'a str,
+    bucket: CqlTimestamp,
+    start: CqlTimestamp,
+    rank: i32,
+    epoch: i64,
+    name: &'a str,
+    symbols: i64,
+    trades: i64,
+    volume: f64,
+    notional: f64,
+    vwap: f64,
+    open: f64,
+    close: f64,
+    change_pct: f64,
+    volume_exact: String,
+    notional_exact: String,
+    vwap_exact: String,
+    stamp: i64,
+}
+
+/// What stands at a rank that a list no longer has.
+static BLANK: ViewEntry = ViewEntry { name: String::new(), symbols: 0, trades: 0, volume: 0, notional: 0, open: None, close: None };
+
+impl<'a> RankColumns<'a> {
+    /// The ranks of a list whose size is spelt `size`, from 1: all that an earlier write of the list may have had.
+    pub(super) fn of(write: &'a ViewWrite, size: &'a str) -> Vec<Self> {
+        let entries = &write.state.entries;
+        let ranks = match write.key.view {
+            View::Active | View::Movers => entries.len().max(TOP),
+            // A window's baskets and classes become more and never fewer.
+            View::Baskets | View::Market => entries.len(),
+        };
+        let all = (1..).zip(entries.iter().chain(std::iter::repeat(&BLANK))).take(ranks);
+        all.map(|(rank, entry)| Self::of_rank(write, size, rank, entry)).collect()
+    }
+
+    fn of_rank(write: &'a ViewWrite, size: &'a str, rank: i32, entry: &'a ViewEntry) -> Self {
+        let key = write.key;
+        let (volume_scale, notional_scale) = (key.view.volume_scale(), key.view.notional_scale());
+        let volume_exact = format_fixed(entry.volume, volume_scale);
+        let notional_exact = format_fixed(entry.notional, notional_scale);
+        let vwap_e8 = entry.vwap_e8();
+        let vwap_exact = vwap_e8.map_or_else(String::new, |e8| format_fixed(e8, SCALE));
+        Self {
+            view_name: key.view.name(),
+            size,
+            bucket: CqlTimestamp(key.size.bucket(key.start)),
+            start: CqlTimestamp(key.start),
+            rank,
+            epoch: bigint(write.state.epoch),
+            name: &entry.name,
+            symbols: bigint(entry.symbols),
+            trades: bigint(entry.trades),
+            volume: nearest(entry.volume, volume_scale, &volume_exact),
+            notional: nearest(entry.notional, notional_scale, &notional_exact),
+            vwap: vwap_e8.map_or(f64::NAN, |e8| nearest(e8, SCALE, &vwap_exact)),
+            open: price(entry.open),
+            close: price(entry.close),
+            // A hundredth of a percent has two decimal places as a percentage.
+            change_pct: entry.change_bp().map_or(f64::NAN, |change| nearest(change, 2, &format_fixed(change, 2))),
+            volume_exact,
+            notional_exact,
+            vwap_exact,
+            stamp: write.stamp,
+        }
+    }
+}
+
 /// A count as a mirror shows it. The exact one is in the state cell; no count ever gets near the limit.
 pub(super) fn bigint(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -92,7 +169,7 @@ fn is_exact(units: i128) -> bool {
 
 fn quotient(units: i128, places: u32) -> f64 {
     // Exact, by the check before; there is no `From` for it.
-    let (units, one) = (units as f64, 10u64.pow(places) as f64);
+    let (units, one) = (units as f64, 10u128.pow(places) as f64);
     units / one
 }
 
@@ -108,12 +185,18 @@ mod tests {
     use crate::{
         row::{RowKey, RowState},
         totals::{Sums, Totals},
+        view::{ViewKey, ViewState},
     };
 
     fn write(totals: Totals) -> RowWrite {
         let size: WindowSize = "1m".parse().expect("a size");
         let key = RowKey { symbol: Symbol::new("TSLA").expect("a symbol"), size, start: 1_680_286_500_000 };
         RowWrite { key, state: RowState { epoch: 7, totals }, stamp: 9 }
+    }
+
+    fn list(view: View, entries: Vec<ViewEntry>) -> ViewWrite {
+        let key = ViewKey { view, size: "1m".parse().expect("a size"), start: 1_680_286_500_000 };
+        ViewWrite { key, state: ViewState { epoch: 7, entries }, stamp: 9 }
     }
 
     #[test]
@@ -142,10 +225,47 @@ mod tests {
     }
 
     #[test]
+    fn a_basket_of_weights_has_the_decimals_of_its_weights() {
+        let entry = ViewEntry {
+            name: "tech".into(),
+            symbols: 2,
+            trades: 3,
+            volume: 1_500_000_000_001,
+            notional: 150_000_000_000_100_000_000,
+            ..BLANK.clone()
+        };
+        let list = list(View::Baskets, vec![entry]);
+        let [columns] = &RankColumns::of(&list, "1m")[..] else { panic!("one rank") };
+        assert_eq!((columns.rank, columns.name, columns.symbols, columns.trades), (1, "tech", 2, 3));
+        assert_eq!((columns.volume_exact.as_str(), columns.notional_exact.as_str()), ("1.500000000001", "1.500000000001"));
+        assert_eq!((columns.volume, columns.notional, columns.vwap, columns.vwap_exact.as_str()), (1.500_000_000_001, 1.500_000_000_001, 1.0, "1"));
+        assert!(columns.open.is_nan() && columns.close.is_nan() && columns.change_pct.is_nan());
+    }
+
+    #[test]
+    fn ranks_that_a_list_no_longer_has_are_blanked() {
+        let price = |e8| Price::from_e8(e8).ok();
+        let entry = ViewEntry { name: "TSLA".into(), symbols: 1, open: price(12_206_000_000), close: price(12_209_000_000), ..BLANK.clone() };
+        for (view, entries, want) in
+            [(View::Movers, 1, TOP), (View::Active, 0, TOP), (View::Active, TOP, TOP), (View::Market, 2, 2), (View::Baskets, 0, 0)]
+        {
+            let list = list(view, vec![entry.clone(); entries]);
+            let ranks = RankColumns::of(&list, "1m");
+            assert_eq!(ranks.iter().map(|rank| rank.rank).collect::<Vec<_>>(), (1..).take(want).collect::<Vec<_>>(), "{view}");
+            let (kept, blank) = ranks.split_at(entries);
+            assert!(kept.iter().all(|rank| rank.name == "TSLA" && (rank.close, rank.change_pct) == (122.09, 0.02)), "{view}");
+            let zero = |rank: &RankColumns<'_>| (rank.symbols, rank.trades, rank.volume, rank.notional) == (0, 0, 0.0, 0.0);
+            let none = |rank: &RankColumns<'_>| [rank.vwap, rank.open, rank.close, rank.change_pct].iter().all(|double| double.is_nan());
+            assert!(blank.iter().all(|rank| rank.name.is_empty() && rank.vwap_exact.is_empty() && zero(rank) && none(rank)), "{view}");
+            assert!(ranks.iter().all(|rank| (rank.epoch, rank.stamp) == (7, 9)), "{view}");
+        }
+    }
+
+    #[test]
     fn doubles_are_the_nearest_ones_whatever_the_magnitude() {
         let limit = 1i128 << 53;
         for units in [0, 1, -1, 3, 10, 13_064_560_000, limit - 1, limit, limit + 1, -limit - 3, 10 * limit + 7, i128::MAX, i128::MIN + 1] {
-            for places in [SCALE, 2 * SCALE] {
+            for places in [2, SCALE, 2 * SCALE, View::Baskets.volume_scale(), View::Baskets.notional_scale()] {
                 let text = format_fixed(units, places);
                 assert_eq!(nearest(units, places, &text).to_bits(), text.parse::<f64>().expect("a decimal").to_bits(), "{text}");
             }

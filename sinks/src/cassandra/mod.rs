@@ -3,13 +3,13 @@
 //! ```text
 //!  config ──▶ session ──▶ findings (is this cluster what the guarantee needs?)
 //!                │
-//!     init: keyspace, migrations        store: head (LWT), rows, directory, history, dead letters
+//!     init: keyspace, migrations        store: head (LWT), rows, lists, directory, history, dead letters
 //! ```
 //!
 //! What always holds here:
 //! * One pair of consistency levels, LOCAL_QUORUM and LOCAL_SERIAL, for everything; nothing is ever written at ONE.
 //! * The driver retries nothing and speculates nothing: a retry that hides a lost answer would turn "unknown" into "lost". Callers retry.
-//! * `job_head` is touched by lightweight transactions alone; rows are written whole, at their binding's stamp, and never deleted.
+//! * `job_head` is touched by lightweight transactions alone; rows and lists are written whole, at their binding's stamp, and never deleted.
 //!
 //! The tables, and the question each one answers, stand in `cassandra/README.md`.
 
@@ -25,9 +25,12 @@ mod records;
 mod rows;
 mod session;
 mod store;
+mod tls;
+mod views;
 
 pub use config::{AddressFault, AddressFaults, CassandraConfig, Credentials, DEFAULT_PORT, Secret};
 pub use findings::Finding;
 pub use init::{InitReport, init, init_with, nodes};
 pub use migrations::{MIGRATIONS, Migration};
 pub use store::CassandraStore;
+pub use tls::{ClientCertificate, TlsConfig};

@@ -1,6 +1,9 @@
-//! A session with the cluster, set up once for everything: consistency levels, no retries, one datacenter.
+//! A session with the cluster, set up once for everything: TLS, consistency levels, no retries, one datacenter.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use scylla::{
     client::{PoolSize, execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
@@ -12,6 +15,7 @@ use super::{
     config::CassandraConfig,
     faults::{broken, of_connecting, of_execution, of_prepare},
     migrations::Recorded,
+    tls,
 };
 use crate::store::StoreError;
 
@@ -19,6 +23,8 @@ use crate::store::StoreError;
 pub(super) struct Cluster {
     pub(super) session: Session,
     pub(super) datacenter: String,
+    /// The nodes that are sent the password for everyone on the way to read.
+    pub(super) overheard: Vec<String>,
 }
 
 /// Connects, and finds the datacenter.
@@ -44,7 +50,10 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
     if let Some(credentials) = &config.credentials {
         builder = builder.user(&credentials.user, credentials.password.reveal());
     }
-    let session = builder.build().await.map_err(|error| of_connecting(&config.hosts, &error))?;
+    if let Some(tls) = &config.tls {
+        builder = builder.tls_context(Some(tls::client_config(tls, &config.hosts)?));
+    }
+    let session = builder.build().await.map_err(|error| of_connecting(config, &error))?;
     let mut found: Vec<String> = session.get_cluster_state().get_nodes_info().iter().filter_map(|node| node.datacenter.clone()).collect();
     found.sort();
     found.dedup();
@@ -52,7 +61,16 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
     // LOCAL_QUORUM is the quorum of the coordinator's datacenter: a coordinator in another one would make it a quorum of other replicas.
     let policy = DefaultPolicy::builder().prefer_datacenter(datacenter.clone()).token_aware(true).permit_dc_failover(false).build();
     handle.map_to_another_profile(profile.to_builder().load_balancing_policy(policy).build());
-    Ok(Cluster { session, datacenter })
+    let in_clear = config.credentials.is_some() && config.tls.is_none();
+    let addresses = session.get_cluster_state().get_nodes_info().iter().map(|node| (node.address.ip(), node.address.port())).collect::<Vec<_>>();
+    Ok(Cluster { session, datacenter, overheard: if in_clear { beyond_this_machine(addresses) } else { Vec::new() } })
+}
+
+fn beyond_this_machine(addresses: Vec<(IpAddr, u16)>) -> Vec<String> {
+    let mut beyond: Vec<_> =
+        addresses.into_iter().filter(|(ip, _)| !ip.to_canonical().is_loopback()).map(|(ip, port)| SocketAddr::new(ip, port)).collect();
+    beyond.sort();
+    beyond.iter().map(ToString::to_string).collect()
 }
 
 /// Connections to each node: one would share a single thread of the server.
@@ -115,6 +133,13 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_leaves_this_machine_can_be_overheard() {
+        let at = |ip: &str| (ip.parse().expect("an address"), 9_042);
+        assert_eq!(beyond_this_machine(vec![at("127.0.0.1"), at("127.0.0.3"), at("::1"), at("::ffff:127.0.0.1")]), Vec::<String>::new());
+        assert_eq!(beyond_this_machine(vec![at("127.0.0.1"), at("fd00::1"), at("10.0.0.1")]), ["10.0.0.1:9042", "[fd00::1]:9042"]);
+    }
 
     #[test]
     fn the_datacenter_is_found_or_asked_for() {

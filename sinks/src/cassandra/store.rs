@@ -17,11 +17,13 @@ use super::{
     records::{History, Rejects},
     rows::{Rows, partitions},
     session,
+    views::Views,
 };
 use crate::{
     head::Head,
     row::{RowKey, RowState, RowWrite},
     store::{CasOutcome, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
+    view::{StoredView, View, ViewWrite},
 };
 
 /// A keyspace of a Cassandra cluster, as a [`Store`].
@@ -31,6 +33,7 @@ pub struct CassandraStore {
     findings: Vec<Finding>,
     head: HeadRow,
     rows: Rows,
+    views: Views,
     directory: Directory,
     history: History,
     rejects: Rejects,
@@ -39,6 +42,8 @@ pub struct CassandraStore {
 /// What one statement of an epoch's writes carries.
 enum Parcel<'a> {
     Rows(Vec<&'a RowWrite>),
+    List(&'a ViewWrite),
+    Ranks(&'a ViewWrite),
     Reject(&'a Reject),
 }
 
@@ -63,6 +68,7 @@ impl CassandraStore {
             findings: findings::examine(&cluster, keyspace).await?,
             head: HeadRow::prepare(&cluster, keyspace, config.cas_timeout).await?,
             rows: Rows::prepare(&cluster, keyspace).await?,
+            views: Views::prepare(&cluster, keyspace).await?,
             directory: Directory::prepare(&cluster, keyspace).await?,
             history: History::prepare(&cluster, keyspace).await?,
             rejects: Rejects::prepare(&cluster, keyspace).await?,
@@ -80,6 +86,8 @@ impl CassandraStore {
     async fn send(&self, parcel: Parcel<'_>) -> Result<(), StoreError> {
         match parcel {
             Parcel::Rows(rows) => self.rows.write(&self.session, &rows).await,
+            Parcel::List(write) => self.views.write_list(&self.session, write).await,
+            Parcel::Ranks(write) => self.views.write_ranks(&self.session, write).await,
             Parcel::Reject(reject) => self.rejects.write(&self.session, reject).await,
         }
     }
@@ -108,7 +116,8 @@ impl Store for CassandraStore {
         self.directory.write(&self.session, &writes.directory, in_flight).await?;
         self.rejects.write_blocks(&self.session, &writes.rejects, in_flight).await?;
         let rows = partitions(&writes.rows).into_iter().map(Parcel::Rows);
-        let parcels: Vec<_> = rows.chain(writes.rejects.iter().map(Parcel::Reject)).collect();
+        let lists = writes.views.iter().flat_map(|write| [Parcel::List(write), Parcel::Ranks(write)]);
+        let parcels: Vec<_> = rows.chain(lists).chain(writes.rejects.iter().map(Parcel::Reject)).collect();
         stream::iter(parcels).map(Ok).try_for_each_concurrent(in_flight, |parcel| self.send(parcel)).await
     }
 
@@ -121,9 +130,8 @@ impl Store for CassandraStore {
     }
 
     async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
-        let span = size.ms() * WINDOWS_PER_BUCKET;
         let mut buckets = self.directory.buckets(&self.session, symbol, size).await?;
-        buckets.retain(|bucket| bucket.saturating_add(span) > range.start && *bucket < range.end);
+        buckets.retain(|bucket| overlaps(size, *bucket, &range));
         let parts: Vec<Vec<StoredRow>> = stream::iter(buckets)
             .map(|bucket| self.rows.range(&self.session, symbol, size, bucket, &range))
             .buffered(self.config.reads_in_flight.clamp(1, 8))
@@ -132,8 +140,15 @@ impl Store for CassandraStore {
         Ok(parts.into_iter().flatten().collect())
     }
 
-    async fn views(&self, _view: crate::View, _size: WindowSize, _range: Range<WindowStart>) -> Result<Vec<crate::StoredView>, StoreError> {
-        Ok(Vec::new())
+    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+        let mut buckets = self.views.buckets(&self.session, view, size).await?;
+        buckets.retain(|bucket| overlaps(size, *bucket, &range));
+        let parts: Vec<Vec<StoredView>> = stream::iter(buckets)
+            .map(|bucket| self.views.range(&self.session, view, size, bucket, &range))
+            .buffered(self.config.reads_in_flight.clamp(1, 8))
+            .try_collect()
+            .await?;
+        Ok(parts.into_iter().flatten().collect())
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
@@ -145,4 +160,9 @@ impl Store for CassandraStore {
     async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
         self.rejects.read(&self.session, limit).await
     }
+}
+
+/// Whether windows of a bucket may start in the range.
+fn overlaps(size: WindowSize, bucket: i64, range: &Range<WindowStart>) -> bool {
+    bucket.saturating_add(size.ms() * WINDOWS_PER_BUCKET) > range.start && bucket < range.end
 }

@@ -16,6 +16,7 @@ mod log;
 mod rows;
 mod store;
 mod tables;
+mod views;
 mod writer;
 
 pub use log::{AppendRecord, SqliteLog, SqliteLogReader, SqliteRecord};

@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
 
-use super::{Database, fault, integer, rows, whole};
+use super::{Database, fault, integer, rows, views, whole};
 use crate::{
     head::{HEAD_FORMAT, Head},
     row::{RowKey, RowState},
     store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
+    view::{StoredView, View},
 };
 
 /// The rows, the head and what stands beside them, in one file.
@@ -83,11 +84,16 @@ impl Store for SqliteStore {
             return Ok(());
         }
         let columns = writes.rows.iter().map(rows::Columns::of).collect::<Result<Vec<_>, _>>()?;
+        let lists = writes.views.iter().map(views::List::of).collect::<Result<Vec<_>, _>>()?;
         let (directory, rejects) = (writes.directory.clone(), writes.rejects.clone());
-        let bytes = columns.len() * rows::ROW_BYTES + directory.len() * 128 + rejects.iter().map(|reject| 256 + reject.payload.len()).sum::<usize>();
+        let bytes = columns.len() * rows::ROW_BYTES
+            + lists.iter().map(views::List::bytes).sum::<usize>()
+            + directory.len() * 128
+            + rejects.iter().map(|reject| 256 + reject.payload.len()).sum::<usize>();
         let work = move |connection: &Connection| {
             directory.iter().try_for_each(|entry| write_entry(connection, entry))?;
             columns.iter().try_for_each(|row| row.write(connection))?;
+            lists.iter().try_for_each(|list| list.write(connection))?;
             rejects.iter().try_for_each(|reject| write_reject(connection, reject))
         };
         self.database.write(bytes, work).await
@@ -115,8 +121,8 @@ impl Store for SqliteStore {
         self.database.read(move |connection| rows::rows(connection, &symbol, size, &range)).await
     }
 
-    async fn views(&self, _view: crate::View, _size: WindowSize, _range: Range<WindowStart>) -> Result<Vec<crate::StoredView>, StoreError> {
-        Ok(Vec::new())
+    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+        self.database.read(move |connection| views::views(connection, view, size, &range)).await
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {

@@ -7,8 +7,11 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use super::broken;
 use crate::store::StoreError;
 
-/// The form of the tables below. A greater one was made by a newer binary and is refused.
-const FORMAT: i64 = 1;
+/// The forms of the file, from 1: each adds to the one before, and none is edited once released. A file of an earlier form is brought up to
+/// date when a job opens it; one of a later form was made by a newer binary and is refused.
+const FORMS: [&str; FORMAT as usize] = [TABLES, VIEWS];
+/// The form this binary writes.
+const FORMAT: i64 = 2;
 
 /// Decimals are exact texts but for the four prices, which tools want to draw. `state` is what the job reads back; the columns beside
 /// it are for readers, by the market rules' default policy. The log keeps its records in the order of all appends, so that appending
@@ -98,7 +101,39 @@ CREATE TABLE log_sessions (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Makes the tables if the file has none, after checking that it is ours, and sets it up for writing.
+/// The lists of views. `state` is the list as the job wrote it; `view_entries` are its lines for readers, replaced together with it. An entry
+/// without a price or volume has null where they would stand; `change_bp` is in hundredths of a percent of open.
+const VIEWS: &str = "
+CREATE TABLE views (
+    view_name TEXT NOT NULL,
+    size      TEXT NOT NULL,
+    start     INTEGER NOT NULL,
+    epoch     INTEGER NOT NULL,
+    stamp     INTEGER NOT NULL,
+    state     BLOB NOT NULL,
+    start_utc TEXT GENERATED ALWAYS AS (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
+    PRIMARY KEY (view_name, size, start)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE view_entries (
+    view_name TEXT NOT NULL,
+    size      TEXT NOT NULL,
+    start     INTEGER NOT NULL,
+    rank      INTEGER NOT NULL,
+    name      TEXT NOT NULL,
+    symbols   INTEGER NOT NULL,
+    trades    INTEGER NOT NULL,
+    volume    TEXT NOT NULL,
+    notional  TEXT NOT NULL,
+    vwap      TEXT,
+    open      REAL,
+    close     REAL,
+    change_bp INTEGER,
+    start_utc TEXT GENERATED ALWAYS AS (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
+    PRIMARY KEY (view_name, size, start, rank)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Makes the tables that the file lacks, after checking that it is ours, and sets it up for writing.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let fault = |error: rusqlite::Error| broken(path, &error);
     match format(connection, path)? {
@@ -117,11 +152,22 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
     // What a burst leaves behind is given back at the next checkpoint.
     connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(fault)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
-    if format(&transaction, path)?.is_none() {
-        transaction.execute_batch(TABLES).map_err(fault)?;
+    let found = format(&transaction, path)?;
+    let made = usize::try_from(found.unwrap_or(0)).map_err(|_| broken(path, &format!("its tables have format {}", found.unwrap_or(0))))?;
+    for form in FORMS.iter().skip(made) {
+        transaction.execute_batch(form).map_err(fault)?;
+    }
+    if found != Some(FORMAT) {
+        transaction.execute("DELETE FROM schema", []).map_err(fault)?;
         transaction.execute("INSERT INTO schema (format) VALUES (?1)", [FORMAT]).map_err(fault)?;
     }
     transaction.commit().map_err(fault)
+}
+
+/// Whether the file has the tables of views: one that no job has opened since they exist has not, and so has no lists.
+pub(super) fn has_views(connection: &Connection) -> Result<bool, StoreError> {
+    let select = connection.prepare_cached("SELECT max(format) >= 2 FROM schema");
+    select.and_then(|mut select| select.query_row([], |row| row.get(0))).map_err(super::fault)
 }
 
 /// Checks that a reader will understand the file.

@@ -43,7 +43,8 @@ impl Keyspace {
         let idle = IDLE.lock().expect("no test panics here").pop();
         let Some(name) = idle else { return Self::create(host).await };
         let keyspace = Self::named(host, &name).await;
-        let tables = ["bars", "symbols", "symbol_buckets", "job_head", "history", "history_days", "rejects", "reject_blocks"];
+        let tables =
+            ["bars", "symbols", "symbol_buckets", "job_head", "history", "history_days", "rejects", "reject_blocks", "views", "view_entries"];
         for table in tables {
             if !keyspace.cql(&format!("SELECT * FROM KS.{table} LIMIT 1"), ()).await.is_empty() {
                 let _alone = SCHEMA.lock().await;

@@ -46,5 +46,5 @@ pub(crate) fn writes(rows: i64) -> EpochWrites {
     let mut directory: Vec<_> = rows.iter().map(|row| entry(&row.key)).collect();
     directory.sort();
     directory.dedup();
-    EpochWrites { directory, rows, rejects: Vec::new() }
+    EpochWrites { directory, rows, ..EpochWrites::default() }
 }

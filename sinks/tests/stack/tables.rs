@@ -142,7 +142,7 @@ async fn a_row_has_all_columns_at_its_stamp_and_no_null(host: String) {
     let store = keyspace.connect().await;
     // The emptiest row there can be.
     let row = row("AAPL", 0, Totals::default());
-    store.write(&EpochWrites { directory: vec![entry(&row.key)], rows: vec![row.clone()], rejects: Vec::new() }).await.expect("written");
+    store.write(&EpochWrites { directory: vec![entry(&row.key)], rows: vec![row.clone()], ..EpochWrites::default() }).await.expect("written");
     let read = keyspace.cql("SELECT * FROM KS.bars", ()).await;
     let [found] = read.as_slice() else { panic!("one row: {read:?}") };
     assert!(found.columns.iter().all(Option::is_some), "{found:?}");

@@ -6,6 +6,7 @@
 mod head;
 mod records;
 mod rows;
+mod views;
 
 use std::sync::Arc;
 
@@ -44,6 +45,18 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("a_directory_entry_written_again_changes_nothing", |store| Box::pin(records::a_directory_entry_written_again_changes_nothing(store))),
     ("dead_letters_are_kept_whole_and_in_order", |store| Box::pin(records::dead_letters_are_kept_whole_and_in_order(store))),
     ("a_dead_letter_written_again_is_one_dead_letter", |store| Box::pin(records::a_dead_letter_written_again_is_one_dead_letter(store))),
+    ("the_greater_stamp_of_a_list_wins_in_any_order_of_arrival", |store| {
+        Box::pin(views::the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(store))
+    }),
+    ("a_list_written_again_at_its_stamp_is_harmless", |store| Box::pin(views::a_list_written_again_at_its_stamp_is_harmless(store))),
+    ("lists_are_read_back_exactly", |store| Box::pin(views::lists_are_read_back_exactly(store))),
+    ("a_list_that_grew_shorter_leaves_nothing", |store| Box::pin(views::a_list_that_grew_shorter_leaves_nothing(store))),
+    ("ranges_of_lists_are_half_open_and_cross_buckets", |store| Box::pin(views::ranges_of_lists_are_half_open_and_cross_buckets(store))),
+    ("views_sizes_and_starts_are_kept_apart", |store| Box::pin(views::views_sizes_and_starts_are_kept_apart(store))),
+    ("concurrent_writers_of_one_list_leave_the_greatest_stamp", |store| {
+        Box::pin(views::concurrent_writers_of_one_list_leave_the_greatest_stamp(store))
+    }),
+    ("rows_and_lists_fit_one_write", |store| Box::pin(views::rows_and_lists_fit_one_write(store))),
     ("history_comes_newest_first", |store| Box::pin(records::history_comes_newest_first(store))),
     ("a_history_entry_written_again_is_one_entry", |store| Box::pin(records::a_history_entry_written_again_is_one_entry(store))),
 ];
@@ -104,5 +117,5 @@ fn writes(rows: impl IntoIterator<Item = (RowKey, RowState, Stamp)>) -> EpochWri
     let mut directory: Vec<DirectoryEntry> = rows.iter().map(entry).collect();
     directory.sort();
     directory.dedup();
-    EpochWrites { directory, rows, rejects: Vec::new() }
+    EpochWrites { directory, rows, ..EpochWrites::default() }
 }

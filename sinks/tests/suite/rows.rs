@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tapeflow_schemas::{Position, Price, decimal::MAX_PRICE_E8, symbol::MAX_SYMBOL_BYTES};
-use tapeflow_sinks::{EpochWrites, RowKey, RowState, Stamp, Store, Sums, Totals, totals::Mark};
+use tapeflow_sinks::{EpochWrites, RowKey, RowState, Stamp, Store, Sums, Totals, View, totals::Mark};
 
-use super::{key, stamp, start, state, writes};
+use super::{key, size, stamp, start, state, writes};
 
 async fn write(store: &dyn Store, rows: impl IntoIterator<Item = (RowKey, RowState, Stamp)>) {
     store.write(&writes(rows)).await.expect("rows are written");
@@ -33,6 +33,7 @@ pub(super) async fn nothing_to_read_or_write_is_no_error(store: Arc<dyn Store>) 
     assert_eq!(store.symbols().await.expect("no symbols"), []);
     assert_eq!(store.rejects(10).await.expect("no dead letters"), []);
     assert_eq!(store.history(10).await.expect("no history"), []);
+    assert_eq!(store.views(View::Active, size("1m"), i64::MIN..i64::MAX).await.expect("no lists"), []);
     let absent = key("AAPL", "1m", start(0));
     assert_eq!(store.rows(&absent.symbol, absent.size, i64::MIN..i64::MAX).await.expect("no rows"), []);
     assert!(!store.describe().is_empty());

@@ -1,0 +1,150 @@
+//! The log on a real Kafka that demands TLS and a password: who may in gets in, everyone else is told what is missing, topics that break the
+//! guarantee are noticed, and one that was deleted and made again is refused.
+//!
+//! Where java or mvn are missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
+
+#[path = "../../deploy/dev/certificates.rs"]
+mod certificates;
+#[allow(dead_code, reason = "this target never starts its servers without preparing certificates")]
+#[path = "../../deploy/dev/stack.rs"]
+mod dev_stack;
+#[path = "kafka/entrance.rs"]
+mod entrance;
+#[path = "kafka/topics.rs"]
+mod topics;
+
+use std::sync::OnceLock;
+
+use certificates::Certificates;
+use dev_stack::{Layout, Stack, Wanted};
+use libtest_mimic::{Arguments, Failed, Trial};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    error::RDKafkaErrorCode,
+};
+use tapeflow_dataflow::{KafkaLog, KafkaLogConfig, LogFault};
+
+/// Ports of this target alone, below those the system hands out: TLS and password, controller, and the one that asks nothing.
+const KAFKA_PORT: u16 = 25_092;
+const INTERNAL_PORT: u16 = KAFKA_PORT + 2;
+
+static STACK: Stack =
+    Stack::new(Layout { name: "test-secure-log", arguments: &["--only", "kafka", "--secure"], ports: &[("KAFKA_PORT", KAFKA_PORT)] });
+
+static CERTIFICATES: OnceLock<Certificates> = OnceLock::new();
+
+type Test = fn() -> Result<(), Failed>;
+
+const TESTS: [(&str, Test); 7] = [
+    ("with_authority_and_password_records_are_read", entrance::everything_right),
+    ("a_wrong_password_is_refused", entrance::wrong_password),
+    ("an_authority_that_did_not_sign_and_another_name_are_refused", entrance::wrong_authority),
+    ("without_tls_the_text_says_so", entrance::no_tls),
+    ("settings_that_break_the_guarantee_are_found_and_compaction_is_refused", topics::settings),
+    ("settings_that_may_not_be_seen_are_told_of", topics::unseen),
+    ("a_topic_deleted_and_made_again_is_refused", topics::made_again),
+];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let wanted = dev_stack::wanted();
+    if let Wanted::Skip(reason) = &wanted {
+        eprintln!("not run: every test of this target {reason}");
+    }
+    let trials = TESTS.into_iter().map(|(name, test)| {
+        let outcome = wanted.clone();
+        let trial = Trial::test(name, move || match outcome {
+            Wanted::Run => {
+                STACK.up_with(|folder| {
+                    let made = Certificates::make()?;
+                    made.install(folder)?;
+                    CERTIFICATES.set(made).map_err(|_| std::io::Error::other("a stack is prepared once"))
+                })?;
+                test()
+            }
+            Wanted::Skip(reason) | Wanted::Fail(reason) => Err(reason.into()),
+        });
+        match &wanted {
+            Wanted::Skip(reason) => trial.with_kind(reason.clone()).with_ignored_flag(true),
+            Wanted::Run | Wanted::Fail(_) => trial,
+        }
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    STACK.stop();
+    conclusion.exit();
+}
+
+/// A user of the brokers, who trusts an authority.
+fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
+    let ca = CERTIFICATES.get().expect("made before any test").file(ca).to_str().expect("a path in UTF-8").to_owned();
+    let settings = [
+        ("security.protocol", "SASL_SSL"),
+        ("ssl.ca.location", &ca),
+        ("sasl.mechanism", "SCRAM-SHA-512"),
+        ("sasl.username", user),
+        ("sasl.password", password),
+    ];
+    let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    KafkaLogConfig { brokers: format!("localhost:{KAFKA_PORT}"), topic: topic.into(), settings }
+}
+
+/// The user who may do everything.
+fn ours(topic: &str) -> KafkaLogConfig {
+    config(topic, "tapeflow", "tapeflow-development", "ca.pem")
+}
+
+/// By the port that asks nothing.
+fn internal() -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", format!("127.0.0.1:{INTERNAL_PORT}"));
+    client
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    internal().create().expect("a client")
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+/// Makes a topic with two partitions.
+fn make(topic: &str, settings: &[(&str, &str)]) -> Result<(), Failed> {
+    let new = settings.iter().fold(NewTopic::new(topic, 2, TopicReplication::Fixed(1)), |new, (key, value)| new.set(key, value));
+    let made = block_on(admin().create_topics([&new], &AdminOptions::new()))?;
+    let refused = made.into_iter().find_map(Result::err);
+    match refused {
+        Some((topic, code)) => Err(format!("{topic}: {code}").into()),
+        None => Ok(()),
+    }
+}
+
+fn delete(topic: &str) -> Result<(), Failed> {
+    let deleted = block_on(admin().delete_topics(&[topic], &AdminOptions::new()))?;
+    let refused: Option<(String, RDKafkaErrorCode)> = deleted.into_iter().find_map(Result::err);
+    match refused {
+        Some((topic, code)) => Err(format!("{topic}: {code}").into()),
+        None => Ok(()),
+    }
+}
+
+/// Connects to a topic that was just made: a broker hears of it a moment after the controller has made it.
+fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogFault> {
+    let begun = std::time::Instant::now();
+    loop {
+        match KafkaLog::connect(config.clone()) {
+            Err(LogFault::Broken(text)) if text.contains("there is no topic") && begun.elapsed().as_secs() < 30 => std::thread::yield_now(),
+            other => return other,
+        }
+    }
+}
+
+/// What connecting says that must not succeed.
+fn refusal(config: KafkaLogConfig) -> Result<LogFault, Failed> {
+    match KafkaLog::connect(config) {
+        Ok(_) => Err("connects".into()),
+        Err(fault) => Ok(fault),
+    }
+}

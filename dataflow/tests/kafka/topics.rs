@@ -1,0 +1,132 @@
+//! Topics that a job must not trust.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::Failed;
+use tapeflow_dataflow::{JobConfig, JobError, KafkaLog, Log, Metrics, Stop, TopicFinding};
+use tapeflow_sinks::{CasOutcome, Head, SourceIdentity, Store, memory::MemoryStore};
+
+use super::{INTERNAL_PORT, STACK, block_on, config, connect, delete, make, ours};
+
+/// One broker has one copy; of this nobody can be spared.
+const ONE_BROKER: TopicFinding = TopicFinding::Replication { replicas: 1, brokers: 1 };
+
+pub(crate) fn settings() -> Result<(), Failed> {
+    make("good", &[("cleanup.policy", "delete"), ("retention.ms", "604800000")])?;
+    assert_eq!(connect(&ours("good"))?.findings(), [ONE_BROKER]);
+
+    make("short", &[("retention.ms", "3600000"), ("retention.bytes", "1048576"), ("unclean.leader.election.enable", "true")])?;
+    let expected =
+        [ONE_BROKER, TopicFinding::RetentionTime { ms: 3_600_000 }, TopicFinding::RetentionSize { bytes: 1_048_576 }, TopicFinding::UncleanElection];
+    assert_eq!(connect(&ours("short"))?.findings(), expected);
+
+    for (topic, policy) in [("compacted", "compact"), ("partly", "compact,delete")] {
+        make(topic, &[("cleanup.policy", policy)])?;
+        let text = connect(&ours(topic)).err().ok_or("a compacted topic is taken")?.to_string();
+        assert!(text.contains("cleanup.policy=compact") && text.contains("cleanup.policy=delete"), "{text}");
+    }
+    Ok(())
+}
+
+/// A user who may read and look, and not see settings.
+pub(crate) fn unseen() -> Result<(), Failed> {
+    make("unseen", &[])?;
+    let tool = [
+        "AclCommand",
+        "--bootstrap-server",
+        &format!("127.0.0.1:{INTERNAL_PORT}"),
+        "--add",
+        "--force",
+        "--allow-principal",
+        "User:limited",
+        "--operation",
+        "Read",
+        "--operation",
+        "Describe",
+        "--topic",
+        "unseen",
+    ];
+    let output = STACK.command("kafka").args(tool).output()?;
+    if !output.status.success() {
+        return Err(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let limited = config("unseen", "limited", "limited-development", "ca.pem");
+    let log = connect(&limited)?;
+    let texts: Vec<_> = log.findings().iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(texts[1].starts_with("the settings of topic unseen could not be checked") && texts[1].contains("DescribeConfigs"), "{texts:?}");
+    assert_eq!(log.partitions()?, 2, "it can be read all the same");
+    assert!(log.identity()?.topic_id.is_some());
+    // What may not even be looked at is as good as not there, or refused: in any case not read.
+    assert!(KafkaLog::connect(config("good", "limited", "limited-development", "ca.pem")).is_err());
+    Ok(())
+}
+
+pub(crate) fn made_again() -> Result<(), Failed> {
+    make("again", &[])?;
+    let log = connect(&ours("again"))?;
+    let first = log.identity()?;
+    assert_eq!(first.topic_id.as_ref().map(String::len), Some(22), "{first:?}");
+    assert_eq!(connect(&ours("again"))?.identity()?, first, "asked twice, the same");
+    let store = Arc::new(MemoryStore::new());
+    run(log, store.clone())?;
+    // A head of a binary that did not know ids is taken over, and knows from then on.
+    let old = Arc::new(MemoryStore::new());
+    let mut head = head(&*store)?;
+    assert_eq!(head.source, first);
+    head.source.topic_id = None;
+    assert!(matches!(block_on(old.compare_and_set(None, &head)), CasOutcome::Won));
+    run(connect(&ours("again"))?, old.clone())?;
+    assert_eq!(self::head(&*old)?.source, first, "learned");
+
+    delete("again")?;
+    make("again", &[])?;
+    let log = connect(&ours("again"))?;
+    let second = other_than(&log, &first)?;
+    assert_eq!((&second.cluster, &second.topic), (&first.cluster, &first.topic), "nothing else tells them apart");
+    let before = self::head(&*store)?;
+    match run(log, store.clone()) {
+        Err(JobError::Refused(text)) => assert!(text.contains(first.topic_id.as_deref().unwrap_or("?")) && text.contains("--topic"), "{text}"),
+        other => return Err(format!("not refused: {other:?}").into()),
+    }
+    assert_eq!(self::head(&*store)?, before, "nothing was written");
+    Ok(())
+}
+
+/// The identity, once the broker has heard that the topic is another one.
+fn other_than(log: &KafkaLog, first: &SourceIdentity) -> Result<SourceIdentity, Failed> {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(30) {
+        match log.identity() {
+            Ok(now) if now == *first => {}
+            Ok(now) => return Ok(now),
+            Err(fault) if fault.to_string().contains("there is no topic") => {}
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Err("the topic that was made again has the old id".into())
+}
+
+fn head(store: &dyn Store) -> Result<Head, Failed> {
+    block_on(store.head())?.ok_or_else(|| "no head".into())
+}
+
+/// A job that ends with the log, in one process.
+fn run(log: KafkaLog, store: Arc<MemoryStore>) -> Result<(), JobError> {
+    let config = JobConfig {
+        job: "again".into(),
+        workers: 1,
+        processes: 1,
+        process: 0,
+        hosts: Vec::new(),
+        sizes: vec!["1m".parse().expect("a size")],
+        baskets: tapeflow_schemas::Baskets::default(),
+        epoch: Duration::from_millis(10),
+        resident_rows: 8,
+        until_end: true,
+    };
+    tapeflow_dataflow::run(config, Arc::new(log), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default())).map(drop)
+}

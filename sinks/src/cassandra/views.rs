@@ -1,0 +1,117 @@
+//! Lists of views: each written whole at its stamp, as one cell, and beside it its ranks for dashboards.
+
+use std::ops::Range;
+
+use futures::TryStreamExt;
+use scylla::{
+    client::session::Session,
+    statement::{
+        batch::{Batch, BatchStatement, BatchType},
+        prepared::PreparedStatement,
+    },
+    value::CqlTimestamp,
+};
+use tapeflow_schemas::{WindowSize, WindowStart};
+
+use super::{
+    faults::{broken, of_execution, of_pager, of_row},
+    mirrors::{RankColumns, bigint},
+    session::Cluster,
+};
+use crate::{
+    store::StoreError,
+    view::{StoredView, View, ViewKey, ViewState, ViewWrite},
+};
+
+/// The statements on tables `views` and `view_entries`.
+pub(super) struct Views {
+    insert: PreparedStatement,
+    insert_rank: PreparedStatement,
+    buckets: PreparedStatement,
+    range: PreparedStatement,
+}
+
+impl Views {
+    pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
+        Ok(Self {
+            insert: cluster
+                .prepare(format!("INSERT INTO {keyspace}.views (view_name, size, bucket, start, epoch, state) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"))
+                .await?,
+            insert_rank: cluster
+                .prepare(format!(
+                    "INSERT INTO {keyspace}.view_entries (view_name, size, bucket, start, rank, epoch, name, symbols, trades, volume, notional, \
+                     vwap, open, close, change_pct, volume_exact, notional_exact, vwap_exact) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+                ))
+                .await?,
+            // No directory leads to these partitions: there are few, four views by four sizes by a week of minutes and more.
+            buckets: cluster.prepare(format!("SELECT DISTINCT view_name, size, bucket FROM {keyspace}.views")).await?,
+            range: cluster
+                .prepare(format!(
+                    "SELECT start, state FROM {keyspace}.views WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ? ORDER BY start ASC"
+                ))
+                .await?,
+        })
+    }
+
+    /// Writes a list.
+    pub(super) async fn write_list(&self, session: &Session, write: &ViewWrite) -> Result<(), StoreError> {
+        let ViewKey { view, size, start } = write.key;
+        let place = (view.name(), size.to_string(), CqlTimestamp(size.bucket(start)), CqlTimestamp(start));
+        let values = (place.0, place.1, place.2, place.3, bigint(write.state.epoch), write.state.to_cell(), write.stamp);
+        let sent = session.execute_unpaged(&self.insert, values).await;
+        sent.map(drop).map_err(|error| of_execution(&format!("writing {}", write.key), &error))
+    }
+
+    /// Writes a list's ranks, all in one statement: they stand in one partition, so no replica ever shows some of them.
+    pub(super) async fn write_ranks(&self, session: &Session, write: &ViewWrite) -> Result<(), StoreError> {
+        let size = write.key.size.to_string();
+        let ranks = RankColumns::of(write, &size);
+        if ranks.is_empty() {
+            return Ok(());
+        }
+        let statements = vec![BatchStatement::PreparedStatement(self.insert_rank.clone()); ranks.len()];
+        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
+        batch.set_is_idempotent(true);
+        session.batch(&batch, &ranks).await.map(drop).map_err(|error| of_execution(&format!("writing the ranks of {}", write.key), &error))
+    }
+
+    /// The buckets in which a view has lists of a size, ascending.
+    pub(super) async fn buckets(&self, session: &Session, view: View, size: WindowSize) -> Result<Vec<i64>, StoreError> {
+        let doing = format!("reading the buckets of view {view} {size}");
+        let size = size.to_string();
+        let pager = session.execute_iter(self.buckets.clone(), ()).await.map_err(|error| of_pager(&doing, &error))?;
+        let mut found = pager.rows_stream::<(String, String, CqlTimestamp)>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let mut buckets = Vec::new();
+        while let Some((of_view, of_size, CqlTimestamp(bucket))) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+            if of_view == view.name() && of_size == size {
+                buckets.push(bucket);
+            }
+        }
+        buckets.sort_unstable();
+        Ok(buckets)
+    }
+
+    /// The lists of one partition with starts in the range, ascending.
+    pub(super) async fn range(
+        &self,
+        session: &Session,
+        view: View,
+        size: WindowSize,
+        bucket: i64,
+        range: &Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
+        let doing = format!("reading lists of view {view} {size}");
+        let values = (view.name(), size.to_string(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
+        let pager = session.execute_iter(self.range.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
+        let mut found = pager.rows_stream::<(CqlTimestamp, Option<Vec<u8>>)>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let mut lists = Vec::new();
+        while let Some((CqlTimestamp(start), cell)) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+            if let Some(cell) = cell {
+                let state = ViewState::from_cell(&cell).map_err(|fault| broken(format!("{}: {fault}", ViewKey { view, size, start })))?;
+                lists.push(StoredView { start, state });
+            }
+        }
+        Ok(lists)
+    }
+}

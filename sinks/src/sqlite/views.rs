@@ -1,0 +1,136 @@
+//! Lists of views in SQLite: the upsert in which the greater stamp wins, and in the same transaction the lines that other tools read.
+
+use std::ops::Range;
+
+use rusqlite::{Connection, params};
+use tapeflow_schemas::{
+    Price, WindowSize, WindowStart,
+    decimal::{SCALE, format_fixed},
+};
+
+use super::{fault, integer, tables};
+use crate::{
+    store::StoreError,
+    view::{StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite},
+};
+
+/// A list as its columns hold it, made on the caller's thread.
+pub(super) struct List {
+    key: ViewKey,
+    epoch: i64,
+    stamp: i64,
+    cell: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+/// One line of it.
+struct Line {
+    name: String,
+    symbols: i64,
+    trades: i64,
+    volume: String,
+    notional: String,
+    vwap: Option<String>,
+    prices: [Option<String>; 2],
+    change_bp: Option<i64>,
+}
+
+impl List {
+    pub(super) fn of(write: &ViewWrite) -> Result<Self, StoreError> {
+        Ok(Self {
+            key: write.key,
+            epoch: integer("an epoch", write.state.epoch)?,
+            stamp: write.stamp,
+            cell: write.state.to_cell(),
+            lines: write.state.entries.iter().map(|entry| Line::of(write.key.view, entry)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What it takes up, roughly: for the writer's bound.
+    pub(super) fn bytes(&self) -> usize {
+        256 + self.cell.len() + 256 * self.lines.len()
+    }
+
+    /// Writes the list, and its lines in the place of those before, unless the table has it at a greater stamp.
+    pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+        const UPSERT: &str = "
+            INSERT INTO views (view_name, size, start, epoch, stamp, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            ON CONFLICT (view_name, size, start) DO UPDATE SET epoch = excluded.epoch, stamp = excluded.stamp, state = excluded.state
+            WHERE excluded.stamp > views.stamp";
+        let (view, size, start) = (self.key.view.name(), self.key.size.to_string(), self.key.start);
+        let mut upsert = connection.prepare_cached(UPSERT).map_err(fault)?;
+        if upsert.execute(params![view, size, start, self.epoch, self.stamp, self.cell]).map_err(fault)? == 1 {
+            let mut delete =
+                connection.prepare_cached("DELETE FROM view_entries WHERE view_name = ?1 AND size = ?2 AND start = ?3").map_err(fault)?;
+            delete.execute(params![view, size, start]).map_err(fault)?;
+            return (1..).zip(&self.lines).try_for_each(|(rank, line)| line.insert(connection, &self.key, &size, rank));
+        }
+        // Stale, or a repeat, as with rows: a second content at one stamp (I4) must not pass for a repeat.
+        let mut select =
+            connection.prepare_cached("SELECT stamp, state FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3").map_err(fault)?;
+        let found: (i64, Vec<u8>) = select.query_row(params![view, size, start], |row| Ok((row.get(0)?, row.get(1)?))).map_err(fault)?;
+        if found.0 == self.stamp && found.1 != self.cell {
+            return Err(StoreError::Broken(format!("{} was written twice at stamp {} with different content", self.key, self.stamp)));
+        }
+        Ok(())
+    }
+}
+
+impl Line {
+    fn of(view: View, entry: &ViewEntry) -> Result<Self, StoreError> {
+        Ok(Self {
+            name: entry.name.clone(),
+            symbols: integer("a count of symbols", entry.symbols)?,
+            trades: integer("a count of trades", entry.trades)?,
+            volume: format_fixed(entry.volume, view.volume_scale()),
+            notional: format_fixed(entry.notional, view.notional_scale()),
+            vwap: entry.vwap_e8().map(|e8| format_fixed(e8, SCALE)),
+            // As text: the column's type makes the nearest double of it.
+            prices: [entry.open, entry.close].map(|price| price.as_ref().map(Price::to_string)),
+            // From the smallest price to the largest is beyond SQLite's integers; that far up, the number no longer matters.
+            change_bp: entry.change_bp().map(|change| i64::try_from(change).unwrap_or(i64::MAX)),
+        })
+    }
+
+    fn insert(&self, connection: &Connection, key: &ViewKey, size: &str, rank: i64) -> Result<(), StoreError> {
+        const INSERT: &str = "
+            INSERT INTO view_entries (view_name, size, start, rank, name, symbols, trades, volume, notional, vwap, open, close, change_bp)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+        let [open, close] = &self.prices;
+        let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
+        let columns = params![
+            key.view.name(),
+            size,
+            key.start,
+            rank,
+            self.name,
+            self.symbols,
+            self.trades,
+            self.volume,
+            self.notional,
+            self.vwap,
+            open,
+            close,
+            self.change_bp,
+        ];
+        insert.execute(columns).map(drop).map_err(fault)
+    }
+}
+
+/// Reads the lists of one view and size with starts in `range`, ascending.
+pub(super) fn views(connection: &Connection, view: View, size: WindowSize, range: &Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+    const SELECT: &str = "SELECT start, state FROM views WHERE view_name = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
+    if !tables::has_views(connection)? {
+        return Ok(Vec::new());
+    }
+    let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+    let found = select.query_map(params![view.name(), size.to_string(), range.start, range.end], |row| {
+        let key = ViewKey { view, size, start: row.get(0)? };
+        Ok(state(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredView { start: key.start, state }))
+    });
+    found.map_err(fault)?.map(|list| list.map_err(fault)?).collect()
+}
+
+fn state(cell: &[u8], key: &ViewKey) -> Result<ViewState, StoreError> {
+    ViewState::from_cell(cell).map_err(|damage| StoreError::Broken(format!("{key}: {damage}")))
+}

@@ -1,0 +1,149 @@
+//! Lists of views in Cassandra's tables: the ranks that dashboards read say what the list says, also after it grew shorter.
+
+use scylla::value::{CqlTimestamp, CqlValue};
+use tapeflow_schemas::{Price, WindowStart};
+use tapeflow_sinks::{EpochWrites, Store, StoreError, View, ViewEntry, ViewKey, ViewState, ViewWrite, view::TOP};
+
+use crate::{Test, keyspace::Keyspace, samples::STAMP};
+
+pub(crate) fn tests() -> Vec<(String, Test)> {
+    let test = |name: &str, test: Test| (format!("views::{name}"), test);
+    vec![
+        test("the_ranks_are_those_of_the_list_whatever_arrives", Box::new(|host| Box::pin(the_ranks_are_those_of_the_list(host)))),
+        test("a_list_and_its_ranks_have_all_columns_at_their_stamp", Box::new(|host| Box::pin(all_columns_at_their_stamp(host)))),
+        test("a_list_without_its_cell_is_absent", Box::new(|host| Box::pin(a_list_without_its_cell_is_absent(host)))),
+        test("a_damaged_list_is_named_and_not_read", Box::new(|host| Box::pin(a_damaged_list_is_named_and_not_read(host)))),
+    ]
+}
+
+const START: WindowStart = 1_699_999_200_000;
+
+fn entry(name: &str) -> ViewEntry {
+    let price = |text: &str| Price::parse(text).ok().map(|parsed| parsed.value);
+    ViewEntry {
+        name: name.into(),
+        symbols: 1,
+        trades: 7,
+        volume: 10_700_000_000,
+        notional: 130_645_600_000_000_000_000,
+        open: price("122.06"),
+        close: price("122.09"),
+    }
+}
+
+fn list(view: View, epoch: u64, names: &[&str]) -> ViewWrite {
+    let key = ViewKey { view, size: "1m".parse().expect("a size"), start: START };
+    let stamp = STAMP + i64::try_from(epoch).expect("small");
+    ViewWrite { key, state: ViewState { epoch, entries: names.iter().copied().map(entry).collect() }, stamp }
+}
+
+fn text(value: &Option<CqlValue>) -> String {
+    let Some(CqlValue::Text(text)) = value else { panic!("a text: {value:?}") };
+    text.clone()
+}
+
+/// The names of a view's ranks as a dashboard sees them, by rank.
+async fn names(keyspace: &Keyspace, view: View) -> Vec<String> {
+    let cql = "SELECT name FROM KS.view_entries WHERE view_name = ? AND size = '1m' AND bucket = ? AND start = ?";
+    let bucket = list(view, 0, &[]).key.size.bucket(START);
+    let rows = keyspace.cql(cql, (view.name(), CqlTimestamp(bucket), CqlTimestamp(START))).await;
+    rows.iter().map(|row| text(&row.columns[0])).collect()
+}
+
+async fn the_ranks_are_those_of_the_list(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let top: Vec<_> = (0..TOP).map(|n| format!("S{n}")).collect();
+    let top: Vec<&str> = top.iter().map(String::as_str).collect();
+    for view in [View::Movers, View::Active] {
+        let check = async |epoch, given: &[&str], want: &[&str]| {
+            store.write(&EpochWrites { views: vec![list(view, epoch, given)], ..EpochWrites::default() }).await.expect("written");
+            let mut want: Vec<_> = want.to_vec();
+            want.resize(TOP, "");
+            assert_eq!(names(&keyspace, view).await, want, "{view}, epoch {epoch}");
+        };
+        check(1, &["A"], &["A"]).await;
+        check(3, &top, &top).await;
+        check(2, &["A", "B"], &top).await;
+        check(5, &["B", "A"], &["B", "A"]).await;
+        check(4, &top, &["B", "A"]).await;
+        check(5, &["B", "A"], &["B", "A"]).await;
+        check(6, &[], &[]).await;
+        check(7, &["C"], &["C"]).await;
+    }
+    // These become more and never fewer, and have no blank ranks.
+    let baskets: Vec<_> = (0..64).map(|n| format!("{n:04}{}", "é".repeat(30))).collect();
+    let baskets: Vec<&str> = baskets.iter().map(String::as_str).collect();
+    for (epoch, names_now) in [(1, &[][..]), (2, &baskets[..2]), (3, &baskets[..])] {
+        store.write(&EpochWrites { views: vec![list(View::Baskets, epoch, names_now)], ..EpochWrites::default() }).await.expect("written");
+        assert_eq!(names(&keyspace, View::Baskets).await, names_now);
+    }
+    keyspace.give_back();
+}
+
+async fn all_columns_at_their_stamp(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let write = list(View::Movers, 3, &["TSLA"]);
+    store.write(&EpochWrites { views: vec![write.clone()], ..EpochWrites::default() }).await.expect("written");
+    for (table, rows, regular) in [("views", 1, 2), ("view_entries", TOP, 13)] {
+        let read = keyspace.cql(&format!("SELECT * FROM KS.{table}"), ()).await;
+        assert_eq!(read.len(), rows, "{table}");
+        assert!(read.iter().all(|row| row.columns.iter().all(Option::is_some)), "{table}: {read:?}");
+        let cql = format!("SELECT column_name, kind FROM system_schema.columns WHERE keyspace_name = 'KS' AND table_name = '{table}'");
+        let columns: Vec<_> = keyspace.cql(&cql, ()).await.into_iter().filter(|column| text(&column.columns[1]) == "regular").collect();
+        assert_eq!(columns.len(), regular, "{table}");
+        for column in columns {
+            let name = text(&column.columns[0]);
+            let stamps = keyspace.cql(&format!("SELECT writetime({name}) FROM KS.{table}"), ()).await;
+            assert!(stamps.iter().all(|row| row.columns == [Some(CqlValue::BigInt(write.stamp))]), "{table}.{name}: {stamps:?}");
+        }
+    }
+    let ranks =
+        keyspace.cql("SELECT rank, name, symbols, volume, notional, vwap, open, close, change_pct, vwap_exact FROM KS.view_entries", ()).await;
+    let double = |value| Some(CqlValue::Double(value));
+    let first = [
+        Some(CqlValue::Int(1)),
+        Some(CqlValue::Text("TSLA".into())),
+        Some(CqlValue::BigInt(1)),
+        double(107.0),
+        double(13_064.56),
+        double(122.098_691_59),
+        double(122.06),
+        double(122.09),
+        double(0.02),
+        Some(CqlValue::Text("122.09869159".into())),
+    ];
+    assert_eq!(ranks[0].columns, first);
+    let is_nan = |value: &Option<CqlValue>| matches!(value, Some(CqlValue::Double(double)) if double.is_nan());
+    assert!(ranks[TOP - 1].columns[5..9].iter().all(is_nan), "{ranks:?}");
+    keyspace.give_back();
+}
+
+/// Sets one column of a list, and nothing else.
+async fn insert(keyspace: &Keyspace, key: &ViewKey, column: &str, value: impl scylla::serialize::value::SerializeValue) {
+    let cql = format!("INSERT INTO KS.views (view_name, size, bucket, start, {column}) VALUES (?, ?, ?, ?, ?)");
+    let bucket = CqlTimestamp(key.size.bucket(key.start));
+    keyspace.cql(&cql, (key.view.name(), key.size.to_string(), bucket, CqlTimestamp(key.start), value)).await;
+}
+
+async fn a_list_without_its_cell_is_absent(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let key = list(View::Active, 1, &[]).key;
+    insert(&keyspace, &key, "epoch", 8i64).await;
+    assert_eq!(store.views(key.view, key.size, i64::MIN..i64::MAX).await.expect("read"), []);
+    keyspace.give_back();
+}
+
+async fn a_damaged_list_is_named_and_not_read(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let ViewWrite { key, state, .. } = list(View::Active, 1, &["TSLA"]);
+    let mut cell = state.to_cell();
+    cell[1] ^= 1;
+    insert(&keyspace, &key, "state", cell).await;
+    let fault = store.views(key.view, key.size, i64::MIN..i64::MAX).await.expect_err("damaged");
+    assert!(matches!(&fault, StoreError::Broken(text) if text == "view active 1m 2023-11-14T22:00:00Z: state cell is damaged"), "{fault:?}");
+    keyspace.give_back();
+}

@@ -1,0 +1,219 @@
+//! Lists of views: written whole, the greater stamp wins as with rows, and what is read is what was written.
+
+use std::{ops::Range, sync::Arc};
+
+use tapeflow_schemas::{Price, WindowStart, decimal::MAX_PRICE_E8, window::WINDOWS_PER_BUCKET};
+use tapeflow_sinks::{EpochWrites, Stamp, Store, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite, view::TOP};
+
+use super::{key, size, stamp, start, state, writes};
+
+/// The key of a list.
+fn list_key(view: View, window: &str, start: WindowStart) -> ViewKey {
+    ViewKey { view, size: size(window), start }
+}
+
+/// A line whose values follow from `seed`, and differ in each field for each seed.
+fn entry(name: &str, seed: u32) -> ViewEntry {
+    let price = |plus: i64| Price::from_e8(16_406_010_000 + i64::from(seed) * 10 + plus).ok();
+    ViewEntry {
+        name: name.into(),
+        symbols: u64::from(seed) + 1,
+        trades: u64::from(seed) + 2,
+        volume: 500_000_000 + i128::from(seed),
+        notional: 82_030_050_000_000_000_000 + i128::from(seed),
+        open: price(1),
+        close: price(2),
+    }
+}
+
+/// A list of `length` lines as of an epoch.
+fn list(epoch: u64, length: u32) -> ViewState {
+    let epoch_seed = u32::try_from(epoch).expect("small") * 1_000;
+    ViewState { epoch, entries: (0..length).map(|n| entry(&format!("S{epoch}-{n}"), epoch_seed + n)).collect() }
+}
+
+async fn write(store: &dyn Store, lists: impl IntoIterator<Item = (ViewKey, ViewState, Stamp)>) {
+    let views = lists.into_iter().map(|(key, state, stamp)| ViewWrite { key, state, stamp }).collect();
+    store.write(&EpochWrites { views, ..EpochWrites::default() }).await.expect("lists are written");
+}
+
+async fn read(store: &dyn Store, view: View, window: &str, range: Range<WindowStart>) -> Vec<(WindowStart, ViewState)> {
+    let lists = store.views(view, size(window), range).await.expect("lists are read");
+    lists.into_iter().map(|StoredView { start, state }| (start, state)).collect()
+}
+
+async fn read_one(store: &dyn Store, key: &ViewKey) -> Vec<(WindowStart, ViewState)> {
+    read(store, key.view, &key.size.to_string(), key.start..key.start + 1).await
+}
+
+pub(super) async fn the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(store: Arc<dyn Store>) {
+    let orders = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
+    for view in View::EVERY {
+        for (minute, order) in (0..).zip(orders) {
+            let key = list_key(view, "1m", start(60_000 * minute));
+            let mut greatest = 0;
+            for epoch in order {
+                // Of different lengths, so that whole lists and not ranks must win.
+                let state = |epoch: u32| list(u64::from(epoch), [0, 4, 2, 3][epoch as usize]);
+                write(&*store, [(key, state(epoch), stamp(i64::from(epoch)))]).await;
+                greatest = greatest.max(epoch);
+                assert_eq!(read_one(&*store, &key).await, [(key.start, state(greatest))], "{view}, order {order:?}, after epoch {epoch}");
+            }
+        }
+    }
+}
+
+pub(super) async fn a_list_written_again_at_its_stamp_is_harmless(store: Arc<dyn Store>) {
+    let key = list_key(View::Movers, "1m", start(0));
+    for epoch in [1, 2, 2, 1, 2] {
+        write(&*store, [(key, list(epoch, 3), stamp(i64::try_from(epoch).expect("small")))]).await;
+    }
+    assert_eq!(read_one(&*store, &key).await, [(key.start, list(2, 3))]);
+    // As a take-over does: the same content once more, at a greater stamp.
+    write(&*store, [(key, list(2, 3), stamp(9))]).await;
+    assert_eq!(read_one(&*store, &key).await, [(key.start, list(2, 3))]);
+}
+
+pub(super) async fn lists_are_read_back_exactly(store: Arc<dyn Store>) {
+    let price = |e8| Price::from_e8(e8).ok();
+    let greatest = ViewEntry {
+        symbols: i64::MAX as u64,
+        trades: i64::MAX as u64,
+        volume: i128::MAX,
+        notional: i128::MAX,
+        open: price(1),
+        close: price(MAX_PRICE_E8),
+        ..entry("G", 0)
+    };
+    let least = ViewEntry {
+        symbols: 0,
+        trades: 0,
+        volume: i128::MIN + 1,
+        notional: i128::MIN + 1,
+        open: price(MAX_PRICE_E8),
+        close: price(1),
+        ..entry("L", 0)
+    };
+    let tiny = ViewEntry { volume: 1, notional: i128::MAX, open: None, close: None, ..entry("T", 0) };
+    let no_volume = ViewEntry { volume: 0, notional: 0, close: None, ..entry("N", 0) };
+    let names =
+        ["IC MARKETS:1", "O'NEIL", "say \"x\"", "';--", "%", "\\", "?", "ÄÖÜ", "A\u{308}", "株式", "\u{1f4c8}", " ", "0", "NULL", "brk.b", "BRK.B"];
+    let longest = |n: u32| entry(&format!("{n:04}{}", "é".repeat(30)), n);
+    assert_eq!(longest(63).name.len(), 64, "the longest names there can be");
+    let contents = [
+        Vec::new(),
+        vec![greatest, least, tiny, no_volume],
+        names.iter().zip(0..).map(|(name, seed)| entry(name, seed)).collect(),
+        (0..64).map(longest).collect(),
+        // One name twice is for the job to forbid, not for the store.
+        vec![entry("X", 1), entry("X", 1)],
+    ];
+    // The New York day of 1970-01-01 starts before 1970; the last one is the day before 2200.
+    let starts = [-68_400_000, 7_258_032_000_000];
+    let mut all = Vec::new();
+    for view in View::EVERY {
+        for (window, entries) in ["1d", "1h", "5m", "2m", "1m"].into_iter().zip(&contents) {
+            let state = ViewState { epoch: i64::MAX as u64, entries: entries.clone() };
+            all.extend(starts.map(|start| (list_key(view, window, start), state.clone(), stamp(1))));
+        }
+    }
+    write(&*store, all.iter().cloned()).await;
+    for (key, state, _) in &all {
+        let want = starts.map(|start| (start, state.clone()));
+        assert_eq!(read(&*store, key.view, &key.size.to_string(), i64::MIN..i64::MAX).await, want, "{key}");
+    }
+}
+
+pub(super) async fn a_list_that_grew_shorter_leaves_nothing(store: Arc<dyn Store>) {
+    let length = u32::try_from(TOP).expect("small");
+    for view in View::EVERY {
+        let key = list_key(view, "1m", start(0));
+        for (epoch, length) in (1..).zip([length, 3, 1, 0, 2]) {
+            write(&*store, [(key, list(epoch, length), stamp(i64::try_from(epoch).expect("small")))]).await;
+            assert_eq!(read_one(&*store, &key).await, [(key.start, list(epoch, length))], "{view}, {length} lines");
+        }
+    }
+}
+
+pub(super) async fn ranges_of_lists_are_half_open_and_cross_buckets(store: Arc<dyn Store>) {
+    let bucket_ms = 60_000 * WINDOWS_PER_BUCKET;
+    let edge = size("1m").bucket(start(0)) + bucket_ms;
+    // The second of two buckets side by side, one window before it, and one three buckets on with nothing between.
+    let all = [edge - bucket_ms, edge - 60_000, edge, edge + 60_000, edge + 3 * bucket_ms];
+    let lists = all.iter().zip(1..).map(|(start, epoch)| (list_key(View::Active, "1m", *start), list(epoch, 2), stamp(1)));
+    write(&*store, lists).await;
+    let check = |from, to, want: Vec<i64>| {
+        let store = Arc::clone(&store);
+        async move {
+            let starts: Vec<_> = read(&*store, View::Active, "1m", from..to).await.into_iter().map(|(start, _)| start).collect();
+            assert_eq!(starts, want, "{from}..{to}");
+        }
+    };
+    check(i64::MIN, i64::MAX, all.to_vec()).await;
+    check(all[0], all[4], all[..4].to_vec()).await;
+    check(all[0], all[4] + 1, all.to_vec()).await;
+    check(all[0] + 1, all[2], vec![all[1]]).await;
+    check(edge, edge + 60_000, vec![edge]).await;
+    check(edge - 59_999, edge + 1, vec![edge]).await;
+    check(edge + 120_000, all[4], vec![]).await;
+    check(edge, edge, vec![]).await;
+    check(all[4], all[0], vec![]).await;
+    assert_eq!(read(&*store, View::Active, "1m", edge..edge + 60_001).await, [(edge, list(3, 2)), (edge + 60_000, list(4, 2))]);
+}
+
+pub(super) async fn views_sizes_and_starts_are_kept_apart(store: Arc<dyn Store>) {
+    let keys: Vec<_> = View::EVERY
+        .into_iter()
+        .flat_map(|view| ["1m", "5m", "1h"].into_iter().flat_map(move |window| [0, 1].map(|n| list_key(view, window, start(n * size(window).ms())))))
+        .collect();
+    // In one write, each with a stamp of its own.
+    write(&*store, keys.iter().zip(1..).map(|(key, n)| (*key, list(n, 2), stamp(i64::try_from(n).expect("small"))))).await;
+    // And half of them once more.
+    write(&*store, keys.iter().zip(1..).skip(1).step_by(2).map(|(key, n)| (*key, list(n + 100, 1), stamp(100)))).await;
+    for (pair, n) in keys.chunks(2).zip((1..).step_by(2)) {
+        let want = [(pair[0].start, list(n, 2)), (pair[1].start, list(n + 101, 1))];
+        assert_eq!(read(&*store, pair[0].view, &pair[0].size.to_string(), i64::MIN..i64::MAX).await, want, "{}", pair[0]);
+    }
+    assert_eq!(read(&*store, View::Active, "1d", i64::MIN..i64::MAX).await, []);
+}
+
+pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_stamp(store: Arc<dyn Store>) {
+    let key = list_key(View::Movers, "1m", start(0));
+    let barrier = Arc::new(tokio::sync::Barrier::new(16));
+    let tasks: Vec<_> = (1..=16)
+        .map(|n: u32| {
+            let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
+            tokio::spawn(async move {
+                barrier.wait().await;
+                // Scattered, so that the greatest is neither the first nor the last to be sent.
+                let epoch = (n * 7) % 17;
+                write(&*store, [(key, list(u64::from(epoch), 1 + epoch % 10), stamp(i64::from(epoch)))]).await;
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no writer panics");
+    }
+    assert_eq!(read_one(&*store, &key).await, [(key.start, list(16, 7))]);
+}
+
+pub(super) async fn rows_and_lists_fit_one_write(store: Arc<dyn Store>) {
+    let minutes: Vec<_> = (0..40).map(|minute| start(60_000 * minute)).collect();
+    let rows = minutes.iter().zip(1..).map(|(start, seed)| (key("AAPL", "1m", *start), state(1, seed), stamp(1)));
+    let lists = |epoch, length| {
+        let keys = minutes.iter().flat_map(|start| View::EVERY.map(|view| list_key(view, "1m", *start)));
+        keys.map(|key| ViewWrite { key, state: list(epoch, length), stamp: stamp(i64::try_from(epoch).expect("small")) }).collect::<Vec<_>>()
+    };
+    let both = EpochWrites { views: lists(1, 10), ..writes(rows) };
+    store.write(&both).await.expect("rows and lists are written");
+    // A row of a later epoch goes with a list that is stale, and the other way round; neither takes the other along.
+    store.write(&EpochWrites { views: lists(3, 5), ..EpochWrites::default() }).await.expect("lists alone are written");
+    let (row, newer) = (key("AAPL", "1m", minutes[0]), state(2, 99));
+    store.write(&EpochWrites { views: lists(2, 7), ..writes([(row.clone(), newer, stamp(2))]) }).await.expect("rows and lists are written");
+    let found = store.read_rows(&[row, key("AAPL", "1m", minutes[39])]).await.expect("rows are read");
+    assert_eq!(found, [Some(newer), Some(state(1, 40))]);
+    for view in View::EVERY {
+        let want: Vec<_> = minutes.iter().map(|start| (*start, list(3, 5))).collect();
+        assert_eq!(read(&*store, view, "1m", minutes[0]..minutes[39] + 1).await, want, "{view}");
+    }
+}

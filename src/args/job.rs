@@ -1,0 +1,188 @@
+//! The job's settings, and the commands that run it on servers: `dataflow`, and `init` before it.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tapeflow_dataflow::{JobConfig, KafkaLogConfig};
+use tapeflow_schemas::Baskets;
+
+use super::{
+    faults::Faults,
+    log::KafkaArgs,
+    store::{LoginArgs, StoreAddress, StoreChoice, store_choice},
+    values,
+};
+use crate::end::End;
+
+/// The user's baskets.
+#[derive(Args, Debug)]
+pub(crate) struct BasketsArg {
+    /// File of baskets, lines of basket,symbol,weight; they decide lists, so a store keeps the ones it began with
+    #[arg(long, env = "TAPEFLOW_BASKETS", value_name = "FILE")]
+    baskets: Option<PathBuf>,
+}
+
+impl BasketsArg {
+    /// Reads the file; no file is no baskets.
+    pub(crate) fn check(self, faults: &mut Faults) -> Option<Baskets> {
+        let Some(file) = self.baskets else { return Some(Baskets::default()) };
+        read_baskets(&file).map_err(|found| found.into_iter().for_each(|fault| faults.add(format!("--baskets: {} {fault}", file.display())))).ok()
+    }
+}
+
+fn read_baskets(file: &Path) -> Result<Baskets, Vec<String>> {
+    let text = std::fs::read_to_string(file).map_err(|fault| vec![format!("cannot be read: {fault}")])?;
+    Baskets::parse(&text).map_err(|faults| faults.0)
+}
+
+/// The settings of the job that do not depend on where it runs.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Job")]
+pub(crate) struct JobArgs {
+    /// Window sizes side by side; they decide rows, so a store keeps the ones it began with
+    #[arg(long, env = "TAPEFLOW_SIZES", default_value = "1s,1m,5m,1h,1d", value_name = "SIZE,...")]
+    sizes: String,
+    /// How often an epoch is cut: how long a trade waits before its rows are written
+    #[arg(long, env = "TAPEFLOW_EPOCH", default_value = "250ms", value_name = "DURATION")]
+    epoch: String,
+    /// Rows a worker keeps in memory beyond those it is writing; the store holds the rest
+    #[arg(long, env = "TAPEFLOW_RESIDENT_ROWS", default_value = "12000", value_name = "N")]
+    resident_rows: String,
+    #[command(flatten)]
+    baskets: BasketsArg,
+    /// The job's name: a store belongs to one job
+    #[arg(long, env = "TAPEFLOW_JOB", default_value = "tapeflow", value_name = "NAME")]
+    job: String,
+}
+
+impl JobArgs {
+    /// Reads the settings of a job of one process that does not end by itself.
+    pub(crate) fn check(self, workers: &str, faults: &mut Faults) -> Option<JobConfig> {
+        let workers = faults.read("--workers", workers, values::count(1..=256));
+        let sizes = faults.read("--sizes", &self.sizes, values::sizes);
+        let epoch = faults.read("--epoch", &self.epoch, values::epoch);
+        let resident_rows = faults.read("--resident-rows", &self.resident_rows, values::count(1..=100_000_000));
+        let baskets = self.baskets.check(faults);
+        let job = faults.read("--job", &self.job, values::job);
+        Some(JobConfig {
+            job: job?,
+            workers: workers?,
+            processes: 1,
+            process: 0,
+            hosts: Vec::new(),
+            sizes: sizes?,
+            epoch: epoch?,
+            resident_rows: resident_rows?,
+            baskets: baskets?,
+            until_end: false,
+        })
+    }
+}
+
+/// `tapeflow init`.
+#[derive(Args, Debug)]
+pub(crate) struct InitArgs {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    /// Where rows go: cassandra://HOST[:PORT][,HOST...]/KEYSPACE
+    #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL")]
+    store: String,
+    /// Partitions of the topic, when it is made
+    #[arg(long, env = "TAPEFLOW_PARTITIONS", default_value = "4", value_name = "N")]
+    partitions: String,
+    /// Copies of every record and every row [default: 3, or as many as there are nodes]
+    #[arg(long, env = "TAPEFLOW_REPLICATION", value_name = "N")]
+    replication: Option<String>,
+    #[command(flatten)]
+    login: LoginArgs,
+}
+
+/// What `init` does.
+#[derive(Debug)]
+pub(crate) struct InitSettings {
+    pub(crate) kafka: KafkaLogConfig,
+    pub(crate) store: StoreChoice,
+    pub(crate) partitions: u32,
+    pub(crate) replication: Option<u32>,
+}
+
+impl InitArgs {
+    pub(crate) fn check(self) -> Result<InitSettings, End> {
+        let mut faults = Faults::default();
+        let kafka = self.kafka.check(&mut faults);
+        let store = store_choice(&self.store, self.login, &mut faults);
+        let small = |text: &str| values::number(1..=10_000)(text).and_then(|n| u32::try_from(n).map_err(|fault| fault.to_string()));
+        let partitions = faults.read("--partitions", &self.partitions, small);
+        let replication = faults.read_option("--replication", self.replication.as_deref(), small);
+        faults.settle(|| Some(InitSettings { kafka: kafka?, store: store?, partitions: partitions?, replication: replication? }))
+    }
+}
+
+/// `tapeflow dataflow`.
+#[derive(Args, Debug)]
+pub(crate) struct DataflowArgs {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    /// Where rows go: cassandra://HOST[:PORT][,HOST...]/KEYSPACE, or sqlite:PATH for a job of one process
+    #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL")]
+    store: String,
+    /// Worker threads in this process
+    #[arg(long, env = "TAPEFLOW_WORKERS", default_value = "1", value_name = "N")]
+    workers: String,
+    /// Processes of the job
+    #[arg(long, env = "TAPEFLOW_PROCESSES", default_value = "1", value_name = "N")]
+    processes: String,
+    /// Which of them this one is, from 0
+    #[arg(long, env = "TAPEFLOW_PROCESS", default_value = "0", value_name = "N")]
+    process: String,
+    /// HOST:PORT of each process, in order, where they reach each other
+    #[arg(long, env = "TAPEFLOW_HOSTS", value_name = "HOST:PORT,...")]
+    hosts: Option<String>,
+    /// End with code 0 once everything that was in the topic at the start is committed
+    #[arg(long, env = "TAPEFLOW_UNTIL_END")]
+    until_end: bool,
+    /// Run as a child of this process, and start it again when it ends without having been asked to: for jobs of several processes, which live
+    /// and die as a whole, and as process 1 of a container
+    #[arg(long, env = "TAPEFLOW_SUPERVISE", conflicts_with = "until_end")]
+    supervise: bool,
+    #[command(flatten)]
+    job: JobArgs,
+    #[command(flatten)]
+    login: LoginArgs,
+}
+
+/// What `dataflow` does.
+#[derive(Debug)]
+pub(crate) struct DataflowSettings {
+    pub(crate) kafka: KafkaLogConfig,
+    pub(crate) store: StoreChoice,
+    pub(crate) job: JobConfig,
+    pub(crate) supervise: bool,
+}
+
+impl DataflowArgs {
+    pub(crate) fn check(self) -> Result<DataflowSettings, End> {
+        let mut faults = Faults::default();
+        let kafka = self.kafka.check(&mut faults);
+        let store = store_choice(&self.store, self.login, &mut faults);
+        let processes = faults.read("--processes", &self.processes, values::count(1..=256));
+        let process = faults.read("--process", &self.process, values::count(0..=255));
+        let hosts = faults.read_option("--hosts", self.hosts.as_deref(), values::addresses).map(Option::unwrap_or_default);
+        let job = self.job.check(&self.workers, &mut faults);
+        if let (Some(processes), Some(process), Some(hosts)) = (processes, process, &hosts) {
+            if process >= processes {
+                faults.add(format!("--process: {process} is not below --processes {processes}"));
+            }
+            if processes > 1 && hosts.len() != processes {
+                faults.add(format!("--hosts: {} addresses for --processes {processes}", hosts.len()));
+            }
+            if processes > 1 && matches!(store.as_ref().map(|store| &store.address), Some(StoreAddress::Sqlite(_))) {
+                faults.add("--store: several processes cannot share one sqlite: store; give cassandra://HOST/KEYSPACE");
+            }
+        }
+        faults.settle(|| {
+            let job = JobConfig { processes: processes?, process: process?, hosts: hosts?, until_end: self.until_end, ..job? };
+            Some(DataflowSettings { kafka: kafka?, store: store?, job, supervise: self.supervise })
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! Opens the log that a command names.
+
+use std::sync::Arc;
+
+use tapeflow_dataflow::{KafkaLog, Log};
+use tapeflow_sinks::{
+    Head,
+    sqlite::{Access, SqliteLog},
+};
+
+use crate::{
+    args::log::LogChoice,
+    end::{End, unreachable_log, unreachable_store},
+    stores,
+};
+
+/// The log that the rows of a store come from. Another one is refused: its offsets mean nothing here.
+pub(crate) fn of_head(choice: LogChoice, head: &Head) -> Result<Arc<dyn Log>, End> {
+    let log: Arc<dyn Log> = match choice {
+        LogChoice::Kafka(config) => Arc::new(KafkaLog::connect(config).map_err(|fault| unreachable_log(&fault))?),
+        LogChoice::Sqlite(path) => {
+            let database = stores::sqlite(&path, Access::Reader)?;
+            let name = database.describe();
+            Arc::new(SqliteLog::open(&database).map_err(|fault| unreachable_store(&name, &fault))?)
+        }
+    };
+    let given = log.identity().map_err(|fault| unreachable_log(&fault))?;
+    if head.source.is_still(&given) {
+        return Ok(log);
+    }
+    let found = &head.source;
+    let id = |id: &Option<String>| id.as_deref().map(|id| format!(" with id {id}")).unwrap_or_default();
+    Err(End::Input(format!(
+        "the rows come from topic {}{} of cluster {}, not from topic {}{} of cluster {}: see --brokers, --topic, --log",
+        found.topic,
+        id(&found.topic_id),
+        found.cluster,
+        given.topic,
+        id(&given.topic_id),
+        given.cluster
+    )))
+}

@@ -1,0 +1,38 @@
+//! Where a row differs from its recomputation.
+
+use tapeflow_oracle::OracleRow;
+use tapeflow_schemas::Price;
+use tapeflow_sinks::{Policy, Totals};
+
+/// Trades of a row, whatever their conditions.
+pub(super) fn trades(totals: &Totals) -> u64 {
+    totals.of_policy(Policy::All).trades
+}
+
+/// Which values differ, for a person.
+pub(super) fn differences(have: &Totals, want: &OracleRow) -> Vec<String> {
+    let mut found = Vec::new();
+    for (policy, want) in [(Policy::All, want.all), (Policy::Sip, want.sip), (Policy::Strict, want.strict)] {
+        let have = have.of_policy(policy);
+        for (what, have, want) in [
+            ("volume_e8", have.volume_e8, want.volume_e8),
+            ("notional_e16", have.notional_e16, want.notional_e16),
+            ("trades", i128::from(have.trades), i128::from(want.trades)),
+        ] {
+            if have != want {
+                found.push(format!("{what} ({}) is {have}, recomputed {want}", policy.name()));
+            }
+        }
+    }
+    let prices = [("open", have.open(), want.open), ("high", have.high, want.high), ("low", have.low, want.low), ("close", have.close(), want.close)];
+    for (what, have, want) in prices {
+        let have = have.map(Price::e8);
+        if have != want {
+            found.push(format!("{what} in 1e-8 is {have:?}, recomputed {want:?}"));
+        }
+    }
+    if have.priced != want.priced {
+        found.push(format!("priced is {}, recomputed {}", have.priced, want.priced));
+    }
+    found
+}
