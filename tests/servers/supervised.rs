@@ -90,7 +90,7 @@ fn progress(keyspace: &str, when: &str) -> Result<(), Failed> {
     let committed = || -> Result<String, Failed> {
         // Before the first take-over there is no head, which `status` says with an error.
         let status = succeed(&["status", "--store", &store(keyspace)]).unwrap_or_default();
-        Ok(status.lines().find(|line| line.starts_with("committed")).unwrap_or_default().to_owned())
+        Ok(status.lines().find(|line| line.starts_with("epoch committed")).unwrap_or_default().to_owned())
     };
     let before = committed()?;
     until(&format!("a commit {when}"), || Ok(committed()? != before))
