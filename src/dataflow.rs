@@ -15,7 +15,10 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
         return supervise::run();
     }
     let runtime = crate::small_runtime()?;
-    let log = KafkaLog::connect(settings.kafka).map_err(|fault| unreachable_log(&fault))?;
+    let mut kafka = settings.kafka;
+    // Where lag tools look; a group named in the file of settings wins.
+    kafka.settings.insert(0, ("group.id".into(), settings.job.job.clone()));
+    let log = KafkaLog::connect(kafka).map_err(|fault| unreachable_log(&fault))?;
     for finding in log.findings() {
         tracing::warn!("{finding}");
     }

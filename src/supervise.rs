@@ -104,7 +104,7 @@ fn look_after(mut child: Child, asked: &AtomicBool) -> Result<ExitStatus, End> {
 /// Decides. `code` is none if a signal ended the child.
 fn after(code: Option<i32>, asked: bool, first: bool, lived: Duration, wait: Duration) -> Next {
     match code {
-        Some(0) => Next::End(0),
+        Some(0) if asked => Next::End(0),
         // Another generation has taken over for good: two supervisors would fence each other's children for ever.
         Some(code) if code == i32::from(FENCED) => Next::End(FENCED),
         // Nothing a restart mends, if it is so from the start; later it is a server that is out of reach for a while.
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_ended_well_or_for_good_is_not_started_again() {
-        assert_eq!(after(Some(0), false, true, SHORT, Duration::ZERO), Next::End(0));
+        assert_eq!(after(Some(0), true, true, SHORT, Duration::ZERO), Next::End(0));
         assert_eq!(after(Some(2), false, true, SHORT, Duration::ZERO), Next::End(2), "a setting is at fault");
         assert_eq!(after(Some(3), false, false, LONG_LIFE, Duration::ZERO), Next::End(3), "fenced");
         assert_eq!(after(None, true, false, LONG_LIFE, Duration::ZERO), Next::End(1), "asked to end");
@@ -132,6 +132,7 @@ mod tests {
     #[test]
     fn a_crash_is_started_again_at_once_and_a_crash_loop_ever_more_slowly() {
         assert_eq!(after(None, false, true, LONG_LIFE, LONGEST_WAIT), Next::Again(Duration::ZERO));
+        assert_eq!(after(Some(0), false, false, LONG_LIFE, LONGEST_WAIT), Next::Again(Duration::ZERO), "another process was asked to end");
         assert_eq!(after(Some(2), false, false, SHORT, Duration::ZERO), Next::Again(FIRST_WAIT), "a server out of reach for a while");
         let mut wait = Duration::ZERO;
         for want_ms in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000] {

@@ -17,7 +17,7 @@ use std::{
 
 use tapeflow_schemas::{Baskets, WindowSize};
 use tapeflow_sinks::{
-    EpochWrites, Head, Store,
+    Epoch, EpochWrites, Head, Store,
     decide::Opening,
     view::TOP,
     workflow::{self, WorkflowError},
@@ -53,6 +53,7 @@ use crate::{
     state::{self, EpochBoard, Folded, StateSettings},
     store_io::StoreIo,
     views::{self, Change, windows::WindowSettings},
+    watch,
 };
 
 /// The rules that decide values. Whoever changes one of them changes this number, and with it every job's `logic`.
@@ -62,6 +63,8 @@ const MESH_PATIENCE: Duration = Duration::from_secs(20);
 /// One knob for memory: for each so many resident rows a window of the views is kept as well. The default of 12,000 keeps the open windows of
 /// five sizes and those before them.
 const RESIDENT_ROWS_PER_WINDOW: usize = 1_000;
+/// How often committed offsets are mirrored for lag tools.
+const MIRROR_EVERY: Duration = Duration::from_secs(1);
 /// How long a worker with nothing to do waits before it asks the log again.
 const IDLE_PARK: Duration = Duration::from_millis(2);
 
@@ -245,7 +248,9 @@ pub fn run(
     // Refused at once, and not after waiting for the others.
     runtime.block_on(workflow::may_take_over(&*store, &opening)).map_err(failed)?;
     let turning = Turning::new(config.workers);
-    let (builders, mesh) = connect(&config, &opening.owner, &turning)?;
+    let Some((builders, mesh)) = connect(&config, &opening.owner, &turning, &stop)? else {
+        return Ok(Summary::default());
+    };
     // Only a job whose processes have all met takes over from another generation.
     let head = if config.process == 0 {
         let head = runtime.block_on(workflow::take_over(&*store, &opening, now_us)).map_err(failed)?;
@@ -254,6 +259,12 @@ pub fn run(
     } else {
         None
     };
+    // A job that ends with the log has a fixed end; what is added to the log later is not its own.
+    let watched = head.as_ref().filter(|_| !config.until_end);
+    let _watch = watched
+        .map(|head| watch::start(Arc::clone(&log), head.source.clone(), head.committed.cuts.len(), failure.clone()))
+        .transpose()
+        .map_err(|fault| JobError::Failed(format!("cannot watch the log: {fault}")))?;
     let io = StoreIo::new(runtime.handle().clone(), Arc::clone(&store), failure.clone());
     let shared = Arc::new(Shared {
         config,
@@ -287,11 +298,14 @@ pub fn run(
     Ok(Summary { committed: metrics.epoch_committed.get(), records: metrics.records.get(), rows_written: metrics.rows_written.get() })
 }
 
-/// The workers' way to each other: within this process, and to the other ones. What is returned with it keeps the connections up.
-fn connect(config: &JobConfig, owner: &str, turning: &Turning) -> Result<(Vec<AllocatorBuilder>, Option<CommsGuard>), JobError> {
+/// How workers reach each other, and what keeps the connections to other processes up.
+type Way = (Vec<AllocatorBuilder>, Option<CommsGuard>);
+
+/// The workers' way to each other: within this process, and to the other ones; none if the end was asked for meanwhile.
+fn connect(config: &JobConfig, owner: &str, turning: &Turning, stop: &Stop) -> Result<Option<Way>, JobError> {
     if config.processes == 1 {
         let (builders, _) = CommunicationConfig::Process(config.workers).try_build().map_err(JobError::Failed)?;
-        return Ok((builders, None));
+        return Ok(Some((builders, None)));
     }
     leave_on_panic();
     let settings = MeshConfig {
@@ -302,7 +316,8 @@ fn connect(config: &JobConfig, owner: &str, turning: &Turning) -> Result<(Vec<Al
         nonce: owner.to_owned(),
         patience: MESH_PATIENCE,
     };
-    let mesh = mesh::connect(&settings).map_err(|fault| JobError::Failed(fault.to_string()))?;
+    let mesh = mesh::connect(&settings, || stop.ending() != Ending::No).map_err(|fault| JobError::Failed(fault.to_string()))?;
+    let Some(mesh) = mesh else { return Ok(None) };
     tracing::info!(processes = config.processes, "all processes have met");
     let leave = |lost| leave(&format!("{lost}: a job lives and dies as a whole"));
     let broken = |fault: std::io::Error| JobError::Failed(format!("cannot set the mesh up: {fault}"));
@@ -310,7 +325,7 @@ fn connect(config: &JobConfig, owner: &str, turning: &Turning) -> Result<(Vec<Al
     let hooks = Hooks::default();
     let within = ProcessBuilder::new_typed_vector(config.workers, hooks.refill.clone(), hooks.spill.clone());
     let (builders, guard) = initialize_networking_from_sockets(within, mesh.data, config.process, config.workers, hooks).map_err(broken)?;
-    Ok((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Some(guard)))
+    Ok(Some((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Some(guard))))
 }
 
 /// Leaves at once: nothing that is not durable counts, and whoever starts the job starts all its processes again.
@@ -504,6 +519,34 @@ struct Lead {
     start: Option<Act>,
     ended: Receiver<Result<Head, WorkflowError>>,
     ends: std::sync::mpsc::Sender<Result<Head, WorkflowError>>,
+    mirror: Mirror,
+}
+
+/// Mirrors committed offsets to the log's own place for them: now and then, and one call at a time.
+#[derive(Default)]
+struct Mirror {
+    under_way: Arc<AtomicBool>,
+    last: Option<Instant>,
+    /// The epoch it was last called for.
+    epoch: Epoch,
+}
+
+impl Mirror {
+    fn offer(&mut self, head: &Head, shared: &Shared, now: Instant) {
+        let early = self.last.is_some_and(|last| now.duration_since(last) < MIRROR_EVERY);
+        if head.committed.epoch == self.epoch || early || self.under_way.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        (self.last, self.epoch) = (Some(now), head.committed.epoch);
+        let committed: Vec<_> = (0u32..).zip(&head.committed.cuts).map(|(partition, cut)| (partition, cut.next)).collect();
+        let (log, under_way) = (Arc::clone(&shared.log), Arc::clone(&self.under_way));
+        shared.runtime.spawn_blocking(move || {
+            if let Err(fault) = log.mirror(&committed) {
+                tracing::debug!(%fault, "committed offsets are not mirrored; only tools that show lag miss them");
+            }
+            under_way.store(false, Ordering::Release);
+        });
+    }
 }
 
 impl Lead {
@@ -512,7 +555,7 @@ impl Lead {
         shared.metrics.epoch_bound.set(head.last_binding().epoch);
         shared.metrics.epoch_committed.set(head.committed.epoch);
         let (leader, start) = Leader::new(head, peers, shared.config.epoch, shared.config.until_end, Instant::now());
-        Self { leader, start: Some(start), ended, ends }
+        Self { leader, start: Some(start), ended, ends, mirror: Mirror::default() }
     }
 
     /// One turn of the leader; returns whether anything happened.
@@ -533,6 +576,7 @@ impl Lead {
                 }
             }
         }
+        self.mirror.offer(self.leader.head(), shared, now);
         if !self.leader.finished() {
             // The probe stands at the first epoch that is not acknowledged everywhere.
             let acknowledged = probe.with_frontier(|frontier| frontier.first().map_or(u64::MAX, |first| first.saturating_sub(1)));

@@ -31,6 +31,7 @@ mod source;
 mod state;
 mod store_io;
 mod views;
+mod watch;
 
 pub use job::{JobConfig, JobError, Observer, Stop, Summary, baskets_of, run, sizes_of};
 pub use log::{Log, LogFault, LogReader, LogRecord};

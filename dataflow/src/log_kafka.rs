@@ -18,7 +18,7 @@ use std::{
 use rdkafka::{
     ClientConfig, Message, Offset as KafkaOffset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::{Metadata, MetadataTopic},
 };
@@ -159,7 +159,7 @@ fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer<Trouble>, LogFault> 
     client
         .set("bootstrap.servers", &config.brokers)
         .set("client.id", CLIENT)
-        // librdkafka wants a group to consume at all; nothing ever joins it.
+        // Nothing ever joins the group; committed offsets are mirrored to it, for tools that show lag.
         .set("group.id", "tapeflow")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -219,6 +219,14 @@ impl Log for KafkaLog {
         trouble::forget(&self.client);
         let (low, high) = self.client.fetch_watermarks(&self.config.topic, number(partition)?, PATIENCE).map_err(|fault| self.fault(&fault))?;
         Ok(low..high)
+    }
+
+    fn mirror(&self, committed: &[(Partition, Offset)]) -> Result<(), LogFault> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in committed {
+            list.add_partition_offset(&self.config.topic, number(*partition)?, KafkaOffset::Offset(*offset)).map_err(|fault| self.fault(&fault))?;
+        }
+        self.client.commit(&list, CommitMode::Sync).map_err(|fault| self.fault(&fault))
     }
 
     fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {

@@ -126,8 +126,8 @@ impl Hall {
     }
 }
 
-/// Connects this process with all others.
-pub(crate) fn connect(config: &MeshConfig) -> Result<Mesh, MeshFault> {
+/// Connects this process with all others; nothing if `asked_to_end` says so before they have met.
+pub(crate) fn connect(config: &MeshConfig, asked_to_end: impl Fn() -> bool) -> Result<Option<Mesh>, MeshFault> {
     let deadline = Instant::now() + config.patience;
     let (arrived, arrivals) = channel();
     let hall = Arc::new(Hall {
@@ -138,34 +138,41 @@ pub(crate) fn connect(config: &MeshConfig) -> Result<Mesh, MeshFault> {
         arrived,
     });
     let listening = listen(&hall, deadline)?;
-    let joined = join(&hall, &arrivals, deadline);
+    let joined = join(&hall, &arrivals, deadline, &asked_to_end);
     hall.done.store(true, Ordering::Release);
     for thread in listening {
         let _ = thread.join();
     }
-    let mesh = joined?;
+    let Some(mesh) = joined? else { return Ok(None) };
     for socket in mesh.data.iter().chain(&mesh.pulse).flatten() {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(None)?;
         socket.set_write_timeout(None)?;
     }
-    Ok(mesh)
+    Ok(Some(mesh))
 }
 
-fn join(hall: &Hall, arrivals: &Receiver<(Purpose, usize, TcpStream)>, deadline: Instant) -> Result<Mesh, MeshFault> {
+fn join(
+    hall: &Hall,
+    arrivals: &Receiver<(Purpose, usize, TcpStream)>,
+    deadline: Instant,
+    asked_to_end: &impl Fn() -> bool,
+) -> Result<Option<Mesh>, MeshFault> {
     let config = &hall.config;
     let mut met: BTreeMap<(usize, Purpose), TcpStream> = BTreeMap::new();
     for to in 0..config.process {
         for purpose in [Purpose::Data, Purpose::Pulse] {
-            let socket = call(hall, to, purpose, deadline)?;
+            let Some(socket) = call(hall, to, purpose, deadline, asked_to_end)? else { return Ok(None) };
             met.insert((to, purpose), socket);
         }
     }
     let expected = 2 * (config.hosts.len() - 1);
     while met.len() < expected {
-        match arrivals.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match arrivals.recv_timeout(RETRY) {
             // Of two calls of one process the later one counts: it was started anew.
             Ok((purpose, from, socket)) => drop(met.insert((from, purpose), socket)),
+            Err(RecvTimeoutError::Timeout) if asked_to_end() => return Ok(None),
+            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let missing = (0..config.hosts.len()).filter(|other| *other != config.process && !met.contains_key(&(*other, Purpose::Pulse)));
                 let missing = missing.map(|other| format!("process {other} at {}", config.hosts[other])).collect::<Vec<_>>().join(", ");
@@ -174,11 +181,11 @@ fn join(hall: &Hall, arrivals: &Receiver<(Purpose, usize, TcpStream)>, deadline:
         }
     }
     let mut take = |purpose| (0..config.hosts.len()).map(|other| met.remove(&(other, purpose))).collect();
-    Ok(Mesh { data: take(Purpose::Data), pulse: take(Purpose::Pulse) })
+    Ok(Some(Mesh { data: take(Purpose::Data), pulse: take(Purpose::Pulse) }))
 }
 
-/// Calls a process until it answers.
-fn call(hall: &Hall, to: usize, purpose: Purpose, deadline: Instant) -> Result<TcpStream, MeshFault> {
+/// Calls a process until it answers, or the end is asked for.
+fn call(hall: &Hall, to: usize, purpose: Purpose, deadline: Instant, asked_to_end: &impl Fn() -> bool) -> Result<Option<TcpStream>, MeshFault> {
     let config = &hall.config;
     let address = &config.hosts[to];
     loop {
@@ -198,12 +205,15 @@ fn call(hall: &Hall, to: usize, purpose: Purpose, deadline: Instant) -> Result<T
                 // Process 0 started anew between our two calls, if it is another one: the first connection leads nowhere.
                 if known.is_none() || known.as_ref() == Some(&nonce) {
                     *known = Some(nonce);
-                    return Ok(socket);
+                    return Ok(Some(socket));
                 }
                 return Err(MeshFault::Refused { process: to, address: address.clone(), reason: "it was started anew meanwhile".into() });
             }
             Ok((_, Answer::Refused { reason })) => return Err(MeshFault::Refused { process: to, address: address.clone(), reason }),
             Ok((_, Answer::NotYet)) | Err(_) => {}
+        }
+        if asked_to_end() {
+            return Ok(None);
         }
         if Instant::now() + RETRY >= deadline {
             return Err(MeshFault::Late { missing: format!("process {to} at {address}"), patience: config.patience });
@@ -344,7 +354,7 @@ mod tests {
     }
 
     fn start(config: MeshConfig) -> thread::JoinHandle<Result<Mesh, MeshFault>> {
-        thread::spawn(move || connect(&config))
+        thread::spawn(move || connect(&config, || false).map(|mesh| mesh.expect("nobody asked for the end")))
     }
 
     /// Every pair can speak over both of its connections, each way, and hears the right one.
@@ -445,6 +455,15 @@ mod tests {
         let mut meshes = vec![zero.join().expect("no panic").expect("connected")];
         meshes.extend(others.into_iter().map(|thread| thread.join().expect("no panic").expect("connected")));
         check(meshes);
+    }
+
+    #[test]
+    fn a_process_that_is_asked_to_end_waits_for_nobody() {
+        let hosts = hosts(2);
+        for process in [0, 1] {
+            let met = connect(&config(&hosts, process), || true).expect("no fault");
+            assert!(met.is_none());
+        }
     }
 
     #[test]

@@ -13,16 +13,18 @@ mod entrance;
 #[path = "kafka/topics.rs"]
 mod topics;
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use certificates::Certificates;
 use dev_stack::{Layout, Stack, Wanted};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    ClientConfig, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
     error::RDKafkaErrorCode,
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 use tapeflow_dataflow::{KafkaLog, KafkaLogConfig, LogFault};
 
@@ -37,7 +39,7 @@ static CERTIFICATES: OnceLock<Certificates> = OnceLock::new();
 
 type Test = fn() -> Result<(), Failed>;
 
-const TESTS: [(&str, Test); 7] = [
+const TESTS: [(&str, Test); 8] = [
     ("with_authority_and_password_records_are_read", entrance::everything_right),
     ("a_wrong_password_is_refused", entrance::wrong_password),
     ("an_authority_that_did_not_sign_and_another_name_are_refused", entrance::wrong_authority),
@@ -45,6 +47,7 @@ const TESTS: [(&str, Test); 7] = [
     ("settings_that_break_the_guarantee_are_found_and_compaction_is_refused", topics::settings),
     ("settings_that_may_not_be_seen_are_told_of", topics::unseen),
     ("a_topic_deleted_and_made_again_is_refused", topics::made_again),
+    ("partitions_added_under_a_running_job_are_noticed_and_taken_up_and_offsets_are_mirrored", topics::grown),
 ];
 
 fn main() {
@@ -147,4 +150,29 @@ fn refusal(config: KafkaLogConfig) -> Result<LogFault, Failed> {
         Ok(_) => Err("connects".into()),
         Err(fault) => Ok(fault),
     }
+}
+
+/// Appends a record that is no trade: it becomes a dead letter, and counts all the same.
+fn append(topic: &str, partition: i32) -> Result<(), Failed> {
+    let producer: BaseProducer = internal().create()?;
+    let record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(b"no record of ours");
+    producer.send(record).map_err(|(fault, _)| fault)?;
+    Ok(producer.flush(Duration::from_secs(30))?)
+}
+
+/// The offset the job's group is committed to, as lag tools see it.
+fn mirrored(topic: &str, partition: i32) -> Result<Option<i64>, Failed> {
+    let group: BaseConsumer = internal().set("group.id", "tapeflow").create()?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    let committed = group.committed_offsets(list, Duration::from_secs(30))?;
+    Ok(committed.elements().first().and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0))
+}
+
+fn add_partitions(topic: &str, count: usize) -> Result<(), Failed> {
+    let results = block_on(admin().create_partitions(&[NewPartitions::new(topic, count)], &AdminOptions::new()))?;
+    for result in results {
+        result.map_err(|(topic, code)| format!("{topic}: {code}"))?;
+    }
+    Ok(())
 }

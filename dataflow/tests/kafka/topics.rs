@@ -9,7 +9,7 @@ use libtest_mimic::Failed;
 use tapeflow_dataflow::{JobConfig, JobError, KafkaLog, Log, Metrics, Stop, TopicFinding};
 use tapeflow_sinks::{CasOutcome, Head, SourceIdentity, Store, memory::MemoryStore};
 
-use super::{INTERNAL_PORT, STACK, block_on, config, connect, delete, make, ours};
+use super::{INTERNAL_PORT, STACK, add_partitions, append, block_on, config, connect, delete, make, mirrored, ours};
 
 /// One broker has one copy; of this nobody can be spared.
 const ONE_BROKER: TopicFinding = TopicFinding::Replication { replicas: 1, brokers: 1 };
@@ -96,6 +96,41 @@ pub(crate) fn made_again() -> Result<(), Failed> {
     Ok(())
 }
 
+pub(crate) fn grown() -> Result<(), Failed> {
+    make("grown", &[])?;
+    let append = |partition: i32| append("grown", partition);
+    append(0)?;
+    let store = Arc::new(MemoryStore::new());
+    let (log, running) = (connect(&ours("grown"))?, store.clone());
+    let job = std::thread::spawn(move || run_until(log, running, false));
+    until("the first record is committed", || Ok(block_on(store.head())?.is_some_and(|head| head.committed.cuts[0].next == 1)))?;
+    let committed = |partition: i32| mirrored("grown", partition);
+    until("the committed offset stands where lag tools look", || Ok(committed(0)? == Some(1)))?;
+
+    add_partitions("grown", 5)?;
+    match job.join().map_err(|_| "the job panicked")? {
+        Err(JobError::Failed(text)) => assert!(text.contains("has 5 partitions now, and had 2"), "{text}"),
+        other => return Err(format!("goes on without the added partitions: {other:?}").into()),
+    }
+    append(4)?;
+    let log = connect(&ours("grown"))?;
+    run(log, store.clone())?;
+    let head = head(&*store)?;
+    assert_eq!(head.committed.cuts.iter().map(|cut| cut.next).collect::<Vec<_>>(), [1, 0, 0, 0, 1]);
+    Ok(())
+}
+
+fn until(what: &str, mut happened: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
+    let begun = Instant::now();
+    while !happened()? {
+        if begun.elapsed() > Duration::from_secs(60) {
+            return Err(format!("not within 60 s: {what}").into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
 /// The identity, once the broker has heard that the topic is another one.
 fn other_than(log: &KafkaLog, first: &SourceIdentity) -> Result<SourceIdentity, Failed> {
     let begun = Instant::now();
@@ -116,6 +151,10 @@ fn head(store: &dyn Store) -> Result<Head, Failed> {
 
 /// A job that ends with the log, in one process.
 fn run(log: KafkaLog, store: Arc<MemoryStore>) -> Result<(), JobError> {
+    run_until(log, store, true)
+}
+
+fn run_until(log: KafkaLog, store: Arc<MemoryStore>, until_end: bool) -> Result<(), JobError> {
     let config = JobConfig {
         job: "again".into(),
         workers: 1,
@@ -126,7 +165,7 @@ fn run(log: KafkaLog, store: Arc<MemoryStore>) -> Result<(), JobError> {
         baskets: tapeflow_schemas::Baskets::default(),
         epoch: Duration::from_millis(10),
         resident_rows: 8,
-        until_end: true,
+        until_end,
     };
     tapeflow_dataflow::run(config, Arc::new(log), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default())).map(drop)
 }
