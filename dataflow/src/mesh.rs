@@ -409,6 +409,12 @@ mod tests {
         check(vec![zero.join().expect("no panic").expect("connected"), one.join().expect("no panic").expect("connected")]);
     }
 
+    /// A process that waits until `end` is set.
+    fn start_until(config: MeshConfig, end: &Arc<AtomicBool>) -> thread::JoinHandle<Result<Option<Mesh>, MeshFault>> {
+        let end = Arc::clone(end);
+        thread::spawn(move || connect(&config, || end.load(Ordering::Acquire)))
+    }
+
     #[test]
     fn another_job_other_settings_and_a_wrong_address_are_refused_with_the_reason() {
         type Change = fn(&mut MeshConfig);
@@ -418,14 +424,23 @@ mod tests {
             (|config| config.hosts.push("127.0.0.1:1".into()), "settings"),
         ];
         for (change, want) in cases {
-            let hosts = hosts(2);
-            let zero = start(MeshConfig { patience: Duration::from_secs(2), ..config(&hosts, 0) });
+            let (hosts, end) = (hosts(2), Arc::default());
+            let zero = start_until(config(&hosts, 0), &end);
             let mut one = config(&hosts, 1);
             change(&mut one);
             let fault = start(one).join().expect("no panic").err().expect("refused").to_string();
             assert!(fault.contains("refuses") && fault.contains(want), "{fault}");
-            let fault = zero.join().expect("no panic").err().expect("alone").to_string();
-            assert!(fault.contains("process 1 at") && fault.contains("missing"), "{fault}");
+            end.store(true, Ordering::Release);
+            assert!(zero.join().expect("no panic").expect("no fault").is_none(), "who was refused is not let in");
+        }
+    }
+
+    #[test]
+    fn a_process_that_stays_alone_says_who_is_missing() {
+        let hosts = hosts(3);
+        for (process, missing) in [(0, &hosts[1..]), (2, &hosts[..1])] {
+            let fault = connect(&MeshConfig { patience: Duration::from_millis(300), ..config(&hosts, process) }, || false).err().expect("alone");
+            assert!(missing.iter().all(|host| fault.to_string().contains(host)), "{fault}");
         }
     }
 
@@ -468,8 +483,8 @@ mod tests {
 
     #[test]
     fn a_process_of_another_incarnation_is_not_let_in() {
-        let hosts = hosts(2);
-        let zero = start(MeshConfig { patience: Duration::from_secs(1), ..config(&hosts, 0) });
+        let (hosts, end) = (hosts(2), Arc::default());
+        let zero = start_until(config(&hosts, 0), &end);
         let hello = Hello {
             tapeflow_mesh: VERSION,
             job: "test".into(),
@@ -487,6 +502,7 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         };
         assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
-        assert!(zero.join().expect("no panic").is_err());
+        end.store(true, Ordering::Release);
+        assert!(zero.join().expect("no panic").expect("no fault").is_none());
     }
 }

@@ -50,11 +50,15 @@ pub enum Finding {
     },
     /// Quorum reads of rows that do not repair before they answer.
     ReadRepair {
+        /// The table.
+        table: String,
         /// The option found.
         option: String,
     },
     /// Rows expire: a late trade would write over nothing.
     TimeToLive {
+        /// The table.
+        table: String,
         /// After how many seconds.
         seconds: i32,
     },
@@ -95,13 +99,13 @@ impl fmt::Display for Finding {
             Self::PaxosVariant { node, variant } => {
                 write!(f, "node {node} runs paxos_variant {variant}; set paxos_variant: v2 in its cassandra.yaml")
             }
-            Self::ReadRepair { option } => {
-                write!(f, "table bars has read_repair {option}: readers may see rows go back; ALTER TABLE bars WITH read_repair = 'BLOCKING'")
+            Self::ReadRepair { table, option } => {
+                write!(f, "table {table} has read_repair {option}: readers may see rows go back; ALTER TABLE {table} WITH read_repair = 'BLOCKING'")
             }
-            Self::TimeToLive { seconds } => {
+            Self::TimeToLive { table, seconds } => {
                 write!(
                     f,
-                    "table bars lets rows expire after {seconds} s: late trades would be added to nothing; ALTER TABLE bars WITH default_time_to_live = 0"
+                    "table {table} lets rows expire after {seconds} s: late trades would be added to nothing; ALTER TABLE {table} WITH default_time_to_live = 0"
                 )
             }
             Self::Overheard { nodes } => write!(
@@ -119,9 +123,15 @@ pub(super) struct Facts {
     pub(super) datacenter: String,
     pub(super) replicas: u32,
     pub(super) nodes: Vec<NodeFacts>,
+    pub(super) tables: Vec<TableFacts>,
+    pub(super) overheard: Vec<String>,
+}
+
+/// The options of a table whose rows are read back.
+pub(super) struct TableFacts {
+    pub(super) table: String,
     pub(super) read_repair: String,
     pub(super) time_to_live_s: i32,
-    pub(super) overheard: Vec<String>,
 }
 
 /// What one node says of itself.
@@ -150,11 +160,13 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             Err(reason) => findings.push(unread("paxos_variant", reason)),
         }
     }
-    if !facts.read_repair.eq_ignore_ascii_case("BLOCKING") {
-        findings.push(Finding::ReadRepair { option: facts.read_repair.clone() });
-    }
-    if facts.time_to_live_s != 0 {
-        findings.push(Finding::TimeToLive { seconds: facts.time_to_live_s });
+    for TableFacts { table, read_repair, time_to_live_s } in &facts.tables {
+        if !read_repair.eq_ignore_ascii_case("BLOCKING") {
+            findings.push(Finding::ReadRepair { table: table.clone(), option: read_repair.clone() });
+        }
+        if *time_to_live_s != 0 {
+            findings.push(Finding::TimeToLive { table: table.clone(), seconds: *time_to_live_s });
+        }
     }
     if !facts.overheard.is_empty() {
         findings.push(Finding::Overheard { nodes: facts.overheard.clone() });
@@ -176,9 +188,14 @@ pub(super) fn replicas(options: &[(String, String)], datacenter: &str) -> u32 {
 /// Reads the facts and judges them.
 pub(super) async fn examine(cluster: &Cluster, keyspace: &str) -> Result<Vec<Finding>, StoreError> {
     let replication = cluster.replication(keyspace).await?.unwrap_or_default();
-    let cql = "SELECT read_repair, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'bars'";
-    let bars: Vec<(Option<String>, Option<i32>)> = cluster.all("reading the options of table bars", cql, (keyspace,)).await?;
-    let (read_repair, time_to_live_s) = bars.into_iter().next().unwrap_or_default();
+    let cql =
+        "SELECT table_name, read_repair, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name IN ('bars', 'views')";
+    let tables: Vec<(String, Option<String>, Option<i32>)> = cluster.all("reading the options of the tables", cql, (keyspace,)).await?;
+    let tables = tables.into_iter().map(|(table, read_repair, time_to_live_s)| TableFacts {
+        table,
+        read_repair: read_repair.unwrap_or_else(|| "BLOCKING".into()),
+        time_to_live_s: time_to_live_s.unwrap_or(0),
+    });
     let state = cluster.session.get_cluster_state();
     let local = state.get_nodes_info().iter().filter(|node| node.datacenter.as_deref() == Some(&cluster.datacenter));
     let nodes = futures::future::join_all(local.map(|node| node_facts(cluster, node))).await;
@@ -186,8 +203,7 @@ pub(super) async fn examine(cluster: &Cluster, keyspace: &str) -> Result<Vec<Fin
         replicas: replicas(&replication, &cluster.datacenter),
         datacenter: cluster.datacenter.clone(),
         nodes,
-        read_repair: read_repair.unwrap_or_else(|| "BLOCKING".into()),
-        time_to_live_s: time_to_live_s.unwrap_or(0),
+        tables: tables.collect(),
         overheard: cluster.overheard.clone(),
     }))
 }
@@ -214,7 +230,8 @@ mod tests {
 
     fn facts(version: &str, paxos_variant: &str) -> Facts {
         let node = NodeFacts { node: "n".into(), version: Ok(version.into()), paxos_variant: Ok(paxos_variant.into()) };
-        Facts { datacenter: "dc1".into(), replicas: 3, nodes: vec![node], read_repair: "BLOCKING".into(), time_to_live_s: 0, overheard: Vec::new() }
+        let table = |table: &str| TableFacts { table: table.into(), read_repair: "BLOCKING".into(), time_to_live_s: 0 };
+        Facts { datacenter: "dc1".into(), replicas: 3, nodes: vec![node], tables: vec![table("bars"), table("views")], overheard: Vec::new() }
     }
 
     #[test]
@@ -228,8 +245,8 @@ mod tests {
     fn everything_that_weakens_the_guarantee_is_found() {
         let mut weak = facts("4.0.13", "v1");
         weak.replicas = 1;
-        weak.read_repair = "NONE".into();
-        weak.time_to_live_s = 60;
+        weak.tables[0].read_repair = "NONE".into();
+        weak.tables[1].time_to_live_s = 60;
         weak.overheard = vec!["10.0.0.1:9042".into(), "10.0.0.2:9042".into()];
         weak.nodes.push(NodeFacts { node: "m".into(), version: Err("down".into()), paxos_variant: Err("down".into()) });
         let texts: Vec<_> = judge(&weak).iter().map(ToString::to_string).collect();
@@ -240,7 +257,7 @@ mod tests {
             "the version of node m could not be checked: down",
             "paxos_variant of node m could not",
             "table bars has read_repair NONE",
-            "table bars lets rows expire after 60 s",
+            "table views lets rows expire after 60 s",
             "the password goes unencrypted to 10.0.0.1:9042, 10.0.0.2:9042",
         ];
         assert_eq!(texts.len(), starts.len(), "{texts:#?}");

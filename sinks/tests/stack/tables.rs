@@ -95,10 +95,15 @@ async fn what_the_guarantee_lacks_is_found(host: String) {
     let keyspace = Keyspace::create(&host).await;
     let store = keyspace.connect().await;
     assert!(matches!(store.findings(), [Finding::Replication { replicas: 1, .. }]), "{:?}", store.findings());
-    keyspace.cql("ALTER TABLE KS.bars WITH read_repair = 'NONE' AND default_time_to_live = 60", ()).await;
+    keyspace.cql("ALTER TABLE KS.bars WITH read_repair = 'NONE'", ()).await;
+    keyspace.cql("ALTER TABLE KS.views WITH default_time_to_live = 60", ()).await;
     let store = keyspace.connect().await;
     let found = store.findings();
-    assert!(found.contains(&Finding::ReadRepair { option: "NONE".into() }) && found.contains(&Finding::TimeToLive { seconds: 60 }), "{found:?}");
+    assert!(
+        found.contains(&Finding::ReadRepair { table: "bars".into(), option: "NONE".into() })
+            && found.contains(&Finding::TimeToLive { table: "views".into(), seconds: 60 }),
+        "{found:?}"
+    );
 }
 
 async fn two_jobs_cannot_both_claim_a_keyspace(host: String) {
