@@ -155,6 +155,11 @@ impl Job {
         Ok(())
     }
 
+    /// Waits for a process to end by itself.
+    pub(crate) fn ended(&mut self, at: usize, patience: Duration) -> Result<std::process::ExitStatus, String> {
+        wait(&mut self.processes[at], Instant::now() + patience)?.ok_or_else(|| format!("process {at} stays: {}", self.log(at)))
+    }
+
     fn log(&self, at: usize) -> String {
         std::fs::read_to_string(&self.logs[at]).unwrap_or_default()
     }

@@ -58,6 +58,37 @@ pub(crate) fn paused_killed_and_orphaned() -> Result<(), Failed> {
     Ok(())
 }
 
+/// A second job under the same name takes over from the first, which ends for good and is not started again by its supervisor.
+pub(crate) fn two_under_one_name() -> Result<(), Failed> {
+    let name = "rivals";
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("feed.jsonl");
+    write_feed(&mut fs::File::create(&file)?, &FeedFile { seed: 22, trades: 12_000, symbols: 50, ..FeedFile::default() })?;
+    let feed = Feed { topic: name.into() };
+    feed.init(name)?;
+    let mut ingest = feed.ingest_paced(&file, "1x")?;
+    let mut first = Job::start_supervised(&feed, name, 2, 1)?;
+    progress(name, "of the first job")?;
+    // Paused in the middle of its work: a zombie that will wake when the other has taken over.
+    let paused = child_of(first.processes[0].id())?;
+    signal("STOP", paused)?;
+    let second = Job::start(&feed, name, 1, 2, Ends::Never)?;
+    progress(name, "of the second job")?;
+    signal("CONT", paused)?;
+    let status = first.ended(0, Duration::from_secs(60))?;
+    if status.code() != Some(3) {
+        return Err(format!("the first job ended with {status}, and not because it was fenced").into());
+    }
+    progress(name, "of the second job, after the first has woken")?;
+    drop(second);
+    if !ingest.wait()?.success() {
+        return Err("ingest failed".into());
+    }
+    Job::start(&feed, name, 2, 1, Ends::WithTheLog)?.finish()?;
+    eprintln!("{name}: {}", feed.verify(name)?.lines().last().unwrap_or_default());
+    Ok(())
+}
+
 /// The one child a supervisor has; 0 between two.
 fn child_of(supervisor: u32) -> Result<u32, Failed> {
     let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"))?;
