@@ -113,15 +113,19 @@ fn beat(mut peers: Vec<Option<TcpStream>>, turning: &Turning, (every, silence, t
             // A full buffer means a peer that does not read: it will be found silent.
             let gone =
                 gone || (alive && socket.write(&[1]).is_err_and(|fault| !matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)));
-            if turning.ending.load(Ordering::Acquire) {
-                return None;
-            }
-            if gone {
+            // At the end a peer that has gone is let go. Our own side stays open until then: others may not have heard of the end yet, and would
+            // take a closed connection for a death.
+            let ending = turning.ending.load(Ordering::Acquire);
+            if gone && ending {
+                *peer = None;
+            } else if gone {
                 return Some(Lost::Gone(process));
-            }
-            if now.duration_since(heard[process]) > silence {
+            } else if now.duration_since(heard[process]) > silence && !ending {
                 return Some(Lost::Silent(process));
             }
+        }
+        if peers.iter().all(Option::is_none) {
+            return None;
         }
     }
 }
@@ -191,11 +195,20 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_peers_go_as_they_please() {
+    fn at_the_end_peers_go_as_they_please_and_nobody_hangs_up_on_one_that_has_not_heard_of_it() {
         let (here, there) = pair();
-        let turning = Turning::new(1);
-        turning.end();
-        let came_to = side(here, 1, &turning);
+        let (mine, theirs) = (Turning::new(1), Turning::new(1));
+        mine.end();
+        let (came_to, of_theirs) = (side(here, 1, &mine), side(there, 0, &theirs));
+        let begun = Instant::now();
+        while begun.elapsed() < FAST.1 / 2 {
+            mine.turn(0);
+            theirs.turn(0);
+            assert!(came_to.try_recv().is_err() && of_theirs.try_recv().is_err(), "the other has not heard of the end");
+            thread::sleep(Duration::from_millis(2));
+        }
+        let (here, there) = pair();
+        let came_to = side(here, 1, &mine);
         drop(there);
         assert_eq!(came_to.recv(), Ok(None));
     }
