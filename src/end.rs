@@ -12,7 +12,7 @@ use tapeflow_sinks::{Head, StoreError};
 /// The exit code of [`End::Input`].
 pub(crate) const INPUT_AT_FAULT: u8 = 2;
 /// The exit code of [`End::Fenced`].
-pub(crate) const FENCED: u8 = 3;
+pub(crate) const FENCED: u8 = tapeflow_dataflow::EXIT_FENCED;
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]

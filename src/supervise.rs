@@ -41,6 +41,11 @@ enum Next {
     Again(Duration),
 }
 
+/// Whether this process is a supervisor's child.
+pub(crate) fn is_supervised() -> bool {
+    std::env::var_os(SUPERVISOR).is_some()
+}
+
 /// In a child: arranges that it dies with its supervisor. Returns whether this process is a child.
 pub(crate) fn is_child() -> bool {
     let Some(supervisor) = std::env::var(SUPERVISOR).ok().and_then(|pid| pid.parse::<i32>().ok()) else { return false };

@@ -32,7 +32,7 @@ static STACK: Stack = Stack::new(Layout {
 
 type Test = fn() -> Result<(), Failed>;
 
-const TESTS: [(&str, Test); 8] = [
+const TESTS: [(&str, Test); 9] = [
     ("the_recorded_trades_give_the_golden_csv_for_any_workers_and_processes", golden::recorded_trades),
     ("one_symbol_with_99_percent_of_the_trades_is_exact", golden::one_heavy_symbol),
     ("bad_configuration_is_refused_with_code_2_before_anything_is_written", golden::refusals),
@@ -40,6 +40,7 @@ const TESTS: [(&str, Test); 8] = [
     ("killing_one_of_two_processes_loses_and_doubles_nothing", kill::one_of_two),
     ("killing_the_whole_job_loses_and_doubles_nothing", kill::whole_job),
     ("a_supervised_job_comes_back_after_pauses_and_kills_and_loses_nothing", supervised::paused_killed_and_orphaned),
+    ("processes_that_do_not_agree_are_refused", supervised::disagreeing),
     ("of_two_jobs_under_one_name_the_later_goes_on_and_the_earlier_ends", supervised::two_under_one_name),
 ];
 

@@ -19,6 +19,7 @@ use tapeflow_schemas::{Baskets, WindowSize};
 use tapeflow_sinks::{
     Epoch, EpochWrites, Head, Store,
     decide::Opening,
+    failpoint,
     view::TOP,
     workflow::{self, WorkflowError},
 };
@@ -44,8 +45,8 @@ use crate::{
     leader::{Act, Leader},
     log::{Log, LogFault},
     mesh::{
-        self, MeshConfig,
-        pulse::{self, Turning},
+        self, MeshConfig, MeshFault,
+        pulse::{self, Lost, Turning},
     },
     metrics::Metrics,
     sink::{self, SinkSettings},
@@ -56,6 +57,8 @@ use crate::{
     watch,
 };
 
+/// The exit code of a process that another generation has fenced off: nothing to start again.
+pub const EXIT_FENCED: u8 = 3;
 /// The rules that decide values. Whoever changes one of them changes this number, and with it every job's `logic`.
 const RULES: u32 = 1;
 /// How long the processes of a job wait for each other at the start.
@@ -147,6 +150,10 @@ impl Failure {
 
     fn happened(&self) -> bool {
         self.0.0.load(Ordering::Acquire)
+    }
+
+    fn is_fenced(&self) -> bool {
+        matches!(*self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner), Some(JobError::Fenced(_)))
     }
 
     fn take(&self) -> Option<JobError> {
@@ -246,14 +253,17 @@ pub fn run(
     let failure = Failure::default();
     let opening = opening(&config, &*log)?;
     // Refused at once, and not after waiting for the others.
-    runtime.block_on(workflow::may_take_over(&*store, &opening)).map_err(failed)?;
+    if runtime.block_on(unless_asked(&stop, workflow::may_take_over(&*store, &opening))).transpose().map_err(failed)?.is_none() {
+        return Ok(Summary::default());
+    }
     let turning = Turning::new(config.workers);
-    let Some((builders, mesh)) = connect(&config, &opening.owner, &turning, &stop)? else {
+    let Some((builders, mesh)) = connect(&config, &opening, &turning, &stop)? else {
         return Ok(Summary::default());
     };
     // Only a job whose processes have all met takes over from another generation.
     let head = if config.process == 0 {
-        let head = runtime.block_on(workflow::take_over(&*store, &opening, now_us)).map_err(failed)?;
+        let taken = runtime.block_on(unless_asked(&stop, workflow::take_over(&*store, &opening, now_us))).transpose().map_err(failed)?;
+        let Some(head) = taken else { return Ok(Summary::default()) };
         tracing::info!(generation = head.generation, committed = head.committed.epoch, bound = head.last_binding().epoch, "job taken over");
         Some(head)
     } else {
@@ -279,10 +289,16 @@ pub fn run(
         turning,
         head: Mutex::new(head),
     });
+    let turning_at_end = shared.turning.clone();
     let guards = timely::execute::execute_from(builders, Box::new(()), WorkerConfig::default(), move |worker| work(worker, &shared))
         .map_err(JobError::Failed)?;
     let results = guards.join();
     if failure.happened() {
+        if failure.is_fenced() && mesh.is_some() {
+            // The others leave for the same reason, and are not started again either.
+            turning_at_end.fence();
+            std::thread::sleep(2 * pulse::BEAT);
+        }
         // Its threads end when the other processes close their connections, which they do when they hear of our end: nobody waits for that.
         std::mem::forget(mesh);
     } else {
@@ -302,7 +318,7 @@ pub fn run(
 type Way = (Vec<AllocatorBuilder>, Option<CommsGuard>);
 
 /// The workers' way to each other: within this process, and to the other ones; none if the end was asked for meanwhile.
-fn connect(config: &JobConfig, owner: &str, turning: &Turning, stop: &Stop) -> Result<Option<Way>, JobError> {
+fn connect(config: &JobConfig, opening: &Opening, turning: &Turning, stop: &Stop) -> Result<Option<Way>, JobError> {
     if config.processes == 1 {
         let (builders, _) = CommunicationConfig::Process(config.workers).try_build().map_err(JobError::Failed)?;
         return Ok(Some((builders, None)));
@@ -310,16 +326,16 @@ fn connect(config: &JobConfig, owner: &str, turning: &Turning, stop: &Stop) -> R
     leave_on_panic();
     let settings = MeshConfig {
         job: config.job.clone(),
-        settings: format!("{} workers; {}", config.workers, config.logic()),
+        settings: settings_of(config, opening),
         process: config.process,
         hosts: config.hosts.clone(),
-        nonce: owner.to_owned(),
+        nonce: opening.owner.clone(),
         patience: MESH_PATIENCE,
     };
-    let mesh = mesh::connect(&settings, || stop.ending() != Ending::No).map_err(|fault| JobError::Failed(fault.to_string()))?;
+    let mesh = mesh::connect(&settings, || stop.ending() != Ending::No).map_err(of_mesh)?;
     let Some(mesh) = mesh else { return Ok(None) };
     tracing::info!(processes = config.processes, "all processes have met");
-    let leave = |lost| leave(&format!("{lost}: a job lives and dies as a whole"));
+    let leave = |lost: Lost| leave(&format!("{lost}: a job lives and dies as a whole"), lost.code());
     let broken = |fault: std::io::Error| JobError::Failed(format!("cannot set the mesh up: {fault}"));
     pulse::watch(mesh.pulse, turning.clone(), leave).map_err(broken)?;
     let hooks = Hooks::default();
@@ -328,10 +344,28 @@ fn connect(config: &JobConfig, owner: &str, turning: &Turning, stop: &Stop) -> R
     Ok(Some((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Some(guard))))
 }
 
+/// What all processes must agree on, in words: whatever makes one of them read, keep or write other things than the others.
+fn settings_of(config: &JobConfig, opening: &Opening) -> String {
+    let source = &opening.source;
+    let id = source.topic_id.as_deref().unwrap_or("none");
+    format!(
+        "{} workers, {} resident rows, topic {} (id {id}) of cluster {}; {}",
+        config.workers, config.resident_rows, source.topic, source.cluster, opening.logic
+    )
+}
+
+fn of_mesh(fault: MeshFault) -> JobError {
+    match fault {
+        // Nothing that starting again mends.
+        MeshFault::Refused { .. } => JobError::Refused(format!("{fault}; start all processes with the same settings")),
+        MeshFault::Anew { .. } | MeshFault::Listen { .. } | MeshFault::Late { .. } | MeshFault::Broken(_) => JobError::Failed(fault.to_string()),
+    }
+}
+
 /// Leaves at once: nothing that is not durable counts, and whoever starts the job starts all its processes again.
-fn leave(reason: &str) {
+fn leave(reason: &str, code: u8) {
     tracing::error!(reason, "leaving; start all processes of the job again");
-    std::process::exit(1);
+    std::process::exit(code.into());
 }
 
 /// A job of several processes lives and dies as a whole: timely has no fault tolerance, and a process that outlives a panicking thread
@@ -341,7 +375,9 @@ fn leave_on_panic() {
     std::panic::set_hook(Box::new(move |info| {
         // The threads that carry the mesh's data panic when a connection breaks: no fault of this process.
         if std::thread::current().name().is_some_and(|name| name.starts_with("timely:send") || name.starts_with("timely:recv")) {
-            leave("a connection to another process broke");
+            // The pulse knows more: whether it was fenced, say. It speaks first if it has heard.
+            std::thread::sleep(2 * pulse::BEAT);
+            leave("a connection to another process broke", 1);
         }
         before(info);
         std::process::abort();
@@ -352,6 +388,20 @@ fn leave_on_panic() {
 fn opening(config: &JobConfig, log: &dyn Log) -> Result<Opening, JobError> {
     let earliest = (0..log.partitions()?).map(|partition| log.bounds(partition).map(|bounds| bounds.start)).collect::<Result<_, _>>()?;
     Ok(Opening { job: config.job.clone(), logic: config.logic(), source: log.identity()?, earliest, owner: random_owner() })
+}
+
+/// Waits for an answer, or for the request to end: then the answer does not matter any more.
+async fn unless_asked<T>(stop: &Stop, answer: impl Future<Output = T>) -> Option<T> {
+    let asked = async {
+        while stop.ending() != Ending::Now {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = answer => Some(answer),
+        () = asked => None,
+    }
 }
 
 fn failed(fault: WorkflowError) -> JobError {
@@ -482,9 +532,10 @@ fn send_all<M: Clone + 'static>(input: &mut InputHandleVec<u64, M>, messages: im
 
 /// Lets the dataflows run out, or drops them after a failure: what they hold is not durable and must not become so.
 fn end(worker: &mut Worker, shared: &Shared, inputs: (InputHandleVec<u64, Up>, InputHandleVec<u64, Down>), source: &timely::scheduling::Activator) {
+    // Before anything that lets another process come to its end: none may be gone before this one knows why.
+    shared.turning.end();
     drop(inputs);
     source.activate();
-    shared.turning.end();
     while worker.has_dataflows() {
         if shared.failure.happened() {
             worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id));
@@ -494,16 +545,38 @@ fn end(worker: &mut Worker, shared: &Shared, inputs: (InputHandleVec<u64, Up>, I
     }
 }
 
+/// Whether this process looks at the same store as the leader: a process that writes elsewhere would let the job commit what is not there.
+fn is_our_head(head: &Head, shared: &Shared) -> Result<(), JobError> {
+    let found = shared.runtime.block_on(workflow::until_answered("reading the head", || shared.store.head())).map_err(JobError::Failed)?;
+    match found {
+        Some(found) if found.generation == head.generation && found.owner == head.owner => Ok(()),
+        Some(found) if found.job == head.job && found.generation > head.generation => {
+            Err(JobError::Fenced(format!("generation {} (owner {}) has taken the job over", found.generation, found.owner)))
+        }
+        _ => Err(JobError::Refused(format!("{} is not the store that process 0 writes to; see --store", shared.store.describe()))),
+    }
+}
+
 /// Takes down what the leader says for those who need it later. Returns whether it was the last word.
 fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
     let mut board = board.borrow_mut();
     match message {
-        Down::Start(head) => board.start = Some(Rc::new((**head).clone())),
+        Down::Start(head) => {
+            if shared.config.process > 0
+                && let Err(fault) = is_our_head(head, shared)
+            {
+                // Nothing is read or written before the head is on the board.
+                shared.failure.set(fault);
+                return false;
+            }
+            board.start = Some(Rc::new((**head).clone()));
+        }
         Down::Bound { epoch, stamp } => {
             board.stamps.insert(*epoch, *stamp);
             shared.metrics.epoch_bound.set(*epoch);
         }
         Down::Committed(epoch) => {
+            failpoint::reach("committed-heard");
             board.stamps.retain(|bound, _| bound > epoch);
             shared.metrics.epoch_committed.set(*epoch);
         }

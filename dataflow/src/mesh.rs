@@ -17,7 +17,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{TcpListener, TcpStream, ToSocketAddrs},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -37,7 +37,7 @@ const VERSION: u32 = 1;
 /// How long a caller has to greet.
 const GREETING: Duration = Duration::from_secs(2);
 /// The longest line of a greeting, in bytes.
-const LINE_BYTES: u64 = 1_024;
+const LINE_BYTES: usize = 4_096;
 /// How long a caller waits before it calls again.
 const RETRY: Duration = Duration::from_millis(50);
 /// Greetings heard at once; more callers than that are dropped.
@@ -71,6 +71,8 @@ pub(crate) enum MeshFault {
     Listen { address: String, fault: std::io::Error },
     #[error("process {process} at {address} refuses: {reason}")]
     Refused { process: usize, address: String, reason: String },
+    #[error("process {process} at {address} was started anew meanwhile")]
+    Anew { process: usize, address: String },
     #[error("the processes did not all connect within {} s: {missing} missing; start all of them", .patience.as_secs())]
     Late { missing: String, patience: Duration },
     #[error("cannot set a connection up: {0}")]
@@ -105,6 +107,8 @@ enum Answer {
     },
     /// Call again a little later: not listened to yet, or of another incarnation.
     NotYet,
+    /// The caller is of an earlier incarnation.
+    Anew,
     Refused {
         reason: String,
     },
@@ -137,12 +141,10 @@ pub(crate) fn connect(config: &MeshConfig, asked_to_end: impl Fn() -> bool) -> R
         done: AtomicBool::new(false),
         arrived,
     });
-    let listening = listen(&hall, deadline)?;
+    let Some(listening) = listen(&hall, deadline, &asked_to_end)? else { return Ok(None) };
     let joined = join(&hall, &arrivals, deadline, &asked_to_end);
     hall.done.store(true, Ordering::Release);
-    for thread in listening {
-        let _ = thread.join();
-    }
+    let _ = listening.join();
     let Some(mesh) = joined? else { return Ok(None) };
     for socket in mesh.data.iter().chain(&mesh.pulse).flatten() {
         socket.set_nodelay(true)?;
@@ -207,8 +209,9 @@ fn call(hall: &Hall, to: usize, purpose: Purpose, deadline: Instant, asked_to_en
                     *known = Some(nonce);
                     return Ok(Some(socket));
                 }
-                return Err(MeshFault::Refused { process: to, address: address.clone(), reason: "it was started anew meanwhile".into() });
+                return Err(MeshFault::Anew { process: to, address: address.clone() });
             }
+            Ok((_, Answer::Anew)) => return Err(MeshFault::Anew { process: to, address: address.clone() }),
             Ok((_, Answer::Refused { reason })) => return Err(MeshFault::Refused { process: to, address: address.clone(), reason }),
             Ok((_, Answer::NotYet)) | Err(_) => {}
         }
@@ -246,21 +249,30 @@ fn say(socket: &mut TcpStream, what: &impl Serialize) -> std::io::Result<()> {
 
 /// Reads one line and not a byte beyond it: what follows is not ours.
 fn hear<T: for<'de> Deserialize<'de>>(socket: &TcpStream) -> std::io::Result<T> {
-    let mut line = Vec::new();
-    // One byte of buffer, so that nothing of what follows is taken along.
-    BufReader::with_capacity(1, socket).take(LINE_BYTES).read_until(b'\n', &mut line)?;
-    if line.pop() != Some(b'\n') {
-        return Err(std::io::Error::other("no greeting"));
+    // One deadline for all of it: a caller who sends a byte now and then must not keep others out.
+    let deadline = Instant::now() + GREETING;
+    let (mut line, mut byte, mut socket) = (Vec::new(), [0], socket);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || line.len() >= LINE_BYTES {
+            return Err(std::io::Error::other("no greeting"));
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.read(&mut byte)? {
+            0 => return Err(std::io::Error::other("no greeting")),
+            _ if byte == *b"\n" => return Ok(serde_json::from_slice(&line)?),
+            _ => line.push(byte[0]),
+        }
     }
-    Ok(serde_json::from_slice(&line)?)
 }
 
-/// Listens at every address of the own host until the mesh is made.
-fn listen(hall: &Arc<Hall>, deadline: Instant) -> Result<Vec<thread::JoinHandle<()>>, MeshFault> {
+/// Listens until the mesh is made.
+fn listen(hall: &Arc<Hall>, deadline: Instant, asked_to_end: &impl Fn() -> bool) -> Result<Option<thread::JoinHandle<()>>, MeshFault> {
     let address = &hall.config.hosts[hall.config.process];
     let listener = loop {
         match TcpListener::bind(address) {
             Ok(listener) => break listener,
+            Err(_) if asked_to_end() => return Ok(None),
             // The process before us may not be quite gone.
             Err(_) if Instant::now() + RETRY < deadline => thread::sleep(RETRY),
             Err(fault) => return Err(MeshFault::Listen { address: address.clone(), fault }),
@@ -291,7 +303,7 @@ fn listen(hall: &Arc<Hall>, deadline: Instant) -> Result<Vec<thread::JoinHandle<
             }
         }
     })?;
-    Ok(vec![listening])
+    Ok(Some(listening))
 }
 
 /// Hears a caller, and answers.
@@ -327,7 +339,7 @@ fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
             let _ = hall.arrived.send((hello.purpose, hello.from, socket));
             Ok(())
         }
-        Some(_) if config.process == 0 => say(&mut socket, &Answer::Refused { reason: "it was started anew meanwhile".into() }),
+        Some(_) if config.process == 0 => say(&mut socket, &Answer::Anew),
         _ => say(&mut socket, &Answer::NotYet),
     }
 }
@@ -402,11 +414,39 @@ mod tests {
                 thread::sleep(Duration::from_millis(5));
             }
         };
-        for words in [&b""[..], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", &[0; 8], &[0xFF; 4_096], b"{\"tapeflow_mesh\":1}\n"] {
+        for words in [&b""[..], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", &[0; 8], &[0xFF; 8_192], b"{\"tapeflow_mesh\":1}\n"] {
             strangers.push(reach(words));
         }
         let one = start(config(&hosts, 1));
         check(vec![zero.join().expect("no panic").expect("connected"), one.join().expect("no panic").expect("connected")]);
+    }
+
+    #[test]
+    fn callers_who_dawdle_keep_nobody_out() {
+        let hosts = hosts(2);
+        let zero = start(config(&hosts, 0));
+        let over = Arc::new(AtomicBool::new(false));
+        let dawdlers: Vec<_> = (0..CALLERS_AT_ONCE)
+            .map(|_| {
+                let (host, over) = (hosts[0].clone(), Arc::clone(&over));
+                thread::spawn(move || {
+                    while !over.load(Ordering::Acquire) {
+                        if let Ok(mut socket) = TcpStream::connect(&host) {
+                            while !over.load(Ordering::Acquire) && socket.write_all(b"x").is_ok() {
+                                thread::sleep(Duration::from_millis(100));
+                            }
+                        }
+                        thread::sleep(Duration::from_millis(100));
+                    }
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(300));
+        let one = start(config(&hosts, 1));
+        let met = vec![zero.join().expect("no panic").expect("connected"), one.join().expect("no panic").expect("connected")];
+        over.store(true, Ordering::Release);
+        dawdlers.into_iter().for_each(|dawdler| dawdler.join().expect("no panic"));
+        check(met);
     }
 
     /// A process that waits until `end` is set.
@@ -501,7 +541,7 @@ mod tests {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
+        assert!(matches!(answer, Answer::Anew), "{answer:?}");
         end.store(true, Ordering::Release);
         assert!(zero.join().expect("no panic").expect("no fault").is_none());
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tapeflow_sinks::EpochWrites;
+use tapeflow_sinks::{EpochWrites, failpoint};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -49,6 +49,7 @@ pub(crate) fn build<'scope>(rows: StreamVec<'scope, u64, EpochWrites>, settings:
             for (token, writes) in writer.acknowledged() {
                 any = true;
                 let capability = held.remove(&token).expect("each write is acknowledged once");
+                failpoint::reach("write-heard");
                 settings.metrics.rows_written.add(writes.rows.len() as u64);
                 settings.metrics.lists_written.add(writes.views.len() as u64);
                 settings.observer.acknowledged(*capability.time(), &writes);

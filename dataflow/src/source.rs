@@ -10,7 +10,7 @@
 use std::{cell::RefCell, collections::BTreeMap, collections::VecDeque, rc::Rc, sync::Arc};
 
 use tapeflow_schemas::{Offset, Partition, WindowSize, codec::Entry};
-use tapeflow_sinks::{Binding, Counts, Epoch, Head};
+use tapeflow_sinks::{Binding, Counts, Epoch, Head, failpoint};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -24,7 +24,7 @@ use crate::{
     combine::Combiner,
     control::{Down, Up},
     job::{Failure, JobError},
-    log::{Log, LogReader},
+    log::{Log, LogFault, LogReader},
     metrics::Metrics,
     parcel::Item,
     partition::{Intake, PartitionState},
@@ -76,23 +76,15 @@ pub(crate) fn build<'scope>(scope: Scope<'scope, u64>, settings: SourceSettings,
                 let Some(message) = mailbox.inbox.borrow_mut().pop_front() else { break };
                 busy = true;
                 let before = std::mem::replace(&mut state, State::Done);
-                state = match before.obey(message, &settings, (index, peers), &mailbox, |items, capability| {
+                state = before.obey(message, &settings, (index, peers), &mailbox, |items, capability| {
                     output.session(capability).give_iterator(items.into_iter());
-                }) {
-                    Ok(state) => state,
-                    Err(fault) => {
-                        settings.failure.set(fault);
-                        State::Done
-                    }
-                };
+                });
             }
             if let State::Running(running) = &mut state {
                 match running.turn(&settings, &mailbox, |items, capability| output.session(capability).give_iterator(items.into_iter())) {
                     Ok(read) => busy |= read,
-                    Err(fault) => {
-                        settings.failure.set(fault);
-                        state = State::Done;
-                    }
+                    // The capability stays held: were it dropped, others would take what is sealed here for written, and commit it.
+                    Err(fault) => settings.failure.set(fault),
                 }
             }
             *mailbox.busy.borrow_mut() = busy || mailbox.outbox.borrow().len() != said;
@@ -105,7 +97,7 @@ enum State {
     /// Before the leader has told the head.
     Waiting(Capability<u64>),
     Running(Box<Running>),
-    /// Finished or failed: no capability is held.
+    /// Finished: no capability is held. A failure never leads here.
     Done,
 }
 
@@ -141,6 +133,7 @@ struct Sealed {
 }
 
 impl State {
+    /// Does what the leader says. A failure is told, and changes nothing about what is held.
     fn obey(
         self,
         message: Down,
@@ -148,28 +141,28 @@ impl State {
         share: (usize, usize),
         mailbox: &Mailbox,
         mut release: impl FnMut(Vec<Item>, &Capability<u64>),
-    ) -> Result<Self, JobError> {
+    ) -> Self {
         let mut running = match (self, message) {
             (Self::Waiting(capability), Down::Start(head)) => {
-                return Running::start(capability, &head, settings, share, mailbox).map(|r| Self::Running(Box::new(r)));
+                return match Running::start(capability.clone(), &head, settings, share, mailbox) {
+                    Ok(running) => Self::Running(Box::new(running)),
+                    Err(fault) => {
+                        settings.failure.set(fault);
+                        Self::Waiting(capability)
+                    }
+                };
             }
-            (Self::Waiting(capability), Down::Finish) => {
-                drop(capability);
-                return Ok(Self::Done);
-            }
-            (Self::Running(running), message) => {
-                if matches!(message, Down::Finish) {
-                    return Ok(Self::Done);
-                }
-                (running, message)
-            }
-            (other, _) => return Ok(other),
+            (Self::Waiting(_) | Self::Running(_), Down::Finish) => return Self::Done,
+            (Self::Running(running), message) => (running, message),
+            (other, _) => return other,
         };
         match running.1 {
             Down::Seal(epoch) => running.0.seal(epoch, mailbox),
             Down::Bound { epoch, .. } => {
                 let sealed = running.0.sealed.take().filter(|sealed| sealed.epoch == epoch).expect("only a sealed epoch is bound");
+                failpoint::reach("release-before");
                 release(sealed.items, &running.0.capability);
+                failpoint::reach("release-after");
                 running.0.capability.downgrade(&(epoch + 1));
             }
             Down::Reopen(epoch) => {
@@ -179,11 +172,14 @@ impl State {
             Down::StopReading => running.0.stopped = true,
             Down::ReadToEnd => {
                 let ends = running.0.partitions.iter().map(|p| settings.log.bounds(p.partition).map(|bounds| bounds.end));
-                running.0.ends = ends.collect::<Result<_, _>>()?;
+                match ends.collect::<Result<_, LogFault>>() {
+                    Ok(ends) => running.0.ends = ends,
+                    Err(fault) => settings.failure.set(fault.into()),
+                }
             }
             Down::Start(_) | Down::Committed(_) | Down::Finish => {}
         }
-        Ok(Self::Running(running.0))
+        Self::Running(running.0)
     }
 }
 
@@ -315,6 +311,7 @@ impl Running {
             items.extend(intake.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));
             counts.push((epoch, intake.counts));
         }
+        failpoint::reach("replay-release");
         release(items, &self.capability);
         let next = self.capability.time() + 1;
         self.capability.downgrade(&next);

@@ -18,7 +18,7 @@ use std::{
 
 use hashbrown::{HashMap, HashSet, hash_map::Entry};
 use tapeflow_schemas::{WindowSize, WindowStart};
-use tapeflow_sinks::{DirectoryEntry, Epoch, EpochWrites, Head, RowKey, RowState, RowWrite, Stamp, Totals};
+use tapeflow_sinks::{DirectoryEntry, Epoch, EpochWrites, Head, RowKey, RowState, RowWrite, Stamp, Totals, failpoint};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -106,6 +106,7 @@ pub(crate) fn build<'scope>(items: StreamVec<'scope, u64, Item>, settings: State
             });
             keeper.hear();
             while let Some((capability, folded)) = keeper.take_next(|time| !frontier.less_equal(time)) {
+                failpoint::reach("fold-emit");
                 output.session(&capability).give_iterator(folded.into_iter());
             }
             keeper.evict();
@@ -139,6 +140,8 @@ struct Keeper {
     pending: BTreeMap<u64, Pending>,
     /// Whether partials, rows or evictions have come since the oldest time was last found to wait for rows.
     look_again: bool,
+    /// The capability of a time that could not be folded, held to the end: were it dropped, others would take the time for written.
+    failed: Option<Capability<u64>>,
     /// Boxed, so that a growing table moves pointers and not rows.
     resident: Map<RowKey, Box<Resident>>,
     /// Emptied tables of partials, to be filled again: each epoch would otherwise grow its own from nothing.
@@ -163,6 +166,7 @@ impl Keeper {
             settings,
             pending: BTreeMap::new(),
             look_again: true,
+            failed: None,
             resident: Map::default(),
             spare: Vec::new(),
             asked: HashSet::default(),
@@ -246,7 +250,7 @@ impl Keeper {
 
     /// Takes the oldest time that is complete and whose rows are all at hand; `None` if there is none.
     fn take_next(&mut self, complete: impl Fn(&u64) -> bool) -> Option<(Capability<u64>, Vec<Folded>)> {
-        let (&time, pending) = self.pending.first_key_value()?;
+        let (&time, pending) = self.pending.first_key_value().filter(|_| self.failed.is_none())?;
         let stamp = self.settings.board.borrow().stamp_of(time)?;
         if !complete(&time) {
             return None;
@@ -274,7 +278,7 @@ impl Keeper {
             }
             Err(fault) => {
                 self.settings.failure.set(fault);
-                self.pending.clear();
+                self.failed = Some(pending.capability);
                 None
             }
         }

@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use tapeflow_schemas::Symbol;
-use tapeflow_sinks::{EpochWrites, RowKey, RowState, Store, workflow::until_answered};
+use tapeflow_sinks::{EpochWrites, RowKey, RowState, Store, failpoint, workflow::until_answered};
 use timely::scheduling::SyncActivator;
 use tokio::{runtime::Handle, sync::Semaphore};
 
@@ -115,8 +115,10 @@ impl<T: Send + 'static> RowWriter<T> {
         let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
         self.io.runtime.spawn(async move {
             let Ok(_permit) = io.writes.acquire().await else { return };
+            failpoint::reach(if writes.views.is_empty() { "rows-before" } else { "lists-before" });
             match until_answered("writing rows", || io.store.write(&writes)).await {
                 Ok(()) => {
+                    failpoint::reach("write-acknowledged");
                     let _ = send.send((token, writes));
                 }
                 Err(reason) => io.failure.set(JobError::Failed(reason)),

@@ -192,19 +192,50 @@ fn summed<'scope>(view: View, sums: VecCollection<'scope, u64, (Window, String),
         .map(move |(window, list)| ((view, window), list))
 }
 
+/// A sum of products that cannot overflow: weights take what 128 bits leave to the sums of a row. High and low halves are added apart; 2^40
+/// rows fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Wide {
+    high: i128,
+    low: i128,
+}
+
+impl Wide {
+    const ZERO: Self = Self { high: 0, low: 0 };
+
+    /// `value` times `weight`, of which the latter is below 2^20.
+    fn product(value: i128, weight: i128) -> Self {
+        Self { high: (value >> 64) * weight, low: (value & i128::from(u64::MAX)) * weight }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.high += other.high;
+        self.low += other.low;
+    }
+
+    fn times(self, times: i128) -> Self {
+        Self { high: self.high * times, low: self.low * times }
+    }
+
+    /// The sum; the largest number of 128 bits if it is beyond that.
+    fn value(self) -> i128 {
+        self.high.checked_mul(1 << 64).and_then(|high| high.checked_add(self.low)).unwrap_or(i128::MAX)
+    }
+}
+
 /// What rows add up to: the difference type of the sums, so that a change costs an addition and not a walk over the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Sum {
     symbols: i64,
     trades: i64,
-    volume: i128,
-    notional: i128,
+    volume: Wide,
+    notional: Wide,
 }
 
 impl Sum {
     fn of(standing: &Standing, weight: i128) -> Self {
         let trades = i64::try_from(standing.trades).expect("fewer than 2^63 trades");
-        Self { symbols: 1, trades, volume: standing.volume_e8 * weight, notional: standing.notional_e16 * weight }
+        Self { symbols: 1, trades, volume: Wide::product(standing.volume_e8, weight), notional: Wide::product(standing.notional_e16, weight) }
     }
 
     fn entry(&self, name: String) -> ViewEntry {
@@ -213,8 +244,8 @@ impl Sum {
             name,
             symbols: count(self.symbols),
             trades: count(self.trades),
-            volume: self.volume,
-            notional: self.notional,
+            volume: self.volume.value(),
+            notional: self.notional.value(),
             open: None,
             close: None,
         }
@@ -224,17 +255,16 @@ impl Sum {
 impl IsZero for Sum {
     fn is_zero(&self) -> bool {
         // Each row counts one symbol: without any there is nothing.
-        *self == Self { symbols: 0, trades: 0, volume: 0, notional: 0 }
+        *self == Self { symbols: 0, trades: 0, volume: Wide::ZERO, notional: Wide::ZERO }
     }
 }
 
 impl Semigroup for Sum {
     fn plus_equals(&mut self, other: &Self) {
-        const BELIEF: &str = "admission bounds each trade, and baskets each weight, so that the sums fit";
         self.symbols += other.symbols;
         self.trades += other.trades;
-        self.volume = self.volume.checked_add(other.volume).expect(BELIEF);
-        self.notional = self.notional.checked_add(other.notional).expect(BELIEF);
+        self.volume.add(other.volume);
+        self.notional.add(other.notional);
     }
 }
 
@@ -243,7 +273,7 @@ impl Multiply<isize> for Sum {
 
     fn multiply(self, times: &isize) -> Self {
         let (short, long) = (*times as i64, *times as i128);
-        Self { symbols: self.symbols * short, trades: self.trades * short, volume: self.volume * long, notional: self.notional * long }
+        Self { symbols: self.symbols * short, trades: self.trades * short, volume: self.volume.times(long), notional: self.notional.times(long) }
     }
 }
 
@@ -287,6 +317,27 @@ mod tests {
         ];
         assert_eq!(ranked(&rows, by_move), ["TO THE TOP", "HALF DOWN", "HALF UP", "NEARLY HALF", "A THIRD", "NO PRICE"]);
         assert!(moved(&rows[0]) && !moved(&rows[5]) && !moved(&row("X", 1, 7, 7)));
+    }
+
+    #[test]
+    fn weighted_sums_are_exact_and_end_at_the_largest_number_instead_of_going_round() {
+        let mut random = StdRng::seed_from_u64(1);
+        for _ in 0..1_000 {
+            let terms: Vec<(i128, i128)> =
+                (0..20).map(|_| (random.random_range(0..1i128 << 100), random.random_range(1..=tapeflow_schemas::basket::MAX_WEIGHT_E4))).collect();
+            let mut sum = Wide::ZERO;
+            for (value, weight) in &terms {
+                sum.add(Wide::product(*value, *weight));
+                sum.add(Wide::product(7, 3));
+                sum.add(Wide::product(7, 3).times(-1));
+            }
+            assert_eq!(sum.value(), terms.iter().map(|(value, weight)| value * weight).sum());
+        }
+        let mut sum = Wide::product(i128::MAX, 1_000_000);
+        sum.add(sum);
+        assert_eq!(sum.value(), i128::MAX);
+        sum.add(Wide::product(i128::MAX, 1_000_000).times(-2));
+        assert_eq!(sum, Wide::ZERO, "and what goes beyond comes back");
     }
 
     type ListUpdate = (((View, Window), Vec<ViewEntry>), u64, isize);

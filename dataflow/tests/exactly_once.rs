@@ -72,3 +72,13 @@ fn after_any_crash_nothing_is_lost_and_nothing_counts_twice() {
         assert_eq!(store.violations(), Vec::<String>::new(), "seed {seed}");
     }
 }
+
+#[test]
+fn the_stock_day_that_began_before_1970_keeps_all_its_symbols() {
+    let (log, store) = (MemoryLog::new(1), Arc::new(MemoryStore::new()));
+    for (sequence, (symbol, ms)) in (1..).zip([("AAPL", 0), ("MSFT", 0), ("AAPL", 1)]) {
+        support::append_trade(&log, symbol, sequence, ms);
+        run_job(&config(1, 8), &log, store.clone()).expect("runs to the end");
+        block_on(check(&config(1, 8), &log, &*store, &format!("record {sequence}")));
+    }
+}

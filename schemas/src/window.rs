@@ -54,7 +54,17 @@ impl WindowSize {
     /// The window that holds `time`, for a symbol of `class`.
     #[must_use]
     pub fn start_of(self, time: EventTime, class: AssetClass) -> WindowStart {
-        if self.is_day() && class == AssetClass::Stock { new_york_midnight(time.ms()) } else { time.ms() - time.ms().rem_euclid(self.ms) }
+        self.start_at(time.ms(), class)
+    }
+
+    /// Whether a window of a symbol of `class` starts at this millisecond. The first day of stocks starts before 1970.
+    #[must_use]
+    pub fn is_start(self, ms: i64, class: AssetClass) -> bool {
+        self.start_at(ms, class) == ms
+    }
+
+    fn start_at(self, ms: i64, class: AssetClass) -> WindowStart {
+        if self.is_day() && class == AssetClass::Stock { new_york_midnight(ms) } else { ms - ms.rem_euclid(self.ms) }
     }
 
     /// The first millisecond after the window that starts at `start`.

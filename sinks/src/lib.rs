@@ -13,6 +13,7 @@
 
 pub mod cassandra;
 pub mod decide;
+pub mod failpoint;
 pub mod filter;
 pub mod head;
 pub mod memory;

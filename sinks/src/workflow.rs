@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::{
     decide::{self, Opening, Refusal, Resolution},
+    failpoint,
     head::Head,
     store::{CasOutcome, HistoryEntry, Store, StoreError},
 };
@@ -72,10 +73,14 @@ pub async fn take_over(store: &dyn Store, opening: &Opening, now_us: impl Fn() -
     loop {
         let found = until_answered("reading the head", || store.head()).await.map_err(WorkflowError::Store)?;
         let proposed = decide::take_over(found.as_ref(), opening, now_us())?;
+        failpoint::reach("take-over-before");
         match propose(store, found.as_ref(), proposed).await {
             // Someone moved the head between our read and our write: look again.
             Err(WorkflowError::Fenced { .. }) => {}
-            other => return other,
+            other => {
+                failpoint::reach("take-over-after");
+                return other;
+            }
         }
     }
 }
@@ -97,8 +102,13 @@ pub async fn may_take_over(store: &dyn Store, opening: &Opening) -> Result<(), W
 pub async fn advance(store: &dyn Store, head: &Head, proposed: Head, history: &[HistoryEntry]) -> Result<Head, WorkflowError> {
     if !history.is_empty() {
         until_answered("writing history", || store.write_history(history)).await.map_err(WorkflowError::Store)?;
+        failpoint::reach("history-written");
     }
-    propose(store, Some(head), proposed).await
+    let (before, after) = if history.is_empty() { ("bind-before", "bind-after") } else { ("commit-before", "commit-after") };
+    failpoint::reach(before);
+    let ended = propose(store, Some(head), proposed).await;
+    failpoint::reach(after);
+    ended
 }
 
 /// One compare-and-set, resolved to the end.

@@ -126,6 +126,20 @@ impl Job {
         Ok(job)
     }
 
+    /// Starts one process of a job of several, by its number and their count.
+    pub(crate) fn start_part(feed: &Feed, keyspace: &str, (process, processes): (usize, usize), resident_rows: &str) -> Result<Self, String> {
+        let hosts: Vec<String> = (22_900..).take(processes).map(|port: u16| format!("127.0.0.1:{port}")).collect();
+        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("part-{keyspace}-{process}.log"));
+        let file = File::create(&log).map_err(|error| error.to_string())?;
+        let (brokers, store, hosts) = (brokers(), store(keyspace), hosts.join(","));
+        let (process, processes) = (process.to_string(), processes.to_string());
+        let arguments = ["dataflow", "--brokers", &brokers, "--topic", &feed.topic, "--store", &store, "--hosts", &hosts];
+        let mut command = tapeflow(&arguments);
+        command.args(["--process", &process, "--processes", &processes, "--resident-rows", resident_rows]);
+        let child = command.stdout(file.try_clone().map_err(|error| error.to_string())?).stderr(file).spawn();
+        Ok(Self { processes: vec![child.map_err(|error| error.to_string())?], logs: vec![log] })
+    }
+
     /// Waits until all processes have ended, and demands that they ended well.
     pub(crate) fn finish(mut self) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
@@ -160,7 +174,7 @@ impl Job {
         wait(&mut self.processes[at], Instant::now() + patience)?.ok_or_else(|| format!("process {at} stays: {}", self.log(at)))
     }
 
-    fn log(&self, at: usize) -> String {
+    pub(crate) fn log(&self, at: usize) -> String {
         std::fs::read_to_string(&self.logs[at]).unwrap_or_default()
     }
 }

@@ -89,6 +89,26 @@ pub(crate) fn two_under_one_name() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Processes that would read, keep or write other things than each other do not become one job.
+pub(crate) fn disagreeing() -> Result<(), Failed> {
+    let (name, other) = ("disagreeing", "elsewhere");
+    let feed = Feed { topic: name.into() };
+    feed.init(name)?;
+    feed.init(other)?;
+    let cases = [(name, "9", "resident rows"), (other, "8", "is not the store that process 0 writes to")];
+    for (keyspace, resident_rows, want) in cases {
+        let mut zero = Job::start_part(&feed, name, (0, 2), "8")?;
+        let mut one = Job::start_part(&feed, keyspace, (1, 2), resident_rows)?;
+        let status = one.ended(0, Duration::from_secs(30))?;
+        let log = one.log(0);
+        if status.code() != Some(2) || !log.contains(want) {
+            return Err(format!("ended with {status}, and not because of the {want}: {log}").into());
+        }
+        zero.kill(0);
+    }
+    Ok(())
+}
+
 /// The one child a supervisor has; 0 between two.
 fn child_of(supervisor: u32) -> Result<u32, Failed> {
     let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"))?;

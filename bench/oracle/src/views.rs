@@ -95,13 +95,13 @@ fn of_baskets(rows: &[(&str, OracleRow)], baskets: &Baskets) -> Vec<OracleEntry>
 
 /// Weighted rows added up; `None` without any. Trades are counted, not weighed.
 fn sum_of<'a>(name: &str, rows: impl Iterator<Item = (i128, &'a OracleRow)>) -> Option<OracleEntry> {
-    let belief = "a sum of admitted trades and weights fits";
+    // All is above zero, so the largest number of 128 bits stands for whatever is beyond it.
     let mut sum = OracleEntry { name: name.to_owned(), symbols: 0, trades: 0, volume: 0, notional: 0, open: None, close: None };
     for (weight, row) in rows {
         sum.symbols += 1;
         sum.trades += row.sip.trades;
-        sum.volume = weight.checked_mul(row.sip.volume_e8).and_then(|weighed| sum.volume.checked_add(weighed)).expect(belief);
-        sum.notional = weight.checked_mul(row.sip.notional_e16).and_then(|weighed| sum.notional.checked_add(weighed)).expect(belief);
+        sum.volume = sum.volume.saturating_add(weight.saturating_mul(row.sip.volume_e8));
+        sum.notional = sum.notional.saturating_add(weight.saturating_mul(row.sip.notional_e16));
     }
     (sum.symbols > 0).then_some(sum)
 }

@@ -17,8 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::job::EXIT_FENCED;
+
 /// How often a process beats.
-const BEAT: Duration = Duration::from_millis(500);
+pub(crate) const BEAT: Duration = Duration::from_millis(500);
+/// What a beat says: all is well, or this process is fenced and leaves.
+const WELL: u8 = 1;
+const FENCED: u8 = 3;
 /// How long a peer may be silent.
 pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 /// How long a worker of our own may take for one turn: a question to a log that is out of reach may well take this long.
@@ -29,16 +34,22 @@ const TURN: Duration = Duration::from_secs(60);
 pub(crate) struct Turning {
     turns: Arc<[AtomicU64]>,
     ending: Arc<AtomicBool>,
+    fenced: Arc<AtomicBool>,
 }
 
 impl Turning {
     pub(crate) fn new(workers: usize) -> Self {
-        Self { turns: (0..workers).map(|_| AtomicU64::new(0)).collect(), ending: Arc::default() }
+        Self { turns: (0..workers).map(|_| AtomicU64::new(0)).collect(), ending: Arc::default(), fenced: Arc::default() }
     }
 
     /// The worker of this process has begun a turn.
     pub(crate) fn turn(&self, worker: usize) {
         self.turns[worker].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Another generation has taken over: the peers are told.
+    pub(crate) fn fence(&self) {
+        self.fenced.store(true, Ordering::Release);
     }
 
     /// The job has come to its end: from here on peers go as they please.
@@ -54,12 +65,25 @@ pub(crate) enum Lost {
     Gone(usize),
     /// Nothing was heard: the process is paused or hangs, or the network is cut.
     Silent(usize),
+    /// It says that another generation has taken over.
+    Fenced(usize),
+}
+
+impl Lost {
+    /// The code to leave with.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Gone(_) | Self::Silent(_) => 1,
+            Self::Fenced(_) => EXIT_FENCED,
+        }
+    }
 }
 
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Gone(process) => write!(f, "process {process} is gone"),
+            Self::Fenced(process) => write!(f, "process {process} says that another generation has taken the job over"),
             Self::Silent(process) => write!(f, "process {process} has not been heard for {} s", SILENCE.as_secs()),
         }
     }
@@ -104,6 +128,7 @@ fn beat(mut peers: Vec<Option<TcpStream>>, turning: &Turning, (every, silence, t
             let gone = loop {
                 match socket.read(&mut bytes) {
                     Ok(0) => break true,
+                    Ok(count) if bytes[..count].contains(&FENCED) => return Some(Lost::Fenced(process)),
                     Ok(_) => heard[process] = now,
                     Err(fault) if fault.kind() == ErrorKind::WouldBlock => break false,
                     Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
@@ -111,8 +136,11 @@ fn beat(mut peers: Vec<Option<TcpStream>>, turning: &Turning, (every, silence, t
                 }
             };
             // A full buffer means a peer that does not read: it will be found silent.
-            let gone =
-                gone || (alive && socket.write(&[1]).is_err_and(|fault| !matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)));
+            let gone = gone
+                || (alive
+                    && socket
+                        .write(&[if turning.fenced.load(Ordering::Acquire) { FENCED } else { WELL }])
+                        .is_err_and(|fault| !matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)));
             // At the end a peer that has gone is let go. Our own side stays open until then: others may not have heard of the end yet, and would
             // take a closed connection for a death.
             let ending = turning.ending.load(Ordering::Acquire);
@@ -192,6 +220,15 @@ mod tests {
             thread::sleep(Duration::from_millis(2));
         };
         assert_eq!(lost, Some(Lost::Silent(0)));
+    }
+
+    #[test]
+    fn a_process_that_is_fenced_tells_its_peers() {
+        let (here, there) = pair();
+        let (mine, theirs) = (Turning::new(1), Turning::new(1));
+        mine.fence();
+        let (_mine, of_theirs) = (side(here, 1, &mine), side(there, 0, &theirs));
+        assert_eq!(of_theirs.recv(), Ok(Some(Lost::Fenced(0))));
     }
 
     #[test]

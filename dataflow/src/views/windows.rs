@@ -20,7 +20,7 @@ use std::{
 
 use differential_dataflow::AsCollection;
 use hashbrown::{HashMap, HashSet};
-use tapeflow_schemas::{EventTime, Symbol, WindowSize, WindowStart};
+use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
 use tapeflow_sinks::{RowKey, RowState};
 use timely::{
     container::CapacityContainerBuilder,
@@ -150,6 +150,8 @@ struct Loader {
     wake: SyncActivator,
     pending: BTreeMap<u64, Pending>,
     loading: Option<Loading>,
+    /// The capability of a time whose rows were not to be trusted, held to the end: were it dropped, others would take the time for written.
+    failed: Option<Capability<u64>>,
     loaded: Map<Window, Loaded>,
     /// By size, the latest start among the windows let go: those up to it may have rows.
     let_go_up_to: Map<WindowSize, WindowStart>,
@@ -165,6 +167,7 @@ impl Loader {
             wake,
             pending: BTreeMap::new(),
             loading: None,
+            failed: None,
             loaded: Map::default(),
             let_go_up_to: Map::default(),
             directory: Symbols::Unknown,
@@ -208,7 +211,7 @@ impl Loader {
 
     /// Takes the oldest time that is complete and whose windows are all at hand; `None` if there is none.
     fn take_next(&mut self, complete: impl Fn(&u64) -> bool) -> Option<(Capability<u64>, Vec<Update>)> {
-        let (&time, _) = self.pending.first_key_value().filter(|(time, _)| complete(time))?;
+        let (&time, _) = self.pending.first_key_value().filter(|(time, _)| self.failed.is_none() && complete(time))?;
         if self.loading.is_none() {
             self.loading = Some(self.begin_loading(time)?);
         }
@@ -218,7 +221,7 @@ impl Loader {
             Ok(updates) => Some((pending.capability, updates)),
             Err(fault) => {
                 self.settings.failure.set(fault);
-                self.pending.clear();
+                self.failed = Some(pending.capability);
                 None
             }
         }
@@ -253,8 +256,7 @@ impl Loader {
         for window in missing {
             for symbol in &self.symbols {
                 // A day of stocks starts when no other day does.
-                let fits = EventTime::from_ms(window.start).is_some_and(|start| window.size.start_of(start, symbol.class()) == window.start);
-                if fits && !changed.contains(&(window, symbol)) {
+                if window.size.is_start(window.start, symbol.class()) && !changed.contains(&(window, symbol)) {
                     keys.push(RowKey { symbol: symbol.clone(), size: window.size, start: window.start });
                 }
             }

@@ -1,6 +1,7 @@
 //! What the tests of the running job share: a log in memory, a store that crashes on purpose, a seeded feed, and the check of every row
 //! against the independent recomputation.
 
+#![allow(dead_code, reason = "each target uses its part")]
 #![allow(unreachable_pub, reason = "a module shared by test targets")]
 
 use std::{
@@ -383,4 +384,15 @@ async fn check_lists(config: &JobConfig, oracle: &Oracle, store: &dyn Store, hea
         }
     }
     found
+}
+
+/// One trade of one unit at a price of one.
+pub fn append_trade(log: &MemoryLog, symbol: &str, sequence: u64, event_ms: i64) {
+    let one = |text: &str| (Price::parse(text).expect("a price").value, Size::parse(text).expect("a size").value);
+    let (price, size) = one("1");
+    let trade = Trade::new(EventTime::from_ms(event_ms).expect("a time"), price, size, Conditions::NONE).expect("a trade");
+    let header = BatchHeader { symbol, source: "test", session: SessionId([7; 16]), sequence, taken_ms: 1_700_000_000_000 };
+    let mut payload = Vec::new();
+    encode_batch(&mut payload, &header, &[trade]);
+    log.append(partition_for(symbol, log.partitions().expect("partitions")), 1_700_000_000_000, payload);
 }
