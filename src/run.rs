@@ -38,6 +38,8 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     let name = database.describe();
     let log = runtime.block_on(SqliteLog::create_if_absent(&database, partitions)).map_err(|fault| unreachable_store(&name, &fault))?;
     let store = Arc::new(SqliteStore::new(database));
+    // Before the feed begins: what a refused run has appended would be counted by the next one.
+    tapeflow_dataflow::may_run(&job, &log, &*store, runtime.handle())?;
     let (metrics, progress, stop) = (Arc::new(Metrics::default()), Progress::default(), Stop::default());
     let view = View::new(&job.sizes, Arc::clone(&metrics), Some(progress.clone()), describe(&source), name);
     let (ask, asked) = watch::channel(false);

@@ -314,6 +314,14 @@ pub fn run(
     Ok(Summary { committed: metrics.epoch_committed.get(), records: metrics.records.get(), rows_written: metrics.rows_written.get() })
 }
 
+/// Whether [`run`] would refuse this job, its log and its store from the start; nothing is written. For whoever must not begin anything else before.
+///
+/// # Errors
+/// [`JobError`], as [`run`] would give it.
+pub fn may_run(config: &JobConfig, log: &dyn Log, store: &dyn Store, runtime: &tokio::runtime::Handle) -> Result<(), JobError> {
+    runtime.block_on(workflow::may_take_over(store, &opening(config, log)?)).map_err(failed)
+}
+
 /// How workers reach each other, and what keeps the connections to other processes up.
 type Way = (Vec<AllocatorBuilder>, Option<CommsGuard>);
 

@@ -33,7 +33,7 @@ mod store_io;
 mod views;
 mod watch;
 
-pub use job::{EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets_of, run, sizes_of};
+pub use job::{EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets_of, may_run, run, sizes_of};
 pub use log::{Log, LogFault, LogReader, LogRecord};
 pub use log_kafka::{KafkaLog, KafkaLogConfig, TopicFinding};
 pub use metrics::Metrics;

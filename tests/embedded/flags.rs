@@ -86,14 +86,17 @@ fn a_store_of_another_job_or_of_other_rules_is_refused_and_left_alone() {
     let place = Place::new();
     let recording = golden("finnhub-recorded.jsonl");
     place.replay(&recording, &[]);
-    let (bars, status) = (place.bars(), succeed(&["status", "--store", &place.store]));
-    let run = ["run", "--replay", &recording, "--exit-at-end", "--store", &place.store];
+    // Where the log ends as well: what a refused run had appended, the next one would count.
+    let status = || succeed(&["status", "--store", &place.store, "--log", &place.store]);
+    let (bars, before) = (place.bars(), status());
+    let other = golden("crowd.jsonl");
+    let run = ["run", "--replay", &other, "--exit-at-end", "--store", &place.store];
     for (flags, hint) in [(["--job", "someone-else"], "--job"), (["--sizes", "1s,10m"], "rules")] {
         let said = end_with(2, &[&run[..], &flags].concat());
         assert!(said.contains(hint), "{hint:?} in\n{said}");
     }
     assert_eq!(place.bars(), bars);
-    assert_eq!(succeed(&["status", "--store", &place.store]), status, "not even a generation was begun");
+    assert_eq!(status(), before, "not even a generation was begun, and nothing appended");
     let said = end_with(2, &["bars", "--store", &place.store, "--size", "10m"]);
     assert!(said.contains("10m") && said.contains("1s,1m,5m,1h,1d"), "{said}");
 }
