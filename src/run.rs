@@ -30,7 +30,10 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     let RunSettings { feed: source, store: path, partitions, duration, job } = settings;
     let until_end = matches!(source, Feed::Replay { exit_at_end: true, .. });
     if let Feed::Replay { path, .. } = &source {
-        std::fs::File::open(path).map_err(|fault| End::Input(format!("--replay: cannot read {}: {fault}", path.display())))?;
+        let unreadable = |fault: std::io::Error| End::Input(format!("--replay: cannot read {}: {fault}", path.display()));
+        if std::fs::File::open(path).and_then(|file| file.metadata()).map_err(unreadable)?.is_dir() {
+            return Err(End::Input(format!("--replay: {} is a directory", path.display())));
+        }
     }
     stores::make_folder(&path)?;
     let database = stores::sqlite(&path, Access::Job)?;
