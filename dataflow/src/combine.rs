@@ -4,11 +4,13 @@
 //! into by comparing with those the symbol's last trade fell into, and is added in place. Nothing is allocated per trade, only per
 //! new symbol and new window.
 
-use hashbrown::HashMap;
 use tapeflow_schemas::{AssetClass, Position, Symbol, Trade, WindowSize, WindowStart};
 use tapeflow_sinks::{Epoch, Totals};
 
-use crate::parcel::{Item, Parcel, Partial};
+use crate::{
+    hash::Map,
+    parcel::{Item, Parcel, Partial},
+};
 
 /// How long after its end a window is still expected to receive trades, by the event times of the trade's own partition. A trade that
 /// comes later counts like any other, and as a revision. Prints late by seconds are routine on this feed.
@@ -20,11 +22,11 @@ const INTERNED_SYMBOLS_KEPT: usize = 200_000;
 /// Open totals per (symbol, window).
 pub(crate) struct Combiner {
     sizes: Vec<WindowSize>,
-    ids: HashMap<Symbol, u32, foldhash::fast::RandomState>,
+    ids: Map<Symbol, u32>,
     symbols: Vec<SymbolSlot>,
     /// For each symbol and size, the window of the last trade: `symbol * sizes + size`.
     recent: Vec<Recent>,
-    index: HashMap<(u32, u8, WindowStart), u32, foldhash::fast::RandomState>,
+    index: Map<(u32, u8, WindowStart), u32>,
     slots: Vec<Slot>,
 }
 
@@ -56,7 +58,7 @@ pub(crate) struct Interned(u32);
 
 impl Combiner {
     pub(crate) fn new(sizes: &[WindowSize]) -> Self {
-        Self { sizes: sizes.to_vec(), ids: HashMap::default(), symbols: Vec::new(), recent: Vec::new(), index: HashMap::default(), slots: Vec::new() }
+        Self { sizes: sizes.to_vec(), ids: Map::default(), symbols: Vec::new(), recent: Vec::new(), index: Map::default(), slots: Vec::new() }
     }
 
     /// Windows open now.

@@ -1,25 +1,20 @@
 //! Running the job: what it needs to know, how its pieces are put together, and how it ends.
 //!
-//! Each worker thread builds the same two dataflows and turns the same loop: hear the leader, read, step. Process 0's worker 0 is the leader
-//! as well; its compare-and-sets run on tokio, so that no step waits for one.
+//! Each worker thread lives in `work`. Process 0's worker 0 is the leader as well; its compare-and-sets run on tokio (`lead`), so that no step
+//! waits for one.
 
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    rc::Rc,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, Ordering},
-        mpsc::{Receiver, channel},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use tapeflow_schemas::{Baskets, WindowSize};
 use tapeflow_sinks::{
-    Epoch, EpochWrites, Head, Store,
+    EpochWrites, Head, Store,
     decide::Opening,
-    failpoint,
     view::TOP,
     workflow::{self, WorkflowError},
 };
@@ -32,29 +27,20 @@ use timely::{
             zero_copy::initialize::{CommsGuard, initialize_networking_from_sockets},
         },
     },
-    dataflow::{
-        InputHandleVec, ProbeHandle,
-        operators::{Concat, Exchange, Input, Inspect, Probe, core::OkErr, vec::Broadcast},
-    },
-    worker::Worker,
 };
 
 use crate::{
+    clock::{Clock, SystemClock},
     combine::GRACE_MS,
-    control::{Down, Up},
-    leader::{Act, Leader},
     log::{Log, LogFault},
     mesh::{
         self, MeshConfig, MeshFault,
         pulse::{self, Lost, Turning},
     },
     metrics::Metrics,
-    sink::{self, SinkSettings},
-    source::{self, Mailbox, SourceSettings},
-    state::{self, EpochBoard, Folded, StateSettings},
     store_io::StoreIo,
-    views::{self, Change, windows::WindowSettings},
     watch,
+    work::work,
 };
 
 /// The exit code of a process that another generation has fenced off: nothing to start again.
@@ -63,13 +49,6 @@ pub const EXIT_FENCED: u8 = 3;
 const RULES: u32 = 1;
 /// How long the processes of a job wait for each other at the start.
 const MESH_PATIENCE: Duration = Duration::from_secs(20);
-/// One knob for memory: for each so many resident rows a window of the views is kept as well. The default of 12,000 keeps the open windows of
-/// five sizes and those before them.
-const RESIDENT_ROWS_PER_WINDOW: usize = 1_000;
-/// How often committed offsets are mirrored for lag tools.
-const MIRROR_EVERY: Duration = Duration::from_secs(1);
-/// How long a worker with nothing to do waits before it asks the log again.
-const IDLE_PARK: Duration = Duration::from_millis(2);
 
 /// What one process of the job needs to know. All processes get the same, but for `process`.
 #[derive(Clone, Debug)]
@@ -148,7 +127,7 @@ impl Failure {
         self.0.0.store(true, Ordering::Release);
     }
 
-    fn happened(&self) -> bool {
+    pub(crate) fn happened(&self) -> bool {
         self.0.0.load(Ordering::Acquire)
     }
 
@@ -156,7 +135,7 @@ impl Failure {
         matches!(*self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner), Some(JobError::Fenced(_)))
     }
 
-    fn take(&self) -> Option<JobError> {
+    pub(crate) fn take(&self) -> Option<JobError> {
         self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
 }
@@ -217,19 +196,20 @@ pub struct Summary {
 }
 
 /// What every worker of this process shares.
-struct Shared {
-    config: JobConfig,
-    log: Arc<dyn Log>,
-    store: Arc<dyn Store>,
-    stop: Stop,
-    observer: Arc<dyn Observer>,
-    failure: Failure,
-    metrics: Arc<Metrics>,
-    runtime: tokio::runtime::Handle,
-    io: StoreIo,
-    turning: Turning,
+pub(crate) struct Shared {
+    pub(crate) config: JobConfig,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stop: Stop,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) failure: Failure,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) io: StoreIo,
+    pub(crate) turning: Turning,
     /// The head taken over; taken by the leader's worker.
-    head: Mutex<Option<Head>>,
+    pub(crate) head: Mutex<Option<Head>>,
 }
 
 /// Runs this process's part of the job until it is asked to stop, has reached the end it was given, or fails. Blocks. `metrics` is counted into.
@@ -251,7 +231,7 @@ pub fn run(
         .build()
         .map_err(|fault| JobError::Failed(format!("cannot start the I/O threads: {fault}")))?;
     let failure = Failure::default();
-    let opening = opening(&config, &*log)?;
+    let opening = opening(&config, &*log, random_owner())?;
     // Refused at once, and not after waiting for the others.
     if runtime.block_on(unless_asked(&stop, workflow::may_take_over(&*store, &opening))).transpose().map_err(failed)?.is_none() {
         return Ok(Summary::default());
@@ -262,7 +242,8 @@ pub fn run(
     };
     // Only a job whose processes have all met takes over from another generation.
     let head = if config.process == 0 {
-        let taken = runtime.block_on(unless_asked(&stop, workflow::take_over(&*store, &opening, now_us))).transpose().map_err(failed)?;
+        let taken =
+            runtime.block_on(unless_asked(&stop, workflow::take_over(&*store, &opening, || SystemClock.wall_us()))).transpose().map_err(failed)?;
         let Some(head) = taken else { return Ok(Summary::default()) };
         tracing::info!(generation = head.generation, committed = head.committed.epoch, bound = head.last_binding().epoch, "job taken over");
         Some(head)
@@ -280,6 +261,7 @@ pub fn run(
         config,
         log,
         store,
+        clock: Arc::new(SystemClock),
         stop,
         observer,
         failure: failure.clone(),
@@ -319,7 +301,7 @@ pub fn run(
 /// # Errors
 /// [`JobError`], as [`run`] would give it.
 pub fn may_run(config: &JobConfig, log: &dyn Log, store: &dyn Store, runtime: &tokio::runtime::Handle) -> Result<(), JobError> {
-    runtime.block_on(workflow::may_take_over(store, &opening(config, log)?)).map_err(failed)
+    runtime.block_on(workflow::may_take_over(store, &opening(config, log, random_owner())?)).map_err(failed)
 }
 
 /// How workers reach each other, and what keeps the connections to other processes up.
@@ -393,9 +375,9 @@ fn leave_on_panic() {
 }
 
 /// What the job is, as a take-over says it.
-fn opening(config: &JobConfig, log: &dyn Log) -> Result<Opening, JobError> {
+pub(crate) fn opening(config: &JobConfig, log: &dyn Log, owner: String) -> Result<Opening, JobError> {
     let earliest = (0..log.partitions()?).map(|partition| log.bounds(partition).map(|bounds| bounds.start)).collect::<Result<_, _>>()?;
-    Ok(Opening { job: config.job.clone(), logic: config.logic(), source: log.identity()?, earliest, owner: random_owner() })
+    Ok(Opening { job: config.job.clone(), logic: config.logic(), source: log.identity()?, earliest, owner })
 }
 
 /// Waits for an answer, or for the request to end: then the answer does not matter any more.
@@ -412,7 +394,7 @@ async fn unless_asked<T>(stop: &Stop, answer: impl Future<Output = T>) -> Option
     }
 }
 
-fn failed(fault: WorkflowError) -> JobError {
+pub(crate) fn failed(fault: WorkflowError) -> JobError {
     match fault {
         WorkflowError::Refused(refusal) => JobError::Refused(refusal.to_string()),
         WorkflowError::Fenced { .. } => JobError::Fenced(fault.to_string()),
@@ -423,260 +405,5 @@ fn failed(fault: WorkflowError) -> JobError {
 /// 128 random bits: the standard library's hash keys are drawn from the system's randomness.
 fn random_owner() -> String {
     use std::hash::{BuildHasher, RandomState};
-    format!("{:016x}{:016x}", RandomState::new().hash_one(std::process::id()), RandomState::new().hash_one(now_us()))
-}
-
-/// Microseconds since 1970 UTC by this machine's clock: only stamps are made of it, and those never go back.
-fn now_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-}
-
-/// One worker's life.
-fn work(worker: &mut Worker, shared: &Arc<Shared>) {
-    let mailbox = Mailbox::default();
-    let board = Rc::new(RefCell::new(EpochBoard::default()));
-    let (mut up, mut down) = (InputHandleVec::<u64, Up>::new(), InputHandleVec::<u64, Down>::new());
-    let to_leader: Rc<RefCell<VecDeque<Up>>> = Rc::default();
-    let from_leader: Rc<RefCell<VecDeque<Down>>> = Rc::default();
-    worker.dataflow_named("control", |scope| {
-        let (arrived, told) = (Rc::clone(&to_leader), Rc::clone(&from_leader));
-        scope.input_from(&mut up).exchange(|_| 0).inspect(move |message: &Up| arrived.borrow_mut().push_back(message.clone()));
-        scope.input_from(&mut down).broadcast().inspect(move |message: &Down| told.borrow_mut().push_back(message.clone()));
-    });
-    let probe = ProbeHandle::new();
-    let (index, peers) = (worker.index(), worker.peers());
-    let (source, waiting) = worker.dataflow_named("trades", |scope| {
-        let settings = SourceSettings {
-            log: Arc::clone(&shared.log),
-            sizes: shared.config.sizes.clone(),
-            workers: shared.config.workers,
-            until_end: shared.config.until_end,
-            failure: shared.failure.clone(),
-            metrics: Arc::clone(&shared.metrics),
-        };
-        let (items, source) = source::build(scope, settings, &mailbox);
-        let acknowledged = state::Acknowledged::default();
-        let settings = StateSettings {
-            sizes: shared.config.sizes.clone(),
-            resident_rows: shared.config.resident_rows,
-            io: shared.io.clone(),
-            board: Rc::clone(&board),
-            acknowledged: Rc::clone(&acknowledged),
-            failure: shared.failure.clone(),
-            metrics: Arc::clone(&shared.metrics),
-        };
-        let (folded, keeper) = state::build(items, settings);
-        let (writes, changes) = folded.ok_err::<Vec<EpochWrites>, _, Vec<Rc<Vec<Change>>>, _, _>(|folded| match folded {
-            Folded::Writes(writes) => Ok(writes),
-            Folded::Changes(changes) => Err(changes),
-        });
-        let settings = WindowSettings {
-            io: shared.io.clone(),
-            board: Rc::clone(&board),
-            failure: shared.failure.clone(),
-            metrics: Arc::clone(&shared.metrics),
-            windows_kept: shared.config.resident_rows / RESIDENT_ROWS_PER_WINDOW,
-            index,
-            peers,
-        };
-        let (rows, windows) = views::windows::build(changes, settings);
-        let (lists, list_writer) = views::lists::build(views::build(rows, &shared.config.baskets), Rc::clone(&board));
-        let settings = SinkSettings {
-            io: shared.io.clone(),
-            acknowledged,
-            keeper: keeper.clone(),
-            observer: Arc::clone(&shared.observer),
-            metrics: Arc::clone(&shared.metrics),
-        };
-        sink::build(writes.concat(lists), settings).probe_with(&probe);
-        (source, [keeper, windows, list_writer])
-    });
-    let taken = if worker.index() == 0 { shared.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() } else { None };
-    let mut lead = taken.map(|head| Lead::new(head, shared, worker.peers()));
-    let mut told = Ending::No;
-    let mut finished = false;
-    while !finished && !shared.failure.happened() {
-        shared.turning.turn(index % shared.config.workers);
-        let ending = shared.stop.ending();
-        if ending > told {
-            told = ending;
-            mailbox.outbox.borrow_mut().push(if ending == Ending::Now { Up::DrainRequested } else { Up::EndRequested });
-        }
-        send_all(&mut up, mailbox.outbox.borrow_mut().drain(..));
-        let mut busy = false;
-        if let Some(lead) = &mut lead {
-            let mut said = Vec::new();
-            busy |= lead.turn(&to_leader, &probe, shared, &mut said);
-            send_all(&mut down, said.into_iter());
-        }
-        for message in from_leader.borrow_mut().drain(..) {
-            busy = true;
-            finished |= note(&message, &board, shared);
-            waiting.iter().for_each(timely::scheduling::Activator::activate);
-            mailbox.inbox.borrow_mut().push_back(message);
-        }
-        source.activate();
-        worker.step();
-        busy |= *mailbox.busy.borrow();
-        if !busy {
-            worker.step_or_park(Some(IDLE_PARK));
-        }
-    }
-    end(worker, shared, (up, down), &source);
-}
-
-/// Sends messages of the control dataflow. Its times mean nothing, but an exchange hands over what it holds only when the time moves on.
-fn send_all<M: Clone + 'static>(input: &mut InputHandleVec<u64, M>, messages: impl Iterator<Item = M>) {
-    let mut any = false;
-    for message in messages {
-        input.send(message);
-        any = true;
-    }
-    if any {
-        let next = *input.time() + 1;
-        input.advance_to(next);
-    }
-}
-
-/// Lets the dataflows run out, or drops them after a failure: what they hold is not durable and must not become so.
-fn end(worker: &mut Worker, shared: &Shared, inputs: (InputHandleVec<u64, Up>, InputHandleVec<u64, Down>), source: &timely::scheduling::Activator) {
-    // Before anything that lets another process come to its end: none may be gone before this one knows why.
-    shared.turning.end();
-    drop(inputs);
-    source.activate();
-    while worker.has_dataflows() {
-        if shared.failure.happened() {
-            worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id));
-            return;
-        }
-        worker.step_or_park(Some(IDLE_PARK));
-    }
-}
-
-/// Whether this process looks at the same store as the leader: a process that writes elsewhere would let the job commit what is not there.
-fn is_our_head(head: &Head, shared: &Shared) -> Result<(), JobError> {
-    let found = shared.runtime.block_on(workflow::until_answered("reading the head", || shared.store.head())).map_err(JobError::Failed)?;
-    match found {
-        Some(found) if found.generation == head.generation && found.owner == head.owner => Ok(()),
-        Some(found) if found.job == head.job && found.generation > head.generation => {
-            Err(JobError::Fenced(format!("generation {} (owner {}) has taken the job over", found.generation, found.owner)))
-        }
-        _ => Err(JobError::Refused(format!("{} is not the store that process 0 writes to; see --store", shared.store.describe()))),
-    }
-}
-
-/// Takes down what the leader says for those who need it later. Returns whether it was the last word.
-fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
-    let mut board = board.borrow_mut();
-    match message {
-        Down::Start(head) => {
-            if shared.config.process > 0
-                && let Err(fault) = is_our_head(head, shared)
-            {
-                // Nothing is read or written before the head is on the board.
-                shared.failure.set(fault);
-                return false;
-            }
-            board.start = Some(Rc::new((**head).clone()));
-        }
-        Down::Bound { epoch, stamp } => {
-            board.stamps.insert(*epoch, *stamp);
-            shared.metrics.epoch_bound.set(*epoch);
-        }
-        Down::Committed(epoch) => {
-            failpoint::reach("committed-heard");
-            board.stamps.retain(|bound, _| bound > epoch);
-            shared.metrics.epoch_committed.set(*epoch);
-        }
-        Down::Finish => return true,
-        Down::Seal(_) | Down::Reopen(_) | Down::StopReading | Down::ReadToEnd => {}
-    }
-    false
-}
-
-/// The leader together with its hands: the proposal under way.
-struct Lead {
-    leader: Leader,
-    start: Option<Act>,
-    ended: Receiver<Result<Head, WorkflowError>>,
-    ends: std::sync::mpsc::Sender<Result<Head, WorkflowError>>,
-    mirror: Mirror,
-}
-
-/// Mirrors committed offsets to the log's own place for them: now and then, and one call at a time.
-#[derive(Default)]
-struct Mirror {
-    under_way: Arc<AtomicBool>,
-    last: Option<Instant>,
-    /// The epoch it was last called for.
-    epoch: Epoch,
-}
-
-impl Mirror {
-    fn offer(&mut self, head: &Head, shared: &Shared, now: Instant) {
-        let early = self.last.is_some_and(|last| now.duration_since(last) < MIRROR_EVERY);
-        if head.committed.epoch == self.epoch || early || self.under_way.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        (self.last, self.epoch) = (Some(now), head.committed.epoch);
-        let committed: Vec<_> = (0u32..).zip(&head.committed.cuts).map(|(partition, cut)| (partition, cut.next)).collect();
-        let (log, under_way) = (Arc::clone(&shared.log), Arc::clone(&self.under_way));
-        shared.runtime.spawn_blocking(move || {
-            if let Err(fault) = log.mirror(&committed) {
-                tracing::debug!(%fault, "committed offsets are not mirrored; only tools that show lag miss them");
-            }
-            under_way.store(false, Ordering::Release);
-        });
-    }
-}
-
-impl Lead {
-    fn new(head: Head, shared: &Shared, peers: usize) -> Self {
-        let (ends, ended) = channel();
-        shared.metrics.epoch_bound.set(head.last_binding().epoch);
-        shared.metrics.epoch_committed.set(head.committed.epoch);
-        let (leader, start) = Leader::new(head, peers, shared.config.epoch, shared.config.until_end, Instant::now());
-        Self { leader, start: Some(start), ended, ends, mirror: Mirror::default() }
-    }
-
-    /// One turn of the leader; returns whether anything happened.
-    fn turn(&mut self, arrived: &RefCell<VecDeque<Up>>, probe: &ProbeHandle<u64>, shared: &Arc<Shared>, said: &mut Vec<Down>) -> bool {
-        let now = Instant::now();
-        let mut acts: Vec<Act> = self.start.take().into_iter().collect();
-        for message in arrived.borrow_mut().drain(..) {
-            self.leader.hear(message, &mut acts, now);
-        }
-        if let Ok(ended) = self.ended.try_recv() {
-            match ended {
-                Ok(head) => {
-                    self.leader.proposal_ended(head, &mut acts, now);
-                }
-                Err(fault) => {
-                    shared.failure.set(failed(fault));
-                    return true;
-                }
-            }
-        }
-        self.mirror.offer(self.leader.head(), shared, now);
-        if !self.leader.finished() {
-            // The probe stands at the first epoch that is not acknowledged everywhere.
-            let acknowledged = probe.with_frontier(|frontier| frontier.first().map_or(u64::MAX, |first| first.saturating_sub(1)));
-            self.leader.turn(acknowledged, now_us(), now, &mut acts);
-        }
-        let busy = !acts.is_empty();
-        for act in acts {
-            match act {
-                Act::Say(message) => said.push(message),
-                Act::Propose { proposed, history } => {
-                    let (head, shared, ends, thread) = (self.leader.head().clone(), Arc::clone(shared), self.ends.clone(), std::thread::current());
-                    shared.runtime.clone().spawn(async move {
-                        let ended = workflow::advance(&*shared.store, &head, *proposed, &history).await;
-                        let _ = ends.send(ended);
-                        thread.unpark();
-                    });
-                }
-            }
-        }
-        busy
-    }
+    format!("{:016x}{:016x}", RandomState::new().hash_one(std::process::id()), RandomState::new().hash_one(SystemClock.wall_us()))
 }

@@ -15,9 +15,12 @@
 //! *Partial*: the combined trades of one window in one epoch. *Resident*: a row kept in memory. *Replay*: the epochs bound and not committed
 //! when this generation took over, read again.
 
+pub mod clock;
 pub mod combine;
 mod control;
+mod hash;
 pub mod job;
+mod lead;
 mod leader;
 pub mod log;
 pub mod log_kafka;
@@ -29,9 +32,11 @@ mod partition;
 mod sink;
 mod source;
 mod state;
+pub mod stepped;
 mod store_io;
 mod views;
 mod watch;
+mod work;
 
 pub use job::{EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets_of, may_run, run, sizes_of};
 pub use log::{Log, LogFault, LogReader, LogRecord};

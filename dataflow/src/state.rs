@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use hashbrown::{HashMap, HashSet, hash_map::Entry};
+use hashbrown::hash_map::Entry;
 use tapeflow_schemas::{WindowSize, WindowStart};
 use tapeflow_sinks::{DirectoryEntry, Epoch, EpochWrites, Head, RowKey, RowState, RowWrite, Stamp, Totals, failpoint};
 use timely::{
@@ -30,6 +30,7 @@ use timely::{
 };
 
 use crate::{
+    hash::{Map, Set},
     job::{Failure, JobError},
     metrics::Metrics,
     parcel::{Item, Parcel},
@@ -43,8 +44,6 @@ const ROWS_PER_WRITE: usize = 256;
 const TABLES_SPARED: usize = 2;
 /// Directory entries remembered as written; beyond, they are forgotten and written again, which changes nothing.
 const DIRECTORY_REMEMBERED: usize = 100_000;
-
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// What this worker has been told of epochs, shared with its loop, which hears of it from the leader.
 #[derive(Default)]
@@ -147,7 +146,7 @@ struct Keeper {
     /// Emptied tables of partials, to be filled again: each epoch would otherwise grow its own from nothing.
     spare: Vec<Map<RowKey, Totals>>,
     /// Keys asked for and not answered.
-    asked: HashSet<RowKey, foldhash::fast::RandomState>,
+    asked: Set<RowKey>,
     /// Rows read for keys that are not resident. No row of such a key can be written by anyone but this keeper, so a reply stays good until
     /// the key becomes resident; it is used once, then.
     replies: Map<RowKey, Option<RowState>>,
@@ -155,7 +154,7 @@ struct Keeper {
     queue: VecDeque<RowKey>,
     /// By size, the latest start among the evicted: rows up to it may exist.
     evicted_up_to: Vec<Option<WindowStart>>,
-    directory: HashSet<DirectoryEntry, foldhash::fast::RandomState>,
+    directory: Set<DirectoryEntry>,
 }
 
 impl Keeper {
@@ -169,10 +168,10 @@ impl Keeper {
             failed: None,
             resident: Map::default(),
             spare: Vec::new(),
-            asked: HashSet::default(),
+            asked: Set::default(),
             replies: Map::default(),
             queue: VecDeque::new(),
-            directory: HashSet::default(),
+            directory: Set::default(),
         }
     }
 

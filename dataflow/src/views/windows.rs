@@ -19,7 +19,6 @@ use std::{
 };
 
 use differential_dataflow::AsCollection;
-use hashbrown::{HashMap, HashSet};
 use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
 use tapeflow_sinks::{RowKey, RowState};
 use timely::{
@@ -34,6 +33,7 @@ use timely::{
 
 use super::{Change, Rows, Standing, Window};
 use crate::{
+    hash::{Map, Set},
     job::{Failure, JobError},
     leader::EPOCHS_AHEAD,
     metrics::Metrics,
@@ -41,8 +41,6 @@ use crate::{
     state::EpochBoard,
     store_io::{RowReader, StoreIo},
 };
-
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 /// One change of the collection of rows.
 type Update = ((Window, (Symbol, Standing)), u64, isize);
 
@@ -156,7 +154,7 @@ struct Loader {
     /// By size, the latest start among the windows let go: those up to it may have rows.
     let_go_up_to: Map<WindowSize, WindowStart>,
     directory: Symbols,
-    symbols: HashSet<Symbol, foldhash::fast::RandomState>,
+    symbols: Set<Symbol>,
 }
 
 impl Loader {
@@ -171,7 +169,7 @@ impl Loader {
             loaded: Map::default(),
             let_go_up_to: Map::default(),
             directory: Symbols::Unknown,
-            symbols: HashSet::default(),
+            symbols: Set::default(),
         }
     }
 
@@ -250,7 +248,7 @@ impl Loader {
                 return None;
             }
         }
-        let changed: HashSet<(Window, &Symbol), foldhash::fast::RandomState> =
+        let changed: Set<(Window, &Symbol)> =
             pending.changes.iter().flat_map(|changes| changes.iter()).map(|change| (change.window, &change.symbol)).collect();
         let mut keys = Vec::new();
         for window in missing {

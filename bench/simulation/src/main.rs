@@ -1,0 +1,120 @@
+//! `cargo run -p tapeflow-simulation`: plays seeds, and says which ones fail and why.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use clap::Parser;
+use tapeflow_simulation::{Judged, Outcome, play};
+
+/// Plays the real job against a simulated log, network, store and clock. Every seed is a history of faults; it replays exactly.
+#[derive(Parser, Debug)]
+struct Settings {
+    /// How many seeds
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Only this one
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    seed: Option<u64>,
+    /// Threads; each plays a seed at a time
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Where a summary in markdown goes
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// What many seeds came to.
+#[derive(Default)]
+struct Sum {
+    judged: Judged,
+    steps: u64,
+    crashes: u64,
+    fenced: u64,
+    failed: Vec<(u64, String)>,
+}
+
+fn main() -> ExitCode {
+    let settings = Settings::parse();
+    let (first, seeds) = settings.seed.map_or((settings.first, settings.seeds), |seed| (seed, 1));
+    let begun = Instant::now();
+    let (next, sum) = (AtomicU64::new(0), Mutex::new(Sum::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..settings.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= seeds {
+                        return;
+                    }
+                    let ended = tried(first + number);
+                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    sum.hear(first + number, ended);
+                    if std::io::stderr().is_terminal() && number % 10 == 0 {
+                        eprint!("\r{number} of {seeds}, {} failed", sum.failed.len());
+                        let _ = std::io::stderr().flush();
+                    }
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let text = sum.text(first, seeds, begun.elapsed().as_secs());
+    println!("{text}");
+    if let Some(path) = &settings.report
+        && let Err(fault) = std::fs::write(path, format!("# Simulated histories\n\n{text}\n"))
+    {
+        eprintln!("cannot write {}: {fault}", path.display());
+        return ExitCode::from(2);
+    }
+    if sum.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Plays a seed; a belief of the job that is broken is a panic, and counts as found.
+fn tried(seed: u64) -> Result<Outcome, String> {
+    std::panic::catch_unwind(|| play(seed)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        format!("panicked: {}", text.unwrap_or_default())
+    })
+}
+
+impl Sum {
+    fn hear(&mut self, seed: u64, ended: Result<Outcome, String>) {
+        let breach = match ended {
+            Ok(outcome) => {
+                self.judged.add(&outcome.judged);
+                self.steps += u64::from(outcome.steps);
+                self.crashes += u64::from(outcome.crashes);
+                self.fenced += u64::from(outcome.fenced);
+                outcome.breach
+            }
+            Err(panic) => Some(panic),
+        };
+        if let Some(breach) = breach {
+            eprintln!("seed {seed}: {breach}");
+            self.failed.push((seed, breach));
+        }
+    }
+
+    fn text(&self, first: u64, seeds: u64, seconds: u64) -> String {
+        let Judged { writes, reads, bound, committed, generations } = self.judged;
+        let mut failed: Vec<u64> = self.failed.iter().map(|(seed, _)| *seed).collect();
+        failed.sort_unstable();
+        let failed = if failed.is_empty() { "none failed".into() } else { format!("{} FAILED: {failed:?}; play one with --seed N", failed.len()) };
+        format!(
+            "{seeds} seeds from {first} in {seconds} s: {failed}.\n\n{generations} generations took over, {} crashed, {} found themselves fenced; {bound} epochs bound, {committed} commits' epochs \
+             held against the replicas; {writes} writes and {reads} reads held against the recomputation; {} steps.",
+            self.crashes, self.fenced, self.steps
+        )
+    }
+}
