@@ -9,7 +9,7 @@ use tapeflow_sinks::{DirectoryEntry, Reject, RowKey, RowState, RowWrite, Stamp, 
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
     Directory(DirectoryEntry),
-    Row(RowWrite),
+    Row(Box<RowWrite>),
     View(ViewWrite),
     Reject(Reject),
 }
@@ -29,7 +29,7 @@ impl Replica {
             Item::Directory(entry) => {
                 self.directory.insert(entry);
             }
-            Item::Row(RowWrite { key, state, stamp }) => newest(&mut self.rows, key, stamp, state),
+            Item::Row(row) => newest(&mut self.rows, row.key, row.stamp, row.state),
             Item::View(ViewWrite { key, state, stamp }) => newest(&mut self.views, key, stamp, state),
             Item::Reject(reject) => {
                 self.rejects.insert(reject.position(), reject);

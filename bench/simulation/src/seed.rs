@@ -113,7 +113,7 @@ impl Theatre {
         };
         let feed = Feed::new(&mut random, partitions);
         let faults = random.random_range(0..14);
-        let world = World::new(seed ^ 0x5EED, climate, partitions as usize, sizes, baskets, partitions + u32::from(grows_at.is_some()));
+        let world = World::begin(seed ^ 0x5EED, climate, partitions as usize, sizes, baskets, partitions + u32::from(grows_at.is_some()));
         Self { world, random, feed, left, grows_at, lives: Vec::new(), started: 0, faults, crashes: 0, fenced: 0, over: false }
     }
 

@@ -156,7 +156,7 @@ impl World {
                 let mut repairs: Vec<(usize, Item)> = Vec::new();
                 for (at, key) in &lagging_rows {
                     if let Some((key, stamp, state)) = item(key) {
-                        repairs.push(([first, second][*at], Item::Row(tapeflow_sinks::RowWrite { key, state, stamp })));
+                        repairs.push(([first, second][*at], Item::Row(Box::new(tapeflow_sinks::RowWrite { key, state, stamp }))));
                     }
                 }
                 for (at, key) in &lagging_views {
@@ -259,7 +259,7 @@ impl Store for SimulatedStore {
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
         self.world.world().judge.sent(writes);
         self.quorum(writes.directory.iter().cloned().map(Item::Directory).collect()).await?;
-        let rows = writes.rows.iter().cloned().map(Item::Row);
+        let rows = writes.rows.iter().cloned().map(Box::new).map(Item::Row);
         let views = writes.views.iter().cloned().map(Item::View);
         self.quorum(rows.chain(views).chain(writes.rejects.iter().cloned().map(Item::Reject)).collect()).await
     }

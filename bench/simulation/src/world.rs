@@ -62,7 +62,8 @@ impl Shared {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, climate: Climate, partitions: usize, sizes: Vec<WindowSize>, baskets: Baskets, most_partitions: u32) -> Shared {
+    /// A world at its beginning.
+    pub(crate) fn begin(seed: u64, climate: Climate, partitions: usize, sizes: Vec<WindowSize>, baskets: Baskets, most_partitions: u32) -> Shared {
         Shared(Arc::new(Mutex::new(Self {
             now_us: 0,
             random: StdRng::seed_from_u64(seed),
