@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::Parser;
-use tapeflow_simulation::{Judged, Outcome, play};
+use tapeflow_simulation::{Judged, Outcome, kept, play};
 
 /// Plays the real job against a simulated log, network, store and clock. Every seed is a history of faults; it replays exactly.
 #[derive(Parser, Debug)]
@@ -47,6 +47,8 @@ struct Sum {
 fn main() -> ExitCode {
     let settings = Settings::parse();
     let (first, seeds) = settings.seed.map_or((settings.first, settings.seeds), |seed| (seed, 1));
+    let before: Vec<u64> = if settings.seed.is_some() { Vec::new() } else { kept() };
+    let all: Vec<u64> = before.into_iter().chain(first..first + seeds).collect();
     let begun = Instant::now();
     let (next, sum) = (AtomicU64::new(0), Mutex::new(Sum::default()));
     std::thread::scope(|scope| {
@@ -54,14 +56,12 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= seeds {
-                        return;
-                    }
-                    let ended = tried(first + number);
+                    let Some(seed) = usize::try_from(number).ok().and_then(|at| all.get(at)) else { return };
+                    let ended = tried(*seed);
                     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-                    sum.hear(first + number, ended);
+                    sum.hear(*seed, ended);
                     if std::io::stderr().is_terminal() && number % 10 == 0 {
-                        eprint!("\r{number} of {seeds}, {} failed", sum.failed.len());
+                        eprint!("\r{number} of {}, {} failed", all.len(), sum.failed.len());
                         let _ = std::io::stderr().flush();
                     }
                 }
@@ -77,7 +77,25 @@ fn main() -> ExitCode {
         eprintln!("cannot write {}: {fault}", path.display());
         return ExitCode::from(2);
     }
-    if sum.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if sum.failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    if let Err(fault) = keep(&sum.failed) {
+        eprintln!("the failing seeds are not kept: {fault}");
+    }
+    ExitCode::from(1)
+}
+
+/// Adds seeds that failed to those that are played first from now on.
+fn keep(failed: &[(u64, String)]) -> std::io::Result<()> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kept.txt");
+    let mut file = std::fs::OpenOptions::new().append(true).open(path)?;
+    let known = kept();
+    for (seed, breach) in failed.iter().filter(|(seed, _)| !known.contains(seed)) {
+        let first: String = breach.lines().next().unwrap_or_default().chars().take(120).collect();
+        writeln!(file, "{seed} {first}")?;
+    }
+    Ok(())
 }
 
 /// Plays a seed; a belief of the job that is broken is a panic, and counts as found.
