@@ -16,8 +16,16 @@ use crate::{
 
 /// The log that the rows of a store come from. Another one is refused: its offsets mean nothing here.
 pub(crate) fn of_head(choice: LogChoice, head: &Head) -> Result<Arc<dyn Log>, End> {
+    let kafka = |config| KafkaLog::connect(config).map_err(|fault| unreachable_log(&fault));
     let log: Arc<dyn Log> = match choice {
-        LogChoice::Kafka(config) => Arc::new(KafkaLog::connect(config).map_err(|fault| unreachable_log(&fault))?),
+        LogChoice::Kafka(config) => Arc::new(kafka(config)?),
+        LogChoice::Beside(path, config) => {
+            let beside = stores::sqlite(&path, Access::Reader).ok().and_then(|database| SqliteLog::open(&database).ok());
+            match beside.filter(|log| head.source.is_still(log.identity())) {
+                Some(log) => Arc::new(log),
+                None => Arc::new(kafka(config)?),
+            }
+        }
         LogChoice::Sqlite(path) => {
             let database = stores::sqlite(&path, Access::Reader)?;
             let name = database.describe();

@@ -1,13 +1,27 @@
 //! `tapeflow verify`: recomputes every row and every list from the log with code the job does not use, and prints each difference.
 //!
 //! What is labelled with a committed epoch must equal the recomputation of all committed records; what is labelled with an epoch that is bound
-//! but not committed must equal the recomputation up to that very epoch. Values are compared, labels are not.
+//! but not committed must equal the recomputation up to that very epoch. Values are compared, labels are not. A job may run meanwhile
+//! (`verify/survey.rs`); what differs can be healed (`verify/heal.rs`).
 
-mod compare;
+mod heal;
+mod judge;
 mod lists;
 mod reach;
 mod recompute;
+mod remedy;
 mod rows;
+mod scope;
+mod survey;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use tapeflow_dataflow::{baskets_of, sizes_of};
 use tapeflow_schemas::Baskets;
@@ -15,23 +29,94 @@ use tapeflow_sinks::Head;
 
 use crate::{
     args::verify::VerifySettings,
-    end::{End, other_rules},
-    logs, stores,
+    end::{End, other_rules, say},
+    logs, signals, stores,
 };
+use judge::Findings;
+use scope::Scope;
+use survey::Ground;
+
+/// How soon a request to end is heard between two looks.
+const LISTEN: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
+    if settings.heal {
+        heal::may_ask(settings.yes)?;
+    }
     let runtime = crate::small_runtime()?;
-    let store = runtime.block_on(stores::reader(&settings.store))?;
+    let mut store = runtime.block_on(stores::reader(&settings.store))?;
     let head = runtime.block_on(stores::head(&*store))?;
     let sizes = sizes_of(&head.logic).ok_or_else(|| other_rules(&head))?;
     check_baskets(&head, &settings.baskets)?;
     let log = logs::of_head(settings.log, &head)?;
-    let starts = recompute::starts(&*log, &head)?;
-    let reach = runtime.block_on(reach::of(&*store, &head, &starts))?;
-    let oracle = recompute::from(&*log, &head, &sizes, &reach.from)?;
-    let mut judge = compare::Judge::new(head, oracle, settings.baskets, reach);
-    runtime.block_on(compare::compare(&*store, &sizes, &mut judge))?;
-    judge.finish()
+    if settings.heal {
+        // Before the long look: a file that a job is writing cannot be healed beside it.
+        store = runtime.block_on(stores::writer(&settings.store, &head.job))?;
+    }
+    let asked = Arc::new(AtomicBool::new(false));
+    let ground = Ground { runtime: &runtime, store: &*store, log: &*log, sizes: &sizes, baskets: &settings.baskets, asked: &asked };
+    let scope = Scope::new(&settings.symbols, settings.sample);
+    let look = || -> Result<Findings, End> {
+        let mut found = Findings::default();
+        for slice in 0..settings.passes {
+            found.add(ground.look(&scope.slice(slice, settings.passes), settings.since)?);
+        }
+        say(&found.summary(scope.has_lists()))?;
+        Ok(found)
+    };
+    if let Some(every) = settings.every {
+        let heard = Arc::clone(&asked);
+        signals::on_end(runtime.handle(), move || heard.store(true, Ordering::Release));
+        return again_and_again(every, &asked, || look().and_then(|found| verdict(&found)));
+    }
+    let found = look()?;
+    if settings.heal { heal::heal(&ground, &scope, &found, settings.yes) } else { verdict(&found) }
+}
+
+/// How a look ends.
+fn verdict(found: &Findings) -> Result<(), End> {
+    match found.differences() {
+        0 => Ok(()),
+        differences => Err(End::Differs(differences)),
+    }
+}
+
+/// Looks until it is asked to end, and ends as the worst look did. What cannot be looked at from the start is no reason to try again.
+fn again_and_again(every: Duration, asked: &AtomicBool, look: impl Fn() -> Result<(), End>) -> Result<(), End> {
+    let (mut worst, mut first) = (Ok(()), true);
+    loop {
+        let next = Instant::now() + every;
+        match look() {
+            Ok(()) => {}
+            Err(end @ End::OutputClosed) => return Err(end),
+            Err(end @ End::Input(_)) if first => return Err(end),
+            // A look that was cut short found nothing.
+            Err(End::Failed(_)) if asked.load(Ordering::Acquire) => {}
+            Err(end) => {
+                if !matches!(end, End::Differs(_)) {
+                    say(&format!("not verified: {end}"))?;
+                }
+                worst = Err(worse(worst, end));
+            }
+        }
+        first = false;
+        while Instant::now() < next && !asked.load(Ordering::Acquire) {
+            thread::sleep(LISTEN);
+        }
+        if asked.load(Ordering::Acquire) {
+            return worst;
+        }
+    }
+}
+
+/// Differences are worse than a store that did not answer; the most of them count.
+fn worse(before: Result<(), End>, now: End) -> End {
+    match (before, now) {
+        (Err(End::Differs(before)), End::Differs(now)) => End::Differs(before.max(now)),
+        (Err(End::Differs(before)), _) => End::Differs(before),
+        (_, End::Input(reason)) => End::Failed(reason),
+        (_, now) => now,
+    }
 }
 
 /// Lists of baskets cannot be recomputed from other baskets than the job's.
@@ -45,5 +130,35 @@ fn check_baskets(head: &Head, given: &Baskets) -> Result<(), End> {
         (wanted, given) => {
             Err(End::Input(format!("--baskets: the job ran with the baskets {wanted}, these are {given}: give the file it was given")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Looks with these ends, one after the other; asked to end during the last.
+    fn looks(ends: Vec<Result<(), End>>) -> (Result<(), End>, usize) {
+        let (asked, left) = (AtomicBool::new(false), RefCell::new(ends.into_iter().rev().collect::<Vec<_>>()));
+        let ended = again_and_again(Duration::ZERO, &asked, || {
+            let end = left.borrow_mut().pop().expect("asked to end before");
+            asked.store(left.borrow().is_empty(), Ordering::Release);
+            end
+        });
+        (ended, left.into_inner().len())
+    }
+
+    #[test]
+    fn the_worst_look_decides() {
+        let failed = || Err(End::Failed("no answer".into()));
+        assert!(matches!(looks(vec![Ok(()), Ok(())]), (Ok(()), 0)));
+        assert!(matches!(looks(vec![Ok(()), Err(End::Differs(2)), failed(), Err(End::Differs(1)), Ok(())]), (Err(End::Differs(2)), 0)));
+        assert!(matches!(looks(vec![Ok(()), failed(), Ok(())]), (Err(End::Failed(_)), 0)), "a store that did not answer once");
+        let refused = || Err(End::Input("no such store".into()));
+        assert!(matches!(looks(vec![Ok(()), refused(), Ok(())]), (Err(End::Failed(_)), 0)));
+        assert!(matches!(looks(vec![refused(), Ok(())]), (Err(End::Input(_)), 1)), "refused from the start");
+        assert!(matches!(looks(vec![Ok(()), failed()]), (Ok(()), 0)), "cut short by the request to end");
     }
 }

@@ -1,5 +1,7 @@
 //! The embedded form as a user runs it: the binary, its commands, one SQLite file, killed and stopped at bad moments. Needs no server.
 
+#[path = "embedded/audit.rs"]
+mod audit;
 #[path = "shared/binary.rs"]
 mod binary;
 #[path = "embedded/command.rs"]
@@ -8,10 +10,14 @@ mod command;
 mod endings;
 #[path = "embedded/flags.rs"]
 mod flags;
+#[path = "embedded/heal.rs"]
+mod heal;
 #[path = "embedded/judge.rs"]
 mod judge;
 #[path = "embedded/lists.rs"]
 mod lists;
+#[path = "embedded/loss.rs"]
+mod loss;
 #[path = "embedded/retention.rs"]
 mod retention;
 #[path = "embedded/values.rs"]

@@ -9,6 +9,8 @@ mod binary;
 mod dev_stack;
 #[path = "servers/golden.rs"]
 mod golden;
+#[path = "servers/heal.rs"]
+mod heal;
 #[path = "servers/job.rs"]
 mod job;
 #[path = "servers/kill.rs"]
@@ -32,7 +34,7 @@ static STACK: Stack = Stack::new(Layout {
 
 type Test = fn() -> Result<(), Failed>;
 
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, Test); 10] = [
     ("the_recorded_trades_give_the_golden_csv_for_any_workers_and_processes", golden::recorded_trades),
     ("one_symbol_with_99_percent_of_the_trades_is_exact", golden::one_heavy_symbol),
     ("bad_configuration_is_refused_with_code_2_before_anything_is_written", golden::refusals),
@@ -42,6 +44,7 @@ const TESTS: [(&str, Test); 9] = [
     ("a_supervised_job_comes_back_after_pauses_and_kills_and_loses_nothing", supervised::paused_killed_and_orphaned),
     ("processes_that_do_not_agree_are_refused", supervised::disagreeing),
     ("of_two_jobs_under_one_name_the_later_goes_on_and_the_earlier_ends", supervised::two_under_one_name),
+    ("what_was_written_by_hand_is_found_and_healed_beside_a_supervised_job", heal::beside_a_job),
 ];
 
 fn main() {

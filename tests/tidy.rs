@@ -13,7 +13,7 @@ use serde_json::Value;
 const MOST_LINES: usize = 800;
 
 /// Which of our crates each of our crates may use, tests aside.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("tapeflow-schemas", &[]),
     // Written from the design, so that it can contradict the code.
     ("tapeflow-model", &[]),
@@ -25,6 +25,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("tapeflow", &["tapeflow-schemas", "tapeflow-ingest", "tapeflow-sinks", "tapeflow-dataflow", "tapeflow-oracle"]),
     // It runs the binary, and is used by nobody.
     ("tapeflow-chaos", &["tapeflow-schemas", "tapeflow-ingest", "tapeflow-sinks", "tapeflow-dataflow"]),
+    ("tapeflow-restart", &["tapeflow-schemas", "tapeflow-sinks"]),
     ("tapeflow-simulation", &["tapeflow-schemas", "tapeflow-sinks", "tapeflow-dataflow", "tapeflow-oracle"]),
 ];
 
@@ -32,10 +33,10 @@ const ARROWS: [(&str, &[&str]); 9] = [
 const ROOMS: [(&str, &[&str]); 5] = [
     ("scylla::", &["sinks/src/cassandra/"]),
     ("rusqlite::", &["sinks/src/sqlite/"]),
-    ("rdkafka::", &["dataflow/src/log_kafka", "ingest/src/publish_kafka", "src/kafka.rs"]),
+    ("rdkafka::", &["dataflow/src/log_kafka", "ingest/src/publish_kafka", "src/kafka.rs", "bench/chaos/src/topics.rs", "bench/restart/src/kafka.rs"]),
     ("tokio_tungstenite::", &["ingest/src/finnhub/", "ingest/src/simulator/"]),
     // A decision takes `now` as a parameter.
-    ("SystemTime::now", &["ingest/src/clock.rs", "dataflow/src/clock.rs", "src/terminal", "bench/chaos/src/feed.rs"]),
+    ("SystemTime::now", &["ingest/src/clock.rs", "dataflow/src/clock.rs", "src/terminal", "bench/chaos/src/feed.rs", "bench/restart/src/tape.rs"]),
 ];
 
 /// Licences that an Apache-2.0 program may carry along.

@@ -9,6 +9,7 @@ failure: either the guard is not needed, or the simulation does not reach it. Fi
 """
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -153,7 +154,7 @@ def main():
             print(said)
             raise SystemExit(f"{name}: does not compile")
         failed = ended.returncode != 0 and TEST in said
-        first = next((line.strip() for line in said.splitlines() if "seed " in line), "")
+        first = next((found.group(0) for found in re.finditer(r"seed \d+: [^\"]*", said)), "a panic")
         print(f"| {name} | {file} | {'noticed' if failed else 'NOT NOTICED'} | {first[:160]} |", flush=True)
         if not failed:
             survived.append(name)

@@ -2,6 +2,8 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use tapeflow_sinks::failpoint;
+
 /// Where a generation of the job looks for the time.
 pub trait Clock: Send + Sync + 'static {
     /// A moment that only goes forward: for how long ago something was.
@@ -21,6 +23,7 @@ impl Clock for SystemClock {
     }
 
     fn wall_us(&self) -> i64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        now.saturating_add(failpoint::clock_offset_us())
     }
 }

@@ -7,8 +7,9 @@ use tapeflow_sinks::{Counts, Cut, Epoch, Head, Stamp};
 /// From a worker to the leader.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Up {
-    /// The worker has replayed its part of all bound epochs; what each came to.
-    Replayed { counts: Vec<(Epoch, Counts)> },
+    /// The worker has replayed its part of all bound epochs; what each came to, and whether it had to give offsets up that no binding says are
+    /// lost.
+    Replayed { counts: Vec<(Epoch, Counts)>, lost: bool },
     /// The worker has sealed the epoch: nothing read later belongs to it.
     Sealed {
         epoch: Epoch,

@@ -15,6 +15,7 @@ use tapeflow_schemas::{Baskets, WindowSize};
 use tapeflow_sinks::{
     EpochWrites, Head, Store,
     decide::Opening,
+    heal,
     view::TOP,
     workflow::{self, WorkflowError},
 };
@@ -74,6 +75,8 @@ pub struct JobConfig {
     pub resident_rows: usize,
     /// End once everything that was in the log at the start is committed.
     pub until_end: bool,
+    /// Go on without offsets that the log had lost before they were committed, instead of refusing. The same in all processes.
+    pub accept_loss: bool,
 }
 
 impl JobConfig {
@@ -133,6 +136,13 @@ impl Failure {
 
     fn is_fenced(&self) -> bool {
         matches!(*self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner), Some(JobError::Fenced(_)))
+    }
+
+    /// The fence was a healer's, who gives the job back in a moment: this process and its peers are to be started again, and wait for that.
+    fn was_healed(&self) {
+        if let Some(fault) = &mut *self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            *fault = JobError::Failed(format!("{fault}; that is verify --heal: start this again, and it goes on when the healing is done"));
+        }
     }
 
     pub(crate) fn take(&self) -> Option<JobError> {
@@ -271,11 +281,14 @@ pub fn run(
         turning,
         head: Mutex::new(head),
     });
-    let turning_at_end = shared.turning.clone();
+    let (turning_at_end, fenced_in) = (shared.turning.clone(), Arc::clone(&shared.store));
     let guards = timely::execute::execute_from(builders, Box::new(()), WorkerConfig::default(), move |worker| work(worker, &shared))
         .map_err(JobError::Failed)?;
     let results = guards.join();
     if failure.happened() {
+        if failure.is_fenced() && runtime.block_on(heal::has_fenced(&*fenced_in)) {
+            failure.was_healed();
+        }
         if failure.is_fenced() && mesh.is_some() {
             // The others leave for the same reason, and are not started again either.
             turning_at_end.fence();

@@ -73,6 +73,8 @@ pub(crate) struct Leader {
     replayed: usize,
     /// What the epochs bound and not committed came to.
     counts: BTreeMap<Epoch, Counts>,
+    /// Whether sources have given offsets up that no binding says are lost.
+    unbound_loss: bool,
     /// Whether the last seal found nothing, so that no binding will carry a commit along soon.
     quiet: bool,
     drain: Drain,
@@ -93,6 +95,7 @@ impl Leader {
             replayed_at,
             replayed: 0,
             counts: BTreeMap::new(),
+            unbound_loss: false,
             quiet: true,
             drain: Drain::No,
         };
@@ -120,8 +123,9 @@ impl Leader {
     /// Hears what a worker says.
     pub(crate) fn hear(&mut self, message: Up, acts: &mut Vec<Act>, now: Instant) {
         match message {
-            Up::Replayed { counts } => {
+            Up::Replayed { counts, lost } => {
                 self.replayed += 1;
+                self.unbound_loss |= lost;
                 for (epoch, counts) in counts {
                     self.counts.entry(epoch).or_default().add(&counts);
                 }
@@ -150,6 +154,7 @@ impl Leader {
         let before = std::mem::replace(&mut self.head, head);
         self.phase = Phase::Idle;
         if let Some(binding) = self.head.bound.last().filter(|binding| binding.epoch > before.last_binding().epoch) {
+            self.unbound_loss = false;
             acts.push(Act::Say(Down::Bound { epoch: binding.epoch, stamp: binding.stamp }));
         }
         if self.head.committed.epoch > before.committed.epoch {
@@ -178,8 +183,10 @@ impl Leader {
             Phase::Sealing(seal) if seal.answers < self.peers => Phase::Sealing(seal),
             Phase::Sealing(seal) => self.end_seal(seal, acknowledged, now_us, now, acts),
             Phase::Idle => {
-                let room = bound - committed < EPOCHS_AHEAD;
-                if room && now >= self.next_seal && matches!(self.drain, Drain::No | Drain::Asked) {
+                // What was given up may lie in the epochs that were replayed. Were they committed before it is bound, nothing would ever tell that it
+                // is lost. So it is sealed at once, before a commit may go alone, and whatever the room.
+                let room = bound - committed < EPOCHS_AHEAD || self.unbound_loss;
+                if room && (now >= self.next_seal || self.unbound_loss) && matches!(self.drain, Drain::No | Drain::Asked) {
                     let epoch = bound + 1;
                     self.next_seal = now + self.interval;
                     acts.push(Act::Say(Down::Seal(epoch)));
@@ -201,7 +208,9 @@ impl Leader {
 
     /// All workers have sealed: there is an epoch to bind, or nobody has read anything.
     fn end_seal(&mut self, seal: Seal, acknowledged: Epoch, now_us: i64, now: Instant, acts: &mut Vec<Act>) -> Phase {
-        self.quiet = seal.counts.records == 0;
+        // What is given up must be bound also if nobody has read anything since: else the next start would need the permission again.
+        let lost = seal.cuts.values().zip(&self.head.last_binding().cuts).any(|(now, before)| now.lost != before.lost);
+        self.quiet = seal.counts.records == 0 && !lost;
         let phase = if self.quiet {
             acts.push(Act::Say(Down::Reopen(seal.epoch)));
             if self.drain == Drain::Asked {
@@ -258,7 +267,7 @@ mod tests {
     impl Table {
         fn replayed(mut self) -> Self {
             for _ in 0..2 {
-                self.leader.hear(Up::Replayed { counts: Vec::new() }, &mut self.acts, self.now);
+                self.leader.hear(Up::Replayed { counts: Vec::new(), lost: false }, &mut self.acts, self.now);
             }
             self
         }
@@ -344,6 +353,42 @@ mod tests {
         let acts = table.turn(3, 1);
         let [Act::Propose { proposed, .. }] = &acts[..] else { panic!("{acts:?}") };
         assert_eq!(proposed.committed.epoch, 3);
+    }
+
+    #[test]
+    fn what_is_given_up_is_bound_before_anything_that_was_replayed_is_committed() {
+        let mut before = table(false).replayed();
+        for epoch in 1..=EPOCHS_AHEAD {
+            before.turn(0, 100);
+            before.seals(epoch, 1, false);
+            let acts = before.turn(0, 1);
+            before.won(acts);
+        }
+        let now = before.now;
+        let (leader, _) = Leader::new(before.leader.head().clone(), 2, Duration::from_millis(100), false, now);
+        let mut table = Table { leader, now, acts: Vec::new() };
+        for lost in [true, false] {
+            table.leader.hear(Up::Replayed { counts: Vec::new(), lost }, &mut table.acts, table.now);
+        }
+        let last = table.leader.head().last_binding().cuts.clone();
+        let acts = table.turn(EPOCHS_AHEAD, 0);
+        assert!(matches!(acts[..], [Act::Say(Down::Seal(epoch))] if epoch == EPOCHS_AHEAD + 1), "all is acknowledged, and yet: {acts:?}");
+        for (partition, cut) in (0..).zip(last) {
+            let cut = Cut { lost: (partition == 0).then_some(tapeflow_sinks::LostRange { from: 3, to: 7 }), ..cut };
+            let sealed = Up::Sealed { epoch: EPOCHS_AHEAD + 1, cuts: vec![(partition, cut)], counts: Counts::default(), at_end: false };
+            table.leader.hear(sealed, &mut table.acts, table.now);
+        }
+        let acts = table.turn(EPOCHS_AHEAD, 0);
+        let [Act::Propose { proposed, .. }] = &acts[..] else { panic!("nobody has read anything, and yet: {acts:?}") };
+        assert_eq!((proposed.committed.epoch, proposed.bound.len(), proposed.format), (EPOCHS_AHEAD, 1, 2), "in one step");
+        table.won(acts);
+        table.turn(EPOCHS_AHEAD, 100);
+        let carried = table.leader.head().last_binding().cuts.clone();
+        for (partition, cut) in (0..).zip(carried) {
+            let sealed = Up::Sealed { epoch: EPOCHS_AHEAD + 2, cuts: vec![(partition, cut)], counts: Counts::default(), at_end: false };
+            table.leader.hear(sealed, &mut table.acts, table.now);
+        }
+        assert!(matches!(table.turn(EPOCHS_AHEAD, 1)[..], [Act::Say(Down::Reopen(_))]), "what is carried along is no loss");
     }
 
     #[test]

@@ -29,6 +29,8 @@ mod mesh;
 pub mod metrics;
 mod parcel;
 mod partition;
+pub mod refold;
+mod replay;
 mod sink;
 mod source;
 mod state;
@@ -42,3 +44,4 @@ pub use job::{EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets
 pub use log::{Log, LogFault, LogReader, LogRecord};
 pub use log_kafka::{KafkaLog, KafkaLogConfig, TopicFinding};
 pub use metrics::Metrics;
+pub use refold::Refold;

@@ -170,6 +170,8 @@ fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer<Trouble>, LogFault> 
         // The default of 1000 ms makes a consumer of small messages ten times slower.
         .set("fetch.queue.backoff.ms", "2")
         .set("fetch.wait.max.ms", "100")
+        // A connection that has gone silent: the default of 60 s is how long its partitions would stand still.
+        .set("socket.timeout.ms", "10000")
         .set("queued.min.messages", "5000")
         .set("queued.max.messages.kbytes", "1024")
         // A record above this still comes, alone; a megabyte at a time, unpacked, is what the client held most of its memory for.
@@ -283,10 +285,9 @@ impl KafkaReader {
     fn judge(&self, fault: &KafkaError) -> Result<(), LogFault> {
         use RDKafkaErrorCode as Code;
         match fault.rdkafka_error_code() {
-            Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => Err(LogFault::Broken(format!(
-                "topic {}: an offset to be read is gone from the log ({fault}); rebuild into a new store with --store",
-                self.topic
-            ))),
+            Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
+                Err(LogFault::Broken(format!("topic {}: an offset to be read is gone from the log ({fault})", self.topic)))
+            }
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
                 Err(LogFault::Broken(format!("topic {} is gone", self.topic)))
             }

@@ -39,6 +39,8 @@ impl Gauge {
 pub struct Metrics {
     /// Log records read, replayed ones included.
     pub records: Counter,
+    /// Offsets that bindings of this run gave up, because the log had lost them before they were committed.
+    pub lost: Counter,
     /// Rows acknowledged by the store.
     pub rows_written: Counter,
     /// Rows read back because their key was not resident.

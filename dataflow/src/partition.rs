@@ -8,7 +8,7 @@ use tapeflow_schemas::{
     codec::{self, DecodeFault, Entry, EntryFault, Header},
 };
 use tapeflow_sinks::{
-    Counts, Cut, Reject,
+    Counts, Cut, LostRange, Reject,
     filter::{DuplicateFilter, Verdict},
     store::MAX_REJECT_BYTES,
 };
@@ -26,6 +26,8 @@ pub(crate) struct PartitionState {
     pub(crate) next: Offset,
     max_event_ms: Option<i64>,
     filter: DuplicateFilter,
+    /// What the next cut says is lost.
+    pub(crate) lost: Option<LostRange>,
 }
 
 /// What the records of one stretch of the log come to.
@@ -44,12 +46,24 @@ impl Intake {
 impl PartitionState {
     /// The state a cut recorded.
     pub(crate) fn from_cut(partition: Partition, cut: &Cut) -> Self {
-        Self { partition, next: cut.next, max_event_ms: cut.max_event_ms, filter: DuplicateFilter::from_windows(&cut.filter) }
+        let filter = DuplicateFilter::from_windows(&cut.filter);
+        Self { partition, next: cut.next, max_event_ms: cut.max_event_ms, filter, lost: cut.lost }
     }
 
     /// What a cut here records.
     pub(crate) fn to_cut(&self) -> Cut {
-        Cut { next: self.next, max_event_ms: self.max_event_ms, filter: self.filter.windows().to_vec() }
+        Cut { next: self.next, max_event_ms: self.max_event_ms, filter: self.filter.windows().to_vec(), lost: self.lost }
+    }
+
+    /// Whether the records from here on would come to the same as from a cut.
+    pub(crate) fn decides_as(&self, cut: &Cut) -> bool {
+        self.max_event_ms == cut.max_event_ms && self.filter.windows() == cut.filter
+    }
+
+    /// Takes a cut's word for what the records below it, some of which are gone, decide about those above.
+    pub(crate) fn adopt(&mut self, cut: &Cut) {
+        self.max_event_ms = cut.max_event_ms;
+        self.filter = DuplicateFilter::from_windows(&cut.filter);
     }
 
     /// Takes the next record. `entries` is scratch space, kept by the caller so that nothing is allocated here.
@@ -129,6 +143,16 @@ impl PartitionState {
         let payload = bytes[..bytes.len().min(MAX_REJECT_BYTES)].to_vec();
         into.rejects.push(Reject { partition: self.partition, offset: record.offset, index, reason: reason.to_owned(), detail, payload });
     }
+}
+
+/// The dead letter of offsets that nobody can read any more. It says what the binding says and nothing else, so that it is the same whenever it is
+/// written; its index is one that no trade has, for the record at its place may have been refused in its time.
+pub(crate) fn lost_reject(partition: Partition, lost: LostRange) -> Reject {
+    let detail = format!(
+        "offsets {lost} of partition {partition} were gone from the log before they were committed, and were given up (--accept-loss): {} offsets",
+        lost.offsets()
+    );
+    Reject { partition, offset: lost.from, index: u32::MAX, reason: "lost".to_owned(), detail, payload: Vec::new() }
 }
 
 /// The words dead letters of whole records are counted under.

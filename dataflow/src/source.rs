@@ -5,12 +5,16 @@
 //! it whole. At most one map is sealed and one open, and the open one is bounded: a slow store stops the reading, nothing else.
 //!
 //! At the start it reads from the committed cuts. What lies below the bound ones is *replay*: combined epoch by epoch, and released at
-//! once at time b.
+//! once at time b. Offsets that are gone by then end the job, unless the operator accepts the loss, which the next binding makes durable
+//! ([`tapeflow_sinks::resume`]). Offsets that go while the job runs always end it: the next start is the place to decide.
 
-use std::{cell::RefCell, collections::BTreeMap, collections::VecDeque, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc};
 
 use tapeflow_schemas::{Offset, Partition, WindowSize, codec::Entry};
-use tapeflow_sinks::{Binding, Counts, Epoch, Head, failpoint};
+use tapeflow_sinks::{
+    Counts, Epoch, Head, LostRange, failpoint,
+    resume::{Unreadable, resume},
+};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -27,7 +31,8 @@ use crate::{
     log::{Log, LogFault, LogReader},
     metrics::Metrics,
     parcel::Item,
-    partition::{Intake, PartitionState},
+    partition::{Intake, PartitionState, lost_reject},
+    replay::Replay,
 };
 
 /// Records asked of the log in one go, between which the worker looks after everything else.
@@ -56,6 +61,8 @@ pub(crate) struct SourceSettings {
     /// Worker threads in this process.
     pub(crate) workers: usize,
     pub(crate) until_end: bool,
+    /// Go on without the offsets that are gone.
+    pub(crate) accept_loss: bool,
     pub(crate) failure: Failure,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -115,21 +122,17 @@ struct Running {
     seal_when_replayed: Option<Epoch>,
     ends: Vec<Offset>,
     stopped: bool,
+    /// Offsets given up that no binding says yet.
+    lost: u64,
     /// Whether the leader knows that the open map is full.
     full_told: bool,
-}
-
-/// The epochs (c, b], read again.
-struct Replay {
-    bindings: Vec<Binding>,
-    intakes: BTreeMap<Epoch, Intake>,
-    /// Partitions that have not reached the last binding's cut.
-    left: usize,
 }
 
 struct Sealed {
     epoch: Epoch,
     items: Vec<Item>,
+    /// Offsets that its binding gives up.
+    lost: u64,
 }
 
 impl State {
@@ -164,10 +167,11 @@ impl State {
                 release(sealed.items, &running.0.capability);
                 failpoint::reach("release-after");
                 running.0.capability.downgrade(&(epoch + 1));
+                settings.metrics.lost.add(sealed.lost);
             }
             Down::Reopen(epoch) => {
                 let sealed = running.0.sealed.take().filter(|sealed| sealed.epoch == epoch).expect("only a sealed epoch is reopened");
-                assert!(sealed.items.is_empty(), "an epoch is reopened only if nobody read anything");
+                assert!(sealed.items.is_empty(), "an epoch is reopened only if nobody read, or lost, anything");
             }
             Down::StopReading => running.0.stopped = true,
             Down::ReadToEnd => {
@@ -192,42 +196,38 @@ impl Running {
         mailbox: &Mailbox,
     ) -> Result<Self, JobError> {
         let mine: Vec<usize> = (0..head.committed.cuts.len()).filter(|partition| partition % peers == index).collect();
-        let number = |partition: usize| Partition::try_from(partition).expect("partitions are counted in 32 bits");
-        let partitions: Vec<PartitionState> = mine.iter().map(|p| PartitionState::from_cut(number(*p), &head.committed.cuts[*p])).collect();
-        let from: Vec<(Partition, Offset)> = partitions.iter().map(|p| (p.partition, p.next)).collect();
-        let mut ends = Vec::new();
-        for (partition, next) in &from {
-            let bounds = settings.log.bounds(*partition)?;
+        let (mut partitions, mut ends) = (Vec::new(), Vec::new());
+        let mut open = Intake::new(Combiner::new(&settings.sizes));
+        let mut lost = 0;
+        for at in &mine {
+            let number = Partition::try_from(*at).expect("partitions are counted in 32 bits");
+            let bounds = settings.log.bounds(number)?;
             if settings.until_end {
                 ends.push(bounds.end);
             }
-            let bound = head.last_binding().cuts[*partition as usize].next;
-            if *next < bounds.start {
-                return Err(JobError::Refused(format!(
-                    "partition {partition}: offsets {next} to {} are gone from the log (it begins at {}) before they were committed: rebuild into a new store with --store",
-                    bounds.start - 1,
-                    bounds.start
-                )));
+            let resumed = resume(head, number, &bounds, settings.accept_loss).map_err(|fault| refused(&fault, head, settings))?;
+            if let Some(given_up) = resumed.given_up {
+                tracing::warn!(
+                    partition = number,
+                    from = given_up.from,
+                    to = given_up.to - 1,
+                    "offsets {given_up} of partition {number} are gone from the log before they were committed, and given up (--accept-loss)"
+                );
+                open.rejects.push(lost_reject(number, given_up));
+                lost += given_up.offsets();
             }
-            if bound > bounds.end {
-                return Err(JobError::Refused(format!(
-                    "partition {partition}: the store has bound offsets below {bound}, but the log ends at {}: it was truncated or is not the log these rows come from",
-                    bounds.end
-                )));
-            }
+            let mut partition = PartitionState::from_cut(number, &head.committed.cuts[*at]);
+            (partition.next, partition.lost) = (resumed.next, resumed.lost);
+            partitions.push(partition);
         }
         let mut place = vec![None; head.committed.cuts.len()];
         mine.iter().enumerate().for_each(|(at, partition)| place[*partition] = Some(at));
+        let replay = Replay::new(head, &mut partitions, || Combiner::new(&settings.sizes));
+        let from: Vec<(Partition, Offset)> = partitions.iter().map(|p| (p.partition, p.next)).collect();
         let reader = settings.log.reader(&from)?;
-        let last = head.last_binding();
-        let replay = (!head.bound.is_empty()).then(|| Replay {
-            intakes: head.bound.iter().map(|b| (b.epoch, Intake::new(Combiner::new(&settings.sizes)))).collect(),
-            left: partitions.iter().filter(|p| p.next < last.cuts[p.partition as usize].next).count(),
-            bindings: head.bound.clone(),
-        });
-        capability.downgrade(&(last.epoch + u64::from(replay.is_none())));
+        capability.downgrade(&(head.last_binding().epoch + u64::from(replay.is_none())));
         if replay.is_none() {
-            mailbox.outbox.borrow_mut().push(Up::Replayed { counts: Vec::new() });
+            mailbox.outbox.borrow_mut().push(Up::Replayed { counts: Vec::new(), lost: lost > 0 });
         }
         Ok(Self {
             capability,
@@ -236,11 +236,12 @@ impl Running {
             place,
             entries: Vec::new(),
             replay,
-            open: Intake::new(Combiner::new(&settings.sizes)),
+            open,
             sealed: None,
             seal_when_replayed: None,
             ends,
             stopped: false,
+            lost,
             full_told: false,
         })
     }
@@ -254,17 +255,17 @@ impl Running {
         }
         let mut read = 0;
         if self.replay.is_some() || !(self.stopped || full) {
-            read = self.read()?;
+            read = self.read().map_err(|fault| self.failed(fault, settings))?;
             settings.metrics.records.add(read as u64);
         }
-        if self.replay.as_ref().is_some_and(|replay| replay.left == 0) {
+        if self.replay.as_ref().is_some_and(Replay::is_complete) {
             self.finish_replay(mailbox, release)?;
             return Ok(true);
         }
         Ok(read > 0)
     }
 
-    fn read(&mut self) -> Result<usize, JobError> {
+    fn read(&mut self) -> Result<usize, LogFault> {
         let Self { reader, partitions, place, entries, replay, open, .. } = self;
         let mut reached = Vec::new();
         let read = reader.poll(RECORDS_PER_POLL, &mut |record| {
@@ -273,29 +274,16 @@ impl Running {
             if record.offset < state.next {
                 return;
             }
-            // The epoch a record belongs to was decided when its binding was made; beyond the last one it is still open.
-            let bound = replay.as_mut().and_then(|replay| {
-                let epoch = replay.bindings.iter().find(|b| record.offset < b.cuts[record.partition as usize].next)?.epoch;
-                replay.intakes.get_mut(&epoch)
-            });
             let was = state.next;
+            let bound = replay.as_mut().and_then(|replay| replay.intake_of(record.partition, record.offset));
             state.take(record, entries, bound.unwrap_or(open));
-            if let Some(replay) = replay {
-                let cut = &replay.bindings.last().expect("a replay has bindings").cuts[record.partition as usize];
-                if was < cut.next && state.next >= cut.next {
-                    assert!(
-                        state.next > cut.next || state.to_cut() == *cut,
-                        "replay of partition {} came to another state than its binding",
-                        record.partition
-                    );
-                    replay.left -= 1;
-                    reached.push(record.partition);
-                }
+            if replay.as_mut().is_some_and(|replay| replay.advanced(state, was)) {
+                reached.push(record.partition);
             }
         })?;
         // What lies beyond waits until every partition has been replayed: the open map stays small.
         for partition in reached {
-            if self.replay.as_ref().is_some_and(|replay| replay.left > 0) {
+            if self.replay.as_ref().is_some_and(|replay| !replay.is_complete()) {
                 self.reader.set_paused(partition, true)?;
             }
         }
@@ -304,18 +292,12 @@ impl Running {
 
     fn finish_replay(&mut self, mailbox: &Mailbox, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<(), JobError> {
         let replay = self.replay.take().expect("asked only while replaying");
-        let mut items = Vec::new();
-        let mut counts = Vec::new();
-        for (epoch, mut intake) in replay.intakes {
-            items.extend(intake.combiner.seal(epoch));
-            items.extend(intake.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));
-            counts.push((epoch, intake.counts));
-        }
+        let (items, counts) = replay.finish();
         failpoint::reach("replay-release");
         release(items, &self.capability);
         let next = self.capability.time() + 1;
         self.capability.downgrade(&next);
-        mailbox.outbox.borrow_mut().push(Up::Replayed { counts });
+        mailbox.outbox.borrow_mut().push(Up::Replayed { counts, lost: self.lost > 0 });
         for partition in &self.partitions {
             self.reader.set_paused(partition.partition, false)?;
         }
@@ -337,7 +319,38 @@ impl Running {
         let counts: Counts = std::mem::take(&mut self.open.counts);
         let at_end = !self.ends.is_empty() && self.partitions.iter().zip(&self.ends).all(|(p, end)| p.next >= *end);
         let cuts = self.partitions.iter().map(|p| (p.partition, p.to_cut())).collect();
-        self.sealed = Some(Sealed { epoch, items });
+        self.sealed = Some(Sealed { epoch, items, lost: std::mem::take(&mut self.lost) });
         mailbox.outbox.borrow_mut().push(Up::Sealed { epoch, cuts, counts, at_end: at_end || self.partitions.is_empty() });
     }
+
+    /// A fault of the log as a failure of the job; if offsets have gone under the reader, with their names, which not every log tells.
+    fn failed(&self, fault: LogFault, settings: &SourceSettings) -> JobError {
+        let LogFault::Broken(reason) = &fault else { return fault.into() };
+        let mut gone = Vec::new();
+        for partition in &self.partitions {
+            let Ok(bounds) = settings.log.bounds(partition.partition) else { break };
+            let range = LostRange { from: partition.next, to: bounds.start };
+            if range.from < range.to {
+                gone.push(format!("partition {}: offsets {range} are gone from the log before they were read", partition.partition));
+            }
+        }
+        if gone.is_empty() { fault.into() } else { JobError::Failed(format!("{}; {LOSS_HINT} ({reason})", gone.join("; "))) }
+    }
+}
+
+/// What is left to do about offsets that are gone.
+const LOSS_HINT: &str = "rebuild into a new store with --store, or start with --accept-loss to go on without them: their trades will be missing \
+    from the rows for good";
+
+/// Why the job does not start. If offsets are gone, those of all partitions are named, not only of this worker's: whoever accepts the loss accepts all of it.
+fn refused(fault: &Unreadable, head: &Head, settings: &SourceSettings) -> JobError {
+    if matches!(fault, Unreadable::Truncated { .. }) {
+        return JobError::Refused(fault.to_string());
+    }
+    let gone: Vec<String> = (0u32..)
+        .zip(&head.committed.cuts)
+        .filter_map(|(partition, _)| resume(head, partition, &settings.log.bounds(partition).ok()?, false).err())
+        .map(|fault| fault.to_string())
+        .collect();
+    JobError::Refused(format!("{}; {LOSS_HINT}", if gone.is_empty() { fault.to_string() } else { gone.join("; ") }))
 }

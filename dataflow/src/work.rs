@@ -150,6 +150,7 @@ fn trades(
             sizes: shared.config.sizes.clone(),
             workers: shared.config.workers,
             until_end: shared.config.until_end,
+            accept_loss: shared.config.accept_loss,
             failure: shared.failure.clone(),
             metrics: Arc::clone(&shared.metrics),
         };

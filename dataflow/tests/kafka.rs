@@ -19,7 +19,7 @@ use certificates::Certificates;
 use dev_stack::{Layout, Stack, Wanted};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rdkafka::{
-    ClientConfig, TopicPartitionList,
+    ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
@@ -39,7 +39,7 @@ static CERTIFICATES: OnceLock<Certificates> = OnceLock::new();
 
 type Test = fn() -> Result<(), Failed>;
 
-const TESTS: [(&str, Test); 8] = [
+const TESTS: [(&str, Test); 9] = [
     ("with_authority_and_password_records_are_read", entrance::everything_right),
     ("a_wrong_password_is_refused", entrance::wrong_password),
     ("an_authority_that_did_not_sign_and_another_name_are_refused", entrance::wrong_authority),
@@ -48,6 +48,7 @@ const TESTS: [(&str, Test); 8] = [
     ("settings_that_may_not_be_seen_are_told_of", topics::unseen),
     ("a_topic_deleted_and_made_again_is_refused", topics::made_again),
     ("partitions_added_under_a_running_job_are_noticed_and_taken_up_and_offsets_are_mirrored", topics::grown),
+    ("records_deleted_before_they_were_committed_are_named_and_given_up_only_when_accepted", topics::lost),
 ];
 
 fn main() {
@@ -167,6 +168,14 @@ fn mirrored(topic: &str, partition: i32) -> Result<Option<i64>, Failed> {
     list.add_partition(topic, partition);
     let committed = group.committed_offsets(list, Duration::from_secs(30))?;
     Ok(committed.elements().first().and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0))
+}
+
+/// Deletes what lies below an offset, as retention does in its time.
+fn delete_below(topic: &str, partition: i32, offset: i64) -> Result<(), Failed> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    let deleted = block_on(admin().delete_records(&list, &AdminOptions::new()))?;
+    deleted.elements().into_iter().try_for_each(|element| element.error()).map_err(|fault| format!("{topic}: {fault}").into())
 }
 
 fn add_partitions(topic: &str, count: usize) -> Result<(), Failed> {

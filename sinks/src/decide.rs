@@ -2,7 +2,7 @@
 
 use tapeflow_schemas::Offset;
 
-use crate::head::{Binding, Cut, Epoch, HEAD_FORMAT, Head, SourceIdentity};
+use crate::head::{Binding, Cut, Epoch, FIRST_FORMAT, HEAD_FORMAT, Head, SourceIdentity};
 
 /// What a process that wants to lead the job brings along.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Opening {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A newer binary wrote it.
-    #[error("the store's head has format {found}, this binary writes format {HEAD_FORMAT}: use the newer tapeflow that wrote it, or another store")]
+    #[error("the store's head has format {found}, this binary knows {HEAD_FORMAT}: use the newer tapeflow that wrote it, or another store")]
     NewerFormat {
         /// The format found.
         found: u32,
@@ -77,7 +77,7 @@ pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result
     let Some(found) = found else {
         let cuts = opening.earliest.iter().map(|next| Cut { next: *next, ..Cut::default() }).collect();
         return Ok(Head {
-            format: HEAD_FORMAT,
+            format: FIRST_FORMAT,
             job: opening.job.clone(),
             generation: 1,
             version: 1,
@@ -140,6 +140,8 @@ pub fn bind(head: &Head, cuts: Vec<Cut>, acknowledged: Epoch, now_us: i64) -> He
     let mut next = commit(head, acknowledged);
     next.bound.push(Binding { epoch: last.epoch + 1, stamp, cuts });
     next.last_stamp = stamp;
+    // It never goes down: what is lost is carried along in every later cut.
+    next.format = next.format.max(next.format_needed());
     next
 }
 
@@ -216,6 +218,17 @@ mod tests {
     }
 
     #[test]
+    fn a_head_says_the_newer_format_from_the_first_loss_on() {
+        let head = take_over(None, &opening(2), 0).expect("a fresh store");
+        let lossy = |next| cuts(next).into_iter().map(|cut| Cut { lost: Some(crate::head::LostRange { from: 3, to: 4 }), ..cut }).collect();
+        let without = bind(&head, cuts(5), 0, 1);
+        let with = bind(&without, lossy(6), 0, 2);
+        let after = commit(&bind(&with, lossy(7), 2, 3), 3);
+        assert_eq!([&head, &without, &with, &after].map(|head| head.format), [1, 1, 2, 2], "an older binary would read what a loss left out");
+        assert_eq!(take_over(Some(&after), &opening(2), 4).expect("the same job").format, 2);
+    }
+
+    #[test]
     fn binding_and_committing_ride_in_one_step() {
         let head = take_over(None, &opening(2), 0).expect("a fresh store");
         let one = bind(&head, cuts(5), 0, 1);
@@ -232,8 +245,8 @@ mod tests {
     fn what_is_not_ours_is_refused() {
         let head = take_over(None, &opening(2), 0).expect("a fresh store");
         let mut newer = head.clone();
-        newer.format += 1;
-        assert!(matches!(take_over(Some(&newer), &opening(2), 0), Err(Refusal::NewerFormat { found: 2 })));
+        newer.format = HEAD_FORMAT + 1;
+        assert!(matches!(take_over(Some(&newer), &opening(2), 0), Err(Refusal::NewerFormat { found: 3 })));
         let other = Opening { job: "other".into(), ..opening(2) };
         assert!(matches!(take_over(Some(&head), &other, 0), Err(Refusal::OtherJob { .. })));
         let other = Opening { logic: "rules 2".into(), ..opening(2) };

@@ -1,7 +1,9 @@
 //! Places in the protocol where a test may end the process, as a crash there would: `TAPEFLOW_FAILPOINT=NAME:N` ends it when it comes to
 //! the place of that name for the Nth time. `bench/chaos` does so.
 //!
-//! Only with the feature `failpoints`; without it [`reach`] is nothing.
+//! And a wrong clock, which no test can give the machine: `TAPEFLOW_CLOCK_OFFSET_S=SECONDS` puts the job's clock ahead, or behind.
+//!
+//! Only with the feature `failpoints`; without it [`reach`] is nothing, and the clock is the machine's.
 
 /// The places, in the order in which an epoch comes past them; those of the take-over and the replay first.
 pub const NAMES: [&str; 16] = [
@@ -51,3 +53,23 @@ pub fn reach(name: &str) {
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn reach(_name: &str) {}
+
+/// How far ahead of the machine's the job's clock is to be, in microseconds.
+#[cfg(feature = "failpoints")]
+#[must_use]
+pub fn clock_offset_us() -> i64 {
+    static OFFSET: std::sync::OnceLock<i64> = std::sync::OnceLock::new();
+    *OFFSET.get_or_init(|| {
+        let Ok(text) = std::env::var("TAPEFLOW_CLOCK_OFFSET_S") else { return 0 };
+        let offset = text.parse().ok().and_then(|seconds: i64| seconds.checked_mul(1_000_000));
+        offset.unwrap_or_else(|| panic!("TAPEFLOW_CLOCK_OFFSET_S is {text:?}: give whole seconds"))
+    })
+}
+
+/// None.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+#[must_use]
+pub fn clock_offset_us() -> i64 {
+    0
+}

@@ -3,11 +3,18 @@
 //! It fixes which epochs exist (the bindings), which are committed, and who may bind: everything that is left after a crash is a pure
 //! function of the head and the log. It is stored as JSON, so that an operator can read it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use tapeflow_schemas::{Offset, SessionId};
 
-/// The format of heads this binary writes and reads. A greater one is refused.
-pub const HEAD_FORMAT: u32 = 1;
+/// The newest format of heads that this binary writes and reads; a greater one is refused. 1 is the first; in 2 a cut may tell of lost offsets, and
+/// whoever overlooked that would read other records than the binding decided on. A head says the oldest format that tells all it has to tell.
+pub const HEAD_FORMAT: u32 = 2;
+/// The first format whose cuts may tell of lost offsets.
+const FORMAT_WITH_LOSSES: u32 = 2;
+/// The first format.
+pub(crate) const FIRST_FORMAT: u32 = 1;
 
 /// An epoch's number: 1 is the first, 0 stands for "none yet".
 pub type Epoch = u64;
@@ -18,7 +25,7 @@ pub type Stamp = i64;
 /// The durable state of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// [`HEAD_FORMAT`] of the binary that wrote it.
+    /// The oldest format that has words for all of it, at most [`HEAD_FORMAT`].
     pub format: u32,
     /// The job's name: a keyspace belongs to one job.
     pub job: String,
@@ -82,6 +89,21 @@ pub struct Cut {
     pub max_event_ms: Option<i64>,
     /// The duplicate filter, least recently heard session first.
     pub filter: Vec<SessionWindow>,
+    /// The newest offsets that were gone from the log before they were committed, and that the operator has given up: a durable decision that they
+    /// are in no epoch from this cut's on, whatever the log shows later. Every later cut carries them along, so that a judge of the rows
+    /// finds them in any head; what was lost before stands in the dead letters. (Never left out when written: cuts also travel between processes
+    /// in a form that knows fields by their order alone.)
+    #[serde(default)]
+    pub lost: Option<LostRange>,
+}
+
+/// Offsets of one partition that are gone: half-open, never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostRange {
+    /// The first that is gone.
+    pub from: Offset,
+    /// The first after it that is not.
+    pub to: Offset,
 }
 
 /// What the duplicate filter remembers of one session in one partition.
@@ -108,6 +130,13 @@ impl Head {
         self.last_binding().max_event_ms()
     }
 
+    /// The oldest format that has words for all of this.
+    #[must_use]
+    pub(crate) fn format_needed(&self) -> u32 {
+        let mut cuts = std::iter::once(&self.committed).chain(&self.bound).flat_map(|binding| &binding.cuts);
+        if cuts.any(|cut| cut.lost.is_some()) { FORMAT_WITH_LOSSES } else { FIRST_FORMAT }
+    }
+
     /// The next stamp a binding or a take-over gets: after all others, and no earlier than the clock `now_us` says.
     #[must_use]
     pub fn next_stamp(&self, now_us: i64) -> Stamp {
@@ -120,5 +149,65 @@ impl Binding {
     #[must_use]
     pub fn max_event_ms(&self) -> Option<i64> {
         self.cuts.iter().filter_map(|cut| cut.max_event_ms).max()
+    }
+}
+
+impl LostRange {
+    /// How many offsets these are. There may have been fewer records: a log may have offsets without one.
+    #[must_use]
+    pub fn offsets(&self) -> u64 {
+        u64::try_from(self.to.saturating_sub(self.from)).unwrap_or(0)
+    }
+
+    /// Whether an offset is one of them.
+    #[must_use]
+    pub fn contains(&self, offset: Offset) -> bool {
+        (self.from..self.to).contains(&offset)
+    }
+
+    /// What of these a cut lost, if the cut before it had lost `before`.
+    #[must_use]
+    pub fn beyond(self, before: Option<Self>) -> Option<Self> {
+        match before {
+            Some(before) if before == self => None,
+            Some(before) if before.from == self.from => Some(Self { from: before.to, to: self.to }),
+            _ => Some(self),
+        }
+    }
+}
+
+impl fmt::Display for LostRange {
+    /// As a person counts: the first and the last.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.from, self.to.saturating_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_of_the_first_format_is_read_and_has_lost_nothing() {
+        let text = r#"{"format":1,"job":"j","generation":2,"version":3,"owner":"o","logic":"l","source":{"cluster":"c","topic":"t","topic_id":null},
+            "flush_stamp":4,"last_stamp":5,"committed":{"epoch":1,"stamp":4,"cuts":[{"next":7,"max_event_ms":8,"filter":[]}]},"bound":[]}"#;
+        let head: Head = serde_json::from_str(text).expect("a head");
+        assert_eq!(head.committed.cuts, [Cut { next: 7, max_event_ms: Some(8), ..Cut::default() }]);
+        assert_eq!(head.format_needed(), 1);
+        let mut lossy = head;
+        lossy.committed.cuts[0].lost = Some(LostRange { from: 2, to: 5 });
+        assert_eq!(lossy.format_needed(), 2);
+        let again: Head = serde_json::from_str(&serde_json::to_string(&lossy).expect("JSON")).expect("a head");
+        assert_eq!(again, lossy);
+    }
+
+    #[test]
+    fn what_a_cut_lost_is_what_the_one_before_had_not() {
+        let range = |from, to| LostRange { from, to };
+        assert_eq!(range(3, 5).beyond(None), Some(range(3, 5)));
+        assert_eq!(range(3, 5).beyond(Some(range(3, 5))), None, "carried along");
+        assert_eq!(range(3, 9).beyond(Some(range(3, 5))), Some(range(5, 9)), "grown");
+        assert_eq!(range(7, 9).beyond(Some(range(3, 5))), Some(range(7, 9)), "another");
+        assert_eq!((range(3, 5).to_string(), range(3, 5).offsets()), ("3 to 4".to_owned(), 2));
     }
 }

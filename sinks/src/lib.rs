@@ -16,7 +16,9 @@ pub mod decide;
 pub mod failpoint;
 pub mod filter;
 pub mod head;
+pub mod heal;
 pub mod memory;
+pub mod resume;
 pub mod row;
 pub mod sqlite;
 pub mod store;
@@ -24,7 +26,7 @@ pub mod totals;
 pub mod view;
 pub mod workflow;
 
-pub use head::{Binding, Cut, Epoch, Head, SourceIdentity, Stamp};
+pub use head::{Binding, Cut, Epoch, Head, LostRange, SourceIdentity, Stamp};
 pub use row::{RowKey, RowState, RowWrite};
 pub use store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError};
 pub use totals::{Policy, Sums, Totals};

@@ -11,6 +11,7 @@ use crate::{
     decide::{self, Opening, Refusal, Resolution},
     failpoint,
     head::Head,
+    heal::Patience,
     store::{CasOutcome, HistoryEntry, Store, StoreError},
 };
 
@@ -32,6 +33,9 @@ pub enum WorkflowError {
     #[error("{0}")]
     Store(String),
 }
+
+/// How often a head that a healer has is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Waits between tries: 50 ms, doubling, at most 2 s.
 pub(crate) struct Backoff(Duration);
@@ -65,14 +69,19 @@ pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(what: 
     }
 }
 
-/// Takes the job over: reads the head, refuses what is not ours, and makes it ours.
+/// Takes the job over: reads the head, refuses what is not ours, waits for a healer to end ([`crate::heal`]), and makes it ours.
 ///
 /// # Errors
 /// [`WorkflowError`]. If others take over at the same time, the last one wins and the others are fenced by it later.
 pub async fn take_over(store: &dyn Store, opening: &Opening, now_us: impl Fn() -> i64) -> Result<Head, WorkflowError> {
+    let mut patience = Patience::default();
     loop {
         let found = until_answered("reading the head", || store.head()).await.map_err(WorkflowError::Store)?;
         let proposed = decide::take_over(found.as_ref(), opening, now_us())?;
+        if found.as_ref().is_some_and(|head| patience.waits(head, tokio::time::Instant::now())) {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
         failpoint::reach("take-over-before");
         match propose(store, found.as_ref(), proposed).await {
             // Someone moved the head between our read and our write: look again.
@@ -112,7 +121,7 @@ pub async fn advance(store: &dyn Store, head: &Head, proposed: Head, history: &[
 }
 
 /// One compare-and-set, resolved to the end.
-async fn propose(store: &dyn Store, expected: Option<&Head>, proposed: Head) -> Result<Head, WorkflowError> {
+pub(crate) async fn propose(store: &dyn Store, expected: Option<&Head>, proposed: Head) -> Result<Head, WorkflowError> {
     let mut backoff = Backoff::new();
     loop {
         match store.compare_and_set(expected, &proposed).await {

@@ -235,9 +235,9 @@ async fn a_head_of_a_newer_shape_is_named_and_a_damaged_one_too() {
     let source = SourceIdentity { cluster: "c".into(), topic: "t".into(), topic_id: None };
     assert!(matches!(store.compare_and_set(None, &head(&source)).await, CasOutcome::Won));
     let raw = Connection::open(&file.path).expect("opens");
-    raw.execute("UPDATE job_head SET head = ?1", [r#"{"format":2,"epochs":{}}"#]).expect("changed");
+    raw.execute("UPDATE job_head SET head = ?1", [r#"{"format":3,"epochs":{}}"#]).expect("changed");
     let reason = refusal(store.head().await);
-    assert!(reason.contains("format 2") && reason.contains("use the newer tapeflow"), "{reason}");
+    assert!(reason.contains("format 3") && reason.contains("use the newer tapeflow"), "{reason}");
     raw.execute("UPDATE job_head SET head = ?1", [r#"{"format":1}"#]).expect("changed");
     assert!(refusal(store.head().await).contains("damaged"));
 }

@@ -50,6 +50,11 @@ pub(crate) struct JobArgs {
     resident_rows: String,
     #[command(flatten)]
     baskets: BasketsArg,
+    /// Go on without offsets that the log has lost before they were committed, instead of refusing to start: their trades are missing from the rows
+    /// for good. Where they were bound already, some rows and lists may hold them and others not. Which offsets is told in the log, in a dead
+    /// letter, and to verify. It is meant for one start: leave it out again
+    #[arg(long, env = "TAPEFLOW_ACCEPT_LOSS")]
+    accept_loss: bool,
     /// The job's name: a store belongs to one job
     #[arg(long, env = "TAPEFLOW_JOB", default_value = "tapeflow", value_name = "NAME")]
     job: String,
@@ -75,6 +80,7 @@ impl JobArgs {
             resident_rows: resident_rows?,
             baskets: baskets?,
             until_end: false,
+            accept_loss: self.accept_loss,
         })
     }
 }

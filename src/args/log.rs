@@ -76,4 +76,6 @@ pub(crate) enum LogChoice {
     Kafka(KafkaLogConfig),
     /// An SQLite file.
     Sqlite(PathBuf),
+    /// The log in the rows' own SQLite file, if that is where they come from; a topic else.
+    Beside(PathBuf, KafkaLogConfig),
 }

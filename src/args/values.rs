@@ -75,6 +75,12 @@ pub(crate) fn number(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str) -> R
     }
 }
 
+/// One of so many: `1/N`.
+pub(crate) fn share(text: &str) -> Result<u64, String> {
+    let of = text.strip_prefix("1/").and_then(|of| of.parse::<u64>().ok()).filter(|of| (1..=1_000_000).contains(of));
+    of.ok_or_else(|| format!("{:?} is not a share: give 1/N, such as 1/10", abbreviated(text)))
+}
+
 /// A count of things that fit in memory.
 pub(crate) fn count(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str) -> Result<usize, String> {
     let read = number(range);

@@ -38,6 +38,15 @@ pub(super) fn differences(view: View, have: &[ViewEntry], want: &[OracleEntry]) 
     found
 }
 
+/// A list in short, for a person: its first lines.
+pub(super) fn describe_all(view: View, entries: &[ViewEntry]) -> String {
+    let mut told: Vec<String> = entries.iter().take(TOLD).map(|entry| describe(view, &as_recomputed(entry))).collect();
+    if entries.len() > TOLD {
+        told.push(format!("and {} more", entries.len() - TOLD));
+    }
+    format!("[{}]", told.join(", "))
+}
+
 fn as_recomputed(entry: &ViewEntry) -> OracleEntry {
     let ViewEntry { name, symbols, trades, volume, notional, open, close } = entry.clone();
     OracleEntry { name, symbols, trades, volume, notional, open: open.map(Price::e8), close: close.map(Price::e8) }

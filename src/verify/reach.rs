@@ -1,7 +1,8 @@
-//! What can be judged when retention has removed records that the job has read.
+//! What can be judged when only the log's later part is read: because retention has removed the earlier records, because an operator has given some
+//! of them up, or because a cheap look was asked for.
 //!
-//! A record that is gone may have held any symbol and any time, so no row is out of its reach by what it is. And a record that is still there
-//! may repeat one that is gone: the job dropped it, the recomputation does not know. Still, most rows can be judged:
+//! A record that is not read may have held any symbol and any time, so no row is out of its reach by what it is. And a record that is
+//! read may repeat one that is not: the job dropped it, the recomputation does not know. Still, most rows can be judged:
 //!
 //! 1. The recomputation begins at a committed cut of which everything after it is still there. History says what the job made of the records
 //!    after that cut. A filter that has forgotten finds no more repeats than one that has not; so if both counted as many, they dropped the same
@@ -12,17 +13,22 @@
 //!    equal its recomputation; if one is not, the store is wrong anyway.
 //! 4. A row or a list that the remaining records call for must be there, whatever else was in it.
 //!
-//! So what is reported is always a fault of the store, though not every fault is found.
+//! So what is reported is always a fault of the store, though not every fault is found. What it should say instead is not known: a wrong row may have
+//! had trades from before the cut. So such faults are not healed.
 
-use tapeflow_oracle::Oracle;
+use std::time::Duration;
+
+use tapeflow_oracle::{Oracle, OracleCounts};
 use tapeflow_schemas::Offset;
-use tapeflow_sinks::{Counts, Head, HistoryEntry, Store};
+use tapeflow_sinks::{Counts, Epoch, Head, HistoryEntry, Stamp, Store};
 
-use super::compare::COMMITTED;
+use super::recompute::COMMITTED;
 use crate::{end::End, stores};
 
 /// History entries read at most: three days of epochs of 250 ms.
 const HISTORY_READ: usize = 1_000_000;
+/// Entries read at first.
+const FIRST_READ: usize = 256;
 
 /// Where the recomputation begins, and why there.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +37,10 @@ pub(super) struct Reach {
     pub(super) from: Vec<Offset>,
     /// Records that the job may have read and the log no longer has.
     pub(super) gone: u64,
+    /// Records that the log has and that are not read.
+    pub(super) not_read: u64,
+    /// The epoch after which it begins; 0 if that is the log's own beginning, or unknown.
+    pub(super) after: Epoch,
     basis: Basis,
 }
 
@@ -57,18 +67,32 @@ pub(super) enum Trust {
     Presence,
 }
 
-/// Finds where to begin, given the first offset that the log still has of each partition.
-pub(super) async fn of(store: &dyn Store, head: &Head, starts: &[Offset]) -> Result<Reach, End> {
+/// Finds where to begin, given the first offset that can be read of each partition, and how far back the look shall go: from the last commit, by the
+/// stamps of epochs.
+pub(super) async fn of(store: &dyn Store, head: &Head, starts: &[Offset], since: Option<Duration>) -> Result<Reach, End> {
     let gone = starts.iter().zip(&head.last_binding().cuts).map(|(start, cut)| u64::try_from(*start.min(&cut.next)).unwrap_or(0)).sum();
-    if gone == 0 {
-        return Ok(Reach { from: starts.to_vec(), gone, basis: Basis::Everything });
+    let not_before = since.map(|since| head.committed.stamp.saturating_sub(i64::try_from(since.as_micros()).unwrap_or(i64::MAX)));
+    if gone == 0 && not_before.is_none() {
+        return Ok(Reach { from: starts.to_vec(), gone, not_read: 0, after: 0, basis: Basis::Everything });
     }
-    let history = stores::answered(store.history(HISTORY_READ).await)?;
-    Ok(begin(&history, head, starts, gone))
+    let history = back_to(store, |entry| not_before.is_some_and(|limit| entry.stamp < limit)).await?;
+    Ok(begin(&history, head, starts, gone, not_before))
+}
+
+/// The newest history, newest first, back to an entry that is old enough.
+pub(super) async fn back_to(store: &dyn Store, old_enough: impl Fn(&HistoryEntry) -> bool) -> Result<Vec<HistoryEntry>, End> {
+    let mut limit = FIRST_READ;
+    loop {
+        let history = stores::answered(store.history(limit).await)?;
+        if history.len() < limit || limit >= HISTORY_READ || history.last().is_some_and(&old_enough) {
+            return Ok(history);
+        }
+        limit = (limit * 4).min(HISTORY_READ);
+    }
 }
 
 /// The same, given the history, newest first.
-fn begin(history: &[HistoryEntry], head: &Head, starts: &[Offset], gone: u64) -> Reach {
+fn begin(history: &[HistoryEntry], head: &Head, starts: &[Offset], gone: u64, not_before: Option<Stamp>) -> Reach {
     let committed = &head.committed;
     let (mut expected, mut since, mut oldest) = (committed.epoch, Counts::default(), None);
     let mut within = true;
@@ -77,41 +101,75 @@ fn begin(history: &[HistoryEntry], head: &Head, starts: &[Offset], gone: u64) ->
         if entry.epoch != expected {
             break;
         }
-        // A partition that was added later had nothing in it that the job had read.
-        let cuts: Vec<Offset> = (0..starts.len()).map(|at| entry.cuts.get(at).copied().unwrap_or(0)).collect();
+        // A partition that was added later had nothing in it that the job had read; and what was given up is in no epoch, so that a cut before it is
+        // as good as one after it.
+        let at = |at: usize| {
+            let cut = entry.cuts.get(at).copied().unwrap_or(0);
+            head.last_binding().cuts.get(at).and_then(|last| last.lost).filter(|lost| lost.contains(cut)).map_or(cut, |lost| lost.to)
+        };
+        let cuts: Vec<Offset> = (0..starts.len()).map(at).collect();
         within &= cuts.iter().zip(starts).all(|(cut, start)| cut >= start);
         if within {
-            oldest = Some((cuts, since));
+            oldest = Some((cuts, since, entry.epoch));
+        }
+        // What came after it is all that was asked for.
+        if not_before.is_some_and(|limit| entry.stamp < limit) {
+            break;
         }
         since.add(&entry.counts);
         expected = expected.saturating_sub(1);
     }
+    let all = || starts.to_vec();
+    if expected == 0 && gone == 0 {
+        return Reach { from: all(), gone, not_read: 0, after: 0, basis: Basis::Everything };
+    }
     let read = committed.cuts.iter().zip(starts).try_fold(0, |sum, (cut, start)| u64::try_from(cut.next - start).ok().map(|read| sum + read));
+    // Rows of epochs that were bound before a loss was known may hold what was lost.
+    let lossless = std::iter::once(committed).chain(&head.bound).flat_map(|binding| &binding.cuts).all(|cut| cut.lost.is_none());
     if expected == 0 && read == Some(since.records) {
-        return Reach { from: starts.to_vec(), gone, basis: Basis::SinceTheJobBegan(since) };
+        let basis = if lossless { Basis::SinceTheJobBegan(since) } else { Basis::SinceACut(since) };
+        return Reach { from: all(), gone, not_read: 0, after: 0, basis };
     }
     match oldest {
-        Some((from, counts)) => Reach { from, gone, basis: Basis::SinceACut(counts) },
+        Some((from, counts, after)) => {
+            let not_read = from.iter().zip(starts).map(|(from, start)| u64::try_from(from - start).unwrap_or(0)).sum();
+            Reach { from, gone, not_read, after, basis: Basis::SinceACut(counts) }
+        }
         None => {
             let bound = &head.last_binding().cuts;
-            Reach { from: starts.iter().zip(bound).map(|(start, cut)| *start.min(&cut.next)).collect(), gone, basis: Basis::Nothing }
+            let from = starts.iter().zip(bound).map(|(start, cut)| *start.min(&cut.next)).collect();
+            Reach { from, gone, not_read: 0, after: 0, basis: Basis::Nothing }
         }
     }
 }
 
+/// Whether the recomputation made of some records what the job says it did. Not the gaps: the first record after the beginning follows on one that
+/// was not read.
+pub(super) fn same(counted: &OracleCounts, said: &Counts) -> bool {
+    (counted.records, counted.accepted, counted.rejected_in_all(), counted.duplicates, counted.price_updates)
+        == (said.records, said.accepted, said.rejected, said.duplicates, said.price_updates)
+}
+
 impl Reach {
+    /// The recomputation has gone on to all of `upto`, which was committed since; history says, in any order, what the job made of that.
+    pub(super) fn extend(&mut self, since: Epoch, upto: Epoch, history: &[HistoryEntry]) {
+        let (Basis::SinceTheJobBegan(said) | Basis::SinceACut(said)) = &mut self.basis else { return };
+        for epoch in since + 1..=upto {
+            let Some(entry) = history.iter().find(|entry| entry.epoch == epoch) else {
+                self.basis = Basis::Nothing;
+                return;
+            };
+            said.add(&entry.counts);
+        }
+    }
+
     /// What may be judged by this recomputation.
     pub(super) fn trust(&self, oracle: &Oracle) -> Trust {
-        let same = |said: &Counts| {
-            let counted = oracle.counts_of(COMMITTED);
-            // Not the gaps: the first record after the beginning follows on one that was not read.
-            (counted.records, counted.accepted, counted.rejected_in_all(), counted.duplicates, counted.price_updates)
-                == (said.records, said.accepted, said.rejected, said.duplicates, said.price_updates)
-        };
+        let counted = oracle.counts_of(COMMITTED);
         match &self.basis {
             Basis::Everything => Trust::All,
-            Basis::SinceTheJobBegan(said) if same(said) => Trust::All,
-            Basis::SinceACut(said) if same(said) => Trust::Since,
+            Basis::SinceTheJobBegan(said) if same(&counted, said) => Trust::All,
+            Basis::SinceACut(said) if same(&counted, said) => Trust::Since,
             Basis::SinceTheJobBegan(_) | Basis::SinceACut(_) | Basis::Nothing => Trust::Presence,
         }
     }
@@ -131,7 +189,15 @@ mod tests {
         let (mut history, mut before) = (Vec::new(), began);
         for (epoch, cut) in (1..).zip(cuts) {
             let records = cut.iter().zip(before).map(|(now, before)| u64::try_from(now - before).expect("forwards")).sum();
-            history.insert(0, HistoryEntry { epoch, stamp: 0, cuts: cut.to_vec(), counts: Counts { records, ..Counts::default() } });
+            history.insert(
+                0,
+                HistoryEntry {
+                    epoch,
+                    stamp: i64::try_from(epoch).expect("few") * 10,
+                    cuts: cut.to_vec(),
+                    counts: Counts { records, ..Counts::default() },
+                },
+            );
             before = *cut;
         }
         head.committed.epoch = u64::try_from(cuts.len()).expect("few");
@@ -149,7 +215,7 @@ mod tests {
     fn the_oldest_cut_with_everything_after_it_is_the_beginning() {
         let (head, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
         let from = |starts: [Offset; 2]| {
-            let reach = begin(&history, &head, &starts, 1);
+            let reach = begin(&history, &head, &starts, 1, None);
             (reach.from, reach.basis)
         };
         assert_eq!(from([7, 0]), (vec![9, 6], Basis::SinceACut(counts(19))));
@@ -162,10 +228,10 @@ mod tests {
     #[test]
     fn what_was_gone_before_the_job_began_is_missed_by_nobody() {
         let (head, history) = job([100, 3], &[[105, 5], [109, 6]]);
-        let reach = begin(&history, &head, &[100, 3], 103);
+        let reach = begin(&history, &head, &[100, 3], 103, None);
         assert_eq!((reach.from, reach.basis), (vec![100, 3], Basis::SinceTheJobBegan(counts(12))));
         // One more is gone since.
-        let reach = begin(&history, &head, &[101, 3], 104);
+        let reach = begin(&history, &head, &[101, 3], 104, None);
         assert_eq!((reach.from, reach.basis), (vec![105, 5], Basis::SinceACut(counts(5))));
     }
 
@@ -173,8 +239,8 @@ mod tests {
     fn a_hole_in_the_history_is_no_evidence() {
         let (head, mut history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
         history.remove(1);
-        assert_eq!(begin(&history, &head, &[5, 5], 10).from, [13, 21], "nothing says what became of epoch 3");
-        assert_eq!(begin(&history[1..], &head, &[5, 5], 10).basis, Basis::Nothing);
+        assert_eq!(begin(&history, &head, &[5, 5], 10, None).from, [13, 21], "nothing says what became of epoch 3");
+        assert_eq!(begin(&history[1..], &head, &[5, 5], 10, None).basis, Basis::Nothing);
     }
 
     #[test]
@@ -182,6 +248,59 @@ mod tests {
         let (mut head, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20]]);
         head.committed.epoch = 2;
         (head.committed.cuts[0].next, head.committed.cuts[1].next) = (9, 6);
-        assert_eq!(begin(&history, &head, &[3, 0], 3).basis, Basis::SinceACut(counts(5)));
+        assert_eq!(begin(&history, &head, &[3, 0], 3, None).basis, Basis::SinceACut(counts(5)));
+    }
+
+    #[test]
+    fn a_cheap_look_begins_where_the_oldest_epoch_that_is_young_enough_does() {
+        let (head, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
+        let since = |stamp| {
+            let reach = begin(&history, &head, &[0, 0], 0, Some(stamp));
+            (reach.from, reach.not_read, reach.after, reach.basis)
+        };
+        assert_eq!(since(20), (vec![5, 5], 10, 1, Basis::SinceACut(counts(24))), "of epoch 2 and those after it");
+        assert_eq!(since(21), (vec![9, 6], 15, 2, Basis::SinceACut(counts(19))));
+        assert_eq!(since(40), (vec![12, 20], 32, 3, Basis::SinceACut(counts(2))));
+        assert_eq!(since(41), (vec![13, 21], 34, 4, Basis::SinceACut(counts(0))));
+        assert_eq!(since(10), (vec![0, 0], 0, 0, Basis::Everything), "the job is younger than that");
+        let reach = begin(&history, &head, &[6, 0], 6, Some(5));
+        assert_eq!((reach.from, reach.basis), (vec![9, 6], Basis::SinceACut(counts(19))), "what is gone is gone");
+    }
+
+    #[test]
+    fn what_was_given_up_is_missed_though_the_counts_agree() {
+        let (mut head, history) = job([0, 0], &[[5, 5], [9, 6]]);
+        head.committed.cuts[0].lost = Some(tapeflow_sinks::LostRange { from: 0, to: 3 });
+        let (mut told, mut first) = (history.clone(), history[1].clone());
+        first.counts.records -= 3;
+        told[1] = first;
+        assert_eq!(begin(&told, &head, &[3, 0], 3, None).basis, Basis::SinceACut(counts(12)), "a row of the first epoch may hold what is lost");
+        head.committed.cuts[0].lost = None;
+        assert_eq!(begin(&told, &head, &[3, 0], 3, None).basis, Basis::SinceTheJobBegan(counts(12)));
+    }
+
+    #[test]
+    fn a_cut_before_what_was_given_up_is_as_good_as_one_after_it() {
+        // Epoch 2 ends at offset 9 of partition 0, epoch 3 was read from 11 on.
+        let (mut head, mut history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
+        history[1].counts.records -= 2;
+        head.committed.cuts[0].lost = Some(tapeflow_sinks::LostRange { from: 9, to: 11 });
+        let reach = begin(&history, &head, &[11, 0], 11, None);
+        assert_eq!((reach.from, reach.after, reach.basis), (vec![11, 6], 2, Basis::SinceACut(counts(17))), "all of epoch 3 is judged");
+        assert_eq!(begin(&history, &head, &[12, 0], 12, None).from, [12, 20], "more is gone than was given up");
+    }
+
+    #[test]
+    fn what_is_committed_while_the_log_is_read_is_added_if_history_has_all_of_it() {
+        let (head, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
+        let mut earlier = head;
+        earlier.committed.epoch = 2;
+        let reach = |history: &[HistoryEntry]| {
+            let mut reach = begin(history, &earlier, &[5, 5], 10, None);
+            reach.extend(2, 4, history);
+            reach.basis
+        };
+        assert_eq!(reach(&history), Basis::SinceACut(counts(24)));
+        assert_eq!(reach(&history[1..]), Basis::Nothing);
     }
 }

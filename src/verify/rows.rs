@@ -1,7 +1,10 @@
 //! Where a row differs from its recomputation.
 
 use tapeflow_oracle::OracleRow;
-use tapeflow_schemas::Price;
+use tapeflow_schemas::{
+    Price,
+    decimal::{SCALE, format_fixed},
+};
 use tapeflow_sinks::{Policy, Totals};
 
 /// Trades of a row, whatever their conditions.
@@ -35,4 +38,20 @@ pub(super) fn differences(have: &Totals, want: &OracleRow) -> Vec<String> {
         found.push(format!("priced is {}, recomputed {}", have.priced, want.priced));
     }
     found
+}
+
+/// A row in short, for a person.
+pub(super) fn describe(totals: &Totals) -> String {
+    let sums = totals.of_policy(Policy::All);
+    let price = |price: Option<Price>| price.map_or_else(|| "none".to_owned(), |price| price.to_string());
+    format!(
+        "{} trades, volume {}, notional {}, open {}, high {}, low {}, close {}",
+        sums.trades,
+        format_fixed(sums.volume_e8, SCALE),
+        format_fixed(sums.notional_e16, 2 * SCALE),
+        price(totals.open()),
+        price(totals.high),
+        price(totals.low),
+        price(totals.close())
+    )
 }

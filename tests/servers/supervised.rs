@@ -110,7 +110,7 @@ pub(crate) fn disagreeing() -> Result<(), Failed> {
 }
 
 /// The one child a supervisor has; 0 between two.
-fn child_of(supervisor: u32) -> Result<u32, Failed> {
+pub(crate) fn child_of(supervisor: u32) -> Result<u32, Failed> {
     let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"))?;
     Ok(children.split_whitespace().next().map_or(Ok(0), str::parse)?)
 }
@@ -120,12 +120,12 @@ fn alive(process: u32) -> bool {
     fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
 }
 
-fn signal(name: &str, process: u32) -> Result<(), Failed> {
+pub(crate) fn signal(name: &str, process: u32) -> Result<(), Failed> {
     let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status()?;
     if sent.success() { Ok(()) } else { Err(format!("cannot send {name} to {process}").into()) }
 }
 
-fn until(what: &str, mut happened: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
+pub(crate) fn until(what: &str, mut happened: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !happened()? {
         if Instant::now() > deadline {
@@ -137,7 +137,7 @@ fn until(what: &str, mut happened: impl FnMut() -> Result<bool, Failed>) -> Resu
 }
 
 /// Waits until the job has committed more than it had.
-fn progress(keyspace: &str, when: &str) -> Result<(), Failed> {
+pub(crate) fn progress(keyspace: &str, when: &str) -> Result<(), Failed> {
     let committed = || -> Result<String, Failed> {
         // Before the first take-over there is no head, which `status` says with an error.
         let status = succeed(&["status", "--store", &store(keyspace)]).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -9,19 +10,22 @@ use std::{
 use rand::{Rng, rngs::StdRng};
 
 use crate::{
-    cluster::{Cluster, Server},
-    fault::{Deck, Fault, Pause},
-    job::{Binary, Life, Shape, Trap, wake},
+    book::Book,
+    cluster::{Cluster, MAIN, Server},
+    deck::Deck,
+    fault::{Fault, Pause},
+    job::{Binary, Life, Orders, Shape, Skew, Trap, wake},
+    spoil::Preparing,
     watch::{Standing, Watch},
 };
 
 /// How long the job may take to commit something new, once nothing hinders it.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 /// How long processes may stay when another of their job is gone: the pulse, and at a start the wait for each other.
-const LEAVING: Duration = Duration::from_secs(60);
+pub(crate) const LEAVING: Duration = Duration::from_secs(60);
 /// How long a failpoint is waited for.
 const TRAP_PATIENCE: Duration = Duration::from_secs(25);
-const LOOK: Duration = Duration::from_millis(30);
+pub(crate) const LOOK: Duration = Duration::from_millis(30);
 
 /// What a cycle came to.
 #[derive(Clone, Debug)]
@@ -36,10 +40,10 @@ pub(crate) struct Cycle {
 }
 
 /// How the job came to commit again.
-struct Back {
-    after: Duration,
+pub(crate) struct Back {
+    pub(crate) after: Duration,
     /// Whether processes had to be started.
-    started: bool,
+    pub(crate) started: bool,
 }
 
 /// All that a cycle touches.
@@ -49,6 +53,13 @@ pub(crate) struct Stage {
     pub(crate) watch: Watch,
     pub(crate) deck: Deck,
     pub(crate) random: StdRng,
+    pub(crate) book: Arc<Book>,
+    /// The next small job to be spoilt.
+    pub(crate) preparing: Option<Preparing>,
+    /// Small jobs that were begun.
+    pub(crate) spoilt: u32,
+    /// Whether stamps have run ahead of the clock.
+    pub(crate) was_ahead: bool,
     /// How processes ended.
     pub(crate) ends: BTreeMap<String, u64>,
     /// The processes of now.
@@ -63,8 +74,10 @@ impl Stage {
     pub(crate) fn cycle(&mut self) -> Result<Cycle, String> {
         let fault = self.deck.peek()?;
         if !self.life.as_ref().is_some_and(|life| fits(life.shape, &fault)) {
+            // Under a later generation: processes that are stopped before they have taken over would do so when they wake, and rightly.
+            let before = self.later_generation()?;
             self.replace()?;
-            self.back(Standing::default(), Instant::now())?;
+            self.back(before, Instant::now())?;
         }
         let _ = self.deck.deal()?;
         self.pass(0..1_500);
@@ -93,6 +106,10 @@ impl Stage {
                 let node = self.cluster.controller()?;
                 self.kill_server(Server::Kafka, node)
             }
+            Fault::Network(link, way) => self.network(*link, *way),
+            Fault::Clock(clocks) => self.clock(*clocks),
+            Fault::Feed(mood) => self.moody(*mood),
+            Fault::Spoil(spoil) => self.spoil(*spoil),
         }
         .map_err(|what| format!("{fault:?}: {what}"))?;
         *if back.started { &mut cycle.started } else { &mut cycle.by_itself } = Some(back.after);
@@ -100,13 +117,13 @@ impl Stage {
     }
 
     /// Lets time pass.
-    fn pass(&mut self, range_ms: std::ops::Range<u64>) {
+    pub(crate) fn pass(&mut self, range_ms: std::ops::Range<u64>) {
         let ms = self.random.random_range(range_ms);
         thread::sleep(Duration::from_millis(ms));
     }
 
     /// A shape that the next fault can meet.
-    fn shape(&mut self, of: Option<&Fault>) -> Shape {
+    pub(crate) fn shape(&mut self, of: Option<&Fault>) -> Shape {
         let wants = of.map(Fault::wants);
         let several = wants.is_some_and(|wants| wants.several);
         let supervised = self.random.random_bool(0.5);
@@ -120,12 +137,12 @@ impl Stage {
         }
     }
 
-    fn life(&mut self) -> Result<&mut Life, String> {
+    pub(crate) fn life(&mut self) -> Result<&mut Life, String> {
         self.life.as_mut().ok_or_else(|| "no process is running".into())
     }
 
     /// Takes the processes of now out of the way, and remembers how they ended.
-    fn bury(&mut self) {
+    pub(crate) fn bury(&mut self) {
         if let Some(mut life) = self.life.take() {
             life.kill_all();
             life.count_ends(&mut self.ends);
@@ -134,27 +151,42 @@ impl Stage {
 
     /// Starts processes that the next fault can meet; those of before are gone or left to the caller.
     fn start(&mut self) -> Result<Option<Life>, String> {
+        self.start_skewed(None)
+    }
+
+    /// The same, with clocks that are off.
+    pub(crate) fn start_skewed(&mut self, skew: Option<Skew>) -> Result<Option<Life>, String> {
         let next = self.deck.peek()?;
         let shape = self.shape(Some(&next));
-        let life = self.binary.start(&mut self.cluster, shape, None, &[])?;
+        let life = self.binary.start(&mut self.cluster, &Orders { skew, ..Orders::new(shape, MAIN) })?;
         Ok(self.life.replace(life))
     }
 
     /// Ends the processes of now and starts others.
-    fn replace(&mut self) -> Result<(), String> {
+    pub(crate) fn replace(&mut self) -> Result<(), String> {
         self.bury();
         self.start().map(drop)
     }
 
     /// Waits until the job has committed more than `before`, under a later generation if `before` names one; starts processes again when
     /// those without a supervisor have left.
-    fn back(&mut self, before: Standing, since: Instant) -> Result<Back, String> {
+    pub(crate) fn back(&mut self, before: Standing, since: Instant) -> Result<Back, String> {
+        let is_back = |now: Standing| now.committed > before.committed && now.generation > before.generation;
+        self.until(since, &format!("more than {before:?}"), |watch| Ok(watch.glance()?.is_some_and(is_back)))
+    }
+
+    /// Likewise until all is committed that has been fed by now: where a part of the job stands still, others may still commit.
+    pub(crate) fn caught_up(&mut self, since: Instant) -> Result<Back, String> {
+        let fed = self.book.appended();
+        self.until(since, &format!("everything below the offsets {fed:?}"), |watch| watch.has_committed(&fed))
+    }
+
+    fn until(&mut self, since: Instant, what: &str, is_done: impl Fn(&mut Watch) -> Result<bool, String>) -> Result<Back, String> {
         let (mut since, mut started) = (since, false);
         let mut leaving: Option<Instant> = None;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let now = self.watch.glance()?;
-            if now.is_some_and(|now| now.committed > before.committed && now.generation > before.generation) {
+            if is_done(&mut self.watch)? {
                 return Ok(Back { after: since.elapsed(), started });
             }
             let life = self.life()?;
@@ -170,9 +202,10 @@ impl Stage {
                 }
             }
             if Instant::now() > deadline {
+                let now = self.watch.glance()?;
                 let life = self.life()?;
                 return Err(format!(
-                    "nothing new is committed for {} s: {now:?}, before it was {before:?}; life {} ({})",
+                    "not committed within {} s: {what}; it stands at {now:?}; life {} ({})",
                     PATIENCE.as_secs(),
                     life.number,
                     life.shape
@@ -183,12 +216,12 @@ impl Stage {
     }
 
     /// Where the job stands now; what comes back must be of a later generation.
-    fn later_generation(&mut self) -> Result<Standing, String> {
+    pub(crate) fn later_generation(&mut self) -> Result<Standing, String> {
         self.watch.standing()
     }
 
     /// Where the job stands now; what comes next may be of the same generation.
-    fn any_generation(&mut self) -> Result<Standing, String> {
+    pub(crate) fn any_generation(&mut self) -> Result<Standing, String> {
         Ok(Standing { generation: 0, ..self.watch.standing()? })
     }
 
@@ -223,7 +256,7 @@ impl Stage {
         Ok(())
     }
 
-    fn random_process(&mut self) -> Result<usize, String> {
+    pub(crate) fn random_process(&mut self) -> Result<usize, String> {
         let processes = self.life()?.len();
         Ok(self.random.random_range(0..processes))
     }
@@ -325,7 +358,7 @@ impl Stage {
         let shape = Shape { supervised: false, ..self.shape(None) };
         let process = process.min(usize::from(shape.processes) - 1);
         let trap = Trap { process, failpoint: format!("{name}:{times}") };
-        let mut life = self.binary.start(&mut self.cluster, shape, Some(&trap), &[])?;
+        let mut life = self.binary.start(&mut self.cluster, &Orders { trap: Some(&trap), ..Orders::new(shape, MAIN) })?;
         let deadline = Instant::now() + TRAP_PATIENCE;
         while !life.trapped(process) && !life.any_ended() && Instant::now() < deadline {
             life.look()?;
@@ -353,12 +386,12 @@ impl Stage {
 
     /// One node of three is killed: the job goes on while it is down, and after it is back.
     fn kill_server(&mut self, server: Server, node: u8) -> Result<Back, String> {
-        self.pass(1_000..4_000);
+        self.pass(500..2_000);
         let begun = Instant::now();
         self.cluster.kill(server, node)?;
         let before = self.any_generation()?;
         let back = self.back(before, begun)?;
-        self.pass(0..5_000);
+        self.pass(0..2_000);
         self.cluster.up()?;
         let before = self.any_generation()?;
         self.back(before, Instant::now())?;
@@ -395,7 +428,7 @@ impl Stage {
         }
         self.bury();
         let shape = Shape { processes: 2, workers: 2, supervised: false, resident_rows: 12_000, epoch_ms: 250 };
-        let mut life = self.binary.start(&mut self.cluster, shape, None, &["--until-end"])?;
+        let mut life = self.binary.start(&mut self.cluster, &Orders { further: &["--until-end"], ..Orders::new(shape, MAIN) })?;
         life.all_ended(patience)?;
         if life.codes().iter().any(|code| *code != Some(0)) {
             return Err(format!("the last processes (life {}) ended with {:?}", life.number, life.codes()));

@@ -1,13 +1,6 @@
-//! What is done in a cycle, dealt from a deck that the seed shuffles: so every kind comes up about as often, and a run of a deck's length has all of them.
+//! What is done in a cycle. [`crate::deck`] says how often.
 
-use std::collections::VecDeque;
-
-use rand::{
-    Rng, SeedableRng,
-    rngs::StdRng,
-    seq::{IndexedRandom, SliceRandom},
-};
-use tapeflow_sinks::failpoint;
+use crate::{links::Link, mood::Mood};
 
 /// Who does not answer for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +9,46 @@ pub(crate) enum Pause {
     Short,
     /// Longer: the others leave.
     Long,
+}
+
+/// What is done to a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    /// All connections are reset, and new ones too for a while.
+    Cut,
+    /// What goes one way vanishes, on these connections for ever.
+    HalfOpen,
+    /// All comes later, and the job must go on meanwhile.
+    Delay,
+    /// Nothing passes for a while.
+    BlackHole,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 4] = [Self::Cut, Self::HalfOpen, Self::Delay, Self::BlackHole];
+}
+
+/// Whose clock is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Clocks {
+    /// That of process 0, which makes the stamps.
+    OfOne,
+    OfAll,
+}
+
+/// What makes a topic unfit for a job, which must say so and touch nothing. Done to a small job of its own, beside the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Spoil {
+    /// Records are deleted beyond what is committed, while it is down.
+    Retention,
+    /// The topic is deleted and made again, while it is down.
+    AgainWhileDown,
+    /// The same while it runs.
+    AgainWhileUp,
+}
+
+impl Spoil {
+    pub(crate) const ALL: [Self; 3] = [Self::Retention, Self::AgainWhileDown, Self::AgainWhileUp];
 }
 
 /// What happens to the job or its servers.
@@ -52,6 +85,14 @@ pub(crate) enum Fault {
     KillBroker,
     /// kill -9 of the controller.
     KillController,
+    /// The network between the job and its servers, or between its processes.
+    Network(Link, Way),
+    /// Processes whose clock is an hour ahead, and then others whose clocks are right, or an hour behind.
+    Clock(Clocks),
+    /// The feed has too much of something.
+    Feed(Mood),
+    /// A topic that can no longer be read.
+    Spoil(Spoil),
 }
 
 /// What a fault wants of the processes it meets.
@@ -81,12 +122,27 @@ impl Fault {
             Self::KillTwoCassandra => "kill -9 of two Cassandra nodes of three".into(),
             Self::KillBroker => "kill -9 of a broker".into(),
             Self::KillController => "kill -9 of the controller".into(),
+            Self::Network(link, way) => {
+                let what = match way {
+                    Way::Cut => "cut",
+                    Way::HalfOpen => "half open",
+                    Way::Delay => "slow by 0.2 s to 1.5 s",
+                    Way::BlackHole => "a black hole",
+                };
+                format!("{}: {what}", link.name())
+            }
+            Self::Clock(Clocks::OfOne) => "clock of process 0 an hour ahead, then right".into(),
+            Self::Clock(Clocks::OfAll) => "clocks of all an hour ahead, then an hour behind".into(),
+            Self::Feed(mood) => format!("feed: {}", mood.name()),
+            Self::Spoil(Spoil::Retention) => "topic: retention beyond what is committed, while down".into(),
+            Self::Spoil(Spoil::AgainWhileDown) => "topic: deleted and made again, while down".into(),
+            Self::Spoil(Spoil::AgainWhileUp) => "topic: deleted and made again, while it runs".into(),
         }
     }
 
     pub(crate) fn wants(&self) -> Wants {
         match self {
-            Self::KillOne | Self::PauseOne(_) => Wants { several: true, supervised: None },
+            Self::KillOne | Self::PauseOne(_) | Self::Network(Link::Mesh, _) => Wants { several: true, supervised: None },
             Self::KillSupervisor => Wants { several: true, supervised: Some(true) },
             // A supervised zombie would be started again, and take over in turn.
             Self::Zombies => Wants { several: false, supervised: Some(false) },
@@ -98,116 +154,11 @@ impl Fault {
             | Self::KillCassandra
             | Self::KillTwoCassandra
             | Self::KillBroker
-            | Self::KillController => Wants { several: false, supervised: None },
+            | Self::KillController
+            | Self::Network(Link::Kafka | Link::Cassandra, _)
+            | Self::Clock(_)
+            | Self::Feed(_)
+            | Self::Spoil(_) => Wants { several: false, supervised: None },
         }
-    }
-}
-
-/// Faults in the order in which they come.
-pub(crate) struct Deck {
-    random: StdRng,
-    nodes: u8,
-    dealt: VecDeque<Fault>,
-    failpoints: VecDeque<&'static str>,
-    /// Only kinds whose names contain one of these; all if there are none.
-    only: Vec<String>,
-}
-
-impl Deck {
-    pub(crate) fn new(seed: u64, nodes: u8, only: Vec<String>) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), nodes, dealt: VecDeque::new(), failpoints: VecDeque::new(), only }
-    }
-
-    /// The next fault, without taking it.
-    ///
-    /// # Errors
-    /// If `only` names none.
-    pub(crate) fn peek(&mut self) -> Result<Fault, String> {
-        for _ in 0..100 {
-            if let Some(next) = self.dealt.front() {
-                return Ok(next.clone());
-            }
-            let mut cards = self.cards();
-            cards.retain(|fault| self.only.is_empty() || self.only.iter().any(|word| fault.kind().contains(word.as_str())));
-            self.dealt.extend(cards);
-        }
-        Err(format!("--only {}: no kind of fault on {} node(s) has any of these words in its name", self.only.join(","), self.nodes))
-    }
-
-    /// The next fault.
-    ///
-    /// # Errors
-    /// If `only` names none.
-    pub(crate) fn deal(&mut self) -> Result<Fault, String> {
-        let next = self.peek()?;
-        self.dealt.pop_front();
-        Ok(next)
-    }
-
-    /// A deck: with one node of each server 25 faults, all failpoints among them; with three 20.
-    fn cards(&mut self) -> Vec<Fault> {
-        let failpoints = if self.nodes == 1 { failpoint::NAMES.len() } else { 6 };
-        let mut cards: Vec<Fault> = (0..failpoints).map(|_| self.failpoint()).collect();
-        cards.extend([Fault::KillOne, Fault::KillAll, Fault::KillSupervisor, Fault::PauseOne(Pause::Long)]);
-        cards.extend([Fault::Zombies, Fault::Overtake, Fault::Rescale]);
-        let pauses = [Fault::PauseOne(Pause::Short), Fault::PauseAll(Pause::Short), Fault::PauseAll(Pause::Long)];
-        if self.nodes == 1 {
-            cards.extend(pauses.into_iter().filter(|pause| *pause != Fault::PauseAll(Pause::Long)));
-        } else {
-            // Only there do servers survive it.
-            cards.extend([Fault::KillCassandra, Fault::KillTwoCassandra, Fault::KillBroker, Fault::KillController]);
-            cards.extend([Fault::KillOne, Fault::KillAll]);
-            cards.extend(pauses.choose(&mut self.random).cloned());
-        }
-        cards.shuffle(&mut self.random);
-        cards
-    }
-
-    fn failpoint(&mut self) -> Fault {
-        if self.failpoints.is_empty() {
-            let mut names = failpoint::NAMES.to_vec();
-            names.shuffle(&mut self.random);
-            self.failpoints.extend(names);
-        }
-        let name = self.failpoints.pop_front().unwrap_or(failpoint::NAMES[0]);
-        // What a process passes once in its life, or seldom; and what it passes several times a second.
-        let most = match name {
-            "take-over-before" | "take-over-after" | "replay-release" | "bind-before" | "bind-after" => 1,
-            _ => 40,
-        };
-        // Mostly early: just after a take-over, in the replay's own writes.
-        let times = if self.random.random_bool(0.5) { 1 } else { self.random.random_range(1..=most) };
-        Fault::Failpoint { name, times }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    fn kinds(nodes: u8, cycles: usize) -> Vec<Fault> {
-        let mut deck = Deck::new(7, nodes, Vec::new());
-        (0..cycles).map(|_| deck.deal().expect("a fault")).collect()
-    }
-
-    #[test]
-    fn a_seed_deals_the_same_faults_again_and_a_long_run_has_all_of_them() {
-        assert_eq!(kinds(1, 60), kinds(1, 60));
-        let all: BTreeSet<String> = kinds(3, 200).iter().map(Fault::kind).collect();
-        assert_eq!(all.len(), failpoint::NAMES.len() + 14, "{all:?}");
-        let often = kinds(3, 200).iter().filter(|fault| **fault == Fault::KillTwoCassandra).count();
-        assert_eq!(often, 10);
-        assert!(kinds(1, 200).iter().all(|fault| !fault.kind().contains("Cassandra") && !fault.kind().contains("broker")));
-        let all: BTreeSet<String> = kinds(1, 25).iter().map(Fault::kind).collect();
-        assert_eq!(all.len(), 25, "{all:?}");
-    }
-
-    #[test]
-    fn only_what_is_asked_for_is_dealt() {
-        let mut deck = Deck::new(1, 3, vec!["Cassandra".into()]);
-        assert!((0..20).all(|_| deck.deal().expect("a fault").kind().contains("Cassandra")));
-        assert!(Deck::new(1, 1, vec!["Cassandra".into()]).deal().is_err());
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cluster::{Cluster, TOPIC};
+use crate::{cluster::Cluster, proxy::Proxy};
 
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -48,6 +48,32 @@ impl std::fmt::Display for Shape {
 pub(crate) struct Trap {
     pub(crate) process: usize,
     pub(crate) failpoint: String,
+}
+
+/// How far the clocks of processes are off, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Skew {
+    /// Of this one, or of all.
+    pub(crate) process: Option<usize>,
+    pub(crate) seconds: i64,
+}
+
+/// What is started.
+pub(crate) struct Orders<'a> {
+    pub(crate) shape: Shape,
+    /// Its topic and its keyspace, which bear the same name.
+    pub(crate) name: &'a str,
+    pub(crate) trap: Option<&'a Trap>,
+    pub(crate) skew: Option<Skew>,
+    /// Further arguments.
+    pub(crate) further: &'a [&'a str],
+}
+
+impl<'a> Orders<'a> {
+    /// Processes of a job with nothing special about them.
+    pub(crate) fn new(shape: Shape, name: &'a str) -> Self {
+        Self { shape, name, trap: None, skew: None, further: &[] }
+    }
 }
 
 /// Builds the binary with failpoints, and copies it: others may build another one at the same place while this run goes on.
@@ -88,31 +114,34 @@ impl Binary {
     }
 
     /// Starts a life.
-    pub(crate) fn start(&mut self, cluster: &mut Cluster, shape: Shape, trap: Option<&Trap>, further: &[&str]) -> Result<Life, String> {
+    pub(crate) fn start(&mut self, cluster: &mut Cluster, orders: &Orders<'_>) -> Result<Life, String> {
         self.lives += 1;
-        let hosts = cluster.mesh(shape.processes).join(",");
-        let mut life = Life { number: self.lives, shape, places: Vec::new() };
+        let Orders { shape, name, trap, skew, further } = *orders;
+        let meeting = cluster.mesh(shape.processes)?;
+        let mut life = Life { number: self.lives, shape, places: Vec::new(), _proxies: meeting.proxies };
         for process in 0..usize::from(shape.processes) {
             let mut arguments: Vec<String> = vec!["dataflow".into()];
             let mut flag = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
-            flag("brokers", cluster.brokers());
-            flag("topic", TOPIC.into());
-            flag("store", cluster.store());
+            flag("brokers", cluster.job_brokers());
+            flag("topic", name.into());
+            flag("store", cluster.job_store(name));
             flag("workers", shape.workers.to_string());
             flag("resident-rows", shape.resident_rows.to_string());
             flag("epoch", format!("{}ms", shape.epoch_ms));
             if shape.processes > 1 {
                 flag("processes", shape.processes.to_string());
                 flag("process", process.to_string());
-                flag("hosts", hosts.clone());
+                let host = |at: usize| if at == process { &meeting.near[at] } else { &meeting.far[at] };
+                flag("hosts", (0..meeting.near.len()).map(|at| host(at).as_str()).collect::<Vec<_>>().join(","));
             }
             if shape.supervised {
                 arguments.push("--supervise".into());
             }
             arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
             let failpoint = trap.filter(|trap| trap.process == process).map(|trap| trap.failpoint.clone());
+            let clock = skew.filter(|skew| skew.process.is_none_or(|at| at == process)).map(|skew| skew.seconds);
             let log = self.logs.join(format!("life-{:04}-{process}.log", self.lives));
-            let mut place = Place { arguments, failpoint, log, child: None, ended: None };
+            let mut place = Place { arguments, failpoint, clock, log, child: None, ended: None };
             place.start(self)?;
             life.places.push(place);
         }
@@ -124,6 +153,8 @@ impl Binary {
 struct Place {
     arguments: Vec<String>,
     failpoint: Option<String>,
+    /// Seconds that its clock is off.
+    clock: Option<i64>,
     log: PathBuf,
     child: Option<Child>,
     ended: Option<ExitStatus>,
@@ -135,6 +166,9 @@ impl Place {
         let mut command = binary.command(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>());
         if let Some(failpoint) = &self.failpoint {
             command.env("TAPEFLOW_FAILPOINT", failpoint);
+        }
+        if let Some(seconds) = self.clock {
+            command.env("TAPEFLOW_CLOCK_OFFSET_S", seconds.to_string());
         }
         command.stdout(log.try_clone().map_err(|fault| fault.to_string())?).stderr(log);
         self.child = Some(command.spawn().map_err(|fault| format!("the binary does not start: {fault}"))?);
@@ -152,6 +186,8 @@ pub(crate) struct Life {
     pub(crate) number: u32,
     pub(crate) shape: Shape,
     places: Vec<Place>,
+    /// Between the processes.
+    _proxies: Vec<Proxy>,
 }
 
 impl Life {
@@ -161,7 +197,7 @@ impl Life {
     }
 
     /// The process that does the work at a place: the child of its supervisor, if it has one; none between two of those.
-    fn worker(&self, at: usize) -> Option<u32> {
+    pub(crate) fn worker(&self, at: usize) -> Option<u32> {
         let pid = self.places[at].pid()?;
         if !self.shape.supervised {
             return Some(pid);
@@ -274,6 +310,11 @@ impl Life {
     /// How those ended that have.
     pub(crate) fn codes(&self) -> Vec<Option<i32>> {
         self.places.iter().filter_map(|place| place.ended.map(|status| status.code())).collect()
+    }
+
+    /// All that they have said.
+    pub(crate) fn said(&self) -> String {
+        self.places.iter().filter_map(|place| fs::read_to_string(&place.log).ok()).collect()
     }
 
     /// Adds how they ended.

@@ -7,16 +7,17 @@ use std::{
 
 use tapeflow_dataflow::{KafkaLog, KafkaLogConfig, Log};
 use tapeflow_schemas::{
-    AssetClass, Offset, Partition,
+    AssetClass, Offset, Partition, Position,
     codec::{self, Header},
     partition_for,
 };
 use tapeflow_sinks::{HistoryEntry, Policy, RowKey, RowState, Store, cassandra::CassandraStore};
 
 use crate::{
-    cluster::TOPIC,
-    feed::{Book, Id, Minute, minute},
+    book::{Book, Id, Minute, minute},
+    poison::Letter,
     reader::{Said, Seen, prefix},
+    watch::patiently,
 };
 
 /// How long the log may stay silent before a read is given up.
@@ -30,6 +31,10 @@ const TOLD: usize = 20;
 pub(crate) struct Topic {
     places: HashMap<Minute, Vec<Offset>>,
     partition_of: Vec<Partition>,
+    /// What must stand among the dead letters.
+    pub(crate) letters: BTreeMap<Position, Letter>,
+    /// Records that come again later.
+    pub(crate) repeated: HashSet<(Partition, Offset)>,
     pub(crate) records: u64,
     pub(crate) repeats: u64,
 }
@@ -46,13 +51,17 @@ pub(crate) struct Verdict {
     pub(crate) lists_audited: u64,
     /// Of epochs that history does not have.
     pub(crate) not_audited: u64,
+    /// Dead letters, each in its place.
+    pub(crate) letters: u64,
+    /// Rows of far-future trades, looked for and not there.
+    pub(crate) futures: u64,
     pub(crate) faults: Vec<String>,
 }
 
 impl Topic {
     /// Reads all of it.
-    pub(crate) fn read(brokers: String, book: &Book) -> Result<Self, String> {
-        let log = KafkaLog::connect(KafkaLogConfig { brokers, topic: TOPIC.into(), settings: Vec::new() }).map_err(|fault| fault.to_string())?;
+    pub(crate) fn read(brokers: String, name: &str, book: &Book) -> Result<Self, String> {
+        let log = KafkaLog::connect(KafkaLogConfig { brokers, topic: name.into(), settings: Vec::new() }).map_err(|fault| fault.to_string())?;
         let partitions = log.partitions().map_err(|fault| fault.to_string())?;
         let bounds: Vec<_> =
             (0..partitions).map(|p| log.bounds(p).map(|bounds| (p, bounds))).collect::<Result<_, _>>().map_err(|fault| fault.to_string())?;
@@ -63,10 +72,12 @@ impl Topic {
         let mut topic = Self {
             places: HashMap::new(),
             partition_of: book.symbols.iter().map(|symbol| partition_for(symbol.as_str(), partitions)).collect(),
+            letters: BTreeMap::new(),
+            repeated: HashSet::new(),
             records: 0,
             repeats: 0,
         };
-        let (mut entries, mut heard, mut known) = (Vec::new(), HashSet::new(), Ok(()));
+        let (mut entries, mut heard, mut known) = (Vec::new(), HashMap::new(), Ok(()));
         let mut since = Instant::now();
         while left.values().any(|(next, end)| next < end) {
             let read = reader.poll(10_000, &mut |record| {
@@ -74,17 +85,29 @@ impl Topic {
                 place.0 = place.0.max(record.offset + 1);
                 topic.records += 1;
                 let payload = record.payload.unwrap_or_default();
+                let position = |index| Position { partition: record.partition, offset: record.offset, index };
+                if let Some(reason) = book.poison.reason(payload) {
+                    topic.letters.insert(position(0), Letter::new(reason, payload));
+                    return;
+                }
                 let Ok(Header::Batch { session, sequence, .. }) = codec::decode(payload, &mut entries) else {
                     known = Err(format!("partition {} offset {}: a record that the feed has not made", record.partition, record.offset));
                     return;
                 };
-                if !heard.insert((record.partition, session, sequence)) {
+                let first = *heard.entry((record.partition, session, sequence)).or_insert(record.offset);
+                if first != record.offset {
                     topic.repeats += 1;
+                    topic.repeated.insert((record.partition, first));
                     return;
                 }
-                for entry in &entries {
+                for (index, entry) in (0..).zip(&entries) {
                     let symbol = number.get(codec::symbol_of(payload, entry));
                     let Some((symbol, trade)) = symbol.zip(entry.trade.ok()) else { continue };
+                    // All that the feed makes of the future lies far beyond a day ahead, and all else years back.
+                    if trade.event_time.ms() > record.timestamp_ms {
+                        topic.letters.insert(position(index), Letter::new("future", payload));
+                        continue;
+                    }
                     let start = minute().start_of(trade.event_time, AssetClass::Crypto);
                     let Some(minute) = Minute::at(*symbol, start) else { continue };
                     topic.places.entry(minute).or_default().push(record.offset);
@@ -99,6 +122,12 @@ impl Topic {
             }
         }
         known.map(|()| topic)
+    }
+
+    /// Where the trades of a minute stand, in their order.
+    pub(crate) fn places(&self, minute: Minute) -> (Partition, &[Offset]) {
+        let partition = self.partition_of.get(minute.symbol).copied().unwrap_or_default();
+        (partition, self.places.get(&minute).map_or(&[], Vec::as_slice))
     }
 
     /// How many trades of a minute lie below a cut.
@@ -118,7 +147,7 @@ impl Topic {
 }
 
 impl Verdict {
-    fn fault(&mut self, text: String) {
+    pub(crate) fn fault(&mut self, text: String) {
         if self.faults.len() < TOLD {
             eprintln!("FAULT: {text}");
             self.faults.push(text);
@@ -130,7 +159,7 @@ impl Verdict {
         let all = book.all();
         for chunk in all.chunks(512) {
             let keys: Vec<RowKey> = chunk.iter().map(|(minute, _)| book.key(*minute)).collect();
-            let rows = store.read_rows(&keys).await.map_err(|fault| fault.to_string())?;
+            let rows = patiently(|| store.read_rows(&keys)).await?;
             for ((minute, sent), row) in chunk.iter().zip(&rows) {
                 self.row(*minute, *sent, row.as_ref(), book, topic);
             }
@@ -165,7 +194,7 @@ impl Verdict {
 
     /// Holds what readers saw against the prefix that each epoch names.
     pub(crate) async fn audit(&mut self, store: &CassandraStore, seen: &Seen, book: &Book, topic: &Topic) -> Result<(), String> {
-        let history = store.history(HISTORY).await.map_err(|fault| fault.to_string())?;
+        let history = patiently(|| store.history(HISTORY)).await?;
         let cuts: HashMap<u64, &HistoryEntry> = history.iter().map(|entry| (entry.epoch, entry)).collect();
         for ((minute, epoch), trades) in &seen.contents {
             let Some(below) = cuts.get(epoch).and_then(|entry| topic.below(*minute, &entry.cuts)) else {

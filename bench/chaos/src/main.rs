@@ -3,24 +3,35 @@
 //! trade must be there exactly once.
 //!
 //! ```text
-//!  feed ──▶ Kafka ──▶ the job, in one to three processes ──▶ Cassandra ◀── readers, who judge every row
-//!             ▲                  ▲                               ▲
-//!             └──────────── cycle: a fault from the deck ────────┘──▶ watch: has it committed something new?
+//!  feed ──▶ Kafka ──proxy──▶ the job, in one to three processes ──proxy──▶ Cassandra ◀── readers, who judge every row
+//!             ▲        ▲               ▲      └─proxy─┘              ▲          ▲
+//!             └────────┴─────── cycle: a fault from the deck ────────┴──────────┘──▶ watch: has it committed something new?
 //! ```
 //!
 //! `README.md` beside this says how to run it and how to read its report.
 
+mod book;
 mod cluster;
 mod cycle;
+mod deck;
 #[path = "../../../deploy/dev/stack.rs"]
 mod dev_stack;
 mod fault;
 mod feed;
 mod job;
 mod judge;
+mod letters;
+mod links;
+mod mood;
+mod network;
+mod owner;
+mod poison;
+mod proxy;
 mod reader;
 mod report;
 mod run;
+mod spoil;
+mod topics;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -15,7 +15,7 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_sinks::{Policy, RowKey, RowState, Store, Totals, View, ViewState, cassandra::CassandraStore};
 
-use crate::feed::{Book, Id, MINUTE_MS, Minute, SLOTS, minute, trade};
+use crate::book::{Book, Id, MINUTE_MS, Minute, SLOTS, minute, trade};
 
 /// Rows asked for in one go.
 const ROWS_PER_READ: usize = 12;

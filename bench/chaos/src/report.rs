@@ -72,9 +72,10 @@ impl Outcome {
         }
         writeln!(
             text,
-            "Seconds are median / largest: from the start of new processes to their first commit; or, where the job came back or went on by"
+            "Seconds are median / largest: from the start of new processes to their first commit (of processes that must refuse: to their end); or, where the\n\
+             job came back or went on by itself, from the fault (a pause: from waking; two Cassandra nodes: from their being back) to the next commit. After\n\
+             a link is mended, or the feed is itself again, all that was fed by then must be committed. A slow link: to the next commit, while it is slow.\n"
         )?;
-        writeln!(text, "itself, from the fault (a pause: from waking; two Cassandra nodes: from their being back) to the next commit.\n")?;
         writeln!(text, "| what was done | cycles | from a start, s | by itself, s |\n|---|---:|---:|---:|")?;
         let mut kinds: BTreeMap<String, Vec<&Cycle>> = BTreeMap::new();
         for cycle in &self.cycles {
@@ -89,10 +90,11 @@ impl Outcome {
         }
         let all: Vec<&Cycle> = self.cycles.iter().collect();
         writeln!(text, "| all | {} | {} | {} |\n", all.len(), started(&all), by_itself(&all))?;
-        let Fed { trades, records, repeats, reconnects } = self.fed;
+        let Fed { trades, records, repeats, poison, futures, reconnects } = self.fed;
         writeln!(
             text,
-            "- Feed: {trades} trades with ids in {records} records, {repeats} of these sent twice on purpose; the client was made anew {reconnects} times."
+            "- Feed: {trades} trades with ids in {records} records, {repeats} of these sent twice on purpose; {futures} far-future trades among them, and {poison} records of \
+             poison between them; the client was made anew {reconnects} times."
         )?;
         if let Some(topic) = &self.topic {
             writeln!(text, "- Topic: {} records, {} of them repeats.", topic.records, topic.repeats)?;
@@ -112,6 +114,11 @@ impl Outcome {
             text,
             "- At the end: {} trades in {} minute rows; {} lost, {} doubled.",
             verdict.trades, verdict.rows, verdict.lost, verdict.doubled
+        )?;
+        writeln!(
+            text,
+            "- Dead letters: {}, exactly the poison and the far-future trades, each in its place and under its reason; {} rows of far-future trades looked for, none there.",
+            verdict.letters, verdict.futures
         )?;
         writeln!(text, "- Ends of processes: {}.", counted(&self.ends))?;
         writeln!(text, "- `tapeflow verify`: {}", self.verify)

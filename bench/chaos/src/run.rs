@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -17,10 +18,11 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 
 use crate::{
     Settings,
-    cluster::{Cluster, TOPIC, said},
+    book::Book,
+    cluster::{Cluster, MAIN, said},
     cycle::Stage,
-    fault::Deck,
-    feed::{self, Book, Fed, FeedSettings},
+    deck::Deck,
+    feed::{self, Fed, FeedSettings},
     job::{self, Binary},
     judge::{Topic, Verdict},
     reader::{Readers, Seen},
@@ -42,13 +44,28 @@ pub(crate) fn run(settings: Settings) -> Result<bool, String> {
     let binary = prepare(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|fault| fault.to_string())?;
     eprintln!("starting {} node(s) of each server", settings.nodes);
-    let cluster = Cluster::start(&settings.stack, settings.nodes, settings.ports)?;
-    init(&binary, &cluster)?;
+    let cluster = Cluster::start(&settings.stack, settings.nodes, settings.ports, runtime.handle().clone())?;
+    init(&binary, &cluster, MAIN)?;
     let world = World::begin(&settings, &runtime, &cluster)?;
-    let watch = Watch::new(runtime.handle().clone(), runtime.block_on(cluster.connect())?);
+    let watch = Watch::new(runtime.handle().clone(), runtime.block_on(cluster.connect(MAIN))?);
     let deck = Deck::new(settings.seed, settings.nodes, settings.only.clone());
     let random = StdRng::seed_from_u64(settings.seed ^ 0x5eed);
-    let mut stage = Stage { cluster, binary, watch, deck, random, ends: BTreeMap::new(), life: None };
+    let mut stage = Stage {
+        cluster,
+        binary,
+        watch,
+        deck,
+        random,
+        book: Arc::clone(&world.book),
+        preparing: None,
+        spoilt: 0,
+        was_ahead: false,
+        ends: BTreeMap::new(),
+        life: None,
+    };
+    if stage.deck.has_spoils() {
+        stage.prepare_small()?;
+    }
     let mut outcome = Outcome { command: command_line(), nodes: settings.nodes, seed: settings.seed, ..Outcome::default() };
     cycles(&settings, &mut stage, &world, &mut outcome, begun);
     if let Err(fault) = judge(&runtime, &mut stage, world, &mut outcome) {
@@ -84,17 +101,21 @@ fn prepare(settings: &Settings) -> Result<Binary, String> {
     Ok(Binary::new(path, logs))
 }
 
-/// `tapeflow init`: nodes that have just started may not know of each other yet.
-fn init(binary: &Binary, cluster: &Cluster) -> Result<(), String> {
-    let (brokers, store, copies) = (cluster.brokers(), cluster.store(), cluster.nodes.to_string());
+/// `tapeflow init` of a topic and a keyspace of one name: nodes that have just started may not know of each other yet.
+pub(crate) fn init(binary: &Binary, cluster: &Cluster, name: &str) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        match said(&mut binary.command(&["init", "--brokers", &brokers, "--topic", TOPIC, "--store", &store, "--replication", &copies])) {
+        match said(&mut init_command(binary, cluster, name)) {
             Ok(_) => return Ok(()),
             Err(fault) if Instant::now() > deadline => return Err(fault),
             Err(_) => std::thread::sleep(Duration::from_secs(1)),
         }
     }
+}
+
+pub(crate) fn init_command(binary: &Binary, cluster: &Cluster, name: &str) -> Command {
+    let (brokers, store, copies) = (cluster.brokers(), cluster.store(name), cluster.nodes.to_string());
+    binary.command(&["init", "--brokers", &brokers, "--topic", name, "--store", &store, "--replication", &copies])
 }
 
 /// The command that ran this, as one would type it.
@@ -115,8 +136,8 @@ struct World {
 
 impl World {
     fn begin(settings: &Settings, runtime: &Runtime, cluster: &Cluster) -> Result<Self, String> {
-        let book = Arc::new(Book::new(usize::from(settings.symbols)));
-        let kafka = KafkaConfig { brokers: cluster.brokers(), topic: TOPIC.into(), settings: Vec::new(), secrets: Vec::new() };
+        let book = Arc::new(Book::new('C', usize::from(settings.symbols)));
+        let kafka = KafkaConfig { brokers: cluster.brokers(), topic: MAIN.into(), settings: Vec::new(), secrets: Vec::new() };
         let stop_feed = Arc::new(AtomicBool::new(false));
         let feed =
             runtime.spawn(feed::run(FeedSettings { kafka, seed: settings.seed, rate: settings.rate }, Arc::clone(&book), Arc::clone(&stop_feed)));
@@ -124,7 +145,7 @@ impl World {
         let readers = Readers { book: Arc::clone(&book), seen, stop: Arc::new(AtomicBool::new(false)) };
         let mut reading = Vec::new();
         for number in 0..u64::from(settings.readers) {
-            let store = runtime.block_on(cluster.connect())?;
+            let store = runtime.block_on(cluster.connect(MAIN))?;
             reading.push(runtime.spawn(readers.clone().run(store, settings.seed.wrapping_add(number + 1))));
         }
         Ok(Self { book, readers, feed, reading, stop_feed })
@@ -187,18 +208,19 @@ fn judge(runtime: &Runtime, stage: &mut Stage, world: World, outcome: &mut Outco
     let standing = stage.watch.standing()?;
     (outcome.generations, outcome.epochs) = (standing.generation, standing.committed);
     finished?;
-    let topic = Topic::read(stage.cluster.brokers(), &book)?;
+    let topic = Topic::read(stage.cluster.brokers(), MAIN, &book)?;
     let mut verdict = Verdict::default();
     let store = &stage.watch.store;
     let judged = runtime.block_on(async {
         verdict.rows(store, &book, &topic).await?;
+        verdict.dead_letters(store, &book, &topic).await?;
         let seen = std::mem::take(&mut *readers.seen());
         verdict.audit(store, &seen, &book, &topic).await
     });
     outcome.faults.append(&mut verdict.faults);
     (outcome.topic, outcome.verdict) = (Some(topic), verdict);
     let verified =
-        said(&mut stage.binary.command(&["verify", "--brokers", &stage.cluster.brokers(), "--topic", TOPIC, "--store", &stage.cluster.store()]));
+        said(&mut stage.binary.command(&["verify", "--brokers", &stage.cluster.brokers(), "--topic", MAIN, "--store", &stage.cluster.store(MAIN)]));
     outcome.verify = verified.as_ref().unwrap_or_else(|said| said).lines().last().unwrap_or_default().to_owned();
     judged?;
     verified.map(drop)

@@ -5,11 +5,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_sinks::{Store, cassandra::CassandraStore};
+use tapeflow_sinks::{Head, Store, StoreError, cassandra::CassandraStore};
 use tokio::runtime::Handle;
 
 /// How long servers may be out of reach before a question to them is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks a store until it answers: on a busy machine servers that are up may take longer than one question bears.
+///
+/// # Errors
+/// It does not answer for long, or says what waiting does not mend.
+pub(crate) async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(mut ask: impl FnMut() -> F) -> Result<T, String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Err(StoreError::Unavailable(_)) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(200)).await,
+            answer => return answer.map_err(|fault| fault.to_string()),
+        }
+    }
+}
 
 /// Where the job stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +51,19 @@ impl Watch {
     /// The head went back.
     pub(crate) fn glance(&mut self) -> Result<Option<Standing>, String> {
         let Ok(head) = self.runtime.block_on(self.store.head()) else { return Ok(None) };
+        self.stands(head.as_ref()).map(Some)
+    }
+
+    /// The head, if there is one and the store answers.
+    fn look(&mut self) -> Result<Option<Head>, String> {
+        let head = self.runtime.block_on(self.store.head()).ok().flatten();
+        if let Some(head) = &head {
+            self.stands(Some(head))?;
+        }
+        Ok(head)
+    }
+
+    fn stands(&mut self, head: Option<&Head>) -> Result<Standing, String> {
         let now = head.map_or(Standing::default(), |head| Standing {
             generation: head.generation,
             bound: head.last_binding().epoch,
@@ -46,7 +73,25 @@ impl Watch {
         if now.generation < was.generation || now.bound < was.bound || now.committed < was.committed {
             return Err(format!("the head went back from {was:?} to {now:?}"));
         }
-        Ok(Some(now))
+        Ok(now)
+    }
+
+    /// Whether everything below these offsets is committed; not, if the store does not answer.
+    ///
+    /// # Errors
+    /// The head went back.
+    pub(crate) fn has_committed(&mut self, offsets: &[i64]) -> Result<bool, String> {
+        let Some(head) = self.look()? else { return Ok(false) };
+        Ok(offsets.iter().zip(&head.committed.cuts).all(|(offset, cut)| cut.next >= *offset))
+    }
+
+    /// The largest stamp issued.
+    ///
+    /// # Errors
+    /// The store does not answer for long, or there is no job.
+    pub(crate) fn stamp(&self) -> Result<i64, String> {
+        let head = self.runtime.block_on(patiently(|| self.store.head()))?;
+        head.map(|head| head.last_stamp).ok_or_else(|| "there is no head".into())
     }
 
     /// Where it stands.

@@ -39,7 +39,11 @@ pub struct Oracle {
     windows: BTreeMap<(WindowSize, WindowStart), Vec<Arc<str>>>,
     counts: BTreeMap<u64, OracleCounts>,
     rejects: Vec<OracleReject>,
+    keep: Option<Keep>,
 }
+
+/// Which rows are kept: by symbol, size and start.
+type Keep = Box<dyn Fn(&str, WindowSize, WindowStart) -> bool + Send>;
 
 /// What each epoch added to a row, ascending by epoch.
 type Epochs = Vec<(u64, Fold)>;
@@ -118,7 +122,14 @@ impl Oracle {
     pub fn new(sizes: Vec<WindowSize>, partitions: u32) -> Self {
         let partitions = (0..partitions).map(|_| Place::default()).collect();
         let (rows, windows, counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { sizes, readers: Readers::new(), partitions, rows, windows, counts, rejects: Vec::new() }
+        Self { sizes, readers: Readers::new(), partitions, rows, windows, counts, rejects: Vec::new(), keep: None }
+    }
+
+    /// The same, keeping only the rows that are wanted, by symbol, size and start. All records are read and counted all the same; a list needs all
+    /// rows of its window.
+    #[must_use]
+    pub fn keeping(self, wanted: impl Fn(&str, WindowSize, WindowStart) -> bool + Send + 'static) -> Self {
+        Self { keep: Some(Box::new(wanted)), ..self }
     }
 
     /// Takes the next record of a partition. `epoch` is the one whose binding contains it; `timestamp_ms` is the log's own.
@@ -163,12 +174,17 @@ impl Oracle {
 
     fn accept(&mut self, epoch: u64, symbol: &str, time: EventTime, print: Print<'_>) {
         self.counts.entry(epoch).or_default().accepted += 1;
+        let wanted = self.sizes.iter().map(|size| (*size, size.start_of(time, AssetClass::of(symbol))));
+        let wanted: Vec<_> = wanted.filter(|(size, start)| self.keep.as_ref().is_none_or(|keep| keep(symbol, *size, *start))).collect();
+        if wanted.is_empty() {
+            return;
+        }
         let name = self.rows.get_key_value(symbol).map_or_else(|| symbol.into(), |(name, _)| Arc::clone(name));
         let windows = self.rows.entry(Arc::clone(&name)).or_default();
-        for size in &self.sizes {
-            let window = (*size, size.start_of(time, AssetClass::of(symbol)));
-            let epochs = windows.entry(window).or_default();
-            if epochs.is_empty() && size.ms() >= views::SHORTEST_MS {
+        for window in wanted {
+            // Most rows are of one epoch: room for one, where a list that grows by itself would begin with four.
+            let epochs = windows.entry(window).or_insert_with(|| Vec::with_capacity(1));
+            if epochs.is_empty() && window.0.ms() >= views::SHORTEST_MS {
                 self.windows.entry(window).or_default().push(Arc::clone(&name));
             }
             let at = epochs.partition_point(|(earlier, _)| *earlier < epoch);
@@ -188,6 +204,17 @@ impl Oracle {
     #[must_use]
     pub fn row_as_of(&self, symbol: &str, size: WindowSize, start: WindowStart, epoch: u64) -> Option<OracleRow> {
         as_of(self.rows.get(symbol)?.get(&(size, start))?, epoch)
+    }
+
+    /// The symbols that have a row, ascending.
+    pub fn symbols(&self) -> impl Iterator<Item = &str> {
+        self.rows.keys().map(|symbol| &**symbol)
+    }
+
+    /// The windows in which a symbol has a row as of an epoch, by size and start.
+    pub fn windows_of(&self, symbol: &str, epoch: u64) -> impl Iterator<Item = (WindowSize, WindowStart)> {
+        let windows = self.rows.get(symbol).into_iter().flatten();
+        windows.filter(move |(_, epochs)| epochs.first().is_some_and(|(of, _)| *of <= epoch)).map(|(window, _)| *window)
     }
 
     /// Every row there is, by symbol, size and start, as of all that was fed.

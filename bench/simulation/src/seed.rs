@@ -178,6 +178,7 @@ impl Theatre {
             // Every row is read back, or none is; a window of the views is kept for every thousand.
             resident_rows: [1, 8, 2_000, 100_000][random.random_range(0..4)],
             until_end: false,
+            accept_loss: false,
         };
         let off_us = if random.random_bool(0.3) { random.random_range(-HOUR_US..HOUR_US) } else { 0 };
         let breaks = if self.faults > 0 && random.random_bool(0.1) { 0.01 } else { 0.0 };

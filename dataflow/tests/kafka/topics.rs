@@ -7,9 +7,9 @@ use std::{
 
 use libtest_mimic::Failed;
 use tapeflow_dataflow::{JobConfig, JobError, KafkaLog, Log, Metrics, Stop, TopicFinding};
-use tapeflow_sinks::{CasOutcome, Head, SourceIdentity, Store, memory::MemoryStore};
+use tapeflow_sinks::{CasOutcome, Head, LostRange, SourceIdentity, Store, memory::MemoryStore};
 
-use super::{INTERNAL_PORT, STACK, add_partitions, append, block_on, config, connect, delete, make, mirrored, ours};
+use super::{INTERNAL_PORT, STACK, add_partitions, append, block_on, config, connect, delete, delete_below, make, mirrored, ours};
 
 /// One broker has one copy; of this nobody can be spared.
 const ONE_BROKER: TopicFinding = TopicFinding::Replication { replicas: 1, brokers: 1 };
@@ -120,6 +120,50 @@ pub(crate) fn grown() -> Result<(), Failed> {
     Ok(())
 }
 
+pub(crate) fn lost() -> Result<(), Failed> {
+    make("lost", &[])?;
+    let some = |partition: i32, count: usize| (0..count).try_for_each(|_| append("lost", partition));
+    some(0, 3)?;
+    some(1, 2)?;
+    let store = Arc::new(MemoryStore::new());
+    run(connect(&ours("lost"))?, store.clone())?;
+    some(0, 5)?;
+    some(1, 1)?;
+    delete_below("lost", 0, 6)?;
+    let before = head(&*store)?;
+    match run(connect(&ours("lost"))?, store.clone()) {
+        Err(JobError::Refused(text)) => {
+            let named = "partition 0: offsets 3 to 5 are gone from the log (it begins at 6) before they were committed; ";
+            assert!(text.starts_with(named) && text.contains("--accept-loss"), "{text}");
+        }
+        other => return Err(format!("not refused: {other:?}").into()),
+    }
+    assert_eq!(head(&*store)?.committed, before.committed);
+    // A reader that is there when records go.
+    let mut reader = connect(&ours("lost"))?.reader(&[(0, 3)])?;
+    let mut fault = None;
+    until("the reader hears that its offset is gone", || {
+        fault = reader.poll(10, &mut |record| panic!("offset {} is read", record.offset)).err();
+        Ok(fault.is_some())
+    })?;
+    let text = fault.map(|fault| fault.to_string()).unwrap_or_default();
+    assert!(text.contains("an offset to be read is gone from the log"), "{text}");
+    run_as(connect(&ours("lost"))?, store.clone(), JobConfig { accept_loss: true, ..job(true) })?;
+    let after = head(&*store)?;
+    assert_eq!(after.committed.cuts.iter().map(|cut| cut.next).collect::<Vec<_>>(), [8, 3]);
+    assert_eq!(after.committed.cuts.iter().map(|cut| cut.lost).collect::<Vec<_>>(), [Some(LostRange { from: 3, to: 6 }), None]);
+    // The records are dead letters all of them; of those that are gone there is one for all.
+    let rejects = block_on(store.rejects(100))?;
+    let places: Vec<_> = rejects.iter().map(|reject| (reject.partition, reject.offset, reject.reason == "lost")).collect();
+    assert_eq!(
+        places,
+        [(0, 0, false), (0, 1, false), (0, 2, false), (0, 3, true), (0, 6, false), (0, 7, false), (1, 0, false), (1, 1, false), (1, 2, false)]
+    );
+    run(connect(&ours("lost"))?, store.clone())?;
+    assert_eq!(block_on(store.rejects(100))?, rejects, "nothing is told twice");
+    Ok(())
+}
+
 fn until(what: &str, mut happened: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
     let begun = Instant::now();
     while !happened()? {
@@ -155,7 +199,11 @@ fn run(log: KafkaLog, store: Arc<MemoryStore>) -> Result<(), JobError> {
 }
 
 fn run_until(log: KafkaLog, store: Arc<MemoryStore>, until_end: bool) -> Result<(), JobError> {
-    let config = JobConfig {
+    run_as(log, store, job(until_end))
+}
+
+fn job(until_end: bool) -> JobConfig {
+    JobConfig {
         job: "again".into(),
         workers: 1,
         processes: 1,
@@ -166,6 +214,10 @@ fn run_until(log: KafkaLog, store: Arc<MemoryStore>, until_end: bool) -> Result<
         epoch: Duration::from_millis(10),
         resident_rows: 8,
         until_end,
-    };
+        accept_loss: false,
+    }
+}
+
+fn run_as(log: KafkaLog, store: Arc<MemoryStore>, config: JobConfig) -> Result<(), JobError> {
     tapeflow_dataflow::run(config, Arc::new(log), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default())).map(drop)
 }

@@ -62,6 +62,7 @@ memtable_allocation_type: heap_buffers
 hinted_handoff_enabled: true
 auto_snapshot: false
 YAML
+  [[ -z ${TAPEFLOW_STACK_PROXIED:-} ]] || echo "broadcast_rpc_address: 127.0.1.$node" >>"$dir/cassandra.yaml"
   [[ -z $SECURE ]] || cat >>"$dir/cassandra.yaml" <<YAML
 client_encryption_options:
   enabled: true

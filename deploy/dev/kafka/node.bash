@@ -15,6 +15,7 @@ kafka_listeners() { # every address a node listens on
   echo "127.0.0.1 $port"
   echo "127.0.0.1 $((port + 1))"
   [[ -z $SECURE ]] || echo "127.0.0.1 $((port + 2))"
+  [[ -z ${TAPEFLOW_STACK_PROXIED:-} ]] || echo "127.0.0.1 $((port + 3))"
 }
 
 kafka_configure() { # NODE NODES DIRECTORY
@@ -48,11 +49,20 @@ num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
 PROPERTIES
+  [[ -z ${TAPEFLOW_STACK_PROXIED:-} ]] || kafka_proxied "$port" "$node" >>"$dir/server.properties"
   [[ -z $SECURE ]] || kafka_secure "$port" >>"$dir/server.properties"
   local users=()
   [[ -z $SECURE ]] || for user in "${KAFKA_USERS[@]}"; do users+=(--add-scram "$user"); done
   [[ -e $dir/data/meta.properties ]] || kafka_java kafka.tools.StorageTool format -t "$KAFKA_CLUSTER_ID" -c "$dir/server.properties" "${users[@]}" \
     >"$dir/format.log" 2>&1 || die "kafka $node: cannot format its storage: $(tail -n 5 "$dir/format.log")"
+}
+
+kafka_proxied() { # PORT NODE: a further listener, whose clients are sent on to a proxy of each node
+  cat <<PROPERTIES
+listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$(($1 + 1)),PROXIED://127.0.0.1:$(($1 + 3))
+advertised.listeners=PLAINTEXT://127.0.0.1:$1,PROXIED://127.0.1.$2:$(($1 + 3))
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+PROPERTIES
 }
 
 kafka_secure() { # PORT: what a secure node has otherwise; the last line of a key wins. Tools and other nodes come in by the listener INTERNAL.

@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_head_of_a_newer_format_and_a_damaged_one_are_told_apart() {
-        assert!(parse("{\"format\":2,\"shape\":\"unknown\"}").expect_err("newer").to_string().contains("newer tapeflow"));
+        assert!(parse("{\"format\":3,\"shape\":\"unknown\"}").expect_err("newer").to_string().contains("newer tapeflow"));
         for text in ["", "{}", "{\"format\":1}", "[]", "{\"format\":-1}"] {
             assert!(parse(text).expect_err(text).to_string().contains("damaged"), "{text}");
         }

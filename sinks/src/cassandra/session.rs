@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use scylla::{
@@ -42,6 +43,10 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
         .default_execution_profile_handle(handle.clone())
         .pool_size(PoolSize::PerHost(POOL_SIZE))
         .connection_timeout(config.request_timeout)
+        // A connection that has gone silent is given up when it leaves this question open for as long as a request may take. The driver itself would ask
+        // after half a minute and wait for another, and so long would every row stand still that is sent over it.
+        .keepalive_interval(KEEPALIVE)
+        .keepalive_timeout(config.request_timeout)
         // Tables and columns are ours to know; the driver needs the replication alone, to send a statement to a replica of its row.
         .fetch_full_schema_metadata(false)
         .refresh_metadata_on_auto_schema_agreement(false)
@@ -73,6 +78,8 @@ fn beyond_this_machine(addresses: Vec<(IpAddr, u16)>) -> Vec<String> {
     beyond.iter().map(ToString::to_string).collect()
 }
 
+/// How often each connection is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(2);
 /// Connections to each node: one would share a single thread of the server.
 const POOL_SIZE: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(1);
 

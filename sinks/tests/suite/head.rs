@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tapeflow_schemas::SessionId;
 use tapeflow_sinks::{
-    Binding, CasOutcome, Cut, Head, SourceIdentity, Store,
+    Binding, CasOutcome, Cut, Head, LostRange, SourceIdentity, Store,
     head::{HEAD_FORMAT, SessionWindow},
 };
 
@@ -89,7 +89,12 @@ pub(super) async fn a_head_is_read_back_field_by_field(store: Arc<dyn Store>) {
     assert_eq!(store.head().await.expect("the head is read"), Some(head.clone()));
 
     let window = |n: u8| SessionWindow { session: SessionId([n; 16]), highest: u64::MAX - u64::from(n), seen: u64::MAX ^ u64::from(n) };
-    let cut = |n: u8| Cut { next: i64::MAX - i64::from(n), max_event_ms: Some(7_258_118_399_999), filter: (n..n + 64).map(window).collect() };
+    let cut = |n: u8| Cut {
+        next: i64::MAX - i64::from(n),
+        max_event_ms: Some(7_258_118_399_999),
+        filter: (n..n + 64).map(window).collect(),
+        lost: (n % 2 == 1).then_some(LostRange { from: i64::MAX - 300, to: i64::MAX - 250 }),
+    };
     let mut full = next(&head);
     full.generation = 9_007_199_254_740_993;
     full.last_stamp = i64::MAX;

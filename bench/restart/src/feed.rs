@@ -1,0 +1,71 @@
+//! The live feed: some hundred trades a second that happen as they are sent, every other one of the hot symbol. It goes on whatever happens to the
+//! job.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    kafka::Topic,
+    tape::{Tape, now_ms},
+};
+
+/// How often records are sent.
+const BEAT: Duration = Duration::from_millis(10);
+/// How long records wait for others to travel with.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// A feed that runs.
+pub(crate) struct Feed {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Tape, String>>>,
+}
+
+impl Feed {
+    /// Starts it: the tape goes on where it ended.
+    ///
+    /// # Errors
+    /// There is no client.
+    pub(crate) fn start(brokers: &str, name: &str, tape: Tape, rate: u32) -> Result<Self, String> {
+        let (topic, stop) = (Topic::new(brokers, name, LINGER)?, Arc::new(AtomicBool::new(false)));
+        let asked = Arc::clone(&stop);
+        Ok(Self { stop, thread: Some(std::thread::spawn(move || run(&topic, tape, rate, &asked))) })
+    }
+
+    /// Ends it, when all of it is durable.
+    ///
+    /// # Errors
+    /// What the topic said, if it failed.
+    pub(crate) fn end(mut self) -> Result<Tape, String> {
+        self.stop.store(true, Ordering::Release);
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended.ok_or("the feed has ended before")?.map_err(|_| "the feed panicked")?
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+fn run(topic: &Topic, mut tape: Tape, rate: u32, stop: &AtomicBool) -> Result<Tape, String> {
+    let (begun, mut sent, others) = (Instant::now(), 0u64, u64::try_from(tape.symbols() - 1).map_err(|fault| fault.to_string())?);
+    while !stop.load(Ordering::Acquire) {
+        let due = u64::try_from(begun.elapsed().as_micros() * u128::from(rate) / 1_000_000).map_err(|fault| fault.to_string())?;
+        while sent < due {
+            let symbol = if sent.is_multiple_of(2) { 0 } else { 1 + sent / 2 % others };
+            topic.append(&tape.next(usize::try_from(symbol).map_err(|fault| fault.to_string())?, now_ms())?)?;
+            sent += 1;
+        }
+        topic.hear(Duration::ZERO)?;
+        std::thread::sleep(BEAT);
+    }
+    topic.flush()?;
+    Ok(tape)
+}

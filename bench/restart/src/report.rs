@@ -1,0 +1,151 @@
+//! The report: one line a topic in each table.
+
+use std::{fmt::Write, time::Duration};
+
+use crate::{fill::per_second, restart::Restart};
+
+/// What one topic came to.
+pub(crate) struct Outcome {
+    pub(crate) messages: u64,
+    pub(crate) fill: Duration,
+    pub(crate) topic_bytes: u64,
+    /// From the first message to the end, in one go.
+    pub(crate) catch_up: CatchUp,
+    /// Keeping up with the feed.
+    pub(crate) restarts: Vec<Restart>,
+    /// On the way through the topic.
+    pub(crate) behind: Vec<Restart>,
+    /// What was found at the end.
+    pub(crate) verdict: String,
+}
+
+/// A job that reads a topic to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CatchUp {
+    pub(crate) took: Duration,
+    pub(crate) cpu: Duration,
+    pub(crate) peak_kb: u64,
+}
+
+/// All that a run came to.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) command: String,
+    pub(crate) rate: u32,
+    pub(crate) workers: u16,
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+impl Report {
+    /// As markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(text, "# Restart after kill -9\n\n    {}\n", self.command)?;
+        writeln!(
+            text,
+            "The release binary, one process of {} workers, with one Kafka and one Cassandra node beside it on the same machine. One trade a message, 50 symbols, event\n\
+             times over 20 minutes, four partitions, five window sizes.\n",
+            self.workers
+        )?;
+        writeln!(text, "## From the first message to the last\n")?;
+        writeln!(
+            text,
+            "| messages | on disk, MB | fill, messages/s | catch-up, s | trades/s | CPU a trade, us | peak memory, MB |\n|---:|---:|---:|---:|---:|---:|---:|"
+        )?;
+        for outcome in &self.outcomes {
+            let CatchUp { took, cpu, peak_kb } = outcome.catch_up;
+            writeln!(
+                text,
+                "| {} | {} | {:.0} | {:.1} | {:.0} | {:.2} | {} |",
+                grouped(outcome.messages),
+                outcome.topic_bytes / 1_000_000,
+                per_second(outcome.messages, outcome.fill),
+                took.as_secs_f64(),
+                per_second(outcome.messages, took),
+                1e6 / per_second(outcome.messages, cpu),
+                peak_kb / 1_024
+            )?;
+        }
+        writeln!(text, "\n## kill -9 while it keeps up with {} messages/s, started again a second later\n", self.rate)?;
+        writeln!(
+            text,
+            "Seconds from the start of the new process, median / largest. *Fresh*: a row of the busiest symbol's minute, read at quorum, is of an epoch above all that were\n\
+             bound before the kill; *moved*: of a later epoch than right after the kill. *Made after*: it holds a trade that happened after the start.\n"
+        )?;
+        self.restarts(text, |outcome| &outcome.restarts)?;
+        if self.outcomes.iter().any(|outcome| !outcome.behind.is_empty()) {
+            writeln!(text, "\n## kill -9 on the way through the topic\n")?;
+            writeln!(
+                text,
+                "Epochs are as large as they get there, and all that are bound and not committed are replayed before anything fresh is written.\n"
+            )?;
+            self.restarts(text, |outcome| &outcome.behind)?;
+        }
+        writeln!(text, "\n## What the rows come to\n")?;
+        self.outcomes.iter().try_for_each(|outcome| writeln!(text, "- {} messages: {}.", grouped(outcome.messages), outcome.verdict))
+    }
+
+    fn restarts(&self, text: &mut String, of: impl Fn(&Outcome) -> &Vec<Restart>) -> std::fmt::Result {
+        writeln!(
+            text,
+            "| messages | kills | replayed records | taken over, s | moved, s | first fresh row, s | made after, s | first commit, s | memory after 2 s, MB | peak memory, MB |\n\
+             |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+        )?;
+        for outcome in &self.outcomes {
+            let restarts = of(outcome);
+            let times = |of: &dyn Fn(&Restart) -> Option<Duration>| two(restarts.iter().filter_map(of), |time| format!("{:.2}", time.as_secs_f64()));
+            let kilobytes = |of: &dyn Fn(&Restart) -> u64| two(restarts.iter().map(of), |kb| (kb / 1_024).to_string());
+            writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                grouped(outcome.messages),
+                restarts.len(),
+                two(restarts.iter().map(|restart| restart.to_replay), grouped),
+                times(&|restart| Some(restart.taken_over)),
+                times(&|restart| Some(restart.moved)),
+                times(&|restart| Some(restart.fresh)),
+                times(&|restart| restart.made_after),
+                times(&|restart| Some(restart.committed)),
+                kilobytes(&|restart| restart.settled_kb),
+                kilobytes(&|restart| restart.peak_kb)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The median and the largest.
+fn two<T: Ord + Copy>(of: impl Iterator<Item = T>, show: impl Fn(T) -> String) -> String {
+    let mut sorted: Vec<T> = of.collect();
+    sorted.sort_unstable();
+    match (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.last()) {
+        (Some(median), Some(largest)) => format!("{} / {}", show(*median), show(*largest)),
+        _ => String::new(),
+    }
+}
+
+/// `1,234,567`.
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let group = |(at, digit): (usize, char)| if at > 0 && (digits.len() - at).is_multiple_of(3) { format!(",{digit}") } else { digit.to_string() };
+    digits.chars().enumerate().map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one_and_digits_come_in_threes() {
+        assert_eq!(two([3, 1, 9].into_iter(), |n: u64| n.to_string()), "3 / 9");
+        assert_eq!(two([4, 2].into_iter(), |n: u64| n.to_string()), "2 / 4");
+        assert_eq!(two(std::iter::empty::<u64>(), |n| n.to_string()), "");
+        assert_eq!(["0", "999", "1,000", "50,000,000"], [0, 999, 1_000, 50_000_000].map(grouped)[..]);
+    }
+}

@@ -1,0 +1,211 @@
+//! One restart, measured: readers ask for the head and for rows of the hot symbol all the time, and note when they first see what they wait for.
+//!
+//! *Moved*: a row is of a later epoch than it was after the kill. *Fresh*: a row of an epoch above the last one that was bound before the kill. What is replayed is written again as of that epoch, so a fresh row
+//! holds records that no row held before. *Made after the start*: a row with a trade that happened after the new process was started.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use tapeflow_sinks::{Head, RowKey, RowState, Store, cassandra::CassandraStore};
+use tokio::time::sleep;
+
+use crate::job::Life;
+
+/// How often the readers ask for rows.
+const ROWS_EVERY: Duration = Duration::from_millis(10);
+/// How often they ask for the head: at SERIAL, which the job's own compare-and-sets may have to wait for.
+const HEAD_EVERY: Duration = Duration::from_millis(25);
+/// How often the process is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// When its memory is noted.
+const SETTLED: Duration = Duration::from_secs(2);
+/// When a restart is given up.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Where the job stood when it was killed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stood {
+    generation: u64,
+    bound: u64,
+    committed: u64,
+    /// Records of epochs that are bound and not committed: what is replayed.
+    pub(crate) to_replay: u64,
+    /// The largest event time as of the last binding.
+    pub(crate) max_event_ms: Option<i64>,
+    /// The latest epoch of the rows that are watched.
+    pub(crate) seen: u64,
+}
+
+/// What a restart came to; times from the start of the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Restart {
+    pub(crate) to_replay: u64,
+    pub(crate) taken_over: Duration,
+    pub(crate) moved: Duration,
+    pub(crate) fresh: Duration,
+    /// Where trades happen as they are sent.
+    pub(crate) made_after: Option<Duration>,
+    pub(crate) committed: Duration,
+    /// Two seconds after the start.
+    pub(crate) settled_kb: u64,
+    /// By the next kill.
+    pub(crate) peak_kb: u64,
+}
+
+/// What the readers wait for.
+struct Wanted<'a> {
+    store: &'a CassandraStore,
+    stood: Stood,
+    /// Started then.
+    begun: Instant,
+    begun_ms: i64,
+    /// Whether trades happen as they are sent.
+    live: bool,
+    /// Somebody has failed.
+    over: &'a AtomicBool,
+}
+
+/// Where the job stands now.
+///
+/// # Errors
+/// The store does not say.
+pub(crate) async fn stands(store: &CassandraStore) -> Result<Stood, String> {
+    let head = store.head().await.map_err(|fault| fault.to_string())?.ok_or("there is no head")?;
+    Ok(stood(&head))
+}
+
+fn stood(head: &Head) -> Stood {
+    let last = head.last_binding();
+    let records = last.cuts.iter().enumerate().map(|(at, cut)| cut.next - head.committed.cuts.get(at).map_or(0, |from| from.next));
+    Stood {
+        generation: head.generation,
+        bound: last.epoch,
+        committed: head.committed.epoch,
+        to_replay: u64::try_from(records.sum::<i64>()).unwrap_or(0),
+        max_event_ms: last.max_event_ms(),
+        seen: 0,
+    }
+}
+
+/// The latest epoch of these rows; 0 if there are none.
+///
+/// # Errors
+/// The store does not say.
+pub(crate) async fn seen(store: &CassandraStore, keys: &[RowKey]) -> Result<u64, String> {
+    let rows = store.read_rows(keys).await.map_err(|fault| fault.to_string())?;
+    Ok(rows.iter().flatten().map(|row| row.epoch).max().unwrap_or(0))
+}
+
+/// Waits until the job has committed an epoch above that.
+///
+/// # Errors
+/// The job ends, or does not commit for long.
+pub(crate) async fn goes_on(store: &CassandraStore, life: &mut Life, from: Option<Stood>) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        life.must_live()?;
+        if let Ok(Some(head)) = store.head().await
+            && head.committed.epoch > from.map_or(0, |stood| stood.committed)
+        {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("the job has committed nothing for {} s", PATIENCE.as_secs()));
+        }
+        sleep(HEAD_EVERY).await;
+    }
+}
+
+/// Measures the restart that `life` is. `keys` names rows of which at least one changes in every epoch.
+///
+/// # Errors
+/// The process ends, or one of the things waited for does not come.
+pub(crate) async fn measure(
+    store: &CassandraStore,
+    life: &mut Life,
+    stood: Stood,
+    live: bool,
+    keys: impl Fn() -> Vec<RowKey>,
+) -> Result<Restart, String> {
+    let over = AtomicBool::new(false);
+    let wanted = Wanted { store, stood, begun: life.begun, begun_ms: life.begun_ms, live, over: &over };
+    let (heads, rows, settled) = tokio::join!(wanted.heads(), wanted.rows(&keys), settle(life, &over));
+    let ((taken_over, committed), (moved, fresh, made_after), settled_kb) = (heads?, rows?, settled?);
+    life.must_live()?;
+    Ok(Restart { to_replay: stood.to_replay, taken_over, moved, fresh, made_after, committed, settled_kb, peak_kb: life.memory.peak_kb })
+}
+
+/// Looks at the process for as long as its memory settles, and then once more.
+async fn settle(life: &mut Life, over: &AtomicBool) -> Result<u64, String> {
+    while life.begun.elapsed() < SETTLED {
+        if let Err(fault) = life.must_live() {
+            over.store(true, Ordering::Release);
+            return Err(fault);
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    life.must_live().inspect_err(|_| over.store(true, Ordering::Release))?;
+    Ok(life.memory.now_kb)
+}
+
+impl Wanted<'_> {
+    /// Until a later generation has the head, and until it has committed.
+    async fn heads(&self) -> Result<(Duration, Duration), String> {
+        let mut taken_over = None;
+        loop {
+            let head = self.store.head().await;
+            if let Ok(Some(head)) = &head {
+                let now = self.begun.elapsed();
+                if head.generation > self.stood.generation {
+                    taken_over.get_or_insert(now);
+                }
+                if let Some(taken_over) = taken_over
+                    && head.committed.epoch > self.stood.committed
+                {
+                    return Ok((taken_over, now));
+                }
+            }
+            self.patient("a commit").map_err(|fault| format!("{fault}; the last answer: {head:?}"))?;
+            sleep(HEAD_EVERY).await;
+        }
+    }
+
+    /// Until a row has moved, until one is fresh, and until one has a trade made after the start.
+    async fn rows(&self, keys: &impl Fn() -> Vec<RowKey>) -> Result<(Duration, Duration, Option<Duration>), String> {
+        let (mut moved, mut fresh) = (None, None);
+        loop {
+            let rows = self.store.read_rows(&keys()).await;
+            if let Ok(rows) = &rows {
+                let now = self.begun.elapsed();
+                let any = |is: &dyn Fn(&RowState) -> bool| rows.iter().flatten().any(is);
+                if any(&|row| row.epoch > self.stood.seen) {
+                    moved.get_or_insert(now);
+                }
+                if any(&|row| row.epoch > self.stood.bound) {
+                    fresh.get_or_insert(now);
+                }
+                let made_after = any(&|row| row.totals.last.is_some_and(|last| last.event_ms >= self.begun_ms));
+                match moved.zip(fresh) {
+                    Some((moved, fresh)) if !self.live => return Ok((moved, fresh, None)),
+                    Some((moved, fresh)) if made_after => return Ok((moved, fresh, Some(now))),
+                    _ => {}
+                }
+            }
+            self.patient("a fresh row").map_err(|fault| format!("{fault}; the last answer: {rows:?}"))?;
+            sleep(ROWS_EVERY).await;
+        }
+    }
+
+    fn patient(&self, what: &str) -> Result<(), String> {
+        if self.over.load(Ordering::Acquire) {
+            return Err("the process has ended".into());
+        }
+        if self.begun.elapsed() < PATIENCE {
+            Ok(())
+        } else {
+            Err(format!("{what} has not come within {} s after {:?}", PATIENCE.as_secs(), self.stood))
+        }
+    }
+}

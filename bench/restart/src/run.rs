@@ -1,0 +1,276 @@
+//! A run: servers up, and for each topic fill, catch up, kill and start again, and check.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rand::Rng;
+use tapeflow_schemas::{AssetClass, EventTime, Symbol, WindowSize};
+use tapeflow_sinks::{RowKey, Store, cassandra::CassandraStore};
+use tokio::runtime::Runtime;
+
+use crate::{
+    Settings, check,
+    feed::Feed,
+    fill::{self, SPAN_MS},
+    job::{self, Binary, Life},
+    report::{CatchUp, Outcome, Report},
+    restart::{self, Restart, Stood},
+    servers::{Servers, said},
+    tape::{Tape, now_ms},
+};
+
+const PARTITIONS: u32 = 4;
+/// Between a kill and the next start.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a job runs before it is killed, in milliseconds: while it keeps up, and on its way.
+const LIVES_MS: std::ops::Range<u64> = 2_000..6_000;
+const LIVES_BEHIND_MS: std::ops::Range<u64> = 500..3_000;
+/// So many messages have trades of all symbols.
+const LEFT: u64 = 1_000;
+/// A restart above this is told with the log of the process.
+const SLOW: Duration = Duration::from_secs(3);
+/// How long a job may take to the end: this, and that for each message.
+const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE_A_MESSAGE: Duration = Duration::from_micros(100);
+const INIT_PATIENCE: Duration = Duration::from_secs(60);
+/// How often progress is told.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Runs it all, and prints the report; whether rows came to what they must.
+///
+/// # Errors
+/// It could not be measured.
+pub(crate) fn run(settings: &Settings) -> Result<bool, String> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = package.ancestors().nth(2).ok_or("the package lies two folders below the root")?;
+    let binary = prepare(settings, root)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|fault| fault.to_string())?;
+    eprintln!("starting Kafka and Cassandra");
+    let servers = Servers::start(root, &settings.stack, settings.ports)?;
+    let mut report = Report { command: command_line(), rate: settings.rate, workers: settings.workers, outcomes: Vec::new() };
+    let mut is_right = true;
+    for messages in &settings.messages {
+        let stage =
+            Stage { settings, binary: &binary, servers: &servers, runtime: &runtime, messages: *messages, topic: format!("restart_{messages}") };
+        let (outcome, right) = stage.topic()?;
+        report.outcomes.push(outcome);
+        is_right &= right;
+        if let Some(path) = &settings.report {
+            fs::write(path, report.markdown()).map_err(|fault| format!("cannot write {}: {fault}", path.display()))?;
+        }
+    }
+    println!("{}", report.markdown());
+    Ok(is_right)
+}
+
+/// The binary, and a folder for its logs.
+fn prepare(settings: &Settings, root: &Path) -> Result<Binary, String> {
+    let logs = root.join("target/stack").join(format!("{}-logs", settings.stack));
+    let failed = |fault: std::io::Error| format!("{}: {fault}", logs.display());
+    if logs.exists() {
+        fs::remove_dir_all(&logs).map_err(failed)?;
+    }
+    fs::create_dir_all(&logs).map_err(failed)?;
+    let path: PathBuf = match &settings.binary {
+        Some(path) => path.canonicalize().map_err(|fault| format!("--binary: {}: {fault}", path.display()))?,
+        None => job::build(root, &logs)?,
+    };
+    Ok(Binary::new(path, logs, settings.workers))
+}
+
+/// The command that ran this, as one would type it.
+fn command_line() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo run --release -p tapeflow-restart -- {}", arguments.join(" "))
+}
+
+/// One topic.
+struct Stage<'a> {
+    settings: &'a Settings,
+    binary: &'a Binary,
+    servers: &'a Servers,
+    runtime: &'a Runtime,
+    /// How many it holds before the feed begins.
+    messages: u64,
+    /// Its name, and that of its keyspace.
+    topic: String,
+}
+
+impl Stage<'_> {
+    fn topic(&self) -> Result<(Outcome, bool), String> {
+        let messages = self.messages;
+        self.init(&self.topic)?;
+        let mut tape = Tape::new(PARTITIONS)?;
+        let fill = fill::fill(&self.servers.brokers(), &self.topic, &mut tape, messages)?;
+        let topic_bytes = self.servers.bytes_of(&self.topic);
+        let catch_up = self.catch_up()?;
+        let behind = self.behind(&tape)?;
+        let (restarts, tape) = self.keep_up(tape)?;
+        let (verdict, right) = match self.judge(&tape, messages <= self.settings.verify_up_to) {
+            Ok(verdict) => (verdict, true),
+            Err(fault) => (format!("FAULT: {fault}"), false),
+        };
+        eprintln!("{verdict}");
+        Ok((Outcome { messages, fill, topic_bytes, catch_up, restarts, behind, verdict }, right))
+    }
+
+    /// Makes the topic, and a keyspace: servers that say they have started may not listen yet.
+    fn init(&self, keyspace: &str) -> Result<(), String> {
+        let (brokers, store, partitions) = (self.servers.brokers(), self.servers.store(keyspace), PARTITIONS.to_string());
+        let arguments = ["init", "--brokers", &brokers, "--topic", &self.topic, "--store", &store, "--partitions", &partitions, "--replication", "1"];
+        let deadline = Instant::now() + INIT_PATIENCE;
+        loop {
+            match said(&mut self.binary.command(&arguments)) {
+                Err(_) if Instant::now() < deadline => thread::sleep(PAUSE),
+                done => return done.map(drop),
+            }
+        }
+    }
+
+    fn connect(&self, keyspace: &str) -> Result<CassandraStore, String> {
+        self.runtime.block_on(self.servers.connect(keyspace))
+    }
+
+    /// A job that begins at the first message and ends at the last.
+    fn catch_up(&self) -> Result<CatchUp, String> {
+        let messages = self.messages;
+        let store = self.connect(&self.topic)?;
+        let mut life = self.binary.start(self.servers, &self.topic, &self.topic, &["--until-end"], "catch-up")?;
+        let patience = PATIENCE + PATIENCE_A_MESSAGE * u32::try_from(messages).unwrap_or(u32::MAX);
+        let mut told = Instant::now();
+        let took = life.end(patience, |life| {
+            if told.elapsed() > PROGRESS {
+                told = Instant::now();
+                let head = self.runtime.block_on(store.head()).ok().flatten();
+                let committed: i64 = head.map_or(0, |head| head.committed.cuts.iter().map(|cut| cut.next).sum());
+                eprintln!(
+                    "catch-up: {committed} of {messages} committed after {:.0} s, CPU {:.0} s, {} MB, at most {} MB",
+                    life.begun.elapsed().as_secs_f64(),
+                    life.cpu.as_secs_f64(),
+                    life.memory.now_kb / 1_024,
+                    life.memory.peak_kb / 1_024
+                );
+            }
+        })?;
+        let done = CatchUp { took, cpu: life.cpu, peak_kb: life.memory.peak_kb };
+        eprintln!("catch-up: {messages} messages, {done:?}");
+        Ok(done)
+    }
+
+    /// Another job over the same topic, killed on its way again and again.
+    fn behind(&self, tape: &Tape) -> Result<Vec<Restart>, String> {
+        let kills = self.settings.kills_behind;
+        if kills == 0 {
+            return Ok(Vec::new());
+        }
+        let keyspace = format!("{}_behind", self.topic);
+        self.init(&keyspace)?;
+        let store = self.connect(&keyspace)?;
+        let mut life = self.binary.start(self.servers, &self.topic, &keyspace, &[], "first")?;
+        // Partitions are read at a pace of their own: one of them may have been read to its end.
+        let (watched, mut restarts) = (tape.of_each_partition(), Vec::new());
+        for number in 1..=kills {
+            self.runtime.block_on(restart::goes_on(&store, &mut life, None))?;
+            thread::sleep(Duration::from_millis(rand::rng().random_range(LIVES_BEHIND_MS)));
+            let mut stood = self.kill(&store, life)?;
+            let Some(reached_ms) = stood.max_event_ms.filter(|_| self.is_behind(&store)) else {
+                eprintln!("behind: the job came to the end of the topic before kill {number}");
+                break;
+            };
+            let keys = || hours(&watched, reached_ms, reached_ms + SPAN_MS);
+            stood.seen = self.runtime.block_on(restart::seen(&store, &keys()))?;
+            life = self.binary.start(self.servers, &self.topic, &keyspace, &[], &format!("{number}"))?;
+            let restart = self.runtime.block_on(restart::measure(&store, &mut life, stood, false, keys))?;
+            self.tell("behind", &restart, &life);
+            restarts.push(restart);
+        }
+        Ok(restarts)
+    }
+
+    /// Whether there is something left that is not bound yet.
+    fn is_behind(&self, store: &CassandraStore) -> bool {
+        let head = self.runtime.block_on(store.head()).ok().flatten();
+        let bound: i64 = head.map_or(0, |head| head.last_binding().cuts.iter().map(|cut| cut.next).sum());
+        u64::try_from(bound).is_ok_and(|bound| bound + LEFT < self.messages)
+    }
+
+    /// The job of the catch-up, killed again and again while it keeps up with a feed.
+    fn keep_up(&self, tape: Tape) -> Result<(Vec<Restart>, Tape), String> {
+        let (store, hot) = (self.connect(&self.topic)?, tape.hot());
+        let feed = Feed::start(&self.servers.brokers(), &self.topic, tape, self.settings.rate)?;
+        let before = self.runtime.block_on(restart::stands(&store))?;
+        let mut life = self.binary.start(self.servers, &self.topic, &self.topic, &[], "live")?;
+        self.runtime.block_on(restart::goes_on(&store, &mut life, Some(before)))?;
+        let mut restarts: Vec<Restart> = Vec::new();
+        for number in 1..=self.settings.kills {
+            thread::sleep(Duration::from_millis(rand::rng().random_range(LIVES_MS)));
+            life.must_live()?;
+            if let Some(last) = restarts.last_mut() {
+                last.peak_kb = life.memory.peak_kb;
+            }
+            let mut stood = self.kill(&store, life)?;
+            stood.seen = self.runtime.block_on(restart::seen(&store, &minutes(&hot)))?;
+            life = self.binary.start(self.servers, &self.topic, &self.topic, &[], &format!("{number}"))?;
+            let restart = self.runtime.block_on(restart::measure(&store, &mut life, stood, true, || minutes(&hot)))?;
+            self.tell("restart", &restart, &life);
+            restarts.push(restart);
+        }
+        let tape = feed.end()?;
+        life.ask_to_end();
+        life.end(PATIENCE, |_| {})?;
+        if let Some(last) = restarts.last_mut() {
+            last.peak_kb = life.memory.peak_kb;
+        }
+        Ok((restarts, tape))
+    }
+
+    /// kill -9, and where the job stood then.
+    fn kill(&self, store: &CassandraStore, life: Life) -> Result<Stood, String> {
+        life.kill()?;
+        let killed = Instant::now();
+        let stood = self.runtime.block_on(restart::stands(store))?;
+        thread::sleep(PAUSE.saturating_sub(killed.elapsed()));
+        Ok(stood)
+    }
+
+    fn tell(&self, what: &str, restart: &Restart, life: &Life) {
+        eprintln!("{what} behind {}: {restart:?}", self.topic);
+        if restart.fresh > SLOW {
+            eprintln!("{what}: the log of the process, from its start:\n{}", life.said());
+        }
+    }
+
+    /// Runs the job to the end of the topic, and holds rows against what was sent.
+    fn judge(&self, tape: &Tape, verify: bool) -> Result<String, String> {
+        self.binary.start(self.servers, &self.topic, &self.topic, &["--until-end"], "end")?.end(PATIENCE, |_| {})?;
+        let verdict = self.runtime.block_on(check::check(&self.connect(&self.topic)?, tape.written))?;
+        if !verify {
+            return Ok(verdict);
+        }
+        let (brokers, store) = (self.servers.brokers(), self.servers.store(&self.topic));
+        let verified = said(&mut self.binary.command(&["verify", "--brokers", &brokers, "--topic", &self.topic, "--store", &store]))?;
+        Ok(format!("{verdict}; `tapeflow verify`: {}", verified.lines().last().unwrap_or_default()))
+    }
+}
+
+/// The rows of a symbol's current minute and the one before.
+fn minutes(symbol: &Symbol) -> Vec<RowKey> {
+    let now = now_ms();
+    rows(std::slice::from_ref(symbol), WindowSize::DEFAULTS[1], &[now - 60_000, now])
+}
+
+/// The rows of symbols' hours that hold these times.
+fn hours(symbols: &[Symbol], from_ms: i64, to_ms: i64) -> Vec<RowKey> {
+    rows(symbols, WindowSize::DEFAULTS[3], &[from_ms, to_ms])
+}
+
+fn rows(symbols: &[Symbol], size: WindowSize, times: &[i64]) -> Vec<RowKey> {
+    let mut starts: Vec<_> = times.iter().filter_map(|time| Some(size.start_of(EventTime::from_ms(*time)?, AssetClass::Stock))).collect();
+    starts.dedup();
+    let keys = |symbol: &Symbol| starts.iter().map(|start| RowKey { symbol: symbol.clone(), size, start: *start }).collect::<Vec<_>>();
+    symbols.iter().flat_map(keys).collect()
+}

@@ -1,0 +1,181 @@
+//! Lives of a job that end where a test wants them to, and what they leave behind.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use async_trait::async_trait;
+use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, run};
+use tapeflow_schemas::{AssetClass, Offset, Partition, Symbol, WindowSize, WindowStart};
+use tapeflow_sinks::{
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Store, StoreError, StoredView, View, memory::MemoryStore, store::StoredRow,
+};
+
+use crate::support::MemoryLog;
+
+/// How a life ends.
+pub(crate) enum Ends {
+    /// At the end of the log.
+    ByItself,
+    /// With a crash right after the first binding, no row written.
+    AfterBinding,
+    /// With a crash right before the first commit: all that it would commit is written.
+    BeforeCommit,
+    /// By what is done right after the first binding.
+    WithRemoval(Box<dyn Fn() + Send + Sync>),
+}
+
+struct Ending {
+    inner: Arc<MemoryStore>,
+    ends: Ends,
+    gone: AtomicBool,
+}
+
+impl Ending {
+    fn crash(&self) -> CasOutcome {
+        self.gone.store(true, SeqCst);
+        CasOutcome::Unknown("crash".into())
+    }
+
+    fn alive(&self) -> Result<(), StoreError> {
+        if self.gone.load(SeqCst) { Err(StoreError::Broken("crash".into())) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Store for Ending {
+    fn describe(&self) -> String {
+        "ending".into()
+    }
+
+    async fn head(&self) -> Result<Option<Head>, StoreError> {
+        self.alive()?;
+        self.inner.head().await
+    }
+
+    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+        let binds = expected.is_some_and(|before| proposed.last_binding().epoch > before.last_binding().epoch);
+        let commits = expected.is_some_and(|before| proposed.committed.epoch > before.committed.epoch);
+        match &self.ends {
+            Ends::AfterBinding if binds => {
+                let _ = self.inner.compare_and_set(expected, proposed).await;
+                self.crash()
+            }
+            Ends::BeforeCommit if commits => self.crash(),
+            Ends::WithRemoval(remove) if binds => {
+                let outcome = self.inner.compare_and_set(expected, proposed).await;
+                remove();
+                outcome
+            }
+            _ => self.inner.compare_and_set(expected, proposed).await,
+        }
+    }
+
+    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
+        self.inner.read_rows(keys).await
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        if matches!(self.ends, Ends::AfterBinding) {
+            return std::future::pending().await;
+        }
+        self.alive()?;
+        self.inner.write(writes).await
+    }
+
+    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+        self.alive()?;
+        self.inner.write_history(entries).await
+    }
+
+    async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
+        self.inner.symbols().await
+    }
+
+    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+        self.inner.rows(symbol, size, range).await
+    }
+
+    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+        self.inner.views(view, size, range).await
+    }
+
+    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.inner.history(limit).await
+    }
+
+    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
+        self.inner.rejects(limit).await
+    }
+}
+
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
+}
+
+/// One life of the job; what it counted, if it came to its end.
+pub(crate) fn life(config: &JobConfig, log: &MemoryLog, store: &Arc<MemoryStore>, ends: Ends) -> Result<Arc<Metrics>, JobError> {
+    let metrics = Arc::new(Metrics::default());
+    let store = Arc::new(Ending { inner: Arc::clone(store), ends, gone: AtomicBool::new(false) });
+    run(config.clone(), Arc::new(log.clone()), store, Stop::default(), Arc::new(()), Arc::clone(&metrics)).map(|_| metrics)
+}
+
+pub(crate) fn head(store: &MemoryStore) -> Head {
+    block_on(store.head()).expect("head").expect("a job has run")
+}
+
+/// Where a partition is committed to.
+pub(crate) fn next(store: &MemoryStore, partition: Partition) -> Offset {
+    head(store).committed.cuts[partition as usize].next
+}
+
+pub(crate) fn len(log: &MemoryLog, partition: Partition) -> Offset {
+    Offset::try_from(log.0.lock().expect("log")[partition as usize].len()).expect("few")
+}
+
+/// The next offset whose record does not repeat the one before it. A repeat of a lost record is what the binding says of it, and the
+/// recomputation cannot know that.
+pub(crate) fn clear_of_repeats(log: &MemoryLog, partition: Partition, offset: Offset) -> Offset {
+    let records = &log.0.lock().expect("log")[partition as usize];
+    let mut at = usize::try_from(offset).expect("an offset");
+    while at > 0 && at < records.len() && records[at].1 == records[at - 1].1 {
+        at += 1;
+    }
+    Offset::try_from(at).expect("few")
+}
+
+/// The dead letters of lost offsets: partition, first offset, first that is not lost.
+pub(crate) fn letters(store: &MemoryStore) -> Vec<(Partition, Offset, Offset)> {
+    let rejects = block_on(store.rejects(usize::MAX)).expect("dead letters");
+    let lost = rejects.iter().filter(|reject| reject.reason == "lost");
+    lost.map(|reject| {
+        let Reject { partition, offset, index, detail, .. } = reject;
+        assert_eq!(*index, u32::MAX, "beside the dead letter of the record that was there");
+        let rest = detail.strip_prefix(&format!("offsets {offset} to ")).unwrap_or_else(|| panic!("{detail}"));
+        let (last, rest) = rest.split_once(&format!(" of partition {partition} were gone from the log ")).unwrap_or_else(|| panic!("{detail}"));
+        let to = last.parse::<Offset>().unwrap_or_else(|_| panic!("{detail}")) + 1;
+        assert!(rest.ends_with(&format!("(--accept-loss): {} offsets", to - offset)), "{detail}");
+        (*partition, *offset, to)
+    })
+    .collect()
+}
+
+/// What a start without permission names as gone: partition, first offset, first that is not gone.
+pub(crate) fn refused(config: &JobConfig, log: &MemoryLog, store: &Arc<MemoryStore>) -> Vec<(Partition, Offset, Offset)> {
+    let fault = life(config, log, store, Ends::ByItself).expect_err("a refusal");
+    let JobError::Refused(text) = fault else { panic!("{fault}") };
+    assert!(text.contains("--accept-loss"), "{text}");
+    let parts = text.split("; ").filter_map(|part| part.strip_prefix("partition "));
+    parts
+        .map(|part| {
+            let numbers: Vec<Offset> = part.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
+            let [partition, from, last, start] = numbers[..] else { panic!("{text}") };
+            assert_eq!(last + 1, start, "{text}");
+            (Partition::try_from(partition).expect("a partition"), from, start)
+        })
+        .collect()
+}

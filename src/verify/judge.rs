@@ -1,0 +1,292 @@
+//! Holds rows and lists against their recomputation one by one, and keeps what was found.
+
+use std::collections::HashSet;
+
+use tapeflow_oracle::OracleCounts;
+use tapeflow_schemas::{Baskets, WindowSize, WindowStart};
+use tapeflow_sinks::{Epoch, RowKey, RowState, ViewKey, ViewState};
+
+use super::{
+    lists,
+    reach::Trust,
+    recompute::{AsOf, COMMITTED, Recomputation},
+    rows,
+};
+use crate::end::say;
+
+/// Differences printed one by one; all are counted.
+const PRINTED: usize = 100;
+
+/// A row or a list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    Row(RowKey),
+    List(ViewKey),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Row(key) => key.fmt(f),
+            Self::List(key) => key.fmt(f),
+        }
+    }
+}
+
+/// What would mend a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cure {
+    /// Writing the recomputation.
+    Write,
+    /// Nothing: no trade calls for what is there, and rows are never deleted.
+    CannotBeDeleted,
+    /// Nothing that is known: it may have had trades that were not read.
+    OutOfReach,
+}
+
+/// What one look found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) faults: Vec<(Place, Cure)>,
+    pub(super) rows: Tally,
+    pub(super) lists: Tally,
+    /// Rows and lists of epochs of which nobody tells the end.
+    pub(super) untold: u64,
+    /// Whether all of the job's records were read, so that everything was judged.
+    pub(super) all_read: bool,
+    pub(super) counts: OracleCounts,
+    /// Records that the log no longer has, or that were given up.
+    pub(super) gone: u64,
+    /// Records left out of a cheap look, and the epoch after which it began.
+    pub(super) not_read: u64,
+    pub(super) after: Epoch,
+    pub(super) committed: Epoch,
+    pub(super) bound: Epoch,
+}
+
+/// How many were compared, and how many could not be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) compared: u64,
+    pub(super) not_judged: u64,
+}
+
+impl Findings {
+    /// What a look at another slice found as well.
+    pub(super) fn add(&mut self, mut other: Self) {
+        self.faults.append(&mut other.faults);
+        for (mine, theirs) in [(&mut self.rows, other.rows), (&mut self.lists, other.lists)] {
+            mine.compared += theirs.compared;
+            mine.not_judged += theirs.not_judged;
+        }
+        self.untold += other.untold;
+        let Self { faults, rows, lists, untold, .. } = std::mem::take(self);
+        // The rest is of the whole log each time; the last one read the most of it.
+        *self = Self { faults, rows, lists, untold, ..other };
+    }
+
+    /// The differences.
+    pub(super) fn differences(&self) -> u64 {
+        self.faults.len() as u64
+    }
+
+    fn differ(&mut self, place: Place, cure: Cure, text: &str) {
+        if self.faults.len() < PRINTED {
+            // A reader that has gone misses the lines, not the exit code.
+            let _ = say(text);
+        }
+        self.faults.push((place, cure));
+    }
+
+    /// All of it in one line.
+    pub(super) fn summary(&self, has_lists: bool) -> String {
+        let counts = &self.counts;
+        let mut line = format!(
+            "{} differences; {} rows compared, {} lists compared; {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates, {} gaps; \
+             {} records out of reach of the log",
+            self.differences(),
+            self.rows.compared,
+            self.lists.compared,
+            counts.records,
+            counts.accepted,
+            counts.rejected_in_all(),
+            counts.duplicates,
+            counts.price_updates,
+            counts.gaps,
+            self.gone,
+        );
+        if self.after > 0 {
+            line += &format!(", {} up to epoch {} not read", self.not_read, self.after);
+        }
+        if !self.all_read {
+            line += &format!(", {} rows and {} lists that may rest on them not judged", self.rows.not_judged, self.lists.not_judged);
+        }
+        if self.untold > 0 {
+            line += &format!("; {} rows and lists of epochs that nobody tells the end of not judged", self.untold);
+        }
+        if !has_lists {
+            line += "; lists not judged, for they are made of all symbols";
+        }
+        line + &format!("; committed epoch {}, bound {}", self.committed, self.bound)
+    }
+}
+
+/// Looks at rows and lists one by one.
+pub(super) struct Judge<'a> {
+    pub(super) findings: Findings,
+    trust: Trust,
+    baskets: &'a Baskets,
+    /// Windows of which a row was not judged.
+    passed_over: HashSet<(WindowSize, WindowStart)>,
+    /// Of epochs that were not known when they were read.
+    later_rows: Vec<(RowKey, RowState)>,
+    later_lists: Vec<(ViewKey, ViewState)>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(trust: Trust, baskets: &'a Baskets) -> Self {
+        let findings = Findings { all_read: trust == Trust::All, ..Findings::default() };
+        Self { findings, trust, baskets, passed_over: HashSet::new(), later_rows: Vec::new(), later_lists: Vec::new() }
+    }
+
+    /// A row as it was read. What a job has bound while it was read is judged when that is known: [`Judge::later_rows`].
+    pub(super) fn row(&mut self, again: &Recomputation<'_>, key: RowKey, state: RowState) {
+        match again.as_of(state.epoch) {
+            AsOf::Epoch(as_of) => self.judge_row(again, key, &state, as_of),
+            AsOf::Unknown => self.later_rows.push((key, state)),
+        }
+    }
+
+    /// Judges the rows that were put off, now that all is known that was bound when they were read.
+    pub(super) fn later_rows(&mut self, again: &Recomputation<'_>) {
+        for (key, state) in std::mem::take(&mut self.later_rows) {
+            match again.as_of(state.epoch) {
+                AsOf::Epoch(as_of) => self.judge_row(again, key, &state, as_of),
+                AsOf::Unknown if state.epoch > again.last() => {
+                    let cure = self.cure(again.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX).is_some());
+                    let text = beyond(&key, state.epoch, again.last());
+                    self.findings.differ(Place::Row(key), cure, &text);
+                }
+                AsOf::Unknown => {
+                    self.findings.untold += 1;
+                    self.passed_over.insert((key.size, key.start));
+                }
+            }
+        }
+    }
+
+    fn judge_row(&mut self, again: &Recomputation<'_>, key: RowKey, state: &RowState, as_of: Epoch) {
+        let want = again.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, as_of);
+        let judged = match self.trust {
+            Trust::All => true,
+            Trust::Since => state.epoch <= again.confirmed && rows::trades(&state.totals) <= want.map_or(0, |want| want.all.trades),
+            Trust::Presence => false,
+        };
+        if !judged {
+            self.findings.rows.not_judged += 1;
+            self.passed_over.insert((key.size, key.start));
+            return;
+        }
+        self.findings.rows.compared += 1;
+        let told = match want {
+            None => "the store has a row, the log has no trades".to_owned(),
+            Some(want) => rows::differences(&state.totals, &want).join("; "),
+        };
+        if !told.is_empty() {
+            let cure = self.cure(want.is_some());
+            let text = format!("{key} (epoch {}): {told}", state.epoch);
+            self.findings.differ(Place::Row(key), cure, &text);
+        }
+    }
+
+    /// A list as it was read; the rows must have been judged before.
+    pub(super) fn list(&mut self, again: &Recomputation<'_>, key: ViewKey, state: ViewState) {
+        match again.as_of(state.epoch) {
+            AsOf::Epoch(as_of) => self.judge_list(again, key, &state, as_of),
+            AsOf::Unknown => self.later_lists.push((key, state)),
+        }
+    }
+
+    /// Whether lists were put off.
+    pub(super) fn has_later_lists(&self) -> bool {
+        !self.later_lists.is_empty()
+    }
+
+    /// Judges the lists that were put off.
+    pub(super) fn later_lists(&mut self, again: &Recomputation<'_>) {
+        for (key, state) in std::mem::take(&mut self.later_lists) {
+            match again.as_of(state.epoch) {
+                AsOf::Epoch(as_of) => self.judge_list(again, key, &state, as_of),
+                AsOf::Unknown if state.epoch > again.last() => {
+                    let cure = self.cure(self.wanted(again, key, Epoch::MAX).is_some());
+                    let text = beyond(&key, state.epoch, again.last());
+                    self.findings.differ(Place::List(key), cure, &text);
+                }
+                AsOf::Unknown => self.findings.untold += 1,
+            }
+        }
+    }
+
+    fn judge_list(&mut self, again: &Recomputation<'_>, key: ViewKey, state: &ViewState, as_of: Epoch) {
+        let judged = match self.trust {
+            Trust::All => true,
+            Trust::Since => state.epoch <= again.confirmed && !self.passed_over.contains(&(key.size, key.start)),
+            Trust::Presence => false,
+        };
+        if !judged {
+            self.findings.lists.not_judged += 1;
+            return;
+        }
+        self.findings.lists.compared += 1;
+        let want = self.wanted(again, key, as_of);
+        let told = match &want {
+            None => "the store has a list, the log has no trades for one".to_owned(),
+            Some(want) => lists::differences(key.view, &state.entries, want).join("; "),
+        };
+        if !told.is_empty() {
+            let cure = self.cure(want.is_some());
+            self.findings.differ(Place::List(key), cure, &format!("{key} (epoch {}): {told}", state.epoch));
+        }
+    }
+
+    /// A row or a list that should be there, and is not.
+    pub(super) fn missing(&mut self, place: Place) {
+        let cure = self.cure(true);
+        let text = match &place {
+            Place::Row(key) => format!("{key}: the log has trades, the store has no row"),
+            Place::List(key) => format!("{key}: the log has trades for it, the store has no list"),
+        };
+        self.findings.differ(place, cure, &text);
+    }
+
+    /// One that is there, and cannot be read.
+    pub(super) fn unreadable(&mut self, again: &Recomputation<'_>, place: Place, reason: &str) {
+        let wanted = match &place {
+            Place::Row(key) => again.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX).is_some(),
+            Place::List(key) => self.wanted(again, *key, Epoch::MAX).is_some(),
+        };
+        let cure = self.cure(wanted);
+        self.findings.differ(place, cure, reason);
+    }
+
+    /// What a list must be as of all that was committed before the store was read; none if nothing calls for one.
+    pub(super) fn calls_for(&self, again: &Recomputation<'_>, key: ViewKey) -> bool {
+        self.wanted(again, key, COMMITTED).is_some()
+    }
+
+    fn wanted(&self, again: &Recomputation<'_>, key: ViewKey, as_of: Epoch) -> Option<Vec<tapeflow_oracle::OracleEntry>> {
+        again.oracle.list_as_of(lists::named(key.view), key.size, key.start, as_of, self.baskets)
+    }
+
+    fn cure(&self, wanted: bool) -> Cure {
+        match (self.trust, wanted) {
+            (Trust::All, true) => Cure::Write,
+            (Trust::All, false) => Cure::CannotBeDeleted,
+            (Trust::Since | Trust::Presence, _) => Cure::OutOfReach,
+        }
+    }
+}
+
+fn beyond(key: &impl std::fmt::Display, label: Epoch, last: Epoch) -> String {
+    format!("{key} (epoch {label}): labelled beyond the last bound epoch, {last}")
+}

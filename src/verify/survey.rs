@@ -1,0 +1,280 @@
+//! One look: the log recomputed, everything stored held against it, and everything recomputed looked for in the store.
+//!
+//! A job may go on meanwhile. What is read of the store is as of some epoch each, which its label names, and is judged as of that:
+//!
+//! ```text
+//!  head h0            rows             head h1             lists            head h2
+//!  committed c0 ────▶ labels <= c0 ──▶ their epochs ─────▶ labels <= b1 ──▶ their epochs are
+//!  recomputed as one  judged at once   are known by now    judged at once   known by now
+//! ```
+//!
+//! Every epoch that a row was written for had been bound before it was written, so the head read after it knows it, or history does. What is
+//! committed in h0 must be there, in rows and lists that are read later.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    ops::Range,
+    sync::atomic::AtomicBool,
+    time::Duration,
+};
+
+use tapeflow_dataflow::Log;
+use tapeflow_schemas::{Baskets, Symbol, WindowSize, WindowStart};
+use tapeflow_sinks::{Epoch, Head, HistoryEntry, RowKey, Store, StoreError, StoredView, View, ViewKey, store::StoredRow, view::SMALLEST_VIEW_MS};
+use tokio::runtime::Runtime;
+
+use super::{
+    judge::{Findings, Judge, Place},
+    reach,
+    recompute::{COMMITTED, Recomputation, starts},
+    scope::Scope,
+};
+use crate::{end::End, stores};
+
+/// Windows that nobody asked for, read rather than asked around, for each question costs more.
+const GAP_READ: i64 = 1_000;
+
+/// What is looked at, and how.
+pub(super) struct Ground<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) store: &'a dyn Store,
+    pub(super) log: &'a dyn Log,
+    pub(super) sizes: &'a [WindowSize],
+    pub(super) baskets: &'a Baskets,
+    /// That a person wants it to end.
+    pub(super) asked: &'a AtomicBool,
+}
+
+/// Which starts are read of each size.
+struct Plan(BTreeMap<WindowSize, Vec<Range<WindowStart>>>);
+
+impl Ground<'_> {
+    pub(super) fn head(&self) -> Result<Head, End> {
+        self.runtime.block_on(stores::head(self.store))
+    }
+
+    /// The history since an epoch, newest first.
+    fn history(&self, since: Epoch) -> Result<Vec<HistoryEntry>, End> {
+        let mut history = self.runtime.block_on(reach::back_to(self.store, |entry| entry.epoch <= since))?;
+        history.retain(|entry| entry.epoch > since);
+        Ok(history)
+    }
+
+    /// Looks once, at all of the scope, or at what the last `since` of the job has touched.
+    pub(super) fn look(&self, scope: &Scope, since: Option<Duration>) -> Result<Findings, End> {
+        let head = self.head()?;
+        let starts = starts(self.log, &head)?;
+        let mut reach = self.runtime.block_on(reach::of(self.store, &head, &starts, since))?;
+        let mut again = Recomputation::new(self.log, self.sizes, &reach.from, scope.clone(), self.asked)?;
+        again.settle(&head)?;
+        // That takes its time: a job may have gone on, and the more is one, the less must be told apart.
+        let begun = self.head()?;
+        if begun.committed.epoch > head.committed.epoch {
+            reach.extend(head.committed.epoch, begun.committed.epoch, &self.history(head.committed.epoch)?);
+            again.settle(&begun)?;
+        }
+        let trust = reach.trust(&again.oracle);
+        let cheap = since.is_some() && reach.after > 0;
+        let plan = if cheap { Plan::of(&again, self.sizes) } else { Plan::everything(self.sizes) };
+        let mut judge = Judge::new(trust, self.baskets);
+        again.finish_whatever_is_asked();
+        self.read_rows(scope, &plan, &again, &mut judge)?;
+        let last = self.follow(&mut again)?;
+        judge.later_rows(&again);
+        let mut bound = last.last_binding().epoch;
+        if scope.has_lists() {
+            self.read_lists(scope, &plan, &again, &mut judge)?;
+            if judge.has_later_lists() {
+                bound = self.follow(&mut again)?.last_binding().epoch;
+                judge.later_lists(&again);
+            }
+        }
+        let mut findings = judge.findings;
+        (findings.counts, findings.gone) = (again.oracle.counts(), if findings.all_read { 0 } else { reach.gone });
+        (findings.not_read, findings.after) = if cheap { (reach.not_read, reach.after) } else { (0, 0) };
+        (findings.committed, findings.bound) = (begun.committed.epoch, bound);
+        Ok(findings)
+    }
+
+    /// Recomputes what has been bound since.
+    fn follow(&self, again: &mut Recomputation<'_>) -> Result<Head, End> {
+        let head = self.head()?;
+        // Between the two, the job may have committed more; that is told by the head as bound.
+        let history = if head.committed.epoch > again.base { self.history(again.base)? } else { Vec::new() };
+        again.follow(&head, &history)?;
+        Ok(head)
+    }
+
+    fn read_rows(&self, scope: &Scope, plan: &Plan, again: &Recomputation<'_>, judge: &mut Judge<'_>) -> Result<(), End> {
+        let listed = stores::answered(self.runtime.block_on(self.store.symbols()))?;
+        let listed: BTreeSet<Symbol> = listed.into_iter().map(|(symbol, _)| symbol).filter(|symbol| scope.symbol(symbol.as_str())).collect();
+        // The directory must lead to whatever has trades; one that does not is found here.
+        let traded = again.oracle.symbols().filter_map(|symbol| Symbol::new(symbol).ok());
+        for symbol in listed.iter().cloned().chain(traded).collect::<BTreeSet<_>>() {
+            let mut found = HashSet::new();
+            if listed.contains(&symbol) {
+                for (size, range) in plan.ranges() {
+                    self.rows_of(&symbol, size, range, again, judge, |row, judge| {
+                        if scope.window(size, row.start) {
+                            found.insert((size, row.start));
+                            if let Some(state) = row.state {
+                                judge.row(again, RowKey { symbol: symbol.clone(), size, start: row.start }, state);
+                            }
+                        }
+                    })?;
+                }
+            }
+            // Rows of epochs that were not committed may not have been written yet.
+            for (size, start) in again.oracle.windows_of(symbol.as_str(), COMMITTED).filter(|window| !found.contains(window)) {
+                judge.missing(Place::Row(RowKey { symbol: symbol.clone(), size, start }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads rows in one go or, where one of them cannot be read, one by one those that the recomputation has.
+    fn rows_of(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+        again: &Recomputation<'_>,
+        judge: &mut Judge<'_>,
+        mut each: impl FnMut(Found, &mut Judge<'_>),
+    ) -> Result<(), End> {
+        let reason = match self.runtime.block_on(self.store.rows(symbol, size, range.clone())) {
+            Ok(rows) => {
+                rows.into_iter().for_each(|StoredRow { start, state }| each(Found { start, state: Some(state) }, judge));
+                return Ok(());
+            }
+            Err(StoreError::Broken(reason)) => reason,
+            Err(fault) => return Err(crate::end::store_failed(&fault)),
+        };
+        let starts: Vec<_> =
+            again.oracle.windows_of(symbol.as_str(), Epoch::MAX).filter(|(of, start)| *of == size && range.contains(start)).collect();
+        let mut damaged = false;
+        for (_, start) in starts {
+            let key = RowKey { symbol: symbol.clone(), size, start };
+            match self.runtime.block_on(self.store.read_rows(std::slice::from_ref(&key))) {
+                Ok(found) => {
+                    if let Some(state) = found.into_iter().next().flatten() {
+                        each(Found { start, state: Some(state) }, judge);
+                    }
+                }
+                Err(StoreError::Broken(reason)) => {
+                    damaged = true;
+                    each(Found { start, state: None }, judge);
+                    judge.unreadable(again, Place::Row(key), &reason);
+                }
+                Err(fault) => return Err(crate::end::store_failed(&fault)),
+            }
+        }
+        // Else it is a row that no trade made, or the store as a whole.
+        if damaged { Ok(()) } else { Err(End::Failed(format!("rows of {symbol} {size} cannot be read: {reason}"))) }
+    }
+
+    fn read_lists(&self, scope: &Scope, plan: &Plan, again: &Recomputation<'_>, judge: &mut Judge<'_>) -> Result<(), End> {
+        let mut found = HashSet::new();
+        for view in View::EVERY {
+            for (size, range) in plan.ranges().filter(|(size, _)| size.ms() >= SMALLEST_VIEW_MS) {
+                for (start, state) in self.lists_of(view, size, range, again)? {
+                    let key = ViewKey { view, size, start };
+                    if !scope.window(size, start) {
+                        continue;
+                    }
+                    found.insert(key);
+                    match state {
+                        Ok(state) => judge.list(again, key, state),
+                        Err(reason) => judge.unreadable(again, Place::List(key), &reason),
+                    }
+                }
+            }
+        }
+        let windows: Vec<_> = again.oracle.windows().collect();
+        for (size, start) in windows {
+            for key in View::EVERY.map(|view| ViewKey { view, size, start }) {
+                if !found.contains(&key) && judge.calls_for(again, key) {
+                    judge.missing(Place::List(key));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for lists.
+    fn lists_of(&self, view: View, size: WindowSize, range: Range<WindowStart>, again: &Recomputation<'_>) -> Result<Vec<FoundList>, End> {
+        let read = |range| self.runtime.block_on(self.store.views(view, size, range));
+        let reason = match read(range.clone()) {
+            Ok(lists) => return Ok(lists.into_iter().map(|StoredView { start, state }| (start, Ok(state))).collect()),
+            Err(StoreError::Broken(reason)) => reason,
+            Err(fault) => return Err(crate::end::store_failed(&fault)),
+        };
+        let (mut lists, mut damaged) = (Vec::new(), false);
+        for (_, start) in again.oracle.windows().filter(|(of, start)| *of == size && range.contains(start)) {
+            match read(start..start + 1) {
+                Ok(found) => lists.extend(found.into_iter().map(|StoredView { start, state }| (start, Ok(state)))),
+                Err(StoreError::Broken(reason)) => {
+                    damaged = true;
+                    lists.push((start, Err(reason)));
+                }
+                Err(fault) => return Err(crate::end::store_failed(&fault)),
+            }
+        }
+        if damaged { Ok(lists) } else { Err(End::Failed(format!("lists of view {view} {size} cannot be read: {reason}"))) }
+    }
+}
+
+/// A list as it was found, or why it cannot be read.
+type FoundList = (WindowStart, Result<tapeflow_sinks::ViewState, String>);
+
+/// A row as it was found; one without a state cannot be read.
+struct Found {
+    start: WindowStart,
+    state: Option<tapeflow_sinks::RowState>,
+}
+
+impl Plan {
+    fn everything(sizes: &[WindowSize]) -> Self {
+        Self(sizes.iter().map(|size| (*size, std::iter::once(i64::MIN..i64::MAX).collect())).collect())
+    }
+
+    /// The windows that the recomputation has a row in, whatever the symbol: a list needs all rows of its window.
+    fn of(again: &Recomputation<'_>, sizes: &[WindowSize]) -> Self {
+        let mut starts: BTreeMap<WindowSize, BTreeSet<WindowStart>> = sizes.iter().map(|size| (*size, BTreeSet::new())).collect();
+        for symbol in again.oracle.symbols() {
+            for (size, start) in again.oracle.windows_of(symbol, Epoch::MAX) {
+                starts.entry(size).or_default().insert(start);
+            }
+        }
+        Self(starts.into_iter().map(|(size, starts)| (size, runs(&starts, GAP_READ.saturating_mul(size.ms())))).collect())
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = (WindowSize, Range<WindowStart>)> {
+        self.0.iter().flat_map(|(size, ranges)| ranges.iter().map(|range| (*size, range.clone())))
+    }
+}
+
+/// Ranges that have all of the starts in them, and no gap wider than this.
+fn runs(starts: &BTreeSet<WindowStart>, gap: i64) -> Vec<Range<WindowStart>> {
+    let mut runs: Vec<Range<WindowStart>> = Vec::new();
+    for start in starts {
+        match runs.last_mut() {
+            Some(run) if start.saturating_sub(run.end) <= gap => run.end = start + 1,
+            _ => runs.push(*start..start + 1),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_are_read_in_runs_without_wide_gaps() {
+        let runs = |starts: &[i64]| runs(&starts.iter().copied().collect(), 100);
+        assert_eq!(runs(&[]), []);
+        assert_eq!(runs(&[5, 200]), [5..6, 200..201]);
+        assert_eq!(runs(&[0, 50, 151, 300, 9_000, 9_001]), [0..152, 300..301, 9_000..9_002]);
+    }
+}

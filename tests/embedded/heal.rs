@@ -1,0 +1,223 @@
+//! `verify --heal`: what was changed behind the job's back is put right, what nobody can know is left alone, and a job waits for the healer.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
+use rusqlite::Connection;
+use tapeflow_ingest::simulator::FeedFile;
+
+use crate::{
+    audit::{committed_beyond, summary},
+    command::{Place, end_with, golden, succeed, tapeflow, values},
+};
+
+fn database(place: &Place) -> Connection {
+    Connection::open(place.path("t.db")).expect("opened")
+}
+
+fn change(place: &Place, change: &str) {
+    let count = database(place).execute(change, []).expect("changed");
+    assert!(count > 0, "{change}");
+}
+
+/// All rows and lists as their cells say them, without labels that a healing changes: values of bars, and lines of lists.
+fn everything(place: &Place) -> (Vec<String>, Vec<String>) {
+    let lists = ["active", "movers", "market"].into_iter().flat_map(|view| {
+        ["1m", "5m", "1h", "1d"].into_iter().flat_map(move |size| {
+            let top = ["top", "--store", &place.store, "--view", view, "--size", size, "--format", "csv", "--from", "1960-01-01"];
+            succeed(&top).lines().map(|line| line.rsplit_once(',').expect("columns").0.to_owned()).collect::<Vec<_>>()
+        })
+    });
+    (values(&place.bars()), lists.collect())
+}
+
+fn head(place: &Place) -> serde_json::Value {
+    let head: String = database(place).query_row("SELECT head FROM job_head", [], |row| row.get(0)).expect("a head");
+    serde_json::from_str(&head).expect("JSON")
+}
+
+fn heal(place: &Place, code: i32) -> String {
+    end_with(code, &["verify", "--store", &place.store, "--heal", "--yes"])
+}
+
+/// Wrong values, missing and damaged rows and lists, and a symbol that the directory has lost.
+fn spoil(place: &Place) -> usize {
+    let wrong = [
+        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
+        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1h'",
+        "UPDATE bars SET state = x'00' WHERE symbol = 'MSFT' AND size = '1h'",
+        "DELETE FROM symbols WHERE symbol = 'TSLA'",
+        "UPDATE views SET state = (SELECT state FROM views WHERE view_name = 'active' AND size = '1h') WHERE view_name = 'movers' AND size = '1h'",
+        "DELETE FROM views WHERE view_name = 'market' AND size = '1h'",
+        "UPDATE views SET state = x'00' WHERE view_name = 'active' AND size = '1h'",
+    ];
+    wrong.iter().for_each(|wrong| change(place, wrong));
+    wrong.len()
+}
+
+#[test]
+fn what_was_changed_behind_the_jobs_back_is_put_right() {
+    let place = Place::new();
+    let feed = FeedFile { trades: 3_000, symbols: 12, ..FeedFile::default() };
+    place.replay(&place.feed(&feed), &[]);
+    let (before, was) = (everything(&place), head(&place));
+    assert!(before.1.len() > 20);
+    spoil(&place);
+    let found = summary(&end_with(1, &["verify", "--store", &place.store]));
+
+    let said = heal(&place, 0);
+    assert_eq!(summary(&said), found, "the look before is a look");
+    assert!(said.contains("AAPL 1h ") && said.contains(": nothing -> ") && said.contains(": unreadable -> "), "{said}");
+    assert!(said.contains("; 0 places not healed"), "{said}");
+    assert!(place.verify().starts_with("0 differences; "), "{}", place.verify());
+    assert_eq!(everything(&place), before);
+    let now = head(&place);
+    assert_eq!(now["generation"].as_u64(), was["generation"].as_u64().map(|generation| generation + 1));
+    assert_eq!((&now["committed"]["epoch"], &now["bound"]), (&was["committed"]["epoch"], &was["bound"]));
+    assert!(now["owner"].as_str().is_some_and(|owner| owner.starts_with("healed-")) && now["flush_stamp"].as_i64() > was["last_stamp"].as_i64());
+
+    // Healing what is well writes nothing, and the job goes on as if nothing had been.
+    let said = heal(&place, 0);
+    assert!(said.contains("nothing to heal"), "{said}");
+    assert_eq!(head(&place), now);
+    let more = FeedFile { seed: 2, ..feed };
+    place.replay(&place.feed(&more), &[]);
+    assert!(place.verify().starts_with("0 differences; "), "{}", place.verify());
+    let undisturbed = Place::new();
+    for feed in [&feed, &more] {
+        undisturbed.replay(&undisturbed.feed(feed), &[]);
+    }
+    assert_eq!(everything(&place), everything(&undisturbed));
+}
+
+#[test]
+fn a_job_that_was_killed_is_healed_as_of_what_it_had_bound_and_replays_it() {
+    let (place, undisturbed) = (Place::new(), Place::new());
+    let file = place.feed(&FeedFile { seed: 5, trades: 12_000, symbols: 30, ..FeedFile::default() });
+    undisturbed.replay(&file, &[]);
+    let (mut between, mut committed) = (0, 0);
+    for _ in 0..4 {
+        let mut life = place.replay_begun(&file, &["--speed", "2x", "--resident-rows", "8", "--epoch", "20ms"]);
+        committed = committed_beyond(&place, committed + 3);
+        life.kill().expect("killed");
+        life.wait().expect("gone");
+        let was = head(&place);
+        let bound = was["bound"].as_array().expect("bindings").len();
+        between += bound;
+        // The busiest symbol's hour and day: more is added to them in every epoch.
+        change(
+            &place,
+            "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1m') WHERE symbol = 'AAPL' AND size IN ('1h', '1d')",
+        );
+        heal(&place, 0);
+        let epoch: i64 =
+            database(&place).query_row("SELECT epoch FROM bars WHERE symbol = 'AAPL' AND size = '1d'", [], |row| row.get(0)).expect("a row");
+        let last = was["committed"]["epoch"].as_i64().map(|committed| committed + i64::try_from(bound).expect("few"));
+        assert_eq!(Some(epoch), last, "as of the last epoch bound");
+        assert_eq!(head(&place)["bound"], was["bound"], "and what was bound stays to be replayed");
+    }
+    assert!(between > 0, "some life ended between a binding and its commit");
+    place.replay(&file, &[]);
+    assert!(place.verify().starts_with("0 differences; "), "{}", place.verify());
+    assert_eq!(everything(&place), everything(&undisturbed));
+}
+
+#[test]
+fn what_no_trade_calls_for_is_not_deleted_and_said() {
+    let place = Place::new();
+    place.replay(&golden("finnhub-recorded.jsonl"), &[]);
+    let columns = "epoch, stamp, open, high, low, close, vwap, volume, notional, trades, state";
+    let extra = format!("INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars");
+    change(&place, &format!("{extra} WHERE symbol = 'GOOG' AND size = '1d'"));
+    change(&place, "DELETE FROM bars WHERE symbol = 'TSLA' AND size = '1d'");
+    let said = heal(&place, 1);
+    assert!(said.contains("not healed: no trade of the log calls for it") && said.contains("healed: 1 rows and "), "{said}");
+    let said = heal(&place, 1);
+    assert!(summary(&said).starts_with("1 differences; ") && said.contains("nothing to heal"), "{said}");
+}
+
+#[test]
+fn what_records_that_are_gone_may_have_touched_is_left_alone() {
+    let place = Place::new();
+    let first = FeedFile { trades: 3_000, symbols: 12, trades_per_second: 100, ..FeedFile::default() };
+    place.replay(&place.feed(&first), &["--partitions", "1"]);
+    place.replay(&place.feed(&FeedFile { seed: 2, start_ms: 1_704_205_800_000 + 3_600_000, ..first }), &[]);
+    let cuts: String = database(&place).query_row("SELECT cuts FROM history WHERE epoch = 1", [], |row| row.get(0)).expect("history");
+    let first_epoch = cuts.trim_matches(['[', ']']).parse::<i64>().expect("an offset");
+    database(&place).execute("DELETE FROM log WHERE \"offset\" < ?1", [first_epoch]).expect("removed");
+    database(&place).execute("UPDATE log_partitions SET first_offset = ?1", [first_epoch]).expect("moved");
+    change(&place, "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'");
+    let was = head(&place);
+    let said = heal(&place, 1);
+    assert!(said.contains("1 places not healed: not all records are there"), "{said}");
+    assert_eq!(head(&place), was, "nothing was written");
+}
+
+#[test]
+fn without_a_terminal_and_without_yes_nothing_is_written() {
+    let place = Place::new();
+    place.replay(&golden("finnhub-recorded.jsonl"), &[]);
+    change(&place, "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'");
+    let was = fs::read(place.path("t.db")).expect("a file");
+    for (flags, hint) in [
+        (&["--heal"][..], "--yes"),
+        (&["--yes"], "--heal"),
+        (&["--heal", "--yes", "--since", "1m"], "--since"),
+        (&["--heal", "--yes", "--every", "1m"], "--every"),
+    ] {
+        let said = end_with(2, &[&["verify", "--store", &place.store], flags].concat());
+        assert!(said.contains(hint), "{hint} in {said}");
+    }
+    assert!(fs::read(place.path("t.db")).expect("a file") == was);
+}
+
+#[test]
+fn rows_of_some_symbols_are_healed_alone() {
+    let place = Place::new();
+    place.replay(&place.feed(&FeedFile { trades: 2_000, symbols: 10, ..FeedFile::default() }), &[]);
+    change(&place, "DELETE FROM bars WHERE symbol IN ('AAPL', 'MSFT') AND size = '1d'");
+    let said = end_with(0, &["verify", "--store", &place.store, "--heal", "--yes", "--symbol", "AAPL"]);
+    assert!(said.contains("healed: 1 rows and 0 lists"), "{said}");
+    let said = end_with(1, &["verify", "--store", &place.store]);
+    assert!(summary(&said).starts_with("1 differences; ") && said.contains("MSFT 1d "), "{said}");
+}
+
+#[test]
+fn a_job_waits_for_the_healer_that_has_its_head() {
+    let place = Place::new();
+    let file = golden("finnhub-recorded.jsonl");
+    place.replay(&file, &[]);
+    // As a healer leaves it that is at work, or was killed at it.
+    let own = |owner: &str| {
+        let mut head = head(&place);
+        head["owner"] = owner.into();
+        head["version"] = (head["version"].as_u64().expect("a version") + 1).into();
+        let version = head["version"].as_i64();
+        database(&place).execute("UPDATE job_head SET owner = ?1, version = ?2, head = ?3", (owner, version, head.to_string())).expect("changed");
+    };
+    own("heal-0123");
+    let mut run = tapeflow(&["run", "--replay", &file, "--exit-at-end", "--store", &place.store]);
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let mut lines = BufReader::new(run.stderr.take().expect("piped")).lines().map(|line| line.expect("text"));
+    assert!(lines.any(|line| line.contains("a healer has the job")), "it says what it waits for");
+    assert_eq!(head(&place)["generation"], 1, "and waits");
+    own("healed-0123");
+    assert!(lines.any(|line| line.contains("job taken over")));
+    assert!(lines.count() < 1_000 && run.wait().expect("ended").success());
+    assert_eq!(head(&place)["generation"], 2);
+}
+
+#[test]
+fn a_file_that_a_job_is_writing_is_not_healed_beside_it() {
+    let place = Place::new();
+    let mut run = tapeflow(&["run", "--store", &place.store]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
+    let mut lines = BufReader::new(run.stdout.take().expect("piped")).lines();
+    assert!(lines.next().is_some_and(|line| line.is_ok()));
+    let said = end_with(2, &["verify", "--store", &place.store, "--heal", "--yes"]);
+    run.kill().expect("killed");
+    run.wait().expect("gone");
+    assert!(said.contains("is writing it"), "{said}");
+}

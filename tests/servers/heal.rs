@@ -1,0 +1,104 @@
+//! An auditor beside a supervised job on real servers: it reports nothing while all is well, finds what was written by hand, and heals it, while the
+//! job is fenced, waits, and goes on by itself.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use libtest_mimic::Failed;
+use tapeflow_ingest::simulator::{FeedFile, write_feed};
+use tapeflow_schemas::Symbol;
+use tapeflow_sinks::{
+    EpochWrites, RowKey, RowState, RowWrite, Store,
+    cassandra::{CassandraConfig, CassandraStore},
+};
+
+use crate::{
+    job::{Ends, Feed, Job, brokers, store, tapeflow},
+    supervised::{child_of, progress, signal, until},
+};
+
+/// Looks beside the job before anything is wrong.
+const LOOKS: usize = 3;
+
+pub(crate) fn beside_a_job() -> Result<(), Failed> {
+    let name = "healed";
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("feed.jsonl");
+    write_feed(&mut fs::File::create(&file)?, &FeedFile { seed: 23, trades: 20_000, symbols: 30, trades_per_second: 200, ..FeedFile::default() })?;
+    let feed = Feed { topic: name.into() };
+    feed.init(name)?;
+    let mut ingest = feed.ingest_paced(&file, "1x")?;
+    let mut job = Job::start_supervised(&feed, name, 2, 2)?;
+    progress(name, "after the start")?;
+    let verify = ["verify", "--brokers", &brokers(), "--topic", name, "--store", &store(name)];
+
+    let mut auditor = tapeflow(&[&verify[..], &["--every", "200ms"]].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let lines = BufReader::new(auditor.stdout.take().ok_or("piped")?).lines();
+    let looks: Vec<String> = lines.take(LOOKS).collect::<Result<_, _>>()?;
+    signal("TERM", auditor.id())?;
+    let ended = auditor.wait()?;
+    if ended.code() != Some(0) || looks.len() != LOOKS || looks.iter().any(|line| !line.starts_with("0 differences; ")) {
+        return Err(format!("beside a job that does nothing wrong: {ended}, {looks:#?}").into());
+    }
+
+    spoil(name)?;
+    let found = tapeflow(&verify).output()?;
+    let said = String::from_utf8_lossy(&found.stdout).into_owned();
+    if found.status.code() != Some(1) || !said.contains("AAPL 1s ") {
+        return Err(format!("what was written by hand is not found: {}, {said}", found.status).into());
+    }
+    let before = [child_of(job.processes[0].id())?, child_of(job.processes[1].id())?];
+    let healed = tapeflow(&[&verify[..], &["--heal", "--yes"]].concat()).output()?;
+    let said = String::from_utf8_lossy(&healed.stdout).into_owned();
+    if !healed.status.success() || !said.contains("; 0 places not healed") {
+        return Err(format!("not healed: {}, {said}{}", healed.status, String::from_utf8_lossy(&healed.stderr)).into());
+    }
+    eprintln!("{name}: {}", said.lines().last().unwrap_or_default());
+    until("both processes have been started again", || {
+        let now = [child_of(job.processes[0].id())?, child_of(job.processes[1].id())?];
+        Ok(now.iter().zip(before).all(|(now, before)| *now != 0 && *now != before))
+    })?;
+    progress(name, "after the healing")?;
+    for process in &mut job.processes {
+        if let Some(status) = process.try_wait()? {
+            return Err(format!("a supervisor has ended with {status}").into());
+        }
+    }
+
+    for process in &job.processes {
+        signal("TERM", process.id())?;
+    }
+    job.left_by_themselves(Duration::from_secs(60))?;
+    let _ = ingest.kill();
+    ingest.wait()?;
+    Job::start(&feed, name, 1, 1, Ends::WithTheLog)?.finish()?;
+    eprintln!("{name}: {}", feed.verify(name)?.lines().last().unwrap_or_default());
+    Ok(())
+}
+
+/// Writes what someone may write by hand: over a row that no trade will touch again, and over one that the job adds to all the time.
+fn spoil(keyspace: &str) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let store = CassandraStore::connect(CassandraConfig::parse(&store(keyspace), "").map_err(|faults| faults.to_string())?).await?;
+        let symbol = Symbol::new("AAPL")?;
+        let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
+        let mut rows = Vec::new();
+        for size in ["1s", "1d"] {
+            let size = size.parse()?;
+            let found = store.rows(&symbol, size, i64::MIN..i64::MAX).await?;
+            let row = found.first().ok_or("AAPL has traded")?;
+            let mut totals = row.state.totals;
+            let again = totals;
+            totals.merge(&again);
+            let key = RowKey { symbol: symbol.clone(), size, start: row.start };
+            rows.push(RowWrite { key, state: RowState { epoch: row.state.epoch, totals }, stamp: now_us });
+        }
+        store.write(&EpochWrites { rows, ..EpochWrites::default() }).await?;
+        Ok(())
+    })
+}
