@@ -90,6 +90,9 @@ fn print(out: &mut impl Write, head: &Head, last: Option<&HistoryEntry>, lag: Op
     for (partition, (committed, bound)) in head.committed.cuts.iter().zip(&bound.cuts).enumerate() {
         writeln!(out, "partition {partition:<6} committed to offset {}, bound to {}", committed.next, bound.next)?;
     }
+    for (partition, lost) in bound.cuts.iter().enumerate().filter_map(|(at, cut)| Some((at, cut.lost?))) {
+        writeln!(out, "lost {partition:<11} offsets {lost} were given up with --accept-loss: their trades are in no row, or in some")?;
+    }
     for Lag { partition, end, uncommitted, unbound } in lag.unwrap_or_default() {
         writeln!(out, "lag {partition:<12} the log ends at offset {end}: {uncommitted} records to commit, {unbound} of them to bind")?;
     }

@@ -351,8 +351,9 @@ fn connect(config: &JobConfig, opening: &Opening, turning: &Turning, stop: &Stop
 fn settings_of(config: &JobConfig, opening: &Opening) -> String {
     let source = &opening.source;
     let id = source.topic_id.as_deref().unwrap_or("none");
+    let losses = if config.accept_loss { "accepted" } else { "refused" };
     format!(
-        "{} workers, {} resident rows, topic {} (id {id}) of cluster {}; {}",
+        "{} workers, {} resident rows, losses {losses}, topic {} (id {id}) of cluster {}; {}",
         config.workers, config.resident_rows, source.topic, source.cluster, opening.logic
     )
 }
