@@ -150,10 +150,11 @@ fn a_loss_that_is_bound_needs_no_second_permission_and_what_goes_after_it_does()
 
     // The same again, without permission: whatever the log shows. (No more often than epochs may be ahead.)
     for (seed, start) in (20..).zip([first.to, 0]) {
+        // Something to bind, however much the life before has read.
+        feed(&log, seed, 40);
         log.remove_below(0, start);
         life(&plain, &log, &store, Ends::AfterBinding).expect_err("a crash");
         assert_eq!(head(&store).last_binding().cuts[0].lost, Some(first));
-        feed(&log, seed, 40);
     }
     // More goes, of the epoch that carries the loss; it is bound though no further epoch may be ahead.
     let cut = clear_of_repeats(&log, 0, bound.last_binding().cuts[0].next - 2);
