@@ -15,6 +15,8 @@ pub(crate) enum Up {
         epoch: Epoch,
         cuts: Vec<(Partition, Cut)>,
         counts: Counts,
+        /// How many windows it touches.
+        windows: u64,
         /// Every partition of the worker has passed the end it was given.
         at_end: bool,
     },

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It never waits: facts come in through [`Leader::hear`], [`Leader::proposal_ended`] and the arguments of [`Leader::turn`]; what is to be done goes out as
-//! [`Act`]s. Epochs bound and not committed are at most [`EPOCHS_AHEAD`]: a slow store stops the sealing, and with it the reading.
+//! [`Act`]s. Epochs bound and not committed are at most [`EPOCHS_AHEAD`], and fewer where each touches many windows ([`WINDOWS_AHEAD`]): a slow
+//! store stops the sealing, and with it the reading.
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +22,10 @@ use crate::control::{Down, Up};
 
 /// The most epochs that may be bound and not yet committed.
 pub(crate) const EPOCHS_AHEAD: u64 = 4;
+/// Once the epochs that are bound and not committed touch so many windows together, no further one is bound. All of these rows are read and
+/// written by whoever takes over after a crash, before anything fresh is: this bounds how long that takes (`bench/results/restart.md`). Two full
+/// epochs keep the store as busy as four do: one is written while the other is gathered.
+pub(crate) const WINDOWS_AHEAD: u64 = 8_192;
 
 /// What the leader wants done.
 #[derive(Debug)]
@@ -46,6 +51,7 @@ struct Seal {
     answers: usize,
     cuts: BTreeMap<Partition, Cut>,
     counts: Counts,
+    windows: u64,
     at_end: bool,
 }
 
@@ -73,6 +79,8 @@ pub(crate) struct Leader {
     replayed: usize,
     /// What the epochs bound and not committed came to.
     counts: BTreeMap<Epoch, Counts>,
+    /// How many windows each of them touches; nothing of those that were replayed.
+    windows: BTreeMap<Epoch, u64>,
     /// Whether sources have given offsets up that no binding says are lost.
     unbound_loss: bool,
     /// Whether the last seal found nothing, so that no binding will carry a commit along soon.
@@ -95,6 +103,7 @@ impl Leader {
             replayed_at,
             replayed: 0,
             counts: BTreeMap::new(),
+            windows: BTreeMap::new(),
             unbound_loss: false,
             quiet: true,
             drain: Drain::No,
@@ -137,12 +146,13 @@ impl Leader {
                 self.until_end = true;
                 acts.push(Act::Say(Down::ReadToEnd));
             }
-            Up::Sealed { epoch, cuts, counts, at_end } => {
+            Up::Sealed { epoch, cuts, counts, windows, at_end } => {
                 let Phase::Sealing(seal) = &mut self.phase else { panic!("a seal of epoch {epoch} that nobody asked for") };
                 assert_eq!(seal.epoch, epoch, "sealed another epoch than asked for");
                 seal.answers += 1;
                 seal.cuts.extend(cuts);
                 seal.counts.add(&counts);
+                seal.windows += windows;
                 seal.at_end &= at_end;
             }
         }
@@ -159,6 +169,7 @@ impl Leader {
         }
         if self.head.committed.epoch > before.committed.epoch {
             self.counts.retain(|epoch, _| *epoch > self.head.committed.epoch);
+            self.windows.retain(|epoch, _| *epoch > self.head.committed.epoch);
             acts.push(Act::Say(Down::Committed(self.head.committed.epoch)));
         }
         if self.drain != Drain::No {
@@ -185,12 +196,12 @@ impl Leader {
             Phase::Idle => {
                 // What was given up may lie in the epochs that were replayed. Were they committed before it is bound, nothing would ever tell that it
                 // is lost. So it is sealed at once, before a commit may go alone, and whatever the room.
-                let room = bound - committed < EPOCHS_AHEAD || self.unbound_loss;
+                let room = self.has_room() || self.unbound_loss;
                 if room && (now >= self.next_seal || self.unbound_loss) && matches!(self.drain, Drain::No | Drain::Asked) {
                     let epoch = bound + 1;
                     self.next_seal = now + self.interval;
                     acts.push(Act::Say(Down::Seal(epoch)));
-                    Phase::Sealing(Seal { epoch, answers: 0, cuts: BTreeMap::new(), counts: Counts::default(), at_end: true })
+                    Phase::Sealing(Seal { epoch, answers: 0, cuts: BTreeMap::new(), counts: Counts::default(), windows: 0, at_end: true })
                 } else if acknowledged.min(bound) > committed && (!room || self.quiet) {
                     let proposed = Box::new(decide::commit(&self.head, acknowledged));
                     acts.push(Act::Propose { proposed, history: self.history(acknowledged) });
@@ -206,6 +217,11 @@ impl Leader {
         };
     }
 
+    /// Whether another epoch may be bound before one is committed.
+    fn has_room(&self) -> bool {
+        self.head.last_binding().epoch - self.head.committed.epoch < EPOCHS_AHEAD && self.windows.values().sum::<u64>() < WINDOWS_AHEAD
+    }
+
     /// All workers have sealed: there is an epoch to bind, or nobody has read anything.
     fn end_seal(&mut self, seal: Seal, acknowledged: Epoch, now_us: i64, now: Instant, acts: &mut Vec<Act>) -> Phase {
         // What is given up must be bound also if nobody has read anything since: else the next start would need the permission again.
@@ -219,6 +235,7 @@ impl Leader {
             Phase::Idle
         } else {
             self.counts.insert(seal.epoch, seal.counts);
+            self.windows.insert(seal.epoch, seal.windows);
             let proposed = Box::new(decide::bind(&self.head, seal.cuts.into_values().collect(), acknowledged, now_us));
             acts.push(Act::Propose { proposed, history: self.history(acknowledged) });
             Phase::Proposing
@@ -279,10 +296,14 @@ mod tests {
         }
 
         fn seals(&mut self, epoch: Epoch, records: u64, at_end: bool) {
+            self.seals_windows(epoch, records, 1, at_end);
+        }
+
+        fn seals_windows(&mut self, epoch: Epoch, records: u64, windows: u64, at_end: bool) {
             for partition in 0..2 {
                 let cut = Cut { next: i64::try_from(epoch * 10).expect("small"), ..Cut::default() };
                 let counts = Counts { records, ..Counts::default() };
-                self.leader.hear(Up::Sealed { epoch, cuts: vec![(partition, cut)], counts, at_end }, &mut self.acts, self.now);
+                self.leader.hear(Up::Sealed { epoch, cuts: vec![(partition, cut)], counts, windows, at_end }, &mut self.acts, self.now);
             }
         }
 
@@ -375,7 +396,7 @@ mod tests {
         assert!(matches!(acts[..], [Act::Say(Down::Seal(epoch))] if epoch == EPOCHS_AHEAD + 1), "all is acknowledged, and yet: {acts:?}");
         for (partition, cut) in (0..).zip(last) {
             let cut = Cut { lost: (partition == 0).then_some(tapeflow_sinks::LostRange { from: 3, to: 7 }), ..cut };
-            let sealed = Up::Sealed { epoch: EPOCHS_AHEAD + 1, cuts: vec![(partition, cut)], counts: Counts::default(), at_end: false };
+            let sealed = Up::Sealed { epoch: EPOCHS_AHEAD + 1, cuts: vec![(partition, cut)], counts: Counts::default(), windows: 0, at_end: false };
             table.leader.hear(sealed, &mut table.acts, table.now);
         }
         let acts = table.turn(EPOCHS_AHEAD, 0);
@@ -385,7 +406,7 @@ mod tests {
         table.turn(EPOCHS_AHEAD, 100);
         let carried = table.leader.head().last_binding().cuts.clone();
         for (partition, cut) in (0..).zip(carried) {
-            let sealed = Up::Sealed { epoch: EPOCHS_AHEAD + 2, cuts: vec![(partition, cut)], counts: Counts::default(), at_end: false };
+            let sealed = Up::Sealed { epoch: EPOCHS_AHEAD + 2, cuts: vec![(partition, cut)], counts: Counts::default(), windows: 0, at_end: false };
             table.leader.hear(sealed, &mut table.acts, table.now);
         }
         assert!(matches!(table.turn(EPOCHS_AHEAD, 1)[..], [Act::Say(Down::Reopen(_))]), "what is carried along is no loss");
@@ -405,6 +426,23 @@ mod tests {
         assert!(matches!(acts[..], [Act::Propose { .. }]), "a commit makes room");
         table.won(acts);
         assert!(matches!(table.turn(1, 100)[..], [Act::Say(Down::Seal(e))] if e == EPOCHS_AHEAD + 1));
+    }
+
+    #[test]
+    fn epochs_that_touch_many_windows_are_not_bound_far_ahead() {
+        let mut table = table(false).replayed();
+        for epoch in 1..=2 {
+            assert!(matches!(table.turn(0, 100)[..], [Act::Say(Down::Seal(e))] if e == epoch));
+            // Two workers say so.
+            table.seals_windows(epoch, 1, WINDOWS_AHEAD / 4, false);
+            let acts = table.turn(0, 1);
+            table.won(acts);
+        }
+        assert!(table.turn(0, 10_000).is_empty(), "both together touch as many as may be ahead");
+        let acts = table.turn(1, 1);
+        assert!(matches!(acts[..], [Act::Propose { .. }]), "a commit makes room");
+        table.won(acts);
+        assert!(matches!(table.turn(1, 100)[..], [Act::Say(Down::Seal(3))]));
     }
 
     #[test]

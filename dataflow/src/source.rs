@@ -37,8 +37,8 @@ use crate::{
 
 /// Records asked of the log in one go, between which the worker looks after everything else.
 const RECORDS_PER_POLL: usize = 1_024;
-/// Windows the open maps of a process may hold together before its sources stop reading until the next seal. With the epochs that may be ahead
-/// this bounds what a job holds: some 1 kB a window on its way from the log to an acknowledged row.
+/// Windows the open maps of a job may hold together before its sources stop reading until the next seal. With what may be ahead
+/// ([`crate::leader::WINDOWS_AHEAD`]) this bounds what a job holds, some 1 kB a window on its way from the log to an acknowledged row, and what a restart replays.
 const OPEN_WINDOWS: usize = 8_192;
 /// Windows each open map may hold at least, however many workers there are.
 const OPEN_WINDOWS_AT_LEAST: usize = 1_024;
@@ -58,8 +58,6 @@ pub(crate) struct Mailbox {
 pub(crate) struct SourceSettings {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) sizes: Vec<WindowSize>,
-    /// Worker threads in this process.
-    pub(crate) workers: usize,
     pub(crate) until_end: bool,
     /// Go on without the offsets that are gone.
     pub(crate) accept_loss: bool,
@@ -110,6 +108,8 @@ enum State {
 
 struct Running {
     capability: Capability<u64>,
+    /// Workers of the job.
+    peers: usize,
     reader: Box<dyn LogReader>,
     partitions: Vec<PartitionState>,
     /// For each partition of the log, where in `partitions` it is.
@@ -231,6 +231,7 @@ impl Running {
         }
         Ok(Self {
             capability,
+            peers,
             reader,
             partitions,
             place,
@@ -248,7 +249,7 @@ impl Running {
 
     /// One turn: reads what is there, and ends the replay once it is complete. Returns whether there may be more at once.
     fn turn(&mut self, settings: &SourceSettings, mailbox: &Mailbox, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<bool, JobError> {
-        let limit = (OPEN_WINDOWS / settings.workers).max(OPEN_WINDOWS_AT_LEAST);
+        let limit = (OPEN_WINDOWS / self.peers).max(OPEN_WINDOWS_AT_LEAST);
         let full = self.open.combiner.len() >= limit || self.open.rejects.len() >= OPEN_REJECTS;
         if full && !std::mem::replace(&mut self.full_told, true) {
             mailbox.outbox.borrow_mut().push(Up::Full);
@@ -313,6 +314,7 @@ impl Running {
             return;
         }
         assert!(self.sealed.is_none(), "an epoch is sealed only after the one before is bound");
+        let windows = self.open.combiner.len() as u64;
         let mut items = self.open.combiner.seal(epoch);
         items.extend(self.open.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));
         self.full_told = false;
@@ -320,7 +322,7 @@ impl Running {
         let at_end = !self.ends.is_empty() && self.partitions.iter().zip(&self.ends).all(|(p, end)| p.next >= *end);
         let cuts = self.partitions.iter().map(|p| (p.partition, p.to_cut())).collect();
         self.sealed = Some(Sealed { epoch, items, lost: std::mem::take(&mut self.lost) });
-        mailbox.outbox.borrow_mut().push(Up::Sealed { epoch, cuts, counts, at_end: at_end || self.partitions.is_empty() });
+        mailbox.outbox.borrow_mut().push(Up::Sealed { epoch, cuts, counts, windows, at_end: at_end || self.partitions.is_empty() });
     }
 
     /// A fault of the log as a failure of the job; if offsets have gone under the reader, with their names, which not every log tells.

@@ -76,7 +76,9 @@ pub(crate) struct RowReader {
 
 impl RowReader {
     /// Asks for rows. Each key is answered once.
-    pub(crate) fn request(&self, keys: Vec<RowKey>) {
+    pub(crate) fn request(&self, mut keys: Vec<RowKey>) {
+        // Rows that stand in one partition of the store come with one call.
+        keys.sort_unstable();
         let mut keys = keys.into_iter().peekable();
         while keys.peek().is_some() {
             let chunk: Vec<RowKey> = keys.by_ref().take(ROWS_PER_READ).collect();

@@ -148,7 +148,6 @@ fn trades(
         let settings = SourceSettings {
             log: Arc::clone(&shared.log),
             sizes: shared.config.sizes.clone(),
-            workers: shared.config.workers,
             until_end: shared.config.until_end,
             accept_loss: shared.config.accept_loss,
             failure: shared.failure.clone(),

@@ -28,7 +28,7 @@ const PARTITIONS: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a job runs before it is killed, in milliseconds: while it keeps up, and on its way.
 const LIVES_MS: std::ops::Range<u64> = 2_000..6_000;
-const LIVES_BEHIND_MS: std::ops::Range<u64> = 500..3_000;
+const LIVES_BEHIND_MS: std::ops::Range<u64> = 0..1_500;
 /// So many messages have trades of all symbols.
 const LEFT: u64 = 1_000;
 /// A restart above this is told with the log of the process.

@@ -1,6 +1,6 @@
 //! Rows: written whole at their stamp, read back by their one cell.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::{
@@ -25,6 +25,8 @@ use crate::{
 
 /// Rows of one partition that go into one statement: more save little, and all of them fail together.
 const MAX_BATCH: usize = 32;
+/// Rows of one partition asked for in one statement: each is found by its place in the partition, and the answer stays below 50 kB.
+const MAX_READ: usize = 64;
 
 /// The statements on table `bars`.
 pub(super) struct Rows {
@@ -52,7 +54,7 @@ impl Rows {
         let of_partition = "WHERE symbol = ? AND size = ? AND bucket = ?";
         Ok(Self {
             batches: (2..=MAX_BATCH).map(batch).collect(),
-            select: cluster.prepare(format!("SELECT state FROM {keyspace}.bars {of_partition} AND start = ?")).await?,
+            select: cluster.prepare(format!("SELECT start, state FROM {keyspace}.bars {of_partition} AND start IN ?")).await?,
             range: cluster
                 .prepare(format!("SELECT start, state FROM {keyspace}.bars {of_partition} AND start >= ? AND start < ? ORDER BY start ASC"))
                 .await?,
@@ -74,19 +76,33 @@ impl Rows {
         sent.map(drop).map_err(|error| of_execution(&format!("writing row {}", first.key), &error))
     }
 
-    /// Reads rows, in the order of the keys.
+    /// Reads rows, in the order of the keys; those that stand in one partition together.
     pub(super) async fn read(&self, session: &Session, keys: &[RowKey], in_flight: usize) -> Result<Vec<Option<RowState>>, StoreError> {
-        stream::iter(0..keys.len()).map(|n| self.read_one(session, &keys[n])).buffered(in_flight).try_collect().await
+        let mut found = vec![None; keys.len()];
+        let mut answers = stream::iter(grouped(keys)).map(|group| self.read_group(session, keys, group)).buffer_unordered(in_flight);
+        while let Some(rows) = answers.try_next().await? {
+            rows.into_iter().for_each(|(at, row)| found[at] = row);
+        }
+        Ok(found)
     }
 
-    async fn read_one(&self, session: &Session, key: &RowKey) -> Result<Option<RowState>, StoreError> {
-        let doing = || format!("reading row {key}");
-        let size = key.size.to_string();
-        let values = (key.symbol.as_str(), size.as_str(), CqlTimestamp(key.size.bucket(key.start)), CqlTimestamp(key.start));
+    /// Reads the rows of these places of `keys`, all in one partition.
+    async fn read_group(&self, session: &Session, keys: &[RowKey], group: Vec<usize>) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
+        let Some(first) = group.first().map(|at| &keys[*at]) else { return Ok(Vec::new()) };
+        let doing = || format!("reading {} row(s) from {first} on", group.len());
+        let size = first.size.to_string();
+        let starts: Vec<_> = group.iter().map(|at| CqlTimestamp(keys[*at].start)).collect();
+        let values = (first.symbol.as_str(), size.as_str(), CqlTimestamp(first.size.bucket(first.start)), starts);
         let answer = session.execute_unpaged(&self.select, values).await.map_err(|error| of_execution(&doing(), &error))?;
         let rows = answer.into_rows_result().map_err(|error| broken(format!("{}: {error}", doing())))?;
-        let row = rows.maybe_first_row::<(Option<&[u8]>,)>().map_err(|error| broken(format!("{}: {error}", doing())))?;
-        row.and_then(|(cell,)| cell).map(|cell| decode(key, cell)).transpose()
+        let rows = rows.rows::<(CqlTimestamp, Option<&[u8]>)>().map_err(|error| broken(format!("{}: {error}", doing())))?;
+        let mut cells = HashMap::new();
+        for row in rows {
+            let (CqlTimestamp(start), cell) = row.map_err(|error| broken(format!("{}: {error}", doing())))?;
+            cells.extend(cell.map(|cell| (start, cell)));
+        }
+        let row = |at: usize| Ok((at, cells.get(&keys[at].start).map(|cell| decode(&keys[at], cell)).transpose()?));
+        group.into_iter().map(row).collect()
     }
 
     /// The rows of one partition with starts in the range, ascending.
@@ -117,15 +133,24 @@ fn decode(key: &RowKey, cell: &[u8]) -> Result<RowState, StoreError> {
     RowState::from_cell(cell).map_err(|fault| broken(format!("row {key}: {fault}")))
 }
 
+/// The places of keys by the partition they stand in, each group small enough for one statement.
+fn grouped(keys: &[RowKey]) -> Vec<Vec<usize>> {
+    let mut sorted: Vec<usize> = (0..keys.len()).collect();
+    sorted.sort_by(|a, b| keys[*a].cmp(&keys[*b]));
+    let same = |a: &usize, b: &usize| is_same_partition(&keys[*a], &keys[*b]);
+    sorted.chunk_by(same).flat_map(|group| group.chunks(MAX_READ)).map(<[_]>::to_vec).collect()
+}
+
+fn is_same_partition(a: &RowKey, b: &RowKey) -> bool {
+    a.symbol == b.symbol && a.size == b.size && a.size.bucket(a.start) == b.size.bucket(b.start)
+}
+
 /// Rows by the partition they stand in, each group small enough for one statement.
 pub(super) fn partitions<'a>(rows: &'a [RowWrite]) -> Vec<Vec<&'a RowWrite>> {
     let mut sorted: Vec<&RowWrite> = rows.iter().collect();
     // Stable: two writes of one row, which no job sends at once, keep their order.
     sorted.sort_by(|a, b| a.key.cmp(&b.key));
-    let same = |a: &&'a RowWrite, b: &&'a RowWrite| {
-        let bucket = |row: &RowWrite| row.key.size.bucket(row.key.start);
-        a.key.symbol == b.key.symbol && a.key.size == b.key.size && bucket(a) == bucket(b)
-    };
+    let same = |a: &&'a RowWrite, b: &&'a RowWrite| is_same_partition(&a.key, &b.key);
     sorted.chunk_by(same).flat_map(|group| group.chunks(MAX_BATCH)).map(<[_]>::to_vec).collect()
 }
 
@@ -150,6 +175,10 @@ mod tests {
             let partition = |row: &RowWrite| (row.key.symbol.clone(), row.key.size, row.key.size.bucket(row.key.start));
             assert!(group.iter().all(|row| partition(row) == partition(group[0])));
         }
+        let keys: Vec<RowKey> = rows.iter().rev().map(|row| row.key.clone()).collect();
+        let reads = grouped(&keys);
+        assert_eq!(reads.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_READ, 6, 1, 1, 1]);
+        assert!(reads.iter().all(|group| group.iter().all(|at| is_same_partition(&keys[*at], &keys[group[0]]))));
         let mut all: Vec<_> = groups.concat().into_iter().cloned().collect();
         all.sort_by(|a, b| a.key.cmp(&b.key));
         rows.sort_by(|a, b| a.key.cmp(&b.key));
