@@ -103,6 +103,25 @@ fn every_rust_file_begins_by_saying_what_it_is_for() {
 }
 
 #[test]
+fn every_rust_file_is_a_part_of_something() {
+    let sources = sources();
+    let is_part = |path: &str| {
+        let (folder, name) = path.rsplit_once('/').expect("in a folder");
+        let (stem, of) =
+            if name == "mod.rs" { (folder.rsplit_once('/').map_or(folder, |(_, last)| last), folder) } else { (name.trim_end_matches(".rs"), path) };
+        // A crate, or a test of its own; what another file names; or what the file beside its folder, or in it, calls by its stem.
+        let is_root = matches!(name, "main.rs" | "lib.rs" | "build.rs")
+            || ["tests", "benches", "examples"].iter().any(|kind| folder == *kind || folder.ends_with(&format!("/{kind}")));
+        is_root
+            || sources.iter().filter(|(other, _)| other != of).any(|(_, text)| {
+                text.contains(&format!("/{name}\"]"))
+                    || ["mod", "pub mod", "pub(crate) mod"].iter().any(|word| text.contains(&format!("{word} {stem};")))
+            })
+    };
+    none("in no crate", sources.iter().filter(|(path, _)| !is_part(path)).map(|(path, _)| path.clone()));
+}
+
+#[test]
 fn no_rust_file_is_too_long() {
     let long = sources().into_iter().filter(|(_, text)| text.lines().count() > MOST_LINES);
     none("longer than a file should be", long.map(|(path, text)| format!("{path}: {} lines", text.lines().count())));

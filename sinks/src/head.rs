@@ -33,7 +33,7 @@ pub struct Head {
     pub generation: u64,
     /// Each successful compare-and-set adds one.
     pub version: u64,
-    /// Drawn at random by each take-over, 32 hexadecimal digits: tells our own proposal from one that merely looks like it.
+    /// Drawn at random by each take-over (32 hexadecimal digits; a healer's begin with `heal-`): tells our own proposal from one that merely looks like it.
     pub owner: String,
     /// The rules and settings that decide values. Another `logic` needs another keyspace.
     pub logic: String,
