@@ -141,7 +141,7 @@ impl Failure {
     /// The fence was a healer's, who gives the job back in a moment: this process and its peers are to be started again, and wait for that.
     fn was_healed(&self) {
         if let Some(fault) = &mut *self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            *fault = JobError::Failed(format!("{fault}; that is verify --heal: start this again, and it goes on when the healing is done"));
+            *fault = JobError::Failed(healed(&fault.to_string()));
         }
     }
 
@@ -408,9 +408,15 @@ async fn unless_asked<T>(stop: &Stop, answer: impl Future<Output = T>) -> Option
     }
 }
 
+fn healed(fault: &str) -> String {
+    format!("{fault}; that is verify --heal: start this again, and it goes on when the healing is done")
+}
+
 pub(crate) fn failed(fault: WorkflowError) -> JobError {
     match fault {
         WorkflowError::Refused(refusal) => JobError::Refused(refusal.to_string()),
+        // Who says so is known here, whether or not the store goes on answering.
+        WorkflowError::Fenced { ref owner, .. } if heal::is_healer(owner) => JobError::Failed(healed(&fault.to_string())),
         WorkflowError::Fenced { .. } => JobError::Fenced(fault.to_string()),
         WorkflowError::Store(reason) => JobError::Failed(reason),
     }

@@ -224,7 +224,14 @@ impl Running {
         mine.iter().enumerate().for_each(|(at, partition)| place[*partition] = Some(at));
         let replay = Replay::new(head, &mut partitions, || Combiner::new(&settings.sizes));
         let from: Vec<(Partition, Offset)> = partitions.iter().map(|p| (p.partition, p.next)).collect();
-        let reader = settings.log.reader(&from)?;
+        let mut reader = settings.log.reader(&from)?;
+        if replay.as_ref().is_some_and(|replay| !replay.is_complete()) {
+            // These have nothing to replay: what they have waits, as with those that have replayed before the others.
+            let last = head.last_binding();
+            for partition in partitions.iter().filter(|p| p.next >= last.cuts[p.partition as usize].next) {
+                reader.set_paused(partition.partition, true)?;
+            }
+        }
         capability.downgrade(&(head.last_binding().epoch + u64::from(replay.is_none())));
         if replay.is_none() {
             mailbox.outbox.borrow_mut().push(Up::Replayed { counts: Vec::new(), lost: lost > 0 });

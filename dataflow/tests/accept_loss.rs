@@ -259,3 +259,47 @@ fn without_a_loss_nothing_changes_for_older_binaries() {
     block_on(check(&config, &log, &*store, "with a permission that nobody needs"));
     assert!(block_on(store.rejects(usize::MAX)).expect("dead letters").iter().all(|reject| reject.reason != "lost"));
 }
+
+#[test]
+fn what_is_gone_of_an_added_partition_is_not_passed_over_in_silence() {
+    let config = config(1, 8);
+    let (log, store) = (MemoryLog::new(2), Arc::new(MemoryStore::new()));
+    feed_as(&log, SessionId([1; 16]), 1, 100);
+    life(&config, &log, &store, Ends::ByItself).expect("runs to the end");
+    // The topic grows while the job is down; producers use the new partition, and retention removes the first of its records.
+    log.0.lock().expect("log").push(Vec::new());
+    log.1.lock().expect("starts").push(0);
+    feed_as(&log, SessionId([2; 16]), 2, 200);
+    assert!(len(&log, 2) > 10);
+    log.remove_below(2, 10);
+    let went = life(&config, &log, &store, Ends::ByItself);
+    let text = went.err().map(|fault| fault.to_string()).unwrap_or_default();
+    assert!(
+        text.contains("partition 2: offsets 0 to 9 are gone"),
+        "ten records that no epoch has are gone, without permission, and nothing tells: {text:?}"
+    );
+}
+
+#[test]
+fn the_history_of_an_epoch_that_lost_records_is_that_of_the_later_generation() {
+    let plain = config(1, 8);
+    let (log, store) = committed(1, &plain);
+    feed(&log, 2, 100);
+    // History is written before the commit, which never comes.
+    life(&plain, &log, &store, Ends::BeforeCommit).expect_err("a crash");
+    let told = || block_on(store.history(100)).expect("history");
+    let before = told();
+    let from = next(&store, 0);
+    log.remove_below(0, clear_of_repeats(&log, 0, from + 20));
+    life(&JobConfig { accept_loss: true, ..plain }, &log, &store, Ends::ByItself).expect("goes on");
+    let after = told();
+    let of_both = before.iter().filter_map(|entry| Some((entry, after.iter().find(|other| other.epoch == entry.epoch)?)));
+    let changed: Vec<_> = of_both.filter(|(before, after)| before != after).collect();
+    assert!(!changed.is_empty(), "some of what was told is gone: {before:?}");
+    for (before, after) in changed {
+        assert_eq!(after.stamp, before.stamp, "a label of the binding");
+        assert!(after.counts.records < before.counts.records, "{before:?} and then {after:?}");
+    }
+    // Which would say so, had both been written at one stamp: Cassandra would then keep the greater value of each column.
+    assert_eq!(store.violations(), Vec::<String>::new());
+}

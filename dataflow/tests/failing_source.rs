@@ -21,8 +21,8 @@ use tapeflow_schemas::{
     codec::{BatchHeader, encode_batch},
 };
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, SourceIdentity, Store, StoreError, StoredView, View, memory::MemoryStore,
-    store::StoredRow,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, SourceIdentity, Stamp, Store, StoreError, StoredView, View,
+    memory::MemoryStore, store::StoredRow,
 };
 
 /// What the two logs and the store do to each other.
@@ -136,8 +136,8 @@ impl Store for SlowStore {
         self.inner.write(writes).await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
-        self.inner.write_history(entries).await
+    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
+        self.inner.write_history(entries, flush_stamp).await
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {

@@ -110,10 +110,11 @@ pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result
         return Err(Refusal::FewerPartitions { before, now: opening.earliest.len() });
     }
     let mut head = found.clone();
-    // Partitions added since begin at their first record, in every binding: no epoch so far contains any of it.
+    // Partitions added since begin at their first offset, in every binding: no epoch so far contains any of it. That is 0, and not the earliest that is
+    // left: what retention has removed of it is lost, and to be told like any other loss (`crate::resume`).
     for binding in std::iter::once(&mut head.committed).chain(&mut head.bound) {
         let known = binding.cuts.len();
-        binding.cuts.extend(opening.earliest[known..].iter().map(|next| Cut { next: *next, ..Cut::default() }));
+        binding.cuts.resize(opening.earliest.len().max(known), Cut::default());
     }
     head.generation += 1;
     head.version += 1;
@@ -274,11 +275,11 @@ mod tests {
     }
 
     #[test]
-    fn added_partitions_begin_at_their_first_record_in_every_binding() {
+    fn added_partitions_begin_at_their_first_offset_in_every_binding() {
         let head = bind(&take_over(None, &opening(2), 0).expect("a fresh store"), cuts(5), 0, 1);
         let taken = take_over(Some(&head), &opening(3), 2).expect("the same job");
-        assert_eq!(taken.committed.cuts.iter().map(|c| c.next).collect::<Vec<_>>(), [3, 3, 3]);
-        assert_eq!(taken.bound[0].cuts.iter().map(|c| c.next).collect::<Vec<_>>(), [5, 5, 3]);
+        assert_eq!(taken.committed.cuts.iter().map(|c| c.next).collect::<Vec<_>>(), [3, 3, 0]);
+        assert_eq!(taken.bound[0].cuts.iter().map(|c| c.next).collect::<Vec<_>>(), [5, 5, 0]);
     }
 
     #[test]

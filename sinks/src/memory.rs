@@ -107,7 +107,7 @@ impl Gates {
 enum UnderWay {
     CompareAndSet(Box<(Option<Head>, Head)>),
     Write(EpochWrites),
-    History(Vec<HistoryEntry>),
+    History(Vec<HistoryEntry>, Stamp),
 }
 
 #[derive(Default)]
@@ -119,7 +119,7 @@ struct Held {
     views: BTreeMap<ViewKey, BTreeMap<Stamp, ViewState>>,
     directory: BTreeSet<DirectoryEntry>,
     rejects: BTreeMap<Position, Reject>,
-    history: BTreeMap<Epoch, HistoryEntry>,
+    history: BTreeMap<Epoch, (Stamp, HistoryEntry)>,
     /// Every binding ever seen in a head.
     bindings: BTreeMap<Epoch, Binding>,
     accepted: Vec<Accepted>,
@@ -160,7 +160,7 @@ impl MemoryStore {
                 held.compare_and_set(heads.0.as_ref(), &heads.1);
             }
             Some(UnderWay::Write(writes)) => held.write(&writes),
-            Some(UnderWay::History(entries)) => held.write_history(&entries),
+            Some(UnderWay::History(entries, stamp)) => held.write_history(&entries, stamp),
             None => return false,
         }
         true
@@ -256,9 +256,17 @@ impl Held {
         }
     }
 
-    fn write_history(&mut self, entries: &[HistoryEntry]) {
+    fn write_history(&mut self, entries: &[HistoryEntry], flush_stamp: Stamp) {
         for entry in entries {
-            self.history.insert(entry.epoch, entry.clone());
+            let stamp = entry.stamp.max(flush_stamp);
+            match self.history.get(&entry.epoch) {
+                // A topic may have gained partitions since; those it had are cut where they were.
+                Some((held, other)) if *held == stamp && !entry.is_still(other) => {
+                    self.violations.push(format!("history: two contents at stamp {stamp}: {other:?} and {entry:?}"));
+                }
+                Some((held, _)) if *held > stamp => {}
+                _ => drop(self.history.insert(entry.epoch, (stamp, entry.clone()))),
+            }
             self.accepted.push(Accepted::History(entry.clone()));
         }
     }
@@ -355,8 +363,8 @@ impl Store for MemoryStore {
         self.change(|held| held.write(writes), || UnderWay::Write(writes.clone())).await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
-        self.change(|held| held.write_history(entries), || UnderWay::History(entries.to_vec())).await
+    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
+        self.change(|held| held.write_history(entries, flush_stamp), || UnderWay::History(entries.to_vec(), flush_stamp)).await
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
@@ -385,7 +393,7 @@ impl Store for MemoryStore {
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        Ok(self.held().history.values().rev().take(limit).cloned().collect())
+        Ok(self.held().history.values().rev().take(limit).map(|(_, entry)| entry.clone()).collect())
     }
 
     async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {

@@ -141,6 +141,15 @@ pub struct HistoryEntry {
     pub counts: Counts,
 }
 
+impl HistoryEntry {
+    /// Whether it says what `before` said. A topic may have gained partitions since; those it had are cut where they were.
+    #[must_use]
+    pub fn is_still(&self, before: &Self) -> bool {
+        let cuts = before.cuts.len().min(self.cuts.len());
+        (before.epoch, before.stamp, before.counts) == (self.epoch, self.stamp, self.counts) && before.cuts[..cuts] == self.cuts[..cuts]
+    }
+}
+
 /// A row as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRow {
@@ -174,8 +183,9 @@ pub trait Store: Send + Sync + 'static {
     /// Writes at quorum: the directory entries first, then rows, lists and rejects. One attempt; all of it may be repeated.
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError>;
 
-    /// Writes history entries at quorum.
-    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError>;
+    /// Writes history entries at quorum, each at its own stamp, or at the flush stamp of the generation that writes it, if that is greater: an epoch that is
+    /// replayed without records that are gone by now comes to other counts than before, and the later ones must win.
+    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError>;
 
     /// All symbols that have rows, ascending.
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError>;

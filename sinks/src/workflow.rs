@@ -110,7 +110,7 @@ pub async fn may_take_over(store: &dyn Store, opening: &Opening) -> Result<(), W
 /// [`WorkflowError::Fenced`] or [`WorkflowError::Store`].
 pub async fn advance(store: &dyn Store, head: &Head, proposed: Head, history: &[HistoryEntry]) -> Result<Head, WorkflowError> {
     if !history.is_empty() {
-        until_answered("writing history", || store.write_history(history)).await.map_err(WorkflowError::Store)?;
+        until_answered("writing history", || store.write_history(history, head.flush_stamp)).await.map_err(WorkflowError::Store)?;
         failpoint::reach("history-written");
     }
     let (before, after) = if history.is_empty() { ("bind-before", "bind-after") } else { ("commit-before", "commit-after") };

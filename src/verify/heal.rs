@@ -5,7 +5,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use tapeflow_dataflow::clock::{Clock, SystemClock};
-use tapeflow_sinks::{RowKey, RowState, StoreError, ViewKey, heal::Healer, workflow::WorkflowError};
+use tapeflow_sinks::{Head, RowKey, RowState, StoreError, ViewKey, heal::Healer, workflow::WorkflowError};
 
 use super::{
     judge::{Cure, Findings, Place},
@@ -40,6 +40,10 @@ pub(super) fn heal(ground: &Ground<'_>, scope: &Scope, findings: &Findings, yes:
     }
     let head = ground.head()?;
     let from = recompute::starts(ground.log, &head)?;
+    // What differs was found with all of the job's records. With fewer of them, right rows would be cut short.
+    if findings.begins.iter().any(|begin| *begin != from) {
+        return Err(gone());
+    }
     let mut remedy = Remedy::new(ground.log, ground.sizes, &from, &places, scope.has_lists(), ground.baskets, ground.asked)?;
     remedy.advance(&head)?;
     if !yes && !agreed(places.len())? {
@@ -51,7 +55,8 @@ pub(super) fn heal(ground: &Ground<'_>, scope: &Scope, findings: &Findings, yes:
     // From here on Ctrl-C waits for the end; a second one leaves, and the job waits for a while in vain.
     signals::on_end(ground.runtime.handle(), || ());
     let mut healer = ground.runtime.block_on(Healer::begin(ground.store, || SystemClock.wall_us())).map_err(failed)?;
-    let written = write(ground, &mut remedy, &mut healer);
+    let lost = |head: &Head| head.last_binding().cuts.iter().map(|cut| cut.lost).collect::<Vec<_>>();
+    let written = if lost(&head) == lost(healer.head()) { write(ground, &mut remedy, &mut healer) } else { Err(gone()) };
     let (epoch, generation) = (healer.epoch(), healer.head().generation);
     // Given back whatever became of it: the job need not wait for one who has failed.
     let released = ground.runtime.block_on(healer.end(ground.store));
@@ -76,6 +81,10 @@ pub(super) fn heal(ground: &Ground<'_>, scope: &Scope, findings: &Findings, yes:
     ended(left)
 }
 
+fn gone() -> End {
+    End::Failed("records have been removed from the log, or given up, since the look: nothing was healed; run verify again".into())
+}
+
 /// Says what is not touched, and why; how many they are.
 fn left_alone(findings: &Findings) -> Result<u64, End> {
     let count = |of: Cure| findings.faults.iter().filter(|(_, cure)| *cure == of).count() as u64;
@@ -86,7 +95,7 @@ fn left_alone(findings: &Findings) -> Result<u64, End> {
     if out_of_reach > 0 {
         say(&format!("{out_of_reach} places not healed: not all records are there that may belong to them, so that nobody can say what they were"))?;
     }
-    Ok(count(Cure::CannotBeDeleted) + out_of_reach)
+    Ok(count(Cure::CannotBeDeleted) + out_of_reach + findings.contradictions)
 }
 
 /// Asks on the terminal.

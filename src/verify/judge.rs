@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use tapeflow_oracle::OracleCounts;
-use tapeflow_schemas::{Baskets, WindowSize, WindowStart};
+use tapeflow_schemas::{Baskets, Offset, WindowSize, WindowStart};
 use tapeflow_sinks::{Epoch, RowKey, RowState, ViewKey, ViewState};
 
 use super::{
@@ -52,6 +52,10 @@ pub(super) struct Findings {
     pub(super) lists: Tally,
     /// Rows and lists of epochs of which nobody tells the end.
     pub(super) untold: u64,
+    /// What the job says of its records and the recomputation does not, though it should: 1 if there is such.
+    pub(super) contradictions: u64,
+    /// The first offsets of the looks that read all of the job's records: what they would have written rests on these.
+    pub(super) begins: Vec<Vec<Offset>>,
     /// Whether all of the job's records were read, so that everything was judged.
     pub(super) all_read: bool,
     pub(super) counts: OracleCounts,
@@ -80,14 +84,17 @@ impl Findings {
             mine.not_judged += theirs.not_judged;
         }
         self.untold += other.untold;
-        let Self { faults, rows, lists, untold, .. } = std::mem::take(self);
+        self.contradictions = self.contradictions.max(other.contradictions);
+        self.begins.append(&mut other.begins);
+        self.begins.dedup();
+        let Self { faults, rows, lists, untold, contradictions, begins, .. } = std::mem::take(self);
         // The rest is of the whole log each time; the last one read the most of it.
-        *self = Self { faults, rows, lists, untold, ..other };
+        *self = Self { faults, rows, lists, untold, contradictions, begins, ..other };
     }
 
     /// The differences.
     pub(super) fn differences(&self) -> u64 {
-        self.faults.len() as u64
+        self.faults.len() as u64 + self.contradictions
     }
 
     fn differ(&mut self, place: Place, cure: Cure, text: &str) {

@@ -163,6 +163,41 @@ impl Reach {
         }
     }
 
+    /// What history says of records that were all read, and the recomputation does not, in words. One cause is innocent: a record that repeats one from
+    /// before the beginning is a repeat for the job only.
+    pub(super) fn contradiction(&self, oracle: &Oracle) -> Option<String> {
+        let counted = oracle.counts_of(COMMITTED);
+        let (said, may_repeat) = match &self.basis {
+            Basis::SinceTheJobBegan(said) => (said, false),
+            Basis::SinceACut(said) => (said, true),
+            Basis::Everything | Basis::Nothing => return None,
+        };
+        // A repeat is a record of its own, and what is in it counts here and not there.
+        let repeats = counted.records == said.records
+            && counted.duplicates < said.duplicates
+            && counted.accepted >= said.accepted
+            && counted.rejected_in_all() >= said.rejected
+            && counted.price_updates >= said.price_updates;
+        if same(&counted, said) || (may_repeat && repeats) {
+            return None;
+        }
+        Some(format!(
+            "history differs from the log since epoch {}: the job says {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates; \
+             recomputed {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates",
+            self.after,
+            said.records,
+            said.accepted,
+            said.rejected,
+            said.duplicates,
+            said.price_updates,
+            counted.records,
+            counted.accepted,
+            counted.rejected_in_all(),
+            counted.duplicates,
+            counted.price_updates
+        ))
+    }
+
     /// What may be judged by this recomputation.
     pub(super) fn trust(&self, oracle: &Oracle) -> Trust {
         let counted = oracle.counts_of(COMMITTED);
@@ -288,6 +323,27 @@ mod tests {
         let reach = begin(&history, &head, &[11, 0], 11, None);
         assert_eq!((reach.from, reach.after, reach.basis), (vec![11, 6], 2, Basis::SinceACut(counts(17))), "all of epoch 3 is judged");
         assert_eq!(begin(&history, &head, &[12, 0], 12, None).from, [12, 20], "more is gone than was given up");
+    }
+
+    #[test]
+    fn what_a_job_has_miscounted_is_told_and_a_repeat_from_before_the_cut_is_no_miscount() {
+        let mut oracle = Oracle::new(vec!["1m".parse().expect("a size")], 1);
+        oracle.record(COMMITTED, 0, 7, 1_700_000_000_000, None);
+        let counted = oracle.counts_of(COMMITTED);
+        assert_eq!((counted.records, counted.rejected_in_all()), (1, 1), "a record without a payload");
+        let told = |basis| Reach { from: vec![7], gone: 7, not_read: 0, after: 1, basis }.contradiction(&oracle);
+        let right = Counts { records: 1, rejected: 1, ..Counts::default() };
+        assert_eq!(told(Basis::SinceACut(right)), None);
+        assert_eq!(told(Basis::Nothing), None);
+        let repeat = Counts { records: 1, duplicates: 1, ..Counts::default() };
+        assert_eq!(told(Basis::SinceACut(repeat)), None, "the job knew the record");
+        assert!(told(Basis::SinceTheJobBegan(repeat)).is_some(), "and there was nothing before that it could repeat");
+        let lossy = Counts { records: 1, ..Counts::default() };
+        assert!(
+            told(Basis::SinceACut(lossy)).is_some_and(|text| text.contains("since epoch 1") && text.contains("0 rejected")),
+            "a record came to nothing"
+        );
+        assert!(told(Basis::SinceACut(Counts::default())).is_some(), "a record was not read");
     }
 
     #[test]

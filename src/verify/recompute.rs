@@ -65,8 +65,12 @@ impl<'a> Feed<'a> {
             if self.asked.is_some_and(|asked| asked.load(Ordering::Acquire)) {
                 return Err(End::Failed("asked to end".into()));
             }
+            let mut gaps = Vec::new();
             let read = reader.poll(RECORDS_PER_POLL, &mut |record| {
                 let at = record.partition as usize;
+                if record.offset > next[at] {
+                    gaps.push((record.partition, next[at], record.offset));
+                }
                 if record.offset < cuts[at].next {
                     if lost[at].is_none_or(|lost| !lost.contains(record.offset)) {
                         each(record);
@@ -74,7 +78,17 @@ impl<'a> Feed<'a> {
                     next[at] = next[at].max(record.offset + 1);
                 }
             });
-            if read.map_err(failed)? > 0 {
+            let read = read.map_err(failed)?;
+            // An offset may have no record, as a transaction's marker has none; or retention has just removed it.
+            for (partition, expected, found) in gaps {
+                if self.log.bounds(partition).map_err(failed)?.start > expected {
+                    return Err(End::Failed(format!(
+                        "offsets {expected} to {} of partition {partition} were removed from the log while it was read: run verify again",
+                        found - 1
+                    )));
+                }
+            }
+            if read > 0 {
                 heard = Instant::now();
             } else if heard.elapsed() > SILENCE {
                 return Err(End::Failed(format!("the log has handed over nothing for {} s, before its bound end was reached", SILENCE.as_secs())));

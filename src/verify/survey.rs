@@ -29,7 +29,10 @@ use super::{
     recompute::{COMMITTED, Recomputation, starts},
     scope::Scope,
 };
-use crate::{end::End, stores};
+use crate::{
+    end::{End, say},
+    stores,
+};
 
 /// Windows that nobody asked for, read rather than asked around, for each question costs more.
 const GAP_READ: i64 = 1_000;
@@ -74,6 +77,10 @@ impl Ground<'_> {
             again.settle(&begun)?;
         }
         let trust = reach.trust(&again.oracle);
+        let contradiction = reach.contradiction(&again.oracle);
+        if let Some(contradiction) = &contradiction {
+            say(contradiction)?;
+        }
         let cheap = since.is_some() && reach.after > 0;
         let plan = if cheap { Plan::of(&again, self.sizes) } else { Plan::everything(self.sizes) };
         let mut judge = Judge::new(trust, self.baskets);
@@ -90,6 +97,10 @@ impl Ground<'_> {
             }
         }
         let mut findings = judge.findings;
+        findings.contradictions = u64::from(contradiction.is_some());
+        if trust == reach::Trust::All {
+            findings.begins.push(starts);
+        }
         (findings.counts, findings.gone) = (again.oracle.counts(), if findings.all_read { 0 } else { reach.gone });
         (findings.not_read, findings.after) = if cheap { (reach.not_read, reach.after) } else { (0, 0) };
         (findings.committed, findings.bound) = (begun.committed.epoch, bound);

@@ -221,3 +221,30 @@ fn a_file_that_a_job_is_writing_is_not_healed_beside_it() {
     run.wait().expect("gone");
     assert!(said.contains("is writing it"), "{said}");
 }
+
+#[test]
+fn records_that_go_between_the_look_and_the_healing_cut_no_row_short() {
+    let place = Place::new();
+    let feed = FeedFile { trades: 6_000, symbols: 12, ..FeedFile::default() };
+    place.replay(&place.feed(&feed), &[]);
+    let right = everything(&place);
+    // A wrong value, which an early slice finds; then half of the log goes while later slices are looked at.
+    change(&place, "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'");
+    let wrong = everything(&place);
+    let arguments = ["verify", "--store", &place.store, "--passes", "12", "--heal", "--yes"];
+    let mut healer = tapeflow(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
+    let mut said = Vec::new();
+    for line in BufReader::new(healer.stdout.take().expect("piped")).lines() {
+        said.push(line.expect("a line"));
+        if said.len() == 1 {
+            assert!(said[0].contains("AAPL 1d "), "{said:?}");
+            let database = database(&place);
+            let removed = database.execute("DELETE FROM log WHERE \"offset\" < (SELECT max(\"offset\") FROM log) / 2", []).expect("removed");
+            assert!(removed > 1_000, "{removed}");
+        }
+    }
+    let code = healer.wait().expect("it ends").code();
+    let is = everything(&place);
+    // Healed in full before they went, or not at all.
+    assert!(is == right || (is == wrong && code == Some(1)), "{code:?}: {said:#?}");
+}

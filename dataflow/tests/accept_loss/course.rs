@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, run};
 use tapeflow_schemas::{AssetClass, Offset, Partition, Symbol, WindowSize, WindowStart};
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Store, StoreError, StoredView, View, memory::MemoryStore, store::StoredRow,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store, StoreError, StoredView, View, memory::MemoryStore,
+    store::StoredRow,
 };
 
 use crate::support::MemoryLog;
@@ -87,9 +88,9 @@ impl Store for Ending {
         self.inner.write(writes).await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
         self.alive()?;
-        self.inner.write_history(entries).await
+        self.inner.write_history(entries, flush_stamp).await
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {

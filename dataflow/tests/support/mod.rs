@@ -24,7 +24,7 @@ use tapeflow_schemas::{
     partition_for,
 };
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity, Store, StoreError, Totals,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity, Stamp, Store, StoreError, Totals,
     memory::MemoryStore,
     store::StoredRow,
     view::{StoredView, View},
@@ -186,8 +186,8 @@ impl Store for CrashingStore {
         }
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
-        if self.left() < 0 { Self::gone() } else { self.inner.write_history(entries).await }
+    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
+        if self.left() < 0 { Self::gone() } else { self.inner.write_history(entries, flush_stamp).await }
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, tapeflow_schemas::AssetClass)>, StoreError> {

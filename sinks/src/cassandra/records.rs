@@ -168,7 +168,14 @@ impl History {
     }
 
     /// Writes entries, the days they stand in first.
-    pub(super) async fn write(&self, session: &Session, job: &str, entries: &[HistoryEntry], in_flight: usize) -> Result<(), StoreError> {
+    pub(super) async fn write(
+        &self,
+        session: &Session,
+        job: &str,
+        entries: &[HistoryEntry],
+        flush_stamp: Stamp,
+        in_flight: usize,
+    ) -> Result<(), StoreError> {
         let mut days: Vec<CqlDate> = entries.iter().map(|entry| day(entry.stamp)).collect();
         days.dedup();
         for day in days {
@@ -178,10 +185,10 @@ impl History {
                 *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(day);
             }
         }
-        stream::iter(entries).map(Ok).try_for_each_concurrent(in_flight, |entry| self.write_one(session, job, entry)).await
+        stream::iter(entries).map(Ok).try_for_each_concurrent(in_flight, |entry| self.write_one(session, job, entry, flush_stamp)).await
     }
 
-    async fn write_one(&self, session: &Session, job: &str, entry: &HistoryEntry) -> Result<(), StoreError> {
+    async fn write_one(&self, session: &Session, job: &str, entry: &HistoryEntry, flush_stamp: Stamp) -> Result<(), StoreError> {
         let doing = || format!("writing the history of epoch {}", entry.epoch);
         let counts = &entry.counts;
         let values = EntryColumns {
@@ -197,7 +204,7 @@ impl History {
             price_updates: bigint(counts.price_updates),
             gaps: bigint(counts.gaps),
             late: bigint(counts.late),
-            write_stamp: entry.stamp,
+            write_stamp: entry.stamp.max(flush_stamp),
         };
         session.execute_unpaged(&self.insert, values).await.map(drop).map_err(|error| of_execution(&doing(), &error))
     }

@@ -20,7 +20,7 @@ use super::{
     views::Views,
 };
 use crate::{
-    head::Head,
+    head::{Head, Stamp},
     row::{RowKey, RowState, RowWrite},
     store::{CasOutcome, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
     view::{StoredView, View, ViewWrite},
@@ -121,8 +121,8 @@ impl Store for CassandraStore {
         stream::iter(parcels).map(Ok).try_for_each_concurrent(in_flight, |parcel| self.send(parcel)).await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
-        self.history.write(&self.session, &self.config.job, entries, self.config.writes_in_flight.max(1)).await
+    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
+        self.history.write(&self.session, &self.config.job, entries, flush_stamp, self.config.writes_in_flight.max(1)).await
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {

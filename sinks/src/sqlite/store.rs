@@ -8,7 +8,7 @@ use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
 
 use super::{Database, fault, integer, rows, views, whole};
 use crate::{
-    head::{HEAD_FORMAT, Head},
+    head::{HEAD_FORMAT, Head, Stamp},
     row::{RowKey, RowState},
     store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
     view::{StoredView, View},
@@ -99,7 +99,7 @@ impl Store for SqliteStore {
         self.database.write(bytes, work).await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+    async fn write_history(&self, entries: &[HistoryEntry], _: Stamp) -> Result<(), StoreError> {
         if entries.is_empty() {
             return Ok(());
         }

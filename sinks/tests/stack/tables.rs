@@ -135,7 +135,7 @@ async fn records_written_one_by_one_are_all_led_to(host: String) {
     // Offsets and days that share a partition of their table with none, with the one before, and with one long before.
     for n in [0, 10_000, 10_001, 20_000, 1] {
         store.write(&EpochWrites { rejects: vec![reject(n)], ..EpochWrites::default() }).await.expect("written");
-        store.write_history(&[entry(n)]).await.expect("written");
+        store.write_history(&[entry(n)], 0).await.expect("written");
     }
     assert_eq!(store.rejects(10).await.expect("read"), [0, 1, 10_000, 10_001, 20_000].map(reject));
     assert_eq!(store.history(10).await.expect("read"), [20_000, 10_001, 10_000, 1, 0].map(entry));

@@ -134,8 +134,8 @@ fn entry(epoch: u64, day: i64) -> HistoryEntry {
 pub(super) async fn history_comes_newest_first(store: Arc<dyn Store>) {
     let all = [entry(1, 0), entry(2, 0), entry(3, 0), entry(4, 1), entry(9, 2), entry(10, 2), entry(11, 20), entry(100, 20)];
     // A committed epoch's entry is written before its commit, so an older one may be written again after a newer.
-    store.write_history(&all[4..]).await.expect("history is written");
-    store.write_history(&all[..5]).await.expect("history is written");
+    store.write_history(&all[4..], 0).await.expect("history is written");
+    store.write_history(&all[..5], 0).await.expect("history is written");
     let newest: Vec<_> = all.iter().rev().cloned().collect();
     for limit in [0, 1, 3, 6, 8, 9, usize::MAX] {
         let found = store.history(limit).await.expect("history is read");
@@ -145,7 +145,7 @@ pub(super) async fn history_comes_newest_first(store: Arc<dyn Store>) {
 
 pub(super) async fn a_history_entry_written_again_is_one_entry(store: Arc<dyn Store>) {
     for _ in 0..3 {
-        store.write_history(&[entry(7, 0), entry(8, 0)]).await.expect("history is written");
+        store.write_history(&[entry(7, 0), entry(8, 0)], 0).await.expect("history is written");
     }
     assert_eq!(store.history(10).await.expect("history is read"), [entry(8, 0), entry(7, 0)]);
 }

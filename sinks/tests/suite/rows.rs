@@ -29,7 +29,7 @@ pub(super) async fn rows_are_read_in_the_order_of_the_keys(store: Arc<dyn Store>
 pub(super) async fn nothing_to_read_or_write_is_no_error(store: Arc<dyn Store>) {
     assert_eq!(store.read_rows(&[]).await.expect("nothing is read"), []);
     store.write(&EpochWrites::default()).await.expect("nothing is written");
-    store.write_history(&[]).await.expect("no history is written");
+    store.write_history(&[], 0).await.expect("no history is written");
     assert_eq!(store.symbols().await.expect("no symbols"), []);
     assert_eq!(store.rejects(10).await.expect("no dead letters"), []);
     assert_eq!(store.history(10).await.expect("no history"), []);
