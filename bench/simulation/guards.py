@@ -58,12 +58,6 @@ GUARDS = [
         "    let stamp = now_us;\n    let mut next",
     ),
     (
-        "a take-over without a stamp of its own",
-        "sinks/src/decide.rs",
-        "head.flush_stamp = found.next_stamp(now_us);",
-        "head.flush_stamp = found.last_stamp;",
-    ),
-    (
         "evictions forgotten in the rule of what need not be read",
         "dataflow/src/state.rs",
         "self.evicted_up_to[size] = self.evicted_up_to[size].max(Some(key.start));",
@@ -73,7 +67,7 @@ GUARDS = [
         "rows of before this generation not read",
         "dataflow/src/state.rs",
         "head.max_event_ms().is_some_and(|max| key.start <= max)",
-        "head.max_event_ms().is_none_and(|_| true)",
+        "head.max_event_ms().is_some_and(|max| key.start <= max && max < 0)",
     ),
     (
         "an acknowledgement of an older write taken for that of the latest",

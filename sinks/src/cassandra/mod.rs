@@ -19,6 +19,7 @@ mod faults;
 mod findings;
 mod head;
 mod init;
+mod insist;
 mod migrations;
 mod mirrors;
 mod records;

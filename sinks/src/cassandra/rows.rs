@@ -15,6 +15,7 @@ use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
 
 use super::{
     faults::{broken, of_execution, of_pager, of_row},
+    insist::insist,
     mirrors::Columns,
     session::Cluster,
 };
@@ -79,15 +80,19 @@ impl Rows {
     /// Reads rows, in the order of the keys; those that stand in one partition together.
     pub(super) async fn read(&self, session: &Session, keys: &[RowKey], in_flight: usize) -> Result<Vec<Option<RowState>>, StoreError> {
         let mut found = vec![None; keys.len()];
-        let mut answers = stream::iter(grouped(keys)).map(|group| self.read_group(session, keys, group)).buffer_unordered(in_flight);
+        let mut answers = stream::iter(grouped(keys)).map(|group| self.read_insistently(session, keys, group)).buffer_unordered(in_flight);
         while let Some(rows) = answers.try_next().await? {
             rows.into_iter().for_each(|(at, row)| found[at] = row);
         }
         Ok(found)
     }
 
+    async fn read_insistently(&self, session: &Session, keys: &[RowKey], group: Vec<usize>) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
+        insist(|| self.read_group(session, keys, &group)).await
+    }
+
     /// Reads the rows of these places of `keys`, all in one partition.
-    async fn read_group(&self, session: &Session, keys: &[RowKey], group: Vec<usize>) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
+    async fn read_group(&self, session: &Session, keys: &[RowKey], group: &[usize]) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
         let Some(first) = group.first().map(|at| &keys[*at]) else { return Ok(Vec::new()) };
         let doing = || format!("reading {} row(s) from {first} on", group.len());
         let size = first.size.to_string();
@@ -101,8 +106,8 @@ impl Rows {
             let (CqlTimestamp(start), cell) = row.map_err(|error| broken(format!("{}: {error}", doing())))?;
             cells.extend(cell.map(|cell| (start, cell)));
         }
-        let row = |at: usize| Ok((at, cells.get(&keys[at].start).map(|cell| decode(&keys[at], cell)).transpose()?));
-        group.into_iter().map(row).collect()
+        let row = |at: &usize| Ok((*at, cells.get(&keys[*at].start).map(|cell| decode(&keys[*at], cell)).transpose()?));
+        group.iter().map(row).collect()
     }
 
     /// The rows of one partition with starts in the range, ascending.

@@ -13,6 +13,7 @@ use super::{
     faults::broken,
     findings::{self, Finding},
     head::HeadRow,
+    insist::insist,
     migrations::{self, MIGRATIONS},
     records::{History, Rejects},
     rows::{Rows, partitions},
@@ -83,9 +84,9 @@ impl CassandraStore {
         &self.findings
     }
 
-    async fn send(&self, parcel: Parcel<'_>) -> Result<(), StoreError> {
+    async fn send(&self, parcel: &Parcel<'_>) -> Result<(), StoreError> {
         match parcel {
-            Parcel::Rows(rows) => self.rows.write(&self.session, &rows).await,
+            Parcel::Rows(rows) => self.rows.write(&self.session, rows).await,
             Parcel::List(write) => self.views.write_list(&self.session, write).await,
             Parcel::Ranks(write) => self.views.write_ranks(&self.session, write).await,
             Parcel::Reject(reject) => self.rejects.write(&self.session, reject).await,
@@ -118,7 +119,7 @@ impl Store for CassandraStore {
         let rows = partitions(&writes.rows).into_iter().map(Parcel::Rows);
         let lists = writes.views.iter().flat_map(|write| [Parcel::List(write), Parcel::Ranks(write)]);
         let parcels: Vec<_> = rows.chain(lists).chain(writes.rejects.iter().map(Parcel::Reject)).collect();
-        stream::iter(parcels).map(Ok).try_for_each_concurrent(in_flight, |parcel| self.send(parcel)).await
+        stream::iter(&parcels).map(Ok).try_for_each_concurrent(in_flight, |parcel| insist(|| self.send(parcel))).await
     }
 
     async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
