@@ -173,6 +173,7 @@ impl Healer {
             let writes = EpochWrites { directory: directory.collect(), rows, ..EpochWrites::default() };
             self.send(store, &writes).await?;
             for row in &writes.rows {
+                self.sign(store).await?;
                 if read_back(store, row).await? != Some(row.state) {
                     refused.push(row.key.to_string());
                 }
@@ -183,6 +184,7 @@ impl Healer {
             let writes = EpochWrites { views: views.collect(), ..EpochWrites::default() };
             self.send(store, &writes).await?;
             for list in &writes.views {
+                self.sign(store).await?;
                 if list_back(store, list).await?.as_ref() != Some(&list.state) {
                     refused.push(list.key.to_string());
                 }
@@ -191,11 +193,20 @@ impl Healer {
         Ok(refused)
     }
 
-    async fn send(&mut self, store: &dyn Store, writes: &EpochWrites) -> Result<(), WorkflowError> {
+    /// Gives a sign of life, if the last one was given a while ago: to be called between whatever takes its time.
+    ///
+    /// # Errors
+    /// [`WorkflowError::Fenced`] if someone has taken over; [`WorkflowError::Store`].
+    pub async fn sign(&mut self, store: &dyn Store) -> Result<(), WorkflowError> {
         if self.sign_given.elapsed() >= SIGN_EVERY {
             self.head = workflow::propose(store, Some(&self.head), Head { version: self.head.version + 1, ..self.head.clone() }).await?;
             self.sign_given = Instant::now();
         }
+        Ok(())
+    }
+
+    async fn send(&mut self, store: &dyn Store, writes: &EpochWrites) -> Result<(), WorkflowError> {
+        self.sign(store).await?;
         until_answered("healing", || store.write(writes)).await.map_err(WorkflowError::Store)
     }
 
@@ -374,6 +385,30 @@ mod tests {
             assert!(!second.is_finished(), "it waits");
             first.end(&*store).await.expect("released");
             assert_eq!(second.await.expect("no panic").expect("taken over"), 5);
+        });
+    }
+
+    #[test]
+    fn a_healer_gives_a_sign_of_life_before_it_is_taken_for_dead_and_not_all_the_time() {
+        run(async {
+            let store = MemoryStore::new();
+            job(&store).await;
+            let mut healer = Healer::begin(&store, || 100).await.expect("taken over");
+            let version = || async { store.head().await.expect("read").expect("a head").version };
+            let before = version().await;
+            healer.sign(&store).await.expect("its own");
+            assert_eq!(version().await, before, "it has just begun");
+            for sign in 1..=2 {
+                healer.sign_given = healer.sign_given.checked_sub(SIGN_EVERY).expect("the machine is up");
+                // Also while it reads back what it has written.
+                if sign == 1 {
+                    healer.sign(&store).await.expect("its own");
+                } else {
+                    healer.write(&store, &[(key(0), totals(7))], &[]).await.expect("written");
+                }
+                assert_eq!(version().await, before + sign);
+            }
+            healer.end(&store).await.expect("released, for nobody came in between");
         });
     }
 

@@ -125,7 +125,10 @@ fn write(ground: &Ground<'_>, remedy: &mut Remedy<'_>, healer: &mut Healer) -> R
     remedy.advance(healer.head())?;
     let (keys, list_keys) = (std::mem::take(&mut remedy.rows), std::mem::take(&mut remedy.lists));
     let (mut rows, mut lists, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    // Whoever waits for the healer must not take it for dead while it looks at what it is about to write.
+    let sign = |healer: &mut Healer| ground.runtime.block_on(healer.sign(ground.store)).map_err(|fault| End::Failed(fault.to_string()));
     for key in keys {
+        sign(healer)?;
         match remedy.row(&key) {
             Ok(totals) => {
                 say(&format!("{key}: {} -> {}", row_before(ground, &key)?, rows::describe(&totals)))?;
@@ -138,6 +141,7 @@ fn write(ground: &Ground<'_>, remedy: &mut Remedy<'_>, healer: &mut Healer) -> R
         }
     }
     for key in list_keys {
+        sign(healer)?;
         let Some(entries) = remedy.list(key) else { continue };
         let before = list_before(ground, key)?;
         let after = lists::describe_all(key.view, &entries);
