@@ -96,11 +96,12 @@ fn what_was_changed_behind_the_jobs_back_is_put_right() {
 #[test]
 fn a_job_that_was_killed_is_healed_as_of_what_it_had_bound_and_replays_it() {
     let (place, undisturbed) = (Place::new(), Place::new());
-    let file = place.feed(&FeedFile { seed: 5, trades: 12_000, symbols: 30, ..FeedFile::default() });
+    // At the pace below half a minute of trades, so that no life comes to the end of them, however slow the machine.
+    let file = place.feed(&FeedFile { seed: 5, trades: 30_000, symbols: 30, ..FeedFile::default() });
     undisturbed.replay(&file, &[]);
     let (mut between, mut committed) = (0, 0);
     for _ in 0..4 {
-        let mut life = place.replay_begun(&file, &["--speed", "2x", "--resident-rows", "8", "--epoch", "20ms"]);
+        let mut life = place.replay_begun(&file, &["--speed", "1x", "--resident-rows", "8", "--epoch", "20ms"]);
         committed = committed_beyond(&place, committed + 3);
         life.kill().expect("killed");
         life.wait().expect("gone");
