@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use tapeflow_dataflow::{KafkaLog, Log, Metrics, Stop};
 
 use crate::{
     args::job::DataflowSettings,
     end::{End, unreachable_log},
+    http::{self, Job, Told},
     signals, stores, supervise,
 };
 
@@ -23,11 +25,14 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
         tracing::warn!("{finding}");
     }
     let store = runtime.block_on(stores::writer(&settings.store, &settings.job.job))?;
+    let (log, metrics): (Arc<dyn Log>, _) = (Arc::new(log), Arc::new(Metrics::default()));
+    let told = Told::job("dataflow", Job::new(&settings.job, &*log, store.describe(), &metrics), None);
+    http::serve(&settings.http, Arc::new(told), Some(Arc::clone(&log)), Router::new(), runtime.handle())?;
     let stop = Stop::default();
     let asked = stop.clone();
     signals::on_end(runtime.handle(), move || asked.request());
     tracing::info!(log = log.describe(), store = store.describe(), workers = settings.job.workers, process = settings.job.process, "job begins");
-    let summary = tapeflow_dataflow::run(settings.job, Arc::new(log), store, stop, Arc::new(()), Arc::new(Metrics::default()))?;
+    let summary = tapeflow_dataflow::run(settings.job, log, store, stop, Arc::new(()), metrics)?;
     tracing::info!(committed = summary.committed, records = summary.records, rows = summary.rows_written, "job ended, everything read is committed");
     Ok(())
 }

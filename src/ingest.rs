@@ -1,5 +1,8 @@
 //! `tapeflow ingest`: a feed into Kafka.
 
+use std::sync::Arc;
+
+use axum::Router;
 use tapeflow_ingest::{
     Progress,
     publish_kafka::{KafkaConfig, KafkaPublisher},
@@ -9,7 +12,9 @@ use tokio::sync::watch;
 use crate::{
     args::feed::{Feed, IngestSettings},
     end::End,
-    feed, signals,
+    feed,
+    http::{self, Told},
+    signals,
 };
 
 pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
@@ -27,8 +32,11 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
     runtime.block_on(async {
         let config =
             KafkaConfig { brokers: settings.kafka.brokers, topic: settings.kafka.topic, settings: settings.kafka.settings, secrets: Vec::new() };
+        let progress = Progress::default();
+        let told = Arc::new(Told::feed(progress.clone()));
+        http::serve(&settings.http, told, None, Router::new(), runtime.handle())?;
         let mut publisher = KafkaPublisher::connect(config).await.map_err(|fault| End::Input(format!("{fault}; see --brokers and --topic")))?;
-        let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &Progress::default()).await?;
+        let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &progress).await?;
         tracing::info!(
             trades = summary.counts.trades,
             rejects = summary.counts.rejected(),

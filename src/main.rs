@@ -7,6 +7,7 @@ mod dataflow;
 mod embedded;
 mod end;
 mod feed;
+mod http;
 mod ingest;
 mod init;
 mod kafka;

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use tapeflow_dataflow::{Metrics, Observer, Stop};
 use tapeflow_ingest::Progress;
 use tapeflow_sinks::sqlite::{Access, SqliteLog, SqliteStore};
@@ -22,12 +23,14 @@ use crate::{
     args::{feed::Feed, run::RunSettings},
     embedded::EmbeddedPublisher,
     end::{End, unreachable_store},
-    feed, signals, stores,
+    feed,
+    http::{self, Job, Told},
+    signals, stores,
     terminal::{self, View},
 };
 
 pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
-    let RunSettings { feed: source, store: path, partitions, duration, job } = settings;
+    let RunSettings { feed: source, store: path, partitions, duration, job, http } = settings;
     let until_end = matches!(source, Feed::Replay { exit_at_end: true, .. });
     if let Feed::Replay { path, .. } = &source {
         let unreadable = |fault: std::io::Error| End::Input(format!("--replay: cannot read {}: {fault}", path.display()));
@@ -44,6 +47,9 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     // Before the feed begins: what a refused run has appended would be counted by the next one.
     tapeflow_dataflow::may_run(&job, &log, &*store, runtime.handle())?;
     let (metrics, progress, stop) = (Arc::new(Metrics::default()), Progress::default(), Stop::default());
+    let job_told = Job::new(&job, &log, name.clone(), &metrics);
+    let told = Arc::new(Told::job("run", job_told, Some(progress.clone())));
+    http::serve(&http, told, Some(Arc::new(log.clone())), Router::new(), runtime.handle())?;
     let view = View::new(&job.sizes, Arc::clone(&metrics), Some(progress.clone()), describe(&source), name);
     let (ask, asked) = watch::channel(false);
     let ask = Arc::new(ask);

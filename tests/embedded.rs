@@ -12,6 +12,8 @@ mod endings;
 mod flags;
 #[path = "embedded/heal.rs"]
 mod heal;
+#[path = "embedded/http.rs"]
+mod http;
 #[path = "embedded/judge.rs"]
 mod judge;
 #[path = "embedded/lists.rs"]

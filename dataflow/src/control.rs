@@ -1,8 +1,9 @@
-//! What the leader and the sources say to each other, through a second, small dataflow beside the one that carries trades.
+//! What the leader and the sources say to each other, through a second, small dataflow beside the one that carries trades; and what workers of other
+//! processes show to process 0.
 
 use serde::{Deserialize, Serialize};
-use tapeflow_schemas::Partition;
-use tapeflow_sinks::{Counts, Cut, Epoch, Head, Stamp};
+use tapeflow_schemas::{Partition, Symbol, WindowStart};
+use tapeflow_sinks::{Counts, Cut, Epoch, Head, Stamp, Totals};
 
 /// From a worker to the leader.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,4 +48,14 @@ pub(crate) enum Down {
     StopReading,
     /// Everything is committed: end.
     Finish,
+}
+
+/// A row that the store has acknowledged, for whoever looks on at process 0. Nothing depends on it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Shown {
+    pub(crate) epoch: Epoch,
+    pub(crate) stamp: Stamp,
+    pub(crate) symbol: Symbol,
+    pub(crate) start: WindowStart,
+    pub(crate) totals: Totals,
 }

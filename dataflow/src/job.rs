@@ -189,6 +189,11 @@ impl Stop {
 pub trait Observer: Send + Sync + 'static {
     /// These writes of one epoch are acknowledged. They may not be committed yet.
     fn acknowledged(&self, _epoch: u64, _writes: &EpochWrites) {}
+
+    /// The size of windows whose rows process 0's observer is to hear of from all processes. Asked once, in each process.
+    fn shared_size(&self) -> Option<WindowSize> {
+        None
+    }
 }
 
 /// Sees nothing.
@@ -247,6 +252,7 @@ pub fn run(
         return Ok(Summary::default());
     }
     let turning = Turning::new(config.workers);
+    metrics.watch_turns(&turning);
     let Some((builders, mesh)) = connect(&config, &opening, &turning, &stop)? else {
         return Ok(Summary::default());
     };
@@ -266,7 +272,7 @@ pub fn run(
         .map(|head| watch::start(Arc::clone(&log), head.source.clone(), head.committed.cuts.len(), failure.clone()))
         .transpose()
         .map_err(|fault| JobError::Failed(format!("cannot watch the log: {fault}")))?;
-    let io = StoreIo::new(runtime.handle().clone(), Arc::clone(&store), failure.clone());
+    let io = StoreIo::new(runtime.handle().clone(), Arc::clone(&store), failure.clone(), Arc::clone(&metrics));
     let shared = Arc::new(Shared {
         config,
         log,

@@ -21,6 +21,7 @@ use crate::{
     control::{Down, Up},
     job::{Shared, failed},
     leader::{Act, Leader},
+    work::acknowledged,
 };
 
 /// How often committed offsets are mirrored for lag tools.
@@ -65,8 +66,7 @@ impl Mirror {
 impl Lead {
     pub(crate) fn new(head: Head, shared: &Shared, peers: usize) -> Self {
         let (ends, ended) = channel();
-        shared.metrics.epoch_bound.set(head.last_binding().epoch);
-        shared.metrics.epoch_committed.set(head.committed.epoch);
+        shared.metrics.set_head(&head);
         let (leader, start) = Leader::new(head, peers, shared.config.epoch, shared.config.until_end, shared.clock.now());
         Self { leader, start: Some(start), ended, ends, mirror: Mirror::default() }
     }
@@ -81,6 +81,7 @@ impl Lead {
         if let Ok(ended) = self.ended.try_recv() {
             match ended {
                 Ok(head) => {
+                    shared.metrics.set_head(&head);
                     self.leader.proposal_ended(head, &mut acts, now);
                 }
                 Err(fault) => {
@@ -91,9 +92,7 @@ impl Lead {
         }
         self.mirror.offer(self.leader.head(), shared, now);
         if !self.leader.finished() {
-            // The probe stands at the first epoch that is not acknowledged everywhere.
-            let acknowledged = probe.with_frontier(|frontier| frontier.first().map_or(u64::MAX, |first| first.saturating_sub(1)));
-            self.leader.turn(acknowledged, shared.clock.wall_us(), now, &mut acts);
+            self.leader.turn(acknowledged(probe), shared.clock.wall_us(), now, &mut acts);
         }
         let busy = !acts.is_empty();
         for act in acts {

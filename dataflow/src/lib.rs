@@ -18,6 +18,7 @@
 pub mod clock;
 pub mod combine;
 mod control;
+mod fresh;
 mod hash;
 pub mod job;
 mod lead;
@@ -43,5 +44,5 @@ mod work;
 pub use job::{EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets_of, may_run, run, sizes_of};
 pub use log::{Log, LogFault, LogReader, LogRecord};
 pub use log_kafka::{KafkaLog, KafkaLogConfig, TopicFinding};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Observed};
 pub use refold::Refold;

@@ -1,6 +1,25 @@
-//! What the job counts about itself: one set per process, shared by its workers.
+//! What the job counts about itself: one set per process, shared by its workers. Names and meanings stand in [`tapeflow_schemas::metric`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod histogram;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tapeflow_sinks::{Counts, Head, Reject};
+
+pub use self::histogram::{Histogram, Observed};
+use crate::mesh::pulse::Turning;
+
+/// Reasons of dead letters counted apart; a record brings its own word along, and whoever writes the log could bring any number of them.
+const REASONS: usize = 64;
+/// Where further ones are counted.
+const OTHER_REASON: &str = "other";
 
 /// A count that only grows.
 #[derive(Debug, Default)]
@@ -39,6 +58,16 @@ impl Gauge {
 pub struct Metrics {
     /// Log records read, replayed ones included.
     pub records: Counter,
+    /// Trades counted into rows, replayed ones included.
+    pub accepted: Counter,
+    /// Of those, late ones.
+    pub late: Counter,
+    /// Entries of size zero.
+    pub price_updates: Counter,
+    /// Records dropped as repeats.
+    pub duplicates: Counter,
+    /// Sequences that sessions skipped.
+    pub gaps: Counter,
     /// Offsets that bindings of this run gave up, because the log had lost them before they were committed.
     pub lost: Counter,
     /// Rows acknowledged by the store.
@@ -51,8 +80,123 @@ pub struct Metrics {
     pub lists_written: Counter,
     /// Rows asked for because a view's window was not in memory.
     pub view_rows_read: Counter,
+    /// Calls of the store that were tried again.
+    pub store_retries: Counter,
+    /// The generation of the job; 0 before it has begun.
+    pub generation: Gauge,
     /// The last epoch bound, *b*.
     pub epoch_bound: Gauge,
     /// The last epoch committed, *c*.
     pub epoch_committed: Gauge,
+    /// Append to the log until acknowledged by the store, in milliseconds; of the records this process read.
+    pub freshness: Histogram,
+    rejected: Mutex<BTreeMap<String, u64>>,
+    head: Mutex<Option<Arc<Head>>>,
+    ready: AtomicBool,
+    progress: Mutex<Option<Instant>>,
+    retried: Mutex<Option<Instant>>,
+    turning: OnceLock<Turning>,
+}
+
+impl Metrics {
+    /// Dead letters of this process, by reason.
+    #[must_use]
+    pub fn rejected(&self) -> BTreeMap<String, u64> {
+        locked(&self.rejected).clone()
+    }
+
+    /// The head as the leader last knew it; none in other processes, and before the job has begun.
+    #[must_use]
+    pub fn head(&self) -> Option<Arc<Head>> {
+        locked(&self.head).clone()
+    }
+
+    /// Whether all of the job has replayed what was bound, and goes on.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// How long ago the job last committed, or found that everything is; none if it never has.
+    #[must_use]
+    pub fn progress_age(&self) -> Option<Duration> {
+        locked(&self.progress).map(|at| at.elapsed())
+    }
+
+    /// How long ago a call of the store was last tried again; none if none ever was.
+    #[must_use]
+    pub fn retry_age(&self) -> Option<Duration> {
+        locked(&self.retried).map(|at| at.elapsed())
+    }
+
+    /// How long ago the slowest worker began a turn; none before the workers have begun.
+    #[must_use]
+    pub fn turn_age(&self) -> Option<Duration> {
+        self.turning.get().and_then(Turning::age)
+    }
+
+    pub(crate) fn watch_turns(&self, turning: &Turning) {
+        let _ = self.turning.set(turning.clone());
+    }
+
+    pub(crate) fn retries(&self) {
+        self.store_retries.add(1);
+        *locked(&self.retried) = Some(Instant::now());
+    }
+
+    pub(crate) fn goes_on(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn progressed(&self, now: Instant) {
+        *locked(&self.progress) = Some(now);
+    }
+
+    pub(crate) fn set_head(&self, head: &Head) {
+        *locked(&self.head) = Some(Arc::new(head.clone()));
+        self.generation.set(head.generation);
+        self.epoch_bound.set(head.last_binding().epoch);
+        self.epoch_committed.set(head.committed.epoch);
+    }
+
+    /// Adds what a stretch of the log came to. Records are counted as they are read.
+    pub(crate) fn count(&self, counts: &Counts) {
+        self.accepted.add(counts.accepted);
+        self.late.add(counts.late);
+        self.price_updates.add(counts.price_updates);
+        self.duplicates.add(counts.duplicates);
+        self.gaps.add(counts.gaps);
+    }
+
+    pub(crate) fn count_rejects<'a>(&self, rejects: impl Iterator<Item = &'a Reject>) {
+        let mut by_reason = locked(&self.rejected);
+        for reject in rejects {
+            let known = by_reason.contains_key(&reject.reason) || by_reason.len() < REASONS;
+            *by_reason.entry(if known { reject.reason.clone() } else { OTHER_REASON.to_owned() }).or_default() += 1;
+        }
+    }
+}
+
+/// A count is whole whatever its holder died of.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_letters_are_counted_by_reason_and_a_flood_of_reasons_is_one() {
+        let metrics = Metrics::default();
+        let reject = |reason: String| Reject { partition: 0, offset: 0, index: 0, reason, detail: String::new(), payload: Vec::new() };
+        let few = [reject("json".into()), reject("price".into()), reject("json".into())];
+        metrics.count_rejects(few.iter());
+        assert_eq!(metrics.rejected(), BTreeMap::from([("json".into(), 2), ("price".into(), 1)]));
+        let many: Vec<Reject> = (0..1_000).map(|n| reject(format!("r{n}"))).collect();
+        metrics.count_rejects(many.iter());
+        let found = metrics.rejected();
+        assert_eq!((found.len(), found.values().sum::<u64>()), (REASONS + 1, 1_003));
+        assert_eq!(found[OTHER_REASON], 1_000 - (REASONS as u64 - 2));
+    }
 }

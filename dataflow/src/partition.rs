@@ -13,7 +13,7 @@ use tapeflow_sinks::{
     store::MAX_REJECT_BYTES,
 };
 
-use crate::{combine::Combiner, log::LogRecord};
+use crate::{combine::Combiner, fresh::Samples, log::LogRecord};
 
 /// Dead letters told of in the log, per epoch and source; the others are only written and counted, lest a flood of poison drown the log.
 const REJECTS_LOGGED: usize = 10;
@@ -35,11 +35,12 @@ pub(crate) struct Intake {
     pub(crate) combiner: Combiner,
     pub(crate) rejects: Vec<Reject>,
     pub(crate) counts: Counts,
+    pub(crate) samples: Samples,
 }
 
 impl Intake {
     pub(crate) fn new(combiner: Combiner) -> Self {
-        Self { combiner, rejects: Vec::new(), counts: Counts::default() }
+        Self { combiner, rejects: Vec::new(), counts: Counts::default(), samples: Samples::default() }
     }
 }
 
@@ -70,6 +71,7 @@ impl PartitionState {
     pub(crate) fn take(&mut self, record: LogRecord<'_>, entries: &mut Vec<Entry>, into: &mut Intake) {
         self.next = record.offset + 1;
         into.counts.records += 1;
+        into.samples.hear(record.timestamp_ms);
         let payload = record.payload.unwrap_or_default();
         let header = match codec::decode(payload, entries) {
             Ok(header) => header,

@@ -11,6 +11,8 @@ use tapeflow_sinks::{Counts, Cut, Epoch, Head, resume::bound_without};
 
 use crate::{
     combine::Combiner,
+    fresh::Samples,
+    metrics::Metrics,
     parcel::Item,
     partition::{Intake, PartitionState, lost_reject},
 };
@@ -85,11 +87,14 @@ impl Replay {
         reached
     }
 
-    /// All that was read, and what each epoch came to.
-    pub(crate) fn finish(self) -> (Vec<Item>, Vec<(Epoch, Counts)>) {
+    /// All that was read, and what each epoch came to. What was counted and timed on the way is told as well.
+    pub(crate) fn finish(self, metrics: &Metrics, mut sampled: impl FnMut(Samples)) -> (Vec<Item>, Vec<(Epoch, Counts)>) {
         let (mut items, mut counts) = (Vec::new(), Vec::new());
         for Bound { epoch, mut intake, .. } in self.epochs {
             items.extend(intake.combiner.seal(epoch));
+            metrics.count(&intake.counts);
+            metrics.count_rejects(intake.rejects.iter());
+            sampled(intake.samples);
             items.extend(intake.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));
             counts.push((epoch, intake.counts));
         }

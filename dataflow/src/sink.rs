@@ -3,9 +3,10 @@
 //! It holds the capability of each batch until a quorum has it. So when its output frontier has passed an epoch on all workers, the epoch
 //! can be committed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
-use tapeflow_sinks::{EpochWrites, failpoint};
+use tapeflow_schemas::WindowSize;
+use tapeflow_sinks::{EpochWrites, RowWrite, failpoint};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -16,7 +17,7 @@ use timely::{
     scheduling::Activator,
 };
 
-use crate::{job::Observer, metrics::Metrics, state::Acknowledged, store_io::StoreIo};
+use crate::{control::Shown, job::Observer, metrics::Metrics, state::Acknowledged, store_io::StoreIo};
 
 /// What the sink needs to know from the start.
 pub(crate) struct SinkSettings {
@@ -26,7 +27,12 @@ pub(crate) struct SinkSettings {
     pub(crate) keeper: Activator,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Where rows go that process 0 is to hear of, and of which size they are; none in process 0 itself.
+    pub(crate) shown: Option<(WindowSize, Showing)>,
 }
+
+/// Rows on their way to process 0.
+pub(crate) type Showing = Rc<RefCell<Vec<Shown>>>;
 
 /// Builds the operator. Its output carries nothing but its frontier.
 pub(crate) fn build<'scope>(rows: StreamVec<'scope, u64, EpochWrites>, settings: SinkSettings) -> StreamVec<'scope, u64, ()> {
@@ -53,6 +59,9 @@ pub(crate) fn build<'scope>(rows: StreamVec<'scope, u64, EpochWrites>, settings:
                 settings.metrics.rows_written.add(writes.rows.len() as u64);
                 settings.metrics.lists_written.add(writes.views.len() as u64);
                 settings.observer.acknowledged(*capability.time(), &writes);
+                if let Some((size, showing)) = &settings.shown {
+                    showing.borrow_mut().extend(writes.rows.iter().filter(|row| row.key.size == *size).map(shown));
+                }
                 settings.acknowledged.borrow_mut().push_back(writes);
             }
             if any {
@@ -60,4 +69,9 @@ pub(crate) fn build<'scope>(rows: StreamVec<'scope, u64, EpochWrites>, settings:
             }
         }
     })
+}
+
+fn shown(row: &RowWrite) -> Shown {
+    let RowWrite { key, state, stamp } = row;
+    Shown { epoch: state.epoch, stamp: *stamp, symbol: key.symbol.clone(), start: key.start, totals: state.totals }
 }

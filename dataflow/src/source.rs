@@ -27,6 +27,7 @@ use timely::{
 use crate::{
     combine::Combiner,
     control::{Down, Up},
+    fresh::Unacknowledged,
     job::{Failure, JobError},
     log::{Log, LogFault, LogReader},
     metrics::Metrics,
@@ -52,6 +53,8 @@ pub(crate) struct Mailbox {
     pub(crate) outbox: Rc<RefCell<Vec<Up>>>,
     /// Whether the last turn read anything or had anything to say.
     pub(crate) busy: Rc<RefCell<bool>>,
+    /// When records of what is sealed and not acknowledged were appended.
+    pub(crate) unacknowledged: Unacknowledged,
 }
 
 /// What a source needs to know from the start.
@@ -160,7 +163,7 @@ impl State {
             (other, _) => return other,
         };
         match running.1 {
-            Down::Seal(epoch) => running.0.seal(epoch, mailbox),
+            Down::Seal(epoch) => running.0.seal(epoch, mailbox, &settings.metrics),
             Down::Bound { epoch, .. } => {
                 let sealed = running.0.sealed.take().filter(|sealed| sealed.epoch == epoch).expect("only a sealed epoch is bound");
                 failpoint::reach("release-before");
@@ -267,7 +270,7 @@ impl Running {
             settings.metrics.records.add(read as u64);
         }
         if self.replay.as_ref().is_some_and(Replay::is_complete) {
-            self.finish_replay(mailbox, release)?;
+            self.finish_replay(mailbox, &settings.metrics, release)?;
             return Ok(true);
         }
         Ok(read > 0)
@@ -298,9 +301,9 @@ impl Running {
         Ok(read)
     }
 
-    fn finish_replay(&mut self, mailbox: &Mailbox, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<(), JobError> {
-        let replay = self.replay.take().expect("asked only while replaying");
-        let (items, counts) = replay.finish();
+    fn finish_replay(&mut self, mailbox: &Mailbox, metrics: &Metrics, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<(), JobError> {
+        let (replay, time) = (self.replay.take().expect("asked only while replaying"), *self.capability.time());
+        let (items, counts) = replay.finish(metrics, |samples| mailbox.unacknowledged.push(time, samples));
         failpoint::reach("replay-release");
         release(items, &self.capability);
         let next = self.capability.time() + 1;
@@ -310,12 +313,12 @@ impl Running {
             self.reader.set_paused(partition.partition, false)?;
         }
         if let Some(epoch) = self.seal_when_replayed.take() {
-            self.seal(epoch, mailbox);
+            self.seal(epoch, mailbox, metrics);
         }
         Ok(())
     }
 
-    fn seal(&mut self, epoch: Epoch, mailbox: &Mailbox) {
+    fn seal(&mut self, epoch: Epoch, mailbox: &Mailbox, metrics: &Metrics) {
         if self.replay.is_some() {
             self.seal_when_replayed = Some(epoch);
             return;
@@ -323,9 +326,12 @@ impl Running {
         assert!(self.sealed.is_none(), "an epoch is sealed only after the one before is bound");
         let windows = self.open.combiner.len() as u64;
         let mut items = self.open.combiner.seal(epoch);
+        metrics.count_rejects(self.open.rejects.iter());
         items.extend(self.open.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));
         self.full_told = false;
         let counts: Counts = std::mem::take(&mut self.open.counts);
+        metrics.count(&counts);
+        mailbox.unacknowledged.push(epoch, std::mem::take(&mut self.open.samples));
         let at_end = !self.ends.is_empty() && self.partitions.iter().zip(&self.ends).all(|(p, end)| p.next >= *end);
         let cuts = self.partitions.iter().map(|p| (p.partition, p.to_cut())).collect();
         self.sealed = Some(Sealed { epoch, items, lost: std::mem::take(&mut self.lost) });

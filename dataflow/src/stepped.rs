@@ -56,17 +56,17 @@ impl Stepped {
     #[must_use]
     pub fn new(stage: Stage, head: Head, allocators: Vec<Allocator>) -> Self {
         hash::fix(stage.hash_seed);
-        let (failure, workers) = (Failure::default(), stage.config.workers);
+        let (failure, workers, metrics) = (Failure::default(), stage.config.workers, Arc::new(Metrics::default()));
         let shared = Arc::new(Shared {
             config: stage.config,
             log: stage.log,
-            io: StoreIo::new(stage.runtime.clone(), Arc::clone(&stage.store), failure.clone()),
+            io: StoreIo::new(stage.runtime.clone(), Arc::clone(&stage.store), failure.clone(), Arc::clone(&metrics)),
             store: stage.store,
             clock: stage.clock,
             stop: stage.stop,
             observer: stage.observer,
             failure,
-            metrics: Arc::new(Metrics::default()),
+            metrics,
             runtime: stage.runtime,
             turning: Turning::new(workers),
             head: Mutex::new(Some(head)),

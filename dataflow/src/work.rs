@@ -4,7 +4,8 @@
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
-use tapeflow_sinks::{EpochWrites, Head, failpoint, workflow};
+use tapeflow_schemas::WindowSize;
+use tapeflow_sinks::{Epoch, EpochWrites, Head, RowKey, RowState, RowWrite, failpoint, workflow};
 use timely::{
     dataflow::{
         InputHandleVec, ProbeHandle,
@@ -15,10 +16,10 @@ use timely::{
 };
 
 use crate::{
-    control::{Down, Up},
-    job::{Ending, JobError, Shared},
+    control::{Down, Shown, Up},
+    job::{Ending, JobError, Observer, Shared},
     lead::Lead,
-    sink::{self, SinkSettings},
+    sink::{self, Showing, SinkSettings},
     source::{self, Mailbox, SourceSettings},
     state::{self, EpochBoard, Folded, StateSettings},
     views::{self, Change, windows::WindowSettings},
@@ -47,12 +48,17 @@ pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) {
     }
 }
 
+/// The ways into the control dataflow: to the leader, from it, and to whoever looks on at process 0.
+type Said = (InputHandleVec<u64, Up>, InputHandleVec<u64, Down>, InputHandleVec<u64, Shown>);
+
 /// What a worker holds besides its dataflows.
 pub(crate) struct Work {
     mailbox: Mailbox,
     board: Rc<RefCell<EpochBoard>>,
     /// Into the control dataflow; none once it is closed.
-    said: Option<(InputHandleVec<u64, Up>, InputHandleVec<u64, Down>)>,
+    said: Option<Said>,
+    /// Rows to be shown to process 0.
+    showing: Showing,
     to_leader: Rc<RefCell<VecDeque<Up>>>,
     from_leader: Rc<RefCell<VecDeque<Down>>>,
     acknowledged: ProbeHandle<u64>,
@@ -70,22 +76,33 @@ impl Work {
     pub(crate) fn new(worker: &mut Worker, shared: &Arc<Shared>) -> Self {
         let mailbox = Mailbox::default();
         let board = Rc::new(RefCell::new(EpochBoard::default()));
-        let (mut up, mut down) = (InputHandleVec::<u64, Up>::new(), InputHandleVec::<u64, Down>::new());
+        let (mut up, mut down, mut show) =
+            (InputHandleVec::<u64, Up>::new(), InputHandleVec::<u64, Down>::new(), InputHandleVec::<u64, Shown>::new());
+        let size = shared.observer.shared_size();
         let to_leader: Rc<RefCell<VecDeque<Up>>> = Rc::default();
         let from_leader: Rc<RefCell<VecDeque<Down>>> = Rc::default();
         worker.dataflow_named("control", |scope| {
             let (arrived, told) = (Rc::clone(&to_leader), Rc::clone(&from_leader));
             scope.input_from(&mut up).exchange(|_| 0).inspect(move |message: &Up| arrived.borrow_mut().push_back(message.clone()));
             scope.input_from(&mut down).broadcast().inspect(move |message: &Down| told.borrow_mut().push_back(message.clone()));
+            let observer = Arc::clone(&shared.observer);
+            scope.input_from(&mut show).exchange(|_| 0).inspect_core(move |event| {
+                if let (Some(size), Ok((_, rows))) = (size, event) {
+                    seen(&*observer, size, rows);
+                }
+            });
         });
         let acknowledged = ProbeHandle::new();
-        let (source, waiting) = trades(worker, shared, &mailbox, &board, &acknowledged);
+        let showing = Showing::default();
+        let shown = size.filter(|_| shared.config.process > 0).map(|size| (size, Rc::clone(&showing)));
+        let (source, waiting) = trades(worker, shared, &mailbox, &board, &acknowledged, shown);
         let taken = if worker.index() == 0 { shared.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() } else { None };
         let lead = taken.map(|head| Lead::new(head, shared, worker.peers()));
         Self {
             mailbox,
             board,
-            said: Some((up, down)),
+            said: Some((up, down, show)),
+            showing,
             to_leader,
             from_leader,
             acknowledged,
@@ -104,7 +121,7 @@ impl Work {
 
     /// One turn; whether anything happened. Never waits.
     pub(crate) fn turn(&mut self, worker: &mut Worker, shared: &Arc<Shared>) -> bool {
-        let Some((up, down)) = &mut self.said else { return false };
+        let Some((up, down, show)) = &mut self.said else { return false };
         let ending = shared.stop.ending();
         if ending > self.told {
             self.told = ending;
@@ -125,6 +142,8 @@ impl Work {
         }
         self.source.activate();
         worker.step();
+        send_all(show, self.showing.borrow_mut().drain(..));
+        self.mailbox.unacknowledged.observe(acknowledged(&self.acknowledged), || shared.clock.wall_us(), &shared.metrics);
         busy | *self.mailbox.busy.borrow()
     }
 
@@ -142,6 +161,7 @@ fn trades(
     mailbox: &Mailbox,
     board: &Rc<RefCell<EpochBoard>>,
     probe: &ProbeHandle<u64>,
+    shown: Option<(WindowSize, Showing)>,
 ) -> (Activator, [Activator; 3]) {
     let (index, peers) = (worker.index(), worker.peers());
     worker.dataflow_named("trades", |scope| {
@@ -186,10 +206,28 @@ fn trades(
             keeper: keeper.clone(),
             observer: Arc::clone(&shared.observer),
             metrics: Arc::clone(&shared.metrics),
+            shown,
         };
         sink::build(writes.concat(lists), settings).probe_with(probe);
         (source, [keeper, windows, list_writer])
     })
+}
+
+/// The last epoch of which everything is acknowledged on all workers: the probe stands at the first of which something is not.
+pub(crate) fn acknowledged(probe: &ProbeHandle<u64>) -> Epoch {
+    probe.with_frontier(|frontier| frontier.first().map_or(u64::MAX, |first| first.saturating_sub(1)))
+}
+
+/// Rows of other processes, as the observer of this one hears of its own.
+fn seen(observer: &dyn Observer, size: WindowSize, rows: &[Shown]) {
+    for rows in rows.chunk_by(|a, b| a.epoch == b.epoch) {
+        let write = |row: &Shown| RowWrite {
+            key: RowKey { symbol: row.symbol.clone(), size, start: row.start },
+            state: RowState { epoch: row.epoch, totals: row.totals },
+            stamp: row.stamp,
+        };
+        observer.acknowledged(rows[0].epoch, &EpochWrites { rows: rows.iter().map(write).collect(), ..EpochWrites::default() });
+    }
 }
 
 /// Sends messages of the control dataflow. Its times mean nothing, but an exchange hands over what it holds only when the time moves on.
@@ -237,6 +275,9 @@ fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
                 shared.failure.set(fault);
                 return false;
             }
+            shared.metrics.generation.set(head.generation);
+            shared.metrics.epoch_bound.set(head.last_binding().epoch);
+            shared.metrics.epoch_committed.set(head.committed.epoch);
             board.start = Some(Rc::new((**head).clone()));
         }
         Down::Bound { epoch, stamp } => {
@@ -247,9 +288,14 @@ fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
             failpoint::reach("committed-heard");
             board.stamps.retain(|bound, _| bound > epoch);
             shared.metrics.epoch_committed.set(*epoch);
+            shared.metrics.progressed(shared.clock.now());
         }
+        // Nobody has found anything in the log; if nothing is under way either, everything is committed.
+        Down::Reopen(_) if shared.metrics.epoch_bound.get() == shared.metrics.epoch_committed.get() => shared.metrics.progressed(shared.clock.now()),
+        // Sealed is only what comes after the replay, once all of the job has ended it.
+        Down::Seal(_) => shared.metrics.goes_on(),
         Down::Finish => return true,
-        Down::Seal(_) | Down::Reopen(_) | Down::StopReading | Down::ReadToEnd => {}
+        Down::Reopen(_) | Down::StopReading | Down::ReadToEnd => {}
     }
     false
 }

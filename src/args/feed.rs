@@ -7,7 +7,12 @@ use tapeflow_dataflow::KafkaLogConfig;
 use tapeflow_ingest::{Secret, Speed};
 use tapeflow_schemas::Symbol;
 
-use super::{faults::Faults, log::KafkaArgs, values};
+use super::{
+    faults::Faults,
+    http::{HttpArgs, HttpSettings},
+    log::KafkaArgs,
+    values,
+};
 use crate::end::End;
 
 /// Where trades come from.
@@ -54,6 +59,8 @@ pub(crate) struct IngestArgs {
     /// File holding Finnhub's token
     #[arg(long, env = "TAPEFLOW_TOKEN_FILE", value_name = "FILE", conflicts_with = "replay", requires = "symbols")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    http: HttpArgs,
 }
 
 /// What `ingest` does.
@@ -61,12 +68,14 @@ pub(crate) struct IngestArgs {
 pub(crate) struct IngestSettings {
     pub(crate) kafka: KafkaLogConfig,
     pub(crate) feed: Feed,
+    pub(crate) http: HttpSettings,
 }
 
 impl IngestArgs {
     pub(crate) fn check(self) -> Result<IngestSettings, End> {
         let mut faults = Faults::default();
         let kafka = self.kafka.check(&mut faults);
+        let http = self.http.check(([127, 0, 0, 1], 8_070).into(), &mut faults);
         let speed = faults.read("--speed", &self.speed, str::parse::<Speed>);
         let feed = match (self.replay, self.token_file) {
             (Some(path), _) => speed.map(|speed| Feed::Replay { path, speed, exit_at_end: self.exit_at_end }),
@@ -80,7 +89,7 @@ impl IngestArgs {
                 None
             }
         };
-        faults.settle(|| Some(IngestSettings { kafka: kafka?, feed: feed? }))
+        faults.settle(|| Some(IngestSettings { kafka: kafka?, feed: feed?, http: http? }))
     }
 }
 

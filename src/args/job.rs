@@ -8,6 +8,7 @@ use tapeflow_schemas::Baskets;
 
 use super::{
     faults::Faults,
+    http::{HttpArgs, HttpSettings},
     log::KafkaArgs,
     store::{LoginArgs, StoreAddress, StoreChoice, store_choice},
     values,
@@ -155,6 +156,8 @@ pub(crate) struct DataflowArgs {
     job: JobArgs,
     #[command(flatten)]
     login: LoginArgs,
+    #[command(flatten)]
+    http: HttpArgs,
 }
 
 /// What `dataflow` does.
@@ -164,6 +167,7 @@ pub(crate) struct DataflowSettings {
     pub(crate) store: StoreChoice,
     pub(crate) job: JobConfig,
     pub(crate) supervise: bool,
+    pub(crate) http: HttpSettings,
 }
 
 impl DataflowArgs {
@@ -175,6 +179,9 @@ impl DataflowArgs {
         let process = faults.read("--process", &self.process, values::count(0..=255));
         let hosts = faults.read_option("--hosts", self.hosts.as_deref(), values::addresses).map(Option::unwrap_or_default);
         let job = self.job.check(&self.workers, &mut faults);
+        // Each process of one machine has a place of its own.
+        let port = 8_080 + process.and_then(|process| u16::try_from(process).ok()).unwrap_or(0);
+        let http = self.http.check(([127, 0, 0, 1], port).into(), &mut faults);
         if let (Some(processes), Some(process), Some(hosts)) = (processes, process, &hosts) {
             if process >= processes {
                 faults.add(format!("--process: {process} is not below --processes {processes}"));
@@ -188,7 +195,7 @@ impl DataflowArgs {
         }
         faults.settle(|| {
             let job = JobConfig { processes: processes?, process: process?, hosts: hosts?, until_end: self.until_end, ..job? };
-            Some(DataflowSettings { kafka: kafka?, store: store?, job, supervise: self.supervise })
+            Some(DataflowSettings { kafka: kafka?, store: store?, job, supervise: self.supervise, http: http? })
         })
     }
 }

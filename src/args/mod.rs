@@ -3,6 +3,7 @@
 pub(crate) mod commands;
 pub(crate) mod faults;
 pub(crate) mod feed;
+pub(crate) mod http;
 pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod read;

@@ -9,6 +9,7 @@ use tapeflow_ingest::Speed;
 use super::{
     faults::Faults,
     feed::{Feed, names, token},
+    http::{HttpArgs, HttpSettings},
     job::JobArgs,
     store::{DEFAULT_STORE, sqlite_address},
     values,
@@ -53,6 +54,8 @@ pub(crate) struct RunArgs {
     duration: Option<String>,
     #[command(flatten)]
     job: JobArgs,
+    #[command(flatten)]
+    http: HttpArgs,
 }
 
 /// What `run` does.
@@ -63,6 +66,7 @@ pub(crate) struct RunSettings {
     pub(crate) partitions: u32,
     pub(crate) duration: Option<Duration>,
     pub(crate) job: JobConfig,
+    pub(crate) http: HttpSettings,
 }
 
 impl RunArgs {
@@ -75,6 +79,7 @@ impl RunArgs {
         let duration = faults.read_option("--duration", self.duration.as_deref(), values::duration);
         let store = faults.read("--store", &self.store, sqlite_address);
         let job = self.job.check(&self.workers, &mut faults);
+        let http = self.http.check(([127, 0, 0, 1], 8_080).into(), &mut faults);
         let feed = match (self.replay, self.finnhub_token_file) {
             (Some(path), _) => speed.map(|speed| Feed::Replay { path, speed, exit_at_end: self.exit_at_end }),
             (None, Some(file)) => {
@@ -92,7 +97,7 @@ impl RunArgs {
                 symbols.zip(seed).zip(rate).map(|((symbols, seed), rate)| Feed::Simulated { seed, symbols, rate })
             }
         };
-        faults.settle(|| Some(RunSettings { feed: feed?, store: store?, partitions: partitions?, duration: duration?, job: job? }))
+        faults.settle(|| Some(RunSettings { feed: feed?, store: store?, partitions: partitions?, duration: duration?, job: job?, http: http? }))
     }
 }
 

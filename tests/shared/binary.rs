@@ -9,5 +9,7 @@ pub(crate) fn tapeflow(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TAPEFLOW_")) {
         command.env_remove(name);
     }
+    // Tests run side by side: who wants to look in asks for it.
+    command.env("TAPEFLOW_HTTP", "off");
     command
 }

@@ -33,18 +33,33 @@ const TURN: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(crate) struct Turning {
     turns: Arc<[AtomicU64]>,
+    began: Instant,
+    /// When each worker last began a turn, in milliseconds since `began`.
+    last: Arc<[AtomicU64]>,
     ending: Arc<AtomicBool>,
     fenced: Arc<AtomicBool>,
 }
 
 impl Turning {
     pub(crate) fn new(workers: usize) -> Self {
-        Self { turns: (0..workers).map(|_| AtomicU64::new(0)).collect(), ending: Arc::default(), fenced: Arc::default() }
+        let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
+        Self { turns: zeros(), began: Instant::now(), last: zeros(), ending: Arc::default(), fenced: Arc::default() }
     }
 
     /// The worker of this process has begun a turn.
     pub(crate) fn turn(&self, worker: usize) {
         self.turns[worker].fetch_add(1, Ordering::Relaxed);
+        self.last[worker].store(self.elapsed_ms().max(1), Ordering::Relaxed);
+    }
+
+    /// How long ago the slowest worker began a turn; none before all have begun.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let slowest = self.last.iter().map(|last| last.load(Ordering::Relaxed)).min().filter(|last| *last > 0)?;
+        Some(Duration::from_millis(self.elapsed_ms().saturating_sub(slowest)))
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Another generation has taken over: the peers are told.

@@ -1,0 +1,98 @@
+//! Where a process tells of itself: `--http`, on loopback unless told otherwise.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use clap::Args;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tapeflow_ingest::Secret;
+
+use super::faults::Faults;
+use crate::secret;
+
+/// Where a process serves, and to whom.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct HttpArgs {
+    /// Where the live page, /metrics, /status, /livez and /readyz are served, or off [default: 127.0.0.1:8080 for run; 127.0.0.1:8080 plus --process
+    /// for dataflow; 127.0.0.1:8070 for ingest]
+    #[arg(long, env = "TAPEFLOW_HTTP", value_name = "IP:PORT|off")]
+    http: Option<String>,
+    /// Serve over TLS: file of certificates, the server's own first, PEM
+    #[arg(long, env = "TAPEFLOW_HTTP_TLS_CERT", value_name = "FILE")]
+    http_tls_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, env = "TAPEFLOW_HTTP_TLS_KEY", value_name = "FILE")]
+    http_tls_key: Option<PathBuf>,
+    /// File with the password of the user tapeflow, asked for everything but /livez and /readyz
+    #[arg(long, env = "TAPEFLOW_HTTP_PASSWORD_FILE", value_name = "FILE")]
+    http_password_file: Option<PathBuf>,
+}
+
+/// How a process serves.
+#[derive(Clone)]
+pub(crate) struct HttpSettings {
+    /// None: not at all.
+    pub(crate) address: Option<SocketAddr>,
+    /// Whether the address was asked for: it must be had then. One by default may be taken by another process.
+    pub(crate) asked: bool,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) password: Option<Secret>,
+}
+
+impl fmt::Debug for HttpSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpSettings").field("address", &self.address).field("tls", &self.tls.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl HttpArgs {
+    /// Reads the address, and the files; `default` is where to serve if nothing is said.
+    pub(crate) fn check(self, default: SocketAddr, faults: &mut Faults) -> Option<HttpSettings> {
+        let asked = self.http.is_some();
+        let address = match self.http.as_deref() {
+            None => Some(Some(default)),
+            Some("off") => Some(None),
+            Some(text) => faults.read("--http", text, |text| {
+                text.parse().map(Some).map_err(|_| format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8080 or [::1]:8080, or off"))
+            }),
+        };
+        let tls = match (self.http_tls_cert, self.http_tls_key) {
+            (None, None) => Some(None),
+            (Some(certificates), Some(key)) => tls(&certificates, &key, faults).map(Some),
+            (Some(_), None) => {
+                faults.add("--http-tls-cert: its key is missing; see --http-tls-key");
+                None
+            }
+            (None, Some(_)) => {
+                faults.add("--http-tls-key: its certificate is missing; see --http-tls-cert");
+                None
+            }
+        };
+        let password = match self.http_password_file {
+            None => Some(None),
+            Some(file) => secret::from("--http-password-file", Some(&file), &[], faults).map(Some),
+        };
+        Some(HttpSettings { address: address?, asked, tls: tls?, password: password? })
+    }
+}
+
+fn tls(certificates: &std::path::Path, key: &std::path::Path, faults: &mut Faults) -> Option<Arc<ServerConfig>> {
+    let chain = CertificateDer::pem_file_iter(certificates).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.map_err(|fault| faults.add(format!("--http-tls-cert: {}: {fault}", certificates.display()))).ok();
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|fault| faults.add(format!("--http-tls-key: {}: {fault}", key.display()))).ok();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (chain, secret) = (chain?, secret?);
+    let made = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret));
+    match made {
+        Ok(config) => Some(Arc::new(config)),
+        Err(fault) => {
+            faults.add(format!("--http-tls-cert: {} does not do with {}: {fault}", certificates.display(), key.display()));
+            None
+        }
+    }
+}
