@@ -72,7 +72,7 @@ impl Told {
     }
 }
 
-/// Begins to serve; ends with the runtime. `log`, if there is one, is asked for its ends, each second. `page` are further routes, under the same password.
+/// Begins to serve; ends with the runtime. Returns where the live page is, if anywhere. `log`, if there is one, is asked for its ends, each second. `page` are further routes, under the same password.
 ///
 /// # Errors
 /// [`End::Input`] if the address was asked for and cannot be had.
@@ -82,9 +82,11 @@ pub(crate) fn serve(
     log: Option<Arc<dyn Log>>,
     page: Router,
     runtime: &tokio::runtime::Handle,
-) -> Result<(), End> {
-    let Some(address) = settings.address else { return Ok(()) };
-    let Some(listener) = server::listen(address, settings.asked, runtime)? else { return Ok(()) };
+) -> Result<Option<String>, End> {
+    let Some(address) = settings.address else { return Ok(None) };
+    let Some(listener) = server::listen(address, settings.asked, runtime)? else { return Ok(None) };
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let at = listener.local_addr().map(|address| format!("{scheme}://{address}")).ok();
     // The leader alone knows what is committed, so it alone tells how far that is behind.
     if let Some(log) = log.filter(|_| told.job.as_ref().is_some_and(|job| job.process == 0)) {
         ends::follow(Arc::clone(&told), log);
@@ -93,7 +95,7 @@ pub(crate) fn serve(
     let closed = Router::new().route("/metrics", get(metrics)).route("/status", get(status::status)).with_state(told).merge(page);
     let router = open.merge(server::behind_password(closed, settings.password.clone()));
     runtime.spawn(server::run(listener, router, settings.tls.clone()));
-    Ok(())
+    Ok(at)
 }
 
 async fn metrics(State(told): State<Arc<Told>>) -> impl IntoResponse {

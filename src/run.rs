@@ -49,8 +49,8 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     let (metrics, progress, stop) = (Arc::new(Metrics::default()), Progress::default(), Stop::default());
     let job_told = Job::new(&job, &log, name.clone(), &metrics);
     let told = Arc::new(Told::job("run", job_told, Some(progress.clone())));
-    http::serve(&http, told, Some(Arc::new(log.clone())), Router::new(), runtime.handle())?;
-    let view = View::new(&job.sizes, Arc::clone(&metrics), Some(progress.clone()), describe(&source), name);
+    let page = http::serve(&http, told, Some(Arc::new(log.clone())), Router::new(), runtime.handle())?;
+    let view = View::new(&job.sizes, Arc::clone(&metrics), Some(progress.clone()), describe(&source), name, page);
     let (ask, asked) = watch::channel(false);
     let ask = Arc::new(ask);
 

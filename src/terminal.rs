@@ -40,6 +40,7 @@ pub(crate) struct View {
     progress: Option<Progress>,
     feed: String,
     store: String,
+    page: Option<String>,
     began: Instant,
 }
 
@@ -48,6 +49,8 @@ pub(crate) struct View {
 struct Look {
     feed: String,
     store: String,
+    /// Where the live page is.
+    page: Option<String>,
     size: WindowSize,
     /// What was taken in, with its unit: trades where the feed is in this process, records of the log otherwise.
     taken: String,
@@ -67,9 +70,16 @@ struct Look {
 
 impl View {
     /// A view of a job with these sizes; of `feed` and `store` it shows the names.
-    pub(crate) fn new(sizes: &[WindowSize], metrics: Arc<Metrics>, progress: Option<Progress>, feed: String, store: String) -> Arc<Self> {
+    pub(crate) fn new(
+        sizes: &[WindowSize],
+        metrics: Arc<Metrics>,
+        progress: Option<Progress>,
+        feed: String,
+        store: String,
+        page: Option<String>,
+    ) -> Arc<Self> {
         let (board, rates) = (Mutex::new(Board::new(sizes)), Mutex::default());
-        Arc::new(Self { board, rates, metrics, progress, feed, store, began: Instant::now() })
+        Arc::new(Self { board, rates, metrics, progress, feed, store, page, began: Instant::now() })
     }
 
     fn look(&self, symbols: usize) -> Look {
@@ -87,6 +97,7 @@ impl View {
         Look {
             feed: self.feed.clone(),
             store: self.store.clone(),
+            page: self.page.clone(),
             size: board.size(),
             taken: format!("{} {unit}", grouped(count)),
             rows,
@@ -210,7 +221,7 @@ mod tests {
 
     /// A look at one symbol with one trade, half a second old.
     pub(super) fn look() -> Look {
-        let view = View::new(&WindowSize::DEFAULTS, Arc::default(), None, "a feed".into(), "a store".into());
+        let view = View::new(&WindowSize::DEFAULTS, Arc::default(), None, "a feed".into(), "a store".into(), Some("http://127.0.0.1:8080".into()));
         let (price, size) = (Price::parse("164.0601").expect("price").value, Size::parse("5").expect("size").value);
         let trade = Trade::new(EventTime::from_ms(60_500).expect("time"), price, size, Conditions::NONE).expect("trade");
         let totals = Totals::of(&trade, Position { partition: 0, offset: 0, index: 0 }, false);

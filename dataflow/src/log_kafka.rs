@@ -5,6 +5,8 @@
 //! Partitions are assigned by the job itself: no consumer group, no rebalance, and committed offsets are never read, for the truth stands in the
 //! head. Queues are bounded: librdkafka's defaults would take hundreds of megabytes.
 
+mod batch;
+mod native;
 mod topic;
 mod topic_id;
 mod trouble;
@@ -12,11 +14,12 @@ mod trouble;
 use std::{
     fmt,
     ops::Range,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientConfig, Message, Offset as KafkaOffset, TopicPartitionList,
+    ClientConfig, Offset as KafkaOffset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
@@ -26,7 +29,10 @@ use tapeflow_schemas::{Offset, Partition};
 use tapeflow_sinks::SourceIdentity;
 
 pub use self::topic::TopicFinding;
-use self::trouble::{Trouble, Why};
+use self::{
+    batch::{BatchConsumer, Record},
+    trouble::{Trouble, Why},
+};
 use crate::log::{Log, LogFault, LogReader, LogRecord};
 
 /// How long a question to the brokers may take before they count as out of reach.
@@ -240,6 +246,7 @@ impl Log for KafkaLog {
         if !from.is_empty() {
             consumer.assign(&list).map_err(|fault| self.fault(&fault))?;
         }
+        let consumer = BatchConsumer::new(consumer).map_err(|fault| self.fault(&fault))?;
         Ok(Box::new(KafkaReader { consumer, topic: self.config.topic.clone() }))
     }
 }
@@ -249,53 +256,45 @@ fn number(partition: Partition) -> Result<i32, LogFault> {
 }
 
 struct KafkaReader {
-    consumer: BaseConsumer<Trouble>,
+    consumer: BatchConsumer<Trouble>,
     topic: String,
 }
 
 impl LogReader for KafkaReader {
     fn poll(&mut self, limit: usize, each: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogFault> {
-        let mut count = 0;
-        while count < limit {
-            match self.consumer.poll(Duration::ZERO) {
-                None => break,
-                Some(Ok(message)) => {
-                    let partition = Partition::try_from(message.partition())
-                        .map_err(|_| LogFault::Broken("kafka handed over a record of no partition".into()))?;
-                    let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
-                    each(LogRecord { partition, offset: message.offset(), timestamp_ms, payload: message.payload() });
-                    count += 1;
-                }
-                Some(Err(fault)) => self.judge(&fault)?,
+        let (topic, trouble) = (&self.topic, Arc::clone(self.consumer.consumer().context()));
+        self.consumer.poll(limit, |record| match record {
+            Ok(Record { partition, offset, timestamp_ms, payload }) => {
+                each(LogRecord { partition, offset, timestamp_ms, payload });
+                Ok(())
             }
-        }
-        Ok(count)
+            Err(fault) => judge(topic, &trouble, &fault),
+        })
     }
 
     fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.topic, number(partition)?);
-        let done = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        let done = if paused { self.consumer.consumer().pause(&list) } else { self.consumer.consumer().resume(&list) };
         done.map_err(|fault| LogFault::Broken(format!("cannot pause or resume partition {partition}: {fault}")))
     }
 }
 
-impl KafkaReader {
-    /// Tells faults that end the reading from such that librdkafka mends by itself.
-    fn judge(&self, fault: &KafkaError) -> Result<(), LogFault> {
-        use RDKafkaErrorCode as Code;
-        match fault.rdkafka_error_code() {
-            Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
-                Err(LogFault::Broken(format!("topic {}: an offset to be read is gone from the log ({fault})", self.topic)))
-            }
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                Err(LogFault::Broken(format!("topic {} is gone", self.topic)))
-            }
-            Some(Code::TopicAuthorizationFailed | Code::Fatal) => Err(LogFault::Broken(format!("topic {}: {fault}", self.topic))),
-            _ => {
-                tracing::warn!(%fault, why = ?self.consumer.context().why(), "kafka trouble; the client tries again by itself");
-                Ok(())
-            }
+/// Tells faults that end the reading from such that librdkafka mends by itself.
+fn judge(topic: &str, trouble: &Trouble, fault: &KafkaError) -> Result<(), LogFault> {
+    use RDKafkaErrorCode as Code;
+    match fault.rdkafka_error_code() {
+        Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
+            Err(LogFault::Broken(format!("topic {topic}: an offset to be read is gone from the log ({fault})")))
+        }
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => Err(LogFault::Broken(format!("topic {topic} is gone"))),
+        // What cannot be read will not be read better a second time, and to go on without it would lose it in silence.
+        Some(Code::BadMessage | Code::BadCompression | Code::NotImplemented | Code::TopicAuthorizationFailed | Code::Fatal) => {
+            Err(LogFault::Broken(format!("topic {topic}: {fault}")))
+        }
+        _ => {
+            tracing::warn!(%fault, why = ?trouble.why(), "kafka trouble; the client tries again by itself");
+            Ok(())
         }
     }
 }

@@ -60,8 +60,9 @@ fn draw(frame: &mut Frame<'_>, look: &Look, colours: bool, asked: bool) {
     let accent = if colours { Style::new().cyan() } else { Style::new() };
     let warning = if colours { Style::new().yellow() } else { Style::new() };
     let bold = Style::new().add_modifier(Modifier::BOLD);
+    let page = look.page.as_ref().map_or_else(String::new, |page| format!("   live page {page}"));
     let rejects = TextLine::styled(
-        format!("{} dead letters   {}", grouped(look.rejects), look.connection),
+        format!("{} dead letters   {}{page}", grouped(look.rejects), look.connection),
         if look.rejects > 0 { warning } else { Style::new() },
     );
     let lines = vec![
@@ -132,9 +133,17 @@ mod tests {
     #[test]
     fn the_screen_shows_the_numbers_and_how_to_end() {
         let (text, coloured) = drawn(&look(), true, false, (100, 12));
-        for part in
-            ["AAPL", "164.0601", "1,234 trades = 56/s", "epoch bound 8, committed 7", "2 dead letters", "symbols 1", "running 2.0s", "q or Ctrl-C"]
-        {
+        for part in [
+            "AAPL",
+            "164.0601",
+            "1,234 trades = 56/s",
+            "epoch bound 8, committed 7",
+            "2 dead letters",
+            "symbols 1",
+            "running 2.0s",
+            "live page http://127.0.0.1:8080",
+            "q or Ctrl-C",
+        ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
         assert!(coloured);

@@ -1,14 +1,13 @@
 //! The id of a topic: a topic that was deleted and made again under its name has another, and offsets of the one mean nothing in the other.
 //!
-//! The client's safe interface does not tell it, librdkafka does (`DescribeTopics`). Every call into it stands in this file; each pointer
+//! The client's safe interface does not tell it, librdkafka does (`DescribeTopics`). Each pointer
 //! is checked before it is used, and what has to be freed belongs to an [`Owned`].
 
-// The one file of the crate with a reason for it, see above.
+// Its only reason is above.
 #![allow(unsafe_code)]
 
 use std::{
     ffi::{CStr, CString},
-    ptr::NonNull,
     time::{Duration, Instant},
 };
 
@@ -17,6 +16,8 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{IsError, KafkaError, RDKafkaErrorCode},
 };
+
+use super::native::Owned;
 
 /// Asks the brokers. `None` where they do not know ids: before Kafka 2.8, and in some of its likenesses.
 pub(super) fn read<C: ConsumerContext>(client: &BaseConsumer<C>, topic: &str, patience: Duration) -> Result<Option<String>, KafkaError> {
@@ -94,29 +95,5 @@ fn id_in(event: &Owned<native::rd_kafka_event_t>) -> Result<Option<String>, Kafk
         }
         let text = native::rd_kafka_Uuid_base64str(id);
         Ok(if text.is_null() { None } else { Some(CStr::from_ptr(text).to_string_lossy().into_owned()) })
-    }
-}
-
-/// Something of librdkafka's that is ours to free.
-struct Owned<T> {
-    pointer: NonNull<T>,
-    free: unsafe extern "C" fn(*mut T),
-}
-
-impl<T> Owned<T> {
-    fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Result<Self, KafkaError> {
-        let none = || KafkaError::AdminOpCreation("librdkafka is out of memory".into());
-        NonNull::new(pointer).map(|pointer| Self { pointer, free }).ok_or_else(none)
-    }
-
-    fn pointer(&self) -> *mut T {
-        self.pointer.as_ptr()
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        // SAFETY: `free` is the function that librdkafka names for what the pointer came from, and this is the only call of it.
-        unsafe { (self.free)(self.pointer.as_ptr()) }
     }
 }

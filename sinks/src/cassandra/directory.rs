@@ -1,7 +1,14 @@
 //! The directory: which symbols there are, and in which partitions of `bars` they have rows.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use scylla::{client::session::Session, statement::prepared::PreparedStatement, value::CqlTimestamp};
+use scylla::{
+    client::session::Session,
+    statement::{
+        batch::{Batch, BatchStatement, BatchType},
+        prepared::PreparedStatement,
+    },
+    value::CqlTimestamp,
+};
 use tapeflow_schemas::{AssetClass, Symbol, WindowSize};
 
 use super::{
@@ -9,6 +16,9 @@ use super::{
     session::Cluster,
 };
 use crate::store::{DirectoryEntry, StoreError};
+
+/// Entries that go into one statement, from as many partitions: below what a server tells of in its log (see [`super::rows`]).
+const ENTRIES: usize = 10;
 
 /// The statements on tables `symbols` and `symbol_buckets`.
 pub(super) struct Directory {
@@ -35,19 +45,20 @@ impl Directory {
         let mut symbols: Vec<&Symbol> = entries.iter().map(|entry| &entry.symbol).collect();
         symbols.sort_unstable();
         symbols.dedup();
-        stream::iter(symbols).map(Ok).try_for_each_concurrent(in_flight, |symbol| self.write_symbol(session, symbol)).await?;
-        stream::iter(entries).map(Ok).try_for_each_concurrent(in_flight, |entry| self.write_bucket(session, entry)).await
+        stream::iter(symbols.chunks(ENTRIES)).map(Ok).try_for_each_concurrent(in_flight, |some| self.write_symbols(session, some)).await?;
+        stream::iter(entries.chunks(ENTRIES)).map(Ok).try_for_each_concurrent(in_flight, |some| self.write_buckets(session, some)).await
     }
 
-    async fn write_symbol(&self, session: &Session, symbol: &Symbol) -> Result<(), StoreError> {
-        let sent = session.execute_unpaged(&self.add_symbol, (symbol.as_str(), symbol.class().name())).await;
-        sent.map(drop).map_err(|error| of_execution(&format!("writing symbol {symbol}"), &error))
+    async fn write_symbols(&self, session: &Session, symbols: &[&Symbol]) -> Result<(), StoreError> {
+        let values: Vec<_> = symbols.iter().map(|symbol| (symbol.as_str(), symbol.class().name())).collect();
+        let sent = session.batch(&batch(&self.add_symbol, values.len()), &values).await;
+        sent.map(drop).map_err(|error| of_execution("writing symbols", &error))
     }
 
-    async fn write_bucket(&self, session: &Session, entry: &DirectoryEntry) -> Result<(), StoreError> {
-        let values = (entry.symbol.as_str(), entry.size.to_string(), CqlTimestamp(entry.bucket));
-        let sent = session.execute_unpaged(&self.add_bucket, values).await;
-        sent.map(drop).map_err(|error| of_execution(&format!("writing a bucket of {} {}", entry.symbol, entry.size), &error))
+    async fn write_buckets(&self, session: &Session, entries: &[DirectoryEntry]) -> Result<(), StoreError> {
+        let values: Vec<_> = entries.iter().map(|entry| (entry.symbol.as_str(), entry.size.to_string(), CqlTimestamp(entry.bucket))).collect();
+        let sent = session.batch(&batch(&self.add_bucket, values.len()), &values).await;
+        sent.map(drop).map_err(|error| of_execution("writing buckets", &error))
     }
 
     /// All symbols, ascending.
@@ -75,4 +86,10 @@ impl Directory {
         let found = pager.rows_stream::<(CqlTimestamp,)>().map_err(|error| broken(format!("{doing}: {error}")))?;
         found.map_ok(|(bucket,)| bucket.0).try_collect().await.map_err(|error| of_row(&doing, &error))
     }
+}
+
+fn batch(insert: &PreparedStatement, entries: usize) -> Batch {
+    let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![BatchStatement::PreparedStatement(insert.clone()); entries]);
+    batch.set_is_idempotent(true);
+    batch
 }

@@ -26,6 +26,10 @@ use crate::{
 
 /// Rows of one partition that go into one statement: more save little, and all of them fail together.
 const MAX_BATCH: usize = 32;
+/// Rows of several partitions that go into one statement. Most rows of an epoch are alone in their partition, and a statement costs driver, kernel
+/// and server far more than a row (`bench/results/throughput.md`). A server tells of batches of several partitions in its log from 10 partitions or
+/// 5 kB on (`unlogged_batch_across_partitions_warn_threshold`, `batch_size_warn_threshold`); a row is 700 bytes as it counts them.
+const MAX_ACROSS: usize = 7;
 /// Rows of one partition asked for in one statement: each is found by its place in the partition, and the answer stays below 50 kB.
 const MAX_READ: usize = 64;
 
@@ -63,14 +67,15 @@ impl Rows {
         })
     }
 
-    /// Writes rows of one partition, at most as many as [`partitions`] hands out.
+    /// Writes rows that go into one statement, as [`parcels`] hands them out. Each row is whole for itself: that a batch is not applied at once in all
+    /// of its partitions does not matter.
     pub(super) async fn write(&self, session: &Session, rows: &[&RowWrite]) -> Result<(), StoreError> {
         let Some(first) = rows.first() else { return Ok(()) };
-        let size = first.key.size.to_string();
         let sent = match rows {
-            [row] => session.execute_unpaged(&self.insert, Columns::of(row, &size)).await,
+            [row] => session.execute_unpaged(&self.insert, Columns::of(row, &row.key.size.to_string())).await,
             rows => {
-                let values: Vec<_> = rows.iter().map(|row| Columns::of(row, &size)).collect();
+                let sizes: Vec<String> = rows.iter().map(|row| row.key.size.to_string()).collect();
+                let values: Vec<_> = rows.iter().zip(&sizes).map(|(row, size)| Columns::of(row, size)).collect();
                 session.batch(&self.batches[rows.len() - 2], &values).await
             }
         };
@@ -150,13 +155,28 @@ fn is_same_partition(a: &RowKey, b: &RowKey) -> bool {
     a.symbol == b.symbol && a.size == b.size && a.size.bucket(a.start) == b.size.bucket(b.start)
 }
 
-/// Rows by the partition they stand in, each group small enough for one statement.
-pub(super) fn partitions<'a>(rows: &'a [RowWrite]) -> Vec<Vec<&'a RowWrite>> {
+/// Rows by the statement they go into: those of one partition together, and what is left of small partitions with its like.
+pub(super) fn parcels<'a>(rows: &'a [RowWrite]) -> Vec<Vec<&'a RowWrite>> {
     let mut sorted: Vec<&RowWrite> = rows.iter().collect();
     // Stable: two writes of one row, which no job sends at once, keep their order.
     sorted.sort_by(|a, b| a.key.cmp(&b.key));
     let same = |a: &&'a RowWrite, b: &&'a RowWrite| is_same_partition(&a.key, &b.key);
-    sorted.chunk_by(same).flat_map(|group| group.chunks(MAX_BATCH)).map(<[_]>::to_vec).collect()
+    let mut parcels: Vec<Vec<&RowWrite>> = Vec::new();
+    let mut small: Vec<&RowWrite> = Vec::new();
+    for group in sorted.chunk_by(same).flat_map(|group| group.chunks(MAX_BATCH)) {
+        if group.len() >= MAX_ACROSS {
+            parcels.push(group.to_vec());
+            continue;
+        }
+        if small.len() + group.len() > MAX_ACROSS {
+            parcels.push(std::mem::take(&mut small));
+        }
+        small.extend(group);
+    }
+    if !small.is_empty() {
+        parcels.push(small);
+    }
+    parcels
 }
 
 #[cfg(test)]
@@ -165,7 +185,7 @@ mod tests {
     use crate::totals::Totals;
 
     #[test]
-    fn rows_are_grouped_by_partition_and_no_group_is_too_large() {
+    fn rows_are_grouped_by_partition_and_no_statement_is_too_large() {
         let row = |symbol: &str, size: &str, start: i64| RowWrite {
             key: RowKey { symbol: Symbol::new(symbol).expect("a symbol"), size: size.parse().expect("a size"), start },
             state: RowState { epoch: 1, totals: Totals::default() },
@@ -173,12 +193,12 @@ mod tests {
         };
         let mut rows: Vec<_> = (0..70).map(|n| row("A", "1s", 1_000 * ((n * 31) % 70))).collect();
         rows.extend([row("A", "1m", 0), row("B", "1s", 0), row("A", "1s", 10_000_000)]);
-        let groups = partitions(&rows);
+        let groups = parcels(&rows);
         let sizes: Vec<_> = groups.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, 6, 1, 1, 1]);
+        assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, MAX_ACROSS, 2]);
         for group in &groups {
             let partition = |row: &RowWrite| (row.key.symbol.clone(), row.key.size, row.key.size.bucket(row.key.start));
-            assert!(group.iter().all(|row| partition(row) == partition(group[0])));
+            assert!(group.len() <= MAX_ACROSS || group.iter().all(|row| partition(row) == partition(group[0])));
         }
         let keys: Vec<RowKey> = rows.iter().rev().map(|row| row.key.clone()).collect();
         let reads = grouped(&keys);

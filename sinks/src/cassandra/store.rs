@@ -16,7 +16,7 @@ use super::{
     insist::insist,
     migrations::{self, MIGRATIONS},
     records::{History, Rejects},
-    rows::{Rows, partitions},
+    rows::{Rows, parcels},
     session,
     views::Views,
 };
@@ -116,7 +116,7 @@ impl Store for CassandraStore {
         let in_flight = self.config.writes_in_flight.max(1);
         self.directory.write(&self.session, &writes.directory, in_flight).await?;
         self.rejects.write_blocks(&self.session, &writes.rejects, in_flight).await?;
-        let rows = partitions(&writes.rows).into_iter().map(Parcel::Rows);
+        let rows = parcels(&writes.rows).into_iter().map(Parcel::Rows);
         let lists = writes.views.iter().flat_map(|write| [Parcel::List(write), Parcel::Ranks(write)]);
         let parcels: Vec<_> = rows.chain(lists).chain(writes.rejects.iter().map(Parcel::Reject)).collect();
         stream::iter(&parcels).map(Ok).try_for_each_concurrent(in_flight, |parcel| insist(|| self.send(parcel))).await
