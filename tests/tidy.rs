@@ -50,7 +50,7 @@ const ROOMS: [(&str, &[&str]); 5] = [
 ];
 
 /// Licences that an Apache-2.0 program may carry along.
-const LICENCES: [&str; 13] = [
+const LICENCES: [&str; 14] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -61,6 +61,7 @@ const LICENCES: [&str; 13] = [
     "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
+    "MIT-0",
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
