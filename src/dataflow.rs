@@ -1,15 +1,15 @@
-//! `tapeflow dataflow`: Kafka into rows, one process of the job.
+//! `tapeflow dataflow`: a log into rows, one process of the job.
 
 use std::sync::Arc;
 
 use axum::Router;
-use tapeflow_dataflow::{KafkaLog, Log, Metrics, Stop};
+use tapeflow_dataflow::{Metrics, Stop};
 
 use crate::{
     args::job::DataflowSettings,
-    end::{End, unreachable_log},
+    end::End,
     http::{self, Job, Told},
-    signals, stores, supervise,
+    logs, signals, stores, supervise,
 };
 
 pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
@@ -17,15 +17,9 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
         return supervise::run();
     }
     let runtime = crate::small_runtime()?;
-    let mut kafka = settings.kafka;
-    // Where lag tools look; a group named in the file of settings wins.
-    kafka.settings.insert(0, ("group.id".into(), settings.job.job.clone()));
-    let log = KafkaLog::connect(kafka).map_err(|fault| unreachable_log(&fault))?;
-    for finding in log.findings() {
-        tracing::warn!("{finding}");
-    }
+    let log = logs::of_job(settings.log, &settings.job.job)?;
     let store = runtime.block_on(stores::writer(&settings.store, &settings.job.job))?;
-    let (log, metrics): (Arc<dyn Log>, _) = (Arc::new(log), Arc::new(Metrics::default()));
+    let metrics = Arc::new(Metrics::default());
     let told = Told::job("dataflow", Job::new(&settings.job, &*log, store.describe(), &metrics), None);
     http::serve(&settings.http, Arc::new(told), Some(Arc::clone(&log)), Router::new(), runtime.handle())?;
     let stop = Stop::default();

@@ -1,6 +1,6 @@
 //! Opens the log that a command names.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use tapeflow_dataflow::{KafkaLog, Log};
 use tapeflow_sinks::{
@@ -14,6 +14,28 @@ use crate::{
     stores,
 };
 
+/// The log that a job reads.
+pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, End> {
+    match choice {
+        LogChoice::Sqlite(path) => sqlite(&path),
+        LogChoice::Kafka(mut config) | LogChoice::Beside(_, mut config) => {
+            // Where lag tools look; a group named in the file of settings wins.
+            config.settings.insert(0, ("group.id".into(), job.to_owned()));
+            let log = KafkaLog::connect(config).map_err(|fault| unreachable_log(&fault))?;
+            for finding in log.findings() {
+                tracing::warn!("{finding}");
+            }
+            Ok(Arc::new(log))
+        }
+    }
+}
+
+fn sqlite(path: &Path) -> Result<Arc<dyn Log>, End> {
+    let database = stores::sqlite(path, Access::Reader)?;
+    let name = database.describe();
+    Ok(Arc::new(SqliteLog::open(&database).map_err(|fault| unreachable_store(&name, &fault))?))
+}
+
 /// The log that the rows of a store come from. Another one is refused: its offsets mean nothing here.
 pub(crate) fn of_head(choice: LogChoice, head: &Head) -> Result<Arc<dyn Log>, End> {
     let kafka = |config| KafkaLog::connect(config).map_err(|fault| unreachable_log(&fault));
@@ -26,11 +48,7 @@ pub(crate) fn of_head(choice: LogChoice, head: &Head) -> Result<Arc<dyn Log>, En
                 None => Arc::new(kafka(config)?),
             }
         }
-        LogChoice::Sqlite(path) => {
-            let database = stores::sqlite(&path, Access::Reader)?;
-            let name = database.describe();
-            Arc::new(SqliteLog::open(&database).map_err(|fault| unreachable_store(&name, &fault))?)
-        }
+        LogChoice::Sqlite(path) => sqlite(&path)?,
     };
     let given = log.identity().map_err(|fault| unreachable_log(&fault))?;
     if head.source.is_still(&given) {

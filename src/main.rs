@@ -2,6 +2,7 @@
 
 mod args;
 mod bars;
+mod bench;
 mod columns;
 mod dataflow;
 mod embedded;
@@ -65,6 +66,7 @@ fn obey(command: Command) -> Result<(), End> {
         Command::Status(args) => status::run(args.check()?),
         Command::Rejects(RejectsCommand::List(args)) => rejects::run(args.check()?),
         Command::Simulate(args) => simulate::run(args.check()?),
+        Command::Bench(args) => bench::run(args.check()?),
     }
 }
 

@@ -4,6 +4,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
+    bench::BenchArgs,
     feed::{IngestArgs, SimulateArgs},
     job::{DataflowArgs, InitArgs},
     read::{BarsArgs, RejectsArgs, StatusArgs, TopArgs},
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Rejects(RejectsCommand),
     /// The simulated Finnhub server by itself, or a recording of it
     Simulate(SimulateArgs),
+    /// How fast this program is on this machine: a made-up feed through a job of its own, every row checked
+    Bench(BenchArgs),
 }
 
 /// What to do with dead letters.

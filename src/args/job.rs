@@ -9,8 +9,8 @@ use tapeflow_schemas::Baskets;
 use super::{
     faults::Faults,
     http::{HttpArgs, HttpSettings},
-    log::KafkaArgs,
-    store::{LoginArgs, StoreAddress, StoreChoice, store_choice},
+    log::{KafkaArgs, LogChoice},
+    store::{LoginArgs, StoreAddress, StoreChoice, sqlite_address, store_choice},
     values,
 };
 use crate::end::End;
@@ -130,6 +130,9 @@ impl InitArgs {
 pub(crate) struct DataflowArgs {
     #[command(flatten)]
     kafka: KafkaArgs,
+    /// An embedded log instead of a topic
+    #[arg(long, env = "TAPEFLOW_LOG", value_name = "sqlite:PATH")]
+    log: Option<String>,
     /// Where rows go: cassandra://HOST[:PORT][,HOST...]/KEYSPACE, or sqlite:PATH for a job of one process
     #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL")]
     store: String,
@@ -163,7 +166,7 @@ pub(crate) struct DataflowArgs {
 /// What `dataflow` does.
 #[derive(Debug)]
 pub(crate) struct DataflowSettings {
-    pub(crate) kafka: KafkaLogConfig,
+    pub(crate) log: LogChoice,
     pub(crate) store: StoreChoice,
     pub(crate) job: JobConfig,
     pub(crate) supervise: bool,
@@ -174,6 +177,10 @@ impl DataflowArgs {
     pub(crate) fn check(self) -> Result<DataflowSettings, End> {
         let mut faults = Faults::default();
         let kafka = self.kafka.check(&mut faults);
+        let log = match &self.log {
+            Some(text) => faults.read("--log", text, sqlite_address).map(LogChoice::Sqlite),
+            None => kafka.map(LogChoice::Kafka),
+        };
         let store = store_choice(&self.store, self.login, &mut faults);
         let processes = faults.read("--processes", &self.processes, values::count(1..=256));
         let process = faults.read("--process", &self.process, values::count(0..=255));
@@ -195,7 +202,7 @@ impl DataflowArgs {
         }
         faults.settle(|| {
             let job = JobConfig { processes: processes?, process: process?, hosts: hosts?, until_end: self.until_end, ..job? };
-            Some(DataflowSettings { kafka: kafka?, store: store?, job, supervise: self.supervise, http: http? })
+            Some(DataflowSettings { log: log?, store: store?, job, supervise: self.supervise, http: http? })
         })
     }
 }

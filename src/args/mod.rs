@@ -1,5 +1,6 @@
 //! The command line: what each command takes, where else a value may come from, and what is wrong with it, all at once.
 
+pub(crate) mod bench;
 pub(crate) mod commands;
 pub(crate) mod faults;
 pub(crate) mod feed;

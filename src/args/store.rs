@@ -1,6 +1,6 @@
 //! `--store`: where rows are, and how to get in. The address never holds a secret, for addresses are shown.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
 use tapeflow_ingest::Secret;
@@ -64,6 +64,21 @@ pub(crate) struct LoginArgs {
 }
 
 impl LoginArgs {
+    /// The same flags for another process of this program. A password from the environment is not among them.
+    pub(crate) fn flags(&self) -> Vec<OsString> {
+        let user = self.cassandra_user.as_ref().map(|user| ("--cassandra-user", OsString::from(user)));
+        let files = [
+            ("--cassandra-password-file", &self.cassandra_password_file),
+            ("--cassandra-ca-file", &self.cassandra_ca_file),
+            ("--cassandra-cert-file", &self.cassandra_cert_file),
+            ("--cassandra-key-file", &self.cassandra_key_file),
+        ];
+        let files = files.into_iter().filter_map(|(flag, file)| Some((flag, file.clone()?.into_os_string())));
+        let mut flags: Vec<OsString> = user.into_iter().chain(files).flat_map(|(flag, value)| [OsString::from(flag), value]).collect();
+        flags.extend(self.cassandra_tls.then(|| "--cassandra-tls".into()));
+        flags
+    }
+
     /// Reads the password.
     pub(crate) fn check(self, faults: &mut Faults) -> Login {
         let password = secret::from("--cassandra-password-file", self.cassandra_password_file.as_deref(), &["TAPEFLOW_CASSANDRA_PASSWORD"], faults);

@@ -3,7 +3,7 @@
 use tapeflow_schemas::WindowSize;
 use tapeflow_sinks::{Counts, Policy, Store, cassandra::CassandraStore};
 
-use crate::tape::Written;
+use tapeflow_throughput::tape::Written;
 
 /// Holds the store against what was sent; what there is to say.
 ///
@@ -14,7 +14,7 @@ pub(crate) async fn check(store: &CassandraStore, written: Written) -> Result<St
     let symbols = store.symbols().await.map_err(failed)?;
     let mut rows = 0;
     for size in WindowSize::DEFAULTS {
-        let mut held = Written::default();
+        let mut held = Written { records: written.records, ..Written::default() };
         for (symbol, _) in &symbols {
             for row in store.rows(symbol, size, 0..i64::MAX).await.map_err(failed)? {
                 rows += 1;

@@ -10,10 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    kafka::Topic,
-    tape::{Tape, now_ms},
-};
+use tapeflow_throughput::{now_ms, topic::Topic};
+
+use crate::{fill::topic_at, tape::Tape};
 
 /// How often records are sent.
 const BEAT: Duration = Duration::from_millis(10);
@@ -32,7 +31,7 @@ impl Feed {
     /// # Errors
     /// There is no client.
     pub(crate) fn start(brokers: &str, name: &str, tape: Tape, rate: u32) -> Result<Self, String> {
-        let (topic, stop) = (Topic::new(brokers, name, LINGER)?, Arc::new(AtomicBool::new(false)));
+        let (topic, stop) = (Topic::new(&topic_at(brokers, name), LINGER).map_err(|fault| fault.to_string())?, Arc::new(AtomicBool::new(false)));
         let asked = Arc::clone(&stop);
         Ok(Self { stop, thread: Some(std::thread::spawn(move || run(&topic, tape, rate, &asked))) })
     }
@@ -60,12 +59,13 @@ fn run(topic: &Topic, mut tape: Tape, rate: u32, stop: &AtomicBool) -> Result<Ta
         let due = u64::try_from(begun.elapsed().as_micros() * u128::from(rate) / 1_000_000).map_err(|fault| fault.to_string())?;
         while sent < due {
             let symbol = if sent.is_multiple_of(2) { 0 } else { 1 + sent / 2 % others };
-            topic.append(&tape.next(usize::try_from(symbol).map_err(|fault| fault.to_string())?, now_ms())?)?;
+            let record = tape.next(usize::try_from(symbol).map_err(|fault| fault.to_string())?, now_ms())?;
+            topic.append(&record).map_err(|fault| fault.to_string())?;
             sent += 1;
         }
-        topic.hear(Duration::ZERO)?;
+        topic.hear(Duration::ZERO).map_err(|fault| fault.to_string())?;
         std::thread::sleep(BEAT);
     }
-    topic.flush()?;
+    topic.flush().map_err(|fault| fault.to_string())?;
     Ok(tape)
 }

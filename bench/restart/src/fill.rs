@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    kafka::Topic,
-    tape::{Tape, now_ms},
+use tapeflow_throughput::{
+    Fault, now_ms, per_second,
+    topic::{Topic, TopicAddress},
 };
+
+use crate::tape::Tape;
 
 /// What event times spread over.
 pub(crate) const SPAN_MS: i64 = 20 * 60_000;
@@ -16,20 +18,27 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// Records between two looks at the time.
 const STRETCH: u64 = 4_096;
 
+/// A topic of the servers here.
+pub(crate) fn topic_at(brokers: &str, name: &str) -> TopicAddress {
+    TopicAddress { brokers: brokers.into(), name: name.into(), settings: Vec::new() }
+}
+
 /// Appends so many trades; how long that took.
 ///
 /// # Errors
 /// The topic did not take them all, each once.
 pub(crate) fn fill(brokers: &str, name: &str, tape: &mut Tape, messages: u64) -> Result<Duration, String> {
-    let topic = Topic::new(brokers, name, LINGER)?;
+    let failed = |fault: Fault| fault.to_string();
+    let address = topic_at(brokers, name);
+    let topic = Topic::new(&address, LINGER).map_err(failed)?;
     let (begun, from_ms, symbols) = (Instant::now(), now_ms() - SPAN_MS, tape.symbols());
     let (count, mut told) = (i128::from(messages), begun);
     for n in 0..messages {
         let event_ms = from_ms + i64::try_from(i128::from(n) * i128::from(SPAN_MS) / count).map_err(|fault| fault.to_string())?;
         let symbol = usize::try_from(n).map_err(|fault| fault.to_string())? % symbols;
-        topic.append(&tape.next(symbol, event_ms)?)?;
+        topic.append(&tape.next(symbol, event_ms)?).map_err(failed)?;
         if n.is_multiple_of(STRETCH) {
-            topic.hear(Duration::ZERO)?;
+            topic.hear(Duration::ZERO).map_err(failed)?;
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
                 let done = n - topic.on_their_way().min(n);
@@ -37,17 +46,12 @@ pub(crate) fn fill(brokers: &str, name: &str, tape: &mut Tape, messages: u64) ->
             }
         }
     }
-    topic.flush()?;
+    topic.flush().map_err(failed)?;
     let took = begun.elapsed();
-    let held: u64 = topic.held()?.iter().sum();
+    let held: u64 = address.held().map_err(failed)?.iter().sum();
     if held != messages {
         return Err(format!("the topic holds {held} messages, and {messages} were appended"));
     }
     eprintln!("fill: {messages} messages in {:.1} s, {:.0} a second", took.as_secs_f64(), per_second(messages, took));
     Ok(took)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64().max(1e-9)
 }

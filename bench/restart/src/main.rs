@@ -14,8 +14,6 @@ mod dev_stack;
 mod feed;
 mod fill;
 mod job;
-mod kafka;
-mod process;
 mod report;
 mod restart;
 mod run;

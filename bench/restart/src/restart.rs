@@ -9,9 +9,8 @@ use std::{
 };
 
 use tapeflow_sinks::{Head, RowKey, RowState, Store, cassandra::CassandraStore};
+use tapeflow_throughput::life::Life;
 use tokio::time::sleep;
-
-use crate::job::Life;
 
 /// How often the readers ask for rows.
 const ROWS_EVERY: Duration = Duration::from_millis(10);
@@ -105,7 +104,7 @@ pub(crate) async fn seen(store: &CassandraStore, keys: &[RowKey]) -> Result<u64,
 pub(crate) async fn goes_on(store: &CassandraStore, life: &mut Life, from: Option<Stood>) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        life.must_live()?;
+        life.must_live().map_err(|fault| fault.to_string())?;
         if let Ok(Some(head)) = store.head().await
             && head.committed.epoch > from.map_or(0, |stood| stood.committed)
         {
@@ -133,20 +132,20 @@ pub(crate) async fn measure(
     let wanted = Wanted { store, stood, begun: life.begun, begun_ms: life.begun_ms, live, over: &over };
     let (heads, rows, settled) = tokio::join!(wanted.heads(), wanted.rows(&keys), settle(life, &over));
     let ((taken_over, committed), (moved, fresh, made_after), settled_kb) = (heads?, rows?, settled?);
-    life.must_live()?;
+    life.must_live().map_err(|fault| fault.to_string())?;
     Ok(Restart { to_replay: stood.to_replay, taken_over, moved, fresh, made_after, committed, settled_kb, peak_kb: life.memory.peak_kb })
 }
 
 /// Looks at the process for as long as its memory settles, and then once more.
 async fn settle(life: &mut Life, over: &AtomicBool) -> Result<u64, String> {
     while life.begun.elapsed() < SETTLED {
-        if let Err(fault) = life.must_live() {
+        if let Err(fault) = life.must_live().map_err(|fault| fault.to_string()) {
             over.store(true, Ordering::Release);
             return Err(fault);
         }
         sleep(LOOK_EVERY).await;
     }
-    life.must_live().inspect_err(|_| over.store(true, Ordering::Release))?;
+    life.must_live().inspect_err(|_| over.store(true, Ordering::Release)).map_err(|fault| fault.to_string())?;
     Ok(life.memory.now_kb)
 }
 

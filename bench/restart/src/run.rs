@@ -10,17 +10,18 @@ use std::{
 use rand::Rng;
 use tapeflow_schemas::{AssetClass, EventTime, Symbol, WindowSize};
 use tapeflow_sinks::{RowKey, Store, cassandra::CassandraStore};
+use tapeflow_throughput::{Fault, life::Life, now_ms};
 use tokio::runtime::Runtime;
 
 use crate::{
     Settings, check,
     feed::Feed,
     fill::{self, SPAN_MS},
-    job::{self, Binary, Life},
+    job::{self, Binary},
     report::{CatchUp, Outcome, Report},
     restart::{self, Restart, Stood},
     servers::{Servers, said},
-    tape::{Tape, now_ms},
+    tape::Tape,
 };
 
 const PARTITIONS: u32 = 4;
@@ -150,13 +151,15 @@ impl Stage<'_> {
                 eprintln!(
                     "catch-up: {committed} of {messages} committed after {:.0} s, CPU {:.0} s, {} MB, at most {} MB",
                     life.begun.elapsed().as_secs_f64(),
-                    life.cpu.as_secs_f64(),
+                    life.cpu.total().as_secs_f64(),
                     life.memory.now_kb / 1_024,
                     life.memory.peak_kb / 1_024
                 );
             }
-        })?;
-        let done = CatchUp { took, cpu: life.cpu, peak_kb: life.memory.peak_kb };
+            Ok(())
+        });
+        let took = took.map_err(failed)?;
+        let done = CatchUp { took, cpu: life.cpu.total(), peak_kb: life.memory.peak_kb };
         eprintln!("catch-up: {messages} messages, {done:?}");
         Ok(done)
     }
@@ -200,7 +203,7 @@ impl Stage<'_> {
 
     /// The job of the catch-up, killed again and again while it keeps up with a feed.
     fn keep_up(&self, tape: Tape) -> Result<(Vec<Restart>, Tape), String> {
-        let (store, hot) = (self.connect(&self.topic)?, tape.hot());
+        let (store, hot) = (self.connect(&self.topic)?, tape.hot()?);
         let feed = Feed::start(&self.servers.brokers(), &self.topic, tape, self.settings.rate)?;
         let before = self.runtime.block_on(restart::stands(&store))?;
         let mut life = self.binary.start(self.servers, &self.topic, &self.topic, &[], "live")?;
@@ -208,7 +211,7 @@ impl Stage<'_> {
         let mut restarts: Vec<Restart> = Vec::new();
         for number in 1..=self.settings.kills {
             thread::sleep(Duration::from_millis(rand::rng().random_range(LIVES_MS)));
-            life.must_live()?;
+            life.must_live().map_err(failed)?;
             if let Some(last) = restarts.last_mut() {
                 last.peak_kb = life.memory.peak_kb;
             }
@@ -221,7 +224,7 @@ impl Stage<'_> {
         }
         let tape = feed.end()?;
         life.ask_to_end();
-        life.end(PATIENCE, |_| {})?;
+        life.end(PATIENCE, |_| Ok(())).map_err(failed)?;
         if let Some(last) = restarts.last_mut() {
             last.peak_kb = life.memory.peak_kb;
         }
@@ -230,7 +233,7 @@ impl Stage<'_> {
 
     /// kill -9, and where the job stood then.
     fn kill(&self, store: &CassandraStore, life: Life) -> Result<Stood, String> {
-        life.kill()?;
+        life.kill().map_err(failed)?;
         let killed = Instant::now();
         let stood = self.runtime.block_on(restart::stands(store))?;
         thread::sleep(PAUSE.saturating_sub(killed.elapsed()));
@@ -246,8 +249,8 @@ impl Stage<'_> {
 
     /// Runs the job to the end of the topic, and holds rows against what was sent.
     fn judge(&self, tape: &Tape, verify: bool) -> Result<String, String> {
-        self.binary.start(self.servers, &self.topic, &self.topic, &["--until-end"], "end")?.end(PATIENCE, |_| {})?;
-        let verdict = self.runtime.block_on(check::check(&self.connect(&self.topic)?, tape.written))?;
+        self.binary.start(self.servers, &self.topic, &self.topic, &["--until-end"], "end")?.end(PATIENCE, |_| Ok(())).map_err(failed)?;
+        let verdict = self.runtime.block_on(check::check(&self.connect(&self.topic)?, tape.written()))?;
         if !verify {
             return Ok(verdict);
         }
@@ -255,6 +258,11 @@ impl Stage<'_> {
         let verified = said(&mut self.binary.command(&["verify", "--brokers", &brokers, "--topic", &self.topic, "--store", &store]))?;
         Ok(format!("{verdict}; `tapeflow verify`: {}", verified.lines().last().unwrap_or_default()))
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(fault: Fault) -> String {
+    fault.to_string()
 }
 
 /// The rows of a symbol's current minute and the one before.

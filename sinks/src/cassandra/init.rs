@@ -105,6 +105,24 @@ pub async fn init_with(config: &CassandraConfig, replication: u32, known: &'stat
     })
 }
 
+/// Deletes a keyspace with all that is in it: for one that a measurement has made for itself. It is refused where a job of another name than the
+/// configuration's has run.
+///
+/// # Errors
+/// [`StoreError::Broken`] if it is another job's; [`StoreError::Unavailable`] if the cluster does not answer.
+pub async fn drop_keyspace(config: &CassandraConfig) -> Result<(), StoreError> {
+    let cluster = session::open(config).await?;
+    let keyspace = &config.keyspace;
+    let cql = format!("SELECT job FROM {keyspace}.job_head WHERE only_one = 1");
+    let found = cluster.session.query_unpaged(&*cql, ()).await.map_err(|error| of_execution(&cql, &error))?;
+    let rows = found.into_rows_result().map_err(|error| broken(format!("{cql}: {error}")))?;
+    let owner = rows.maybe_first_row::<(String,)>().map_err(|error| broken(format!("{cql}: {error}")))?;
+    match owner {
+        Some((owner,)) if owner != config.job => Err(broken(format!("keyspace {keyspace} belongs to job {owner}, not to {}: it stays", config.job))),
+        _ => change(&cluster, &format!("DROP KEYSPACE {keyspace}")).await,
+    }
+}
+
 async fn create_keyspace(cluster: &Cluster, keyspace: &str, replication: u32) -> Result<(), StoreError> {
     let datacenter = &cluster.datacenter;
     let nodes = nodes_of(cluster);

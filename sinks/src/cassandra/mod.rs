@@ -31,7 +31,7 @@ mod views;
 
 pub use config::{AddressFault, AddressFaults, CassandraConfig, Credentials, DEFAULT_PORT, Secret};
 pub use findings::Finding;
-pub use init::{InitReport, init, init_with, nodes};
+pub use init::{InitReport, drop_keyspace, init, init_with, nodes};
 pub use migrations::{MIGRATIONS, Migration};
 pub use store::CassandraStore;
 pub use tls::{ClientCertificate, TlsConfig};

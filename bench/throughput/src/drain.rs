@@ -1,0 +1,238 @@
+//! The job over a full log, from the start of its process to its end.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tapeflow_sinks::{Head, Store};
+use tokio::runtime::Handle;
+
+use crate::{
+    Fault,
+    bar::Bar,
+    feed::Shape,
+    ground::{Ground, Program},
+    life::Life,
+    process::{self, Cpu},
+};
+
+/// How often the processes are looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long a job may take to the end: this, and that for each trade.
+const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE_A_TRADE: Duration = Duration::from_micros(500);
+
+/// What is run over what.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The feed.
+    pub shape: Shape,
+    /// Partitions of the log.
+    pub partitions: u32,
+    /// Processes of the job.
+    pub processes: usize,
+    /// Workers in each.
+    pub workers: usize,
+    /// Further settings of the job.
+    pub settings: Vec<OsString>,
+    /// Where its processes say what they do.
+    pub logs: PathBuf,
+}
+
+/// What the job's processes came to, together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// From the start of the first to the end of the last.
+    pub took: Duration,
+    /// From the start to the first commit.
+    pub start_up: Option<Duration>,
+    /// CPU time.
+    pub cpu: Cpu,
+    /// The most memory each used, added up.
+    pub peak_kb: u64,
+    /// Rows written, each as often as it was.
+    pub rows: u64,
+    /// CPU time of everything else on this machine meanwhile: servers, this program, others.
+    pub elsewhere: Duration,
+}
+
+/// The processes of a job.
+pub(crate) struct Lives {
+    lives: Vec<Life>,
+    pub(crate) begun: Instant,
+    busy: Option<Duration>,
+}
+
+impl Lives {
+    /// Starts a job with these further arguments.
+    pub(crate) fn start(program: &Program, plan: &Plan, further: &[&str]) -> Result<Self, Fault> {
+        let hosts = hosts(plan.processes)?;
+        let (busy, begun) = (process::machine(), Instant::now());
+        let start = |number: usize| {
+            let mut command = program.command("dataflow");
+            command.args(&plan.settings).args(further).args(["--log-format", "json", "--log-level", "info,scylla=warn"]);
+            command.args(["--workers", &plan.workers.to_string()]);
+            if plan.processes > 1 {
+                let (processes, process) = (plan.processes.to_string(), number.to_string());
+                command.args(["--processes", &processes, "--process", &process, "--hosts", &hosts]);
+            }
+            Life::start(command, plan.logs.join(format!("job-{number}.log")))
+        };
+        Ok(Self { lives: (0..plan.processes).map(start).collect::<Result<_, _>>()?, begun, busy })
+    }
+
+    /// Looks at all; whether any lives. One that has ended badly ends the measurement.
+    pub(crate) fn look(&mut self) -> Result<bool, Fault> {
+        let mut any = false;
+        for life in &mut self.lives {
+            let lives = life.look()?;
+            if !lives {
+                life.must_have_ended_well()?;
+            }
+            any |= lives;
+        }
+        Ok(any)
+    }
+
+    /// Looks, and demands that all live.
+    pub(crate) fn must_live(&mut self) -> Result<(), Fault> {
+        self.lives.iter_mut().try_for_each(Life::must_live)
+    }
+
+    /// Asks all to end.
+    pub(crate) fn ask_to_end(&self) {
+        self.lives.iter().for_each(Life::ask_to_end);
+    }
+
+    /// How long ago the first was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// The memory they use now, in kilobytes.
+    pub(crate) fn memory_kb(&self) -> u64 {
+        self.lives.iter().map(|life| life.memory.now_kb).sum()
+    }
+
+    /// What they came to. All have ended.
+    pub(crate) fn spent(&self, start_up: Option<Duration>) -> Result<Spent, Fault> {
+        let took = self.age();
+        let cpu = self.lives.iter().fold(Cpu::default(), |sum, life| sum + life.cpu);
+        let busy = process::machine().zip(self.busy).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
+        let rows = self.lives.iter().map(rows_written).sum::<Result<_, _>>()?;
+        let peak_kb = self.lives.iter().map(|life| life.memory.peak_kb).sum();
+        Ok(Spent { took, start_up, cpu, peak_kb, rows, elsewhere: busy.saturating_sub(cpu.total()) })
+    }
+}
+
+/// Runs the job to the end of what the log holds.
+///
+/// # Errors
+/// It failed, or a person wants it to end.
+pub fn drain(program: &Program, ground: &Ground, plan: &Plan, runtime: &Handle, asked: &AtomicBool) -> Result<Spent, Fault> {
+    let mut outside = Outside::new(ground, runtime)?;
+    let mut lives = Lives::start(program, plan, &["--until-end"])?;
+    let deadline = Instant::now() + PATIENCE + PATIENCE_A_TRADE * u32::try_from(plan.shape.trades).unwrap_or(u32::MAX);
+    let (messages, mut bar, mut start_up) = (plan.shape.messages(), Bar::new("running", plan.shape.messages()), None);
+    while lives.look()? {
+        if asked.load(Ordering::Acquire) {
+            return Err(Fault::Interrupted);
+        }
+        if Instant::now() > deadline {
+            return Err(Fault::Failed("the job does not come to an end".into()));
+        }
+        if start_up.is_none() || bar.is_due() {
+            let committed = outside.head().map_or(0, |head| committed(&head));
+            if committed > 0 && start_up.is_none() {
+                start_up = Some(lives.age());
+            }
+            if bar.is_due() {
+                bar.show(committed.min(messages), &format!(", {} MB", lives.memory_kb() / 1_024));
+            }
+        }
+        thread::sleep(LOOK);
+    }
+    lives.spent(start_up)
+}
+
+/// The store as anyone may see it.
+pub(crate) struct Outside<'a> {
+    ground: &'a Ground,
+    pub(crate) runtime: &'a Handle,
+    store: Option<Arc<dyn Store>>,
+}
+
+impl<'a> Outside<'a> {
+    pub(crate) fn new(ground: &'a Ground, runtime: &'a Handle) -> Result<Self, Fault> {
+        Ok(Self { ground, runtime, store: ground.look(runtime)? })
+    }
+
+    /// The store, once it is there.
+    pub(crate) fn store(&mut self) -> Option<Arc<dyn Store>> {
+        if self.store.is_none() {
+            self.store = self.ground.look(self.runtime).ok().flatten();
+        }
+        self.store.clone()
+    }
+
+    /// The head, if there is one and the store answers.
+    pub(crate) fn head(&mut self) -> Option<Head> {
+        let store = self.store()?;
+        self.runtime.block_on(store.head()).ok().flatten()
+    }
+}
+
+/// How many records are committed.
+pub(crate) fn committed(head: &Head) -> u64 {
+    head.committed.cuts.iter().map(|cut| u64::try_from(cut.next).unwrap_or(0)).sum()
+}
+
+/// Addresses of this machine at which nobody listens.
+fn hosts(processes: usize) -> Result<String, Fault> {
+    let failed = |fault: std::io::Error| Fault::Failed(format!("no port is free: {fault}"));
+    let listeners: Vec<TcpListener> =
+        (0..processes).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>().map_err(failed)?;
+    let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string()).map_err(failed);
+    Ok(listeners.iter().map(address).collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+/// What a process said at its end that it had written.
+fn rows_written(life: &Life) -> Result<u64, Fault> {
+    let said = fs::read_to_string(life.log()).unwrap_or_default();
+    rows_said(&said).ok_or_else(|| Fault::Failed(format!("{} does not end with what the job wrote", life.log().display())))
+}
+
+fn rows_said(log: &str) -> Option<u64> {
+    let last = log.lines().rev().find(|line| line.contains("job ended"))?;
+    serde_json::from_str::<serde_json::Value>(last).ok()?["fields"]["rows"].as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_are_those_the_last_life_told() {
+        let log =
+            "{\"fields\":{\"message\":\"job begins\"}}\n{\"level\":\"INFO\",\"fields\":{\"message\":\"job ended, all is committed\",\"rows\":17}}\n";
+        assert_eq!(rows_said(log), Some(17));
+        assert_eq!(rows_said("thread panicked"), None);
+    }
+
+    #[test]
+    fn processes_get_addresses_of_their_own() {
+        let hosts = hosts(3).expect("ports");
+        let mut each: Vec<&str> = hosts.split(',').collect();
+        each.dedup();
+        assert_eq!(each.len(), 3);
+    }
+}

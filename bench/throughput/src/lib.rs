@@ -1,0 +1,87 @@
+//! How fast the job is: `tapeflow bench`, and what other measurements share with it.
+//!
+//! ```text
+//!  feed ──fill──▶ log ──▶ the job, a process of its own: seconds, CPU, memory ──▶ rows ──▶ every row recomputed
+//!  (seeded)       Kafka or SQLite     │ first commit, freshness: seen from outside        │ `verify`: independent code
+//!                                     └────────────────────── report ◀────────────────────┘
+//! ```
+//!
+//! The job is the binary itself, started as a user would start it, so that its CPU time and its memory are its own and its start counts.
+
+pub mod bar;
+pub mod check;
+pub mod drain;
+pub mod feed;
+pub mod fill;
+pub mod ground;
+pub mod life;
+pub mod process;
+pub mod rate;
+pub mod report;
+pub mod tape;
+pub mod topic;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// What was asked for cannot be done; nothing was begun.
+    #[error("{0}")]
+    Refused(String),
+    /// Something failed under way.
+    #[error("{0}")]
+    Failed(String),
+    /// A person wants it to end.
+    #[error("interrupted: nothing was measured")]
+    Interrupted,
+}
+
+impl Fault {
+    /// Names what was being done.
+    #[must_use]
+    pub fn while_doing(self, what: &str) -> Self {
+        match self {
+            Self::Refused(reason) => Self::Refused(format!("{what}: {reason}")),
+            Self::Failed(reason) => Self::Failed(format!("{what}: {reason}")),
+            Self::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+/// Milliseconds since 1970 UTC, by this machine's clock.
+#[must_use]
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
+}
+
+/// Sixteen hexadecimal digits that nobody else has drawn: for names.
+#[must_use]
+pub fn tag() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+/// So many in a second.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+pub fn per_second(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64().max(1e-9)
+}
+
+/// `1,234,567`.
+#[must_use]
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let group = |(at, digit): (usize, char)| if at > 0 && (digits.len() - at).is_multiple_of(3) { format!(",{digit}") } else { digit.to_string() };
+    digits.chars().enumerate().map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_come_in_threes() {
+        assert_eq!(["0", "999", "1,000", "50,000,000"], [0, 999, 1_000, 50_000_000].map(grouped)[..]);
+    }
+}
