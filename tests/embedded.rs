@@ -2,6 +2,8 @@
 
 #[path = "embedded/audit.rs"]
 mod audit;
+#[path = "embedded/bench.rs"]
+mod bench;
 #[path = "shared/binary.rs"]
 mod binary;
 #[path = "embedded/command.rs"]

@@ -23,34 +23,34 @@ const TRADES_EMBEDDED: u64 = 500_000;
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
     /// Without servers: log and rows are files that are deleted afterwards
-    #[arg(long, env = "TAPEFLOW_BENCH_EMBEDDED")]
+    #[arg(long, env = "TAPEFLOW_EMBEDDED")]
     embedded: bool,
     /// How many trades are fed [default: 5000000, or 500000 with --embedded]
-    #[arg(long, env = "TAPEFLOW_BENCH_TRADES", value_name = "N", conflicts_with = "rate")]
+    #[arg(long, env = "TAPEFLOW_TRADES", value_name = "N", conflicts_with = "rate")]
     trades: Option<String>,
     /// How many trades of a symbol travel in one message
-    #[arg(long, env = "TAPEFLOW_BENCH_PER_MESSAGE", default_value = "1", value_name = "N")]
+    #[arg(long, env = "TAPEFLOW_PER_MESSAGE", default_value = "1", value_name = "N")]
     per_message: String,
     /// How many symbols there are; the n-th trades in proportion to 1/n
-    #[arg(long, env = "TAPEFLOW_BENCH_SYMBOLS", default_value = "5000", value_name = "N")]
+    #[arg(long, env = "TAPEFLOW_SYMBOLS", default_value = "5000", value_name = "N")]
     symbols: String,
     /// The same seed gives the same feed
     #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N")]
     seed: String,
     /// Feed so many trades a second while the job runs, and tell how fresh the rows are, instead of filling the log first
-    #[arg(long, env = "TAPEFLOW_BENCH_RATE", value_name = "N")]
+    #[arg(long, env = "TAPEFLOW_RATE", value_name = "N")]
     rate: Option<String>,
     /// For how long, with --rate
-    #[arg(long, env = "TAPEFLOW_BENCH_DURATION", default_value = "30s", value_name = "DURATION", requires = "rate")]
+    #[arg(long, env = "TAPEFLOW_DURATION", default_value = "30s", value_name = "DURATION", requires = "rate")]
     duration: String,
     /// Partitions of the log
     #[arg(long, env = "TAPEFLOW_PARTITIONS", default_value = "4", value_name = "N")]
     partitions: String,
     /// Print nothing but one line of JSON
-    #[arg(long, env = "TAPEFLOW_BENCH_JSON")]
+    #[arg(long, env = "TAPEFLOW_JSON")]
     json: bool,
     /// Leave the log and the rows where they are, and say where
-    #[arg(long, env = "TAPEFLOW_BENCH_KEEP")]
+    #[arg(long, env = "TAPEFLOW_KEEP")]
     keep: bool,
     /// Wait for a line on standard input before the rows are checked: so that a test can spoil one
     #[arg(long, hide = true)]
@@ -92,10 +92,10 @@ struct BenchServersArgs {
     #[arg(long, env = "TAPEFLOW_KAFKA_CONFIG_FILE", value_name = "FILE")]
     kafka_config_file: Option<PathBuf>,
     /// A topic that was filled with this very feed and kept; filled first if it is not there. Its name begins with tapeflow_bench_
-    #[arg(long, env = "TAPEFLOW_BENCH_TOPIC", value_name = "NAME", conflicts_with_all = ["embedded", "rate"])]
-    topic: Option<String>,
+    #[arg(long, alias = "topic", env = "TAPEFLOW_BENCH_TOPIC", value_name = "NAME", conflicts_with_all = ["embedded", "rate"])]
+    bench_topic: Option<String>,
     /// Cassandra nodes to begin with; the keyspace is the bench's own
-    #[arg(long, env = "TAPEFLOW_BENCH_CASSANDRA", default_value = "127.0.0.1:9042", value_name = "HOST:PORT,...")]
+    #[arg(long, env = "TAPEFLOW_CASSANDRA", default_value = "127.0.0.1:9042", value_name = "HOST:PORT,...")]
     cassandra: String,
 }
 
@@ -146,7 +146,7 @@ impl BenchArgs {
         let sizes = faults.read("--sizes", &self.job.sizes, values::sizes);
         let epoch = faults.read("--epoch", &self.job.epoch, values::epoch);
         let brokers = faults.read("--brokers", &self.servers.brokers, values::addresses);
-        let topic = faults.read_option("--topic", self.servers.topic.as_deref(), own_topic);
+        let topic = faults.read_option("--bench-topic", self.servers.bench_topic.as_deref(), own_topic);
         let nodes = faults.read("--cassandra", &self.servers.cassandra, values::addresses);
         let settings = match &self.servers.kafka_config_file {
             Some(file) => kafka::settings(file).map_err(|fault| faults.add(format!("--kafka-config-file: {fault}"))).ok(),

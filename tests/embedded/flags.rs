@@ -5,8 +5,8 @@ use std::fs;
 use crate::command::{Place, end_with, golden, succeed, tapeflow};
 
 /// All commands.
-const COMMANDS: [&[&str]; 10] =
-    [&["run"], &["init"], &["ingest"], &["dataflow"], &["bars"], &["top"], &["verify"], &["status"], &["rejects", "list"], &["simulate"]];
+const COMMANDS: [&[&str]; 11] =
+    [&["run"], &["init"], &["ingest"], &["dataflow"], &["bars"], &["top"], &["verify"], &["status"], &["rejects", "list"], &["simulate"], &["bench"]];
 
 #[test]
 fn every_flag_is_an_environment_variable_too() {
