@@ -129,9 +129,10 @@ fn drawable(panel: &Value, table: &Table) -> Result<(), String> {
 
 pub(crate) fn queries() -> Result<(), Failed> {
     let mut faults = Vec::new();
-    for size in WindowSize::DEFAULTS {
+    // At the one end the partitions of two sizes begin at the same time, at the other those of all differ.
+    for (size, to_ms) in WindowSize::DEFAULTS.into_iter().flat_map(|size| [(size, TO_MS), (size, CROWD_MS)]) {
         wait(async {
-            let screen = Screen::open(&SYMBOLS, &size.to_string(), (FROM_MS, TO_MS)).await?;
+            let screen = Screen::open(&SYMBOLS, &size.to_string(), (FROM_MS, to_ms)).await?;
             let empty: Vec<_> =
                 screen.values.iter().filter(|(_, values)| values.is_empty()).map(|(name, _)| format!("{size}: {name} is empty")).collect();
             faults.extend(empty);

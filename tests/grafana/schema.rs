@@ -9,6 +9,9 @@ use crate::files::{self, list, none, panels, word};
 /// Transformations of Grafana 11.3 that dashboards here may use; the schema takes any name.
 const TRANSFORMATIONS: [&str; 7] = ["filterByValue", "filterFieldsByName", "joinByField", "limit", "merge", "organize", "sortBy"];
 
+/// Changes something in a dashboard that may not be changed.
+type Spoil = fn(&mut Value);
+
 /// The schemas by name: `dashboard`, `timeseries.options`, `timeseries.custom` and so on, and the queries.
 struct Schemas {
     grafana: Value,
@@ -82,7 +85,7 @@ pub(crate) fn dashboards() -> Result<(), Failed> {
 pub(crate) fn spoilt() -> Result<(), Failed> {
     let schemas = Schemas::load()?;
     let sound = files::json("dashboards/market.json")?;
-    let spoil: [(&str, fn(&mut Value)); 10] = [
+    let spoil: [(&str, Spoil); 10] = [
         ("a word of the dashboard", |d| d["refesh"] = json!("5s")),
         ("a word of a panel", |d| d["panels"][0]["descripton"] = json!("")),
         ("a missing type", |d| drop(d["panels"][0].as_object_mut().and_then(|panel| panel.remove("type")))),
