@@ -15,6 +15,9 @@
 //! *Partial*: the combined trades of one window in one epoch. *Resident*: a row kept in memory. *Replay*: the epochs bound and not committed
 //! when this generation took over, read again.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod clock;
 pub mod combine;
 mod control;

@@ -77,6 +77,20 @@ impl Standing {
     }
 }
 
+#[cfg(feature = "bench")]
+impl Standing {
+    /// Some row.
+    pub(crate) fn for_bench(trades: u64, price: Option<Price>) -> Self {
+        Self { trades, volume_e8: i128::from(trades), notional_e16: i128::from(trades), open: price, close: price }
+    }
+
+    /// The same row after another trade, at another price.
+    pub(crate) fn one_trade_more(self) -> Self {
+        let close = self.close.and_then(|close| Price::from_e8(close.e8() + 1).ok());
+        Self { trades: self.trades + 1, volume_e8: self.volume_e8 + 1, notional_e16: self.notional_e16 + 1_000, close, ..self }
+    }
+}
+
 fn entry((symbol, standing): &Row) -> ViewEntry {
     ViewEntry {
         name: symbol.to_string(),

@@ -19,7 +19,8 @@ use rdkafka::{
 
 use crate::{Fault, tape::Record};
 
-/// How long a question to the broker may take.
+/// How long the first question to the broker may take, which may be none; and how long others.
+const REACH: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the broker may take nothing before a run is given up.
 const STANDSTILL: Duration = Duration::from_secs(180);
@@ -92,7 +93,7 @@ impl TopicAddress {
     /// # Errors
     /// The broker does not say.
     pub fn partitions(&self) -> Result<Option<u32>, Fault> {
-        let metadata = self.asker()?.fetch_metadata(Some(&self.name), PATIENCE).map_err(|fault| said("asking about the topic", &fault))?;
+        let metadata = self.asker()?.fetch_metadata(Some(&self.name), REACH).map_err(|fault| said("asking about the topic", &fault))?;
         let found = metadata.topics().iter().find(|topic| topic.name() == self.name && topic.error().is_none());
         Ok(found.map(|topic| topic.partitions().len()).filter(|count| *count > 0).and_then(|count| u32::try_from(count).ok()))
     }

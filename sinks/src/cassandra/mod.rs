@@ -13,6 +13,9 @@
 //!
 //! The tables, and the question each one answers, stand in `cassandra/README.md`.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod config;
 mod directory;
 mod faults;
