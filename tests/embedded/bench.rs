@@ -84,6 +84,9 @@ fn under_a_steady_feed_the_bench_tells_how_fresh_the_rows_are() {
     assert!(freshness("samples") > 100.0, "{result}");
     let percentiles = ["p50", "p90", "p99", "max"].map(freshness);
     assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{result}");
+    // The job counts from append to acknowledgement by itself; both speak of the same feed.
+    let own = |name: &str| result["rate"]["own_freshness_seconds"][name].as_f64().expect("a figure");
+    assert!(own("count") > 0.0 && own("p50") > 0.0, "{result}");
     // Three seconds before those that count.
     assert_eq!(result["trades"], 2_000);
     assert_eq!(folder(&place), None);

@@ -3,7 +3,8 @@
 use std::{
     ffi::OsString,
     fs,
-    net::{Ipv4Addr, TcpListener},
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     path::PathBuf,
     sync::{
         Arc,
@@ -13,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tapeflow_sinks::{Head, Store};
 use tokio::runtime::Handle;
 
@@ -30,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long a job may take to the end: this, and that for each trade.
 const PATIENCE: Duration = Duration::from_secs(600);
 const PATIENCE_A_TRADE: Duration = Duration::from_micros(500);
+/// How long a job may take to tell of itself.
+const PATIENCE_FOR_STATUS: Duration = Duration::from_secs(5);
 
 /// What is run over what.
 #[derive(Clone, Debug)]
@@ -70,16 +74,32 @@ pub(crate) struct Lives {
     lives: Vec<Life>,
     pub(crate) begun: Instant,
     busy: Option<Duration>,
+    /// Where the first one tells of itself.
+    told_at: Option<String>,
 }
 
 impl Lives {
-    /// Starts a job with these further arguments.
-    pub(crate) fn start(program: &Program, plan: &Plan, further: &[&str]) -> Result<Self, Fault> {
+    /// Starts a job that ends with its log.
+    pub(crate) fn until_end(program: &Program, plan: &Plan) -> Result<Self, Fault> {
+        Self::start(program, plan, None)
+    }
+
+    /// Starts a job that goes on, and tells of itself.
+    pub(crate) fn telling(program: &Program, plan: &Plan) -> Result<Self, Fault> {
+        Self::start(program, plan, Some(hosts(1)?))
+    }
+
+    fn start(program: &Program, plan: &Plan, told_at: Option<String>) -> Result<Self, Fault> {
         let hosts = hosts(plan.processes)?;
         let (busy, begun) = (process::machine(), Instant::now());
         let start = |number: usize| {
             let mut command = program.command("dataflow");
-            command.args(&plan.settings).args(further).args(["--log-format", "json", "--log-level", "info,scylla=warn"]);
+            match &told_at {
+                Some(address) if number == 0 => command.args(["--http", address]),
+                Some(_) => &mut command,
+                None => command.arg("--until-end"),
+            };
+            command.args(&plan.settings).args(["--log-format", "json", "--log-level", "info,scylla=warn"]);
             command.args(["--workers", &plan.workers.to_string()]);
             if plan.processes > 1 {
                 let (processes, process) = (plan.processes.to_string(), number.to_string());
@@ -87,7 +107,7 @@ impl Lives {
             }
             Life::start(command, plan.logs.join(format!("job-{number}.log")))
         };
-        Ok(Self { lives: (0..plan.processes).map(start).collect::<Result<_, _>>()?, begun, busy })
+        Ok(Self { lives: (0..plan.processes).map(start).collect::<Result<_, _>>()?, begun, busy, told_at })
     }
 
     /// Looks at all; whether any lives. One that has ended badly ends the measurement.
@@ -111,6 +131,18 @@ impl Lives {
     /// Asks all to end.
     pub(crate) fn ask_to_end(&self) {
         self.lives.iter().for_each(Life::ask_to_end);
+    }
+
+    /// What the job says of its own freshness; none if it does not.
+    pub(crate) fn own_freshness(&self) -> Option<Value> {
+        let address = self.told_at.as_deref()?;
+        let mut connection = TcpStream::connect(address).ok()?;
+        connection.set_read_timeout(Some(PATIENCE_FOR_STATUS)).ok()?;
+        write!(connection, "GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).ok()?;
+        let mut status: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+        Some(status.get_mut("freshness_s")?.take())
     }
 
     /// How long ago the first was started.
@@ -140,7 +172,7 @@ impl Lives {
 /// It failed, or a person wants it to end.
 pub fn drain(program: &Program, ground: &Ground, plan: &Plan, runtime: &Handle, asked: &AtomicBool) -> Result<Spent, Fault> {
     let mut outside = Outside::new(ground, runtime)?;
-    let mut lives = Lives::start(program, plan, &["--until-end"])?;
+    let mut lives = Lives::until_end(program, plan)?;
     let deadline = Instant::now() + PATIENCE + PATIENCE_A_TRADE * u32::try_from(plan.shape.trades).unwrap_or(u32::MAX);
     let (messages, mut bar, mut start_up) = (plan.shape.messages(), Bar::new("running", plan.shape.messages()), None);
     while lives.look()? {
@@ -213,7 +245,7 @@ fn rows_written(life: &Life) -> Result<u64, Fault> {
 
 fn rows_said(log: &str) -> Option<u64> {
     let last = log.lines().rev().find(|line| line.contains("job ended"))?;
-    serde_json::from_str::<serde_json::Value>(last).ok()?["fields"]["rows"].as_u64()
+    serde_json::from_str::<Value>(last).ok()?["fields"]["rows"].as_u64()
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub struct Sustained {
     pub lasted: Duration,
     /// How soon what was appended could be read back.
     pub freshness: Freshness,
+    /// What the job itself said: from append to acknowledgement, the first seconds included, in seconds. Null if it did not.
+    pub own_freshness: Value,
     /// The most messages that were appended and not committed.
     pub largest_lag: u64,
     /// The same when the feed ended.
@@ -137,7 +139,7 @@ pub fn sustain(
 ) -> Result<(Spent, Written, Sustained), Fault> {
     let mut log = ground.appender(plan.partitions, LINGER, runtime)?;
     let mut outside = Outside::new(ground, runtime)?;
-    let mut lives = Lives::start(program, plan, &[])?;
+    let mut lives = Lives::telling(program, plan)?;
     await_begin(&mut outside, &mut lives, asked)?;
     let shared = Shared::default();
     let (fed, watched, first) = thread::scope(|scope| {
@@ -151,6 +153,7 @@ pub fn sustain(
         Ok::<_, Fault>((fed, watched, first))
     })?;
     lives.must_live()?;
+    let own_freshness = lives.own_freshness().unwrap_or_default();
     lives.ask_to_end();
     let deadline = Instant::now() + PATIENCE;
     while lives.look()? {
@@ -167,6 +170,7 @@ pub fn sustain(
         reached: per_second(written.trades, lasted),
         lasted,
         freshness: Freshness::new(counted),
+        own_freshness,
         largest_lag: watched.largest_lag,
         lag_at_end: watched.lag_at_end,
     };

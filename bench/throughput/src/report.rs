@@ -92,6 +92,7 @@ impl Report {
                 "seconds": seconds(sustained.lasted),
                 "largest_lag": sustained.largest_lag,
                 "lag_at_end": sustained.lag_at_end,
+                "own_freshness_seconds": sustained.own_freshness,
             });
         }
         all
@@ -127,6 +128,9 @@ impl Report {
                 let reached = grouped_rate(sustained.reached);
                 row("trades a second", format!("{reached} for {:.0} s, {} asked for", sustained.lasted.as_secs_f64(), grouped(sustained.asked)))?;
                 row("freshness", sustained.freshness.to_string())?;
+                if let [Some(p50), Some(p99)] = ["p50", "p99"].map(|name| sustained.own_freshness[name].as_f64()) {
+                    row("", format!("by the job's own count, until acknowledged: p50 {:.0} ms, p99 {:.0} ms", p50 * 1e3, p99 * 1e3))?;
+                }
                 row("lag", format!("at most {} messages, {} when the feed ended", grouped(sustained.largest_lag), grouped(sustained.lag_at_end)))?;
             }
         }
