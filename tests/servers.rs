@@ -3,6 +3,8 @@
 //! Where java or mvn are missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
 //! `TAPEFLOW_SERVERS_{TRADES,SYMBOLS,KILLS,SPEED}` make the kill tests as large as wanted (see bench/results/spine.md).
 
+#[path = "servers/bench.rs"]
+mod bench;
 #[path = "shared/binary.rs"]
 mod binary;
 #[path = "../deploy/dev/stack.rs"]
@@ -34,7 +36,7 @@ static STACK: Stack = Stack::new(Layout {
 
 type Test = fn() -> Result<(), Failed>;
 
-const TESTS: [(&str, Test); 10] = [
+const TESTS: [(&str, Test); 11] = [
     ("the_recorded_trades_give_the_golden_csv_for_any_workers_and_processes", golden::recorded_trades),
     ("one_symbol_with_99_percent_of_the_trades_is_exact", golden::one_heavy_symbol),
     ("bad_configuration_is_refused_with_code_2_before_anything_is_written", golden::refusals),
@@ -45,6 +47,7 @@ const TESTS: [(&str, Test); 10] = [
     ("processes_that_do_not_agree_are_refused", supervised::disagreeing),
     ("of_two_jobs_under_one_name_the_later_goes_on_and_the_earlier_ends", supervised::two_under_one_name),
     ("what_was_written_by_hand_is_found_and_healed_beside_a_supervised_job", heal::beside_a_job),
+    ("a_bench_is_right_reads_its_topic_again_and_leaves_those_of_others_alone", bench::on_servers),
 ];
 
 fn main() {
