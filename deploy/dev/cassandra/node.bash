@@ -5,12 +5,14 @@ CASSANDRA_READY='Starting listening for CQL clients'
 CASSANDRA_TOKENS_1=(-9223372036854775807)
 CASSANDRA_TOKENS_3=(-9223372036854775807 -3074457345618258602 3074457345618258603)
 
-cassandra_endpoint() { echo "127.0.0.$1:$CQL_PORT"; }
+cassandra_address() { [[ $ADDRESS == 127.0.0.1 ]] && echo "127.0.0.$1" || echo "$ADDRESS"; } # where clients find it
+
+cassandra_endpoint() { echo "$(cassandra_address "$1"):$CQL_PORT"; }
 
 cassandra_jmx_port() { echo $((JMX_PORT + ($1 - 1) * 100)); }
 
 cassandra_listeners() { # every address a node listens on
-  echo "127.0.0.$1 $CQL_PORT"
+  echo "$(cassandra_address "$1") $CQL_PORT"
   echo "127.0.0.$1 $STORAGE_PORT"
   echo "127.0.0.1 $(cassandra_jmx_port "$1")"
 }
@@ -31,7 +33,7 @@ seed_provider:
   - class_name: org.apache.cassandra.locator.SimpleSeedProvider
     parameters: [{ seeds: "127.0.0.1:$STORAGE_PORT" }]
 listen_address: 127.0.0.$node
-rpc_address: 127.0.0.$node
+rpc_address: $(cassandra_address "$node")
 native_transport_port: $CQL_PORT
 storage_port: $STORAGE_PORT
 ssl_storage_port: $((STORAGE_PORT + 1))

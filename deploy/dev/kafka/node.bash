@@ -7,12 +7,12 @@ KAFKA_CLUSTER_ID=MkU3OEVBNTcwNTJENDM2Qg # any 22 characters of base64 that decod
 
 kafka_port() { echo $((KAFKA_PORT + ($1 - 1) * 100)); }
 
-kafka_endpoint() { echo "127.0.0.1:$(kafka_port "$1")"; }
+kafka_endpoint() { echo "$ADDRESS:$(kafka_port "$1")"; }
 
 kafka_listeners() { # every address a node listens on
   local port
   port=$(kafka_port "$1")
-  echo "127.0.0.1 $port"
+  echo "$ADDRESS $port"
   echo "127.0.0.1 $((port + 1))"
   [[ -z $SECURE ]] || echo "127.0.0.1 $((port + 2))"
   [[ -z ${TAPEFLOW_STACK_PROXIED:-} ]] || echo "127.0.0.1 $((port + 3))"
@@ -26,8 +26,8 @@ kafka_configure() { # NODE NODES DIRECTORY
 process.roles=broker,controller
 node.id=$node
 controller.quorum.voters=$voters
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=PLAINTEXT://$ADDRESS:$port,CONTROLLER://127.0.0.1:$((port + 1))
+advertised.listeners=PLAINTEXT://$ADDRESS:$port
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT

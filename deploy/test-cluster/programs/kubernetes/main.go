@@ -1,0 +1,49 @@
+// The programs of Kubernetes and etcd in one binary, which links what they share once; the first argument says which of them it is.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/server/v3/etcdmain"
+	"k8s.io/component-base/cli"
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+
+	_ "k8s.io/component-base/metrics/prometheus/clientgo"
+	_ "k8s.io/component-base/metrics/prometheus/version"
+)
+
+var commands = map[string]func() *cobra.Command{
+	"kube-apiserver":          apiserver.NewAPIServerCommand,
+	"kube-controller-manager": controllers.NewControllerManagerCommand,
+	"kube-proxy":              proxy.NewProxyCommand,
+	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
+	"kubelet":                 kubelet.NewKubeletCommand,
+}
+
+func main() {
+	if len(os.Args) < 2 {
+		usage()
+	}
+	// Each program reads os.Args as if it had been started by its own name.
+	os.Args = os.Args[1:]
+	if os.Args[0] == "etcd" {
+		etcdmain.Main(os.Args)
+		return
+	}
+	command, known := commands[os.Args[0]]
+	if !known {
+		usage()
+	}
+	os.Exit(cli.Run(command()))
+}
+
+func usage() {
+	fmt.Fprintln(os.Stderr, "usage: kubernetes etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kube-proxy|kubelet ARGUMENTS...")
+	os.Exit(2)
+}
