@@ -9,7 +9,7 @@ import struct
 LOCAL_QUORUM = 6
 ERROR, STARTUP, READY, QUERY, RESULT = 0x00, 0x01, 0x02, 0x07, 0x08
 ROWS = 2
-BIGINT, BOOLEAN, INT, TIMESTAMP, TEXT = 0x02, 0x04, 0x09, 0x0B, 0x0D
+BIGINT, BLOB, BOOLEAN, INT, TIMESTAMP, TEXT = 0x02, 0x03, 0x04, 0x09, 0x0B, 0x0D
 FORMATS = {BIGINT: ">q", INT: ">i", TIMESTAMP: ">q", BOOLEAN: ">?"}
 
 
@@ -93,12 +93,12 @@ def _rows(body):
             body.string(), body.string()
         body.string()
         types.append(body.short())
-    if unknown := set(types) - set(FORMATS) - {TEXT}:
+    if unknown := set(types) - set(FORMATS) - {TEXT, BLOB}:
         raise Refused(f"columns of types {unknown} are not read here")
     return [tuple(_value(kind, body.bytes()) for kind in types) for _ in range(body.int())]
 
 
 def _value(kind, data):
-    if data is None:
-        return None
+    if data is None or kind == BLOB:
+        return data
     return data.decode() if kind == TEXT else struct.unpack(FORMATS[kind], data)[0]

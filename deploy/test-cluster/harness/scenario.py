@@ -27,20 +27,23 @@ class Scenario:
         self.options, self.setting = options, setting
         self.seen = None
         self.kills, self.rescales, self.memory, self.faults = collections.defaultdict(list), [], {}, []
-        self.first_row_s = self.ready_s = self.steady_gap_s = None
+        self.first_row_s = self.ready_s = self.steady_gap_s = self.again_s = self.streaming_since = self.stopped_at = None
         self.verified = ""
 
     def play(self):
         symbols = self.market()
         here = os.path.dirname(os.path.abspath(__file__))
-        self.seen = Seen([kube.CLUSTER, "exec", sys.executable, os.path.join(here, "reader.py"), ADDRESS, str(CQL), KEYSPACE, symbols[0]])
-        self.install(symbols)
+        self.seen = Seen([kube.CLUSTER, "exec", sys.executable, "-B", os.path.join(here, "reader.py"), ADDRESS, str(CQL), KEYSPACE, symbols[0]])
+        self.begin(symbols)
         for _ in range(self.options.rounds):
             self.kill_everything_once()
         for _ in range(self.options.rounds):
             for count in (4, 1, 2):
                 self.rescale(count)
+        self.install_again(symbols)
         self.drain()
+        if self.options.spoil:
+            self.spoil()
         self.verify()
         self.faults += self.seen.went_back()
 
@@ -57,6 +60,7 @@ class Scenario:
         return [symbol for symbol, _ in found.most_common()]
 
     def install(self, symbols):
+        """Returns when it began."""
         repository, tag = IMAGE.rsplit(":", 1)
         values = {
             "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
@@ -65,13 +69,20 @@ class Scenario:
             "dataflow": {"processes": 2},
             "ingest": {"symbols": symbols, "simulated": {"enabled": True, "seed": self.options.seed, "rate": self.options.rate, "symbols": self.options.symbols}},
         }
-        self.setting.say(f"helm install: {len(symbols)} symbols, {self.options.rate} trades a second, seed {self.options.seed}, 2 processes")
         begun = time.monotonic()
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(values, file)
             file.flush()
             kube.helm("install", RELEASE, self.options.chart, "-f", file.name, "--timeout", "180s")
-        self.first_row_s = self.seen.until("the first row", lambda line: "epoch" in line, 180)["at"] - begun
+        self.setting.say(f"helm install itself took {time.monotonic() - begun:.1f} s")
+        return begun
+
+    def begin(self, symbols):
+        """On a topic and tables that are not there yet."""
+        self.setting.say(f"helm install: {len(symbols)} symbols, {self.options.rate} trades a second, seed {self.options.seed}, 2 processes")
+        begun = self.install(symbols)
+        self.streaming_since = self.seen.until("the first row", lambda line: "epoch" in line, 180)["at"]
+        self.first_row_s = self.streaming_since - begun
         self.setting.say(f"first row {self.first_row_s:.1f} s after the start of helm install")
         kube.until_ready(JOB, 2)
         self.ready_s = time.monotonic() - begun
@@ -82,6 +93,17 @@ class Scenario:
         self.steady_gap_s = self.seen.gap(begun, begun + STEADY_S)
         self.setting.say(f"longest time without a fresh row, nothing disturbed: {self.steady_gap_s:.2f} s")
         self.note_memory(2)
+
+    def install_again(self, symbols):
+        """Takes the release away and installs it anew: it goes on where it stopped."""
+        kube.helm("uninstall", RELEASE, "--wait", "--timeout", "120s")
+        kube.until_ready(JOB, 0)
+        kube.until_ready(FEED, 0)
+        begun = self.install(symbols)
+        self.again_s = self.seen.fresh_after(begun, "a row after the second install")
+        kube.until_ready(JOB, 2)
+        self.seen.epochs_on(SETTLE_EPOCHS, "rows after the second install")
+        self.setting.say(f"uninstalled and installed again: first fresh row {self.again_s:.1f} s after the start of helm install")
 
     # --- kills
 
@@ -135,6 +157,7 @@ class Scenario:
     def drain(self):
         """Stops the feed, and waits until the job has committed all that is in the topic."""
         deployments = kube.kubectl("get", "deployments", "-l", FEED, "-o", "name").split()
+        self.stopped_at = time.monotonic()
         for deployment in deployments:
             kube.kubectl("scale", deployment, "--replicas=0")
         kube.until_ready(FEED, 0)
@@ -148,6 +171,12 @@ class Scenario:
                 raise Stuck(f"the job did not come to the end of the topic within 120 s: {said}")
             time.sleep(0.2)
 
+    def spoil(self):
+        """Writes a wrong row, to see that the test fails."""
+        here = os.path.dirname(os.path.abspath(__file__))
+        said = kube.run(kube.CLUSTER, "exec", sys.executable, "-B", os.path.join(here, "spoil.py"), ADDRESS, str(CQL), KEYSPACE)
+        self.setting.say(f"spoiled, as asked: {said.strip()}")
+
     def verify(self):
         said = self.setting.tapeflow(
             "verify", "--store", self.setting.store(), "--brokers", self.setting.brokers(), "--topic", TOPIC, check=False
@@ -158,7 +187,7 @@ class Scenario:
         if counts.get("differences") != 0:
             self.faults.append(f"verify: {said[-2000:]}")
         # An empty topic would verify as well.
-        least = 60 * self.options.rate // 2
+        least = int((self.stopped_at - self.streaming_since) * self.options.rate / 2)
         if counts.get("trades accepted", 0) < least or not counts.get("rows compared"):
             self.faults.append(f"only {counts.get('trades accepted', 0)} trades came through, at least {least} were expected")
         kube.until_ready(JOB, 2)
