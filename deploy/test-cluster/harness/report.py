@@ -1,22 +1,27 @@
 """The figures as Markdown."""
 
+import os
 import statistics
 import time
 
 
 def markdown(options, scenario, took_s):
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    chart = os.path.relpath(options.chart, root)
+    given = "" if chart == "deploy/helm/tapeflow" else f"--chart {chart} "
     lines = [
         "# On a real Kubernetes",
         "",
         "    deploy/test-cluster/cluster build && cargo build --release --locked",
-        f"    deploy/test-cluster/run --rate {options.rate} --symbols {options.symbols} --seed {options.seed} --rounds {options.rounds} --report bench/results/cluster.md",
+        f"    deploy/test-cluster/run {given}--rate {options.rate} --symbols {options.symbols} --seed {options.seed} --rounds {options.rounds} --report bench/results/cluster.md",
         "",
         f"{time.strftime('%Y-%m-%d')}, two shared cores that hold all of it: Kubernetes 1.31.0 of one node, Kafka 4.3.1, Cassandra 5.0.9, the simulated feed, and the job. The release binary,",
-        f"chart `deploy/helm/tapeflow`; {options.rate} trades a second of {options.symbols} symbols; {took_s:.0f} s in all. `deploy/test-cluster/README.md` says what each figure is.",
+        f"chart `{chart}`; {options.rate} trades a second of {options.symbols} symbols; {took_s:.0f} s in all. `deploy/test-cluster/README.md` says what each figure is.",
         "",
         "| | seconds |",
         "|---|---:|",
         f"| `helm install` to the first row, the topic, keyspace and tables made on the way | {figure(scenario.first_row_s)} |",
+        f"| of which `helm install` itself, which waits for topic, keyspace and tables | {figure(scenario.installed_s)} |",
         f"| `helm install` to all pods of the job ready | {figure(scenario.ready_s)} |",
         f"| uninstalled and installed again: `helm install` to the first fresh row | {figure(scenario.again_s)} |",
         f"| longest time without a fresh row, nothing disturbed, in ten seconds | {figure(scenario.steady_gap_s)} |",
