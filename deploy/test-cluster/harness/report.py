@@ -15,7 +15,7 @@ def markdown(options, scenario, took_s):
         "    deploy/test-cluster/cluster build && cargo build --release --locked",
         f"    deploy/test-cluster/run {given}--rate {options.rate} --symbols {options.symbols} --seed {options.seed} --rounds {options.rounds} --report bench/results/cluster.md",
         "",
-        f"{time.strftime('%Y-%m-%d')}, two shared cores that hold all of it: Kubernetes 1.31.0 of one node, Kafka 4.3.1, Cassandra 5.0.9, the simulated feed, and the job. The release binary,",
+        f"{time.strftime('%Y-%m-%d')}, two shared cores that hold all of it: Kubernetes {scenario.kubernetes} of one node, Kafka and Cassandra of `deploy/dev/stack`, the simulated feed, and the job. The release binary,",
         f"chart `{chart}`; {options.rate} trades a second of {options.symbols} symbols; {took_s:.0f} s in all. `deploy/test-cluster/README.md` says what each figure is.",
         "",
         "| | seconds |",

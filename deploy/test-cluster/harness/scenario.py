@@ -28,7 +28,7 @@ class Scenario:
         self.seen = None
         self.kills, self.rescales, self.memory, self.faults = collections.defaultdict(list), [], {}, []
         self.first_row_s = self.installed_s = self.ready_s = self.steady_gap_s = self.again_s = self.streaming_since = self.stopped_at = None
-        self.verified = ""
+        self.verified = self.kubernetes = ""
 
     def play(self):
         symbols = self.market()
@@ -80,6 +80,7 @@ class Scenario:
 
     def begin(self, symbols):
         """On a topic and tables that are not there yet."""
+        self.kubernetes = json.loads(kube.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
         self.setting.say(f"helm install: {len(symbols)} symbols, {self.options.rate} trades a second, seed {self.options.seed}, 2 processes")
         begun = self.install(symbols)
         self.streaming_since = self.seen.until("the first row", lambda line: "epoch" in line, 180)["at"]
