@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use tapeflow_dataflow::{Metrics, Stop};
+use tapeflow_dataflow::{Metrics, Observer, Stop};
 
 use crate::{
     args::job::DataflowSettings,
     end::End,
     http::{self, Job, Told},
+    live::{self, Live},
     logs, signals, stores, supervise,
 };
 
@@ -20,13 +21,19 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
     let log = logs::of_job(settings.log, &settings.job.job)?;
     let store = runtime.block_on(stores::writer(&settings.store, &settings.job.job))?;
     let metrics = Arc::new(Metrics::default());
-    let told = Told::job("dataflow", Job::new(&settings.job, &*log, store.describe(), &metrics), None);
-    http::serve(&settings.http, Arc::new(told), Some(Arc::clone(&log)), Router::new(), runtime.handle())?;
+    let told = Arc::new(Told::job("dataflow", Job::new(&settings.job, &*log, store.describe(), &metrics), None));
+    let (mut page, mut observer): (_, Arc<dyn Observer>) = (Router::new(), Arc::new(()));
+    if settings.http.address.is_some() {
+        let live = Live::new(&settings.job.sizes);
+        page = live::routes(&live, &told, &store, runtime.handle());
+        observer = live;
+    }
+    http::serve(&settings.http, told, Some(Arc::clone(&log)), page, runtime.handle())?;
     let stop = Stop::default();
     let asked = stop.clone();
     signals::on_end(runtime.handle(), move || asked.request());
     tracing::info!(log = log.describe(), store = store.describe(), workers = settings.job.workers, process = settings.job.process, "job begins");
-    let summary = tapeflow_dataflow::run(settings.job, log, store, stop, Arc::new(()), metrics)?;
+    let summary = tapeflow_dataflow::run(settings.job, log, store, stop, observer, metrics)?;
     tracing::info!(committed = summary.committed, records = summary.records, rows = summary.rows_written, "job ended, everything read is committed");
     Ok(())
 }

@@ -25,6 +25,7 @@ use tapeflow_dataflow::{JobConfig, Log, Metrics};
 use tapeflow_ingest::Progress;
 
 use self::ends::Ends;
+pub(crate) use self::status::look;
 use crate::{args::http::HttpSettings, end::End};
 
 /// What there is to tell.

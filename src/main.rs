@@ -12,6 +12,7 @@ mod http;
 mod ingest;
 mod init;
 mod kafka;
+mod live;
 mod logs;
 mod rejects;
 mod run;

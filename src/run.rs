@@ -16,7 +16,10 @@ use std::{
 use axum::Router;
 use tapeflow_dataflow::{Metrics, Observer, Stop};
 use tapeflow_ingest::Progress;
-use tapeflow_sinks::sqlite::{Access, SqliteLog, SqliteStore};
+use tapeflow_sinks::{
+    Store,
+    sqlite::{Access, SqliteLog, SqliteStore},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -25,6 +28,7 @@ use crate::{
     end::{End, unreachable_store},
     feed,
     http::{self, Job, Told},
+    live::{self, Both, Live},
     signals, stores,
     terminal::{self, View},
 };
@@ -43,14 +47,20 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     let runtime = crate::small_runtime()?;
     let name = database.describe();
     let log = runtime.block_on(SqliteLog::create_if_absent(&database, partitions)).map_err(|fault| unreachable_store(&name, &fault))?;
-    let store = Arc::new(SqliteStore::new(database));
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::new(database));
     // Before the feed begins: what a refused run has appended would be counted by the next one.
     tapeflow_dataflow::may_run(&job, &log, &*store, runtime.handle())?;
     let (metrics, progress, stop) = (Arc::new(Metrics::default()), Progress::default(), Stop::default());
     let job_told = Job::new(&job, &log, name.clone(), &metrics);
     let told = Arc::new(Told::job("run", job_told, Some(progress.clone())));
-    let page = http::serve(&http, told, Some(Arc::new(log.clone())), Router::new(), runtime.handle())?;
+    let live = http.address.is_some().then(|| Live::new(&job.sizes));
+    let routes = live.as_ref().map_or_else(Router::new, |live| live::routes(live, &told, &store, runtime.handle()));
+    let page = http::serve(&http, told, Some(Arc::new(log.clone())), routes, runtime.handle())?;
     let view = View::new(&job.sizes, Arc::clone(&metrics), Some(progress.clone()), describe(&source), name, page);
+    let mut observer = Arc::clone(&view) as Arc<dyn Observer>;
+    if let Some(live) = live {
+        observer = Arc::new(Both(observer, live));
+    }
     let (ask, asked) = watch::channel(false);
     let ask = Arc::new(ask);
 
@@ -68,7 +78,7 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         });
     }
 
-    let (job_log, job_stop, observer) = (log.clone(), stop.clone(), Arc::clone(&view) as Arc<dyn Observer>);
+    let (job_log, job_stop) = (log.clone(), stop.clone());
     let worker = thread::spawn(move || tapeflow_dataflow::run(job, Arc::new(job_log), store, job_stop, observer, metrics));
     let fed = runtime.block_on(async {
         let mut publisher = EmbeddedPublisher::new(log);

@@ -1,0 +1,90 @@
+//! The live page: a table of all symbols, candles of one, and how the pipeline stands, in a browser.
+//!
+//! ```text
+//!  job ── acknowledged rows ──▶ board ◀── what changed since? ── stream ──▶ GET /events
+//!                                 ▲                                          page
+//!  store ── newest rows, at start ┘       store ── rows of one ── bars ────▶ GET /bars
+//! ```
+//!
+//! The page shows rows that the store has acknowledged, so nothing on it can be lost any more. The job never waits for a browser.
+
+mod bars;
+mod board;
+mod page;
+mod seed;
+mod stream;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::{Router, routing::get};
+use tapeflow_dataflow::Observer;
+use tapeflow_schemas::WindowSize;
+use tapeflow_sinks::{EpochWrites, Store};
+use tokio::sync::Semaphore;
+
+use self::board::Board;
+use crate::{http::Told, terminal::now_ms};
+
+/// Questions to the store at once, on behalf of browsers.
+const STORE_QUESTIONS: usize = 4;
+
+/// What the page is made of; the job fills it.
+pub(crate) struct Live {
+    board: Mutex<Board>,
+    /// All sizes of the job.
+    sizes: Vec<WindowSize>,
+}
+
+impl Live {
+    /// Of a job with these sizes.
+    pub(crate) fn new(sizes: &[WindowSize]) -> Arc<Self> {
+        Arc::new(Self { board: Mutex::new(Board::new(sizes)), sizes: sizes.to_vec() })
+    }
+
+    /// A board is whole whatever its holder died of: each line is put there complete.
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Live {
+    fn acknowledged(&self, _epoch: u64, writes: &EpochWrites) {
+        self.board().take(writes, now_ms());
+    }
+
+    fn shared_size(&self) -> Option<WindowSize> {
+        Some(self.board().size())
+    }
+}
+
+/// Two observers as one.
+pub(crate) struct Both(pub(crate) Arc<dyn Observer>, pub(crate) Arc<dyn Observer>);
+
+impl Observer for Both {
+    fn acknowledged(&self, epoch: u64, writes: &EpochWrites) {
+        self.0.acknowledged(epoch, writes);
+        self.1.acknowledged(epoch, writes);
+    }
+
+    fn shared_size(&self) -> Option<WindowSize> {
+        self.0.shared_size().or_else(|| self.1.shared_size())
+    }
+}
+
+/// What the routes share.
+struct Shown {
+    live: Arc<Live>,
+    told: Arc<Told>,
+    store: Arc<dyn Store>,
+    questions: Semaphore,
+}
+
+/// The page's routes. Begins to fill the board from the store as well, so that the page of a job that was started again is not empty.
+pub(crate) fn routes(live: &Arc<Live>, told: &Arc<Told>, store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle) -> Router {
+    // Other processes show their own symbols, and cannot tell which of the stored ones those are.
+    if told.job.as_ref().is_some_and(|job| job.process == 0) {
+        runtime.spawn(seed::seed(Arc::clone(live), Arc::clone(store)));
+    }
+    let shown = Shown { live: Arc::clone(live), told: Arc::clone(told), store: Arc::clone(store), questions: Semaphore::new(STORE_QUESTIONS) };
+    page::routes().merge(Router::new().route("/events", get(stream::events)).route("/bars", get(bars::bars)).with_state(Arc::new(shown)))
+}
