@@ -24,5 +24,7 @@ mod lists;
 mod loss;
 #[path = "embedded/retention.rs"]
 mod retention;
+#[path = "shared/serving.rs"]
+mod serving;
 #[path = "embedded/values.rs"]
 mod values;

@@ -23,10 +23,8 @@ use super::Shown;
 const MOST: usize = 1_000;
 /// Windows in one answer unless asked otherwise.
 const USUAL: usize = 240;
-/// A symbol may be silent for a while: each look goes this many times further back than the one before.
+/// A symbol may be silent for a while: each look into the past goes this many times further back than the one before.
 const FURTHER: i64 = 4;
-/// Looks into the past, at most.
-const LOOKS: usize = 4;
 /// How long a question waits for those before it, and for the store.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -54,7 +52,9 @@ impl Refusal {
 pub(super) async fn bars(State(shown): State<Arc<Shown>>, query: Result<Query<HashMap<String, String>>, QueryRejection>) -> Response {
     let found = match query {
         Ok(Query(query)) => match asked(&query, &shown.live.sizes) {
-            Ok(asked) => tokio::time::timeout(PATIENCE, find(&shown, &asked)).await.unwrap_or_else(|_| Err(Refusal::unavailable("the store is busy"))),
+            Ok(asked) => {
+                tokio::time::timeout(PATIENCE, find(&shown, &asked)).await.unwrap_or_else(|_| Err(Refusal::unavailable("the store is busy")))
+            }
             Err(refusal) => Err(refusal),
         },
         Err(fault) => Err(Refusal::bad(fault.body_text())),
@@ -69,7 +69,8 @@ pub(super) async fn bars(State(shown): State<Arc<Shown>>, query: Result<Query<Ha
 fn asked(query: &HashMap<String, String>, sizes: &[WindowSize]) -> Result<Asked, Refusal> {
     let symbol = query.get("symbol").ok_or_else(|| Refusal::bad("symbol is missing"))?;
     let symbol = Symbol::new(symbol).map_err(|fault| Refusal::bad(format!("symbol: {fault}")))?;
-    let size: WindowSize = query.get("size").ok_or_else(|| Refusal::bad("size is missing"))?.parse().map_err(|fault| Refusal::bad(format!("size: {fault}")))?;
+    let size: WindowSize =
+        query.get("size").ok_or_else(|| Refusal::bad("size is missing"))?.parse().map_err(|fault| Refusal::bad(format!("size: {fault}")))?;
     if !sizes.contains(&size) {
         return Err(Refusal(StatusCode::NOT_FOUND, format!("the job keeps no windows of {size}")));
     }
@@ -89,34 +90,41 @@ async fn find(shown: &Shown, asked: &Asked) -> Result<Value, Refusal> {
         None => shown.store.head().await.map_err(failed)?.and_then(|head| head.last_binding().max_event_ms()),
     };
     let rows = match newest_ms {
-        Some(newest_ms) => newest(&*shown.store, asked, newest_ms).await.map_err(failed)?,
+        Some(newest_ms) => newest(&*shown.store, &asked.symbol, asked.size, newest_ms, asked.limit, asked.limit).await.map_err(failed)?,
         None => Vec::new(),
     };
     if rows.is_empty() {
-        return Err(Refusal(StatusCode::NOT_FOUND, format!("no windows of {} of late", asked.symbol)));
+        return Err(Refusal(StatusCode::NOT_FOUND, format!("there are no windows of {}", asked.symbol)));
     }
     let rows: Vec<Value> = rows.iter().map(row).collect();
     Ok(json!({ "symbol": asked.symbol.as_str(), "size": asked.size.to_string(), "rows": rows }))
 }
 
-/// The newest rows, ascending: of as many windows as were asked for, then of ever more of the past as long as rows are missing.
-async fn newest(store: &dyn Store, asked: &Asked, newest_ms: i64) -> Result<Vec<StoredRow>, StoreError> {
-    let Asked { symbol, size, limit } = asked;
-    // The window of the newest event may begin up to one size later than where a window as long as that ends: a day of New York has 25 hours once.
-    let end = newest_ms.saturating_add(2 * size.ms());
-    let (mut to, mut windows) = (end, i64::try_from(*limit).unwrap_or(i64::MAX) + 2);
+/// The newest rows up to an event time, ascending, at most `limit`: of as many windows, then of ever more of the past until there are `enough`.
+pub(super) async fn newest(
+    store: &dyn Store,
+    symbol: &Symbol,
+    size: WindowSize,
+    newest_ms: i64,
+    limit: usize,
+    enough: usize,
+) -> Result<Vec<StoredRow>, StoreError> {
+    // A day of New York ends at another hour than one of UTC: the window of the newest event begins in any case before this.
+    let end = newest_ms.saturating_add(size.ms());
+    let (mut to, mut back) = (end, i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(2).saturating_mul(size.ms()));
     let mut rows: Vec<StoredRow> = Vec::new();
-    for _ in 0..LOOKS {
-        let from = end.saturating_sub(windows.saturating_mul(size.ms()));
-        let mut found = store.rows(symbol, *size, from..to).await?;
+    loop {
+        let from = end.saturating_sub(back);
+        let mut found = store.rows(symbol, size, from..to).await?;
         found.append(&mut rows);
         rows = found;
-        if rows.len() >= *limit {
+        // Nothing was traded before 1970, but the window may begin before.
+        if rows.len() >= enough || from < -2 * WindowSize::DEFAULTS[4].ms() {
             break;
         }
-        (to, windows) = (from, windows.saturating_mul(FURTHER));
+        (to, back) = (from, back.saturating_mul(FURTHER));
     }
-    rows.drain(..rows.len().saturating_sub(*limit));
+    rows.drain(..rows.len().saturating_sub(limit));
     Ok(rows)
 }
 

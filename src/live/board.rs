@@ -80,15 +80,13 @@ impl Kept {
     fn note(&mut self, start: WindowStart, close: Option<Price>) -> bool {
         let Some(close) = close else { return false };
         let at = self.closes.partition_point(|(other, _)| *other < start);
-        match self.closes.get_mut(at) {
-            Some((other, known)) if *other == start => {
-                let news = *known != close;
-                *known = close;
-                return news;
-            }
-            _ if at == 0 && self.closes.len() >= CLOSES_KEPT => return false,
-            _ => self.closes.insert(at, (start, close)),
+        if let Some((_, known)) = self.closes.get_mut(at).filter(|(other, _)| *other == start) {
+            return std::mem::replace(known, close) != close;
         }
+        if at == 0 && self.closes.len() >= CLOSES_KEPT {
+            return false;
+        }
+        self.closes.insert(at, (start, close));
         if self.closes.len() > CLOSES_KEPT {
             self.closes.pop_front();
         }

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use tapeflow_schemas::{Symbol, WindowSize};
+use tapeflow_schemas::Symbol;
 use tapeflow_sinks::{Store, StoreError};
 
 use super::{
     Live,
+    bars::newest,
     board::{CLOSES_KEPT, SYMBOLS_KEPT},
 };
 
 /// Symbols asked for at once.
 const AT_ONCE: usize = 4;
-/// Windows before the newest that are looked through; a symbol that has not traded for so long appears with its next trade.
-const WINDOWS: i64 = 4 * CLOSES_KEPT as i64;
 
 /// Reads the newest rows of each symbol. A store that does not answer leaves the page to what the job tells.
 pub(super) async fn seed(live: Arc<Live>, store: Arc<dyn Store>) {
@@ -23,7 +22,7 @@ pub(super) async fn seed(live: Arc<Live>, store: Arc<dyn Store>) {
             let size = live.board().size();
             let (live, store) = (&live, &store);
             let each = |symbol: Symbol| async move {
-                match newest(&**store, &symbol, size, newest_ms).await {
+                match newest(&**store, &symbol, size, newest_ms, CLOSES_KEPT + 1, 1).await {
                     Ok(rows) => live.board().seed(&symbol, &rows),
                     Err(fault) => tracing::debug!(%symbol, %fault, "the page begins without this symbol"),
                 }
@@ -38,11 +37,4 @@ pub(super) async fn seed(live: Arc<Live>, store: Arc<dyn Store>) {
 async fn symbols(store: &dyn Store) -> Result<(Vec<Symbol>, i64), StoreError> {
     let Some(newest_ms) = store.head().await?.and_then(|head| head.last_binding().max_event_ms()) else { return Ok((Vec::new(), 0)) };
     Ok((store.symbols().await?.into_iter().map(|(symbol, _)| symbol).take(SYMBOLS_KEPT).collect(), newest_ms))
-}
-
-async fn newest(store: &dyn Store, symbol: &Symbol, size: WindowSize, newest_ms: i64) -> Result<Vec<tapeflow_sinks::store::StoredRow>, StoreError> {
-    let to = newest_ms.saturating_add(size.ms());
-    let mut rows = store.rows(symbol, size, to.saturating_sub(WINDOWS.saturating_mul(size.ms()))..to).await?;
-    rows.drain(..rows.len().saturating_sub(CLOSES_KEPT + 1));
-    Ok(rows)
 }

@@ -174,8 +174,7 @@ fn lines(changes: &[Change]) -> String {
         let volume = format_fixed(line.volume_e8, SCALE);
         let acknowledged = line.acknowledged_ms.map_or_else(|| "null".to_owned(), |ms| ms.to_string());
         let name = Value::from(symbol.as_str());
-        let _ =
-            write!(text, "{comma}[{name},{last},{vwap},\"{volume}\",{},{},{},{acknowledged}", line.trades, line.event_ms, line.start);
+        let _ = write!(text, "{comma}[{name},{last},{vwap},\"{volume}\",{},{},{},{acknowledged}", line.trades, line.event_ms, line.start);
         // A decimal is a JSON number as well: of closes only a line is drawn.
         let _ = match closes {
             Closes::Known => Ok(()),

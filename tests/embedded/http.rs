@@ -2,9 +2,8 @@
 //! answered.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    process::{Child, ChildStderr, Stdio},
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,40 +15,10 @@ use tapeflow_schemas::{
     metric::{Kind, Teller},
 };
 
-use crate::command::{Place, end_with, golden, succeed, tapeflow};
-
-/// A run that is killed when the test ends.
-pub(crate) struct Running {
-    child: Child,
-    pub(crate) address: SocketAddr,
-    said: BufReader<ChildStderr>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Starts a command that serves, at a port that was free, and reads where from its log.
-pub(crate) fn serving(arguments: &[&str]) -> Running {
-    let arguments = [arguments, &["--http", "127.0.0.1:0", "--log-format", "json", "--log-level", "info"]].concat();
-    let mut child = tapeflow(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-    let said = BufReader::new(child.stderr.take().expect("piped"));
-    let mut running = Running { child, address: ([127, 0, 0, 1], 0).into(), said };
-    let mut all = String::new();
-    loop {
-        let mut line = String::new();
-        assert!(running.said.read_line(&mut line).expect("a log line") > 0, "it ended before it served: {all}");
-        let address = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["fields"]["address"].as_str()?.parse().ok());
-        if let Some(address) = address {
-            running.address = address;
-            return running;
-        }
-        all.push_str(&line);
-    }
-}
+use crate::{
+    command::{Place, end_with, golden, succeed},
+    serving::{Running, serving},
+};
 
 /// The status code and the body.
 fn ask(stream: &mut (impl Read + Write), path: &str, header: &str) -> (u16, String) {

@@ -67,7 +67,7 @@ function take(told) {
       known.lines.set(symbol, line);
       table.added();
     } else if (price !== line.price && known.whole) {
-      line.tick = Math.sign(price - line.price) || 0;
+      line.tick = Math.sign(price - line.price) || line.tick;
       line.tickAt = performance.now();
     }
     if (Array.isArray(closes)) line.closes = closes;

@@ -6,7 +6,7 @@ const at = (id) => document.getElementById(id);
 /** Windows asked for, and how many are in sight at first, at least and at most. */
 const [ASKED, SIGHT, LEAST, MOST] = [480, 120, 20, 480];
 /** How often the newest windows are asked for while the chart is open, and how often all: a late trade may change any. */
-const [EVERY_MS, ALL_EVERY_MS, NEWEST] = [1000, 10000, 8];
+const [EVERY_MS, ALL_EVERY_MS, NEWEST] = [1000, 30000, 8];
 /** Rows of the table below. */
 const ROWS = 12;
 /** Room for prices to the right, for times below. */
@@ -20,8 +20,8 @@ const FIELDS = [
   ['close', 'Close', (row) => exact(row.close, 2)],
   ['vwap', 'VWAP', (row) => exact(row.vwap, 2)],
   ['volume', 'Volume', (row) => exact(row.volume)],
-  ['notional', 'Notional', (row) => exact(row.notional)],
   ['trades', 'Trades', (row) => count(row.trades)],
+  ['notional', 'Notional', (row) => exact(row.notional)],
   ['revision', 'Revision', (row) => count(row.revision)],
   ['epoch', 'Epoch', (row) => count(row.epoch)],
 ];
@@ -147,7 +147,11 @@ export class Candles {
       const line = body.rows[i] ?? body.appendChild(make('tr', '', make('th'), ...FIELDS.map(([key]) => make('td', key))));
       line.firstChild.scope = 'row';
       line.dataset.start = String(row.start);
-      say(line.firstChild, utc(row.start).slice(this.size.endsWith('d') ? 0 : 5));
+      // The day where it changes, and of days.
+      const [day, time] = utc(row.start).split(' ');
+      const same = !this.size.endsWith('d') && day === utc(newest[Math.max(0, i - 1)].start).slice(0, 10);
+      say(line.firstChild, this.size.endsWith('d') ? day : (same ? '' : day.slice(5) + ' ') + (this.size.endsWith('s') ? time : time.slice(0, 5)));
+      line.firstChild.title = utc(row.start);
       FIELDS.forEach(([, , text], n) => say(line.children[n + 1], text(row)));
     });
     this.draw();

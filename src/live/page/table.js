@@ -7,7 +7,7 @@ const at = (id) => document.getElementById(id);
 const ORDER_MS = 2000;
 /** Rows beyond the edge, so that a quick hand sees none missing. */
 const SPARE = 4;
-/** How long a change of price is told by colour. */
+/** How long a change of price stands out. */
 const FLASH_MS = 700;
 /** Digits after the point that stand out; those after them are fainter. */
 const CLEAR = 5;
@@ -44,6 +44,7 @@ export class Table {
     this.least = { last: 2, vwap: 8, volume: 0 };
     this.head();
     const rows = at('rows');
+    document.fonts?.ready.then(() => this.resize());
     rows.addEventListener('scroll', () => this.ask(), { passive: true });
     rows.addEventListener('keydown', (event) => this.key(event));
     rows.addEventListener('click', (event) => {
@@ -141,7 +142,7 @@ export class Table {
     const places = (text) => (text?.includes('.') ? text.length - text.indexOf('.') - 1 : 0);
     for (const line of all) for (const key of ['last', 'vwap', 'volume']) this.least[key] = Math.max(this.least[key], places(line[key]));
     const style = at('grid').style;
-    for (const key in this.least) style.setProperty('--places-' + key, this.least[key] ? this.least[key] + 0.5 : 0);
+    for (const key in this.least) style.setProperty('--after-' + key, this.least[key] ? Math.ceil(this.point + this.least[key] * this.digit) + 'px' : '0');
     at('grid').setAttribute('aria-rowcount', String(found.length + 1));
     const size = this.known.size ? ` · windows of ${this.known.size}` : '';
     say(at('count'), (wanted ? `${count(found.length)} of ${count(all.length)}` : count(all.length)) + (all.length === 1 ? ' symbol' : ' symbols') + size);
@@ -153,6 +154,12 @@ export class Table {
 
   resize() {
     this.height = parseFloat(getComputedStyle(at('grid')).getPropertyValue('--row')) || 28;
+    const probe = make('span', 'probe', '0000000000');
+    at('grid').append(probe);
+    this.digit = probe.getBoundingClientRect().width / 10;
+    probe.textContent = '.';
+    this.point = probe.getBoundingClientRect().width;
+    probe.remove();
     const wanted = Math.min(90, Math.ceil(at('rows').clientHeight / this.height) + SPARE);
     while (this.pool.length < wanted) this.pool.push(new Row(at('space')));
     while (this.pool.length > wanted) this.pool.pop().element.remove();
@@ -177,7 +184,7 @@ export class Table {
     const active = this.pool.find((row) => row.line && row.line.symbol === this.current);
     if (active) at('rows').setAttribute('aria-activedescendant', active.element.id);
     else at('rows').removeAttribute('aria-activedescendant');
-    // Colours fade in the style sheet; somebody must take them away.
+    // What stands out fades in the style sheet; somebody must say when.
     if (flashes && !this.fading) this.fading = setTimeout(() => ((this.fading = 0), this.ask()), FLASH_MS);
   }
 
@@ -268,9 +275,11 @@ class Row {
   }
 
   flash(line, time) {
-    const is = time - line.tickAt < FLASH_MS ? line.tick : 0;
-    if (this.shown !== is) this.cells.last.dataset.tick = String((this.shown = is));
-    return is !== 0;
+    const data = this.cells.last.dataset;
+    if (this.tick !== line.tick) data.tick = String((this.tick = line.tick));
+    const is = line.tick !== 0 && time - line.tickAt < FLASH_MS;
+    if (this.bright !== is) data.now = (this.bright = is) ? '1' : '0';
+    return is;
   }
 }
 
