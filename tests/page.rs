@@ -33,13 +33,17 @@ fn get(running: &Running, path: &str) -> (u16, String) {
     (code, answer)
 }
 
+fn status(running: &Running) -> Value {
+    let (_, answer) = get(running, "/status");
+    serde_json::from_str(answer.split_once("\r\n\r\n").expect("a body").1).expect("JSON")
+}
+
 /// A recording taken in to its end, and the job at rest.
 fn at_rest(place: &Place) -> Running {
     let running = serving(&["run", "--replay", &golden("finnhub-recorded.jsonl"), "--store", &place.store]);
     let deadline = Instant::now() + Duration::from_secs(90);
     loop {
-        let (_, answer) = get(&running, "/status");
-        let status: Value = serde_json::from_str(answer.split_once("\r\n\r\n").expect("a body").1).expect("JSON");
+        let status = status(&running);
         let job = &status["job"];
         if job["trades_accepted"].as_u64() >= Some(81) && job["epoch_bound"] == job["epoch_committed"] && job["partitions"][3]["lag"] == 0 {
             return running;
@@ -148,7 +152,17 @@ fn every_number_on_the_page_is_that_of_the_store() {
         texts(&mut browser, "[...document.querySelectorAll('#partitions tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))");
     let shown: Vec<Vec<String>> = shown.iter().map(|row| row.iter().map(|text| plain(text)).collect()).collect();
     assert_eq!(shown, wanted, "all is committed: bound, committed and end are one");
-    for (place, wanted) in [("epoch_committed", text(&committed["epoch"])), ("ready", "yes".into()), ("trades_late", String::from("0"))] {
+    let told = &status(&running)["job"];
+    assert!(told["trades_late"].as_u64() > Some(0), "{told}");
+    for (place, wanted) in [
+        ("epoch_committed", text(&committed["epoch"])),
+        ("ready", "yes".into()),
+        ("generation", text(&stored["head"]["generation"])),
+        ("workers", text(&told["workers"])),
+        ("trades_accepted", text(&told["trades_accepted"])),
+        ("trades_late", text(&told["trades_late"])),
+        ("sequence_gaps", text(&told["sequence_gaps"])),
+    ] {
         let shown = browser.eval(&format!("document.getElementById('pipe-{place}').textContent"));
         assert_eq!(plain(shown.as_str().expect("a text")), wanted, "{place}");
     }

@@ -3,8 +3,10 @@
 import { colour, count, exact, make, percent, say, sharp, utc } from '/words.js';
 
 const at = (id) => document.getElementById(id);
-/** Windows asked for, and how many are in sight at first, at least and at most. */
-const [ASKED, SIGHT, LEAST, MOST] = [480, 120, 20, 480];
+/** Windows asked for, and how many are in sight at least and at most. */
+const [ASKED, LEAST, MOST] = [480, 20, 480];
+/** Pixels of a window at first. */
+const FIRST = 7;
 /** How often the newest windows are asked for while the chart is open, and how often all: a late trade may change any. */
 const [EVERY_MS, ALL_EVERY_MS, NEWEST] = [1000, 30000, 8];
 /** Rows of the table below. */
@@ -28,7 +30,7 @@ const FIELDS = [
 
 export class Candles {
   constructor(known, onClose) {
-    Object.assign(this, { known, symbol: null, size: '', rows: [], sight: SIGHT, cursor: null, fault: '' });
+    Object.assign(this, { known, symbol: null, size: '', rows: [], sight: 0, cursor: null, fault: '' });
     at('close').addEventListener('click', onClose);
     const canvas = at('chart');
     canvas.addEventListener('pointermove', (event) => this.point(event));
@@ -132,7 +134,7 @@ export class Candles {
 
   /** The windows in sight. */
   seenRows() {
-    return this.rows.slice(-this.sight);
+    return this.rows.slice(-(this.sight || LEAST));
   }
 
   tell() {
@@ -205,6 +207,7 @@ export class Candles {
     const [width, height] = [canvas.parentElement.clientWidth, canvas.parentElement.clientHeight];
     if (!width || !height) return;
     const pen = sharp(canvas, width, height);
+    this.sight ||= Math.max(LEAST, Math.min(MOST, Math.floor((width - RIGHT) / FIRST)));
     const rows = this.seenRows();
     const prices = rows.flatMap((row) => [row.nhigh, row.nlow, row.nvwap]).filter(Number.isFinite);
     if (!prices.length) return;
@@ -255,7 +258,7 @@ export class Candles {
 
   /** Prices to the right, on round numbers. */
   scale(pen, { low, high, y, right, split, width }) {
-    const rough = (high - low) / Math.max(2, split / 56);
+    const rough = (high - low) / Math.max(2, split / 44);
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
     const digits = Math.max(0, Math.min(8, -Math.floor(Math.log10(step) + 1e-9)));
