@@ -1,7 +1,7 @@
 //! What the page remembers: the newest window of each of the busiest symbols, and the closes of the windows before it.
 //!
-//! Each change of a line gives it the next version, so a reader that has seen everything up to a version asks for what came after: nothing is kept
-//! for it meanwhile, and one that asks rarely only sees fewer of the changes.
+//! Each change of a line gives it the next version, and a reader remembers which version of each line it has been told: nothing is kept for it
+//! meanwhile, and one that asks rarely only sees fewer of the changes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -47,7 +47,7 @@ pub(super) struct Change {
     pub(super) closes: Closes,
 }
 
-/// What a reader cannot know of the windows before the newest from the lines it has seen.
+/// What a reader cannot know of the windows before the newest from the lines it was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Closes {
     /// It knows all.
@@ -67,9 +67,9 @@ struct Kept {
     closes: VecDeque<(WindowStart, Price)>,
     /// Trades in all windows seen: what makes a symbol busy.
     seen: u64,
-    /// Who has not seen this version needs all closes: more than one window was added since, or an older one changed.
+    /// Who has not been told this version needs all closes: more than one window was added since, or an older one changed.
     closes_since: u64,
-    /// The version in which the newest window began: who has not seen it needs the close of the one before.
+    /// The version in which the newest window began: who has not been told it needs the close of the one before.
     moved: u64,
     /// The window before the newest.
     before: WindowStart,
@@ -93,7 +93,7 @@ impl Kept {
         true
     }
 
-    /// What a reader lacks that has seen version `since`.
+    /// What a reader lacks that was last told version `since` of this line.
     fn closes_after(&self, since: u64) -> Closes {
         if self.closes_since > since {
             return Closes::All(self.closes.iter().map(|(_, close)| *close).collect());
@@ -199,7 +199,7 @@ impl Board {
         } else {
             kept.note(kept.line.start, kept.line.last);
             kept.seen = kept.seen.saturating_add(line.trades);
-            // Who saw anything of the window before this one lacks its close alone.
+            // Who was told anything of the window before this one lacks its close alone.
             kept.closes_since = kept.closes_since.max(kept.moved);
             (kept.moved, kept.before) = (self.version, kept.line.start);
             kept.line = line;
@@ -219,21 +219,36 @@ impl Board {
         self.clearings += 1;
     }
 
-    /// What changed after version `since`, at most `count` lines, those that changed first; and the version that a reader has then seen.
-    pub(super) fn since(&self, since: u64, count: usize) -> (Vec<Change>, u64) {
-        let mut changed: Vec<(u64, usize)> =
-            self.versions.iter().enumerate().filter(|(_, version)| **version > since).map(|(place, version)| (*version, place)).collect();
-        if changed.len() > count {
-            changed.select_nth_unstable(count);
-            changed.truncate(count);
+    /// The next lines, at most `count`, that are newer than what the reader was told; it is told them now. `None` beyond the last line: the next look
+    /// begins with the first.
+    pub(super) fn next(&self, told: &mut Told, count: usize) -> Option<Vec<Change>> {
+        let mut changes = Vec::new();
+        told.versions.resize(self.kept.len(), 0);
+        while let (Some(kept), Some(version)) = (self.kept.get(told.next), self.versions.get(told.next)) {
+            let known = &mut told.versions[told.next];
+            if *known < *version {
+                if changes.len() == count {
+                    return Some(changes);
+                }
+                changes.push(Change { symbol: kept.symbol.clone(), line: kept.line, closes: kept.closes_after(*known) });
+                *known = *version;
+            }
+            told.next += 1;
         }
-        let seen = changed.iter().map(|(version, _)| *version).max().unwrap_or(self.version);
-        let change = |(_, place): &(u64, usize)| {
-            let kept = &self.kept[*place];
-            Change { symbol: kept.symbol.clone(), line: kept.line, closes: kept.closes_after(since) }
-        };
-        (changed.iter().map(change).collect(), seen)
+        if changes.is_empty() {
+            told.next = 0;
+            return None;
+        }
+        Some(changes)
     }
+}
+
+/// What a reader was told: the version of each line. Good until the next clearing.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    versions: Vec<u64>,
+    /// Where its look goes on.
+    next: usize,
 }
 
 #[cfg(test)]

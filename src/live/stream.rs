@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 use super::{
     Shown,
-    board::{Change, Closes},
+    board::{Change, Closes, Told},
 };
 use crate::{http::look, terminal::now_ms};
 
@@ -92,10 +92,11 @@ struct Follower {
     place: Place,
     /// The clearing of the board under which it was told to begin.
     began: Option<u64>,
-    /// All up to this version has been told.
-    seen: u64,
-    /// What is to be told before the next pause.
-    until: u64,
+    told: Told,
+    /// The board's version when the last look at it began.
+    looked: u64,
+    /// Within a look, which may take several events.
+    looking: bool,
     whole: bool,
     look_at: Instant,
     status_at: Instant,
@@ -104,7 +105,7 @@ struct Follower {
 impl Follower {
     fn new(shown: Arc<Shown>, place: Place) -> Self {
         let now = Instant::now();
-        Self { shown, place, began: None, seen: 0, until: 0, whole: false, look_at: now, status_at: now }
+        Self { shown, place, began: None, told: Told::default(), looked: 0, looking: false, whole: false, look_at: now, status_at: now }
     }
 
     /// The next event: its name and its data. Waits until there is one.
@@ -115,7 +116,7 @@ impl Follower {
                 (board.version(), board.clearings(), board.symbols())
             };
             if self.began != Some(clearings) {
-                (self.began, self.seen, self.until, self.whole) = (Some(clearings), 0, version, false);
+                (self.began, self.told, self.looked, self.looking, self.whole) = (Some(clearings), Told::default(), version, true, false);
                 return ("begin", self.begin().to_string());
             }
             let now = Instant::now();
@@ -123,21 +124,22 @@ impl Follower {
                 self.status_at = now + STATUS_EVERY;
                 return ("status", self.status().to_string());
             }
-            if self.seen < self.until {
-                let (changes, seen) = self.shown.live.board().since(self.seen, LINES);
-                self.seen = seen;
-                return ("lines", lines(&changes));
+            if self.looking {
+                let changes = self.shown.live.board().next(&mut self.told, LINES);
+                match changes {
+                    Some(changes) => return ("lines", lines(&changes)),
+                    None => self.looking = false,
+                }
             }
             if !self.whole {
                 self.whole = true;
                 return ("whole", json!({ "symbols": symbols }).to_string());
             }
             if now >= self.look_at {
-                self.until = version;
                 self.look_at = now + self.pace();
-                if self.seen < self.until {
-                    continue;
-                }
+                self.looking = self.looked != version;
+                self.looked = version;
+                continue;
             }
             tokio::time::sleep_until(self.look_at.min(self.status_at)).await;
         }
