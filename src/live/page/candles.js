@@ -222,7 +222,8 @@ export class Candles {
     const font = getComputedStyle(canvas).fontFamily;
     pen.font = `11px ${font}`;
     pen.textBaseline = 'middle';
-    this.scale(pen, { low, high, y, right, split, width });
+    const newest = rows.findLast((row) => Number.isFinite(row.nclose));
+    this.scale(pen, { low, high, y, right, split, width, taken: newest ? y(newest.nclose) : -99 });
     this.times(pen, { rows, x, base, right, step });
     const thick = Math.max(1, Math.min(13, Math.floor(step * 0.7)));
     rows.forEach((row, i) => {
@@ -251,13 +252,12 @@ export class Candles {
     rows.forEach((row, i) => Number.isFinite(row.nvwap) && pen.lineTo(x(i), y(row.nvwap)));
     pen.stroke();
     pen.lineWidth = 1;
-    const newest = rows.findLast((row) => Number.isFinite(row.nclose));
     if (newest) this.tag(pen, y(newest.nclose), exact(newest.close, 2), colour(newest.nclose < newest.nopen ? 'down' : 'up'), { right, width, dashed: true });
     this.cross(pen, { rows, x, y, right, base, split, low, high, width });
   }
 
   /** Prices to the right, on round numbers. */
-  scale(pen, { low, high, y, right, split, width }) {
+  scale(pen, { low, high, y, right, split, width, taken }) {
     const rough = (high - low) / Math.max(2, split / 44);
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
@@ -268,7 +268,7 @@ export class Candles {
       pen.fillStyle = colour('grid');
       pen.fillRect(0, Math.round(y(price)), right, 1);
       pen.fillStyle = colour('dim');
-      pen.fillText(exact(price.toFixed(digits)), right + 8, y(price));
+      if (Math.abs(y(price) - taken) > 14) pen.fillText(exact(price.toFixed(digits)), right + 8, y(price));
     }
     pen.fillStyle = colour('edge');
     pen.fillRect(0, split, width, 1);
@@ -328,7 +328,7 @@ export class Candles {
     pen.globalAlpha = 1;
     if (level < split && Number.isFinite(level)) {
       const price = low + (1 - (level - 8) / (split - 16)) * (high - low);
-      this.tag(pen, level, exact(price.toFixed(Math.min(8, this.digits))), colour('text'), { right, width });
+      this.tag(pen, level, exact(price.toFixed(Math.min(8, Math.max(2, this.digits)))), colour('text'), { right, width });
     }
     const text = utc(row.start).slice(5);
     const half = pen.measureText(text).width / 2 + 6;
