@@ -11,6 +11,7 @@ from seen import Stuck
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CLUSTER = os.path.join(HERE, "cluster")
+HTTP_PORT = 8080
 
 
 def run(*command, check=True, **options):
@@ -51,6 +52,31 @@ def until_ready(selector, count, timeout_s=120):
         if time.monotonic() > deadline:
             table = kubectl("get", "pods", "-o", "wide", check=False)
             raise Stuck(f"{count} ready pods of {selector}: not within {timeout_s} s\n{table}")
+        time.sleep(0.2)
+
+
+def status(pod):
+    """What a pod's process says of itself at /status, by way of the API server; None while it says nothing."""
+    path = f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}:{HTTP_PORT}/proxy/status"
+    said = kubectl("get", "--raw", path, check=False)
+    try:
+        return json.loads(said)["job"]
+    except (ValueError, KeyError):
+        return None
+
+
+def until_one_job(selector, count, timeout_s=120):
+    """Waits until there are exactly `count` pods, all ready, whose processes say that they are one job of `count` processes; returns the pods."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = until_ready(selector, count, max(1, deadline - time.monotonic()))
+        said = [status(pod) for pod in found.values()]
+        if all(said):
+            places = sorted((job["process"], job["processes"]) for job in said)
+            if places == [(place, count) for place in range(count)] and len({job["generation"] for job in said}) == 1:
+                return found
+        if time.monotonic() > deadline:
+            raise Stuck(f"{count} pods are not one job within {timeout_s} s; they say {said}")
         time.sleep(0.2)
 
 

@@ -86,7 +86,7 @@ class Scenario:
         self.streaming_since = self.seen.until("the first row", lambda line: "epoch" in line, 180)["at"]
         self.first_row_s = self.streaming_since - begun
         self.setting.say(f"first row {self.first_row_s:.1f} s after the start of helm install")
-        kube.until_ready(JOB, 2)
+        kube.until_one_job(JOB, 2)
         self.ready_s = time.monotonic() - begun
         kube.until_ready(FEED, 1)
         self.setting.say("all pods ready; a while without faults")
@@ -103,7 +103,7 @@ class Scenario:
         kube.until_ready(FEED, 0)
         begun = self.install(symbols)
         self.again_s = self.seen.fresh_after(begun, "a row after the second install")
-        kube.until_ready(JOB, 2)
+        kube.until_one_job(JOB, 2)
         self.seen.epochs_on(SETTLE_EPOCHS, "rows after the second install")
         self.setting.say(f"uninstalled and installed again: first fresh row {self.again_s:.1f} s after the start of helm install")
 
@@ -120,14 +120,14 @@ class Scenario:
             )
 
     def kill(self, what, at, how):
-        found = kube.until_ready(JOB, 2)
+        found = kube.until_one_job(JOB, 2)
         pod = next(pod for name, pod in found.items() if name.endswith(f"-{at}"))
         self.seen.epochs_on(2, f"rows before: {what}")
         killed_at = time.monotonic()
         how(pod)
         took = self.seen.fresh_after(killed_at, what)
         self.kills[what.replace(" 0", " N").replace(" 1 --", " N --").replace("pod 1", "pod N")].append((at, took))
-        kube.until_ready(JOB, 2)
+        kube.until_one_job(JOB, 2)
         ready = time.monotonic() - killed_at
         self.seen.epochs_on(SETTLE_EPOCHS, f"rows after: {what}")
         self.setting.say(f"{what}: first fresh row {took:.2f} s, all pods ready {ready:.1f} s")
@@ -142,7 +142,7 @@ class Scenario:
         commanded = time.monotonic() - begun
         what = f"{before} -> {count} processes"
         self.seen.until(f"{what}: another generation", lambda line: line["generation"] > head["generation"], 120, begun)
-        kube.until_ready(JOB, count)
+        kube.until_one_job(JOB, count)
         settled = self.seen.epochs_on(SETTLE_EPOCHS, f"rows after: {what}")
         gap = self.seen.gap(begun, settled)
         self.rescales.append((before, count, gap, settled - begun, commanded))
@@ -192,4 +192,4 @@ class Scenario:
         least = int((self.stopped_at - self.streaming_since) * self.options.rate / 2)
         if counts.get("trades accepted", 0) < least or not counts.get("rows compared"):
             self.faults.append(f"only {counts.get('trades accepted', 0)} trades came through, at least {least} were expected")
-        kube.until_ready(JOB, 2)
+        kube.until_one_job(JOB, 2)
