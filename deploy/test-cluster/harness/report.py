@@ -9,6 +9,7 @@ def markdown(options, scenario, took_s):
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     chart = os.path.relpath(options.chart, root)
     given = "" if chart == "deploy/helm/tapeflow" else f"--chart {chart} "
+    given += "--image image.tar " if options.image else ""
     lines = [
         "# On a real Kubernetes",
         "",
