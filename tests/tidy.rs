@@ -159,7 +159,11 @@ fn no_file_names_a_path_of_somebodys_machine() {
     let folders = [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
     let texts = files().into_iter().filter_map(|path| fs::read_to_string(root().join(&path)).ok().map(|text| (path, text)));
     let found = texts.flat_map(|(path, text)| {
-        let lines = text.lines().enumerate().filter(|(_, line)| folders.iter().any(|folder| line.contains(folder)));
+        // From the root of the file system, and not in a folder that a variable names.
+        let from_root = |line: &str, folder: &str| {
+            line.match_indices(folder).any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric() || "_}@\"".contains(before)))
+        };
+        let lines = text.lines().enumerate().filter(|(_, line)| folders.iter().any(|folder| from_root(line, folder)));
         lines.map(|(at, line)| format!("{path}:{}: {}", at + 1, line.trim())).collect::<Vec<_>>()
     });
     none("paths of one machine", found);
