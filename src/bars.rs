@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The columns, in every format.
-const COLUMNS: [&str; 14] =
+pub(crate) const COLUMNS: [&str; 14] =
     ["symbol", "size", "start", "open", "high", "low", "close", "volume", "notional", "trades", "vwap", "epoch", "final", "revision"];
 /// Widths of the table's columns.
 const WIDTHS: [usize; 14] = [16, 4, 24, 12, 12, 12, 12, 16, 20, 8, 16, 7, 5, 8];
@@ -68,7 +68,7 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
 }
 
 /// One row's values, in the order of [`COLUMNS`]; empty where there is none.
-fn values(symbol: &Symbol, size: WindowSize, row: &StoredRow, policy: Policy, head: &Head) -> [String; 14] {
+pub(crate) fn values(symbol: &Symbol, size: WindowSize, row: &StoredRow, policy: Policy, head: &Head) -> [String; 14] {
     let totals = &row.state.totals;
     let sums = totals.of_policy(policy);
     let price = |price: Option<Price>| price.map(|price| price.to_string()).unwrap_or_default();

@@ -15,9 +15,13 @@ pub(crate) fn csv_field(text: &str) -> Cow<'_, str> {
     if text.contains([',', '"', '\n', '\r']) { Cow::Owned(format!("\"{}\"", text.replace('"', "\"\""))) } else { Cow::Borrowed(text) }
 }
 
-/// A JSON object on a line; null where there is no value. Counts are numbers; a decimal is a string, for a JSON number would be read as a
-/// double.
+/// A JSON object on a line.
 pub(crate) fn json_line(out: &mut impl Write, columns: &[&str], values: &[String]) -> std::io::Result<()> {
+    writeln!(out, "{}", json(columns, values))
+}
+
+/// A JSON object; null where there is no value. Counts are numbers; a decimal is a string, for a JSON number would be read as a double.
+pub(crate) fn json(columns: &[&str], values: &[String]) -> Value {
     let value = |(name, text): (&&str, &String)| {
         let value = match *name {
             "rank" | "symbols" | "trades" | "epoch" | "revision" => text.parse::<u64>().map_or(Value::Null, Into::into),
@@ -27,7 +31,7 @@ pub(crate) fn json_line(out: &mut impl Write, columns: &[&str], values: &[String
         };
         ((*name).to_owned(), value)
     };
-    writeln!(out, "{}", Value::Object(columns.iter().zip(values).map(value).collect()))
+    Value::Object(columns.iter().zip(values).map(value).collect())
 }
 
 /// Window sizes as a flag takes them.

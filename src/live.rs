@@ -10,6 +10,7 @@
 
 mod bars;
 mod board;
+mod newest;
 mod page;
 mod seed;
 mod stream;
@@ -22,13 +23,14 @@ use tapeflow_schemas::WindowSize;
 use tapeflow_sinks::{EpochWrites, Store};
 use tokio::sync::Semaphore;
 
-use self::board::Board;
+pub(crate) use self::board::Line;
+use self::{board::Board, stream::Beat};
 use crate::{http::Told, terminal::now_ms};
 
 /// Questions to the store at once, on behalf of browsers.
 const STORE_QUESTIONS: usize = 4;
 
-/// What the page is made of; the job fills it.
+/// What the page, and the terminal, show; the job fills it.
 pub(crate) struct Live {
     board: Mutex<Board>,
     /// All sizes of the job.
@@ -42,7 +44,7 @@ impl Live {
     }
 
     /// A board is whole whatever its holder died of: each line is put there complete.
-    fn board(&self) -> MutexGuard<'_, Board> {
+    pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -57,26 +59,13 @@ impl Observer for Live {
     }
 }
 
-/// Two observers as one.
-pub(crate) struct Both(pub(crate) Arc<dyn Observer>, pub(crate) Arc<dyn Observer>);
-
-impl Observer for Both {
-    fn acknowledged(&self, epoch: u64, writes: &EpochWrites) {
-        self.0.acknowledged(epoch, writes);
-        self.1.acknowledged(epoch, writes);
-    }
-
-    fn shared_size(&self) -> Option<WindowSize> {
-        self.0.shared_size().or_else(|| self.1.shared_size())
-    }
-}
-
 /// What the routes share.
 struct Shown {
     live: Arc<Live>,
     told: Arc<Told>,
     store: Arc<dyn Store>,
     questions: Semaphore,
+    beat: Beat,
 }
 
 /// The page's routes. Begins to fill the board from the store as well, so that the page of a job that was started again is not empty.
@@ -85,6 +74,14 @@ pub(crate) fn routes(live: &Arc<Live>, told: &Arc<Told>, store: &Arc<dyn Store>,
     if told.job.as_ref().is_some_and(|job| job.process == 0) {
         runtime.spawn(seed::seed(Arc::clone(live), Arc::clone(store)));
     }
-    let shown = Shown { live: Arc::clone(live), told: Arc::clone(told), store: Arc::clone(store), questions: Semaphore::new(STORE_QUESTIONS) };
-    page::routes().merge(Router::new().route("/events", get(stream::events)).route("/bars", get(bars::bars)).with_state(Arc::new(shown)))
+    let shown = Shown {
+        live: Arc::clone(live),
+        told: Arc::clone(told),
+        store: Arc::clone(store),
+        questions: Semaphore::new(STORE_QUESTIONS),
+        beat: Beat::new(told),
+    };
+    let shown = Arc::new(shown);
+    runtime.spawn(stream::beat(Arc::clone(&shown)));
+    page::routes().merge(Router::new().route("/events", get(stream::events)).route("/bars", get(bars::answer)).with_state(shown))
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::Router;
-use tapeflow_dataflow::{Metrics, Observer, Stop};
+use tapeflow_dataflow::{Metrics, Stop};
 use tapeflow_ingest::Progress;
 use tapeflow_sinks::{
     Store,
@@ -28,7 +28,7 @@ use crate::{
     end::{End, unreachable_store},
     feed,
     http::{self, Job, Told},
-    live::{self, Both, Live},
+    live::{self, Live},
     signals, stores,
     terminal::{self, View},
 };
@@ -53,14 +53,10 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     let (metrics, progress, stop) = (Arc::new(Metrics::default()), Progress::default(), Stop::default());
     let job_told = Job::new(&job, &log, name.clone(), &metrics);
     let told = Arc::new(Told::job("run", job_told, Some(progress.clone())));
-    let live = http.address.is_some().then(|| Live::new(&job.sizes));
-    let routes = live.as_ref().map_or_else(Router::new, |live| live::routes(live, &told, &store, runtime.handle()));
+    let live = Live::new(&job.sizes);
+    let routes = if http.address.is_some() { live::routes(&live, &told, &store, runtime.handle()) } else { Router::new() };
     let page = http::serve(&http, told, Some(Arc::new(log.clone())), routes, runtime.handle())?;
-    let view = View::new(&job.sizes, Arc::clone(&metrics), Some(progress.clone()), describe(&source), name, page);
-    let mut observer = Arc::clone(&view) as Arc<dyn Observer>;
-    if let Some(live) = live {
-        observer = Arc::new(Both(observer, live));
-    }
+    let view = View::new(Arc::clone(&live), Arc::clone(&metrics), Some(progress.clone()), describe(&source), name, page);
     let (ask, asked) = watch::channel(false);
     let ask = Arc::new(ask);
 
@@ -79,7 +75,7 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     }
 
     let (job_log, job_stop) = (log.clone(), stop.clone());
-    let worker = thread::spawn(move || tapeflow_dataflow::run(job, Arc::new(job_log), store, job_stop, observer, metrics));
+    let worker = thread::spawn(move || tapeflow_dataflow::run(job, Arc::new(job_log), store, job_stop, live, metrics));
     let fed = runtime.block_on(async {
         let mut publisher = EmbeddedPublisher::new(log);
         let mut stop = asked.clone();

@@ -3,8 +3,8 @@
 //! It shows rows that the store has acknowledged, so nothing on it can be lost any more. It never holds the job up: the job's threads put
 //! what they wrote on a small board, and a thread of its own draws from there.
 
-mod board;
 mod hold;
+mod rates;
 mod screen;
 mod words;
 
@@ -18,14 +18,15 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use board::{Board, Line, Rates};
 pub(crate) use hold::give_back;
 use hold::{Hold, can_be_drawn_on};
-use tapeflow_dataflow::{Metrics, Observer};
+use rates::Rates;
+use tapeflow_dataflow::Metrics;
 use tapeflow_ingest::{Connection, Progress};
 use tapeflow_schemas::{Symbol, WindowSize};
-use tapeflow_sinks::EpochWrites;
 use words::{glance, grouped};
+
+use crate::live::{Line, Live};
 
 /// How often a plain line is printed.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ const SYMBOLS_ON_A_LINE: usize = 3;
 
 /// What there is to see, filled by the job and the feed.
 pub(crate) struct View {
-    board: Mutex<Board>,
+    live: Arc<Live>,
     rates: Mutex<Rates>,
     metrics: Arc<Metrics>,
     progress: Option<Progress>,
@@ -69,17 +70,17 @@ struct Look {
 }
 
 impl View {
-    /// A view of a job with these sizes; of `feed` and `store` it shows the names.
+    /// A view of what a job fills; of `feed` and `store` it shows the names.
     pub(crate) fn new(
-        sizes: &[WindowSize],
+        live: Arc<Live>,
         metrics: Arc<Metrics>,
         progress: Option<Progress>,
         feed: String,
         store: String,
         page: Option<String>,
     ) -> Arc<Self> {
-        let (board, rates) = (Mutex::new(Board::new(sizes)), Mutex::default());
-        Arc::new(Self { board, rates, metrics, progress, feed, store, page, began: Instant::now() })
+        let rates = Mutex::default();
+        Arc::new(Self { live, rates, metrics, progress, feed, store, page, began: Instant::now() })
     }
 
     fn look(&self, symbols: usize) -> Look {
@@ -93,7 +94,7 @@ impl View {
             None => (self.metrics.records.get(), "records", String::new()),
         };
         let per_second = locked(&self.rates).per_second(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), [count, rows]);
-        let board = locked(&self.board);
+        let board = self.live.board();
         Look {
             feed: self.feed.clone(),
             store: self.store.clone(),
@@ -104,7 +105,7 @@ impl View {
             per_second,
             bound: self.metrics.epoch_bound.get(),
             committed: self.metrics.epoch_committed.get(),
-            rejects: board.rejects,
+            rejects: board.rejects(),
             connection,
             symbols: board.symbols(),
             lines: board.busiest(symbols),
@@ -114,13 +115,7 @@ impl View {
     }
 }
 
-impl Observer for View {
-    fn acknowledged(&self, _epoch: u64, writes: &EpochWrites) {
-        locked(&self.board).take(writes, now_ms());
-    }
-}
-
-/// A board is whole whatever its holder died of: every change of it is one assignment.
+/// Rates are whole whatever their holder died of.
 fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -166,7 +161,7 @@ pub(crate) fn paint(view: Arc<View>, done: Arc<AtomicBool>, colours: bool, on_qu
 fn print_lines(view: &View, done: &AtomicBool) -> io::Result<()> {
     let mut pace = Pace::default();
     while !done.load(Ordering::Acquire) {
-        if pace.is_due(view.began.elapsed(), locked(&view.board).symbols() > 0) {
+        if pace.is_due(view.began.elapsed(), view.live.board().symbols() > 0) {
             writeln!(io::stdout(), "{}", plain(&view.look(SYMBOLS_ON_A_LINE)))?;
         }
         thread::sleep(Duration::from_millis(20));
@@ -215,22 +210,30 @@ fn plain(look: &Look) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tapeflow_dataflow::Observer;
     use tapeflow_schemas::{Conditions, EventTime, Position, Price, Size, Trade};
-    use tapeflow_sinks::{RowKey, RowState, RowWrite, Totals};
+    use tapeflow_sinks::{EpochWrites, RowKey, RowState, RowWrite, Totals};
 
     use super::*;
 
     /// A look at one symbol with one trade, half a second old.
     pub(super) fn look() -> Look {
-        let view = View::new(&WindowSize::DEFAULTS, Arc::default(), None, "a feed".into(), "a store".into(), Some("http://127.0.0.1:8080".into()));
+        let view = View::new(
+            Live::new(&WindowSize::DEFAULTS),
+            Arc::default(),
+            None,
+            "a feed".into(),
+            "a store".into(),
+            Some("http://127.0.0.1:8080".into()),
+        );
         let (price, size) = (Price::parse("164.0601").expect("price").value, Size::parse("5").expect("size").value);
         let trade = Trade::new(EventTime::from_ms(60_500).expect("time"), price, size, Conditions::NONE).expect("trade");
         let totals = Totals::of(&trade, Position { partition: 0, offset: 0, index: 0 }, false);
         let key = RowKey { symbol: Symbol::new("AAPL").expect("symbol"), size: WindowSize::DEFAULTS[1], start: 60_000 };
         let rows = vec![RowWrite { key, state: RowState { epoch: 7, totals }, stamp: 1 }];
-        view.acknowledged(7, &EpochWrites { rows, ..EpochWrites::default() });
+        view.live.acknowledged(7, &EpochWrites { rows, ..EpochWrites::default() });
         let mut now = view.look(10);
-        now.lines[0].1.updated_ms = 60_700;
+        now.lines[0].1.acknowledged_ms = Some(60_700);
         let taken = "1,234 trades".into();
         Look { taken, per_second: [56, 7], bound: 8, committed: 7, rejects: 2, now_ms: 61_000, elapsed: Duration::from_millis(2_040), ..now }
     }

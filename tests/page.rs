@@ -58,6 +58,8 @@ fn plain(shown: &str) -> String {
     let text = shown.trim().replace(',', "").replace('−', "-");
     match text.as_str() {
         "–" => String::new(),
+        "yes" => "true".to_owned(),
+        "not yet" => "false".to_owned(),
         text if text.contains('.') => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         text => text.to_owned(),
     }
@@ -100,15 +102,19 @@ fn every_number_on_the_page_is_that_of_the_store() {
                 [row.dataset.symbol, ...['last', 'vwap', 'volume', 'trades'].map(name => row.querySelector('.' + name).textContent)])";
     let shown: BTreeMap<String, Vec<String>> =
         texts(&mut browser, rows).into_iter().map(|row| (row[0].clone(), row[1..].iter().map(|text| plain(text)).collect())).collect();
+    // A window of odd lots alone has no close: the last one that there was stays in sight.
+    let last =
+        |rows: &[BTreeMap<String, String>]| rows.iter().rev().map(|row| row["close"].clone()).find(|close| !close.is_empty()).unwrap_or_default();
+    let newest = |rows: &[BTreeMap<String, String>], name: &str| rows[rows.len() - 1][name].clone();
     let wanted: BTreeMap<String, Vec<String>> = stored
         .iter()
-        .map(|(symbol, rows)| (symbol.clone(), ["close", "vwap", "volume", "trades"].map(|name| rows[rows.len() - 1][name].clone()).to_vec()))
+        .map(|(symbol, rows)| (symbol.clone(), vec![last(rows), newest(rows, "vwap"), newest(rows, "volume"), newest(rows, "trades")]))
         .collect();
     assert!(wanted.len() > 2, "{wanted:?}");
     assert_eq!(shown, wanted);
 
     // The candles: every window that the table beneath them tells, and every one that the crosshair reads.
-    const COLUMNS: [&str; 10] = ["open", "high", "low", "close", "vwap", "volume", "trades", "notional", "revision", "epoch"];
+    const COLUMNS: [&str; 11] = ["open", "high", "low", "close", "vwap", "volume", "trades", "notional", "revision", "epoch", "final"];
     for (symbol, rows) in &stored {
         let coded: String = symbol.bytes().map(|byte| format!("%{byte:02X}")).collect();
         browser.eval(&format!("location.hash = '#/symbol/{coded}'"));
@@ -156,7 +162,7 @@ fn every_number_on_the_page_is_that_of_the_store() {
     assert!(told["trades_late"].as_u64() > Some(0), "{told}");
     for (place, wanted) in [
         ("epoch_committed", text(&committed["epoch"])),
-        ("ready", "yes".into()),
+        ("ready", "true".into()),
         ("generation", text(&stored["head"]["generation"])),
         ("workers", text(&told["workers"])),
         ("trades_accepted", text(&told["trades_accepted"])),

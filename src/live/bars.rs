@@ -8,23 +8,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
-use tapeflow_schemas::{
-    Price, Symbol, WindowSize,
-    decimal::{SCALE, format_fixed},
-};
-use tapeflow_sinks::{
-    Policy, StoreError,
-    store::{Store, StoredRow},
-};
+use tapeflow_schemas::{Symbol, WindowSize};
+use tapeflow_sinks::{Head, Policy, StoreError, store::StoredRow};
 
-use super::Shown;
+use super::{Shown, newest::newest};
+use crate::{bars, columns};
 
 /// Windows in one answer.
 const MOST: usize = 1_000;
 /// Windows in one answer unless asked otherwise.
 const USUAL: usize = 240;
-/// A symbol may be silent for a while: each look into the past goes this many times further back than the one before.
-const FURTHER: i64 = 4;
 /// How long a question waits for those before it, and for the store.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,7 +42,7 @@ impl Refusal {
 }
 
 /// Answers with the rows as JSON, or with `{"error": ...}`.
-pub(super) async fn bars(State(shown): State<Arc<Shown>>, query: Result<Query<HashMap<String, String>>, QueryRejection>) -> Response {
+pub(super) async fn answer(State(shown): State<Arc<Shown>>, query: Result<Query<HashMap<String, String>>, QueryRejection>) -> Response {
     let found = match query {
         Ok(Query(query)) => match asked(&query, &shown.live.sizes) {
             Ok(asked) => {
@@ -84,67 +77,31 @@ fn asked(query: &HashMap<String, String>, sizes: &[WindowSize]) -> Result<Asked,
 async fn find(shown: &Shown, asked: &Asked) -> Result<Value, Refusal> {
     let failed = |fault: StoreError| Refusal::unavailable(fault.to_string());
     let _place = shown.questions.acquire().await.map_err(|_| Refusal::unavailable("ending"))?;
-    let newest_ms = shown.live.board().newest_ms(&asked.symbol);
-    let newest_ms = match newest_ms {
-        Some(newest_ms) => Some(newest_ms),
-        None => shown.store.head().await.map_err(failed)?.and_then(|head| head.last_binding().max_event_ms()),
+    let Asked { symbol, size, limit } = asked;
+    // The leader has the head; others ask for it.
+    let known = shown.told.job.as_ref().and_then(|job| job.metrics.head());
+    let head = match known {
+        Some(head) => Some((*head).clone()),
+        None => shown.store.head().await.map_err(failed)?,
     };
-    let rows = match newest_ms {
-        Some(newest_ms) => newest(&*shown.store, &asked.symbol, asked.size, newest_ms, asked.limit, asked.limit).await.map_err(failed)?,
+    let committed = head.as_ref().and_then(|head| head.last_binding().max_event_ms());
+    let end = shown.live.board().end_of(symbol).or(committed.map(|newest_ms| newest_ms.saturating_add(size.ms())));
+    let rows = match end {
+        Some(end) => newest(&*shown.store, symbol, &shown.live.sizes, *size, *limit, end).await.map_err(failed)?,
         None => Vec::new(),
     };
-    if rows.is_empty() {
-        return Err(Refusal(StatusCode::NOT_FOUND, format!("there are no windows of {}", asked.symbol)));
-    }
-    let rows: Vec<Value> = rows.iter().map(row).collect();
-    Ok(json!({ "symbol": asked.symbol.as_str(), "size": asked.size.to_string(), "rows": rows }))
+    let Some(head) = head.filter(|_| !rows.is_empty()) else {
+        return Err(Refusal(StatusCode::NOT_FOUND, format!("no windows of {symbol}")));
+    };
+    let rows: Vec<Value> = rows.iter().map(|row| told(symbol, *size, row, &head)).collect();
+    Ok(json!({ "symbol": symbol.as_str(), "size": size.to_string(), "policy": Policy::Sip.name(), "rows": rows }))
 }
 
-/// The newest rows up to an event time, ascending, at most `limit`: of as many windows, then of ever more of the past until there are `enough`.
-pub(super) async fn newest(
-    store: &dyn Store,
-    symbol: &Symbol,
-    size: WindowSize,
-    newest_ms: i64,
-    limit: usize,
-    enough: usize,
-) -> Result<Vec<StoredRow>, StoreError> {
-    // A day of New York ends at another hour than one of UTC: the window of the newest event begins in any case before this.
-    let end = newest_ms.saturating_add(size.ms());
-    let (mut to, mut back) = (end, i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(2).saturating_mul(size.ms()));
-    let mut rows: Vec<StoredRow> = Vec::new();
-    loop {
-        let from = end.saturating_sub(back);
-        let mut found = store.rows(symbol, size, from..to).await?;
-        found.append(&mut rows);
-        rows = found;
-        // Nothing was traded before 1970, but the window may begin before.
-        if rows.len() >= enough || from < -2 * WindowSize::DEFAULTS[4].ms() {
-            break;
-        }
-        (to, back) = (from, back.saturating_mul(FURTHER));
-    }
-    rows.drain(..rows.len().saturating_sub(limit));
-    Ok(rows)
-}
-
-fn row(row: &StoredRow) -> Value {
-    let totals = &row.state.totals;
-    let sums = totals.of_policy(Policy::Sip);
-    let price = |price: Option<Price>| price.map(|price| price.to_string());
-    json!({
-        "start": row.start,
-        "open": price(totals.open()),
-        "high": price(totals.high),
-        "low": price(totals.low),
-        "close": price(totals.close()),
-        "vwap": sums.vwap_e8().map(|vwap| format_fixed(vwap, SCALE)),
-        "volume": format_fixed(sums.volume_e8, SCALE),
-        "notional": format_fixed(sums.notional_e16, 2 * SCALE),
-        "trades": sums.trades,
-        "revision": totals.revision,
-        "epoch": row.state.epoch,
-    })
+/// A row as `tapeflow bars` prints it, but for its start, which is in milliseconds here.
+fn told(symbol: &Symbol, size: WindowSize, row: &StoredRow, head: &Head) -> Value {
+    let mut told = columns::json(&bars::COLUMNS[2..], &bars::values(symbol, size, row, Policy::Sip, head)[2..]);
+    told["start"] = row.start.into();
+    told
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! What the page remembers: the newest window of each of the busiest symbols, and the closes of the windows before it.
+//! What the page and the terminal remember: the newest window of each of the busiest symbols, and the closes of the windows before it. Bounded,
+//! whatever the number of symbols.
 //!
-//! Each change of a line gives it the next version, and a reader remembers which version of each line it has been told: nothing is kept for it
-//! meanwhile, and one that asks rarely only sees fewer of the changes.
+//! Each change of a line gives it the next version, so a reader that has seen everything up to a version asks for what came after: nothing is kept
+//! for it meanwhile, and one that asks rarely only sees fewer of the changes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -15,20 +16,20 @@ pub(super) const CLOSES_KEPT: usize = 60;
 
 /// The newest window of one symbol, under the default policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(crate) struct Line {
     pub(super) start: WindowStart,
-    /// The last price that counts as one.
-    pub(super) last: Option<Price>,
+    /// The last price that counts as one: the close of the window, or of the newest one before it that has a close.
+    pub(crate) last: Option<Price>,
     /// In 1e-8, rounded half-even.
-    pub(super) vwap_e8: Option<i128>,
+    pub(crate) vwap_e8: Option<i128>,
     /// In 1e-8.
-    pub(super) volume_e8: i128,
+    pub(crate) volume_e8: i128,
     /// Trades of the window.
-    pub(super) trades: u64,
+    pub(crate) trades: u64,
     /// Event time of the newest trade that formed a price; the window's start if none did.
-    pub(super) event_ms: i64,
+    pub(crate) event_ms: i64,
     /// When its last row was acknowledged, by this machine's clock; none if it was read from the store.
-    pub(super) acknowledged_ms: Option<i64>,
+    pub(crate) acknowledged_ms: Option<i64>,
 }
 
 impl Line {
@@ -47,7 +48,7 @@ pub(super) struct Change {
     pub(super) closes: Closes,
 }
 
-/// What a reader cannot know of the windows before the newest from the lines it was told.
+/// What a reader cannot know of the windows before the newest from the lines it has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Closes {
     /// It knows all.
@@ -63,19 +64,32 @@ pub(super) enum Closes {
 struct Kept {
     symbol: Symbol,
     line: Line,
+    /// Of the newest window itself.
+    close: Option<Price>,
     /// Of the windows before the newest, oldest first; windows without a price are left out.
     closes: VecDeque<(WindowStart, Price)>,
     /// Trades in all windows seen: what makes a symbol busy.
     seen: u64,
-    /// Who has not been told this version needs all closes: more than one window was added since, or an older one changed.
+    /// Who has not seen this version needs all closes: more than one window was added since, or an older one changed.
     closes_since: u64,
-    /// The version in which the newest window began: who has not been told it needs the close of the one before.
+    /// The version in which the newest window began: who has not seen it needs the close of the one before.
     moved: u64,
     /// The window before the newest.
     before: WindowStart,
 }
 
 impl Kept {
+    /// The newest window, or what it says now.
+    fn show(&mut self, line: Line) {
+        (self.line, self.close) = (line, line.last);
+        self.carry();
+    }
+
+    /// A window of odd lots alone has no price: the last one stays in sight.
+    fn carry(&mut self) {
+        self.line.last = self.close.or_else(|| self.closes.back().map(|(_, close)| *close));
+    }
+
     /// Notes the close of a window before the newest; whether that says something new.
     fn note(&mut self, start: WindowStart, close: Option<Price>) -> bool {
         let Some(close) = close else { return false };
@@ -93,7 +107,7 @@ impl Kept {
         true
     }
 
-    /// What a reader lacks that was last told version `since` of this line.
+    /// What a reader lacks that has seen version `since`.
     fn closes_after(&self, since: u64) -> Closes {
         if self.closes_since > since {
             return Closes::All(self.closes.iter().map(|(_, close)| *close).collect());
@@ -107,7 +121,7 @@ impl Kept {
 
 /// All of it.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(crate) struct Board {
     size: WindowSize,
     places: HashMap<Symbol, usize>,
     kept: Vec<Kept>,
@@ -116,7 +130,8 @@ pub(super) struct Board {
     version: u64,
     /// How often symbols were dropped: whoever follows begins again then.
     clearings: u64,
-    newest_ms: Option<i64>,
+    /// Dead letters acknowledged in this run.
+    rejects: u64,
 }
 
 impl Board {
@@ -124,16 +139,16 @@ impl Board {
     pub(super) fn new(sizes: &[WindowSize]) -> Self {
         let watched = sizes.iter().filter(|size| size.ms() >= 60_000).min().or(sizes.iter().max());
         let size = watched.copied().unwrap_or(WindowSize::DEFAULTS[1]);
-        Self { size, places: HashMap::new(), kept: Vec::new(), versions: Vec::new(), version: 0, clearings: 0, newest_ms: None }
+        Self { size, places: HashMap::new(), kept: Vec::new(), versions: Vec::new(), version: 0, clearings: 0, rejects: 0 }
     }
 
     /// The size of the windows shown.
-    pub(super) fn size(&self) -> WindowSize {
+    pub(crate) fn size(&self) -> WindowSize {
         self.size
     }
 
     /// How many symbols it holds.
-    pub(super) fn symbols(&self) -> usize {
+    pub(crate) fn symbols(&self) -> usize {
         self.kept.len()
     }
 
@@ -147,13 +162,31 @@ impl Board {
         self.clearings
     }
 
-    /// The newest event time seen, of a symbol if it is here, else of all.
-    pub(super) fn newest_ms(&self, symbol: &Symbol) -> Option<i64> {
-        self.places.get(symbol).map(|place| self.kept[*place].line.event_ms).or(self.newest_ms)
+    /// Dead letters acknowledged in this run.
+    pub(crate) fn rejects(&self) -> u64 {
+        self.rejects
+    }
+
+    /// The end of the newest window of a symbol, if it is here.
+    pub(super) fn end_of(&self, symbol: &Symbol) -> Option<i64> {
+        self.places.get(symbol).map(|place| self.size.end_of(self.kept[*place].line.start, symbol.class()))
+    }
+
+    /// The busiest symbols first, at most `count`; ties by name.
+    pub(crate) fn busiest(&self, count: usize) -> Vec<(Symbol, Line)> {
+        let mut all: Vec<&Kept> = self.kept.iter().collect();
+        let busier = |a: &&Kept, b: &&Kept| b.seen.cmp(&a.seen).then_with(|| a.symbol.cmp(&b.symbol));
+        if all.len() > count {
+            all.select_nth_unstable_by(count, busier);
+            all.truncate(count);
+        }
+        all.sort_unstable_by(busier);
+        all.into_iter().map(|kept| (kept.symbol.clone(), kept.line)).collect()
     }
 
     /// Takes in what one epoch has written and the store has acknowledged at `now_ms`.
     pub(super) fn take(&mut self, writes: &EpochWrites, now_ms: i64) {
+        self.rejects = self.rejects.saturating_add(u64::try_from(writes.rejects.len()).unwrap_or(u64::MAX));
         let size = self.size;
         for row in writes.rows.iter().filter(|row| row.key.size == size) {
             self.put(&row.key.symbol, row.key.start, &row.state.totals, Some(now_ms));
@@ -174,12 +207,20 @@ impl Board {
 
     fn put(&mut self, symbol: &Symbol, start: WindowStart, totals: &Totals, now_ms: Option<i64>) {
         let line = Line::new(start, totals, now_ms);
-        self.newest_ms = self.newest_ms.max(Some(line.event_ms));
         self.version += 1;
         let Some(place) = self.places.get(symbol).copied() else {
             self.places.insert(symbol.clone(), self.kept.len());
             let (seen, since) = (line.trades, self.version);
-            self.kept.push(Kept { symbol: symbol.clone(), line, closes: VecDeque::new(), seen, closes_since: since, moved: since, before: start });
+            self.kept.push(Kept {
+                symbol: symbol.clone(),
+                line,
+                close: line.last,
+                closes: VecDeque::new(),
+                seen,
+                closes_since: since,
+                moved: since,
+                before: start,
+            });
             self.versions.push(self.version);
             return;
         };
@@ -189,20 +230,21 @@ impl Board {
             if !kept.note(start, line.last) {
                 return;
             }
+            kept.carry();
             if now_ms.is_none() {
                 kept.seen = kept.seen.saturating_add(line.trades);
             }
             kept.closes_since = self.version;
         } else if start == kept.line.start {
             kept.seen = kept.seen.saturating_add(line.trades.saturating_sub(kept.line.trades));
-            kept.line = line;
+            kept.show(line);
         } else {
-            kept.note(kept.line.start, kept.line.last);
+            kept.note(kept.line.start, kept.close);
             kept.seen = kept.seen.saturating_add(line.trades);
-            // Who was told anything of the window before this one lacks its close alone.
+            // Who saw anything of the window before this one lacks its close alone.
             kept.closes_since = kept.closes_since.max(kept.moved);
             (kept.moved, kept.before) = (self.version, kept.line.start);
-            kept.line = line;
+            kept.show(line);
         }
         self.versions[place] = self.version;
     }
@@ -219,36 +261,23 @@ impl Board {
         self.clearings += 1;
     }
 
-    /// The next lines, at most `count`, that are newer than what the reader was told; it is told them now. `None` beyond the last line: the next look
-    /// begins with the first.
-    pub(super) fn next(&self, told: &mut Told, count: usize) -> Option<Vec<Change>> {
-        let mut changes = Vec::new();
-        told.versions.resize(self.kept.len(), 0);
-        while let (Some(kept), Some(version)) = (self.kept.get(told.next), self.versions.get(told.next)) {
-            let known = &mut told.versions[told.next];
-            if *known < *version {
-                if changes.len() == count {
-                    return Some(changes);
-                }
-                changes.push(Change { symbol: kept.symbol.clone(), line: kept.line, closes: kept.closes_after(*known) });
-                *known = *version;
-            }
-            told.next += 1;
+    /// What changed after version `seen`, at most `count` lines, those that changed first; and the version that a reader has then come to. It tells
+    /// what a reader lacks that has been told everything up to `base`, however it goes on from there, in one look or in pieces: a line that changes
+    /// while a reader is on its way moves out of what it has passed, and may not have been told at all.
+    pub(super) fn since(&self, base: u64, seen: u64, count: usize) -> (Vec<Change>, u64) {
+        let mut changed: Vec<(u64, usize)> =
+            self.versions.iter().enumerate().filter(|(_, version)| **version > seen).map(|(place, version)| (*version, place)).collect();
+        if changed.len() > count {
+            changed.select_nth_unstable(count);
+            changed.truncate(count);
         }
-        if changes.is_empty() {
-            told.next = 0;
-            return None;
-        }
-        Some(changes)
+        let seen = changed.iter().map(|(version, _)| *version).max().unwrap_or(self.version);
+        let change = |(_, place): &(u64, usize)| {
+            let kept = &self.kept[*place];
+            Change { symbol: kept.symbol.clone(), line: kept.line, closes: kept.closes_after(base) }
+        };
+        (changed.iter().map(change).collect(), seen)
     }
-}
-
-/// What a reader was told: the version of each line. Good until the next clearing.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    versions: Vec<u64>,
-    /// Where its look goes on.
-    next: usize,
 }
 
 #[cfg(test)]

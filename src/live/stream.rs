@@ -7,52 +7,58 @@
 //!  status  what GET /status answers, and "now"                once a second
 //! ```
 //!
-//! Prices, VWAP and volume are exact decimals, as strings; times are milliseconds since 1970. `closes` are a list that replaces what the
-//! browser has of the windows before this one, or the one close to be added, and are missing where it knows them. Each stream asks the board what came after the version it has told: nothing is kept for a slow one.
+//! Prices, VWAP and volume are exact decimals, as strings; times are milliseconds since 1970. `closes` are a list that replaces what the browser has
+//! of the windows before this one, or the one close to be added if the window is newer than the one it has, and are missing where it knows them.
+//!
+//! All streams tell at the same beat, up to the same version of the board, so what one of them puts into words serves the others. A stream is asked
+//! for its next event only when the connection has taken the one before: nothing is kept for a slow one, which is told less often.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     fmt::Write,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use axum::{
+    body::{Body, Bytes},
     extract::State,
     http::{StatusCode, header},
-    response::{
-        IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
-    },
+    response::{IntoResponse, Response},
 };
 use futures::{Stream, stream};
 use serde_json::{Value, json};
 use tapeflow_schemas::decimal::{SCALE, format_fixed};
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     Shown,
-    board::{Change, Closes, Told},
+    board::{Change, Closes},
 };
-use crate::{http::look, terminal::now_ms};
+use crate::{
+    http::{Told, look},
+    terminal::now_ms,
+};
 
 /// Browsers at once.
 const STREAMS: u64 = 64;
 /// Lines in one event.
 const LINES: usize = 500;
-/// The shortest time between two looks at the board.
+/// The shortest time between two beats.
 const EVERY: Duration = Duration::from_millis(250);
-/// With more streams than this each looks more rarely, down to once in [`RARELY`].
-const FREQUENT_STREAMS: u32 = 8;
-/// The longest time between two looks.
+/// Beats are rarer the more there is to tell to the more browsers: so many bytes in [`EVERY`], over all of them.
+const BYTES_EVERY: u64 = 2 << 20;
+/// The longest time between two beats.
 const RARELY: Duration = Duration::from_secs(2);
-/// How often the status is told.
+/// How often the status is told; so a stream is never silent for long, and a browser that hears nothing knows that it is cut off.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
-/// Through which no proxy gives a silent stream up.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A place among the streams, given back when the browser is gone.
 struct Place(Arc<AtomicU64>);
@@ -70,85 +76,173 @@ impl Drop for Place {
     }
 }
 
+/// Up to where everybody is told.
+#[derive(Clone, Debug, Default)]
+struct Tick {
+    number: u64,
+    /// Of the board.
+    version: u64,
+    /// Of the board.
+    clearings: u64,
+    /// On the board.
+    symbols: usize,
+    /// How often the status was looked at, and what it was then.
+    status: (u64, Bytes),
+}
+
+/// An event as it is sent, and how far it comes if there is more to tell.
+type Page = (Bytes, Option<u64>);
+
+/// What all streams share.
+pub(super) struct Beat {
+    ticks: watch::Sender<Tick>,
+    /// Streams that have come since the last beat.
+    come: Notify,
+    streams: Arc<AtomicU64>,
+    /// What was put into words, by the number of the beat and where the stream stood.
+    pages: Mutex<HashMap<(u64, u64, u64), Page>>,
+    /// Bytes told at this beat.
+    bytes: AtomicU64,
+}
+
+impl Beat {
+    pub(super) fn new(told: &Told) -> Self {
+        let (ticks, _) = watch::channel(Tick::default());
+        Self { ticks, come: Notify::new(), streams: Arc::clone(&told.streams), pages: Mutex::default(), bytes: AtomicU64::new(0) }
+    }
+
+    /// The time to the next beat, by what was told at this one.
+    fn pause(&self) -> Duration {
+        let told = self.bytes.swap(0, Ordering::Relaxed);
+        let times = u32::try_from(told.div_ceil(BYTES_EVERY)).unwrap_or(u32::MAX).max(1);
+        EVERY.saturating_mul(times).min(RARELY)
+    }
+}
+
+/// Beats as long as somebody listens. Ends with the runtime.
+pub(super) async fn beat(shown: Arc<Shown>) {
+    let beat = &shown.beat;
+    let (mut number, mut status, mut status_at) = (0, (0, Bytes::new()), Instant::now());
+    loop {
+        if beat.streams.load(Ordering::Relaxed) == 0 {
+            beat.pages.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            // Who comes is not to begin with what was then.
+            beat.ticks.send_replace(Tick::default());
+            beat.come.notified().await;
+        }
+        if Instant::now() >= status_at {
+            status_at = Instant::now() + STATUS_EVERY;
+            let mut told = look(&shown.told);
+            told["now"] = now_ms().into();
+            status = (status.0 + 1, event("status", &told.to_string()));
+        }
+        number += 1;
+        let (version, clearings, symbols) = {
+            let board = shown.live.board();
+            (board.version(), board.clearings(), board.symbols())
+        };
+        beat.pages.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        beat.ticks.send_replace(Tick { number, version, clearings, symbols, status: status.clone() });
+        // Who comes first need not wait; who comes later begins with the beat that was.
+        tokio::time::sleep(beat.pause()).await;
+    }
+}
+
+fn event(name: &str, data: &str) -> Bytes {
+    format!("event: {name}\ndata: {data}\n\n").into()
+}
+
 /// Answers with the stream, or 503 if too many browsers follow already.
 pub(super) async fn events(State(shown): State<Arc<Shown>>) -> Response {
     let Some(place) = Place::take(&shown.told.streams) else {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "too many browsers follow this page already\n").into_response();
     };
-    let stream = follow(Follower::new(shown, place));
-    ([(header::CACHE_CONTROL, "no-store")], Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
+    let ticks = shown.beat.ticks.subscribe();
+    shown.beat.come.notify_one();
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (
+        headers,
+        Body::from_stream(follow(Follower { shown, _place: place, ticks, began: None, base: 0, seen: 0, behind: false, whole: false, status: 0 })),
+    )
+        .into_response()
 }
 
-fn follow(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-    stream::unfold(follower, |mut follower| async move {
-        let (name, data) = follower.next().await;
-        Some((Ok(Event::default().event(name).data(data)), follower))
-    })
+fn follow(follower: Follower) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    stream::unfold(follower, |mut follower| async move { follower.next().await.map(|event| (Ok(event), follower)) })
 }
 
 /// Where one browser stands.
 struct Follower {
     shown: Arc<Shown>,
-    place: Place,
+    _place: Place,
+    ticks: watch::Receiver<Tick>,
     /// The clearing of the board under which it was told to begin.
     began: Option<u64>,
-    told: Told,
-    /// The board's version when the last look at it began.
-    looked: u64,
-    /// Within a look, which may take several events.
-    looking: bool,
+    /// All up to this version has been told.
+    base: u64,
+    /// How far it has come on its way to what is told at this beat.
+    seen: u64,
+    /// Whether it is on its way.
+    behind: bool,
     whole: bool,
-    look_at: Instant,
-    status_at: Instant,
+    /// The status it was told.
+    status: u64,
 }
 
 impl Follower {
-    fn new(shown: Arc<Shown>, place: Place) -> Self {
-        let now = Instant::now();
-        Self { shown, place, began: None, told: Told::default(), looked: 0, looking: false, whole: false, look_at: now, status_at: now }
-    }
-
-    /// The next event: its name and its data. Waits until there is one.
-    async fn next(&mut self) -> (&'static str, String) {
+    /// The next event. Waits until there is one; none if nothing beats any more.
+    async fn next(&mut self) -> Option<Bytes> {
         loop {
-            let (version, clearings, symbols) = {
-                let board = self.shown.live.board();
-                (board.version(), board.clearings(), board.symbols())
-            };
-            if self.began != Some(clearings) {
-                (self.began, self.told, self.looked, self.looking, self.whole) = (Some(clearings), Told::default(), version, true, false);
-                return ("begin", self.begin().to_string());
-            }
-            let now = Instant::now();
-            if now >= self.status_at {
-                self.status_at = now + STATUS_EVERY;
-                return ("status", self.status().to_string());
-            }
-            if self.looking {
-                let changes = self.shown.live.board().next(&mut self.told, LINES);
-                match changes {
-                    Some(changes) => return ("lines", lines(&changes)),
-                    None => self.looking = false,
+            let tick = self.ticks.borrow_and_update().clone();
+            if tick.number > 0 {
+                if let Some(event) = self.tell(&tick) {
+                    return Some(event);
                 }
             }
-            if !self.whole {
-                self.whole = true;
-                return ("whole", json!({ "symbols": symbols }).to_string());
-            }
-            if now >= self.look_at {
-                self.look_at = now + self.pace();
-                self.looking = self.looked != version;
-                self.looked = version;
-                continue;
-            }
-            tokio::time::sleep_until(self.look_at.min(self.status_at)).await;
+            self.ticks.changed().await.ok()?;
         }
     }
 
-    /// The more browsers follow, the rarer each is told: together they cost the same.
-    fn pace(&self) -> Duration {
-        let streams = u32::try_from(self.place.0.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        (EVERY * streams.max(FREQUENT_STREAMS) / FREQUENT_STREAMS).min(RARELY)
+    /// What it has not been told up to a beat; none if that is nothing.
+    fn tell(&mut self, tick: &Tick) -> Option<Bytes> {
+        if self.began != Some(tick.clearings) {
+            (self.began, self.base, self.seen, self.behind, self.whole) = (Some(tick.clearings), 0, 0, false, false);
+            return Some(event("begin", &self.begin().to_string()));
+        }
+        if self.status < tick.status.0 {
+            self.status = tick.status.0;
+            return Some(tick.status.1.clone());
+        }
+        if self.behind || self.seen < tick.version {
+            let (event, reached) = self.page(tick);
+            self.behind = reached.is_some();
+            self.seen = reached.unwrap_or(tick.version);
+            if !self.behind {
+                self.base = self.seen;
+            }
+            return Some(event);
+        }
+        if !self.whole {
+            self.whole = true;
+            return Some(event("whole", &json!({ "symbols": tick.symbols }).to_string()));
+        }
+        None
+    }
+
+    /// Lines that came after what it has seen, in words that may be another stream's.
+    fn page(&self, tick: &Tick) -> Page {
+        let beat = &self.shown.beat;
+        let key = (tick.number, self.base, self.seen);
+        let known = beat.pages.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let page = known.unwrap_or_else(|| {
+            let (changes, reached) = self.shown.live.board().since(self.base, self.seen, LINES);
+            // What has changed since the beat is told now, and once more with the next: so all stand at the same version again.
+            let page = (event("lines", &lines(&changes)), (changes.len() >= LINES).then_some(reached));
+            beat.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(key, page.clone());
+            page
+        });
+        beat.bytes.fetch_add(page.0.len() as u64, Ordering::Relaxed);
+        page
     }
 
     fn begin(&self) -> Value {
@@ -156,12 +250,6 @@ impl Follower {
         let sizes: Vec<String> = live.sizes.iter().map(ToString::to_string).collect();
         let (process, processes) = self.shown.told.job.as_ref().map_or((0, 1), |job| (job.process, job.processes));
         json!({ "size": live.board().size().to_string(), "sizes": sizes, "process": process, "processes": processes, "now": now_ms() })
-    }
-
-    fn status(&self) -> Value {
-        let mut status = look(&self.shown.told);
-        status["now"] = now_ms().into();
-        status
     }
 }
 

@@ -93,7 +93,7 @@ fn draw(frame: &mut Frame<'_>, look: &Look, colours: bool, asked: bool) {
             glance(line.volume_e8),
             grouped(line.trades),
             age(line.event_ms, look.now_ms),
-            age(line.updated_ms, look.now_ms),
+            line.acknowledged_ms.map(|ms| age(ms, look.now_ms)).unwrap_or_default(),
         ];
         let cells = numbers.into_iter().map(|text| Cell::from(TextLine::from(text).right_aligned()));
         Row::new(std::iter::once(Cell::from(symbol.as_str().to_owned()).style(accent)).chain(cells))

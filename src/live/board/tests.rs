@@ -9,11 +9,15 @@ use super::*;
 
 /// A row of `trades` trades of size 1, at the price 100 and one more for each.
 fn row(symbol: &str, size: &str, start: WindowStart, trades: u32) -> RowWrite {
+    row_of(symbol, size, start, trades, Conditions::NONE)
+}
+
+fn row_of(symbol: &str, size: &str, start: WindowStart, trades: u32, conditions: Conditions) -> RowWrite {
     let mut totals = Totals::default();
     for index in 0..trades {
         let price = Price::parse(&(100 + index).to_string()).expect("price").value;
         let time = EventTime::from_ms(start + i64::from(index)).expect("time");
-        let trade = Trade::new(time, price, Size::parse("1").expect("size").value, Conditions::NONE).expect("trade");
+        let trade = Trade::new(time, price, Size::parse("1").expect("size").value, conditions).expect("trade");
         totals.add_trade(&trade, Position { partition: 0, offset: 0, index }, false);
     }
     let key = RowKey { symbol: Symbol::new(symbol).expect("symbol"), size: size.parse().expect("size"), start };
@@ -39,17 +43,25 @@ fn closes(change: &Change) -> Vec<String> {
 /// What a browser makes of the changes: trades of the newest window, and the closes as it has drawn them.
 #[derive(Debug, Default)]
 struct Browser {
-    told: Told,
+    base: u64,
+    seen: u64,
     lines: BTreeMap<String, (WindowStart, Option<Price>, Vec<Price>)>,
 }
 
 impl Browser {
     fn ask(&mut self, board: &Board, count: usize) {
-        for Change { symbol, line, closes } in board.next(&mut self.told, count).unwrap_or_default() {
+        let (changes, seen) = board.since(self.base, self.seen, count);
+        self.seen = seen;
+        if changes.len() < count {
+            (self.base, self.seen) = (board.version(), board.version());
+        }
+        for Change { symbol, line, closes } in changes {
             let known = self.lines.entry(symbol.to_string()).or_insert((line.start, None, Vec::new()));
             match closes {
                 Closes::Known => {}
-                Closes::Previous(close) => known.2.push(close),
+                // What is told twice is taken in once.
+                Closes::Previous(close) if line.start > known.0 => known.2.push(close),
+                Closes::Previous(_) => {}
                 Closes::All(closes) => known.2 = closes,
             }
             (known.0, known.1) = (line.start, line.last);
@@ -60,12 +72,11 @@ impl Browser {
 #[test]
 fn the_newest_minute_is_shown_and_late_rows_change_only_a_close() {
     let board = board(vec![row("A", "1m", 0, 3), row("A", "1m", 60_000, 1), row("A", "1m", 0, 9), row("A", "1s", 61_000, 70)]);
-    let mut told = Told::default();
-    let changes = board.next(&mut told, 10).expect("changes");
-    assert_eq!(changes.len(), 1);
+    let (changes, seen) = board.since(0, 0, 10);
+    assert_eq!((changes.len(), seen), (1, board.version()));
     assert_eq!((changes[0].line.start, changes[0].line.trades, changes[0].line.acknowledged_ms), (60_000, 1, Some(7)));
     assert_eq!(closes(&changes[0]), ["108"]);
-    assert!(board.next(&mut told, 10).is_none() && board.next(&mut told, 10).is_none());
+    assert!(board.since(seen, seen, 10).0.is_empty());
 }
 
 #[test]
@@ -85,10 +96,10 @@ fn however_rarely_one_asks_it_ends_up_with_the_same() {
             few.ask(&board, 1);
         }
     }
-    // The one that asks for few at a time is somewhere between the first line and the last.
-    for browser in [&mut eager, &mut lazy, &mut few] {
-        (0..20).for_each(|_| browser.ask(&board, 1));
+    for browser in [&mut eager, &mut lazy] {
+        browser.ask(&board, 100);
     }
+    (0..20).for_each(|_| few.ask(&board, 1));
     let mut fresh = Browser::default();
     fresh.ask(&board, 100);
     for browser in [&mut eager, &mut lazy, &mut few] {
@@ -103,7 +114,7 @@ fn a_flood_of_symbols_keeps_the_busy_ones_and_tells_that_some_are_gone() {
     rows.extend((0..2 * SYMBOLS_KEPT).map(|n| row(&format!("S{n}"), "1m", 0, 1)));
     let board = board(rows);
     assert_eq!((board.symbols(), board.clearings()), (SYMBOLS_KEPT, 1));
-    let changes = board.next(&mut Told::default(), usize::MAX).expect("changes");
+    let (changes, _) = board.since(0, 0, usize::MAX);
     assert!(changes.iter().any(|change| change.symbol.as_str() == "BUSY"));
     assert!(board.kept.iter().enumerate().all(|(place, kept)| board.places[&kept.symbol] == place));
 }
@@ -117,9 +128,47 @@ fn rows_of_the_store_fill_what_the_job_has_not_told_and_no_more() {
     };
     let symbol = Symbol::new("A").expect("symbol");
     board.seed(&symbol, &[stored(0, 1), stored(60_000, 2), stored(120_000, 3)]);
-    let changes = board.next(&mut Told::default(), 10).expect("changes");
+    let (changes, _) = board.since(0, 0, 10);
     assert_eq!((changes[0].line.trades, closes(&changes[0]).len()), (5, 2));
     board.seed(&Symbol::new("B").expect("symbol"), &[stored(0, 1), stored(60_000, 2)]);
-    let changes = board.next(&mut Told::default(), 10).expect("changes");
+    let (changes, _) = board.since(0, 0, 10);
     assert_eq!((changes[1].line.trades, changes[1].line.acknowledged_ms, closes(&changes[1]).len()), (2, None, 1));
+}
+
+#[test]
+fn a_line_that_changes_while_a_reader_is_on_its_way_is_told_whole() {
+    let mut board = board(vec![row("A", "1m", 0, 1), row("B", "1m", 0, 1), row("B", "1m", 60_000, 1), row("C", "1m", 0, 1)]);
+    let mut browser = Browser::default();
+    browser.ask(&board, 1);
+    // It has passed A, and would have come to B next.
+    take(&mut board, row("B", "1m", 60_000, 2));
+    (0..4).for_each(|_| browser.ask(&board, 1));
+    assert_eq!(browser.lines["B"].2.len(), 1, "{browser:?}");
+    take(&mut board, row("B", "1m", 60_000, 3));
+    (0..4).for_each(|_| browser.ask(&board, 1));
+    assert_eq!((browser.lines["B"].2.len(), browser.base), (1, board.version()), "and then it knows it");
+}
+
+#[test]
+fn the_busiest_come_first() {
+    let board = board(vec![row("A", "1m", 0, 3), row("B", "1m", 0, 4), row("A", "1m", 60_000, 2), row("A", "1m", 60_000, 2), row("C", "1m", 0, 4)]);
+    let names = |count| board.busiest(count).into_iter().map(|(symbol, _)| symbol.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(10), ["A", "B", "C"], "five trades in two windows; ties by name");
+    assert_eq!(names(1), ["A"]);
+}
+
+#[test]
+fn a_window_without_a_price_leaves_the_last_one_in_sight() {
+    let odd_lots = |start| row_of("A", "1m", start, 2, Conditions::NONE.with(12));
+    let mut board = board(vec![odd_lots(0)]);
+    let last = |board: &Board| board.busiest(1)[0].1.last.map(|price| price.to_string());
+    assert_eq!(last(&board), None);
+    take(&mut board, row("A", "1m", 60_000, 3));
+    take(&mut board, odd_lots(120_000));
+    assert_eq!((last(&board).as_deref(), board.busiest(1)[0].1.trades), (Some("102"), 2));
+    take(&mut board, row("A", "1m", 60_000, 4));
+    assert_eq!(last(&board).as_deref(), Some("103"), "a late trade");
+    take(&mut board, odd_lots(180_000));
+    let (changes, _) = board.since(0, 0, 10);
+    assert_eq!((last(&board).as_deref(), closes(&changes[0])), (Some("103"), vec!["103".to_owned()]), "it is no close of the window without one");
 }

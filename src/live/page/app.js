@@ -71,7 +71,8 @@ function take(told) {
       line.tickAt = performance.now();
     }
     if (Array.isArray(closes)) line.closes = closes;
-    else if (closes !== undefined) line.closes.push(closes);
+    // What is told twice is taken in once.
+    else if (closes !== undefined && start > line.start) line.closes.push(closes);
     if (line.closes.length > CLOSES) line.closes.splice(0, line.closes.length - CLOSES);
     const average = vwap === null ? NaN : Number(vwap);
     Object.assign(line, { last, vwap, volume, trades, event, start, acknowledged, price, average, amount: Number(volume), away: price / average - 1 });

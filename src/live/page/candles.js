@@ -26,6 +26,7 @@ const FIELDS = [
   ['notional', 'Notional', (row) => exact(row.notional)],
   ['revision', 'Revision', (row) => count(row.revision)],
   ['epoch', 'Epoch', (row) => count(row.epoch)],
+  ['final', 'Final', (row) => (row.final ? 'yes' : 'not yet')],
 ];
 
 export class Candles {

@@ -25,7 +25,7 @@ const COLUMNS = [
 ];
 const TITLES = {
   trend: 'Closes of the last 60 windows',
-  last: 'The last price',
+  last: 'The last price: the newest close that is known',
   away: 'How far the last price is from the VWAP of the window',
   vwap: 'Volume-weighted average price of the newest window, exact to 1e-8, rounded half-even',
   volume: 'Volume of the newest window',
