@@ -157,14 +157,10 @@ pub(super) async fn events(State(shown): State<Arc<Shown>>) -> Response {
     let Some(place) = Place::take(&shown.told.streams) else {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "too many browsers follow this page already\n").into_response();
     };
-    let ticks = shown.beat.ticks.subscribe();
-    shown.beat.come.notify_one();
+    let follower = Follower::new(shown, place);
+    follower.shown.beat.come.notify_one();
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (
-        headers,
-        Body::from_stream(follow(Follower { shown, _place: place, ticks, began: None, base: 0, seen: 0, behind: false, whole: false, status: 0 })),
-    )
-        .into_response()
+    (headers, Body::from_stream(follow(follower))).into_response()
 }
 
 fn follow(follower: Follower) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
@@ -190,14 +186,17 @@ struct Follower {
 }
 
 impl Follower {
+    fn new(shown: Arc<Shown>, place: Place) -> Self {
+        let ticks = shown.beat.ticks.subscribe();
+        Self { shown, _place: place, ticks, began: None, base: 0, seen: 0, behind: false, whole: false, status: 0 }
+    }
+
     /// The next event. Waits until there is one; none if nothing beats any more.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let tick = self.ticks.borrow_and_update().clone();
-            if tick.number > 0 {
-                if let Some(event) = self.tell(&tick) {
-                    return Some(event);
-                }
+            if let Some(event) = (tick.number > 0).then(|| self.tell(&tick)).flatten() {
+                return Some(event);
             }
             self.ticks.changed().await.ok()?;
         }
@@ -278,29 +277,4 @@ fn lines(changes: &[Change]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use tapeflow_schemas::{Price, Symbol};
-
-    use super::{super::board::Line, *};
-
-    #[test]
-    fn lines_are_json_whatever_a_symbol_is_called() {
-        let line = Line { start: 0, last: None, vwap_e8: Some(1), volume_e8: 250_000_000, trades: 3, event_ms: 5, acknowledged_ms: None };
-        let close = Price::parse("0.10").expect("price").value;
-        let changes = ["A\"B\\", "C"].map(|name| Change { symbol: Symbol::new(name).expect("symbol"), line, closes: Closes::All(vec![close]) });
-        let read: Value = serde_json::from_str(&lines(&changes)).expect("JSON");
-        assert_eq!(read["lines"][0], json!(["A\"B\\", null, "0.00000001", "2.5", 3, 5, 0, null, [0.1]]));
-        assert_eq!(read["lines"][1][0], "C");
-    }
-
-    #[test]
-    fn there_are_only_so_many_places_and_they_are_given_back() {
-        let streams = Arc::default();
-        let mut places: Vec<Place> = (0..STREAMS).map(|_| Place::take(&streams).expect("a place")).collect();
-        assert!(Place::take(&streams).is_none());
-        places.pop();
-        assert!(Place::take(&streams).is_some());
-        drop(places);
-        assert_eq!(streams.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;
