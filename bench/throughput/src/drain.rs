@@ -142,7 +142,7 @@ impl Lives {
         let mut answer = String::new();
         connection.read_to_string(&mut answer).ok()?;
         let mut status: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-        Some(status.get_mut("freshness_s")?.take())
+        Some(status.get_mut("job")?.get_mut("freshness_s")?.take())
     }
 
     /// How long ago the first was started.
