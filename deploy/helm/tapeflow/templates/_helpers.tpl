@@ -1,5 +1,6 @@
+{{/* At most 34 characters: `-dataflow-` and eight of a hash come after it, and a StatefulSet whose name has more than 52 cannot label its pods. */}}
 {{- define "tapeflow.name" -}}
-{{- if contains "tapeflow" .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-tapeflow" (.Release.Name | trunc 31 | trimSuffix "-") }}{{ end -}}
+{{- if contains "tapeflow" .Release.Name }}{{ .Release.Name | trunc 34 | trimSuffix "-" }}{{ else }}{{ printf "%s-tapeflow" (.Release.Name | trunc 25 | trimSuffix "-") }}{{ end -}}
 {{- end }}
 
 {{- define "tapeflow.selector" -}}
@@ -78,6 +79,12 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- if .Values.cassandra.tls.caSecret.name }}
 - {name: TAPEFLOW_CASSANDRA_CA_FILE, value: /secrets/cassandra-ca/{{ .Values.cassandra.tls.caSecret.key }}}
 {{- end }}
+{{- with .Values.cassandra.tls.clientSecret }}
+{{- if .name }}
+- {name: TAPEFLOW_CASSANDRA_CERT_FILE, value: /secrets/cassandra-client/{{ .certKey }}}
+- {name: TAPEFLOW_CASSANDRA_KEY_FILE, value: /secrets/cassandra-client/{{ .keyKey }}}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- define "tapeflow.env.http" -}}
@@ -99,6 +106,7 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- if and (has "kafka" $of) $v.kafka.existingSecret.name }}{{ $files = append $files (dict "name" "kafka" "at" "/secrets/kafka" "secret" $v.kafka.existingSecret.name) }}{{ end }}
 {{- if and (has "cassandra" $of) $v.cassandra.existingSecret.name }}{{ $files = append $files (dict "name" "cassandra" "at" "/secrets/cassandra" "secret" $v.cassandra.existingSecret.name) }}{{ end }}
 {{- if and (has "cassandra" $of) $v.cassandra.tls.enabled $v.cassandra.tls.caSecret.name }}{{ $files = append $files (dict "name" "cassandra-ca" "at" "/secrets/cassandra-ca" "secret" $v.cassandra.tls.caSecret.name) }}{{ end }}
+{{- if and (has "cassandra" $of) $v.cassandra.tls.enabled $v.cassandra.tls.clientSecret.name }}{{ $files = append $files (dict "name" "cassandra-client" "at" "/secrets/cassandra-client" "secret" $v.cassandra.tls.clientSecret.name) }}{{ end }}
 {{- if and (has "http" $of) $v.http.existingSecret.name }}{{ $files = append $files (dict "name" "http" "at" "/secrets/http" "secret" $v.http.existingSecret.name) }}{{ end }}
 {{- if and (has "baskets" $of) $v.dataflow.baskets.configMap }}{{ $files = append $files (dict "name" "baskets" "at" "/settings/baskets" "configMap" $v.dataflow.baskets.configMap) }}{{ end }}
 {{- if has "token" $of }}{{ $files = append $files (dict "name" "token" "at" "/secrets/finnhub" "secret" (ternary (printf "%s-simulated" (include "tapeflow.name" $root)) $v.ingest.existingSecret.name $v.ingest.simulated.enabled)) }}{{ end }}
