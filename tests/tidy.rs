@@ -327,7 +327,7 @@ fn is_function(reference: &str) -> Option<(&str, &str)> {
 
 #[test]
 fn every_path_in_the_documents_exists() {
-    let missing = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].into_iter().flat_map(|document| {
+    let missing = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "MIGRATION.md"].into_iter().flat_map(|document| {
         let paths: Vec<String> = references(&read(document)).into_iter().filter(|reference| is_path(reference)).collect();
         paths.into_iter().filter(|path| !root().join(path).exists()).map(move |path| format!("{document}: {path}"))
     });
