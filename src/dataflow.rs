@@ -33,7 +33,7 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
     let asked = stop.clone();
     signals::on_end(runtime.handle(), move || asked.request());
     tracing::info!(log = log.describe(), store = store.describe(), workers = settings.job.workers, process = settings.job.process, "job begins");
-    let summary = tapeflow_dataflow::run(settings.job, log, store, stop, observer, metrics)?;
+    let summary = tapeflow_dataflow::run(settings.job, log, store, stop, observer, metrics, runtime.handle())?;
     tracing::info!(committed = summary.committed, records = summary.records, rows = summary.rows_written, "job ended, everything read is committed");
     Ok(())
 }

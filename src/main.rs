@@ -85,10 +85,11 @@ fn start_log(output: &Output, paints: bool) {
     }
 }
 
-/// A runtime for commands that only ask and answer.
+/// The threads that wait for stores, sockets and signals. A store's client lives in the runtime that it was connected in.
 fn small_runtime() -> Result<tokio::runtime::Runtime, End> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_name("tapeflow-io")
         .enable_all()
         .build()
         .map_err(|fault| End::Failed(format!("cannot start the I/O threads: {fault}")))

@@ -75,7 +75,8 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     }
 
     let (job_log, job_stop) = (log.clone(), stop.clone());
-    let worker = thread::spawn(move || tapeflow_dataflow::run(job, Arc::new(job_log), store, job_stop, live, metrics));
+    let handle = runtime.handle().clone();
+    let worker = thread::spawn(move || tapeflow_dataflow::run(job, Arc::new(job_log), store, job_stop, live, metrics, &handle));
     let fed = runtime.block_on(async {
         let mut publisher = EmbeddedPublisher::new(log);
         let mut stop = asked.clone();

@@ -22,12 +22,28 @@ const INTERNED_SYMBOLS_KEPT: usize = 200_000;
 /// Open totals per (symbol, window).
 pub(crate) struct Combiner {
     sizes: Vec<WindowSize>,
-    ids: Map<Symbol, u32>,
+    ids: Map<Name, u32>,
     symbols: Vec<SymbolSlot>,
     /// For each symbol and size, the window of the last trade: `symbol * sizes + size`.
     recent: Vec<Recent>,
     index: Map<(u32, u8, WindowStart), u32>,
     slots: Vec<Slot>,
+}
+
+/// A symbol that is found by its bytes, which need not be read as text again for each record.
+#[derive(PartialEq, Eq)]
+struct Name(Symbol);
+
+impl std::borrow::Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        self.0.as_str().as_bytes()
+    }
+}
+
+impl std::hash::Hash for Name {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.as_str().as_bytes().hash(state);
+    }
 }
 
 struct SymbolSlot {
@@ -66,16 +82,16 @@ impl Combiner {
         self.slots.len()
     }
 
-    /// Looks a symbol up, for the trades of one record. The text must have been checked.
-    pub(crate) fn intern(&mut self, text: &str) -> Option<Interned> {
-        if let Some(id) = self.ids.get(text) {
+    /// Looks a symbol up by its bytes, for the trades of one record.
+    pub(crate) fn intern(&mut self, bytes: &[u8]) -> Option<Interned> {
+        if let Some(id) = self.ids.get(bytes) {
             return Some(Interned(*id));
         }
-        let symbol = Symbol::new(text).ok()?;
+        let symbol = Symbol::new(std::str::from_utf8(bytes).ok()?).ok()?;
         let id = u32::try_from(self.symbols.len()).ok()?;
         self.symbols.push(SymbolSlot { class: symbol.class(), symbol: symbol.clone() });
         self.recent.resize(self.recent.len() + self.sizes.len(), NONE);
-        self.ids.insert(symbol, id);
+        self.ids.insert(Name(symbol), id);
         Some(Interned(id))
     }
 
@@ -157,7 +173,7 @@ mod tests {
         let times = [5_000, 65_000, 5_500, 59_999, 60_000, 5_100];
         let mut combiner = Combiner::new(&sizes);
         for (offset, ms) in (0..).zip(times) {
-            let id = combiner.intern("BINANCE:BTCUSDT").expect("symbol");
+            let id = combiner.intern(b"BINANCE:BTCUSDT").expect("symbol");
             assert!(!combiner.add(id, &trade(ms, "2", "1"), at(offset), Some(60_000)) || ms < 55_000);
         }
         let items = combiner.seal(7);
@@ -172,7 +188,7 @@ mod tests {
     #[test]
     fn a_trade_is_late_once_its_window_and_the_grace_have_passed() {
         let mut combiner = Combiner::new(&["1s".parse().expect("size")]);
-        let id = combiner.intern("AAPL").expect("symbol");
+        let id = combiner.intern(b"AAPL").expect("symbol");
         assert!(!combiner.add(id, &trade(1_000, "1", "1"), at(0), None));
         assert!(!combiner.add(id, &trade(1_500, "1", "1"), at(1), Some(6_999)));
         assert!(combiner.add(id, &trade(1_500, "1", "1"), at(2), Some(7_000)));

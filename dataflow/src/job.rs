@@ -29,6 +29,7 @@ use timely::{
         },
     },
 };
+use tokio::runtime::Handle;
 
 use crate::{
     clock::{Clock, SystemClock},
@@ -220,14 +221,15 @@ pub(crate) struct Shared {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) failure: Failure,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runtime: Handle,
     pub(crate) io: StoreIo,
     pub(crate) turning: Turning,
     /// The head taken over; taken by the leader's worker.
     pub(crate) head: Mutex<Option<Head>>,
 }
 
-/// Runs this process's part of the job until it is asked to stop, has reached the end it was given, or fails. Blocks. `metrics` is counted into.
+/// Runs this process's part of the job until it is asked to stop, has reached the end it was given, or fails. Blocks. `metrics` is counted into. The store is
+/// called on `runtime`, of several threads: the one in which it was connected, for a client whose connections live in another is woken across threads at each call.
 ///
 /// # Errors
 /// [`JobError`], see there.
@@ -238,13 +240,8 @@ pub fn run(
     stop: Stop,
     observer: Arc<dyn Observer>,
     metrics: Arc<Metrics>,
+    runtime: &Handle,
 ) -> Result<Summary, JobError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("tapeflow-io")
-        .enable_all()
-        .build()
-        .map_err(|fault| JobError::Failed(format!("cannot start the I/O threads: {fault}")))?;
     let failure = Failure::default();
     let opening = opening(&config, &*log, random_owner())?;
     // Refused at once, and not after waiting for the others.
@@ -272,7 +269,7 @@ pub fn run(
         .map(|head| watch::start(Arc::clone(&log), head.source.clone(), head.committed.cuts.len(), failure.clone()))
         .transpose()
         .map_err(|fault| JobError::Failed(format!("cannot watch the log: {fault}")))?;
-    let io = StoreIo::new(runtime.handle().clone(), Arc::clone(&store), failure.clone(), Arc::clone(&metrics));
+    let io = StoreIo::new(runtime.clone(), Arc::clone(&store), failure.clone(), Arc::clone(&metrics));
     let shared = Arc::new(Shared {
         config,
         log,
@@ -282,7 +279,7 @@ pub fn run(
         observer,
         failure: failure.clone(),
         metrics: Arc::clone(&metrics),
-        runtime: runtime.handle().clone(),
+        runtime: runtime.clone(),
         io,
         turning,
         head: Mutex::new(head),
@@ -305,7 +302,6 @@ pub fn run(
     } else {
         drop(mesh);
     }
-    runtime.shutdown_background();
     if let Some(fault) = failure.take() {
         return Err(fault);
     }
@@ -319,7 +315,7 @@ pub fn run(
 ///
 /// # Errors
 /// [`JobError`], as [`run`] would give it.
-pub fn may_run(config: &JobConfig, log: &dyn Log, store: &dyn Store, runtime: &tokio::runtime::Handle) -> Result<(), JobError> {
+pub fn may_run(config: &JobConfig, log: &dyn Log, store: &dyn Store, runtime: &Handle) -> Result<(), JobError> {
     runtime.block_on(workflow::may_take_over(store, &opening(config, log, random_owner())?)).map_err(failed)
 }
 

@@ -23,8 +23,8 @@ use crate::control::{Down, Up};
 /// The most epochs that may be bound and not yet committed.
 pub(crate) const EPOCHS_AHEAD: u64 = 4;
 /// Once the epochs that are bound and not committed touch so many windows together, no further one is bound. All of these rows are read and
-/// written by whoever takes over after a crash, before anything fresh is: this bounds how long that takes (`bench/results/restart.md`). Two full
-/// epochs keep the store as busy as four do: one is written while the other is gathered.
+/// written by whoever takes over after a crash, before anything fresh is: this bounds how long that takes (`bench/results/restart.md`). One full
+/// epoch is more than that: it is written while the next is gathered, which keeps the store busy.
 pub(crate) const WINDOWS_AHEAD: u64 = 8_192;
 
 /// What the leader wants done.

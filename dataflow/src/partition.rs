@@ -120,7 +120,7 @@ impl PartitionState {
             }
             let symbol = match interned {
                 Some((span, id)) if span == entry.symbol => Some(id),
-                _ => into.combiner.intern(codec::symbol_of(payload, entry)),
+                _ => into.combiner.intern(codec::symbol_bytes_of(payload, entry)),
             };
             let Some(symbol) = symbol else {
                 let fault =

@@ -38,10 +38,12 @@ use crate::{
 
 /// Records asked of the log in one go, between which the worker looks after everything else.
 const RECORDS_PER_POLL: usize = 1_024;
-/// Windows the open maps of a job may hold together before its sources stop reading until the next seal. With what may be ahead
-/// ([`crate::leader::WINDOWS_AHEAD`]) this bounds what a job holds, some 1 kB a window on its way from the log to an acknowledged row, and what a restart replays.
-const OPEN_WINDOWS: usize = 8_192;
-/// Windows each open map may hold at least, however many workers there are.
+/// Windows the open maps of a job may hold together before its sources stop reading until the next seal. A backlog is read in epochs of that size, and a
+/// window whose trades lie in two epochs is written twice: the larger, the fewer rows. With what may be ahead ([`crate::leader::WINDOWS_AHEAD`]) it bounds
+/// what a job holds, some 1 kB a window on its way from the log to an acknowledged row, and what a restart replays.
+const OPEN_WINDOWS: usize = 16_384;
+/// Windows each open map may hold at least, however many workers there are, and at most until the first seal: the first rows of a backlog are to be
+/// seen at once.
 const OPEN_WINDOWS_AT_LEAST: usize = 1_024;
 /// Dead letters an open map may hold, likewise.
 const OPEN_REJECTS: usize = 4_096;
@@ -129,6 +131,8 @@ struct Running {
     lost: u64,
     /// Whether the leader knows that the open map is full.
     full_told: bool,
+    /// Whether nothing that was read has been sealed yet.
+    first: bool,
 }
 
 struct Sealed {
@@ -254,12 +258,13 @@ impl Running {
             stopped: false,
             lost,
             full_told: false,
+            first: true,
         })
     }
 
     /// One turn: reads what is there, and ends the replay once it is complete. Returns whether there may be more at once.
     fn turn(&mut self, settings: &SourceSettings, mailbox: &Mailbox, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<bool, JobError> {
-        let limit = (OPEN_WINDOWS / self.peers).max(OPEN_WINDOWS_AT_LEAST);
+        let limit = if self.first { OPEN_WINDOWS_AT_LEAST } else { (OPEN_WINDOWS / self.peers).max(OPEN_WINDOWS_AT_LEAST) };
         let full = self.open.combiner.len() >= limit || self.open.rejects.len() >= OPEN_REJECTS;
         if full && !std::mem::replace(&mut self.full_told, true) {
             mailbox.outbox.borrow_mut().push(Up::Full);
@@ -325,6 +330,7 @@ impl Running {
         }
         assert!(self.sealed.is_none(), "an epoch is sealed only after the one before is bound");
         let windows = self.open.combiner.len() as u64;
+        self.first &= windows == 0;
         let mut items = self.open.combiner.seal(epoch);
         metrics.count_rejects(self.open.rejects.iter());
         items.extend(self.open.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));

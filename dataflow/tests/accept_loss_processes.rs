@@ -10,7 +10,7 @@ mod course;
 use std::{net::TcpListener, sync::Arc};
 
 use course::{Ends, block_on, clear_of_repeats, head, letters, life, next};
-use support::{MemoryLog, check_without, config, feed_as};
+use support::{MemoryLog, check_without, config, feed_as, io};
 use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
 use tapeflow_schemas::SessionId;
 use tapeflow_sinks::{LostRange, memory::MemoryStore};
@@ -32,7 +32,7 @@ fn a_loss_in_another_process_is_bound_and_counted_there() {
         let (job, log, store) = (JobConfig { process, ..job.clone() }, log.clone(), Arc::clone(&store));
         std::thread::spawn(move || {
             let metrics = Arc::new(Metrics::default());
-            run(job, Arc::new(log), store, Stop::default(), Arc::new(()), Arc::clone(&metrics)).expect("runs to the end");
+            run(job, Arc::new(log), store, Stop::default(), Arc::new(()), Arc::clone(&metrics), io().handle()).expect("runs to the end");
             metrics.lost.get()
         })
     });

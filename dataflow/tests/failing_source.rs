@@ -14,7 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use support::{MemoryLog, check, config};
+use support::{MemoryLog, check, config, io};
 use tapeflow_dataflow::{JobConfig, Log, LogFault, LogReader, LogRecord, Metrics, Stop, run};
 use tapeflow_schemas::{
     AssetClass, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade, WindowSize, WindowStart,
@@ -193,7 +193,7 @@ fn nothing_that_a_failed_source_has_sealed_is_committed_by_the_others() {
         let job = JobConfig { process, ..base.clone() };
         let log = Arc::new(FailingLog { log: log.clone(), course: Arc::clone(&course), process });
         let store = Arc::clone(&store);
-        std::thread::spawn(move || run(job, log, store, Stop::default(), Arc::new(()), Arc::new(Metrics::default())))
+        std::thread::spawn(move || run(job, log, store, Stop::default(), Arc::new(()), Arc::new(Metrics::default()), io().handle()))
     });
     for process in processes {
         assert!(process.join().expect("no panic").is_err(), "both logs fail in the end");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use support::{MemoryLog, config, feed_as};
+use support::{MemoryLog, config, feed_as, io};
 use tapeflow_dataflow::{JobError, Metrics, Stop, run};
 use tapeflow_schemas::{AssetClass, SessionId, Symbol, WindowSize, WindowStart};
 use tapeflow_sinks::{
@@ -86,6 +86,7 @@ fn a_job_that_a_healer_has_fenced_is_started_again_though_the_store_goes_silent(
     let (log, inner) = (MemoryLog::new(1), Arc::new(MemoryStore::new()));
     feed_as(&log, SessionId([1; 16]), 1, 50);
     let store = Arc::new(Fencing { inner, healed: AtomicBool::new(false), told: AtomicBool::new(false) });
-    let fault = run(config(1, 8), Arc::new(log), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default())).expect_err("fenced");
+    let metrics = Arc::new(Metrics::default());
+    let fault = run(config(1, 8), Arc::new(log), store, Stop::default(), Arc::new(()), metrics, io().handle()).expect_err("fenced");
     assert!(!matches!(fault, JobError::Fenced(_)), "exit code 3 tells the supervisor not to start it again: {fault}");
 }

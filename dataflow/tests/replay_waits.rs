@@ -15,7 +15,7 @@ use std::{
 };
 
 use course::{Ends, head, life};
-use support::{MemoryLog, append_trade, config};
+use support::{MemoryLog, append_trade, config, io};
 use tapeflow_dataflow::{JobConfig, Log, LogFault, LogReader, LogRecord, Metrics, Stop, run};
 use tapeflow_schemas::{Offset, Partition};
 use tapeflow_sinks::{SourceIdentity, memory::MemoryStore};
@@ -34,8 +34,8 @@ struct StallingReader {
     handed: Arc<AtomicUsize>,
 }
 
-/// So many windows of partition 0 are more than all open maps of a job may hold together (8,192).
-const TOO_MANY: usize = 20_000;
+/// So many windows of partition 0 are more than all open maps of a job may hold together (16,384).
+const TOO_MANY: usize = 24_000;
 
 impl LogReader for StallingReader {
     fn poll(&mut self, limit: usize, each: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogFault> {
@@ -105,7 +105,7 @@ fn a_replay_that_waits_for_one_partition_does_not_read_the_others_without_end() 
     }
     let handed = Arc::new(AtomicUsize::new(0));
     let stalling = StallingLog { log, handed: Arc::clone(&handed) };
-    run(config, Arc::new(stalling), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default())).expect("runs to the end");
+    run(config, Arc::new(stalling), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default()), io().handle()).expect("runs to the end");
     let handed = handed.load(SeqCst);
-    assert!(handed < TOO_MANY, "{handed} windows were taken into an open map that holds 8,192");
+    assert!(handed < TOO_MANY, "{handed} windows were taken into an open map that holds 16,384");
 }

@@ -66,11 +66,14 @@ pub enum Header<'a> {
     Legacy,
 }
 
+/// A place in a record's bytes: offset and length.
+pub type Span = (u32, u32);
+
 /// One entry of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where its symbol stands in the record's bytes: offset and length.
-    pub symbol: (u32, u32),
+    /// Where its symbol stands.
+    pub symbol: Span,
     /// The trade, or why it is none.
     pub trade: Result<Trade, EntryFault>,
 }
@@ -161,9 +164,15 @@ fn decode_form<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header
 /// The symbol of an entry that [`decode`] found in this very payload; empty if it was another one.
 #[must_use]
 pub fn symbol_of<'a>(payload: &'a [u8], entry: &Entry) -> &'a str {
+    std::str::from_utf8(symbol_bytes_of(payload, entry)).unwrap_or("")
+}
+
+/// The same as bytes, for whoever looks them up and need not read them.
+#[must_use]
+pub fn symbol_bytes_of<'a>(payload: &'a [u8], entry: &Entry) -> &'a [u8] {
     let at = |offset: u32| usize::try_from(offset).ok();
-    let text = at(entry.symbol.0).zip(at(entry.symbol.1)).and_then(|(from, len)| payload.get(from..from.checked_add(len)?));
-    text.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("")
+    let bytes = at(entry.symbol.0).zip(at(entry.symbol.1)).and_then(|(from, len)| payload.get(from..from.checked_add(len)?));
+    bytes.unwrap_or_default()
 }
 
 /// What an entry's parts come to. Of several faults the first in this order is told: symbol, a size of zero, price, size, event

@@ -52,6 +52,14 @@ impl Symbol {
         }
     }
 
+    /// The same of bytes, `None` if they are no text. The letters of nearly all symbols take one look each.
+    pub(crate) fn check_bytes(bytes: &[u8]) -> Option<Result<(), SymbolFault>> {
+        if (1..=MAX_SYMBOL_BYTES).contains(&bytes.len()) && bytes.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            return Some(Ok(()));
+        }
+        std::str::from_utf8(bytes).ok().map(Self::check)
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -162,8 +162,8 @@ impl Topic {
             .set("message.timeout.ms", "0")
             .set("delivery.report.only.error", "true")
             .set("linger.ms", linger.as_millis().to_string())
-            .set("compression.type", "zstd")
-            .set("compression.level", "1")
+            // As ingest does.
+            .set("compression.type", "lz4")
             .set("batch.num.messages", "4000")
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072")

@@ -16,7 +16,7 @@ use tapeflow_sinks::{
     store::StoredRow,
 };
 
-use crate::support::MemoryLog;
+use crate::support::{MemoryLog, io};
 
 /// How a life ends.
 pub(crate) enum Ends {
@@ -122,7 +122,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 pub(crate) fn life(config: &JobConfig, log: &MemoryLog, store: &Arc<MemoryStore>, ends: Ends) -> Result<Arc<Metrics>, JobError> {
     let metrics = Arc::new(Metrics::default());
     let store = Arc::new(Ending { inner: Arc::clone(store), ends, gone: AtomicBool::new(false) });
-    run(config.clone(), Arc::new(log.clone()), store, Stop::default(), Arc::new(()), Arc::clone(&metrics)).map(|_| metrics)
+    run(config.clone(), Arc::new(log.clone()), store, Stop::default(), Arc::new(()), Arc::clone(&metrics), io().handle()).map(|_| metrics)
 }
 
 pub(crate) fn head(store: &MemoryStore) -> Head {

@@ -219,5 +219,6 @@ fn job(until_end: bool) -> JobConfig {
 }
 
 fn run_as(log: KafkaLog, store: Arc<MemoryStore>, config: JobConfig) -> Result<(), JobError> {
-    tapeflow_dataflow::run(config, Arc::new(log), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default())).map(drop)
+    let io = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    tapeflow_dataflow::run(config, Arc::new(log), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default()), io.handle()).map(drop)
 }

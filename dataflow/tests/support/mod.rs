@@ -301,8 +301,13 @@ pub fn config(workers: usize, resident_rows: usize) -> JobConfig {
     }
 }
 
+/// Threads for a job's calls of its store.
+pub fn io() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
 pub fn run_job(config: &JobConfig, log: &MemoryLog, store: Arc<dyn Store>) -> Result<Summary, JobError> {
-    run(config.clone(), Arc::new(log.clone()), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default()))
+    run(config.clone(), Arc::new(log.clone()), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default()), io().handle())
 }
 
 /// Everything the store holds equals the independent recomputation, as of each row's own epoch.

@@ -4,7 +4,6 @@ use super::{DecodeFault, Entry, EntryFault, Header, admit, wire::Reader};
 use crate::{
     conditions::Conditions,
     decimal::{Price, Size},
-    symbol::Symbol,
 };
 
 /// Reads a legacy record. One without trades is legal: its producer wrote pings and errors so.
@@ -28,11 +27,11 @@ pub(super) fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<
 fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeFault> {
     let conditions = conditions(reader)?;
     let price = f64::from_le_bytes(reader.fixed("a price")?);
-    let (text, symbol) = reader.string_with_span("a symbol")?;
+    let (checked, symbol) = reader.symbol("a symbol")?;
     let event_ms = reader.long("an event time")?;
     let size = f64::from_le_bytes(reader.fixed("a size")?);
     let price = Price::from_f64(price).map(|parsed| parsed.value);
-    Ok(Entry { symbol, trade: admit(Symbol::check(text), event_ms, price, admit_size(size), conditions) })
+    Ok(Entry { symbol, trade: admit(checked, event_ms, price, admit_size(size), conditions) })
 }
 
 /// Only a true zero says "price update". What rounds to zero was a trade, too small for us: a fault, so that it is seen.

@@ -8,7 +8,6 @@ use crate::{
     conditions::Conditions,
     decimal::{NumberFault, Price, Size},
     identity::SessionId,
-    symbol::Symbol,
     trade::Trade,
 };
 
@@ -99,10 +98,9 @@ fn put_identity(out: &mut Vec<u8>, session: SessionId, sequence: u64, taken_ms: 
 /// Reads a batch, its fingerprint known.
 pub(super) fn decode_batch<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
     let mut reader = Reader::new(payload, DATUM);
-    let (text, symbol) = reader.string_with_span("the symbol")?;
-    reader.string("the source")?;
+    let (fault, symbol) = reader.symbol("the symbol")?;
+    reader.skip_string("the source")?;
     let (session, sequence, taken_ms) = identity(&mut reader)?;
-    let fault = Symbol::check(text);
     loop {
         let mut left = reader.block("a block of trades")?;
         if left == 0 {

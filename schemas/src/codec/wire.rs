@@ -1,6 +1,7 @@
 //! Avro's binary primitives: longs as zigzag varints, bytes, strings, and the blocks of an array.
 
-use super::DecodeFault;
+use super::{DecodeFault, Span};
+use crate::symbol::{Symbol, SymbolFault};
 
 /// The most bytes a long takes.
 const MAX_VARINT_BYTES: usize = 10;
@@ -67,12 +68,20 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|_| self.malformed(what))
     }
 
-    /// A string and its span in the record: offset and length.
+    /// A string that nobody reads.
     #[inline]
-    pub(super) fn string_with_span(&mut self, what: &'static str) -> Result<(&'a str, (u32, u32)), DecodeFault> {
-        let text = self.string(what)?;
-        match (u32::try_from(self.at - text.len()), u32::try_from(text.len())) {
-            (Ok(from), Ok(len)) => Ok((text, (from, len))),
+    pub(super) fn skip_string(&mut self, what: &'static str) -> Result<(), DecodeFault> {
+        let bytes = self.bytes(what)?;
+        if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() { Ok(()) } else { Err(self.malformed(what)) }
+    }
+
+    /// A symbol: whether it can be one, and where it stands.
+    #[inline]
+    pub(super) fn symbol(&mut self, what: &'static str) -> Result<(Result<(), SymbolFault>, Span), DecodeFault> {
+        let bytes = self.bytes(what)?;
+        let checked = Symbol::check_bytes(bytes).ok_or_else(|| self.malformed(what))?;
+        match (u32::try_from(self.at - bytes.len()), u32::try_from(bytes.len())) {
+            (Ok(from), Ok(len)) => Ok((checked, (from, len))),
             _ => Err(self.malformed(what)),
         }
     }
