@@ -121,7 +121,7 @@ def main():
             if peer == "tapeflow":
                 store = f"cassandra://{arguments.cassandra}/peers_{os.getpid()}_{turn}"
                 where = ["--brokers", arguments.brokers, "--topic", topic, "--store", store]
-                subprocess.run([arguments.binary, "init", *where], check=True, env=clean, stderr=subprocess.DEVNULL)
+                subprocess.run([arguments.binary, "init", *where], check=True, env=clean, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 found = measure([arguments.binary, "dataflow", *where, "--sizes", "1m", "--workers", "2", "--until-end"], place / "log", clean)
                 rows = tapeflow_rows(arguments.binary, store)
                 wanted = wanted or rows

@@ -38,10 +38,15 @@ use crate::{
 
 /// Records asked of the log in one go, between which the worker looks after everything else.
 const RECORDS_PER_POLL: usize = 1_024;
-/// Windows the open maps of a job may hold together before its sources stop reading until the next seal. A backlog is read in epochs of that size, and a
-/// window whose trades lie in two epochs is written twice: the larger, the fewer rows. With what may be ahead ([`crate::leader::WINDOWS_AHEAD`]) it bounds
-/// what a job holds, some 1 kB a window on its way from the log to an acknowledged row, and what a restart replays.
-const OPEN_WINDOWS: usize = 16_384;
+/// Windows the open maps of a job may hold together before its sources stop reading until the next seal. With what may be ahead
+/// ([`crate::leader::WINDOWS_AHEAD`]) it bounds what a job holds, some 2 kB a window on its way from the log to an acknowledged row, and what a restart
+/// replays.
+const OPEN_WINDOWS: usize = 8_192;
+/// The same while windows hold [`MANY_TRADES`]: a backlog is read in epochs as large as this, and a window whose trades lie in two epochs is written
+/// twice.
+const OPEN_WINDOWS_OF_MANY: usize = 16_384;
+/// So many trades a window, on average, make larger epochs worth their memory.
+const MANY_TRADES: usize = 16;
 /// Windows each open map may hold at least, however many workers there are, and at most until the first seal: the first rows of a backlog are to be
 /// seen at once.
 const OPEN_WINDOWS_AT_LEAST: usize = 1_024;
@@ -264,8 +269,7 @@ impl Running {
 
     /// One turn: reads what is there, and ends the replay once it is complete. Returns whether there may be more at once.
     fn turn(&mut self, settings: &SourceSettings, mailbox: &Mailbox, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<bool, JobError> {
-        let limit = if self.first { OPEN_WINDOWS_AT_LEAST } else { (OPEN_WINDOWS / self.peers).max(OPEN_WINDOWS_AT_LEAST) };
-        let full = self.open.combiner.len() >= limit || self.open.rejects.len() >= OPEN_REJECTS;
+        let full = self.open.combiner.len() >= self.limit(settings.sizes.len()) || self.open.rejects.len() >= OPEN_REJECTS;
         if full && !std::mem::replace(&mut self.full_told, true) {
             mailbox.outbox.borrow_mut().push(Up::Full);
         }
@@ -279,6 +283,13 @@ impl Running {
             return Ok(true);
         }
         Ok(read > 0)
+    }
+
+    /// How many windows the open map may hold now.
+    fn limit(&self, sizes: usize) -> usize {
+        let trades = usize::try_from(self.open.counts.accepted).unwrap_or(usize::MAX).saturating_mul(sizes);
+        let all = if trades / MANY_TRADES >= self.open.combiner.len() { OPEN_WINDOWS_OF_MANY } else { OPEN_WINDOWS };
+        if self.first { OPEN_WINDOWS_AT_LEAST } else { (all / self.peers).max(OPEN_WINDOWS_AT_LEAST) }
     }
 
     fn read(&mut self) -> Result<usize, LogFault> {

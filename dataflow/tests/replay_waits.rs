@@ -35,7 +35,7 @@ struct StallingReader {
 }
 
 /// So many windows of partition 0 are more than all open maps of a job may hold together (16,384).
-const TOO_MANY: usize = 24_000;
+const TOO_MANY: usize = 20_000;
 
 impl LogReader for StallingReader {
     fn poll(&mut self, limit: usize, each: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogFault> {
