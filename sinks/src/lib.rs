@@ -11,6 +11,7 @@
 //! *Epoch*: one durable cut of the log. *Binding*: the record that says where an epoch ends. *Head*: the bindings and who may add
 //! to them. *Stamp*: the write timestamp of an epoch's rows.
 
+pub mod audit;
 pub mod cassandra;
 pub mod decide;
 pub mod failpoint;
@@ -26,6 +27,7 @@ pub mod totals;
 pub mod view;
 pub mod workflow;
 
+pub use audit::Audited;
 pub use head::{Binding, Cut, Epoch, Head, LostRange, SourceIdentity, Stamp};
 pub use row::{RowKey, RowState, RowWrite};
 pub use store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError};

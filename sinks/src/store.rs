@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tapeflow_schemas::{AssetClass, Offset, Partition, Position, Symbol, WindowSize, WindowStart};
 
 use crate::{
+    audit::Audited,
     head::{Epoch, Head, Stamp},
     row::{RowKey, RowState, RowWrite},
     view::{StoredView, View, ViewWrite},
@@ -195,6 +196,28 @@ pub trait Store: Send + Sync + 'static {
 
     /// A view's lists of a size with starts in the half-open range `from..to`, ascending.
     async fn views(&self, view: View, size: WindowSize, range: std::ops::Range<WindowStart>) -> Result<Vec<StoredView>, StoreError>;
+
+    /// [`Store::rows`], each with what the columns beside its cell say otherwise. A store without such columns has nothing to add.
+    async fn audit_rows(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: std::ops::Range<WindowStart>,
+    ) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+        Ok(self.rows(symbol, size, range).await?.into_iter().map(Audited::from).collect())
+    }
+
+    /// The same for [`Store::views`] and the lines beside each list. Those of epochs above `committed`, as read before, may not all be written yet.
+    async fn audit_views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: std::ops::Range<WindowStart>,
+        committed: Epoch,
+    ) -> Result<Vec<Audited<StoredView>>, StoreError> {
+        let _ = committed;
+        Ok(self.views(view, size, range).await?.into_iter().map(Audited::from).collect())
+    }
 
     /// The newest history entries, at most `limit`, newest first.
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;

@@ -278,6 +278,33 @@ async fn a_damaged_cell_stops_the_job_and_names_the_row() {
 }
 
 #[tokio::test]
+async fn columns_that_say_otherwise_than_their_cell_are_named() {
+    let file = file();
+    let store = SqliteStore::new(job(&file.path));
+    store.write(&row("TSLA", 1, 1)).await.expect("written");
+    let strays = async || {
+        let key = key("TSLA");
+        let found = store.audit_rows(&key.symbol, key.size, 0..i64::MAX).await.expect("read");
+        let [row] = &found[..] else { panic!("one row") };
+        assert_eq!(row.stored.state, golden(1));
+        row.strays.clone()
+    };
+    assert!(strays().await.is_empty());
+    let change = "UPDATE bars SET epoch = 2, high = 1.5, low = NULL, volume = '107.00000001', trades = 8";
+    Connection::open(&file.path).and_then(|raw| raw.execute(change, [])).expect("changed");
+    assert_eq!(
+        strays().await,
+        [
+            "epoch shows 2, its cell says 1",
+            "high shows 1.5, its cell says 122.1",
+            "low shows nothing, its cell says 122.06",
+            "volume shows 107.00000001, its cell says 107",
+            "trades shows 8, its cell says 7"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn any_sqlite_tool_reads_a_bar() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));

@@ -146,8 +146,8 @@ pub(super) struct Judge<'a> {
     /// Windows of which a row was not judged.
     passed_over: HashSet<(WindowSize, WindowStart)>,
     /// Of epochs that were not known when they were read.
-    later_rows: Vec<(RowKey, RowState)>,
-    later_lists: Vec<(ViewKey, ViewState)>,
+    later_rows: Vec<(RowKey, RowState, Vec<String>)>,
+    later_lists: Vec<(ViewKey, ViewState, Vec<String>)>,
 }
 
 impl<'a> Judge<'a> {
@@ -156,19 +156,19 @@ impl<'a> Judge<'a> {
         Self { findings, trust, baskets, passed_over: HashSet::new(), later_rows: Vec::new(), later_lists: Vec::new() }
     }
 
-    /// A row as it was read. What a job has bound while it was read is judged when that is known: [`Judge::later_rows`].
-    pub(super) fn row(&mut self, again: &Recomputation<'_>, key: RowKey, state: RowState) {
+    /// A row as it was read, and in what its columns stray from its cell. What a job has bound while it was read is judged when that is known: [`Judge::later_rows`].
+    pub(super) fn row(&mut self, again: &Recomputation<'_>, key: RowKey, state: RowState, strays: Vec<String>) {
         match again.as_of(state.epoch) {
-            AsOf::Epoch(as_of) => self.judge_row(again, key, &state, as_of),
-            AsOf::Unknown => self.later_rows.push((key, state)),
+            AsOf::Epoch(as_of) => self.judge_row(again, key, &state, strays, as_of),
+            AsOf::Unknown => self.later_rows.push((key, state, strays)),
         }
     }
 
     /// Judges the rows that were put off, now that all is known that was bound when they were read.
     pub(super) fn later_rows(&mut self, again: &Recomputation<'_>) {
-        for (key, state) in std::mem::take(&mut self.later_rows) {
+        for (key, state, strays) in std::mem::take(&mut self.later_rows) {
             match again.as_of(state.epoch) {
-                AsOf::Epoch(as_of) => self.judge_row(again, key, &state, as_of),
+                AsOf::Epoch(as_of) => self.judge_row(again, key, &state, strays, as_of),
                 AsOf::Unknown if state.epoch > again.last() => {
                     let cure = self.cure(again.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX).is_some());
                     let text = beyond(&key, state.epoch, again.last());
@@ -182,23 +182,27 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn judge_row(&mut self, again: &Recomputation<'_>, key: RowKey, state: &RowState, as_of: Epoch) {
+    fn judge_row(&mut self, again: &Recomputation<'_>, key: RowKey, state: &RowState, strays: Vec<String>, as_of: Epoch) {
         let want = again.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, as_of);
         let judged = match self.trust {
             Trust::All => true,
             Trust::Since => state.epoch <= again.confirmed && rows::trades(&state.totals) <= want.map_or(0, |want| want.all.trades),
             Trust::Presence => false,
         };
-        if !judged {
+        let mut told = if judged {
+            self.findings.rows.compared += 1;
+            match want {
+                None => vec!["the store has a row, the log has no trades".to_owned()],
+                Some(want) => rows::differences(&state.totals, &want),
+            }
+        } else {
             self.findings.rows.not_judged += 1;
             self.passed_over.insert((key.size, key.start));
-            return;
-        }
-        self.findings.rows.compared += 1;
-        let told = match want {
-            None => "the store has a row, the log has no trades".to_owned(),
-            Some(want) => rows::differences(&state.totals, &want).join("; "),
+            Vec::new()
         };
+        // Whoever cannot be judged by the log can still be held against itself.
+        told.extend(strays);
+        let told = told.join("; ");
         if !told.is_empty() {
             let cure = self.cure(want.is_some());
             let text = format!("{key} (epoch {}): {told}", state.epoch);
@@ -206,11 +210,11 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A list as it was read; the rows must have been judged before.
-    pub(super) fn list(&mut self, again: &Recomputation<'_>, key: ViewKey, state: ViewState) {
+    /// A list as it was read, and in what its lines stray from its cell; the rows must have been judged before.
+    pub(super) fn list(&mut self, again: &Recomputation<'_>, key: ViewKey, state: ViewState, strays: Vec<String>) {
         match again.as_of(state.epoch) {
-            AsOf::Epoch(as_of) => self.judge_list(again, key, &state, as_of),
-            AsOf::Unknown => self.later_lists.push((key, state)),
+            AsOf::Epoch(as_of) => self.judge_list(again, key, &state, strays, as_of),
+            AsOf::Unknown => self.later_lists.push((key, state, strays)),
         }
     }
 
@@ -221,9 +225,9 @@ impl<'a> Judge<'a> {
 
     /// Judges the lists that were put off.
     pub(super) fn later_lists(&mut self, again: &Recomputation<'_>) {
-        for (key, state) in std::mem::take(&mut self.later_lists) {
+        for (key, state, strays) in std::mem::take(&mut self.later_lists) {
             match again.as_of(state.epoch) {
-                AsOf::Epoch(as_of) => self.judge_list(again, key, &state, as_of),
+                AsOf::Epoch(as_of) => self.judge_list(again, key, &state, strays, as_of),
                 AsOf::Unknown if state.epoch > again.last() => {
                     let cure = self.cure(self.wanted(again, key, Epoch::MAX).is_some());
                     let text = beyond(&key, state.epoch, again.last());
@@ -234,22 +238,25 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn judge_list(&mut self, again: &Recomputation<'_>, key: ViewKey, state: &ViewState, as_of: Epoch) {
+    fn judge_list(&mut self, again: &Recomputation<'_>, key: ViewKey, state: &ViewState, strays: Vec<String>, as_of: Epoch) {
         let judged = match self.trust {
             Trust::All => true,
             Trust::Since => state.epoch <= again.confirmed && !self.passed_over.contains(&(key.size, key.start)),
             Trust::Presence => false,
         };
-        if !judged {
-            self.findings.lists.not_judged += 1;
-            return;
-        }
-        self.findings.lists.compared += 1;
         let want = self.wanted(again, key, as_of);
-        let told = match &want {
-            None => "the store has a list, the log has no trades for one".to_owned(),
-            Some(want) => lists::differences(key.view, &state.entries, want).join("; "),
+        let mut told = if judged {
+            self.findings.lists.compared += 1;
+            match &want {
+                None => vec!["the store has a list, the log has no trades for one".to_owned()],
+                Some(want) => lists::differences(key.view, &state.entries, want),
+            }
+        } else {
+            self.findings.lists.not_judged += 1;
+            Vec::new()
         };
+        told.extend(strays);
+        let told = told.join("; ");
         if !told.is_empty() {
             let cure = self.cure(want.is_some());
             self.findings.differ(Place::List(key), cure, &format!("{key} (epoch {}): {told}", state.epoch));

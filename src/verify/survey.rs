@@ -20,7 +20,9 @@ use std::{
 
 use tapeflow_dataflow::Log;
 use tapeflow_schemas::{Baskets, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{Epoch, Head, HistoryEntry, RowKey, Store, StoreError, StoredView, View, ViewKey, store::StoredRow, view::SMALLEST_VIEW_MS};
+use tapeflow_sinks::{
+    Audited, Epoch, Head, HistoryEntry, RowKey, Store, StoreError, StoredView, View, ViewKey, store::StoredRow, view::SMALLEST_VIEW_MS,
+};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -128,8 +130,8 @@ impl Ground<'_> {
                     self.rows_of(&symbol, size, range, again, judge, |row, judge| {
                         if scope.window(size, row.start) {
                             found.insert((size, row.start));
-                            if let Some(state) = row.state {
-                                judge.row(again, RowKey { symbol: symbol.clone(), size, start: row.start }, state);
+                            if let Some((state, strays)) = row.state {
+                                judge.row(again, RowKey { symbol: symbol.clone(), size, start: row.start }, state, strays);
                             }
                         }
                     })?;
@@ -153,9 +155,10 @@ impl Ground<'_> {
         judge: &mut Judge<'_>,
         mut each: impl FnMut(Found, &mut Judge<'_>),
     ) -> Result<(), End> {
-        let reason = match self.runtime.block_on(self.store.rows(symbol, size, range.clone())) {
+        let reason = match self.runtime.block_on(self.store.audit_rows(symbol, size, range.clone())) {
             Ok(rows) => {
-                rows.into_iter().for_each(|StoredRow { start, state }| each(Found { start, state: Some(state) }, judge));
+                rows.into_iter()
+                    .for_each(|Audited { stored: StoredRow { start, state }, strays }| each(Found { start, state: Some((state, strays)) }, judge));
                 return Ok(());
             }
             Err(StoreError::Broken(reason)) => reason,
@@ -169,7 +172,7 @@ impl Ground<'_> {
             match self.runtime.block_on(self.store.read_rows(std::slice::from_ref(&key))) {
                 Ok(found) => {
                     if let Some(state) = found.into_iter().next().flatten() {
-                        each(Found { start, state: Some(state) }, judge);
+                        each(Found { start, state: Some((state, Vec::new())) }, judge);
                     }
                 }
                 Err(StoreError::Broken(reason)) => {
@@ -195,7 +198,7 @@ impl Ground<'_> {
                     }
                     found.insert(key);
                     match state {
-                        Ok(state) => judge.list(again, key, state),
+                        Ok((state, strays)) => judge.list(again, key, state, strays),
                         Err(reason) => judge.unreadable(again, Place::List(key), &reason),
                     }
                 }
@@ -214,16 +217,17 @@ impl Ground<'_> {
 
     /// The same for lists.
     fn lists_of(&self, view: View, size: WindowSize, range: Range<WindowStart>, again: &Recomputation<'_>) -> Result<Vec<FoundList>, End> {
-        let read = |range| self.runtime.block_on(self.store.views(view, size, range));
+        let read = |range| self.runtime.block_on(self.store.audit_views(view, size, range, again.base));
+        let found = |Audited { stored: StoredView { start, state }, strays }| (start, Ok((state, strays)));
         let reason = match read(range.clone()) {
-            Ok(lists) => return Ok(lists.into_iter().map(|StoredView { start, state }| (start, Ok(state))).collect()),
+            Ok(lists) => return Ok(lists.into_iter().map(found).collect()),
             Err(StoreError::Broken(reason)) => reason,
             Err(fault) => return Err(crate::end::store_failed(&fault)),
         };
         let (mut lists, mut damaged) = (Vec::new(), false);
         for (_, start) in again.oracle.windows().filter(|(of, start)| *of == size && range.contains(start)) {
             match read(start..start + 1) {
-                Ok(found) => lists.extend(found.into_iter().map(|StoredView { start, state }| (start, Ok(state)))),
+                Ok(read) => lists.extend(read.into_iter().map(found)),
                 Err(StoreError::Broken(reason)) => {
                     damaged = true;
                     lists.push((start, Err(reason)));
@@ -236,12 +240,12 @@ impl Ground<'_> {
 }
 
 /// A list as it was found, or why it cannot be read.
-type FoundList = (WindowStart, Result<tapeflow_sinks::ViewState, String>);
+type FoundList = (WindowStart, Result<(tapeflow_sinks::ViewState, Vec<String>), String>);
 
 /// A row as it was found; one without a state cannot be read.
 struct Found {
     start: WindowStart,
-    state: Option<tapeflow_sinks::RowState>,
+    state: Option<(tapeflow_sinks::RowState, Vec<String>)>,
 }
 
 impl Plan {

@@ -94,6 +94,28 @@ fn what_was_changed_behind_the_jobs_back_is_put_right() {
 }
 
 #[test]
+fn columns_beside_the_cells_are_held_against_them_and_written_again() {
+    let place = Place::new();
+    let feed = FeedFile { trades: 3_000, symbols: 12, ..FeedFile::default() };
+    place.replay(&place.feed(&feed), &[]);
+    let before = everything(&place);
+    change(&place, "UPDATE bars SET volume = '1', close = close + 1 WHERE symbol = 'AAPL' AND size = '1h'");
+    change(&place, "UPDATE view_entries SET name = 'NOBODY' WHERE view_name = 'active' AND size = '1h' AND rank = 1");
+    change(&place, "DELETE FROM view_entries WHERE view_name = 'movers' AND size = '1h' AND rank = 2");
+
+    let found = end_with(1, &["verify", "--store", &place.store]);
+    let row = found.lines().find(|line| line.starts_with("AAPL 1h ")).expect("a difference of the row");
+    assert!(row.contains("volume shows 1, its cell says ") && row.contains("close shows "), "{found}");
+    assert!(found.contains("name of rank 1 shows NOBODY, its cell says "), "{found}");
+    assert!(found.contains(" ranks are there, its list has "), "{found}");
+    assert!(summary(&found).starts_with("3 differences; "), "{found}");
+
+    heal(&place, 0);
+    assert!(place.verify().starts_with("0 differences; "), "{}", place.verify());
+    assert_eq!(everything(&place), before, "the cells were right all along");
+}
+
+#[test]
 fn a_job_that_was_killed_is_healed_as_of_what_it_had_bound_and_replays_it() {
     let (place, undisturbed) = (Place::new(), Place::new());
     // At the pace below half a minute of trades, so that no life comes to the end of them, however slow the machine.

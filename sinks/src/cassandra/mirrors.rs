@@ -1,12 +1,13 @@
 //! A row as its columns hold it: the state cell, and beside it what readers want, by the policy `sip`. And a list's ranks, which are only that.
 
-use scylla::{SerializeRow, value::CqlTimestamp};
+use scylla::{DeserializeRow, SerializeRow, value::CqlTimestamp};
 use tapeflow_schemas::{
     Price,
     decimal::{SCALE, format_fixed},
 };
 
 use crate::{
+    audit::Strays,
     row::RowWrite,
     totals::Policy,
     view::{TOP, View, ViewEntry, ViewWrite},
@@ -72,6 +73,65 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// What readers are shown of a row.
+#[derive(DeserializeRow)]
+pub(super) struct Shown {
+    pub(super) start: CqlTimestamp,
+    pub(super) state: Option<Vec<u8>>,
+    epoch: Option<i64>,
+    open: Option<f64>,
+    high: Option<f64>,
+    low: Option<f64>,
+    close: Option<f64>,
+    vwap: Option<f64>,
+    volume: Option<f64>,
+    notional: Option<f64>,
+    volume_exact: Option<String>,
+    notional_exact: Option<String>,
+    vwap_exact: Option<String>,
+    trades: Option<i64>,
+    priced: Option<i64>,
+    revision: Option<i64>,
+}
+
+impl Shown {
+    /// The columns, as a statement names them.
+    pub(super) const COLUMNS: &str = "start, state, epoch, open, high, low, close, vwap, volume, notional, volume_exact, notional_exact, vwap_exact, \
+         trades, priced, revision";
+
+    /// What differs from the columns of the cell.
+    pub(super) fn strays(&self, wanted: &Columns<'_>) -> Vec<String> {
+        let mut strays = Strays::default();
+        for (column, shown, wanted) in [
+            ("open", self.open, wanted.open),
+            ("high", self.high, wanted.high),
+            ("low", self.low, wanted.low),
+            ("close", self.close, wanted.close),
+            ("vwap", self.vwap, wanted.vwap),
+            ("volume", self.volume, wanted.volume),
+            ("notional", self.notional, wanted.notional),
+        ] {
+            strays.hold_double(column, shown, Some(wanted));
+        }
+        for (column, shown, wanted) in [
+            ("volume_exact", &self.volume_exact, &wanted.volume_exact),
+            ("notional_exact", &self.notional_exact, &wanted.notional_exact),
+            ("vwap_exact", &self.vwap_exact, &wanted.vwap_exact),
+        ] {
+            strays.hold(column, shown.as_ref(), Some(wanted));
+        }
+        for (column, shown, wanted) in [
+            ("epoch", self.epoch, wanted.epoch),
+            ("trades", self.trades, wanted.trades),
+            ("priced", self.priced, wanted.priced),
+            ("revision", self.revision, wanted.revision),
+        ] {
+            strays.hold(column, shown, Some(wanted));
+        }
+        strays.0
+    }
+}
+
 /// The values of one rank of a list, in the order of [`super::views`]'s statement; as with a row, none is ever null.
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
@@ -95,6 +155,82 @@ pub(super) struct RankColumns<'a> {
     notional_exact: String,
     vwap_exact: String,
     stamp: i64,
+}
+
+/// What readers are shown of a rank.
+#[derive(DeserializeRow)]
+pub(super) struct ShownRank {
+    pub(super) start: CqlTimestamp,
+    pub(super) rank: i32,
+    pub(super) epoch: Option<i64>,
+    name: Option<String>,
+    symbols: Option<i64>,
+    trades: Option<i64>,
+    volume: Option<f64>,
+    notional: Option<f64>,
+    vwap: Option<f64>,
+    open: Option<f64>,
+    close: Option<f64>,
+    change_pct: Option<f64>,
+    volume_exact: Option<String>,
+    notional_exact: Option<String>,
+    vwap_exact: Option<String>,
+}
+
+impl ShownRank {
+    /// The columns, as a statement names them.
+    pub(super) const COLUMNS: &str = "start, rank, epoch, name, symbols, trades, volume, notional, vwap, open, close, change_pct, volume_exact, \
+         notional_exact, vwap_exact";
+
+    fn hold(&self, wanted: &RankColumns<'_>, strays: &mut Strays) {
+        let named = |column: &str| format!("{column} of rank {}", self.rank);
+        for (column, shown, wanted) in [
+            ("volume", self.volume, wanted.volume),
+            ("notional", self.notional, wanted.notional),
+            ("vwap", self.vwap, wanted.vwap),
+            ("open", self.open, wanted.open),
+            ("close", self.close, wanted.close),
+            ("change_pct", self.change_pct, wanted.change_pct),
+        ] {
+            strays.hold_double(&named(column), shown, Some(wanted));
+        }
+        for (column, shown, wanted) in [
+            ("name", &self.name, wanted.name),
+            ("volume_exact", &self.volume_exact, &wanted.volume_exact),
+            ("notional_exact", &self.notional_exact, &wanted.notional_exact),
+            ("vwap_exact", &self.vwap_exact, &wanted.vwap_exact),
+        ] {
+            strays.hold(&named(column), shown.as_deref(), Some(wanted));
+        }
+        for (column, shown, wanted) in
+            [("epoch", self.epoch, wanted.epoch), ("symbols", self.symbols, wanted.symbols), ("trades", self.trades, wanted.trades)]
+        {
+            strays.hold(&named(column), shown, Some(wanted));
+        }
+    }
+}
+
+/// What the ranks of a list show that is not the list, which was read before them. Ranks of a later epoch belong to a later list, and say nothing of this
+/// one; those of an earlier one are on their way still, unless the list's epoch is committed.
+pub(super) fn strays_of_ranks(list: &ViewWrite, shown: &[ShownRank], committed: u64) -> Vec<String> {
+    let epoch = bigint(list.state.epoch);
+    let is_settled = list.state.epoch <= committed;
+    if shown.iter().any(|rank| rank.epoch > Some(epoch)) || (!is_settled && shown.iter().all(|rank| rank.epoch != Some(epoch))) {
+        return Vec::new();
+    }
+    let size = list.key.size.to_string();
+    let wanted = RankColumns::of(list, &size);
+    let mut strays = Strays::default();
+    for wanted in &wanted {
+        match shown.iter().find(|rank| rank.rank == wanted.rank) {
+            Some(shown) => shown.hold(wanted, &mut strays),
+            None => strays.0.push(format!("rank {} is not there", wanted.rank)),
+        }
+    }
+    for extra in shown.iter().filter(|rank| wanted.iter().all(|wanted| wanted.rank != rank.rank)) {
+        strays.0.push(format!("rank {} is there, its list has {}", extra.rank, wanted.len()));
+    }
+    strays.0
 }
 
 /// What stands at a rank that a list no longer has.

@@ -16,10 +16,11 @@ use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
 use super::{
     faults::{broken, of_execution, of_pager, of_row},
     insist::insist,
-    mirrors::Columns,
+    mirrors::{Columns, Shown},
     session::Cluster,
 };
 use crate::{
+    audit::Audited,
     row::{RowKey, RowState, RowWrite},
     store::{StoreError, StoredRow},
 };
@@ -40,6 +41,7 @@ pub(super) struct Rows {
     batches: Vec<Batch>,
     select: PreparedStatement,
     range: PreparedStatement,
+    shown: PreparedStatement,
 }
 
 impl Rows {
@@ -62,6 +64,9 @@ impl Rows {
             select: cluster.prepare(format!("SELECT start, state FROM {keyspace}.bars {of_partition} AND start IN ?")).await?,
             range: cluster
                 .prepare(format!("SELECT start, state FROM {keyspace}.bars {of_partition} AND start >= ? AND start < ? ORDER BY start ASC"))
+                .await?,
+            shown: cluster
+                .prepare(format!("SELECT {} FROM {keyspace}.bars {of_partition} AND start >= ? AND start < ? ORDER BY start ASC", Shown::COLUMNS))
                 .await?,
             insert,
         })
@@ -134,6 +139,31 @@ impl Rows {
                 let key = RowKey { symbol: symbol.clone(), size, start };
                 rows.push(StoredRow { start, state: decode(&key, &cell)? });
             }
+        }
+        Ok(rows)
+    }
+
+    /// The same, each with what its columns show otherwise. A row is written whole at one stamp, so what is read of it is of one write.
+    pub(super) async fn audit(
+        &self,
+        session: &Session,
+        symbol: &Symbol,
+        size: WindowSize,
+        bucket: i64,
+        range: &Range<WindowStart>,
+    ) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+        let doing = format!("reading rows of {symbol} {size}");
+        let spelt = size.to_string();
+        let values = (symbol.as_str(), spelt.as_str(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
+        let pager = session.execute_iter(self.shown.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
+        let mut found = pager.rows_stream::<Shown>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let mut rows = Vec::new();
+        while let Some(shown) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+            let Some(cell) = &shown.state else { continue };
+            let key = RowKey { symbol: symbol.clone(), size, start: shown.start.0 };
+            let row = RowWrite { state: decode(&key, cell)?, key, stamp: 0 };
+            let strays = shown.strays(&Columns::of(&row, &spelt));
+            rows.push(Audited { stored: StoredRow { start: row.key.start, state: row.state }, strays });
         }
         Ok(rows)
     }

@@ -21,7 +21,8 @@ use super::{
     views::Views,
 };
 use crate::{
-    head::{Head, Stamp},
+    audit::Audited,
+    head::{Epoch, Head, Stamp},
     row::{RowKey, RowState, RowWrite},
     store::{CasOutcome, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
     view::{StoredView, View, ViewWrite},
@@ -131,8 +132,7 @@ impl Store for CassandraStore {
     }
 
     async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
-        let mut buckets = self.directory.buckets(&self.session, symbol, size).await?;
-        buckets.retain(|bucket| overlaps(size, *bucket, &range));
+        let buckets = within(self.directory.buckets(&self.session, symbol, size).await?, size, &range);
         let parts: Vec<Vec<StoredRow>> = stream::iter(buckets)
             .map(|bucket| self.rows.range(&self.session, symbol, size, bucket, &range))
             .buffered(self.config.reads_in_flight.clamp(1, 8))
@@ -142,10 +142,35 @@ impl Store for CassandraStore {
     }
 
     async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
-        let mut buckets = self.views.buckets(&self.session, view, size).await?;
-        buckets.retain(|bucket| overlaps(size, *bucket, &range));
+        let buckets = within(self.views.buckets(&self.session, view, size).await?, size, &range);
         let parts: Vec<Vec<StoredView>> = stream::iter(buckets)
             .map(|bucket| self.views.range(&self.session, view, size, bucket, &range))
+            .buffered(self.config.reads_in_flight.clamp(1, 8))
+            .try_collect()
+            .await?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    async fn audit_rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+        let buckets = within(self.directory.buckets(&self.session, symbol, size).await?, size, &range);
+        let parts: Vec<Vec<_>> = stream::iter(buckets)
+            .map(|bucket| self.rows.audit(&self.session, symbol, size, bucket, &range))
+            .buffered(self.config.reads_in_flight.clamp(1, 8))
+            .try_collect()
+            .await?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    async fn audit_views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+        committed: Epoch,
+    ) -> Result<Vec<Audited<StoredView>>, StoreError> {
+        let buckets = within(self.views.buckets(&self.session, view, size).await?, size, &range);
+        let parts: Vec<Vec<_>> = stream::iter(buckets)
+            .map(|bucket| self.views.audit(&self.session, view, size, bucket, &range, committed))
             .buffered(self.config.reads_in_flight.clamp(1, 8))
             .try_collect()
             .await?;
@@ -163,7 +188,8 @@ impl Store for CassandraStore {
     }
 }
 
-/// Whether windows of a bucket may start in the range.
-fn overlaps(size: WindowSize, bucket: i64, range: &Range<WindowStart>) -> bool {
-    bucket.saturating_add(size.ms() * WINDOWS_PER_BUCKET) > range.start && bucket < range.end
+/// The buckets of which windows may start in the range.
+fn within(mut buckets: Vec<i64>, size: WindowSize, range: &Range<WindowStart>) -> Vec<i64> {
+    buckets.retain(|bucket| bucket.saturating_add(size.ms() * WINDOWS_PER_BUCKET) > range.start && *bucket < range.end);
+    buckets
 }

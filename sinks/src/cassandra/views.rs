@@ -1,6 +1,6 @@
 //! Lists of views: each written whole at its stamp, as one cell, and beside it its ranks for dashboards.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use futures::TryStreamExt;
 use scylla::{
@@ -15,10 +15,12 @@ use tapeflow_schemas::{WindowSize, WindowStart};
 
 use super::{
     faults::{broken, of_execution, of_pager, of_row},
-    mirrors::{RankColumns, bigint},
+    mirrors::{RankColumns, ShownRank, bigint, strays_of_ranks},
     session::Cluster,
 };
 use crate::{
+    audit::Audited,
+    head::Epoch,
     store::StoreError,
     view::{StoredView, View, ViewKey, ViewState, ViewWrite},
 };
@@ -29,6 +31,7 @@ pub(super) struct Views {
     insert_rank: PreparedStatement,
     buckets: PreparedStatement,
     range: PreparedStatement,
+    ranks: PreparedStatement,
 }
 
 impl Views {
@@ -49,6 +52,12 @@ impl Views {
             range: cluster
                 .prepare(format!(
                     "SELECT start, state FROM {keyspace}.views WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ? ORDER BY start ASC"
+                ))
+                .await?,
+            ranks: cluster
+                .prepare(format!(
+                    "SELECT {} FROM {keyspace}.view_entries WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ?",
+                    ShownRank::COLUMNS
                 ))
                 .await?,
         })
@@ -113,5 +122,32 @@ impl Views {
             }
         }
         Ok(lists)
+    }
+
+    /// The same, each with what its ranks show otherwise; see [`strays_of_ranks`].
+    pub(super) async fn audit(
+        &self,
+        session: &Session,
+        view: View,
+        size: WindowSize,
+        bucket: i64,
+        range: &Range<WindowStart>,
+        committed: Epoch,
+    ) -> Result<Vec<Audited<StoredView>>, StoreError> {
+        let lists = self.range(session, view, size, bucket, range).await?;
+        let doing = format!("reading the ranks of view {view} {size}");
+        let values = (view.name(), size.to_string(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
+        let pager = session.execute_iter(self.ranks.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
+        let mut found = pager.rows_stream::<ShownRank>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let mut ranks: HashMap<WindowStart, Vec<ShownRank>> = HashMap::new();
+        while let Some(rank) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+            ranks.entry(rank.start.0).or_default().push(rank);
+        }
+        let audited = lists.into_iter().map(|StoredView { start, state }| {
+            let list = ViewWrite { key: ViewKey { view, size, start }, state, stamp: 0 };
+            let strays = strays_of_ranks(&list, ranks.get(&start).map_or(&[], Vec::as_slice), committed);
+            Audited { stored: StoredView { start, state: list.state }, strays }
+        });
+        Ok(audited.collect())
     }
 }

@@ -8,6 +8,7 @@ use tapeflow_schemas::{
 
 use super::{fault, integer};
 use crate::{
+    audit::{Audited, Strays},
     row::{RowKey, RowState, RowWrite},
     store::{StoreError, StoredRow},
     totals::Policy,
@@ -45,6 +46,20 @@ impl Columns {
             trades: integer("a count of trades", sums.trades)?,
             cell: row.state.to_cell(),
         })
+    }
+
+    /// What differs from them in a row of [`audit`]'s statement.
+    fn strays(&self, shown: &rusqlite::Row<'_>) -> rusqlite::Result<Vec<String>> {
+        let mut strays = Strays::default();
+        strays.hold("epoch", shown.get("epoch")?, Some(self.epoch));
+        for (column, price) in ["open", "high", "low", "close"].into_iter().zip(&self.prices) {
+            hold_price(&mut strays, column, shown.get(column)?, price.as_deref());
+        }
+        for (column, text) in [("vwap", self.vwap.as_ref()), ("volume", Some(&self.volume)), ("notional", Some(&self.notional))] {
+            strays.hold(column, shown.get::<_, Option<String>>(column)?.as_ref(), text);
+        }
+        strays.hold("trades", shown.get("trades")?, Some(self.trades));
+        Ok(strays.0)
     }
 
     /// Writes the row unless the table has it at a greater stamp.
@@ -115,6 +130,38 @@ pub(super) fn rows(
         Ok(state(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredRow { start: key.start, state }))
     });
     found.map_err(fault)?.map(|row| row.map_err(fault)?).collect()
+}
+
+/// The same, each with what the columns beside the cell show otherwise.
+pub(super) fn audit(
+    connection: &Connection,
+    symbol: &Symbol,
+    size: WindowSize,
+    range: &std::ops::Range<WindowStart>,
+) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+    const SELECT: &str = "
+        SELECT start, state, epoch, open, high, low, close, vwap, volume, notional, trades FROM bars
+        WHERE symbol = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
+    let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+    let mut found = select.query(params![symbol.as_str(), size.to_string(), range.start, range.end]).map_err(fault)?;
+    let mut rows = Vec::new();
+    while let Some(shown) = found.next().map_err(fault)? {
+        let key = RowKey { symbol: symbol.clone(), size, start: shown.get(0).map_err(fault)? };
+        let state = state(shown.get_ref(1).map_err(fault)?.as_blob().map_err(|error| fault(error.into()))?, &key)?;
+        let row = RowWrite { key, state, stamp: 0 };
+        let strays = Columns::of(&row)?.strays(shown).map_err(fault)?;
+        rows.push(Audited { stored: StoredRow { start: row.key.start, state: row.state }, strays });
+    }
+    Ok(rows)
+}
+
+/// Holds a price against the text it was written as. SQLite made a double of the text, and may have missed the nearest one by its last bit.
+pub(super) fn hold_price(strays: &mut Strays, column: &str, shown: Option<f64>, text: Option<&str>) {
+    let wanted = text.and_then(|text| text.parse::<f64>().ok());
+    let is_near = shown.zip(wanted).is_some_and(|(shown, wanted)| (shown - wanted).abs() <= wanted.abs() * f64::EPSILON);
+    if !is_near {
+        strays.hold_double(column, shown, wanted);
+    }
 }
 
 fn state(cell: &[u8], key: &RowKey) -> Result<RowState, StoreError> {

@@ -8,7 +8,8 @@ use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
 
 use super::{Database, fault, integer, rows, views, whole};
 use crate::{
-    head::{HEAD_FORMAT, Head, Stamp},
+    audit::Audited,
+    head::{Epoch, HEAD_FORMAT, Head, Stamp},
     row::{RowKey, RowState},
     store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
     view::{StoredView, View},
@@ -123,6 +124,15 @@ impl Store for SqliteStore {
 
     async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
         self.database.read(move |connection| views::views(connection, view, size, &range)).await
+    }
+
+    async fn audit_rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+        let symbol = symbol.clone();
+        self.database.read(move |connection| rows::audit(connection, &symbol, size, &range)).await
+    }
+
+    async fn audit_views(&self, view: View, size: WindowSize, range: Range<WindowStart>, _: Epoch) -> Result<Vec<Audited<StoredView>>, StoreError> {
+        self.database.read(move |connection| views::audit(connection, view, size, &range)).await
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {

@@ -8,8 +8,9 @@ use tapeflow_schemas::{
     decimal::{SCALE, format_fixed},
 };
 
-use super::{fault, integer, tables};
+use super::{fault, integer, rows::hold_price, tables};
 use crate::{
+    audit::{Audited, Strays},
     store::StoreError,
     view::{StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite},
 };
@@ -92,6 +93,22 @@ impl Line {
         })
     }
 
+    fn hold(&self, rank: i64, shown: &rusqlite::Row<'_>, strays: &mut Strays) -> rusqlite::Result<()> {
+        let named = |column: &str| format!("{column} of rank {rank}");
+        for (column, text) in
+            [("name", Some(&self.name)), ("volume", Some(&self.volume)), ("notional", Some(&self.notional)), ("vwap", self.vwap.as_ref())]
+        {
+            strays.hold(&named(column), shown.get::<_, Option<String>>(column)?.as_ref(), text);
+        }
+        for (column, count) in [("symbols", Some(self.symbols)), ("trades", Some(self.trades)), ("change_bp", self.change_bp)] {
+            strays.hold(&named(column), shown.get(column)?, count);
+        }
+        for (column, price) in ["open", "close"].into_iter().zip(&self.prices) {
+            hold_price(strays, &named(column), shown.get(column)?, price.as_deref());
+        }
+        Ok(())
+    }
+
     fn insert(&self, connection: &Connection, key: &ViewKey, size: &str, rank: i64) -> Result<(), StoreError> {
         const INSERT: &str = "
             INSERT INTO view_entries (view_name, size, start, rank, name, symbols, trades, volume, notional, vwap, open, close, change_bp)
@@ -129,6 +146,41 @@ pub(super) fn views(connection: &Connection, view: View, size: WindowSize, range
         Ok(state(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredView { start: key.start, state }))
     });
     found.map_err(fault)?.map(|list| list.map_err(fault)?).collect()
+}
+
+/// The same, each with what the lines beside the cell show otherwise. The lines are written with their list, and a caller reads both in one
+/// transaction.
+pub(super) fn audit(
+    connection: &Connection,
+    view: View,
+    size: WindowSize,
+    range: &Range<WindowStart>,
+) -> Result<Vec<Audited<StoredView>>, StoreError> {
+    const SELECT: &str = "
+        SELECT rank, name, symbols, trades, volume, notional, vwap, open, close, change_bp FROM view_entries
+        WHERE view_name = ?1 AND size = ?2 AND start = ?3 ORDER BY rank";
+    let mut audited = Vec::new();
+    for StoredView { start, state } in views(connection, view, size, range)? {
+        let list = ViewWrite { key: ViewKey { view, size, start }, state, stamp: 0 };
+        let lines = List::of(&list)?.lines;
+        let mut strays = Strays::default();
+        let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+        let mut shown = select.query(params![view.name(), size.to_string(), start]).map_err(fault)?;
+        let mut count = 0;
+        while let Some(shown) = shown.next().map_err(fault)? {
+            count += 1;
+            let rank: i64 = shown.get(0).map_err(fault)?;
+            match usize::try_from(rank).ok().and_then(|rank| lines.get(rank.checked_sub(1)?)) {
+                Some(line) => line.hold(rank, shown, &mut strays).map_err(fault)?,
+                None => strays.0.push(format!("rank {rank} is there, its list has {}", lines.len())),
+            }
+        }
+        if count < lines.len() {
+            strays.0.push(format!("{count} ranks are there, its list has {}", lines.len()));
+        }
+        audited.push(Audited { stored: StoredView { start, state: list.state }, strays: strays.0 });
+    }
+    Ok(audited)
 }
 
 fn state(cell: &[u8], key: &ViewKey) -> Result<ViewState, StoreError> {

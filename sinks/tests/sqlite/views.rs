@@ -113,6 +113,30 @@ async fn a_damaged_list_is_named_and_not_read() {
 }
 
 #[tokio::test]
+async fn lines_that_say_otherwise_than_their_list_are_named() {
+    let file = file();
+    let store = SqliteStore::new(job(&file.path));
+    let entries = ["AAPL", "MSFT", "TSLA"].map(|name| entry(name, 10_700_000_000, Some(("100", "99.875"))));
+    store.write(&list(View::Active, 1, &entries)).await.expect("written");
+    let strays = async || {
+        let found = store.audit_views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX, 1).await.expect("read");
+        let [list] = &found[..] else { panic!("one list") };
+        assert_eq!(list.stored.state.entries, entries);
+        list.strays.clone()
+    };
+    assert!(strays().await.is_empty());
+    let raw = Connection::open(&file.path).expect("opens");
+    raw.execute_batch("UPDATE view_entries SET name = 'NVDA', close = NULL WHERE rank = 2; UPDATE view_entries SET rank = 4 WHERE rank = 3")
+        .expect("changed");
+    assert_eq!(
+        strays().await,
+        ["name of rank 2 shows NVDA, its cell says MSFT", "close of rank 2 shows nothing, its cell says 99.875", "rank 4 is there, its list has 3"]
+    );
+    raw.execute_batch("DELETE FROM view_entries WHERE rank > 1").expect("changed");
+    assert_eq!(strays().await, ["1 ranks are there, its list has 3"]);
+}
+
+#[tokio::test]
 async fn a_file_of_the_first_form_has_no_lists_until_a_job_brings_it_up_to_date() {
     let (old, new) = (file(), file());
     let raw = Connection::open(&old.path).expect("opens");

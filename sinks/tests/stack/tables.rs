@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         test("a_row_has_all_columns_at_its_stamp_and_no_null", Box::new(|host| Box::pin(a_row_has_all_columns_at_its_stamp_and_no_null(host)))),
         test("a_row_without_its_cell_is_absent", Box::new(|host| Box::pin(a_row_without_its_cell_is_absent(host)))),
         test("a_damaged_cell_is_named_and_not_read", Box::new(|host| Box::pin(a_damaged_cell_is_named_and_not_read(host)))),
+        test("columns_that_say_otherwise_than_their_cell_are_named", Box::new(|host| Box::pin(columns_that_stray_are_named(host)))),
     ]
 }
 
@@ -194,6 +195,34 @@ async fn a_damaged_cell_is_named_and_not_read(host: String) {
     for fault in [one, range] {
         assert!(matches!(&fault, StoreError::Broken(text) if text == want), "{fault:?}");
     }
+    keyspace.give_back();
+}
+
+async fn columns_that_stray_are_named(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let row = row("AAPL", 1, Totals::default());
+    store.write(&EpochWrites { directory: vec![entry(&row.key)], rows: vec![row.clone()], ..EpochWrites::default() }).await.expect("written");
+    let strays = async || {
+        let found = store.audit_rows(&row.key.symbol, row.key.size, 0..i64::MAX).await.expect("read");
+        let [found] = &found[..] else { panic!("one row") };
+        assert_eq!(found.stored.state, row.state);
+        found.strays.clone()
+    };
+    assert!(strays().await.is_empty());
+    insert(&keyspace, &row.key, "open", 1.5f64).await;
+    insert(&keyspace, &row.key, "volume_exact", "12").await;
+    insert(&keyspace, &row.key, "trades", 3i64).await;
+    insert(&keyspace, &row.key, "priced", scylla::value::MaybeUnset::Set(None::<i64>)).await;
+    assert_eq!(
+        strays().await,
+        [
+            "open shows 1.5, its cell says NaN",
+            "volume_exact shows 12, its cell says 0",
+            "trades shows 3, its cell says 0",
+            "priced shows nothing, its cell says 0"
+        ]
+    );
     keyspace.give_back();
 }
 

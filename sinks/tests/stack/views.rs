@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         test("a_list_and_its_ranks_have_all_columns_at_their_stamp", Box::new(|host| Box::pin(all_columns_at_their_stamp(host)))),
         test("a_list_without_its_cell_is_absent", Box::new(|host| Box::pin(a_list_without_its_cell_is_absent(host)))),
         test("a_damaged_list_is_named_and_not_read", Box::new(|host| Box::pin(a_damaged_list_is_named_and_not_read(host)))),
+        test("ranks_that_say_otherwise_than_their_list_are_named", Box::new(|host| Box::pin(ranks_that_stray_are_named(host)))),
     ]
 }
 
@@ -145,5 +146,41 @@ async fn a_damaged_list_is_named_and_not_read(host: String) {
     insert(&keyspace, &key, "state", cell).await;
     let fault = store.views(key.view, key.size, i64::MIN..i64::MAX).await.expect_err("damaged");
     assert!(matches!(&fault, StoreError::Broken(text) if text == "view active 1m 2023-11-14T22:00:00Z: state cell is damaged"), "{fault:?}");
+    keyspace.give_back();
+}
+
+async fn ranks_that_stray_are_named(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let written = list(View::Market, 5, &["stock", "crypto"]);
+    let key = written.key;
+    store.write(&EpochWrites { views: vec![written.clone()], ..EpochWrites::default() }).await.expect("written");
+    let place = (key.view.name(), key.size.to_string(), CqlTimestamp(key.size.bucket(key.start)), CqlTimestamp(key.start));
+    let set = async |rank: i32, epoch: i64, name: &str| {
+        let cql = "INSERT INTO KS.view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES (?, ?, ?, ?, ?, ?, ?)";
+        keyspace.cql(cql, (place.0, &place.1, place.2, place.3, rank, epoch, name)).await;
+    };
+    // What is found when the epoch is committed, and when it is not.
+    let strays = async |committed: u64| {
+        let found = store.audit_views(key.view, key.size, i64::MIN..i64::MAX, committed).await.expect("read");
+        let [found] = &found[..] else { panic!("one list") };
+        assert_eq!(found.stored.state, written.state);
+        found.strays.clone()
+    };
+    assert_eq!((strays(4).await, strays(5).await), (Vec::new(), Vec::new()));
+    set(2, 5, "forex").await;
+    let wrong = ["name of rank 2 shows forex, its cell says crypto"];
+    assert_eq!((strays(4).await, strays(5).await), (wrong.map(String::from).to_vec(), wrong.map(String::from).to_vec()));
+    set(2, 5, "crypto").await;
+    set(3, 5, "forex").await;
+    assert_eq!(strays(5).await, ["rank 3 is there, its list has 2"]);
+    keyspace.cql("DELETE FROM KS.view_entries WHERE view_name = ? AND size = ? AND bucket = ? AND start = ? AND rank > 1", place.clone()).await;
+    assert_eq!(strays(5).await, ["rank 2 is not there"]);
+    // A job that has got on: the ranks are those of a later list, or the list is of a later epoch and its ranks are on their way.
+    set(1, 6, "stock").await;
+    assert!(strays(6).await.is_empty());
+    set(1, 4, "stock").await;
+    assert!(strays(4).await.is_empty());
+    assert!(strays(5).await.iter().any(|stray| stray == "epoch of rank 1 shows 4, its cell says 5"), "{:?}", strays(5).await);
     keyspace.give_back();
 }

@@ -151,6 +151,8 @@ pub(super) async fn extreme_values_are_kept_exactly(store: Arc<dyn Store>) {
         let starts: Vec<_> =
             store.rows(&key.symbol, key.size, i64::MIN..i64::MAX).await.expect("rows are read").iter().map(|row| row.start).collect();
         assert_eq!(starts, [-68_400_000, 7_258_032_000_000], "{key}");
+        let audited = store.audit_rows(&key.symbol, key.size, i64::MIN..i64::MAX).await.expect("rows are read");
+        assert!(audited.iter().all(|row| row.stored.state == *state && row.strays.is_empty()), "{key}: {audited:?}");
     }
 }
 
