@@ -1,9 +1,13 @@
 //! The tables themselves: made once, continued from an older version, and holding what the design says they hold.
 
+use std::sync::Mutex;
+
 use scylla::value::{CqlTimestamp, CqlValue};
+use tapeflow_schemas::{Position, Price, decimal::MAX_PRICE_E8, symbol::MAX_SYMBOL_BYTES};
 use tapeflow_sinks::{
-    CasOutcome, Counts, EpochWrites, HistoryEntry, Reject, RowKey, RowWrite, Store, StoreError, Totals,
+    CasOutcome, Counts, EpochWrites, HistoryEntry, Reject, RowKey, RowWrite, Store, StoreError, Sums, Totals,
     cassandra::{CassandraConfig, CassandraStore, Finding, MIGRATIONS, init},
+    totals::Mark,
 };
 
 use crate::{
@@ -27,6 +31,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         test("a_row_has_all_columns_at_its_stamp_and_no_null", Box::new(|host| Box::pin(a_row_has_all_columns_at_its_stamp_and_no_null(host)))),
         test("a_row_without_its_cell_is_absent", Box::new(|host| Box::pin(a_row_without_its_cell_is_absent(host)))),
         test("a_damaged_cell_is_named_and_not_read", Box::new(|host| Box::pin(a_damaged_cell_is_named_and_not_read(host)))),
+        test("a_server_has_nothing_to_warn_of_in_the_widest_statements", Box::new(|host| Box::pin(no_statement_is_warned_of(host)))),
         test("columns_that_say_otherwise_than_their_cell_are_named", Box::new(|host| Box::pin(columns_that_stray_are_named(host)))),
     ]
 }
@@ -195,6 +200,43 @@ async fn a_damaged_cell_is_named_and_not_read(host: String) {
     for fault in [one, range] {
         assert!(matches!(&fault, StoreError::Broken(text) if text == want), "{fault:?}");
     }
+    keyspace.give_back();
+}
+
+/// A server sends with its answer what it warns of, and the driver logs it.
+async fn no_statement_is_warned_of(host: String) {
+    static TOLD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+    struct Told;
+    impl std::io::Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            TOLD.lock().expect("nobody panics here").write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false).with_writer(|| Told).init();
+
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let price = Price::from_e8(MAX_PRICE_E8 - 1).expect("a price");
+    let mark = Some(Mark { event_ms: 1_699_999_200_000, position: Position { partition: 0, offset: 1, index: 0 }, price });
+    let sums = Sums { volume_e8: i128::MAX, notional_e16: i128::MAX, trades: u64::from(u32::MAX) };
+    let widest = Totals { sums: [sums; 3], priced: 1, high: Some(price), low: Some(price), first: mark, last: mark, ..Totals::default() };
+    let rows: Vec<_> = (0..40).map(|n| row(&format!("{n:0MAX_SYMBOL_BYTES$}"), 1, widest)).collect();
+    let directory: Vec<_> = rows.iter().map(|row| entry(&row.key)).collect();
+    store.write(&EpochWrites { directory, rows, ..EpochWrites::default() }).await.expect("written");
+
+    let told = |keyspace: &str| {
+        let told = String::from_utf8_lossy(&TOLD.lock().expect("nobody panics here")).into_owned();
+        told.lines().filter(|line| line.contains("contains a warning") && line.contains(keyspace)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let name = &keyspace.config.keyspace;
+    assert!(told(&format!("{name}.")).is_empty(), "{:?}", told(name));
+    // Were there something to warn of, this would have seen it.
+    let values: Vec<String> = (0..20).map(|n| format!("INSERT INTO KS.symbols (symbol, class) VALUES ('{n}', '')")).collect();
+    keyspace.cql(&format!("BEGIN UNLOGGED BATCH {} APPLY BATCH", values.join(" ")), ()).await;
+    assert!(!told(&format!("{name}.")).is_empty());
     keyspace.give_back();
 }
 
