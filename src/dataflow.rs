@@ -31,7 +31,7 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
     http::serve(&settings.http, told, Some(Arc::clone(&log)), page, runtime.handle())?;
     let stop = Stop::default();
     let asked = stop.clone();
-    signals::on_end(runtime.handle(), move || asked.request());
+    signals::on_end_within(Some(settings.end_within), runtime.handle(), move || asked.request());
     tracing::info!(log = log.describe(), store = store.describe(), workers = settings.job.workers, process = settings.job.process, "job begins");
     let summary = tapeflow_dataflow::run(settings.job, log, store, stop, observer, metrics, runtime.handle())?;
     tracing::info!(committed = summary.committed, records = summary.records, rows = summary.rows_written, "job ended, everything read is committed");

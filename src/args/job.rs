@@ -1,6 +1,9 @@
 //! The job's settings, and the commands that run it on servers: `dataflow`, and `init` before it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use tapeflow_dataflow::{JobConfig, KafkaLogConfig};
@@ -155,6 +158,10 @@ pub(crate) struct DataflowArgs {
     /// and die as a whole, and as process 1 of a container
     #[arg(long, env = "TAPEFLOW_SUPERVISE", conflicts_with = "until_end")]
     supervise: bool,
+    /// How long to go on committing what was read after SIGTERM or Ctrl-C, should the store be slow or out of reach; then the process ends with
+    /// code 1 and the next start commits it
+    #[arg(long, env = "TAPEFLOW_END_WITHIN", default_value = "30s", value_name = "DURATION")]
+    end_within: String,
     #[command(flatten)]
     job: JobArgs,
     #[command(flatten)]
@@ -170,6 +177,7 @@ pub(crate) struct DataflowSettings {
     pub(crate) store: StoreChoice,
     pub(crate) job: JobConfig,
     pub(crate) supervise: bool,
+    pub(crate) end_within: Duration,
     pub(crate) http: HttpSettings,
 }
 
@@ -186,6 +194,7 @@ impl DataflowArgs {
         let process = faults.read("--process", &self.process, values::count(0..=255));
         let hosts = faults.read_option("--hosts", self.hosts.as_deref(), values::addresses).map(Option::unwrap_or_default);
         let job = self.job.check(&self.workers, &mut faults);
+        let end_within = faults.read("--end-within", &self.end_within, values::duration);
         // Each process of one machine has a place of its own.
         let port = 8_080 + process.and_then(|process| u16::try_from(process).ok()).unwrap_or(0);
         let http = self.http.check(([127, 0, 0, 1], port).into(), &mut faults);
@@ -202,7 +211,7 @@ impl DataflowArgs {
         }
         faults.settle(|| {
             let job = JobConfig { processes: processes?, process: process?, hosts: hosts?, until_end: self.until_end, ..job? };
-            Some(DataflowSettings { log: log?, store: store?, job, supervise: self.supervise, http: http? })
+            Some(DataflowSettings { log: log?, store: store?, job, supervise: self.supervise, end_within: end_within?, http: http? })
         })
     }
 }

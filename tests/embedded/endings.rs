@@ -1,7 +1,7 @@
 //! However a run ends, the next one goes on, and rows are as if nothing had happened.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -9,7 +9,11 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_ingest::simulator::FeedFile;
 
-use crate::command::{Place, succeed, tapeflow, values};
+use crate::{
+    command::{Place, succeed, tapeflow, values},
+    http::{get, until, value},
+    serving::serving,
+};
 
 /// Lives that end by a kill in the middle of work.
 const KILLS: u32 = 8;
@@ -68,6 +72,31 @@ fn a_signal_drains_and_the_next_run_goes_on() {
         assert!(verified.starts_with("0 differences"), "{verified}");
         assert!(verified.contains(&format!(" {after} trades accepted")), "{after} trades in rows; {verified}");
     }
+}
+
+#[test]
+fn a_store_that_does_not_answer_holds_up_no_end_and_the_next_start_commits() {
+    let place = Place::new();
+    place.replay(&place.feed(&FeedFile { trades: 500, symbols: 10, ..FeedFile::default() }), &[]);
+    let other = format!("sqlite:{}", place.path("other.db").display());
+    let job = ["dataflow", "--log", &place.store, "--store", &other];
+    // So long an epoch that nothing is bound before the end is asked for.
+    let mut running = serving(&[&job[..], &["--epoch", "60s", "--end-within", "300ms"]].concat());
+    until("records are read", || value(&get(&running, "/metrics").1, "tapeflow_records_read_total").filter(|read| *read > 0.0));
+    let lock = rusqlite::Connection::open(place.path("other.db")).expect("opened");
+    lock.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let told = Command::new("kill").args(["-TERM", &running.child.id().to_string()]).status().expect("kill runs");
+    assert!(told.success());
+    let mut said = String::new();
+    running.said.read_to_string(&mut said).expect("text");
+    assert_eq!(running.child.wait().expect("ended").code(), Some(1), "{said}");
+    assert!(said.contains("--end-within is over"), "{said}");
+
+    drop(lock);
+    succeed(&[&job[..], &["--until-end", "--http", "off"]].concat());
+    assert!(succeed(&["verify", "--log", &place.store, "--store", &other]).lines().last().is_some_and(|last| last.starts_with("0 differences")));
+    let bars = |store: &str| values(&succeed(&["bars", "--store", store, "--size", "all", "--format", "csv"]));
+    assert_eq!(bars(&other), bars(&place.store));
 }
 
 #[test]

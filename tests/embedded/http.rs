@@ -30,12 +30,12 @@ fn ask(stream: &mut (impl Read + Write), path: &str, header: &str) -> (u16, Stri
     (code, body.to_owned())
 }
 
-fn get(running: &Running, path: &str) -> (u16, String) {
+pub(crate) fn get(running: &Running, path: &str) -> (u16, String) {
     ask(&mut TcpStream::connect(running.address).expect("a connection"), path, "")
 }
 
 /// Asks until the answer is what is waited for.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = look() {
@@ -47,7 +47,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A sample's value: `name` as it stands in the text, label included.
-fn value(text: &str, name: &str) -> Option<f64> {
+pub(crate) fn value(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 

@@ -12,9 +12,9 @@ use crate::binary::tapeflow;
 
 /// A run that is killed when the test ends.
 pub(crate) struct Running {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) address: SocketAddr,
-    said: BufReader<ChildStderr>,
+    pub(crate) said: BufReader<ChildStderr>,
 }
 
 impl Drop for Running {
