@@ -38,6 +38,8 @@ use crate::{
 
 /// Records asked of the log in one go, between which the worker looks after everything else.
 const RECORDS_PER_POLL: usize = 1_024;
+/// Records in one go from which on it asks again at once. Fewer mean that the log has no more for now, and a moment's wait finds several together.
+const WORTH_ANOTHER: usize = 32;
 /// Windows the open maps of a job may hold together before its sources stop reading until the next seal. With what may be ahead
 /// ([`crate::leader::WINDOWS_AHEAD`]) it bounds what a job holds, some 2 kB a window on its way from the log to an acknowledged row, and what a restart
 /// replays.
@@ -58,7 +60,7 @@ const OPEN_REJECTS: usize = 4_096;
 pub(crate) struct Mailbox {
     pub(crate) inbox: Rc<RefCell<VecDeque<Down>>>,
     pub(crate) outbox: Rc<RefCell<Vec<Up>>>,
-    /// Whether the last turn read anything or had anything to say.
+    /// Whether the last turn was told something, had something to say, or read so much that there is likely more.
     pub(crate) busy: Rc<RefCell<bool>>,
     /// When records of what is sealed and not acknowledged were appended.
     pub(crate) unacknowledged: Unacknowledged,
@@ -282,7 +284,7 @@ impl Running {
             self.finish_replay(mailbox, &settings.metrics, release)?;
             return Ok(true);
         }
-        Ok(read > 0)
+        Ok(read >= WORTH_ANOTHER)
     }
 
     /// How many windows the open map may hold now.
