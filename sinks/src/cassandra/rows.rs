@@ -226,7 +226,7 @@ mod tests {
         rows.extend([row("A", "1m", 0), row("B", "1s", 0), row("A", "1s", 10_000_000)]);
         let groups = parcels(&rows);
         let sizes: Vec<_> = groups.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, MAX_ACROSS, 2]);
+        assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, MAX_ACROSS, 9 - MAX_ACROSS]);
         for group in &groups {
             let partition = |row: &RowWrite| (row.key.symbol.clone(), row.key.size, row.key.size.bucket(row.key.start));
             assert!(group.len() <= MAX_ACROSS || group.iter().all(|row| partition(row) == partition(group[0])));
