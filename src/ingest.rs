@@ -35,7 +35,7 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
         let progress = Progress::default();
         let told = Arc::new(Told::feed(progress.clone()));
         http::serve(&settings.http, told, None, Router::new(), runtime.handle())?;
-        let mut publisher = KafkaPublisher::connect(config).await.map_err(|fault| End::Input(format!("{fault}; see --brokers and --topic")))?;
+        let mut publisher = KafkaPublisher::connect(config).await.map_err(|fault| End::Input(fault.to_string()))?;
         let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &progress).await?;
         tracing::info!(
             trades = summary.counts.trades,

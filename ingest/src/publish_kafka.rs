@@ -4,6 +4,7 @@
 //! away makes ingest wait and loses nothing. What does fail has failed for good and ends the run, for the next record must not overtake
 //! it. A run that starts again relies on nothing but what the log holds ([`Publish::last_sequences`]).
 
+mod hearsay;
 mod tail;
 
 use std::{
@@ -25,7 +26,7 @@ use rdkafka::{
 };
 use tapeflow_schemas::SessionId;
 use tokio::sync::Notify;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     publish::{OutRecord, Publish, PublishError},
@@ -236,7 +237,7 @@ struct Deliveries(Arc<Appends>);
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+        hearsay::log(level, facility, message);
     }
 
     fn error(&self, fault: KafkaError, reason: &str) {
@@ -245,7 +246,7 @@ impl ClientContext for Deliveries {
             let _ = self.0.fault.set(fault);
             self.0.reported.notify_one();
         } else {
-            warn!(%fault, reason, "kafka trouble; the client tries again by itself");
+            hearsay::error(&fault, reason);
         }
     }
 }
@@ -267,24 +268,15 @@ struct Questions;
 
 impl ClientContext for Questions {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+        hearsay::log(level, facility, message);
     }
 
     fn error(&self, fault: KafkaError, reason: &str) {
-        warn!(%fault, reason, "kafka trouble; the client tries again by itself");
+        hearsay::error(&fault, reason);
     }
 }
 
 impl ConsumerContext for Questions {}
-
-fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-            warn!(facility, message, "kafka client")
-        }
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => debug!(facility, message, "kafka client"),
-    }
-}
 
 fn consumer(config: &KafkaConfig) -> Result<BaseConsumer<Questions>, PublishError> {
     let ours = [

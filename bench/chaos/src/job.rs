@@ -77,16 +77,21 @@ impl<'a> Orders<'a> {
 }
 
 /// Builds the binary with failpoints, and copies it: others may build another one at the same place while this run goes on.
+///
+/// Along with a test of the whole workspace, so that dependencies have the features that they have in the build of the tests: alone, nearly all of
+/// them would be built again.
 pub(crate) fn build(root: &Path, to: &Path) -> Result<PathBuf, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--package", "tapeflow", "--features", "failpoints", "--locked", "--message-format", "json"]);
+    command.args(["build", "--workspace", "--bin", "tapeflow", "--test", "kill_loop", "--features", "tapeflow/failpoints"]);
+    command.args(["--locked", "--message-format", "json"]);
     let output = command.current_dir(root).stderr(Stdio::inherit()).output().map_err(|fault| format!("cargo does not start: {fault}"))?;
     if !output.status.success() {
         return Err(format!("the binary does not build: {}", output.status));
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let executable = messages.lines().rev().find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    let mut of_job = messages.lines().filter(|line| line.contains("\"name\":\"tapeflow\""));
+    let executable = of_job.find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
     let built = executable.ok_or("cargo does not say where the binary is")?;
     let path = to.join("tapeflow");
     fs::copy(built, &path).map_err(|fault| format!("cannot copy {built}: {fault}"))?;
