@@ -21,8 +21,10 @@ mod promql;
 mod provisioning;
 #[path = "grafana/schema.rs"]
 mod schema;
+#[path = "../deploy/dev/trials.rs"]
+mod trials;
 
-use dev_stack::{Layout, Stack, Wanted};
+use dev_stack::{Layout, Stack};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Ports of this target alone, below those the system hands out.
@@ -66,26 +68,10 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // They share two servers and two cores.
     arguments.test_threads = Some(1);
-    let wanted = dev_stack::wanted();
-    if let Wanted::Skip(reason) = &wanted {
-        eprintln!("not run: every test of this target that needs servers {reason}");
-    }
-    let offline = OFFLINE.into_iter().map(|(name, test)| Trial::test(name, test));
-    let online = ONLINE.into_iter().map(|(name, test)| {
-        let outcome = wanted.clone();
-        let trial = Trial::test(name, move || match outcome {
-            Wanted::Run => {
-                STACK.up()?;
-                test()
-            }
-            Wanted::Skip(reason) | Wanted::Fail(reason) => Err(reason.into()),
-        });
-        match &wanted {
-            Wanted::Skip(reason) => trial.with_kind(reason.clone()).with_ignored_flag(true),
-            Wanted::Run | Wanted::Fail(_) => trial,
-        }
-    });
-    let conclusion = libtest_mimic::run(&arguments, offline.chain(online).collect());
+    let online = ONLINE.map(|(name, test)| (name, move || STACK.up().map_err(Failed::from).and_then(|()| test())));
+    let mut all = trials::on_servers(&dev_stack::wanted(), online);
+    all.extend(OFFLINE.map(|(name, test)| Trial::test(name, test)));
+    let conclusion = libtest_mimic::run(&arguments, all);
     STACK.stop();
     conclusion.exit();
 }

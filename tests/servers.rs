@@ -19,9 +19,11 @@ mod job;
 mod kill;
 #[path = "servers/supervised.rs"]
 mod supervised;
+#[path = "../deploy/dev/trials.rs"]
+mod trials;
 
-use dev_stack::{Layout, Stack, Wanted};
-use libtest_mimic::{Arguments, Failed, Trial};
+use dev_stack::{Layout, Stack};
+use libtest_mimic::{Arguments, Failed};
 
 /// Ports of this target alone, below those the system hands out.
 pub(crate) const KAFKA_PORT: u16 = 22_092;
@@ -54,25 +56,8 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // They share two servers and two cores.
     arguments.test_threads = Some(1);
-    let wanted = dev_stack::wanted();
-    if let Wanted::Skip(reason) = &wanted {
-        eprintln!("not run: every test of this target {reason}");
-    }
-    let trials = TESTS.into_iter().map(|(name, test)| {
-        let outcome = wanted.clone();
-        let trial = Trial::test(name, move || match outcome {
-            Wanted::Run => {
-                STACK.up()?;
-                test()
-            }
-            Wanted::Skip(reason) | Wanted::Fail(reason) => Err(reason.into()),
-        });
-        match &wanted {
-            Wanted::Skip(reason) => trial.with_kind(reason.clone()).with_ignored_flag(true),
-            Wanted::Run | Wanted::Fail(_) => trial,
-        }
-    });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let tests = TESTS.map(|(name, test)| (name, move || STACK.up().map_err(Failed::from).and_then(|()| test())));
+    let conclusion = libtest_mimic::run(&arguments, trials::on_servers(&dev_stack::wanted(), tests));
     STACK.stop();
     conclusion.exit();
 }

@@ -8,6 +8,8 @@ mod certificates;
 #[allow(dead_code, reason = "this target never starts its servers without preparing certificates")]
 #[path = "../../deploy/dev/stack.rs"]
 mod dev_stack;
+#[path = "../../deploy/dev/trials.rs"]
+mod trials;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -15,8 +17,8 @@ use std::{
 };
 
 use certificates::Certificates;
-use dev_stack::{Layout, Stack, Wanted};
-use libtest_mimic::{Arguments, Failed, Trial};
+use dev_stack::{Layout, Stack};
+use libtest_mimic::{Arguments, Failed};
 use tapeflow_sinks::{
     Store, StoreError,
     cassandra::{CassandraConfig, CassandraStore, ClientCertificate, Credentials, Finding, Secret, TlsConfig, init},
@@ -51,31 +53,20 @@ const TESTS: [(&str, Test); 7] = [
 
 fn main() {
     let arguments = Arguments::from_args();
-    let wanted = dev_stack::wanted();
-    if let Wanted::Skip(reason) = &wanted {
-        eprintln!("not run: every test of this target {reason}");
-    }
-    let trials = TESTS.into_iter().map(|(name, test)| {
-        let outcome = wanted.clone();
-        let trial = Trial::test(name, move || match outcome {
-            Wanted::Run => {
-                STACK.up_with(|folder| {
-                    let made = Certificates::make()?;
-                    made.install(folder)?;
-                    CERTIFICATES.set(made).map_err(|_| std::io::Error::other("a stack is prepared once"))
-                })?;
-                test()
-            }
-            Wanted::Skip(reason) | Wanted::Fail(reason) => Err(reason.into()),
-        });
-        match &wanted {
-            Wanted::Skip(reason) => trial.with_kind(reason.clone()).with_ignored_flag(true),
-            Wanted::Run | Wanted::Fail(_) => trial,
-        }
-    });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let tests = TESTS.map(|(name, test)| (name, move || up().and_then(|()| test())));
+    let conclusion = libtest_mimic::run(&arguments, trials::on_servers(&dev_stack::wanted(), tests));
     STACK.stop();
     conclusion.exit();
+}
+
+/// The servers, with certificates made for this run.
+fn up() -> Result<(), Failed> {
+    STACK.up_with(|folder| {
+        let made = Certificates::make()?;
+        made.install(folder)?;
+        CERTIFICATES.set(made).map_err(|_| std::io::Error::other("a stack is prepared once"))
+    })?;
+    Ok(())
 }
 
 fn certificates() -> &'static Certificates {

@@ -13,6 +13,8 @@ mod samples;
 mod suite;
 #[path = "stack/tables.rs"]
 mod tables;
+#[path = "../../deploy/dev/trials.rs"]
+mod trials;
 #[path = "stack/views.rs"]
 mod views;
 
@@ -20,7 +22,7 @@ use std::{pin::Pin, sync::Arc};
 
 use dev_stack::{Layout, Stack, Wanted};
 use keyspace::Keyspace;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use tokio::runtime::Runtime;
 
 /// Ports of this target alone, below those the system hands out.
@@ -36,21 +38,11 @@ fn main() {
     let arguments = Arguments::from_args();
     let named = std::env::var("TAPEFLOW_TEST_CASSANDRA").ok().filter(|address| !address.is_empty());
     let wanted = if named.is_some() { Wanted::Run } else { dev_stack::wanted() };
-    if let Wanted::Skip(reason) = &wanted {
-        eprintln!("not run: every test of this target {reason}");
-    }
-    let trials = all().into_iter().map(|(name, test)| {
-        let (named, outcome) = (named.clone(), wanted.clone());
-        let trial = Trial::test(name, move || match outcome {
-            Wanted::Run => run(named, test),
-            Wanted::Skip(reason) | Wanted::Fail(reason) => Err(reason.into()),
-        });
-        match &wanted {
-            Wanted::Skip(reason) => trial.with_kind(reason.clone()).with_ignored_flag(true),
-            Wanted::Run | Wanted::Fail(_) => trial,
-        }
+    let tests = all().into_iter().map(|(name, test)| {
+        let named = named.clone();
+        (name, move || run(named, test))
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let conclusion = libtest_mimic::run(&arguments, trials::on_servers(&wanted, tests));
     if let Some(host) = &named {
         runtime().block_on(keyspace::drop_all(host));
     }

@@ -5,30 +5,19 @@
 #[expect(dead_code, reason = "the binary starts the servers; here it is only asked whether they can run")]
 #[path = "../../../deploy/dev/stack.rs"]
 mod dev_stack;
+#[path = "../../../deploy/dev/trials.rs"]
+mod trials;
 
 use std::process::Command;
 
-use dev_stack::Wanted;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 
 const NAME: &str = "twenty_five_kill_cycles_lose_and_double_nothing_and_no_reader_sees_a_row_go_back";
 
 fn main() {
     let arguments = Arguments::from_args();
-    let wanted = dev_stack::wanted();
-    if let Wanted::Skip(reason) = &wanted {
-        eprintln!("not run: every test of this target {reason}");
-    }
-    let outcome = wanted.clone();
-    let trial = Trial::test(NAME, move || match outcome {
-        Wanted::Run => twenty_five_cycles(),
-        Wanted::Skip(reason) | Wanted::Fail(reason) => Err(reason.into()),
-    });
-    let trial = match wanted {
-        Wanted::Skip(reason) => trial.with_kind(reason).with_ignored_flag(true),
-        Wanted::Run | Wanted::Fail(_) => trial,
-    };
-    libtest_mimic::run(&arguments, vec![trial]).exit();
+    let trials = trials::on_servers(&dev_stack::wanted(), [(NAME, twenty_five_cycles)]);
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 /// A directory and ports of its own.
