@@ -61,6 +61,9 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
         for slice in 0..settings.passes {
             found.add(ground.look(&scope.slice(slice, settings.passes), settings.since)?);
         }
+        if scope.has_lists() && settings.since.is_none() {
+            ground.look_beside_the_directory(&mut found)?;
+        }
         say(&found.summary(scope.has_lists()))?;
         Ok(found)
     };

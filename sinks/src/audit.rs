@@ -2,19 +2,60 @@
 
 use std::fmt::Display;
 
-/// Something stored, and in what the columns beside its state cell say something else than the cell.
+use tapeflow_schemas::WindowStart;
+
+use crate::{
+    head::Epoch,
+    row::RowState,
+    store::StoredRow,
+    view::{StoredView, ViewState},
+};
+
+/// A window as readers see it: the state cell, and in what the columns beside it say something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audited<T> {
-    /// What the cell says.
-    pub stored: T,
+    /// Where the window starts.
+    pub start: WindowStart,
+    /// What the cell says; none where columns or lines stand without one.
+    pub state: Option<T>,
     /// A phrase for each column that shows something else, such as `volume shows 12, its cell says 13`; empty if none does.
     pub strays: Vec<String>,
+    /// The latest epoch of the lines beside the cell, if the cell is of an earlier one or not there: then they were not compared. A list and its lines
+    /// are not written in one step.
+    pub ahead: Option<Epoch>,
 }
 
-impl<T> From<T> for Audited<T> {
-    fn from(stored: T) -> Self {
-        Self { stored, strays: Vec::new() }
+impl<T> Audited<T> {
+    pub(crate) fn new(start: WindowStart, state: T, strays: Vec<String>) -> Self {
+        Self { start, state: Some(state), strays, ahead: None }
     }
+
+    pub(crate) fn without_cell(start: WindowStart) -> Self {
+        Self { start, state: None, strays: vec!["columns stand there without a cell".into()], ahead: None }
+    }
+}
+
+impl From<StoredRow> for Audited<RowState> {
+    fn from(row: StoredRow) -> Self {
+        Self::new(row.start, row.state, Vec::new())
+    }
+}
+
+impl From<StoredView> for Audited<ViewState> {
+    fn from(list: StoredView) -> Self {
+        Self::new(list.start, list.state, Vec::new())
+    }
+}
+
+/// Rows that readers see and the directory does not lead to, as the store spells their place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unlisted {
+    /// The symbol; it may be none that a symbol can be.
+    pub symbol: String,
+    /// Likewise.
+    pub size: String,
+    /// The bucket: the first window of the partition, in ms since 1970 ([`tapeflow_schemas::WindowSize::bucket`]); none where a store has no partitions.
+    pub bucket: Option<i64>,
 }
 
 /// Collects what columns show beside what they should.

@@ -27,7 +27,7 @@ pub mod totals;
 pub mod view;
 pub mod workflow;
 
-pub use audit::Audited;
+pub use audit::{Audited, Unlisted};
 pub use head::{Binding, Cut, Epoch, Head, LostRange, SourceIdentity, Stamp};
 pub use row::{RowKey, RowState, RowWrite};
 pub use store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError};

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use tapeflow_schemas::{AssetClass, Offset, Partition, Position, Symbol, WindowSize, WindowStart};
 
 use crate::{
-    audit::Audited,
+    audit::{Audited, Unlisted},
     head::{Epoch, Head, Stamp},
     row::{RowKey, RowState, RowWrite},
-    view::{StoredView, View, ViewWrite},
+    view::{StoredView, View, ViewState, ViewWrite},
 };
 
 /// Why a store could not do what it was asked.
@@ -198,25 +198,27 @@ pub trait Store: Send + Sync + 'static {
     async fn views(&self, view: View, size: WindowSize, range: std::ops::Range<WindowStart>) -> Result<Vec<StoredView>, StoreError>;
 
     /// [`Store::rows`], each with what the columns beside its cell say otherwise. A store without such columns has nothing to add.
-    async fn audit_rows(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: std::ops::Range<WindowStart>,
-    ) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+    async fn audit_rows(&self, symbol: &Symbol, size: WindowSize, range: std::ops::Range<WindowStart>) -> Result<Vec<Audited<RowState>>, StoreError> {
         Ok(self.rows(symbol, size, range).await?.into_iter().map(Audited::from).collect())
     }
 
-    /// The same for [`Store::views`] and the lines beside each list. Those of epochs above `committed`, as read before, may not all be written yet.
+    /// The same for [`Store::views`] and the lines beside each list; also lines that stand there without a list. Those of epochs above `committed`, as
+    /// read before, may not all be written yet.
     async fn audit_views(
         &self,
         view: View,
         size: WindowSize,
         range: std::ops::Range<WindowStart>,
         committed: Epoch,
-    ) -> Result<Vec<Audited<StoredView>>, StoreError> {
+    ) -> Result<Vec<Audited<ViewState>>, StoreError> {
         let _ = committed;
         Ok(self.views(view, size, range).await?.into_iter().map(Audited::from).collect())
+    }
+
+    /// Rows that the directory does not lead to, and [`Store::rows`] does not find therefore. A job enters what it writes in the directory first. A store
+    /// whose rows are found without a directory has none.
+    async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
+        Ok(Vec::new())
     }
 
     /// The newest history entries, at most `limit`, newest first.

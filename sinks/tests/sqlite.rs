@@ -286,7 +286,7 @@ async fn columns_that_say_otherwise_than_their_cell_are_named() {
         let key = key("TSLA");
         let found = store.audit_rows(&key.symbol, key.size, 0..i64::MAX).await.expect("read");
         let [row] = &found[..] else { panic!("one row") };
-        assert_eq!(row.stored.state, golden(1));
+        assert_eq!(row.state, Some(golden(1)));
         row.strays.clone()
     };
     assert!(strays().await.is_empty());

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tapeflow_oracle::OracleCounts;
 use tapeflow_schemas::{Baskets, Offset, WindowSize, WindowStart};
-use tapeflow_sinks::{Epoch, RowKey, RowState, ViewKey, ViewState};
+use tapeflow_sinks::{Epoch, RowKey, RowState, Unlisted, ViewKey, ViewState};
 
 use super::{
     lists,
@@ -17,11 +17,13 @@ use crate::end::say;
 /// Differences printed one by one; all are counted.
 const PRINTED: usize = 100;
 
-/// A row or a list.
+/// What differs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     Row(RowKey),
     List(ViewKey),
+    /// Rows that the directory does not lead to.
+    Unlisted(Unlisted),
 }
 
 impl std::fmt::Display for Place {
@@ -29,6 +31,8 @@ impl std::fmt::Display for Place {
         match self {
             Self::Row(key) => key.fmt(f),
             Self::List(key) => key.fmt(f),
+            Self::Unlisted(Unlisted { symbol, size, bucket: Some(bucket) }) => write!(f, "rows of {symbol:?} {size:?} in the bucket of {bucket} ms"),
+            Self::Unlisted(Unlisted { symbol, size, bucket: None }) => write!(f, "rows of {symbol:?} {size:?}"),
         }
     }
 }
@@ -105,6 +109,24 @@ impl Findings {
         self.faults.push((place, cure));
     }
 
+    /// Rows that the directory does not lead to, unless one of them was found missing: then it is that row which differs.
+    pub(super) fn unlisted(&mut self, unlisted: Unlisted) {
+        let is_of = |place: &Place| match place {
+            Place::Row(key) => {
+                let bucket = key.size.bucket(key.start);
+                key.symbol.as_str() == unlisted.symbol
+                    && key.size.to_string() == unlisted.size
+                    && unlisted.bucket.is_none_or(|unlisted| unlisted == bucket)
+            }
+            Place::List(_) | Place::Unlisted(_) => false,
+        };
+        if !self.faults.iter().any(|(place, _)| is_of(place)) {
+            let place = Place::Unlisted(unlisted);
+            let text = format!("{place}: the directory does not lead to them, and the log has no trades for them");
+            self.differ(place, Cure::CannotBeDeleted, &text);
+        }
+    }
+
     /// All of it in one line.
     pub(super) fn summary(&self, has_lists: bool) -> String {
         let counts = &self.counts;
@@ -148,12 +170,14 @@ pub(super) struct Judge<'a> {
     /// Of epochs that were not known when they were read.
     later_rows: Vec<(RowKey, RowState, Vec<String>)>,
     later_lists: Vec<(ViewKey, ViewState, Vec<String>)>,
+    /// To be read once more.
+    put_off: Vec<ViewKey>,
 }
 
 impl<'a> Judge<'a> {
     pub(super) fn new(trust: Trust, baskets: &'a Baskets) -> Self {
         let findings = Findings { all_read: trust == Trust::All, ..Findings::default() };
-        Self { findings, trust, baskets, passed_over: HashSet::new(), later_rows: Vec::new(), later_lists: Vec::new() }
+        Self { findings, trust, baskets, passed_over: HashSet::new(), later_rows: Vec::new(), later_lists: Vec::new(), put_off: Vec::new() }
     }
 
     /// A row as it was read, and in what its columns stray from its cell. What a job has bound while it was read is judged when that is known: [`Judge::later_rows`].
@@ -218,9 +242,44 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// A list that cannot be judged as it was read: [`Judge::list_read_again`].
+    pub(super) fn put_off(&mut self, key: ViewKey) {
+        self.put_off.push(key);
+    }
+
+    pub(super) fn take_put_off(&mut self) -> Vec<ViewKey> {
+        std::mem::take(&mut self.put_off)
+    }
+
+    /// A list, or lines without one, read again when all is known that was bound when they were read first. A committed epoch has its lists as well as
+    /// its lines, and one that nobody has bound has neither.
+    pub(super) fn list_read_again(
+        &mut self,
+        again: &Recomputation<'_>,
+        key: ViewKey,
+        state: Option<ViewState>,
+        mut strays: Vec<String>,
+        ahead: Option<Epoch>,
+    ) {
+        if let Some(ahead) = ahead
+            && !(again.base + 1..=again.last()).contains(&ahead)
+        {
+            strays.push(format!("lines of epoch {ahead} stand beside it"));
+        }
+        match state {
+            Some(state) => self.list(again, key, state, strays),
+            None if strays.is_empty() => {
+                if self.calls_for(again, key) {
+                    self.missing(Place::List(key));
+                }
+            }
+            None => self.unreadable(again, Place::List(key), &format!("{key}: lines stand there without a list")),
+        }
+    }
+
     /// Whether lists were put off.
     pub(super) fn has_later_lists(&self) -> bool {
-        !self.later_lists.is_empty()
+        !self.later_lists.is_empty() || !self.put_off.is_empty()
     }
 
     /// Judges the lists that were put off.
@@ -267,8 +326,8 @@ impl<'a> Judge<'a> {
     pub(super) fn missing(&mut self, place: Place) {
         let cure = self.cure(true);
         let text = match &place {
-            Place::Row(key) => format!("{key}: the log has trades, the store has no row"),
-            Place::List(key) => format!("{key}: the log has trades for it, the store has no list"),
+            Place::Row(_) => format!("{place}: the log has trades, the store has no row"),
+            Place::List(_) | Place::Unlisted(_) => format!("{place}: the log has trades for it, the store has no list"),
         };
         self.findings.differ(place, cure, &text);
     }
@@ -278,6 +337,7 @@ impl<'a> Judge<'a> {
         let wanted = match &place {
             Place::Row(key) => again.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX).is_some(),
             Place::List(key) => self.wanted(again, *key, Epoch::MAX).is_some(),
+            Place::Unlisted(_) => false,
         };
         let cure = self.cure(wanted);
         self.findings.differ(place, cure, reason);

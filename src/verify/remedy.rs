@@ -49,6 +49,8 @@ impl<'a> Remedy<'a> {
                 Place::List(key) => {
                     lists.insert(*key);
                 }
+                // Nothing is ever written for these.
+                Place::Unlisted(_) => {}
             }
         }
         let windows: HashSet<(WindowSize, WindowStart)> = lists.iter().map(|key| (key.size, key.start)).collect();

@@ -20,9 +20,7 @@ use std::{
 
 use tapeflow_dataflow::Log;
 use tapeflow_schemas::{Baskets, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    Audited, Epoch, Head, HistoryEntry, RowKey, Store, StoreError, StoredView, View, ViewKey, store::StoredRow, view::SMALLEST_VIEW_MS,
-};
+use tapeflow_sinks::{Audited, Epoch, Head, HistoryEntry, RowKey, RowState, Store, StoreError, View, ViewKey, ViewState, view::SMALLEST_VIEW_MS};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -96,6 +94,7 @@ impl Ground<'_> {
             if judge.has_later_lists() {
                 bound = self.follow(&mut again)?.last_binding().epoch;
                 judge.later_lists(&again);
+                self.read_again(&again, &mut judge)?;
             }
         }
         let mut findings = judge.findings;
@@ -127,14 +126,18 @@ impl Ground<'_> {
             let mut found = HashSet::new();
             if listed.contains(&symbol) {
                 for (size, range) in plan.ranges() {
-                    self.rows_of(&symbol, size, range, again, judge, |row, judge| {
-                        if scope.window(size, row.start) {
-                            found.insert((size, row.start));
-                            if let Some((state, strays)) = row.state {
-                                judge.row(again, RowKey { symbol: symbol.clone(), size, start: row.start }, state, strays);
-                            }
+                    for (start, row) in self.rows_of(&symbol, size, range, again)? {
+                        if !scope.window(size, start) {
+                            continue;
                         }
-                    })?;
+                        found.insert((size, start));
+                        let key = RowKey { symbol: symbol.clone(), size, start };
+                        match row {
+                            Ok(Audited { state: Some(state), strays, .. }) => judge.row(again, key, state, strays),
+                            Ok(Audited { strays, .. }) => judge.unreadable(again, Place::Row(key), &strays.join("; ")),
+                            Err(reason) => judge.unreadable(again, Place::Row(key), &reason),
+                        }
+                    }
                 }
             }
             // Rows of epochs that were not committed may not have been written yet.
@@ -146,61 +149,29 @@ impl Ground<'_> {
     }
 
     /// Reads rows in one go or, where one of them cannot be read, one by one those that the recomputation has.
-    fn rows_of(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-        again: &Recomputation<'_>,
-        judge: &mut Judge<'_>,
-        mut each: impl FnMut(Found, &mut Judge<'_>),
-    ) -> Result<(), End> {
-        let reason = match self.runtime.block_on(self.store.audit_rows(symbol, size, range.clone())) {
-            Ok(rows) => {
-                rows.into_iter()
-                    .for_each(|Audited { stored: StoredRow { start, state }, strays }| each(Found { start, state: Some((state, strays)) }, judge));
-                return Ok(());
-            }
-            Err(StoreError::Broken(reason)) => reason,
-            Err(fault) => return Err(crate::end::store_failed(&fault)),
-        };
-        let starts: Vec<_> =
-            again.oracle.windows_of(symbol.as_str(), Epoch::MAX).filter(|(of, start)| *of == size && range.contains(start)).collect();
-        let mut damaged = false;
-        for (_, start) in starts {
-            let key = RowKey { symbol: symbol.clone(), size, start };
-            match self.runtime.block_on(self.store.read_rows(std::slice::from_ref(&key))) {
-                Ok(found) => {
-                    if let Some(state) = found.into_iter().next().flatten() {
-                        each(Found { start, state: Some((state, Vec::new())) }, judge);
-                    }
-                }
-                Err(StoreError::Broken(reason)) => {
-                    damaged = true;
-                    each(Found { start, state: None }, judge);
-                    judge.unreadable(again, Place::Row(key), &reason);
-                }
-                Err(fault) => return Err(crate::end::store_failed(&fault)),
-            }
-        }
-        // Else it is a row that no trade made, or the store as a whole.
-        if damaged { Ok(()) } else { Err(End::Failed(format!("rows of {symbol} {size} cannot be read: {reason}"))) }
+    fn rows_of(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>, again: &Recomputation<'_>) -> Result<Vec<Found<RowState>>, End> {
+        let windows = again.oracle.windows_of(symbol.as_str(), Epoch::MAX);
+        let read = |range| self.runtime.block_on(self.store.audit_rows(symbol, size, range));
+        in_one_go_or_one_by_one(size, &range, windows, read, || format!("rows of {symbol} {size}"))
     }
 
     fn read_lists(&self, scope: &Scope, plan: &Plan, again: &Recomputation<'_>, judge: &mut Judge<'_>) -> Result<(), End> {
         let mut found = HashSet::new();
         for view in View::EVERY {
             for (size, range) in plan.ranges().filter(|(size, _)| size.ms() >= SMALLEST_VIEW_MS) {
-                for (start, state) in self.lists_of(view, size, range, again)? {
+                for (start, list) in self.lists_of(view, size, range, again)? {
                     let key = ViewKey { view, size, start };
                     if !scope.window(size, start) {
                         continue;
                     }
-                    found.insert(key);
-                    match state {
-                        Ok((state, strays)) => judge.list(again, key, state, strays),
+                    match list {
+                        // Its lines may be those of a list that is about to be written.
+                        Ok(Audited { ahead: Some(_), .. }) => judge.put_off(key),
+                        Ok(Audited { state: Some(state), strays, .. }) => judge.list(again, key, state, strays),
+                        Ok(Audited { strays, .. }) => judge.unreadable(again, Place::List(key), &strays.join("; ")),
                         Err(reason) => judge.unreadable(again, Place::List(key), &reason),
                     }
+                    found.insert(key);
                 }
             }
         }
@@ -216,36 +187,63 @@ impl Ground<'_> {
     }
 
     /// The same for lists.
-    fn lists_of(&self, view: View, size: WindowSize, range: Range<WindowStart>, again: &Recomputation<'_>) -> Result<Vec<FoundList>, End> {
+    fn lists_of(&self, view: View, size: WindowSize, range: Range<WindowStart>, again: &Recomputation<'_>) -> Result<Vec<Found<ViewState>>, End> {
         let read = |range| self.runtime.block_on(self.store.audit_views(view, size, range, again.base));
-        let found = |Audited { stored: StoredView { start, state }, strays }| (start, Ok((state, strays)));
-        let reason = match read(range.clone()) {
-            Ok(lists) => return Ok(lists.into_iter().map(found).collect()),
-            Err(StoreError::Broken(reason)) => reason,
-            Err(fault) => return Err(crate::end::store_failed(&fault)),
-        };
-        let (mut lists, mut damaged) = (Vec::new(), false);
-        for (_, start) in again.oracle.windows().filter(|(of, start)| *of == size && range.contains(start)) {
-            match read(start..start + 1) {
-                Ok(read) => lists.extend(read.into_iter().map(found)),
-                Err(StoreError::Broken(reason)) => {
-                    damaged = true;
-                    lists.push((start, Err(reason)));
+        in_one_go_or_one_by_one(size, &range, again.oracle.windows(), read, || format!("lists of view {view} {size}"))
+    }
+
+    /// Lists that had lines of a later epoch beside them, or lines without a list, are read once more: by now all is known that was bound then.
+    fn read_again(&self, again: &Recomputation<'_>, judge: &mut Judge<'_>) -> Result<(), End> {
+        for key in judge.take_put_off() {
+            for (_, list) in self.lists_of(key.view, key.size, key.start..key.start + 1, again)? {
+                match list {
+                    Ok(Audited { state, strays, ahead, .. }) => judge.list_read_again(again, key, state, strays, ahead),
+                    Err(reason) => judge.unreadable(again, Place::List(key), &reason),
                 }
-                Err(fault) => return Err(crate::end::store_failed(&fault)),
             }
         }
-        if damaged { Ok(lists) } else { Err(End::Failed(format!("lists of view {view} {size} cannot be read: {reason}"))) }
+        judge.later_lists(again);
+        Ok(())
+    }
+
+    /// Rows that no reader finds who begins with the directory. Those that the log has trades for have been found missing.
+    pub(super) fn look_beside_the_directory(&self, findings: &mut Findings) -> Result<(), End> {
+        for unlisted in stores::answered(self.runtime.block_on(self.store.unlisted()))? {
+            findings.unlisted(unlisted);
+        }
+        Ok(())
     }
 }
 
-/// A list as it was found, or why it cannot be read.
-type FoundList = (WindowStart, Result<(tapeflow_sinks::ViewState, Vec<String>), String>);
+/// A window as it was found, or why it cannot be read.
+type Found<T> = (WindowStart, Result<Audited<T>, String>);
 
-/// A row as it was found; one without a state cannot be read.
-struct Found {
-    start: WindowStart,
-    state: Option<(tapeflow_sinks::RowState, Vec<String>)>,
+/// Reads a range in one go or, where something in it cannot be read, window by window those that the recomputation has.
+fn in_one_go_or_one_by_one<T>(
+    size: WindowSize,
+    range: &Range<WindowStart>,
+    windows: impl Iterator<Item = (WindowSize, WindowStart)>,
+    read: impl Fn(Range<WindowStart>) -> Result<Vec<Audited<T>>, StoreError>,
+    what: impl Fn() -> String,
+) -> Result<Vec<Found<T>>, End> {
+    let reason = match read(range.clone()) {
+        Ok(found) => return Ok(found.into_iter().map(|found| (found.start, Ok(found))).collect()),
+        Err(StoreError::Broken(reason)) => reason,
+        Err(fault) => return Err(crate::end::store_failed(&fault)),
+    };
+    let (mut all, mut damaged) = (Vec::new(), false);
+    for (_, start) in windows.filter(|(of, start)| *of == size && range.contains(start)) {
+        match read(start..start + 1) {
+            Ok(found) => all.extend(found.into_iter().map(|found| (found.start, Ok(found)))),
+            Err(StoreError::Broken(reason)) => {
+                damaged = true;
+                all.push((start, Err(reason)));
+            }
+            Err(fault) => return Err(crate::end::store_failed(&fault)),
+        }
+    }
+    // Else it is a window that no trade made, or the store as a whole.
+    if damaged { Ok(all) } else { Err(End::Failed(format!("{} cannot be read: {reason}", what()))) }
 }
 
 impl Plan {

@@ -156,10 +156,35 @@ fn what_no_trade_calls_for_is_not_deleted_and_said() {
     let extra = format!("INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars");
     change(&place, &format!("{extra} WHERE symbol = 'GOOG' AND size = '1d'"));
     change(&place, "DELETE FROM bars WHERE symbol = 'TSLA' AND size = '1d'");
+    change(
+        &place,
+        &format!("INSERT INTO bars (symbol, size, start, {columns}) SELECT 'NOBODY', size, start, {columns} FROM bars WHERE size = '1d' LIMIT 1"),
+    );
+    change(&place, "UPDATE view_entries SET start = start - 86400000 WHERE view_name = 'market' AND size = '1d' AND start < 1630000000000");
     let said = heal(&place, 1);
     assert!(said.contains("not healed: no trade of the log calls for it") && said.contains("healed: 1 rows and "), "{said}");
     let said = heal(&place, 1);
-    assert!(summary(&said).starts_with("1 differences; ") && said.contains("nothing to heal"), "{said}");
+    assert!(summary(&said).starts_with("3 differences; ") && said.contains("nothing to heal"), "{said}");
+    assert!(said.contains("rows of \"NOBODY\" \"1d\": the directory does not lead to them, and the log has no trades for them"), "{said}");
+    assert!(said.contains("lines stand there without a list"), "{said}");
+}
+
+#[test]
+fn a_damaged_row_hides_nothing_of_the_others_and_the_directory_is_written_again() {
+    let place = Place::new();
+    place.replay(&place.feed(&FeedFile { trades: 3_000, symbols: 12, ..FeedFile::default() }), &[]);
+    let before = everything(&place);
+    for (extreme, damage) in [("min", "state = substr(state, 1, 40)"), ("max", "volume = '1'")] {
+        let which = format!("(SELECT {extreme}(start) FROM bars WHERE symbol = 'AAPL' AND size = '1m')");
+        change(&place, &format!("UPDATE bars SET {damage} WHERE symbol = 'AAPL' AND size = '1m' AND start = {which}"));
+    }
+    change(&place, "UPDATE views SET epoch = epoch + 50 WHERE view_name = 'market' AND size = '1h'");
+    change(&place, "DELETE FROM symbols WHERE symbol = 'MSFT'");
+    let said = end_with(1, &["verify", "--store", &place.store]);
+    assert!(said.contains("damaged") && said.contains("volume shows 1, its cell says ") && said.contains("epoch shows "), "{said}");
+    heal(&place, 0);
+    assert!(place.verify().starts_with("0 differences; "), "{}", place.verify());
+    assert_eq!(everything(&place), before);
 }
 
 #[test]

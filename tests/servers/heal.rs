@@ -9,6 +9,7 @@ use std::{
 };
 
 use libtest_mimic::Failed;
+use scylla::{client::session_builder::SessionBuilder, value::CqlTimestamp};
 use tapeflow_ingest::simulator::{FeedFile, write_feed};
 use tapeflow_schemas::Symbol;
 use tapeflow_sinks::{
@@ -17,6 +18,7 @@ use tapeflow_sinks::{
 };
 
 use crate::{
+    CQL_PORT,
     job::{Ends, Feed, Job, brokers, store, tapeflow},
     supervised::{child_of, progress, signal, until},
 };
@@ -77,7 +79,62 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
     ingest.wait()?;
     Job::start(&feed, name, 1, 1, Ends::WithTheLog)?.finish()?;
     eprintln!("{name}: {}", feed.verify(name)?.lines().last().unwrap_or_default());
+    what_only_readers_see(name, &verify)
+}
+
+/// What no job reads, but dashboards do, is looked at too.
+fn what_only_readers_see(keyspace: &str, verify: &[&str]) -> Result<(), Failed> {
+    forge(keyspace)?;
+    let look = |further: &[&str]| -> Result<String, Failed> {
+        let found = tapeflow(&[verify, further].concat()).output()?;
+        let said = String::from_utf8_lossy(&found.stdout).into_owned();
+        if found.status.code() == Some(1) { Ok(said) } else { Err(format!("{}: {said}", found.status).into()) }
+    };
+    let lasting =
+        ["columns stand there without a cell", "lines stand there without a list", "rows of \"ZZZZ\" \"1m\" in the bucket of 0 ms: the directory"];
+    let said = look(&[])?;
+    let missing: Vec<_> = lasting.iter().chain(&["lines of epoch 1000000 stand beside it"]).filter(|text| !said.contains(**text)).collect();
+    if !missing.is_empty() || !said.contains("\n4 differences; ") {
+        return Err(format!("not found: {missing:?}; {said}").into());
+    }
+    // Nothing is deleted; what trades call for is written again.
+    let said = look(&["--heal", "--yes"])?;
+    if !said.contains("; 3 places not healed") {
+        return Err(format!("not healed: {said}").into());
+    }
+    let said = look(&[])?;
+    if lasting.iter().any(|text| !said.contains(text)) || !said.contains("\n3 differences; ") {
+        return Err(format!("after the healing: {said}").into());
+    }
     Ok(())
+}
+
+/// Writes past the state cells: a line of a list of an epoch that never was, lines without a list, a row without a cell, and one that the directory
+/// does not lead to.
+fn forge(keyspace: &str) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let session = SessionBuilder::new().known_node(format!("127.0.0.1:{CQL_PORT}")).use_keyspace(keyspace, false).build().await?;
+        let listed = session
+            .query_unpaged("SELECT bucket, start FROM view_entries WHERE view_name = 'active' AND size = '1h' LIMIT 1 ALLOW FILTERING", ())
+            .await?;
+        let place = listed.into_rows_result()?.single_row::<(CqlTimestamp, CqlTimestamp)>()?;
+        let update =
+            "UPDATE view_entries SET epoch = 1000000, vwap = 1 WHERE view_name = 'active' AND size = '1h' AND bucket = ? AND start = ? AND rank = 1";
+        session.query_unpaged(update, place).await?;
+        for insert in [
+            "INSERT INTO view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES ('active', '1m', 0, 0, 1, 1, 'NOBODY')",
+            "INSERT INTO bars (symbol, size, bucket, start, trades, epoch) VALUES ('ZZZZ', '1m', 0, 0, 1, 1)",
+        ] {
+            session.query_unpaged(insert, ()).await?;
+        }
+        let found = session.query_unpaged("SELECT bucket, start FROM bars WHERE symbol = 'AAPL' AND size = '1h' LIMIT 1 ALLOW FILTERING", ()).await?;
+        let (bucket, start) = found.into_rows_result()?.single_row::<(CqlTimestamp, CqlTimestamp)>()?;
+        let earlier = CqlTimestamp(start.0 - 60 * 60_000);
+        let insert = "INSERT INTO bars (symbol, size, bucket, start, trades, vwap) VALUES ('AAPL', '1h', ?, ?, 77, 999)";
+        session.query_unpaged(insert, (bucket, earlier)).await?;
+        Ok(())
+    })
 }
 
 /// Writes what someone may write by hand: over a row that no trade will touch again, and over one that the job adds to all the time.

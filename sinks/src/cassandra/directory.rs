@@ -1,5 +1,7 @@
 //! The directory: which symbols there are, and in which partitions of `bars` they have rows.
 
+use std::collections::{BTreeSet, HashSet};
+
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::{
     client::session::Session,
@@ -15,7 +17,10 @@ use super::{
     faults::{broken, of_execution, of_pager, of_row},
     session::Cluster,
 };
-use crate::store::{DirectoryEntry, StoreError};
+use crate::{
+    audit::Unlisted,
+    store::{DirectoryEntry, StoreError},
+};
 
 /// Entries that go into one statement, from as many partitions: below what a server tells of in its log (see [`super::rows`]).
 const ENTRIES: usize = 10;
@@ -26,6 +31,7 @@ pub(super) struct Directory {
     add_bucket: PreparedStatement,
     symbols: PreparedStatement,
     buckets: PreparedStatement,
+    all: PreparedStatement,
 }
 
 impl Directory {
@@ -37,6 +43,7 @@ impl Directory {
             buckets: cluster
                 .prepare(format!("SELECT bucket FROM {keyspace}.symbol_buckets WHERE symbol = ? AND size = ? ORDER BY bucket ASC"))
                 .await?,
+            all: cluster.prepare(format!("SELECT symbol, size, bucket FROM {keyspace}.symbol_buckets")).await?,
         })
     }
 
@@ -85,6 +92,20 @@ impl Directory {
             session.execute_iter(self.buckets.clone(), (symbol.as_str(), size.to_string())).await.map_err(|error| of_pager(&doing, &error))?;
         let found = pager.rows_stream::<(CqlTimestamp,)>().map_err(|error| broken(format!("{doing}: {error}")))?;
         found.map_ok(|(bucket,)| bucket.0).try_collect().await.map_err(|error| of_row(&doing, &error))
+    }
+
+    /// Leaves those partitions that nobody finds who begins with a symbol.
+    pub(super) async fn retain_unlisted(&self, session: &Session, partitions: &mut BTreeSet<Unlisted>) -> Result<(), StoreError> {
+        const DOING: &str = "reading the directory";
+        let symbols: HashSet<Symbol> = self.symbols(session).await?.into_iter().map(|(symbol, _)| symbol).collect();
+        let pager = session.execute_iter(self.all.clone(), ()).await.map_err(|error| of_pager(DOING, &error))?;
+        let mut found = pager.rows_stream::<(String, String, CqlTimestamp)>().map_err(|error| broken(format!("{DOING}: {error}")))?;
+        while let Some((symbol, size, CqlTimestamp(bucket))) = found.try_next().await.map_err(|error| of_row(DOING, &error))? {
+            if symbols.contains(symbol.as_str()) {
+                partitions.remove(&Unlisted { symbol, size, bucket: Some(bucket) });
+            }
+        }
+        Ok(())
     }
 }
 

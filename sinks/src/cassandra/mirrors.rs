@@ -7,10 +7,11 @@ use tapeflow_schemas::{
 };
 
 use crate::{
-    audit::Strays,
+    audit::{Audited, Strays},
+    head::Epoch,
     row::RowWrite,
     totals::Policy,
-    view::{TOP, View, ViewEntry, ViewWrite},
+    view::{TOP, View, ViewEntry, ViewState, ViewWrite},
 };
 
 /// The values of one write, in the order of [`super::rows`]'s statement. None is ever null: a null would be a tombstone at the stamp.
@@ -210,27 +211,37 @@ impl ShownRank {
     }
 }
 
-/// What the ranks of a list show that is not the list, which was read before them. Ranks of a later epoch belong to a later list, and say nothing of this
-/// one; those of an earlier one are on their way still, unless the list's epoch is committed.
-pub(super) fn strays_of_ranks(list: &ViewWrite, shown: &[ShownRank], committed: u64) -> Vec<String> {
-    let epoch = bigint(list.state.epoch);
-    let is_settled = list.state.epoch <= committed;
-    if shown.iter().any(|rank| rank.epoch > Some(epoch)) || (!is_settled && shown.iter().all(|rank| rank.epoch != Some(epoch))) {
-        return Vec::new();
+/// The latest epoch that ranks are of; 0 if none says one.
+pub(super) fn latest(shown: &[ShownRank]) -> Epoch {
+    shown.iter().filter_map(|rank| u64::try_from(rank.epoch?).ok()).max().unwrap_or(0)
+}
+
+/// A list that was read before its ranks, and what those and the epoch beside its cell show otherwise. Ranks of a later epoch belong to a later list, and say nothing of this one; those
+/// of an earlier one are on their way still, unless the list's epoch is committed.
+pub(super) fn held_against(list: ViewWrite, epoch: Option<i64>, shown: &[ShownRank], committed: Epoch) -> Audited<ViewState> {
+    let (start, latest) = (list.key.start, latest(shown));
+    let ahead = Some(latest).filter(|latest| *latest > list.state.epoch);
+    let is_on_its_way = list.state.epoch > committed && latest < list.state.epoch;
+    let mut strays = Strays::default();
+    strays.hold("epoch", epoch, Some(bigint(list.state.epoch)));
+    if ahead.is_none() && !is_on_its_way {
+        hold_ranks(&list, shown, &mut strays);
     }
+    Audited { start, state: Some(list.state), strays: strays.0, ahead }
+}
+
+fn hold_ranks(list: &ViewWrite, shown: &[ShownRank], strays: &mut Strays) {
     let size = list.key.size.to_string();
     let wanted = RankColumns::of(list, &size);
-    let mut strays = Strays::default();
     for wanted in &wanted {
         match shown.iter().find(|rank| rank.rank == wanted.rank) {
-            Some(shown) => shown.hold(wanted, &mut strays),
+            Some(shown) => shown.hold(wanted, strays),
             None => strays.0.push(format!("rank {} is not there", wanted.rank)),
         }
     }
     for extra in shown.iter().filter(|rank| wanted.iter().all(|wanted| wanted.rank != rank.rank)) {
         strays.0.push(format!("rank {} is there, its list has {}", extra.rank, wanted.len()));
     }
-    strays.0
 }
 
 /// What stands at a rank that a list no longer has.

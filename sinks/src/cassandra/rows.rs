@@ -1,6 +1,9 @@
 //! Rows: written whole at their stamp, read back by their one cell.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::{
@@ -20,7 +23,7 @@ use super::{
     session::Cluster,
 };
 use crate::{
-    audit::Audited,
+    audit::{Audited, Unlisted},
     row::{RowKey, RowState, RowWrite},
     store::{StoreError, StoredRow},
 };
@@ -43,6 +46,7 @@ pub(super) struct Rows {
     select: PreparedStatement,
     range: PreparedStatement,
     shown: PreparedStatement,
+    partitions: PreparedStatement,
 }
 
 impl Rows {
@@ -69,6 +73,7 @@ impl Rows {
             shown: cluster
                 .prepare(format!("SELECT {} FROM {keyspace}.bars {of_partition} AND start >= ? AND start < ? ORDER BY start ASC", Shown::COLUMNS))
                 .await?,
+            partitions: cluster.prepare(format!("SELECT DISTINCT symbol, size, bucket FROM {keyspace}.bars")).await?,
             insert,
         })
     }
@@ -152,7 +157,7 @@ impl Rows {
         size: WindowSize,
         bucket: i64,
         range: &Range<WindowStart>,
-    ) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+    ) -> Result<Vec<Audited<RowState>>, StoreError> {
         let doing = format!("reading rows of {symbol} {size}");
         let spelt = size.to_string();
         let values = (symbol.as_str(), spelt.as_str(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
@@ -160,13 +165,25 @@ impl Rows {
         let mut found = pager.rows_stream::<Shown>().map_err(|error| broken(format!("{doing}: {error}")))?;
         let mut rows = Vec::new();
         while let Some(shown) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
-            let Some(cell) = &shown.state else { continue };
+            let Some(cell) = &shown.state else {
+                rows.push(Audited::without_cell(shown.start.0));
+                continue;
+            };
             let key = RowKey { symbol: symbol.clone(), size, start: shown.start.0 };
             let row = RowWrite { state: decode(&key, cell)?, key, stamp: 0 };
             let strays = shown.strays(&Columns::of(&row, &spelt));
-            rows.push(Audited { stored: StoredRow { start: row.key.start, state: row.state }, strays });
+            rows.push(Audited::new(row.key.start, row.state, strays));
         }
         Ok(rows)
+    }
+
+    /// All partitions, by asking every node for all it has: for an auditor.
+    pub(super) async fn partitions(&self, session: &Session) -> Result<BTreeSet<Unlisted>, StoreError> {
+        const DOING: &str = "reading the partitions of bars";
+        let pager = session.execute_iter(self.partitions.clone(), ()).await.map_err(|error| of_pager(DOING, &error))?;
+        let found = pager.rows_stream::<(String, String, CqlTimestamp)>().map_err(|error| broken(format!("{DOING}: {error}")))?;
+        let partition = |(symbol, size, bucket): (_, _, CqlTimestamp)| Unlisted { symbol, size, bucket: Some(bucket.0) };
+        found.map_ok(partition).try_collect().await.map_err(|error| of_row(DOING, &error))
     }
 }
 

@@ -21,11 +21,11 @@ use super::{
     views::Views,
 };
 use crate::{
-    audit::Audited,
+    audit::{Audited, Unlisted},
     head::{Epoch, Head, Stamp},
     row::{RowKey, RowState, RowWrite},
     store::{CasOutcome, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
-    view::{StoredView, View, ViewWrite},
+    view::{StoredView, View, ViewState, ViewWrite},
 };
 
 /// A keyspace of a Cassandra cluster, as a [`Store`].
@@ -151,7 +151,7 @@ impl Store for CassandraStore {
         Ok(parts.into_iter().flatten().collect())
     }
 
-    async fn audit_rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+    async fn audit_rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<Audited<RowState>>, StoreError> {
         let buckets = within(self.directory.buckets(&self.session, symbol, size).await?, size, &range);
         let parts: Vec<Vec<_>> = stream::iter(buckets)
             .map(|bucket| self.rows.audit(&self.session, symbol, size, bucket, &range))
@@ -167,14 +167,21 @@ impl Store for CassandraStore {
         size: WindowSize,
         range: Range<WindowStart>,
         committed: Epoch,
-    ) -> Result<Vec<Audited<StoredView>>, StoreError> {
-        let buckets = within(self.views.buckets(&self.session, view, size).await?, size, &range);
+    ) -> Result<Vec<Audited<ViewState>>, StoreError> {
+        let buckets = within(self.views.audited_buckets(&self.session, view, size).await?, size, &range);
         let parts: Vec<Vec<_>> = stream::iter(buckets)
             .map(|bucket| self.views.audit(&self.session, view, size, bucket, &range, committed))
             .buffered(self.config.reads_in_flight.clamp(1, 8))
             .try_collect()
             .await?;
         Ok(parts.into_iter().flatten().collect())
+    }
+
+    async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
+        // In this order: a job enters a partition in the directory before it writes there.
+        let mut partitions = self.rows.partitions(&self.session).await?;
+        self.directory.retain_unlisted(&self.session, &mut partitions).await?;
+        Ok(partitions.into_iter().collect())
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {

@@ -1,6 +1,9 @@
 //! Lists of views: each written whole at its stamp, as one cell, and beside it its ranks for dashboards.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use futures::TryStreamExt;
 use scylla::{
@@ -15,7 +18,7 @@ use tapeflow_schemas::{WindowSize, WindowStart};
 
 use super::{
     faults::{broken, of_execution, of_pager, of_row},
-    mirrors::{RankColumns, ShownRank, bigint, strays_of_ranks},
+    mirrors::{RankColumns, ShownRank, bigint, held_against, latest},
     session::Cluster,
 };
 use crate::{
@@ -30,7 +33,9 @@ pub(super) struct Views {
     insert: PreparedStatement,
     insert_rank: PreparedStatement,
     buckets: PreparedStatement,
+    rank_buckets: PreparedStatement,
     range: PreparedStatement,
+    shown: PreparedStatement,
     ranks: PreparedStatement,
 }
 
@@ -49,10 +54,14 @@ impl Views {
                 .await?,
             // No directory leads to these partitions: there are few, four views by four sizes by a week of minutes and more.
             buckets: cluster.prepare(format!("SELECT DISTINCT view_name, size, bucket FROM {keyspace}.views")).await?,
+            rank_buckets: cluster.prepare(format!("SELECT DISTINCT view_name, size, bucket FROM {keyspace}.view_entries")).await?,
             range: cluster
                 .prepare(format!(
                     "SELECT start, state FROM {keyspace}.views WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ? ORDER BY start ASC"
                 ))
+                .await?,
+            shown: cluster
+                .prepare(format!("SELECT start, epoch, state FROM {keyspace}.views WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ?"))
                 .await?,
             ranks: cluster
                 .prepare(format!(
@@ -87,18 +96,14 @@ impl Views {
 
     /// The buckets in which a view has lists of a size, ascending.
     pub(super) async fn buckets(&self, session: &Session, view: View, size: WindowSize) -> Result<Vec<i64>, StoreError> {
-        let doing = format!("reading the buckets of view {view} {size}");
-        let size = size.to_string();
-        let pager = session.execute_iter(self.buckets.clone(), ()).await.map_err(|error| of_pager(&doing, &error))?;
-        let mut found = pager.rows_stream::<(String, String, CqlTimestamp)>().map_err(|error| broken(format!("{doing}: {error}")))?;
-        let mut buckets = Vec::new();
-        while let Some((of_view, of_size, CqlTimestamp(bucket))) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
-            if of_view == view.name() && of_size == size {
-                buckets.push(bucket);
-            }
-        }
-        buckets.sort_unstable();
-        Ok(buckets)
+        Ok(buckets(session, &self.buckets, view, size).await?.into_iter().collect())
+    }
+
+    /// Those in which it has lists, or lines of lists.
+    pub(super) async fn audited_buckets(&self, session: &Session, view: View, size: WindowSize) -> Result<Vec<i64>, StoreError> {
+        let mut found = buckets(session, &self.buckets, view, size).await?;
+        found.extend(buckets(session, &self.rank_buckets, view, size).await?);
+        Ok(found.into_iter().collect())
     }
 
     /// The lists of one partition with starts in the range, ascending.
@@ -117,14 +122,13 @@ impl Views {
         let mut lists = Vec::new();
         while let Some((CqlTimestamp(start), cell)) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
             if let Some(cell) = cell {
-                let state = ViewState::from_cell(&cell).map_err(|fault| broken(format!("{}: {fault}", ViewKey { view, size, start })))?;
-                lists.push(StoredView { start, state });
+                lists.push(StoredView { start, state: decode(&ViewKey { view, size, start }, &cell)? });
             }
         }
         Ok(lists)
     }
 
-    /// The same, each with what its ranks show otherwise; see [`strays_of_ranks`].
+    /// The same, each with what its ranks show otherwise, and ranks without a list.
     pub(super) async fn audit(
         &self,
         session: &Session,
@@ -133,21 +137,50 @@ impl Views {
         bucket: i64,
         range: &Range<WindowStart>,
         committed: Epoch,
-    ) -> Result<Vec<Audited<StoredView>>, StoreError> {
-        let lists = self.range(session, view, size, bucket, range).await?;
+    ) -> Result<Vec<Audited<ViewState>>, StoreError> {
+        let spelt = size.to_string();
+        let values = (view.name(), spelt.as_str(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
+        let doing = format!("reading lists of view {view} {size}");
+        let pager = session.execute_iter(self.shown.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
+        let lists = pager.rows_stream::<(CqlTimestamp, Option<i64>, Option<Vec<u8>>)>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let lists: Vec<_> = lists.try_collect().await.map_err(|error| of_row(&doing, &error))?;
         let doing = format!("reading the ranks of view {view} {size}");
-        let values = (view.name(), size.to_string(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
         let pager = session.execute_iter(self.ranks.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
         let mut found = pager.rows_stream::<ShownRank>().map_err(|error| broken(format!("{doing}: {error}")))?;
-        let mut ranks: HashMap<WindowStart, Vec<ShownRank>> = HashMap::new();
+        let mut ranks: BTreeMap<WindowStart, Vec<ShownRank>> = BTreeMap::new();
         while let Some(rank) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
             ranks.entry(rank.start.0).or_default().push(rank);
         }
-        let audited = lists.into_iter().map(|StoredView { start, state }| {
-            let list = ViewWrite { key: ViewKey { view, size, start }, state, stamp: 0 };
-            let strays = strays_of_ranks(&list, ranks.get(&start).map_or(&[], Vec::as_slice), committed);
-            Audited { stored: StoredView { start, state: list.state }, strays }
-        });
-        Ok(audited.collect())
+        let mut audited = Vec::new();
+        for (CqlTimestamp(start), epoch, cell) in lists {
+            let key = ViewKey { view, size, start };
+            let ranks = ranks.remove(&start).unwrap_or_default();
+            audited.push(match cell {
+                Some(cell) => held_against(ViewWrite { state: decode(&key, &cell)?, key, stamp: 0 }, epoch, &ranks, committed),
+                None => Audited::without_cell(start),
+            });
+        }
+        let without = |(start, ranks): (_, Vec<_>)| Audited { start, state: None, strays: Vec::new(), ahead: Some(latest(&ranks)) };
+        audited.extend(ranks.into_iter().map(without));
+        Ok(audited)
     }
+}
+
+fn decode(key: &ViewKey, cell: &[u8]) -> Result<ViewState, StoreError> {
+    ViewState::from_cell(cell).map_err(|fault| broken(format!("{key}: {fault}")))
+}
+
+/// The buckets that a statement finds, which asks for all partitions of a table.
+async fn buckets(session: &Session, partitions: &PreparedStatement, view: View, size: WindowSize) -> Result<BTreeSet<i64>, StoreError> {
+    let doing = format!("reading the buckets of view {view} {size}");
+    let size = size.to_string();
+    let pager = session.execute_iter(partitions.clone(), ()).await.map_err(|error| of_pager(&doing, &error))?;
+    let mut found = pager.rows_stream::<(String, String, CqlTimestamp)>().map_err(|error| broken(format!("{doing}: {error}")))?;
+    let mut buckets = BTreeSet::new();
+    while let Some((of_view, of_size, CqlTimestamp(bucket))) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+        if of_view == view.name() && of_size == size {
+            buckets.insert(bucket);
+        }
+    }
+    Ok(buckets)
 }

@@ -8,7 +8,7 @@ use tapeflow_schemas::{
 
 use super::{fault, integer};
 use crate::{
-    audit::{Audited, Strays},
+    audit::{Audited, Strays, Unlisted},
     row::{RowKey, RowState, RowWrite},
     store::{StoreError, StoredRow},
     totals::Policy,
@@ -138,7 +138,7 @@ pub(super) fn audit(
     symbol: &Symbol,
     size: WindowSize,
     range: &std::ops::Range<WindowStart>,
-) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+) -> Result<Vec<Audited<RowState>>, StoreError> {
     const SELECT: &str = "
         SELECT start, state, epoch, open, high, low, close, vwap, volume, notional, trades FROM bars
         WHERE symbol = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
@@ -150,9 +150,17 @@ pub(super) fn audit(
         let state = state(shown.get_ref(1).map_err(fault)?.as_blob().map_err(|error| fault(error.into()))?, &key)?;
         let row = RowWrite { key, state, stamp: 0 };
         let strays = Columns::of(&row)?.strays(shown).map_err(fault)?;
-        rows.push(Audited { stored: StoredRow { start: row.key.start, state: row.state }, strays });
+        rows.push(Audited::new(row.key.start, row.state, strays));
     }
     Ok(rows)
+}
+
+/// Rows of symbols that the directory does not have.
+pub(super) fn unlisted(connection: &Connection) -> Result<Vec<Unlisted>, StoreError> {
+    const SELECT: &str = "SELECT DISTINCT symbol, size FROM bars WHERE symbol NOT IN (SELECT symbol FROM symbols)";
+    let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+    let found = select.query_map([], |row| Ok(Unlisted { symbol: row.get(0)?, size: row.get(1)?, bucket: None }));
+    found.map_err(fault)?.map(|unlisted| unlisted.map_err(fault)).collect()
 }
 
 /// Holds a price against the text it was written as. SQLite made a double of the text, and may have missed the nearest one by its last bit.

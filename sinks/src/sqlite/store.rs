@@ -8,11 +8,11 @@ use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
 
 use super::{Database, fault, integer, rows, views, whole};
 use crate::{
-    audit::Audited,
+    audit::{Audited, Unlisted},
     head::{Epoch, HEAD_FORMAT, Head, Stamp},
     row::{RowKey, RowState},
     store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
-    view::{StoredView, View},
+    view::{StoredView, View, ViewState},
 };
 
 /// The rows, the head and what stands beside them, in one file.
@@ -126,13 +126,17 @@ impl Store for SqliteStore {
         self.database.read(move |connection| views::views(connection, view, size, &range)).await
     }
 
-    async fn audit_rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<Audited<StoredRow>>, StoreError> {
+    async fn audit_rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<Audited<RowState>>, StoreError> {
         let symbol = symbol.clone();
         self.database.read(move |connection| rows::audit(connection, &symbol, size, &range)).await
     }
 
-    async fn audit_views(&self, view: View, size: WindowSize, range: Range<WindowStart>, _: Epoch) -> Result<Vec<Audited<StoredView>>, StoreError> {
+    async fn audit_views(&self, view: View, size: WindowSize, range: Range<WindowStart>, _: Epoch) -> Result<Vec<Audited<ViewState>>, StoreError> {
         self.database.read(move |connection| views::audit(connection, view, size, &range)).await
+    }
+
+    async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
+        self.database.read(rows::unlisted).await
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {

@@ -155,7 +155,7 @@ pub(super) fn audit(
     view: View,
     size: WindowSize,
     range: &Range<WindowStart>,
-) -> Result<Vec<Audited<StoredView>>, StoreError> {
+) -> Result<Vec<Audited<ViewState>>, StoreError> {
     const SELECT: &str = "
         SELECT rank, name, symbols, trades, volume, notional, vwap, open, close, change_bp FROM view_entries
         WHERE view_name = ?1 AND size = ?2 AND start = ?3 ORDER BY rank";
@@ -164,6 +164,9 @@ pub(super) fn audit(
         let list = ViewWrite { key: ViewKey { view, size, start }, state, stamp: 0 };
         let lines = List::of(&list)?.lines;
         let mut strays = Strays::default();
+        let mut select = connection.prepare_cached("SELECT epoch FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3").map_err(fault)?;
+        let epoch: i64 = select.query_row(params![view.name(), size.to_string(), start], |row| row.get(0)).map_err(fault)?;
+        strays.hold("epoch", u64::try_from(epoch).ok(), Some(list.state.epoch));
         let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
         let mut shown = select.query(params![view.name(), size.to_string(), start]).map_err(fault)?;
         let mut count = 0;
@@ -178,9 +181,24 @@ pub(super) fn audit(
         if count < lines.len() {
             strays.0.push(format!("{count} ranks are there, its list has {}", lines.len()));
         }
-        audited.push(Audited { stored: StoredView { start, state: list.state }, strays: strays.0 });
+        audited.push(Audited::new(start, list.state, strays.0));
+    }
+    if tables::has_views(connection)? {
+        audited.extend(without_list(connection, view, size, range)?);
     }
     Ok(audited)
+}
+
+/// Lines that stand there without a list.
+fn without_list(connection: &Connection, view: View, size: WindowSize, range: &Range<WindowStart>) -> Result<Vec<Audited<ViewState>>, StoreError> {
+    const SELECT: &str = "
+        SELECT start FROM view_entries WHERE view_name = ?1 AND size = ?2 AND start >= ?3 AND start < ?4
+        EXCEPT SELECT start FROM views WHERE view_name = ?1 AND size = ?2";
+    let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+    let found = select.query_map(params![view.name(), size.to_string(), range.start, range.end], |row| {
+        Ok(Audited { start: row.get(0)?, state: None, strays: Vec::new(), ahead: Some(0) })
+    });
+    found.map_err(fault)?.map(|lines| lines.map_err(fault)).collect()
 }
 
 fn state(cell: &[u8], key: &ViewKey) -> Result<ViewState, StoreError> {

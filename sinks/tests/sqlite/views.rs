@@ -121,7 +121,7 @@ async fn lines_that_say_otherwise_than_their_list_are_named() {
     let strays = async || {
         let found = store.audit_views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX, 1).await.expect("read");
         let [list] = &found[..] else { panic!("one list") };
-        assert_eq!(list.stored.state.entries, entries);
+        assert_eq!(list.state.as_ref().map(|list| &list.entries[..]), Some(&entries[..]));
         list.strays.clone()
     };
     assert!(strays().await.is_empty());
@@ -134,6 +134,11 @@ async fn lines_that_say_otherwise_than_their_list_are_named() {
     );
     raw.execute_batch("DELETE FROM view_entries WHERE rank > 1").expect("changed");
     assert_eq!(strays().await, ["1 ranks are there, its list has 3"]);
+    raw.execute_batch("UPDATE views SET epoch = 9; UPDATE view_entries SET start = start + 60000").expect("changed");
+    let found = store.audit_views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX, 1).await.expect("read");
+    let [list, lines] = &found[..] else { panic!("a list and lines without one: {found:?}") };
+    assert_eq!(list.strays, ["epoch shows 9, its cell says 1", "0 ranks are there, its list has 3"]);
+    assert_eq!((lines.start, &lines.state, lines.ahead), (list.start + 60_000, &None, Some(0)));
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         test("a_damaged_cell_is_named_and_not_read", Box::new(|host| Box::pin(a_damaged_cell_is_named_and_not_read(host)))),
         test("a_server_has_nothing_to_warn_of_in_the_widest_statements", Box::new(|host| Box::pin(no_statement_is_warned_of(host)))),
         test("columns_that_say_otherwise_than_their_cell_are_named", Box::new(|host| Box::pin(columns_that_stray_are_named(host)))),
+        test("rows_beside_the_directory_are_found", Box::new(|host| Box::pin(rows_beside_the_directory_are_found(host)))),
     ]
 }
 
@@ -248,7 +249,7 @@ async fn columns_that_stray_are_named(host: String) {
     let strays = async || {
         let found = store.audit_rows(&row.key.symbol, row.key.size, 0..i64::MAX).await.expect("read");
         let [found] = &found[..] else { panic!("one row") };
-        assert_eq!(found.stored.state, row.state);
+        assert_eq!(found.state.as_ref(), Some(&row.state));
         found.strays.clone()
     };
     assert!(strays().await.is_empty());
@@ -265,6 +266,29 @@ async fn columns_that_stray_are_named(host: String) {
             "priced shows nothing, its cell says 0"
         ]
     );
+    // Dashboards see these too.
+    let other = RowKey { start: row.key.start + row.key.size.ms(), ..row.key.clone() };
+    insert(&keyspace, &other, "trades", 3i64).await;
+    let found = store.audit_rows(&row.key.symbol, row.key.size, 0..i64::MAX).await.expect("read");
+    assert_eq!((found[1].start, &found[1].state, &found[1].strays[..]), (other.start, &None, &["columns stand there without a cell".to_owned()][..]));
+    keyspace.give_back();
+}
+
+async fn rows_beside_the_directory_are_found(host: String) {
+    let keyspace = Keyspace::borrow(&host).await;
+    let store = keyspace.connect().await;
+    let rows = ["AAPL", "MSFT", "TSLA"].map(|symbol| row(symbol, 1, Totals::default()));
+    let directory = rows.iter().map(|row| entry(&row.key)).collect();
+    store.write(&EpochWrites { directory, rows: rows.to_vec(), ..EpochWrites::default() }).await.expect("written");
+    assert_eq!(store.unlisted().await.expect("read"), []);
+    let [_, msft, tsla] = &rows;
+    keyspace.cql("DELETE FROM KS.symbols WHERE symbol = 'MSFT'", ()).await;
+    keyspace.cql("DELETE FROM KS.symbol_buckets WHERE symbol = 'TSLA' AND size = '1m'", ()).await;
+    keyspace.cql("INSERT INTO KS.bars (symbol, size, bucket, start, trades) VALUES (' ', '7m', 0, 0, 1)", ()).await;
+    let bucket = |key: &RowKey| Some(key.size.bucket(key.start));
+    let found: Vec<_> = store.unlisted().await.expect("read").into_iter().map(|found| (found.symbol, found.size, found.bucket)).collect();
+    let want = [(" ", "7m", Some(0)), ("MSFT", "1m", bucket(&msft.key)), ("TSLA", "1m", bucket(&tsla.key))];
+    assert_eq!(found, want.map(|(symbol, size, bucket)| (symbol.to_owned(), size.to_owned(), bucket)));
     keyspace.give_back();
 }
 

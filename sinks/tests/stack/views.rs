@@ -164,23 +164,33 @@ async fn ranks_that_stray_are_named(host: String) {
     let strays = async |committed: u64| {
         let found = store.audit_views(key.view, key.size, i64::MIN..i64::MAX, committed).await.expect("read");
         let [found] = &found[..] else { panic!("one list") };
-        assert_eq!(found.stored.state, written.state);
-        found.strays.clone()
+        assert_eq!(found.state.as_ref(), Some(&written.state));
+        (found.strays.clone(), found.ahead)
     };
-    assert_eq!((strays(4).await, strays(5).await), (Vec::new(), Vec::new()));
+    let none = || (Vec::new(), None);
+    assert_eq!((strays(4).await, strays(5).await), (none(), none()));
     set(2, 5, "forex").await;
-    let wrong = ["name of rank 2 shows forex, its cell says crypto"];
-    assert_eq!((strays(4).await, strays(5).await), (wrong.map(String::from).to_vec(), wrong.map(String::from).to_vec()));
+    let wrong = || (vec!["name of rank 2 shows forex, its cell says crypto".to_owned()], None);
+    assert_eq!((strays(4).await, strays(5).await), (wrong(), wrong()));
     set(2, 5, "crypto").await;
     set(3, 5, "forex").await;
-    assert_eq!(strays(5).await, ["rank 3 is there, its list has 2"]);
+    assert_eq!(strays(5).await.0, ["rank 3 is there, its list has 2"]);
     keyspace.cql("DELETE FROM KS.view_entries WHERE view_name = ? AND size = ? AND bucket = ? AND start = ? AND rank > 1", place.clone()).await;
-    assert_eq!(strays(5).await, ["rank 2 is not there"]);
+    assert_eq!(strays(5).await.0, ["rank 2 is not there"]);
     // A job that has got on: the ranks are those of a later list, or the list is of a later epoch and its ranks are on their way.
     set(1, 6, "stock").await;
-    assert!(strays(6).await.is_empty());
+    assert_eq!(strays(6).await, (Vec::new(), Some(6)));
     set(1, 4, "stock").await;
-    assert!(strays(4).await.is_empty());
-    assert!(strays(5).await.iter().any(|stray| stray == "epoch of rank 1 shows 4, its cell says 5"), "{:?}", strays(5).await);
+    assert_eq!(strays(4).await, none());
+    assert!(strays(5).await.0.iter().any(|stray| stray == "epoch of rank 1 shows 4, its cell says 5"), "{:?}", strays(5).await);
+    insert(&keyspace, &key, "epoch", 7i64).await;
+    assert_eq!(strays(4).await.0, ["epoch shows 7, its cell says 5"]);
+    // Ranks without a list, in a bucket of their own too.
+    let elsewhere = place.2.0 - 86_400_000 * 365;
+    let cql = "INSERT INTO KS.view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES (?, ?, ?, ?, 1, 3, 'stock')";
+    keyspace.cql(cql, (place.0, &place.1, CqlTimestamp(key.size.bucket(elsewhere)), CqlTimestamp(elsewhere))).await;
+    let found = store.audit_views(key.view, key.size, i64::MIN..elsewhere + 1, 5).await.expect("read");
+    let found: Vec<_> = found.into_iter().map(|found| (found.start, found.state, found.ahead)).collect();
+    assert_eq!(found, [(elsewhere, None, Some(3))]);
     keyspace.give_back();
 }

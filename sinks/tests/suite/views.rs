@@ -122,8 +122,8 @@ pub(super) async fn lists_are_read_back_exactly(store: Arc<dyn Store>) {
         let want = starts.map(|start| (start, state.clone()));
         assert_eq!(read(&*store, key.view, &key.size.to_string(), i64::MIN..i64::MAX).await, want, "{key}");
         let audited = store.audit_views(key.view, key.size, i64::MIN..i64::MAX, u64::MAX).await.expect("lists are read");
-        let audited: Vec<_> = audited.into_iter().map(|list| (list.stored.start, list.stored.state, list.strays)).collect();
-        assert_eq!(audited, want.map(|(start, state)| (start, state, Vec::new())), "{key}: the lines beside the cell say the same");
+        let audited: Vec<_> = audited.into_iter().map(|list| (list.start, list.state, list.strays, list.ahead)).collect();
+        assert_eq!(audited, want.map(|(start, state)| (start, Some(state), Vec::new(), None)), "{key}: the lines beside the cell say the same");
     }
 }
 
