@@ -17,7 +17,7 @@ mod text;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
@@ -58,6 +58,18 @@ impl Job {
         let JobConfig { job, process, processes, workers, .. } = config;
         let (process, processes, workers) = (*process, *processes, *workers);
         Self { name: job.clone(), process, processes, workers, log: log.describe(), store, metrics: Arc::clone(metrics), ends: Ends::default() }
+    }
+}
+
+impl Job {
+    /// Partitions of the log; none in a process that does not lead.
+    fn partitions(&self) -> usize {
+        self.metrics.head().map_or(0, |head| head.committed.cuts.len())
+    }
+
+    /// How long ago the log last told where it ends; none in a process that does not ask.
+    fn log_age(&self, began: Instant) -> Option<Duration> {
+        self.ends.age(self.partitions(), began)
     }
 }
 

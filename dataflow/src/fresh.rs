@@ -3,7 +3,7 @@
 //! Not every record is timed: of each epoch a source keeps at most [`KEPT`] times of append, evenly spread over its records, and each stands for as
 //! many records as it was one of. They wait here until the epoch is acknowledged on all workers.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Instant};
 
 use tapeflow_sinks::Epoch;
 
@@ -66,10 +66,12 @@ impl Unacknowledged {
         if waiting.front().is_none_or(|(epoch, _)| *epoch > acknowledged) {
             return;
         }
-        let now_ms = now_us() / 1_000;
+        let (now_ms, now) = (now_us() / 1_000, Instant::now());
         while let Some((_, samples)) = waiting.pop_front_if(|(epoch, _)| *epoch <= acknowledged) {
             for appended_ms in samples.appended_ms {
-                metrics.freshness.observe(u64::try_from(now_ms.saturating_sub(appended_ms)).unwrap_or(0), samples.every);
+                let fresh_ms = u64::try_from(now_ms.saturating_sub(appended_ms)).unwrap_or(0);
+                metrics.freshness.observe(fresh_ms, samples.every);
+                metrics.recent_freshness.observe(fresh_ms, samples.every, now);
             }
         }
     }

@@ -42,6 +42,7 @@ use crate::{
     metrics::Metrics,
     store_io::StoreIo,
     watch,
+    watched_store::WatchedStore,
     work::work,
 };
 
@@ -243,6 +244,7 @@ pub fn run(
     runtime: &Handle,
 ) -> Result<Summary, JobError> {
     let failure = Failure::default();
+    let store = WatchedStore::over(store, &metrics);
     let opening = opening(&config, &*log, random_owner())?;
     // Refused at once, and not after waiting for the others.
     if runtime.block_on(unless_asked(&stop, workflow::may_take_over(&*store, &opening))).transpose().map_err(failed)?.is_none() {
@@ -269,7 +271,7 @@ pub fn run(
         .map(|head| watch::start(Arc::clone(&log), head.source.clone(), head.committed.cuts.len(), failure.clone()))
         .transpose()
         .map_err(|fault| JobError::Failed(format!("cannot watch the log: {fault}")))?;
-    let io = StoreIo::new(runtime.clone(), Arc::clone(&store), failure.clone(), Arc::clone(&metrics));
+    let io = StoreIo::new(runtime.clone(), Arc::clone(&store), failure.clone());
     let shared = Arc::new(Shared {
         config,
         log,

@@ -42,6 +42,7 @@ pub mod stepped;
 mod store_io;
 mod views;
 mod watch;
+mod watched_store;
 mod work;
 
 pub use job::{EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets_of, may_run, run, sizes_of};

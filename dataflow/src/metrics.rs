@@ -13,7 +13,7 @@ use std::{
 
 use tapeflow_sinks::{Counts, Head, Reject};
 
-pub use self::histogram::{Histogram, Observed};
+pub use self::histogram::{Histogram, Observed, Recent};
 use crate::mesh::pulse::Turning;
 
 /// Reasons of dead letters counted apart; a record brings its own word along, and whoever writes the log could bring any number of them.
@@ -90,6 +90,8 @@ pub struct Metrics {
     pub epoch_committed: Gauge,
     /// Append to the log until acknowledged by the store, in milliseconds; of the records this process read.
     pub freshness: Histogram,
+    /// The same of the last one to two minutes.
+    pub recent_freshness: Recent,
     rejected: Mutex<BTreeMap<String, u64>>,
     head: Mutex<Option<Arc<Head>>>,
     ready: AtomicBool,

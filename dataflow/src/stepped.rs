@@ -60,7 +60,7 @@ impl Stepped {
         let shared = Arc::new(Shared {
             config: stage.config,
             log: stage.log,
-            io: StoreIo::new(stage.runtime.clone(), Arc::clone(&stage.store), failure.clone(), Arc::clone(&metrics)),
+            io: StoreIo::new(stage.runtime.clone(), Arc::clone(&stage.store), failure.clone()),
             store: stage.store,
             clock: stage.clock,
             stop: stage.stop,

@@ -10,14 +10,11 @@ use std::sync::{
 };
 
 use tapeflow_schemas::Symbol;
-use tapeflow_sinks::{EpochWrites, RowKey, RowState, Store, StoreError, failpoint, workflow::until_answered};
+use tapeflow_sinks::{EpochWrites, RowKey, RowState, Store, failpoint, workflow::until_answered};
 use timely::scheduling::SyncActivator;
 use tokio::{runtime::Handle, sync::Semaphore};
 
-use crate::{
-    job::{Failure, JobError},
-    metrics::Metrics,
-};
+use crate::job::{Failure, JobError};
 
 /// Rows asked for in one call.
 const ROWS_PER_READ: usize = 512;
@@ -34,25 +31,12 @@ pub(crate) struct StoreIo {
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     failure: Failure,
-    metrics: Arc<Metrics>,
 }
 
 impl StoreIo {
-    pub(crate) fn new(runtime: Handle, store: Arc<dyn Store>, failure: Failure, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(runtime: Handle, store: Arc<dyn Store>, failure: Failure) -> Self {
         let (reads, writes) = (Arc::new(Semaphore::new(READS_AT_ONCE)), Arc::new(Semaphore::new(WRITES_AT_ONCE)));
-        Self { runtime, store, reads, writes, failure, metrics }
-    }
-
-    /// Repeats a call until the store answers, and counts the repetitions.
-    async fn insist<T, F: Future<Output = Result<T, StoreError>>>(&self, what: &str, mut call: impl FnMut() -> F) -> Result<T, String> {
-        let mut again = false;
-        until_answered(what, || {
-            if std::mem::replace(&mut again, true) {
-                self.metrics.retries();
-            }
-            call()
-        })
-        .await
+        Self { runtime, store, reads, writes, failure }
     }
 
     pub(crate) fn reader(&self, wake: SyncActivator) -> RowReader {
@@ -66,7 +50,7 @@ impl StoreIo {
         let io = self.clone();
         self.runtime.spawn(async move {
             let Ok(_permit) = io.reads.acquire().await else { return };
-            match io.insist("reading the directory", || io.store.symbols()).await {
+            match until_answered("reading the directory", || io.store.symbols()).await {
                 Ok(symbols) => {
                     let _ = send.send(symbols.into_iter().map(|(symbol, _)| symbol).collect());
                 }
@@ -102,7 +86,7 @@ impl RowReader {
             let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
             self.io.runtime.spawn(async move {
                 let Ok(_permit) = io.reads.acquire().await else { return };
-                match io.insist("reading rows", || io.store.read_rows(&chunk)).await {
+                match until_answered("reading rows", || io.store.read_rows(&chunk)).await {
                     Ok(rows) => {
                         // A receiver that is gone belongs to a job that is ending.
                         let _ = send.send(chunk.into_iter().zip(rows).collect());
@@ -135,7 +119,7 @@ impl<T: Send + 'static> RowWriter<T> {
         self.io.runtime.spawn(async move {
             let Ok(_permit) = io.writes.acquire().await else { return };
             failpoint::reach(if writes.views.is_empty() { "rows-before" } else { "lists-before" });
-            match io.insist("writing rows", || io.store.write(&writes)).await {
+            match until_answered("writing rows", || io.store.write(&writes)).await {
                 Ok(()) => {
                     failpoint::reach("write-acknowledged");
                     let _ = send.send((token, writes));

@@ -116,6 +116,15 @@ async fn every_trade_sent_arrives_once() {
 }
 
 #[tokio::test]
+async fn a_subscription_to_everything_is_one_to_all_symbols() {
+    let run = Run::start_with(quick(), |finnhub| finnhub.symbols = vec!["*".into()]).await;
+    run.until(|now| now.counts.trades + now.counts.price_updates == 2_000).await;
+    let (_, log, stats) = run.end().await;
+    assert_eq!((stats.subscriptions, stats.trades), (1, 2_000));
+    assert!(["AAPL", "BINANCE:BTCUSDT"].iter().all(|symbol| log.records().iter().any(|record| record.key == *symbol)));
+}
+
+#[tokio::test]
 async fn a_feed_without_trades_stays_open_on_pings() {
     let run = Run::start(with_fates(&[Fate::PingOnly])).await;
     run.until(|now| now.counts.pings >= 5).await;

@@ -117,7 +117,8 @@ metrics! {
     OffsetBound "tapeflow_offset_bound" Gauge Leader ["partition"] "The offset that bound epochs end at: the next record to be bound.";
     OffsetCommitted "tapeflow_offset_committed" Gauge Leader ["partition"] "The offset that committed epochs end at: the next record to be committed.";
     OffsetEnd "tapeflow_offset_end" Gauge Leader ["partition"] "The offset that the log's next record will get.";
-    Lag "tapeflow_lag_records" Gauge Leader ["partition"] "Records in the log that are not committed yet.";
+    Lag "tapeflow_lag_records" Gauge Leader ["partition"] "Records in the log that are not committed yet; gone while the log does not tell where it ends.";
+    LogAge "tapeflow_log_age_seconds" Gauge Leader [] "Time since the log last told where each of its partitions ends.";
     NewestTrade "tapeflow_newest_trade_timestamp_seconds" Gauge Leader [] "Event time of the newest committed trade, in seconds since 1970 UTC.";
 
     FeedConnected "tapeflow_feed_connected" Gauge Feed [] "1 while the connection to the feed is open, else 0.";
@@ -130,7 +131,7 @@ metrics! {
     FeedUnknownConditions "tapeflow_feed_unknown_conditions_total" Counter Feed ["code"] "Sale conditions that the table does not know, by code.";
     FeedProviderErrors "tapeflow_feed_provider_errors_total" Counter Feed [] "Errors that the provider of the feed sent.";
     FeedRecords "tapeflow_feed_records_total" Counter Feed [] "Records that the log has acknowledged.";
-    FeedLastFrame "tapeflow_feed_last_frame_timestamp_seconds" Gauge Feed [] "When the last frame was taken in, in seconds since 1970 UTC.";
+    FeedLastFrame "tapeflow_feed_last_frame_timestamp_seconds" Gauge Feed [] "When the last frame was taken in, in seconds since 1970 UTC; before the first one, when the process began.";
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub(crate) struct SimulateArgs {
     /// The same seed gives the same market
     #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N", allow_hyphen_values = true)]
     seed: String,
-    /// How many symbols the market has
+    /// How many symbols the market has: AAPL, MSFT and so on; a subscription to "*" is one to all of them
     #[arg(long, env = "TAPEFLOW_SYMBOLS", default_value = "200", value_name = "N")]
     symbols: String,
     /// Trades a second

@@ -23,13 +23,14 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::end::End;
 
 /// Connections at once; further ones wait.
 const CONNECTIONS: usize = 256;
-/// How long a handshake, or a request's head, may take.
+/// How long a handshake, or a request's head, may take, and how long someone who is answered may read nothing: also one who has vanished.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After a failure to accept, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -92,6 +93,8 @@ pub(super) async fn run(listener: TcpListener, router: Router, tls: Option<Arc<S
 
 async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
     let service = TowerToHyperService::new(router);
+    let mut stream = Box::pin(TimeoutStream::new(stream));
+    stream.as_mut().set_write_timeout_pinned(Some(PATIENCE));
     let served = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(PATIENCE).serve_connection(TokioIo::new(stream), service).await;
     if let Err(fault) = served {
         tracing::debug!(%fault, "a connection ended early");

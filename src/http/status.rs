@@ -1,6 +1,6 @@
 //! `/status`: the metrics as one JSON object, for the live page, scripts and people.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 use serde_json::{Value, json};
@@ -22,12 +22,12 @@ pub(crate) fn look(told: &Told) -> Value {
         "memory_bytes": process::resident_bytes(),
         "cpu_s": process::cpu().map(|cpu| cpu.as_secs_f64()),
         "page_streams": told.streams.load(std::sync::atomic::Ordering::Relaxed),
-        "job": told.job.as_ref().map(job),
+        "job": told.job.as_ref().map(|of| job(of, told)),
         "feed": told.feed.as_ref().map(feed),
     })
 }
 
-fn job(job: &Job) -> Value {
+fn job(job: &Job, told: &Told) -> Value {
     let metrics = &*job.metrics;
     let head = metrics.head();
     json!({
@@ -43,6 +43,7 @@ fn job(job: &Job) -> Value {
         "epoch_committed": metrics.epoch_committed.get(),
         "newest_trade_ms": head.as_ref().and_then(|head| head.committed.max_event_ms()),
         "progress_age_s": metrics.progress_age().map(|age| age.as_secs_f64()),
+        "log_age_s": job.log_age(told.began).map(|age| age.as_secs_f64()),
         "turn_age_s": metrics.turn_age().map(|age| age.as_secs_f64()),
         // Known to process 0 alone.
         "partitions": partitions(job),
@@ -60,6 +61,7 @@ fn job(job: &Job) -> Value {
         "lists_written": metrics.lists_written.get(),
         "view_rows_read": metrics.view_rows_read.get(),
         "store_retries": metrics.store_retries.get(),
+        // Of the last minute or two; since the start in /metrics.
         "freshness_s": freshness(metrics),
     })
 }
@@ -103,7 +105,7 @@ fn partitions(job: &Job) -> Vec<Value> {
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run")]
 fn freshness(metrics: &Metrics) -> Value {
-    let seen = metrics.freshness.look();
+    let seen = metrics.recent_freshness.look(Instant::now());
     let quantile = |share: f64| seen.quantile_ms(share).map(|ms| ms as f64 / 1_000.0);
     json!({ "count": seen.count(), "p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99), "max": quantile(1.0) })
 }

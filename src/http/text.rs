@@ -3,6 +3,7 @@
 use std::{
     fmt::{Display, Write},
     sync::atomic::Ordering,
+    time::Instant,
 };
 
 use tapeflow_ingest::{Connection, Progress};
@@ -28,9 +29,10 @@ pub(super) fn render(told: &Told) -> String {
     text.one(Metric::PageStreams, told.streams.load(Ordering::Relaxed));
     if let Some(job) = &told.job {
         of_job(&mut text, job);
+        text.some(Metric::LogAge, job.log_age(told.began).map(|age| age.as_secs_f64()));
     }
     if let Some(feed) = &told.feed {
-        of_feed(&mut text, feed);
+        of_feed(&mut text, feed, told.began);
     }
     text.0
 }
@@ -71,7 +73,7 @@ fn of_job(text: &mut Text, job: &Job) {
     text.some(Metric::NewestTrade, metrics.head().and_then(|head| head.committed.max_event_ms()).map(seconds));
 }
 
-fn of_feed(text: &mut Text, feed: &Progress) {
+fn of_feed(text: &mut Text, feed: &Progress, began: Instant) {
     let now = feed.snapshot();
     let counts = &now.counts;
     // A recording has no connection that could be lost.
@@ -91,7 +93,8 @@ fn of_feed(text: &mut Text, feed: &Progress) {
     }
     text.series(Metric::FeedRejected, counts.rejects.iter().map(|(reason, count)| (reason.word(), *count)));
     text.series(Metric::FeedUnknownConditions, counts.unknown_conditions.iter().map(|(code, count)| (*code, *count)));
-    text.some(Metric::FeedLastFrame, now.last_frame_ms.map(seconds));
+    // What has been silent from the start has been silent since then.
+    text.one(Metric::FeedLastFrame, now.last_frame_ms.map_or_else(|| process::unix_seconds(began), seconds));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 have 53 bits for 285,000 years")]

@@ -146,6 +146,18 @@ fn a_password_is_asked_for_everything_but_health_and_tls_keeps_it_secret() {
 }
 
 #[test]
+fn who_asks_and_reads_nothing_loses_the_connection() {
+    let place = Place::new();
+    let running = serving(&["run", "--store", &place.store]);
+    let mut deaf = TcpStream::connect(running.address).expect("a connection");
+    // More answers than the system keeps for anyone.
+    let asked = "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(4_000);
+    deaf.write_all(asked.as_bytes()).expect("sent");
+    until("it is closed", || deaf.write_all(b"\r\n").err());
+    assert_eq!(get(&running, "/livez").0, 200);
+}
+
+#[test]
 fn an_address_that_cannot_be_had_is_an_error_if_it_was_asked_for() {
     let place = Place::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -1,6 +1,12 @@
 //! A histogram of milliseconds: fine enough for percentiles, of fixed size, and counted into without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 /// Steps within each doubling: a bucket is at most an eighth wide.
 const STEPS: usize = 8;
@@ -49,6 +55,60 @@ impl Histogram {
             counts: self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect(),
             sum_ms: self.sum_ms.load(Ordering::Relaxed),
             max_ms: self.max_ms.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What was observed in the last minute, and in up to one before it: a day of good service does not hide a bad minute, and the other way round.
+#[derive(Debug)]
+pub struct Recent(Mutex<Minutes>);
+
+#[derive(Debug)]
+struct Minutes {
+    began: Instant,
+    this: Histogram,
+    last: Histogram,
+}
+
+impl Minutes {
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn turn(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.began);
+        if passed >= Self::LONG {
+            self.last = std::mem::take(&mut self.this);
+            if passed >= Self::LONG * 2 {
+                self.last = Histogram::default();
+            }
+            self.began = now;
+        }
+    }
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self(Mutex::new(Minutes { began: Instant::now(), this: Histogram::default(), last: Histogram::default() }))
+    }
+}
+
+impl Recent {
+    /// Counts an observation `times` times.
+    pub(crate) fn observe(&self, ms: u64, times: u64, now: Instant) {
+        let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        minutes.turn(now);
+        minutes.this.observe(ms, times);
+    }
+
+    /// What was observed in the last one to two minutes.
+    #[must_use]
+    pub fn look(&self, now: Instant) -> Observed {
+        let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        minutes.turn(now);
+        let (this, last) = (minutes.this.look(), minutes.last.look());
+        Observed {
+            counts: this.counts.iter().zip(&last.counts).map(|(this, last)| this + last).collect(),
+            sum_ms: this.sum_ms + last.sum_ms,
+            max_ms: this.max_ms.max(last.max_ms),
         }
     }
 }
@@ -123,6 +183,21 @@ mod tests {
         }
         assert!(before < BUCKETS - 1);
         assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn what_is_two_minutes_old_is_forgotten() {
+        let recent = Recent::default();
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let seen = |seconds| (recent.look(at(seconds)).count(), recent.look(at(seconds)).max_ms);
+        recent.observe(900, 2, at(1));
+        recent.observe(100, 1, at(59));
+        assert_eq!(seen(59), (3, 900));
+        recent.observe(200, 1, at(61));
+        assert_eq!(seen(100), (4, 900), "the minute before still counts");
+        assert_eq!(seen(122), (1, 200));
+        assert_eq!(seen(400), (0, 0), "nothing was observed for long");
     }
 
     #[test]

@@ -21,6 +21,8 @@ use super::{
 };
 use crate::finnhub::handshake;
 
+/// A subscription to all symbols: ours alone, Finnhub has none.
+const EVERYTHING: &str = "*";
 /// How often trades that are due are sent.
 const TICK: Duration = Duration::from_millis(10);
 /// Trades begin this long after the last subscription, so that a client's symbols start together.
@@ -165,7 +167,7 @@ impl<'a> Connection<'a> {
         let faults = &self.state.config.faults;
         match message.kind.as_str() {
             "subscribe" if self.subscribed.contains(&message.symbol) => return Ok(()),
-            "subscribe" if !self.state.config.symbols.contains(&message.symbol) || faults.invalid_symbols.contains(&message.symbol) => {
+            "subscribe" if !self.has(&message.symbol) || faults.invalid_symbols.contains(&message.symbol) => {
                 return self.send_error(&format!("Invalid symbol {}", message.symbol)).await;
             }
             "subscribe" if faults.symbol_limit.is_some_and(|limit| self.subscribed.len() >= limit) => {
@@ -180,10 +182,15 @@ impl<'a> Connection<'a> {
             }
             _ => return self.send_error("Unknown message").await,
         }
-        self.selection = self.state.select(|symbol| self.subscribed.contains(symbol));
+        let everything = self.subscribed.contains(EVERYTHING);
+        self.selection = self.state.select(|symbol| everything || self.subscribed.contains(symbol));
         self.begin = (!self.subscribed.is_empty()).then(|| Instant::now() + SETTLE);
         self.paced = 0.0;
         Ok(())
+    }
+
+    fn has(&self, symbol: &str) -> bool {
+        symbol == EVERYTHING || self.state.config.symbols.iter().any(|known| known == symbol)
     }
 
     async fn send_error(&mut self, message: &str) -> Result<(), WsError> {

@@ -14,13 +14,14 @@ const CARDS = [
     ['epoch_committed', 'Epoch committed', (s) => count(s.job?.epoch_committed)],
     ['newest', 'Newest trade, UTC', (s) => (s.job?.newest_trade_ms ? utc(s.job.newest_trade_ms).slice(0, 19) : '–')],
     ['progress', 'Since the last commit', (s) => seconds(s.job?.progress_age_s)],
+    ['log_age', 'Since the log last answered', (s) => seconds(s.job?.log_age_s)],
   ]],
   ['Freshness', [
     ['p50', 'p50', (s) => seconds(s.job?.freshness_s?.p50)],
     ['p90', 'p90', (s) => seconds(s.job?.freshness_s?.p90)],
     ['p99', 'p99', (s) => seconds(s.job?.freshness_s?.p99)],
     ['max', 'Longest', (s) => seconds(s.job?.freshness_s?.max)],
-  ], 'From append to the log until the row is acknowledged by the store'],
+  ], 'Of the last minute or two: from append to the log until the row is acknowledged by the store'],
   ['Process', [
     ['workers', 'Workers', (s) => count(s.job?.workers)],
     ['process', 'Process', (s) => (s.job ? `${s.job.process} of ${s.job.processes}` : '–')],
@@ -111,7 +112,9 @@ export class Pipeline {
   take(told) {
     const job = told.job;
     const trades = told.feed?.trades ?? job?.trades_accepted ?? 0;
-    const lag = job?.partitions?.length ? job.partitions.reduce((sum, { lag }) => sum + (lag ?? 0), 0) : null;
+    // Unknown of one partition is unknown.
+    const lags = (job?.partitions ?? []).map(({ lag }) => lag);
+    const lag = lags.length && lags.every((lag) => lag !== null) ? lags.reduce((sum, lag) => sum + lag, 0) : null;
     // A process that was started again begins at nothing.
     if (this.past.length && told.uptime_s < this.past.at(-1).at) this.past = [];
     this.past.push({ at: told.uptime_s, trades, rows: job?.rows_written ?? 0, cpu: told.cpu_s, lag });
