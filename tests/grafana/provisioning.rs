@@ -34,7 +34,7 @@ fn rules<'a>(file: &'a Value, of_group: &[&str], faults: &mut Vec<String>) -> Ve
 }
 
 pub(crate) fn alerts() -> Result<(), Failed> {
-    let (file, readme) = (files::yaml(RULES)?, files::text("README.md")?);
+    let (file, readme, tested) = (files::yaml(RULES)?, files::text("README.md")?, files::text("alerts-test.yaml")?);
     let mut faults = Vec::new();
     if keys(&file) != ["groups"] {
         faults.push(format!("{RULES} has {:?}", keys(&file)));
@@ -52,6 +52,7 @@ pub(crate) fn alerts() -> Result<(), Failed> {
             ("summary", word(&annotations["summary"]).len() < 20),
             ("description", word(&annotations["description"]).len() < 100),
             ("runbook", word(&annotations["runbook"]) != format!("grafana/README.md#{}", name.to_lowercase())),
+            ("a time it fires at, in grafana/alerts-test.yaml", !tested.contains(&format!("{{alertname=\"{name}\""))),
             ("a section in grafana/README.md", !readme.lines().any(|line| line == format!("### {name}"))),
         ];
         faults.extend(wrong.into_iter().filter(|(_, wrong)| *wrong).map(|(what, _)| format!("{name}: {what}")));
