@@ -1,7 +1,8 @@
 //! `tapeflow bars`: rows, with exact decimals.
 //!
-//! `final` is worked out here, at the time of reading: a window is final once its end and a grace have passed, by the largest event time of the
-//! committed records. A label stored with the row would grow stale, for nobody touches a row again when its window closes.
+//! `final` is worked out here, at the time of reading: a window is final once its end and a grace
+//! have passed, by the largest event time of the committed records. A label stored with the row
+//! would grow stale, for nobody touches a row again when its window closes.
 
 use std::io::{BufWriter, Write};
 
@@ -24,8 +25,10 @@ use crate::{
 };
 
 /// The columns, in every format.
-pub(crate) const COLUMNS: [&str; 14] =
-    ["symbol", "size", "start", "open", "high", "low", "close", "volume", "notional", "trades", "vwap", "epoch", "final", "revision"];
+pub(crate) const COLUMNS: [&str; 14] = [
+    "symbol", "size", "start", "open", "high", "low", "close", "volume", "notional", "trades",
+    "vwap", "epoch", "final", "revision",
+];
 /// Widths of the table's columns.
 const WIDTHS: [usize; 14] = [16, 4, 24, 12, 12, 12, 12, 16, 20, 8, 16, 7, 5, 8];
 
@@ -40,13 +43,19 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
             SizeChoice::All => kept,
             SizeChoice::These(wanted) => {
                 if let Some(missing) = wanted.iter().find(|size| !kept.contains(size)) {
-                    return Err(End::Input(format!("--size: the store has no rows of {missing}; it has {}", columns::sizes(&kept))));
+                    return Err(End::Input(format!(
+                        "--size: the store has no rows of {missing}; it has {}",
+                        columns::sizes(&kept)
+                    )));
                 }
                 wanted.clone()
             }
         };
         let symbols = if settings.symbols.is_empty() {
-            stores::answered(store.symbols().await)?.into_iter().map(|(symbol, _)| symbol).collect()
+            stores::answered(store.symbols().await)?
+                .into_iter()
+                .map(|(symbol, _)| symbol)
+                .collect()
         } else {
             let mut symbols = settings.symbols.clone();
             symbols.sort();
@@ -56,9 +65,12 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
         heading(&mut out, settings.format).map_err(|fault| output_failed(&fault))?;
         for symbol in symbols {
             for size in &sizes {
-                for row in stores::answered(store.rows(&symbol, *size, settings.range.clone()).await)? {
+                for row in
+                    stores::answered(store.rows(&symbol, *size, settings.range.clone()).await)?
+                {
                     let values = values(&symbol, *size, &row, settings.policy, &head);
-                    line(&mut out, &values, settings.format).map_err(|fault| output_failed(&fault))?;
+                    line(&mut out, &values, settings.format)
+                        .map_err(|fault| output_failed(&fault))?;
                 }
             }
         }
@@ -68,7 +80,13 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
 }
 
 /// One row's values, in the order of [`COLUMNS`]; empty where there is none.
-pub(crate) fn values(symbol: &Symbol, size: WindowSize, row: &StoredRow, policy: Policy, head: &Head) -> [String; 14] {
+pub(crate) fn values(
+    symbol: &Symbol,
+    size: WindowSize,
+    row: &StoredRow,
+    policy: Policy,
+    head: &Head,
+) -> [String; 14] {
     let totals = &row.state.totals;
     let sums = totals.of_policy(policy);
     let price = |price: Option<Price>| price.map(|price| price.to_string()).unwrap_or_default();
@@ -83,7 +101,9 @@ pub(crate) fn values(symbol: &Symbol, size: WindowSize, row: &StoredRow, policy:
         format_fixed(sums.volume_e8, SCALE),
         format_fixed(sums.notional_e16, 2 * SCALE),
         sums.trades.to_string(),
-        sums.vwap_e8().map(|vwap| format_fixed(vwap, SCALE)).unwrap_or_default(),
+        sums.vwap_e8()
+            .map(|vwap| format_fixed(vwap, SCALE))
+            .unwrap_or_default(),
         row.state.epoch.to_string(),
         is_final(size, row.start, symbol.class(), head).to_string(),
         totals.revision.to_string(),
@@ -91,7 +111,9 @@ pub(crate) fn values(symbol: &Symbol, size: WindowSize, row: &StoredRow, policy:
 }
 
 fn is_final(size: WindowSize, start: i64, class: AssetClass, head: &Head) -> bool {
-    head.committed.max_event_ms().is_some_and(|max| size.end_of(start, class) + GRACE_MS <= max)
+    head.committed
+        .max_event_ms()
+        .is_some_and(|max| size.end_of(start, class) + GRACE_MS <= max)
 }
 
 fn heading(out: &mut impl Write, format: Format) -> std::io::Result<()> {
@@ -115,7 +137,11 @@ fn table_line(out: &mut impl Write, values: &[impl AsRef<str>; 14]) -> std::io::
     for (at, (value, width)) in values.iter().zip(WIDTHS).enumerate() {
         let value = value.as_ref();
         // Names to the left, numbers to the right.
-        text.push_str(&if at < 3 { format!("{value:<width$} ") } else { format!("{value:>width$} ") });
+        text.push_str(&if at < 3 {
+            format!("{value:<width$} ")
+        } else {
+            format!("{value:>width$} ")
+        });
     }
     writeln!(out, "{}", text.trim_end())
 }
@@ -128,8 +154,18 @@ mod tests {
     use super::*;
 
     fn head(max_event_ms: i64) -> Head {
-        let source = SourceIdentity { cluster: "c".into(), topic: "t".into(), topic_id: None };
-        let opening = decide::Opening { job: "j".into(), logic: "l".into(), source, earliest: vec![0], owner: "o".into() };
+        let source = SourceIdentity {
+            cluster: "c".into(),
+            topic: "t".into(),
+            topic_id: None,
+        };
+        let opening = decide::Opening {
+            job: "j".into(),
+            logic: "l".into(),
+            source,
+            earliest: vec![0],
+            owner: "o".into(),
+        };
         let mut head = decide::take_over(None, &opening, 1).expect("a fresh store");
         head.committed.cuts[0].max_event_ms = Some(max_event_ms);
         head
@@ -137,28 +173,65 @@ mod tests {
 
     fn row(condition: Option<u8>) -> StoredRow {
         let conditions = condition.map_or(Conditions::NONE, |code| Conditions::NONE.with(code));
-        let (price, size) = (Price::parse("164.0601").expect("price").value, Size::parse("5").expect("size").value);
-        let trade = Trade::new(EventTime::from_ms(60_500).expect("time"), price, size, conditions).expect("trade");
-        let totals = Totals::of(&trade, Position { partition: 0, offset: 0, index: 0 }, false);
-        StoredRow { start: 60_000, state: RowState { epoch: 7, totals } }
+        let (price, size) = (
+            Price::parse("164.0601").expect("price").value,
+            Size::parse("5").expect("size").value,
+        );
+        let trade = Trade::new(
+            EventTime::from_ms(60_500).expect("time"),
+            price,
+            size,
+            conditions,
+        )
+        .expect("trade");
+        let totals = Totals::of(
+            &trade,
+            Position {
+                partition: 0,
+                offset: 0,
+                index: 0,
+            },
+            false,
+        );
+        StoredRow {
+            start: 60_000,
+            state: RowState { epoch: 7, totals },
+        }
     }
 
     fn csv(row: &StoredRow, max_event_ms: i64) -> String {
         let mut out = Vec::new();
         let symbol = Symbol::new("AAPL").expect("symbol");
-        let values = values(&symbol, "1m".parse().expect("size"), row, Policy::Sip, &head(max_event_ms));
+        let values = values(
+            &symbol,
+            "1m".parse().expect("size"),
+            row,
+            Policy::Sip,
+            &head(max_event_ms),
+        );
         line(&mut out, &values, Format::Csv).expect("written");
         String::from_utf8(out).expect("text")
     }
 
     #[test]
     fn a_row_is_printed_exactly() {
-        assert_eq!(csv(&row(None), 124_999), "AAPL,1m,1970-01-01T00:01:00Z,164.0601,164.0601,164.0601,164.0601,5,820.3005,1,164.0601,7,false,0\n");
+        assert_eq!(
+            csv(&row(None), 124_999),
+            "AAPL,1m,1970-01-01T00:01:00Z,164.0601,164.0601,164.0601,164.0601,5,820.3005,1,164.0601,7,false,0\n"
+        );
     }
 
     #[test]
     fn a_window_without_price_or_volume_has_empty_fields_and_no_zero_price() {
-        assert_eq!(csv(&row(Some(12)), 125_000), "AAPL,1m,1970-01-01T00:01:00Z,,,,,5,820.3005,1,164.0601,7,true,0\n", "an odd lot");
-        assert_eq!(csv(&row(Some(16)), 125_000), "AAPL,1m,1970-01-01T00:01:00Z,,,,,0,0,0,,7,true,0\n", "an official close");
+        assert_eq!(
+            csv(&row(Some(12)), 125_000),
+            "AAPL,1m,1970-01-01T00:01:00Z,,,,,5,820.3005,1,164.0601,7,true,0\n",
+            "an odd lot"
+        );
+        assert_eq!(
+            csv(&row(Some(16)), 125_000),
+            "AAPL,1m,1970-01-01T00:01:00Z,,,,,0,0,0,,7,true,0\n",
+            "an official close"
+        );
     }
 }

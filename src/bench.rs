@@ -1,4 +1,5 @@
-//! `tapeflow bench`: makes a place of its own, measures the job there (the crate `bench/throughput`), tells, and takes the place away again.
+//! `tapeflow bench`: makes a place of its own, measures the job there (the crate
+//! `bench/throughput`), tells, and takes the place away again.
 
 use std::{
     ffi::OsString,
@@ -50,7 +51,9 @@ pub(crate) fn run(settings: BenchSettings) -> Result<(), End> {
     let runtime = crate::small_runtime()?;
     let asked = Arc::new(AtomicBool::new(false));
     let heard = Arc::clone(&asked);
-    signals::on_end(runtime.handle(), move || heard.store(true, Ordering::Release));
+    signals::on_end(runtime.handle(), move || {
+        heard.store(true, Ordering::Release)
+    });
     let place = Place::make(&settings, &runtime)?;
     let measured = measure(&settings, &place, &runtime, &asked);
     if settings.keep {
@@ -63,7 +66,13 @@ pub(crate) fn run(settings: BenchSettings) -> Result<(), End> {
         say(report.table().trim_end())?;
     }
     say(&report.json().to_string())?;
-    if report.checked.correct { Ok(()) } else { Err(End::Failed("the rows are not what the feed calls for".into())) }
+    if report.checked.correct {
+        Ok(())
+    } else {
+        Err(End::Failed(
+            "the rows are not what the feed calls for".into(),
+        ))
+    }
 }
 
 /// Says something that is no result.
@@ -71,9 +80,19 @@ fn tell(text: &str) {
     let _ = writeln!(stderr(), "tapeflow bench: {text}");
 }
 
-fn measure(settings: &BenchSettings, place: &Place, runtime: &Runtime, asked: &AtomicBool) -> Result<Report, End> {
+fn measure(
+    settings: &BenchSettings,
+    place: &Place,
+    runtime: &Runtime,
+    asked: &AtomicBool,
+) -> Result<Report, End> {
     let program = place.program(settings)?;
-    let sizes = settings.sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let sizes = settings
+        .sizes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
     let flags = ["--job", JOB, "--sizes", &sizes, "--epoch", &settings.epoch];
     let plan = Plan {
         shape: settings.shape,
@@ -86,9 +105,22 @@ fn measure(settings: &BenchSettings, place: &Place, runtime: &Runtime, asked: &A
     let load_before = report::load();
     let (written, fill, spent, sustained) = match settings.rate {
         Some(rate) => {
-            let longer = settings.sizes.iter().find(|size| size.ms() >= FRESHNESS_SIZE_MS);
-            let size = longer.or(settings.sizes.last()).ok_or_else(|| End::Input("--sizes: none".into()))?;
-            let (spent, written, sustained) = rate::sustain(&program, &place.ground, &plan, rate, *size, runtime.handle(), asked)?;
+            let longer = settings
+                .sizes
+                .iter()
+                .find(|size| size.ms() >= FRESHNESS_SIZE_MS);
+            let size = longer
+                .or(settings.sizes.last())
+                .ok_or_else(|| End::Input("--sizes: none".into()))?;
+            let (spent, written, sustained) = rate::sustain(
+                &program,
+                &place.ground,
+                &plan,
+                rate,
+                *size,
+                runtime.handle(),
+                asked,
+            )?;
             (written, None, spent, Some(sustained))
         }
         None => {
@@ -98,16 +130,26 @@ fn measure(settings: &BenchSettings, place: &Place, runtime: &Runtime, asked: &A
                 while feed.next(0)?.is_some() {}
                 (feed.written(), None)
             } else {
-                let mut log = place.ground.appender(plan.partitions, fill::LINGER, runtime.handle())?;
+                let mut log =
+                    place
+                        .ground
+                        .appender(plan.partitions, fill::LINGER, runtime.handle())?;
                 let (written, took) = fill::fill(&mut log, plan.shape, plan.partitions, asked)?;
                 (written, Some(took))
             };
-            (written, fill, drain::drain(&program, &place.ground, &plan, runtime.handle(), asked)?, None)
+            (
+                written,
+                fill,
+                drain::drain(&program, &place.ground, &plan, runtime.handle(), asked)?,
+                None,
+            )
         }
     };
     if settings.ask_before_check {
         tell("the rows are written; a line on standard input lets them be checked");
-        stdin().read_line(&mut String::new()).map_err(|fault| End::Failed(fault.to_string()))?;
+        stdin()
+            .read_line(&mut String::new())
+            .map_err(|fault| End::Failed(fault.to_string()))?;
     }
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -143,10 +185,19 @@ impl Place {
     fn make(settings: &BenchSettings, runtime: &Runtime) -> Result<Self, End> {
         let name = format!("{PREFIX}{}", tapeflow_throughput::tag());
         let folder = std::env::temp_dir().join(&name);
-        fs::create_dir_all(&folder).map_err(|fault| End::Input(format!("cannot make {}: {fault}", folder.display())))?;
+        fs::create_dir_all(&folder)
+            .map_err(|fault| End::Input(format!("cannot make {}: {fault}", folder.display())))?;
         let made = if settings.embedded {
-            let ground = Ground::Embedded { log: folder.join("log.db"), rows: folder.join("rows.db") };
-            Ok(Self { ground, partitions: settings.partitions, folder: folder.clone(), is_full: false })
+            let ground = Ground::Embedded {
+                log: folder.join("log.db"),
+                rows: folder.join("rows.db"),
+            };
+            Ok(Self {
+                ground,
+                partitions: settings.partitions,
+                folder: folder.clone(),
+                is_full: false,
+            })
         } else {
             Self::on_servers(settings, &name, folder.clone(), runtime)
         };
@@ -156,13 +207,27 @@ impl Place {
         made
     }
 
-    fn on_servers(settings: &BenchSettings, name: &str, folder: PathBuf, runtime: &Runtime) -> Result<Self, End> {
+    fn on_servers(
+        settings: &BenchSettings,
+        name: &str,
+        folder: PathBuf,
+        runtime: &Runtime,
+    ) -> Result<Self, End> {
         let mut config = settings.kafka.clone();
         if config.topic.is_empty() {
             name.clone_into(&mut config.topic);
         }
-        let topic = TopicAddress { brokers: config.brokers.clone(), name: config.topic.clone(), settings: config.settings.clone() };
-        let unreachable = |fault: Fault| End::Input(format!("kafka at {}: {fault}; check --brokers", config.brokers));
+        let topic = TopicAddress {
+            brokers: config.brokers.clone(),
+            name: config.topic.clone(),
+            settings: config.settings.clone(),
+        };
+        let unreachable = |fault: Fault| {
+            End::Input(format!(
+                "kafka at {}: {fault}; check --brokers",
+                config.brokers
+            ))
+        };
         let there = topic.partitions().map_err(unreachable)?;
         let partitions = there.unwrap_or(settings.partitions);
         if there.is_some() {
@@ -171,9 +236,18 @@ impl Place {
         let store = stores::cassandra(&settings.nodes, name, &settings.login, JOB)?;
         runtime.block_on(async {
             let refused = |fault| unreachable_store(&store.address(), &fault);
-            let replicas = cassandra::nodes(&store).await.map_err(refused)?.min(REPLICATION);
-            if !cassandra::init(&store, replicas).await.map_err(refused)?.created {
-                return Err(End::Input(format!("keyspace {name} is there already: it is not the bench's to use")));
+            let replicas = cassandra::nodes(&store)
+                .await
+                .map_err(refused)?
+                .min(REPLICATION);
+            if !cassandra::init(&store, replicas)
+                .await
+                .map_err(refused)?
+                .created
+            {
+                return Err(End::Input(format!(
+                    "keyspace {name} is there already: it is not the bench's to use"
+                )));
             }
             if there.is_none() {
                 kafka::make_topic(&config, partitions, None).await?;
@@ -182,47 +256,83 @@ impl Place {
             }
             Ok(())
         })?;
-        Ok(Self { ground: Ground::Servers { topic, store: Box::new(store) }, partitions, folder, is_full: there.is_some() })
+        Ok(Self {
+            ground: Ground::Servers {
+                topic,
+                store: Box::new(store),
+            },
+            partitions,
+            folder,
+            is_full: there.is_some(),
+        })
     }
 
     /// This binary, with the flags that lead it here.
     fn program(&self, settings: &BenchSettings) -> Result<Program, End> {
-        let executable = std::env::current_exe().map_err(|fault| End::Failed(format!("cannot find this program: {fault}")))?;
+        let executable = std::env::current_exe()
+            .map_err(|fault| End::Failed(format!("cannot find this program: {fault}")))?;
         let file = |path: &PathBuf| {
             let mut address = OsString::from("sqlite:");
             address.push(path);
             address
         };
         let place = match &self.ground {
-            Ground::Embedded { log, rows } => vec!["--log".into(), file(log), "--store".into(), file(rows)],
+            Ground::Embedded { log, rows } => {
+                vec!["--log".into(), file(log), "--store".into(), file(rows)]
+            }
             Ground::Servers { topic, store } => {
-                let flags = ["--brokers", &topic.brokers, "--topic", &topic.name, "--store", &store.address()];
+                let flags = [
+                    "--brokers",
+                    &topic.brokers,
+                    "--topic",
+                    &topic.name,
+                    "--store",
+                    &store.address(),
+                ];
                 let mut flags: Vec<OsString> = flags.map(OsString::from).to_vec();
-                flags.extend(settings.kafka_config_file.iter().flat_map(|file| ["--kafka-config-file".into(), file.clone().into_os_string()]));
+                flags.extend(settings.kafka_config_file.iter().flat_map(|file| {
+                    ["--kafka-config-file".into(), file.clone().into_os_string()]
+                }));
                 flags.extend(settings.login_flags.iter().cloned());
                 flags
             }
         };
-        Ok(Program { executable, place, inherits: &["TAPEFLOW_CASSANDRA_PASSWORD"] })
+        Ok(Program {
+            executable,
+            place,
+            inherits: &["TAPEFLOW_CASSANDRA_PASSWORD"],
+        })
     }
 
     fn describe(&self) -> String {
         match &self.ground {
-            Ground::Embedded { log, rows } => format!("log sqlite:{}, rows sqlite:{}", log.display(), rows.display()),
-            Ground::Servers { topic, store } => format!("topic {}, rows {}, logs {}", topic.name, store.address(), self.folder.display()),
+            Ground::Embedded { log, rows } => format!(
+                "log sqlite:{}, rows sqlite:{}",
+                log.display(),
+                rows.display()
+            ),
+            Ground::Servers { topic, store } => format!(
+                "topic {}, rows {}, logs {}",
+                topic.name,
+                store.address(),
+                self.folder.display()
+            ),
         }
     }
 
     /// Deletes what was made. The logs of a run that failed are left.
     fn take_away(&self, runtime: &Runtime, is_well: bool) -> Result<(), End> {
         if let Ground::Servers { topic, store } = &self.ground {
-            runtime.block_on(cassandra::drop_keyspace(store)).map_err(|fault| End::Failed(fault.to_string()))?;
+            runtime
+                .block_on(cassandra::drop_keyspace(store))
+                .map_err(|fault| End::Failed(fault.to_string()))?;
             if !self.is_full {
                 runtime.block_on(topic.delete())?;
             }
         }
         if is_well || matches!(self.ground, Ground::Embedded { .. }) {
-            fs::remove_dir_all(&self.folder).map_err(|fault| End::Failed(format!("{}: {fault}", self.folder.display())))
+            fs::remove_dir_all(&self.folder)
+                .map_err(|fault| End::Failed(format!("{}: {fault}", self.folder.display())))
         } else {
             tell(&format!("the job's logs are in {}", self.folder.display()));
             Ok(())

@@ -7,24 +7,43 @@ use tapeflow_schemas::WindowSize;
 
 /// A line of csv.
 pub(crate) fn csv_line(out: &mut impl Write, values: &[impl AsRef<str>]) -> std::io::Result<()> {
-    writeln!(out, "{}", values.iter().map(|value| csv_field(value.as_ref())).collect::<Vec<_>>().join(","))
+    writeln!(
+        out,
+        "{}",
+        values
+            .iter()
+            .map(|value| csv_field(value.as_ref()))
+            .collect::<Vec<_>>()
+            .join(",")
+    )
 }
 
 /// A csv field, quoted if it must be (RFC 4180).
 pub(crate) fn csv_field(text: &str) -> Cow<'_, str> {
-    if text.contains([',', '"', '\n', '\r']) { Cow::Owned(format!("\"{}\"", text.replace('"', "\"\""))) } else { Cow::Borrowed(text) }
+    if text.contains([',', '"', '\n', '\r']) {
+        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// A JSON object on a line.
-pub(crate) fn json_line(out: &mut impl Write, columns: &[&str], values: &[String]) -> std::io::Result<()> {
+pub(crate) fn json_line(
+    out: &mut impl Write,
+    columns: &[&str],
+    values: &[String],
+) -> std::io::Result<()> {
     writeln!(out, "{}", json(columns, values))
 }
 
-/// A JSON object; null where there is no value. Counts are numbers; a decimal is a string, for a JSON number would be read as a double.
+/// A JSON object; null where there is no value. Counts are numbers; a decimal is a string, for a
+/// JSON number would be read as a double.
 pub(crate) fn json(columns: &[&str], values: &[String]) -> Value {
     let value = |(name, text): (&&str, &String)| {
         let value = match *name {
-            "rank" | "symbols" | "trades" | "epoch" | "revision" => text.parse::<u64>().map_or(Value::Null, Into::into),
+            "rank" | "symbols" | "trades" | "epoch" | "revision" => {
+                text.parse::<u64>().map_or(Value::Null, Into::into)
+            }
             "final" => (text == "true").into(),
             _ if text.is_empty() => Value::Null,
             _ => text.as_str().into(),
@@ -36,7 +55,11 @@ pub(crate) fn json(columns: &[&str], values: &[String]) -> Value {
 
 /// Window sizes as a flag takes them.
 pub(crate) fn sizes(sizes: &[WindowSize]) -> String {
-    sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    sizes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 #[cfg(test)]
@@ -53,8 +76,16 @@ mod tests {
     fn json_has_numbers_for_counts_and_strings_for_decimals() {
         let mut out = Vec::new();
         let values = ["1", "A", "0.5", "", "true"].map(str::to_owned);
-        json_line(&mut out, &["rank", "name", "vwap", "open", "final"], &values).expect("written");
+        json_line(
+            &mut out,
+            &["rank", "name", "vwap", "open", "final"],
+            &values,
+        )
+        .expect("written");
         let read: Value = serde_json::from_slice(&out).expect("JSON");
-        assert_eq!(read, serde_json::json!({ "rank": 1, "name": "A", "vwap": "0.5", "open": null, "final": true }));
+        assert_eq!(
+            read,
+            serde_json::json!({ "rank": 1, "name": "A", "vwap": "0.5", "open": null, "final": true })
+        );
     }
 }

@@ -21,19 +21,50 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
     let log = logs::of_job(settings.log, &settings.job.job)?;
     let store = runtime.block_on(stores::writer(&settings.store, &settings.job.job))?;
     let metrics = Arc::new(Metrics::default());
-    let told = Arc::new(Told::job("dataflow", Job::new(&settings.job, &*log, store.describe(), &metrics), None));
+    let told = Arc::new(Told::job(
+        "dataflow",
+        Job::new(&settings.job, &*log, store.describe(), &metrics),
+        None,
+    ));
     let (mut page, mut observer): (_, Arc<dyn Observer>) = (Router::new(), Arc::new(()));
     if settings.http.address.is_some() {
         let live = Live::new(&settings.job.sizes);
         page = live::routes(&live, &told, &store, runtime.handle());
         observer = live;
     }
-    http::serve(&settings.http, told, Some(Arc::clone(&log)), page, runtime.handle())?;
+    http::serve(
+        &settings.http,
+        told,
+        Some(Arc::clone(&log)),
+        page,
+        runtime.handle(),
+    )?;
     let stop = Stop::default();
     let asked = stop.clone();
-    signals::on_end_within(Some(settings.end_within), runtime.handle(), move || asked.request());
-    tracing::info!(log = log.describe(), store = store.describe(), workers = settings.job.workers, process = settings.job.process, "job begins");
-    let summary = tapeflow_dataflow::run(settings.job, log, store, stop, observer, metrics, runtime.handle())?;
-    tracing::info!(committed = summary.committed, records = summary.records, rows = summary.rows_written, "job ended, everything read is committed");
+    signals::on_end_within(Some(settings.end_within), runtime.handle(), move || {
+        asked.request()
+    });
+    tracing::info!(
+        log = log.describe(),
+        store = store.describe(),
+        workers = settings.job.workers,
+        process = settings.job.process,
+        "job begins"
+    );
+    let summary = tapeflow_dataflow::run(
+        settings.job,
+        log,
+        store,
+        stop,
+        observer,
+        metrics,
+        runtime.handle(),
+    )?;
+    tracing::info!(
+        committed = summary.committed,
+        records = summary.records,
+        rows = summary.rows_written,
+        "job ended, everything read is committed"
+    );
     Ok(())
 }

@@ -23,10 +23,15 @@ pub(crate) struct EmbeddedPublisher {
 
 impl EmbeddedPublisher {
     pub(crate) fn new(log: SqliteLog) -> Self {
-        Self { log, waiting: Vec::new(), entries: Vec::new() }
+        Self {
+            log,
+            waiting: Vec::new(),
+            entries: Vec::new(),
+        }
     }
 
-    /// Every record bears its session and sequence, so an append whose answer was lost may be repeated.
+    /// Every record bears its session and sequence, so an append whose answer was lost may be
+    /// repeated.
     async fn append(&mut self) -> Result<(), PublishError> {
         let records = std::mem::take(&mut self.waiting);
         loop {
@@ -49,13 +54,23 @@ impl Publish for EmbeddedPublisher {
     }
 
     async fn last_sequences(&mut self, session: SessionId) -> Result<Vec<u64>, PublishError> {
-        self.log.last_sequences(session).await.map_err(|fault| PublishError(fault.to_string()))
+        self.log
+            .last_sequences(session)
+            .await
+            .map_err(|fault| PublishError(fault.to_string()))
     }
 
     async fn publish(&mut self, records: Vec<OutRecord>) -> Result<(), PublishError> {
         for record in records {
             let session = match codec::decode(&record.payload, &mut self.entries) {
-                Ok(Header::Batch { session, sequence, .. } | Header::RejectedFrame { session, sequence, .. }) => Some((session, sequence)),
+                Ok(
+                    Header::Batch {
+                        session, sequence, ..
+                    }
+                    | Header::RejectedFrame {
+                        session, sequence, ..
+                    },
+                ) => Some((session, sequence)),
                 Ok(Header::Legacy) | Err(_) => None,
             };
             self.waiting.push(AppendRecord {
@@ -66,10 +81,18 @@ impl Publish for EmbeddedPublisher {
                 session,
             });
         }
-        if self.waiting.len() >= RECORDS_AT_ONCE { self.append().await } else { Ok(()) }
+        if self.waiting.len() >= RECORDS_AT_ONCE {
+            self.append().await
+        } else {
+            Ok(())
+        }
     }
 
     async fn flush(&mut self) -> Result<(), PublishError> {
-        if self.waiting.is_empty() { Ok(()) } else { self.append().await }
+        if self.waiting.is_empty() {
+            Ok(())
+        } else {
+            self.append().await
+        }
     }
 }

@@ -1,8 +1,10 @@
-//! How a command ends when it does not end well: what to say, and the exit code that says it to a script.
+//! How a command ends when it does not end well: what to say, and the exit code that says it to a
+//! script.
 //!
-//! Code 2 means that nothing was begun: the command line, a file, a server or a store is not as it must be, and the text says what to
-//! change. Code 1 means that something failed under way, or that `verify` found differences. Code 3 means that another generation of the job
-//! has taken over: nothing to mend here, and nothing to start again.
+//! Code 2 means that nothing was begun: the command line, a file, a server or a store is not as it
+//! must be, and the text says what to change. Code 1 means that something failed under way, or that
+//! `verify` found differences. Code 3 means that another generation of the job has taken over:
+//! nothing to mend here, and nothing to start again.
 
 use std::process::ExitCode;
 
@@ -60,10 +62,13 @@ impl From<JobError> for End {
     }
 }
 
-/// For the first question a command asks of a log, when a fault means a wrong address and not a failure under way.
+/// For the first question a command asks of a log, when a fault means a wrong address and not a
+/// failure under way.
 pub(crate) fn unreachable_log(fault: &LogFault) -> End {
     End::Input(match fault {
-        LogFault::Unavailable(reason) => format!("the log cannot be reached: {reason}; check --brokers and that the brokers are up"),
+        LogFault::Unavailable(reason) => format!(
+            "the log cannot be reached: {reason}; check --brokers and that the brokers are up"
+        ),
         LogFault::Broken(reason) => reason.clone(),
     })
 }
@@ -71,14 +76,19 @@ pub(crate) fn unreachable_log(fault: &LogFault) -> End {
 /// For the first question a command asks of a store.
 pub(crate) fn unreachable_store(name: &str, fault: &StoreError) -> End {
     End::Input(match fault {
-        StoreError::Unavailable(reason) => format!("the store {name} cannot be reached: {reason}; check --store and that it is up"),
+        StoreError::Unavailable(reason) => {
+            format!("the store {name} cannot be reached: {reason}; check --store and that it is up")
+        }
         StoreError::Broken(reason) => format!("the store {name} cannot be used: {reason}"),
     })
 }
 
 /// For a store whose rules this binary cannot read.
 pub(crate) fn other_rules(head: &Head) -> End {
-    End::Input(format!("the store's rules are not this binary's: {}", head.logic))
+    End::Input(format!(
+        "the store's rules are not this binary's: {}",
+        head.logic
+    ))
 }
 
 /// For later questions.
@@ -94,5 +104,9 @@ pub(crate) fn say(line: &str) -> Result<(), End> {
 
 /// What a failed write to standard output means.
 pub(crate) fn output_failed(fault: &std::io::Error) -> End {
-    if fault.kind() == std::io::ErrorKind::BrokenPipe { End::OutputClosed } else { End::Failed(format!("cannot write the output: {fault}")) }
+    if fault.kind() == std::io::ErrorKind::BrokenPipe {
+        End::OutputClosed
+    } else {
+        End::Failed(format!("cannot write the output: {fault}"))
+    }
 }

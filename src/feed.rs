@@ -11,18 +11,70 @@ use tapeflow_ingest::{
 use crate::{args::feed::Feed, end::End};
 
 /// Feeds until the feed ends, or until it is asked to stop.
-pub(crate) async fn feed(feed: Feed, publisher: &mut dyn Publish, stop: Stop, progress: &Progress) -> Result<Summary, End> {
+pub(crate) async fn feed(
+    feed: Feed,
+    publisher: &mut dyn Publish,
+    stop: Stop,
+    progress: &Progress,
+) -> Result<Summary, End> {
     let ended = match feed {
-        Feed::Replay { path, speed, .. } => run_replay(&ReplayConfig { path, speed, source: "replay".into() }, publisher, stop, progress).await,
-        Feed::Live { url, symbols, token } => {
-            let finnhub = FinnhubConfig::new(&url, token, symbols).map_err(|fault| End::Input(fault.to_string()))?;
-            run_live(&LiveConfig { finnhub, source: "finnhub".into() }, publisher, stop, progress).await
+        Feed::Replay { path, speed, .. } => {
+            run_replay(
+                &ReplayConfig {
+                    path,
+                    speed,
+                    source: "replay".into(),
+                },
+                publisher,
+                stop,
+                progress,
+            )
+            .await
         }
-        Feed::Simulated { seed, symbols, rate } => {
-            let config = SimulatorConfig { seed, symbols: symbols.clone(), trades_per_second: Some(per_second(rate)), ..SimulatorConfig::default() };
-            let simulator = Simulator::start(config).await.map_err(|fault| End::Failed(format!("the simulated feed does not start: {fault}")))?;
-            let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols).map_err(|fault| End::Failed(fault.to_string()))?;
-            run_live(&LiveConfig { finnhub, source: "simulator".into() }, publisher, stop, progress).await
+        Feed::Live {
+            url,
+            symbols,
+            token,
+        } => {
+            let finnhub = FinnhubConfig::new(&url, token, symbols)
+                .map_err(|fault| End::Input(fault.to_string()))?;
+            run_live(
+                &LiveConfig {
+                    finnhub,
+                    source: "finnhub".into(),
+                },
+                publisher,
+                stop,
+                progress,
+            )
+            .await
+        }
+        Feed::Simulated {
+            seed,
+            symbols,
+            rate,
+        } => {
+            let config = SimulatorConfig {
+                seed,
+                symbols: symbols.clone(),
+                trades_per_second: Some(per_second(rate)),
+                ..SimulatorConfig::default()
+            };
+            let simulator = Simulator::start(config).await.map_err(|fault| {
+                End::Failed(format!("the simulated feed does not start: {fault}"))
+            })?;
+            let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols)
+                .map_err(|fault| End::Failed(fault.to_string()))?;
+            run_live(
+                &LiveConfig {
+                    finnhub,
+                    source: "simulator".into(),
+                },
+                publisher,
+                stop,
+                progress,
+            )
+            .await
         }
     };
     ended.map_err(failed)
@@ -33,10 +85,13 @@ fn per_second(rate: u64) -> f64 {
     rate as f64
 }
 
-/// A file that cannot be read, and an address, a token or symbols that are refused, are the input's fault; the rest failed under way.
+/// A file that cannot be read, and an address, a token or symbols that are refused, are the input's
+/// fault; the rest failed under way.
 fn failed(fault: IngestError) -> End {
     match &fault {
-        IngestError::Replay(ReplayError::Unreadable { .. }) | IngestError::Finnhub(_) => End::Input(fault.to_string()),
+        IngestError::Replay(ReplayError::Unreadable { .. }) | IngestError::Finnhub(_) => {
+            End::Input(fault.to_string())
+        }
         _ => End::Failed(fault.to_string()),
     }
 }

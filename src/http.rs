@@ -20,7 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+use axum::{
+    Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+};
 use tapeflow_dataflow::{JobConfig, Log, Metrics};
 use tapeflow_ingest::Progress;
 
@@ -54,17 +56,39 @@ pub(crate) struct Job {
 
 impl Job {
     /// A job as its settings have it.
-    pub(crate) fn new(config: &JobConfig, log: &dyn Log, store: String, metrics: &Arc<Metrics>) -> Self {
-        let JobConfig { job, process, processes, workers, .. } = config;
+    pub(crate) fn new(
+        config: &JobConfig,
+        log: &dyn Log,
+        store: String,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let JobConfig {
+            job,
+            process,
+            processes,
+            workers,
+            ..
+        } = config;
         let (process, processes, workers) = (*process, *processes, *workers);
-        Self { name: job.clone(), process, processes, workers, log: log.describe(), store, metrics: Arc::clone(metrics), ends: Ends::default() }
+        Self {
+            name: job.clone(),
+            process,
+            processes,
+            workers,
+            log: log.describe(),
+            store,
+            metrics: Arc::clone(metrics),
+            ends: Ends::default(),
+        }
     }
 }
 
 impl Job {
     /// Partitions of the log; none in a process that does not lead.
     fn partitions(&self) -> usize {
-        self.metrics.head().map_or(0, |head| head.committed.cuts.len())
+        self.metrics
+            .head()
+            .map_or(0, |head| head.committed.cuts.len())
     }
 
     /// How long ago the log last told where it ends; none in a process that does not ask.
@@ -76,16 +100,30 @@ impl Job {
 impl Told {
     /// Of a process that only takes a feed in.
     pub(crate) fn feed(feed: Progress) -> Self {
-        Self { command: "ingest", job: None, feed: Some(feed), streams: Arc::default(), began: Instant::now() }
+        Self {
+            command: "ingest",
+            job: None,
+            feed: Some(feed),
+            streams: Arc::default(),
+            began: Instant::now(),
+        }
     }
 
     /// Of a process of a job.
     pub(crate) fn job(command: &'static str, job: Job, feed: Option<Progress>) -> Self {
-        Self { command, job: Some(job), feed, streams: Arc::default(), began: Instant::now() }
+        Self {
+            command,
+            job: Some(job),
+            feed,
+            streams: Arc::default(),
+            began: Instant::now(),
+        }
     }
 }
 
-/// Begins to serve; ends with the runtime. Returns where the live page is, if anywhere. `log`, if there is one, is asked for its ends, each second. `page` are further routes, under the same password.
+/// Begins to serve; ends with the runtime. Returns where the live page is, if anywhere. `log`, if
+/// there is one, is asked for its ends, each second. `page` are further routes, under the same
+/// password.
 ///
 /// # Errors
 /// [`End::Input`] if the address was asked for and cannot be had.
@@ -96,16 +134,34 @@ pub(crate) fn serve(
     page: Router,
     runtime: &tokio::runtime::Handle,
 ) -> Result<Option<String>, End> {
-    let Some(address) = settings.address else { return Ok(None) };
-    let Some(listener) = server::listen(address, settings.asked, runtime)? else { return Ok(None) };
-    let scheme = if settings.tls.is_some() { "https" } else { "http" };
-    let at = listener.local_addr().map(|address| format!("{scheme}://{address}")).ok();
+    let Some(address) = settings.address else {
+        return Ok(None);
+    };
+    let Some(listener) = server::listen(address, settings.asked, runtime)? else {
+        return Ok(None);
+    };
+    let scheme = if settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let at = listener
+        .local_addr()
+        .map(|address| format!("{scheme}://{address}"))
+        .ok();
     // The leader alone knows what is committed, so it alone tells how far that is behind.
     if let Some(log) = log.filter(|_| told.job.as_ref().is_some_and(|job| job.process == 0)) {
         ends::follow(Arc::clone(&told), log);
     }
-    let open = Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz)).with_state(Arc::clone(&told));
-    let closed = Router::new().route("/metrics", get(metrics)).route("/status", get(status::status)).with_state(told).merge(page);
+    let open = Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .with_state(Arc::clone(&told));
+    let closed = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/status", get(status::status))
+        .with_state(told)
+        .merge(page);
     let router = open.merge(server::behind_password(closed, settings.password.clone()));
     runtime.spawn(server::run(listener, router, settings.tls.clone()));
     Ok(at)

@@ -24,18 +24,32 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
     signals::on_end(runtime.handle(), move || {
         let _ = asked.send(true);
     });
-    let stays = matches!(settings.feed, Feed::Replay { exit_at_end: false, .. });
+    let stays = matches!(
+        settings.feed,
+        Feed::Replay {
+            exit_at_end: false,
+            ..
+        }
+    );
     if let Feed::Replay { path, .. } = &settings.feed {
         // Before anything is asked of the brokers.
-        std::fs::File::open(path).map_err(|fault| End::Input(format!("--replay: cannot read {}: {fault}", path.display())))?;
+        std::fs::File::open(path).map_err(|fault| {
+            End::Input(format!("--replay: cannot read {}: {fault}", path.display()))
+        })?;
     }
     runtime.block_on(async {
-        let config =
-            KafkaConfig { brokers: settings.kafka.brokers, topic: settings.kafka.topic, settings: settings.kafka.settings, secrets: Vec::new() };
+        let config = KafkaConfig {
+            brokers: settings.kafka.brokers,
+            topic: settings.kafka.topic,
+            settings: settings.kafka.settings,
+            secrets: Vec::new(),
+        };
         let progress = Progress::default();
         let told = Arc::new(Told::feed(progress.clone()));
         http::serve(&settings.http, told, None, Router::new(), runtime.handle())?;
-        let mut publisher = KafkaPublisher::connect(config).await.map_err(|fault| End::Input(fault.to_string()))?;
+        let mut publisher = KafkaPublisher::connect(config)
+            .await
+            .map_err(|fault| End::Input(fault.to_string()))?;
         let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &progress).await?;
         tracing::info!(
             trades = summary.counts.trades,

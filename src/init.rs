@@ -12,7 +12,12 @@ use crate::{
 const REPLICATION: u32 = 3;
 
 pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
-    let InitSettings { kafka, store, partitions, replication } = settings;
+    let InitSettings {
+        kafka,
+        store,
+        partitions,
+        replication,
+    } = settings;
     crate::small_runtime()?.block_on(async {
         // Ask the store first: a topic nobody needs is harder to take back than a keyspace.
         match &store.address {
@@ -23,9 +28,14 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
                 let unreachable = |fault| unreachable_store(&name, &fault);
                 let replicas = match replication {
                     Some(replicas) => replicas,
-                    None => cassandra::nodes(&config).await.map_err(unreachable)?.min(REPLICATION),
+                    None => cassandra::nodes(&config)
+                        .await
+                        .map_err(unreachable)?
+                        .min(REPLICATION),
                 };
-                let report = cassandra::init(&config, replicas).await.map_err(unreachable)?;
+                let report = cassandra::init(&config, replicas)
+                    .await
+                    .map_err(unreachable)?;
                 say(&format!("{report}"))?;
                 for finding in &report.findings {
                     say(&format!("note: {finding}"))?;
@@ -33,7 +43,16 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
             }
         }
         let report = kafka::make_topic(&kafka, partitions, replication).await?;
-        say(&format!("topic {} {} with {} partition(s)", kafka.topic, if report.created { "created" } else { "there already" }, report.partitions))?;
+        say(&format!(
+            "topic {} {} with {} partition(s)",
+            kafka.topic,
+            if report.created {
+                "created"
+            } else {
+                "there already"
+            },
+            report.partitions
+        ))?;
         for finding in kafka::findings(kafka).await? {
             say(&format!("note: {finding}"))?;
         }

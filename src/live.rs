@@ -1,4 +1,5 @@
-//! The live page: a table of all symbols, candles of one, and how the pipeline stands, in a browser.
+//! The live page: a table of all symbols, candles of one, and how the pipeline stands, in a
+//! browser.
 //!
 //! ```text
 //!  job ── acknowledged rows ──▶ board ◀── what changed since? ── stream ──▶ GET /events
@@ -6,7 +7,8 @@
 //!  store ── newest rows, at start ┘       store ── rows of one ── bars ────▶ GET /bars
 //! ```
 //!
-//! The page shows rows that the store has acknowledged, so nothing on it can be lost any more. The job never waits for a browser.
+//! The page shows rows that the store has acknowledged, so nothing on it can be lost any more. The
+//! job never waits for a browser.
 
 mod bars;
 mod board;
@@ -40,7 +42,10 @@ pub(crate) struct Live {
 impl Live {
     /// Of a job with these sizes.
     pub(crate) fn new(sizes: &[WindowSize]) -> Arc<Self> {
-        Arc::new(Self { board: Mutex::new(Board::new(sizes)), sizes: sizes.to_vec() })
+        Arc::new(Self {
+            board: Mutex::new(Board::new(sizes)),
+            sizes: sizes.to_vec(),
+        })
     }
 
     /// A board is whole whatever its holder died of: each line is put there complete.
@@ -68,8 +73,14 @@ struct Shown {
     beat: Beat,
 }
 
-/// The page's routes. Begins to fill the board from the store as well, so that the page of a job that was started again is not empty.
-pub(crate) fn routes(live: &Arc<Live>, told: &Arc<Told>, store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle) -> Router {
+/// The page's routes. Begins to fill the board from the store as well, so that the page of a job
+/// that was started again is not empty.
+pub(crate) fn routes(
+    live: &Arc<Live>,
+    told: &Arc<Told>,
+    store: &Arc<dyn Store>,
+    runtime: &tokio::runtime::Handle,
+) -> Router {
     // Other processes show their own symbols, and cannot tell which of the stored ones those are.
     if told.job.as_ref().is_some_and(|job| job.process == 0) {
         runtime.spawn(seed::seed(Arc::clone(live), Arc::clone(store)));
@@ -83,5 +94,10 @@ pub(crate) fn routes(live: &Arc<Live>, told: &Arc<Told>, store: &Arc<dyn Store>,
     };
     let shown = Arc::new(shown);
     runtime.spawn(stream::beat(Arc::clone(&shown)));
-    page::routes().merge(Router::new().route("/events", get(stream::events)).route("/bars", get(bars::answer)).with_state(shown))
+    page::routes().merge(
+        Router::new()
+            .route("/events", get(stream::events))
+            .route("/bars", get(bars::answer))
+            .with_state(shown),
+    )
 }

@@ -20,7 +20,9 @@ pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, End> 
         LogChoice::Sqlite(path) => sqlite(&path),
         LogChoice::Kafka(mut config) | LogChoice::Beside(_, mut config) => {
             // Where lag tools look; a group named in the file of settings wins.
-            config.settings.insert(0, ("group.id".into(), job.to_owned()));
+            config
+                .settings
+                .insert(0, ("group.id".into(), job.to_owned()));
             let log = KafkaLog::connect(config).map_err(|fault| unreachable_log(&fault))?;
             for finding in log.findings() {
                 tracing::warn!("{finding}");
@@ -33,16 +35,21 @@ pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, End> 
 fn sqlite(path: &Path) -> Result<Arc<dyn Log>, End> {
     let database = stores::sqlite(path, Access::Reader)?;
     let name = database.describe();
-    Ok(Arc::new(SqliteLog::open(&database).map_err(|fault| unreachable_store(&name, &fault))?))
+    Ok(Arc::new(
+        SqliteLog::open(&database).map_err(|fault| unreachable_store(&name, &fault))?,
+    ))
 }
 
-/// The log that the rows of a store come from. Another one is refused: its offsets mean nothing here.
+/// The log that the rows of a store come from. Another one is refused: its offsets mean nothing
+/// here.
 pub(crate) fn of_head(choice: LogChoice, head: &Head) -> Result<Arc<dyn Log>, End> {
     let kafka = |config| KafkaLog::connect(config).map_err(|fault| unreachable_log(&fault));
     let log: Arc<dyn Log> = match choice {
         LogChoice::Kafka(config) => Arc::new(kafka(config)?),
         LogChoice::Beside(path, config) => {
-            let beside = stores::sqlite(&path, Access::Reader).ok().and_then(|database| SqliteLog::open(&database).ok());
+            let beside = stores::sqlite(&path, Access::Reader)
+                .ok()
+                .and_then(|database| SqliteLog::open(&database).ok());
             match beside.filter(|log| head.source.is_still(log.identity())) {
                 Some(log) => Arc::new(log),
                 None => Arc::new(kafka(config)?),
@@ -55,7 +62,11 @@ pub(crate) fn of_head(choice: LogChoice, head: &Head) -> Result<Arc<dyn Log>, En
         return Ok(log);
     }
     let found = &head.source;
-    let id = |id: &Option<String>| id.as_deref().map(|id| format!(" with id {id}")).unwrap_or_default();
+    let id = |id: &Option<String>| {
+        id.as_deref()
+            .map(|id| format!(" with id {id}"))
+            .unwrap_or_default()
+    };
     Err(End::Input(format!(
         "the rows come from topic {}{} of cluster {}, not from topic {}{} of cluster {}: see --brokers, --topic, --log",
         found.topic,

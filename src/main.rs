@@ -1,4 +1,5 @@
-//! `tapeflow`: the commands, each a thin front of a crate. This file parses, sets the log up, hands over, and tells how it ended.
+//! `tapeflow`: the commands, each a thin front of a crate. This file parses, sets the log up, hands
+//! over, and tells how it ended.
 
 mod args;
 mod bars;
@@ -42,7 +43,9 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let command = cli.command.unwrap_or_else(|| Command::Run(RunArgs::default()));
+    let command = cli
+        .command
+        .unwrap_or_else(|| Command::Run(RunArgs::default()));
     start_log(&cli.output, matches!(command, Command::Run(_)));
     match obey(command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -71,21 +74,31 @@ fn obey(command: Command) -> Result<(), End> {
     }
 }
 
-/// Log lines go to standard error, so that output can be piped. On a terminal `run` paints over the screen: only warnings then.
+/// Log lines go to standard error, so that output can be piped. On a terminal `run` paints over the
+/// screen: only warnings then.
 fn start_log(output: &Output, paints: bool) {
     // The driver tells of every connection it makes.
-    let default = if paints && std::io::stdout().is_terminal() { "error" } else { "info,scylla=warn" };
+    let default = if paints && std::io::stdout().is_terminal() {
+        "error"
+    } else {
+        "info,scylla=warn"
+    };
     let wanted = output.log_level.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(default));
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let colours = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours);
     match output.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
 }
 
-/// The threads that wait for stores, sockets and signals. A store's client lives in the runtime that it was connected in.
+/// The threads that wait for stores, sockets and signals. A store's client lives in the runtime
+/// that it was connected in.
 fn small_runtime() -> Result<tokio::runtime::Runtime, End> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -16,7 +16,9 @@ pub(crate) fn run(settings: RejectsSettings) -> Result<(), End> {
         stores::answered(store.rejects(settings.limit).await)
     })?;
     let mut out = BufWriter::new(std::io::stdout().lock());
-    print(&mut out, &rejects, settings.format).and_then(|()| out.flush()).map_err(|fault| output_failed(&fault))
+    print(&mut out, &rejects, settings.format)
+        .and_then(|()| out.flush())
+        .map_err(|fault| output_failed(&fault))
 }
 
 fn print(out: &mut impl Write, rejects: &[Reject], format: Format) -> std::io::Result<()> {
@@ -24,10 +26,25 @@ fn print(out: &mut impl Write, rejects: &[Reject], format: Format) -> std::io::R
         writeln!(out, "partition,offset,index,reason,detail")?;
     }
     for reject in rejects {
-        let Reject { partition, offset, index, reason, detail, payload } = reject;
+        let Reject {
+            partition,
+            offset,
+            index,
+            reason,
+            detail,
+            payload,
+        } = reject;
         match format {
-            Format::Table => writeln!(out, "partition {partition} offset {offset} index {index}  {reason:<20} {}", printable(detail))?,
-            Format::Csv => writeln!(out, "{partition},{offset},{index},{reason},{}", crate::columns::csv_field(&printable(detail)))?,
+            Format::Table => writeln!(
+                out,
+                "partition {partition} offset {offset} index {index}  {reason:<20} {}",
+                printable(detail)
+            )?,
+            Format::Csv => writeln!(
+                out,
+                "{partition},{offset},{index},{reason},{}",
+                crate::columns::csv_field(&printable(detail))
+            )?,
             Format::Json => {
                 let text = String::from_utf8_lossy(payload);
                 let line = serde_json::json!({ "partition": partition, "offset": offset, "index": index, "reason": reason, "detail": detail, "payload": text });
@@ -43,5 +60,7 @@ fn print(out: &mut impl Write, rejects: &[Reject], format: Format) -> std::io::R
 
 /// What a dead letter says comes from outside: no control character of it reaches a terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }

@@ -1,7 +1,9 @@
-//! `tapeflow run`: the whole pipeline in one process, on an embedded log and an embedded store in one file.
+//! `tapeflow run`: the whole pipeline in one process, on an embedded log and an embedded store in
+//! one file.
 //!
-//! The feed runs on tokio, the job on its own worker threads, the view on a thread of its own. The end is asked for once: the feed stops and
-//! flushes, then the job commits everything the log holds.
+//! The feed runs on tokio, the job on its own worker threads, the view on a thread of its own. The
+//! end is asked for once: the feed stops and flushes, then the job commits everything the log
+//! holds.
 
 use std::{
     io::IsTerminal,
@@ -34,36 +36,83 @@ use crate::{
 };
 
 pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
-    let RunSettings { feed: source, store: path, partitions, duration, job, http } = settings;
-    let until_end = matches!(source, Feed::Replay { exit_at_end: true, .. });
+    let RunSettings {
+        feed: source,
+        store: path,
+        partitions,
+        duration,
+        job,
+        http,
+    } = settings;
+    let until_end = matches!(
+        source,
+        Feed::Replay {
+            exit_at_end: true,
+            ..
+        }
+    );
     if let Feed::Replay { path, .. } = &source {
-        let unreadable = |fault: std::io::Error| End::Input(format!("--replay: cannot read {}: {fault}", path.display()));
-        if std::fs::File::open(path).and_then(|file| file.metadata()).map_err(unreadable)?.is_dir() {
-            return Err(End::Input(format!("--replay: {} is a directory", path.display())));
+        let unreadable = |fault: std::io::Error| {
+            End::Input(format!("--replay: cannot read {}: {fault}", path.display()))
+        };
+        if std::fs::File::open(path)
+            .and_then(|file| file.metadata())
+            .map_err(unreadable)?
+            .is_dir()
+        {
+            return Err(End::Input(format!(
+                "--replay: {} is a directory",
+                path.display()
+            )));
         }
     }
     stores::make_folder(&path)?;
     let database = stores::sqlite(&path, Access::Job)?;
     let runtime = crate::small_runtime()?;
     let name = database.describe();
-    let log = runtime.block_on(SqliteLog::create_if_absent(&database, partitions)).map_err(|fault| unreachable_store(&name, &fault))?;
+    let log = runtime
+        .block_on(SqliteLog::create_if_absent(&database, partitions))
+        .map_err(|fault| unreachable_store(&name, &fault))?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::new(database));
     // Before the feed begins: what a refused run has appended would be counted by the next one.
     tapeflow_dataflow::may_run(&job, &log, &*store, runtime.handle())?;
-    let (metrics, progress, stop) = (Arc::new(Metrics::default()), Progress::default(), Stop::default());
+    let (metrics, progress, stop) = (
+        Arc::new(Metrics::default()),
+        Progress::default(),
+        Stop::default(),
+    );
     let job_told = Job::new(&job, &log, name.clone(), &metrics);
     let told = Arc::new(Told::job("run", job_told, Some(progress.clone())));
     let live = Live::new(&job.sizes);
-    let routes = if http.address.is_some() { live::routes(&live, &told, &store, runtime.handle()) } else { Router::new() };
-    let page = http::serve(&http, told, Some(Arc::new(log.clone())), routes, runtime.handle())?;
-    let view = View::new(Arc::clone(&live), Arc::clone(&metrics), Some(progress.clone()), describe(&source), name, page);
+    let routes = if http.address.is_some() {
+        live::routes(&live, &told, &store, runtime.handle())
+    } else {
+        Router::new()
+    };
+    let page = http::serve(
+        &http,
+        told,
+        Some(Arc::new(log.clone())),
+        routes,
+        runtime.handle(),
+    )?;
+    let view = View::new(
+        Arc::clone(&live),
+        Arc::clone(&metrics),
+        Some(progress.clone()),
+        describe(&source),
+        name,
+        page,
+    );
     let (ask, asked) = watch::channel(false);
     let ask = Arc::new(ask);
 
     let done = Arc::new(AtomicBool::new(false));
     let (view_done, view_ask, painted) = (Arc::clone(&done), Arc::clone(&ask), Arc::clone(&view));
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let painter = thread::spawn(move || terminal::paint(painted, view_done, colours, move || say(&view_ask)));
+    let colours = std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let painter =
+        thread::spawn(move || terminal::paint(painted, view_done, colours, move || say(&view_ask)));
     let signal_ask = Arc::clone(&ask);
     signals::on_end(runtime.handle(), move || say(&signal_ask));
     if let Some(duration) = duration {
@@ -76,7 +125,17 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
 
     let (job_log, job_stop) = (log.clone(), stop.clone());
     let handle = runtime.handle().clone();
-    let worker = thread::spawn(move || tapeflow_dataflow::run(job, Arc::new(job_log), store, job_stop, live, metrics, &handle));
+    let worker = thread::spawn(move || {
+        tapeflow_dataflow::run(
+            job,
+            Arc::new(job_log),
+            store,
+            job_stop,
+            live,
+            metrics,
+            &handle,
+        )
+    });
     let fed = runtime.block_on(async {
         let mut publisher = EmbeddedPublisher::new(log);
         let mut stop = asked.clone();
@@ -95,13 +154,19 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         }
     });
     stop.request_at_end();
-    let ran = worker.join().map_err(|_| End::Failed("the job's thread panicked".into()));
+    let ran = worker
+        .join()
+        .map_err(|_| End::Failed("the job's thread panicked".into()));
     done.store(true, Ordering::Release);
     let _ = painter.join();
     // The job's own fault says more than the feed's end that it caused.
     let summary = ran??;
     fed?;
-    tracing::info!(committed = summary.committed, rows = summary.rows_written, "everything is committed");
+    tracing::info!(
+        committed = summary.committed,
+        rows = summary.rows_written,
+        "everything is committed"
+    );
     Ok(())
 }
 
@@ -119,7 +184,14 @@ async fn ended<T>(worker: &thread::JoinHandle<T>) {
 /// The feed for a person.
 fn describe(feed: &Feed) -> String {
     match feed {
-        Feed::Simulated { seed, symbols, rate } => format!("simulated feed, {} symbols, {rate} trades/s, seed {seed}", symbols.len()),
+        Feed::Simulated {
+            seed,
+            symbols,
+            rate,
+        } => format!(
+            "simulated feed, {} symbols, {rate} trades/s, seed {seed}",
+            symbols.len()
+        ),
         Feed::Replay { path, speed, .. } => format!("replay of {}, speed {speed}", path.display()),
         Feed::Live { symbols, .. } => format!("Finnhub, {} symbols", symbols.len()),
     }

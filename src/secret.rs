@@ -1,4 +1,5 @@
-//! Secrets come from files or from the environment, never from a command line, which every user of the machine can read. They do not print.
+//! Secrets come from files or from the environment, never from a command line, which every user of
+//! the machine can read. They do not print.
 
 use std::{env, path::Path};
 
@@ -6,9 +7,14 @@ use tapeflow_ingest::Secret;
 
 use crate::args::faults::Faults;
 
-/// Reads a secret from `file`, or from the first of `variables` that is set. `None` if there is neither, or if the file is at fault, which
-/// is noted.
-pub(crate) fn from(flag: &str, file: Option<&Path>, variables: &[&str], faults: &mut Faults) -> Option<Secret> {
+/// Reads a secret from `file`, or from the first of `variables` that is set. `None` if there is
+/// neither, or if the file is at fault, which is noted.
+pub(crate) fn from(
+    flag: &str,
+    file: Option<&Path>,
+    variables: &[&str],
+    faults: &mut Faults,
+) -> Option<Secret> {
     let Some(file) = file else {
         return variables
             .iter()
@@ -18,8 +24,12 @@ pub(crate) fn from(flag: &str, file: Option<&Path>, variables: &[&str], faults: 
             .map(Secret::new);
     };
     match std::fs::read_to_string(file) {
-        Ok(text) if text.trim().is_empty() => faults.add(format!("{flag}: {} is empty", file.display())),
-        Ok(text) if text.trim().lines().count() > 1 => faults.add(format!("{flag}: {} has more than one line", file.display())),
+        Ok(text) if text.trim().is_empty() => {
+            faults.add(format!("{flag}: {} is empty", file.display()))
+        }
+        Ok(text) if text.trim().lines().count() > 1 => {
+            faults.add(format!("{flag}: {} has more than one line", file.display()))
+        }
         Ok(text) => return Some(Secret::new(text.trim())),
         Err(fault) => faults.add(format!("{flag}: cannot read {}: {fault}", file.display())),
     }

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM ask for a graceful end, which a job may be given a limit for; a second one ends at once.
+//! Ctrl-C and SIGTERM ask for a graceful end, which a job may be given a limit for; a second one
+//! ends at once.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,19 @@ const INTERRUPTED: i32 = 130;
 /// The exit code of a job that did not come to its end in time.
 const LEFT: i32 = 1;
 
-/// Calls `ask` at the first signal. A second one leaves without waiting: everything durable stays so.
+/// Calls `ask` at the first signal. A second one leaves without waiting: everything durable stays
+/// so.
 pub(crate) fn on_end(runtime: &tokio::runtime::Handle, ask: impl FnOnce() + Send + 'static) {
     on_end_within(None, runtime, ask);
 }
 
-/// The same; what has not ended so long after the first signal leaves with code 1, as it does at a second one: a store out of reach must not hold
-/// up the machine that is going down.
-pub(crate) fn on_end_within(limit: Option<Duration>, runtime: &tokio::runtime::Handle, ask: impl FnOnce() + Send + 'static) {
+/// The same; what has not ended so long after the first signal leaves with code 1, as it does at a
+/// second one: a store out of reach must not hold up the machine that is going down.
+pub(crate) fn on_end_within(
+    limit: Option<Duration>,
+    runtime: &tokio::runtime::Handle,
+    ask: impl FnOnce() + Send + 'static,
+) {
     let timer = runtime.clone();
     runtime.spawn(async move {
         let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {

@@ -2,7 +2,9 @@
 
 use std::{fs::File, io::BufWriter};
 
-use tapeflow_ingest::simulator::{FeedFile, Popularity, Simulator, SimulatorConfig, symbols, write_feed};
+use tapeflow_ingest::simulator::{
+    FeedFile, Popularity, Simulator, SimulatorConfig, symbols, write_feed,
+};
 
 use crate::{
     args::feed::SimulateSettings,
@@ -14,9 +16,13 @@ use crate::{
 const RECORDED_TRADES: u64 = 100_000;
 
 pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
-    let popularity = settings.one_symbol_share.map_or(Popularity::Zipf(1.0), Popularity::OneHot);
+    let popularity = settings
+        .one_symbol_share
+        .map_or(Popularity::Zipf(1.0), Popularity::OneHot);
     if let Some(path) = &settings.out {
-        let cannot = |fault: std::io::Error| End::Input(format!("--out: cannot write {}: {fault}", path.display()));
+        let cannot = |fault: std::io::Error| {
+            End::Input(format!("--out: cannot write {}: {fault}", path.display()))
+        };
         let mut file = BufWriter::new(File::create(path).map_err(cannot)?);
         let feed = FeedFile {
             seed: settings.seed,
@@ -27,7 +33,12 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
             ..FeedFile::default()
         };
         let written = write_feed(&mut file, &feed).map_err(cannot)?;
-        say(&format!("{}: {} trades in {} frames", path.display(), written.trades, written.frames))?;
+        say(&format!(
+            "{}: {} trades in {} frames",
+            path.display(),
+            written.trades,
+            written.frames
+        ))?;
         return Ok(());
     }
     let runtime = crate::small_runtime()?;
@@ -46,11 +57,16 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
             trades: settings.trades,
             ..SimulatorConfig::default()
         };
-        let simulator = Simulator::start(config).await.map_err(|fault| End::Input(format!("--bind: {fault}")))?;
+        let simulator = Simulator::start(config)
+            .await
+            .map_err(|fault| End::Input(format!("--bind: {fault}")))?;
         say(&format!("ws://{}", simulator.address()))?;
         let _ = asked.wait_for(|asked| *asked).await;
         let stats = simulator.stats();
-        say(&format!("{} connections, {} trades sent", stats.connections, stats.trades))?;
+        say(&format!(
+            "{} connections, {} trades sent",
+            stats.connections, stats.trades
+        ))?;
         Ok(())
     })
 }

@@ -51,7 +51,12 @@ pub(crate) fn run(settings: StatusSettings) -> Result<(), End> {
 
 fn json(lag: &[Lag]) -> serde_json::Value {
     let each = |lag: &Lag| {
-        let Lag { partition, end, uncommitted, unbound } = lag;
+        let Lag {
+            partition,
+            end,
+            uncommitted,
+            unbound,
+        } = lag;
         serde_json::json!({ "partition": partition, "end": end, "uncommitted": uncommitted, "unbound": unbound })
     };
     lag.iter().map(each).collect()
@@ -60,25 +65,54 @@ fn json(lag: &[Lag]) -> serde_json::Value {
 fn lag(choice: LogChoice, head: &Head) -> Result<Vec<Lag>, End> {
     let log = logs::of_head(choice, head)?;
     let partitions = log.partitions().map_err(|fault| unreachable_log(&fault))?;
-    (0..partitions).map(|partition| lag_of(&*log, partition, head)).collect()
+    (0..partitions)
+        .map(|partition| lag_of(&*log, partition, head))
+        .collect()
 }
 
 fn lag_of(log: &dyn Log, partition: Partition, head: &Head) -> Result<Lag, End> {
-    let bounds = log.bounds(partition).map_err(|fault| unreachable_log(&fault))?;
+    let bounds = log
+        .bounds(partition)
+        .map_err(|fault| unreachable_log(&fault))?;
     // A partition that the job has not heard of yet begins at its first record.
     let behind = |binding: &Binding| {
-        let next = usize::try_from(partition).ok().and_then(|at| binding.cuts.get(at)).map_or(bounds.start, |cut| cut.next);
+        let next = usize::try_from(partition)
+            .ok()
+            .and_then(|at| binding.cuts.get(at))
+            .map_or(bounds.start, |cut| cut.next);
         (bounds.end - next).max(0)
     };
-    Ok(Lag { partition, end: bounds.end, uncommitted: behind(&head.committed), unbound: behind(head.last_binding()) })
+    Ok(Lag {
+        partition,
+        end: bounds.end,
+        uncommitted: behind(&head.committed),
+        unbound: behind(head.last_binding()),
+    })
 }
 
-fn print(out: &mut impl Write, head: &Head, last: Option<&HistoryEntry>, lag: Option<&[Lag]>) -> std::io::Result<()> {
+fn print(
+    out: &mut impl Write,
+    head: &Head,
+    last: Option<&HistoryEntry>,
+    lag: Option<&[Lag]>,
+) -> std::io::Result<()> {
     let bound = head.last_binding();
-    let time = |binding: &Binding| binding.max_event_ms().map_or_else(|| "none yet".to_owned(), format_utc);
-    writeln!(out, "job              {} (generation {}, version {})", head.job, head.generation, head.version)?;
+    let time = |binding: &Binding| {
+        binding
+            .max_event_ms()
+            .map_or_else(|| "none yet".to_owned(), format_utc)
+    };
+    writeln!(
+        out,
+        "job              {} (generation {}, version {})",
+        head.job, head.generation, head.version
+    )?;
     writeln!(out, "logic            {}", head.logic)?;
-    writeln!(out, "log              topic {} of cluster {}", head.source.topic, head.source.cluster)?;
+    writeln!(
+        out,
+        "log              topic {} of cluster {}",
+        head.source.topic, head.source.cluster
+    )?;
     writeln!(
         out,
         "epoch committed  {} (newest trade {}, stamp {})",
@@ -86,24 +120,61 @@ fn print(out: &mut impl Write, head: &Head, last: Option<&HistoryEntry>, lag: Op
         time(&head.committed),
         format_utc(head.committed.stamp / 1_000)
     )?;
-    writeln!(out, "epoch bound      {} (newest trade {})", bound.epoch, time(bound))?;
+    writeln!(
+        out,
+        "epoch bound      {} (newest trade {})",
+        bound.epoch,
+        time(bound)
+    )?;
     for (partition, (committed, bound)) in head.committed.cuts.iter().zip(&bound.cuts).enumerate() {
-        writeln!(out, "partition {partition:<6} committed to offset {}, bound to {}", committed.next, bound.next)?;
+        writeln!(
+            out,
+            "partition {partition:<6} committed to offset {}, bound to {}",
+            committed.next, bound.next
+        )?;
     }
-    for (partition, lost) in bound.cuts.iter().enumerate().filter_map(|(at, cut)| Some((at, cut.lost?))) {
-        writeln!(out, "lost {partition:<11} offsets {lost} were given up with --accept-loss: their trades are in no row, or in some")?;
+    for (partition, lost) in bound
+        .cuts
+        .iter()
+        .enumerate()
+        .filter_map(|(at, cut)| Some((at, cut.lost?)))
+    {
+        writeln!(
+            out,
+            "lost {partition:<11} offsets {lost} were given up with --accept-loss: their trades are in no row, or in some"
+        )?;
     }
-    for Lag { partition, end, uncommitted, unbound } in lag.unwrap_or_default() {
-        writeln!(out, "lag {partition:<12} the log ends at offset {end}: {uncommitted} records to commit, {unbound} of them to bind")?;
+    for Lag {
+        partition,
+        end,
+        uncommitted,
+        unbound,
+    } in lag.unwrap_or_default()
+    {
+        writeln!(
+            out,
+            "lag {partition:<12} the log ends at offset {end}: {uncommitted} records to commit, {unbound} of them to bind"
+        )?;
     }
     if let Some(lag) = lag {
-        writeln!(out, "lag in all       {} records", lag.iter().map(|lag| lag.uncommitted).sum::<Offset>())?;
+        writeln!(
+            out,
+            "lag in all       {} records",
+            lag.iter().map(|lag| lag.uncommitted).sum::<Offset>()
+        )?;
     }
     let Some(entry) = last else { return Ok(()) };
     let counts = &entry.counts;
     writeln!(
         out,
         "last committed   epoch {}: {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates, {} gaps, {} late",
-        entry.epoch, counts.records, counts.accepted, counts.rejected, counts.duplicates, counts.price_updates, counts.gaps, counts.late
+        entry.epoch,
+        counts.records,
+        counts.accepted,
+        counts.rejected,
+        counts.duplicates,
+        counts.price_updates,
+        counts.gaps,
+        counts.late
     )
 }

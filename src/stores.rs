@@ -14,23 +14,40 @@ use crate::{
 };
 
 /// The settings of a Cassandra store.
-pub(crate) fn cassandra(nodes: &[String], keyspace: &str, login: &crate::args::store::Login, job: &str) -> Result<CassandraConfig, End> {
+pub(crate) fn cassandra(
+    nodes: &[String],
+    keyspace: &str,
+    login: &crate::args::store::Login,
+    job: &str,
+) -> Result<CassandraConfig, End> {
     let address = format!("cassandra://{}/{keyspace}", nodes.join(","));
-    let mut config = CassandraConfig::parse(&address, job).map_err(|faults| End::Input(format!("--store: {faults}")))?;
-    config.credentials =
-        login.user.clone().zip(login.password.as_ref()).map(|(user, password)| Credentials { user, password: Secret::new(password.expose()) });
+    let mut config = CassandraConfig::parse(&address, job)
+        .map_err(|faults| End::Input(format!("--store: {faults}")))?;
+    config.credentials = login
+        .user
+        .clone()
+        .zip(login.password.as_ref())
+        .map(|(user, password)| Credentials {
+            user,
+            password: Secret::new(password.expose()),
+        });
     config.tls.clone_from(&login.tls);
     Ok(config)
 }
 
-/// A store to read from. `job` is asked for by name only where rows are written; a reader takes the keyspace's own.
+/// A store to read from. `job` is asked for by name only where rows are written; a reader takes the
+/// keyspace's own.
 pub(crate) async fn reader(choice: &StoreChoice) -> Result<Arc<dyn Store>, End> {
     match &choice.address {
         StoreAddress::Sqlite(path) => Ok(Arc::new(SqliteStore::new(sqlite(path, Access::Reader)?))),
         StoreAddress::Cassandra { nodes, keyspace } => {
             let config = cassandra(nodes, keyspace, &choice.login, "")?;
             let name = config.address();
-            Ok(Arc::new(CassandraStore::connect(config).await.map_err(|fault| unreachable_store(&name, &fault))?))
+            Ok(Arc::new(
+                CassandraStore::connect(config)
+                    .await
+                    .map_err(|fault| unreachable_store(&name, &fault))?,
+            ))
         }
     }
 }
@@ -45,7 +62,9 @@ pub(crate) async fn writer(choice: &StoreChoice, job: &str) -> Result<Arc<dyn St
         StoreAddress::Cassandra { nodes, keyspace } => {
             let config = cassandra(nodes, keyspace, &choice.login, job)?;
             let name = config.address();
-            let store = CassandraStore::connect(config).await.map_err(|fault| unreachable_store(&name, &fault))?;
+            let store = CassandraStore::connect(config)
+                .await
+                .map_err(|fault| unreachable_store(&name, &fault))?;
             for finding in store.findings() {
                 tracing::warn!("{finding}");
             }
@@ -56,21 +75,37 @@ pub(crate) async fn writer(choice: &StoreChoice, job: &str) -> Result<Arc<dyn St
 
 /// Opens an SQLite file.
 pub(crate) fn sqlite(path: &Path, access: Access) -> Result<Database, End> {
-    Database::open(path, access).map_err(|fault| unreachable_store(&format!("sqlite:{}", path.display()), &fault))
+    Database::open(path, access)
+        .map_err(|fault| unreachable_store(&format!("sqlite:{}", path.display()), &fault))
 }
 
 /// Makes the folder an SQLite file will lie in.
 pub(crate) fn make_folder(path: &Path) -> Result<(), End> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     folder.map_or(Ok(()), |folder| {
-        std::fs::create_dir_all(folder).map_err(|fault| End::Input(format!("--store: cannot make {}: {fault}", folder.display())))
+        std::fs::create_dir_all(folder).map_err(|fault| {
+            End::Input(format!(
+                "--store: cannot make {}: {fault}",
+                folder.display()
+            ))
+        })
     })
 }
 
 /// The head of the job whose store this is.
 pub(crate) async fn head(store: &dyn Store) -> Result<Head, End> {
-    let found = store.head().await.map_err(|fault| unreachable_store(&store.describe(), &fault))?;
-    found.ok_or_else(|| End::Input(format!("no job has run on {}: nothing to show yet", store.describe())))
+    let found = store
+        .head()
+        .await
+        .map_err(|fault| unreachable_store(&store.describe(), &fault))?;
+    found.ok_or_else(|| {
+        End::Input(format!(
+            "no job has run on {}: nothing to show yet",
+            store.describe()
+        ))
+    })
 }
 
 /// What a later question to the store came to.

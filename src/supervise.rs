@@ -1,8 +1,10 @@
-//! `tapeflow dataflow --supervise`: runs the process as a child, and starts it again when it ends without having been asked to.
+//! `tapeflow dataflow --supervise`: runs the process as a child, and starts it again when it ends
+//! without having been asked to.
 //!
-//! A job of several processes lives and dies as a whole, so every crash, pause or cut connection ends all of them; with a supervisor in each
-//! place all are back within a second or two, where a container that exits is started again with delays that grow to minutes. The child is
-//! told by the kernel when its supervisor dies, and dies with it: nobody is left running unseen.
+//! A job of several processes lives and dies as a whole, so every crash, pause or cut connection
+//! ends all of them; with a supervisor in each place all are back within a second or two, where a
+//! container that exits is started again with delays that grow to minutes. The child is told by the
+//! kernel when its supervisor dies, and dies with it: nobody is left running unseen.
 
 use std::{
     process::{Child, Command, ExitStatus},
@@ -48,12 +50,21 @@ pub(crate) fn is_supervised() -> bool {
 
 /// In a child: arranges that it dies with its supervisor. Returns whether this process is a child.
 pub(crate) fn is_child() -> bool {
-    let Some(supervisor) = std::env::var(SUPERVISOR).ok().and_then(|pid| pid.parse::<i32>().ok()) else { return false };
+    let Some(supervisor) = std::env::var(SUPERVISOR)
+        .ok()
+        .and_then(|pid| pid.parse::<i32>().ok())
+    else {
+        return false;
+    };
     if let Err(fault) = set_parent_process_death_signal(Some(Signal::KILL)) {
         tracing::warn!(%fault, "this process will outlive its supervisor");
     }
     // It may have died before the kernel was asked.
-    if getppid().map(Pid::as_raw_nonzero).map(std::num::NonZero::get) != Some(supervisor) {
+    if getppid()
+        .map(Pid::as_raw_nonzero)
+        .map(std::num::NonZero::get)
+        != Some(supervisor)
+    {
         tracing::error!("the supervisor is gone; leaving");
         std::process::exit(1);
     }
@@ -65,16 +76,31 @@ pub(crate) fn run() -> Result<(), End> {
     let runtime = crate::small_runtime()?;
     let asked = Arc::new(AtomicBool::new(false));
     let heard = Arc::clone(&asked);
-    signals::on_end(runtime.handle(), move || heard.store(true, Ordering::Release));
-    let executable = std::env::current_exe().map_err(|fault| End::Failed(format!("cannot find this program: {fault}")))?;
+    signals::on_end(runtime.handle(), move || {
+        heard.store(true, Ordering::Release)
+    });
+    let executable = std::env::current_exe()
+        .map_err(|fault| End::Failed(format!("cannot find this program: {fault}")))?;
     let (mut wait, mut first) = (Duration::ZERO, true);
     loop {
         let begun = Instant::now();
-        // From this thread, which lives as long as the supervisor: the kernel watches the thread that made the child.
-        let child = Command::new(&executable).args(std::env::args_os().skip(1)).env(SUPERVISOR, std::process::id().to_string()).spawn();
-        let child = child.map_err(|fault| End::Failed(format!("cannot start {}: {fault}", executable.display())))?;
+        // From this thread, which lives as long as the supervisor: the kernel watches the thread
+        // that made the child.
+        let child = Command::new(&executable)
+            .args(std::env::args_os().skip(1))
+            .env(SUPERVISOR, std::process::id().to_string())
+            .spawn();
+        let child = child.map_err(|fault| {
+            End::Failed(format!("cannot start {}: {fault}", executable.display()))
+        })?;
         let status = look_after(child, &asked)?;
-        match after(status.code(), asked.load(Ordering::Acquire), first, begun.elapsed(), wait) {
+        match after(
+            status.code(),
+            asked.load(Ordering::Acquire),
+            first,
+            begun.elapsed(),
+            wait,
+        ) {
             Next::End(0) => return Ok(()),
             Next::End(code) => return Err(End::Child(code)),
             Next::Again(next) => {
@@ -96,7 +122,10 @@ pub(crate) fn run() -> Result<(), End> {
 fn look_after(mut child: Child, asked: &AtomicBool) -> Result<ExitStatus, End> {
     let mut told = false;
     loop {
-        if let Some(status) = child.try_wait().map_err(|fault| End::Failed(format!("cannot wait for the process: {fault}")))? {
+        if let Some(status) = child
+            .try_wait()
+            .map_err(|fault| End::Failed(format!("cannot wait for the process: {fault}")))?
+        {
             return Ok(status);
         }
         if asked.load(Ordering::Acquire) && !std::mem::replace(&mut told, true) {
@@ -110,9 +139,11 @@ fn look_after(mut child: Child, asked: &AtomicBool) -> Result<ExitStatus, End> {
 fn after(code: Option<i32>, asked: bool, first: bool, lived: Duration, wait: Duration) -> Next {
     match code {
         Some(0) if asked => Next::End(0),
-        // Another generation has taken over for good: two supervisors would fence each other's children for ever.
+        // Another generation has taken over for good: two supervisors would fence each other's
+        // children for ever.
         Some(code) if code == i32::from(FENCED) => Next::End(FENCED),
-        // Nothing a restart mends, if it is so from the start; later it is a server that is out of reach for a while.
+        // Nothing a restart mends, if it is so from the start; later it is a server that is out of
+        // reach for a while.
         Some(code) if code == i32::from(INPUT_AT_FAULT) && first => Next::End(INPUT_AT_FAULT),
         _ if asked => Next::End(1),
         _ if lived >= LONG_LIFE => Next::Again(Duration::ZERO),
@@ -128,20 +159,48 @@ mod tests {
 
     #[test]
     fn what_ended_well_or_for_good_is_not_started_again() {
-        assert_eq!(after(Some(0), true, true, SHORT, Duration::ZERO), Next::End(0));
-        assert_eq!(after(Some(2), false, true, SHORT, Duration::ZERO), Next::End(2), "a setting is at fault");
-        assert_eq!(after(Some(3), false, false, LONG_LIFE, Duration::ZERO), Next::End(3), "fenced");
-        assert_eq!(after(None, true, false, LONG_LIFE, Duration::ZERO), Next::End(1), "asked to end");
+        assert_eq!(
+            after(Some(0), true, true, SHORT, Duration::ZERO),
+            Next::End(0)
+        );
+        assert_eq!(
+            after(Some(2), false, true, SHORT, Duration::ZERO),
+            Next::End(2),
+            "a setting is at fault"
+        );
+        assert_eq!(
+            after(Some(3), false, false, LONG_LIFE, Duration::ZERO),
+            Next::End(3),
+            "fenced"
+        );
+        assert_eq!(
+            after(None, true, false, LONG_LIFE, Duration::ZERO),
+            Next::End(1),
+            "asked to end"
+        );
     }
 
     #[test]
     fn a_crash_is_started_again_at_once_and_a_crash_loop_ever_more_slowly() {
-        assert_eq!(after(None, false, true, LONG_LIFE, LONGEST_WAIT), Next::Again(Duration::ZERO));
-        assert_eq!(after(Some(0), false, false, LONG_LIFE, LONGEST_WAIT), Next::Again(Duration::ZERO), "another process was asked to end");
-        assert_eq!(after(Some(2), false, false, SHORT, Duration::ZERO), Next::Again(FIRST_WAIT), "a server out of reach for a while");
+        assert_eq!(
+            after(None, false, true, LONG_LIFE, LONGEST_WAIT),
+            Next::Again(Duration::ZERO)
+        );
+        assert_eq!(
+            after(Some(0), false, false, LONG_LIFE, LONGEST_WAIT),
+            Next::Again(Duration::ZERO),
+            "another process was asked to end"
+        );
+        assert_eq!(
+            after(Some(2), false, false, SHORT, Duration::ZERO),
+            Next::Again(FIRST_WAIT),
+            "a server out of reach for a while"
+        );
         let mut wait = Duration::ZERO;
         for want_ms in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000] {
-            let Next::Again(next) = after(Some(1), false, false, SHORT, wait) else { panic!("started again") };
+            let Next::Again(next) = after(Some(1), false, false, SHORT, wait) else {
+                panic!("started again")
+            };
             assert_eq!(next, Duration::from_millis(want_ms));
             wait = next;
         }

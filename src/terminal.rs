@@ -1,7 +1,8 @@
 //! The live view of `tapeflow run`: a table on a terminal, one plain line a second elsewhere.
 //!
-//! It shows rows that the store has acknowledged, so nothing on it can be lost any more. It never holds the job up: the job's threads put
-//! what they wrote on a small board, and a thread of its own draws from there.
+//! It shows rows that the store has acknowledged, so nothing on it can be lost any more. It never
+//! holds the job up: the job's threads put what they wrote on a small board, and a thread of its
+//! own draws from there.
 
 mod hold;
 mod rates;
@@ -53,7 +54,8 @@ struct Look {
     /// Where the live page is.
     page: Option<String>,
     size: WindowSize,
-    /// What was taken in, with its unit: trades where the feed is in this process, records of the log otherwise.
+    /// What was taken in, with its unit: trades where the feed is in this process, records of the
+    /// log otherwise.
     taken: String,
     rows: u64,
     /// Of what was taken in, and of rows.
@@ -80,7 +82,16 @@ impl View {
         page: Option<String>,
     ) -> Arc<Self> {
         let rates = Mutex::default();
-        Arc::new(Self { live, rates, metrics, progress, feed, store, page, began: Instant::now() })
+        Arc::new(Self {
+            live,
+            rates,
+            metrics,
+            progress,
+            feed,
+            store,
+            page,
+            began: Instant::now(),
+        })
     }
 
     fn look(&self, symbols: usize) -> Look {
@@ -89,11 +100,18 @@ impl View {
         let (count, unit, connection) = match &self.progress {
             Some(progress) => {
                 let now = progress.snapshot();
-                (now.counts.trades, "trades", connection(now.connection, now.connections))
+                (
+                    now.counts.trades,
+                    "trades",
+                    connection(now.connection, now.connections),
+                )
             }
             None => (self.metrics.records.get(), "records", String::new()),
         };
-        let per_second = locked(&self.rates).per_second(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), [count, rows]);
+        let per_second = locked(&self.rates).per_second(
+            u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            [count, rows],
+        );
         let board = self.live.board();
         Look {
             feed: self.feed.clone(),
@@ -122,7 +140,11 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// This machine's clock.
 pub(crate) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
 }
 
 /// The feed's connection in words; nothing of a recording's, which has none.
@@ -134,13 +156,27 @@ fn connection(state: Connection, opened: u64) -> String {
         Connection::Waiting => "feed lost, waiting to connect again",
         Connection::Closed => "feed closed",
     };
-    if opened > 1 { format!("{word}, connection {opened}") } else { word.to_owned() }
+    if opened > 1 {
+        format!("{word}, connection {opened}")
+    } else {
+        word.to_owned()
+    }
 }
 
-/// Shows the view until `done`, then a last line. `on_quit` is called when a person, or the closed end of a pipe, wants the run to end.
-pub(crate) fn paint(view: Arc<View>, done: Arc<AtomicBool>, colours: bool, on_quit: impl Fn() + Send) -> io::Result<()> {
+/// Shows the view until `done`, then a last line. `on_quit` is called when a person, or the closed
+/// end of a pipe, wants the run to end.
+pub(crate) fn paint(
+    view: Arc<View>,
+    done: Arc<AtomicBool>,
+    colours: bool,
+    on_quit: impl Fn() + Send,
+) -> io::Result<()> {
     let term = std::env::var("TERM").ok();
-    let held = if can_be_drawn_on(term.as_deref()) { Hold::take().map(Some) } else { Ok(None) };
+    let held = if can_be_drawn_on(term.as_deref()) {
+        Hold::take().map(Some)
+    } else {
+        Ok(None)
+    };
     let painted = match held {
         Ok(Some(held)) => screen::run(held, &view, &done, colours, &on_quit),
         Ok(None) => print_lines(&view, &done),
@@ -150,7 +186,8 @@ pub(crate) fn paint(view: Arc<View>, done: Arc<AtomicBool>, colours: bool, on_qu
             print_lines(&view, &done)
         }
     };
-    let ended = painted.and_then(|()| writeln!(io::stdout(), "{}", plain(&view.look(SYMBOLS_ON_A_LINE))));
+    let ended =
+        painted.and_then(|()| writeln!(io::stdout(), "{}", plain(&view.look(SYMBOLS_ON_A_LINE))));
     if ended.is_err() {
         // Nobody watches any more.
         on_quit();
@@ -169,8 +206,9 @@ fn print_lines(view: &View, done: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// When a plain line is due: with the first row or after a second, whichever comes first, then each second. A second that was missed, while
-/// the process was stopped or the pipe full, is not made up for.
+/// When a plain line is due: with the first row or after a second, whichever comes first, then each
+/// second. A second that was missed, while the process was stopped or the pipe full, is not made up
+/// for.
 #[derive(Debug, Default)]
 struct Pace {
     next: Option<Duration>,
@@ -178,10 +216,16 @@ struct Pace {
 
 impl Pace {
     fn is_due(&mut self, elapsed: Duration, any_row: bool) -> bool {
-        let due = self.next.map_or(any_row || elapsed >= LINE_EVERY, |next| elapsed >= next);
+        let due = self
+            .next
+            .map_or(any_row || elapsed >= LINE_EVERY, |next| elapsed >= next);
         if due {
             let on_time = self.next.unwrap_or(elapsed) + LINE_EVERY;
-            self.next = Some(if on_time > elapsed { on_time } else { elapsed + LINE_EVERY });
+            self.next = Some(if on_time > elapsed {
+                on_time
+            } else {
+                elapsed + LINE_EVERY
+            });
         }
         due
     }
@@ -203,7 +247,12 @@ fn plain(look: &Look) -> String {
     for (symbol, line) in &look.lines {
         let number = |e8: Option<i128>| e8.map_or_else(|| "-".to_owned(), glance);
         let last = line.last.map(|price| i128::from(price.e8()));
-        text.push_str(&format!("  {symbol} {} vwap {} volume {}", number(last), number(line.vwap_e8), glance(line.volume_e8)));
+        text.push_str(&format!(
+            "  {symbol} {} vwap {} volume {}",
+            number(last),
+            number(line.vwap_e8),
+            glance(line.volume_e8)
+        ));
     }
     text
 }
@@ -226,30 +275,96 @@ mod tests {
             "a store".into(),
             Some("http://127.0.0.1:8080".into()),
         );
-        let (price, size) = (Price::parse("164.0601").expect("price").value, Size::parse("5").expect("size").value);
-        let trade = Trade::new(EventTime::from_ms(60_500).expect("time"), price, size, Conditions::NONE).expect("trade");
-        let totals = Totals::of(&trade, Position { partition: 0, offset: 0, index: 0 }, false);
-        let key = RowKey { symbol: Symbol::new("AAPL").expect("symbol"), size: WindowSize::DEFAULTS[1], start: 60_000 };
-        let rows = vec![RowWrite { key, state: RowState { epoch: 7, totals }, stamp: 1 }];
-        view.live.acknowledged(7, &EpochWrites { rows, ..EpochWrites::default() });
+        let (price, size) = (
+            Price::parse("164.0601").expect("price").value,
+            Size::parse("5").expect("size").value,
+        );
+        let trade = Trade::new(
+            EventTime::from_ms(60_500).expect("time"),
+            price,
+            size,
+            Conditions::NONE,
+        )
+        .expect("trade");
+        let totals = Totals::of(
+            &trade,
+            Position {
+                partition: 0,
+                offset: 0,
+                index: 0,
+            },
+            false,
+        );
+        let key = RowKey {
+            symbol: Symbol::new("AAPL").expect("symbol"),
+            size: WindowSize::DEFAULTS[1],
+            start: 60_000,
+        };
+        let rows = vec![RowWrite {
+            key,
+            state: RowState { epoch: 7, totals },
+            stamp: 1,
+        }];
+        view.live.acknowledged(
+            7,
+            &EpochWrites {
+                rows,
+                ..EpochWrites::default()
+            },
+        );
         let mut now = view.look(10);
         now.lines[0].1.acknowledged_ms = Some(60_700);
         let taken = "1,234 trades".into();
-        Look { taken, per_second: [56, 7], bound: 8, committed: 7, rejects: 2, now_ms: 61_000, elapsed: Duration::from_millis(2_040), ..now }
+        Look {
+            taken,
+            per_second: [56, 7],
+            bound: 8,
+            committed: 7,
+            rejects: 2,
+            now_ms: 61_000,
+            elapsed: Duration::from_millis(2_040),
+            ..now
+        }
     }
 
     #[test]
     fn the_first_line_comes_with_the_first_row_and_missed_ones_are_not_made_up_for() {
         let due = |ticks: &[(u64, bool)]| -> Vec<u64> {
             let mut pace = Pace::default();
-            ticks.iter().filter(|(ms, row)| pace.is_due(Duration::from_millis(*ms), *row)).map(|(ms, _)| *ms).collect()
+            ticks
+                .iter()
+                .filter(|(ms, row)| pace.is_due(Duration::from_millis(*ms), *row))
+                .map(|(ms, _)| *ms)
+                .collect()
         };
         assert_eq!(
-            due(&[(20, false), (300, true), (320, true), (1_299, true), (1_300, true), (2_310, true), (3_300, true)]),
+            due(&[
+                (20, false),
+                (300, true),
+                (320, true),
+                (1_299, true),
+                (1_300, true),
+                (2_310, true),
+                (3_300, true)
+            ]),
             [300, 1_300, 2_310, 3_300]
         );
-        assert_eq!(due(&[(999, false), (1_000, false), (1_500, true), (2_000, true)]), [1_000, 2_000], "nothing yet is worth a line too");
-        assert_eq!(due(&[(100, true), (90_000, true), (90_020, true), (90_999, true), (91_000, true)]), [100, 90_000, 91_000], "after a stop");
+        assert_eq!(
+            due(&[(999, false), (1_000, false), (1_500, true), (2_000, true)]),
+            [1_000, 2_000],
+            "nothing yet is worth a line too"
+        );
+        assert_eq!(
+            due(&[
+                (100, true),
+                (90_000, true),
+                (90_020, true),
+                (90_999, true),
+                (91_000, true)
+            ]),
+            [100, 90_000, 91_000],
+            "after a stop"
+        );
     }
 
     #[test]

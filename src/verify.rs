@@ -1,7 +1,9 @@
-//! `tapeflow verify`: recomputes every row and every list from the log with code the job does not use, and prints each difference.
+//! `tapeflow verify`: recomputes every row and every list from the log with code the job does not
+//! use, and prints each difference.
 //!
-//! What is labelled with a committed epoch must equal the recomputation of all committed records; what is labelled with an epoch that is bound
-//! but not committed must equal the recomputation up to that very epoch. Values are compared, labels are not. A job may run meanwhile
+//! What is labelled with a committed epoch must equal the recomputation of all committed records;
+//! what is labelled with an epoch that is bound but not committed must equal the recomputation up
+//! to that very epoch. Values are compared, labels are not. A job may run meanwhile
 //! (`verify/survey.rs`); what differs can be healed (`verify/heal.rs`).
 
 mod heal;
@@ -54,7 +56,14 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
         store = runtime.block_on(stores::writer(&settings.store, &head.job))?;
     }
     let asked = Arc::new(AtomicBool::new(false));
-    let ground = Ground { runtime: &runtime, store: &*store, log: &*log, sizes: &sizes, baskets: &settings.baskets, asked: &asked };
+    let ground = Ground {
+        runtime: &runtime,
+        store: &*store,
+        log: &*log,
+        sizes: &sizes,
+        baskets: &settings.baskets,
+        asked: &asked,
+    };
     let scope = Scope::new(&settings.symbols, settings.sample);
     let look = || -> Result<Findings, End> {
         let mut found = Findings::default();
@@ -69,11 +78,17 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
     };
     if let Some(every) = settings.every {
         let heard = Arc::clone(&asked);
-        signals::on_end(runtime.handle(), move || heard.store(true, Ordering::Release));
+        signals::on_end(runtime.handle(), move || {
+            heard.store(true, Ordering::Release)
+        });
         return again_and_again(every, &asked, || look().and_then(|found| verdict(&found)));
     }
     let found = look()?;
-    if settings.heal { heal::heal(&ground, &scope, &found, settings.yes) } else { verdict(&found) }
+    if settings.heal {
+        heal::heal(&ground, &scope, &found, settings.yes)
+    } else {
+        verdict(&found)
+    }
 }
 
 /// How a look ends.
@@ -84,8 +99,13 @@ fn verdict(found: &Findings) -> Result<(), End> {
     }
 }
 
-/// Looks until it is asked to end, and ends as the worst look did. What cannot be looked at from the start is no reason to try again.
-fn again_and_again(every: Duration, asked: &AtomicBool, look: impl Fn() -> Result<(), End>) -> Result<(), End> {
+/// Looks until it is asked to end, and ends as the worst look did. What cannot be looked at from
+/// the start is no reason to try again.
+fn again_and_again(
+    every: Duration,
+    asked: &AtomicBool,
+    look: impl Fn() -> Result<(), End>,
+) -> Result<(), End> {
     let (mut worst, mut first) = (Ok(()), true);
     loop {
         let next = Instant::now() + every;
@@ -128,11 +148,15 @@ fn check_baskets(head: &Head, given: &Baskets) -> Result<(), End> {
     let given = given.digest();
     match (wanted, given.as_str()) {
         (wanted, given) if wanted == given => Ok(()),
-        (wanted, "none") => Err(End::Input(format!("--baskets: missing; the job ran with the baskets {wanted}: give the file it was given"))),
-        ("none", _) => Err(End::Input("--baskets: the job ran without any: leave it out".into())),
-        (wanted, given) => {
-            Err(End::Input(format!("--baskets: the job ran with the baskets {wanted}, these are {given}: give the file it was given")))
-        }
+        (wanted, "none") => Err(End::Input(format!(
+            "--baskets: missing; the job ran with the baskets {wanted}: give the file it was given"
+        ))),
+        ("none", _) => Err(End::Input(
+            "--baskets: the job ran without any: leave it out".into(),
+        )),
+        (wanted, given) => Err(End::Input(format!(
+            "--baskets: the job ran with the baskets {wanted}, these are {given}: give the file it was given"
+        ))),
     }
 }
 
@@ -144,7 +168,10 @@ mod tests {
 
     /// Looks with these ends, one after the other; asked to end during the last.
     fn looks(ends: Vec<Result<(), End>>) -> (Result<(), End>, usize) {
-        let (asked, left) = (AtomicBool::new(false), RefCell::new(ends.into_iter().rev().collect::<Vec<_>>()));
+        let (asked, left) = (
+            AtomicBool::new(false),
+            RefCell::new(ends.into_iter().rev().collect::<Vec<_>>()),
+        );
         let ended = again_and_again(Duration::ZERO, &asked, || {
             let end = left.borrow_mut().pop().expect("asked to end before");
             asked.store(left.borrow().is_empty(), Ordering::Release);
@@ -157,11 +184,35 @@ mod tests {
     fn the_worst_look_decides() {
         let failed = || Err(End::Failed("no answer".into()));
         assert!(matches!(looks(vec![Ok(()), Ok(())]), (Ok(()), 0)));
-        assert!(matches!(looks(vec![Ok(()), Err(End::Differs(2)), failed(), Err(End::Differs(1)), Ok(())]), (Err(End::Differs(2)), 0)));
-        assert!(matches!(looks(vec![Ok(()), failed(), Ok(())]), (Err(End::Failed(_)), 0)), "a store that did not answer once");
+        assert!(matches!(
+            looks(vec![
+                Ok(()),
+                Err(End::Differs(2)),
+                failed(),
+                Err(End::Differs(1)),
+                Ok(())
+            ]),
+            (Err(End::Differs(2)), 0)
+        ));
+        assert!(
+            matches!(
+                looks(vec![Ok(()), failed(), Ok(())]),
+                (Err(End::Failed(_)), 0)
+            ),
+            "a store that did not answer once"
+        );
         let refused = || Err(End::Input("no such store".into()));
-        assert!(matches!(looks(vec![Ok(()), refused(), Ok(())]), (Err(End::Failed(_)), 0)));
-        assert!(matches!(looks(vec![refused(), Ok(())]), (Err(End::Input(_)), 1)), "refused from the start");
-        assert!(matches!(looks(vec![Ok(()), failed()]), (Ok(()), 0)), "cut short by the request to end");
+        assert!(matches!(
+            looks(vec![Ok(()), refused(), Ok(())]),
+            (Err(End::Failed(_)), 0)
+        ));
+        assert!(
+            matches!(looks(vec![refused(), Ok(())]), (Err(End::Input(_)), 1)),
+            "refused from the start"
+        );
+        assert!(
+            matches!(looks(vec![Ok(()), failed()]), (Ok(()), 0)),
+            "cut short by the request to end"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The embedded form as a user runs it: the binary, its commands, one SQLite file, killed and stopped at bad moments. Needs no server.
+//! The embedded form as a user runs it: the binary, its commands, one SQLite file, killed and
+//! stopped at bad moments. Needs no server.
 
 #[path = "embedded/audit.rs"]
 mod audit;

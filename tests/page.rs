@@ -1,6 +1,8 @@
-//! The live page as a person sees it: a headless browser reads the numbers off the page, and they are those of the store.
+//! The live page as a person sees it: a headless browser reads the numbers off the page, and they
+//! are those of the store.
 //!
-//! Where there is no Chromium the tests say so and pass; with `TAPEFLOW_REQUIRE_BROWSER=1` they fail instead.
+//! Where there is no Chromium the tests say so and pass; with `TAPEFLOW_REQUIRE_BROWSER=1` they
+//! fail instead.
 
 #[path = "shared/binary.rs"]
 mod binary;
@@ -26,10 +28,18 @@ use serving::{Running, serving, serving_at};
 
 fn get(running: &Running, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(running.address).expect("a connection");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("sent");
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    )
+    .expect("sent");
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
-    let code = answer.split_ascii_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{path}: {answer:?}"));
+    let code = answer
+        .split_ascii_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("{path}: {answer:?}"));
     (code, answer)
 }
 
@@ -40,15 +50,27 @@ fn status(running: &Running) -> Value {
 
 /// A recording taken in to its end, and the job at rest.
 fn at_rest(place: &Place) -> Running {
-    let running = serving(&["run", "--replay", &golden("finnhub-recorded.jsonl"), "--store", &place.store]);
+    let running = serving(&[
+        "run",
+        "--replay",
+        &golden("finnhub-recorded.jsonl"),
+        "--store",
+        &place.store,
+    ]);
     let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         let status = status(&running);
         let job = &status["job"];
-        if job["trades_accepted"].as_u64() >= Some(81) && job["epoch_bound"] == job["epoch_committed"] && job["partitions"][3]["lag"] == 0 {
+        if job["trades_accepted"].as_u64() >= Some(81)
+            && job["epoch_bound"] == job["epoch_committed"]
+            && job["partitions"][3]["lag"] == 0
+        {
             return running;
         }
-        assert!(Instant::now() < deadline, "the recording is not taken in: {status}");
+        assert!(
+            Instant::now() < deadline,
+            "the recording is not taken in: {status}"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -67,12 +89,24 @@ fn plain(shown: &str) -> String {
 
 /// `tapeflow bars` as csv, by symbol: each window's values by the name of their column.
 fn bars(place: &Place, size: &str) -> BTreeMap<String, Vec<BTreeMap<String, String>>> {
-    let csv = succeed(&["bars", "--store", &place.store, "--size", size, "--format", "csv"]);
+    let csv = succeed(&[
+        "bars",
+        "--store",
+        &place.store,
+        "--size",
+        size,
+        "--format",
+        "csv",
+    ]);
     let mut lines = csv.lines();
     let columns: Vec<&str> = lines.next().expect("a heading").split(',').collect();
     let mut found = BTreeMap::<_, Vec<_>>::new();
     for line in lines {
-        let row: BTreeMap<String, String> = columns.iter().map(|name| (*name).to_owned()).zip(line.split(',').map(str::to_owned)).collect();
+        let row: BTreeMap<String, String> = columns
+            .iter()
+            .map(|name| (*name).to_owned())
+            .zip(line.split(',').map(str::to_owned))
+            .collect();
         found.entry(row["symbol"].clone()).or_default().push(row);
     }
     found
@@ -84,7 +118,8 @@ fn address(running: &Running, rest: &str) -> String {
 
 /// The texts of elements, one list an element.
 fn texts(browser: &mut Browser, expression: &str) -> Vec<Vec<String>> {
-    serde_json::from_value(browser.eval(expression)).unwrap_or_else(|fault| panic!("{expression}: {fault}"))
+    serde_json::from_value(browser.eval(expression))
+        .unwrap_or_else(|fault| panic!("{expression}: {fault}"))
 }
 
 #[test]
@@ -94,27 +129,56 @@ fn every_number_on_the_page_is_that_of_the_store() {
     let running = at_rest(&place);
     browser.open(&address(&running, ""), 1440, 900);
     let stored = bars(&place, "1m");
-    browser.until(&format!("document.querySelectorAll('#rows .row:not([hidden])').length === {}", stored.len()));
+    browser.until(&format!(
+        "document.querySelectorAll('#rows .row:not([hidden])').length === {}",
+        stored.len()
+    ));
     browser.until("document.getElementById('link').textContent.includes('live')");
 
     // The table: the newest window of each symbol.
     let rows = "[...document.querySelectorAll('#rows .row:not([hidden])')].map(row => \
                 [row.dataset.symbol, ...['last', 'vwap', 'volume', 'trades'].map(name => row.querySelector('.' + name).textContent)])";
-    let shown: BTreeMap<String, Vec<String>> =
-        texts(&mut browser, rows).into_iter().map(|row| (row[0].clone(), row[1..].iter().map(|text| plain(text)).collect())).collect();
+    let shown: BTreeMap<String, Vec<String>> = texts(&mut browser, rows)
+        .into_iter()
+        .map(|row| {
+            (
+                row[0].clone(),
+                row[1..].iter().map(|text| plain(text)).collect(),
+            )
+        })
+        .collect();
     // A window of odd lots alone has no close: the last one that there was stays in sight.
-    let last =
-        |rows: &[BTreeMap<String, String>]| rows.iter().rev().map(|row| row["close"].clone()).find(|close| !close.is_empty()).unwrap_or_default();
+    let last = |rows: &[BTreeMap<String, String>]| {
+        rows.iter()
+            .rev()
+            .map(|row| row["close"].clone())
+            .find(|close| !close.is_empty())
+            .unwrap_or_default()
+    };
     let newest = |rows: &[BTreeMap<String, String>], name: &str| rows[rows.len() - 1][name].clone();
     let wanted: BTreeMap<String, Vec<String>> = stored
         .iter()
-        .map(|(symbol, rows)| (symbol.clone(), vec![last(rows), newest(rows, "vwap"), newest(rows, "volume"), newest(rows, "trades")]))
+        .map(|(symbol, rows)| {
+            (
+                symbol.clone(),
+                vec![
+                    last(rows),
+                    newest(rows, "vwap"),
+                    newest(rows, "volume"),
+                    newest(rows, "trades"),
+                ],
+            )
+        })
         .collect();
     assert!(wanted.len() > 2, "{wanted:?}");
     assert_eq!(shown, wanted);
 
-    // The candles: every window that the table beneath them tells, and every one that the crosshair reads.
-    const COLUMNS: [&str; 11] = ["open", "high", "low", "close", "vwap", "volume", "trades", "notional", "revision", "epoch", "final"];
+    // The candles: every window that the table beneath them tells, and every one that the crosshair
+    // reads.
+    const COLUMNS: [&str; 11] = [
+        "open", "high", "low", "close", "vwap", "volume", "trades", "notional", "revision",
+        "epoch", "final",
+    ];
     for (symbol, rows) in &stored {
         let coded: String = symbol.bytes().map(|byte| format!("%{byte:02X}")).collect();
         browser.eval(&format!("location.hash = '#/symbol/{coded}'"));
@@ -133,8 +197,16 @@ fn every_number_on_the_page_is_that_of_the_store() {
         browser.eval("document.getElementById('chart').focus()");
         browser.press("End");
         for row in rows.iter().rev() {
-            let shown = texts(&mut browser, "[[...document.querySelectorAll('#readout dd')].map(cell => cell.textContent)]").remove(0);
-            assert_eq!(format!("{}Z", shown[0].replace(' ', "T")), row["start"], "{symbol}");
+            let shown = texts(
+                &mut browser,
+                "[[...document.querySelectorAll('#readout dd')].map(cell => cell.textContent)]",
+            )
+            .remove(0);
+            assert_eq!(
+                format!("{}Z", shown[0].replace(' ', "T")),
+                row["start"],
+                "{symbol}"
+            );
             let shown: Vec<String> = shown[1..].iter().map(|text| plain(text)).collect();
             assert_eq!(shown, COLUMNS.map(|name| row[name].clone()), "{symbol}");
             browser.press("ArrowLeft");
@@ -144,20 +216,51 @@ fn every_number_on_the_page_is_that_of_the_store() {
     // The pipeline.
     browser.eval("location.hash = '#/pipeline'");
     browser.until("document.querySelectorAll('#partitions tbody tr').length === 4");
-    let stored: Value =
-        serde_json::from_str(&succeed(&["status", "--format", "json", "--store", &place.store, "--log", &place.store])).expect("JSON");
-    let text = |value: &Value| value.as_i64().map(|number| number.to_string()).unwrap_or_default();
+    let stored: Value = serde_json::from_str(&succeed(&[
+        "status",
+        "--format",
+        "json",
+        "--store",
+        &place.store,
+        "--log",
+        &place.store,
+    ]))
+    .expect("JSON");
+    let text = |value: &Value| {
+        value
+            .as_i64()
+            .map(|number| number.to_string())
+            .unwrap_or_default()
+    };
     let committed = &stored["head"]["committed"];
     let wanted: Vec<Vec<String>> = stored["lag"]
         .as_array()
         .expect("partitions")
         .iter()
-        .map(|lag| [&lag["partition"], &lag["end"], &lag["end"], &lag["end"], &lag["uncommitted"]].map(text).to_vec())
+        .map(|lag| {
+            [
+                &lag["partition"],
+                &lag["end"],
+                &lag["end"],
+                &lag["end"],
+                &lag["uncommitted"],
+            ]
+            .map(text)
+            .to_vec()
+        })
         .collect();
-    let shown =
-        texts(&mut browser, "[...document.querySelectorAll('#partitions tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))");
-    let shown: Vec<Vec<String>> = shown.iter().map(|row| row.iter().map(|text| plain(text)).collect()).collect();
-    assert_eq!(shown, wanted, "all is committed: bound, committed and end are one");
+    let shown = texts(
+        &mut browser,
+        "[...document.querySelectorAll('#partitions tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))",
+    );
+    let shown: Vec<Vec<String>> = shown
+        .iter()
+        .map(|row| row.iter().map(|text| plain(text)).collect())
+        .collect();
+    assert_eq!(
+        shown, wanted,
+        "all is committed: bound, committed and end are one"
+    );
     let told = &status(&running)["job"];
     assert!(told["trades_late"].as_u64() > Some(0), "{told}");
     for (place, wanted) in [
@@ -169,7 +272,9 @@ fn every_number_on_the_page_is_that_of_the_store() {
         ("trades_late", text(&told["trades_late"])),
         ("sequence_gaps", text(&told["sequence_gaps"])),
     ] {
-        let shown = browser.eval(&format!("document.getElementById('pipe-{place}').textContent"));
+        let shown = browser.eval(&format!(
+            "document.getElementById('pipe-{place}').textContent"
+        ));
         assert_eq!(plain(shown.as_str().expect("a text")), wanted, "{place}");
     }
     assert_eq!(browser.faults, Vec::<String>::new());
@@ -179,7 +284,15 @@ fn every_number_on_the_page_is_that_of_the_store() {
 fn thousands_of_symbols_are_few_elements_and_a_phone_needs_no_scrolling_sideways() {
     let Some(mut browser) = browser() else { return };
     let place = Place::new();
-    let running = serving(&["run", "--symbols", "5000", "--rate", "20000", "--store", &place.store]);
+    let running = serving(&[
+        "run",
+        "--symbols",
+        "5000",
+        "--rate",
+        "20000",
+        "--store",
+        &place.store,
+    ]);
     browser.open(&address(&running, ""), 1440, 900);
     // The rarest of them may take a while to trade.
     browser.until("document.getElementById('grid').ariaRowCount > 4000");
@@ -225,21 +338,38 @@ fn a_page_whose_process_was_started_again_says_so_meanwhile_and_is_not_empty_aft
     let at = running.address.to_string();
     let symbols = bars(&place, "1m").len();
     browser.open(&address(&running, ""), 1440, 900);
-    browser.until(&format!("document.querySelectorAll('#rows .row:not([hidden])').length === {symbols}"));
+    browser.until(&format!(
+        "document.querySelectorAll('#rows .row:not([hidden])').length === {symbols}"
+    ));
     drop(running);
     browser.until("document.getElementById('link').textContent.includes('disconnected') && !document.getElementById('note').hidden");
-    assert_eq!(browser.eval("document.querySelectorAll('#rows .row:not([hidden])').length"), symbols, "what was known stays in sight");
+    assert_eq!(
+        browser.eval("document.querySelectorAll('#rows .row:not([hidden])').length"),
+        symbols,
+        "what was known stays in sight"
+    );
     let silent = place.file("silent.jsonl", "");
     let _again = serving_at(&at, &["run", "--replay", &silent, "--store", &place.store]);
     browser.until("document.getElementById('link').textContent.includes('live') && document.getElementById('note').hidden");
-    browser.until(&format!("document.querySelectorAll('#rows .row:not([hidden])').length === {symbols}"));
+    browser.until(&format!(
+        "document.querySelectorAll('#rows .row:not([hidden])').length === {symbols}"
+    ));
 }
 
 #[test]
 fn the_page_is_closed_to_strangers_and_wrong_questions_are_told_so() {
     let place = Place::new();
     let running = at_rest(&place);
-    for path in ["/", "/app.js", "/table.js", "/candles.js", "/pipeline.js", "/words.js", "/style.css", "/icon.svg"] {
+    for path in [
+        "/",
+        "/app.js",
+        "/table.js",
+        "/candles.js",
+        "/pipeline.js",
+        "/words.js",
+        "/style.css",
+        "/icon.svg",
+    ] {
         let (code, answer) = get(&running, path);
         assert_eq!(code, 200, "{path}");
         let head = answer.split_once("\r\n\r\n").expect("a head").0;
@@ -249,7 +379,10 @@ fn the_page_is_closed_to_strangers_and_wrong_questions_are_told_so() {
             "referrer-policy: no-referrer",
             "cache-control: no-cache",
         ] {
-            assert!(head.contains(header), "{path}: {header} is missing in {head}");
+            assert!(
+                head.contains(header),
+                "{path}: {header} is missing in {head}"
+            );
         }
     }
     for (query, code) in [
@@ -262,7 +395,10 @@ fn the_page_is_closed_to_strangers_and_wrong_questions_are_told_so() {
     ] {
         let (found, answer) = get(&running, &format!("/bars{query}"));
         assert_eq!(found, code, "{query}: {answer}");
-        assert!(answer.contains("\r\n\r\n{\"error\":\""), "{query}: {answer}");
+        assert!(
+            answer.contains("\r\n\r\n{\"error\":\""),
+            "{query}: {answer}"
+        );
     }
     // 64 browsers, and not one more.
     let follow = || {

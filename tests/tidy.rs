@@ -1,4 +1,5 @@
-//! The tree itself: what files, crates, licences and documents must keep to. Each test lists everything it finds, not the first fault.
+//! The tree itself: what files, crates, licences and documents must keep to. Each test lists
+//! everything it finds, not the first fault.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,13 +23,45 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("tapeflow-dataflow", &["tapeflow-schemas", "tapeflow-sinks"]),
     // It checks the others, so it may share no rule with them.
     ("tapeflow-oracle", &["tapeflow-schemas"]),
-    ("tapeflow", &["tapeflow-schemas", "tapeflow-ingest", "tapeflow-sinks", "tapeflow-dataflow", "tapeflow-oracle", "tapeflow-throughput"]),
+    (
+        "tapeflow",
+        &[
+            "tapeflow-schemas",
+            "tapeflow-ingest",
+            "tapeflow-sinks",
+            "tapeflow-dataflow",
+            "tapeflow-oracle",
+            "tapeflow-throughput",
+        ],
+    ),
     // It knows the job as a process and by its rows, not by its code.
-    ("tapeflow-throughput", &["tapeflow-schemas", "tapeflow-sinks"]),
+    (
+        "tapeflow-throughput",
+        &["tapeflow-schemas", "tapeflow-sinks"],
+    ),
     // It runs the binary, and is used by nobody.
-    ("tapeflow-chaos", &["tapeflow-schemas", "tapeflow-ingest", "tapeflow-sinks", "tapeflow-dataflow"]),
-    ("tapeflow-restart", &["tapeflow-schemas", "tapeflow-sinks", "tapeflow-throughput"]),
-    ("tapeflow-simulation", &["tapeflow-schemas", "tapeflow-sinks", "tapeflow-dataflow", "tapeflow-oracle"]),
+    (
+        "tapeflow-chaos",
+        &[
+            "tapeflow-schemas",
+            "tapeflow-ingest",
+            "tapeflow-sinks",
+            "tapeflow-dataflow",
+        ],
+    ),
+    (
+        "tapeflow-restart",
+        &["tapeflow-schemas", "tapeflow-sinks", "tapeflow-throughput"],
+    ),
+    (
+        "tapeflow-simulation",
+        &[
+            "tapeflow-schemas",
+            "tapeflow-sinks",
+            "tapeflow-dataflow",
+            "tapeflow-oracle",
+        ],
+    ),
 ];
 
 /// What touches the world, and where alone it may be named, tests aside.
@@ -37,9 +70,18 @@ const ROOMS: [(&str, &[&str]); 5] = [
     ("rusqlite::", &["sinks/src/sqlite/"]),
     (
         "rdkafka::",
-        &["dataflow/src/log_kafka", "ingest/src/publish_kafka", "src/kafka.rs", "bench/chaos/src/topics.rs", "bench/throughput/src/topic.rs"],
+        &[
+            "dataflow/src/log_kafka",
+            "ingest/src/publish_kafka",
+            "src/kafka.rs",
+            "bench/chaos/src/topics.rs",
+            "bench/throughput/src/topic.rs",
+        ],
     ),
-    ("tokio_tungstenite::", &["ingest/src/finnhub/", "ingest/src/simulator/"]),
+    (
+        "tokio_tungstenite::",
+        &["ingest/src/finnhub/", "ingest/src/simulator/"],
+    ),
     // A decision takes `now` as a parameter.
     (
         "SystemTime::now",
@@ -79,7 +121,11 @@ fn root() -> &'static Path {
 /// All files of the tree by their path from the root, but for what git ignores or keeps for itself.
 fn files() -> Vec<String> {
     let ignored = read(".gitignore");
-    let ignored: BTreeSet<&str> = ignored.lines().map(|line| line.trim_matches('/')).chain([".git"]).collect();
+    let ignored: BTreeSet<&str> = ignored
+        .lines()
+        .map(|line| line.trim_matches('/'))
+        .chain([".git"])
+        .collect();
     let (mut found, mut folders) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(root().join(&folder)).expect("a folder") {
@@ -103,7 +149,11 @@ fn read(path: &str) -> String {
 
 /// All Rust files with their text.
 fn sources() -> Vec<(String, String)> {
-    let sources: Vec<_> = files().into_iter().filter(|path| path.ends_with(".rs")).map(|path| (path.clone(), read(&path))).collect();
+    let sources: Vec<_> = files()
+        .into_iter()
+        .filter(|path| path.ends_with(".rs"))
+        .map(|path| (path.clone(), read(&path)))
+        .collect();
     assert!(sources.len() > 50, "the tree has Rust files");
     sources
 }
@@ -115,7 +165,13 @@ fn none(what: &str, faults: impl IntoIterator<Item = String>) {
 
 #[test]
 fn every_rust_file_begins_by_saying_what_it_is_for() {
-    none("without //! at the top", sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path));
+    none(
+        "without //! at the top",
+        sources()
+            .into_iter()
+            .filter(|(_, text)| !text.starts_with("//! "))
+            .map(|(path, _)| path),
+    );
 }
 
 #[test]
@@ -123,32 +179,65 @@ fn every_rust_file_is_a_part_of_something() {
     let sources = sources();
     let is_part = |path: &str| {
         let (folder, name) = path.rsplit_once('/').expect("in a folder");
-        let (stem, of) =
-            if name == "mod.rs" { (folder.rsplit_once('/').map_or(folder, |(_, last)| last), folder) } else { (name.trim_end_matches(".rs"), path) };
-        // A crate, or a test of its own; what another file names; or what the file beside its folder, or in it, calls by its stem.
+        let (stem, of) = if name == "mod.rs" {
+            (
+                folder.rsplit_once('/').map_or(folder, |(_, last)| last),
+                folder,
+            )
+        } else {
+            (name.trim_end_matches(".rs"), path)
+        };
+        // A crate, or a test of its own; what another file names; or what the file beside its
+        // folder, or in it, calls by its stem.
         let is_root = matches!(name, "main.rs" | "lib.rs" | "build.rs")
-            || ["tests", "benches", "examples"].iter().any(|kind| folder == *kind || folder.ends_with(&format!("/{kind}")));
+            || ["tests", "benches", "examples"]
+                .iter()
+                .any(|kind| folder == *kind || folder.ends_with(&format!("/{kind}")));
         is_root
-            || sources.iter().filter(|(other, _)| other != of).any(|(_, text)| {
-                text.contains(&format!("/{name}\"]"))
-                    || ["mod", "pub mod", "pub(crate) mod"].iter().any(|word| text.contains(&format!("{word} {stem};")))
-            })
+            || sources
+                .iter()
+                .filter(|(other, _)| other != of)
+                .any(|(_, text)| {
+                    text.contains(&format!("/{name}\"]"))
+                        || ["mod", "pub mod", "pub(crate) mod"]
+                            .iter()
+                            .any(|word| text.contains(&format!("{word} {stem};")))
+                })
     };
-    none("in no crate", sources.iter().filter(|(path, _)| !is_part(path)).map(|(path, _)| path.clone()));
+    none(
+        "in no crate",
+        sources
+            .iter()
+            .filter(|(path, _)| !is_part(path))
+            .map(|(path, _)| path.clone()),
+    );
 }
 
 #[test]
 fn no_rust_file_is_too_long() {
-    let long = sources().into_iter().filter(|(_, text)| text.lines().count() > MOST_LINES);
-    none("longer than a file should be", long.map(|(path, text)| format!("{path}: {} lines", text.lines().count())));
+    let long = sources()
+        .into_iter()
+        .filter(|(_, text)| text.lines().count() > MOST_LINES);
+    none(
+        "longer than a file should be",
+        long.map(|(path, text)| format!("{path}: {} lines", text.lines().count())),
+    );
 }
 
 #[test]
 fn nothing_is_left_unfinished() {
     // Spelt in two pieces, so that this file does not find itself.
-    let words = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("db", "g!(")];
+    let words = [
+        concat!("to", "do!("),
+        concat!("unimple", "mented!("),
+        concat!("db", "g!("),
+    ];
     let found = sources().into_iter().flat_map(|(path, text)| {
-        let hits = words.into_iter().filter(|word| text.contains(word)).map(|word| format!("{path}: {word}")).collect::<Vec<_>>();
+        let hits = words
+            .into_iter()
+            .filter(|word| text.contains(word))
+            .map(|word| format!("{path}: {word}"))
+            .collect::<Vec<_>>();
         hits.into_iter()
     });
     none("unfinished", found);
@@ -156,25 +245,49 @@ fn nothing_is_left_unfinished() {
 
 #[test]
 fn no_file_names_a_path_of_somebodys_machine() {
-    let folders = [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
-    let texts = files().into_iter().filter_map(|path| fs::read_to_string(root().join(&path)).ok().map(|text| (path, text)));
+    let folders = [
+        concat!("/ro", "ot/"),
+        concat!("/wo", "rk/"),
+        concat!("/ho", "me/"),
+        concat!("/Us", "ers/"),
+    ];
+    let texts = files().into_iter().filter_map(|path| {
+        fs::read_to_string(root().join(&path))
+            .ok()
+            .map(|text| (path, text))
+    });
     let found = texts.flat_map(|(path, text)| {
         // From the root of the file system, and not in a folder that a variable names.
         let from_root = |line: &str, folder: &str| {
-            line.match_indices(folder).any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric() || "_}@\"".contains(before)))
+            line.match_indices(folder).any(|(at, _)| {
+                !line[..at]
+                    .ends_with(|before: char| before.is_alphanumeric() || "_}@\"".contains(before))
+            })
         };
-        let lines = text.lines().enumerate().filter(|(_, line)| folders.iter().any(|folder| from_root(line, folder)));
-        lines.map(|(at, line)| format!("{path}:{}: {}", at + 1, line.trim())).collect::<Vec<_>>()
+        let lines = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| folders.iter().any(|folder| from_root(line, folder)));
+        lines
+            .map(|(at, line)| format!("{path}:{}: {}", at + 1, line.trim()))
+            .collect::<Vec<_>>()
     });
     none("paths of one machine", found);
 }
 
 #[test]
 fn the_world_is_touched_only_where_it_may_be() {
-    let found = sources().into_iter().filter(|(path, _)| path.contains("src/")).flat_map(|(path, text)| {
-        let outside = ROOMS.into_iter().filter(|(name, rooms)| text.contains(name) && !rooms.iter().any(|room| path.starts_with(room)));
-        outside.map(|(name, _)| format!("{path}: {name}")).collect::<Vec<_>>()
-    });
+    let found = sources()
+        .into_iter()
+        .filter(|(path, _)| path.contains("src/"))
+        .flat_map(|(path, text)| {
+            let outside = ROOMS.into_iter().filter(|(name, rooms)| {
+                text.contains(name) && !rooms.iter().any(|room| path.starts_with(room))
+            });
+            outside
+                .map(|(name, _)| format!("{path}: {name}"))
+                .collect::<Vec<_>>()
+        });
     none("outside their rooms", found);
 }
 
@@ -187,7 +300,11 @@ fn metadata(arguments: &[&str]) -> Value {
         .current_dir(root())
         .output()
         .expect("cargo starts");
-    assert!(output.status.success(), "after `cargo fetch --locked` this works: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "after `cargo fetch --locked` this works: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -211,18 +328,28 @@ fn crates_use_each_other_only_along_the_arrows() {
         for dependency in package["dependencies"].as_array().expect("dependencies") {
             let of = dependency["name"].as_str().expect("a name");
             // `kind` is null for normal dependencies, "dev" or "build" for others.
-            if dependency["kind"].is_null() && of.starts_with("tapeflow") && !allowed.contains(&of) {
+            if dependency["kind"].is_null() && of.starts_with("tapeflow") && !allowed.contains(&of)
+            {
                 faults.push(format!("{name} uses {of}"));
             }
         }
     }
-    faults.extend(arrows.keys().filter(|name| !seen.contains(*name)).map(|name| format!("{name} is in the list and not in the workspace")));
+    faults.extend(
+        arrows
+            .keys()
+            .filter(|name| !seen.contains(*name))
+            .map(|name| format!("{name} is in the list and not in the workspace")),
+    );
     none("arrows", faults);
 }
 
-/// Whether an SPDX expression can be satisfied with allowed licences: `OR`, and the old `/`, need one side, `AND` needs both.
+/// Whether an SPDX expression can be satisfied with allowed licences: `OR`, and the old `/`, need
+/// one side, `AND` needs both.
 fn is_allowed(expression: &str) -> bool {
-    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
+    let spaced = expression
+        .replace('(', " ( ")
+        .replace(')', " ) ")
+        .replace('/', " OR ");
     let mut words = spaced.split_whitespace().peekable();
     let allowed = either(&mut words);
     allowed && words.peek().is_none()
@@ -251,7 +378,9 @@ fn one(words: &mut Words<'_>) -> bool {
         let allowed = either(words);
         return words.next_if_eq(&")").is_some() && allowed;
     }
-    let Some(name) = words.next() else { return false };
+    let Some(name) = words.next() else {
+        return false;
+    };
     match words.next_if_eq(&"WITH").and_then(|_| words.next()) {
         Some(exception) => LICENCES.contains(&format!("{name} WITH {exception}").as_str()),
         None => LICENCES.contains(&name),
@@ -260,38 +389,80 @@ fn one(words: &mut Words<'_>) -> bool {
 
 #[test]
 fn licence_expressions_are_understood() {
-    for allowed in ["MIT", "GPL-3.0 OR MIT", "MIT/Apache-2.0", "(MIT OR GPL-3.0) AND ISC", "Apache-2.0 WITH LLVM-exception OR X"] {
+    for allowed in [
+        "MIT",
+        "GPL-3.0 OR MIT",
+        "MIT/Apache-2.0",
+        "(MIT OR GPL-3.0) AND ISC",
+        "Apache-2.0 WITH LLVM-exception OR X",
+    ] {
         assert!(is_allowed(allowed), "{allowed}");
     }
-    for refused in ["", "GPL-3.0", "MIT AND GPL-3.0", "(MIT OR ISC) AND GPL-3.0", "MIT WITH a-twist", "(MIT", "MIT ISC", "MIT AND"] {
+    for refused in [
+        "",
+        "GPL-3.0",
+        "MIT AND GPL-3.0",
+        "(MIT OR ISC) AND GPL-3.0",
+        "MIT WITH a-twist",
+        "(MIT",
+        "MIT ISC",
+        "MIT AND",
+    ] {
         assert!(!is_allowed(refused), "{refused}");
     }
 }
 
 #[test]
 fn every_dependency_has_a_licence_that_may_be_used() {
-    let version = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into())).arg("-vV").output().expect("rustc starts");
+    let version = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into()))
+        .arg("-vV")
+        .output()
+        .expect("rustc starts");
     let version = String::from_utf8(version.stdout).expect("text");
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("the host");
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .expect("the host");
     // Packages of other systems may never have been downloaded.
     let metadata = metadata(&["--filter-platform", host]);
-    assert!(packages(&metadata).len() > 100, "the whole tree of dependencies");
-    let refused = packages(&metadata).iter().filter(|package| !package["license"].as_str().is_some_and(is_allowed));
-    none("licences", refused.map(|package| format!("{} {}: {}", package["name"], package["version"], package["license"])));
-    assert!(read("LICENSE").contains("Apache License"), "our own licence is here");
+    assert!(
+        packages(&metadata).len() > 100,
+        "the whole tree of dependencies"
+    );
+    let refused = packages(&metadata)
+        .iter()
+        .filter(|package| !package["license"].as_str().is_some_and(is_allowed));
+    none(
+        "licences",
+        refused.map(|package| {
+            format!(
+                "{} {}: {}",
+                package["name"], package["version"], package["license"]
+            )
+        }),
+    );
+    assert!(
+        read("LICENSE").contains("Apache License"),
+        "our own licence is here"
+    );
 }
 
 #[test]
 fn migrations_are_numbered_without_a_gap() {
     let files = files();
-    let names: Vec<&str> = files.iter().filter_map(|path| path.strip_prefix("cassandra/migrations/")).collect();
+    let names: Vec<&str> = files
+        .iter()
+        .filter_map(|path| path.strip_prefix("cassandra/migrations/"))
+        .collect();
     assert!(!names.is_empty(), "there are migrations");
     none(
         "not the number expected",
         names
             .iter()
             .zip(1..)
-            .filter(|(name, number)| !name.starts_with(&format!("{number:04}_")) || !name.ends_with(".cql"))
+            .filter(|(name, number)| {
+                !name.starts_with(&format!("{number:04}_")) || !name.ends_with(".cql")
+            })
             .map(|(name, _)| (*name).to_owned()),
     );
 }
@@ -305,7 +476,12 @@ fn references(text: &str) -> Vec<String> {
             in_block = !in_block;
         } else if !in_block {
             found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
-            found.extend(line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned()));
+            found.extend(
+                line.split("](")
+                    .skip(1)
+                    .filter_map(|rest| rest.split_once(')'))
+                    .map(|(target, _)| target.to_owned()),
+            );
         }
     }
     found
@@ -313,23 +489,48 @@ fn references(text: &str) -> Vec<String> {
 
 /// A path from the root; not an address, a flag's value or a file of the running program.
 fn is_path(reference: &str) -> bool {
-    let plain = reference.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
-    let ending = [".rs", ".md", ".toml", ".cql", ".avsc", ".py", ".csv", ".jsonl"].iter().any(|ending| reference.ends_with(ending));
-    plain && (reference.contains('/') || ending) && !reference.starts_with(['.', '/', '-']) || reference == ".ci/run"
+    let plain = reference
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
+    let ending = [
+        ".rs", ".md", ".toml", ".cql", ".avsc", ".py", ".csv", ".jsonl",
+    ]
+    .iter()
+    .any(|ending| reference.ends_with(ending));
+    plain && (reference.contains('/') || ending) && !reference.starts_with(['.', '/', '-'])
+        || reference == ".ci/run"
 }
 
 /// `file::function`, or `folder::function`: a test or a function by its file's name.
 fn is_function(reference: &str) -> Option<(&str, &str)> {
     let (file, function) = reference.split_once("::")?;
-    let plain = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let plain = |word: &str| {
+        !word.is_empty()
+            && word
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
     (plain(file) && plain(function)).then_some((file, function))
 }
 
 #[test]
 fn every_path_in_the_documents_exists() {
-    let missing = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "MIGRATION.md"].into_iter().flat_map(|document| {
-        let paths: Vec<String> = references(&read(document)).into_iter().filter(|reference| is_path(reference)).collect();
-        paths.into_iter().filter(|path| !root().join(path).exists()).map(move |path| format!("{document}: {path}"))
+    let missing = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "MIGRATION.md",
+    ]
+    .into_iter()
+    .flat_map(|document| {
+        let paths: Vec<String> = references(&read(document))
+            .into_iter()
+            .filter(|reference| is_path(reference))
+            .collect();
+        paths
+            .into_iter()
+            .filter(|path| !root().join(path).exists())
+            .map(move |path| format!("{document}: {path}"))
     });
     none("not there", missing);
 }
@@ -339,16 +540,30 @@ fn every_test_in_the_architecture_document_exists() {
     let sources = sources();
     let text = read("ARCHITECTURE.md");
     let references = references(&text);
-    let functions: Vec<(&str, &str)> = references.iter().filter_map(|reference| is_function(reference)).collect();
-    assert!(functions.len() > 20, "the document names the tests that hold its invariants as `file::test`");
+    let functions: Vec<(&str, &str)> = references
+        .iter()
+        .filter_map(|reference| is_function(reference))
+        .collect();
+    assert!(
+        functions.len() > 20,
+        "the document names the tests that hold its invariants as `file::test`"
+    );
     let missing = functions.into_iter().filter(|(file, function)| {
         !sources.iter().any(|(path, text)| {
-            let named = path.ends_with(&format!("/{file}.rs")) || path.contains(&format!("/{file}/"));
-            let spellings = [format!("fn {function}("), format!("fn {function}<"), format!("\"{function}\"")];
+            let named =
+                path.ends_with(&format!("/{file}.rs")) || path.contains(&format!("/{file}/"));
+            let spellings = [
+                format!("fn {function}("),
+                format!("fn {function}<"),
+                format!("\"{function}\""),
+            ];
             named && spellings.iter().any(|spelling| text.contains(spelling))
         })
     });
-    none("no such function or test", missing.map(|(file, function)| format!("{file}::{function}")));
+    none(
+        "no such function or test",
+        missing.map(|(file, function)| format!("{file}::{function}")),
+    );
 }
 
 #[test]
@@ -357,7 +572,10 @@ fn the_two_commands_come_first_in_the_readme() {
     let first = text.split("\n## ").next().expect("a beginning");
     for command in ["cargo run --release", "cargo test --workspace"] {
         assert!(
-            first.lines().any(|line| line.split('#').next().is_some_and(|line| line.trim() == command)),
+            first.lines().any(|line| line
+                .split('#')
+                .next()
+                .is_some_and(|line| line.trim() == command)),
             "`{command}` stands before the first section"
         );
     }

@@ -1,5 +1,5 @@
-//! The views' path through differential dataflow: rows of one window, of which some change each epoch, arranged and ranked anew.
-//! `cargo bench -p tapeflow-dataflow`.
+//! The views' path through differential dataflow: rows of one window, of which some change each
+//! epoch, arranged and ranked anew. `cargo bench -p tapeflow-dataflow`.
 
 use criterion::{Criterion, Throughput};
 use tapeflow_dataflow::bench::views;
@@ -11,7 +11,9 @@ fn arrange(criterion: &mut Criterion) {
     group.sample_size(10);
     for changed in [10usize, 500, 5_000] {
         group.throughput(Throughput::Elements(changed as u64));
-        group.bench_function(format!("{changed} an epoch"), |bencher| bencher.iter_custom(|epochs| views(SYMBOLS, changed, epochs)));
+        group.bench_function(format!("{changed} an epoch"), |bencher| {
+            bencher.iter_custom(|epochs| views(SYMBOLS, changed, epochs))
+        });
     }
     group.finish();
 }

@@ -24,12 +24,21 @@ impl Source {
     /// One that has read nothing.
     #[must_use]
     pub fn new(sizes: &[WindowSize]) -> Self {
-        Self { state: PartitionState::from_cut(0, &Cut::default()), intake: Intake::new(Combiner::new(sizes)), entries: Vec::new() }
+        Self {
+            state: PartitionState::from_cut(0, &Cut::default()),
+            intake: Intake::new(Combiner::new(sizes)),
+            entries: Vec::new(),
+        }
     }
 
     /// Takes the next record.
     pub fn take(&mut self, payload: &[u8]) {
-        let record = LogRecord { partition: 0, offset: self.state.next, timestamp_ms: 0, payload: Some(payload) };
+        let record = LogRecord {
+            partition: 0,
+            offset: self.state.next,
+            timestamp_ms: 0,
+            payload: Some(payload),
+        };
         self.state.take(record, &mut self.entries, &mut self.intake);
     }
 
@@ -51,13 +60,16 @@ impl Source {
     }
 }
 
-/// How long so many epochs take in which so many of a window's rows change; all of its rows are there before.
+/// How long so many epochs take in which so many of a window's rows change; all of its rows are
+/// there before.
 ///
 /// # Panics
 /// Never for fewer symbols than there are names.
 #[must_use]
 pub fn views(symbols: usize, changed: usize, epochs: u64) -> Duration {
-    let names: Vec<Symbol> = (0..symbols).map(|number| Symbol::new(&format!("S{number}")).expect("a symbol")).collect();
+    let names: Vec<Symbol> = (0..symbols)
+        .map(|number| Symbol::new(&format!("S{number}")).expect("a symbol"))
+        .collect();
     timely::execute_directly(move |worker| {
         let (mut input, probe) = worker.dataflow(|scope| {
             let (input, rows) = scope.new_collection();
@@ -65,8 +77,16 @@ pub fn views(symbols: usize, changed: usize, epochs: u64) -> Duration {
             (input, probe)
         });
         let size = WindowSize::DEFAULTS[1];
-        let window = Window { size, start: size.start_of(tapeflow_schemas::EventTime::from_ms(0).expect("a time"), AssetClass::Stock) };
-        let mut standings: Vec<Standing> = (0..symbols).map(|number| Standing::for_bench(number as u64, Price::from_e8(1_000_000).ok())).collect();
+        let window = Window {
+            size,
+            start: size.start_of(
+                tapeflow_schemas::EventTime::from_ms(0).expect("a time"),
+                AssetClass::Stock,
+            ),
+        };
+        let mut standings: Vec<Standing> = (0..symbols)
+            .map(|number| Standing::for_bench(number as u64, Price::from_e8(1_000_000).ok()))
+            .collect();
         for (name, standing) in names.iter().zip(&standings) {
             input.insert((window, (name.clone(), *standing)));
         }

@@ -1,5 +1,5 @@
-//! What the leader and the sources say to each other, through a second, small dataflow beside the one that carries trades; and what workers of other
-//! processes show to process 0.
+//! What the leader and the sources say to each other, through a second, small dataflow beside the
+//! one that carries trades; and what workers of other processes show to process 0.
 
 use serde::{Deserialize, Serialize};
 use tapeflow_schemas::{Partition, Symbol, WindowStart};
@@ -8,9 +8,12 @@ use tapeflow_sinks::{Counts, Cut, Epoch, Head, Stamp, Totals};
 /// From a worker to the leader.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Up {
-    /// The worker has replayed its part of all bound epochs; what each came to, and whether it had to give offsets up that no binding says are
-    /// lost.
-    Replayed { counts: Vec<(Epoch, Counts)>, lost: bool },
+    /// The worker has replayed its part of all bound epochs; what each came to, and whether it had
+    /// to give offsets up that no binding says are lost.
+    Replayed {
+        counts: Vec<(Epoch, Counts)>,
+        lost: bool,
+    },
     /// The worker has sealed the epoch: nothing read later belongs to it.
     Sealed {
         epoch: Epoch,

@@ -1,7 +1,9 @@
-//! How fresh rows are: from the append of a record to the log until the store has acknowledged what came of it.
+//! How fresh rows are: from the append of a record to the log until the store has acknowledged what
+//! came of it.
 //!
-//! Not every record is timed: of each epoch a source keeps at most [`KEPT`] times of append, evenly spread over its records, and each stands for as
-//! many records as it was one of. They wait here until the epoch is acknowledged on all workers.
+//! Not every record is timed: of each epoch a source keeps at most [`KEPT`] times of append, evenly
+//! spread over its records, and each stands for as many records as it was one of. They wait here
+//! until the epoch is acknowledged on all workers.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Instant};
 
@@ -24,7 +26,11 @@ pub(crate) struct Samples {
 
 impl Default for Samples {
     fn default() -> Self {
-        Self { every: 1, pass: 0, appended_ms: Vec::new() }
+        Self {
+            every: 1,
+            pass: 0,
+            appended_ms: Vec::new(),
+        }
     }
 }
 
@@ -48,7 +54,8 @@ impl Samples {
     }
 }
 
-/// The samples of epochs that are not acknowledged yet, oldest first; shared between a source and its worker's loop.
+/// The samples of epochs that are not acknowledged yet, oldest first; shared between a source and
+/// its worker's loop.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unacknowledged(Rc<RefCell<VecDeque<(Epoch, Samples)>>>);
 
@@ -60,10 +67,19 @@ impl Unacknowledged {
         }
     }
 
-    /// Everything of the epochs up to `acknowledged` is with the store, at `now_us` by the wall clock.
-    pub(crate) fn observe(&self, acknowledged: Epoch, now_us: impl FnOnce() -> i64, metrics: &Metrics) {
+    /// Everything of the epochs up to `acknowledged` is with the store, at `now_us` by the wall
+    /// clock.
+    pub(crate) fn observe(
+        &self,
+        acknowledged: Epoch,
+        now_us: impl FnOnce() -> i64,
+        metrics: &Metrics,
+    ) {
         let mut waiting = self.0.borrow_mut();
-        if waiting.front().is_none_or(|(epoch, _)| *epoch > acknowledged) {
+        if waiting
+            .front()
+            .is_none_or(|(epoch, _)| *epoch > acknowledged)
+        {
             return;
         }
         let (now_ms, now) = (now_us() / 1_000, Instant::now());
@@ -71,7 +87,9 @@ impl Unacknowledged {
             for appended_ms in samples.appended_ms {
                 let fresh_ms = u64::try_from(now_ms.saturating_sub(appended_ms)).unwrap_or(0);
                 metrics.freshness.observe(fresh_ms, samples.every);
-                metrics.recent_freshness.observe(fresh_ms, samples.every, now);
+                metrics
+                    .recent_freshness
+                    .observe(fresh_ms, samples.every, now);
             }
         }
     }
@@ -87,10 +105,25 @@ mod tests {
             let mut samples = Samples::default();
             (0..records).for_each(|at| samples.hear(at));
             let every = i64::try_from(samples.every).expect("small");
-            assert!(samples.appended_ms.len() <= KEPT, "{records}: {}", samples.appended_ms.len());
-            assert!(samples.appended_ms.iter().zip(0..).all(|(at, n)| *at == n * every), "{records}: {:?}", samples.appended_ms);
+            assert!(
+                samples.appended_ms.len() <= KEPT,
+                "{records}: {}",
+                samples.appended_ms.len()
+            );
+            assert!(
+                samples
+                    .appended_ms
+                    .iter()
+                    .zip(0..)
+                    .all(|(at, n)| *at == n * every),
+                "{records}: {:?}",
+                samples.appended_ms
+            );
             let stood_for = samples.appended_ms.len() as i64 * every;
-            assert!((records..records + every).contains(&stood_for), "{records}: {stood_for}");
+            assert!(
+                (records..records + every).contains(&stood_for),
+                "{records}: {stood_for}"
+            );
         }
     }
 
@@ -105,11 +138,28 @@ mod tests {
         waiting.push(7, sampled(1_000));
         waiting.push(8, sampled(2_000));
         waiting.push(9, Samples::default());
-        waiting.observe(6, || panic!("nothing is acknowledged: no clock is read"), &metrics);
+        waiting.observe(
+            6,
+            || panic!("nothing is acknowledged: no clock is read"),
+            &metrics,
+        );
         waiting.observe(7, || 1_250_000, &metrics);
         waiting.observe(7, || panic!("observed once"), &metrics);
-        assert_eq!((metrics.freshness.look().count(), metrics.freshness.look().max_ms), (1, 250));
+        assert_eq!(
+            (
+                metrics.freshness.look().count(),
+                metrics.freshness.look().max_ms
+            ),
+            (1, 250)
+        );
         waiting.observe(9, || 1_999_000, &metrics);
-        assert_eq!((metrics.freshness.look().count(), metrics.freshness.look().sum_ms), (2, 250), "a clock that goes back makes no negative age");
+        assert_eq!(
+            (
+                metrics.freshness.look().count(),
+                metrics.freshness.look().sum_ms
+            ),
+            (2, 250),
+            "a clock that goes back makes no negative age"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! The hash of the job's maps: fast, and drawn anew for each map, so that nobody outside can choose symbols that collide. A simulation fixes
-//! it on its own thread: then maps are walked in the same order every time.
+//! The hash of the job's maps: fast, and drawn anew for each map, so that nobody outside can choose
+//! symbols that collide. A simulation fixes it on its own thread: then maps are walked in the same
+//! order every time.
 
 use std::{cell::Cell, hash::BuildHasher};
 
@@ -23,7 +24,13 @@ pub(crate) struct HashState(SeedableRandomState);
 
 impl Default for HashState {
     fn default() -> Self {
-        Self(FIXED.get().map_or_else(SeedableRandomState::random, |seed| SeedableRandomState::with_seed(seed, SharedSeed::global_fixed())))
+        Self(
+            FIXED
+                .get()
+                .map_or_else(SeedableRandomState::random, |seed| {
+                    SeedableRandomState::with_seed(seed, SharedSeed::global_fixed())
+                }),
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! Running the job: what it needs to know, how its pieces are put together, and how it ends.
 //!
-//! Each worker thread lives in `work`. Process 0's worker 0 is the leader as well; its compare-and-sets run on tokio (`lead`), so that no step
-//! waits for one.
+//! Each worker thread lives in `work`. Process 0's worker 0 is the leader as well; its
+//! compare-and-sets run on tokio (`lead`), so that no step waits for one.
 
 use std::{
     sync::{
@@ -48,7 +48,8 @@ use crate::{
 
 /// The exit code of a process that another generation has fenced off: nothing to start again.
 pub const EXIT_FENCED: u8 = 3;
-/// The rules that decide values. Whoever changes one of them changes this number, and with it every job's `logic`.
+/// The rules that decide values. Whoever changes one of them changes this number, and with it every
+/// job's `logic`.
 const RULES: u32 = 1;
 /// How long the processes of a job wait for each other at the start.
 const MESH_PATIENCE: Duration = Duration::from_secs(20);
@@ -72,12 +73,13 @@ pub struct JobConfig {
     pub baskets: Baskets,
     /// How often an epoch is cut.
     pub epoch: Duration,
-    /// How many rows a worker keeps in memory beyond those it is writing; for each thousand of them, a window of the views as well. The same in
-    /// all processes.
+    /// How many rows a worker keeps in memory beyond those it is writing; for each thousand of
+    /// them, a window of the views as well. The same in all processes.
     pub resident_rows: usize,
     /// End once everything that was in the log at the start is committed.
     pub until_end: bool,
-    /// Go on without offsets that the log had lost before they were committed, instead of refusing. The same in all processes.
+    /// Go on without offsets that the log had lost before they were committed, instead of refusing.
+    /// The same in all processes.
     pub accept_loss: bool,
 }
 
@@ -86,28 +88,37 @@ impl JobConfig {
     #[must_use]
     pub fn logic(&self) -> String {
         let sizes: Vec<String> = self.sizes.iter().map(ToString::to_string).collect();
-        format!("rules {RULES}; sizes {}; grace {GRACE_MS} ms; views {TOP}; baskets {}", sizes.join(","), self.baskets.digest())
+        format!(
+            "rules {RULES}; sizes {}; grace {GRACE_MS} ms; views {TOP}; baskets {}",
+            sizes.join(","),
+            self.baskets.digest()
+        )
     }
 }
 
 /// The window sizes that a head's `logic` names; `None` if this binary cannot read it.
 #[must_use]
 pub fn sizes_of(logic: &str) -> Option<Vec<WindowSize>> {
-    let sizes = logic.split("; ").find_map(|part| part.strip_prefix("sizes "))?;
+    let sizes = logic
+        .split("; ")
+        .find_map(|part| part.strip_prefix("sizes "))?;
     sizes.split(',').map(|size| size.parse().ok()).collect()
 }
 
-/// The baskets that a head's `logic` names, as [`Baskets::digest`] has them; `None` if this binary cannot read it.
+/// The baskets that a head's `logic` names, as [`Baskets::digest`] has them; `None` if this binary
+/// cannot read it.
 #[must_use]
 pub fn baskets_of(logic: &str) -> Option<&str> {
-    logic.split("; ").find_map(|part| part.strip_prefix("baskets "))
+    logic
+        .split("; ")
+        .find_map(|part| part.strip_prefix("baskets "))
 }
 
 /// Why the job ended without having been asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// Found before anything was written: another job's store, another log, changed `logic`, a newer format, offsets that are gone. The
-    /// text says what to do.
+    /// Found before anything was written: another job's store, another log, changed `logic`, a
+    /// newer format, offsets that are gone. The text says what to do.
     #[error("{0}")]
     Refused(String),
     /// Another generation of this job has taken over; this one must stop, and has.
@@ -127,7 +138,11 @@ pub(crate) struct Failure(Arc<(AtomicBool, Mutex<Option<JobError>>)>);
 
 impl Failure {
     pub(crate) fn set(&self, fault: JobError) {
-        let mut first = self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut first = self
+            .0
+            .1
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         first.get_or_insert(fault);
         self.0.0.store(true, Ordering::Release);
     }
@@ -137,18 +152,35 @@ impl Failure {
     }
 
     fn is_fenced(&self) -> bool {
-        matches!(*self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner), Some(JobError::Fenced(_)))
+        matches!(
+            *self
+                .0
+                .1
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+            Some(JobError::Fenced(_))
+        )
     }
 
-    /// The fence was a healer's, who gives the job back in a moment: this process and its peers are to be started again, and wait for that.
+    /// The fence was a healer's, who gives the job back in a moment: this process and its peers are
+    /// to be started again, and wait for that.
     fn was_healed(&self) {
-        if let Some(fault) = &mut *self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        if let Some(fault) = &mut *self
+            .0
+            .1
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        {
             *fault = JobError::Failed(healed(&fault.to_string()));
         }
     }
 
     pub(crate) fn take(&self) -> Option<JobError> {
-        self.0.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        self.0
+            .1
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -168,7 +200,8 @@ pub(crate) enum Ending {
 }
 
 impl Stop {
-    /// Asks the job to read no further, commit what it has read, and end. What is left in the log is read by the next run.
+    /// Asks the job to read no further, commit what it has read, and end. What is left in the log
+    /// is read by the next run.
     pub fn request(&self) {
         self.0.fetch_max(2, Ordering::AcqRel);
     }
@@ -192,7 +225,8 @@ pub trait Observer: Send + Sync + 'static {
     /// These writes of one epoch are acknowledged. They may not be committed yet.
     fn acknowledged(&self, _epoch: u64, _writes: &EpochWrites) {}
 
-    /// The size of windows whose rows process 0's observer is to hear of from all processes. Asked once, in each process.
+    /// The size of windows whose rows process 0's observer is to hear of from all processes. Asked
+    /// once, in each process.
     fn shared_size(&self) -> Option<WindowSize> {
         None
     }
@@ -229,8 +263,10 @@ pub(crate) struct Shared {
     pub(crate) head: Mutex<Option<Head>>,
 }
 
-/// Runs this process's part of the job until it is asked to stop, has reached the end it was given, or fails. Blocks. `metrics` is counted into. The store is
-/// called on `runtime`, of several threads: the one in which it was connected, for a client whose connections live in another is woken across threads at each call.
+/// Runs this process's part of the job until it is asked to stop, has reached the end it was given,
+/// or fails. Blocks. `metrics` is counted into. The store is called on `runtime`, of several
+/// threads: the one in which it was connected, for a client whose connections live in another is
+/// woken across threads at each call.
 ///
 /// # Errors
 /// [`JobError`], see there.
@@ -247,7 +283,15 @@ pub fn run(
     let store = WatchedStore::over(store, &metrics);
     let opening = opening(&config, &*log, random_owner())?;
     // Refused at once, and not after waiting for the others.
-    if runtime.block_on(unless_asked(&stop, workflow::may_take_over(&*store, &opening))).transpose().map_err(failed)?.is_none() {
+    if runtime
+        .block_on(unless_asked(
+            &stop,
+            workflow::may_take_over(&*store, &opening),
+        ))
+        .transpose()
+        .map_err(failed)?
+        .is_none()
+    {
         return Ok(Summary::default());
     }
     let turning = Turning::new(config.workers);
@@ -257,10 +301,22 @@ pub fn run(
     };
     // Only a job whose processes have all met takes over from another generation.
     let head = if config.process == 0 {
-        let taken =
-            runtime.block_on(unless_asked(&stop, workflow::take_over(&*store, &opening, || SystemClock.wall_us()))).transpose().map_err(failed)?;
-        let Some(head) = taken else { return Ok(Summary::default()) };
-        tracing::info!(generation = head.generation, committed = head.committed.epoch, bound = head.last_binding().epoch, "job taken over");
+        let taken = runtime
+            .block_on(unless_asked(
+                &stop,
+                workflow::take_over(&*store, &opening, || SystemClock.wall_us()),
+            ))
+            .transpose()
+            .map_err(failed)?;
+        let Some(head) = taken else {
+            return Ok(Summary::default());
+        };
+        tracing::info!(
+            generation = head.generation,
+            committed = head.committed.epoch,
+            bound = head.last_binding().epoch,
+            "job taken over"
+        );
         Some(head)
     } else {
         None
@@ -268,7 +324,14 @@ pub fn run(
     // A job that ends with the log has a fixed end; what is added to the log later is not its own.
     let watched = head.as_ref().filter(|_| !config.until_end);
     let _watch = watched
-        .map(|head| watch::start(Arc::clone(&log), head.source.clone(), head.committed.cuts.len(), failure.clone()))
+        .map(|head| {
+            watch::start(
+                Arc::clone(&log),
+                head.source.clone(),
+                head.committed.cuts.len(),
+                failure.clone(),
+            )
+        })
         .transpose()
         .map_err(|fault| JobError::Failed(format!("cannot watch the log: {fault}")))?;
     let io = StoreIo::new(runtime.clone(), Arc::clone(&store), failure.clone());
@@ -287,8 +350,13 @@ pub fn run(
         head: Mutex::new(head),
     });
     let (turning_at_end, fenced_in) = (shared.turning.clone(), Arc::clone(&shared.store));
-    let guards = timely::execute::execute_from(builders, Box::new(()), WorkerConfig::default(), move |worker| work(worker, &shared))
-        .map_err(JobError::Failed)?;
+    let guards = timely::execute::execute_from(
+        builders,
+        Box::new(()),
+        WorkerConfig::default(),
+        move |worker| work(worker, &shared),
+    )
+    .map_err(JobError::Failed)?;
     let results = guards.join();
     if failure.happened() {
         if failure.is_fenced() && runtime.block_on(heal::has_fenced(&*fenced_in)) {
@@ -299,7 +367,8 @@ pub fn run(
             turning_at_end.fence();
             std::thread::sleep(2 * pulse::BEAT);
         }
-        // Its threads end when the other processes close their connections, which they do when they hear of our end: nobody waits for that.
+        // Its threads end when the other processes close their connections, which they do when they
+        // hear of our end: nobody waits for that.
         std::mem::forget(mesh);
     } else {
         drop(mesh);
@@ -310,24 +379,47 @@ pub fn run(
     if let Some(reason) = results.into_iter().find_map(Result::err) {
         return Err(JobError::Failed(format!("a worker stopped: {reason}")));
     }
-    Ok(Summary { committed: metrics.epoch_committed.get(), records: metrics.records.get(), rows_written: metrics.rows_written.get() })
+    Ok(Summary {
+        committed: metrics.epoch_committed.get(),
+        records: metrics.records.get(),
+        rows_written: metrics.rows_written.get(),
+    })
 }
 
-/// Whether [`run`] would refuse this job, its log and its store from the start; nothing is written. For whoever must not begin anything else before.
+/// Whether [`run`] would refuse this job, its log and its store from the start; nothing is written.
+/// For whoever must not begin anything else before.
 ///
 /// # Errors
 /// [`JobError`], as [`run`] would give it.
-pub fn may_run(config: &JobConfig, log: &dyn Log, store: &dyn Store, runtime: &Handle) -> Result<(), JobError> {
-    runtime.block_on(workflow::may_take_over(store, &opening(config, log, random_owner())?)).map_err(failed)
+pub fn may_run(
+    config: &JobConfig,
+    log: &dyn Log,
+    store: &dyn Store,
+    runtime: &Handle,
+) -> Result<(), JobError> {
+    runtime
+        .block_on(workflow::may_take_over(
+            store,
+            &opening(config, log, random_owner())?,
+        ))
+        .map_err(failed)
 }
 
 /// How workers reach each other, and what keeps the connections to other processes up.
 type Way = (Vec<AllocatorBuilder>, Option<CommsGuard>);
 
-/// The workers' way to each other: within this process, and to the other ones; none if the end was asked for meanwhile.
-fn connect(config: &JobConfig, opening: &Opening, turning: &Turning, stop: &Stop) -> Result<Option<Way>, JobError> {
+/// The workers' way to each other: within this process, and to the other ones; none if the end was
+/// asked for meanwhile.
+fn connect(
+    config: &JobConfig,
+    opening: &Opening,
+    turning: &Turning,
+    stop: &Stop,
+) -> Result<Option<Way>, JobError> {
     if config.processes == 1 {
-        let (builders, _) = CommunicationConfig::Process(config.workers).try_build().map_err(JobError::Failed)?;
+        let (builders, _) = CommunicationConfig::Process(config.workers)
+            .try_build()
+            .map_err(JobError::Failed)?;
         return Ok(Some((builders, None)));
     }
     leave_on_panic();
@@ -342,20 +434,42 @@ fn connect(config: &JobConfig, opening: &Opening, turning: &Turning, stop: &Stop
     let mesh = mesh::connect(&settings, || stop.ending() != Ending::No).map_err(of_mesh)?;
     let Some(mesh) = mesh else { return Ok(None) };
     tracing::info!(processes = config.processes, "all processes have met");
-    let leave = |lost: Lost| leave(&format!("{lost}: a job lives and dies as a whole"), lost.code());
-    let broken = |fault: std::io::Error| JobError::Failed(format!("cannot set the mesh up: {fault}"));
+    let leave = |lost: Lost| {
+        leave(
+            &format!("{lost}: a job lives and dies as a whole"),
+            lost.code(),
+        )
+    };
+    let broken =
+        |fault: std::io::Error| JobError::Failed(format!("cannot set the mesh up: {fault}"));
     pulse::watch(mesh.pulse, turning.clone(), leave).map_err(broken)?;
     let hooks = Hooks::default();
-    let within = ProcessBuilder::new_typed_vector(config.workers, hooks.refill.clone(), hooks.spill.clone());
-    let (builders, guard) = initialize_networking_from_sockets(within, mesh.data, config.process, config.workers, hooks).map_err(broken)?;
-    Ok(Some((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Some(guard))))
+    let within =
+        ProcessBuilder::new_typed_vector(config.workers, hooks.refill.clone(), hooks.spill.clone());
+    let (builders, guard) = initialize_networking_from_sockets(
+        within,
+        mesh.data,
+        config.process,
+        config.workers,
+        hooks,
+    )
+    .map_err(broken)?;
+    Ok(Some((
+        builders.into_iter().map(AllocatorBuilder::Tcp).collect(),
+        Some(guard),
+    )))
 }
 
-/// What all processes must agree on, in words: whatever makes one of them read, keep or write other things than the others.
+/// What all processes must agree on, in words: whatever makes one of them read, keep or write other
+/// things than the others.
 fn settings_of(config: &JobConfig, opening: &Opening) -> String {
     let source = &opening.source;
     let id = source.topic_id.as_deref().unwrap_or("none");
-    let losses = if config.accept_loss { "accepted" } else { "refused" };
+    let losses = if config.accept_loss {
+        "accepted"
+    } else {
+        "refused"
+    };
     format!(
         "{} workers, {} resident rows, losses {losses}, topic {} (id {id}) of cluster {}; {}",
         config.workers, config.resident_rows, source.topic, source.cluster, opening.logic
@@ -365,24 +479,34 @@ fn settings_of(config: &JobConfig, opening: &Opening) -> String {
 fn of_mesh(fault: MeshFault) -> JobError {
     match fault {
         // Nothing that starting again mends.
-        MeshFault::Refused { .. } => JobError::Refused(format!("{fault}; start all processes with the same settings")),
-        MeshFault::Anew { .. } | MeshFault::Listen { .. } | MeshFault::Late { .. } | MeshFault::Broken(_) => JobError::Failed(fault.to_string()),
+        MeshFault::Refused { .. } => JobError::Refused(format!(
+            "{fault}; start all processes with the same settings"
+        )),
+        MeshFault::Anew { .. }
+        | MeshFault::Listen { .. }
+        | MeshFault::Late { .. }
+        | MeshFault::Broken(_) => JobError::Failed(fault.to_string()),
     }
 }
 
-/// Leaves at once: nothing that is not durable counts, and whoever starts the job starts all its processes again.
+/// Leaves at once: nothing that is not durable counts, and whoever starts the job starts all its
+/// processes again.
 fn leave(reason: &str, code: u8) {
     tracing::error!(reason, "leaving; start all processes of the job again");
     std::process::exit(code.into());
 }
 
-/// A job of several processes lives and dies as a whole: timely has no fault tolerance, and a process that outlives a panicking thread
-/// would keep the others waiting for ever.
+/// A job of several processes lives and dies as a whole: timely has no fault tolerance, and a
+/// process that outlives a panicking thread would keep the others waiting for ever.
 fn leave_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        // The threads that carry the mesh's data panic when a connection breaks: no fault of this process.
-        if std::thread::current().name().is_some_and(|name| name.starts_with("timely:send") || name.starts_with("timely:recv")) {
+        // The threads that carry the mesh's data panic when a connection breaks: no fault of this
+        // process.
+        if std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("timely:send") || name.starts_with("timely:recv"))
+        {
             // The pulse knows more: whether it was fenced, say. It speaks first if it has heard.
             std::thread::sleep(2 * pulse::BEAT);
             leave("a connection to another process broke", 1);
@@ -393,9 +517,21 @@ fn leave_on_panic() {
 }
 
 /// What the job is, as a take-over says it.
-pub(crate) fn opening(config: &JobConfig, log: &dyn Log, owner: String) -> Result<Opening, JobError> {
-    let earliest = (0..log.partitions()?).map(|partition| log.bounds(partition).map(|bounds| bounds.start)).collect::<Result<_, _>>()?;
-    Ok(Opening { job: config.job.clone(), logic: config.logic(), source: log.identity()?, earliest, owner })
+pub(crate) fn opening(
+    config: &JobConfig,
+    log: &dyn Log,
+    owner: String,
+) -> Result<Opening, JobError> {
+    let earliest = (0..log.partitions()?)
+        .map(|partition| log.bounds(partition).map(|bounds| bounds.start))
+        .collect::<Result<_, _>>()?;
+    Ok(Opening {
+        job: config.job.clone(),
+        logic: config.logic(),
+        source: log.identity()?,
+        earliest,
+        owner,
+    })
 }
 
 /// Waits for an answer, or for the request to end: then the answer does not matter any more.
@@ -413,14 +549,18 @@ async fn unless_asked<T>(stop: &Stop, answer: impl Future<Output = T>) -> Option
 }
 
 fn healed(fault: &str) -> String {
-    format!("{fault}; that is verify --heal: start this again, and it goes on when the healing is done")
+    format!(
+        "{fault}; that is verify --heal: start this again, and it goes on when the healing is done"
+    )
 }
 
 pub(crate) fn failed(fault: WorkflowError) -> JobError {
     match fault {
         WorkflowError::Refused(refusal) => JobError::Refused(refusal.to_string()),
         // Who says so is known here, whether or not the store goes on answering.
-        WorkflowError::Fenced { ref owner, .. } if heal::is_healer(owner) => JobError::Failed(healed(&fault.to_string())),
+        WorkflowError::Fenced { ref owner, .. } if heal::is_healer(owner) => {
+            JobError::Failed(healed(&fault.to_string()))
+        }
         WorkflowError::Fenced { .. } => JobError::Fenced(fault.to_string()),
         WorkflowError::Store(reason) => JobError::Failed(reason),
     }
@@ -429,5 +569,9 @@ pub(crate) fn failed(fault: WorkflowError) -> JobError {
 /// 128 random bits: the standard library's hash keys are drawn from the system's randomness.
 fn random_owner() -> String {
     use std::hash::{BuildHasher, RandomState};
-    format!("{:016x}{:016x}", RandomState::new().hash_one(std::process::id()), RandomState::new().hash_one(SystemClock.wall_us()))
+    format!(
+        "{:016x}{:016x}",
+        RandomState::new().hash_one(std::process::id()),
+        RandomState::new().hash_one(SystemClock.wall_us())
+    )
 }

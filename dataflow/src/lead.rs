@@ -1,4 +1,5 @@
-//! The leader with its hands: what it decides is told, proposed and mirrored here, on tokio, so that no step of a worker waits for it.
+//! The leader with its hands: what it decides is told, proposed and mirrored here, on tokio, so
+//! that no step of a worker waits for it.
 
 use std::{
     cell::RefCell,
@@ -47,12 +48,20 @@ struct Mirror {
 
 impl Mirror {
     fn offer(&mut self, head: &Head, shared: &Shared, now: Instant) {
-        let early = self.last.is_some_and(|last| now.duration_since(last) < MIRROR_EVERY);
-        if head.committed.epoch == self.epoch || early || self.under_way.swap(true, Ordering::AcqRel) {
+        let early = self
+            .last
+            .is_some_and(|last| now.duration_since(last) < MIRROR_EVERY);
+        if head.committed.epoch == self.epoch
+            || early
+            || self.under_way.swap(true, Ordering::AcqRel)
+        {
             return;
         }
         (self.last, self.epoch) = (Some(now), head.committed.epoch);
-        let committed: Vec<_> = (0u32..).zip(&head.committed.cuts).map(|(partition, cut)| (partition, cut.next)).collect();
+        let committed: Vec<_> = (0u32..)
+            .zip(&head.committed.cuts)
+            .map(|(partition, cut)| (partition, cut.next))
+            .collect();
         let (log, under_way) = (Arc::clone(&shared.log), Arc::clone(&self.under_way));
         shared.runtime.spawn_blocking(move || {
             if let Err(fault) = log.mirror(&committed) {
@@ -67,12 +76,30 @@ impl Lead {
     pub(crate) fn new(head: Head, shared: &Shared, peers: usize) -> Self {
         let (ends, ended) = channel();
         shared.metrics.set_head(&head);
-        let (leader, start) = Leader::new(head, peers, shared.config.epoch, shared.config.until_end, shared.clock.now());
-        Self { leader, start: Some(start), ended, ends, mirror: Mirror::default() }
+        let (leader, start) = Leader::new(
+            head,
+            peers,
+            shared.config.epoch,
+            shared.config.until_end,
+            shared.clock.now(),
+        );
+        Self {
+            leader,
+            start: Some(start),
+            ended,
+            ends,
+            mirror: Mirror::default(),
+        }
     }
 
     /// One turn of the leader; returns whether anything happened.
-    pub(crate) fn turn(&mut self, arrived: &RefCell<VecDeque<Up>>, probe: &ProbeHandle<u64>, shared: &Arc<Shared>, said: &mut Vec<Down>) -> bool {
+    pub(crate) fn turn(
+        &mut self,
+        arrived: &RefCell<VecDeque<Up>>,
+        probe: &ProbeHandle<u64>,
+        shared: &Arc<Shared>,
+        said: &mut Vec<Down>,
+    ) -> bool {
         let now = shared.clock.now();
         let mut acts: Vec<Act> = self.start.take().into_iter().collect();
         for message in arrived.borrow_mut().drain(..) {
@@ -92,16 +119,23 @@ impl Lead {
         }
         self.mirror.offer(self.leader.head(), shared, now);
         if !self.leader.finished() {
-            self.leader.turn(acknowledged(probe), shared.clock.wall_us(), now, &mut acts);
+            self.leader
+                .turn(acknowledged(probe), shared.clock.wall_us(), now, &mut acts);
         }
         let busy = !acts.is_empty();
         for act in acts {
             match act {
                 Act::Say(message) => said.push(message),
                 Act::Propose { proposed, history } => {
-                    let (head, shared, ends, thread) = (self.leader.head().clone(), Arc::clone(shared), self.ends.clone(), std::thread::current());
+                    let (head, shared, ends, thread) = (
+                        self.leader.head().clone(),
+                        Arc::clone(shared),
+                        self.ends.clone(),
+                        std::thread::current(),
+                    );
                     shared.runtime.clone().spawn(async move {
-                        let ended = workflow::advance(&*shared.store, &head, *proposed, &history).await;
+                        let ended =
+                            workflow::advance(&*shared.store, &head, *proposed, &history).await;
                         let _ = ends.send(ended);
                         thread.unpark();
                     });

@@ -12,8 +12,8 @@
 //!                                └────────── write ───────── sink ──▶ frontier: the epoch can be committed
 //! ```
 //!
-//! *Partial*: the combined trades of one window in one epoch. *Resident*: a row kept in memory. *Replay*: the epochs bound and not committed
-//! when this generation took over, read again.
+//! *Partial*: the combined trades of one window in one epoch. *Resident*: a row kept in memory.
+//! *Replay*: the epochs bound and not committed when this generation took over, read again.
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]
@@ -45,7 +45,9 @@ mod watch;
 mod watched_store;
 mod work;
 
-pub use job::{EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets_of, may_run, run, sizes_of};
+pub use job::{
+    EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets_of, may_run, run, sizes_of,
+};
 pub use log::{Log, LogFault, LogReader, LogRecord};
 pub use log_kafka::{KafkaLog, KafkaLogConfig, TopicFinding};
 pub use metrics::{Metrics, Observed};

@@ -1,4 +1,5 @@
-//! The log's contract, as the dataflow reads it: a partitioned, append-only sequence of bytes with stable offsets.
+//! The log's contract, as the dataflow reads it: a partitioned, append-only sequence of bytes with
+//! stable offsets.
 
 use std::ops::Range;
 
@@ -40,10 +41,12 @@ pub trait Log: Send + Sync + 'static {
     /// The number of partitions.
     fn partitions(&self) -> Result<u32, LogFault>;
 
-    /// The offsets a partition holds now, half-open: the first kept, and the one the next record will get.
+    /// The offsets a partition holds now, half-open: the first kept, and the one the next record
+    /// will get.
     fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault>;
 
-    /// Notes how far a job is committed where tools that show lag look for it. Nobody recovers from it: the truth stands in the head.
+    /// Notes how far a job is committed where tools that show lag look for it. Nobody recovers from
+    /// it: the truth stands in the head.
     ///
     /// # Errors
     /// [`LogFault`]; the job goes on all the same.
@@ -52,15 +55,21 @@ pub trait Log: Send + Sync + 'static {
         Ok(())
     }
 
-    /// A reader of some partitions, each from an offset on. It belongs to the thread that asked for it.
+    /// A reader of some partitions, each from an offset on. It belongs to the thread that asked for
+    /// it.
     fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault>;
 }
 
 /// A position in some partitions of a log.
 pub trait LogReader {
-    /// Hands over the records that are there now, at most about `limit`, in offset order within a partition; never waits. Returns how
-    /// many there were. Transient trouble is retried inside and is no error.
-    fn poll(&mut self, limit: usize, each: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogFault>;
+    /// Hands over the records that are there now, at most about `limit`, in offset order within a
+    /// partition; never waits. Returns how many there were. Transient trouble is retried inside and
+    /// is no error.
+    fn poll(
+        &mut self,
+        limit: usize,
+        each: &mut dyn FnMut(LogRecord<'_>),
+    ) -> Result<usize, LogFault>;
 
     /// Stops (or goes on) handing over records of a partition, without losing its place.
     fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault>;

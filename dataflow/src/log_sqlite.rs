@@ -35,16 +35,27 @@ impl Log for SqliteLog {
     }
 
     fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
-        Ok(Box::new(Reader(SqliteLog::reader(self, from).map_err(fault)?)))
+        Ok(Box::new(Reader(
+            SqliteLog::reader(self, from).map_err(fault)?,
+        )))
     }
 }
 
 struct Reader(SqliteLogReader);
 
 impl LogReader for Reader {
-    fn poll(&mut self, limit: usize, each: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogFault> {
+    fn poll(
+        &mut self,
+        limit: usize,
+        each: &mut dyn FnMut(LogRecord<'_>),
+    ) -> Result<usize, LogFault> {
         let polled = self.0.poll(limit, &mut |record| {
-            each(LogRecord { partition: record.partition, offset: record.offset, timestamp_ms: record.timestamp_ms, payload: Some(record.payload) });
+            each(LogRecord {
+                partition: record.partition,
+                offset: record.offset,
+                timestamp_ms: record.timestamp_ms,
+                payload: Some(record.payload),
+            });
         });
         match polled {
             // A busy file is tried again at the next turn.

@@ -1,7 +1,8 @@
 //! The mesh: the connections between the processes of a job, made by a handshake of our own.
 //!
-//! Timely's own handshake is one raw integer: a stray probe can crash the listener, two jobs can be wired into each other, and a process of an
-//! earlier incarnation into a new one. Here every connection begins with a line that says who calls whom, for which job, in which incarnation:
+//! Timely's own handshake is one raw integer: a stray probe can crash the listener, two jobs can be
+//! wired into each other, and a process of an earlier incarnation into a new one. Here every
+//! connection begins with a line that says who calls whom, for which job, in which incarnation:
 //!
 //! ```text
 //!  process 0 draws a nonce                        n, drawn when it starts to listen
@@ -9,11 +10,13 @@
 //!  process i calls process j, 0 < j < i: hello(job, i → j, n) ◀── welcome(n), or a refusal if j was given another nonce
 //! ```
 //!
-//! Each pair has two connections: one for timely's data, one for the [`pulse`]. What does not greet properly within [`GREETING`] is dropped
-//! and told of; it harms nobody. A process that calls again, because it was restarted meanwhile, takes the place of its earlier self. All of
-//! it has a deadline: then the process leaves, for whoever starts the job to start all of it again.
+//! Each pair has two connections: one for timely's data, one for the [`pulse`]. What does not greet
+//! properly within [`GREETING`] is dropped and told of; it harms nobody. A process that calls
+//! again, because it was restarted meanwhile, takes the place of its earlier self. All of it has a
+//! deadline: then the process leaves, for whoever starts the job to start all of it again.
 //!
-//! There is no secret in this handshake and no encryption after it: keep the listener to a network that only the job is on.
+//! There is no secret in this handshake and no encryption after it: keep the listener to a network
+//! that only the job is on.
 
 use std::{
     collections::BTreeMap,
@@ -68,9 +71,16 @@ pub(crate) struct Mesh {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MeshFault {
     #[error("cannot listen at {address} for the other processes: {fault}; see --hosts")]
-    Listen { address: String, fault: std::io::Error },
+    Listen {
+        address: String,
+        fault: std::io::Error,
+    },
     #[error("process {process} at {address} refuses: {reason}")]
-    Refused { process: usize, address: String, reason: String },
+    Refused {
+        process: usize,
+        address: String,
+        reason: String,
+    },
     #[error("process {process} at {address} was started anew meanwhile")]
     Anew { process: usize, address: String },
     #[error("the processes did not all connect within {} s: {missing} missing; start all of them", .patience.as_secs())]
@@ -131,7 +141,10 @@ impl Hall {
 }
 
 /// Connects this process with all others; nothing if `asked_to_end` says so before they have met.
-pub(crate) fn connect(config: &MeshConfig, asked_to_end: impl Fn() -> bool) -> Result<Option<Mesh>, MeshFault> {
+pub(crate) fn connect(
+    config: &MeshConfig,
+    asked_to_end: impl Fn() -> bool,
+) -> Result<Option<Mesh>, MeshFault> {
     let deadline = Instant::now() + config.patience;
     let (arrived, arrivals) = channel();
     let hall = Arc::new(Hall {
@@ -141,7 +154,9 @@ pub(crate) fn connect(config: &MeshConfig, asked_to_end: impl Fn() -> bool) -> R
         done: AtomicBool::new(false),
         arrived,
     });
-    let Some(listening) = listen(&hall, deadline, &asked_to_end)? else { return Ok(None) };
+    let Some(listening) = listen(&hall, deadline, &asked_to_end)? else {
+        return Ok(None);
+    };
     let joined = join(&hall, &arrivals, deadline, &asked_to_end);
     hall.done.store(true, Ordering::Release);
     let _ = listening.join();
@@ -164,7 +179,9 @@ fn join(
     let mut met: BTreeMap<(usize, Purpose), TcpStream> = BTreeMap::new();
     for to in 0..config.process {
         for purpose in [Purpose::Data, Purpose::Pulse] {
-            let Some(socket) = call(hall, to, purpose, deadline, asked_to_end)? else { return Ok(None) };
+            let Some(socket) = call(hall, to, purpose, deadline, asked_to_end)? else {
+                return Ok(None);
+            };
             met.insert((to, purpose), socket);
         }
     }
@@ -176,18 +193,39 @@ fn join(
             Err(RecvTimeoutError::Timeout) if asked_to_end() => return Ok(None),
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                let missing = (0..config.hosts.len()).filter(|other| *other != config.process && !met.contains_key(&(*other, Purpose::Pulse)));
-                let missing = missing.map(|other| format!("process {other} at {}", config.hosts[other])).collect::<Vec<_>>().join(", ");
-                return Err(MeshFault::Late { missing, patience: config.patience });
+                let missing = (0..config.hosts.len()).filter(|other| {
+                    *other != config.process && !met.contains_key(&(*other, Purpose::Pulse))
+                });
+                let missing = missing
+                    .map(|other| format!("process {other} at {}", config.hosts[other]))
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                return Err(MeshFault::Late {
+                    missing,
+                    patience: config.patience,
+                });
             }
         }
     }
-    let mut take = |purpose| (0..config.hosts.len()).map(|other| met.remove(&(other, purpose))).collect();
-    Ok(Some(Mesh { data: take(Purpose::Data), pulse: take(Purpose::Pulse) }))
+    let mut take = |purpose| {
+        (0..config.hosts.len())
+            .map(|other| met.remove(&(other, purpose)))
+            .collect()
+    };
+    Ok(Some(Mesh {
+        data: take(Purpose::Data),
+        pulse: take(Purpose::Pulse),
+    }))
 }
 
 /// Calls a process until it answers, or the end is asked for.
-fn call(hall: &Hall, to: usize, purpose: Purpose, deadline: Instant, asked_to_end: &impl Fn() -> bool) -> Result<Option<TcpStream>, MeshFault> {
+fn call(
+    hall: &Hall,
+    to: usize,
+    purpose: Purpose,
+    deadline: Instant,
+    asked_to_end: &impl Fn() -> bool,
+) -> Result<Option<TcpStream>, MeshFault> {
     let config = &hall.config;
     let address = &config.hosts[to];
     loop {
@@ -204,22 +242,40 @@ fn call(hall: &Hall, to: usize, purpose: Purpose, deadline: Instant, asked_to_en
         match greet(address, &hello) {
             Ok((socket, Answer::Welcome { nonce })) => {
                 let mut known = hall.nonce();
-                // Process 0 started anew between our two calls, if it is another one: the first connection leads nowhere.
+                // Process 0 started anew between our two calls, if it is another one: the first
+                // connection leads nowhere.
                 if known.is_none() || known.as_ref() == Some(&nonce) {
                     *known = Some(nonce);
                     return Ok(Some(socket));
                 }
-                return Err(MeshFault::Anew { process: to, address: address.clone() });
+                return Err(MeshFault::Anew {
+                    process: to,
+                    address: address.clone(),
+                });
             }
-            Ok((_, Answer::Anew)) => return Err(MeshFault::Anew { process: to, address: address.clone() }),
-            Ok((_, Answer::Refused { reason })) => return Err(MeshFault::Refused { process: to, address: address.clone(), reason }),
+            Ok((_, Answer::Anew)) => {
+                return Err(MeshFault::Anew {
+                    process: to,
+                    address: address.clone(),
+                });
+            }
+            Ok((_, Answer::Refused { reason })) => {
+                return Err(MeshFault::Refused {
+                    process: to,
+                    address: address.clone(),
+                    reason,
+                });
+            }
             Ok((_, Answer::NotYet)) | Err(_) => {}
         }
         if asked_to_end() {
             return Ok(None);
         }
         if Instant::now() + RETRY >= deadline {
-            return Err(MeshFault::Late { missing: format!("process {to} at {address}"), patience: config.patience });
+            return Err(MeshFault::Late {
+                missing: format!("process {to} at {address}"),
+                patience: config.patience,
+            });
         }
         thread::sleep(RETRY);
     }
@@ -267,7 +323,11 @@ fn hear<T: for<'de> Deserialize<'de>>(socket: &TcpStream) -> std::io::Result<T> 
 }
 
 /// Listens until the mesh is made.
-fn listen(hall: &Arc<Hall>, deadline: Instant, asked_to_end: &impl Fn() -> bool) -> Result<Option<thread::JoinHandle<()>>, MeshFault> {
+fn listen(
+    hall: &Arc<Hall>,
+    deadline: Instant,
+    asked_to_end: &impl Fn() -> bool,
+) -> Result<Option<thread::JoinHandle<()>>, MeshFault> {
     let address = &hall.config.hosts[hall.config.process];
     let listener = loop {
         match TcpListener::bind(address) {
@@ -275,7 +335,12 @@ fn listen(hall: &Arc<Hall>, deadline: Instant, asked_to_end: &impl Fn() -> bool)
             Err(_) if asked_to_end() => return Ok(None),
             // The process before us may not be quite gone.
             Err(_) if Instant::now() + RETRY < deadline => thread::sleep(RETRY),
-            Err(fault) => return Err(MeshFault::Listen { address: address.clone(), fault }),
+            Err(fault) => {
+                return Err(MeshFault::Listen {
+                    address: address.clone(),
+                    fault,
+                });
+            }
         }
     };
     listener.set_nonblocking(true)?;
@@ -314,26 +379,53 @@ fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
     let hello: Hello = hear(&socket)?;
     let config = &hall.config;
     let refusal = if hello.tapeflow_mesh != VERSION {
-        Some(format!("it speaks version {VERSION} of the handshake, not {}", hello.tapeflow_mesh))
+        Some(format!(
+            "it speaks version {VERSION} of the handshake, not {}",
+            hello.tapeflow_mesh
+        ))
     } else if hello.job != config.job {
-        Some(format!("it belongs to job {:?}, not {:?}", config.job, hello.job))
+        Some(format!(
+            "it belongs to job {:?}, not {:?}",
+            config.job, hello.job
+        ))
     } else if hello.processes != config.hosts.len() || hello.settings != config.settings {
-        Some(format!("its settings are {} processes, {}, not {} processes, {}", config.hosts.len(), config.settings, hello.processes, hello.settings))
+        Some(format!(
+            "its settings are {} processes, {}, not {} processes, {}",
+            config.hosts.len(),
+            config.settings,
+            hello.processes,
+            hello.settings
+        ))
     } else if hello.to != config.process {
-        Some(format!("it is process {}, not {}: see --hosts and --process", config.process, hello.to))
+        Some(format!(
+            "it is process {}, not {}: see --hosts and --process",
+            config.process, hello.to
+        ))
     } else if hello.from <= config.process || hello.from >= config.hosts.len() {
-        Some(format!("process {} has nothing to ask of process {}", hello.from, config.process))
+        Some(format!(
+            "process {} has nothing to ask of process {}",
+            hello.from, config.process
+        ))
     } else {
         None
     };
     if let Some(reason) = refusal {
-        tracing::warn!(from = hello.from, reason, "a caller at the mesh's door refused");
+        tracing::warn!(
+            from = hello.from,
+            reason,
+            "a caller at the mesh's door refused"
+        );
         return say(&mut socket, &Answer::Refused { reason });
     }
     let known = hall.nonce().clone();
     match known {
         // Only process 0 gives the nonce away, and only to one who has none yet.
-        Some(nonce) if hello.nonce.as_ref().map_or(config.process == 0, |theirs| *theirs == nonce) => {
+        Some(nonce)
+            if hello
+                .nonce
+                .as_ref()
+                .map_or(config.process == 0, |theirs| *theirs == nonce) =>
+        {
             say(&mut socket, &Answer::Welcome { nonce })?;
             // Nobody listens any more if the mesh has failed.
             let _ = hall.arrived.send((hello.purpose, hello.from, socket));
@@ -348,10 +440,16 @@ fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Free ports of loopback. Another program may take one before it is used; then the test says so by failing to listen.
+    /// Free ports of loopback. Another program may take one before it is used; then the test says
+    /// so by failing to listen.
     fn hosts(count: usize) -> Vec<String> {
-        let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-        listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string()).collect()
+        let listeners: Vec<TcpListener> = (0..count)
+            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
+            .collect();
+        listeners
+            .iter()
+            .map(|listener| listener.local_addr().expect("an address").to_string())
+            .collect()
     }
 
     fn config(hosts: &[String], process: usize) -> MeshConfig {
@@ -366,7 +464,9 @@ mod tests {
     }
 
     fn start(config: MeshConfig) -> thread::JoinHandle<Result<Mesh, MeshFault>> {
-        thread::spawn(move || connect(&config, || false).map(|mesh| mesh.expect("nobody asked for the end")))
+        thread::spawn(move || {
+            connect(&config, || false).map(|mesh| mesh.expect("nobody asked for the end"))
+        })
     }
 
     /// Every pair can speak over both of its connections, each way, and hears the right one.
@@ -376,27 +476,48 @@ mod tests {
             for to in (0..count).filter(|to| *to != from) {
                 for purpose in [Purpose::Data, Purpose::Pulse] {
                     let pick = |mesh: &mut Mesh, other: usize| {
-                        let side = if purpose == Purpose::Data { &mut mesh.data } else { &mut mesh.pulse };
-                        side[other].as_ref().expect("connected").try_clone().expect("a handle")
+                        let side = if purpose == Purpose::Data {
+                            &mut mesh.data
+                        } else {
+                            &mut mesh.pulse
+                        };
+                        side[other]
+                            .as_ref()
+                            .expect("connected")
+                            .try_clone()
+                            .expect("a handle")
                     };
                     let said = [u8::try_from(10 * from + to).expect("small")];
                     pick(&mut meshes[from], to).write_all(&said).expect("said");
                     let mut heard = [0];
-                    pick(&mut meshes[to], from).read_exact(&mut heard).expect("heard");
+                    pick(&mut meshes[to], from)
+                        .read_exact(&mut heard)
+                        .expect("heard");
                     assert_eq!(heard, said, "{from} to {to}, {purpose:?}");
                 }
             }
         }
-        assert!((0..count).all(|own| meshes[own].data[own].is_none() && meshes[own].pulse[own].is_none()));
+        assert!(
+            (0..count)
+                .all(|own| meshes[own].data[own].is_none() && meshes[own].pulse[own].is_none())
+        );
     }
 
     #[test]
     fn processes_started_in_any_order_find_each_other() {
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             let hosts = hosts(3);
-            let mut started: Vec<_> = order.iter().map(|process| (*process, start(config(&hosts, *process)))).collect();
+            let mut started: Vec<_> = order
+                .iter()
+                .map(|process| (*process, start(config(&hosts, *process))))
+                .collect();
             started.sort_by_key(|(process, _)| *process);
-            check(started.into_iter().map(|(_, thread)| thread.join().expect("no panic").expect("connected")).collect());
+            check(
+                started
+                    .into_iter()
+                    .map(|(_, thread)| thread.join().expect("no panic").expect("connected"))
+                    .collect(),
+            );
         }
     }
 
@@ -414,11 +535,20 @@ mod tests {
                 thread::sleep(Duration::from_millis(5));
             }
         };
-        for words in [&b""[..], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", &[0; 8], &[0xFF; 8_192], b"{\"tapeflow_mesh\":1}\n"] {
+        for words in [
+            &b""[..],
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            &[0; 8],
+            &[0xFF; 8_192],
+            b"{\"tapeflow_mesh\":1}\n",
+        ] {
             strangers.push(reach(words));
         }
         let one = start(config(&hosts, 1));
-        check(vec![zero.join().expect("no panic").expect("connected"), one.join().expect("no panic").expect("connected")]);
+        check(vec![
+            zero.join().expect("no panic").expect("connected"),
+            one.join().expect("no panic").expect("connected"),
+        ]);
     }
 
     #[test]
@@ -443,14 +573,22 @@ mod tests {
             .collect();
         thread::sleep(Duration::from_millis(300));
         let one = start(config(&hosts, 1));
-        let met = vec![zero.join().expect("no panic").expect("connected"), one.join().expect("no panic").expect("connected")];
+        let met = vec![
+            zero.join().expect("no panic").expect("connected"),
+            one.join().expect("no panic").expect("connected"),
+        ];
         over.store(true, Ordering::Release);
-        dawdlers.into_iter().for_each(|dawdler| dawdler.join().expect("no panic"));
+        dawdlers
+            .into_iter()
+            .for_each(|dawdler| dawdler.join().expect("no panic"));
         check(met);
     }
 
     /// A process that waits until `end` is set.
-    fn start_until(config: MeshConfig, end: &Arc<AtomicBool>) -> thread::JoinHandle<Result<Option<Mesh>, MeshFault>> {
+    fn start_until(
+        config: MeshConfig,
+        end: &Arc<AtomicBool>,
+    ) -> thread::JoinHandle<Result<Option<Mesh>, MeshFault>> {
         let end = Arc::clone(end);
         thread::spawn(move || connect(&config, || end.load(Ordering::Acquire)))
     }
@@ -468,10 +606,18 @@ mod tests {
             let zero = start_until(config(&hosts, 0), &end);
             let mut one = config(&hosts, 1);
             change(&mut one);
-            let fault = start(one).join().expect("no panic").err().expect("refused").to_string();
+            let fault = start(one)
+                .join()
+                .expect("no panic")
+                .err()
+                .expect("refused")
+                .to_string();
             assert!(fault.contains("refuses") && fault.contains(want), "{fault}");
             end.store(true, Ordering::Release);
-            assert!(zero.join().expect("no panic").expect("no fault").is_none(), "who was refused is not let in");
+            assert!(
+                zero.join().expect("no panic").expect("no fault").is_none(),
+                "who was refused is not let in"
+            );
         }
     }
 
@@ -479,8 +625,19 @@ mod tests {
     fn a_process_that_stays_alone_says_who_is_missing() {
         let hosts = hosts(3);
         for (process, missing) in [(0, &hosts[1..]), (2, &hosts[..1])] {
-            let fault = connect(&MeshConfig { patience: Duration::from_millis(300), ..config(&hosts, process) }, || false).err().expect("alone");
-            assert!(missing.iter().all(|host| fault.to_string().contains(host)), "{fault}");
+            let fault = connect(
+                &MeshConfig {
+                    patience: Duration::from_millis(300),
+                    ..config(&hosts, process)
+                },
+                || false,
+            )
+            .err()
+            .expect("alone");
+            assert!(
+                missing.iter().all(|host| fault.to_string().contains(host)),
+                "{fault}"
+            );
         }
     }
 
@@ -508,7 +665,11 @@ mod tests {
         }
         let others: Vec<_> = [1, 2].map(|process| start(config(&hosts, process))).into();
         let mut meshes = vec![zero.join().expect("no panic").expect("connected")];
-        meshes.extend(others.into_iter().map(|thread| thread.join().expect("no panic").expect("connected")));
+        meshes.extend(
+            others
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic").expect("connected")),
+        );
         check(meshes);
     }
 

@@ -1,4 +1,5 @@
-//! What the job counts about itself: one set per process, shared by its workers. Names and meanings stand in [`tapeflow_schemas::metric`].
+//! What the job counts about itself: one set per process, shared by its workers. Names and meanings
+//! stand in [`tapeflow_schemas::metric`].
 
 mod histogram;
 
@@ -16,7 +17,8 @@ use tapeflow_sinks::{Counts, Head, Reject};
 pub use self::histogram::{Histogram, Observed, Recent};
 use crate::mesh::pulse::Turning;
 
-/// Reasons of dead letters counted apart; a record brings its own word along, and whoever writes the log could bring any number of them.
+/// Reasons of dead letters counted apart; a record brings its own word along, and whoever writes
+/// the log could bring any number of them.
 const REASONS: usize = 64;
 /// Where further ones are counted.
 const OTHER_REASON: &str = "other";
@@ -68,7 +70,8 @@ pub struct Metrics {
     pub duplicates: Counter,
     /// Sequences that sessions skipped.
     pub gaps: Counter,
-    /// Offsets that bindings of this run gave up, because the log had lost them before they were committed.
+    /// Offsets that bindings of this run gave up, because the log had lost them before they were
+    /// committed.
     pub lost: Counter,
     /// Rows acknowledged by the store.
     pub rows_written: Counter,
@@ -88,7 +91,8 @@ pub struct Metrics {
     pub epoch_bound: Gauge,
     /// The last epoch committed, *c*.
     pub epoch_committed: Gauge,
-    /// Append to the log until acknowledged by the store, in milliseconds; of the records this process read.
+    /// Append to the log until acknowledged by the store, in milliseconds; of the records this
+    /// process read.
     pub freshness: Histogram,
     /// The same of the last one to two minutes.
     pub recent_freshness: Recent,
@@ -174,7 +178,13 @@ impl Metrics {
         let mut by_reason = locked(&self.rejected);
         for reject in rejects {
             let known = by_reason.contains_key(&reject.reason) || by_reason.len() < REASONS;
-            *by_reason.entry(if known { reject.reason.clone() } else { OTHER_REASON.to_owned() }).or_default() += 1;
+            *by_reason
+                .entry(if known {
+                    reject.reason.clone()
+                } else {
+                    OTHER_REASON.to_owned()
+                })
+                .or_default() += 1;
         }
     }
 }
@@ -191,14 +201,31 @@ mod tests {
     #[test]
     fn dead_letters_are_counted_by_reason_and_a_flood_of_reasons_is_one() {
         let metrics = Metrics::default();
-        let reject = |reason: String| Reject { partition: 0, offset: 0, index: 0, reason, detail: String::new(), payload: Vec::new() };
-        let few = [reject("json".into()), reject("price".into()), reject("json".into())];
+        let reject = |reason: String| Reject {
+            partition: 0,
+            offset: 0,
+            index: 0,
+            reason,
+            detail: String::new(),
+            payload: Vec::new(),
+        };
+        let few = [
+            reject("json".into()),
+            reject("price".into()),
+            reject("json".into()),
+        ];
         metrics.count_rejects(few.iter());
-        assert_eq!(metrics.rejected(), BTreeMap::from([("json".into(), 2), ("price".into(), 1)]));
+        assert_eq!(
+            metrics.rejected(),
+            BTreeMap::from([("json".into(), 2), ("price".into(), 1)])
+        );
         let many: Vec<Reject> = (0..1_000).map(|n| reject(format!("r{n}"))).collect();
         metrics.count_rejects(many.iter());
         let found = metrics.rejected();
-        assert_eq!((found.len(), found.values().sum::<u64>()), (REASONS + 1, 1_003));
+        assert_eq!(
+            (found.len(), found.values().sum::<u64>()),
+            (REASONS + 1, 1_003)
+        );
         assert_eq!(found[OTHER_REASON], 1_000 - (REASONS as u64 - 2));
     }
 }

@@ -33,7 +33,8 @@ pub(crate) struct Partial {
 }
 
 impl Item {
-    /// Decides the worker: a symbol's rows live on one worker only (I8). By a hash of the name, for ids mean nothing elsewhere.
+    /// Decides the worker: a symbol's rows live on one worker only (I8). By a hash of the name, for
+    /// ids mean nothing elsewhere.
     pub(crate) fn route(&self) -> u64 {
         match self {
             Self::Parcel(parcel) => route(&parcel.symbol),

@@ -1,7 +1,9 @@
-//! One partition of the log, as far as it decides: which records count, which are repeats, which are dead letters.
+//! One partition of the log, as far as it decides: which records count, which are repeats, which
+//! are dead letters.
 //!
-//! Everything here depends on the records below and on nothing else: no clock, no cut, no worker count. So the records of an epoch come
-//! to the same whoever reads them, as often as they are read.
+//! Everything here depends on the records below and on nothing else: no clock, no cut, no worker
+//! count. So the records of an epoch come to the same whoever reads them, as often as they are
+//! read.
 
 use tapeflow_schemas::{
     Offset, Partition, Position, Symbol,
@@ -15,7 +17,8 @@ use tapeflow_sinks::{
 
 use crate::{combine::Combiner, fresh::Samples, log::LogRecord};
 
-/// Dead letters told of in the log, per epoch and source; the others are only written and counted, lest a flood of poison drown the log.
+/// Dead letters told of in the log, per epoch and source; the others are only written and counted,
+/// lest a flood of poison drown the log.
 const REJECTS_LOGGED: usize = 10;
 
 /// The decision state of one partition, as of the records it has taken.
@@ -40,7 +43,12 @@ pub(crate) struct Intake {
 
 impl Intake {
     pub(crate) fn new(combiner: Combiner) -> Self {
-        Self { combiner, rejects: Vec::new(), counts: Counts::default(), samples: Samples::default() }
+        Self {
+            combiner,
+            rejects: Vec::new(),
+            counts: Counts::default(),
+            samples: Samples::default(),
+        }
     }
 }
 
@@ -48,12 +56,23 @@ impl PartitionState {
     /// The state a cut recorded.
     pub(crate) fn from_cut(partition: Partition, cut: &Cut) -> Self {
         let filter = DuplicateFilter::from_windows(&cut.filter);
-        Self { partition, next: cut.next, max_event_ms: cut.max_event_ms, filter, lost: cut.lost }
+        Self {
+            partition,
+            next: cut.next,
+            max_event_ms: cut.max_event_ms,
+            filter,
+            lost: cut.lost,
+        }
     }
 
     /// What a cut here records.
     pub(crate) fn to_cut(&self) -> Cut {
-        Cut { next: self.next, max_event_ms: self.max_event_ms, filter: self.filter.windows().to_vec(), lost: self.lost }
+        Cut {
+            next: self.next,
+            max_event_ms: self.max_event_ms,
+            filter: self.filter.windows().to_vec(),
+            lost: self.lost,
+        }
     }
 
     /// Whether the records from here on would come to the same as from a cut.
@@ -61,26 +80,50 @@ impl PartitionState {
         self.max_event_ms == cut.max_event_ms && self.filter.windows() == cut.filter
     }
 
-    /// Takes a cut's word for what the records below it, some of which are gone, decide about those above.
+    /// Takes a cut's word for what the records below it, some of which are gone, decide about those
+    /// above.
     pub(crate) fn adopt(&mut self, cut: &Cut) {
         self.max_event_ms = cut.max_event_ms;
         self.filter = DuplicateFilter::from_windows(&cut.filter);
     }
 
-    /// Takes the next record. `entries` is scratch space, kept by the caller so that nothing is allocated here.
-    pub(crate) fn take(&mut self, record: LogRecord<'_>, entries: &mut Vec<Entry>, into: &mut Intake) {
+    /// Takes the next record. `entries` is scratch space, kept by the caller so that nothing is
+    /// allocated here.
+    pub(crate) fn take(
+        &mut self,
+        record: LogRecord<'_>,
+        entries: &mut Vec<Entry>,
+        into: &mut Intake,
+    ) {
         self.next = record.offset + 1;
         into.counts.records += 1;
         into.samples.hear(record.timestamp_ms);
         let payload = record.payload.unwrap_or_default();
         let header = match codec::decode(payload, entries) {
             Ok(header) => header,
-            Err(fault) => return self.reject(record, 0, decode_reason(&fault), fault.to_string(), payload, into),
+            Err(fault) => {
+                return self.reject(
+                    record,
+                    0,
+                    decode_reason(&fault),
+                    fault.to_string(),
+                    payload,
+                    into,
+                );
+            }
         };
         let (session, taken_ms) = match header {
-            Header::Batch { session, sequence, taken_ms } | Header::RejectedFrame { session, sequence, taken_ms, .. } => {
-                (Some((session, sequence)), taken_ms)
+            Header::Batch {
+                session,
+                sequence,
+                taken_ms,
             }
+            | Header::RejectedFrame {
+                session,
+                sequence,
+                taken_ms,
+                ..
+            } => (Some((session, sequence)), taken_ms),
             Header::Legacy => (None, record.timestamp_ms),
         };
         if let Some((session, sequence)) = session {
@@ -92,7 +135,13 @@ impl PartitionState {
                 }
             }
         }
-        if let Header::RejectedFrame { reason, detail, frame, .. } = header {
+        if let Header::RejectedFrame {
+            reason,
+            detail,
+            frame,
+            ..
+        } = header
+        {
             return self.reject(record, 0, reason, detail.to_owned(), frame, into);
         }
         // All entries of a batch share one symbol: look it up once.
@@ -105,7 +154,14 @@ impl PartitionState {
                     continue;
                 }
                 Err(fault) => {
-                    self.reject(record, index, entry_reason(&fault), fault.to_string(), payload, into);
+                    self.reject(
+                        record,
+                        index,
+                        entry_reason(&fault),
+                        fault.to_string(),
+                        payload,
+                        into,
+                    );
                     continue;
                 }
             };
@@ -123,38 +179,75 @@ impl PartitionState {
                 _ => into.combiner.intern(codec::symbol_bytes_of(payload, entry)),
             };
             let Some(symbol) = symbol else {
-                let fault =
-                    Symbol::check(codec::symbol_of(payload, entry)).err().map_or_else(|| "too many symbols".to_owned(), |fault| fault.to_string());
+                let fault = Symbol::check(codec::symbol_of(payload, entry))
+                    .err()
+                    .map_or_else(|| "too many symbols".to_owned(), |fault| fault.to_string());
                 self.reject(record, index, "symbol", fault, payload, into);
                 continue;
             };
             interned = Some((entry.symbol, symbol));
-            let position = Position { partition: self.partition, offset: record.offset, index };
-            let late = into.combiner.add(symbol, &trade, position, self.max_event_ms);
+            let position = Position {
+                partition: self.partition,
+                offset: record.offset,
+                index,
+            };
+            let late = into
+                .combiner
+                .add(symbol, &trade, position, self.max_event_ms);
             into.counts.accepted += 1;
             into.counts.late += u64::from(late);
             self.max_event_ms = self.max_event_ms.max(Some(trade.event_time.ms()));
         }
     }
 
-    fn reject(&self, record: LogRecord<'_>, index: u32, reason: &str, detail: String, bytes: &[u8], into: &mut Intake) {
+    fn reject(
+        &self,
+        record: LogRecord<'_>,
+        index: u32,
+        reason: &str,
+        detail: String,
+        bytes: &[u8],
+        into: &mut Intake,
+    ) {
         into.counts.rejected += 1;
         if into.rejects.len() < REJECTS_LOGGED {
-            tracing::warn!(partition = self.partition, offset = record.offset, index, reason, detail, "record rejected");
+            tracing::warn!(
+                partition = self.partition,
+                offset = record.offset,
+                index,
+                reason,
+                detail,
+                "record rejected"
+            );
         }
         let payload = bytes[..bytes.len().min(MAX_REJECT_BYTES)].to_vec();
-        into.rejects.push(Reject { partition: self.partition, offset: record.offset, index, reason: reason.to_owned(), detail, payload });
+        into.rejects.push(Reject {
+            partition: self.partition,
+            offset: record.offset,
+            index,
+            reason: reason.to_owned(),
+            detail,
+            payload,
+        });
     }
 }
 
-/// The dead letter of offsets that nobody can read any more. It says what the binding says and nothing else, so that it is the same whenever it is
-/// written; its index is one that no trade has, for the record at its place may have been refused in its time.
+/// The dead letter of offsets that nobody can read any more. It says what the binding says and
+/// nothing else, so that it is the same whenever it is written; its index is one that no trade has,
+/// for the record at its place may have been refused in its time.
 pub(crate) fn lost_reject(partition: Partition, lost: LostRange) -> Reject {
     let detail = format!(
         "offsets {lost} of partition {partition} were gone from the log before they were committed, and were given up (--accept-loss): {} offsets",
         lost.offsets()
     );
-    Reject { partition, offset: lost.from, index: u32::MAX, reason: "lost".to_owned(), detail, payload: Vec::new() }
+    Reject {
+        partition,
+        offset: lost.from,
+        index: u32::MAX,
+        reason: "lost".to_owned(),
+        detail,
+        payload: Vec::new(),
+    }
 }
 
 /// The words dead letters of whole records are counted under.

@@ -1,12 +1,16 @@
 //! The source operator: one a worker, reading its share of the partitions.
 //!
-//! It combines what it reads in an open map. Asked by the leader it seals: the map is set aside, the cut is told, and a new map opens. A
-//! sealed map leaves **only after its binding has been broadcast**; until then nothing of the epoch is visible to anyone, and a crash forgets
-//! it whole. At most one map is sealed and one open, and the open one is bounded: a slow store stops the reading, nothing else.
+//! It combines what it reads in an open map. Asked by the leader it seals: the map is set aside,
+//! the cut is told, and a new map opens. A sealed map leaves **only after its binding has been
+//! broadcast**; until then nothing of the epoch is visible to anyone, and a crash forgets it whole.
+//! At most one map is sealed and one open, and the open one is bounded: a slow store stops the
+//! reading, nothing else.
 //!
-//! At the start it reads from the committed cuts. What lies below the bound ones is *replay*: combined epoch by epoch, and released at
-//! once at time b. Offsets that are gone by then end the job, unless the operator accepts the loss, which the next binding makes durable
-//! ([`tapeflow_sinks::resume`]). Offsets that go while the job runs always end it: the next start is the place to decide.
+//! At the start it reads from the committed cuts. What lies below the bound ones is *replay*:
+//! combined epoch by epoch, and released at once at time b. Offsets that are gone by then end the
+//! job, unless the operator accepts the loss, which the next binding makes durable
+//! ([`tapeflow_sinks::resume`]). Offsets that go while the job runs always end it: the next start
+//! is the place to decide.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc};
 
@@ -38,19 +42,20 @@ use crate::{
 
 /// Records asked of the log in one go, between which the worker looks after everything else.
 const RECORDS_PER_POLL: usize = 1_024;
-/// Records in one go from which on it asks again at once. Fewer mean that the log has no more for now, and a moment's wait finds several together.
+/// Records in one go from which on it asks again at once. Fewer mean that the log has no more for
+/// now, and a moment's wait finds several together.
 const WORTH_ANOTHER: usize = 32;
-/// Windows the open maps of a job may hold together before its sources stop reading until the next seal. With what may be ahead
-/// ([`crate::leader::WINDOWS_AHEAD`]) it bounds what a job holds, some 2 kB a window on its way from the log to an acknowledged row, and what a restart
-/// replays.
+/// Windows the open maps of a job may hold together before its sources stop reading until the next
+/// seal. With what may be ahead ([`crate::leader::WINDOWS_AHEAD`]) it bounds what a job holds, some
+/// 2 kB a window on its way from the log to an acknowledged row, and what a restart replays.
 const OPEN_WINDOWS: usize = 8_192;
-/// The same while windows hold [`MANY_TRADES`]: a backlog is read in epochs as large as this, and a window whose trades lie in two epochs is written
-/// twice.
+/// The same while windows hold [`MANY_TRADES`]: a backlog is read in epochs as large as this, and a
+/// window whose trades lie in two epochs is written twice.
 const OPEN_WINDOWS_OF_MANY: usize = 16_384;
 /// So many trades a window, on average, make larger epochs worth their memory.
 const MANY_TRADES: usize = 16;
-/// Windows each open map may hold at least, however many workers there are, and at most until the first seal: the first rows of a backlog are to be
-/// seen at once.
+/// Windows each open map may hold at least, however many workers there are, and at most until the
+/// first seal: the first rows of a backlog are to be seen at once.
 const OPEN_WINDOWS_AT_LEAST: usize = 1_024;
 /// Dead letters an open map may hold, likewise.
 const OPEN_REJECTS: usize = 4_096;
@@ -60,7 +65,8 @@ const OPEN_REJECTS: usize = 4_096;
 pub(crate) struct Mailbox {
     pub(crate) inbox: Rc<RefCell<VecDeque<Down>>>,
     pub(crate) outbox: Rc<RefCell<Vec<Up>>>,
-    /// Whether the last turn was told something, had something to say, or read so much that there is likely more.
+    /// Whether the last turn was told something, had something to say, or read so much that there
+    /// is likely more.
     pub(crate) busy: Rc<RefCell<bool>>,
     /// When records of what is sealed and not acknowledged were appended.
     pub(crate) unacknowledged: Unacknowledged,
@@ -78,35 +84,54 @@ pub(crate) struct SourceSettings {
 }
 
 /// Builds the operator. The activator wakes it; it never wakes itself.
-pub(crate) fn build<'scope>(scope: Scope<'scope, u64>, settings: SourceSettings, mailbox: &Mailbox) -> (StreamVec<'scope, u64, Item>, Activator) {
+pub(crate) fn build<'scope>(
+    scope: Scope<'scope, u64>,
+    settings: SourceSettings,
+    mailbox: &Mailbox,
+) -> (StreamVec<'scope, u64, Item>, Activator) {
     let mailbox = mailbox.clone();
     let (index, peers) = (scope.index(), scope.peers());
     let mut activator = None;
     let slot = &mut activator;
-    let stream = source::<_, CapacityContainerBuilder<Vec<Item>>, _, _>(scope, "source", |capability, info| {
-        *slot = Some(scope.activator_for(info.address));
-        let mut state = State::Waiting(capability);
-        move |output| {
-            let said = mailbox.outbox.borrow().len();
-            let mut busy = false;
-            loop {
-                let Some(message) = mailbox.inbox.borrow_mut().pop_front() else { break };
-                busy = true;
-                let before = std::mem::replace(&mut state, State::Done);
-                state = before.obey(message, &settings, (index, peers), &mailbox, |items, capability| {
-                    output.session(capability).give_iterator(items.into_iter());
-                });
-            }
-            if let State::Running(running) = &mut state {
-                match running.turn(&settings, &mailbox, |items, capability| output.session(capability).give_iterator(items.into_iter())) {
-                    Ok(read) => busy |= read,
-                    // The capability stays held: were it dropped, others would take what is sealed here for written, and commit it.
-                    Err(fault) => settings.failure.set(fault),
+    let stream = source::<_, CapacityContainerBuilder<Vec<Item>>, _, _>(
+        scope,
+        "source",
+        |capability, info| {
+            *slot = Some(scope.activator_for(info.address));
+            let mut state = State::Waiting(capability);
+            move |output| {
+                let said = mailbox.outbox.borrow().len();
+                let mut busy = false;
+                loop {
+                    let Some(message) = mailbox.inbox.borrow_mut().pop_front() else {
+                        break;
+                    };
+                    busy = true;
+                    let before = std::mem::replace(&mut state, State::Done);
+                    state = before.obey(
+                        message,
+                        &settings,
+                        (index, peers),
+                        &mailbox,
+                        |items, capability| {
+                            output.session(capability).give_iterator(items.into_iter());
+                        },
+                    );
                 }
+                if let State::Running(running) = &mut state {
+                    match running.turn(&settings, &mailbox, |items, capability| {
+                        output.session(capability).give_iterator(items.into_iter())
+                    }) {
+                        Ok(read) => busy |= read,
+                        // The capability stays held: were it dropped, others would take what is
+                        // sealed here for written, and commit it.
+                        Err(fault) => settings.failure.set(fault),
+                    }
+                }
+                *mailbox.busy.borrow_mut() = busy || mailbox.outbox.borrow().len() != said;
             }
-            *mailbox.busy.borrow_mut() = busy || mailbox.outbox.borrow().len() != said;
-        }
-    });
+        },
+    );
     (stream, activator.expect("the constructor has run"))
 }
 
@@ -176,7 +201,12 @@ impl State {
         match running.1 {
             Down::Seal(epoch) => running.0.seal(epoch, mailbox, &settings.metrics),
             Down::Bound { epoch, .. } => {
-                let sealed = running.0.sealed.take().filter(|sealed| sealed.epoch == epoch).expect("only a sealed epoch is bound");
+                let sealed = running
+                    .0
+                    .sealed
+                    .take()
+                    .filter(|sealed| sealed.epoch == epoch)
+                    .expect("only a sealed epoch is bound");
                 failpoint::reach("release-before");
                 release(sealed.items, &running.0.capability);
                 failpoint::reach("release-after");
@@ -184,12 +214,24 @@ impl State {
                 settings.metrics.lost.add(sealed.lost);
             }
             Down::Reopen(epoch) => {
-                let sealed = running.0.sealed.take().filter(|sealed| sealed.epoch == epoch).expect("only a sealed epoch is reopened");
-                assert!(sealed.items.is_empty(), "an epoch is reopened only if nobody read, or lost, anything");
+                let sealed = running
+                    .0
+                    .sealed
+                    .take()
+                    .filter(|sealed| sealed.epoch == epoch)
+                    .expect("only a sealed epoch is reopened");
+                assert!(
+                    sealed.items.is_empty(),
+                    "an epoch is reopened only if nobody read, or lost, anything"
+                );
             }
             Down::StopReading => running.0.stopped = true,
             Down::ReadToEnd => {
-                let ends = running.0.partitions.iter().map(|p| settings.log.bounds(p.partition).map(|bounds| bounds.end));
+                let ends = running
+                    .0
+                    .partitions
+                    .iter()
+                    .map(|p| settings.log.bounds(p.partition).map(|bounds| bounds.end));
                 match ends.collect::<Result<_, LogFault>>() {
                     Ok(ends) => running.0.ends = ends,
                     Err(fault) => settings.failure.set(fault.into()),
@@ -209,7 +251,9 @@ impl Running {
         (index, peers): (usize, usize),
         mailbox: &Mailbox,
     ) -> Result<Self, JobError> {
-        let mine: Vec<usize> = (0..head.committed.cuts.len()).filter(|partition| partition % peers == index).collect();
+        let mine: Vec<usize> = (0..head.committed.cuts.len())
+            .filter(|partition| partition % peers == index)
+            .collect();
         let (mut partitions, mut ends) = (Vec::new(), Vec::new());
         let mut open = Intake::new(Combiner::new(&settings.sizes));
         let mut lost = 0;
@@ -219,7 +263,8 @@ impl Running {
             if settings.until_end {
                 ends.push(bounds.end);
             }
-            let resumed = resume(head, number, &bounds, settings.accept_loss).map_err(|fault| refused(&fault, head, settings))?;
+            let resumed = resume(head, number, &bounds, settings.accept_loss)
+                .map_err(|fault| refused(&fault, head, settings))?;
             if let Some(given_up) = resumed.given_up {
                 tracing::warn!(
                     partition = number,
@@ -235,20 +280,30 @@ impl Running {
             partitions.push(partition);
         }
         let mut place = vec![None; head.committed.cuts.len()];
-        mine.iter().enumerate().for_each(|(at, partition)| place[*partition] = Some(at));
+        mine.iter()
+            .enumerate()
+            .for_each(|(at, partition)| place[*partition] = Some(at));
         let replay = Replay::new(head, &mut partitions, || Combiner::new(&settings.sizes));
-        let from: Vec<(Partition, Offset)> = partitions.iter().map(|p| (p.partition, p.next)).collect();
+        let from: Vec<(Partition, Offset)> =
+            partitions.iter().map(|p| (p.partition, p.next)).collect();
         let mut reader = settings.log.reader(&from)?;
         if replay.as_ref().is_some_and(|replay| !replay.is_complete()) {
-            // These have nothing to replay: what they have waits, as with those that have replayed before the others.
+            // These have nothing to replay: what they have waits, as with those that have replayed
+            // before the others.
             let last = head.last_binding();
-            for partition in partitions.iter().filter(|p| p.next >= last.cuts[p.partition as usize].next) {
+            for partition in partitions
+                .iter()
+                .filter(|p| p.next >= last.cuts[p.partition as usize].next)
+            {
                 reader.set_paused(partition.partition, true)?;
             }
         }
         capability.downgrade(&(head.last_binding().epoch + u64::from(replay.is_none())));
         if replay.is_none() {
-            mailbox.outbox.borrow_mut().push(Up::Replayed { counts: Vec::new(), lost: lost > 0 });
+            mailbox.outbox.borrow_mut().push(Up::Replayed {
+                counts: Vec::new(),
+                lost: lost > 0,
+            });
         }
         Ok(Self {
             capability,
@@ -269,9 +324,16 @@ impl Running {
         })
     }
 
-    /// One turn: reads what is there, and ends the replay once it is complete. Returns whether there may be more at once.
-    fn turn(&mut self, settings: &SourceSettings, mailbox: &Mailbox, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<bool, JobError> {
-        let full = self.open.combiner.len() >= self.limit(settings.sizes.len()) || self.open.rejects.len() >= OPEN_REJECTS;
+    /// One turn: reads what is there, and ends the replay once it is complete. Returns whether
+    /// there may be more at once.
+    fn turn(
+        &mut self,
+        settings: &SourceSettings,
+        mailbox: &Mailbox,
+        release: impl FnOnce(Vec<Item>, &Capability<u64>),
+    ) -> Result<bool, JobError> {
+        let full = self.open.combiner.len() >= self.limit(settings.sizes.len())
+            || self.open.rejects.len() >= OPEN_REJECTS;
         if full && !std::mem::replace(&mut self.full_told, true) {
             mailbox.outbox.borrow_mut().push(Up::Full);
         }
@@ -289,44 +351,86 @@ impl Running {
 
     /// How many windows the open map may hold now.
     fn limit(&self, sizes: usize) -> usize {
-        let trades = usize::try_from(self.open.counts.accepted).unwrap_or(usize::MAX).saturating_mul(sizes);
-        let all = if trades / MANY_TRADES >= self.open.combiner.len() { OPEN_WINDOWS_OF_MANY } else { OPEN_WINDOWS };
-        if self.first { OPEN_WINDOWS_AT_LEAST } else { (all / self.peers).max(OPEN_WINDOWS_AT_LEAST) }
+        let trades = usize::try_from(self.open.counts.accepted)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(sizes);
+        let all = if trades / MANY_TRADES >= self.open.combiner.len() {
+            OPEN_WINDOWS_OF_MANY
+        } else {
+            OPEN_WINDOWS
+        };
+        if self.first {
+            OPEN_WINDOWS_AT_LEAST
+        } else {
+            (all / self.peers).max(OPEN_WINDOWS_AT_LEAST)
+        }
     }
 
     fn read(&mut self) -> Result<usize, LogFault> {
-        let Self { reader, partitions, place, entries, replay, open, .. } = self;
+        let Self {
+            reader,
+            partitions,
+            place,
+            entries,
+            replay,
+            open,
+            ..
+        } = self;
         let mut reached = Vec::new();
         let read = reader.poll(RECORDS_PER_POLL, &mut |record| {
-            let state = place[record.partition as usize].map(|at| &mut partitions[at]).expect("the reader hands over our partitions only");
+            let state = place[record.partition as usize]
+                .map(|at| &mut partitions[at])
+                .expect("the reader hands over our partitions only");
             // A client that hands a record over again (after a pause, say) must not count it twice.
             if record.offset < state.next {
                 return;
             }
             let was = state.next;
-            let bound = replay.as_mut().and_then(|replay| replay.intake_of(record.partition, record.offset));
+            let bound = replay
+                .as_mut()
+                .and_then(|replay| replay.intake_of(record.partition, record.offset));
             state.take(record, entries, bound.unwrap_or(open));
-            if replay.as_mut().is_some_and(|replay| replay.advanced(state, was)) {
+            if replay
+                .as_mut()
+                .is_some_and(|replay| replay.advanced(state, was))
+            {
                 reached.push(record.partition);
             }
         })?;
         // What lies beyond waits until every partition has been replayed: the open map stays small.
         for partition in reached {
-            if self.replay.as_ref().is_some_and(|replay| !replay.is_complete()) {
+            if self
+                .replay
+                .as_ref()
+                .is_some_and(|replay| !replay.is_complete())
+            {
                 self.reader.set_paused(partition, true)?;
             }
         }
         Ok(read)
     }
 
-    fn finish_replay(&mut self, mailbox: &Mailbox, metrics: &Metrics, release: impl FnOnce(Vec<Item>, &Capability<u64>)) -> Result<(), JobError> {
-        let (replay, time) = (self.replay.take().expect("asked only while replaying"), *self.capability.time());
-        let (items, counts) = replay.finish(metrics, |samples| mailbox.unacknowledged.push(time, samples));
+    fn finish_replay(
+        &mut self,
+        mailbox: &Mailbox,
+        metrics: &Metrics,
+        release: impl FnOnce(Vec<Item>, &Capability<u64>),
+    ) -> Result<(), JobError> {
+        let (replay, time) = (
+            self.replay.take().expect("asked only while replaying"),
+            *self.capability.time(),
+        );
+        let (items, counts) = replay.finish(metrics, |samples| {
+            mailbox.unacknowledged.push(time, samples)
+        });
         failpoint::reach("replay-release");
         release(items, &self.capability);
         let next = self.capability.time() + 1;
         self.capability.downgrade(&next);
-        mailbox.outbox.borrow_mut().push(Up::Replayed { counts, lost: self.lost > 0 });
+        mailbox.outbox.borrow_mut().push(Up::Replayed {
+            counts,
+            lost: self.lost > 0,
+        });
         for partition in &self.partitions {
             self.reader.set_paused(partition.partition, false)?;
         }
@@ -341,34 +445,78 @@ impl Running {
             self.seal_when_replayed = Some(epoch);
             return;
         }
-        assert!(self.sealed.is_none(), "an epoch is sealed only after the one before is bound");
+        assert!(
+            self.sealed.is_none(),
+            "an epoch is sealed only after the one before is bound"
+        );
         let windows = self.open.combiner.len() as u64;
         self.first &= windows == 0;
         let mut items = self.open.combiner.seal(epoch);
         metrics.count_rejects(self.open.rejects.iter());
-        items.extend(self.open.rejects.drain(..).map(|reject| Item::Reject(Box::new(reject))));
+        items.extend(
+            self.open
+                .rejects
+                .drain(..)
+                .map(|reject| Item::Reject(Box::new(reject))),
+        );
         self.full_told = false;
         let counts: Counts = std::mem::take(&mut self.open.counts);
         metrics.count(&counts);
-        mailbox.unacknowledged.push(epoch, std::mem::take(&mut self.open.samples));
-        let at_end = !self.ends.is_empty() && self.partitions.iter().zip(&self.ends).all(|(p, end)| p.next >= *end);
-        let cuts = self.partitions.iter().map(|p| (p.partition, p.to_cut())).collect();
-        self.sealed = Some(Sealed { epoch, items, lost: std::mem::take(&mut self.lost) });
-        mailbox.outbox.borrow_mut().push(Up::Sealed { epoch, cuts, counts, windows, at_end: at_end || self.partitions.is_empty() });
+        mailbox
+            .unacknowledged
+            .push(epoch, std::mem::take(&mut self.open.samples));
+        let at_end = !self.ends.is_empty()
+            && self
+                .partitions
+                .iter()
+                .zip(&self.ends)
+                .all(|(p, end)| p.next >= *end);
+        let cuts = self
+            .partitions
+            .iter()
+            .map(|p| (p.partition, p.to_cut()))
+            .collect();
+        self.sealed = Some(Sealed {
+            epoch,
+            items,
+            lost: std::mem::take(&mut self.lost),
+        });
+        mailbox.outbox.borrow_mut().push(Up::Sealed {
+            epoch,
+            cuts,
+            counts,
+            windows,
+            at_end: at_end || self.partitions.is_empty(),
+        });
     }
 
-    /// A fault of the log as a failure of the job; if offsets have gone under the reader, with their names, which not every log tells.
+    /// A fault of the log as a failure of the job; if offsets have gone under the reader, with
+    /// their names, which not every log tells.
     fn failed(&self, fault: LogFault, settings: &SourceSettings) -> JobError {
-        let LogFault::Broken(reason) = &fault else { return fault.into() };
+        let LogFault::Broken(reason) = &fault else {
+            return fault.into();
+        };
         let mut gone = Vec::new();
         for partition in &self.partitions {
-            let Ok(bounds) = settings.log.bounds(partition.partition) else { break };
-            let range = LostRange { from: partition.next, to: bounds.start };
+            let Ok(bounds) = settings.log.bounds(partition.partition) else {
+                break;
+            };
+            let range = LostRange {
+                from: partition.next,
+                to: bounds.start,
+            };
             if range.from < range.to {
-                gone.push(format!("partition {}: offsets {range} are gone from the log before they were read", partition.partition));
+                gone.push(format!(
+                    "partition {}: offsets {range} are gone from the log before they were read",
+                    partition.partition
+                ));
             }
         }
-        if gone.is_empty() { fault.into() } else { JobError::Failed(format!("{}; {LOSS_HINT} ({reason})", gone.join("; "))) }
+        if gone.is_empty() {
+            fault.into()
+        } else {
+            JobError::Failed(format!("{}; {LOSS_HINT} ({reason})", gone.join("; ")))
+        }
     }
 }
 
@@ -376,15 +524,31 @@ impl Running {
 const LOSS_HINT: &str = "rebuild into a new store with --store, or start with --accept-loss to go on without them: their trades will be missing \
     from the rows for good";
 
-/// Why the job does not start. If offsets are gone, those of all partitions are named, not only of this worker's: whoever accepts the loss accepts all of it.
+/// Why the job does not start. If offsets are gone, those of all partitions are named, not only of
+/// this worker's: whoever accepts the loss accepts all of it.
 fn refused(fault: &Unreadable, head: &Head, settings: &SourceSettings) -> JobError {
     if matches!(fault, Unreadable::Truncated { .. }) {
         return JobError::Refused(fault.to_string());
     }
     let gone: Vec<String> = (0u32..)
         .zip(&head.committed.cuts)
-        .filter_map(|(partition, _)| resume(head, partition, &settings.log.bounds(partition).ok()?, false).err())
+        .filter_map(|(partition, _)| {
+            resume(
+                head,
+                partition,
+                &settings.log.bounds(partition).ok()?,
+                false,
+            )
+            .err()
+        })
         .map(|fault| fault.to_string())
         .collect();
-    JobError::Refused(format!("{}; {LOSS_HINT}", if gone.is_empty() { fault.to_string() } else { gone.join("; ") }))
+    JobError::Refused(format!(
+        "{}; {LOSS_HINT}",
+        if gone.is_empty() {
+            fault.to_string()
+        } else {
+            gone.join("; ")
+        }
+    ))
 }

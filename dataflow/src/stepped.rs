@@ -1,5 +1,6 @@
-//! The job turned by hand: several workers on one thread, in whatever order the caller chooses, with the caller's clock, log and store. For
-//! simulations: the operators, the leader and the workflow are those of [`crate::run`], and nothing runs unless the caller lets it.
+//! The job turned by hand: several workers on one thread, in whatever order the caller chooses,
+//! with the caller's clock, log and store. For simulations: the operators, the leader and the
+//! workflow are those of [`crate::run`], and nothing runs unless the caller lets it.
 
 use std::sync::{Arc, Mutex};
 
@@ -56,11 +57,19 @@ impl Stepped {
     #[must_use]
     pub fn new(stage: Stage, head: Head, allocators: Vec<Allocator>) -> Self {
         hash::fix(stage.hash_seed);
-        let (failure, workers, metrics) = (Failure::default(), stage.config.workers, Arc::new(Metrics::default()));
+        let (failure, workers, metrics) = (
+            Failure::default(),
+            stage.config.workers,
+            Arc::new(Metrics::default()),
+        );
         let shared = Arc::new(Shared {
             config: stage.config,
             log: stage.log,
-            io: StoreIo::new(stage.runtime.clone(), Arc::clone(&stage.store), failure.clone()),
+            io: StoreIo::new(
+                stage.runtime.clone(),
+                Arc::clone(&stage.store),
+                failure.clone(),
+            ),
             store: stage.store,
             clock: stage.clock,
             stop: stage.stop,
@@ -96,9 +105,16 @@ impl Stepped {
             return Some(Err(fault));
         }
         let metrics = &self.shared.metrics;
-        let done = self.workers.iter().all(|(worker, work)| !work.goes_on(&self.shared) && !worker.has_dataflows());
+        let done = self
+            .workers
+            .iter()
+            .all(|(worker, work)| !work.goes_on(&self.shared) && !worker.has_dataflows());
         done.then(|| {
-            Ok(Summary { committed: metrics.epoch_committed.get(), records: metrics.records.get(), rows_written: metrics.rows_written.get() })
+            Ok(Summary {
+                committed: metrics.epoch_committed.get(),
+                records: metrics.records.get(),
+                rows_written: metrics.rows_written.get(),
+            })
         })
     }
 }
@@ -107,7 +123,10 @@ impl Drop for Stepped {
     /// A crash: what the workers hold is gone.
     fn drop(&mut self) {
         for (worker, _) in &mut self.workers {
-            worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id));
+            worker
+                .installed_dataflows()
+                .into_iter()
+                .for_each(|id| worker.drop_dataflow(id));
         }
     }
 }

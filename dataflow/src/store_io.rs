@@ -1,8 +1,9 @@
-//! Between the operators, which must never wait, and the store, which makes them: requests go to tokio tasks, replies come back through a
-//! channel and wake the operator that asked.
+//! Between the operators, which must never wait, and the store, which makes them: requests go to
+//! tokio tasks, replies come back through a channel and wake the operator that asked.
 //!
-//! Reads and writes are repeated until the store answers. What bounds them: an operator has no more in flight than the rows of the epochs
-//! between c and b, and the semaphores let only so many calls through at once.
+//! Reads and writes are repeated until the store answers. What bounds them: an operator has no more
+//! in flight than the rows of the epochs between c and b, and the semaphores let only so many calls
+//! through at once.
 
 use std::sync::{
     Arc,
@@ -18,7 +19,8 @@ use crate::job::{Failure, JobError};
 
 /// Rows asked for in one call.
 const ROWS_PER_READ: usize = 512;
-/// Read calls under way at once, per process. A store spreads each over its own connections; more at once only overload it.
+/// Read calls under way at once, per process. A store spreads each over its own connections; more
+/// at once only overload it.
 const READS_AT_ONCE: usize = 4;
 /// Write calls under way at once, per process.
 const WRITES_AT_ONCE: usize = 4;
@@ -35,13 +37,27 @@ pub(crate) struct StoreIo {
 
 impl StoreIo {
     pub(crate) fn new(runtime: Handle, store: Arc<dyn Store>, failure: Failure) -> Self {
-        let (reads, writes) = (Arc::new(Semaphore::new(READS_AT_ONCE)), Arc::new(Semaphore::new(WRITES_AT_ONCE)));
-        Self { runtime, store, reads, writes, failure }
+        let (reads, writes) = (
+            Arc::new(Semaphore::new(READS_AT_ONCE)),
+            Arc::new(Semaphore::new(WRITES_AT_ONCE)),
+        );
+        Self {
+            runtime,
+            store,
+            reads,
+            writes,
+            failure,
+        }
     }
 
     pub(crate) fn reader(&self, wake: SyncActivator) -> RowReader {
         let (send, replies) = channel();
-        RowReader { io: self.clone(), wake, send, replies }
+        RowReader {
+            io: self.clone(),
+            wake,
+            send,
+            replies,
+        }
     }
 
     /// Asks for all symbols of the directory, once.
@@ -49,7 +65,9 @@ impl StoreIo {
         let (send, answer) = channel();
         let io = self.clone();
         self.runtime.spawn(async move {
-            let Ok(_permit) = io.reads.acquire().await else { return };
+            let Ok(_permit) = io.reads.acquire().await else {
+                return;
+            };
             match until_answered("reading the directory", || io.store.symbols()).await {
                 Ok(symbols) => {
                     let _ = send.send(symbols.into_iter().map(|(symbol, _)| symbol).collect());
@@ -63,7 +81,12 @@ impl StoreIo {
 
     pub(crate) fn writer<T: Send + 'static>(&self, wake: SyncActivator) -> RowWriter<T> {
         let (send, done) = channel();
-        RowWriter { io: self.clone(), wake, send, done }
+        RowWriter {
+            io: self.clone(),
+            wake,
+            send,
+            done,
+        }
     }
 }
 
@@ -85,7 +108,9 @@ impl RowReader {
             let chunk: Vec<RowKey> = keys.by_ref().take(ROWS_PER_READ).collect();
             let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
             self.io.runtime.spawn(async move {
-                let Ok(_permit) = io.reads.acquire().await else { return };
+                let Ok(_permit) = io.reads.acquire().await else {
+                    return;
+                };
                 match until_answered("reading rows", || io.store.read_rows(&chunk)).await {
                     Ok(rows) => {
                         // A receiver that is gone belongs to a job that is ending.
@@ -117,8 +142,14 @@ impl<T: Send + 'static> RowWriter<T> {
     pub(crate) fn write(&self, token: T, writes: EpochWrites) {
         let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
         self.io.runtime.spawn(async move {
-            let Ok(_permit) = io.writes.acquire().await else { return };
-            failpoint::reach(if writes.views.is_empty() { "rows-before" } else { "lists-before" });
+            let Ok(_permit) = io.writes.acquire().await else {
+                return;
+            };
+            failpoint::reach(if writes.views.is_empty() {
+                "rows-before"
+            } else {
+                "lists-before"
+            });
             match until_answered("writing rows", || io.store.write(&writes)).await {
                 Ok(()) => {
                     failpoint::reach("write-acknowledged");

@@ -8,9 +8,10 @@
 //!                          └─▶ baskets: the members' rows, weighted, summed by basket    ┘
 //! ```
 //!
-//! Here stand only the definitions, and each is right under late trades because a changed row comes as its retraction and its new value.
-//! That all rows of a window are there before the first of its lists is made is the work of [`windows`]; that a list is written at its
-//! epoch's stamp, and acknowledged before the epoch is committed, that of [`lists`].
+//! Here stand only the definitions, and each is right under late trades because a changed row comes
+//! as its retraction and its new value. That all rows of a window are there before the first of its
+//! lists is made is the work of [`windows`]; that a list is written at its epoch's stamp, and
+//! acknowledged before the epoch is committed, that of [`lists`].
 
 use std::{cmp::Ordering, collections::HashMap, hash::BuildHasher, rc::Rc};
 
@@ -73,7 +74,13 @@ pub(crate) type Lists<'scope> = VecCollection<'scope, u64, ((View, Window), Vec<
 impl Standing {
     pub(crate) fn of(totals: &Totals) -> Self {
         let sums = totals.of_policy(Policy::Sip);
-        Self { trades: sums.trades, volume_e8: sums.volume_e8, notional_e16: sums.notional_e16, open: totals.open(), close: totals.close() }
+        Self {
+            trades: sums.trades,
+            volume_e8: sums.volume_e8,
+            notional_e16: sums.notional_e16,
+            open: totals.open(),
+            close: totals.close(),
+        }
     }
 }
 
@@ -81,13 +88,27 @@ impl Standing {
 impl Standing {
     /// Some row.
     pub(crate) fn for_bench(trades: u64, price: Option<Price>) -> Self {
-        Self { trades, volume_e8: i128::from(trades), notional_e16: i128::from(trades), open: price, close: price }
+        Self {
+            trades,
+            volume_e8: i128::from(trades),
+            notional_e16: i128::from(trades),
+            open: price,
+            close: price,
+        }
     }
 
     /// The same row after another trade, at another price.
     pub(crate) fn one_trade_more(self) -> Self {
-        let close = self.close.and_then(|close| Price::from_e8(close.e8() + 1).ok());
-        Self { trades: self.trades + 1, volume_e8: self.volume_e8 + 1, notional_e16: self.notional_e16 + 1_000, close, ..self }
+        let close = self
+            .close
+            .and_then(|close| Price::from_e8(close.e8() + 1).ok());
+        Self {
+            trades: self.trades + 1,
+            volume_e8: self.volume_e8 + 1,
+            notional_e16: self.notional_e16 + 1_000,
+            close,
+            ..self
+        }
     }
 }
 
@@ -111,41 +132,62 @@ pub(crate) fn has_views(size: WindowSize) -> bool {
 impl Window {
     /// The window of a row, if its size has views.
     pub(crate) fn of(key: &RowKey) -> Option<Self> {
-        has_views(key.size).then_some(Self { size: key.size, start: key.start })
+        has_views(key.size).then_some(Self {
+            size: key.size,
+            start: key.start,
+        })
     }
 }
 
 /// The order of `active`: most notional first, equal ones by name.
 fn by_notional((a_name, a): &Row, (b_name, b): &Row) -> Ordering {
-    b.notional_e16.cmp(&a.notional_e16).then_with(|| a_name.cmp(b_name))
+    b.notional_e16
+        .cmp(&a.notional_e16)
+        .then_with(|| a_name.cmp(b_name))
 }
 
-/// The order of `movers`: farthest from open first, as a share of open, equal ones by name. Exact: fractions are compared crosswise.
+/// The order of `movers`: farthest from open first, as a share of open, equal ones by name. Exact:
+/// fractions are compared crosswise.
 fn by_move((a_name, a): &Row, (b_name, b): &Row) -> Ordering {
     let share = |standing: &Standing| match (standing.open, standing.close) {
-        // Prices are at most 1e17 and so their products at most 1e34: far from the edge of 128 bits.
-        (Some(open), Some(close)) => (i128::from(close.e8()).abs_diff(i128::from(open.e8())), u128::from(open.e8().unsigned_abs())),
+        // Prices are at most 1e17 and so their products at most 1e34: far from the edge of 128
+        // bits.
+        (Some(open), Some(close)) => (
+            i128::from(close.e8()).abs_diff(i128::from(open.e8())),
+            u128::from(open.e8().unsigned_abs()),
+        ),
         _ => (0, 1),
     };
     let ((a_move, a_open), (b_move, b_open)) = (share(a), share(b));
-    (b_move * a_open).cmp(&(a_move * b_open)).then_with(|| a_name.cmp(b_name))
+    (b_move * a_open)
+        .cmp(&(a_move * b_open))
+        .then_with(|| a_name.cmp(b_name))
 }
 
 fn moved((_, standing): &Row) -> bool {
-    standing.open.zip(standing.close).is_some_and(|(open, close)| open != close)
+    standing
+        .open
+        .zip(standing.close)
+        .is_some_and(|(open, close)| open != close)
 }
 
 /// All views of these rows.
 pub(crate) fn build<'scope>(rows: Rows<'scope>, baskets: &Baskets) -> Lists<'scope> {
     let hash = foldhash::fast::FixedState::with_seed(0);
-    // A symbol's rows are on one worker, where its keeper is: ranked there first, and only the best of each shard travel.
-    let shards = rows.clone().map(move |(window, (symbol, standing))| ((window, hash.hash_one(symbol.as_str()) % SHARDS), (symbol, standing)));
-    let shards = arrange_core::<_, _, ValBatcher<(Window, u64), Row, u64, isize>, ValSpine<_, _, _, _>>(
-        shards.inner,
-        Pipeline,
-        "rows by window",
-        ValBatcher::new,
-    );
+    // A symbol's rows are on one worker, where its keeper is: ranked there first, and only the best
+    // of each shard travel.
+    let shards = rows.clone().map(move |(window, (symbol, standing))| {
+        (
+            (window, hash.hash_one(symbol.as_str()) % SHARDS),
+            (symbol, standing),
+        )
+    });
+    let shards = arrange_core::<
+        _,
+        _,
+        ValBatcher<(Window, u64), Row, u64, isize>,
+        ValSpine<_, _, _, _>,
+    >(shards.inner, Pipeline, "rows by window", ValBatcher::new);
     let top = |view: View, order: Order, listed: fn(&Row) -> bool| {
         shards
             .clone()
@@ -166,7 +208,12 @@ pub(crate) fn build<'scope>(rows: Rows<'scope>, baskets: &Baskets) -> Lists<'sco
     };
     let active = top(View::Active, by_notional, |_| true);
     let movers = top(View::Movers, by_move, moved);
-    let market = rows.clone().explode(|(window, (symbol, standing))| Some(((window, symbol.class().name().to_owned()), Sum::of(&standing, 1))));
+    let market = rows.clone().explode(|(window, (symbol, standing))| {
+        Some((
+            (window, symbol.class().name().to_owned()),
+            Sum::of(&standing, 1),
+        ))
+    });
     // A join with a list that never changes needs no trace of its own: a look-up.
     let weights = Rc::new(weights(baskets));
     let members = rows.explode(move |(window, (symbol, standing))| {
@@ -177,7 +224,10 @@ pub(crate) fn build<'scope>(rows: Rows<'scope>, baskets: &Baskets) -> Lists<'sco
             ((window, basket.clone()), Sum::of(&standing, *weight_e4))
         })
     });
-    active.concat(movers).concat(summed(View::Market, market)).concat(summed(View::Baskets, members))
+    active
+        .concat(movers)
+        .concat(summed(View::Market, market))
+        .concat(summed(View::Baskets, members))
 }
 
 fn top_of(mut rows: Vec<&Row>, order: Order) -> Vec<Row> {
@@ -191,23 +241,34 @@ fn weights(baskets: &Baskets) -> HashMap<Symbol, Vec<(String, i128)>> {
     let mut weights: HashMap<Symbol, Vec<(String, i128)>> = HashMap::new();
     for (name, members) in baskets.iter() {
         for (symbol, weight) in members {
-            weights.entry(symbol.clone()).or_default().push((name.to_owned(), weight.e4()));
+            weights
+                .entry(symbol.clone())
+                .or_default()
+                .push((name.to_owned(), weight.e4()));
         }
     }
     weights
 }
 
 /// Sums by name become the list of their window, by name.
-fn summed<'scope>(view: View, sums: VecCollection<'scope, u64, (Window, String), Sum>) -> Lists<'scope> {
+fn summed<'scope>(
+    view: View,
+    sums: VecCollection<'scope, u64, (Window, String), Sum>,
+) -> Lists<'scope> {
     sums.consolidate_stream()
         .count_total()
         .map(|((window, name), sum)| (window, sum.entry(name)))
-        .reduce_named(view.name(), |_window, entries, list| list.push((entries.iter().map(|(entry, _)| (*entry).clone()).collect(), 1)))
+        .reduce_named(view.name(), |_window, entries, list| {
+            list.push((
+                entries.iter().map(|(entry, _)| (*entry).clone()).collect(),
+                1,
+            ))
+        })
         .map(move |(window, list)| ((view, window), list))
 }
 
-/// A sum of products that cannot overflow: weights take what 128 bits leave to the sums of a row. High and low halves are added apart; 2^40
-/// rows fit.
+/// A sum of products that cannot overflow: weights take what 128 bits leave to the sums of a row.
+/// High and low halves are added apart; 2^40 rows fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Wide {
     high: i128,
@@ -219,7 +280,10 @@ impl Wide {
 
     /// `value` times `weight`, of which the latter is below 2^20.
     fn product(value: i128, weight: i128) -> Self {
-        Self { high: (value >> 64) * weight, low: (value & i128::from(u64::MAX)) * weight }
+        Self {
+            high: (value >> 64) * weight,
+            low: (value & i128::from(u64::MAX)) * weight,
+        }
     }
 
     fn add(&mut self, other: Self) {
@@ -228,16 +292,23 @@ impl Wide {
     }
 
     fn times(self, times: i128) -> Self {
-        Self { high: self.high * times, low: self.low * times }
+        Self {
+            high: self.high * times,
+            low: self.low * times,
+        }
     }
 
     /// The sum; the largest number of 128 bits if it is beyond that.
     fn value(self) -> i128 {
-        self.high.checked_mul(1 << 64).and_then(|high| high.checked_add(self.low)).unwrap_or(i128::MAX)
+        self.high
+            .checked_mul(1 << 64)
+            .and_then(|high| high.checked_add(self.low))
+            .unwrap_or(i128::MAX)
     }
 }
 
-/// What rows add up to: the difference type of the sums, so that a change costs an addition and not a walk over the window.
+/// What rows add up to: the difference type of the sums, so that a change costs an addition and not
+/// a walk over the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Sum {
     symbols: i64,
@@ -249,7 +320,12 @@ struct Sum {
 impl Sum {
     fn of(standing: &Standing, weight: i128) -> Self {
         let trades = i64::try_from(standing.trades).expect("fewer than 2^63 trades");
-        Self { symbols: 1, trades, volume: Wide::product(standing.volume_e8, weight), notional: Wide::product(standing.notional_e16, weight) }
+        Self {
+            symbols: 1,
+            trades,
+            volume: Wide::product(standing.volume_e8, weight),
+            notional: Wide::product(standing.notional_e16, weight),
+        }
     }
 
     fn entry(&self, name: String) -> ViewEntry {
@@ -269,7 +345,13 @@ impl Sum {
 impl IsZero for Sum {
     fn is_zero(&self) -> bool {
         // Each row counts one symbol: without any there is nothing.
-        *self == Self { symbols: 0, trades: 0, volume: Wide::ZERO, notional: Wide::ZERO }
+        *self
+            == Self {
+                symbols: 0,
+                trades: 0,
+                volume: Wide::ZERO,
+                notional: Wide::ZERO,
+            }
     }
 }
 
@@ -287,7 +369,12 @@ impl Multiply<isize> for Sum {
 
     fn multiply(self, times: &isize) -> Self {
         let (short, long) = (*times as i64, *times as i128);
-        Self { symbols: self.symbols * short, trades: self.trades * short, volume: self.volume.times(long), notional: self.notional.times(long) }
+        Self {
+            symbols: self.symbols * short,
+            trades: self.trades * short,
+            volume: self.volume.times(long),
+            notional: self.notional.times(long),
+        }
     }
 }
 
@@ -305,17 +392,32 @@ mod tests {
     }
 
     fn row(name: &str, notional_e16: i128, open: i64, close: i64) -> Row {
-        let standing = Standing { trades: 1, volume_e8: 1, notional_e16, open: price(open), close: price(close) };
+        let standing = Standing {
+            trades: 1,
+            volume_e8: 1,
+            notional_e16,
+            open: price(open),
+            close: price(close),
+        };
         (Symbol::new(name).expect("a symbol"), standing)
     }
 
     fn ranked(rows: &[Row], order: Order) -> Vec<String> {
-        top_of(rows.iter().collect(), order).iter().map(|(symbol, _)| symbol.to_string()).collect()
+        top_of(rows.iter().collect(), order)
+            .iter()
+            .map(|(symbol, _)| symbol.to_string())
+            .collect()
     }
 
     #[test]
     fn the_most_notional_comes_first_and_equal_ones_by_name() {
-        assert_eq!(ranked(&[row("B", 5, 1, 1), row("C", 9, 1, 1), row("A", 5, 1, 1)], by_notional), ["C", "A", "B"]);
+        assert_eq!(
+            ranked(
+                &[row("B", 5, 1, 1), row("C", 9, 1, 1), row("A", 5, 1, 1)],
+                by_notional
+            ),
+            ["C", "A", "B"]
+        );
     }
 
     #[test]
@@ -329,7 +431,17 @@ mod tests {
             row("TO THE TOP", 1, 1, max),
             row("NO PRICE", 1, 0, 0),
         ];
-        assert_eq!(ranked(&rows, by_move), ["TO THE TOP", "HALF DOWN", "HALF UP", "NEARLY HALF", "A THIRD", "NO PRICE"]);
+        assert_eq!(
+            ranked(&rows, by_move),
+            [
+                "TO THE TOP",
+                "HALF DOWN",
+                "HALF UP",
+                "NEARLY HALF",
+                "A THIRD",
+                "NO PRICE"
+            ]
+        );
         assert!(moved(&rows[0]) && !moved(&rows[5]) && !moved(&row("X", 1, 7, 7)));
     }
 
@@ -337,15 +449,24 @@ mod tests {
     fn weighted_sums_are_exact_and_end_at_the_largest_number_instead_of_going_round() {
         let mut random = StdRng::seed_from_u64(1);
         for _ in 0..1_000 {
-            let terms: Vec<(i128, i128)> =
-                (0..20).map(|_| (random.random_range(0..1i128 << 100), random.random_range(1..=tapeflow_schemas::basket::MAX_WEIGHT_E4))).collect();
+            let terms: Vec<(i128, i128)> = (0..20)
+                .map(|_| {
+                    (
+                        random.random_range(0..1i128 << 100),
+                        random.random_range(1..=tapeflow_schemas::basket::MAX_WEIGHT_E4),
+                    )
+                })
+                .collect();
             let mut sum = Wide::ZERO;
             for (value, weight) in &terms {
                 sum.add(Wide::product(*value, *weight));
                 sum.add(Wide::product(7, 3));
                 sum.add(Wide::product(7, 3).times(-1));
             }
-            assert_eq!(sum.value(), terms.iter().map(|(value, weight)| value * weight).sum());
+            assert_eq!(
+                sum.value(),
+                terms.iter().map(|(value, weight)| value * weight).sum()
+            );
         }
         let mut sum = Wide::product(i128::MAX, 1_000_000);
         sum.add(sum);
@@ -360,32 +481,53 @@ mod tests {
     /// The lists of a table of rows, made all at once.
     fn from_scratch(table: &Table, baskets: &Baskets) -> Vec<((View, Window), Vec<ViewEntry>)> {
         let mut lists = std::collections::BTreeMap::new();
-        let windows: std::collections::BTreeSet<Window> = table.keys().map(|(window, _)| *window).collect();
+        let windows: std::collections::BTreeSet<Window> =
+            table.keys().map(|(window, _)| *window).collect();
         for window in windows {
-            let rows: Vec<Row> = table.iter().filter(|((of, _), _)| *of == window).map(|((_, symbol), row)| (symbol.clone(), *row)).collect();
+            let rows: Vec<Row> = table
+                .iter()
+                .filter(|((of, _), _)| *of == window)
+                .map(|((_, symbol), row)| (symbol.clone(), *row))
+                .collect();
             let top = |rows: Vec<&Row>, order| top_of(rows, order).iter().map(entry).collect();
-            lists.insert((View::Active, window), top(rows.iter().collect(), by_notional));
-            lists.insert((View::Movers, window), top(rows.iter().filter(|row| moved(row)).collect(), by_move));
-            let mut sums: std::collections::BTreeMap<(View, String), Sum> = std::collections::BTreeMap::new();
+            lists.insert(
+                (View::Active, window),
+                top(rows.iter().collect(), by_notional),
+            );
+            lists.insert(
+                (View::Movers, window),
+                top(rows.iter().filter(|row| moved(row)).collect(), by_move),
+            );
+            let mut sums: std::collections::BTreeMap<(View, String), Sum> =
+                std::collections::BTreeMap::new();
             for (symbol, standing) in &rows {
                 let class = (View::Market, symbol.class().name().to_owned(), 1);
-                let of = baskets.iter().filter_map(|(name, members)| Some((View::Baskets, name.to_owned(), members.get(symbol)?.e4())));
+                let of = baskets.iter().filter_map(|(name, members)| {
+                    Some((View::Baskets, name.to_owned(), members.get(symbol)?.e4()))
+                });
                 for (view, name, weight) in of.chain([class]) {
                     let sum = Sum::of(standing, weight);
-                    sums.entry((view, name)).and_modify(|held| held.plus_equals(&sum)).or_insert(sum);
+                    sums.entry((view, name))
+                        .and_modify(|held| held.plus_equals(&sum))
+                        .or_insert(sum);
                 }
             }
             for ((view, name), sum) in sums {
-                lists.entry((view, window)).or_insert_with(Vec::new).push(sum.entry(name));
+                lists
+                    .entry((view, window))
+                    .or_insert_with(Vec::new)
+                    .push(sum.entry(name));
             }
         }
         lists.into_iter().collect()
     }
 
-    /// Rows come, change and go, on several workers; after each time the lists are those that the rows of the time make from scratch.
+    /// Rows come, change and go, on several workers; after each time the lists are those that the
+    /// rows of the time make from scratch.
     #[test]
     fn lists_follow_rows_that_come_change_and_go() {
-        let baskets = Baskets::parse("a,S1,1\na,S2,0.5\nb,S2,100\nb,BINANCE:S3,0.0001\n").expect("baskets");
+        let baskets =
+            Baskets::parse("a,S1,1\na,S2,0.5\nb,S2,100\nb,BINANCE:S3,0.0001\n").expect("baskets");
         for seed in 0..12 {
             let workers = 1 + seed as usize % 3;
             let heard: Arc<Mutex<Vec<ListUpdate>>> = Arc::default();
@@ -395,7 +537,9 @@ mod tests {
                 let listened = Arc::clone(&listened);
                 let mut input = worker.dataflow(|scope| {
                     let (input, rows) = scope.new_collection();
-                    build(rows, &of).inspect(move |update| listened.lock().expect("heard").push(update.clone()));
+                    build(rows, &of).inspect(move |update| {
+                        listened.lock().expect("heard").push(update.clone())
+                    });
                     input
                 });
                 // Every worker makes the same changes, and enters those of its own symbols.
@@ -404,8 +548,16 @@ mod tests {
                 for time in 1..30u64 {
                     for _ in 0..random.random_range(0..20) {
                         let number = random.random_range(0..25);
-                        let symbol = Symbol::new(&if number % 3 == 0 { format!("BINANCE:S{number}") } else { format!("S{number}") }).expect("symbol");
-                        let window = Window { size: WindowSize::DEFAULTS[1], start: random.random_range(0..3) * 60_000 };
+                        let symbol = Symbol::new(&if number % 3 == 0 {
+                            format!("BINANCE:S{number}")
+                        } else {
+                            format!("S{number}")
+                        })
+                        .expect("symbol");
+                        let window = Window {
+                            size: WindowSize::DEFAULTS[1],
+                            start: random.random_range(0..3) * 60_000,
+                        };
                         let standing = Standing {
                             trades: random.random_range(0..3),
                             volume_e8: random.random_range(0..3),
@@ -420,8 +572,10 @@ mod tests {
                         };
                         let new = table.get(&(window, symbol.clone())).copied();
                         if number % worker.peers() == worker.index() {
-                            old.into_iter().for_each(|old| input.remove((window, (symbol.clone(), old))));
-                            new.into_iter().for_each(|new| input.insert((window, (symbol.clone(), new))));
+                            old.into_iter()
+                                .for_each(|old| input.remove((window, (symbol.clone(), old))));
+                            new.into_iter()
+                                .for_each(|new| input.insert((window, (symbol.clone(), new))));
                         }
                     }
                     input.advance_to(time);
@@ -436,14 +590,22 @@ mod tests {
             let mut updates = std::mem::take(&mut *heard.lock().expect("heard"));
             for (time, table) in (0u64..).zip(tables.lock().expect("made").iter()) {
                 updates.sort_by_key(|update| update.1);
-                let mut lists: std::collections::BTreeMap<_, isize> = std::collections::BTreeMap::new();
+                let mut lists: std::collections::BTreeMap<_, isize> =
+                    std::collections::BTreeMap::new();
                 for (list, _, diff) in updates.iter().filter(|update| update.1 <= time) {
                     *lists.entry(list.clone()).or_default() += diff;
                 }
                 lists.retain(|_, count| *count != 0);
-                assert!(lists.values().all(|count| *count == 1), "seed {seed}, time {time}");
+                assert!(
+                    lists.values().all(|count| *count == 1),
+                    "seed {seed}, time {time}"
+                );
                 let have: Vec<_> = lists.into_keys().collect();
-                assert_eq!(have, from_scratch(table, &baskets), "seed {seed}, time {time}");
+                assert_eq!(
+                    have,
+                    from_scratch(table, &baskets),
+                    "seed {seed}, time {time}"
+                );
             }
         }
     }

@@ -1,11 +1,13 @@
-//! The store as the job calls it: each call that it did not answer is counted, whoever made it. All of them are tried again.
+//! The store as the job calls it: each call that it did not answer is counted, whoever made it. All
+//! of them are tried again.
 
 use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store, StoreError, StoredView, View, store::StoredRow,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store,
+    StoreError, StoredView, View, store::StoredRow,
 };
 
 use crate::metrics::Metrics;
@@ -18,7 +20,10 @@ pub(crate) struct WatchedStore {
 
 impl WatchedStore {
     pub(crate) fn over(store: Arc<dyn Store>, metrics: &Arc<Metrics>) -> Arc<dyn Store> {
-        Arc::new(Self { store, metrics: Arc::clone(metrics) })
+        Arc::new(Self {
+            store,
+            metrics: Arc::clone(metrics),
+        })
     }
 
     fn hear<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -55,7 +60,11 @@ impl Store for WatchedStore {
         self.hear(self.store.write(writes).await)
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        flush_stamp: Stamp,
+    ) -> Result<(), StoreError> {
         self.hear(self.store.write_history(entries, flush_stamp).await)
     }
 
@@ -63,11 +72,21 @@ impl Store for WatchedStore {
         self.hear(self.store.symbols().await)
     }
 
-    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+    async fn rows(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         self.hear(self.store.rows(symbol, size, range).await)
     }
 
-    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+    async fn views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
         self.hear(self.store.views(view, size, range).await)
     }
 
@@ -93,8 +112,15 @@ mod tests {
         memory.arm(Call::Read, [Fault::NotApplied; 2]);
         memory.arm(Call::Write, [Fault::NotApplied; 2]);
         assert!(store.head().await.is_err() && store.read_rows(&[]).await.is_err());
-        assert!(store.write(&EpochWrites::default()).await.is_err() && store.write_history(&[], 1).await.is_err());
-        assert_eq!(metrics.store_retries.get(), 4, "those of the leader too, not the rows' alone");
+        assert!(
+            store.write(&EpochWrites::default()).await.is_err()
+                && store.write_history(&[], 1).await.is_err()
+        );
+        assert_eq!(
+            metrics.store_retries.get(),
+            4,
+            "those of the leader too, not the rows' alone"
+        );
         assert!(metrics.retry_age().is_some());
         assert!(store.head().await.is_ok() && store.write(&EpochWrites::default()).await.is_ok());
         assert_eq!(metrics.store_retries.get(), 4);

@@ -1,6 +1,8 @@
-//! One worker's life: it builds the same two dataflows as all others, and turns the same loop: hear the leader, read, step.
+//! One worker's life: it builds the same two dataflows as all others, and turns the same loop: hear
+//! the leader, read, step.
 //!
-//! A turn never waits, so that a thread may turn one worker for ever, or a simulation many by turns ([`crate::stepped`]).
+//! A turn never waits, so that a thread may turn one worker for ever, or a simulation many by turns
+//! ([`crate::stepped`]).
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
@@ -25,11 +27,12 @@ use crate::{
     views::{self, Change, windows::WindowSettings},
 };
 
-/// One knob for memory: for each so many resident rows a window of the views is kept as well. The default of 12,000 keeps the open windows of
-/// five sizes and those before them.
+/// One knob for memory: for each so many resident rows a window of the views is kept as well. The
+/// default of 12,000 keeps the open windows of five sizes and those before them.
 const RESIDENT_ROWS_PER_WINDOW: usize = 1_000;
-/// How long a worker with nothing to do waits before it asks the log again; what other threads have for it wakes it at once. A turn costs some
-/// 40 us, most of it the system's: at 5 ms a worker of a quiet market takes less than a hundredth of a core, and a trade waits for its epoch anyway.
+/// How long a worker with nothing to do waits before it asks the log again; what other threads have
+/// for it wakes it at once. A turn costs some 40 us, most of it the system's: at 5 ms a worker of a
+/// quiet market takes less than a hundredth of a core, and a trade waits for its epoch anyway.
 const IDLE_PARK: Duration = Duration::from_millis(5);
 
 /// One worker's life, from its first dataflow to its last.
@@ -41,7 +44,8 @@ pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) {
             worker.step_or_park(Some(IDLE_PARK));
         }
     }
-    // Before anything that lets another process come to its end: none may be gone before this one knows why.
+    // Before anything that lets another process come to its end: none may be gone before this one
+    // knows why.
     shared.turning.end();
     work.close();
     while run_out(worker, shared) {
@@ -49,8 +53,13 @@ pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) {
     }
 }
 
-/// The ways into the control dataflow: to the leader, from it, and to whoever looks on at process 0.
-type Said = (InputHandleVec<u64, Up>, InputHandleVec<u64, Down>, InputHandleVec<u64, Shown>);
+/// The ways into the control dataflow: to the leader, from it, and to whoever looks on at process
+/// 0.
+type Said = (
+    InputHandleVec<u64, Up>,
+    InputHandleVec<u64, Down>,
+    InputHandleVec<u64, Shown>,
+);
 
 /// What a worker holds besides its dataflows.
 pub(crate) struct Work {
@@ -77,27 +86,49 @@ impl Work {
     pub(crate) fn new(worker: &mut Worker, shared: &Arc<Shared>) -> Self {
         let mailbox = Mailbox::default();
         let board = Rc::new(RefCell::new(EpochBoard::default()));
-        let (mut up, mut down, mut show) =
-            (InputHandleVec::<u64, Up>::new(), InputHandleVec::<u64, Down>::new(), InputHandleVec::<u64, Shown>::new());
+        let (mut up, mut down, mut show) = (
+            InputHandleVec::<u64, Up>::new(),
+            InputHandleVec::<u64, Down>::new(),
+            InputHandleVec::<u64, Shown>::new(),
+        );
         let size = shared.observer.shared_size();
         let to_leader: Rc<RefCell<VecDeque<Up>>> = Rc::default();
         let from_leader: Rc<RefCell<VecDeque<Down>>> = Rc::default();
         worker.dataflow_named("control", |scope| {
             let (arrived, told) = (Rc::clone(&to_leader), Rc::clone(&from_leader));
-            scope.input_from(&mut up).exchange(|_| 0).inspect(move |message: &Up| arrived.borrow_mut().push_back(message.clone()));
-            scope.input_from(&mut down).broadcast().inspect(move |message: &Down| told.borrow_mut().push_back(message.clone()));
+            scope
+                .input_from(&mut up)
+                .exchange(|_| 0)
+                .inspect(move |message: &Up| arrived.borrow_mut().push_back(message.clone()));
+            scope
+                .input_from(&mut down)
+                .broadcast()
+                .inspect(move |message: &Down| told.borrow_mut().push_back(message.clone()));
             let observer = Arc::clone(&shared.observer);
-            scope.input_from(&mut show).exchange(|_| 0).inspect_core(move |event| {
-                if let (Some(size), Ok((_, rows))) = (size, event) {
-                    seen(&*observer, size, rows);
-                }
-            });
+            scope
+                .input_from(&mut show)
+                .exchange(|_| 0)
+                .inspect_core(move |event| {
+                    if let (Some(size), Ok((_, rows))) = (size, event) {
+                        seen(&*observer, size, rows);
+                    }
+                });
         });
         let acknowledged = ProbeHandle::new();
         let showing = Showing::default();
-        let shown = size.filter(|_| shared.config.process > 0).map(|size| (size, Rc::clone(&showing)));
+        let shown = size
+            .filter(|_| shared.config.process > 0)
+            .map(|size| (size, Rc::clone(&showing)));
         let (source, waiting) = trades(worker, shared, &mailbox, &board, &acknowledged, shown);
-        let taken = if worker.index() == 0 { shared.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() } else { None };
+        let taken = if worker.index() == 0 {
+            shared
+                .head
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take()
+        } else {
+            None
+        };
         let lead = taken.map(|head| Lead::new(head, shared, worker.peers()));
         Self {
             mailbox,
@@ -115,18 +146,28 @@ impl Work {
         }
     }
 
-    /// Whether there is another turn: nothing has failed, and the leader has not said its last word.
+    /// Whether there is another turn: nothing has failed, and the leader has not said its last
+    /// word.
     pub(crate) fn goes_on(&self, shared: &Shared) -> bool {
         !self.finished && !shared.failure.happened()
     }
 
     /// One turn; whether another is worth having at once. Never waits.
     pub(crate) fn turn(&mut self, worker: &mut Worker, shared: &Arc<Shared>) -> bool {
-        let Some((up, down, show)) = &mut self.said else { return false };
+        let Some((up, down, show)) = &mut self.said else {
+            return false;
+        };
         let ending = shared.stop.ending();
         if ending > self.told {
             self.told = ending;
-            self.mailbox.outbox.borrow_mut().push(if ending == Ending::Now { Up::DrainRequested } else { Up::EndRequested });
+            self.mailbox
+                .outbox
+                .borrow_mut()
+                .push(if ending == Ending::Now {
+                    Up::DrainRequested
+                } else {
+                    Up::EndRequested
+                });
         }
         send_all(up, self.mailbox.outbox.borrow_mut().drain(..));
         let mut busy = false;
@@ -144,7 +185,11 @@ impl Work {
         self.source.activate();
         worker.step();
         send_all(show, self.showing.borrow_mut().drain(..));
-        self.mailbox.unacknowledged.observe(acknowledged(&self.acknowledged), || shared.clock.wall_us(), &shared.metrics);
+        self.mailbox.unacknowledged.observe(
+            acknowledged(&self.acknowledged),
+            || shared.clock.wall_us(),
+            &shared.metrics,
+        );
         busy | *self.mailbox.busy.borrow()
     }
 
@@ -155,7 +200,8 @@ impl Work {
     }
 }
 
-/// Builds the dataflow of trades. The source's activator, and those of all operators that look at the board.
+/// Builds the dataflow of trades. The source's activator, and those of all operators that look at
+/// the board.
 fn trades(
     worker: &mut Worker,
     shared: &Arc<Shared>,
@@ -186,10 +232,12 @@ fn trades(
             metrics: Arc::clone(&shared.metrics),
         };
         let (folded, keeper) = state::build(items, settings);
-        let (writes, changes) = folded.ok_err::<Vec<EpochWrites>, _, Vec<Rc<Vec<Change>>>, _, _>(|folded| match folded {
-            Folded::Writes(writes) => Ok(writes),
-            Folded::Changes(changes) => Err(changes),
-        });
+        let (writes, changes) = folded.ok_err::<Vec<EpochWrites>, _, Vec<Rc<Vec<Change>>>, _, _>(
+            |folded| match folded {
+                Folded::Writes(writes) => Ok(writes),
+                Folded::Changes(changes) => Err(changes),
+            },
+        );
         let settings = WindowSettings {
             io: shared.io.clone(),
             board: Rc::clone(board),
@@ -200,7 +248,8 @@ fn trades(
             peers,
         };
         let (rows, windows) = views::windows::build(changes, settings);
-        let (lists, list_writer) = views::lists::build(views::build(rows, &shared.config.baskets), Rc::clone(board));
+        let (lists, list_writer) =
+            views::lists::build(views::build(rows, &shared.config.baskets), Rc::clone(board));
         let settings = SinkSettings {
             io: shared.io.clone(),
             acknowledged,
@@ -214,25 +263,47 @@ fn trades(
     })
 }
 
-/// The last epoch of which everything is acknowledged on all workers: the probe stands at the first of which something is not.
+/// The last epoch of which everything is acknowledged on all workers: the probe stands at the first
+/// of which something is not.
 pub(crate) fn acknowledged(probe: &ProbeHandle<u64>) -> Epoch {
-    probe.with_frontier(|frontier| frontier.first().map_or(u64::MAX, |first| first.saturating_sub(1)))
+    probe.with_frontier(|frontier| {
+        frontier
+            .first()
+            .map_or(u64::MAX, |first| first.saturating_sub(1))
+    })
 }
 
 /// Rows of other processes, as the observer of this one hears of its own.
 fn seen(observer: &dyn Observer, size: WindowSize, rows: &[Shown]) {
     for rows in rows.chunk_by(|a, b| a.epoch == b.epoch) {
         let write = |row: &Shown| RowWrite {
-            key: RowKey { symbol: row.symbol.clone(), size, start: row.start },
-            state: RowState { epoch: row.epoch, totals: row.totals },
+            key: RowKey {
+                symbol: row.symbol.clone(),
+                size,
+                start: row.start,
+            },
+            state: RowState {
+                epoch: row.epoch,
+                totals: row.totals,
+            },
             stamp: row.stamp,
         };
-        observer.acknowledged(rows[0].epoch, &EpochWrites { rows: rows.iter().map(write).collect(), ..EpochWrites::default() });
+        observer.acknowledged(
+            rows[0].epoch,
+            &EpochWrites {
+                rows: rows.iter().map(write).collect(),
+                ..EpochWrites::default()
+            },
+        );
     }
 }
 
-/// Sends messages of the control dataflow. Its times mean nothing, but an exchange hands over what it holds only when the time moves on.
-fn send_all<M: Clone + 'static>(input: &mut InputHandleVec<u64, M>, messages: impl Iterator<Item = M>) {
+/// Sends messages of the control dataflow. Its times mean nothing, but an exchange hands over what
+/// it holds only when the time moves on.
+fn send_all<M: Clone + 'static>(
+    input: &mut InputHandleVec<u64, M>,
+    messages: impl Iterator<Item = M>,
+) {
     let mut any = false;
     for message in messages {
         input.send(message);
@@ -244,27 +315,44 @@ fn send_all<M: Clone + 'static>(input: &mut InputHandleVec<u64, M>, messages: im
     }
 }
 
-/// Whether the worker's dataflows still run out. After a failure they are dropped: what they hold is not durable and must not become so.
+/// Whether the worker's dataflows still run out. After a failure they are dropped: what they hold
+/// is not durable and must not become so.
 pub(crate) fn run_out(worker: &mut Worker, shared: &Shared) -> bool {
     if shared.failure.happened() {
-        worker.installed_dataflows().into_iter().for_each(|id| worker.drop_dataflow(id));
+        worker
+            .installed_dataflows()
+            .into_iter()
+            .for_each(|id| worker.drop_dataflow(id));
     }
     worker.has_dataflows()
 }
 
-/// Whether this process looks at the same store as the leader: a process that writes elsewhere would let the job commit what is not there.
+/// Whether this process looks at the same store as the leader: a process that writes elsewhere
+/// would let the job commit what is not there.
 fn is_our_head(head: &Head, shared: &Shared) -> Result<(), JobError> {
-    let found = shared.runtime.block_on(workflow::until_answered("reading the head", || shared.store.head())).map_err(JobError::Failed)?;
+    let found = shared
+        .runtime
+        .block_on(workflow::until_answered("reading the head", || {
+            shared.store.head()
+        }))
+        .map_err(JobError::Failed)?;
     match found {
         Some(found) if found.generation == head.generation && found.owner == head.owner => Ok(()),
         Some(found) if found.job == head.job && found.generation > head.generation => {
-            Err(JobError::Fenced(format!("generation {} (owner {}) has taken the job over", found.generation, found.owner)))
+            Err(JobError::Fenced(format!(
+                "generation {} (owner {}) has taken the job over",
+                found.generation, found.owner
+            )))
         }
-        _ => Err(JobError::Refused(format!("{} is not the store that process 0 writes to; see --store", shared.store.describe()))),
+        _ => Err(JobError::Refused(format!(
+            "{} is not the store that process 0 writes to; see --store",
+            shared.store.describe()
+        ))),
     }
 }
 
-/// Takes down what the leader says for those who need it later. Returns whether it was the last word.
+/// Takes down what the leader says for those who need it later. Returns whether it was the last
+/// word.
 fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
     let mut board = board.borrow_mut();
     match message {
@@ -291,8 +379,13 @@ fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
             shared.metrics.epoch_committed.set(*epoch);
             shared.metrics.progressed(shared.clock.now());
         }
-        // Nobody has found anything in the log; if nothing is under way either, everything is committed.
-        Down::Reopen(_) if shared.metrics.epoch_bound.get() == shared.metrics.epoch_committed.get() => shared.metrics.progressed(shared.clock.now()),
+        // Nobody has found anything in the log; if nothing is under way either, everything is
+        // committed.
+        Down::Reopen(_)
+            if shared.metrics.epoch_bound.get() == shared.metrics.epoch_committed.get() =>
+        {
+            shared.metrics.progressed(shared.clock.now())
+        }
         // Sealed is only what comes after the replay, once all of the job has ended it.
         Down::Seal(_) => shared.metrics.goes_on(),
         Down::Finish => return true,

@@ -1,5 +1,5 @@
-//! The guarantee, in one process: whatever the number of workers, the memory, the cuts and the crashes, every row equals an independent
-//! recomputation of the prefix its epoch names.
+//! The guarantee, in one process: whatever the number of workers, the memory, the cuts and the
+//! crashes, every row equals an independent recomputation of the prefix its epoch names.
 
 mod support;
 
@@ -10,7 +10,11 @@ use support::{CrashingStore, MemoryLog, check, config, feed, run_job};
 use tapeflow_sinks::{Store, memory::MemoryStore};
 
 fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime")
+        .block_on(future)
 }
 
 #[test]
@@ -23,8 +27,20 @@ fn rows_are_the_same_for_any_number_of_workers_and_any_memory() {
         run_job(&config, &log, store.clone()).expect("runs to the end");
         let head = block_on(store.head()).expect("head").expect("there");
         assert!(head.bound.is_empty(), "everything is committed");
-        assert!(head.committed.cuts.iter().enumerate().all(|(p, cut)| cut.next as usize == log.0.lock().expect("log")[p].len()), "to the end");
-        block_on(check(&config, &log, &*store, &format!("{workers} workers, {resident} resident")));
+        assert!(
+            head.committed
+                .cuts
+                .iter()
+                .enumerate()
+                .all(|(p, cut)| cut.next as usize == log.0.lock().expect("log")[p].len()),
+            "to the end"
+        );
+        block_on(check(
+            &config,
+            &log,
+            &*store,
+            &format!("{workers} workers, {resident} resident"),
+        ));
     }
 }
 
@@ -37,7 +53,12 @@ fn running_again_adds_nothing_and_goes_on_where_the_log_does() {
         for again in 0..2 {
             let config = config(1 + (round as usize + again) % 3, 8);
             run_job(&config, &log, store.clone()).expect("runs to the end");
-            block_on(check(&config, &log, &*store, &format!("round {round}, time {again}")));
+            block_on(check(
+                &config,
+                &log,
+                &*store,
+                &format!("round {round}, time {again}"),
+            ));
         }
     }
 }
@@ -51,11 +72,22 @@ fn after_any_crash_nothing_is_lost_and_nothing_counts_twice() {
         feed(&log, seed, 400);
         let mut crashes = 0;
         for life in 0..200 {
-            let config = config(random.random_range(1..4), if random.random_bool(0.5) { 8 } else { 100_000 });
+            let config = config(
+                random.random_range(1..4),
+                if random.random_bool(0.5) { 8 } else { 100_000 },
+            );
             // Half of the lives end while taking over or replaying.
             let most = if random.random_bool(0.5) { 12 } else { 120 };
-            let calls = if life == 199 { i64::MAX } else { random.random_range(1..most) };
-            let crashing = Arc::new(CrashingStore::new(store.clone(), calls, seed * 1_000 + life));
+            let calls = if life == 199 {
+                i64::MAX
+            } else {
+                random.random_range(1..most)
+            };
+            let crashing = Arc::new(CrashingStore::new(
+                store.clone(),
+                calls,
+                seed * 1_000 + life,
+            ));
             let ended = run_job(&config, &log, crashing);
             let what = format!("seed {seed}, life {life}");
             if block_on(store.head()).expect("head").is_some() {
@@ -68,7 +100,10 @@ fn after_any_crash_nothing_is_lost_and_nothing_counts_twice() {
             crashes += 1;
         }
         let head = block_on(store.head()).expect("head").expect("there");
-        assert!(head.bound.is_empty(), "seed {seed}: committed to the end after {crashes} crashes");
+        assert!(
+            head.bound.is_empty(),
+            "seed {seed}: committed to the end after {crashes} crashes"
+        );
         assert_eq!(store.violations(), Vec::<String>::new(), "seed {seed}");
     }
 }
@@ -79,6 +114,11 @@ fn the_stock_day_that_began_before_1970_keeps_all_its_symbols() {
     for (sequence, (symbol, ms)) in (1..).zip([("AAPL", 0), ("MSFT", 0), ("AAPL", 1)]) {
         support::append_trade(&log, symbol, sequence, ms);
         run_job(&config(1, 8), &log, store.clone()).expect("runs to the end");
-        block_on(check(&config(1, 8), &log, &*store, &format!("record {sequence}")));
+        block_on(check(
+            &config(1, 8),
+            &log,
+            &*store,
+            &format!("record {sequence}"),
+        ));
     }
 }

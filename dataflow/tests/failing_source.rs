@@ -1,5 +1,5 @@
-//! A process whose source fails holds back what it has sealed: the others, which have not heard of its failure yet, must not take its epoch for
-//! written and commit it.
+//! A process whose source fails holds back what it has sealed: the others, which have not heard of
+//! its failure yet, must not take its epoch for written and commit it.
 
 mod support;
 
@@ -17,12 +17,13 @@ use async_trait::async_trait;
 use support::{MemoryLog, check, config, io};
 use tapeflow_dataflow::{JobConfig, Log, LogFault, LogReader, LogRecord, Metrics, Stop, run};
 use tapeflow_schemas::{
-    AssetClass, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade, WindowSize, WindowStart,
+    AssetClass, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade,
+    WindowSize, WindowStart,
     codec::{BatchHeader, encode_batch},
 };
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, SourceIdentity, Stamp, Store, StoreError, StoredView, View,
-    memory::MemoryStore, store::StoredRow,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, SourceIdentity, Stamp,
+    Store, StoreError, StoredView, View, memory::MemoryStore, store::StoredRow,
 };
 
 /// What the two logs and the store do to each other.
@@ -51,8 +52,16 @@ struct FailingReader {
 }
 
 impl LogReader for FailingReader {
-    fn poll(&mut self, limit: usize, each: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogFault> {
-        let fails = if self.process == 0 { &self.course.fail_zero } else { &self.course.fail_one };
+    fn poll(
+        &mut self,
+        limit: usize,
+        each: &mut dyn FnMut(LogRecord<'_>),
+    ) -> Result<usize, LogFault> {
+        let fails = if self.process == 0 {
+            &self.course.fail_zero
+        } else {
+            &self.course.fail_one
+        };
         if fails.load(SeqCst) {
             if self.process == 1 {
                 self.course.one_failed.store(true, SeqCst);
@@ -85,11 +94,16 @@ impl Log for FailingLog {
     }
 
     fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
-        Ok(Box::new(FailingReader { reader: self.log.reader(from)?, course: Arc::clone(&self.course), process: self.process }))
+        Ok(Box::new(FailingReader {
+            reader: self.log.reader(from)?,
+            course: Arc::clone(&self.course),
+            process: self.process,
+        }))
     }
 }
 
-/// A store that is slow with the rows of process 0, so that all epochs ahead are used up and the leader commits without sealing first.
+/// A store that is slow with the rows of process 0, so that all epochs ahead are used up and the
+/// leader commits without sealing first.
 struct SlowStore {
     inner: Arc<MemoryStore>,
     course: Arc<Course>,
@@ -108,7 +122,8 @@ impl Store for SlowStore {
 
     async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
         if proposed.bound.len() == 4 && !self.course.fail_one.swap(true, SeqCst) {
-            // While the binding that fills the epochs ahead is under way, the source of process 1 fails with its part of it sealed.
+            // While the binding that fills the epochs ahead is under way, the source of process 1
+            // fails with its part of it sealed.
             while !self.course.one_failed.load(SeqCst) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -130,13 +145,22 @@ impl Store for SlowStore {
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        while !self.course.let_through.load(SeqCst) && writes.rows.iter().any(|row| row.key.symbol.as_str() == self.symbol_of_zero) {
+        while !self.course.let_through.load(SeqCst)
+            && writes
+                .rows
+                .iter()
+                .any(|row| row.key.symbol.as_str() == self.symbol_of_zero)
+        {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.inner.write(writes).await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        flush_stamp: Stamp,
+    ) -> Result<(), StoreError> {
         self.inner.write_history(entries, flush_stamp).await
     }
 
@@ -144,11 +168,21 @@ impl Store for SlowStore {
         self.inner.symbols().await
     }
 
-    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+    async fn rows(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         self.inner.rows(symbol, size, range).await
     }
 
-    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+    async fn views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
         self.inner.views(view, size, range).await
     }
 
@@ -164,7 +198,10 @@ impl Store for SlowStore {
 /// A symbol whose rows the worker of this process keeps.
 fn symbol_of(process: u64) -> String {
     let kept = |name: &String| xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % 2 == process;
-    (0..1_000).map(|n| format!("S{n}")).find(kept).expect("one of a thousand")
+    (0..1_000)
+        .map(|n| format!("S{n}"))
+        .find(kept)
+        .expect("one of a thousand")
 }
 
 #[test]
@@ -174,9 +211,19 @@ fn nothing_that_a_failed_source_has_sealed_is_committed_by_the_others() {
     for (partition, symbol) in (0u32..).zip(&names) {
         for sequence in 1..=30_000 {
             let price = Price::from_e8(1).expect("a price");
-            let trade =
-                Trade::new(EventTime::from_ms(1_700_000_000_000).expect("a time"), price, Size::from_e8(1).expect("a size"), Conditions::NONE);
-            let header = BatchHeader { symbol, source: "test", session: SessionId([7; 16]), sequence, taken_ms: 1_700_000_000_000 };
+            let trade = Trade::new(
+                EventTime::from_ms(1_700_000_000_000).expect("a time"),
+                price,
+                Size::from_e8(1).expect("a size"),
+                Conditions::NONE,
+            );
+            let header = BatchHeader {
+                symbol,
+                source: "test",
+                session: SessionId([7; 16]),
+                sequence,
+                taken_ms: 1_700_000_000_000,
+            };
             let mut payload = Vec::new();
             encode_batch(&mut payload, &header, &[trade.expect("a trade")]);
             log.append(partition, 1_700_000_000_000, payload);
@@ -184,21 +231,60 @@ fn nothing_that_a_failed_source_has_sealed_is_committed_by_the_others() {
     }
     let course = Arc::new(Course::default());
     let inner = Arc::new(MemoryStore::new());
-    let store = Arc::new(SlowStore { inner: Arc::clone(&inner), course: Arc::clone(&course), symbol_of_zero: names[0].clone() });
+    let store = Arc::new(SlowStore {
+        inner: Arc::clone(&inner),
+        course: Arc::clone(&course),
+        symbol_of_zero: names[0].clone(),
+    });
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    let hosts: Vec<String> = listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string()).collect();
+    let hosts: Vec<String> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("an address").to_string())
+        .collect();
     drop(listeners);
-    let base = JobConfig { epoch: Duration::from_millis(5), sizes: vec!["1s".parse().expect("a size")], processes: 2, hosts, ..config(1, 100_000) };
+    let base = JobConfig {
+        epoch: Duration::from_millis(5),
+        sizes: vec!["1s".parse().expect("a size")],
+        processes: 2,
+        hosts,
+        ..config(1, 100_000)
+    };
     let processes = [0, 1].map(|process| {
-        let job = JobConfig { process, ..base.clone() };
-        let log = Arc::new(FailingLog { log: log.clone(), course: Arc::clone(&course), process });
+        let job = JobConfig {
+            process,
+            ..base.clone()
+        };
+        let log = Arc::new(FailingLog {
+            log: log.clone(),
+            course: Arc::clone(&course),
+            process,
+        });
         let store = Arc::clone(&store);
-        std::thread::spawn(move || run(job, log, store, Stop::default(), Arc::new(()), Arc::new(Metrics::default()), io().handle()))
+        std::thread::spawn(move || {
+            run(
+                job,
+                log,
+                store,
+                Stop::default(),
+                Arc::new(()),
+                Arc::new(Metrics::default()),
+                io().handle(),
+            )
+        })
     });
     for process in processes {
-        assert!(process.join().expect("no panic").is_err(), "both logs fail in the end");
+        assert!(
+            process.join().expect("no panic").is_err(),
+            "both logs fail in the end"
+        );
     }
-    assert!(course.one_failed.load(SeqCst) && course.let_through.load(SeqCst), "it came to what is tested");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    assert!(
+        course.one_failed.load(SeqCst) && course.let_through.load(SeqCst),
+        "it came to what is tested"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(check(&base, &log, &*inner, "after the failure"));
 }

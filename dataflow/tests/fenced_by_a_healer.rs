@@ -1,4 +1,5 @@
-//! A job that a healer fences is started again, whatever the store does next: the fence itself said who it was.
+//! A job that a healer fences is started again, whatever the store does next: the fence itself said
+//! who it was.
 
 mod support;
 
@@ -15,8 +16,8 @@ use support::{MemoryLog, config, feed_as, io};
 use tapeflow_dataflow::{JobError, Metrics, Stop, run};
 use tapeflow_schemas::{AssetClass, SessionId, Symbol, WindowSize, WindowStart};
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store, StoreError, StoredView, View, heal::Healer,
-    memory::MemoryStore, store::StoredRow,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store,
+    StoreError, StoredView, View, heal::Healer, memory::MemoryStore, store::StoredRow,
 };
 
 struct Fencing {
@@ -40,7 +41,8 @@ impl Store for Fencing {
     }
 
     async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
-        let binds = expected.is_some_and(|before| proposed.last_binding().epoch > before.last_binding().epoch);
+        let binds = expected
+            .is_some_and(|before| proposed.last_binding().epoch > before.last_binding().epoch);
         if binds && !self.healed.load(SeqCst) {
             Healer::begin(&*self.inner, || 0).await.expect("taken over");
             self.healed.store(true, SeqCst);
@@ -56,7 +58,11 @@ impl Store for Fencing {
         self.inner.write(writes).await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        flush_stamp: Stamp,
+    ) -> Result<(), StoreError> {
         self.inner.write_history(entries, flush_stamp).await
     }
 
@@ -64,11 +70,21 @@ impl Store for Fencing {
         self.inner.symbols().await
     }
 
-    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+    async fn rows(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         self.inner.rows(symbol, size, range).await
     }
 
-    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+    async fn views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
         self.inner.views(view, size, range).await
     }
 
@@ -85,8 +101,24 @@ impl Store for Fencing {
 fn a_job_that_a_healer_has_fenced_is_started_again_though_the_store_goes_silent() {
     let (log, inner) = (MemoryLog::new(1), Arc::new(MemoryStore::new()));
     feed_as(&log, SessionId([1; 16]), 1, 50);
-    let store = Arc::new(Fencing { inner, healed: AtomicBool::new(false), told: AtomicBool::new(false) });
+    let store = Arc::new(Fencing {
+        inner,
+        healed: AtomicBool::new(false),
+        told: AtomicBool::new(false),
+    });
     let metrics = Arc::new(Metrics::default());
-    let fault = run(config(1, 8), Arc::new(log), store, Stop::default(), Arc::new(()), metrics, io().handle()).expect_err("fenced");
-    assert!(!matches!(fault, JobError::Fenced(_)), "exit code 3 tells the supervisor not to start it again: {fault}");
+    let fault = run(
+        config(1, 8),
+        Arc::new(log),
+        store,
+        Stop::default(),
+        Arc::new(()),
+        metrics,
+        io().handle(),
+    )
+    .expect_err("fenced");
+    assert!(
+        !matches!(fault, JobError::Fenced(_)),
+        "exit code 3 tells the supervisor not to start it again: {fault}"
+    );
 }

@@ -1,11 +1,16 @@
-//! The log on a real Kafka that demands TLS and a password: who may in gets in, everyone else is told what is missing, topics that break the
-//! guarantee are noticed, and one that was deleted and made again is refused.
+//! The log on a real Kafka that demands TLS and a password: who may in gets in, everyone else is
+//! told what is missing, topics that break the guarantee are noticed, and one that was deleted and
+//! made again is refused.
 //!
-//! Where java or mvn are missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
+//! Where java or mvn are missing each test is listed as not run, with the reason;
+//! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
 
 #[path = "../../deploy/dev/certificates.rs"]
 mod certificates;
-#[allow(dead_code, reason = "this target never starts its servers without preparing certificates")]
+#[allow(
+    dead_code,
+    reason = "this target never starts its servers without preparing certificates"
+)]
 #[path = "../../deploy/dev/stack.rs"]
 mod dev_stack;
 #[path = "kafka/entrance.rs"]
@@ -30,33 +35,56 @@ use rdkafka::{
 };
 use tapeflow_dataflow::{KafkaLog, KafkaLogConfig, LogFault};
 
-/// Ports of this target alone, below those the system hands out: TLS and password, controller, and the one that asks nothing.
+/// Ports of this target alone, below those the system hands out: TLS and password, controller, and
+/// the one that asks nothing.
 const KAFKA_PORT: u16 = 25_092;
 const INTERNAL_PORT: u16 = KAFKA_PORT + 2;
 
-static STACK: Stack =
-    Stack::new(Layout { name: "test-secure-log", arguments: &["--only", "kafka", "--secure"], ports: &[("KAFKA_PORT", KAFKA_PORT)] });
+static STACK: Stack = Stack::new(Layout {
+    name: "test-secure-log",
+    arguments: &["--only", "kafka", "--secure"],
+    ports: &[("KAFKA_PORT", KAFKA_PORT)],
+});
 
 static CERTIFICATES: OnceLock<Certificates> = OnceLock::new();
 
 type Test = fn() -> Result<(), Failed>;
 
 const TESTS: [(&str, Test); 9] = [
-    ("with_authority_and_password_records_are_read", entrance::everything_right),
+    (
+        "with_authority_and_password_records_are_read",
+        entrance::everything_right,
+    ),
     ("a_wrong_password_is_refused", entrance::wrong_password),
-    ("an_authority_that_did_not_sign_and_another_name_are_refused", entrance::wrong_authority),
+    (
+        "an_authority_that_did_not_sign_and_another_name_are_refused",
+        entrance::wrong_authority,
+    ),
     ("without_tls_the_text_says_so", entrance::no_tls),
-    ("settings_that_break_the_guarantee_are_found_and_compaction_is_refused", topics::settings),
+    (
+        "settings_that_break_the_guarantee_are_found_and_compaction_is_refused",
+        topics::settings,
+    ),
     ("settings_that_may_not_be_seen_are_told_of", topics::unseen),
-    ("a_topic_deleted_and_made_again_is_refused", topics::made_again),
-    ("partitions_added_under_a_running_job_are_noticed_and_taken_up_and_offsets_are_mirrored", topics::grown),
-    ("records_deleted_before_they_were_committed_are_named_and_given_up_only_when_accepted", topics::lost),
+    (
+        "a_topic_deleted_and_made_again_is_refused",
+        topics::made_again,
+    ),
+    (
+        "partitions_added_under_a_running_job_are_noticed_and_taken_up_and_offsets_are_mirrored",
+        topics::grown,
+    ),
+    (
+        "records_deleted_before_they_were_committed_are_named_and_given_up_only_when_accepted",
+        topics::lost,
+    ),
 ];
 
 fn main() {
     let arguments = Arguments::from_args();
     let tests = TESTS.map(|(name, test)| (name, move || up().and_then(|()| test())));
-    let conclusion = libtest_mimic::run(&arguments, trials::on_servers(&dev_stack::wanted(), tests));
+    let conclusion =
+        libtest_mimic::run(&arguments, trials::on_servers(&dev_stack::wanted(), tests));
     STACK.stop();
     conclusion.exit();
 }
@@ -66,14 +94,22 @@ fn up() -> Result<(), Failed> {
     STACK.up_with(|folder| {
         let made = Certificates::make()?;
         made.install(folder)?;
-        CERTIFICATES.set(made).map_err(|_| std::io::Error::other("a stack is prepared once"))
+        CERTIFICATES
+            .set(made)
+            .map_err(|_| std::io::Error::other("a stack is prepared once"))
     })?;
     Ok(())
 }
 
 /// A user of the brokers, who trusts an authority.
 fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
-    let ca = CERTIFICATES.get().expect("made before any test").file(ca).to_str().expect("a path in UTF-8").to_owned();
+    let ca = CERTIFICATES
+        .get()
+        .expect("made before any test")
+        .file(ca)
+        .to_str()
+        .expect("a path in UTF-8")
+        .to_owned();
     let settings = [
         ("security.protocol", "SASL_SSL"),
         ("ssl.ca.location", &ca),
@@ -81,8 +117,14 @@ fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
         ("sasl.username", user),
         ("sasl.password", password),
     ];
-    let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    KafkaLogConfig { brokers: format!("localhost:{KAFKA_PORT}"), topic: topic.into(), settings }
+    let settings = settings
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    KafkaLogConfig {
+        brokers: format!("localhost:{KAFKA_PORT}"),
+        topic: topic.into(),
+        settings,
+    }
 }
 
 /// The user who may do everything.
@@ -102,12 +144,19 @@ fn admin() -> AdminClient<DefaultClientContext> {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(future)
 }
 
 /// Makes a topic with two partitions.
 fn make(topic: &str, settings: &[(&str, &str)]) -> Result<(), Failed> {
-    let new = settings.iter().fold(NewTopic::new(topic, 2, TopicReplication::Fixed(1)), |new, (key, value)| new.set(key, value));
+    let new = settings.iter().fold(
+        NewTopic::new(topic, 2, TopicReplication::Fixed(1)),
+        |new, (key, value)| new.set(key, value),
+    );
     let made = block_on(admin().create_topics([&new], &AdminOptions::new()))?;
     let refused = made.into_iter().find_map(Result::err);
     match refused {
@@ -125,12 +174,17 @@ fn delete(topic: &str) -> Result<(), Failed> {
     }
 }
 
-/// Connects to a topic that was just made: a broker hears of it a moment after the controller has made it.
+/// Connects to a topic that was just made: a broker hears of it a moment after the controller has
+/// made it.
 fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogFault> {
     let begun = std::time::Instant::now();
     loop {
         match KafkaLog::connect(config.clone()) {
-            Err(LogFault::Broken(text)) if text.contains("there is no topic") && begun.elapsed().as_secs() < 30 => std::thread::yield_now(),
+            Err(LogFault::Broken(text))
+                if text.contains("there is no topic") && begun.elapsed().as_secs() < 30 =>
+            {
+                std::thread::yield_now()
+            }
             other => return other,
         }
     }
@@ -147,7 +201,9 @@ fn refusal(config: KafkaLogConfig) -> Result<LogFault, Failed> {
 /// Appends a record that is no trade: it becomes a dead letter, and counts all the same.
 fn append(topic: &str, partition: i32) -> Result<(), Failed> {
     let producer: BaseProducer = internal().create()?;
-    let record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(b"no record of ours");
+    let record = BaseRecord::<[u8], [u8]>::to(topic)
+        .partition(partition)
+        .payload(b"no record of ours");
     producer.send(record).map_err(|(fault, _)| fault)?;
     Ok(producer.flush(Duration::from_secs(30))?)
 }
@@ -158,7 +214,11 @@ fn mirrored(topic: &str, partition: i32) -> Result<Option<i64>, Failed> {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);
     let committed = group.committed_offsets(list, Duration::from_secs(30))?;
-    Ok(committed.elements().first().and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0))
+    Ok(committed
+        .elements()
+        .first()
+        .and_then(|element| element.offset().to_raw())
+        .filter(|offset| *offset >= 0))
 }
 
 /// Deletes what lies below an offset, as retention does in its time.
@@ -166,11 +226,17 @@ fn delete_below(topic: &str, partition: i32, offset: i64) -> Result<(), Failed> 
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
     let deleted = block_on(admin().delete_records(&list, &AdminOptions::new()))?;
-    deleted.elements().into_iter().try_for_each(|element| element.error()).map_err(|fault| format!("{topic}: {fault}").into())
+    deleted
+        .elements()
+        .into_iter()
+        .try_for_each(|element| element.error())
+        .map_err(|fault| format!("{topic}: {fault}").into())
 }
 
 fn add_partitions(topic: &str, count: usize) -> Result<(), Failed> {
-    let results = block_on(admin().create_partitions(&[NewPartitions::new(topic, count)], &AdminOptions::new()))?;
+    let results = block_on(
+        admin().create_partitions(&[NewPartitions::new(topic, count)], &AdminOptions::new()),
+    )?;
     for result in results {
         result.map_err(|(topic, code)| format!("{topic}: {code}"))?;
     }

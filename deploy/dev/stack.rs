@@ -1,8 +1,10 @@
-//! A stack of its own for a test target: real servers, started by `deploy/dev/stack` when the first test asks and stopped at the end.
+//! A stack of its own for a test target: real servers, started by `deploy/dev/stack` when the first
+//! test asks and stopped at the end.
 //!
-//! Included with `#[path = ".../deploy/dev/stack.rs"] mod dev_stack;`. A target names its directory and ports, so that it runs beside a
-//! developer's stack and beside other targets. A run that was killed leaves its servers behind; the next run of the same target stops
-//! them. Two runs of one target at the same time take turns.
+//! Included with `#[path = ".../deploy/dev/stack.rs"] mod dev_stack;`. A target names its directory
+//! and ports, so that it runs beside a developer's stack and beside other targets. A run that was
+//! killed leaves its servers behind; the next run of the same target stops them. Two runs of one
+//! target at the same time take turns.
 
 use std::{
     fs::File,
@@ -24,7 +26,8 @@ pub(crate) struct Layout {
 /// A stack that starts when it is first asked for.
 pub(crate) struct Stack {
     layout: Layout,
-    /// Once asked: the lock that says that this process uses the directory, or why there are no servers.
+    /// Once asked: the lock that says that this process uses the directory, or why there are no
+    /// servers.
     started: OnceLock<Result<File, String>>,
 }
 
@@ -44,25 +47,43 @@ pub(crate) fn wanted() -> Wanted {
     let required = match std::env::var("TAPEFLOW_REQUIRE_STACK").as_deref() {
         Ok("1") => true,
         Ok("0" | "") | Err(std::env::VarError::NotPresent) => false,
-        Ok(other) => return Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK is {other:?}: give 1 or 0")),
+        Ok(other) => {
+            return Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK is {other:?}: give 1 or 0"));
+        }
         Err(error) => return Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK: {error}")),
     };
-    let missing: Vec<_> = [("java", "-version"), ("mvn", "-version"), ("bash", "--version"), ("flock", "--version")]
-        .into_iter()
-        .filter(|(program, argument)| !Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success()))
-        .map(|(program, _)| program)
-        .collect();
+    let missing: Vec<_> = [
+        ("java", "-version"),
+        ("mvn", "-version"),
+        ("bash", "--version"),
+        ("flock", "--version"),
+    ]
+    .into_iter()
+    .filter(|(program, argument)| {
+        !Command::new(program)
+            .arg(argument)
+            .output()
+            .is_ok_and(|output| output.status.success())
+    })
+    .map(|(program, _)| program)
+    .collect();
     match (missing.is_empty(), required) {
         (true, _) => Wanted::Run,
         (false, false) => Wanted::Skip(format!("needs {}", missing.join(" and "))),
-        (false, true) => Wanted::Fail(format!("TAPEFLOW_REQUIRE_STACK=1 and not found here: {}", missing.join(", "))),
+        (false, true) => Wanted::Fail(format!(
+            "TAPEFLOW_REQUIRE_STACK=1 and not found here: {}",
+            missing.join(", ")
+        )),
     }
 }
 
 impl Stack {
     /// Plans a stack; nothing starts yet.
     pub(crate) const fn new(layout: Layout) -> Self {
-        Self { layout, started: OnceLock::new() }
+        Self {
+            layout,
+            started: OnceLock::new(),
+        }
     }
 
     /// Starts it with an empty store, once; everyone who asks meanwhile waits.
@@ -73,18 +94,33 @@ impl Stack {
         self.up_with(|_| Ok(()))
     }
 
-    /// [`Self::up`], after something has been put into the stack's directory: no other run of the target uses it by then.
+    /// [`Self::up`], after something has been put into the stack's directory: no other run of the
+    /// target uses it by then.
     ///
     /// # Errors
     /// What `prepare` or the script said.
-    pub(crate) fn up_with(&self, prepare: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), String> {
+    pub(crate) fn up_with(
+        &self,
+        prepare: impl FnOnce(&Path) -> std::io::Result<()>,
+    ) -> Result<(), String> {
         let start = || {
-            let lock = self.lock().map_err(|error| format!("cannot lock target/stack/{}.lock: {error}", self.layout.name))?;
+            let lock = self.lock().map_err(|error| {
+                format!(
+                    "cannot lock target/stack/{}.lock: {error}",
+                    self.layout.name
+                )
+            })?;
             self.run("wipe")?;
-            prepare(&self.folder()).map_err(|error| format!("cannot prepare target/stack/{}: {error}", self.layout.name))?;
+            prepare(&self.folder()).map_err(|error| {
+                format!("cannot prepare target/stack/{}: {error}", self.layout.name)
+            })?;
             self.run("up").map(|()| lock)
         };
-        self.started.get_or_init(start).as_ref().map(drop).map_err(Clone::clone)
+        self.started
+            .get_or_init(start)
+            .as_ref()
+            .map(drop)
+            .map_err(Clone::clone)
     }
 
     /// Stops it and deletes its data, if it was started.
@@ -110,7 +146,8 @@ impl Stack {
         root().join("target/stack").join(self.layout.name)
     }
 
-    /// Waits until no other process uses the directory; the system unlocks it when this one ends, however it ends.
+    /// Waits until no other process uses the directory; the system unlocks it when this one ends,
+    /// however it ends.
     fn lock(&self) -> std::io::Result<File> {
         let folder = root().join("target/stack");
         std::fs::create_dir_all(&folder)?;
@@ -124,14 +161,24 @@ impl Stack {
         if command == "up" {
             stack.args(self.layout.arguments);
         }
-        let output = stack.output().map_err(|error| format!("deploy/dev/stack does not start: {error}"))?;
+        let output = stack
+            .output()
+            .map_err(|error| format!("deploy/dev/stack does not start: {error}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(()) } else { Err(format!("{}{}", text(&output.stdout), text(&output.stderr))) }
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("{}{}", text(&output.stdout), text(&output.stderr)))
+        }
     }
 }
 
 /// The workspace's root: the nearest folder above the package that holds this file's folder.
 fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.ancestors().find(|folder| folder.join("deploy/dev/stack").is_file()).unwrap_or(package).to_path_buf()
+    package
+        .ancestors()
+        .find(|folder| folder.join("deploy/dev/stack").is_file())
+        .unwrap_or(package)
+        .to_path_buf()
 }

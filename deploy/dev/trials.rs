@@ -7,7 +7,10 @@ use libtest_mimic::{Failed, Trial};
 use crate::dev_stack::Wanted;
 
 /// A trial for each test. Says at once, on standard error, if none of them will run.
-pub(crate) fn on_servers<N, T>(wanted: &Wanted, tests: impl IntoIterator<Item = (N, T)>) -> Vec<Trial>
+pub(crate) fn on_servers<N, T>(
+    wanted: &Wanted,
+    tests: impl IntoIterator<Item = (N, T)>,
+) -> Vec<Trial>
 where
     N: Into<String>,
     T: FnOnce() -> Result<(), Failed> + Send + 'static,

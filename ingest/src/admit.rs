@@ -1,7 +1,9 @@
-//! Admission: a frame becomes trades, grouped by symbol in the order of the frame, and rejects that say why.
+//! Admission: a frame becomes trades, grouped by symbol in the order of the frame, and rejects that
+//! say why.
 //!
-//! What is admitted depends on the frame's bytes alone, with one exception: a live frame's trades must not lie in the far future of the time
-//! it was taken in. A recording is not judged so here (its sequences must be the same at every run, whenever that is); its readers judge it by the
+//! What is admitted depends on the frame's bytes alone, with one exception: a live frame's trades
+//! must not lie in the far future of the time it was taken in. A recording is not judged so here
+//! (its sequences must be the same at every run, whenever that is); its readers judge it by the
 //! time that its records carry. Nothing here panics on what a feed sends.
 
 use std::{borrow::Cow, collections::HashMap};
@@ -96,7 +98,13 @@ const LINEAR_GROUPS: usize = 16;
 /// Admits a frame.
 pub fn admit<'a>(frame: &'a Frame, counts: &mut Counts) -> Admitted<'a> {
     counts.frames += 1;
-    let mut admission = Admission { frame, counts, admitted: Admitted::default(), index_of: HashMap::new(), entry_texts: None };
+    let mut admission = Admission {
+        frame,
+        counts,
+        admitted: Admitted::default(),
+        index_of: HashMap::new(),
+        entry_texts: None,
+    };
     match message::parse(&frame.bytes) {
         Ok(Message::Trades(entries)) => {
             for (index, entry) in entries.into_iter().enumerate() {
@@ -108,9 +116,15 @@ pub fn admit<'a>(frame: &'a Frame, counts: &mut Counts) -> Admitted<'a> {
             admission.counts.provider_errors += 1;
             admission.admitted.provider_error = Some(cut(&message));
         }
-        Ok(Message::Unknown { kind }) => admission.refuse_frame(Reason::FrameType, &format!("unknown type {}", quote(&kind))),
-        Err(fault @ Malformed::TooLarge) => admission.refuse_frame(Reason::FrameTooLarge, &fault.to_string()),
-        Err(fault @ Malformed::Json(_)) => admission.refuse_frame(Reason::Json, &cut(&fault.to_string())),
+        Ok(Message::Unknown { kind }) => {
+            admission.refuse_frame(Reason::FrameType, &format!("unknown type {}", quote(&kind)))
+        }
+        Err(fault @ Malformed::TooLarge) => {
+            admission.refuse_frame(Reason::FrameTooLarge, &fault.to_string())
+        }
+        Err(fault @ Malformed::Json(_)) => {
+            admission.refuse_frame(Reason::Json, &cut(&fault.to_string()))
+        }
     }
     admission.admitted
 }
@@ -147,15 +161,22 @@ impl<'a> Admission<'a, '_> {
 
     fn add(&mut self, symbol: Cow<'a, str>, trade: Trade) {
         let groups = &mut self.admitted.groups;
-        let known =
-            if groups.len() <= LINEAR_GROUPS { groups.iter().position(|group| group.symbol == symbol) } else { self.index_of.get(&*symbol).copied() };
+        let known = if groups.len() <= LINEAR_GROUPS {
+            groups.iter().position(|group| group.symbol == symbol)
+        } else {
+            self.index_of.get(&*symbol).copied()
+        };
         match known.and_then(|at| groups.get_mut(at)) {
             Some(group) => group.trades.push(trade),
             None => {
-                groups.push(Group { symbol, trades: vec![trade] });
+                groups.push(Group {
+                    symbol,
+                    trades: vec![trade],
+                });
                 if groups.len() > LINEAR_GROUPS {
                     let unindexed = groups.iter().enumerate().skip(self.index_of.len());
-                    self.index_of.extend(unindexed.map(|(at, group)| (group.symbol.to_string(), at)));
+                    self.index_of
+                        .extend(unindexed.map(|(at, group)| (group.symbol.to_string(), at)));
                 }
             }
         }
@@ -163,18 +184,34 @@ impl<'a> Admission<'a, '_> {
 
     fn refuse_entry(&mut self, index: usize, reason: Reason, what: &str) {
         let frame = self.frame;
-        let texts = self.entry_texts.get_or_insert_with(|| message::entry_texts(&frame.bytes));
-        let sent = texts.get(index).map_or(frame.bytes.as_slice(), |text| text.as_bytes());
-        self.refuse(reason, format!("line {}, index {index}: {what}", frame.line), sent);
+        let texts = self
+            .entry_texts
+            .get_or_insert_with(|| message::entry_texts(&frame.bytes));
+        let sent = texts
+            .get(index)
+            .map_or(frame.bytes.as_slice(), |text| text.as_bytes());
+        self.refuse(
+            reason,
+            format!("line {}, index {index}: {what}", frame.line),
+            sent,
+        );
     }
 
     fn refuse_frame(&mut self, reason: Reason, what: &str) {
-        self.refuse(reason, format!("line {}: {what}", self.frame.line), &self.frame.bytes);
+        self.refuse(
+            reason,
+            format!("line {}: {what}", self.frame.line),
+            &self.frame.bytes,
+        );
     }
 
     fn refuse(&mut self, reason: Reason, detail: String, sent: &'a [u8]) {
         *self.counts.rejects.entry(reason).or_default() += 1;
-        self.admitted.rejects.push(Reject { reason, detail, frame: &sent[..sent.len().min(KEPT_BYTES)] });
+        self.admitted.rejects.push(Reject {
+            reason,
+            detail,
+            frame: &sent[..sent.len().min(KEPT_BYTES)],
+        });
     }
 }
 
@@ -184,40 +221,70 @@ enum Judged {
 }
 
 fn judge(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Judged, (Reason, String)> {
-    let symbol = raw.symbol().ok_or_else(|| (Reason::Symbol, "symbol is missing".to_owned()))?;
-    Symbol::check(symbol).map_err(|fault| (Reason::Symbol, format!("{fault}: {}", quote(symbol))))?;
+    let symbol = raw
+        .symbol()
+        .ok_or_else(|| (Reason::Symbol, "symbol is missing".to_owned()))?;
+    Symbol::check(symbol)
+        .map_err(|fault| (Reason::Symbol, format!("{fault}: {}", quote(symbol))))?;
     let event_time = event_time(raw.event_time()).map_err(|what| (Reason::EventTime, what))?;
-    let price = number("price", raw.price(), Price::parse).map_err(|(_, what)| (Reason::Price, what))?;
+    let price =
+        number("price", raw.price(), Price::parse).map_err(|(_, what)| (Reason::Price, what))?;
     let size = match number("size", raw.size(), Size::parse) {
         Ok(size) => size,
         Err((Some(NumberFault::Zero), _)) => return Ok(Judged::PriceUpdate),
         Err((_, what)) => return Err((Reason::Size, what)),
     };
     if taken_ms.is_some_and(|taken_ms| event_time.is_far_future(taken_ms)) {
-        return Err((Reason::Future, format!("event time {event_time} lies more than a day ahead of the time it was taken in")));
+        return Err((
+            Reason::Future,
+            format!(
+                "event time {event_time} lies more than a day ahead of the time it was taken in"
+            ),
+        ));
     }
     let trade = Trade::new(event_time, price.value, size.value, raw.conditions());
-    let trade = trade.map_err(|fault| (Reason::Notional, format!("notional is {fault}: {} times {}", price.value, size.value)))?;
-    Ok(Judged::Trade { trade, rounded: price.rounded || size.rounded })
+    let trade = trade.map_err(|fault| {
+        (
+            Reason::Notional,
+            format!("notional is {fault}: {} times {}", price.value, size.value),
+        )
+    })?;
+    Ok(Judged::Trade {
+        trade,
+        rounded: price.rounded || size.rounded,
+    })
 }
 
 type Parse<T> = fn(&str) -> Result<Parsed<T>, NumberFault>;
 
-fn number<T>(name: &str, text: Option<&str>, parse: Parse<T>) -> Result<Parsed<T>, (Option<NumberFault>, String)> {
+fn number<T>(
+    name: &str,
+    text: Option<&str>,
+    parse: Parse<T>,
+) -> Result<Parsed<T>, (Option<NumberFault>, String)> {
     let text = text.ok_or_else(|| (None, format!("{name} is missing")))?;
     parse(text).map_err(|fault| (Some(fault), format!("{name} is {fault}: {}", quote(text))))
 }
 
 fn event_time(text: Option<&str>) -> Result<EventTime, String> {
     let text = text.ok_or("event time is missing")?;
-    let ms: i64 = text.parse().map_err(|_| format!("event time is not a whole number of milliseconds: {}", quote(text)))?;
+    let ms: i64 = text.parse().map_err(|_| {
+        format!(
+            "event time is not a whole number of milliseconds: {}",
+            quote(text)
+        )
+    })?;
     EventTime::from_ms(ms).ok_or_else(|| format!("event time {ms} ms is outside 1970 to 2200"))
 }
 
 /// A value as a detail shows it: in quotes, control characters escaped, cut short.
 fn quote(text: &str) -> String {
     let head: String = text.chars().take(QUOTED_CHARS).collect();
-    let more = if head.len() < text.len() { format!("... of {} bytes", text.len()) } else { String::new() };
+    let more = if head.len() < text.len() {
+        format!("... of {} bytes", text.len())
+    } else {
+        String::new()
+    };
     format!("{head:?}{more}")
 }
 
@@ -226,9 +293,17 @@ pub(crate) fn cut(text: &str) -> String {
     let head: String = text
         .chars()
         .take(4 * QUOTED_CHARS)
-        .flat_map(|c| c.escape_default().take(if c.is_control() { 10 } else { 0 }).chain((!c.is_control()).then_some(c)))
+        .flat_map(|c| {
+            c.escape_default()
+                .take(if c.is_control() { 10 } else { 0 })
+                .chain((!c.is_control()).then_some(c))
+        })
         .collect();
-    if text.chars().nth(4 * QUOTED_CHARS).is_some() { format!("{head}...") } else { head }
+    if text.chars().nth(4 * QUOTED_CHARS).is_some() {
+        format!("{head}...")
+    } else {
+        head
+    }
 }
 
 #[cfg(test)]
@@ -238,13 +313,20 @@ mod tests {
     const NOW_MS: i64 = 1_700_000_000_000;
 
     fn frame(text: &str) -> Frame {
-        Frame { line: 7, bytes: text.as_bytes().to_vec(), taken_ms: Some(NOW_MS) }
+        Frame {
+            line: 7,
+            bytes: text.as_bytes().to_vec(),
+            taken_ms: Some(NOW_MS),
+        }
     }
 
-    /// One trade frame with `entry` between two good ones: they must survive, and `entry` be refused so.
+    /// One trade frame with `entry` between two good ones: they must survive, and `entry` be
+    /// refused so.
     fn check_refused(entry: &str, reason: Reason, detail: &str) {
         let good = r#"{"s":"GOOD","p":1,"t":1,"v":1}"#;
-        let frame = frame(&format!(r#"{{"type":"trade","data":[{good},{entry},{good}]}}"#));
+        let frame = frame(&format!(
+            r#"{{"type":"trade","data":[{good},{entry},{good}]}}"#
+        ));
         let mut counts = Counts::default();
         let admitted = admit(&frame, &mut counts);
         assert_eq!(admitted.groups.len(), 1, "{entry}");
@@ -252,40 +334,104 @@ mod tests {
         assert_eq!(admitted.rejects.len(), 1, "{entry}");
         let reject = &admitted.rejects[0];
         assert_eq!(reject.reason, reason, "{entry}: {}", reject.detail);
-        assert!(reject.detail.starts_with("line 7, index 1: ") && reject.detail.contains(detail), "{entry}: {}", reject.detail);
+        assert!(
+            reject.detail.starts_with("line 7, index 1: ") && reject.detail.contains(detail),
+            "{entry}: {}",
+            reject.detail
+        );
         assert!(reject.detail.len() < 400);
-        assert_eq!(reject.frame, &entry.as_bytes()[..entry.len().min(KEPT_BYTES)]);
+        assert_eq!(
+            reject.frame,
+            &entry.as_bytes()[..entry.len().min(KEPT_BYTES)]
+        );
         assert_eq!((counts.trades, counts.rejected()), (2, 1));
     }
 
     #[test]
     fn each_bad_entry_is_refused_for_its_own_reason_and_its_neighbours_stand() {
         check_refused("5", Reason::Json, "invalid type");
-        check_refused(r#"{"s":"A","p":1,"p":2,"t":1,"v":1}"#, Reason::Json, "duplicate field");
+        check_refused(
+            r#"{"s":"A","p":1,"p":2,"t":1,"v":1}"#,
+            Reason::Json,
+            "duplicate field",
+        );
         check_refused(r#"{"p":1,"t":1,"v":1}"#, Reason::Symbol, "missing");
         check_refused(r#"{"s":"","p":1,"t":1,"v":1}"#, Reason::Symbol, "empty");
-        check_refused(&format!(r#"{{"s":"{}","p":1,"t":1,"v":1}}"#, "A".repeat(900_000)), Reason::Symbol, "of 900000 bytes");
-        check_refused(r#"{"s":"A\u001b[31m","p":1,"t":1,"v":1}"#, Reason::Symbol, "control character");
-        check_refused(r#"{"s":"A","t":1,"v":1}"#, Reason::Price, "price is missing");
-        check_refused(r#"{"s":"A","p":-1.5,"t":1,"v":1}"#, Reason::Price, "price is negative: \"-1.5\"");
-        check_refused(r#"{"s":"A","p":"NaN","t":1,"v":1}"#, Reason::Price, "not a decimal");
+        check_refused(
+            &format!(r#"{{"s":"{}","p":1,"t":1,"v":1}}"#, "A".repeat(900_000)),
+            Reason::Symbol,
+            "of 900000 bytes",
+        );
+        check_refused(
+            r#"{"s":"A\u001b[31m","p":1,"t":1,"v":1}"#,
+            Reason::Symbol,
+            "control character",
+        );
+        check_refused(
+            r#"{"s":"A","t":1,"v":1}"#,
+            Reason::Price,
+            "price is missing",
+        );
+        check_refused(
+            r#"{"s":"A","p":-1.5,"t":1,"v":1}"#,
+            Reason::Price,
+            "price is negative: \"-1.5\"",
+        );
+        check_refused(
+            r#"{"s":"A","p":"NaN","t":1,"v":1}"#,
+            Reason::Price,
+            "not a decimal",
+        );
         check_refused(r#"{"s":"A","p":0,"t":1,"v":1}"#, Reason::Price, "zero");
-        check_refused(r#"{"s":"A","p":1e400,"t":1,"v":1}"#, Reason::Price, "absurdly large");
-        check_refused(r#"{"s":"A","p":{"x":[]},"t":1,"v":1}"#, Reason::Price, "not a decimal");
+        check_refused(
+            r#"{"s":"A","p":1e400,"t":1,"v":1}"#,
+            Reason::Price,
+            "absurdly large",
+        );
+        check_refused(
+            r#"{"s":"A","p":{"x":[]},"t":1,"v":1}"#,
+            Reason::Price,
+            "not a decimal",
+        );
         check_refused(r#"{"s":"A","p":1,"t":1}"#, Reason::Size, "size is missing");
         check_refused(r#"{"s":"A","p":1,"t":1,"v":-3}"#, Reason::Size, "negative");
-        check_refused(r#"{"s":"A","p":1,"t":1,"v":1e16}"#, Reason::Size, "absurdly large");
+        check_refused(
+            r#"{"s":"A","p":1,"t":1,"v":1e16}"#,
+            Reason::Size,
+            "absurdly large",
+        );
         check_refused(r#"{"s":"A","p":1,"v":1}"#, Reason::EventTime, "missing");
-        check_refused(r#"{"s":"A","p":1,"t":1.5,"v":1}"#, Reason::EventTime, "whole number");
-        check_refused(r#"{"s":"A","p":1,"t":1700000000000000,"v":1}"#, Reason::EventTime, "outside");
-        check_refused(r#"{"s":"A","p":1,"t":-1,"v":1}"#, Reason::EventTime, "outside");
-        check_refused(r#"{"s":"A","p":1e9,"t":1,"v":1e9}"#, Reason::Notional, "absurdly large");
-        check_refused(r#"{"s":"A","p":1,"t":1700100000000,"v":1}"#, Reason::Future, "ahead");
+        check_refused(
+            r#"{"s":"A","p":1,"t":1.5,"v":1}"#,
+            Reason::EventTime,
+            "whole number",
+        );
+        check_refused(
+            r#"{"s":"A","p":1,"t":1700000000000000,"v":1}"#,
+            Reason::EventTime,
+            "outside",
+        );
+        check_refused(
+            r#"{"s":"A","p":1,"t":-1,"v":1}"#,
+            Reason::EventTime,
+            "outside",
+        );
+        check_refused(
+            r#"{"s":"A","p":1e9,"t":1,"v":1e9}"#,
+            Reason::Notional,
+            "absurdly large",
+        );
+        check_refused(
+            r#"{"s":"A","p":1,"t":1700100000000,"v":1}"#,
+            Reason::Future,
+            "ahead",
+        );
     }
 
     #[test]
     fn a_recording_is_not_judged_by_the_clock() {
-        let mut frame = frame(r#"{"type":"trade","data":[{"s":"A","p":1,"t":1700100000000,"v":1}]}"#);
+        let mut frame =
+            frame(r#"{"type":"trade","data":[{"s":"A","p":1,"t":1700100000000,"v":1}]}"#);
         frame.taken_ms = None;
         assert_eq!(admit(&frame, &mut Counts::default()).groups.len(), 1);
     }
@@ -297,26 +443,55 @@ mod tests {
             let mut counts = Counts::default();
             let admitted = admit(&frame, &mut counts);
             assert!(admitted.groups.is_empty());
-            (admitted.rejects.into_iter().map(|reject| (reject.reason, reject.detail)).next(), admitted.provider_error, counts)
+            (
+                admitted
+                    .rejects
+                    .into_iter()
+                    .map(|reject| (reject.reason, reject.detail))
+                    .next(),
+                admitted.provider_error,
+                counts,
+            )
         };
-        assert_eq!(refused(r#"{"type":"news"}"#).0, Some((Reason::FrameType, "line 7: unknown type \"news\"".into())));
-        assert_eq!(refused("{nonsense").0.map(|(reason, _)| reason), Some(Reason::Json));
-        assert_eq!(refused(&" ".repeat(2 << 20)).0.map(|(reason, _)| reason), Some(Reason::FrameTooLarge));
+        assert_eq!(
+            refused(r#"{"type":"news"}"#).0,
+            Some((Reason::FrameType, "line 7: unknown type \"news\"".into()))
+        );
+        assert_eq!(
+            refused("{nonsense").0.map(|(reason, _)| reason),
+            Some(Reason::Json)
+        );
+        assert_eq!(
+            refused(&" ".repeat(2 << 20)).0.map(|(reason, _)| reason),
+            Some(Reason::FrameTooLarge)
+        );
         let (reject, error, counts) = refused(r#"{"type":"ping"}"#);
         assert_eq!((reject, error, counts.pings), (None, None, 1));
         let (reject, error, counts) = refused(r#"{"type":"error","msg":"Invalid symbol X"}"#);
-        assert_eq!((reject, error.as_deref(), counts.provider_errors), (None, Some("Invalid symbol X"), 1));
+        assert_eq!(
+            (reject, error.as_deref(), counts.provider_errors),
+            (None, Some("Invalid symbol X"), 1)
+        );
     }
 
     #[test]
     fn groups_stand_in_the_order_of_the_frame_however_many_there_are() {
-        let entries: Vec<String> = (0..3_000).map(|n| format!(r#"{{"s":"S{}","p":1,"t":{n},"v":1}}"#, n % 1_000)).collect();
-        let frame = frame(&format!(r#"{{"type":"trade","data":[{}]}}"#, entries.join(",")));
+        let entries: Vec<String> = (0..3_000)
+            .map(|n| format!(r#"{{"s":"S{}","p":1,"t":{n},"v":1}}"#, n % 1_000))
+            .collect();
+        let frame = frame(&format!(
+            r#"{{"type":"trade","data":[{}]}}"#,
+            entries.join(",")
+        ));
         let admitted = admit(&frame, &mut Counts::default());
         assert_eq!(admitted.groups.len(), 1_000);
         for (at, group) in admitted.groups.iter().enumerate() {
             assert_eq!(group.symbol, format!("S{at}"));
-            let times: Vec<i64> = group.trades.iter().map(|trade| trade.event_time.ms()).collect();
+            let times: Vec<i64> = group
+                .trades
+                .iter()
+                .map(|trade| trade.event_time.ms())
+                .collect();
             let at = i64::try_from(at).expect("small");
             assert_eq!(times, [at, at + 1_000, at + 2_000]);
         }
@@ -331,7 +506,10 @@ mod tests {
         let mut counts = Counts::default();
         let admitted = admit(&frame, &mut counts);
         assert_eq!(admitted.groups[0].trades.len(), 3);
-        assert_eq!((counts.price_updates, counts.rounded, counts.trades), (2, 1, 3));
+        assert_eq!(
+            (counts.price_updates, counts.rounded, counts.trades),
+            (2, 1, 3)
+        );
         assert_eq!(counts.unknown_conditions, [(77, 2), (255, 1)].into());
     }
 
@@ -339,10 +517,23 @@ mod tests {
     fn the_recording_is_admitted_whole() {
         let mut counts = Counts::default();
         for (line, text) in (1..).zip(include_str!("../fixtures/finnhub-recorded.jsonl").lines()) {
-            let frame = Frame { line, bytes: text.as_bytes().to_vec(), taken_ms: None };
+            let frame = Frame {
+                line,
+                bytes: text.as_bytes().to_vec(),
+                taken_ms: None,
+            };
             assert_eq!(admit(&frame, &mut counts).rejects, []);
         }
-        assert_eq!((counts.frames, counts.pings, counts.trades, counts.price_updates, counts.rounded), (14, 1, 81, 0, 0));
+        assert_eq!(
+            (
+                counts.frames,
+                counts.pings,
+                counts.trades,
+                counts.price_updates,
+                counts.rounded
+            ),
+            (14, 1, 81, 0, 0)
+        );
         assert!(counts.unknown_conditions.is_empty());
     }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::admit::Reason;
 
-/// Counts since the start of a run. Every entry of every trade frame is a trade, a price update or a reject.
+/// Counts since the start of a run. Every entry of every trade frame is a trade, a price update or
+/// a reject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Frames taken in.

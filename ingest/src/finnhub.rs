@@ -1,7 +1,7 @@
 //! Finnhub: the only place that knows its protocol.
 //!
-//! [`message`] reads one frame, [`session`] decides what the client does next, [`endpoint`] says where the server is: these are pure.
-//! `handshake` and [`socket`] do the talking.
+//! [`message`] reads one frame, [`session`] decides what the client does next, [`endpoint`] says
+//! where the server is: these are pure. `handshake` and [`socket`] do the talking.
 
 pub mod endpoint;
 pub(crate) mod handshake;

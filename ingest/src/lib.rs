@@ -6,13 +6,16 @@
 //!  replay ───────────┘  frames    trades   records
 //! ```
 //!
-//! A [`Frame`] is what the feed sent, byte for byte. [`admit`](admit::admit) makes of it trades, grouped by symbol, and rejects that say why; it is the
-//! only gate, and numbers pass it as text, never as doubles. A [`Sequencer`](sequence::Sequencer) makes of these records with a session and a dense
-//! sequence per partition: from them the reader of the log knows what it has seen and what is missing. [`run_live`] and [`run_replay`] wire it
-//! up, and [`simulator`] stands in for Finnhub where there is no token.
+//! A [`Frame`] is what the feed sent, byte for byte. [`admit`](admit::admit) makes of it trades,
+//! grouped by symbol, and rejects that say why; it is the only gate, and numbers pass it as text,
+//! never as doubles. A [`Sequencer`](sequence::Sequencer) makes of these records with a session and
+//! a dense sequence per partition: from them the reader of the log knows what it has seen and what
+//! is missing. [`run_live`] and [`run_replay`] wire it up, and [`simulator`] stands in for Finnhub
+//! where there is no token.
 //!
-//! What always holds: every entry of a trade frame becomes a trade, a price update or a reject, and is counted; no input panics; the records of a
-//! recording are a function of the file and the partition count alone; the token is in the request of the handshake and nowhere else.
+//! What always holds: every entry of a trade frame becomes a trade, a price update or a reject, and
+//! is counted; no input panics; the records of a recording are a function of the file and the
+//! partition count alone; the token is in the request of the handshake and nowhere else.
 //!
 //! ```
 //! use tapeflow_ingest::{Counts, Frame, admit::admit};

@@ -1,4 +1,5 @@
-//! When a recorded frame is due: as fast as possible, or as its trades happened, at a multiple of their speed.
+//! When a recorded frame is due: as fast as possible, or as its trades happened, at a multiple of
+//! their speed.
 
 use std::{str::FromStr, time::Duration};
 
@@ -28,7 +29,10 @@ impl FromStr for Speed {
             .strip_suffix('x')
             .filter(|number| number.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
             .and_then(|number| number.parse::<f64>().ok());
-        times.filter(|times| (0.001..=1e6).contains(times)).map(Self::Times).ok_or_else(|| SpeedFault(text.into()))
+        times
+            .filter(|times| (0.001..=1e6).contains(times))
+            .map(Self::Times)
+            .ok_or_else(|| SpeedFault(text.into()))
     }
 }
 
@@ -41,7 +45,8 @@ impl std::fmt::Display for Speed {
     }
 }
 
-/// The longest pause that a gap in the recording makes, in event time: nights and the years between two recordings in one file are not waited out.
+/// The longest pause that a gap in the recording makes, in event time: nights and the years between
+/// two recordings in one file are not waited out.
 const LONGEST_GAP_MS: i64 = 60_000;
 
 /// Keeps the time of a replay.
@@ -52,12 +57,18 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How long after the start of the replay, in event time, a frame is due whose first trade happened at `event_ms`. Never earlier than the frame before.
+    /// How long after the start of the replay, in event time, a frame is due whose first trade
+    /// happened at `event_ms`. Never earlier than the frame before.
     pub fn due(&mut self, event_ms: i64) -> Duration {
         let latest_ms = self.latest_ms.unwrap_or(event_ms);
         self.elapsed_ms += (event_ms - latest_ms).clamp(0, LONGEST_GAP_MS);
-        // A little back is a late trade; far back is another recording in the same file, and time goes on from there.
-        self.latest_ms = Some(if event_ms < latest_ms - LONGEST_GAP_MS { event_ms } else { latest_ms.max(event_ms) });
+        // A little back is a late trade; far back is another recording in the same file, and time
+        // goes on from there.
+        self.latest_ms = Some(if event_ms < latest_ms - LONGEST_GAP_MS {
+            event_ms
+        } else {
+            latest_ms.max(event_ms)
+        });
         Duration::from_millis(u64::try_from(self.elapsed_ms).unwrap_or(0))
     }
 }
@@ -80,7 +91,16 @@ mod tests {
     fn frames_are_due_as_they_happened_but_long_gaps_are_not_waited_out() {
         let mut pace = Pace::default();
         let year_ms = 31_536_000_000;
-        let times = [year_ms, year_ms + 100, year_ms + 50, year_ms + 200, 3 * year_ms, 3 * year_ms + 1_000, 2 * year_ms, 2 * year_ms + 10];
+        let times = [
+            year_ms,
+            year_ms + 100,
+            year_ms + 50,
+            year_ms + 200,
+            3 * year_ms,
+            3 * year_ms + 1_000,
+            2 * year_ms,
+            2 * year_ms + 10,
+        ];
         let due: Vec<u128> = times.iter().map(|ms| pace.due(*ms).as_millis()).collect();
         assert_eq!(due, [0, 100, 100, 200, 60_200, 61_200, 61_200, 61_210]);
     }

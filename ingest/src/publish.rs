@@ -30,7 +30,8 @@ pub trait Publish: Send {
     /// The last sequence of `session` that each partition holds; 0 where there is none.
     async fn last_sequences(&mut self, session: SessionId) -> Result<Vec<u64>, PublishError>;
 
-    /// Takes records for appending; waits while a bounded queue is full. They are durable after the next [`Publish::flush`].
+    /// Takes records for appending; waits while a bounded queue is full. They are durable after the
+    /// next [`Publish::flush`].
     async fn publish(&mut self, records: Vec<OutRecord>) -> Result<(), PublishError>;
 
     /// Waits until everything taken is durable.

@@ -1,8 +1,10 @@
-//! Kafka's topic as a place for records. With its `tail` the only place of this crate that knows Kafka.
+//! Kafka's topic as a place for records. With its `tail` the only place of this crate that knows
+//! Kafka.
 //!
-//! Appends are idempotent, acknowledged by all in-sync replicas, and tried until they succeed: there is no time-out on a record, so a broker that is
-//! away makes ingest wait and loses nothing. What does fail has failed for good and ends the run, for the next record must not overtake
-//! it. A run that starts again relies on nothing but what the log holds ([`Publish::last_sequences`]).
+//! Appends are idempotent, acknowledged by all in-sync replicas, and tried until they succeed:
+//! there is no time-out on a record, so a broker that is away makes ingest wait and loses nothing.
+//! What does fail has failed for good and ends the run, for the next record must not overtake it. A
+//! run that starts again relies on nothing but what the log holds ([`Publish::last_sequences`]).
 
 mod hearsay;
 mod tail;
@@ -40,7 +42,8 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// The topic. It must exist.
     pub topic: String,
-    /// More client settings, such as TLS and SASL; they win over ours, but for those that exactness rests on.
+    /// More client settings, such as TLS and SASL; they win over ours, but for those that exactness
+    /// rests on.
     pub settings: Vec<(String, String)>,
     /// Settings whose values must not be seen, such as `sasl.password`.
     pub secrets: Vec<(String, Secret)>,
@@ -51,15 +54,20 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How often an unanswered append is mentioned.
 const MENTION: Duration = Duration::from_secs(10);
 
-/// What appends rest on, whatever else is set: no record lost, none twice, none out of order within a connection's life.
-const EXACT: [(&str, &str); 4] =
-    [("acks", "all"), ("enable.idempotence", "true"), ("message.timeout.ms", "0"), ("allow.auto.create.topics", "false")];
+/// What appends rest on, whatever else is set: no record lost, none twice, none out of order within
+/// a connection's life.
+const EXACT: [(&str, &str); 4] = [
+    ("acks", "all"),
+    ("enable.idempotence", "true"),
+    ("message.timeout.ms", "0"),
+    ("allow.auto.create.topics", "false"),
+];
 /// What an ordinary network wants; may be overruled.
 const ORDINARY: [(&str, &str); 6] = [
     ("client.id", "tapeflow-ingest"),
     ("linger.ms", "5"),
-    // A reader unpacks a record in a quarter of the time that zstd takes, which was an eighth of all the CPU of a trade; half as many bytes again on disk
-    // (`bench/results/throughput.md`).
+    // A reader unpacks a record in a quarter of the time that zstd takes, which was an eighth of
+    // all the CPU of a trade; half as many bytes again on disk (`bench/results/throughput.md`).
     ("compression.type", "lz4"),
     // Bounds what is taken but not yet appended.
     ("queue.buffering.max.messages", "50000"),
@@ -92,21 +100,34 @@ impl KafkaConfig {
         use RDKafkaErrorCode as Code;
         let brokers = &self.brokers;
         let text = match (fault, fault.rdkafka_error_code()) {
-            (KafkaError::ClientConfig(_, reason, key, _), _) => format!("kafka setting {key}: {reason}"),
-            (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)) => {
-                format!("there is no topic {:?} at {brokers}: run `tapeflow init`, or see --topic", self.topic)
+            (KafkaError::ClientConfig(_, reason, key, _), _) => {
+                format!("kafka setting {key}: {reason}")
+            }
+            (
+                _,
+                Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition),
+            ) => {
+                format!(
+                    "there is no topic {:?} at {brokers}: run `tapeflow init`, or see --topic",
+                    self.topic
+                )
             }
             (
                 _,
                 Some(
-                    code
-                    @ (Code::Authentication | Code::SaslAuthenticationFailed | Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed),
+                    code @ (Code::Authentication
+                    | Code::SaslAuthenticationFailed
+                    | Code::TopicAuthorizationFailed
+                    | Code::ClusterAuthorizationFailed),
                 ),
             ) => {
                 format!("kafka at {brokers} refuses us: {code}; see --kafka-config-file")
             }
             (_, Some(Code::MessageSizeTooLarge)) => {
-                format!("kafka at {brokers} refuses a record as too large: raise max.message.bytes of topic {:?} to its default of 1 MB", self.topic)
+                format!(
+                    "kafka at {brokers} refuses a record as too large: raise max.message.bytes of topic {:?} to its default of 1 MB",
+                    self.topic
+                )
             }
             _ => format!("kafka at {brokers}: {fault}; see --brokers"),
         };
@@ -114,11 +135,19 @@ impl KafkaConfig {
     }
 
     fn scrub(&self, text: String) -> String {
-        self.secrets.iter().fold(text, |text, (_, secret)| secret.scrub(&text))
+        self.secrets
+            .iter()
+            .fold(text, |text, (_, secret)| secret.scrub(&text))
     }
 
-    fn create<T: FromClientConfigAndContext<C>, C: ClientContext>(&self, client: &ClientConfig, context: C) -> Result<T, PublishError> {
-        client.create_with_context(context).map_err(|fault| self.fault(&fault))
+    fn create<T: FromClientConfigAndContext<C>, C: ClientContext>(
+        &self,
+        client: &ClientConfig,
+        context: C,
+    ) -> Result<T, PublishError> {
+        client
+            .create_with_context(context)
+            .map_err(|fault| self.fault(&fault))
     }
 }
 
@@ -132,25 +161,41 @@ pub struct KafkaPublisher {
 
 impl std::fmt::Debug for KafkaPublisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KafkaPublisher").field("config", &self.config).field("partitions", &self.partitions).finish_non_exhaustive()
+        f.debug_struct("KafkaPublisher")
+            .field("config", &self.config)
+            .field("partitions", &self.partitions)
+            .finish_non_exhaustive()
     }
 }
 
 impl KafkaPublisher {
     /// Connects, and makes sure that the topic exists.
     ///
-    /// # Errors
-    /// No broker answers within fifteen seconds, there is no such topic, or a setting is wrong. Nothing has been written then.
+    /// # Errors No broker answers within fifteen seconds, there is no such topic, or a setting is
+    /// wrong. Nothing has been written then.
     pub async fn connect(config: KafkaConfig) -> Result<Self, PublishError> {
         let appends = Arc::new(Appends::default());
-        let producer = config.create(&config.client(&ORDINARY, &EXACT), Deliveries(Arc::clone(&appends)))?;
+        let producer = config.create(
+            &config.client(&ORDINARY, &EXACT),
+            Deliveries(Arc::clone(&appends)),
+        )?;
         let partitions = blocking({
             let config = config.clone();
             move || count_partitions(&config)
         })
         .await?;
-        info!(brokers = config.brokers, topic = config.topic, partitions, "kafka connected");
-        Ok(Self { config, partitions, producer, appends })
+        info!(
+            brokers = config.brokers,
+            topic = config.topic,
+            partitions,
+            "kafka connected"
+        );
+        Ok(Self {
+            config,
+            partitions,
+            producer,
+            appends,
+        })
     }
 
     /// Fails once any append has failed for good: what follows it must not be appended.
@@ -162,9 +207,12 @@ impl KafkaPublisher {
     }
 
     fn send(&self, record: &OutRecord) -> Result<(), KafkaError> {
-        let partition = i32::try_from(record.partition).map_err(|_| KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition))?;
-        let mut message =
-            BaseRecord::<str, [u8]>::to(&self.config.topic).partition(partition).payload(&record.payload).timestamp(record.timestamp_ms);
+        let partition = i32::try_from(record.partition)
+            .map_err(|_| KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition))?;
+        let mut message = BaseRecord::<str, [u8]>::to(&self.config.topic)
+            .partition(partition)
+            .payload(&record.payload)
+            .timestamp(record.timestamp_ms);
         if !record.key.is_empty() {
             message = message.key(&record.key);
         }
@@ -178,9 +226,16 @@ impl KafkaPublisher {
 
     /// Waits for the next report; mentions it if none comes for long.
     async fn report(&self) {
-        if tokio::time::timeout(MENTION, self.appends.reported.notified()).await.is_err() {
+        if tokio::time::timeout(MENTION, self.appends.reported.notified())
+            .await
+            .is_err()
+        {
             let outstanding = self.appends.outstanding.load(Ordering::Acquire);
-            warn!(outstanding, brokers = self.config.brokers, "kafka has acknowledged nothing for 10 s; waiting");
+            warn!(
+                outstanding,
+                brokers = self.config.brokers,
+                "kafka has acknowledged nothing for 10 s; waiting"
+            );
         }
     }
 }
@@ -204,7 +259,9 @@ impl Publish for KafkaPublisher {
                 self.check()?;
                 match self.send(record) {
                     Ok(()) => break,
-                    Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => self.report().await,
+                    Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
+                        self.report().await
+                    }
                     Err(fault) => return Err(self.config.fault(&fault)),
                 }
             }
@@ -303,9 +360,18 @@ fn consumer(config: &KafkaConfig) -> Result<BaseConsumer<Questions>, PublishErro
 /// Asked through a consumer: a producer that asks for a topic makes it, where brokers allow that.
 fn count_partitions(config: &KafkaConfig) -> Result<u32, PublishError> {
     let consumer = consumer(config)?;
-    let metadata = consumer.fetch_metadata(Some(&config.topic), PATIENCE).map_err(|fault| config.fault(&fault))?;
-    let topic = metadata.topics().iter().find(|topic| topic.name() == config.topic);
-    let no_topic = || config.fault(&KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+    let metadata = consumer
+        .fetch_metadata(Some(&config.topic), PATIENCE)
+        .map_err(|fault| config.fault(&fault))?;
+    let topic = metadata
+        .topics()
+        .iter()
+        .find(|topic| topic.name() == config.topic);
+    let no_topic = || {
+        config.fault(&KafkaError::MetadataFetch(
+            RDKafkaErrorCode::UnknownTopicOrPartition,
+        ))
+    };
     let topic = topic.ok_or_else(no_topic)?;
     if let Some(code) = topic.error() {
         return Err(config.fault(&KafkaError::MetadataFetch(code.into())));
@@ -316,6 +382,10 @@ fn count_partitions(config: &KafkaConfig) -> Result<u32, PublishError> {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, PublishError> + Send + 'static) -> Result<T, PublishError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|fault| Err(PublishError(format!("the kafka thread ended: {fault}"))))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PublishError> + Send + 'static,
+) -> Result<T, PublishError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|fault| Err(PublishError(format!("the kafka thread ended: {fault}"))))
 }

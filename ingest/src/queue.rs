@@ -1,4 +1,5 @@
-//! The way from a source of frames to the one who publishes them: in order, and bounded by bytes, not by frames, for a frame may be a megabyte.
+//! The way from a source of frames to the one who publishes them: in order, and bounded by bytes,
+//! not by frames, for a frame may be a megabyte.
 
 use std::sync::Arc;
 
@@ -39,9 +40,21 @@ pub struct Closed;
 /// A queue of at most `budget_bytes`; a batch that is larger by itself passes alone.
 #[must_use]
 pub fn bounded(budget_bytes: u32) -> (Sender, Receiver) {
-    let places = Arc::new(Semaphore::new(usize::try_from(budget_bytes).unwrap_or(Semaphore::MAX_PERMITS)));
+    let places = Arc::new(Semaphore::new(
+        usize::try_from(budget_bytes).unwrap_or(Semaphore::MAX_PERMITS),
+    ));
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Sender { places: Arc::clone(&places), budget_bytes, batches: sender }, Receiver { places, batches: receiver })
+    (
+        Sender {
+            places: Arc::clone(&places),
+            budget_bytes,
+            batches: sender,
+        },
+        Receiver {
+            places,
+            batches: receiver,
+        },
+    )
 }
 
 impl Sender {
@@ -50,10 +63,23 @@ impl Sender {
     /// # Errors
     /// [`Closed`] if nobody will take them.
     pub async fn send(&self, frames: Vec<Frame>) -> Result<(), Closed> {
-        let bytes: usize = frames.iter().map(|frame| frame.bytes.len() + FRAME_COST_BYTES).sum();
-        let cost = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.budget_bytes);
-        let place = Arc::clone(&self.places).acquire_many_owned(cost).await.map_err(|_| Closed)?;
-        self.batches.send(Batch { frames, _place: place }).map_err(|_| Closed)
+        let bytes: usize = frames
+            .iter()
+            .map(|frame| frame.bytes.len() + FRAME_COST_BYTES)
+            .sum();
+        let cost = u32::try_from(bytes)
+            .unwrap_or(u32::MAX)
+            .min(self.budget_bytes);
+        let place = Arc::clone(&self.places)
+            .acquire_many_owned(cost)
+            .await
+            .map_err(|_| Closed)?;
+        self.batches
+            .send(Batch {
+                frames,
+                _place: place,
+            })
+            .map_err(|_| Closed)
     }
 }
 
@@ -87,7 +113,11 @@ mod tests {
     use super::*;
 
     fn frame(bytes: usize) -> Vec<Frame> {
-        vec![Frame { line: 1, bytes: vec![0; bytes], taken_ms: None }]
+        vec![Frame {
+            line: 1,
+            bytes: vec![0; bytes],
+            taken_ms: None,
+        }]
     }
 
     #[tokio::test(start_paused = true)]
@@ -95,7 +125,12 @@ mod tests {
         let (sender, mut receiver) = bounded(1_000);
         sender.send(frame(800)).await.expect("room");
         let mut second = Box::pin(sender.send(frame(800)));
-        assert!(tokio::time::timeout(std::time::Duration::from_secs(1), &mut second).await.is_err(), "no room");
+        assert!(
+            tokio::time::timeout(std::time::Duration::from_secs(1), &mut second)
+                .await
+                .is_err(),
+            "no room"
+        );
         let batch = receiver.recv().await.expect("the first");
         drop(batch);
         second.await.expect("room again");
@@ -106,7 +141,10 @@ mod tests {
     async fn a_batch_above_the_budget_passes_alone_and_a_lost_receiver_is_noticed() {
         let (sender, mut receiver) = bounded(1_000);
         sender.send(frame(5_000)).await.expect("passes");
-        assert_eq!(receiver.recv().await.expect("it").frames[0].bytes.len(), 5_000);
+        assert_eq!(
+            receiver.recv().await.expect("it").frames[0].bytes.len(),
+            5_000
+        );
         sender.send(frame(5_000)).await.expect("passes");
         let waiting = sender.send(frame(10));
         let drop_it = async { drop(receiver) };

@@ -1,8 +1,9 @@
 //! Recorded frames: a file of JSON lines, each a frame exactly as Finnhub sent it.
 //!
-//! The session of a replay is a hash of the file's content and of the partition count, so the same file goes on where an earlier run stopped and a
-//! finished file adds nothing. The file is read twice, once for the hash and once for the frames, and never held in memory; a file
-//! that changes in between is noticed before the run is called complete.
+//! The session of a replay is a hash of the file's content and of the partition count, so the same
+//! file goes on where an earlier run stopped and a finished file adds nothing. The file is read
+//! twice, once for the hash and once for the frames, and never held in memory; a file that changes
+//! in between is noticed before the run is called complete.
 
 use std::{
     fs::File,
@@ -52,13 +53,22 @@ impl Recording {
     /// # Errors
     /// [`ReplayError::Unreadable`].
     pub fn open(path: &Path) -> Result<Self, ReplayError> {
-        let unreadable = |source| ReplayError::Unreadable { path: path.display().to_string(), source };
+        let unreadable = |source| ReplayError::Unreadable {
+            path: path.display().to_string(),
+            source,
+        };
         let mut file = File::open(path).map_err(unreadable)?;
         let (mut hash, mut length) = (Sha256::new(), 0);
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let read = match file.read(&mut buffer) {
-                Ok(0) => return Ok(Self { path: path.to_owned(), length, content: hash.finalize().into() }),
+                Ok(0) => {
+                    return Ok(Self {
+                        path: path.to_owned(),
+                        length,
+                        content: hash.finalize().into(),
+                    });
+                }
                 Ok(read) => read,
                 Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
                 Err(fault) => return Err(unreadable(fault)),
@@ -68,26 +78,40 @@ impl Recording {
         }
     }
 
-    /// The session of a replay into so many partitions: sequences are per partition, so another count is another session.
+    /// The session of a replay into so many partitions: sequences are per partition, so another
+    /// count is another session.
     #[must_use]
     pub fn session(&self, partitions: u32) -> SessionId {
-        let digest = Sha256::new().chain_update(self.content).chain_update(partitions.to_be_bytes()).finalize();
+        let digest = Sha256::new()
+            .chain_update(self.content)
+            .chain_update(partitions.to_be_bytes())
+            .finalize();
         let mut session = [0; 16];
         session.copy_from_slice(&digest[..16]);
         SessionId(session)
     }
 
-    /// Reads all frames, in batches, until `each` answers false; says whether it came to the end. Lines are counted from 1; empty ones are counted and left out.
+    /// Reads all frames, in batches, until `each` answers false; says whether it came to the end.
+    /// Lines are counted from 1; empty ones are counted and left out.
     ///
     /// # Errors
     /// [`ReplayError`]; [`ReplayError::Changed`] is found at the end.
     pub fn read(&self, mut each: impl FnMut(Vec<Frame>) -> bool) -> Result<bool, ReplayError> {
         let name = || self.path.display().to_string();
-        let unreadable = |source| ReplayError::Unreadable { path: name(), source };
+        let unreadable = |source| ReplayError::Unreadable {
+            path: name(),
+            source,
+        };
         let file = File::open(&self.path).map_err(unreadable)?;
         // What is appended meanwhile belongs to another session.
-        let hashed = Hashed { inner: file.take(self.length), hash: Sha256::new() };
-        let mut lines = Lines { reader: BufReader::with_capacity(BUFFER_BYTES, hashed), line: 0 };
+        let hashed = Hashed {
+            inner: file.take(self.length),
+            hash: Sha256::new(),
+        };
+        let mut lines = Lines {
+            reader: BufReader::with_capacity(BUFFER_BYTES, hashed),
+            line: 0,
+        };
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(frame) = lines.next().map_err(unreadable)? {
             bytes += frame.bytes.len();
@@ -103,7 +127,11 @@ impl Recording {
             return Ok(false);
         }
         let content: [u8; 32] = lines.reader.into_inner().hash.finalize().into();
-        if content == self.content { Ok(true) } else { Err(ReplayError::Changed { path: name() }) }
+        if content == self.content {
+            Ok(true)
+        } else {
+            Err(ReplayError::Changed { path: name() })
+        }
     }
 }
 
@@ -126,8 +154,8 @@ struct Lines<R> {
 }
 
 impl<R: Read> Lines<R> {
-    /// The next line that is not empty. Of one above [`MAX_FRAME_BYTES`] only the beginning is kept, which is above it too, so that
-    /// admission refuses it by name and memory stays bounded.
+    /// The next line that is not empty. Of one above [`MAX_FRAME_BYTES`] only the beginning is
+    /// kept, which is above it too, so that admission refuses it by name and memory stays bounded.
     fn next(&mut self) -> io::Result<Option<Frame>> {
         loop {
             let mut bytes = Vec::new();
@@ -160,7 +188,11 @@ impl<R: Read> Lines<R> {
                 bytes.pop();
             }
             if !bytes.iter().all(u8::is_ascii_whitespace) {
-                return Ok(Some(Frame { line: self.line, bytes, taken_ms: None }));
+                return Ok(Some(Frame {
+                    line: self.line,
+                    bytes,
+                    taken_ms: None,
+                }));
             }
         }
     }
@@ -192,7 +224,14 @@ mod tests {
     #[test]
     fn lines_become_frames_with_their_numbers() {
         let (_file, recording) = recording(b"one\r\n\n  \nfour\nfive");
-        assert_eq!(frames(&recording), [(1, b"one".to_vec()), (4, b"four".to_vec()), (5, b"five".to_vec())]);
+        assert_eq!(
+            frames(&recording),
+            [
+                (1, b"one".to_vec()),
+                (4, b"four".to_vec()),
+                (5, b"five".to_vec())
+            ]
+        );
         let (_file, recording) = self::recording(b"");
         assert_eq!(frames(&recording), []);
     }
@@ -229,9 +268,16 @@ mod tests {
 
     #[test]
     fn an_unreadable_file_is_named() {
-        let fault = Recording::open(Path::new("no/such/recording.jsonl")).expect_err("missing").to_string();
-        assert!(fault.starts_with("cannot read no/such/recording.jsonl: "), "{fault}");
-        let fault = Recording::open(Path::new(".")).expect_err("a directory").to_string();
+        let fault = Recording::open(Path::new("no/such/recording.jsonl"))
+            .expect_err("missing")
+            .to_string();
+        assert!(
+            fault.starts_with("cannot read no/such/recording.jsonl: "),
+            "{fault}"
+        );
+        let fault = Recording::open(Path::new("."))
+            .expect_err("a directory")
+            .to_string();
         assert!(fault.starts_with("cannot read .: "), "{fault}");
     }
 }

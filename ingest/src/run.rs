@@ -1,11 +1,13 @@
-//! The run: frames from a source, admitted, sequenced, published, and at the end flushed and counted.
+//! The run: frames from a source, admitted, sequenced, published, and at the end flushed and
+//! counted.
 //!
 //! ```text
 //!  socket or file ──queue (bounded by bytes)──▶ admit ─▶ sequence ─▶ Publish (waits while its own queue is full)
 //! ```
 //!
-//! A stop ends the source; what it had taken in is still published and flushed, for as long as [`DRAIN_LIMIT`]. A live run draws a random session
-//! at its start and keeps it across reconnects; a replay's is the hash of its file.
+//! A stop ends the source; what it had taken in is still published and flushed, for as long as
+//! [`DRAIN_LIMIT`]. A live run draws a random session at its start and keeps it across reconnects;
+//! a replay's is the hash of its file.
 
 use std::{
     future::Future,
@@ -84,33 +86,55 @@ pub struct Summary {
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// The bytes of frames between source and publisher.
 const QUEUE_BYTES: u32 = 16 << 20;
-/// A busy live feed is flushed at least this often, a replay less: each flush waits for the log's disk.
+/// A busy live feed is flushed at least this often, a replay less: each flush waits for the log's
+/// disk.
 const LIVE_FLUSH: Duration = Duration::from_millis(50);
 const REPLAY_FLUSH: Duration = Duration::from_millis(500);
 /// Records handed over together.
 const PUBLISH_RECORDS: usize = 1_024;
 
-/// Reads the live feed into the log until it is asked to stop, the server turns it away, or the log fails.
+/// Reads the live feed into the log until it is asked to stop, the server turns it away, or the log
+/// fails.
 ///
 /// # Errors
 /// [`IngestError`]; what was taken in before is published even then, unless the log is what failed.
-pub async fn run_live(config: &LiveConfig, publisher: &mut dyn Publish, stop: Stop, progress: &Progress) -> Result<Summary, IngestError> {
+pub async fn run_live(
+    config: &LiveConfig,
+    publisher: &mut dyn Publish,
+    stop: Stop,
+    progress: &Progress,
+) -> Result<Summary, IngestError> {
     let session = random_session();
     let (sender, receiver) = queue::bounded(QUEUE_BYTES);
-    let line = Line::new(Sequencer::new(session, config.source.as_str(), publisher.partitions()), Speed::Max, LIVE_FLUSH, progress);
+    let line = Line::new(
+        Sequencer::new(session, config.source.as_str(), publisher.partitions()),
+        Speed::Max,
+        LIVE_FLUSH,
+        progress,
+    );
     info!(%session, endpoint = %config.finnhub.endpoint, symbols = config.finnhub.symbols.len(), "live feed begins");
     let feed = socket::run(&config.finnhub, sender, &stop, progress);
     let (fed, (counts, _)) = side_by_side(feed, line.carry(receiver, publisher, &stop)).await?;
-    let summary = Summary { session, counts, complete: false };
+    let summary = Summary {
+        session,
+        counts,
+        complete: false,
+    };
     log_summary(&summary);
     fed.map(|()| summary).map_err(Into::into)
 }
 
-/// Replays a recording into the log until its end, or until it is asked to stop. Records that the log holds from an earlier run are left out.
+/// Replays a recording into the log until its end, or until it is asked to stop. Records that the
+/// log holds from an earlier run are left out.
 ///
 /// # Errors
 /// [`IngestError`]; a run that is stopped early is none.
-pub async fn run_replay(config: &ReplayConfig, publisher: &mut dyn Publish, stop: Stop, progress: &Progress) -> Result<Summary, IngestError> {
+pub async fn run_replay(
+    config: &ReplayConfig,
+    publisher: &mut dyn Publish,
+    stop: Stop,
+    progress: &Progress,
+) -> Result<Summary, IngestError> {
     let path = config.path.clone();
     let recording = blocking(move || Recording::open(&path)).await?;
     let partitions = publisher.partitions();
@@ -123,15 +147,25 @@ pub async fn run_replay(config: &ReplayConfig, publisher: &mut dyn Publish, stop
     let line = Line::new(sequencer, config.speed, REPLAY_FLUSH, progress);
     let (sender, receiver) = queue::bounded(QUEUE_BYTES);
     let (runtime, stopped) = (tokio::runtime::Handle::current(), stop.clone());
-    let read = blocking(move || recording.read(|frames| !*stopped.borrow() && runtime.block_on(sender.send(frames)).is_ok()));
+    let read = blocking(move || {
+        recording.read(|frames| !*stopped.borrow() && runtime.block_on(sender.send(frames)).is_ok())
+    });
     let (read, (counts, all)) = side_by_side(read, line.carry(receiver, publisher, &stop)).await?;
-    let summary = Summary { session, counts, complete: read? && all };
+    let summary = Summary {
+        session,
+        counts,
+        complete: read? && all,
+    };
     log_summary(&summary);
     Ok(summary)
 }
 
-/// Runs source and publisher together. A publisher that fails takes the source along; one that ends well has seen the source end.
-async fn side_by_side<A, B>(source: impl Future<Output = A>, carry: impl Future<Output = Result<B, IngestError>>) -> Result<(A, B), IngestError> {
+/// Runs source and publisher together. A publisher that fails takes the source along; one that ends
+/// well has seen the source end.
+async fn side_by_side<A, B>(
+    source: impl Future<Output = A>,
+    carry: impl Future<Output = Result<B, IngestError>>,
+) -> Result<(A, B), IngestError> {
     let source = async { Ok::<A, IngestError>(source.await) };
     tokio::try_join!(source, carry)
 }
@@ -183,28 +217,58 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn new(sequencer: Sequencer, speed: Speed, flush_every: Duration, progress: &'a Progress) -> Self {
+    fn new(
+        sequencer: Sequencer,
+        speed: Speed,
+        flush_every: Duration,
+        progress: &'a Progress,
+    ) -> Self {
         let begin = tokio::time::Instant::now();
-        Self { sequencer, counts: Counts::default(), speed, pace: Pace::default(), begin, flush_every, taken_ms: None, progress }
+        Self {
+            sequencer,
+            counts: Counts::default(),
+            speed,
+            pace: Pace::default(),
+            begin,
+            flush_every,
+            taken_ms: None,
+            progress,
+        }
     }
 
-    /// Carries frames to the log until the queue is closed and empty, or, paced, until the stop. Also says whether it carried all.
-    async fn carry(mut self, mut frames: queue::Receiver, publisher: &mut dyn Publish, stop: &Stop) -> Result<(Counts, bool), IngestError> {
+    /// Carries frames to the log until the queue is closed and empty, or, paced, until the stop.
+    /// Also says whether it carried all.
+    async fn carry(
+        mut self,
+        mut frames: queue::Receiver,
+        publisher: &mut dyn Publish,
+        stop: &Stop,
+    ) -> Result<(Counts, bool), IngestError> {
         let mut out = Vec::new();
         let mut flushed = Instant::now();
         let mut all = true;
         while all && let Some(first) = frames.recv().await {
-            // What waits already goes along: a busy log gets few large appends, an idle one gets each frame at once.
+            // What waits already goes along: a busy log gets few large appends, an idle one gets
+            // each frame at once.
             let mut next = Some(first);
             while let Some(batch) = next {
                 all = self.take(&batch.frames, &mut out, publisher, stop).await?;
-                next = if all && out.len() < PUBLISH_RECORDS { frames.try_recv() } else { None };
+                next = if all && out.len() < PUBLISH_RECORDS {
+                    frames.try_recv()
+                } else {
+                    None
+                };
             }
             publish(publisher, &mut out, stop).await?;
             if frames.is_empty() || flushed.elapsed() >= self.flush_every {
                 drained(publisher.flush(), stop).await?;
                 flushed = Instant::now();
-                debug!(frames = self.counts.frames, trades = self.counts.trades, records = self.counts.records, "flushed");
+                debug!(
+                    frames = self.counts.frames,
+                    trades = self.counts.trades,
+                    records = self.counts.records,
+                    "flushed"
+                );
             }
             self.progress.set_counts(&self.counts, self.taken_ms);
         }
@@ -213,7 +277,13 @@ impl<'a> Line<'a> {
     }
 
     /// Admits and sequences a batch of frames; false if a stop came while one was not due.
-    async fn take(&mut self, frames: &[Frame], out: &mut Vec<OutRecord>, publisher: &mut dyn Publish, stop: &Stop) -> Result<bool, IngestError> {
+    async fn take(
+        &mut self,
+        frames: &[Frame],
+        out: &mut Vec<OutRecord>,
+        publisher: &mut dyn Publish,
+        stop: &Stop,
+    ) -> Result<bool, IngestError> {
         let mut now = now_ms();
         for frame in frames {
             let admitted = admit(frame, &mut self.counts);
@@ -228,26 +298,47 @@ impl<'a> Line<'a> {
             }
             let taken_ms = frame.taken_ms.unwrap_or(now);
             self.taken_ms = Some(taken_ms);
-            self.sequencer.take(&admitted, Origin { line: frame.line, taken_ms }, &mut self.counts, out);
+            self.sequencer.take(
+                &admitted,
+                Origin {
+                    line: frame.line,
+                    taken_ms,
+                },
+                &mut self.counts,
+                out,
+            );
         }
         Ok(true)
     }
 
     /// When a frame of a paced replay is due, if that is not yet.
     fn due(&mut self, admitted: &Admitted<'_>) -> Option<tokio::time::Instant> {
-        let Speed::Times(times) = self.speed else { return None };
+        let Speed::Times(times) = self.speed else {
+            return None;
+        };
         let event_ms = first_event_ms(admitted)?;
         let due = self.begin + self.pace.due(event_ms).div_f64(times);
         (due > tokio::time::Instant::now()).then_some(due)
     }
 }
 
-async fn publish(publisher: &mut dyn Publish, out: &mut Vec<OutRecord>, stop: &Stop) -> Result<(), IngestError> {
-    if out.is_empty() { Ok(()) } else { drained(publisher.publish(std::mem::take(out)), stop).await }
+async fn publish(
+    publisher: &mut dyn Publish,
+    out: &mut Vec<OutRecord>,
+    stop: &Stop,
+) -> Result<(), IngestError> {
+    if out.is_empty() {
+        Ok(())
+    } else {
+        drained(publisher.publish(std::mem::take(out)), stop).await
+    }
 }
 
 /// Waits for the log; after a stop no longer than [`DRAIN_LIMIT`].
-async fn drained(work: impl Future<Output = Result<(), PublishError>>, stop: &Stop) -> Result<(), IngestError> {
+async fn drained(
+    work: impl Future<Output = Result<(), PublishError>>,
+    stop: &Stop,
+) -> Result<(), IngestError> {
     let limit = async {
         stop::requested(stop).await;
         tokio::time::sleep(DRAIN_LIMIT).await;
@@ -263,5 +354,9 @@ async fn drained(work: impl Future<Output = Result<(), PublishError>>, stop: &St
 }
 
 fn first_event_ms(admitted: &Admitted<'_>) -> Option<i64> {
-    admitted.groups.first().and_then(|group| group.trades.first()).map(|trade| trade.event_time.ms())
+    admitted
+        .groups
+        .first()
+        .and_then(|group| group.trades.first())
+        .map(|trade| trade.event_time.ms())
 }

@@ -4,7 +4,8 @@ use std::{fmt, path::Path};
 
 use zeroize::Zeroizing;
 
-/// A token or a password. There is one way to its text, [`Secret::expose`], so that every use can be found.
+/// A token or a password. There is one way to its text, [`Secret::expose`], so that every use can
+/// be found.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
@@ -34,13 +35,19 @@ impl Secret {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The secret in a file, without the white space around it (editors end files with a line feed).
+    /// The secret in a file, without the white space around it (editors end files with a line
+    /// feed).
     ///
     /// # Errors
     /// [`SecretFault`]; it names the file, never its content.
     pub fn read_file(path: &Path) -> Result<Self, SecretFault> {
         let name = || path.display().to_string();
-        let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|source| SecretFault::Unreadable { path: name(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map(Zeroizing::new)
+            .map_err(|source| SecretFault::Unreadable {
+                path: name(),
+                source,
+            })?;
         match text.trim() {
             "" => Err(SecretFault::Empty { path: name() }),
             secret => Ok(Self::new(secret)),
@@ -53,10 +60,15 @@ impl Secret {
         &self.0
     }
 
-    /// `text` with every occurrence of the secret replaced by `***`: for messages of libraries, which may quote what they were given.
+    /// `text` with every occurrence of the secret replaced by `***`: for messages of libraries,
+    /// which may quote what they were given.
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {
-        if self.0.is_empty() { text.to_owned() } else { text.replace(self.0.as_str(), "***") }
+        if self.0.is_empty() {
+            text.to_owned()
+        } else {
+            text.replace(self.0.as_str(), "***")
+        }
     }
 }
 
@@ -77,15 +89,22 @@ mod tests {
         let secret = Secret::read_file(file.path()).expect("a secret");
         assert_eq!(secret.expose(), "abc123");
         assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "*** Some(***)");
-        assert_eq!(secret.scrub("GET /?token=abc123 abc123"), "GET /?token=*** ***");
+        assert_eq!(
+            secret.scrub("GET /?token=abc123 abc123"),
+            "GET /?token=*** ***"
+        );
     }
 
     #[test]
     fn a_missing_or_empty_file_is_named() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let fault = Secret::read_file(file.path()).expect_err("empty").to_string();
+        let fault = Secret::read_file(file.path())
+            .expect_err("empty")
+            .to_string();
         assert!(fault.contains("is empty"), "{fault}");
-        let fault = Secret::read_file(Path::new("no/such/file")).expect_err("missing").to_string();
+        let fault = Secret::read_file(Path::new("no/such/file"))
+            .expect_err("missing")
+            .to_string();
         assert!(fault.contains("no/such/file"), "{fault}");
     }
 }

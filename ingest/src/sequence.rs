@@ -1,7 +1,8 @@
 //! Sequences: every outgoing record's place in its session, dense from 1 in each partition.
 //!
-//! The records are a function of the frames and the partition count alone, so a recording read again gives each record the sequence it had
-//! before, and [`Sequencer::resume_from`] can leave out what the log already holds.
+//! The records are a function of the frames and the partition count alone, so a recording read
+//! again gives each record the sequence it had before, and [`Sequencer::resume_from`] can leave out
+//! what the log already holds.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,8 @@ use crate::{admit::Admitted, counts::Counts, publish::OutRecord};
 
 /// The partition of rejected frames: they have no symbol.
 pub const REJECTS_PARTITION: Partition = 0;
-/// The most trades in one record. A flood of a megabyte in one frame must not become a record that Kafka refuses (1 MB by default).
+/// The most trades in one record. A flood of a megabyte in one frame must not become a record that
+/// Kafka refuses (1 MB by default).
 pub const MAX_TRADES_PER_RECORD: usize = 1_000;
 /// How many symbols' partitions are remembered; a feed of ever new symbols starts over.
 const REMEMBERED_SYMBOLS: usize = 100_000;
@@ -44,10 +46,17 @@ impl Sequencer {
     #[must_use]
     pub fn new(session: SessionId, source: impl Into<String>, partitions: u32) -> Self {
         let partitions = vec![0; usize::try_from(partitions.max(1)).unwrap_or(1)];
-        Self { session, source: source.into(), held: partitions.clone(), last: partitions, partition_of: HashMap::new() }
+        Self {
+            session,
+            source: source.into(),
+            held: partitions.clone(),
+            last: partitions,
+            partition_of: HashMap::new(),
+        }
     }
 
-    /// Leaves out records at or below the last sequence that each partition already holds, as [`crate::Publish::last_sequences`] tells.
+    /// Leaves out records at or below the last sequence that each partition already holds, as
+    /// [`crate::Publish::last_sequences`] tells.
     pub fn resume_from(&mut self, last_sequences: &[u64]) {
         for (held, last) in self.held.iter_mut().zip(last_sequences) {
             *held = *last;
@@ -55,19 +64,40 @@ impl Sequencer {
     }
 
     /// Appends the records of a frame to `out`: one for each symbol, then one for each reject.
-    pub fn take(&mut self, admitted: &Admitted<'_>, origin: Origin, counts: &mut Counts, out: &mut Vec<OutRecord>) {
+    pub fn take(
+        &mut self,
+        admitted: &Admitted<'_>,
+        origin: Origin,
+        counts: &mut Counts,
+        out: &mut Vec<OutRecord>,
+    ) {
         for group in &admitted.groups {
             let partition = self.partition_of(&group.symbol);
             for trades in group.trades.chunks(MAX_TRADES_PER_RECORD) {
-                let Some(sequence) = self.next(partition, counts) else { continue };
-                let header = BatchHeader { symbol: &group.symbol, source: &self.source, session: self.session, sequence, taken_ms: origin.taken_ms };
+                let Some(sequence) = self.next(partition, counts) else {
+                    continue;
+                };
+                let header = BatchHeader {
+                    symbol: &group.symbol,
+                    source: &self.source,
+                    session: self.session,
+                    sequence,
+                    taken_ms: origin.taken_ms,
+                };
                 let mut payload = Vec::with_capacity(96 + 40 * trades.len());
                 codec::encode_batch(&mut payload, &header, trades);
-                out.push(OutRecord { partition, key: group.symbol.to_string(), timestamp_ms: origin.taken_ms, payload });
+                out.push(OutRecord {
+                    partition,
+                    key: group.symbol.to_string(),
+                    timestamp_ms: origin.taken_ms,
+                    payload,
+                });
             }
         }
         for reject in &admitted.rejects {
-            let Some(sequence) = self.next(REJECTS_PARTITION, counts) else { continue };
+            let Some(sequence) = self.next(REJECTS_PARTITION, counts) else {
+                continue;
+            };
             let header = RejectedFrameHeader {
                 session: self.session,
                 sequence,
@@ -79,7 +109,12 @@ impl Sequencer {
             };
             let mut payload = Vec::new();
             codec::encode_rejected_frame(&mut payload, &header);
-            out.push(OutRecord { partition: REJECTS_PARTITION, key: String::new(), timestamp_ms: origin.taken_ms, payload });
+            out.push(OutRecord {
+                partition: REJECTS_PARTITION,
+                key: String::new(),
+                timestamp_ms: origin.taken_ms,
+                payload,
+            });
         }
     }
 
@@ -89,7 +124,11 @@ impl Sequencer {
         let last = self.last.get_mut(at)?;
         *last += 1;
         let fresh = *last > *self.held.get(at)?;
-        *(if fresh { &mut counts.records } else { &mut counts.records_resumed }) += 1;
+        *(if fresh {
+            &mut counts.records
+        } else {
+            &mut counts.records_resumed
+        }) += 1;
         fresh.then_some(*last)
     }
 
@@ -120,9 +159,18 @@ mod tests {
         sequencer.resume_from(held);
         let (mut out, mut counts) = (Vec::new(), Counts::default());
         for (line, text) in (1..).zip(frames) {
-            let frame = Frame { line, bytes: text.as_bytes().to_vec(), taken_ms: None };
+            let frame = Frame {
+                line,
+                bytes: text.as_bytes().to_vec(),
+                taken_ms: None,
+            };
             let admitted = admit(&frame, &mut counts);
-            sequencer.take(&admitted, Origin { line, taken_ms: 5 }, &mut counts, &mut out);
+            sequencer.take(
+                &admitted,
+                Origin { line, taken_ms: 5 },
+                &mut counts,
+                &mut out,
+            );
         }
         (out, counts)
     }
@@ -130,7 +178,12 @@ mod tests {
     fn sequence_of(record: &OutRecord) -> u64 {
         let mut entries = Vec::new();
         match codec::decode(&record.payload, &mut entries).expect("our own record") {
-            Header::Batch { session, sequence, .. } | Header::RejectedFrame { session, sequence, .. } => {
+            Header::Batch {
+                session, sequence, ..
+            }
+            | Header::RejectedFrame {
+                session, sequence, ..
+            } => {
                 assert_eq!(session, SESSION);
                 sequence
             }
@@ -139,7 +192,9 @@ mod tests {
     }
 
     fn frames() -> Vec<String> {
-        let recorded = include_str!("../fixtures/finnhub-recorded.jsonl").lines().map(str::to_owned);
+        let recorded = include_str!("../fixtures/finnhub-recorded.jsonl")
+            .lines()
+            .map(str::to_owned);
         recorded
             .chain(["{bad".to_owned(), r#"{"type":"trade","data":[{"s":"MSFT","p":1,"t":1,"v":1},{"s":"A","p":-1,"t":1,"v":1}]}"#.to_owned()])
             .collect()
@@ -182,7 +237,13 @@ mod tests {
         let last = records.last().expect("some");
         assert_eq!((last.partition, last.key.as_str()), (0, ""));
         match codec::decode(&last.payload, &mut Vec::new()).expect("our own record") {
-            Header::RejectedFrame { reason, detail, frame, taken_ms, .. } => {
+            Header::RejectedFrame {
+                reason,
+                detail,
+                frame,
+                taken_ms,
+                ..
+            } => {
                 assert_eq!((reason, taken_ms), ("price", 5));
                 assert_eq!(detail, "line 16, index 1: price is negative: \"-1\"");
                 assert_eq!(frame, br#"{"s":"A","p":-1,"t":1,"v":1}"#);
@@ -194,7 +255,11 @@ mod tests {
     #[test]
     fn a_flood_in_one_frame_is_split_into_records_that_a_broker_takes() {
         let entries = vec![r#"{"s":"A","p":1,"t":1,"v":1}"#; 30_000].join(",");
-        let (records, counts) = records(&[format!(r#"{{"type":"trade","data":[{entries}]}}"#)], 2, &[]);
+        let (records, counts) = records(
+            &[format!(r#"{{"type":"trade","data":[{entries}]}}"#)],
+            2,
+            &[],
+        );
         assert_eq!((records.len(), counts.trades), (30, 30_000));
         assert!(records.iter().all(|record| record.payload.len() < 100_000));
     }

@@ -1,7 +1,9 @@
-//! A market that can be had without a token: a seeded feed in Finnhub's form, as text ([`Generator`], [`write_feed`]) or from a WebSocket
-//! server on this machine ([`Simulator`]) with the faults of the real one.
+//! A market that can be had without a token: a seeded feed in Finnhub's form, as text
+//! ([`Generator`], [`write_feed`]) or from a WebSocket server on this machine ([`Simulator`]) with
+//! the faults of the real one.
 //!
-//! The same seed gives the same frames. The client that speaks to it is the real one: nothing in [`crate::finnhub`] knows of this module.
+//! The same seed gives the same frames. The client that speaks to it is the real one: nothing in
+//! [`crate::finnhub`] knows of this module.
 
 mod connection;
 pub mod faults;

@@ -2,7 +2,8 @@
 
 use tokio::sync::watch;
 
-/// Whoever may ask for the end holds the sender (`watch::channel(false)`) and sends `true`. A sender that is dropped asks for nothing.
+/// Whoever may ask for the end holds the sender (`watch::channel(false)`) and sends `true`. A
+/// sender that is dropped asks for nothing.
 pub type Stop = watch::Receiver<bool>;
 
 /// Waits for the request; for ever if it never comes.

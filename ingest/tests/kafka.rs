@@ -1,5 +1,5 @@
-//! The Kafka publisher against librdkafka's own mock brokers: a real client, real sockets, no server to install. What only a real broker can prove is
-//! proven elsewhere, on real brokers.
+//! The Kafka publisher against librdkafka's own mock brokers: a real client, real sockets, no
+//! server to install. What only a real broker can prove is proven elsewhere, on real brokers.
 
 mod common;
 
@@ -14,7 +14,8 @@ use rdkafka::{
     producer::DefaultProducerContext,
 };
 use tapeflow_ingest::{
-    KafkaConfig, KafkaPublisher, OutRecord, Progress, Publish, ReplayConfig, Secret, Speed, run_replay,
+    KafkaConfig, KafkaPublisher, OutRecord, Progress, Publish, ReplayConfig, Secret, Speed,
+    run_replay,
     simulator::{FeedFile, write_feed},
 };
 use tapeflow_schemas::SessionId;
@@ -30,15 +31,32 @@ fn cluster() -> MockCluster<'static, DefaultProducerContext> {
 }
 
 fn config(brokers: String) -> KafkaConfig {
-    KafkaConfig { brokers, topic: TOPIC.into(), settings: Vec::new(), secrets: Vec::new() }
+    KafkaConfig {
+        brokers,
+        topic: TOPIC.into(),
+        settings: Vec::new(),
+        secrets: Vec::new(),
+    }
 }
 
 fn recording(trades: u64) -> (tempfile::NamedTempFile, ReplayConfig) {
     let mut bytes = Vec::new();
-    write_feed(&mut bytes, &FeedFile { trades, symbols: 50, ..FeedFile::default() }).expect("written");
+    write_feed(
+        &mut bytes,
+        &FeedFile {
+            trades,
+            symbols: 50,
+            ..FeedFile::default()
+        },
+    )
+    .expect("written");
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(&bytes).expect("written");
-    let config = ReplayConfig { path: file.path().to_owned(), speed: Speed::Max, source: "replay".into() };
+    let config = ReplayConfig {
+        path: file.path().to_owned(),
+        speed: Speed::Max,
+        source: "replay".into(),
+    };
     (file, config)
 }
 
@@ -49,22 +67,34 @@ fn stop() -> watch::Receiver<bool> {
 /// Everything that stands in the topic, by partition, in order.
 fn topic(brokers: &str) -> BTreeMap<i32, Vec<OutRecord>> {
     let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", brokers).set("group.id", "test").set("enable.partition.eof", "true").set("enable.auto.commit", "false");
+    client
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "test")
+        .set("enable.partition.eof", "true")
+        .set("enable.auto.commit", "false");
     let consumer: BaseConsumer = client.create().expect("a consumer");
     let mut list = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
-        list.add_partition_offset(TOPIC, partition, rdkafka::Offset::Beginning).expect("added");
+        list.add_partition_offset(TOPIC, partition, rdkafka::Offset::Beginning)
+            .expect("added");
     }
     consumer.assign(&list).expect("assigned");
     let (mut records, mut ended) = (BTreeMap::<i32, Vec<OutRecord>>::new(), 0);
     while ended < PARTITIONS {
-        match consumer.poll(Duration::from_secs(30)).expect("records or ends") {
-            Ok(message) => records.entry(message.partition()).or_default().push(OutRecord {
-                partition: u32::try_from(message.partition()).expect("small"),
-                key: String::from_utf8(message.key().unwrap_or_default().to_vec()).expect("text"),
-                timestamp_ms: message.timestamp().to_millis().expect("a time"),
-                payload: message.payload().expect("a payload").to_vec(),
-            }),
+        match consumer
+            .poll(Duration::from_secs(30))
+            .expect("records or ends")
+        {
+            Ok(message) => records
+                .entry(message.partition())
+                .or_default()
+                .push(OutRecord {
+                    partition: u32::try_from(message.partition()).expect("small"),
+                    key: String::from_utf8(message.key().unwrap_or_default().to_vec())
+                        .expect("text"),
+                    timestamp_ms: message.timestamp().to_millis().expect("a time"),
+                    payload: message.payload().expect("a payload").to_vec(),
+                }),
             Err(KafkaError::PartitionEOF(_)) => ended += 1,
             Err(fault) => panic!("{fault}"),
         }
@@ -76,23 +106,48 @@ fn topic(brokers: &str) -> BTreeMap<i32, Vec<OutRecord>> {
 async fn a_replay_into_kafka_stands_there_as_sequenced_and_a_second_run_adds_nothing() {
     let cluster = cluster();
     let (_file, replay) = recording(3_000);
-    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers())).await.expect("connected");
+    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers()))
+        .await
+        .expect("connected");
     assert_eq!(publisher.partitions(), 3);
-    let first = run_replay(&replay, &mut publisher, stop(), &Progress::default()).await.expect("replayed");
+    let first = run_replay(&replay, &mut publisher, stop(), &Progress::default())
+        .await
+        .expect("replayed");
 
     let memory = MemoryLog::new(3);
-    run_replay(&replay, &mut memory.clone(), stop(), &Progress::default()).await.expect("replayed");
+    run_replay(&replay, &mut memory.clone(), stop(), &Progress::default())
+        .await
+        .expect("replayed");
     let found = topic(&cluster.bootstrap_servers());
     for partition in 0..3 {
-        let want: Vec<Decoded> = memory.records().iter().filter(|record| record.partition == partition).map(Decoded::of).collect();
+        let want: Vec<Decoded> = memory
+            .records()
+            .iter()
+            .filter(|record| record.partition == partition)
+            .map(Decoded::of)
+            .collect();
         let have = &found[&i32::try_from(partition).expect("small")];
-        assert_eq!(have.iter().map(Decoded::of).collect::<Vec<_>>(), want, "partition {partition}");
-        assert!(have.iter().all(|record| record.timestamp_ms > 1_700_000_000_000));
+        assert_eq!(
+            have.iter().map(Decoded::of).collect::<Vec<_>>(),
+            want,
+            "partition {partition}"
+        );
+        assert!(
+            have.iter()
+                .all(|record| record.timestamp_ms > 1_700_000_000_000)
+        );
     }
 
-    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers())).await.expect("connected");
-    let second = run_replay(&replay, &mut publisher, stop(), &Progress::default()).await.expect("replayed");
-    assert_eq!((second.counts.records, second.counts.records_resumed), (0, first.counts.records));
+    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers()))
+        .await
+        .expect("connected");
+    let second = run_replay(&replay, &mut publisher, stop(), &Progress::default())
+        .await
+        .expect("replayed");
+    assert_eq!(
+        (second.counts.records, second.counts.records_resumed),
+        (0, first.counts.records)
+    );
     assert_eq!(topic(&cluster.bootstrap_servers()), found);
 }
 
@@ -101,12 +156,27 @@ async fn the_last_sequence_is_found_behind_thousands_of_other_records() {
     let cluster = cluster();
     let (_early_file, early) = recording(300);
     let (_late_file, late) = recording(9_000);
-    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers())).await.expect("connected");
-    let summary = run_replay(&early, &mut publisher, stop(), &Progress::default()).await.expect("replayed");
-    run_replay(&late, &mut publisher, stop(), &Progress::default()).await.expect("replayed");
-    let last = publisher.last_sequences(summary.session).await.expect("found");
+    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers()))
+        .await
+        .expect("connected");
+    let summary = run_replay(&early, &mut publisher, stop(), &Progress::default())
+        .await
+        .expect("replayed");
+    run_replay(&late, &mut publisher, stop(), &Progress::default())
+        .await
+        .expect("replayed");
+    let last = publisher
+        .last_sequences(summary.session)
+        .await
+        .expect("found");
     assert_eq!(last.iter().sum::<u64>(), summary.counts.records);
-    assert_eq!(publisher.last_sequences(SessionId([9; 16])).await.expect("found"), [0, 0, 0]);
+    assert_eq!(
+        publisher
+            .last_sequences(SessionId([9; 16]))
+            .await
+            .expect("found"),
+        [0, 0, 0]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,46 +184,102 @@ async fn a_queue_smaller_than_the_feed_makes_it_wait_and_loses_nothing() {
     let cluster = cluster();
     let (_file, replay) = recording(3_000);
     let mut config = config(cluster.bootstrap_servers());
-    config.settings.push(("queue.buffering.max.messages".into(), "10".into()));
+    config
+        .settings
+        .push(("queue.buffering.max.messages".into(), "10".into()));
     let mut publisher = KafkaPublisher::connect(config).await.expect("connected");
-    let summary = run_replay(&replay, &mut publisher, stop(), &Progress::default()).await.expect("replayed");
-    let found: usize = topic(&cluster.bootstrap_servers()).values().map(Vec::len).sum();
+    let summary = run_replay(&replay, &mut publisher, stop(), &Progress::default())
+        .await
+        .expect("replayed");
+    let found: usize = topic(&cluster.bootstrap_servers())
+        .values()
+        .map(Vec::len)
+        .sum();
     assert_eq!(u64::try_from(found).expect("small"), summary.counts.records);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_goes_away_is_waited_for() {
     let cluster = cluster();
-    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers())).await.expect("connected");
+    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers()))
+        .await
+        .expect("connected");
     let (memory, (_file, replay)) = (MemoryLog::new(3), recording(500));
-    run_replay(&replay, &mut memory.clone(), stop(), &Progress::default()).await.expect("replayed");
+    run_replay(&replay, &mut memory.clone(), stop(), &Progress::default())
+        .await
+        .expect("replayed");
     let records = memory.records();
-    publisher.publish(records[..1].to_vec()).await.expect("taken");
+    publisher
+        .publish(records[..1].to_vec())
+        .await
+        .expect("taken");
     publisher.flush().await.expect("durable");
     cluster.broker_down(1).expect("down");
-    publisher.publish(records[1..].to_vec()).await.expect("taken");
-    assert!(tokio::time::timeout(Duration::from_millis(300), publisher.flush()).await.is_err(), "nothing is durable without a broker");
+    publisher
+        .publish(records[1..].to_vec())
+        .await
+        .expect("taken");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), publisher.flush())
+            .await
+            .is_err(),
+        "nothing is durable without a broker"
+    );
     cluster.broker_up(1).expect("up");
-    tokio::time::timeout(Duration::from_secs(60), publisher.flush()).await.expect("it goes on").expect("durable");
+    tokio::time::timeout(Duration::from_secs(60), publisher.flush())
+        .await
+        .expect("it goes on")
+        .expect("durable");
     let found = topic(&cluster.bootstrap_servers());
     for partition in 0..3 {
-        let want: Vec<OutRecord> = records.iter().filter(|record| record.partition == partition).cloned().collect();
-        assert_eq!(found[&i32::try_from(partition).expect("small")], want, "once each, in order");
+        let want: Vec<OutRecord> = records
+            .iter()
+            .filter(|record| record.partition == partition)
+            .cloned()
+            .collect();
+        assert_eq!(
+            found[&i32::try_from(partition).expect("small")],
+            want,
+            "once each, in order"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
     let cluster = MockCluster::new(1).expect("mock brokers");
-    cluster.topic_error("elsewhere", rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).expect("set");
-    let fault = |config| async move { KafkaPublisher::connect(config).await.expect_err("refused").to_string() };
-    let text = fault(KafkaConfig { topic: "elsewhere".into(), ..config(cluster.bootstrap_servers()) }).await;
-    assert!(text.contains("there is no topic \"elsewhere\"") && text.contains("tapeflow init"), "{text}");
+    cluster
+        .topic_error(
+            "elsewhere",
+            rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        )
+        .expect("set");
+    let fault = |config| async move {
+        KafkaPublisher::connect(config)
+            .await
+            .expect_err("refused")
+            .to_string()
+    };
+    let text = fault(KafkaConfig {
+        topic: "elsewhere".into(),
+        ..config(cluster.bootstrap_servers())
+    })
+    .await;
+    assert!(
+        text.contains("there is no topic \"elsewhere\"") && text.contains("tapeflow init"),
+        "{text}"
+    );
     let wrong = KafkaConfig {
-        secrets: vec![("sasl.mechanism".into(), Secret::new("hunter2")), ("no.such".into(), Secret::new("hunter2"))],
+        secrets: vec![
+            ("sasl.mechanism".into(), Secret::new("hunter2")),
+            ("no.such".into(), Secret::new("hunter2")),
+        ],
         ..config(cluster.bootstrap_servers())
     };
     let debug = format!("{wrong:?}");
     let text = fault(wrong).await;
-    assert!(text.contains("no.such") && !text.contains("hunter2") && !debug.contains("hunter2"), "{text} {debug}");
+    assert!(
+        text.contains("no.such") && !text.contains("hunter2") && !debug.contains("hunter2"),
+        "{text} {debug}"
+    );
 }

@@ -1,4 +1,5 @@
-//! The real client against the simulated server, over real sockets, with each fault of the real one.
+//! The real client against the simulated server, over real sockets, with each fault of the real
+//! one.
 
 mod common;
 
@@ -27,7 +28,11 @@ fn quick() -> SimulatorConfig {
 }
 
 fn timing() -> Timing {
-    Timing { first_delay: Duration::from_millis(10), longest_delay: Duration::from_millis(40), ..Timing::default() }
+    Timing {
+        first_delay: Duration::from_millis(10),
+        longest_delay: Duration::from_millis(40),
+        ..Timing::default()
+    }
 }
 
 struct Run {
@@ -43,17 +48,31 @@ impl Run {
         Self::start_with(simulator, |_| {}).await
     }
 
-    async fn start_with(simulator: SimulatorConfig, adjust: impl FnOnce(&mut FinnhubConfig)) -> Self {
+    async fn start_with(
+        simulator: SimulatorConfig,
+        adjust: impl FnOnce(&mut FinnhubConfig),
+    ) -> Self {
         let simulator = Simulator::start(simulator).await.expect("it listens");
-        let mut finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(SYMBOLS)).expect("a configuration");
+        let mut finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(SYMBOLS))
+            .expect("a configuration");
         finnhub.timing = timing();
         adjust(&mut finnhub);
         let (log, progress) = (MemoryLog::new(4), Progress::default());
         let (stop, stopped) = watch::channel(false);
         let (mut publisher, watched) = (log.clone(), progress.clone());
-        let config = LiveConfig { finnhub, source: "simulator".into() };
-        let task = tokio::spawn(async move { run_live(&config, &mut publisher, stopped, &watched).await });
-        Self { simulator, log, progress, stop, task }
+        let config = LiveConfig {
+            finnhub,
+            source: "simulator".into(),
+        };
+        let task =
+            tokio::spawn(async move { run_live(&config, &mut publisher, stopped, &watched).await });
+        Self {
+            simulator,
+            log,
+            progress,
+            stop,
+            task,
+        }
     }
 
     /// Waits until the log holds so many trades.
@@ -68,7 +87,9 @@ impl Run {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it comes about");
+        tokio::time::timeout(Duration::from_secs(60), wait)
+            .await
+            .expect("it comes about");
     }
 
     /// Ends the run and checks what must always hold.
@@ -78,29 +99,49 @@ impl Run {
         let records = self.log.records();
         check_dense(&records);
         assert_eq!(summary.counts.trades, trades(&records));
-        assert_eq!(summary.counts.records, u64::try_from(records.len()).expect("small"));
-        assert!(records.iter().all(|record| Decoded::of(record).session == summary.session), "one session, however many connections");
+        assert_eq!(
+            summary.counts.records,
+            u64::try_from(records.len()).expect("small")
+        );
+        assert!(
+            records
+                .iter()
+                .all(|record| Decoded::of(record).session == summary.session),
+            "one session, however many connections"
+        );
         assert_eq!(self.progress.snapshot().connection, Connection::Closed);
         (summary, self.log, self.simulator.stats())
     }
 
     /// Waits for a run that ends by itself.
     async fn fault(self) -> IngestError {
-        let ended = tokio::time::timeout(Duration::from_secs(60), self.task).await.expect("it ends");
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.task)
+            .await
+            .expect("it ends");
         ended.expect("no panic").expect_err("a fault")
     }
 }
 
 fn with_fates(fates: &[Fate]) -> SimulatorConfig {
-    SimulatorConfig { faults: Faults { fates: fates.to_vec(), ..Faults::default() }, ..quick() }
+    SimulatorConfig {
+        faults: Faults {
+            fates: fates.to_vec(),
+            ..Faults::default()
+        },
+        ..quick()
+    }
 }
 
 /// A connection with this fate, then a healthy one: all trades that were sent whole arrive.
 async fn check_recovers(fates: &[Fate], timing: Timing) -> Summary {
     let run = Run::start_with(with_fates(fates), |finnhub| finnhub.timing = timing).await;
-    run.until(|now| now.connections > 0 && now.counts.trades + now.counts.price_updates > 1_500).await;
+    run.until(|now| now.connections > 0 && now.counts.trades + now.counts.price_updates > 1_500)
+        .await;
     let (summary, _, stats) = run.end().await;
-    assert!(stats.connections > u64::try_from(fates.len()).expect("small"), "{stats:?}");
+    assert!(
+        stats.connections > u64::try_from(fates.len()).expect("small"),
+        "{stats:?}"
+    );
     assert!(stats.subscriptions >= u64::try_from(SYMBOLS).expect("small"));
     summary
 }
@@ -108,20 +149,33 @@ async fn check_recovers(fates: &[Fate], timing: Timing) -> Summary {
 #[tokio::test]
 async fn every_trade_sent_arrives_once() {
     let run = Run::start(quick()).await;
-    run.until(|now| now.counts.trades + now.counts.price_updates == 2_000).await;
+    run.until(|now| now.counts.trades + now.counts.price_updates == 2_000)
+        .await;
     let (summary, log, stats) = run.end().await;
-    assert_eq!((stats.connections, stats.subscriptions, stats.trades), (1, 20, 2_000));
+    assert_eq!(
+        (stats.connections, stats.subscriptions, stats.trades),
+        (1, 20, 2_000)
+    );
     assert_eq!(summary.counts.rejected(), 0);
-    assert!(log.records().iter().any(|record| record.key == "BINANCE:BTCUSDT"));
+    assert!(
+        log.records()
+            .iter()
+            .any(|record| record.key == "BINANCE:BTCUSDT")
+    );
 }
 
 #[tokio::test]
 async fn a_subscription_to_everything_is_one_to_all_symbols() {
     let run = Run::start_with(quick(), |finnhub| finnhub.symbols = vec!["*".into()]).await;
-    run.until(|now| now.counts.trades + now.counts.price_updates == 2_000).await;
+    run.until(|now| now.counts.trades + now.counts.price_updates == 2_000)
+        .await;
     let (_, log, stats) = run.end().await;
     assert_eq!((stats.subscriptions, stats.trades), (1, 2_000));
-    assert!(["AAPL", "BINANCE:BTCUSDT"].iter().all(|symbol| log.records().iter().any(|record| record.key == *symbol)));
+    assert!(
+        ["AAPL", "BINANCE:BTCUSDT"]
+            .iter()
+            .all(|symbol| log.records().iter().any(|record| record.key == *symbol))
+    );
 }
 
 #[tokio::test]
@@ -129,12 +183,26 @@ async fn a_feed_without_trades_stays_open_on_pings() {
     let run = Run::start(with_fates(&[Fate::PingOnly])).await;
     run.until(|now| now.counts.pings >= 5).await;
     let (summary, log, stats) = run.end().await;
-    assert_eq!((summary.counts.trades, log.records().len(), stats.connections), (0, 0, 1));
+    assert_eq!(
+        (
+            summary.counts.trades,
+            log.records().len(),
+            stats.connections
+        ),
+        (0, 0, 1)
+    );
 }
 
 #[tokio::test]
 async fn a_drop_within_a_frame_is_survived() {
-    let summary = check_recovers(&[Fate::DropMidFrame { after_frames: 3 }, Fate::DropMidFrame { after_frames: 0 }], timing()).await;
+    let summary = check_recovers(
+        &[
+            Fate::DropMidFrame { after_frames: 3 },
+            Fate::DropMidFrame { after_frames: 0 },
+        ],
+        timing(),
+    )
+    .await;
     assert_eq!(summary.counts.rejected(), 0, "half a frame is no frame");
 }
 
@@ -145,13 +213,19 @@ async fn a_close_by_the_server_is_survived() {
 
 #[tokio::test]
 async fn silence_is_noticed_and_ended() {
-    let timing = Timing { silence: Duration::from_millis(200), ..timing() };
+    let timing = Timing {
+        silence: Duration::from_millis(200),
+        ..timing()
+    };
     check_recovers(&[Fate::Silent { after_frames: 5 }], timing).await;
 }
 
 #[tokio::test]
 async fn a_handshake_that_is_not_answered_is_given_up() {
-    let timing = Timing { connect: Duration::from_millis(100), ..timing() };
+    let timing = Timing {
+        connect: Duration::from_millis(100),
+        ..timing()
+    };
     check_recovers(&[Fate::Unanswered], timing).await;
 }
 
@@ -162,7 +236,11 @@ async fn an_answer_of_200_for_101_is_tried_again() {
 
 #[tokio::test]
 async fn a_flood_is_taken_whole() {
-    let config = SimulatorConfig { trades: Some(60_000), trades_per_second: Some(50.0), ..with_fates(&[Fate::Flood { frames: 5_000 }]) };
+    let config = SimulatorConfig {
+        trades: Some(60_000),
+        trades_per_second: Some(50.0),
+        ..with_fates(&[Fate::Flood { frames: 5_000 }])
+    };
     let run = Run::start(config).await;
     run.until(|now| now.counts.frames > 5_000).await;
     let (_, _, stats) = run.end().await;
@@ -171,9 +249,18 @@ async fn a_flood_is_taken_whole() {
 
 #[tokio::test]
 async fn a_refused_token_ends_the_run_with_a_clear_fault() {
-    let fault = Run::start(with_fates(&[Fate::Unauthorized])).await.fault().await;
-    assert!(matches!(&fault, IngestError::Finnhub(FinnhubError::Session(SessionFault::TokenRefused))));
-    assert_eq!(fault.to_string(), "the server refuses the token (HTTP 401): check the token file");
+    let fault = Run::start(with_fates(&[Fate::Unauthorized]))
+        .await
+        .fault()
+        .await;
+    assert!(matches!(
+        &fault,
+        IngestError::Finnhub(FinnhubError::Session(SessionFault::TokenRefused))
+    ));
+    assert_eq!(
+        fault.to_string(),
+        "the server refuses the token (HTTP 401): check the token file"
+    );
 }
 
 #[tokio::test]
@@ -187,11 +274,17 @@ async fn the_token_is_in_no_error_and_no_debug_text() {
     .await;
     let stats = format!("{:?}", run.simulator);
     let fault = run.fault().await;
-    for text in [debug, stats, fault.to_string(), format!("{fault:?} {fault:#?}")] {
+    for text in [
+        debug,
+        stats,
+        fault.to_string(),
+        format!("{fault:?} {fault:#?}"),
+    ] {
         assert!(!text.contains(TOKEN) && !text.is_empty(), "{text}");
     }
     for bad in ["with space", "line\r\nInjected: header", "amp&er"] {
-        let fault = FinnhubConfig::new("wss://ws.finnhub.io", Secret::new(bad), symbols(1)).expect_err("refused");
+        let fault = FinnhubConfig::new("wss://ws.finnhub.io", Secret::new(bad), symbols(1))
+            .expect_err("refused");
         assert_eq!(fault, FinnhubError::Token);
         assert!(!format!("{fault} {fault:?}").contains(bad));
     }
@@ -199,9 +292,13 @@ async fn the_token_is_in_no_error_and_no_debug_text() {
 
 #[tokio::test]
 async fn an_invalid_symbol_is_left_out_and_the_rest_trade() {
-    let faults = Faults { invalid_symbols: vec!["MSFT".into()], ..Faults::default() };
+    let faults = Faults {
+        invalid_symbols: vec!["MSFT".into()],
+        ..Faults::default()
+    };
     let run = Run::start(SimulatorConfig { faults, ..quick() }).await;
-    run.until(|now| now.counts.trades + now.counts.price_updates == 2_000).await;
+    run.until(|now| now.counts.trades + now.counts.price_updates == 2_000)
+        .await;
     let (summary, log, _) = run.end().await;
     assert_eq!(summary.counts.provider_errors, 1);
     assert!(log.records().iter().all(|record| record.key != "MSFT"));
@@ -216,14 +313,22 @@ async fn a_feed_that_knows_none_of_the_symbols_ends_the_run() {
 
 #[tokio::test]
 async fn the_symbol_limit_leaves_the_allowed_ones_trading() {
-    let faults = Faults { symbol_limit: Some(3), ..Faults::default() };
+    let faults = Faults {
+        symbol_limit: Some(3),
+        ..Faults::default()
+    };
     let run = Run::start(SimulatorConfig { faults, ..quick() }).await;
-    run.until(|now| now.counts.trades + now.counts.price_updates == 2_000).await;
+    run.until(|now| now.counts.trades + now.counts.price_updates == 2_000)
+        .await;
     let (summary, log, stats) = run.end().await;
     assert!(summary.counts.provider_errors >= 1);
     assert_eq!(stats.subscriptions, 3);
     let allowed = symbols(3);
-    assert!(log.records().iter().all(|record| allowed.contains(&record.key)));
+    assert!(
+        log.records()
+            .iter()
+            .all(|record| allowed.contains(&record.key))
+    );
 }
 
 #[tokio::test]
@@ -237,28 +342,63 @@ async fn bad_frames_and_values_are_refused_by_name_and_the_feed_goes_on() {
         duplicate_frame: 0.05,
         out_of_order: 0.05,
     };
-    let run = Run::start(SimulatorConfig { faults: Faults { frames, ..Faults::default() }, ..quick() }).await;
-    run.until(|now| now.counts.trades + now.counts.price_updates + now.counts.rejected() > 2_000).await;
+    let run = Run::start(SimulatorConfig {
+        faults: Faults {
+            frames,
+            ..Faults::default()
+        },
+        ..quick()
+    })
+    .await;
+    run.until(|now| now.counts.trades + now.counts.price_updates + now.counts.rejected() > 2_000)
+        .await;
     let (summary, log, stats) = run.end().await;
     let reasons = reasons(&log.records());
-    assert_eq!(reasons.keys().collect::<Vec<_>>(), ["frame_type", "json", "price"]);
+    assert_eq!(
+        reasons.keys().collect::<Vec<_>>(),
+        ["frame_type", "json", "price"]
+    );
     let refused: usize = reasons.values().sum();
-    assert_eq!(summary.counts.rejected(), u64::try_from(refused).expect("small"));
+    assert_eq!(
+        summary.counts.rejected(),
+        u64::try_from(refused).expect("small")
+    );
     assert_eq!(stats.connections, 1);
 }
 
 #[tokio::test]
 async fn a_second_connection_with_the_token_makes_both_drop_and_the_first_comes_back() {
-    let run = Run::start(SimulatorConfig { trades: None, trades_per_second: Some(2_000.0), ..quick() }).await;
+    let run = Run::start(SimulatorConfig {
+        trades: None,
+        trades_per_second: Some(2_000.0),
+        ..quick()
+    })
+    .await;
     run.until_trades(50).await;
     let (intruder_log, intruder_progress) = (MemoryLog::new(1), Progress::default());
-    let mut finnhub = FinnhubConfig::new(&run.simulator.url(), run.simulator.token(), symbols(1)).expect("a configuration");
+    let mut finnhub = FinnhubConfig::new(&run.simulator.url(), run.simulator.token(), symbols(1))
+        .expect("a configuration");
     // The intruder comes once and does not come back.
-    finnhub.timing = Timing { first_delay: Duration::from_secs(3_600), longest_delay: Duration::from_secs(3_600), ..Timing::default() };
+    finnhub.timing = Timing {
+        first_delay: Duration::from_secs(3_600),
+        longest_delay: Duration::from_secs(3_600),
+        ..Timing::default()
+    };
     let (stop_intruder, stopped) = watch::channel(false);
     let intruder = tokio::spawn({
         let (mut log, progress) = (intruder_log.clone(), intruder_progress.clone());
-        async move { run_live(&LiveConfig { finnhub, source: "simulator".into() }, &mut log, stopped, &progress).await }
+        async move {
+            run_live(
+                &LiveConfig {
+                    finnhub,
+                    source: "simulator".into(),
+                },
+                &mut log,
+                stopped,
+                &progress,
+            )
+            .await
+        }
     });
     run.until(|now| now.connections >= 2).await;
     let before = run.progress.snapshot().counts.trades;
@@ -272,16 +412,33 @@ async fn a_second_connection_with_the_token_makes_both_drop_and_the_first_comes_
 #[tokio::test]
 async fn a_log_that_fails_ends_the_run() {
     let simulator = Simulator::start(quick()).await.expect("it listens");
-    let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(SYMBOLS)).expect("a configuration");
+    let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(SYMBOLS))
+        .expect("a configuration");
     let mut log = MemoryLog::new(4).failing_after(10);
     let (_stop, stopped) = watch::channel(false);
-    let fault = run_live(&LiveConfig { finnhub, source: "simulator".into() }, &mut log, stopped, &Progress::default()).await.expect_err("a fault");
+    let fault = run_live(
+        &LiveConfig {
+            finnhub,
+            source: "simulator".into(),
+        },
+        &mut log,
+        stopped,
+        &Progress::default(),
+    )
+    .await
+    .expect_err("a fault");
     assert_eq!(fault.to_string(), "cannot publish: the disk is full");
 }
 
 #[tokio::test]
 async fn the_simulator_listens_on_this_machine_only() {
-    let config = SimulatorConfig { bind: ([0, 0, 0, 0], 0).into(), ..quick() };
-    let fault = Simulator::start(config).await.expect_err("refused").to_string();
+    let config = SimulatorConfig {
+        bind: ([0, 0, 0, 0], 0).into(),
+        ..quick()
+    };
+    let fault = Simulator::start(config)
+        .await
+        .expect_err("refused")
+        .to_string();
     assert!(fault.contains("this machine only"), "{fault}");
 }

@@ -16,11 +16,18 @@ use tapeflow_schemas::{SessionId, decimal::format_fixed};
 use tokio::sync::watch;
 
 fn fixture() -> ReplayConfig {
-    config(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/finnhub-recorded.jsonl")))
+    config(Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/finnhub-recorded.jsonl"
+    )))
 }
 
 fn config(path: &Path) -> ReplayConfig {
-    ReplayConfig { path: path.to_owned(), speed: Speed::Max, source: "replay".into() }
+    ReplayConfig {
+        path: path.to_owned(),
+        speed: Speed::Max,
+        source: "replay".into(),
+    }
 }
 
 async fn replay(config: &ReplayConfig, log: &MemoryLog) -> Result<Summary, IngestError> {
@@ -41,7 +48,10 @@ fn simulated(feed: &FeedFile) -> tempfile::NamedTempFile {
 }
 
 fn decoded(log: &MemoryLog) -> Vec<(u32, Decoded)> {
-    log.records().iter().map(|record| (record.partition, Decoded::of(record))).collect()
+    log.records()
+        .iter()
+        .map(|record| (record.partition, Decoded::of(record)))
+        .collect()
 }
 
 #[tokio::test]
@@ -49,7 +59,14 @@ async fn the_recorded_frames_become_81_trades() {
     let log = MemoryLog::new(4);
     let summary = replay(&fixture(), &log).await.expect("replayed");
     assert!(summary.complete);
-    assert_eq!((summary.counts.frames, summary.counts.trades, summary.counts.rejected()), (14, 81, 0));
+    assert_eq!(
+        (
+            summary.counts.frames,
+            summary.counts.trades,
+            summary.counts.rejected()
+        ),
+        (14, 81, 0)
+    );
     let records = log.records();
     check_dense(&records);
     assert_eq!(trades(&records), 81);
@@ -64,14 +81,32 @@ async fn the_recorded_trades_have_exactly_these_sums() {
     for (_, record) in decoded(&log) {
         let sum = sums.entry(record.key).or_default();
         for trade in record.trades {
-            *sum = (sum.0 + 1, sum.1 + trade.size.e8(), sum.2 + trade.notional().0);
+            *sum = (
+                sum.0 + 1,
+                sum.1 + trade.size.e8(),
+                sum.2 + trade.notional().0,
+            );
         }
     }
     let texts: Vec<String> = sums
         .iter()
-        .map(|(symbol, (count, volume, notional))| format!("{symbol} {count} {} {}", format_fixed(*volume, 8), format_fixed(*notional, 16)))
+        .map(|(symbol, (count, volume, notional))| {
+            format!(
+                "{symbol} {count} {} {}",
+                format_fixed(*volume, 8),
+                format_fixed(*notional, 16)
+            )
+        })
         .collect();
-    assert_eq!(texts, ["AAPL 66 4566 751119.9843", "BINANCE:BTCUSDT 12 0.074658 4911.77808104", "GOOG 1 51 5021.2356", "TSLA 2 3000 391049.4"]);
+    assert_eq!(
+        texts,
+        [
+            "AAPL 66 4566 751119.9843",
+            "BINANCE:BTCUSDT 12 0.074658 4911.77808104",
+            "GOOG 1 51 5021.2356",
+            "TSLA 2 3000 391049.4"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -80,21 +115,40 @@ async fn a_second_run_over_a_finished_file_adds_nothing() {
     let first = replay(&fixture(), &log).await.expect("replayed");
     let second = replay(&fixture(), &log).await.expect("replayed");
     assert_eq!(second.session, first.session);
-    assert_eq!((second.counts.records, second.counts.records_resumed), (0, first.counts.records));
+    assert_eq!(
+        (second.counts.records, second.counts.records_resumed),
+        (0, first.counts.records)
+    );
     assert_eq!(trades(&log.records()), 81);
 }
 
 #[tokio::test]
 async fn a_run_interrupted_anywhere_goes_on_where_it_stopped() {
-    let faults = FrameFaults { bad_json: 0.1, unknown_type: 0.1, bad_value: 0.1, zero_size: 0.1, duplicate_frame: 0.1, ..FrameFaults::default() };
-    let file = simulated(&FeedFile { trades: 300, symbols: 30, faults, ..FeedFile::default() });
+    let faults = FrameFaults {
+        bad_json: 0.1,
+        unknown_type: 0.1,
+        bad_value: 0.1,
+        zero_size: 0.1,
+        duplicate_frame: 0.1,
+        ..FrameFaults::default()
+    };
+    let file = simulated(&FeedFile {
+        trades: 300,
+        symbols: 30,
+        faults,
+        ..FeedFile::default()
+    });
     let whole = MemoryLog::new(4);
-    replay(&config(file.path()), &whole).await.expect("replayed");
+    replay(&config(file.path()), &whole)
+        .await
+        .expect("replayed");
     let want = decoded(&whole);
     assert!(reasons(&whole.records()).len() > 2);
     for stop_at in (0..want.len()).step_by(7) {
         let log = MemoryLog::new(4);
-        let fault = replay(&config(file.path()), &log.failing_after(stop_at)).await.expect_err("interrupted");
+        let fault = replay(&config(file.path()), &log.failing_after(stop_at))
+            .await
+            .expect_err("interrupted");
         assert!(matches!(fault, IngestError::Publish(_)));
         assert_eq!(log.records().len(), stop_at);
         replay(&config(file.path()), &log).await.expect("replayed");
@@ -106,10 +160,19 @@ async fn a_run_interrupted_anywhere_goes_on_where_it_stopped() {
 
 #[tokio::test]
 async fn one_symbol_with_99_percent_of_the_trades_keeps_its_order() {
-    let file = simulated(&FeedFile { trades: 5_000, symbols: 50, popularity: Popularity::OneHot(0.99), ..FeedFile::default() });
+    let file = simulated(&FeedFile {
+        trades: 5_000,
+        symbols: 50,
+        popularity: Popularity::OneHot(0.99),
+        ..FeedFile::default()
+    });
     let log = MemoryLog::new(4);
     replay(&config(file.path()), &log).await.expect("replayed");
-    let apple: usize = decoded(&log).iter().filter(|(_, record)| record.key == "AAPL").map(|(_, record)| record.trades.len()).sum();
+    let apple: usize = decoded(&log)
+        .iter()
+        .filter(|(_, record)| record.key == "AAPL")
+        .map(|(_, record)| record.trades.len())
+        .sum();
     assert!(apple > 4_800, "{apple}");
     check_dense(&log.records());
 }
@@ -122,53 +185,97 @@ async fn broken_lines_are_refused_with_their_place_and_the_rest_is_kept() {
     let file = recording(&content);
     let log = MemoryLog::new(4);
     let summary = replay(&config(file.path()), &log).await.expect("replayed");
-    let want = [("frame_too_large", 1), ("frame_type", 1), ("json", 1), ("price", 1)].map(|(reason, count)| (reason.to_owned(), count));
+    let want = [
+        ("frame_too_large", 1),
+        ("frame_type", 1),
+        ("json", 1),
+        ("price", 1),
+    ]
+    .map(|(reason, count)| (reason.to_owned(), count));
     assert_eq!(reasons(&log.records()), want.into());
     assert_eq!((summary.counts.trades, summary.counts.pings), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_paced_replay_takes_as_long_as_its_trades_did() {
-    let lines: Vec<String> =
-        [0, 1_000, 500, 4_000].iter().map(|ms| format!(r#"{{"type":"trade","data":[{{"s":"A","p":1,"t":{ms},"v":1}}]}}"#)).collect();
+    let lines: Vec<String> = [0, 1_000, 500, 4_000]
+        .iter()
+        .map(|ms| format!(r#"{{"type":"trade","data":[{{"s":"A","p":1,"t":{ms},"v":1}}]}}"#))
+        .collect();
     let file = recording(lines.join("\n").as_bytes());
     let begin = tokio::time::Instant::now();
-    let summary = replay(&ReplayConfig { speed: Speed::Times(2.0), ..config(file.path()) }, &MemoryLog::new(1)).await.expect("replayed");
+    let summary = replay(
+        &ReplayConfig {
+            speed: Speed::Times(2.0),
+            ..config(file.path())
+        },
+        &MemoryLog::new(1),
+    )
+    .await
+    .expect("replayed");
     assert_eq!(summary.counts.trades, 4);
     assert_eq!(begin.elapsed().as_millis(), 2_000);
 }
 
 #[tokio::test]
 async fn a_stop_ends_a_paced_replay_at_once_and_the_next_run_goes_on() {
-    let lines: Vec<String> =
-        [0, 10, 50_000_000].iter().map(|ms| format!(r#"{{"type":"trade","data":[{{"s":"A","p":1,"t":{ms},"v":1}}]}}"#)).collect();
+    let lines: Vec<String> = [0, 10, 50_000_000]
+        .iter()
+        .map(|ms| format!(r#"{{"type":"trade","data":[{{"s":"A","p":1,"t":{ms},"v":1}}]}}"#))
+        .collect();
     let file = recording(lines.join("\n").as_bytes());
     let log = MemoryLog::new(1);
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn({
-        let (mut publisher, config) = (log.clone(), ReplayConfig { speed: Speed::Times(1.0), ..config(file.path()) });
+        let (mut publisher, config) = (
+            log.clone(),
+            ReplayConfig {
+                speed: Speed::Times(1.0),
+                ..config(file.path())
+            },
+        );
         async move { run_replay(&config, &mut publisher, stopped, &Progress::default()).await }
     });
     log.until(|records| records.len() == 2).await;
     stop.send(true).expect("it runs");
-    let summary = tokio::time::timeout(Duration::from_secs(10), task).await.expect("at once").expect("no panic").expect("a good end");
+    let summary = tokio::time::timeout(Duration::from_secs(10), task)
+        .await
+        .expect("at once")
+        .expect("no panic")
+        .expect("a good end");
     assert!(!summary.complete);
     let summary = replay(&config(file.path()), &log).await.expect("replayed");
-    assert_eq!((summary.complete, summary.counts.records, summary.counts.records_resumed), (true, 1, 2));
+    assert_eq!(
+        (
+            summary.complete,
+            summary.counts.records,
+            summary.counts.records_resumed
+        ),
+        (true, 1, 2)
+    );
 }
 
 #[tokio::test]
 async fn an_unreadable_file_is_named() {
-    let fault = replay(&config(Path::new("no/such/file.jsonl")), &MemoryLog::new(1)).await.expect_err("missing").to_string();
-    assert!(fault.starts_with("cannot read no/such/file.jsonl: "), "{fault}");
+    let fault = replay(&config(Path::new("no/such/file.jsonl")), &MemoryLog::new(1))
+        .await
+        .expect_err("missing")
+        .to_string();
+    assert!(
+        fault.starts_with("cannot read no/such/file.jsonl: "),
+        "{fault}"
+    );
 }
 
-/// Run by hand, in release: `cargo test --release -p tapeflow-ingest --test replay -- --ignored --nocapture`. The goal is 300,000 trades a second
-/// on one core, from the file to encoded records.
+/// Run by hand, in release: `cargo test --release -p tapeflow-ingest --test replay -- --ignored
+/// --nocapture`. The goal is 300,000 trades a second on one core, from the file to encoded records.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement, not a check"]
 async fn how_fast_is_a_replay() {
-    let feed = FeedFile { trades: 2_000_000, ..FeedFile::default() };
+    let feed = FeedFile {
+        trades: 2_000_000,
+        ..FeedFile::default()
+    };
     let begin = std::time::Instant::now();
     let file = simulated(&feed);
     println!("generated {} trades in {:?}", feed.trades, begin.elapsed());
@@ -180,15 +287,29 @@ async fn how_fast_is_a_replay() {
     let lines: Vec<Frame> = std::fs::read(file.path())
         .expect("readable")
         .split(|byte| *byte == b'\n')
-        .map(|line| Frame { line: 1, bytes: line.to_vec(), taken_ms: None })
+        .map(|line| Frame {
+            line: 1,
+            bytes: line.to_vec(),
+            taken_ms: None,
+        })
         .collect();
     let begin = std::time::Instant::now();
-    lines.iter().for_each(|frame| drop(admit(frame, &mut counts)));
+    lines
+        .iter()
+        .for_each(|frame| drop(admit(frame, &mut counts)));
     println!("admitted alone in {:?}", begin.elapsed());
     let begin = std::time::Instant::now();
     for frame in &lines {
         let mut out = Vec::new();
-        sequencer.take(&admit(frame, &mut counts), Origin { line: 1, taken_ms: 1 }, &mut Counts::default(), &mut out);
+        sequencer.take(
+            &admit(frame, &mut counts),
+            Origin {
+                line: 1,
+                taken_ms: 1,
+            },
+            &mut Counts::default(),
+            &mut out,
+        );
     }
     println!("admitted and encoded in {:?}", begin.elapsed());
     let begin = std::time::Instant::now();

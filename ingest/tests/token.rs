@@ -60,12 +60,20 @@ impl Publish for Nowhere {
 }
 
 async fn run(fates: &[Fate], enough: impl Fn(&str) -> bool, captured: &Captured) {
-    let faults = Faults { fates: fates.to_vec(), ..Faults::default() };
-    let simulator =
-        Simulator::start(SimulatorConfig { token: Secret::new(TOKEN), ping_every: Duration::from_millis(10), faults, ..SimulatorConfig::default() })
-            .await
-            .expect("it listens");
-    let mut finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(5)).expect("a configuration");
+    let faults = Faults {
+        fates: fates.to_vec(),
+        ..Faults::default()
+    };
+    let simulator = Simulator::start(SimulatorConfig {
+        token: Secret::new(TOKEN),
+        ping_every: Duration::from_millis(10),
+        faults,
+        ..SimulatorConfig::default()
+    })
+    .await
+    .expect("it listens");
+    let mut finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(5))
+        .expect("a configuration");
     finnhub.timing = Timing {
         first_delay: Duration::from_millis(1),
         longest_delay: Duration::from_millis(10),
@@ -73,14 +81,26 @@ async fn run(fates: &[Fate], enough: impl Fn(&str) -> bool, captured: &Captured)
         ..Timing::default()
     };
     let (stop, stopped) = watch::channel(false);
-    let task =
-        tokio::spawn(async move { run_live(&LiveConfig { finnhub, source: "simulator".into() }, &mut Nowhere, stopped, &Progress::default()).await });
+    let task = tokio::spawn(async move {
+        run_live(
+            &LiveConfig {
+                finnhub,
+                source: "simulator".into(),
+            },
+            &mut Nowhere,
+            stopped,
+            &Progress::default(),
+        )
+        .await
+    });
     let wait = async {
         while !enough(&captured.text()) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it comes about");
+    tokio::time::timeout(Duration::from_secs(30), wait)
+        .await
+        .expect("it comes about");
     let _ = stop.send(true);
     let ended = task.await.expect("no panic");
     assert!(!format!("{ended:?}").contains(TOKEN));
@@ -91,16 +111,36 @@ async fn the_token_is_in_no_line_of_any_crate_at_trace_level() {
     let captured = Captured::default();
     let writer = captured.clone();
     // Also takes what crates say through `log`, as tungstenite does.
-    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(move || writer.clone()).init();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
     run(
-        &[Fate::Status(200), Fate::Unanswered, Fate::DropMidFrame { after_frames: 2 }],
+        &[
+            Fate::Status(200),
+            Fate::Unanswered,
+            Fate::DropMidFrame { after_frames: 2 },
+        ],
         |text| text.matches("feed connected").count() >= 2,
         &captured,
     )
     .await;
-    run(&[Fate::Unauthorized], |text| text.contains("feed turned us away"), &captured).await;
+    run(
+        &[Fate::Unauthorized],
+        |text| text.contains("feed turned us away"),
+        &captured,
+    )
+    .await;
     let text = captured.text();
-    for said in ["feed connected", "feed not connected", "feed dropped", "feed given up", "feed turned us away", "tungstenite"] {
+    for said in [
+        "feed connected",
+        "feed not connected",
+        "feed dropped",
+        "feed given up",
+        "feed turned us away",
+        "tungstenite",
+    ] {
         assert!(text.contains(said), "{said} was heard");
     }
     let shown = text.lines().find(|line| line.contains(TOKEN));

@@ -10,7 +10,17 @@ use tapeflow_throughput::feed::{Clock, Feed, Shape};
 const TRADES: u64 = 100_000;
 
 fn payloads(per_message: u64) -> Vec<Vec<u8>> {
-    let mut feed = Feed::new(Shape { seed: 1, trades: TRADES, per_message, symbols: 5_000 }, Clock::Tape, 4).expect("a feed");
+    let mut feed = Feed::new(
+        Shape {
+            seed: 1,
+            trades: TRADES,
+            per_message,
+            symbols: 5_000,
+        },
+        Clock::Tape,
+        4,
+    )
+    .expect("a feed");
     let mut payloads = Vec::new();
     while let Some(message) = feed.next(0).expect("a message") {
         payloads.push(message.record.payload.to_vec());

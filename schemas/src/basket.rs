@@ -7,8 +7,9 @@
 //! coins,BINANCE:BTCUSDT,1
 //! ```
 //!
-//! A weight scales each trade of its symbol: basket volume = Σ weight × volume, basket notional = Σ weight × notional, basket VWAP = one
-//! divided by the other. With equal weights that is the VWAP of all the members' trades together.
+//! A weight scales each trade of its symbol: basket volume = Σ weight × volume, basket notional = Σ
+//! weight × notional, basket VWAP = one divided by the other. With equal weights that is the VWAP
+//! of all the members' trades together.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,8 @@ use crate::{decimal::Size, symbol::Symbol};
 
 /// Decimal places of a [`Weight`].
 pub const WEIGHT_SCALE: u32 = 4;
-/// The largest weight, in units of 1e-4: one hundred. With it ten thousand of the largest trades admitted still fit in one sum.
+/// The largest weight, in units of 1e-4: one hundred. With it ten thousand of the largest trades
+/// admitted still fit in one sum.
 pub const MAX_WEIGHT_E4: i128 = 1_000_000;
 /// Baskets in a file at most: a window's baskets are one list, written whole.
 pub const MAX_BASKETS: usize = 64;
@@ -59,7 +61,8 @@ pub struct Baskets {
 pub struct BasketFaults(pub Vec<String>);
 
 impl Baskets {
-    /// Reads lines of `basket,symbol,weight`. Empty lines and lines that begin with `#` say nothing.
+    /// Reads lines of `basket,symbol,weight`. Empty lines and lines that begin with `#` say
+    /// nothing.
     ///
     /// # Errors
     /// [`BasketFaults`]: all faults at once, each with its line.
@@ -76,7 +79,10 @@ impl Baskets {
         }
         let members: usize = baskets.by_name.values().map(BTreeMap::len).sum();
         if baskets.by_name.len() > MAX_BASKETS {
-            faults.push(format!("{} baskets, at most {MAX_BASKETS} are kept", baskets.by_name.len()));
+            faults.push(format!(
+                "{} baskets, at most {MAX_BASKETS} are kept",
+                baskets.by_name.len()
+            ));
         }
         if members > MAX_MEMBERS {
             faults.push(format!("{members} members, at most {MAX_MEMBERS} are kept"));
@@ -86,7 +92,11 @@ impl Baskets {
             faults.truncate(FAULTS_TOLD);
             faults.push(format!("and {rest} more"));
         }
-        if faults.is_empty() { Ok(baskets) } else { Err(BasketFaults(faults)) }
+        if faults.is_empty() {
+            Ok(baskets)
+        } else {
+            Err(BasketFaults(faults))
+        }
     }
 
     fn take(&mut self, line: &str) -> Result<(), String> {
@@ -94,11 +104,20 @@ impl Baskets {
             return Err("not basket,symbol,weight".into());
         };
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
-            return Err(format!("a basket's name is 1 to {MAX_NAME_BYTES} bytes without control characters"));
+            return Err(format!(
+                "a basket's name is 1 to {MAX_NAME_BYTES} bytes without control characters"
+            ));
         }
         let symbol = Symbol::new(symbol).map_err(|fault| fault.to_string())?;
-        let weight = Weight::parse(weight).ok_or("a weight is a decimal from 0.0001 to 100 with at most four places")?;
-        if self.by_name.entry(name.to_owned()).or_default().insert(symbol.clone(), weight).is_some() {
+        let weight = Weight::parse(weight)
+            .ok_or("a weight is a decimal from 0.0001 to 100 with at most four places")?;
+        if self
+            .by_name
+            .entry(name.to_owned())
+            .or_default()
+            .insert(symbol.clone(), weight)
+            .is_some()
+        {
             return Err(format!("{symbol} stands in {name} twice"));
         }
         Ok(())
@@ -106,7 +125,9 @@ impl Baskets {
 
     /// The baskets by name, ascending, each with its members by symbol, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &BTreeMap<Symbol, Weight>)> {
-        self.by_name.iter().map(|(name, members)| (name.as_str(), members))
+        self.by_name
+            .iter()
+            .map(|(name, members)| (name.as_str(), members))
     }
 
     /// Whether there is none.
@@ -115,8 +136,9 @@ impl Baskets {
         self.by_name.is_empty()
     }
 
-    /// What these baskets are, in one word: `none`, or 16 hexadecimal digits of a SHA-256 over names, symbols and weights. Equal for equal
-    /// baskets, in whatever order and spelling the file has them. It decides values, so a job's head keeps it.
+    /// What these baskets are, in one word: `none`, or 16 hexadecimal digits of a SHA-256 over
+    /// names, symbols and weights. Equal for equal baskets, in whatever order and spelling the file
+    /// has them. It decides values, so a job's head keeps it.
     #[must_use]
     pub fn digest(&self) -> String {
         if self.is_empty() {
@@ -129,7 +151,11 @@ impl Baskets {
                 hash.update(format!("{name}\n{symbol}\n{}\n", weight.e4()));
             }
         }
-        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hash.finalize()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
@@ -139,23 +165,65 @@ mod tests {
 
     #[test]
     fn a_file_is_read_whatever_its_order_and_spelling() {
-        let one = Baskets::parse("# mine\ntech,AAPL,0.5\n tech , MSFT , 0.2500\n\ncoins,BINANCE:BTCUSDT,1\n").expect("read");
-        let other = Baskets::parse("coins,BINANCE:BTCUSDT,1.0\r\ntech,MSFT,2.5e-1\r\ntech,AAPL,5e-1").expect("read");
-        let names: Vec<_> = one.iter().map(|(name, members)| (name, members.values().map(|weight| weight.e4()).collect::<Vec<_>>())).collect();
-        assert_eq!(names, [("coins", vec![10_000]), ("tech", vec![5_000, 2_500])]);
+        let one = Baskets::parse(
+            "# mine\ntech,AAPL,0.5\n tech , MSFT , 0.2500\n\ncoins,BINANCE:BTCUSDT,1\n",
+        )
+        .expect("read");
+        let other =
+            Baskets::parse("coins,BINANCE:BTCUSDT,1.0\r\ntech,MSFT,2.5e-1\r\ntech,AAPL,5e-1")
+                .expect("read");
+        let names: Vec<_> = one
+            .iter()
+            .map(|(name, members)| {
+                (
+                    name,
+                    members
+                        .values()
+                        .map(|weight| weight.e4())
+                        .collect::<Vec<_>>(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            names,
+            [("coins", vec![10_000]), ("tech", vec![5_000, 2_500])]
+        );
         assert_eq!((&other, other.digest()), (&one, one.digest()));
         assert_eq!(one.digest().len(), 16);
-        assert_ne!(one.digest(), Baskets::parse("tech,AAPL,0.5").expect("read").digest());
-        assert_eq!(Baskets::parse("# nothing\n").expect("read").digest(), "none");
+        assert_ne!(
+            one.digest(),
+            Baskets::parse("tech,AAPL,0.5").expect("read").digest()
+        );
+        assert_eq!(
+            Baskets::parse("# nothing\n").expect("read").digest(),
+            "none"
+        );
     }
 
     #[test]
     fn every_fault_is_told_with_its_line() {
         let text = "a,AAPL\na,AAPL,1\na,AAPL,2\n,X,1\nb,,1\nb,Y,0\nb,Y,-1\nb,Y,0.00001\nb,Y,100.0001\nb,Y,NaN\n";
-        let Err(BasketFaults(faults)) = Baskets::parse(text) else { panic!("refused") };
-        let lines: Vec<_> = faults.iter().map(|fault| fault.split(':').next().unwrap_or_default()).collect();
-        assert_eq!(lines, ["line 1", "line 3", "line 4", "line 5", "line 6", "line 7", "line 8", "line 9", "line 10"], "{faults:#?}");
+        let Err(BasketFaults(faults)) = Baskets::parse(text) else {
+            panic!("refused")
+        };
+        let lines: Vec<_> = faults
+            .iter()
+            .map(|fault| fault.split(':').next().unwrap_or_default())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "line 1", "line 3", "line 4", "line 5", "line 6", "line 7", "line 8", "line 9",
+                "line 10"
+            ],
+            "{faults:#?}"
+        );
         let many: String = (0..=MAX_BASKETS).map(|n| format!("b{n},X,1\n")).collect();
-        assert!(Baskets::parse(&many).expect_err("too many").to_string().contains("65 baskets"));
+        assert!(
+            Baskets::parse(&many)
+                .expect_err("too many")
+                .to_string()
+                .contains("65 baskets")
+        );
     }
 }

@@ -1,12 +1,15 @@
 //! Avro: the bytes of a record, both ways. The only file that knows them.
 //!
-//! Three forms are read. Our own, in Avro single-object encoding (`C3 01`, the schema's CRC-64-AVRO fingerprint, the datum): a
-//! [`batch`](Header::Batch) of one symbol's trades, or a [`rejected frame`](Header::RejectedFrame). And the old system's raw datum
-//! (`FinnhubProducer.message`), which has no header and may hold several symbols.
+//! Three forms are read. Our own, in Avro single-object encoding (`C3 01`, the schema's CRC-64-AVRO
+//! fingerprint, the datum): a [`batch`](Header::Batch) of one symbol's trades, or a [`rejected
+//! frame`](Header::RejectedFrame). And the old system's raw datum (`FinnhubProducer.message`),
+//! which has no header and may hold several symbols.
 //!
-//! What holds: a record is read as a whole or not at all, so a record cut short leaves nothing behind. No length is believed before the
-//! bytes are there: nothing is allocated from it, and a claimed count ends where the bytes end. What is read is exactly what the
-//! reference implementation, apache-avro, reads; `tests/codec_against_avro.rs` holds the two together, damaged bytes included.
+//! What holds: a record is read as a whole or not at all, so a record cut short leaves nothing
+//! behind. No length is believed before the bytes are there: nothing is allocated from it, and a
+//! claimed count ends where the bytes end. What is read is exactly what the reference
+//! implementation, apache-avro, reads; `tests/codec_against_avro.rs` holds the two together,
+//! damaged bytes included.
 
 mod legacy;
 mod own;
@@ -47,7 +50,8 @@ pub enum Header<'a> {
         /// When ingest took it in, in milliseconds since 1970 UTC.
         taken_ms: i64,
     },
-    /// Something the feed sent that is no trade: a dead letter, carried through the log so that its place there is its identity.
+    /// Something the feed sent that is no trade: a dead letter, carried through the log so that its
+    /// place there is its identity.
     RejectedFrame {
         /// The sender's session.
         session: SessionId,
@@ -57,7 +61,8 @@ pub enum Header<'a> {
         taken_ms: i64,
         /// The reason: one short word of a fixed list.
         reason: &'a str,
-        /// The reason for a person, with what was found and where (the line of a file, the index in a frame).
+        /// The reason for a person, with what was found and where (the line of a file, the index in
+        /// a frame).
         detail: &'a str,
         /// What was sent, cut to a bounded length.
         frame: &'a [u8],
@@ -120,11 +125,11 @@ pub enum DecodeFault {
     Empty,
 }
 
-/// Reads a record. `entries` is cleared, then filled with what the record holds; the caller keeps it from record to record, so that
-/// nothing is allocated for a trade.
+/// Reads a record. `entries` is cleared, then filled with what the record holds; the caller keeps
+/// it from record to record, so that nothing is allocated for a trade.
 ///
-/// # Errors
-/// [`DecodeFault`] if the record as a whole could not be read: then `entries` is empty, and nothing of the record may be counted.
+/// # Errors [`DecodeFault`] if the record as a whole could not be read: then `entries` is empty,
+/// and nothing of the record may be counted.
 pub fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
     entries.clear();
     let header = decode_form(payload, entries);
@@ -137,7 +142,10 @@ pub fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<
 fn decode_form<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
     // Also bounds every offset below: the span of a symbol is two u32.
     if u32::try_from(payload.len()).is_err() {
-        return Err(DecodeFault::Malformed { at: 0, what: "a record below 4 GiB" });
+        return Err(DecodeFault::Malformed {
+            at: 0,
+            what: "a record below 4 GiB",
+        });
     }
     let Some(datum) = payload.strip_prefix(&SINGLE_OBJECT) else {
         return match payload.first() {
@@ -150,9 +158,13 @@ fn decode_form<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header
             Some(_) => legacy::decode(payload, entries),
         };
     };
-    // A legacy datum could begin with these two bytes only as a block of 98 trades with its size told, which its producer never wrote.
+    // A legacy datum could begin with these two bytes only as a block of 98 trades with its size
+    // told, which its producer never wrote.
     let Some((fingerprint, _)) = datum.split_first_chunk::<8>() else {
-        return Err(DecodeFault::Malformed { at: payload.len(), what: "eight bytes of schema fingerprint" });
+        return Err(DecodeFault::Malformed {
+            at: payload.len(),
+            what: "eight bytes of schema fingerprint",
+        });
     };
     match u64::from_le_bytes(*fingerprint) {
         TRADE_BATCH_FINGERPRINT => own::decode_batch(payload, entries),
@@ -171,12 +183,14 @@ pub fn symbol_of<'a>(payload: &'a [u8], entry: &Entry) -> &'a str {
 #[must_use]
 pub fn symbol_bytes_of<'a>(payload: &'a [u8], entry: &Entry) -> &'a [u8] {
     let at = |offset: u32| usize::try_from(offset).ok();
-    let bytes = at(entry.symbol.0).zip(at(entry.symbol.1)).and_then(|(from, len)| payload.get(from..from.checked_add(len)?));
+    let bytes = at(entry.symbol.0)
+        .zip(at(entry.symbol.1))
+        .and_then(|(from, len)| payload.get(from..from.checked_add(len)?));
     bytes.unwrap_or_default()
 }
 
-/// What an entry's parts come to. Of several faults the first in this order is told: symbol, a size of zero, price, size, event
-/// time, notional.
+/// What an entry's parts come to. Of several faults the first in this order is told: symbol, a size
+/// of zero, price, size, event time, notional.
 fn admit(
     symbol: Result<(), SymbolFault>,
     event_ms: i64,

@@ -1,10 +1,11 @@
 //! Which trades count: Finnhub's sale conditions, and what each allows a trade to do to a bar.
 //!
-//! The table is the consolidated tape's (CTA and UTP participant specifications, trade-condition matrix) in Finnhub's numeric
-//! codes. A trap for the next reader: public ports of Finnhub's sheet deny volume to 31, 34, 36 and 41 and so lose the closing
-//! auction.
+//! The table is the consolidated tape's (CTA and UTP participant specifications, trade-condition
+//! matrix) in Finnhub's numeric codes. A trap for the next reader: public ports of Finnhub's sheet
+//! deny volume to 31, 34, 36 and 41 and so lose the closing auction.
 
-/// The sale conditions of one trade: a set of Finnhub's numeric codes. `null`, `[]` and absent are the empty set.
+/// The sale conditions of one trade: a set of Finnhub's numeric codes. `null`, `[]` and absent are
+/// the empty set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Conditions(u64);
 
@@ -37,7 +38,11 @@ pub struct Effect {
     pub volume: bool,
 }
 
-const REGULAR: Effect = Effect { high_low: true, last: Last::Always, volume: true };
+const REGULAR: Effect = Effect {
+    high_low: true,
+    last: Last::Always,
+    volume: true,
+};
 
 impl Conditions {
     /// No condition at all.
@@ -61,18 +66,23 @@ impl Conditions {
         }
     }
 
-    /// The codes in the set, ascending; [`UNKNOWN_CODE`] last if there is one that the table does not know.
+    /// The codes in the set, ascending; [`UNKNOWN_CODE`] last if there is one that the table does
+    /// not know.
     pub fn codes(self) -> impl Iterator<Item = u8> {
-        (1..=62u8).filter(move |code| self.0 & (1 << code) != 0).chain((self.0 & UNKNOWN != 0).then_some(UNKNOWN_CODE))
+        (1..=62u8)
+            .filter(move |code| self.0 & (1 << code) != 0)
+            .chain((self.0 & UNKNOWN != 0).then_some(UNKNOWN_CODE))
     }
 
-    /// Whether any code in the set is not in the table: such a trade counts for volume and forms no price.
+    /// Whether any code in the set is not in the table: such a trade counts for volume and forms no
+    /// price.
     #[must_use]
     pub fn has_unknown(self) -> bool {
         self.0 & !KNOWN != 0
     }
 
-    /// What a trade with these conditions counts for. Any "no" wins; neutral codes say nothing, and a lone one counts as regular.
+    /// What a trade with these conditions counts for. Any "no" wins; neutral codes say nothing, and
+    /// a lone one counts as regular.
     #[must_use]
     pub fn effect(self) -> Effect {
         // Almost every trade: nothing but unconditional or neutral codes.
@@ -90,7 +100,11 @@ impl Conditions {
         } else {
             Last::Always
         };
-        Effect { high_low: !no_price, last, volume: !any(OFFICIAL | CORRECTED_CLOSE) }
+        Effect {
+            high_low: !no_price,
+            last,
+            volume: !any(OFFICIAL | CORRECTED_CLOSE),
+        }
     }
 }
 
@@ -103,15 +117,17 @@ const fn mask(codes: &[u8]) -> u64 {
     set
 }
 
-/// Regular, Acquisition, Bunched, Distribution, Automatic Execution, Intermarket Sweep, Rule 127, Rule 155, Opening Prints, Split,
-/// Cross, Yellow Flag, Stopped Stock, Re-opening Trade, Re-opening Prints, Closing Trade, Closing Prints: yes, yes, yes.
+/// Regular, Acquisition, Bunched, Distribution, Automatic Execution, Intermarket Sweep, Rule 127,
+/// Rule 155, Opening Prints, Split, Cross, Yellow Flag, Stopped Stock, Re-opening Trade, Re-opening
+/// Prints, Closing Trade, Closing Prints: yes, yes, yes.
 const UNCONDITIONAL: u64 = mask(&[1, 2, 4, 6, 7, 8, 13, 14, 19, 23, 28, 29, 31, 33, 34, 35, 36]);
 /// Sold Last, Opening Trade: last only if the first qualifying trade.
 const IF_FIRST: u64 = mask(&[15, 18]);
-/// Bunched Sold, Prior Reference Price, Sold Out of Sequence, Derivatively Priced: last only if the sole qualifying trade.
+/// Bunched Sold, Prior Reference Price, Sold Out of Sequence, Derivatively Priced: last only if the
+/// sole qualifying trade.
 const IF_SOLE: u64 = mask(&[9, 21, 30, 32]);
-/// Average Price, Cash Sale, Price Variation, CAP Election, Odd Lot, Next Day, Seller, Form T, Extended Hours Out of Sequence,
-/// Contingent, Stock Option, Qualified Contingent: volume only.
+/// Average Price, Cash Sale, Price Variation, CAP Election, Odd Lot, Next Day, Seller, Form T,
+/// Extended Hours Out of Sequence, Contingent, Stock Option, Qualified Contingent: volume only.
 const VOLUME_ONLY: u64 = mask(&[3, 5, 10, 11, 12, 17, 22, 24, 25, 26, 27, 37]);
 /// Official Close, Official Open: nothing at all.
 const OFFICIAL: u64 = mask(&[16, 20]);
@@ -119,15 +135,26 @@ const OFFICIAL: u64 = mask(&[16, 20]);
 const CORRECTED_CLOSE: u64 = mask(&[39]);
 /// 611 Exempt, Opened, Trade Through Exempt: neutral on price, volume yes.
 const NEUTRAL: u64 = mask(&[38, 40, 41]);
-const KNOWN: u64 = UNCONDITIONAL | IF_FIRST | IF_SOLE | VOLUME_ONLY | OFFICIAL | CORRECTED_CLOSE | NEUTRAL;
+const KNOWN: u64 =
+    UNCONDITIONAL | IF_FIRST | IF_SOLE | VOLUME_ONLY | OFFICIAL | CORRECTED_CLOSE | NEUTRAL;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(codes: &[u8], high_low: bool, last: Last, volume: bool) {
-        let set = codes.iter().fold(Conditions::NONE, |set, code| set.with(*code));
-        assert_eq!(set.effect(), Effect { high_low, last, volume }, "{codes:?}");
+        let set = codes
+            .iter()
+            .fold(Conditions::NONE, |set, code| set.with(*code));
+        assert_eq!(
+            set.effect(),
+            Effect {
+                high_low,
+                last,
+                volume
+            },
+            "{codes:?}"
+        );
     }
 
     #[test]
@@ -136,7 +163,9 @@ mod tests {
             let (high_low, last, volume) = match code {
                 15 | 18 => (true, Last::IfFirst, true),
                 9 | 21 | 30 | 32 => (true, Last::IfSole, true),
-                3 | 5 | 10 | 11 | 12 | 17 | 22 | 24 | 25 | 26 | 27 | 37 => (false, Last::Never, true),
+                3 | 5 | 10 | 11 | 12 | 17 | 22 | 24 | 25 | 26 | 27 | 37 => {
+                    (false, Last::Never, true)
+                }
                 16 | 20 => (false, Last::Never, false),
                 39 => (true, Last::Always, false),
                 _ => (true, Last::Always, true),

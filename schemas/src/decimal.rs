@@ -1,8 +1,10 @@
-//! Exact decimals in fixed point, and the only place where a decimal text becomes a number or a number a text.
+//! Exact decimals in fixed point, and the only place where a decimal text becomes a number or a
+//! number a text.
 //!
-//! Prices and sizes are integers of 1e-8; their product, the notional, is an integer of 1e-16. A decimal with more than eight
-//! places is rounded half-even once, at admission, and says so ([`Parsed::rounded`]). Nothing here uses floating point but
-//! [`Price::from_f64`] and [`Size::from_f64`], which read the doubles of the old system's schema by their shortest decimal.
+//! Prices and sizes are integers of 1e-8; their product, the notional, is an integer of 1e-16. A
+//! decimal with more than eight places is rounded half-even once, at admission, and says so
+//! ([`Parsed::rounded`]). Nothing here uses floating point but [`Price::from_f64`] and
+//! [`Size::from_f64`], which read the doubles of the old system's schema by their shortest decimal.
 
 use std::fmt::{self, Write};
 
@@ -12,11 +14,13 @@ use serde::{Deserialize, Serialize};
 pub const SCALE: u32 = 8;
 /// One whole unit of a price or a size, in units of 1e-8.
 pub const ONE_E8: i128 = 100_000_000;
-/// The largest price admitted, in units of 1e-8: one billion. Berkshire Hathaway A trades near 7e5; anything above is a fault.
+/// The largest price admitted, in units of 1e-8: one billion. Berkshire Hathaway A trades near 7e5;
+/// anything above is a fault.
 pub const MAX_PRICE_E8: i64 = 100_000_000_000_000_000;
 /// The largest size admitted, in units of 1e-8: 1e15. One trade of a small coin is some 1e11.
 pub const MAX_SIZE_E8: i128 = 100_000_000_000_000_000_000_000;
-/// The largest notional of one trade admitted, in units of 1e-16: 1e12. It leaves room for 1e10 such trades in one sum.
+/// The largest notional of one trade admitted, in units of 1e-16: 1e12. It leaves room for 1e10
+/// such trades in one sum.
 pub const MAX_NOTIONAL_E16: i128 = 10_000_000_000_000_000_000_000_000_000;
 
 /// A price per unit, in units of 1e-8 of the quote currency; always above zero.
@@ -78,7 +82,10 @@ impl Price {
     /// [`NumberFault`] if the text is not a decimal, or not above zero, or too large.
     pub fn parse(text: &str) -> Result<Parsed<Self>, NumberFault> {
         let (e8, rounded) = parse_e8(text)?;
-        Ok(Parsed { value: Self::admit(e8)?, rounded })
+        Ok(Parsed {
+            value: Self::admit(e8)?,
+            rounded,
+        })
     }
 
     /// A price from a double of the old system's schema, by its shortest decimal.
@@ -87,11 +94,20 @@ impl Price {
     /// [`NumberFault`] as [`Price::parse`]; NaN and infinities are not numbers.
     pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberFault> {
         let (e8, rounded) = double_e8(double)?;
-        Ok(Parsed { value: Self::admit(e8)?, rounded })
+        Ok(Parsed {
+            value: Self::admit(e8)?,
+            rounded,
+        })
     }
 
     fn admit(e8: i128) -> Result<Self, NumberFault> {
-        Self::from_e8(i64::try_from(e8).map_err(|_| if e8 < 0 { NumberFault::Negative } else { NumberFault::TooLarge })?)
+        Self::from_e8(i64::try_from(e8).map_err(|_| {
+            if e8 < 0 {
+                NumberFault::Negative
+            } else {
+                NumberFault::TooLarge
+            }
+        })?)
     }
 
     /// Units of 1e-8.
@@ -100,8 +116,9 @@ impl Price {
         self.0
     }
 
-    /// Price times size. Whether it is absurd is for [`crate::trade::Trade::new`] to say; the product of an admitted price and
-    /// an admitted size fits only below [`MAX_NOTIONAL_E16`], so this saturates.
+    /// Price times size. Whether it is absurd is for [`crate::trade::Trade::new`] to say; the
+    /// product of an admitted price and an admitted size fits only below [`MAX_NOTIONAL_E16`], so
+    /// this saturates.
     #[must_use]
     pub fn times(self, size: Size) -> Notional {
         Notional(i128::from(self.0).saturating_mul(size.0))
@@ -124,12 +141,15 @@ impl Size {
 
     /// A size from the text of a JSON number.
     ///
-    /// # Errors
-    /// [`NumberFault`] if the text is not a decimal, or not above zero, or too large. A size of exactly zero is Finnhub's price
-    /// update, not a fault: callers tell [`NumberFault::Zero`] apart.
+    /// # Errors [`NumberFault`] if the text is not a decimal, or not above zero, or too large. A
+    /// size of exactly zero is Finnhub's price update, not a fault: callers tell
+    /// [`NumberFault::Zero`] apart.
     pub fn parse(text: &str) -> Result<Parsed<Self>, NumberFault> {
         let (e8, rounded) = parse_e8(text)?;
-        Ok(Parsed { value: Self::from_e8(e8)?, rounded })
+        Ok(Parsed {
+            value: Self::from_e8(e8)?,
+            rounded,
+        })
     }
 
     /// A size from a double of the old system's schema, by its shortest decimal.
@@ -138,7 +158,10 @@ impl Size {
     /// [`NumberFault`] as [`Size::parse`].
     pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberFault> {
         let (e8, rounded) = double_e8(double)?;
-        Ok(Parsed { value: Self::from_e8(e8)?, rounded })
+        Ok(Parsed {
+            value: Self::from_e8(e8)?,
+            rounded,
+        })
     }
 
     /// Units of 1e-8.
@@ -180,8 +203,8 @@ impl fmt::Display for Notional {
     }
 }
 
-/// Units of 1e-8 from the text of a JSON number (sign, digits, fraction, exponent), rounded half-even to eight places; the
-/// flag says whether rounding lost anything.
+/// Units of 1e-8 from the text of a JSON number (sign, digits, fraction, exponent), rounded
+/// half-even to eight places; the flag says whether rounding lost anything.
 ///
 /// # Errors
 /// [`NumberFault::NotANumber`] for anything else; [`NumberFault::TooLarge`] beyond 1e28 units.
@@ -202,8 +225,13 @@ pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
     if whole.is_empty() || matches!(whole, [b'0', _, ..]) {
         return Err(NumberFault::NotANumber);
     }
-    // The digit at place p counts 10^p units of 1e-8; places below zero are what rounding decides on.
-    let mut place = i64::try_from(whole.len()).unwrap_or(i64::MAX).saturating_sub(1).saturating_add(exponent) + i64::from(SCALE);
+    // The digit at place p counts 10^p units of 1e-8; places below zero are what rounding decides
+    // on.
+    let mut place = i64::try_from(whole.len())
+        .unwrap_or(i64::MAX)
+        .saturating_sub(1)
+        .saturating_add(exponent)
+        + i64::from(SCALE);
     let mut units: i128 = 0;
     let (mut tenth, mut beyond) = (0u8, false);
     for digit in whole.iter().chain(fraction) {
@@ -246,15 +274,23 @@ fn parse_exponent(digits: &[u8]) -> Result<i64, NumberFault> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(NumberFault::NotANumber);
     }
-    // An exponent longer than any text only decides between zero and too large; the cap keeps the sum in range.
-    let value = digits.iter().fold(0i64, |sum, d| (sum * 10 + i64::from(d - b'0')).min(1_000_000_000_000_000));
+    // An exponent longer than any text only decides between zero and too large; the cap keeps the
+    // sum in range.
+    let value = digits.iter().fold(0i64, |sum, d| {
+        (sum * 10 + i64::from(d - b'0')).min(1_000_000_000_000_000)
+    });
     Ok(if negative { -value } else { value })
 }
 
-/// Units of 1e-8 from a double's shortest decimal: of the decimals that read back as this double one with the fewest digits.
+/// Units of 1e-8 from a double's shortest decimal: of the decimals that read back as this double
+/// one with the fewest digits.
 fn double_e8(double: f64) -> Result<(i128, bool), NumberFault> {
-    let mut text = ShortText { bytes: [0; 32], len: 0 };
-    // `1.640601e2`: at most a sign, 17 digits, a point and `e-324`; NaN and infinities print as words, which are refused.
+    let mut text = ShortText {
+        bytes: [0; 32],
+        len: 0,
+    };
+    // `1.640601e2`: at most a sign, 17 digits, a point and `e-324`; NaN and infinities print as
+    // words, which are refused.
     write!(text, "{double:e}").map_err(|_| NumberFault::NotANumber)?;
     parse_e8(std::str::from_utf8(&text.bytes[..text.len]).map_err(|_| NumberFault::NotANumber)?)
 }
@@ -268,13 +304,17 @@ struct ShortText {
 impl fmt::Write for ShortText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.len + text.len();
-        self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.bytes
+            .get_mut(self.len..end)
+            .ok_or(fmt::Error)?
+            .copy_from_slice(text.as_bytes());
         self.len = end;
         Ok(())
     }
 }
 
-/// The decimal text of `units` of `10^-places`: exact, no exponent, no trailing zeros after the point.
+/// The decimal text of `units` of `10^-places`: exact, no exponent, no trailing zeros after the
+/// point.
 #[must_use]
 pub fn format_fixed(units: i128, places: u32) -> String {
     let one = 10u128.pow(places);
@@ -284,22 +324,33 @@ pub fn format_fixed(units: i128, places: u32) -> String {
     if fraction == 0 {
         return format!("{sign}{whole}");
     }
-    let digits = format!("{fraction:0width$}", width = usize::try_from(places).unwrap_or(usize::MAX));
+    let digits = format!(
+        "{fraction:0width$}",
+        width = usize::try_from(places).unwrap_or(usize::MAX)
+    );
     format!("{sign}{whole}.{}", digits.trim_end_matches('0'))
 }
 
-/// `notional_e16 / volume_e8` in units of 1e-8, rounded half-even: the VWAP as a person reads it. `None` if the volume is zero.
+/// `notional_e16 / volume_e8` in units of 1e-8, rounded half-even: the VWAP as a person reads it.
+/// `None` if the volume is zero.
 #[must_use]
 pub fn divide_half_even(notional_e16: i128, volume_e8: i128) -> Option<i128> {
     if volume_e8 == 0 {
         return None;
     }
     // (n / 1e16) / (v / 1e8) * 1e8 = n / v: the scales cancel.
-    let (quotient, remainder) = (notional_e16.div_euclid(volume_e8), notional_e16.rem_euclid(volume_e8));
+    let (quotient, remainder) = (
+        notional_e16.div_euclid(volume_e8),
+        notional_e16.rem_euclid(volume_e8),
+    );
     let twice = remainder.unsigned_abs() * 2;
     let size = volume_e8.unsigned_abs();
     let up = twice > size || (twice == size && quotient % 2 != 0);
-    Some(if up { quotient + volume_e8.signum() } else { quotient })
+    Some(if up {
+        quotient + volume_e8.signum()
+    } else {
+        quotient
+    })
 }
 
 #[cfg(test)]
@@ -325,11 +376,17 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in ["", "-", "NaN", "inf", "1.", ".5", "1e", "1e+", "0x10", " 1", "1 ", "١", "1.2.3", "--1", "1e5.0"] {
+        for text in [
+            "", "-", "NaN", "inf", "1.", ".5", "1e", "1e+", "0x10", " 1", "1 ", "١", "1.2.3",
+            "--1", "1e5.0",
+        ] {
             check(text, Err(NumberFault::NotANumber));
         }
         check("1e30", Err(NumberFault::TooLarge));
-        check("99999999999999999999999999999999", Err(NumberFault::TooLarge));
+        check(
+            "99999999999999999999999999999999",
+            Err(NumberFault::TooLarge),
+        );
         check("1e9999999999999", Err(NumberFault::TooLarge));
     }
 
@@ -352,7 +409,10 @@ mod tests {
         assert_eq!(Price::parse("1000000000.1"), Err(NumberFault::TooLarge));
         assert_eq!(Size::parse("1e16"), Err(NumberFault::TooLarge));
         assert_eq!(Price::from_f64(f64::NAN), Err(NumberFault::NotANumber));
-        assert_eq!(Price::from_f64(164.0601).map(|p| p.value.e8()), Ok(16_406_010_000));
+        assert_eq!(
+            Price::from_f64(164.0601).map(|p| p.value.e8()),
+            Ok(16_406_010_000)
+        );
         assert_eq!(Size::from_f64(8e-5).map(|s| s.value.e8()), Ok(8_000));
     }
 
@@ -364,7 +424,10 @@ mod tests {
         assert_eq!(divide_half_even(1, 0), None);
         // Seven prints of a real TSLA frame: volume 107, notional 13064.56.
         let vwap = divide_half_even(130_645_600_000_000_000_000, 10_700_000_000);
-        assert_eq!(vwap.map(|v| format_fixed(v, SCALE)).as_deref(), Some("122.09869159"));
+        assert_eq!(
+            vwap.map(|v| format_fixed(v, SCALE)).as_deref(),
+            Some("122.09869159")
+        );
     }
 
     #[test]
@@ -372,6 +435,9 @@ mod tests {
         assert_eq!(format_fixed(400, 8), "0.000004");
         assert_eq!(format_fixed(-150_000_000, 8), "-1.5");
         assert_eq!(format_fixed(0, 16), "0");
-        assert_eq!(format_fixed(i128::MAX, 16), "17014118346046923173168.7303715884105727");
+        assert_eq!(
+            format_fixed(i128::MAX, 16),
+            "17014118346046923173168.7303715884105727"
+        );
     }
 }

@@ -9,7 +9,8 @@ pub type Partition = u32;
 /// The offset of a record in its partition. A *cut* at offset n contains the records below n.
 pub type Offset = i64;
 
-/// The place of one trade in the log: the identity of a trade, for Finnhub gives none. Ordered as ties in event time are broken.
+/// The place of one trade in the log: the identity of a trade, for Finnhub gives none. Ordered as
+/// ties in event time are broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The partition of the record.
@@ -22,12 +23,17 @@ pub struct Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "partition {} offset {} index {}", self.partition, self.offset, self.index)
+        write!(
+            f,
+            "partition {} offset {} index {}",
+            self.partition, self.offset, self.index
+        )
     }
 }
 
-/// One sender's unbroken run: within it and a partition, sequences are dense from 1. A live feed draws a random one at each
-/// start; a replay's is the hash of its file and of the partition count, so that the same file goes on where it stopped.
+/// One sender's unbroken run: within it and a partition, sequences are dense from 1. A live feed
+/// draws a random one at each start; a replay's is the hash of its file and of the partition count,
+/// so that the same file goes on where it stopped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub [u8; 16]);
 
@@ -52,7 +58,8 @@ impl FromStr for SessionId {
             return Err("a session is 32 hexadecimal digits");
         }
         for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| "a session is 32 hexadecimal digits")?;
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16)
+                .map_err(|_| "a session is 32 hexadecimal digits")?;
         }
         Ok(Self(bytes))
     }
@@ -80,7 +87,13 @@ mod tests {
         let session = SessionId(*b"\x00\x01\xfesession 12345");
         assert_eq!(session.to_string().parse(), Ok(session));
         let too_long = "0".repeat(33);
-        for text in ["", "+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1", "0x000000000000000000000000000000", "éééééééééééééééé", &too_long] {
+        for text in [
+            "",
+            "+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1",
+            "0x000000000000000000000000000000",
+            "éééééééééééééééé",
+            &too_long,
+        ] {
             assert!(text.parse::<SessionId>().is_err(), "{text}");
         }
     }

@@ -1,5 +1,5 @@
-//! The vocabulary every room of tapeflow shares: what a trade is, what a number is, what a window is, and how a batch of trades
-//! looks as bytes.
+//! The vocabulary every room of tapeflow shares: what a trade is, what a number is, what a window
+//! is, and how a batch of trades looks as bytes.
 //!
 //! ```text
 //!  frame text ──parse──▶ Price, Size, EventTime, Conditions ──▶ Trade ──encode──▶ Avro record (one symbol, many trades)
@@ -7,8 +7,9 @@
 //!                                                                  └──────decode─────────┘
 //! ```
 //!
-//! Everything here is pure: no clock, no socket, no file. All numbers are integers in fixed point, so that sums do not depend on
-//! the order of their terms; division happens where a person reads ([`decimal::divide_half_even`]).
+//! Everything here is pure: no clock, no socket, no file. All numbers are integers in fixed point,
+//! so that sums do not depend on the order of their terms; division happens where a person reads
+//! ([`decimal::divide_half_even`]).
 //!
 //! ```
 //! use tapeflow_schemas::{Price, Size};

@@ -1,6 +1,8 @@
-//! The names of all metrics, in one place: what counts something, what serves it, what draws it and what alarms at it use the same word.
+//! The names of all metrics, in one place: what counts something, what serves it, what draws it and
+//! what alarms at it use the same word.
 //!
-//! Names follow Prometheus' rules (<https://prometheus.io/docs/practices/naming/>): base units, `_total` at the end of what only grows.
+//! Names follow Prometheus' rules (<https://prometheus.io/docs/practices/naming/>): base units,
+//! `_total` at the end of what only grows.
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,10 +148,24 @@ mod tests {
         assert_eq!(names.len(), Metric::ALL.len());
         for metric in Metric::ALL {
             let name = metric.name();
-            assert!(name.starts_with("tapeflow_") || name.starts_with("process_"), "{name}");
-            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{name}");
-            assert_eq!(metric.kind() == Kind::Counter, name.ends_with("_total"), "{name}: a counter, and nothing else, ends in _total");
-            assert!(metric.help().ends_with('.') && metric.help().len() > 10, "{name}: says what it says");
+            assert!(
+                name.starts_with("tapeflow_") || name.starts_with("process_"),
+                "{name}"
+            );
+            assert!(
+                name.bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'),
+                "{name}"
+            );
+            assert_eq!(
+                metric.kind() == Kind::Counter,
+                name.ends_with("_total"),
+                "{name}: a counter, and nothing else, ends in _total"
+            );
+            assert!(
+                metric.help().ends_with('.') && metric.help().len() > 10,
+                "{name}: says what it says"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What trades: the symbol as Finnhub spells it, the class it belongs to, and the partition its trades go to.
+//! What trades: the symbol as Finnhub spells it, the class it belongs to, and the partition its
+//! trades go to.
 
 use std::{fmt, sync::Arc};
 
@@ -8,8 +9,8 @@ use sha2::{Digest, Sha256};
 /// The longest symbol admitted, in bytes. Finnhub's longest known are near 40.
 pub const MAX_SYMBOL_BYTES: usize = 64;
 
-/// A symbol as Finnhub spells it: `AAPL`, `BRK.B`, `BINANCE:BTCUSDT`, `IC MARKETS:1`. Cheap to clone; never empty, at most
-/// [`MAX_SYMBOL_BYTES`] bytes, no control characters.
+/// A symbol as Finnhub spells it: `AAPL`, `BRK.B`, `BINANCE:BTCUSDT`, `IC MARKETS:1`. Cheap to
+/// clone; never empty, at most [`MAX_SYMBOL_BYTES`] bytes, no control characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Symbol(Arc<str>);
 
@@ -52,9 +53,12 @@ impl Symbol {
         }
     }
 
-    /// The same of bytes, `None` if they are no text. The letters of nearly all symbols take one look each.
+    /// The same of bytes, `None` if they are no text. The letters of nearly all symbols take one
+    /// look each.
     pub(crate) fn check_bytes(bytes: &[u8]) -> Option<Result<(), SymbolFault>> {
-        if (1..=MAX_SYMBOL_BYTES).contains(&bytes.len()) && bytes.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+        if (1..=MAX_SYMBOL_BYTES).contains(&bytes.len())
+            && bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
+        {
             return Some(Ok(()));
         }
         std::str::from_utf8(bytes).ok().map(Self::check)
@@ -115,10 +119,18 @@ pub enum AssetClass {
 }
 
 /// Venues whose symbols are currencies or contracts; every other prefix is a crypto venue.
-const FOREX_VENUES: [&str; 6] = ["OANDA", "FXCM", "FOREX", "IC MARKETS", "FXPRO", "PEPPERSTONE"];
+const FOREX_VENUES: [&str; 6] = [
+    "OANDA",
+    "FXCM",
+    "FOREX",
+    "IC MARKETS",
+    "FXPRO",
+    "PEPPERSTONE",
+];
 
 impl AssetClass {
-    /// The class of a symbol's text: `VENUE:NAME` is forex or crypto by its venue, anything else a stock.
+    /// The class of a symbol's text: `VENUE:NAME` is forex or crypto by its venue, anything else a
+    /// stock.
     #[must_use]
     pub fn of(symbol: &str) -> Self {
         match symbol.split_once(':') {
@@ -139,8 +151,8 @@ impl AssetClass {
     }
 }
 
-/// The partition all trades of a symbol go to, among `partitions`: the first eight bytes of SHA-256 of its text, so that any
-/// program in any language finds the same one.
+/// The partition all trades of a symbol go to, among `partitions`: the first eight bytes of SHA-256
+/// of its text, so that any program in any language finds the same one.
 ///
 /// # Panics
 /// If `partitions` is zero: a topic has at least one.
@@ -148,7 +160,10 @@ impl AssetClass {
 pub fn partition_for(symbol: &str, partitions: u32) -> u32 {
     assert!(partitions > 0, "a topic has at least one partition");
     let digest = Sha256::digest(symbol.as_bytes());
-    let head = digest.iter().take(8).fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    let head = digest
+        .iter()
+        .take(8)
+        .fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
     u32::try_from(head % u64::from(partitions)).unwrap_or(0)
 }
 
@@ -162,7 +177,10 @@ mod tests {
             assert!(Symbol::new(good).is_ok(), "{good}");
         }
         assert_eq!(Symbol::new(""), Err(SymbolFault::Empty));
-        assert_eq!(Symbol::new(&"A".repeat(1 << 20)), Err(SymbolFault::TooLong(1 << 20)));
+        assert_eq!(
+            Symbol::new(&"A".repeat(1 << 20)),
+            Err(SymbolFault::TooLong(1 << 20))
+        );
         assert_eq!(Symbol::new("A\u{1b}[31m"), Err(SymbolFault::Control));
     }
 
@@ -177,7 +195,10 @@ mod tests {
     #[test]
     fn the_partition_of_a_symbol_never_changes() {
         // sha256("AAPL") begins 1eb44d62 5271a4eb.
-        assert_eq!(partition_for("AAPL", u32::MAX), u32::try_from(0x1eb4_4d62_5271_a4eb_u64 % u64::from(u32::MAX)).unwrap_or(0));
+        assert_eq!(
+            partition_for("AAPL", u32::MAX),
+            u32::try_from(0x1eb4_4d62_5271_a4eb_u64 % u64::from(u32::MAX)).unwrap_or(0)
+        );
         assert_eq!(partition_for("AAPL", 1), 0);
     }
 }

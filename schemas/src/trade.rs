@@ -7,15 +7,16 @@ use crate::{
     decimal::{MAX_NOTIONAL_E16, Notional, NumberFault, Price, Size},
 };
 
-/// When a trade happened, in milliseconds since 1970-01-01 UTC, as Finnhub gives it. Between 1970 and 2200: a time in seconds
-/// or microseconds, mistaken for milliseconds, falls near 1970 or far beyond.
+/// When a trade happened, in milliseconds since 1970-01-01 UTC, as Finnhub gives it. Between 1970
+/// and 2200: a time in seconds or microseconds, mistaken for milliseconds, falls near 1970 or far
+/// beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventTime(i64);
 
 /// The first millisecond of the year 2200: event times end below it.
 pub const END_OF_TIME_MS: i64 = 7_258_118_400_000;
-/// How far an event time may lie ahead of the record's own timestamp before the trade is refused: one day covers any clock or
-/// time-zone mistake of a feed that is still worth having.
+/// How far an event time may lie ahead of the record's own timestamp before the trade is refused:
+/// one day covers any clock or time-zone mistake of a feed that is still worth having.
 pub const FUTURE_TOLERANCE_MS: i64 = 86_400_000;
 
 impl EventTime {
@@ -31,8 +32,9 @@ impl EventTime {
         self.0
     }
 
-    /// Whether this lies more than [`FUTURE_TOLERANCE_MS`] ahead of the time its record was taken in, `taken_ms` (the record's own
-    /// timestamp: never the reader's clock, or a second reading would decide otherwise).
+    /// Whether this lies more than [`FUTURE_TOLERANCE_MS`] ahead of the time its record was taken
+    /// in, `taken_ms` (the record's own timestamp: never the reader's clock, or a second reading
+    /// would decide otherwise).
     #[must_use]
     pub fn is_far_future(self, taken_ms: i64) -> bool {
         self.0 > taken_ms.saturating_add(FUTURE_TOLERANCE_MS)
@@ -45,7 +47,8 @@ impl fmt::Display for EventTime {
     }
 }
 
-/// An admitted trade of a symbol known from its surroundings: price and size above zero, notional in bounds.
+/// An admitted trade of a symbol known from its surroundings: price and size above zero, notional
+/// in bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trade {
     /// When it happened.
@@ -63,8 +66,22 @@ impl Trade {
     ///
     /// # Errors
     /// [`NumberFault::TooLarge`] if price times size exceeds [`MAX_NOTIONAL_E16`].
-    pub fn new(event_time: EventTime, price: Price, size: Size, conditions: Conditions) -> Result<Self, NumberFault> {
-        if price.times(size).0 > MAX_NOTIONAL_E16 { Err(NumberFault::TooLarge) } else { Ok(Self { event_time, price, size, conditions }) }
+    pub fn new(
+        event_time: EventTime,
+        price: Price,
+        size: Size,
+        conditions: Conditions,
+    ) -> Result<Self, NumberFault> {
+        if price.times(size).0 > MAX_NOTIONAL_E16 {
+            Err(NumberFault::TooLarge)
+        } else {
+            Ok(Self {
+                event_time,
+                price,
+                size,
+                conditions,
+            })
+        }
     }
 
     /// Price times size.

@@ -1,7 +1,9 @@
-//! Windows: tumbling, half-open `[start, end)`, labelled by their start, several sizes side by side.
+//! Windows: tumbling, half-open `[start, end)`, labelled by their start, several sizes side by
+//! side.
 //!
-//! A window of less than a day is a multiple of its size since 1970 UTC. A day is the date of the market: New York's for stocks
-//! (a UTC day would cut the US evening session in two), UTC's for crypto and forex.
+//! A window of less than a day is a multiple of its size since 1970 UTC. A day is the date of the
+//! market: New York's for stocks (a UTC day would cut the US evening session in two), UTC's for
+//! crypto and forex.
 
 use std::{fmt, str::FromStr};
 
@@ -26,12 +28,20 @@ pub struct WindowSize {
 
 /// Why a text is not a window size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a window size: give a number and s, m, h or d that divides a day evenly, such as 1s, 5m, 1h, 1d")]
+#[error(
+    "{0:?} is not a window size: give a number and s, m, h or d that divides a day evenly, such as 1s, 5m, 1h, 1d"
+)]
 pub struct WindowSizeFault(String);
 
 impl WindowSize {
     /// One second, one minute, five minutes, one hour, one day: the sizes of a job that names none.
-    pub const DEFAULTS: [Self; 5] = [Self { ms: 1_000 }, Self { ms: 60_000 }, Self { ms: 300_000 }, Self { ms: 3_600_000 }, Self { ms: DAY_MS }];
+    pub const DEFAULTS: [Self; 5] = [
+        Self { ms: 1_000 },
+        Self { ms: 60_000 },
+        Self { ms: 300_000 },
+        Self { ms: 3_600_000 },
+        Self { ms: DAY_MS },
+    ];
 
     /// A size of whole seconds that divides a day, from milliseconds.
     #[must_use]
@@ -57,25 +67,35 @@ impl WindowSize {
         self.start_at(time.ms(), class)
     }
 
-    /// Whether a window of a symbol of `class` starts at this millisecond. The first day of stocks starts before 1970.
+    /// Whether a window of a symbol of `class` starts at this millisecond. The first day of stocks
+    /// starts before 1970.
     #[must_use]
     pub fn is_start(self, ms: i64, class: AssetClass) -> bool {
         self.start_at(ms, class) == ms
     }
 
     fn start_at(self, ms: i64, class: AssetClass) -> WindowStart {
-        if self.is_day() && class == AssetClass::Stock { new_york_midnight(ms) } else { ms - ms.rem_euclid(self.ms) }
+        if self.is_day() && class == AssetClass::Stock {
+            new_york_midnight(ms)
+        } else {
+            ms - ms.rem_euclid(self.ms)
+        }
     }
 
     /// The first millisecond after the window that starts at `start`.
     #[must_use]
     pub fn end_of(self, start: WindowStart, class: AssetClass) -> i64 {
         // 26 hours after a midnight lies in the next day, whether the day has 23, 24 or 25 hours.
-        if self.is_day() && class == AssetClass::Stock { new_york_midnight(start + 26 * 3_600_000) } else { start + self.ms }
+        if self.is_day() && class == AssetClass::Stock {
+            new_york_midnight(start + 26 * 3_600_000)
+        } else {
+            start + self.ms
+        }
     }
 
-    /// The partition of the bars table a window stands in, by its first possible start: [`WINDOWS_PER_BUCKET`] windows share one, so that
-    /// none grows beyond some ten megabytes whatever the size. Three hours of seconds, a week of minutes, 27 years of days.
+    /// The partition of the bars table a window stands in, by its first possible start:
+    /// [`WINDOWS_PER_BUCKET`] windows share one, so that none grows beyond some ten megabytes
+    /// whatever the size. Three hours of seconds, a week of minutes, 27 years of days.
     #[must_use]
     pub fn bucket(self, start: WindowStart) -> i64 {
         start - start.rem_euclid(self.ms * WINDOWS_PER_BUCKET)
@@ -125,7 +145,10 @@ impl FromStr for WindowSize {
             return Err(fault());
         }
         let count: i64 = digits.parse().map_err(|_| fault())?;
-        count.checked_mul(seconds * 1_000).and_then(Self::from_ms).ok_or_else(fault)
+        count
+            .checked_mul(seconds * 1_000)
+            .and_then(Self::from_ms)
+            .ok_or_else(fault)
     }
 }
 
@@ -141,7 +164,8 @@ fn new_york_midnight(ms: i64) -> WindowStart {
 }
 
 thread_local! {
-    /// The zone, and the day last asked for: trades come day by day, so the path of a trade makes two comparisons.
+    /// The zone, and the day last asked for: trades come day by day, so the path of a trade makes
+    /// two comparisons.
     static NEW_YORK: std::cell::RefCell<NewYork> = std::cell::RefCell::new(NewYork {
         zone: TimeZone::get("America/New_York").expect("the tz database is bundled"),
         day: (0, 0),
@@ -154,9 +178,13 @@ struct NewYork {
 }
 
 impl NewYork {
-    /// The bounds of the New York day that holds `ms`; New York has never skipped or repeated a midnight.
+    /// The bounds of the New York day that holds `ms`; New York has never skipped or repeated a
+    /// midnight.
     fn look_up(&self, ms: i64) -> (i64, i64) {
-        let bound = |date: jiff::civil::Date| date.to_zoned(self.zone.clone()).map(|z| z.timestamp().as_millisecond());
+        let bound = |date: jiff::civil::Date| {
+            date.to_zoned(self.zone.clone())
+                .map(|z| z.timestamp().as_millisecond())
+        };
         let day = Timestamp::from_millisecond(ms)
             .map(|t| t.to_zoned(self.zone.clone()).date())
             .and_then(|date| Ok((bound(date)?, bound(date.tomorrow()?)?)));
@@ -175,11 +203,19 @@ pub fn format_utc(ms: i64) -> String {
 /// # Errors
 /// What is wrong with the text, for a person.
 pub fn parse_utc(text: &str) -> Result<i64, String> {
-    let date = || text.parse::<jiff::civil::Date>().and_then(|d| d.to_zoned(TimeZone::UTC)).map(|z| z.timestamp());
+    let date = || {
+        text.parse::<jiff::civil::Date>()
+            .and_then(|d| d.to_zoned(TimeZone::UTC))
+            .map(|z| z.timestamp())
+    };
     text.parse::<Timestamp>()
         .or_else(|_| date())
         .map(Timestamp::as_millisecond)
-        .map_err(|_| format!("{text:?} is not a time: give RFC 3339, such as 2023-03-31T18:15:00Z, or a date"))
+        .map_err(|_| {
+            format!(
+                "{text:?} is not a time: give RFC 3339, such as 2023-03-31T18:15:00Z, or a date"
+            )
+        })
 }
 
 #[cfg(test)]
@@ -190,27 +226,57 @@ mod tests {
         let size: WindowSize = size.parse().expect("a size");
         let ms = parse_utc(time).expect("a time");
         let start = size.start_of(EventTime::from_ms(ms).expect("in range"), class);
-        assert!(start <= ms && ms < size.end_of(start, class), "{time} lies in its window");
+        assert!(
+            start <= ms && ms < size.end_of(start, class),
+            "{time} lies in its window"
+        );
         assert!(size.bucket(start) <= start);
         format_utc(start)
     }
 
     #[test]
     fn windows_are_labelled_by_their_start() {
-        assert_eq!(start("1s", "2023-03-31T18:15:39.953Z", AssetClass::Stock), "2023-03-31T18:15:39Z");
-        assert_eq!(start("5m", "2023-03-31T18:15:39.953Z", AssetClass::Stock), "2023-03-31T18:15:00Z");
-        assert_eq!(start("1h", "2023-03-31T18:00:00Z", AssetClass::Stock), "2023-03-31T18:00:00Z");
+        assert_eq!(
+            start("1s", "2023-03-31T18:15:39.953Z", AssetClass::Stock),
+            "2023-03-31T18:15:39Z"
+        );
+        assert_eq!(
+            start("5m", "2023-03-31T18:15:39.953Z", AssetClass::Stock),
+            "2023-03-31T18:15:00Z"
+        );
+        assert_eq!(
+            start("1h", "2023-03-31T18:00:00Z", AssetClass::Stock),
+            "2023-03-31T18:00:00Z"
+        );
     }
 
     #[test]
     fn a_day_is_the_date_of_the_market() {
-        assert_eq!(start("1d", "2022-02-15T00:30:00Z", AssetClass::Stock), "2022-02-14T05:00:00Z");
-        assert_eq!(start("1d", "2022-02-15T00:30:00Z", AssetClass::Crypto), "2022-02-15T00:00:00Z");
+        assert_eq!(
+            start("1d", "2022-02-15T00:30:00Z", AssetClass::Stock),
+            "2022-02-14T05:00:00Z"
+        );
+        assert_eq!(
+            start("1d", "2022-02-15T00:30:00Z", AssetClass::Crypto),
+            "2022-02-15T00:00:00Z"
+        );
         // Daylight saving: the day of the change has 23 hours, then 25.
-        assert_eq!(start("1d", "2023-03-12T23:00:00Z", AssetClass::Stock), "2023-03-12T05:00:00Z");
-        assert_eq!(start("1d", "2023-03-13T04:00:00Z", AssetClass::Stock), "2023-03-13T04:00:00Z");
-        assert_eq!(start("1d", "2023-11-06T04:59:59Z", AssetClass::Stock), "2023-11-05T04:00:00Z");
-        assert_eq!(start("1d", "1970-01-01T00:00:00Z", AssetClass::Stock), "1969-12-31T05:00:00Z");
+        assert_eq!(
+            start("1d", "2023-03-12T23:00:00Z", AssetClass::Stock),
+            "2023-03-12T05:00:00Z"
+        );
+        assert_eq!(
+            start("1d", "2023-03-13T04:00:00Z", AssetClass::Stock),
+            "2023-03-13T04:00:00Z"
+        );
+        assert_eq!(
+            start("1d", "2023-11-06T04:59:59Z", AssetClass::Stock),
+            "2023-11-05T04:00:00Z"
+        );
+        assert_eq!(
+            start("1d", "1970-01-01T00:00:00Z", AssetClass::Stock),
+            "1969-12-31T05:00:00Z"
+        );
     }
 
     #[test]
@@ -219,7 +285,19 @@ mod tests {
             let size: WindowSize = text.parse().expect(text);
             assert_eq!(size.to_string(), if text == "90s" { "90s" } else { text });
         }
-        for text in ["", "s", "0s", "7s", "2d", "1w", "-1m", "+1m", "1 m", "99999999999999999999d", "1é"] {
+        for text in [
+            "",
+            "s",
+            "0s",
+            "7s",
+            "2d",
+            "1w",
+            "-1m",
+            "+1m",
+            "1 m",
+            "99999999999999999999d",
+            "1é",
+        ] {
             assert!(text.parse::<WindowSize>().is_err(), "{text}");
         }
     }

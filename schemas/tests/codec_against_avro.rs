@@ -1,12 +1,18 @@
-//! The hand-written codec against the reference implementation: what one writes the other reads, and both refuse the same bytes.
+//! The hand-written codec against the reference implementation: what one writes the other reads,
+//! and both refuse the same bytes.
 
-use apache_avro::{Decimal, Schema, rabin::Rabin, reader::datum::GenericDatumReader, types::Value, writer::datum::GenericDatumWriter};
+use apache_avro::{
+    Decimal, Schema, rabin::Rabin, reader::datum::GenericDatumReader, types::Value,
+    writer::datum::GenericDatumWriter,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_schemas::{
     AssetClass, Conditions, EventTime, NumberFault, Price, SessionId, Size, SymbolFault, Trade,
     codec::{
-        BatchHeader, DecodeFault, Entry, EntryFault, FINNHUB_MESSAGE_SCHEMA, Header, REJECTED_FRAME_FINGERPRINT, REJECTED_FRAME_SCHEMA,
-        RejectedFrameHeader, TRADE_BATCH_FINGERPRINT, TRADE_BATCH_SCHEMA, decode, encode_batch, encode_rejected_frame, symbol_of,
+        BatchHeader, DecodeFault, Entry, EntryFault, FINNHUB_MESSAGE_SCHEMA, Header,
+        REJECTED_FRAME_FINGERPRINT, REJECTED_FRAME_SCHEMA, RejectedFrameHeader,
+        TRADE_BATCH_FINGERPRINT, TRADE_BATCH_SCHEMA, decode, encode_batch, encode_rejected_frame,
+        symbol_of,
     },
     decimal::{MAX_PRICE_E8, MAX_SIZE_E8},
 };
@@ -25,13 +31,21 @@ fn schema(text: &str) -> Schema {
 
 fn write(schema_text: &str, value: Value) -> Vec<u8> {
     let schema = schema(schema_text);
-    GenericDatumWriter::builder(&schema).build().expect("a writer").write_value_to_vec(value).expect("a datum")
+    GenericDatumWriter::builder(&schema)
+        .build()
+        .expect("a writer")
+        .write_value_to_vec(value)
+        .expect("a datum")
 }
 
 /// What the reference reads, all bytes used.
 fn read(schema_text: &str, mut datum: &[u8]) -> Value {
     let schema = schema(schema_text);
-    let value = GenericDatumReader::builder(&schema).build().expect("a reader").read_value(&mut datum).expect("a datum");
+    let value = GenericDatumReader::builder(&schema)
+        .build()
+        .expect("a reader")
+        .read_value(&mut datum)
+        .expect("a datum");
     assert!(datum.is_empty(), "the reference leaves nothing");
     value
 }
@@ -41,16 +55,25 @@ fn single_object(fingerprint: u64, datum: &[u8]) -> Vec<u8> {
 }
 
 fn record<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    Value::Record(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    Value::Record(
+        fields
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    )
 }
 
 fn random_trade(rng: &mut StdRng) -> Trade {
     loop {
         let time = EventTime::from_ms(rng.random_range(0..7_258_118_400_000)).expect("in range");
-        let (largest_price, largest_size) = (MAX_PRICE_E8 >> rng.random_range(0..56), MAX_SIZE_E8 >> rng.random_range(0..76));
+        let (largest_price, largest_size) = (
+            MAX_PRICE_E8 >> rng.random_range(0..56),
+            MAX_SIZE_E8 >> rng.random_range(0..76),
+        );
         let price = Price::from_e8(rng.random_range(1..=largest_price)).expect("in range");
         let size = Size::from_e8(rng.random_range(1..=largest_size)).expect("in range");
-        let conditions = (0..rng.random_range(0..5)).fold(Conditions::NONE, |set, _| set.with(rng.random()));
+        let conditions =
+            (0..rng.random_range(0..5)).fold(Conditions::NONE, |set, _| set.with(rng.random()));
         if let Ok(trade) = Trade::new(time, price, size, conditions) {
             return trade;
         }
@@ -73,12 +96,20 @@ impl Batch {
             session: SessionId(rng.random()),
             sequence: (rng.random::<u64>() >> rng.random_range(1..63)).max(1),
             taken_ms: rng.random::<i64>() >> rng.random_range(0..63),
-            trades: (0..rng.random_range(0..20)).map(|_| random_trade(rng)).collect(),
+            trades: (0..rng.random_range(0..20))
+                .map(|_| random_trade(rng))
+                .collect(),
         }
     }
 
     fn encode(&self) -> Vec<u8> {
-        let header = BatchHeader { symbol: &self.symbol, source: "replay", session: self.session, sequence: self.sequence, taken_ms: self.taken_ms };
+        let header = BatchHeader {
+            symbol: &self.symbol,
+            source: "replay",
+            session: self.session,
+            sequence: self.sequence,
+            taken_ms: self.taken_ms,
+        };
         let mut out = b"before".to_vec();
         encode_batch(&mut out, &header, &self.trades);
         assert!(out.starts_with(b"before"), "it appends");
@@ -89,32 +120,65 @@ impl Batch {
         let trade = |trade: &Trade| {
             record([
                 ("event_time", Value::TimestampMillis(trade.event_time.ms())),
-                ("price", Value::Decimal(Decimal::from(trade.price.e8().to_be_bytes()))),
-                ("size", Value::Decimal(Decimal::from(trade.size.e8().to_be_bytes()))),
-                ("conditions", Value::Bytes(trade.conditions.codes().collect())),
+                (
+                    "price",
+                    Value::Decimal(Decimal::from(trade.price.e8().to_be_bytes())),
+                ),
+                (
+                    "size",
+                    Value::Decimal(Decimal::from(trade.size.e8().to_be_bytes())),
+                ),
+                (
+                    "conditions",
+                    Value::Bytes(trade.conditions.codes().collect()),
+                ),
             ])
         };
         record([
             ("symbol", Value::String(self.symbol.clone())),
             ("source", Value::String("replay".into())),
             ("session", Value::Fixed(16, self.session.0.to_vec())),
-            ("sequence", Value::Long(i64::try_from(self.sequence).expect("positive"))),
+            (
+                "sequence",
+                Value::Long(i64::try_from(self.sequence).expect("positive")),
+            ),
             ("taken_ms", Value::TimestampMillis(self.taken_ms)),
-            ("trades", Value::Array(self.trades.iter().map(trade).collect())),
+            (
+                "trades",
+                Value::Array(self.trades.iter().map(trade).collect()),
+            ),
         ])
     }
 
     fn check_decoded(&self, payload: &[u8]) {
-        let mut entries = vec![Entry { symbol: (9, 9), trade: Err(EntryFault::Notional) }];
+        let mut entries = vec![Entry {
+            symbol: (9, 9),
+            trade: Err(EntryFault::Notional),
+        }];
         let header = decode(payload, &mut entries);
-        assert_eq!(header, Ok(Header::Batch { session: self.session, sequence: self.sequence, taken_ms: self.taken_ms }));
-        assert_eq!(entries.iter().map(|entry| entry.trade).collect::<Vec<_>>(), self.trades.iter().copied().map(Ok).collect::<Vec<_>>());
-        assert!(entries.iter().all(|entry| symbol_of(payload, entry) == self.symbol));
+        assert_eq!(
+            header,
+            Ok(Header::Batch {
+                session: self.session,
+                sequence: self.sequence,
+                taken_ms: self.taken_ms
+            })
+        );
+        assert_eq!(
+            entries.iter().map(|entry| entry.trade).collect::<Vec<_>>(),
+            self.trades.iter().copied().map(Ok).collect::<Vec<_>>()
+        );
+        assert!(
+            entries
+                .iter()
+                .all(|entry| symbol_of(payload, entry) == self.symbol)
+        );
     }
 }
 
-/// The schema without its logical types. The parsing canonical form knows none, so this changes no fingerprint; but apache-avro 0.22 leaves
-/// traces of them in its form (`{"type":"long"}`, `precision`, `scale`), where the specification, Java's and fastavro's forms have none.
+/// The schema without its logical types. The parsing canonical form knows none, so this changes no
+/// fingerprint; but apache-avro 0.22 leaves traces of them in its form (`{"type":"long"}`,
+/// `precision`, `scale`), where the specification, Java's and fastavro's forms have none.
 fn without_logical_types(json: serde_json::Value) -> serde_json::Value {
     use serde_json::Value::{Array, Object, String};
     match json {
@@ -124,7 +188,11 @@ fn without_logical_types(json: serde_json::Value) -> serde_json::Value {
             }
             match (map.len(), map.get("type")) {
                 (1, Some(String(primitive))) => String(primitive.clone()),
-                _ => Object(map.into_iter().map(|(key, value)| (key, without_logical_types(value))).collect()),
+                _ => Object(
+                    map.into_iter()
+                        .map(|(key, value)| (key, without_logical_types(value)))
+                        .collect(),
+                ),
             }
         }
         Array(items) => Array(items.into_iter().map(without_logical_types).collect()),
@@ -134,9 +202,18 @@ fn without_logical_types(json: serde_json::Value) -> serde_json::Value {
 
 #[test]
 fn the_fingerprints_are_those_of_the_schema_files() {
-    for (text, fingerprint) in [(TRADE_BATCH_SCHEMA, TRADE_BATCH_FINGERPRINT), (REJECTED_FRAME_SCHEMA, REJECTED_FRAME_FINGERPRINT)] {
+    for (text, fingerprint) in [
+        (TRADE_BATCH_SCHEMA, TRADE_BATCH_FINGERPRINT),
+        (REJECTED_FRAME_SCHEMA, REJECTED_FRAME_FINGERPRINT),
+    ] {
         let plain = without_logical_types(serde_json::from_str(text).expect("json"));
-        assert_eq!(Schema::parse(&plain).expect("a schema").fingerprint::<Rabin>().bytes, fingerprint.to_le_bytes());
+        assert_eq!(
+            Schema::parse(&plain)
+                .expect("a schema")
+                .fingerprint::<Rabin>()
+                .bytes,
+            fingerprint.to_le_bytes()
+        );
     }
 }
 
@@ -145,7 +222,13 @@ fn a_batch_is_written_as_the_reference_writes_it_and_read_by_both() {
     seeded(|rng| {
         let batch = Batch::random(rng);
         let payload = batch.encode();
-        assert_eq!(payload, single_object(TRADE_BATCH_FINGERPRINT, &write(TRADE_BATCH_SCHEMA, batch.value())));
+        assert_eq!(
+            payload,
+            single_object(
+                TRADE_BATCH_FINGERPRINT,
+                &write(TRADE_BATCH_SCHEMA, batch.value())
+            )
+        );
         assert_eq!(read(TRADE_BATCH_SCHEMA, &payload[10..]), batch.value());
         batch.check_decoded(&payload);
     });
@@ -154,7 +237,9 @@ fn a_batch_is_written_as_the_reference_writes_it_and_read_by_both() {
 #[test]
 fn a_rejected_frame_is_written_as_the_reference_writes_it_and_read_by_both() {
     seeded(|rng| {
-        let frame: Vec<u8> = (0..rng.random_range(0..300)).map(|_| rng.random()).collect();
+        let frame: Vec<u8> = (0..rng.random_range(0..300))
+            .map(|_| rng.random())
+            .collect();
         let header = RejectedFrameHeader {
             session: SessionId(rng.random()),
             sequence: rng.random_range(1..1 << 40),
@@ -166,23 +251,56 @@ fn a_rejected_frame_is_written_as_the_reference_writes_it_and_read_by_both() {
         };
         let value = record([
             ("session", Value::Fixed(16, header.session.0.to_vec())),
-            ("sequence", Value::Long(i64::try_from(header.sequence).expect("small"))),
+            (
+                "sequence",
+                Value::Long(i64::try_from(header.sequence).expect("small")),
+            ),
             ("taken_ms", Value::TimestampMillis(header.taken_ms)),
-            ("line", Value::Long(i64::try_from(header.line).expect("small"))),
+            (
+                "line",
+                Value::Long(i64::try_from(header.line).expect("small")),
+            ),
             ("reason", Value::String(header.reason.into())),
             ("detail", Value::String(header.detail.into())),
             ("frame", Value::Bytes(frame.clone())),
         ]);
         let mut payload = Vec::new();
         encode_rejected_frame(&mut payload, &header);
-        assert_eq!(payload, single_object(REJECTED_FRAME_FINGERPRINT, &write(REJECTED_FRAME_SCHEMA, value.clone())));
+        assert_eq!(
+            payload,
+            single_object(
+                REJECTED_FRAME_FINGERPRINT,
+                &write(REJECTED_FRAME_SCHEMA, value.clone())
+            )
+        );
         assert_eq!(read(REJECTED_FRAME_SCHEMA, &payload[10..]), value);
         let mut entries = Vec::new();
-        let RejectedFrameHeader { session, sequence, taken_ms, reason, detail, frame, .. } = header;
-        assert_eq!(decode(&payload, &mut entries), Ok(Header::RejectedFrame { session, sequence, taken_ms, reason, detail, frame }));
+        let RejectedFrameHeader {
+            session,
+            sequence,
+            taken_ms,
+            reason,
+            detail,
+            frame,
+            ..
+        } = header;
+        assert_eq!(
+            decode(&payload, &mut entries),
+            Ok(Header::RejectedFrame {
+                session,
+                sequence,
+                taken_ms,
+                reason,
+                detail,
+                frame
+            })
+        );
         assert!(entries.is_empty());
         for len in 0..payload.len() {
-            assert!(decode(&payload[..len], &mut entries).is_err(), "cut to {len} bytes");
+            assert!(
+                decode(&payload[..len], &mut entries).is_err(),
+                "cut to {len} bytes"
+            );
         }
     });
 }
@@ -191,18 +309,36 @@ fn a_rejected_frame_is_written_as_the_reference_writes_it_and_read_by_both() {
 #[test]
 fn the_bytes_of_a_batch_never_change() {
     let trade = |ms, price: &str, size: &str, codes: &[u8]| {
-        let conditions = codes.iter().fold(Conditions::NONE, |set, code| set.with(*code));
-        let (price, size) = (Price::parse(price).expect("a price").value, Size::parse(size).expect("a size").value);
-        Trade::new(EventTime::from_ms(ms).expect("a time"), price, size, conditions).expect("a trade")
+        let conditions = codes
+            .iter()
+            .fold(Conditions::NONE, |set, code| set.with(*code));
+        let (price, size) = (
+            Price::parse(price).expect("a price").value,
+            Size::parse(size).expect("a size").value,
+        );
+        Trade::new(
+            EventTime::from_ms(ms).expect("a time"),
+            price,
+            size,
+            conditions,
+        )
+        .expect("a trade")
     };
     let batch = Batch {
         symbol: "AAPL".into(),
         session: SessionId(*b"0123456789abcdef"),
         sequence: 7,
         taken_ms: 1_680_286_540_000,
-        trades: vec![trade(1_680_286_537_580, "164.0601", "5", &[1, 12]), trade(1_680_286_538_064, "164.06", "0.00001", &[200])],
+        trades: vec![
+            trade(1_680_286_537_580, "164.0601", "5", &[1, 12]),
+            trade(1_680_286_538_064, "164.06", "0.00001", &[200]),
+        ],
     };
-    let hex: String = batch.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = batch
+        .encode()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     assert_eq!(
         hex,
         concat!(
@@ -232,14 +368,35 @@ fn the_bytes_of_a_batch_never_change() {
 #[test]
 fn blocks_with_their_size_told_and_several_blocks_are_read() {
     let rng = &mut StdRng::seed_from_u64(7);
-    let batch = Batch { trades: (0..5).map(|_| random_trade(rng)).collect(), ..Batch::random(rng) };
+    let batch = Batch {
+        trades: (0..5).map(|_| random_trade(rng)).collect(),
+        ..Batch::random(rng)
+    };
     let payload = batch.encode();
-    let at = |count: usize| Batch { symbol: batch.symbol.clone(), trades: batch.trades[..count].to_vec(), ..batch }.encode().len() - 1;
-    // One block of five: a count byte, the trades, a zero. The same as a block of two with its size, padded, and one of three.
+    let at = |count: usize| {
+        Batch {
+            symbol: batch.symbol.clone(),
+            trades: batch.trades[..count].to_vec(),
+            ..batch
+        }
+        .encode()
+        .len()
+            - 1
+    };
+    // One block of five: a count byte, the trades, a zero. The same as a block of two with its
+    // size, padded, and one of three.
     let (first, split, end) = (at(0) + 1, at(2), at(5));
     let size = u8::try_from(split - first).expect("two trades are short") * 2;
     let (low, high) = (size | 0x80, u8::from(split - first >= 64));
-    let blocks = [&payload[..first - 1], &[0x03, low, high], &payload[first..split], &[0x05, 0x00], &payload[split..end], &[0x00]].concat();
+    let blocks = [
+        &payload[..first - 1],
+        &[0x03, low, high],
+        &payload[first..split],
+        &[0x05, 0x00],
+        &payload[split..end],
+        &[0x00],
+    ]
+    .concat();
     batch.check_decoded(&blocks);
     assert_eq!(read(TRADE_BATCH_SCHEMA, &blocks[10..]), batch.value());
 }
@@ -253,12 +410,21 @@ fn a_record_cut_short_or_too_long_leaves_nothing_behind() {
             let fault = decode(&payload[..len], &mut entries).expect_err("a record cut short");
             match len {
                 0 => assert_eq!(fault, DecodeFault::Empty),
-                _ => assert!(matches!(fault, DecodeFault::Malformed { at, .. } if at <= len), "{fault:?} at {len}"),
+                _ => assert!(
+                    matches!(fault, DecodeFault::Malformed { at, .. } if at <= len),
+                    "{fault:?} at {len}"
+                ),
             }
             assert!(entries.is_empty());
         }
         let longer = [&payload[..], &[0]].concat();
-        assert_eq!(decode(&longer, &mut entries), Err(DecodeFault::Malformed { at: payload.len(), what: "the end of the record" }));
+        assert_eq!(
+            decode(&longer, &mut entries),
+            Err(DecodeFault::Malformed {
+                at: payload.len(),
+                what: "the end of the record"
+            })
+        );
         assert!(entries.is_empty());
     });
 }
@@ -270,7 +436,11 @@ fn damaged_bytes_never_panic_and_never_leave_entries_with_a_fault() {
         let legacy = write(FINNHUB_MESSAGE_SCHEMA, legacy_message(rng));
         let mut entries = Vec::new();
         for _ in 0..400 {
-            let mut payload = if rng.random() { batch.encode() } else { legacy.clone() };
+            let mut payload = if rng.random() {
+                batch.encode()
+            } else {
+                legacy.clone()
+            };
             for _ in 0..rng.random_range(1..6) {
                 let at = rng.random_range(0..payload.len());
                 match rng.random_range(0..4) {
@@ -283,19 +453,33 @@ fn damaged_bytes_never_panic_and_never_leave_entries_with_a_fault() {
             if decode(&payload, &mut entries).is_err() {
                 assert!(entries.is_empty());
             }
-            entries.iter().for_each(|entry| assert!(symbol_of(&payload, entry).len() <= payload.len()));
+            entries
+                .iter()
+                .for_each(|entry| assert!(symbol_of(&payload, entry).len() <= payload.len()));
         }
-        let noise: Vec<u8> = (0..rng.random_range(0..200)).map(|_| rng.random()).collect();
+        let noise: Vec<u8> = (0..rng.random_range(0..200))
+            .map(|_| rng.random())
+            .collect();
         let _ = decode(&noise, &mut entries);
-        let _ = decode(&single_object(TRADE_BATCH_FINGERPRINT, &noise), &mut entries);
-        let _ = decode(&single_object(REJECTED_FRAME_FINGERPRINT, &noise), &mut entries);
+        let _ = decode(
+            &single_object(TRADE_BATCH_FINGERPRINT, &noise),
+            &mut entries,
+        );
+        let _ = decode(
+            &single_object(REJECTED_FRAME_FINGERPRINT, &noise),
+            &mut entries,
+        );
     });
 }
 
 #[test]
 fn a_claimed_count_or_length_costs_nothing() {
     let varint = |value: i64| write(r#""long""#, Value::Long(value));
-    let head = Batch { trades: Vec::new(), ..Batch::random(&mut StdRng::seed_from_u64(1)) }.encode();
+    let head = Batch {
+        trades: Vec::new(),
+        ..Batch::random(&mut StdRng::seed_from_u64(1))
+    }
+    .encode();
     let head = &head[..head.len() - 1];
     let mut entries = Vec::new();
     for count in [1, i64::MAX, i64::MIN, i64::MIN + 1, -5] {
@@ -307,8 +491,20 @@ fn a_claimed_count_or_length_costs_nothing() {
             assert_eq!(entries.capacity(), 0, "nothing was set aside");
         }
     }
-    assert!(decode(&single_object(TRADE_BATCH_FINGERPRINT, &varint(i64::MAX)), &mut entries).is_err());
-    assert!(decode(&single_object(TRADE_BATCH_FINGERPRINT, &[0x80; 100]), &mut entries).is_err());
+    assert!(
+        decode(
+            &single_object(TRADE_BATCH_FINGERPRINT, &varint(i64::MAX)),
+            &mut entries
+        )
+        .is_err()
+    );
+    assert!(
+        decode(
+            &single_object(TRADE_BATCH_FINGERPRINT, &[0x80; 100]),
+            &mut entries
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -316,7 +512,10 @@ fn each_entry_of_a_batch_has_its_own_fault() {
     let faulty = |symbol: &str, ms: i64, price_e8: i64, size_e8: i128| {
         let trade = record([
             ("event_time", Value::TimestampMillis(ms)),
-            ("price", Value::Decimal(Decimal::from(price_e8.to_be_bytes()))),
+            (
+                "price",
+                Value::Decimal(Decimal::from(price_e8.to_be_bytes())),
+            ),
             ("size", Value::Decimal(Decimal::from(size_e8.to_be_bytes()))),
             ("conditions", Value::Bytes(vec![])),
         ]);
@@ -329,19 +528,44 @@ fn each_entry_of_a_batch_has_its_own_fault() {
             ("trades", Value::Array(vec![trade.clone(), trade])),
         ]);
         let mut entries = Vec::new();
-        decode(&single_object(TRADE_BATCH_FINGERPRINT, &write(TRADE_BATCH_SCHEMA, value)), &mut entries).expect("a record");
+        decode(
+            &single_object(TRADE_BATCH_FINGERPRINT, &write(TRADE_BATCH_SCHEMA, value)),
+            &mut entries,
+        )
+        .expect("a record");
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0], entries[1]);
         entries[0].trade.expect_err("a fault")
     };
-    assert_eq!(faulty(&"A".repeat(1 << 20), -1, -1, 0), EntryFault::Symbol(SymbolFault::TooLong(1 << 20)));
+    assert_eq!(
+        faulty(&"A".repeat(1 << 20), -1, -1, 0),
+        EntryFault::Symbol(SymbolFault::TooLong(1 << 20))
+    );
     assert_eq!(faulty("A", -1, -1, 0), EntryFault::PriceUpdate);
-    assert_eq!(faulty("A", -1, -1, -1), EntryFault::Price(NumberFault::Negative));
-    assert_eq!(faulty("A", -1, 1, -1), EntryFault::Size(NumberFault::Negative));
-    assert_eq!(faulty("A", -1, i64::MAX, i128::MAX), EntryFault::Price(NumberFault::TooLarge));
-    assert_eq!(faulty("A", -1, 1, i128::MIN), EntryFault::Size(NumberFault::Negative));
-    assert_eq!(faulty("A", -1, MAX_PRICE_E8, MAX_SIZE_E8), EntryFault::EventTime(-1));
-    assert_eq!(faulty("A", 0, MAX_PRICE_E8, MAX_SIZE_E8), EntryFault::Notional);
+    assert_eq!(
+        faulty("A", -1, -1, -1),
+        EntryFault::Price(NumberFault::Negative)
+    );
+    assert_eq!(
+        faulty("A", -1, 1, -1),
+        EntryFault::Size(NumberFault::Negative)
+    );
+    assert_eq!(
+        faulty("A", -1, i64::MAX, i128::MAX),
+        EntryFault::Price(NumberFault::TooLarge)
+    );
+    assert_eq!(
+        faulty("A", -1, 1, i128::MIN),
+        EntryFault::Size(NumberFault::Negative)
+    );
+    assert_eq!(
+        faulty("A", -1, MAX_PRICE_E8, MAX_SIZE_E8),
+        EntryFault::EventTime(-1)
+    );
+    assert_eq!(
+        faulty("A", 0, MAX_PRICE_E8, MAX_SIZE_E8),
+        EntryFault::Notional
+    );
 }
 
 #[test]
@@ -355,14 +579,29 @@ fn a_sequence_below_one_or_a_foreign_fingerprint_is_refused() {
     let mut entries = Vec::new();
     for bad in [0, 1] {
         payload[at] = bad;
-        assert_eq!(decode(&payload, &mut entries), Err(DecodeFault::Malformed { at: at + 1, what: "a sequence above zero" }));
+        assert_eq!(
+            decode(&payload, &mut entries),
+            Err(DecodeFault::Malformed {
+                at: at + 1,
+                what: "a sequence above zero"
+            })
+        );
     }
     let foreign = single_object(0x0123_4567_89ab_cdef, b"datum");
-    assert_eq!(decode(&foreign, &mut entries), Err(DecodeFault::UnknownFingerprint(0x0123_4567_89ab_cdef)));
+    assert_eq!(
+        decode(&foreign, &mut entries),
+        Err(DecodeFault::UnknownFingerprint(0x0123_4567_89ab_cdef))
+    );
 }
 
 fn legacy_trade(c: Value, p: f64, s: &str, t: i64, v: f64) -> Value {
-    record([("c", c), ("p", Value::Double(p)), ("s", Value::String(s.into())), ("t", Value::Long(t)), ("v", Value::Double(v))])
+    record([
+        ("c", c),
+        ("p", Value::Double(p)),
+        ("s", Value::String(s.into())),
+        ("t", Value::Long(t)),
+        ("v", Value::Double(v)),
+    ])
 }
 
 fn codes(codes: &[Option<&str>]) -> Value {
@@ -378,15 +617,31 @@ fn no_codes() -> Value {
 }
 
 fn message(trades: Vec<Value>, kind: &str) -> Value {
-    record([("data", Value::Array(trades)), ("type", Value::String(kind.into()))])
+    record([
+        ("data", Value::Array(trades)),
+        ("type", Value::String(kind.into())),
+    ])
 }
 
 fn legacy_message(rng: &mut StdRng) -> Value {
     let trade = |rng: &mut StdRng| {
-        let c = if rng.random() { codes(&[Some("1"), None, Some("x")]) } else { no_codes() };
-        legacy_trade(c, rng.random_range(0.0..1e5), "BINANCE:BTCUSDT", rng.random_range(0..1 << 42), f64::from_bits(rng.random()))
+        let c = if rng.random() {
+            codes(&[Some("1"), None, Some("x")])
+        } else {
+            no_codes()
+        };
+        legacy_trade(
+            c,
+            rng.random_range(0.0..1e5),
+            "BINANCE:BTCUSDT",
+            rng.random_range(0..1 << 42),
+            f64::from_bits(rng.random()),
+        )
     };
-    message((0..rng.random_range(0..6)).map(|_| trade(rng)).collect(), "trade")
+    message(
+        (0..rng.random_range(0..6)).map(|_| trade(rng)).collect(),
+        "trade",
+    )
 }
 
 #[test]
@@ -395,10 +650,28 @@ fn the_old_producers_records_are_read() {
         FINNHUB_MESSAGE_SCHEMA,
         message(
             vec![
-                legacy_trade(codes(&[Some("1"), Some("12")]), 164.0601, "AAPL", 1_680_286_537_580, 5.0),
-                legacy_trade(no_codes(), 66_972.77, "BINANCE:BTCUSDT", 1_710_000_000_000, 8e-5),
+                legacy_trade(
+                    codes(&[Some("1"), Some("12")]),
+                    164.0601,
+                    "AAPL",
+                    1_680_286_537_580,
+                    5.0,
+                ),
+                legacy_trade(
+                    no_codes(),
+                    66_972.77,
+                    "BINANCE:BTCUSDT",
+                    1_710_000_000_000,
+                    8e-5,
+                ),
                 legacy_trade(codes(&[]), 1.0, "AAPL", 1, 0.0),
-                legacy_trade(codes(&[None, Some("x"), Some("300")]), 0.1 + 0.2, "AAPL", 1, 1.0),
+                legacy_trade(
+                    codes(&[None, Some("x"), Some("300")]),
+                    0.1 + 0.2,
+                    "AAPL",
+                    1,
+                    1.0,
+                ),
                 legacy_trade(no_codes(), f64::NAN, "AAPL", 1, 1.0),
                 legacy_trade(no_codes(), 1.0, "AAPL", 1, f64::INFINITY),
                 legacy_trade(no_codes(), 1.0, "AAPL", 1, -0.0),
@@ -412,15 +685,35 @@ fn the_old_producers_records_are_read() {
     );
     let mut entries = Vec::new();
     assert_eq!(decode(&payload, &mut entries), Ok(Header::Legacy));
-    let seen: Vec<_> = entries.iter().map(|entry| (symbol_of(&payload, entry), entry.trade)).collect();
+    let seen: Vec<_> = entries
+        .iter()
+        .map(|entry| (symbol_of(&payload, entry), entry.trade))
+        .collect();
     let (symbol, trade) = (seen[0].0, seen[0].1.expect("a trade"));
-    assert_eq!((symbol, trade.event_time.ms(), trade.price.e8(), trade.size.e8()), ("AAPL", 1_680_286_537_580, 16_406_010_000, 500_000_000));
+    assert_eq!(
+        (
+            symbol,
+            trade.event_time.ms(),
+            trade.price.e8(),
+            trade.size.e8()
+        ),
+        ("AAPL", 1_680_286_537_580, 16_406_010_000, 500_000_000)
+    );
     assert_eq!(trade.conditions.codes().collect::<Vec<_>>(), [1, 12]);
     let (symbol, trade) = (seen[1].0, seen[1].1.expect("a trade"));
-    assert_eq!((AssetClass::of(symbol), trade.price.e8(), trade.size.e8()), (AssetClass::Crypto, 6_697_277_000_000, 8_000));
+    assert_eq!(
+        (AssetClass::of(symbol), trade.price.e8(), trade.size.e8()),
+        (AssetClass::Crypto, 6_697_277_000_000, 8_000)
+    );
     assert_eq!(seen[2].1, Err(EntryFault::PriceUpdate));
     let trade = seen[3].1.expect("a trade");
-    assert_eq!((trade.price.e8(), trade.conditions.codes().collect::<Vec<_>>()), (30_000_000, vec![255]));
+    assert_eq!(
+        (
+            trade.price.e8(),
+            trade.conditions.codes().collect::<Vec<_>>()
+        ),
+        (30_000_000, vec![255])
+    );
     assert_eq!(seen[4].1, Err(EntryFault::Price(NumberFault::NotANumber)));
     assert_eq!(seen[5].1, Err(EntryFault::Size(NumberFault::NotANumber)));
     assert_eq!(seen[6].1, Err(EntryFault::PriceUpdate));
@@ -429,7 +722,10 @@ fn the_old_producers_records_are_read() {
     assert_eq!(seen[9].1, Err(EntryFault::EventTime(-1)));
     assert_eq!(seen[10].1, Err(EntryFault::Notional));
     for len in 1..payload.len() {
-        assert!(decode(&payload[..len], &mut entries).is_err(), "cut to {len} bytes");
+        assert!(
+            decode(&payload[..len], &mut entries).is_err(),
+            "cut to {len} bytes"
+        );
     }
 }
 
@@ -440,7 +736,17 @@ fn an_old_record_without_trades_is_legal_and_confluents_format_is_named() {
     assert_eq!(ping[0], 0);
     assert_eq!(decode(&ping, &mut entries), Ok(Header::Legacy));
     assert!(entries.is_empty());
-    let confluent = [&[0, 0, 0, 0, 17], &write(FINNHUB_MESSAGE_SCHEMA, legacy_message(&mut StdRng::seed_from_u64(1)))[..]].concat();
+    let confluent = [
+        &[0, 0, 0, 0, 17],
+        &write(
+            FINNHUB_MESSAGE_SCHEMA,
+            legacy_message(&mut StdRng::seed_from_u64(1)),
+        )[..],
+    ]
+    .concat();
     let fault = decode(&confluent, &mut entries).expect_err("not read");
-    assert!(matches!(fault, DecodeFault::Malformed { .. }) && fault.to_string().contains("Confluent"), "{fault}");
+    assert!(
+        matches!(fault, DecodeFault::Malformed { .. }) && fault.to_string().contains("Confluent"),
+        "{fault}"
+    );
 }

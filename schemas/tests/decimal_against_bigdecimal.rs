@@ -1,4 +1,5 @@
-//! Texts to integers against an independent big decimal, on random texts: this is where exactness begins.
+//! Texts to integers against an independent big decimal, on random texts: this is where exactness
+//! begins.
 
 use std::str::FromStr;
 
@@ -19,7 +20,8 @@ fn seeded(check: impl Fn(&mut StdRng)) {
 /// The same by the other library: units of 1e-8 rounded half-even, and whether that lost anything.
 fn reference(text: &str) -> (BigDecimal, bool) {
     let exact = BigDecimal::from_str(text).expect("a decimal");
-    let units = (&exact * BigDecimal::from(100_000_000)).with_scale_round(0, RoundingMode::HalfEven);
+    let units =
+        (&exact * BigDecimal::from(100_000_000)).with_scale_round(0, RoundingMode::HalfEven);
     let rounded = units != &exact * BigDecimal::from(100_000_000);
     (units, rounded)
 }
@@ -27,8 +29,17 @@ fn reference(text: &str) -> (BigDecimal, bool) {
 /// A JSON number, with a liking for ties, zeros, nines and long tails.
 fn random_number(rng: &mut StdRng) -> String {
     let digits = |rng: &mut StdRng, most: usize| -> String {
-        let alphabet: &[char] = [&['0'][..], &['9'], &['0', '5'], &['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']].choose(rng).expect("four");
-        (0..rng.random_range(1..=most)).map(|_| *alphabet.choose(rng).expect("some")).collect()
+        let alphabet: &[char] = [
+            &['0'][..],
+            &['9'],
+            &['0', '5'],
+            &['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'],
+        ]
+        .choose(rng)
+        .expect("four");
+        (0..rng.random_range(1..=most))
+            .map(|_| *alphabet.choose(rng).expect("some"))
+            .collect()
     };
     let mut text = String::from(if rng.random_ratio(1, 8) { "-" } else { "" });
     let whole = digits(rng, 24);
@@ -38,7 +49,9 @@ fn random_number(rng: &mut StdRng) -> String {
         text += ".";
         text += &digits(rng, 30);
         if rng.random_ratio(1, 4) {
-            text += ["5", "50", "500000000000000001", "4999999"].choose(rng).expect("some");
+            text += ["5", "50", "500000000000000001", "4999999"]
+                .choose(rng)
+                .expect("some");
         }
     }
     if rng.random_ratio(1, 3) {
@@ -56,9 +69,17 @@ fn every_number_is_what_the_other_library_makes_of_it() {
             let (units, rounded) = reference(&text);
             match parse_e8(&text) {
                 Ok(mine) => {
-                    assert_eq!((BigDecimal::from(mine.0), mine.1), (units.clone(), rounded), "{text}");
+                    assert_eq!(
+                        (BigDecimal::from(mine.0), mine.1),
+                        (units.clone(), rounded),
+                        "{text}"
+                    );
                     // And back: the text of an integer is read as that integer.
-                    assert_eq!(parse_e8(&format_fixed(mine.0, 8)), Ok((mine.0, false)), "{text}");
+                    assert_eq!(
+                        parse_e8(&format_fixed(mine.0, 8)),
+                        Ok((mine.0, false)),
+                        "{text}"
+                    );
                 }
                 Err(fault) => {
                     assert_eq!(fault, NumberFault::TooLarge, "{text}");
@@ -73,18 +94,36 @@ fn every_number_is_what_the_other_library_makes_of_it() {
 #[test]
 fn a_double_is_read_by_its_shortest_decimal() {
     seeded(|rng| {
-        let doubles = [f64::from_bits(rng.random()), rng.random_range(0.0..1e6), (rng.random_range(0.0f64..1e9)).round() / 1e4];
+        let doubles = [
+            f64::from_bits(rng.random()),
+            rng.random_range(0.0..1e6),
+            (rng.random_range(0.0f64..1e9)).round() / 1e4,
+        ];
         for double in doubles.into_iter().filter(|double| double.is_finite()) {
             // Without an exponent: the other way of printing than the one inside.
-            assert_eq!(Price::from_f64(double), Price::parse(&format!("{double}")), "{double:e}");
-            assert_eq!(Size::from_f64(double), Size::parse(&format!("{double}")), "{double:e}");
+            assert_eq!(
+                Price::from_f64(double),
+                Price::parse(&format!("{double}")),
+                "{double:e}"
+            );
+            assert_eq!(
+                Size::from_f64(double),
+                Size::parse(&format!("{double}")),
+                "{double:e}"
+            );
         }
     });
     for double in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         assert_eq!(Price::from_f64(double), Err(NumberFault::NotANumber));
         assert_eq!(Size::from_f64(double), Err(NumberFault::NotANumber));
     }
-    for double in [f64::MAX, f64::MIN_POSITIVE, 5e-324, -f64::MAX, 1.797_693_134_862_315_7e308] {
+    for double in [
+        f64::MAX,
+        f64::MIN_POSITIVE,
+        5e-324,
+        -f64::MAX,
+        1.797_693_134_862_315_7e308,
+    ] {
         assert_eq!(Price::from_f64(double), Price::parse(&format!("{double}")));
     }
 }
@@ -98,16 +137,27 @@ fn division_rounds_as_the_other_library_does() {
             volume => volume,
         };
         // Exact ties do not come up by chance.
-        let tie = if volume % 2 == 0 { (notional >> 70) * volume + volume / 2 } else { notional };
+        let tie = if volume % 2 == 0 {
+            (notional >> 70) * volume + volume / 2
+        } else {
+            notional
+        };
         for notional in [notional, tie] {
             for volume in [volume, -volume] {
                 let mine = divide_half_even(notional, volume).expect("a volume");
                 let exact = BigDecimal::from(notional);
                 // |n - q v| is at most |v| / 2, and where it is just that, q is even.
-                let rest = (exact - BigDecimal::from(mine) * BigDecimal::from(volume)).abs() * BigDecimal::from(2);
+                let rest = (exact - BigDecimal::from(mine) * BigDecimal::from(volume)).abs()
+                    * BigDecimal::from(2);
                 let size = BigDecimal::from(volume).abs();
                 assert!(rest <= size, "{notional} / {volume} = {mine}");
-                assert!(rest < size || BigDecimal::from(mine).to_i128().is_some_and(|even| even % 2 == 0), "{notional} / {volume} = {mine}");
+                assert!(
+                    rest < size
+                        || BigDecimal::from(mine)
+                            .to_i128()
+                            .is_some_and(|even| even % 2 == 0),
+                    "{notional} / {volume} = {mine}"
+                );
             }
         }
     });
@@ -117,7 +167,10 @@ fn division_rounds_as_the_other_library_does() {
 fn a_price_from_outside_is_checked_by_serde_too() {
     let price = Price::from_e8(16_406_010_000).expect("a price");
     assert_eq!(serde_json::to_string(&price).expect("json"), "16406010000");
-    assert_eq!(serde_json::from_str::<Price>("16406010000").expect("a price"), price);
+    assert_eq!(
+        serde_json::from_str::<Price>("16406010000").expect("a price"),
+        price
+    );
     for text in ["0", "-1", "100000000000000001", "1.5", "null"] {
         assert!(serde_json::from_str::<Price>(text).is_err(), "{text}");
     }

@@ -1,4 +1,5 @@
-//! The columns beside a state cell, held against the cell: dashboards show the columns, and the job reads the cell alone.
+//! The columns beside a state cell, held against the cell: dashboards show the columns, and the job
+//! reads the cell alone.
 
 use std::fmt::Display;
 
@@ -11,27 +12,39 @@ use crate::{
     view::{StoredView, ViewState},
 };
 
-/// A window as readers see it: the state cell, and in what the columns beside it say something else.
+/// A window as readers see it: the state cell, and in what the columns beside it say something
+/// else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audited<T> {
     /// Where the window starts.
     pub start: WindowStart,
     /// What the cell says; none where columns or lines stand without one.
     pub state: Option<T>,
-    /// A phrase for each column that shows something else, such as `volume shows 12, its cell says 13`; empty if none does.
+    /// A phrase for each column that shows something else, such as `volume shows 12, its cell says
+    /// 13`; empty if none does.
     pub strays: Vec<String>,
-    /// The latest epoch of the lines beside the cell, if the cell is of an earlier one or not there: then they were not compared. A list and its lines
-    /// are not written in one step.
+    /// The latest epoch of the lines beside the cell, if the cell is of an earlier one or not
+    /// there: then they were not compared. A list and its lines are not written in one step.
     pub ahead: Option<Epoch>,
 }
 
 impl<T> Audited<T> {
     pub(crate) fn new(start: WindowStart, state: T, strays: Vec<String>) -> Self {
-        Self { start, state: Some(state), strays, ahead: None }
+        Self {
+            start,
+            state: Some(state),
+            strays,
+            ahead: None,
+        }
     }
 
     pub(crate) fn without_cell(start: WindowStart) -> Self {
-        Self { start, state: None, strays: vec!["columns stand there without a cell".into()], ahead: None }
+        Self {
+            start,
+            state: None,
+            strays: vec!["columns stand there without a cell".into()],
+            ahead: None,
+        }
     }
 }
 
@@ -54,7 +67,8 @@ pub struct Unlisted {
     pub symbol: String,
     /// Likewise.
     pub size: String,
-    /// The bucket: the first window of the partition, in ms since 1970 ([`tapeflow_schemas::WindowSize::bucket`]); none where a store has no partitions.
+    /// The bucket: the first window of the partition, in ms since 1970
+    /// ([`tapeflow_schemas::WindowSize::bucket`]); none where a store has no partitions.
     pub bucket: Option<i64>,
 }
 
@@ -64,7 +78,12 @@ pub(crate) struct Strays(pub(crate) Vec<String>);
 
 impl Strays {
     /// Holds a column against its cell; `None` is no value.
-    pub(crate) fn hold<T: PartialEq + Display>(&mut self, column: &str, shown: Option<T>, wanted: Option<T>) {
+    pub(crate) fn hold<T: PartialEq + Display>(
+        &mut self,
+        column: &str,
+        shown: Option<T>,
+        wanted: Option<T>,
+    ) {
         if shown != wanted {
             self.push(column, shown, wanted);
         }
@@ -73,7 +92,9 @@ impl Strays {
     /// The same for doubles, which are equal if their bits are, or if both are not a number.
     pub(crate) fn hold_double(&mut self, column: &str, shown: Option<f64>, wanted: Option<f64>) {
         let same = match (shown, wanted) {
-            (Some(shown), Some(wanted)) => shown.to_bits() == wanted.to_bits() || (shown.is_nan() && wanted.is_nan()),
+            (Some(shown), Some(wanted)) => {
+                shown.to_bits() == wanted.to_bits() || (shown.is_nan() && wanted.is_nan())
+            }
             (None, None) => true,
             _ => false,
         };
@@ -83,8 +104,14 @@ impl Strays {
     }
 
     fn push<T: Display>(&mut self, column: &str, shown: Option<T>, wanted: Option<T>) {
-        let text = |value: Option<T>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
-        self.0.push(format!("{column} shows {}, its cell says {}", text(shown), text(wanted)));
+        let text = |value: Option<T>| {
+            value.map_or_else(|| "nothing".to_owned(), |value| value.to_string())
+        };
+        self.0.push(format!(
+            "{column} shows {}, its cell says {}",
+            text(shown),
+            text(wanted)
+        ));
     }
 }
 

@@ -23,13 +23,17 @@ pub struct Opening {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A newer binary wrote it.
-    #[error("the store's head has format {found}, this binary knows {HEAD_FORMAT}: use the newer tapeflow that wrote it, or another store")]
+    #[error(
+        "the store's head has format {found}, this binary knows {HEAD_FORMAT}: use the newer tapeflow that wrote it, or another store"
+    )]
     NewerFormat {
         /// The format found.
         found: u32,
     },
     /// Another job owns the store.
-    #[error("the store belongs to job {found:?}, not to {wanted:?}: name that job with --job, or give this one a store of its own with --store")]
+    #[error(
+        "the store belongs to job {found:?}, not to {wanted:?}: name that job with --job, or give this one a store of its own with --store"
+    )]
     OtherJob {
         /// The job that owns it.
         found: String,
@@ -57,7 +61,9 @@ pub enum Refusal {
         wanted: String,
     },
     /// A topic never loses partitions: this is another topic.
-    #[error("the log has {now} partitions, the store knows of {before}: this is not the log its rows come from")]
+    #[error(
+        "the log has {now} partitions, the store knows of {before}: this is not the log its rows come from"
+    )]
     FewerPartitions {
         /// Partitions the head knows.
         before: usize,
@@ -68,14 +74,21 @@ pub enum Refusal {
 
 /// The head that takes the job over from what the store holds now.
 ///
-/// Everything a generation starts from (committed and bound epochs, filters, largest event times, stamps) comes from the very head that
-/// the compare-and-set is conditional on.
+/// Everything a generation starts from (committed and bound epochs, filters, largest event times,
+/// stamps) comes from the very head that the compare-and-set is conditional on.
 ///
 /// # Errors
 /// [`Refusal`], see there.
 pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result<Head, Refusal> {
     let Some(found) = found else {
-        let cuts = opening.earliest.iter().map(|next| Cut { next: *next, ..Cut::default() }).collect();
+        let cuts = opening
+            .earliest
+            .iter()
+            .map(|next| Cut {
+                next: *next,
+                ..Cut::default()
+            })
+            .collect();
         return Ok(Head {
             format: FIRST_FORMAT,
             job: opening.job.clone(),
@@ -86,35 +99,61 @@ pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result
             source: opening.source.clone(),
             flush_stamp: now_us,
             last_stamp: now_us,
-            committed: Binding { epoch: 0, stamp: now_us, cuts },
+            committed: Binding {
+                epoch: 0,
+                stamp: now_us,
+                cuts,
+            },
             bound: Vec::new(),
         });
     };
     if found.format > HEAD_FORMAT {
-        return Err(Refusal::NewerFormat { found: found.format });
+        return Err(Refusal::NewerFormat {
+            found: found.format,
+        });
     }
     if found.job != opening.job {
-        return Err(Refusal::OtherJob { found: found.job.clone(), wanted: opening.job.clone() });
+        return Err(Refusal::OtherJob {
+            found: found.job.clone(),
+            wanted: opening.job.clone(),
+        });
     }
     if !found.source.is_still(&opening.source) {
         let name = |source: &SourceIdentity| {
-            format!("topic {} of cluster {}, id {}", source.topic, source.cluster, source.topic_id.as_deref().unwrap_or("unknown"))
+            format!(
+                "topic {} of cluster {}, id {}",
+                source.topic,
+                source.cluster,
+                source.topic_id.as_deref().unwrap_or("unknown")
+            )
         };
-        return Err(Refusal::OtherLog { found: name(&found.source), wanted: name(&opening.source) });
+        return Err(Refusal::OtherLog {
+            found: name(&found.source),
+            wanted: name(&opening.source),
+        });
     }
     if found.logic != opening.logic {
-        return Err(Refusal::OtherLogic { found: found.logic.clone(), wanted: opening.logic.clone() });
+        return Err(Refusal::OtherLogic {
+            found: found.logic.clone(),
+            wanted: opening.logic.clone(),
+        });
     }
     let before = found.committed.cuts.len();
     if opening.earliest.len() < before {
-        return Err(Refusal::FewerPartitions { before, now: opening.earliest.len() });
+        return Err(Refusal::FewerPartitions {
+            before,
+            now: opening.earliest.len(),
+        });
     }
     let mut head = found.clone();
-    // Partitions added since begin at their first offset, in every binding: no epoch so far contains any of it. That is 0, and not the earliest that is
-    // left: what retention has removed of it is lost, and to be told like any other loss (`crate::resume`).
+    // Partitions added since begin at their first offset, in every binding: no epoch so far
+    // contains any of it. That is 0, and not the earliest that is left: what retention has removed
+    // of it is lost, and to be told like any other loss (`crate::resume`).
     for binding in std::iter::once(&mut head.committed).chain(&mut head.bound) {
         let known = binding.cuts.len();
-        binding.cuts.resize(opening.earliest.len().max(known), Cut::default());
+        binding
+            .cuts
+            .resize(opening.earliest.len().max(known), Cut::default());
     }
     head.generation += 1;
     head.version += 1;
@@ -126,20 +165,34 @@ pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result
     Ok(head)
 }
 
-/// The head that binds one more epoch at these cuts (one per partition) and commits all epochs up to `acknowledged`.
+/// The head that binds one more epoch at these cuts (one per partition) and commits all epochs up
+/// to `acknowledged`.
 ///
 /// # Panics
 /// If a cut goes back or partitions are missing: the sources' own order says it cannot.
 #[must_use]
 pub fn bind(head: &Head, cuts: Vec<Cut>, acknowledged: Epoch, now_us: i64) -> Head {
     let last = head.last_binding();
-    assert_eq!(cuts.len(), last.cuts.len(), "a binding has a cut for every partition");
+    assert_eq!(
+        cuts.len(),
+        last.cuts.len(),
+        "a binding has a cut for every partition"
+    );
     for (partition, (new, old)) in cuts.iter().zip(&last.cuts).enumerate() {
-        assert!(new.next >= old.next, "partition {partition} is cut at {} after {}", new.next, old.next);
+        assert!(
+            new.next >= old.next,
+            "partition {partition} is cut at {} after {}",
+            new.next,
+            old.next
+        );
     }
     let stamp = head.next_stamp(now_us);
     let mut next = commit(head, acknowledged);
-    next.bound.push(Binding { epoch: last.epoch + 1, stamp, cuts });
+    next.bound.push(Binding {
+        epoch: last.epoch + 1,
+        stamp,
+        cuts,
+    });
     next.last_stamp = stamp;
     // It never goes down: what is lost is carried along in every later cut.
     next.format = next.format.max(next.format_needed());
@@ -151,14 +204,19 @@ pub fn bind(head: &Head, cuts: Vec<Cut>, acknowledged: Epoch, now_us: i64) -> He
 pub fn commit(head: &Head, acknowledged: Epoch) -> Head {
     let mut next = head.clone();
     next.version += 1;
-    let done = next.bound.iter().take_while(|binding| binding.epoch <= acknowledged).count();
+    let done = next
+        .bound
+        .iter()
+        .take_while(|binding| binding.epoch <= acknowledged)
+        .count();
     if let Some(committed) = next.bound.drain(..done).next_back() {
         next.committed = committed;
     }
     next
 }
 
-/// What to do after a compare-and-set that was not plainly won, once the head has been read at SERIAL.
+/// What to do after a compare-and-set that was not plainly won, once the head has been read at
+/// SERIAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// The head is, field by field, what was proposed: it was applied.
@@ -169,8 +227,8 @@ pub enum Resolution {
     Fenced,
 }
 
-/// Resolves a compare-and-set whose outcome is lost or unknown. Generation and version alone would not do: another proposal may bear the
-/// same numbers.
+/// Resolves a compare-and-set whose outcome is lost or unknown. Generation and version alone would
+/// not do: another proposal may bear the same numbers.
 #[must_use]
 pub fn resolve(expected: Option<&Head>, proposed: &Head, observed: Option<&Head>) -> Resolution {
     if observed == Some(proposed) {
@@ -190,20 +248,33 @@ mod tests {
         Opening {
             job: "job".into(),
             logic: "rules 1".into(),
-            source: SourceIdentity { cluster: "c".into(), topic: "t".into(), topic_id: None },
+            source: SourceIdentity {
+                cluster: "c".into(),
+                topic: "t".into(),
+                topic_id: None,
+            },
             earliest: vec![3; partitions],
             owner: "0".repeat(32),
         }
     }
 
     fn cuts(next: Offset) -> Vec<Cut> {
-        vec![Cut { next, ..Cut::default() }; 2]
+        vec![
+            Cut {
+                next,
+                ..Cut::default()
+            };
+            2
+        ]
     }
 
     #[test]
     fn a_new_job_begins_at_the_earliest_offset() {
         let head = take_over(None, &opening(2), 10).expect("a fresh store");
-        assert_eq!((head.generation, head.version, head.committed.epoch), (1, 1, 0));
+        assert_eq!(
+            (head.generation, head.version, head.committed.epoch),
+            (1, 1, 0)
+        );
         assert_eq!(head.committed.cuts, cuts(3));
         assert_eq!(head.last_binding().epoch, 0);
     }
@@ -214,19 +285,39 @@ mod tests {
         let head = bind(&head, cuts(5), 0, 10);
         assert_eq!(head.bound[0].stamp, 1_001);
         let taken = take_over(Some(&head), &opening(2), 5).expect("the same job");
-        assert_eq!((taken.flush_stamp, taken.last_stamp, taken.generation), (1_002, 1_002, 2));
+        assert_eq!(
+            (taken.flush_stamp, taken.last_stamp, taken.generation),
+            (1_002, 1_002, 2)
+        );
         assert_eq!(bind(&taken, cuts(6), 0, 9_000).bound[1].stamp, 9_000);
     }
 
     #[test]
     fn a_head_says_the_newer_format_from_the_first_loss_on() {
         let head = take_over(None, &opening(2), 0).expect("a fresh store");
-        let lossy = |next| cuts(next).into_iter().map(|cut| Cut { lost: Some(crate::head::LostRange { from: 3, to: 4 }), ..cut }).collect();
+        let lossy = |next| {
+            cuts(next)
+                .into_iter()
+                .map(|cut| Cut {
+                    lost: Some(crate::head::LostRange { from: 3, to: 4 }),
+                    ..cut
+                })
+                .collect()
+        };
         let without = bind(&head, cuts(5), 0, 1);
         let with = bind(&without, lossy(6), 0, 2);
         let after = commit(&bind(&with, lossy(7), 2, 3), 3);
-        assert_eq!([&head, &without, &with, &after].map(|head| head.format), [1, 1, 2, 2], "an older binary would read what a loss left out");
-        assert_eq!(take_over(Some(&after), &opening(2), 4).expect("the same job").format, 2);
+        assert_eq!(
+            [&head, &without, &with, &after].map(|head| head.format),
+            [1, 1, 2, 2],
+            "an older binary would read what a loss left out"
+        );
+        assert_eq!(
+            take_over(Some(&after), &opening(2), 4)
+                .expect("the same job")
+                .format,
+            2
+        );
     }
 
     #[test]
@@ -235,10 +326,23 @@ mod tests {
         let one = bind(&head, cuts(5), 0, 1);
         let two = bind(&one, cuts(6), 0, 2);
         let three = bind(&two, cuts(6), 1, 3);
-        assert_eq!((three.committed.epoch, three.bound.iter().map(|b| b.epoch).collect::<Vec<_>>()), (1, vec![2, 3]));
+        assert_eq!(
+            (
+                three.committed.epoch,
+                three.bound.iter().map(|b| b.epoch).collect::<Vec<_>>()
+            ),
+            (1, vec![2, 3])
+        );
         assert_eq!(three.version, 4);
         let done = commit(&three, 3);
-        assert_eq!((done.committed.epoch, done.bound.len(), done.last_binding().epoch), (3, 0, 3));
+        assert_eq!(
+            (
+                done.committed.epoch,
+                done.bound.len(),
+                done.last_binding().epoch
+            ),
+            (3, 0, 3)
+        );
         assert_eq!(commit(&done, 3).committed, done.committed);
     }
 
@@ -247,15 +351,36 @@ mod tests {
         let head = take_over(None, &opening(2), 0).expect("a fresh store");
         let mut newer = head.clone();
         newer.format = HEAD_FORMAT + 1;
-        assert!(matches!(take_over(Some(&newer), &opening(2), 0), Err(Refusal::NewerFormat { found: 3 })));
-        let other = Opening { job: "other".into(), ..opening(2) };
-        assert!(matches!(take_over(Some(&head), &other, 0), Err(Refusal::OtherJob { .. })));
-        let other = Opening { logic: "rules 2".into(), ..opening(2) };
-        assert!(matches!(take_over(Some(&head), &other, 0), Err(Refusal::OtherLogic { .. })));
+        assert!(matches!(
+            take_over(Some(&newer), &opening(2), 0),
+            Err(Refusal::NewerFormat { found: 3 })
+        ));
+        let other = Opening {
+            job: "other".into(),
+            ..opening(2)
+        };
+        assert!(matches!(
+            take_over(Some(&head), &other, 0),
+            Err(Refusal::OtherJob { .. })
+        ));
+        let other = Opening {
+            logic: "rules 2".into(),
+            ..opening(2)
+        };
+        assert!(matches!(
+            take_over(Some(&head), &other, 0),
+            Err(Refusal::OtherLogic { .. })
+        ));
         let mut other = opening(2);
         other.source.cluster = "another".into();
-        assert!(matches!(take_over(Some(&head), &other, 0), Err(Refusal::OtherLog { .. })));
-        assert!(matches!(take_over(Some(&head), &opening(1), 0), Err(Refusal::FewerPartitions { before: 2, now: 1 })));
+        assert!(matches!(
+            take_over(Some(&head), &other, 0),
+            Err(Refusal::OtherLog { .. })
+        ));
+        assert!(matches!(
+            take_over(Some(&head), &opening(1), 0),
+            Err(Refusal::FewerPartitions { before: 2, now: 1 })
+        ));
     }
 
     #[test]
@@ -268,18 +393,49 @@ mod tests {
         let old = take_over(None, &named(None), 0).expect("a fresh store");
         let learned = take_over(Some(&old), &named(Some("a")), 1).expect("a head that knows no id");
         assert_eq!(learned.source.topic_id.as_deref(), Some("a"));
-        assert_eq!(take_over(Some(&learned), &named(Some("a")), 2).expect("the same topic").source, learned.source);
+        assert_eq!(
+            take_over(Some(&learned), &named(Some("a")), 2)
+                .expect("the same topic")
+                .source,
+            learned.source
+        );
         for other in [Some("b"), None] {
-            assert!(matches!(take_over(Some(&learned), &named(other), 2), Err(Refusal::OtherLog { .. })), "{other:?}");
+            assert!(
+                matches!(
+                    take_over(Some(&learned), &named(other), 2),
+                    Err(Refusal::OtherLog { .. })
+                ),
+                "{other:?}"
+            );
         }
     }
 
     #[test]
     fn added_partitions_begin_at_their_first_offset_in_every_binding() {
-        let head = bind(&take_over(None, &opening(2), 0).expect("a fresh store"), cuts(5), 0, 1);
+        let head = bind(
+            &take_over(None, &opening(2), 0).expect("a fresh store"),
+            cuts(5),
+            0,
+            1,
+        );
         let taken = take_over(Some(&head), &opening(3), 2).expect("the same job");
-        assert_eq!(taken.committed.cuts.iter().map(|c| c.next).collect::<Vec<_>>(), [3, 3, 0]);
-        assert_eq!(taken.bound[0].cuts.iter().map(|c| c.next).collect::<Vec<_>>(), [5, 5, 0]);
+        assert_eq!(
+            taken
+                .committed
+                .cuts
+                .iter()
+                .map(|c| c.next)
+                .collect::<Vec<_>>(),
+            [3, 3, 0]
+        );
+        assert_eq!(
+            taken.bound[0]
+                .cuts
+                .iter()
+                .map(|c| c.next)
+                .collect::<Vec<_>>(),
+            [5, 5, 0]
+        );
     }
 
     #[test]
@@ -288,9 +444,19 @@ mod tests {
         let ours = bind(&head, cuts(5), 0, 1);
         let mut theirs = ours.clone();
         theirs.bound[0].cuts[0].next = 6;
-        assert_eq!(resolve(Some(&head), &ours, Some(&ours)), Resolution::Applied);
-        assert_eq!(resolve(Some(&head), &ours, Some(&head)), Resolution::SendAgain);
-        assert_eq!(resolve(Some(&head), &ours, Some(&theirs)), Resolution::Fenced, "same generation and version, other cuts");
+        assert_eq!(
+            resolve(Some(&head), &ours, Some(&ours)),
+            Resolution::Applied
+        );
+        assert_eq!(
+            resolve(Some(&head), &ours, Some(&head)),
+            Resolution::SendAgain
+        );
+        assert_eq!(
+            resolve(Some(&head), &ours, Some(&theirs)),
+            Resolution::Fenced,
+            "same generation and version, other cuts"
+        );
         assert_eq!(resolve(None, &head, None), Resolution::SendAgain);
     }
 }

@@ -1,15 +1,17 @@
 //! The head of a job: the one durable record that only compare-and-set touches.
 //!
-//! It fixes which epochs exist (the bindings), which are committed, and who may bind: everything that is left after a crash is a pure
-//! function of the head and the log. It is stored as JSON, so that an operator can read it.
+//! It fixes which epochs exist (the bindings), which are committed, and who may bind: everything
+//! that is left after a crash is a pure function of the head and the log. It is stored as JSON, so
+//! that an operator can read it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tapeflow_schemas::{Offset, SessionId};
 
-/// The newest format of heads that this binary writes and reads; a greater one is refused. 1 is the first; in 2 a cut may tell of lost offsets, and
-/// whoever overlooked that would read other records than the binding decided on. A head says the oldest format that tells all it has to tell.
+/// The newest format of heads that this binary writes and reads; a greater one is refused. 1 is the
+/// first; in 2 a cut may tell of lost offsets, and whoever overlooked that would read other records
+/// than the binding decided on. A head says the oldest format that tells all it has to tell.
 pub const HEAD_FORMAT: u32 = 2;
 /// The first format whose cuts may tell of lost offsets.
 const FORMAT_WITH_LOSSES: u32 = 2;
@@ -19,7 +21,8 @@ pub(crate) const FIRST_FORMAT: u32 = 1;
 /// An epoch's number: 1 is the first, 0 stands for "none yet".
 pub type Epoch = u64;
 
-/// Microseconds since 1970, strictly increasing over the bindings and take-overs of a job: the write timestamp of rows.
+/// Microseconds since 1970, strictly increasing over the bindings and take-overs of a job: the
+/// write timestamp of rows.
 pub type Stamp = i64;
 
 /// The durable state of a job.
@@ -33,13 +36,15 @@ pub struct Head {
     pub generation: u64,
     /// Each successful compare-and-set adds one.
     pub version: u64,
-    /// Drawn at random by each take-over (32 hexadecimal digits; a healer's begin with `heal-`): tells our own proposal from one that merely looks like it.
+    /// Drawn at random by each take-over (32 hexadecimal digits; a healer's begin with `heal-`):
+    /// tells our own proposal from one that merely looks like it.
     pub owner: String,
     /// The rules and settings that decide values. Another `logic` needs another keyspace.
     pub logic: String,
     /// The log this job reads.
     pub source: SourceIdentity,
-    /// The stamp at which this generation rewrites the rows it replays, as of the last binding it took over.
+    /// The stamp at which this generation rewrites the rows it replays, as of the last binding it
+    /// took over.
     pub flush_stamp: Stamp,
     /// The largest stamp ever issued.
     pub last_stamp: Stamp,
@@ -61,15 +66,19 @@ pub struct SourceIdentity {
 }
 
 impl SourceIdentity {
-    /// Whether the log that is there now is the one this identity was noted of. An id that was not known then proves nothing; one that was
-    /// known must be told again, for without it a topic deleted and made again cannot be told from the old one.
+    /// Whether the log that is there now is the one this identity was noted of. An id that was not
+    /// known then proves nothing; one that was known must be told again, for without it a topic
+    /// deleted and made again cannot be told from the old one.
     #[must_use]
     pub fn is_still(&self, now: &Self) -> bool {
-        self.cluster == now.cluster && self.topic == now.topic && (self.topic_id.is_none() || self.topic_id == now.topic_id)
+        self.cluster == now.cluster
+            && self.topic == now.topic
+            && (self.topic_id.is_none() || self.topic_id == now.topic_id)
     }
 }
 
-/// A durable decision: the epoch ends at these cuts, and its rows are written at this stamp. It never changes.
+/// A durable decision: the epoch ends at these cuts, and its rows are written at this stamp. It
+/// never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The epoch.
@@ -85,14 +94,17 @@ pub struct Binding {
 pub struct Cut {
     /// The offset of the first record that is not in the epoch.
     pub next: Offset,
-    /// The largest event time of the accepted records below the cut, in milliseconds; `None` if there is none.
+    /// The largest event time of the accepted records below the cut, in milliseconds; `None` if
+    /// there is none.
     pub max_event_ms: Option<i64>,
     /// The duplicate filter, least recently heard session first.
     pub filter: Vec<SessionWindow>,
-    /// The newest offsets that were gone from the log before they were committed, and that the operator has given up: a durable decision that they
-    /// are in no epoch from this cut's on, whatever the log shows later. Every later cut carries them along, so that a judge of the rows
-    /// finds them in any head; what was lost before stands in the dead letters. (Never left out when written: cuts also travel between processes
-    /// in a form that knows fields by their order alone.)
+    /// The newest offsets that were gone from the log before they were committed, and that the
+    /// operator has given up: a durable decision that they are in no epoch from this cut's on,
+    /// whatever the log shows later. Every later cut carries them along, so that a judge of the
+    /// rows finds them in any head; what was lost before stands in the dead letters. (Never left
+    /// out when written: cuts also travel between processes in a form that knows fields by their
+    /// order alone.)
     #[serde(default)]
     pub lost: Option<LostRange>,
 }
@@ -118,13 +130,15 @@ pub struct SessionWindow {
 }
 
 impl Head {
-    /// The last binding: the last bound epoch, or the committed one if none is bound beyond it. Its epoch is *b*.
+    /// The last binding: the last bound epoch, or the committed one if none is bound beyond it. Its
+    /// epoch is *b*.
     #[must_use]
     pub fn last_binding(&self) -> &Binding {
         self.bound.last().unwrap_or(&self.committed)
     }
 
-    /// The largest event time of any partition as of the last binding, in milliseconds; `None` before the first trade.
+    /// The largest event time of any partition as of the last binding, in milliseconds; `None`
+    /// before the first trade.
     #[must_use]
     pub fn max_event_ms(&self) -> Option<i64> {
         self.last_binding().max_event_ms()
@@ -133,11 +147,18 @@ impl Head {
     /// The oldest format that has words for all of this.
     #[must_use]
     pub(crate) fn format_needed(&self) -> u32 {
-        let mut cuts = std::iter::once(&self.committed).chain(&self.bound).flat_map(|binding| &binding.cuts);
-        if cuts.any(|cut| cut.lost.is_some()) { FORMAT_WITH_LOSSES } else { FIRST_FORMAT }
+        let mut cuts = std::iter::once(&self.committed)
+            .chain(&self.bound)
+            .flat_map(|binding| &binding.cuts);
+        if cuts.any(|cut| cut.lost.is_some()) {
+            FORMAT_WITH_LOSSES
+        } else {
+            FIRST_FORMAT
+        }
     }
 
-    /// The next stamp a binding or a take-over gets: after all others, and no earlier than the clock `now_us` says.
+    /// The next stamp a binding or a take-over gets: after all others, and no earlier than the
+    /// clock `now_us` says.
     #[must_use]
     pub fn next_stamp(&self, now_us: i64) -> Stamp {
         now_us.max(self.last_stamp + 1)
@@ -153,7 +174,8 @@ impl Binding {
 }
 
 impl LostRange {
-    /// How many offsets these are. There may have been fewer records: a log may have offsets without one.
+    /// How many offsets these are. There may have been fewer records: a log may have offsets
+    /// without one.
     #[must_use]
     pub fn offsets(&self) -> u64 {
         u64::try_from(self.to.saturating_sub(self.from)).unwrap_or(0)
@@ -170,7 +192,10 @@ impl LostRange {
     pub fn beyond(self, before: Option<Self>) -> Option<Self> {
         match before {
             Some(before) if before == self => None,
-            Some(before) if before.from == self.from => Some(Self { from: before.to, to: self.to }),
+            Some(before) if before.from == self.from => Some(Self {
+                from: before.to,
+                to: self.to,
+            }),
             _ => Some(self),
         }
     }
@@ -192,12 +217,20 @@ mod tests {
         let text = r#"{"format":1,"job":"j","generation":2,"version":3,"owner":"o","logic":"l","source":{"cluster":"c","topic":"t","topic_id":null},
             "flush_stamp":4,"last_stamp":5,"committed":{"epoch":1,"stamp":4,"cuts":[{"next":7,"max_event_ms":8,"filter":[]}]},"bound":[]}"#;
         let head: Head = serde_json::from_str(text).expect("a head");
-        assert_eq!(head.committed.cuts, [Cut { next: 7, max_event_ms: Some(8), ..Cut::default() }]);
+        assert_eq!(
+            head.committed.cuts,
+            [Cut {
+                next: 7,
+                max_event_ms: Some(8),
+                ..Cut::default()
+            }]
+        );
         assert_eq!(head.format_needed(), 1);
         let mut lossy = head;
         lossy.committed.cuts[0].lost = Some(LostRange { from: 2, to: 5 });
         assert_eq!(lossy.format_needed(), 2);
-        let again: Head = serde_json::from_str(&serde_json::to_string(&lossy).expect("JSON")).expect("a head");
+        let again: Head =
+            serde_json::from_str(&serde_json::to_string(&lossy).expect("JSON")).expect("a head");
         assert_eq!(again, lossy);
     }
 
@@ -206,8 +239,19 @@ mod tests {
         let range = |from, to| LostRange { from, to };
         assert_eq!(range(3, 5).beyond(None), Some(range(3, 5)));
         assert_eq!(range(3, 5).beyond(Some(range(3, 5))), None, "carried along");
-        assert_eq!(range(3, 9).beyond(Some(range(3, 5))), Some(range(5, 9)), "grown");
-        assert_eq!(range(7, 9).beyond(Some(range(3, 5))), Some(range(7, 9)), "another");
-        assert_eq!((range(3, 5).to_string(), range(3, 5).offsets()), ("3 to 4".to_owned(), 2));
+        assert_eq!(
+            range(3, 9).beyond(Some(range(3, 5))),
+            Some(range(5, 9)),
+            "grown"
+        );
+        assert_eq!(
+            range(7, 9).beyond(Some(range(3, 5))),
+            Some(range(7, 9)),
+            "another"
+        );
+        assert_eq!(
+            (range(3, 5).to_string(), range(3, 5).offsets()),
+            ("3 to 4".to_owned(), 2)
+        );
     }
 }

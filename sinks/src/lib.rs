@@ -8,8 +8,8 @@
 //!               └──────────── compare-and-set ────▶ memory │ SQLite │ Cassandra
 //! ```
 //!
-//! *Epoch*: one durable cut of the log. *Binding*: the record that says where an epoch ends. *Head*: the bindings and who may add
-//! to them. *Stamp*: the write timestamp of an epoch's rows.
+//! *Epoch*: one durable cut of the log. *Binding*: the record that says where an epoch ends.
+//! *Head*: the bindings and who may add to them. *Stamp*: the write timestamp of an epoch's rows.
 
 pub mod audit;
 pub mod cassandra;
@@ -30,6 +30,8 @@ pub mod workflow;
 pub use audit::{Audited, Unlisted};
 pub use head::{Binding, Cut, Epoch, Head, LostRange, SourceIdentity, Stamp};
 pub use row::{RowKey, RowState, RowWrite};
-pub use store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError};
+pub use store::{
+    CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError,
+};
 pub use totals::{Policy, Sums, Totals};
 pub use view::{StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite};

@@ -1,8 +1,10 @@
-//! The store in memory: what tests and simulations run on, and what watches the protocol from the store's side.
+//! The store in memory: what tests and simulations run on, and what watches the protocol from the
+//! store's side.
 //!
-//! It keeps every write that ever arrived, and holds each against the invariants on arrival: a breach is recorded as a *violation*,
-//! not raised, so that a broken protocol runs on and shows where it leads. Faults are armed beforehand and used up one call each;
-//! nothing here is random and nothing waits, unless a [`Hold`] says so.
+//! It keeps every write that ever arrived, and holds each against the invariants on arrival: a
+//! breach is recorded as a *violation*, not raised, so that a broken protocol runs on and shows
+//! where it leads. Faults are armed beforehand and used up one call each; nothing here is random
+//! and nothing waits, unless a [`Hold`] says so.
 
 mod views;
 
@@ -19,7 +21,9 @@ use tokio::sync::watch;
 use crate::{
     head::{Binding, Epoch, Head, Stamp},
     row::{RowKey, RowState, RowWrite},
-    store::{CasOutcome, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
+    store::{
+        CasOutcome, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow,
+    },
     view::{StoredView, View, ViewKey, ViewState, ViewWrite},
 };
 
@@ -48,7 +52,8 @@ pub enum Fault {
     AppliedUnanswered,
     /// It is not applied, and the answer is the same.
     NotApplied,
-    /// It is not applied yet, and the answer is the same; [`MemoryStore::deliver`] applies it, as a message that was under way.
+    /// It is not applied yet, and the answer is the same; [`MemoryStore::deliver`] applies it, as a
+    /// message that was under way.
     UnderWay,
 }
 
@@ -99,7 +104,11 @@ impl Gates {
 
     async fn pass(&self, call: Call) {
         // Cannot fail: the sender lives as long as `self`.
-        let _ = self.of(call).subscribe().wait_for(|holds| *holds == 0).await;
+        let _ = self
+            .of(call)
+            .subscribe()
+            .wait_for(|holds| *holds == 0)
+            .await;
     }
 }
 
@@ -135,7 +144,8 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Arms faults: each is used up by the next call of that kind, in this order, after those armed before.
+    /// Arms faults: each is used up by the next call of that kind, in this order, after those armed
+    /// before.
     pub fn arm(&self, call: Call, faults: impl IntoIterator<Item = Fault>) {
         let mut held = self.held();
         match held.faults.iter_mut().find(|(of, _)| *of == call) {
@@ -170,7 +180,11 @@ impl MemoryStore {
     #[must_use]
     pub fn all_rows(&self) -> Vec<(RowKey, Stamp, RowState)> {
         let held = self.held();
-        let last = |(key, writes): (&RowKey, &BTreeMap<Stamp, RowState>)| writes.last_key_value().map(|(stamp, state)| (key.clone(), *stamp, *state));
+        let last = |(key, writes): (&RowKey, &BTreeMap<Stamp, RowState>)| {
+            writes
+                .last_key_value()
+                .map(|(stamp, state)| (key.clone(), *stamp, *state))
+        };
         held.rows.iter().filter_map(last).collect()
     }
 
@@ -180,7 +194,8 @@ impl MemoryStore {
         self.held().accepted.clone()
     }
 
-    /// What arrived that the invariants forbid, in the order it did; empty as long as the protocol holds.
+    /// What arrived that the invariants forbid, in the order it did; empty as long as the protocol
+    /// holds.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.held().violations.clone()
@@ -192,7 +207,11 @@ impl MemoryStore {
     }
 
     /// A call that changes something and answers `Ok` or nothing.
-    async fn change(&self, apply: impl FnOnce(&mut Held) + Send, keep: impl FnOnce() -> UnderWay + Send) -> Result<(), StoreError> {
+    async fn change(
+        &self,
+        apply: impl FnOnce(&mut Held) + Send,
+        keep: impl FnOnce() -> UnderWay + Send,
+    ) -> Result<(), StoreError> {
         self.gates.pass(Call::Write).await;
         let mut held = self.held();
         let fault = held.fault(Call::Write);
@@ -220,12 +239,22 @@ fn unanswered(fault: Fault) -> StoreError {
 
 impl Held {
     fn fault(&mut self, call: Call) -> Option<Fault> {
-        self.faults.iter_mut().find(|(of, _)| *of == call).and_then(|(_, queue)| queue.pop_front())
+        self.faults
+            .iter_mut()
+            .find(|(of, _)| *of == call)
+            .and_then(|(_, queue)| queue.pop_front())
     }
 
     /// Whether it was applied.
     fn compare_and_set(&mut self, expected: Option<&Head>, proposed: &Head) -> bool {
-        let condition = |head: &Head| (head.job.clone(), head.generation, head.version, head.owner.clone());
+        let condition = |head: &Head| {
+            (
+                head.job.clone(),
+                head.generation,
+                head.version,
+                head.owner.clone(),
+            )
+        };
         if self.head.as_ref().map(condition) != expected.map(condition) {
             return false;
         }
@@ -243,7 +272,11 @@ impl Held {
         for row in &writes.rows {
             self.inspect_row(row);
             // Of two contents at one stamp the first stays; that there were two is a violation.
-            self.rows.entry(row.key.clone()).or_default().entry(row.stamp).or_insert(row.state);
+            self.rows
+                .entry(row.key.clone())
+                .or_default()
+                .entry(row.stamp)
+                .or_insert(row.state);
             self.accepted.push(Accepted::Row(row.clone()));
         }
         for view in &writes.views {
@@ -262,7 +295,9 @@ impl Held {
             match self.history.get(&entry.epoch) {
                 // A topic may have gained partitions since; those it had are cut where they were.
                 Some((held, other)) if *held == stamp && !entry.is_still(other) => {
-                    self.violations.push(format!("history: two contents at stamp {stamp}: {other:?} and {entry:?}"));
+                    self.violations.push(format!(
+                        "history: two contents at stamp {stamp}: {other:?} and {entry:?}"
+                    ));
                 }
                 Some((held, _)) if *held > stamp => {}
                 _ => drop(self.history.insert(entry.epoch, (stamp, entry.clone()))),
@@ -283,49 +318,78 @@ impl Held {
                 ("flush stamp", new.flush_stamp >= old.flush_stamp),
                 ("last stamp", new.last_stamp >= old.last_stamp),
             ];
-            found.extend(grows.iter().filter(|(_, grew)| !grew).map(|(what, _)| format!("I1: {what} went back: {old:?} became {new:?}")));
+            found.extend(
+                grows
+                    .iter()
+                    .filter(|(_, grew)| !grew)
+                    .map(|(what, _)| format!("I1: {what} went back: {old:?} became {new:?}")),
+            );
         }
-        for (before, after) in std::iter::once(&new.committed).chain(&new.bound).zip(&new.bound) {
-            if after.epoch != before.epoch + 1 || after.stamp <= before.stamp || after.stamp > new.last_stamp {
+        for (before, after) in std::iter::once(&new.committed)
+            .chain(&new.bound)
+            .zip(&new.bound)
+        {
+            if after.epoch != before.epoch + 1
+                || after.stamp <= before.stamp
+                || after.stamp > new.last_stamp
+            {
                 found.push(format!("I1: {after:?} follows {before:?}"));
             }
         }
         for binding in std::iter::once(&new.committed).chain(&new.bound) {
-            let known = self.bindings.entry(binding.epoch).or_insert_with(|| binding.clone());
+            let known = self
+                .bindings
+                .entry(binding.epoch)
+                .or_insert_with(|| binding.clone());
             // A topic may have gained partitions since; those it had are cut where they were.
             if known.stamp != binding.stamp || !binding.cuts.starts_with(&known.cuts) {
-                found.push(format!("I1: a binding changed: {known:?} became {binding:?}"));
+                found.push(format!(
+                    "I1: a binding changed: {known:?} became {binding:?}"
+                ));
             }
             known.clone_from(binding);
         }
         self.violations.append(&mut found);
     }
 
-    /// I2, as far as the store can see it: an epoch has one fold of a row, and is bound before it is written. I3: the order of stamps is
-    /// the order of epochs. I4: one content at one (row, stamp).
+    /// I2, as far as the store can see it: an epoch has one fold of a row, and is bound before it
+    /// is written. I3: the order of stamps is the order of epochs. I4: one content at one (row,
+    /// stamp).
     fn inspect_row(&mut self, row: &RowWrite) {
         if let Some(head) = &self.head
             && row.state.epoch > head.last_binding().epoch
         {
-            self.violations.push(format!("I2: {} is written as of epoch {}, which is not bound", row.key, row.state.epoch));
+            self.violations.push(format!(
+                "I2: {} is written as of epoch {}, which is not bound",
+                row.key, row.state.epoch
+            ));
         }
         for (stamp, state) in self.rows.get(&row.key).into_iter().flatten() {
-            let fault = breach((*stamp, state.epoch), (row.stamp, row.state.epoch), state.totals == row.state.totals);
+            let fault = breach(
+                (*stamp, state.epoch),
+                (row.stamp, row.state.epoch),
+                state.totals == row.state.totals,
+            );
             if let Some(fault) = fault {
-                self.violations.push(format!("{fault}: {}, at {stamp} {state:?}, at {} {:?}", row.key, row.stamp, row.state));
+                self.violations.push(format!(
+                    "{fault}: {}, at {stamp} {state:?}, at {} {:?}",
+                    row.key, row.stamp, row.state
+                ));
             }
         }
     }
 }
 
-/// What is wrong with two writes, each of a stamp and an epoch, to one row or one list, if anything is.
+/// What is wrong with two writes, each of a stamp and an epoch, to one row or one list, if anything
+/// is.
 fn breach(one: (Stamp, Epoch), other: (Stamp, Epoch), equal: bool) -> Option<&'static str> {
     if one.0 == other.0 {
         (one.1 != other.1 || !equal).then_some("I4: two contents at one stamp")
     } else if one.1 == other.1 {
         (!equal).then_some("I2: two folds of one epoch")
     } else {
-        ((one.0 < other.0) != (one.1 < other.1)).then_some("I3: stamps and epochs in different order")
+        ((one.0 < other.0) != (one.1 < other.1))
+            .then_some("I3: stamps and epochs in different order")
     }
 }
 
@@ -344,56 +408,123 @@ impl Store for MemoryStore {
         let mut held = self.held();
         let fault = held.fault(Call::CompareAndSet);
         match fault {
-            None => return if held.compare_and_set(expected, proposed) { CasOutcome::Won } else { CasOutcome::Lost },
+            None => {
+                return if held.compare_and_set(expected, proposed) {
+                    CasOutcome::Won
+                } else {
+                    CasOutcome::Lost
+                };
+            }
             Some(Fault::AppliedUnanswered) => {
                 held.compare_and_set(expected, proposed);
             }
-            Some(Fault::UnderWay) => held.under_way.push_back(UnderWay::CompareAndSet(Box::new((expected.cloned(), proposed.clone())))),
+            Some(Fault::UnderWay) => held.under_way.push_back(UnderWay::CompareAndSet(Box::new((
+                expected.cloned(),
+                proposed.clone(),
+            )))),
             Some(Fault::NotApplied) => {}
         }
         CasOutcome::Unknown(format!("armed fault {fault:?}"))
     }
 
     async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
-        let last = |held: &Held, key| held.rows.get(key).and_then(BTreeMap::last_key_value).map(|(_, state)| *state);
-        self.read(|held| keys.iter().map(|key| last(held, key)).collect()).await
+        let last = |held: &Held, key| {
+            held.rows
+                .get(key)
+                .and_then(BTreeMap::last_key_value)
+                .map(|(_, state)| *state)
+        };
+        self.read(|held| keys.iter().map(|key| last(held, key)).collect())
+            .await
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        self.change(|held| held.write(writes), || UnderWay::Write(writes.clone())).await
+        self.change(
+            |held| held.write(writes),
+            || UnderWay::Write(writes.clone()),
+        )
+        .await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
-        self.change(|held| held.write_history(entries, flush_stamp), || UnderWay::History(entries.to_vec(), flush_stamp)).await
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        flush_stamp: Stamp,
+    ) -> Result<(), StoreError> {
+        self.change(
+            |held| held.write_history(entries, flush_stamp),
+            || UnderWay::History(entries.to_vec(), flush_stamp),
+        )
+        .await
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         let held = self.held();
-        let mut symbols: Vec<_> = held.directory.iter().map(|entry| (entry.symbol.clone(), entry.symbol.class())).collect();
+        let mut symbols: Vec<_> = held
+            .directory
+            .iter()
+            .map(|entry| (entry.symbol.clone(), entry.symbol.class()))
+            .collect();
         symbols.dedup();
         Ok(symbols)
     }
 
-    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+    async fn rows(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let key = |start| RowKey { symbol: symbol.clone(), size, start };
-        let held = self.held();
-        let listed = |key: &RowKey| held.directory.contains(&DirectoryEntry { symbol: key.symbol.clone(), size, bucket: size.bucket(key.start) });
-        let row = |(key, writes): (&RowKey, &BTreeMap<Stamp, RowState>)| {
-            writes.last_key_value().map(|(_, state)| StoredRow { start: key.start, state: *state })
+        let key = |start| RowKey {
+            symbol: symbol.clone(),
+            size,
+            start,
         };
-        // As on Cassandra, only the directory leads to rows: a test that forgets an entry finds out here.
-        Ok(held.rows.range(key(range.start)..key(range.end)).filter(|(key, _)| listed(key)).filter_map(row).collect())
+        let held = self.held();
+        let listed = |key: &RowKey| {
+            held.directory.contains(&DirectoryEntry {
+                symbol: key.symbol.clone(),
+                size,
+                bucket: size.bucket(key.start),
+            })
+        };
+        let row = |(key, writes): (&RowKey, &BTreeMap<Stamp, RowState>)| {
+            writes.last_key_value().map(|(_, state)| StoredRow {
+                start: key.start,
+                state: *state,
+            })
+        };
+        // As on Cassandra, only the directory leads to rows: a test that forgets an entry finds out
+        // here.
+        Ok(held
+            .rows
+            .range(key(range.start)..key(range.end))
+            .filter(|(key, _)| listed(key))
+            .filter_map(row)
+            .collect())
     }
 
-    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+    async fn views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
         Ok(self.held().views(view, size, range))
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        Ok(self.held().history.values().rev().take(limit).map(|(_, entry)| entry.clone()).collect())
+        Ok(self
+            .held()
+            .history
+            .values()
+            .rev()
+            .take(limit)
+            .map(|(_, entry)| entry.clone())
+            .collect())
     }
 
     async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
@@ -409,7 +540,11 @@ mod tests {
     use crate::{head::Cut, head::HEAD_FORMAT, head::SourceIdentity, totals::Totals};
 
     fn head(version: u64) -> Head {
-        let binding = |epoch: u64| Binding { epoch, stamp: i64::try_from(epoch).expect("small"), cuts: vec![Cut::default()] };
+        let binding = |epoch: u64| Binding {
+            epoch,
+            stamp: i64::try_from(epoch).expect("small"),
+            cuts: vec![Cut::default()],
+        };
         Head {
             format: HEAD_FORMAT,
             job: "tapeflow".into(),
@@ -417,7 +552,11 @@ mod tests {
             version,
             owner: "0".repeat(32),
             logic: "1".into(),
-            source: SourceIdentity { cluster: "c".into(), topic: "t".into(), topic_id: None },
+            source: SourceIdentity {
+                cluster: "c".into(),
+                topic: "t".into(),
+                topic_id: None,
+            },
             flush_stamp: 0,
             last_stamp: 9,
             committed: binding(0),
@@ -426,41 +565,90 @@ mod tests {
     }
 
     fn row(epoch: u64, stamp: Stamp, priced: u64) -> EpochWrites {
-        let key = RowKey { symbol: Symbol::new("AAPL").expect("a symbol"), size: WindowSize::DEFAULTS[0], start: 0 };
-        let state = RowState { epoch, totals: Totals { priced, ..Totals::default() } };
-        EpochWrites { rows: vec![RowWrite { key, state, stamp }], ..EpochWrites::default() }
+        let key = RowKey {
+            symbol: Symbol::new("AAPL").expect("a symbol"),
+            size: WindowSize::DEFAULTS[0],
+            start: 0,
+        };
+        let state = RowState {
+            epoch,
+            totals: Totals {
+                priced,
+                ..Totals::default()
+            },
+        };
+        EpochWrites {
+            rows: vec![RowWrite { key, state, stamp }],
+            ..EpochWrites::default()
+        }
     }
 
     fn stamps(store: &MemoryStore) -> Vec<Stamp> {
-        store.all_rows().into_iter().map(|(_, stamp, _)| stamp).collect()
+        store
+            .all_rows()
+            .into_iter()
+            .map(|(_, stamp, _)| stamp)
+            .collect()
     }
 
     #[tokio::test]
     async fn an_unknown_compare_and_set_is_applied_or_not_or_later() {
         let store = MemoryStore::new();
-        store.arm(Call::CompareAndSet, [Fault::NotApplied, Fault::AppliedUnanswered, Fault::UnderWay, Fault::UnderWay]);
-        assert!(matches!(store.compare_and_set(None, &head(1)).await, CasOutcome::Unknown(_)));
+        store.arm(
+            Call::CompareAndSet,
+            [
+                Fault::NotApplied,
+                Fault::AppliedUnanswered,
+                Fault::UnderWay,
+                Fault::UnderWay,
+            ],
+        );
+        assert!(matches!(
+            store.compare_and_set(None, &head(1)).await,
+            CasOutcome::Unknown(_)
+        ));
         assert_eq!(store.head().await.expect("answers"), None);
-        assert!(matches!(store.compare_and_set(None, &head(1)).await, CasOutcome::Unknown(_)));
+        assert!(matches!(
+            store.compare_and_set(None, &head(1)).await,
+            CasOutcome::Unknown(_)
+        ));
         assert_eq!(store.head().await.expect("answers"), Some(head(1)));
         for _ in 0..2 {
-            assert!(matches!(store.compare_and_set(Some(&head(1)), &head(2)).await, CasOutcome::Unknown(_)));
+            assert!(matches!(
+                store.compare_and_set(Some(&head(1)), &head(2)).await,
+                CasOutcome::Unknown(_)
+            ));
         }
         assert_eq!(store.head().await.expect("answers"), Some(head(1)));
         assert!(store.deliver());
         assert_eq!(store.head().await.expect("answers"), Some(head(2)));
-        assert!(matches!(store.compare_and_set(Some(&head(2)), &head(3)).await, CasOutcome::Won), "the plan is used up");
+        assert!(
+            matches!(
+                store.compare_and_set(Some(&head(2)), &head(3)).await,
+                CasOutcome::Won
+            ),
+            "the plan is used up"
+        );
         assert!(store.deliver());
-        assert_eq!(store.head().await.expect("answers"), Some(head(3)), "what arrives too late loses");
+        assert_eq!(
+            store.head().await.expect("answers"),
+            Some(head(3)),
+            "what arrives too late loses"
+        );
         assert!(!store.deliver());
-        let won: Vec<_> = [1, 2, 3].map(|version| Accepted::Head(head(version))).into();
+        let won: Vec<_> = [1, 2, 3]
+            .map(|version| Accepted::Head(head(version)))
+            .into();
         assert_eq!((store.accepted(), store.violations()), (won, vec![]));
     }
 
     #[tokio::test]
     async fn writes_and_reads_fail_as_armed() {
         let store = MemoryStore::new();
-        store.arm(Call::Write, [Fault::NotApplied, Fault::UnderWay, Fault::AppliedUnanswered]);
+        store.arm(
+            Call::Write,
+            [Fault::NotApplied, Fault::UnderWay, Fault::AppliedUnanswered],
+        );
         let unavailable = |result| matches!(result, Err(StoreError::Unavailable(_)));
         assert!(unavailable(store.write(&row(1, 1, 1)).await) && stamps(&store).is_empty());
         assert!(unavailable(store.write(&row(1, 1, 1)).await) && stamps(&store).is_empty());
@@ -470,7 +658,10 @@ mod tests {
         assert_eq!(stamps(&store), [2]);
         assert_eq!(store.accepted().len(), 2);
         store.arm(Call::Read, [Fault::NotApplied]);
-        assert!(matches!(store.head().await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(
+            store.head().await,
+            Err(StoreError::Unavailable(_))
+        ));
         assert!(store.head().await.is_ok());
         assert_eq!(store.violations(), Vec::<String>::new());
     }
@@ -482,7 +673,10 @@ mod tests {
         let writes = row(1, 1, 1);
         let mut write = store.write(&writes);
         assert!((&mut write).now_or_never().is_none());
-        assert!(store.head().now_or_never().is_some(), "other calls are not held");
+        assert!(
+            store.head().now_or_never().is_some(),
+            "other calls are not held"
+        );
         drop(one);
         assert!((&mut write).now_or_never().is_none() && stamps(&store).is_empty());
         drop(two);
@@ -490,17 +684,33 @@ mod tests {
         assert_eq!(stamps(&store), [1]);
     }
 
-    /// Writes rows (epoch, stamp, content) under a head with b = 5; what the last one must be recorded as.
+    /// Writes rows (epoch, stamp, content) under a head with b = 5; what the last one must be
+    /// recorded as.
     async fn check(rows: &[(u64, Stamp, u64)], breach: Option<&str>) {
         let store = MemoryStore::new();
-        assert!(matches!(store.compare_and_set(None, &head(1)).await, CasOutcome::Won));
+        assert!(matches!(
+            store.compare_and_set(None, &head(1)).await,
+            CasOutcome::Won
+        ));
         for (epoch, stamp, content) in rows {
             assert_eq!(store.violations(), Vec::<String>::new(), "{rows:?}");
-            store.write(&row(*epoch, *stamp, *content)).await.expect("written");
+            store
+                .write(&row(*epoch, *stamp, *content))
+                .await
+                .expect("written");
         }
         let found = store.violations();
-        assert_eq!(found.len(), usize::from(breach.is_some()), "{rows:?}: {found:?}");
-        assert!(found.iter().all(|text| breach.is_some_and(|breach| text.starts_with(breach))), "{rows:?}: {found:?}");
+        assert_eq!(
+            found.len(),
+            usize::from(breach.is_some()),
+            "{rows:?}: {found:?}"
+        );
+        assert!(
+            found
+                .iter()
+                .all(|text| breach.is_some_and(|breach| text.starts_with(breach))),
+            "{rows:?}: {found:?}"
+        );
     }
 
     #[tokio::test]
@@ -520,23 +730,53 @@ mod tests {
         let changes: [(Option<&str>, Change); 9] = [
             (None, |_| {}),
             (None, |head| head.committed = head.bound.remove(0)),
-            (None, |head| head.bound.iter_mut().chain([&mut head.committed]).for_each(|binding| binding.cuts.push(Cut::default()))),
+            (None, |head| {
+                head.bound
+                    .iter_mut()
+                    .chain([&mut head.committed])
+                    .for_each(|binding| binding.cuts.push(Cut::default()))
+            }),
             (Some("I1: generation"), |head| head.generation = 0),
             (Some("I1: b went back"), |head| drop(head.bound.pop())),
             (Some("I1: last stamp"), |head| head.last_stamp = 8),
-            (Some("I1: a binding changed"), |head| head.bound[4].cuts[0].next = 7),
-            (Some("I1: a binding changed"), |head| head.committed.cuts.clear()),
-            (Some("I1: Binding { epoch: 6"), |head| head.bound.push(Binding { epoch: 6, stamp: 5, cuts: vec![Cut::default()] })),
+            (Some("I1: a binding changed"), |head| {
+                head.bound[4].cuts[0].next = 7
+            }),
+            (Some("I1: a binding changed"), |head| {
+                head.committed.cuts.clear()
+            }),
+            (Some("I1: Binding { epoch: 6"), |head| {
+                head.bound.push(Binding {
+                    epoch: 6,
+                    stamp: 5,
+                    cuts: vec![Cut::default()],
+                })
+            }),
         ];
         for (at, (breach, change)) in changes.into_iter().enumerate() {
             let store = MemoryStore::new();
-            assert!(matches!(store.compare_and_set(None, &head(1)).await, CasOutcome::Won));
+            assert!(matches!(
+                store.compare_and_set(None, &head(1)).await,
+                CasOutcome::Won
+            ));
             let mut next = head(2);
             change(&mut next);
-            assert!(matches!(store.compare_and_set(Some(&head(1)), &next).await, CasOutcome::Won));
+            assert!(matches!(
+                store.compare_and_set(Some(&head(1)), &next).await,
+                CasOutcome::Won
+            ));
             let found = store.violations();
-            assert_eq!(found.len(), usize::from(breach.is_some()), "change {at}: {found:?}");
-            assert!(found.iter().all(|text| breach.is_some_and(|breach| text.starts_with(breach))), "change {at}: {found:?}");
+            assert_eq!(
+                found.len(),
+                usize::from(breach.is_some()),
+                "change {at}: {found:?}"
+            );
+            assert!(
+                found
+                    .iter()
+                    .all(|text| breach.is_some_and(|breach| text.starts_with(breach))),
+                "change {at}: {found:?}"
+            );
         }
     }
 }

@@ -1,8 +1,10 @@
-//! One row of the output: its key, and its state cell, which holds the label and the exact values together.
+//! One row of the output: its key, and its state cell, which holds the label and the exact values
+//! together.
 //!
-//! Label and values are **one cell** because Cassandra's read repair copies only the columns that a query selects: were they two, a
-//! dashboard that reads the label alone could carry a write's label to a replica that has not its values, and a row read back
-//! there would claim records it does not hold.
+//! Label and values are **one cell** because Cassandra's read repair copies only the columns that a
+//! query selects: were they two, a dashboard that reads the label alone could carry a write's label
+//! to a replica that has not its values, and a row read back there would claim records it does not
+//! hold.
 
 use tapeflow_schemas::{Position, Price, Symbol, WindowSize, WindowStart};
 use xxhash_rust::xxh3::xxh3_64;
@@ -22,7 +24,13 @@ pub struct RowKey {
 
 impl std::fmt::Display for RowKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} {}", self.symbol, self.size, tapeflow_schemas::window::format_utc(self.start))
+        write!(
+            f,
+            "{} {} {}",
+            self.symbol,
+            self.size,
+            tapeflow_schemas::window::format_utc(self.start)
+        )
     }
 }
 
@@ -42,12 +50,13 @@ pub struct RowWrite {
     pub key: RowKey,
     /// What it says.
     pub state: RowState,
-    /// The binding's stamp, in microseconds: of two writes to a row the greater one wins, whatever their order of arrival.
+    /// The binding's stamp, in microseconds: of two writes to a row the greater one wins, whatever
+    /// their order of arrival.
     pub stamp: i64,
 }
 
-/// Why a state cell could not be read. Both mean that something other than this job wrote the row, or that storage is broken:
-/// the job stops rather than add to what it cannot trust.
+/// Why a state cell could not be read. Both mean that something other than this job wrote the row,
+/// or that storage is broken: the job stops rather than add to what it cannot trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CellFault {
     /// A format this binary does not know.
@@ -62,7 +71,8 @@ pub enum CellFault {
 const FORMAT: u8 = 1;
 
 impl RowState {
-    /// The state cell: format byte, epoch, totals, all little-endian, and an XXH3 checksum over what stands before it.
+    /// The state cell: format byte, epoch, totals, all little-endian, and an XXH3 checksum over
+    /// what stands before it.
     #[must_use]
     pub fn to_cell(&self) -> Vec<u8> {
         let mut cell = Vec::with_capacity(320);
@@ -112,7 +122,11 @@ impl RowState {
         }
         let mut reader = Reader(&body[1..]);
         let state = reader.state().ok_or(CellFault::Damaged)?;
-        if reader.0.is_empty() { Ok(state) } else { Err(CellFault::Damaged) }
+        if reader.0.is_empty() {
+            Ok(state)
+        } else {
+            Err(CellFault::Damaged)
+        }
     }
 }
 
@@ -142,7 +156,11 @@ impl Reader<'_> {
     }
 
     fn sums(&mut self) -> Option<Sums> {
-        Some(Sums { volume_e8: self.i128()?, notional_e16: self.i128()?, trades: self.u64()? })
+        Some(Sums {
+            volume_e8: self.i128()?,
+            notional_e16: self.i128()?,
+            trades: self.u64()?,
+        })
     }
 
     fn price(&mut self) -> Option<Option<Price>> {
@@ -157,8 +175,16 @@ impl Reader<'_> {
             [0] => Some(None),
             [1] => {
                 let event_ms = self.i64()?;
-                let position = Position { partition: self.u32()?, offset: self.i64()?, index: self.u32()? };
-                Some(Some(Mark { event_ms, position, price: Price::from_e8(self.i64()?).ok()? }))
+                let position = Position {
+                    partition: self.u32()?,
+                    offset: self.i64()?,
+                    index: self.u32()?,
+                };
+                Some(Some(Mark {
+                    event_ms,
+                    position,
+                    price: Price::from_e8(self.i64()?).ok()?,
+                }))
             }
             _ => None,
         }
@@ -197,10 +223,22 @@ mod tests {
             Price::from_e8(random.random_range(1..=MAX_PRICE_E8)).expect("in range")
         }
         fn mark(random: &mut StdRng) -> Mark {
-            let position = Position { partition: random.random(), offset: random.random(), index: random.random() };
-            Mark { event_ms: random.random(), position, price: price(random) }
+            let position = Position {
+                partition: random.random(),
+                offset: random.random(),
+                index: random.random(),
+            };
+            Mark {
+                event_ms: random.random(),
+                position,
+                price: price(random),
+            }
         }
-        let mut sums = || Sums { volume_e8: random.random(), notional_e16: random.random(), trades: random.random() };
+        let mut sums = || Sums {
+            volume_e8: random.random(),
+            notional_e16: random.random(),
+            trades: random.random(),
+        };
         let sums = [sums(), sums(), sums()];
         let totals = Totals {
             sums,
@@ -213,7 +251,10 @@ mod tests {
             sole_trades: random.random(),
             sole_price_e8: random.random(),
         };
-        RowState { epoch: random.random(), totals }
+        RowState {
+            epoch: random.random(),
+            totals,
+        }
     }
 
     fn for_each_seed(check: impl Fn(RowState)) {
@@ -226,10 +267,24 @@ mod tests {
     #[test]
     fn a_cell_is_read_back_as_it_was_written() {
         for_each_seed(|state| assert_eq!(RowState::from_cell(&state.to_cell()), Ok(state)));
-        let empty = RowState { epoch: 0, totals: Totals::default() };
+        let empty = RowState {
+            epoch: 0,
+            totals: Totals::default(),
+        };
         assert_eq!(RowState::from_cell(&empty.to_cell()), Ok(empty));
-        let sums = Sums { volume_e8: i128::MIN, notional_e16: i128::MAX, trades: u64::MAX };
-        let extreme = RowState { epoch: u64::MAX, totals: Totals { sums: [sums; 3], sole_price_e8: i128::MIN, ..Totals::default() } };
+        let sums = Sums {
+            volume_e8: i128::MIN,
+            notional_e16: i128::MAX,
+            trades: u64::MAX,
+        };
+        let extreme = RowState {
+            epoch: u64::MAX,
+            totals: Totals {
+                sums: [sums; 3],
+                sole_price_e8: i128::MIN,
+                ..Totals::default()
+            },
+        };
         assert_eq!(RowState::from_cell(&extreme.to_cell()), Ok(extreme));
     }
 
@@ -243,7 +298,11 @@ mod tests {
         for_each_seed(|state| {
             let mut cell = state.to_cell();
             for length in 0..cell.len() {
-                assert!(RowState::from_cell(&cell[..length]).is_err(), "{length} of {} bytes", cell.len());
+                assert!(
+                    RowState::from_cell(&cell[..length]).is_err(),
+                    "{length} of {} bytes",
+                    cell.len()
+                );
             }
             cell.push(0);
             assert_eq!(RowState::from_cell(&cell), Err(CellFault::Damaged));
@@ -258,13 +317,17 @@ mod tests {
                 for bit in 0..8 {
                     let mut flipped = cell.clone();
                     flipped[at] ^= 1 << bit;
-                    assert!(RowState::from_cell(&flipped).is_err(), "bit {bit} of byte {at}");
+                    assert!(
+                        RowState::from_cell(&flipped).is_err(),
+                        "bit {bit} of byte {at}"
+                    );
                 }
             }
         });
     }
 
-    /// A body with the checksum that belongs to it: what only a binary, not a disk, can have written.
+    /// A body with the checksum that belongs to it: what only a binary, not a disk, can have
+    /// written.
     fn sealed(mut body: Vec<u8>) -> Vec<u8> {
         body.extend(xxh3_64(&body).to_le_bytes());
         body
@@ -277,14 +340,23 @@ mod tests {
 
     #[test]
     fn another_format_is_named() {
-        let mut other = body(RowState { epoch: 1, totals: Totals::default() });
+        let mut other = body(RowState {
+            epoch: 1,
+            totals: Totals::default(),
+        });
         other[0] = FORMAT + 1;
-        assert_eq!(RowState::from_cell(&sealed(other)), Err(CellFault::Format(FORMAT + 1)));
+        assert_eq!(
+            RowState::from_cell(&sealed(other)),
+            Err(CellFault::Format(FORMAT + 1))
+        );
     }
 
     #[test]
     fn a_sealed_body_of_impossible_values_is_refused() {
-        let empty = body(RowState { epoch: 1, totals: Totals::default() });
+        let empty = body(RowState {
+            epoch: 1,
+            totals: Totals::default(),
+        });
         // The two bytes at the end say whether there are marks.
         let mut no_mark = empty.clone();
         *no_mark.last_mut().expect("not empty") = 2;
@@ -292,8 +364,19 @@ mod tests {
         let at = negative_price.len() - 3;
         negative_price[at] = 0x80;
         let longer = [&empty[..], &[0]].concat();
-        for impossible in [no_mark, negative_price, longer, empty[..empty.len() - 1].to_vec(), vec![FORMAT], vec![]] {
-            assert_eq!(RowState::from_cell(&sealed(impossible.clone())), Err(CellFault::Damaged), "{impossible:?}");
+        for impossible in [
+            no_mark,
+            negative_price,
+            longer,
+            empty[..empty.len() - 1].to_vec(),
+            vec![FORMAT],
+            vec![],
+        ] {
+            assert_eq!(
+                RowState::from_cell(&sealed(impossible.clone())),
+                Err(CellFault::Damaged),
+                "{impossible:?}"
+            );
         }
     }
 }

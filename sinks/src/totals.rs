@@ -1,13 +1,17 @@
-//! What a window of a symbol adds up to: exact integers that do not depend on the order of their trades.
+//! What a window of a symbol adds up to: exact integers that do not depend on the order of their
+//! trades.
 //!
-//! The sums form a group, the extremes a semilattice; merging partials in any order and grouping gives the same [`Totals`], which is
-//! what lets many workers share a symbol's trades and lets a crash regroup them. Open and close are decided by (event time,
-//! position), never by arrival.
+//! The sums form a group, the extremes a semilattice; merging partials in any order and grouping
+//! gives the same [`Totals`], which is what lets many workers share a symbol's trades and lets a
+//! crash regroup them. Open and close are decided by (event time, position), never by arrival.
 
 use serde::{Deserialize, Serialize};
-use tapeflow_schemas::{Conditions, Position, Price, Trade, conditions::Last, decimal::divide_half_even};
+use tapeflow_schemas::{
+    Conditions, Position, Price, Trade, conditions::Last, decimal::divide_half_even,
+};
 
-/// Which trades a volume, a notional and a VWAP are made of. VWAP is not standardized, so every reader names its policy.
+/// Which trades a volume, a notional and a VWAP are made of. VWAP is not standardized, so every
+/// reader names its policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// Every trade with a size above zero.
@@ -48,7 +52,10 @@ impl Sums {
     fn add(&mut self, other: &Self) {
         const BELIEF: &str = "admission bounds each trade so that 1e10 of the largest fit in a sum";
         self.volume_e8 = self.volume_e8.checked_add(other.volume_e8).expect(BELIEF);
-        self.notional_e16 = self.notional_e16.checked_add(other.notional_e16).expect(BELIEF);
+        self.notional_e16 = self
+            .notional_e16
+            .checked_add(other.notional_e16)
+            .expect(BELIEF);
         self.trades = self.trades.checked_add(other.trades).expect(BELIEF);
     }
 
@@ -83,18 +90,21 @@ pub struct Totals {
     pub high: Option<Price>,
     /// Lowest price of the price-forming trades.
     pub low: Option<Price>,
-    /// The earliest trade that may set open: unconditional, or of the class that counts if it is first.
+    /// The earliest trade that may set open: unconditional, or of the class that counts if it is
+    /// first.
     pub first: Option<Mark>,
     /// The latest unconditional trade.
     pub last: Option<Mark>,
     /// Trades that set open and close only if nothing else qualifies and they are alone.
     pub sole_trades: u64,
-    /// The sum of their prices in 1e-8: the price itself where there is one such trade. A sum, because a sum can be merged.
+    /// The sum of their prices in 1e-8: the price itself where there is one such trade. A sum,
+    /// because a sum can be merged.
     pub sole_price_e8: i128,
 }
 
 impl Totals {
-    /// The totals of a single trade at its place in the log; `late` if it came after its window had closed.
+    /// The totals of a single trade at its place in the log; `late` if it came after its window had
+    /// closed.
     #[must_use]
     pub fn of(trade: &Trade, position: Position, late: bool) -> Self {
         let mut totals = Self::default();
@@ -105,7 +115,11 @@ impl Totals {
     /// Adds one trade. This is the path of a trade: no allocation, no branch on order.
     pub fn add_trade(&mut self, trade: &Trade, position: Position, late: bool) {
         let effect = Conditions::effect(trade.conditions);
-        let one = Sums { volume_e8: trade.size.e8(), notional_e16: trade.notional().0, trades: 1 };
+        let one = Sums {
+            volume_e8: trade.size.e8(),
+            notional_e16: trade.notional().0,
+            trades: 1,
+        };
         self.sums[0].add(&one);
         if effect.volume {
             self.sums[1].add(&one);
@@ -119,7 +133,11 @@ impl Totals {
             self.high = self.high.max(Some(trade.price));
             self.low = min_some(self.low, Some(trade.price));
         }
-        let mark = Mark { event_ms: trade.event_time.ms(), position, price: trade.price };
+        let mark = Mark {
+            event_ms: trade.event_time.ms(),
+            position,
+            price: trade.price,
+        };
         match effect.last {
             Last::Always => {
                 self.first = min_some(self.first, Some(mark));
@@ -165,19 +183,29 @@ impl Totals {
         self.first.map(|mark| mark.price).or_else(|| self.sole())
     }
 
-    /// The last price: the last unconditional trade's; without one, that of the first trade that counts if it is first; without
-    /// one, the sole one's.
+    /// The last price: the last unconditional trade's; without one, that of the first trade that
+    /// counts if it is first; without one, the sole one's.
     #[must_use]
     pub fn close(&self) -> Option<Price> {
-        self.last.or(self.first).map(|mark| mark.price).or_else(|| self.sole())
+        self.last
+            .or(self.first)
+            .map(|mark| mark.price)
+            .or_else(|| self.sole())
     }
 
     fn sole(&self) -> Option<Price> {
-        (self.sole_trades == 1).then(|| i64::try_from(self.sole_price_e8).ok().and_then(|e8| Price::from_e8(e8).ok())).flatten()
+        (self.sole_trades == 1)
+            .then(|| {
+                i64::try_from(self.sole_price_e8)
+                    .ok()
+                    .and_then(|e8| Price::from_e8(e8).ok())
+            })
+            .flatten()
     }
 }
 
-/// The smaller of two, where `None` is no value at all (unlike `Option`'s own order, in which it is the smallest).
+/// The smaller of two, where `None` is no value at all (unlike `Option`'s own order, in which it is
+/// the smallest).
 fn min_some<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -195,11 +223,20 @@ mod tests {
     type Print = (Trade, Position);
 
     fn print(event_ms: i64, offset: i64, price: &str, size: &str, codes: &[u8]) -> Print {
-        let conditions = codes.iter().fold(Conditions::NONE, |set, code| set.with(*code));
+        let conditions = codes
+            .iter()
+            .fold(Conditions::NONE, |set, code| set.with(*code));
         let price = Price::parse(price).expect("a price").value;
         let size = Size::parse(size).expect("a size").value;
         let time = EventTime::from_ms(event_ms).expect("a time");
-        (Trade::new(time, price, size, conditions).expect("a trade"), Position { partition: 0, offset, index: 0 })
+        (
+            Trade::new(time, price, size, conditions).expect("a trade"),
+            Position {
+                partition: 0,
+                offset,
+                index: 0,
+            },
+        )
     }
 
     fn fold(prints: &[Print]) -> Totals {
@@ -210,14 +247,24 @@ mod tests {
         totals
     }
 
-    /// Prints of a lively window: few distinct times and prices, so that ties are common, and every code of the table.
+    /// Prints of a lively window: few distinct times and prices, so that ties are common, and every
+    /// code of the table.
     fn random_prints(random: &mut StdRng) -> Vec<Print> {
         let count = random.random_range(1..40);
         let one = |offset| {
-            let codes: Vec<u8> = (0..random.random_range(0..3)).map(|_| random.random_range(1..=43)).collect();
-            let (price, size) =
-                (format!("{}.{:08}", random.random_range(1..4), random.random_range(0..3)), format!("0.{:08}", random.random_range(1..1_000_000)));
-            let (trade, mut position) = print(random.random_range(0..8), offset, &price, &size, &codes);
+            let codes: Vec<u8> = (0..random.random_range(0..3))
+                .map(|_| random.random_range(1..=43))
+                .collect();
+            let (price, size) = (
+                format!(
+                    "{}.{:08}",
+                    random.random_range(1..4),
+                    random.random_range(0..3)
+                ),
+                format!("0.{:08}", random.random_range(1..1_000_000)),
+            );
+            let (trade, mut position) =
+                print(random.random_range(0..8), offset, &price, &size, &codes);
             position.partition = random.random_range(0..3);
             (trade, position)
         };
@@ -234,15 +281,28 @@ mod tests {
         partials.pop().unwrap_or_default()
     }
 
-    /// Open and close by reading the market rules aloud over the whole window in order; no part of it merges.
+    /// Open and close by reading the market rules aloud over the whole window in order; no part of
+    /// it merges.
     fn open_and_close(prints: &[Print]) -> (Option<Price>, Option<Price>) {
         let mut ordered = prints.to_vec();
         ordered.sort_by_key(|(trade, position)| (trade.event_time, *position));
         let of = |classes: &[Last]| -> Vec<Price> {
-            ordered.iter().filter(|(trade, _)| classes.contains(&trade.conditions.effect().last)).map(|(trade, _)| trade.price).collect()
+            ordered
+                .iter()
+                .filter(|(trade, _)| classes.contains(&trade.conditions.effect().last))
+                .map(|(trade, _)| trade.price)
+                .collect()
         };
-        let (unconditional, first, sole) = (of(&[Last::Always]), of(&[Last::Always, Last::IfFirst]), of(&[Last::IfSole]));
-        let alone = if let [price] = sole[..] { Some(price) } else { None };
+        let (unconditional, first, sole) = (
+            of(&[Last::Always]),
+            of(&[Last::Always, Last::IfFirst]),
+            of(&[Last::IfSole]),
+        );
+        let alone = if let [price] = sole[..] {
+            Some(price)
+        } else {
+            None
+        };
         let open = first.first().copied().or(alone);
         let close = unconditional.last().or(first.first()).copied().or(alone);
         (open, close)
@@ -264,7 +324,10 @@ mod tests {
             let mut shuffled = prints.to_vec();
             shuffled.shuffle(random);
             assert_eq!(fold(&shuffled), want, "order");
-            let partials = shuffled.chunks(random.random_range(1..=shuffled.len())).map(fold).collect();
+            let partials = shuffled
+                .chunks(random.random_range(1..=shuffled.len()))
+                .map(fold)
+                .collect();
             assert_eq!(merge_randomly(partials, random), want, "grouping");
             let mut merged = Totals::default();
             merged.merge(&want);
@@ -294,19 +357,33 @@ mod tests {
                         Policy::Strict => effect.volume && effect.high_low,
                     }
                 };
-                prints.iter().map(|(trade, _)| trade).filter(counts).collect()
+                prints
+                    .iter()
+                    .map(|(trade, _)| trade)
+                    .filter(counts)
+                    .collect()
             };
             for policy in Policy::EVERY {
                 let trades = counted(policy);
                 let want = Sums {
                     volume_e8: trades.iter().map(|trade| trade.size.e8()).sum(),
-                    notional_e16: trades.iter().map(|trade| trade.size.e8() * i128::from(trade.price.e8())).sum(),
+                    notional_e16: trades
+                        .iter()
+                        .map(|trade| trade.size.e8() * i128::from(trade.price.e8()))
+                        .sum(),
                     trades: u64::try_from(trades.len()).expect("few"),
                 };
                 assert_eq!(totals.of_policy(policy), &want, "{}", policy.name());
             }
-            let priced: Vec<Price> = prints.iter().filter(|(trade, _)| trade.conditions.effect().high_low).map(|(trade, _)| trade.price).collect();
-            assert_eq!((totals.high, totals.low), (priced.iter().max().copied(), priced.iter().min().copied()));
+            let priced: Vec<Price> = prints
+                .iter()
+                .filter(|(trade, _)| trade.conditions.effect().high_low)
+                .map(|(trade, _)| trade.price)
+                .collect();
+            assert_eq!(
+                (totals.high, totals.low),
+                (priced.iter().max().copied(), priced.iter().min().copied())
+            );
             assert_eq!(totals.priced, u64::try_from(priced.len()).expect("few"));
         });
     }
@@ -317,20 +394,34 @@ mod tests {
         for_each_seed(|_, prints| {
             let totals = fold(prints);
             if let Some(vwap) = totals.of_policy(Policy::Strict).vwap_e8() {
-                let (low, high) = (totals.low.expect("a strict trade is priced"), totals.high.expect("a strict trade is priced"));
-                assert!(i128::from(low.e8()) <= vwap && vwap <= i128::from(high.e8()), "{low} {vwap} {high}");
+                let (low, high) = (
+                    totals.low.expect("a strict trade is priced"),
+                    totals.high.expect("a strict trade is priced"),
+                );
+                assert!(
+                    i128::from(low.e8()) <= vwap && vwap <= i128::from(high.e8()),
+                    "{low} {vwap} {high}"
+                );
                 seen.set(seen.get() + 1);
             }
         });
         assert!(*seen.get_mut() > 250, "most windows have a strict trade");
     }
 
-    /// Prints one millisecond apart, each given by its codes, at prices 1, 2, 3...; what open and close must be.
+    /// Prints one millisecond apart, each given by its codes, at prices 1, 2, 3...; what open and
+    /// close must be.
     fn check(classes: &[&[u8]], open: Option<i64>, close: Option<i64>) {
-        let prints: Vec<Print> = (1..).zip(classes).map(|(n, codes)| print(n, 100 - n, &n.to_string(), "1", codes)).collect();
+        let prints: Vec<Print> = (1..)
+            .zip(classes)
+            .map(|(n, codes)| print(n, 100 - n, &n.to_string(), "1", codes))
+            .collect();
         let whole = |price: Option<Price>| price.map(|price| price.e8() / 100_000_000);
         let totals = fold(&prints);
-        assert_eq!((whole(totals.open()), whole(totals.close())), (open, close), "{classes:?}");
+        assert_eq!(
+            (whole(totals.open()), whole(totals.close())),
+            (open, close),
+            "{classes:?}"
+        );
     }
 
     #[test]
@@ -362,8 +453,20 @@ mod tests {
 
     #[test]
     fn odd_lots_have_volume_and_no_price() {
-        let totals = fold(&[print(1, 1, "10", "3", &[12]), print(2, 2, "11", "4", &[1, 12])]);
-        assert_eq!((totals.open(), totals.high, totals.low, totals.close(), totals.priced), (None, None, None, None, 0));
+        let totals = fold(&[
+            print(1, 1, "10", "3", &[12]),
+            print(2, 2, "11", "4", &[1, 12]),
+        ]);
+        assert_eq!(
+            (
+                totals.open(),
+                totals.high,
+                totals.low,
+                totals.close(),
+                totals.priced
+            ),
+            (None, None, None, None, 0)
+        );
         assert_eq!(totals.of_policy(Policy::Sip).volume_e8, 700_000_000);
         assert_eq!(totals.of_policy(Policy::Strict), &Sums::default());
         assert_eq!(totals.of_policy(Policy::Strict).vwap_e8(), None);
@@ -371,29 +474,66 @@ mod tests {
 
     #[test]
     fn ties_in_event_time_are_decided_by_position() {
-        let prints = [print(5, 8, "3", "1", &[]), print(5, 7, "2", "1", &[]), print(5, 9, "1", "1", &[])];
+        let prints = [
+            print(5, 8, "3", "1", &[]),
+            print(5, 7, "2", "1", &[]),
+            print(5, 9, "1", "1", &[]),
+        ];
         let totals = fold(&prints);
-        assert_eq!((totals.open().map(Price::e8), totals.close().map(Price::e8)), (Some(200_000_000), Some(100_000_000)));
+        assert_eq!(
+            (totals.open().map(Price::e8), totals.close().map(Price::e8)),
+            (Some(200_000_000), Some(100_000_000))
+        );
     }
 
     #[test]
     fn late_trades_are_counted_and_change_no_value() {
         let (trade, position) = print(1, 1, "10", "3", &[]);
-        let (late, early) = (Totals::of(&trade, position, true), Totals::of(&trade, position, false));
+        let (late, early) = (
+            Totals::of(&trade, position, true),
+            Totals::of(&trade, position, false),
+        );
         assert_eq!((late.revision, early.revision), (1, 0));
-        assert_eq!(Totals { revision: 0, ..late }, early);
+        assert_eq!(
+            Totals {
+                revision: 0,
+                ..late
+            },
+            early
+        );
     }
 
     #[test]
     fn the_golden_tsla_window_has_its_known_vwap() {
-        // Known of the real frame are its sums: 7 prints, volume 107, notional 13064.56. These are prints that make them.
-        let prints = [("122.06", "1"), ("122.09", "10"), ("122.1", "5"), ("122.1", "25"), ("122.1", "50"), ("122.1", "6"), ("122.1", "10")];
-        let prints: Vec<Print> = (1..).zip(prints).map(|(n, (price, size))| print(n, n, price, size, &[])).collect();
+        // Known of the real frame are its sums: 7 prints, volume 107, notional 13064.56. These are
+        // prints that make them.
+        let prints = [
+            ("122.06", "1"),
+            ("122.09", "10"),
+            ("122.1", "5"),
+            ("122.1", "25"),
+            ("122.1", "50"),
+            ("122.1", "6"),
+            ("122.1", "10"),
+        ];
+        let prints: Vec<Print> = (1..)
+            .zip(prints)
+            .map(|(n, (price, size))| print(n, n, price, size, &[]))
+            .collect();
         let totals = fold(&prints);
         for policy in Policy::EVERY {
             let sums = totals.of_policy(policy);
-            assert_eq!((sums.trades, sums.volume_e8, sums.notional_e16), (7, 10_700_000_000, 130_645_600_000_000_000_000), "{}", policy.name());
-            assert_eq!(sums.vwap_e8().map(|vwap| format_fixed(vwap, 8)).as_deref(), Some("122.09869159"), "122.098691588785..., half-even");
+            assert_eq!(
+                (sums.trades, sums.volume_e8, sums.notional_e16),
+                (7, 10_700_000_000, 130_645_600_000_000_000_000),
+                "{}",
+                policy.name()
+            );
+            assert_eq!(
+                sums.vwap_e8().map(|vwap| format_fixed(vwap, 8)).as_deref(),
+                Some("122.09869159"),
+                "122.098691588785..., half-even"
+            );
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Views: what relates the rows of one window to each other, as lists that are kept and written like rows.
+//! Views: what relates the rows of one window to each other, as lists that are kept and written
+//! like rows.
 //!
-//! A view of a window is **one list in one cell with its label**, and is written whole: so a reader never sees a symbol twice because two
-//! ranks were read at different epochs, and a list that grows shorter leaves nothing behind.
+//! A view of a window is **one list in one cell with its label**, and is written whole: so a reader
+//! never sees a symbol twice because two ranks were read at different epochs, and a list that grows
+//! shorter leaves nothing behind.
 
 use tapeflow_schemas::{Price, WindowSize, WindowStart, basket::WEIGHT_SCALE, decimal::SCALE};
 use xxhash_rust::xxh3::xxh3_64;
@@ -10,16 +12,19 @@ use crate::{head::Epoch, head::Stamp, row::CellFault};
 
 /// How many symbols `active` and `movers` list.
 pub const TOP: usize = 10;
-/// The smallest window size that has views, in milliseconds: one minute. A second's lists would be read by nobody, and cost like rows.
+/// The smallest window size that has views, in milliseconds: one minute. A second's lists would be
+/// read by nobody, and cost like rows.
 pub const SMALLEST_VIEW_MS: i64 = 60_000;
 
 /// Which view. All are made of the policy `sip`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum View {
     /// The [`TOP`] symbols by notional; equal ones by name.
     Active,
-    /// The [`TOP`] symbols by how far close is from open, as a share of open, whatever the direction; equal ones by name. Symbols that did not
-    /// move, or have no price, are not listed.
+    /// The [`TOP`] symbols by how far close is from open, as a share of open, whatever the
+    /// direction; equal ones by name. Symbols that did not move, or have no price, are not listed.
     Movers,
     /// Each of the user's baskets of which a member has a row in the window, by name.
     Baskets,
@@ -45,7 +50,11 @@ impl View {
     /// Decimal places of [`ViewEntry::volume`]: a basket's has those of its weights on top.
     #[must_use]
     pub fn volume_scale(self) -> u32 {
-        if self == Self::Baskets { SCALE + WEIGHT_SCALE } else { SCALE }
+        if self == Self::Baskets {
+            SCALE + WEIGHT_SCALE
+        } else {
+            SCALE
+        }
     }
 
     /// Decimal places of [`ViewEntry::notional`].
@@ -74,12 +83,20 @@ pub struct ViewKey {
 
 impl std::fmt::Display for ViewKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "view {} {} {}", self.view, self.size, tapeflow_schemas::window::format_utc(self.start))
+        write!(
+            f,
+            "view {} {} {}",
+            self.view,
+            self.size,
+            tapeflow_schemas::window::format_utc(self.start)
+        )
     }
 }
 
 /// One line of a list.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct ViewEntry {
     /// The symbol, the basket, or the asset class; at most 64 bytes.
     pub name: String,
@@ -146,15 +163,24 @@ pub struct StoredView {
 const FORMAT: u8 = 101;
 
 impl ViewState {
-    /// The state cell: format byte, epoch, entries, all little-endian, and an XXH3 checksum over what stands before it.
+    /// The state cell: format byte, epoch, entries, all little-endian, and an XXH3 checksum over
+    /// what stands before it.
     #[must_use]
     pub fn to_cell(&self) -> Vec<u8> {
         let mut cell = Vec::with_capacity(32 + 96 * self.entries.len());
         cell.push(FORMAT);
         cell.extend(self.epoch.to_le_bytes());
-        cell.extend(u32::try_from(self.entries.len()).expect("lists are short").to_le_bytes());
+        cell.extend(
+            u32::try_from(self.entries.len())
+                .expect("lists are short")
+                .to_le_bytes(),
+        );
         for entry in &self.entries {
-            cell.extend(u16::try_from(entry.name.len()).expect("names are short").to_le_bytes());
+            cell.extend(
+                u16::try_from(entry.name.len())
+                    .expect("names are short")
+                    .to_le_bytes(),
+            );
             cell.extend(entry.name.as_bytes());
             cell.extend(entry.symbols.to_le_bytes());
             cell.extend(entry.trades.to_le_bytes());
@@ -185,7 +211,11 @@ impl ViewState {
         }
         let mut rest = &body[1..];
         let state = read(&mut rest).ok_or(CellFault::Damaged)?;
-        if rest.is_empty() { Ok(state) } else { Err(CellFault::Damaged) }
+        if rest.is_empty() {
+            Ok(state)
+        } else {
+            Err(CellFault::Damaged)
+        }
     }
 }
 
@@ -237,12 +267,21 @@ mod tests {
             open: open.map(|e8| Price::from_e8(e8).expect("a price")),
             close: Some(Price::from_e8(7).expect("a price")),
         };
-        ViewState { epoch: 42, entries: vec![entry("AAPL", 1, Some(3)), entry("IC MARKETS:1 é", i128::MIN, None)] }
+        ViewState {
+            epoch: 42,
+            entries: vec![
+                entry("AAPL", 1, Some(3)),
+                entry("IC MARKETS:1 é", i128::MIN, None),
+            ],
+        }
     }
 
     #[test]
     fn cells_give_back_what_was_written() {
-        let empty = ViewState { epoch: 1, entries: Vec::new() };
+        let empty = ViewState {
+            epoch: 1,
+            entries: Vec::new(),
+        };
         for state in [state(), empty] {
             assert_eq!(ViewState::from_cell(&state.to_cell()), Ok(state));
         }
@@ -261,16 +300,41 @@ mod tests {
 
     #[test]
     fn a_row_is_no_view() {
-        let row = crate::row::RowState { epoch: 1, totals: crate::totals::Totals::default() };
-        assert_eq!(ViewState::from_cell(&row.to_cell()), Err(CellFault::Format(1)));
-        assert_eq!(crate::row::RowState::from_cell(&state().to_cell()), Err(CellFault::Format(FORMAT)));
+        let row = crate::row::RowState {
+            epoch: 1,
+            totals: crate::totals::Totals::default(),
+        };
+        assert_eq!(
+            ViewState::from_cell(&row.to_cell()),
+            Err(CellFault::Format(1))
+        );
+        assert_eq!(
+            crate::row::RowState::from_cell(&state().to_cell()),
+            Err(CellFault::Format(FORMAT))
+        );
     }
 
     #[test]
     fn vwap_and_change_are_rounded_half_even() {
         let price = |e8| Some(Price::from_e8(e8).expect("a price"));
-        let entry = ViewEntry { name: "X".into(), symbols: 1, trades: 1, volume: 2, notional: 5, open: price(200), close: price(199) };
+        let entry = ViewEntry {
+            name: "X".into(),
+            symbols: 1,
+            trades: 1,
+            volume: 2,
+            notional: 5,
+            open: price(200),
+            close: price(199),
+        };
         assert_eq!((entry.vwap_e8(), entry.change_bp()), (Some(2), Some(-50)));
-        assert_eq!(ViewEntry { volume: 0, open: None, ..entry }.vwap_e8(), None);
+        assert_eq!(
+            ViewEntry {
+                volume: 0,
+                open: None,
+                ..entry
+            }
+            .vwap_e8(),
+            None
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! The workflow that obeys [`crate::decide`]: it takes a job over, and moves its head from one state to the next.
+//! The workflow that obeys [`crate::decide`]: it takes a job over, and moves its head from one
+//! state to the next.
 //!
-//! One proposal is in flight at a time. Nothing here gives up on a store that does not answer: a stalled head stalls the job, which costs
-//! latency and nothing else.
+//! One proposal is in flight at a time. Nothing here gives up on a store that does not answer: a
+//! stalled head stalls the job, which costs latency and nothing else.
 
 use std::time::Duration;
 
@@ -55,7 +56,10 @@ impl Backoff {
 ///
 /// # Errors
 /// The text of a fault that no retry mends.
-pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(what: &str, mut call: impl FnMut() -> F) -> Result<T, String> {
+pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
+    what: &str,
+    mut call: impl FnMut() -> F,
+) -> Result<T, String> {
     let mut backoff = Backoff::new();
     loop {
         match call().await {
@@ -69,16 +73,26 @@ pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(what: 
     }
 }
 
-/// Takes the job over: reads the head, refuses what is not ours, waits for a healer to end ([`crate::heal`]), and makes it ours.
+/// Takes the job over: reads the head, refuses what is not ours, waits for a healer to end
+/// ([`crate::heal`]), and makes it ours.
 ///
-/// # Errors
-/// [`WorkflowError`]. If others take over at the same time, the last one wins and the others are fenced by it later.
-pub async fn take_over(store: &dyn Store, opening: &Opening, now_us: impl Fn() -> i64) -> Result<Head, WorkflowError> {
+/// # Errors [`WorkflowError`]. If others take over at the same time, the last one wins and the
+/// others are fenced by it later.
+pub async fn take_over(
+    store: &dyn Store,
+    opening: &Opening,
+    now_us: impl Fn() -> i64,
+) -> Result<Head, WorkflowError> {
     let mut patience = Patience::default();
     loop {
-        let found = until_answered("reading the head", || store.head()).await.map_err(WorkflowError::Store)?;
+        let found = until_answered("reading the head", || store.head())
+            .await
+            .map_err(WorkflowError::Store)?;
         let proposed = decide::take_over(found.as_ref(), opening, now_us())?;
-        if found.as_ref().is_some_and(|head| patience.waits(head, tokio::time::Instant::now())) {
+        if found
+            .as_ref()
+            .is_some_and(|head| patience.waits(head, tokio::time::Instant::now()))
+        {
             tokio::time::sleep(LOOK_EVERY).await;
             continue;
         }
@@ -99,7 +113,9 @@ pub async fn take_over(store: &dyn Store, opening: &Opening, now_us: impl Fn() -
 /// # Errors
 /// [`WorkflowError::Refused`] or [`WorkflowError::Store`].
 pub async fn may_take_over(store: &dyn Store, opening: &Opening) -> Result<(), WorkflowError> {
-    let found = until_answered("reading the head", || store.head()).await.map_err(WorkflowError::Store)?;
+    let found = until_answered("reading the head", || store.head())
+        .await
+        .map_err(WorkflowError::Store)?;
     decide::take_over(found.as_ref(), opening, 0)?;
     Ok(())
 }
@@ -108,12 +124,25 @@ pub async fn may_take_over(store: &dyn Store, opening: &Opening) -> Result<(), W
 ///
 /// # Errors
 /// [`WorkflowError::Fenced`] or [`WorkflowError::Store`].
-pub async fn advance(store: &dyn Store, head: &Head, proposed: Head, history: &[HistoryEntry]) -> Result<Head, WorkflowError> {
+pub async fn advance(
+    store: &dyn Store,
+    head: &Head,
+    proposed: Head,
+    history: &[HistoryEntry],
+) -> Result<Head, WorkflowError> {
     if !history.is_empty() {
-        until_answered("writing history", || store.write_history(history, head.flush_stamp)).await.map_err(WorkflowError::Store)?;
+        until_answered("writing history", || {
+            store.write_history(history, head.flush_stamp)
+        })
+        .await
+        .map_err(WorkflowError::Store)?;
         failpoint::reach("history-written");
     }
-    let (before, after) = if history.is_empty() { ("bind-before", "bind-after") } else { ("commit-before", "commit-after") };
+    let (before, after) = if history.is_empty() {
+        ("bind-before", "bind-after")
+    } else {
+        ("commit-before", "commit-after")
+    };
     failpoint::reach(before);
     let ended = propose(store, Some(head), proposed).await;
     failpoint::reach(after);
@@ -121,23 +150,33 @@ pub async fn advance(store: &dyn Store, head: &Head, proposed: Head, history: &[
 }
 
 /// One compare-and-set, resolved to the end.
-pub(crate) async fn propose(store: &dyn Store, expected: Option<&Head>, proposed: Head) -> Result<Head, WorkflowError> {
+pub(crate) async fn propose(
+    store: &dyn Store,
+    expected: Option<&Head>,
+    proposed: Head,
+) -> Result<Head, WorkflowError> {
     let mut backoff = Backoff::new();
     loop {
         match store.compare_and_set(expected, &proposed).await {
             CasOutcome::Won => return Ok(proposed),
             CasOutcome::Lost => {}
             CasOutcome::Unknown(reason) => {
-                warn!(reason, "outcome of compare-and-set unknown; reading the head");
+                warn!(
+                    reason,
+                    "outcome of compare-and-set unknown; reading the head"
+                );
                 backoff.wait().await;
             }
         }
-        let observed = until_answered("reading the head", || store.head()).await.map_err(WorkflowError::Store)?;
+        let observed = until_answered("reading the head", || store.head())
+            .await
+            .map_err(WorkflowError::Store)?;
         match decide::resolve(expected, &proposed, observed.as_ref()) {
             Resolution::Applied => return Ok(proposed),
             Resolution::SendAgain => {}
             Resolution::Fenced => {
-                let (generation, owner) = observed.map_or((0, "none".into()), |head| (head.generation, head.owner));
+                let (generation, owner) =
+                    observed.map_or((0, "none".into()), |head| (head.generation, head.owner));
                 return Err(WorkflowError::Fenced { generation, owner });
             }
         }

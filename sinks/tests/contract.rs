@@ -1,5 +1,5 @@
-//! The contract suite on the stores that need no server: memory, and SQLite in a directory of its own. The same suite runs on real
-//! Cassandra in `stack.rs`.
+//! The contract suite on the stores that need no server: memory, and SQLite in a directory of its
+//! own. The same suite runs on real Cassandra in `stack.rs`.
 
 mod suite;
 
@@ -18,8 +18,13 @@ fn main() {
         let memory = Trial::test(format!("memory::{name}"), || {
             let store = MemoryStore::default();
             run(*check, Arc::new(store.clone()));
-            // What the suite itself writes twice at one stamp is equal, and its epochs grow with their stamps.
-            store.violations().is_empty().then_some(()).ok_or_else(|| format!("{:#?}", store.violations()).into())
+            // What the suite itself writes twice at one stamp is equal, and its epochs grow with
+            // their stamps.
+            store
+                .violations()
+                .is_empty()
+                .then_some(())
+                .ok_or_else(|| format!("{:#?}", store.violations()).into())
         });
         let sqlite = Trial::test(format!("sqlite::{name}"), || {
             let directory = tempfile::tempdir()?;
@@ -33,7 +38,11 @@ fn main() {
 }
 
 fn run(check: suite::Check, store: Arc<dyn Store>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     // Within the runtime's own context, so that the store is dropped there as a job would drop it.
     runtime.block_on(check(store).boxed());
 }

@@ -1,11 +1,15 @@
-//! The store on a real Cassandra that demands TLS, a client's certificate and a password: who may in gets in, and everyone else is told
-//! what is missing, without a secret in the text.
+//! The store on a real Cassandra that demands TLS, a client's certificate and a password: who may
+//! in gets in, and everyone else is told what is missing, without a secret in the text.
 //!
-//! Where java or mvn are missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
+//! Where java or mvn are missing each test is listed as not run, with the reason;
+//! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
 
 #[path = "../../deploy/dev/certificates.rs"]
 mod certificates;
-#[allow(dead_code, reason = "this target never starts its servers without preparing certificates")]
+#[allow(
+    dead_code,
+    reason = "this target never starts its servers without preparing certificates"
+)]
 #[path = "../../deploy/dev/stack.rs"]
 mod dev_stack;
 #[path = "../../deploy/dev/trials.rs"]
@@ -21,7 +25,10 @@ use dev_stack::{Layout, Stack};
 use libtest_mimic::{Arguments, Failed};
 use tapeflow_sinks::{
     Store, StoreError,
-    cassandra::{CassandraConfig, CassandraStore, ClientCertificate, Credentials, Finding, Secret, TlsConfig, init},
+    cassandra::{
+        CassandraConfig, CassandraStore, ClientCertificate, Credentials, Finding, Secret,
+        TlsConfig, init,
+    },
 };
 
 /// Ports of this target alone, below those the system hands out.
@@ -34,7 +41,11 @@ const WRONG: &str = "hunter2-is-secret";
 static STACK: Stack = Stack::new(Layout {
     name: "test-secure-store",
     arguments: &["--only", "cassandra", "--secure"],
-    ports: &[("CQL_PORT", CQL_PORT), ("STORAGE_PORT", 24_000), ("JMX_PORT", 24_199)],
+    ports: &[
+        ("CQL_PORT", CQL_PORT),
+        ("STORAGE_PORT", 24_000),
+        ("JMX_PORT", 24_199),
+    ],
 });
 
 static CERTIFICATES: OnceLock<Certificates> = OnceLock::new();
@@ -42,19 +53,26 @@ static CERTIFICATES: OnceLock<Certificates> = OnceLock::new();
 type Test = fn() -> Result<(), Failed>;
 
 const TESTS: [(&str, Test); 7] = [
-    ("with_authority_certificate_and_password_rows_are_stored", everything_right),
+    (
+        "with_authority_certificate_and_password_rows_are_stored",
+        everything_right,
+    ),
     ("an_authority_that_did_not_sign_is_refused", wrong_authority),
     ("a_certificate_for_another_name_is_refused", wrong_name),
     ("a_wrong_password_or_none_is_refused", wrong_password),
     ("without_tls_the_text_says_so", no_tls),
-    ("without_a_certificate_of_ours_the_text_says_so", no_certificate),
+    (
+        "without_a_certificate_of_ours_the_text_says_so",
+        no_certificate,
+    ),
     ("tls_to_a_port_that_speaks_none_says_so", tls_to_plain),
 ];
 
 fn main() {
     let arguments = Arguments::from_args();
     let tests = TESTS.map(|(name, test)| (name, move || up().and_then(|()| test())));
-    let conclusion = libtest_mimic::run(&arguments, trials::on_servers(&dev_stack::wanted(), tests));
+    let conclusion =
+        libtest_mimic::run(&arguments, trials::on_servers(&dev_stack::wanted(), tests));
     STACK.stop();
     conclusion.exit();
 }
@@ -64,7 +82,9 @@ fn up() -> Result<(), Failed> {
     STACK.up_with(|folder| {
         let made = Certificates::make()?;
         made.install(folder)?;
-        CERTIFICATES.set(made).map_err(|_| std::io::Error::other("a stack is prepared once"))
+        CERTIFICATES
+            .set(made)
+            .map_err(|_| std::io::Error::other("a stack is prepared once"))
     })?;
     Ok(())
 }
@@ -75,18 +95,34 @@ fn certificates() -> &'static Certificates {
 
 fn tls(ca: &str) -> TlsConfig {
     let file = |name| certificates().file(name);
-    TlsConfig { ca_file: Some(file(ca)), client: Some(ClientCertificate { certificate_file: file("client.pem"), key_file: file("client.key") }) }
+    TlsConfig {
+        ca_file: Some(file(ca)),
+        client: Some(ClientCertificate {
+            certificate_file: file("client.pem"),
+            key_file: file("client.key"),
+        }),
+    }
 }
 
 fn config(host: &str, password: &str, tls: Option<TlsConfig>) -> CassandraConfig {
-    let mut config = CassandraConfig::parse(&format!("cassandra://{host}:{CQL_PORT}/secure"), "secure").expect("an address");
-    config.credentials = Some(Credentials { user: "cassandra".into(), password: Secret::new(password) });
+    let mut config =
+        CassandraConfig::parse(&format!("cassandra://{host}:{CQL_PORT}/secure"), "secure")
+            .expect("an address");
+    config.credentials = Some(Credentials {
+        user: "cassandra".into(),
+        password: Secret::new(password),
+    });
     config.tls = tls;
     config
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime").block_on(future)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(future)
 }
 
 /// Whether a refusal says that waiting does not mend it.
@@ -100,13 +136,20 @@ enum Lasts {
 
 /// Connecting fails, with all of these in the text and no secret.
 fn refused(config: CassandraConfig, lasts: Lasts, parts: &[&str]) -> Result<(), Failed> {
-    assert!(!format!("{config:?}").contains(WRONG), "a configuration shows its password");
+    assert!(
+        !format!("{config:?}").contains(WRONG),
+        "a configuration shows its password"
+    );
     let error = match block_on(CassandraStore::connect(config)) {
         Ok(_) => return Err("connects".into()),
         Err(error) => error,
     };
     let text = format!("{error} {error:?}");
-    let found = if matches!(error, StoreError::Broken(_)) { Lasts::Yes } else { Lasts::No };
+    let found = if matches!(error, StoreError::Broken(_)) {
+        Lasts::Yes
+    } else {
+        Lasts::No
+    };
     if lasts != Lasts::Either && lasts != found {
         return Err(format!("lasts: {lasts:?} expected: {text}").into());
     }
@@ -126,48 +169,100 @@ fn everything_right() -> Result<(), Failed> {
         // The port opens before the first user is there.
         let report = loop {
             match init(&config, 1).await {
-                Err(StoreError::Broken(text)) if text.contains("refuses user or password") && begun.elapsed() < PATIENCE => {
+                Err(StoreError::Broken(text))
+                    if text.contains("refuses user or password") && begun.elapsed() < PATIENCE =>
+                {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 other => break other.map_err(|error| error.to_string())?,
             }
         };
-        let expected = [Finding::Replication { replicas: 1, datacenter: "datacenter1".into() }];
-        assert_eq!(report.findings, expected, "a password over TLS is nothing to warn of");
-        let store: Arc<dyn Store> = Arc::new(CassandraStore::connect(config).await.map_err(|error| error.to_string())?);
+        let expected = [Finding::Replication {
+            replicas: 1,
+            datacenter: "datacenter1".into(),
+        }];
+        assert_eq!(
+            report.findings, expected,
+            "a password over TLS is nothing to warn of"
+        );
+        let store: Arc<dyn Store> = Arc::new(
+            CassandraStore::connect(config)
+                .await
+                .map_err(|error| error.to_string())?,
+        );
         assert_eq!(store.head().await.map_err(|error| error.to_string())?, None);
         Ok(())
     })
 }
 
 fn wrong_authority() -> Result<(), Failed> {
-    refused(config("localhost", WRONG, Some(tls("stranger.pem"))), Lasts::Yes, &["UnknownIssuer", "--cassandra-ca-file"])?;
+    refused(
+        config("localhost", WRONG, Some(tls("stranger.pem"))),
+        Lasts::Yes,
+        &["UnknownIssuer", "--cassandra-ca-file"],
+    )?;
     // The authorities of the web did not sign it either.
-    let web = TlsConfig { ca_file: None, ..tls("ca.pem") };
-    refused(config("localhost", WRONG, Some(web)), Lasts::Yes, &["UnknownIssuer", "--cassandra-ca-file"])?;
-    let missing = TlsConfig { ca_file: Some("no/such/ca.pem".into()), client: None };
-    refused(config("localhost", WRONG, Some(missing)), Lasts::Yes, &["no/such/ca.pem", "No such file"])
+    let web = TlsConfig {
+        ca_file: None,
+        ..tls("ca.pem")
+    };
+    refused(
+        config("localhost", WRONG, Some(web)),
+        Lasts::Yes,
+        &["UnknownIssuer", "--cassandra-ca-file"],
+    )?;
+    let missing = TlsConfig {
+        ca_file: Some("no/such/ca.pem".into()),
+        client: None,
+    };
+    refused(
+        config("localhost", WRONG, Some(missing)),
+        Lasts::Yes,
+        &["no/such/ca.pem", "No such file"],
+    )
 }
 
 /// The certificate is for `localhost`, and nobody said that this is who is wanted.
 fn wrong_name() -> Result<(), Failed> {
-    refused(config("127.0.0.1", WRONG, Some(tls("ca.pem"))), Lasts::Yes, &["names neither its address nor a host of --store", "localhost"])
+    refused(
+        config("127.0.0.1", WRONG, Some(tls("ca.pem"))),
+        Lasts::Yes,
+        &[
+            "names neither its address nor a host of --store",
+            "localhost",
+        ],
+    )
 }
 
 fn wrong_password() -> Result<(), Failed> {
-    refused(config("localhost", WRONG, Some(tls("ca.pem"))), Lasts::Yes, &["refuses user or password"])?;
+    refused(
+        config("localhost", WRONG, Some(tls("ca.pem"))),
+        Lasts::Yes,
+        &["refuses user or password"],
+    )?;
     let mut nobody = config("localhost", WRONG, Some(tls("ca.pem")));
     nobody.credentials = None;
     refused(nobody, Lasts::Yes, &["refuses user or password"])
 }
 
 fn no_tls() -> Result<(), Failed> {
-    refused(config("localhost", WRONG, None), Lasts::No, &["--cassandra-tls"])
+    refused(
+        config("localhost", WRONG, None),
+        Lasts::No,
+        &["--cassandra-tls"],
+    )
 }
 
 fn no_certificate() -> Result<(), Failed> {
-    let nobody = TlsConfig { client: None, ..tls("ca.pem") };
-    refused(config("localhost", WRONG, Some(nobody)), Lasts::Either, &["--cassandra-cert-file"])
+    let nobody = TlsConfig {
+        client: None,
+        ..tls("ca.pem")
+    };
+    refused(
+        config("localhost", WRONG, Some(nobody)),
+        Lasts::Either,
+        &["--cassandra-cert-file"],
+    )
 }
 
 fn tls_to_plain() -> Result<(), Failed> {
@@ -176,10 +271,17 @@ fn tls_to_plain() -> Result<(), Failed> {
     // As a node without TLS does: an error in its own protocol, that nobody knows version 22 of it.
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let _ = std::io::Write::write_all(&mut &stream, &[0x84, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 10, 0, 0]);
+            let _ = std::io::Write::write_all(
+                &mut &stream,
+                &[0x84, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 10, 0, 0],
+            );
         }
     });
     let mut plain = config("127.0.0.1", WRONG, Some(tls("ca.pem")));
     plain.hosts = vec![format!("127.0.0.1:{port}")];
-    refused(plain, Lasts::Yes, &["does not speak TLS", "--cassandra-tls"])
+    refused(
+        plain,
+        Lasts::Yes,
+        &["does not speak TLS", "--cassandra-tls"],
+    )
 }

@@ -1,4 +1,5 @@
-//! What the contract suite cannot say of SQLite: the file as it is found, refused, reopened and read by other tools, and the log.
+//! What the contract suite cannot say of SQLite: the file as it is found, refused, reopened and
+//! read by other tools, and the log.
 
 #[path = "sqlite/views.rs"]
 mod views;
@@ -11,7 +12,8 @@ use std::{
 use rusqlite::Connection;
 use tapeflow_schemas::{Position, Price, SessionId, Symbol, WindowSize, decimal::format_fixed};
 use tapeflow_sinks::{
-    Binding, CasOutcome, Cut, DirectoryEntry, EpochWrites, Head, RowKey, RowState, RowWrite, SourceIdentity, Store, StoreError, Sums, Totals,
+    Binding, CasOutcome, Cut, DirectoryEntry, EpochWrites, Head, RowKey, RowState, RowWrite,
+    SourceIdentity, Store, StoreError, Sums, Totals,
     head::HEAD_FORMAT,
     sqlite::{Access, AppendRecord, Database, SqliteLog, SqliteLogReader, SqliteStore},
     totals::Mark,
@@ -25,7 +27,10 @@ struct File {
 fn file() -> File {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("store.db");
-    File { _directory: directory, path }
+    File {
+        _directory: directory,
+        path,
+    }
 }
 
 fn job(path: &Path) -> Database {
@@ -41,14 +46,30 @@ fn refusal<T>(result: Result<T, StoreError>) -> String {
 }
 
 fn key(name: &str) -> RowKey {
-    RowKey { symbol: Symbol::new(name).expect("a symbol"), size: WindowSize::DEFAULTS[1], start: 1_674_226_380_000 }
+    RowKey {
+        symbol: Symbol::new(name).expect("a symbol"),
+        size: WindowSize::DEFAULTS[1],
+        start: 1_674_226_380_000,
+    }
 }
 
 /// The golden window: 7 prints, volume 107, notional 13064.56.
 fn golden(epoch: u64) -> RowState {
-    let sums = Sums { volume_e8: 10_700_000_000, notional_e16: 130_645_600_000_000_000_000, trades: 7 };
+    let sums = Sums {
+        volume_e8: 10_700_000_000,
+        notional_e16: 130_645_600_000_000_000_000,
+        trades: 7,
+    };
     let price = |text: &str| Price::parse(text).expect("a price").value;
-    let mark = |offset, text: &str| Mark { event_ms: 1_674_226_439_365, position: Position { partition: 0, offset, index: 0 }, price: price(text) };
+    let mark = |offset, text: &str| Mark {
+        event_ms: 1_674_226_439_365,
+        position: Position {
+            partition: 0,
+            offset,
+            index: 0,
+        },
+        price: price(text),
+    };
     let totals = Totals {
         sums: [sums; 3],
         priced: 7,
@@ -63,8 +84,20 @@ fn golden(epoch: u64) -> RowState {
 
 fn row(name: &str, epoch: u64, stamp: i64) -> EpochWrites {
     let key = key(name);
-    let entry = DirectoryEntry { symbol: key.symbol.clone(), size: key.size, bucket: key.size.bucket(key.start) };
-    EpochWrites { directory: vec![entry], rows: vec![RowWrite { key, state: golden(epoch), stamp }], ..EpochWrites::default() }
+    let entry = DirectoryEntry {
+        symbol: key.symbol.clone(),
+        size: key.size,
+        bucket: key.size.bucket(key.start),
+    };
+    EpochWrites {
+        directory: vec![entry],
+        rows: vec![RowWrite {
+            key,
+            state: golden(epoch),
+            stamp,
+        }],
+        ..EpochWrites::default()
+    }
 }
 
 fn head(source: &SourceIdentity) -> Head {
@@ -78,19 +111,35 @@ fn head(source: &SourceIdentity) -> Head {
         source: source.clone(),
         flush_stamp: 1,
         last_stamp: 1,
-        committed: Binding { epoch: 0, stamp: 1, cuts: vec![Cut::default()] },
+        committed: Binding {
+            epoch: 0,
+            stamp: 1,
+            cuts: vec![Cut::default()],
+        },
         bound: Vec::new(),
     }
 }
 
 fn record(partition: u32, text: &str, session: Option<(SessionId, u64)>) -> AppendRecord {
-    AppendRecord { partition, key: "AAPL".into(), timestamp_ms: 1_674_226_439_365, payload: text.as_bytes().to_vec(), session }
+    AppendRecord {
+        partition,
+        key: "AAPL".into(),
+        timestamp_ms: 1_674_226_439_365,
+        payload: text.as_bytes().to_vec(),
+        session,
+    }
 }
 
 fn poll(reader: &mut SqliteLogReader, limit: usize) -> Vec<(u32, i64, String)> {
     let mut found = Vec::new();
     let count = reader
-        .poll(limit, &mut |record| found.push((record.partition, record.offset, String::from_utf8_lossy(record.payload).into_owned())))
+        .poll(limit, &mut |record| {
+            found.push((
+                record.partition,
+                record.offset,
+                String::from_utf8_lossy(record.payload).into_owned(),
+            ))
+        })
         .expect("the log is read");
     assert_eq!(count, found.len());
     found
@@ -103,30 +152,66 @@ async fn reopening_keeps_everything() {
     let file = file();
     let identity = {
         let database = job(&file.path);
-        let log = SqliteLog::create_if_absent(&database, 3).await.expect("a log");
-        log.append(vec![record(0, "a", Some((SESSION, 4))), record(2, "b", None)]).await.expect("appended");
+        let log = SqliteLog::create_if_absent(&database, 3)
+            .await
+            .expect("a log");
+        log.append(vec![
+            record(0, "a", Some((SESSION, 4))),
+            record(2, "b", None),
+        ])
+        .await
+        .expect("appended");
         let store = SqliteStore::new(database.clone());
         store.write(&row("TSLA", 1, 1)).await.expect("written");
-        assert!(matches!(store.compare_and_set(None, &head(log.identity())).await, CasOutcome::Won));
+        assert!(matches!(
+            store.compare_and_set(None, &head(log.identity())).await,
+            CasOutcome::Won
+        ));
         log.identity().clone()
     };
     let database = job(&file.path);
-    let log = SqliteLog::create_if_absent(&database, 9).await.expect("a log");
-    assert_eq!((log.identity(), log.partitions()), (&identity, 3), "the log that is there keeps its ids and its number of partitions");
-    assert_eq!([0, 1, 2].map(|partition| log.bounds(partition).expect("bounds")), [0..1, 0..0, 0..1]);
-    assert_eq!(log.last_sequences(SESSION).await.expect("sequences"), [4, 0, 0]);
-    assert_eq!(poll(&mut log.reader(&[(0, 0), (2, 0)]).expect("a reader"), 9), [(0, 0, "a".into()), (2, 0, "b".into())]);
+    let log = SqliteLog::create_if_absent(&database, 9)
+        .await
+        .expect("a log");
+    assert_eq!(
+        (log.identity(), log.partitions()),
+        (&identity, 3),
+        "the log that is there keeps its ids and its number of partitions"
+    );
+    assert_eq!(
+        [0, 1, 2].map(|partition| log.bounds(partition).expect("bounds")),
+        [0..1, 0..0, 0..1]
+    );
+    assert_eq!(
+        log.last_sequences(SESSION).await.expect("sequences"),
+        [4, 0, 0]
+    );
+    assert_eq!(
+        poll(&mut log.reader(&[(0, 0), (2, 0)]).expect("a reader"), 9),
+        [(0, 0, "a".into()), (2, 0, "b".into())]
+    );
     let store = SqliteStore::new(database);
     assert_eq!(store.head().await.expect("a head"), Some(head(&identity)));
-    assert_eq!(store.read_rows(&[key("TSLA")]).await.expect("rows"), [Some(golden(1))]);
+    assert_eq!(
+        store.read_rows(&[key("TSLA")]).await.expect("rows"),
+        [Some(golden(1))]
+    );
 }
 
 #[tokio::test]
 async fn two_logs_have_two_identities() {
     let (one, two) = (file(), file());
     let (one, two) = (job(&one.path), job(&two.path));
-    let one = SqliteLog::create_if_absent(&one, 1).await.expect("a log").identity().clone();
-    let two = SqliteLog::create_if_absent(&two, 1).await.expect("a log").identity().clone();
+    let one = SqliteLog::create_if_absent(&one, 1)
+        .await
+        .expect("a log")
+        .identity()
+        .clone();
+    let two = SqliteLog::create_if_absent(&two, 1)
+        .await
+        .expect("a log")
+        .identity()
+        .clone();
     assert_ne!(one.cluster, two.cluster);
     assert_ne!(one.topic_id, two.topic_id);
 }
@@ -159,7 +244,12 @@ async fn a_second_writer_is_refused_by_any_name_of_the_file() {
     let file = file();
     let first = job(&file.path);
     let reason = refusal(Database::open(&file.path, Access::Job));
-    assert!(reason.contains("store.db") && reason.contains(&format!("process {}", std::process::id())) && reason.contains("refused"), "{reason}");
+    assert!(
+        reason.contains("store.db")
+            && reason.contains(&format!("process {}", std::process::id()))
+            && reason.contains("refused"),
+        "{reason}"
+    );
     let other_name = file.path.parent().expect("a directory").join("link.db");
     std::os::unix::fs::symlink(&file.path, &other_name).expect("a link");
     assert!(refusal(Database::open(&other_name, Access::Job)).contains("refused"));
@@ -171,21 +261,37 @@ async fn a_second_writer_is_refused_by_any_name_of_the_file() {
 async fn a_reader_reads_beside_a_job_and_after_it_and_writes_nothing() {
     let file = file();
     let database = job(&file.path);
-    let log = SqliteLog::create_if_absent(&database, 1).await.expect("a log");
+    let log = SqliteLog::create_if_absent(&database, 1)
+        .await
+        .expect("a log");
     let reader = Database::open(&file.path, Access::Reader).expect("opens beside the job");
     let (store, read) = (SqliteStore::new(database), SqliteStore::new(reader.clone()));
     let read_log = SqliteLog::open(&reader).expect("a log");
     let mut tape = read_log.reader(&[(0, 0)]).expect("a reader");
     for epoch in 1..=3 {
-        store.write(&row("TSLA", epoch, i64::try_from(epoch).expect("small"))).await.expect("written");
-        assert_eq!(read.read_rows(&[key("TSLA")]).await.expect("rows"), [Some(golden(epoch))]);
-        log.append(vec![record(0, "x", None)]).await.expect("appended");
-        assert_eq!(poll(&mut tape, 9).len(), 1, "another process's appends are seen");
+        store
+            .write(&row("TSLA", epoch, i64::try_from(epoch).expect("small")))
+            .await
+            .expect("written");
+        assert_eq!(
+            read.read_rows(&[key("TSLA")]).await.expect("rows"),
+            [Some(golden(epoch))]
+        );
+        log.append(vec![record(0, "x", None)])
+            .await
+            .expect("appended");
+        assert_eq!(
+            poll(&mut tape, 9).len(),
+            1,
+            "another process's appends are seen"
+        );
     }
     drop((store, log));
     assert_eq!(read.symbols().await.expect("symbols").len(), 1);
     assert!(refusal(read.write(&row("TSLA", 4, 4)).await).contains("opened for reading"));
-    assert!(refusal(read_log.append(vec![record(0, "x", None)]).await).contains("opened for reading"));
+    assert!(
+        refusal(read_log.append(vec![record(0, "x", None)]).await).contains("opened for reading")
+    );
     assert!(refusal(SqliteLog::create_if_absent(&reader, 1).await).contains("opened for reading"));
 }
 
@@ -205,26 +311,46 @@ fn files_that_are_no_store_are_refused_and_left_alone() {
 
     std::fs::remove_file(&file.path).expect("removed");
     Connection::open(&file.path)
-        .and_then(|other| other.execute_batch("CREATE TABLE photos (name TEXT); CREATE TABLE schema (name TEXT)"))
+        .and_then(|other| {
+            other.execute_batch("CREATE TABLE photos (name TEXT); CREATE TABLE schema (name TEXT)")
+        })
         .expect("a database");
     let before = std::fs::read(&file.path).expect("a file");
     assert!(open(Access::Job).contains("something else"));
     assert!(open(Access::Reader).contains("holds no tapeflow store"));
     assert_eq!(std::fs::read(&file.path).expect("a file"), before);
 
-    let nowhere = file.path.parent().expect("a directory").join("missing").join("store.db");
-    assert!(refusal(Database::open(&nowhere, Access::Job)).contains("its directory cannot be opened"));
-    assert!(refusal(Database::open(file.path.parent().expect("a directory"), Access::Job)).contains("sqlite:"));
+    let nowhere = file
+        .path
+        .parent()
+        .expect("a directory")
+        .join("missing")
+        .join("store.db");
+    assert!(
+        refusal(Database::open(&nowhere, Access::Job)).contains("its directory cannot be opened")
+    );
+    assert!(
+        refusal(Database::open(
+            file.path.parent().expect("a directory"),
+            Access::Job
+        ))
+        .contains("sqlite:")
+    );
 }
 
 #[test]
 fn tables_of_a_newer_format_are_refused_with_what_to_do() {
     let file = file();
     drop(job(&file.path));
-    Connection::open(&file.path).and_then(|raw| raw.execute_batch("UPDATE schema SET format = 3")).expect("changed");
+    Connection::open(&file.path)
+        .and_then(|raw| raw.execute_batch("UPDATE schema SET format = 3"))
+        .expect("changed");
     for access in [Access::Job, Access::Reader] {
         let reason = refusal(Database::open(&file.path, access));
-        assert!(reason.contains("format 3") && reason.contains("use the newer tapeflow"), "{reason}");
+        assert!(
+            reason.contains("format 3") && reason.contains("use the newer tapeflow"),
+            "{reason}"
+        );
     }
 }
 
@@ -232,13 +358,28 @@ fn tables_of_a_newer_format_are_refused_with_what_to_do() {
 async fn a_head_of_a_newer_shape_is_named_and_a_damaged_one_too() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
-    let source = SourceIdentity { cluster: "c".into(), topic: "t".into(), topic_id: None };
-    assert!(matches!(store.compare_and_set(None, &head(&source)).await, CasOutcome::Won));
+    let source = SourceIdentity {
+        cluster: "c".into(),
+        topic: "t".into(),
+        topic_id: None,
+    };
+    assert!(matches!(
+        store.compare_and_set(None, &head(&source)).await,
+        CasOutcome::Won
+    ));
     let raw = Connection::open(&file.path).expect("opens");
-    raw.execute("UPDATE job_head SET head = ?1", [r#"{"format":3,"epochs":{}}"#]).expect("changed");
+    raw.execute(
+        "UPDATE job_head SET head = ?1",
+        [r#"{"format":3,"epochs":{}}"#],
+    )
+    .expect("changed");
     let reason = refusal(store.head().await);
-    assert!(reason.contains("format 3") && reason.contains("use the newer tapeflow"), "{reason}");
-    raw.execute("UPDATE job_head SET head = ?1", [r#"{"format":1}"#]).expect("changed");
+    assert!(
+        reason.contains("format 3") && reason.contains("use the newer tapeflow"),
+        "{reason}"
+    );
+    raw.execute("UPDATE job_head SET head = ?1", [r#"{"format":1}"#])
+        .expect("changed");
     assert!(refusal(store.head().await).contains("damaged"));
 }
 
@@ -257,12 +398,25 @@ async fn two_contents_at_one_stamp_are_refused_and_take_no_neighbour_along() {
     );
     for result in bad {
         let reason = refusal(result);
-        assert!(reason.contains("TSLA 1m 2023-01-20T14:53:00Z") && reason.contains("stamp 1"), "{reason}");
+        assert!(
+            reason.contains("TSLA 1m 2023-01-20T14:53:00Z") && reason.contains("stamp 1"),
+            "{reason}"
+        );
     }
     assert!(neighbours.iter().all(Result::is_ok));
     let keys: Vec<_> = good.iter().map(|good| good.rows[0].key.clone()).collect();
-    assert_eq!(store.read_rows(&keys).await.expect("rows"), vec![Some(golden(1)); 20]);
-    assert_eq!(store.read_rows(&[key("TSLA"), key("GOOG")]).await.expect("rows"), [Some(golden(1)), None], "a write is whole or not at all");
+    assert_eq!(
+        store.read_rows(&keys).await.expect("rows"),
+        vec![Some(golden(1)); 20]
+    );
+    assert_eq!(
+        store
+            .read_rows(&[key("TSLA"), key("GOOG")])
+            .await
+            .expect("rows"),
+        [Some(golden(1)), None],
+        "a write is whole or not at all"
+    );
 }
 
 #[tokio::test]
@@ -270,10 +424,18 @@ async fn a_damaged_cell_stops_the_job_and_names_the_row() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     store.write(&row("TSLA", 1, 1)).await.expect("written");
-    Connection::open(&file.path).and_then(|raw| raw.execute("UPDATE bars SET state = substr(state, 1, 40)", [])).expect("changed");
+    Connection::open(&file.path)
+        .and_then(|raw| raw.execute("UPDATE bars SET state = substr(state, 1, 40)", []))
+        .expect("changed");
     let key = key("TSLA");
-    for reason in [refusal(store.read_rows(std::slice::from_ref(&key)).await), refusal(store.rows(&key.symbol, key.size, 0..i64::MAX).await)] {
-        assert!(reason.contains("TSLA 1m") && reason.contains("damaged"), "{reason}");
+    for reason in [
+        refusal(store.read_rows(std::slice::from_ref(&key)).await),
+        refusal(store.rows(&key.symbol, key.size, 0..i64::MAX).await),
+    ] {
+        assert!(
+            reason.contains("TSLA 1m") && reason.contains("damaged"),
+            "{reason}"
+        );
     }
 }
 
@@ -284,14 +446,20 @@ async fn columns_that_say_otherwise_than_their_cell_are_named() {
     store.write(&row("TSLA", 1, 1)).await.expect("written");
     let strays = async || {
         let key = key("TSLA");
-        let found = store.audit_rows(&key.symbol, key.size, 0..i64::MAX).await.expect("read");
+        let found = store
+            .audit_rows(&key.symbol, key.size, 0..i64::MAX)
+            .await
+            .expect("read");
         let [row] = &found[..] else { panic!("one row") };
         assert_eq!(row.state, Some(golden(1)));
         row.strays.clone()
     };
     assert!(strays().await.is_empty());
-    let change = "UPDATE bars SET epoch = 2, high = 1.5, low = NULL, volume = '107.00000001', trades = 8";
-    Connection::open(&file.path).and_then(|raw| raw.execute(change, [])).expect("changed");
+    let change =
+        "UPDATE bars SET epoch = 2, high = 1.5, low = NULL, volume = '107.00000001', trades = 8";
+    Connection::open(&file.path)
+        .and_then(|raw| raw.execute(change, []))
+        .expect("changed");
     assert_eq!(
         strays().await,
         [
@@ -309,57 +477,159 @@ async fn any_sqlite_tool_reads_a_bar() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     let mut writes = row("TSLA", 3, 9);
-    let odd_lots = Totals { sums: golden(3).totals.sums, ..Totals::default() };
-    writes.rows.push(RowWrite { key: key("ODD"), state: RowState { epoch: 3, totals: odd_lots }, stamp: 9 });
+    let odd_lots = Totals {
+        sums: golden(3).totals.sums,
+        ..Totals::default()
+    };
+    writes.rows.push(RowWrite {
+        key: key("ODD"),
+        state: RowState {
+            epoch: 3,
+            totals: odd_lots,
+        },
+        stamp: 9,
+    });
     store.write(&writes).await.expect("written");
     let raw = Connection::open(&file.path).expect("opens");
-    let read = |sql: &str| raw.query_row(sql, [], |row| row.get::<_, String>(0)).expect(sql);
+    let read = |sql: &str| {
+        raw.query_row(sql, [], |row| row.get::<_, String>(0))
+            .expect(sql)
+    };
     let columns = "size || ' ' || start_utc || ' ' || epoch || ' ' || stamp || ' ' || volume || ' ' || notional || ' ' || vwap || ' ' || trades";
-    assert_eq!(read(&format!("SELECT {columns} FROM bars WHERE symbol = 'TSLA'")), "1m 2023-01-20T14:53:00Z 3 9 107 13064.56 122.09869159 7");
+    assert_eq!(
+        read(&format!("SELECT {columns} FROM bars WHERE symbol = 'TSLA'")),
+        "1m 2023-01-20T14:53:00Z 3 9 107 13064.56 122.09869159 7"
+    );
     let prices = "typeof(open) || ' ' || open || ' ' || high || ' ' || low || ' ' || close";
-    assert_eq!(read(&format!("SELECT {prices} FROM bars WHERE symbol = 'TSLA'")), "real 122.06 122.1 122.06 122.09");
-    assert_eq!(read("SELECT typeof(open) || typeof(high) || typeof(low) || typeof(close) FROM bars WHERE symbol = 'ODD'"), "nullnullnullnull");
+    assert_eq!(
+        read(&format!("SELECT {prices} FROM bars WHERE symbol = 'TSLA'")),
+        "real 122.06 122.1 122.06 122.09"
+    );
+    assert_eq!(
+        read(
+            "SELECT typeof(open) || typeof(high) || typeof(low) || typeof(close) FROM bars WHERE symbol = 'ODD'"
+        ),
+        "nullnullnullnull"
+    );
     assert_eq!(format_fixed(12_209_869_159, 8), "122.09869159");
 }
 
 #[tokio::test]
 async fn offsets_are_dense_from_zero_in_every_partition() {
     let file = file();
-    let log = SqliteLog::create_if_absent(&job(&file.path), 2).await.expect("a log");
-    let offsets = log.append(vec![record(0, "a", None), record(1, "b", None), record(0, "c", None)]).await.expect("appended");
+    let log = SqliteLog::create_if_absent(&job(&file.path), 2)
+        .await
+        .expect("a log");
+    let offsets = log
+        .append(vec![
+            record(0, "a", None),
+            record(1, "b", None),
+            record(0, "c", None),
+        ])
+        .await
+        .expect("appended");
     assert_eq!(offsets, [Some(0), Some(0), Some(1)]);
-    assert_eq!(log.append(vec![record(0, "d", None)]).await.expect("appended"), [Some(2)]);
-    assert_eq!((log.bounds(0).expect("bounds"), log.bounds(1).expect("bounds")), (0..3, 0..1));
-    assert!(refusal(log.append(vec![record(0, "e", None), record(2, "f", None)]).await).contains("no partition 2"));
+    assert_eq!(
+        log.append(vec![record(0, "d", None)])
+            .await
+            .expect("appended"),
+        [Some(2)]
+    );
+    assert_eq!(
+        (
+            log.bounds(0).expect("bounds"),
+            log.bounds(1).expect("bounds")
+        ),
+        (0..3, 0..1)
+    );
+    assert!(
+        refusal(
+            log.append(vec![record(0, "e", None), record(2, "f", None)])
+                .await
+        )
+        .contains("no partition 2")
+    );
     assert!(refusal(log.bounds(2)).contains("no partition 2"));
-    assert_eq!(log.bounds(0).expect("bounds"), 0..3, "an append is whole or not at all");
+    assert_eq!(
+        log.bounds(0).expect("bounds"),
+        0..3,
+        "an append is whole or not at all"
+    );
     assert_eq!(log.append(vec![]).await.expect("nothing"), []);
 }
 
 #[tokio::test]
 async fn an_offset_is_not_given_out_again_when_its_record_is_gone() {
     let file = file();
-    let log = SqliteLog::create_if_absent(&job(&file.path), 1).await.expect("a log");
-    log.append((0..5).map(|n| record(0, &n.to_string(), None)).collect()).await.expect("appended");
-    Connection::open(&file.path).and_then(|raw| raw.execute_batch("DELETE FROM log WHERE \"offset\" IN (0, 1, 4)")).expect("deleted");
-    assert_eq!(log.append(vec![record(0, "5", None)]).await.expect("appended"), [Some(5)]);
+    let log = SqliteLog::create_if_absent(&job(&file.path), 1)
+        .await
+        .expect("a log");
+    log.append((0..5).map(|n| record(0, &n.to_string(), None)).collect())
+        .await
+        .expect("appended");
+    Connection::open(&file.path)
+        .and_then(|raw| raw.execute_batch("DELETE FROM log WHERE \"offset\" IN (0, 1, 4)"))
+        .expect("deleted");
+    assert_eq!(
+        log.append(vec![record(0, "5", None)])
+            .await
+            .expect("appended"),
+        [Some(5)]
+    );
     let mut reader = log.reader(&[(0, 0)]).expect("a reader");
     let reason = refusal(reader.poll(9, &mut |_| {}));
-    assert!(reason.contains("partition 0: offsets 0 to 1 are gone"), "{reason}");
+    assert!(
+        reason.contains("partition 0: offsets 0 to 1 are gone"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
 async fn a_sequence_sent_again_is_appended_once() {
     let file = file();
-    let log = SqliteLog::create_if_absent(&job(&file.path), 2).await.expect("a log");
-    let of = |partition, sequence| record(partition, &format!("{partition}/{sequence}"), Some((SESSION, sequence)));
-    assert_eq!(log.append(vec![of(0, 1), of(0, 2), of(1, 1), of(0, 2)]).await.expect("appended"), [Some(0), Some(1), Some(0), None]);
-    assert_eq!(log.append(vec![of(0, 2), of(0, 3), of(1, 1)]).await.expect("appended"), [None, Some(2), None]);
-    assert_eq!(log.last_sequences(SESSION).await.expect("sequences"), [3, 1]);
-    assert_eq!(log.last_sequences(SessionId([8; 16])).await.expect("sequences"), [0, 0], "another session starts anew");
-    assert_eq!(log.append(vec![record(0, "other", Some((SessionId([8; 16]), 1)))]).await.expect("appended"), [Some(3)]);
+    let log = SqliteLog::create_if_absent(&job(&file.path), 2)
+        .await
+        .expect("a log");
+    let of = |partition, sequence| {
+        record(
+            partition,
+            &format!("{partition}/{sequence}"),
+            Some((SESSION, sequence)),
+        )
+    };
     assert_eq!(
-        log.append(vec![record(0, "none", None), record(0, "none", None)]).await.expect("appended"),
+        log.append(vec![of(0, 1), of(0, 2), of(1, 1), of(0, 2)])
+            .await
+            .expect("appended"),
+        [Some(0), Some(1), Some(0), None]
+    );
+    assert_eq!(
+        log.append(vec![of(0, 2), of(0, 3), of(1, 1)])
+            .await
+            .expect("appended"),
+        [None, Some(2), None]
+    );
+    assert_eq!(
+        log.last_sequences(SESSION).await.expect("sequences"),
+        [3, 1]
+    );
+    assert_eq!(
+        log.last_sequences(SessionId([8; 16]))
+            .await
+            .expect("sequences"),
+        [0, 0],
+        "another session starts anew"
+    );
+    assert_eq!(
+        log.append(vec![record(0, "other", Some((SessionId([8; 16]), 1)))])
+            .await
+            .expect("appended"),
+        [Some(3)]
+    );
+    assert_eq!(
+        log.append(vec![record(0, "none", None), record(0, "none", None)])
+            .await
+            .expect("appended"),
         [Some(4), Some(5)],
         "without a session nothing is a repeat"
     );
@@ -368,13 +638,38 @@ async fn a_sequence_sent_again_is_appended_once() {
 #[tokio::test]
 async fn a_reader_takes_turns_keeps_its_place_and_skips_what_is_paused() {
     let file = file();
-    let log = SqliteLog::create_if_absent(&job(&file.path), 2).await.expect("a log");
+    let log = SqliteLog::create_if_absent(&job(&file.path), 2)
+        .await
+        .expect("a log");
     let mut reader = log.reader(&[(0, 0), (1, 1)]).expect("a reader");
     assert_eq!(poll(&mut reader, 9), []);
-    log.append((0..6).flat_map(|n| [record(0, &format!("a{n}"), None), record(1, &format!("b{n}"), None)]).collect()).await.expect("appended");
-    let offsets = |found: Vec<(u32, i64, String)>| found.into_iter().map(|(partition, offset, _)| (partition, offset)).collect::<Vec<_>>();
+    log.append(
+        (0..6)
+            .flat_map(|n| {
+                [
+                    record(0, &format!("a{n}"), None),
+                    record(1, &format!("b{n}"), None),
+                ]
+            })
+            .collect(),
+    )
+    .await
+    .expect("appended");
+    let offsets = |found: Vec<(u32, i64, String)>| {
+        found
+            .into_iter()
+            .map(|(partition, offset, _)| (partition, offset))
+            .collect::<Vec<_>>()
+    };
     let first = offsets(poll(&mut reader, 4));
-    assert_eq!(first.iter().filter(|(partition, _)| *partition == 0).count(), 2, "an equal share each: {first:?}");
+    assert_eq!(
+        first
+            .iter()
+            .filter(|(partition, _)| *partition == 0)
+            .count(),
+        2,
+        "an equal share each: {first:?}"
+    );
     reader.set_paused(0, true);
     let second = offsets(poll(&mut reader, 100));
     assert_eq!(second, [(1, 3), (1, 4), (1, 5)]);
@@ -382,22 +677,38 @@ async fn a_reader_takes_turns_keeps_its_place_and_skips_what_is_paused() {
     reader.set_paused(0, false);
     reader.set_paused(7, true);
     assert_eq!(poll(&mut reader, 0), []);
-    assert_eq!(offsets(poll(&mut reader, 100)), [(0, 2), (0, 3), (0, 4), (0, 5)]);
-    log.append(vec![record(1, "b6", None)]).await.expect("appended");
+    assert_eq!(
+        offsets(poll(&mut reader, 100)),
+        [(0, 2), (0, 3), (0, 4), (0, 5)]
+    );
+    log.append(vec![record(1, "b6", None)])
+        .await
+        .expect("appended");
     assert_eq!(poll(&mut reader, 100), [(1, 6, "b6".into())]);
-    assert_eq!(poll(&mut log.reader(&[]).expect("a reader of nothing"), 9), []);
+    assert_eq!(
+        poll(&mut log.reader(&[]).expect("a reader of nothing"), 9),
+        []
+    );
 }
 
 #[tokio::test]
 async fn polling_an_idle_log_asks_the_file_nothing() {
     let file = file();
-    let log = SqliteLog::create_if_absent(&job(&file.path), 1).await.expect("a log");
-    log.append(vec![record(0, "a", None)]).await.expect("appended");
+    let log = SqliteLog::create_if_absent(&job(&file.path), 1)
+        .await
+        .expect("a log");
+    log.append(vec![record(0, "a", None)])
+        .await
+        .expect("appended");
     let mut reader = log.reader(&[(0, 0)]).expect("a reader");
     assert_eq!(poll(&mut reader, 9).len(), 1);
-    Connection::open(&file.path).and_then(|raw| raw.execute_batch("ALTER TABLE log RENAME TO hidden")).expect("renamed");
+    Connection::open(&file.path)
+        .and_then(|raw| raw.execute_batch("ALTER TABLE log RENAME TO hidden"))
+        .expect("renamed");
     assert_eq!(poll(&mut reader, 9), [], "a query would have failed");
-    Connection::open(&file.path).and_then(|raw| raw.execute_batch("ALTER TABLE hidden RENAME TO log")).expect("renamed back");
+    Connection::open(&file.path)
+        .and_then(|raw| raw.execute_batch("ALTER TABLE hidden RENAME TO log"))
+        .expect("renamed back");
 }
 
 #[tokio::test]
@@ -405,5 +716,7 @@ async fn a_file_without_a_log_says_so() {
     let file = file();
     let database = job(&file.path);
     assert!(refusal(SqliteLog::open(&database)).contains("holds no log"));
-    assert!(refusal(SqliteLog::create_if_absent(&database, 0).await).contains("at least one partition"));
+    assert!(
+        refusal(SqliteLog::create_if_absent(&database, 0).await).contains("at least one partition")
+    );
 }

@@ -1,7 +1,8 @@
-//! The embedded form under kill -9: this test starts itself again as a child that appends and writes, and kills it in the middle.
+//! The embedded form under kill -9: this test starts itself again as a child that appends and
+//! writes, and kills it in the middle.
 //!
-//! The child says on its standard output what has been acknowledged. What it said must be there after it is gone, once; what it had no
-//! time to say may be there or not, but whole, and in order.
+//! The child says on its standard output what has been acknowledged. What it said must be there
+//! after it is gone, once; what it had no time to say may be there or not, but whole, and in order.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -12,7 +13,8 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_schemas::{SessionId, Symbol, WindowSize};
 use tapeflow_sinks::{
-    Binding, CasOutcome, Cut, EpochWrites, Head, RowKey, RowState, RowWrite, Store, StoreError, Sums, Totals,
+    Binding, CasOutcome, Cut, EpochWrites, Head, RowKey, RowState, RowWrite, Store, StoreError,
+    Sums, Totals,
     head::HEAD_FORMAT,
     sqlite::{Access, AppendRecord, Database, SqliteLog, SqliteStore},
 };
@@ -22,25 +24,44 @@ const SESSION: SessionId = SessionId([3; 16]);
 const PARTITIONS: u32 = 3;
 
 fn key() -> RowKey {
-    RowKey { symbol: Symbol::new("AAPL").expect("a symbol"), size: WindowSize::DEFAULTS[0], start: 0 }
+    RowKey {
+        symbol: Symbol::new("AAPL").expect("a symbol"),
+        size: WindowSize::DEFAULTS[0],
+        start: 0,
+    }
 }
 
-/// The row as of an epoch: its values name the epoch too, so that a label of one and values of another would show.
+/// The row as of an epoch: its values name the epoch too, so that a label of one and values of
+/// another would show.
 fn state(epoch: u64) -> RowState {
-    let sums = Sums { volume_e8: i128::from(epoch) << 64, notional_e16: i128::from(epoch), trades: epoch };
-    RowState { epoch, totals: Totals { sums: [sums; 3], ..Totals::default() } }
+    let sums = Sums {
+        volume_e8: i128::from(epoch) << 64,
+        notional_e16: i128::from(epoch),
+        trades: epoch,
+    };
+    RowState {
+        epoch,
+        totals: Totals {
+            sums: [sums; 3],
+            ..Totals::default()
+        },
+    }
 }
 
 fn payload(partition: u32, sequence: u64) -> Vec<u8> {
     // Of varying length, up to several pages.
     let text = format!("{partition}/{sequence};");
-    text.repeat(1 + usize::try_from(sequence * 37 % 1_500).expect("small")).into_bytes()
+    text.repeat(1 + usize::try_from(sequence * 37 % 1_500).expect("small"))
+        .into_bytes()
 }
 
-/// The child: for ever binds an epoch, appends records and writes the row, and says so after each acknowledgement.
+/// The child: for ever binds an epoch, appends records and writes the row, and says so after each
+/// acknowledgement.
 async fn write_for_ever(path: &Path) {
     let database = Database::open(path, Access::Job).expect("the file opens after a kill");
-    let log = SqliteLog::create_if_absent(&database, PARTITIONS).await.expect("a log");
+    let log = SqliteLog::create_if_absent(&database, PARTITIONS)
+        .await
+        .expect("a log");
     let store = SqliteStore::new(database);
     let mut sequences = log.last_sequences(SESSION).await.expect("sequences");
     let mut head = store.head().await.expect("a head");
@@ -56,10 +77,17 @@ async fn write_for_ever(path: &Path) {
             source: log.identity().clone(),
             flush_stamp: 1,
             last_stamp: i64::try_from(epoch).expect("small"),
-            committed: Binding { epoch, stamp: i64::try_from(epoch).expect("small"), cuts: vec![Cut::default()] },
+            committed: Binding {
+                epoch,
+                stamp: i64::try_from(epoch).expect("small"),
+                cuts: vec![Cut::default()],
+            },
             bound: Vec::new(),
         };
-        assert!(matches!(store.compare_and_set(head.as_ref(), &proposed).await, CasOutcome::Won));
+        assert!(matches!(
+            store.compare_and_set(head.as_ref(), &proposed).await,
+            CasOutcome::Won
+        ));
         say(&format!("head {epoch}"));
         head = Some(proposed);
 
@@ -77,12 +105,26 @@ async fn write_for_ever(path: &Path) {
                 });
             }
         }
-        let row = RowWrite { key: key(), state: state(epoch), stamp: i64::try_from(epoch).expect("small") };
-        let writes = EpochWrites { rows: vec![row], ..EpochWrites::default() };
+        let row = RowWrite {
+            key: key(),
+            state: state(epoch),
+            stamp: i64::try_from(epoch).expect("small"),
+        };
+        let writes = EpochWrites {
+            rows: vec![row],
+            ..EpochWrites::default()
+        };
         // Both at once, so that they share a transaction as often as not.
         let append = async {
             log.append(records).await.expect("appended");
-            say(&format!("log {}", sequences.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")));
+            say(&format!(
+                "log {}",
+                sequences
+                    .iter()
+                    .map(u64::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            ));
         };
         let write = async {
             store.write(&writes).await.expect("written");
@@ -95,7 +137,10 @@ async fn write_for_ever(path: &Path) {
 fn say(what: &str) {
     let mut out = std::io::stdout().lock();
     // A parent that is gone: so are we.
-    if writeln!(out, "said {what}").and_then(|()| out.flush()).is_err() {
+    if writeln!(out, "said {what}")
+        .and_then(|()| out.flush())
+        .is_err()
+    {
         std::process::exit(1);
     }
 }
@@ -112,7 +157,11 @@ impl Drop for Killed {
 /// Starts the test named `test` in a process of its own; with it, what it says.
 fn child(test: &str, path: &Path) -> (Killed, BufReader<ChildStdout>) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(FILE, path).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(FILE, path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     let mut child = command.spawn().expect("this program starts");
     let said = BufReader::new(child.stdout.take().expect("piped"));
     (Killed(child), said)
@@ -124,7 +173,11 @@ fn as_child() -> Option<PathBuf> {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 /// The most that was acknowledged.
@@ -139,7 +192,13 @@ struct Said {
 impl Said {
     fn hear(&mut self, line: &str) {
         // A line cut by the kill lacks its end, and is no acknowledgement.
-        let Some(words) = line.strip_suffix('\n').and_then(|line| line.split_once("said ")).map(|(_, words)| words) else { return };
+        let Some(words) = line
+            .strip_suffix('\n')
+            .and_then(|line| line.split_once("said "))
+            .map(|(_, words)| words)
+        else {
+            return;
+        };
         self.lines += 1;
         let number = |text: &str| text.parse::<u64>().expect("a number");
         match words.split_once(' ') {
@@ -152,7 +211,8 @@ impl Said {
 }
 
 async fn check(path: &Path, said: &Said) {
-    let database = Database::open(path, Access::Reader).expect("a reader opens a file whose writer was killed");
+    let database = Database::open(path, Access::Reader)
+        .expect("a reader opens a file whose writer was killed");
     let log = SqliteLog::open(&database).expect("a log");
     let last = log.last_sequences(SESSION).await.expect("sequences");
     let mut found = vec![0; last.len()];
@@ -161,7 +221,11 @@ async fn check(path: &Path, said: &Said) {
     let each = &mut |record: tapeflow_sinks::sqlite::SqliteRecord<'_>| {
         let sequence = &mut found[usize::try_from(record.partition).expect("small")];
         *sequence += 1;
-        assert_eq!(record.offset + 1, i64::try_from(*sequence).expect("small"), "offsets are dense");
+        assert_eq!(
+            record.offset + 1,
+            i64::try_from(*sequence).expect("small"),
+            "offsets are dense"
+        );
         assert!(
             record.payload == payload(record.partition, *sequence),
             "partition {} offset {}: each record once, in order, whole",
@@ -172,15 +236,34 @@ async fn check(path: &Path, said: &Said) {
     while reader.poll(1_000, each).expect("the log is read") > 0 {}
     assert_eq!(found, last, "the sequences are those of the records");
     for (partition, found) in (0..).zip(&found) {
-        assert_eq!(log.bounds(partition).expect("bounds"), 0..i64::try_from(*found).expect("small"));
+        assert_eq!(
+            log.bounds(partition).expect("bounds"),
+            0..i64::try_from(*found).expect("small")
+        );
     }
-    assert!(found.iter().zip(&said.log).all(|(found, said)| found >= said), "{said:?}, found {found:?}");
+    assert!(
+        found
+            .iter()
+            .zip(&said.log)
+            .all(|(found, said)| found >= said),
+        "{said:?}, found {found:?}"
+    );
     let store = SqliteStore::new(database);
-    let head = store.head().await.expect("a head").map_or(0, |head| head.version);
+    let head = store
+        .head()
+        .await
+        .expect("a head")
+        .map_or(0, |head| head.version);
     let row = store.read_rows(&[key()]).await.expect("rows")[0];
-    assert!((said.head..=said.head + 1).contains(&head), "{said:?}, found head {head}");
+    assert!(
+        (said.head..=said.head + 1).contains(&head),
+        "{said:?}, found head {head}"
+    );
     let epoch = row.map_or(0, |row| row.epoch);
-    assert!(said.row <= epoch && epoch <= head, "{said:?}, found row {epoch} under head {head}");
+    assert!(
+        said.row <= epoch && epoch <= head,
+        "{said:?}, found row {epoch} under head {head}"
+    );
     assert_eq!(row, (epoch > 0).then(|| state(epoch)));
 }
 
@@ -194,13 +277,19 @@ fn kill_nine_loses_no_acknowledged_write_and_doubles_none() {
     let mut random = StdRng::seed_from_u64(20_240_229);
     let mut said = Said::default();
     for round in 0..12 {
-        let (child, mut lines) = child("kill_nine_loses_no_acknowledged_write_and_doubles_none", &path);
+        let (child, mut lines) = child(
+            "kill_nine_loses_no_acknowledged_write_and_doubles_none",
+            &path,
+        );
         let end = said.lines + random.random_range(1..120);
         let spin = random.random_range(0..40_000);
         let mut line = String::new();
         while said.lines < end {
             line.clear();
-            assert!(lines.read_line(&mut line).expect("the child's output") > 0, "round {round}: the child ended by itself");
+            assert!(
+                lines.read_line(&mut line).expect("the child's output") > 0,
+                "round {round}: the child ended by itself"
+            );
             said.hear(&line);
         }
         // Somewhere in the middle of the next write, not always at its start.
@@ -232,18 +321,27 @@ fn another_process_that_writes_is_refused_until_it_is_killed() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("held.db");
-    let (child, mut lines) = child("another_process_that_writes_is_refused_until_it_is_killed", &path);
+    let (child, mut lines) = child(
+        "another_process_that_writes_is_refused_until_it_is_killed",
+        &path,
+    );
     let (mut said, mut line) = (Said::default(), String::new());
     while said.lines == 0 {
         line.clear();
-        assert!(lines.read_line(&mut line).expect("the child's output") > 0, "the child ended by itself");
+        assert!(
+            lines.read_line(&mut line).expect("the child's output") > 0,
+            "the child ended by itself"
+        );
         said.hear(&line);
     }
     let reason = match Database::open(&path, Access::Job) {
         Err(StoreError::Broken(reason)) => reason,
         other => panic!("not refused: {other:?}"),
     };
-    assert!(reason.contains("held.db") && reason.contains(&format!("process {}", child.0.id())), "{reason}");
+    assert!(
+        reason.contains("held.db") && reason.contains(&format!("process {}", child.0.id())),
+        "{reason}"
+    );
     Database::open(&path, Access::Reader).expect("readers are welcome");
     drop(child);
     Database::open(&path, Access::Job).expect("the kernel gives the lock back");

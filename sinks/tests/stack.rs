@@ -1,6 +1,7 @@
-//! The contract suite, and what is Cassandra's own, on a real Cassandra: one that `TAPEFLOW_TEST_CASSANDRA=host:port` names, or one
-//! started for this run. Where java or mvn are missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1`
-//! makes it fail instead.
+//! The contract suite, and what is Cassandra's own, on a real Cassandra: one that
+//! `TAPEFLOW_TEST_CASSANDRA=host:port` names, or one started for this run. Where java or mvn are
+//! missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it
+//! fail instead.
 
 #[path = "../../deploy/dev/stack.rs"]
 mod dev_stack;
@@ -31,13 +32,23 @@ const CQL_PORT: u16 = 21_042;
 static STACK: Stack = Stack::new(Layout {
     name: "test-sinks",
     arguments: &["--only", "cassandra"],
-    ports: &[("CQL_PORT", CQL_PORT), ("STORAGE_PORT", 21_000), ("JMX_PORT", 21_199)],
+    ports: &[
+        ("CQL_PORT", CQL_PORT),
+        ("STORAGE_PORT", 21_000),
+        ("JMX_PORT", 21_199),
+    ],
 });
 
 fn main() {
     let arguments = Arguments::from_args();
-    let named = std::env::var("TAPEFLOW_TEST_CASSANDRA").ok().filter(|address| !address.is_empty());
-    let wanted = if named.is_some() { Wanted::Run } else { dev_stack::wanted() };
+    let named = std::env::var("TAPEFLOW_TEST_CASSANDRA")
+        .ok()
+        .filter(|address| !address.is_empty());
+    let wanted = if named.is_some() {
+        Wanted::Run
+    } else {
+        dev_stack::wanted()
+    };
     let tests = all().into_iter().map(|(name, test)| {
         let named = named.clone();
         (name, move || run(named, test))
@@ -63,7 +74,11 @@ fn all() -> Vec<(String, Test)> {
         });
         (format!("contract::{name}"), test)
     });
-    contract.chain(tables::tests()).chain(views::tests()).chain(faulty::tests()).collect()
+    contract
+        .chain(tables::tests())
+        .chain(views::tests())
+        .chain(faulty::tests())
+        .collect()
 }
 
 fn run(named: Option<String>, test: Test) -> Result<(), Failed> {
@@ -76,5 +91,9 @@ fn run(named: Option<String>, test: Test) -> Result<(), Failed> {
 }
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }

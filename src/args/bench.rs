@@ -26,25 +26,52 @@ pub(crate) struct BenchArgs {
     #[arg(long, env = "TAPEFLOW_EMBEDDED")]
     embedded: bool,
     /// How many trades are fed [default: 5000000, or 500000 with --embedded]
-    #[arg(long, env = "TAPEFLOW_TRADES", value_name = "N", conflicts_with = "rate")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_TRADES",
+        value_name = "N",
+        conflicts_with = "rate"
+    )]
     trades: Option<String>,
     /// How many trades of a symbol travel in one message
-    #[arg(long, env = "TAPEFLOW_PER_MESSAGE", default_value = "1", value_name = "N")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_PER_MESSAGE",
+        default_value = "1",
+        value_name = "N"
+    )]
     per_message: String,
     /// How many symbols there are; the n-th trades in proportion to 1/n
-    #[arg(long, env = "TAPEFLOW_SYMBOLS", default_value = "5000", value_name = "N")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_SYMBOLS",
+        default_value = "5000",
+        value_name = "N"
+    )]
     symbols: String,
     /// The same seed gives the same feed
     #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N")]
     seed: String,
-    /// Feed so many trades a second while the job runs, and tell how fresh the rows are, instead of filling the log first
+    /// Feed so many trades a second while the job runs, and tell how fresh the rows are, instead of
+    /// filling the log first
     #[arg(long, env = "TAPEFLOW_RATE", value_name = "N")]
     rate: Option<String>,
     /// For how long, with --rate
-    #[arg(long, env = "TAPEFLOW_DURATION", default_value = "30s", value_name = "DURATION", requires = "rate")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_DURATION",
+        default_value = "30s",
+        value_name = "DURATION",
+        requires = "rate"
+    )]
     duration: String,
     /// Partitions of the log
-    #[arg(long, env = "TAPEFLOW_PARTITIONS", default_value = "4", value_name = "N")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_PARTITIONS",
+        default_value = "4",
+        value_name = "N"
+    )]
     partitions: String,
     /// Print nothing but one line of JSON
     #[arg(long, env = "TAPEFLOW_JSON")]
@@ -71,13 +98,28 @@ struct BenchJobArgs {
     #[arg(long, env = "TAPEFLOW_WORKERS", default_value = "2", value_name = "N")]
     workers: String,
     /// Processes of the job; several need servers
-    #[arg(long, env = "TAPEFLOW_PROCESSES", default_value = "1", value_name = "N")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_PROCESSES",
+        default_value = "1",
+        value_name = "N"
+    )]
     processes: String,
     /// Window sizes side by side
-    #[arg(long, env = "TAPEFLOW_SIZES", default_value = "1s,1m,5m,1h,1d", value_name = "SIZE,...")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_SIZES",
+        default_value = "1s,1m,5m,1h,1d",
+        value_name = "SIZE,..."
+    )]
     sizes: String,
     /// How often an epoch is cut
-    #[arg(long, env = "TAPEFLOW_EPOCH", default_value = "250ms", value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_EPOCH",
+        default_value = "250ms",
+        value_name = "DURATION"
+    )]
     epoch: String,
 }
 
@@ -86,16 +128,27 @@ struct BenchJobArgs {
 #[command(next_help_heading = "Servers")]
 struct BenchServersArgs {
     /// Kafka brokers to begin with
-    #[arg(long, env = "TAPEFLOW_BROKERS", default_value = "127.0.0.1:9092", value_name = "HOST:PORT,...")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_BROKERS",
+        default_value = "127.0.0.1:9092",
+        value_name = "HOST:PORT,..."
+    )]
     brokers: String,
     /// File of further client settings, one key=value a line
     #[arg(long, env = "TAPEFLOW_KAFKA_CONFIG_FILE", value_name = "FILE")]
     kafka_config_file: Option<PathBuf>,
-    /// A topic that was filled with this very feed and kept; filled first if it is not there. Its name begins with tapeflow_bench_
+    /// A topic that was filled with this very feed and kept; filled first if it is not there. Its
+    /// name begins with tapeflow_bench_
     #[arg(long, alias = "topic", env = "TAPEFLOW_BENCH_TOPIC", value_name = "NAME", conflicts_with_all = ["embedded", "rate"])]
     bench_topic: Option<String>,
     /// Cassandra nodes to begin with; the keyspace is the bench's own
-    #[arg(long, env = "TAPEFLOW_CASSANDRA", default_value = "127.0.0.1:9042", value_name = "HOST:PORT,...")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_CASSANDRA",
+        default_value = "127.0.0.1:9042",
+        value_name = "HOST:PORT,..."
+    )]
     cassandra: String,
 }
 
@@ -126,41 +179,82 @@ pub(crate) struct BenchSettings {
 /// A name that the bench may have given.
 fn own_topic(text: &str) -> Result<String, String> {
     let name = values::topic(text)?;
-    if name.starts_with(PREFIX) { Ok(name) } else { Err(format!("{text:?} is not a topic of the bench's own: their names begin with {PREFIX}")) }
+    if name.starts_with(PREFIX) {
+        Ok(name)
+    } else {
+        Err(format!(
+            "{text:?} is not a topic of the bench's own: their names begin with {PREFIX}"
+        ))
+    }
 }
 
 impl BenchArgs {
     pub(crate) fn check(self) -> Result<BenchSettings, End> {
         let mut faults = Faults::default();
-        let most = if self.embedded { TRADES_EMBEDDED } else { TRADES };
-        let trades = faults.read_option("--trades", self.trades.as_deref(), values::number(1..=10_000_000_000));
-        let per_message = faults.read("--per-message", &self.per_message, values::number(1..=10_000));
+        let most = if self.embedded {
+            TRADES_EMBEDDED
+        } else {
+            TRADES
+        };
+        let trades = faults.read_option(
+            "--trades",
+            self.trades.as_deref(),
+            values::number(1..=10_000_000_000),
+        );
+        let per_message = faults.read(
+            "--per-message",
+            &self.per_message,
+            values::number(1..=10_000),
+        );
         let symbols = faults.read("--symbols", &self.symbols, values::count(1..=1_000_000));
         let seed = faults.read("--seed", &self.seed, values::number(0..=u64::MAX));
-        let rate = faults.read_option("--rate", self.rate.as_deref(), values::number(1..=10_000_000));
+        let rate = faults.read_option(
+            "--rate",
+            self.rate.as_deref(),
+            values::number(1..=10_000_000),
+        );
         let duration = faults.read("--duration", &self.duration, values::duration);
-        let small = |text: &str| values::number(1..=10_000)(text).and_then(|n| u32::try_from(n).map_err(|fault| fault.to_string()));
+        let small = |text: &str| {
+            values::number(1..=10_000)(text)
+                .and_then(|n| u32::try_from(n).map_err(|fault| fault.to_string()))
+        };
         let partitions = faults.read("--partitions", &self.partitions, small);
         let workers = faults.read("--workers", &self.job.workers, values::count(1..=256));
         let processes = faults.read("--processes", &self.job.processes, values::count(1..=256));
         let sizes = faults.read("--sizes", &self.job.sizes, values::sizes);
         let epoch = faults.read("--epoch", &self.job.epoch, values::epoch);
         let brokers = faults.read("--brokers", &self.servers.brokers, values::addresses);
-        let topic = faults.read_option("--bench-topic", self.servers.bench_topic.as_deref(), own_topic);
+        let topic = faults.read_option(
+            "--bench-topic",
+            self.servers.bench_topic.as_deref(),
+            own_topic,
+        );
         let nodes = faults.read("--cassandra", &self.servers.cassandra, values::addresses);
         let settings = match &self.servers.kafka_config_file {
-            Some(file) => kafka::settings(file).map_err(|fault| faults.add(format!("--kafka-config-file: {fault}"))).ok(),
+            Some(file) => kafka::settings(file)
+                .map_err(|fault| faults.add(format!("--kafka-config-file: {fault}")))
+                .ok(),
             None => Some(Vec::new()),
         };
         if self.embedded && processes.is_some_and(|processes| processes > 1) {
-            faults.add("--processes: several processes cannot share one file: leave --embedded out");
+            faults
+                .add("--processes: several processes cannot share one file: leave --embedded out");
         }
         let login_flags = self.login.flags();
         let login = self.login.check(&mut faults);
         faults.settle(|| {
             epoch?;
-            let shape = Shape { seed: seed?, trades: trades?.unwrap_or(most), per_message: per_message?, symbols: symbols? };
-            let kafka = KafkaLogConfig { brokers: brokers?.join(","), topic: topic?.unwrap_or_default(), settings: settings? };
+            let shape = Shape {
+                seed: seed?,
+                trades: trades?.unwrap_or(most),
+                per_message: per_message?,
+                symbols: symbols?,
+            };
+            let kafka = KafkaLogConfig {
+                brokers: brokers?.join(","),
+                topic: topic?.unwrap_or_default(),
+                settings: settings?,
+            };
             Some(BenchSettings {
                 embedded: self.embedded,
                 shape,

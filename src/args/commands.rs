@@ -1,5 +1,5 @@
-//! The commands, and how the program speaks. Flags are kept as text in each command's `Args` and read by its `check`, so that every fault is told
-//! at once.
+//! The commands, and how the program speaks. Flags are kept as text in each command's `Args` and
+//! read by its `check`, so that every fault is told at once.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -14,8 +14,9 @@ use super::{
 
 /// Live trades become exact, per-symbol VWAP and volume: never lost, never counted twice.
 ///
-/// Without a command, `tapeflow run` with its defaults: a simulated feed through the whole pipeline, in this one process, into ./tapeflow-data.
-/// Every flag can also be given as an environment variable, shown beside it.
+/// Without a command, `tapeflow run` with its defaults: a simulated feed through the whole
+/// pipeline, in this one process, into ./tapeflow-data. Every flag can also be given as an
+/// environment variable, shown beside it.
 #[derive(Parser, Debug)]
 #[command(name = "tapeflow", version, max_term_width = 120, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -32,9 +33,16 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed under way, or verify foun
 #[command(next_help_heading = "Output")]
 pub(crate) struct Output {
     /// Log lines on standard error: text for people, json for machines
-    #[arg(long, global = true, env = "TAPEFLOW_LOG_FORMAT", default_value = "text", value_enum)]
+    #[arg(
+        long,
+        global = true,
+        env = "TAPEFLOW_LOG_FORMAT",
+        default_value = "text",
+        value_enum
+    )]
     pub(crate) log_format: LogFormat,
-    /// Which log lines: error, warn, info, debug, or a filter such as tapeflow_dataflow=debug [default: info; error for run on a terminal]
+    /// Which log lines: error, warn, info, debug, or a filter such as tapeflow_dataflow=debug
+    /// [default: info; error for run on a terminal]
     #[arg(long, global = true, env = "TAPEFLOW_LOG_LEVEL", value_name = "FILTER")]
     pub(crate) log_level: Option<String>,
 }
@@ -51,7 +59,8 @@ pub(crate) enum LogFormat {
 /// What to do.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// The whole pipeline in one process: a feed, an embedded log, the dataflow, an embedded store, a live view
+    /// The whole pipeline in one process: a feed, an embedded log, the dataflow, an embedded store,
+    /// a live view
     Run(RunArgs),
     /// Make the topic and the keyspace, or bring them up to date; harmless when they are
     Init(InitArgs),
@@ -72,7 +81,8 @@ pub(crate) enum Command {
     Rejects(RejectsCommand),
     /// The simulated Finnhub server by itself, or a recording of it
     Simulate(SimulateArgs),
-    /// How fast this program is on this machine: a made-up feed through a job of its own, every row checked
+    /// How fast this program is on this machine: a made-up feed through a job of its own, every row
+    /// checked
     Bench(BenchArgs),
 }
 

@@ -1,4 +1,5 @@
-//! Collects everything that is wrong with a command line, so that a person corrects it once and not flag by flag.
+//! Collects everything that is wrong with a command line, so that a person corrects it once and not
+//! flag by flag.
 
 use std::fmt::Display;
 
@@ -15,12 +16,22 @@ impl Faults {
     }
 
     /// Reads a flag's value; notes the fault under the flag's name if it is none.
-    pub(crate) fn read<T, E: Display>(&mut self, flag: &str, text: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
-        read(text).map_err(|fault| self.add(format!("{flag}: {fault}"))).ok()
+    pub(crate) fn read<T, E: Display>(
+        &mut self,
+        flag: &str,
+        text: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        read(text)
+            .map_err(|fault| self.add(format!("{flag}: {fault}")))
+            .ok()
     }
 
     /// The same for a flag that may be absent: `Some(None)` then.
-    #[expect(clippy::option_option, reason = "the outer one is a fault, the inner one an absent flag")]
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is a fault, the inner one an absent flag"
+    )]
     pub(crate) fn read_option<T, E: Display>(
         &mut self,
         flag: &str,
@@ -47,8 +58,15 @@ mod tests {
     fn every_fault_is_told_at_once() {
         let mut faults = Faults::default();
         let number = |text: &str| text.parse::<u8>();
-        let (a, b, c) = (faults.read("--a", "x", number), faults.read("--b", "7", number), faults.read("--c", "999", number));
-        let told = faults.settle(|| Some((a?, b?, c?))).expect_err("two are wrong").to_string();
+        let (a, b, c) = (
+            faults.read("--a", "x", number),
+            faults.read("--b", "7", number),
+            faults.read("--c", "999", number),
+        );
+        let told = faults
+            .settle(|| Some((a?, b?, c?)))
+            .expect_err("two are wrong")
+            .to_string();
         assert_eq!(told.lines().count(), 2, "{told}");
         assert!(told.contains("--a: ") && told.contains("--c: "), "{told}");
     }

@@ -19,11 +19,23 @@ use crate::end::End;
 #[derive(Debug)]
 pub(crate) enum Feed {
     /// The simulated server on loopback.
-    Simulated { seed: u64, symbols: Vec<String>, rate: u64 },
+    Simulated {
+        seed: u64,
+        symbols: Vec<String>,
+        rate: u64,
+    },
     /// A recording.
-    Replay { path: PathBuf, speed: Speed, exit_at_end: bool },
+    Replay {
+        path: PathBuf,
+        speed: Speed,
+        exit_at_end: bool,
+    },
     /// Finnhub.
-    Live { url: String, symbols: Vec<String>, token: Secret },
+    Live {
+        url: String,
+        symbols: Vec<String>,
+        token: Secret,
+    },
 }
 
 /// Symbols as texts.
@@ -33,7 +45,9 @@ pub(crate) fn names(symbols: Vec<Symbol>) -> Vec<String> {
 
 /// Reads a token's file.
 pub(crate) fn token(file: &Path, flag: &str, faults: &mut Faults) -> Option<Secret> {
-    Secret::read_file(file).map_err(|fault| faults.add(format!("{flag}: {fault}"))).ok()
+    Secret::read_file(file)
+        .map_err(|fault| faults.add(format!("{flag}: {fault}")))
+        .ok()
 }
 
 /// `tapeflow ingest`.
@@ -42,7 +56,12 @@ pub(crate) struct IngestArgs {
     #[command(flatten)]
     kafka: KafkaArgs,
     /// Replay recorded frames, JSON lines as Finnhub sends them, instead of the live feed
-    #[arg(long, env = "TAPEFLOW_REPLAY", value_name = "FILE", required_unless_present = "token_file")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_REPLAY",
+        value_name = "FILE",
+        required_unless_present = "token_file"
+    )]
     replay: Option<PathBuf>,
     /// Speed of a replay: max, or a multiple of the recording's own pace such as 1x, 10x
     #[arg(long, env = "TAPEFLOW_SPEED", default_value = "max")]
@@ -54,10 +73,21 @@ pub(crate) struct IngestArgs {
     #[arg(long, env = "TAPEFLOW_FINNHUB_URL", default_value = tapeflow_ingest::finnhub::endpoint::FINNHUB_URL, value_name = "URL")]
     finnhub_url: String,
     /// Symbols to subscribe to, such as AAPL,BINANCE:BTCUSDT
-    #[arg(long, env = "TAPEFLOW_SYMBOLS", value_name = "LIST", requires = "token_file")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_SYMBOLS",
+        value_name = "LIST",
+        requires = "token_file"
+    )]
     symbols: Option<String>,
     /// File holding Finnhub's token
-    #[arg(long, env = "TAPEFLOW_TOKEN_FILE", value_name = "FILE", conflicts_with = "replay", requires = "symbols")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "replay",
+        requires = "symbols"
+    )]
     token_file: Option<PathBuf>,
     #[command(flatten)]
     http: HttpArgs,
@@ -78,18 +108,36 @@ impl IngestArgs {
         let http = self.http.check(([127, 0, 0, 1], 8_070).into(), &mut faults);
         let speed = faults.read("--speed", &self.speed, str::parse::<Speed>);
         let feed = match (self.replay, self.token_file) {
-            (Some(path), _) => speed.map(|speed| Feed::Replay { path, speed, exit_at_end: self.exit_at_end }),
+            (Some(path), _) => speed.map(|speed| Feed::Replay {
+                path,
+                speed,
+                exit_at_end: self.exit_at_end,
+            }),
             (None, Some(file)) => {
-                let symbols = faults.read("--symbols", self.symbols.as_deref().unwrap_or_default(), values::symbols);
+                let symbols = faults.read(
+                    "--symbols",
+                    self.symbols.as_deref().unwrap_or_default(),
+                    values::symbols,
+                );
                 let token = token(&file, "--token-file", &mut faults);
-                symbols.zip(token).map(|(symbols, token)| Feed::Live { url: self.finnhub_url, symbols: names(symbols), token })
+                symbols.zip(token).map(|(symbols, token)| Feed::Live {
+                    url: self.finnhub_url,
+                    symbols: names(symbols),
+                    token,
+                })
             }
             (None, None) => {
                 faults.add("--replay or --token-file: one of them must name a file");
                 None
             }
         };
-        faults.settle(|| Some(IngestSettings { kafka: kafka?, feed: feed?, http: http? }))
+        faults.settle(|| {
+            Some(IngestSettings {
+                kafka: kafka?,
+                feed: feed?,
+                http: http?,
+            })
+        })
     }
 }
 
@@ -97,16 +145,33 @@ impl IngestArgs {
 #[derive(Args, Debug)]
 pub(crate) struct SimulateArgs {
     /// Where to listen, on this machine alone
-    #[arg(long, env = "TAPEFLOW_BIND", default_value = "127.0.0.1:8765", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_BIND",
+        default_value = "127.0.0.1:8765",
+        value_name = "HOST:PORT"
+    )]
     bind: String,
     /// File with the token that clients must bring [default: the token is "simulated"]
     #[arg(long, env = "TAPEFLOW_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The same seed gives the same market
-    #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        env = "TAPEFLOW_SEED",
+        default_value = "1",
+        value_name = "N",
+        allow_hyphen_values = true
+    )]
     seed: String,
-    /// How many symbols the market has: AAPL, MSFT and so on; a subscription to "*" is one to all of them
-    #[arg(long, env = "TAPEFLOW_SYMBOLS", default_value = "200", value_name = "N")]
+    /// How many symbols the market has: AAPL, MSFT and so on; a subscription to "*" is one to all
+    /// of them
+    #[arg(
+        long,
+        env = "TAPEFLOW_SYMBOLS",
+        default_value = "200",
+        value_name = "N"
+    )]
     symbols: String,
     /// Trades a second
     #[arg(long, env = "TAPEFLOW_RATE", default_value = "1000", value_name = "N")]
@@ -139,7 +204,9 @@ impl SimulateArgs {
     pub(crate) fn check(self) -> Result<SimulateSettings, End> {
         let mut faults = Faults::default();
         let bind = faults.read("--bind", &self.bind, |text| {
-            text.parse::<std::net::SocketAddr>().map_err(|_| format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8765"))
+            text.parse::<std::net::SocketAddr>().map_err(|_| {
+                format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8765")
+            })
         });
         let token = match &self.token_file {
             Some(file) => token(file, "--token-file", &mut faults),
@@ -147,11 +214,24 @@ impl SimulateArgs {
         };
         let seed = faults.read("--seed", &self.seed, values::number(0..=u64::MAX));
         let symbols = faults.read("--symbols", &self.symbols, values::count(1..=100_000));
-        let rate = faults.read("--rate", &self.rate, values::number(1..=10_000_000)).and_then(|n| u32::try_from(n).ok());
-        let trades = faults.read_option("--trades", self.trades.as_deref(), values::number(1..=100_000_000_000));
-        let one_symbol_share = faults.read_option("--one-symbol-share", self.one_symbol_share.as_deref(), |text| {
-            text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| format!("{text:?} is not a share: give 0 to 1"))
-        });
+        let rate = faults
+            .read("--rate", &self.rate, values::number(1..=10_000_000))
+            .and_then(|n| u32::try_from(n).ok());
+        let trades = faults.read_option(
+            "--trades",
+            self.trades.as_deref(),
+            values::number(1..=100_000_000_000),
+        );
+        let one_symbol_share = faults.read_option(
+            "--one-symbol-share",
+            self.one_symbol_share.as_deref(),
+            |text| {
+                text.parse::<f64>()
+                    .ok()
+                    .filter(|share| (0.0..=1.0).contains(share))
+                    .ok_or_else(|| format!("{text:?} is not a share: give 0 to 1"))
+            },
+        );
         faults.settle(|| {
             Some(SimulateSettings {
                 bind: bind?,

@@ -16,8 +16,9 @@ use crate::secret;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct HttpArgs {
-    /// Where the live page, /metrics, /status, /livez and /readyz are served, or off [default: 127.0.0.1:8080 for run; 127.0.0.1:8080 plus --process
-    /// for dataflow; 127.0.0.1:8070 for ingest]
+    /// Where the live page, /metrics, /status, /livez and /readyz are served, or off [default:
+    /// 127.0.0.1:8080 for run; 127.0.0.1:8080 plus --process for dataflow; 127.0.0.1:8070 for
+    /// ingest]
     #[arg(long, env = "TAPEFLOW_HTTP", value_name = "IP:PORT|off")]
     http: Option<String>,
     /// Serve over TLS: file of certificates, the server's own first, PEM
@@ -36,7 +37,8 @@ pub(crate) struct HttpArgs {
 pub(crate) struct HttpSettings {
     /// None: not at all.
     pub(crate) address: Option<SocketAddr>,
-    /// Whether the address was asked for: it must be had then. One by default may be taken by another process.
+    /// Whether the address was asked for: it must be had then. One by default may be taken by
+    /// another process.
     pub(crate) asked: bool,
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) password: Option<Secret>,
@@ -44,7 +46,10 @@ pub(crate) struct HttpSettings {
 
 impl fmt::Debug for HttpSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpSettings").field("address", &self.address).field("tls", &self.tls.is_some()).finish_non_exhaustive()
+        f.debug_struct("HttpSettings")
+            .field("address", &self.address)
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -75,23 +80,50 @@ impl HttpArgs {
             None => Some(None),
             Some(file) => secret::from("--http-password-file", Some(&file), &[], faults).map(Some),
         };
-        Some(HttpSettings { address: address?, asked, tls: tls?, password: password? })
+        Some(HttpSettings {
+            address: address?,
+            asked,
+            tls: tls?,
+            password: password?,
+        })
     }
 }
 
-fn tls(certificates: &std::path::Path, key: &std::path::Path, faults: &mut Faults) -> Option<Arc<ServerConfig>> {
-    let chain = CertificateDer::pem_file_iter(certificates).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let chain = chain.map_err(|fault| faults.add(format!("--http-tls-cert: {}: {fault}", certificates.display()))).ok();
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|fault| faults.add(format!("--http-tls-key: {}: {fault}", key.display()))).ok();
+fn tls(
+    certificates: &std::path::Path,
+    key: &std::path::Path,
+    faults: &mut Faults,
+) -> Option<Arc<ServerConfig>> {
+    let chain = CertificateDer::pem_file_iter(certificates)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain
+        .map_err(|fault| {
+            faults.add(format!(
+                "--http-tls-cert: {}: {fault}",
+                certificates.display()
+            ))
+        })
+        .ok();
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .map_err(|fault| faults.add(format!("--http-tls-key: {}: {fault}", key.display())))
+        .ok();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (chain, secret) = (chain?, secret?);
     let made = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret));
+        .and_then(|builder| {
+            builder
+                .with_no_client_auth()
+                .with_single_cert(chain, secret)
+        });
     match made {
         Ok(config) => Some(Arc::new(config)),
         Err(fault) => {
-            faults.add(format!("--http-tls-cert: {} does not do with {}: {fault}", certificates.display(), key.display()));
+            faults.add(format!(
+                "--http-tls-cert: {} does not do with {}: {fault}",
+                certificates.display(),
+                key.display()
+            ));
             None
         }
     }

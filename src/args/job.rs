@@ -21,7 +21,8 @@ use crate::end::End;
 /// The user's baskets.
 #[derive(Args, Debug)]
 pub(crate) struct BasketsArg {
-    /// File of baskets, lines of basket,symbol,weight; they decide lists, so a store keeps the ones it began with
+    /// File of baskets, lines of basket,symbol,weight; they decide lists, so a store keeps the ones
+    /// it began with
     #[arg(long, env = "TAPEFLOW_BASKETS", value_name = "FILE")]
     baskets: Option<PathBuf>,
 }
@@ -29,13 +30,22 @@ pub(crate) struct BasketsArg {
 impl BasketsArg {
     /// Reads the file; no file is no baskets.
     pub(crate) fn check(self, faults: &mut Faults) -> Option<Baskets> {
-        let Some(file) = self.baskets else { return Some(Baskets::default()) };
-        read_baskets(&file).map_err(|found| found.into_iter().for_each(|fault| faults.add(format!("--baskets: {} {fault}", file.display())))).ok()
+        let Some(file) = self.baskets else {
+            return Some(Baskets::default());
+        };
+        read_baskets(&file)
+            .map_err(|found| {
+                found
+                    .into_iter()
+                    .for_each(|fault| faults.add(format!("--baskets: {} {fault}", file.display())))
+            })
+            .ok()
     }
 }
 
 fn read_baskets(file: &Path) -> Result<Baskets, Vec<String>> {
-    let text = std::fs::read_to_string(file).map_err(|fault| vec![format!("cannot be read: {fault}")])?;
+    let text =
+        std::fs::read_to_string(file).map_err(|fault| vec![format!("cannot be read: {fault}")])?;
     Baskets::parse(&text).map_err(|faults| faults.0)
 }
 
@@ -44,23 +54,44 @@ fn read_baskets(file: &Path) -> Result<Baskets, Vec<String>> {
 #[command(next_help_heading = "Job")]
 pub(crate) struct JobArgs {
     /// Window sizes side by side; they decide rows, so a store keeps the ones it began with
-    #[arg(long, env = "TAPEFLOW_SIZES", default_value = "1s,1m,5m,1h,1d", value_name = "SIZE,...")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_SIZES",
+        default_value = "1s,1m,5m,1h,1d",
+        value_name = "SIZE,..."
+    )]
     sizes: String,
     /// How often an epoch is cut: how long a trade waits before its rows are written
-    #[arg(long, env = "TAPEFLOW_EPOCH", default_value = "250ms", value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_EPOCH",
+        default_value = "250ms",
+        value_name = "DURATION"
+    )]
     epoch: String,
     /// Rows a worker keeps in memory beyond those it is writing; the store holds the rest
-    #[arg(long, env = "TAPEFLOW_RESIDENT_ROWS", default_value = "12000", value_name = "N")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_RESIDENT_ROWS",
+        default_value = "12000",
+        value_name = "N"
+    )]
     resident_rows: String,
     #[command(flatten)]
     baskets: BasketsArg,
-    /// Go on without offsets that the log has lost before they were committed, instead of refusing to start: their trades are missing from the rows
-    /// for good. Where they were bound already, some rows and lists may hold them and others not. Which offsets is told in the log, in a dead
-    /// letter, and to verify. It is meant for one start: leave it out again
+    /// Go on without offsets that the log has lost before they were committed, instead of refusing
+    /// to start: their trades are missing from the rows for good. Where they were bound already,
+    /// some rows and lists may hold them and others not. Which offsets is told in the log, in a
+    /// dead letter, and to verify. It is meant for one start: leave it out again
     #[arg(long, env = "TAPEFLOW_ACCEPT_LOSS")]
     accept_loss: bool,
     /// The job's name: a store belongs to one job
-    #[arg(long, env = "TAPEFLOW_JOB", default_value = "tapeflow", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_JOB",
+        default_value = "tapeflow",
+        value_name = "NAME"
+    )]
     job: String,
 }
 
@@ -70,7 +101,11 @@ impl JobArgs {
         let workers = faults.read("--workers", workers, values::count(1..=256));
         let sizes = faults.read("--sizes", &self.sizes, values::sizes);
         let epoch = faults.read("--epoch", &self.epoch, values::epoch);
-        let resident_rows = faults.read("--resident-rows", &self.resident_rows, values::count(1..=100_000_000));
+        let resident_rows = faults.read(
+            "--resident-rows",
+            &self.resident_rows,
+            values::count(1..=100_000_000),
+        );
         let baskets = self.baskets.check(faults);
         let job = faults.read("--job", &self.job, values::job);
         Some(JobConfig {
@@ -98,7 +133,12 @@ pub(crate) struct InitArgs {
     #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL")]
     store: String,
     /// Partitions of the topic, when it is made
-    #[arg(long, env = "TAPEFLOW_PARTITIONS", default_value = "4", value_name = "N")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_PARTITIONS",
+        default_value = "4",
+        value_name = "N"
+    )]
     partitions: String,
     /// Copies of every record and every row [default: 3, or as many as there are nodes]
     #[arg(long, env = "TAPEFLOW_REPLICATION", value_name = "N")]
@@ -121,10 +161,20 @@ impl InitArgs {
         let mut faults = Faults::default();
         let kafka = self.kafka.check(&mut faults);
         let store = store_choice(&self.store, self.login, &mut faults);
-        let small = |text: &str| values::number(1..=10_000)(text).and_then(|n| u32::try_from(n).map_err(|fault| fault.to_string()));
+        let small = |text: &str| {
+            values::number(1..=10_000)(text)
+                .and_then(|n| u32::try_from(n).map_err(|fault| fault.to_string()))
+        };
         let partitions = faults.read("--partitions", &self.partitions, small);
         let replication = faults.read_option("--replication", self.replication.as_deref(), small);
-        faults.settle(|| Some(InitSettings { kafka: kafka?, store: store?, partitions: partitions?, replication: replication? }))
+        faults.settle(|| {
+            Some(InitSettings {
+                kafka: kafka?,
+                store: store?,
+                partitions: partitions?,
+                replication: replication?,
+            })
+        })
     }
 }
 
@@ -136,14 +186,20 @@ pub(crate) struct DataflowArgs {
     /// An embedded log instead of a topic
     #[arg(long, env = "TAPEFLOW_LOG", value_name = "sqlite:PATH")]
     log: Option<String>,
-    /// Where rows go: cassandra://HOST[:PORT][,HOST...]/KEYSPACE, or sqlite:PATH for a job of one process
+    /// Where rows go: cassandra://HOST[:PORT][,HOST...]/KEYSPACE, or sqlite:PATH for a job of one
+    /// process
     #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL")]
     store: String,
     /// Worker threads in this process
     #[arg(long, env = "TAPEFLOW_WORKERS", default_value = "1", value_name = "N")]
     workers: String,
     /// Processes of the job
-    #[arg(long, env = "TAPEFLOW_PROCESSES", default_value = "1", value_name = "N")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_PROCESSES",
+        default_value = "1",
+        value_name = "N"
+    )]
     processes: String,
     /// Which of them this one is, from 0
     #[arg(long, env = "TAPEFLOW_PROCESS", default_value = "0", value_name = "N")]
@@ -154,13 +210,19 @@ pub(crate) struct DataflowArgs {
     /// End with code 0 once everything that was in the topic at the start is committed
     #[arg(long, env = "TAPEFLOW_UNTIL_END")]
     until_end: bool,
-    /// Run as a child of this process, and start it again when it ends without having been asked to: for jobs of several processes, which live
-    /// and die as a whole, and as process 1 of a container
+    /// Run as a child of this process, and start it again when it ends without having been asked
+    /// to: for jobs of several processes, which live and die as a whole, and as process 1 of a
+    /// container
     #[arg(long, env = "TAPEFLOW_SUPERVISE", conflicts_with = "until_end")]
     supervise: bool,
-    /// How long to go on committing what was read after SIGTERM or Ctrl-C, should the store be slow or out of reach; then the process ends with
-    /// code 1 and the next start commits it
-    #[arg(long, env = "TAPEFLOW_END_WITHIN", default_value = "30s", value_name = "DURATION")]
+    /// How long to go on committing what was read after SIGTERM or Ctrl-C, should the store be slow
+    /// or out of reach; then the process ends with code 1 and the next start commits it
+    #[arg(
+        long,
+        env = "TAPEFLOW_END_WITHIN",
+        default_value = "30s",
+        value_name = "DURATION"
+    )]
     end_within: String,
     #[command(flatten)]
     job: JobArgs,
@@ -186,32 +248,62 @@ impl DataflowArgs {
         let mut faults = Faults::default();
         let kafka = self.kafka.check(&mut faults);
         let log = match &self.log {
-            Some(text) => faults.read("--log", text, sqlite_address).map(LogChoice::Sqlite),
+            Some(text) => faults
+                .read("--log", text, sqlite_address)
+                .map(LogChoice::Sqlite),
             None => kafka.map(LogChoice::Kafka),
         };
         let store = store_choice(&self.store, self.login, &mut faults);
         let processes = faults.read("--processes", &self.processes, values::count(1..=256));
         let process = faults.read("--process", &self.process, values::count(0..=255));
-        let hosts = faults.read_option("--hosts", self.hosts.as_deref(), values::addresses).map(Option::unwrap_or_default);
+        let hosts = faults
+            .read_option("--hosts", self.hosts.as_deref(), values::addresses)
+            .map(Option::unwrap_or_default);
         let job = self.job.check(&self.workers, &mut faults);
         let end_within = faults.read("--end-within", &self.end_within, values::duration);
         // Each process of one machine has a place of its own.
-        let port = 8_080 + process.and_then(|process| u16::try_from(process).ok()).unwrap_or(0);
+        let port = 8_080
+            + process
+                .and_then(|process| u16::try_from(process).ok())
+                .unwrap_or(0);
         let http = self.http.check(([127, 0, 0, 1], port).into(), &mut faults);
         if let (Some(processes), Some(process), Some(hosts)) = (processes, process, &hosts) {
             if process >= processes {
-                faults.add(format!("--process: {process} is not below --processes {processes}"));
+                faults.add(format!(
+                    "--process: {process} is not below --processes {processes}"
+                ));
             }
             if processes > 1 && hosts.len() != processes {
-                faults.add(format!("--hosts: {} addresses for --processes {processes}", hosts.len()));
+                faults.add(format!(
+                    "--hosts: {} addresses for --processes {processes}",
+                    hosts.len()
+                ));
             }
-            if processes > 1 && matches!(store.as_ref().map(|store| &store.address), Some(StoreAddress::Sqlite(_))) {
+            if processes > 1
+                && matches!(
+                    store.as_ref().map(|store| &store.address),
+                    Some(StoreAddress::Sqlite(_))
+                )
+            {
                 faults.add("--store: several processes cannot share one sqlite: store; give cassandra://HOST/KEYSPACE");
             }
         }
         faults.settle(|| {
-            let job = JobConfig { processes: processes?, process: process?, hosts: hosts?, until_end: self.until_end, ..job? };
-            Some(DataflowSettings { log: log?, store: store?, job, supervise: self.supervise, end_within: end_within?, http: http? })
+            let job = JobConfig {
+                processes: processes?,
+                process: process?,
+                hosts: hosts?,
+                until_end: self.until_end,
+                ..job?
+            };
+            Some(DataflowSettings {
+                log: log?,
+                store: store?,
+                job,
+                supervise: self.supervise,
+                end_within: end_within?,
+                http: http?,
+            })
         })
     }
 }

@@ -13,12 +13,18 @@ use crate::kafka;
 #[command(next_help_heading = "Kafka")]
 pub(crate) struct KafkaArgs {
     /// Kafka brokers to begin with
-    #[arg(long, env = "TAPEFLOW_BROKERS", default_value = "127.0.0.1:9092", value_name = "HOST:PORT,...")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_BROKERS",
+        default_value = "127.0.0.1:9092",
+        value_name = "HOST:PORT,..."
+    )]
     brokers: String,
     /// Topic of trades
     #[arg(long, env = "TAPEFLOW_TOPIC", default_value = "trades")]
     topic: String,
-    /// File of further client settings, one key=value a line, such as security.protocol=SASL_SSL; passwords belong here, not on a command line
+    /// File of further client settings, one key=value a line, such as security.protocol=SASL_SSL;
+    /// passwords belong here, not on a command line
     #[arg(long, env = "TAPEFLOW_KAFKA_CONFIG_FILE", value_name = "FILE")]
     kafka_config_file: Option<PathBuf>,
 }
@@ -29,10 +35,16 @@ impl KafkaArgs {
         let brokers = faults.read("--brokers", &self.brokers, values::addresses);
         let topic = faults.read("--topic", &self.topic, values::topic);
         let settings = match &self.kafka_config_file {
-            Some(file) => kafka::settings(file).map_err(|fault| faults.add(format!("--kafka-config-file: {fault}"))).ok(),
+            Some(file) => kafka::settings(file)
+                .map_err(|fault| faults.add(format!("--kafka-config-file: {fault}")))
+                .ok(),
             None => Some(Vec::new()),
         };
-        Some(KafkaLogConfig { brokers: brokers?.join(","), topic: topic?, settings: settings? })
+        Some(KafkaLogConfig {
+            brokers: brokers?.join(","),
+            topic: topic?,
+            settings: settings?,
+        })
     }
 }
 
@@ -56,13 +68,24 @@ pub(crate) struct LagArgs {
 
 impl LagArgs {
     /// Which log, if any. An embedded one wins, as in `verify`.
-    #[expect(clippy::option_option, reason = "the outer one is a fault, the inner one no log")]
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is a fault, the inner one no log"
+    )]
     pub(crate) fn check(self, faults: &mut Faults) -> Option<Option<LogChoice>> {
         match (self.log, self.brokers) {
-            (Some(text), _) => faults.read("--log", &text, sqlite_address).map(|path| Some(LogChoice::Sqlite(path))),
+            (Some(text), _) => faults
+                .read("--log", &text, sqlite_address)
+                .map(|path| Some(LogChoice::Sqlite(path))),
             (None, Some(brokers)) => {
-                let kafka = KafkaArgs { brokers, topic: self.topic, kafka_config_file: self.kafka_config_file };
-                kafka.check(faults).map(|config| Some(LogChoice::Kafka(config)))
+                let kafka = KafkaArgs {
+                    brokers,
+                    topic: self.topic,
+                    kafka_config_file: self.kafka_config_file,
+                };
+                kafka
+                    .check(faults)
+                    .map(|config| Some(LogChoice::Kafka(config)))
             }
             (None, None) => Some(None),
         }

@@ -1,4 +1,5 @@
-//! The command line: what each command takes, where else a value may come from, and what is wrong with it, all at once.
+//! The command line: what each command takes, where else a value may come from, and what is wrong
+//! with it, all at once.
 
 pub(crate) mod bench;
 pub(crate) mod commands;

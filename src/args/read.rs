@@ -32,7 +32,12 @@ pub(crate) struct BarsArgs {
     #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "URL")]
     store: String,
     /// Window sizes, or all
-    #[arg(long, env = "TAPEFLOW_SIZE", default_value = "1m", value_name = "SIZE,...")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_SIZE",
+        default_value = "1m",
+        value_name = "SIZE,..."
+    )]
     size: String,
     /// A symbol; may be repeated [default: all]
     #[arg(long, env = "TAPEFLOW_SYMBOL", value_name = "SYMBOL")]
@@ -43,8 +48,14 @@ pub(crate) struct BarsArgs {
     /// Window starts before this, RFC 3339 or a date
     #[arg(long, env = "TAPEFLOW_TO", value_name = "TIME")]
     to: Option<String>,
-    /// Which trades volume, notional, trades and VWAP are made of: all, those the tape counts (sip), or those that form prices (strict)
-    #[arg(long, env = "TAPEFLOW_POLICY", default_value = "sip", value_name = "all|sip|strict")]
+    /// Which trades volume, notional, trades and VWAP are made of: all, those the tape counts
+    /// (sip), or those that form prices (strict)
+    #[arg(
+        long,
+        env = "TAPEFLOW_POLICY",
+        default_value = "sip",
+        value_name = "all|sip|strict"
+    )]
     policy: String,
     /// Form of the output
     #[arg(long, env = "TAPEFLOW_FORMAT", default_value = "table", value_enum)]
@@ -69,16 +80,30 @@ impl BarsArgs {
         let mut faults = Faults::default();
         let store = store_choice(&self.store, self.login, &mut faults);
         let sizes = faults.read("--size", &self.size, values::size_choice);
-        let symbols: Vec<_> = self.symbol.iter().map(|symbol| faults.read("--symbol", symbol, values::symbols)).collect();
+        let symbols: Vec<_> = self
+            .symbol
+            .iter()
+            .map(|symbol| faults.read("--symbol", symbol, values::symbols))
+            .collect();
         let from = faults.read_option("--from", self.from.as_deref(), parse_utc);
         let to = faults.read_option("--to", self.to.as_deref(), parse_utc);
         let policy = faults.read("--policy", &self.policy, |text| {
-            Policy::EVERY.into_iter().find(|policy| policy.name() == text).ok_or_else(|| format!("{text:?} is not a policy: give all, sip or strict"))
+            Policy::EVERY
+                .into_iter()
+                .find(|policy| policy.name() == text)
+                .ok_or_else(|| format!("{text:?} is not a policy: give all, sip or strict"))
         });
         faults.settle(|| {
             let symbols = symbols.into_iter().collect::<Option<Vec<_>>>()?.concat();
             let range = from?.unwrap_or(i64::MIN)..to?.unwrap_or(i64::MAX);
-            Some(BarsSettings { store: store?, sizes: sizes?, symbols, range, policy: policy?, format: self.format })
+            Some(BarsSettings {
+                store: store?,
+                sizes: sizes?,
+                symbols,
+                range,
+                policy: policy?,
+                format: self.format,
+            })
         })
     }
 }
@@ -89,13 +114,20 @@ pub(crate) struct TopArgs {
     /// Where the lists are: sqlite:PATH, or cassandra://HOST[:PORT][,HOST...]/KEYSPACE
     #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "URL")]
     store: String,
-    /// Which list: symbols by notional (active), symbols by how far close is from open (movers), your baskets, or asset classes (market)
-    #[arg(long, env = "TAPEFLOW_VIEW", default_value = "active", value_name = "active|movers|baskets|market")]
+    /// Which list: symbols by notional (active), symbols by how far close is from open (movers),
+    /// your baskets, or asset classes (market)
+    #[arg(
+        long,
+        env = "TAPEFLOW_VIEW",
+        default_value = "active",
+        value_name = "active|movers|baskets|market"
+    )]
     view: String,
     /// Window size, one minute or longer
     #[arg(long, env = "TAPEFLOW_SIZE", default_value = "1m")]
     size: String,
-    /// First window start, RFC 3339 or a date [default: the newest list alone; of days, those of all markets]
+    /// First window start, RFC 3339 or a date [default: the newest list alone; of days, those of
+    /// all markets]
     #[arg(long, env = "TAPEFLOW_FROM", value_name = "TIME")]
     from: Option<String>,
     /// Window starts before this, RFC 3339 or a date
@@ -127,7 +159,9 @@ impl TopArgs {
             View::EVERY
                 .into_iter()
                 .find(|view| view.name() == text)
-                .ok_or_else(|| format!("{text:?} is not a view: give active, movers, baskets or market"))
+                .ok_or_else(|| {
+                    format!("{text:?} is not a view: give active, movers, baskets or market")
+                })
         });
         let size = faults.read("--size", &self.size, str::parse::<WindowSize>);
         let from = faults.read_option("--from", self.from.as_deref(), parse_utc);
@@ -137,7 +171,13 @@ impl TopArgs {
                 (None, None) => None,
                 (from, to) => Some(from.unwrap_or(i64::MIN)..to.unwrap_or(i64::MAX)),
             };
-            Some(TopSettings { store: store?, view: view?, size: size?, range, format: self.format })
+            Some(TopSettings {
+                store: store?,
+                view: view?,
+                size: size?,
+                range,
+                format: self.format,
+            })
         })
     }
 }
@@ -171,7 +211,13 @@ impl StatusArgs {
         let mut faults = Faults::default();
         let store = store_choice(&self.store, self.login, &mut faults);
         let log = self.log.check(&mut faults);
-        faults.settle(|| Some(StatusSettings { store: store?, log: log?, format: self.format }))
+        faults.settle(|| {
+            Some(StatusSettings {
+                store: store?,
+                log: log?,
+                format: self.format,
+            })
+        })
     }
 }
 
@@ -204,6 +250,12 @@ impl RejectsArgs {
         let mut faults = Faults::default();
         let store = store_choice(&self.store, self.login, &mut faults);
         let limit = faults.read("--limit", &self.limit, values::count(1..=100_000_000));
-        faults.settle(|| Some(RejectsSettings { store: store?, limit: limit?, format: self.format }))
+        faults.settle(|| {
+            Some(RejectsSettings {
+                store: store?,
+                limit: limit?,
+                format: self.format,
+            })
+        })
     }
 }

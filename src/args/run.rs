@@ -29,13 +29,25 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "TAPEFLOW_EXIT_AT_END", requires = "replay")]
     exit_at_end: bool,
     /// File holding Finnhub's token: read the live feed instead of the simulated one
-    #[arg(long, env = "TAPEFLOW_FINNHUB_TOKEN_FILE", value_name = "FILE", conflicts_with = "replay")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_FINNHUB_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "replay"
+    )]
     finnhub_token_file: Option<PathBuf>,
-    /// Symbols to subscribe to; with the simulated feed, how many it has [default: 200 simulated; AAPL,MSFT,BINANCE:BTCUSDT live]
+    /// Symbols to subscribe to; with the simulated feed, how many it has [default: 200 simulated;
+    /// AAPL,MSFT,BINANCE:BTCUSDT live]
     #[arg(long, env = "TAPEFLOW_SYMBOLS", value_name = "LIST")]
     symbols: Option<String>,
     /// Seed of the simulated feed
-    #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        env = "TAPEFLOW_SEED",
+        default_value = "1",
+        value_name = "N",
+        allow_hyphen_values = true
+    )]
     seed: String,
     /// Trades a second of the simulated feed
     #[arg(long, env = "TAPEFLOW_RATE", default_value = "1000", value_name = "N")]
@@ -47,7 +59,12 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "TAPEFLOW_WORKERS", default_value = "2", value_name = "N")]
     workers: String,
     /// Partitions of the embedded log, when it is made
-    #[arg(long, env = "TAPEFLOW_PARTITIONS", default_value = "4", value_name = "N")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_PARTITIONS",
+        default_value = "4",
+        value_name = "N"
+    )]
     partitions: String,
     /// End, with everything committed, after this long
     #[arg(long, env = "TAPEFLOW_DURATION", value_name = "DURATION")]
@@ -75,29 +92,63 @@ impl RunArgs {
         let speed = faults.read("--speed", &self.speed, str::parse::<Speed>);
         let seed = faults.read("--seed", &self.seed, values::number(0..=u64::MAX));
         let rate = faults.read("--rate", &self.rate, values::number(1..=10_000_000));
-        let partitions = faults.read("--partitions", &self.partitions, values::number(1..=1_024)).and_then(|n| u32::try_from(n).ok());
+        let partitions = faults
+            .read("--partitions", &self.partitions, values::number(1..=1_024))
+            .and_then(|n| u32::try_from(n).ok());
         let duration = faults.read_option("--duration", self.duration.as_deref(), values::duration);
         let store = faults.read("--store", &self.store, sqlite_address);
         let job = self.job.check(&self.workers, &mut faults);
         let http = self.http.check(([127, 0, 0, 1], 8_080).into(), &mut faults);
         let feed = match (self.replay, self.finnhub_token_file) {
-            (Some(path), _) => speed.map(|speed| Feed::Replay { path, speed, exit_at_end: self.exit_at_end }),
+            (Some(path), _) => speed.map(|speed| Feed::Replay {
+                path,
+                speed,
+                exit_at_end: self.exit_at_end,
+            }),
             (None, Some(file)) => {
-                let symbols = faults.read("--symbols", self.symbols.as_deref().unwrap_or("AAPL,MSFT,BINANCE:BTCUSDT"), values::symbols);
+                let symbols = faults.read(
+                    "--symbols",
+                    self.symbols
+                        .as_deref()
+                        .unwrap_or("AAPL,MSFT,BINANCE:BTCUSDT"),
+                    values::symbols,
+                );
                 let token = token(&file, "--finnhub-token-file", &mut faults);
                 let url = tapeflow_ingest::finnhub::endpoint::FINNHUB_URL.to_owned();
-                symbols.zip(token).map(|(symbols, token)| Feed::Live { url, symbols: names(symbols), token })
+                symbols.zip(token).map(|(symbols, token)| Feed::Live {
+                    url,
+                    symbols: names(symbols),
+                    token,
+                })
             }
             (None, None) => {
                 let text = self.symbols.as_deref().unwrap_or("200");
                 let symbols = match text.parse::<usize>() {
-                    Ok(_) => faults.read("--symbols", text, values::count(1..=100_000)).map(tapeflow_ingest::simulator::symbols),
+                    Ok(_) => faults
+                        .read("--symbols", text, values::count(1..=100_000))
+                        .map(tapeflow_ingest::simulator::symbols),
                     Err(_) => faults.read("--symbols", text, values::symbols).map(names),
                 };
-                symbols.zip(seed).zip(rate).map(|((symbols, seed), rate)| Feed::Simulated { seed, symbols, rate })
+                symbols
+                    .zip(seed)
+                    .zip(rate)
+                    .map(|((symbols, seed), rate)| Feed::Simulated {
+                        seed,
+                        symbols,
+                        rate,
+                    })
             }
         };
-        faults.settle(|| Some(RunSettings { feed: feed?, store: store?, partitions: partitions?, duration: duration?, job: job?, http: http? }))
+        faults.settle(|| {
+            Some(RunSettings {
+                feed: feed?,
+                store: store?,
+                partitions: partitions?,
+                duration: duration?,
+                job: job?,
+                http: http?,
+            })
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! `--store`: where rows are, and how to get in. The address never holds a secret, for addresses are shown.
+//! `--store`: where rows are, and how to get in. The address never holds a secret, for addresses
+//! are shown.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -9,7 +10,8 @@ use tapeflow_sinks::cassandra::{ClientCertificate, TlsConfig};
 use super::{faults::Faults, values::abbreviated};
 use crate::secret;
 
-/// The store of `tapeflow run`, and what commands that only read look at if they are not told otherwise.
+/// The store of `tapeflow run`, and what commands that only read look at if they are not told
+/// otherwise.
 pub(crate) const DEFAULT_STORE: &str = "sqlite:tapeflow-data/tapeflow.db";
 /// Cassandra's own port.
 const CASSANDRA_PORT: u16 = 9042;
@@ -46,7 +48,8 @@ pub(crate) struct LoginArgs {
     /// User of the Cassandra cluster, if it asks for one
     #[arg(long, env = "TAPEFLOW_CASSANDRA_USER", value_name = "NAME")]
     cassandra_user: Option<String>,
-    /// File with that user's password [or the password itself in the variable TAPEFLOW_CASSANDRA_PASSWORD]
+    /// File with that user's password [or the password itself in the variable
+    /// TAPEFLOW_CASSANDRA_PASSWORD]
     #[arg(long, env = "TAPEFLOW_CASSANDRA_PASSWORD_FILE", value_name = "FILE")]
     cassandra_password_file: Option<PathBuf>,
     /// Talk TLS to the nodes
@@ -64,24 +67,39 @@ pub(crate) struct LoginArgs {
 }
 
 impl LoginArgs {
-    /// The same flags for another process of this program. A password from the environment is not among them.
+    /// The same flags for another process of this program. A password from the environment is not
+    /// among them.
     pub(crate) fn flags(&self) -> Vec<OsString> {
-        let user = self.cassandra_user.as_ref().map(|user| ("--cassandra-user", OsString::from(user)));
+        let user = self
+            .cassandra_user
+            .as_ref()
+            .map(|user| ("--cassandra-user", OsString::from(user)));
         let files = [
             ("--cassandra-password-file", &self.cassandra_password_file),
             ("--cassandra-ca-file", &self.cassandra_ca_file),
             ("--cassandra-cert-file", &self.cassandra_cert_file),
             ("--cassandra-key-file", &self.cassandra_key_file),
         ];
-        let files = files.into_iter().filter_map(|(flag, file)| Some((flag, file.clone()?.into_os_string())));
-        let mut flags: Vec<OsString> = user.into_iter().chain(files).flat_map(|(flag, value)| [OsString::from(flag), value]).collect();
+        let files = files
+            .into_iter()
+            .filter_map(|(flag, file)| Some((flag, file.clone()?.into_os_string())));
+        let mut flags: Vec<OsString> = user
+            .into_iter()
+            .chain(files)
+            .flat_map(|(flag, value)| [OsString::from(flag), value])
+            .collect();
         flags.extend(self.cassandra_tls.then(|| "--cassandra-tls".into()));
         flags
     }
 
     /// Reads the password.
     pub(crate) fn check(self, faults: &mut Faults) -> Login {
-        let password = secret::from("--cassandra-password-file", self.cassandra_password_file.as_deref(), &["TAPEFLOW_CASSANDRA_PASSWORD"], faults);
+        let password = secret::from(
+            "--cassandra-password-file",
+            self.cassandra_password_file.as_deref(),
+            &["TAPEFLOW_CASSANDRA_PASSWORD"],
+            faults,
+        );
         if password.is_some() && self.cassandra_user.is_none() {
             faults.add("--cassandra-user: missing, though there is a password");
         }
@@ -91,13 +109,25 @@ impl LoginArgs {
         if self.cassandra_cert_file.is_some() != self.cassandra_key_file.is_some() {
             faults.add("--cassandra-cert-file and --cassandra-key-file: give both or neither");
         }
-        if !self.cassandra_tls && (self.cassandra_ca_file.is_some() || self.cassandra_cert_file.is_some()) {
+        if !self.cassandra_tls
+            && (self.cassandra_ca_file.is_some() || self.cassandra_cert_file.is_some())
+        {
             faults.add("--cassandra-tls: missing, though there are files for it");
         }
         let client = self.cassandra_cert_file.zip(self.cassandra_key_file);
-        let client = client.map(|(certificate_file, key_file)| ClientCertificate { certificate_file, key_file });
-        let tls = self.cassandra_tls.then_some(TlsConfig { ca_file: self.cassandra_ca_file, client });
-        Login { user: self.cassandra_user, password, tls }
+        let client = client.map(|(certificate_file, key_file)| ClientCertificate {
+            certificate_file,
+            key_file,
+        });
+        let tls = self.cassandra_tls.then_some(TlsConfig {
+            ca_file: self.cassandra_ca_file,
+            client,
+        });
+        Login {
+            user: self.cassandra_user,
+            password,
+            tls,
+        }
     }
 }
 
@@ -109,7 +139,11 @@ pub(crate) struct StoreChoice {
 }
 
 /// Reads `--store` and the credentials.
-pub(crate) fn store_choice(text: &str, login: LoginArgs, faults: &mut Faults) -> Option<StoreChoice> {
+pub(crate) fn store_choice(
+    text: &str,
+    login: LoginArgs,
+    faults: &mut Faults,
+) -> Option<StoreChoice> {
     let login = login.check(faults);
     let address = faults.read("--store", text, store_address)?;
     Some(StoreChoice { address, login })
@@ -122,7 +156,9 @@ pub(crate) fn store_address(text: &str) -> Result<StoreAddress, String> {
     }
     let Some(rest) = text.strip_prefix("cassandra://") else {
         // What was given may hold a secret in a place of its own invention: it is not shown back.
-        return Err("not a store: give sqlite:PATH or cassandra://HOST[:PORT][,HOST...]/KEYSPACE".into());
+        return Err(
+            "not a store: give sqlite:PATH or cassandra://HOST[:PORT][,HOST...]/KEYSPACE".into(),
+        );
     };
     if rest.contains('@') {
         return Err(
@@ -130,22 +166,42 @@ pub(crate) fn store_address(text: &str) -> Result<StoreAddress, String> {
                 .into(),
         );
     }
-    let (hosts, keyspace) = rest.split_once('/').ok_or("the keyspace is missing: cassandra://HOST/KEYSPACE")?;
-    let nodes = hosts.split(',').map(|host| node(host.trim())).collect::<Result<_, _>>()?;
+    let (hosts, keyspace) = rest
+        .split_once('/')
+        .ok_or("the keyspace is missing: cassandra://HOST/KEYSPACE")?;
+    let nodes = hosts
+        .split(',')
+        .map(|host| node(host.trim()))
+        .collect::<Result<_, _>>()?;
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if !keyspace.starts_with(|c: char| c.is_ascii_lowercase()) || keyspace.len() > 48 || !keyspace.chars().all(legal) {
-        return Err(format!("{:?} is not a keyspace: at most 48 lower-case letters, digits and underscores, a letter first", abbreviated(keyspace)));
+    if !keyspace.starts_with(|c: char| c.is_ascii_lowercase())
+        || keyspace.len() > 48
+        || !keyspace.chars().all(legal)
+    {
+        return Err(format!(
+            "{:?} is not a keyspace: at most 48 lower-case letters, digits and underscores, a letter first",
+            abbreviated(keyspace)
+        ));
     }
-    Ok(StoreAddress::Cassandra { nodes, keyspace: keyspace.to_owned() })
+    Ok(StoreAddress::Cassandra {
+        nodes,
+        keyspace: keyspace.to_owned(),
+    })
 }
 
 /// Reads `sqlite:PATH`.
 pub(crate) fn sqlite_address(text: &str) -> Result<PathBuf, String> {
-    text.strip_prefix("sqlite:").ok_or_else(|| format!("{:?} is not sqlite:PATH", abbreviated(text))).and_then(sqlite_path)
+    text.strip_prefix("sqlite:")
+        .ok_or_else(|| format!("{:?} is not sqlite:PATH", abbreviated(text)))
+        .and_then(sqlite_path)
 }
 
 fn sqlite_path(path: &str) -> Result<PathBuf, String> {
-    if path.is_empty() { Err("the path is missing: sqlite:PATH, such as sqlite:tapeflow-data/tapeflow.db".into()) } else { Ok(PathBuf::from(path)) }
+    if path.is_empty() {
+        Err("the path is missing: sqlite:PATH, such as sqlite:tapeflow-data/tapeflow.db".into())
+    } else {
+        Ok(PathBuf::from(path))
+    }
 }
 
 fn node(host: &str) -> Result<String, String> {
@@ -153,7 +209,11 @@ fn node(host: &str) -> Result<String, String> {
         Some(rest) => !rest.ends_with(']'),
         None => host.contains(':'),
     };
-    super::values::address(&if with_port { host.to_owned() } else { format!("{host}:{CASSANDRA_PORT}") })
+    super::values::address(&if with_port {
+        host.to_owned()
+    } else {
+        format!("{host}:{CASSANDRA_PORT}")
+    })
 }
 
 #[cfg(test)]
@@ -162,11 +222,24 @@ mod tests {
 
     #[test]
     fn addresses_name_a_file_or_a_keyspace() {
-        assert_eq!(store_address("sqlite:a/b.db"), Ok(StoreAddress::Sqlite("a/b.db".into())));
-        let cassandra =
-            |nodes: &[&str]| Ok(StoreAddress::Cassandra { nodes: nodes.iter().map(ToString::to_string).collect(), keyspace: "market".into() });
-        assert_eq!(store_address("cassandra://127.0.0.1/market"), cassandra(&["127.0.0.1:9042"]));
-        assert_eq!(store_address("cassandra://a:1,b,[::1]/market"), cassandra(&["a:1", "b:9042", "[::1]:9042"]));
+        assert_eq!(
+            store_address("sqlite:a/b.db"),
+            Ok(StoreAddress::Sqlite("a/b.db".into()))
+        );
+        let cassandra = |nodes: &[&str]| {
+            Ok(StoreAddress::Cassandra {
+                nodes: nodes.iter().map(ToString::to_string).collect(),
+                keyspace: "market".into(),
+            })
+        };
+        assert_eq!(
+            store_address("cassandra://127.0.0.1/market"),
+            cassandra(&["127.0.0.1:9042"])
+        );
+        assert_eq!(
+            store_address("cassandra://a:1,b,[::1]/market"),
+            cassandra(&["a:1", "b:9042", "[::1]:9042"])
+        );
         for text in [
             "",
             "sqlite:",
@@ -185,7 +258,10 @@ mod tests {
 
     #[test]
     fn a_password_in_an_address_is_refused_and_not_repeated() {
-        for text in ["cassandra://cassandra:hunter2@host/market", "postgres://u:hunter2@host/market"] {
+        for text in [
+            "cassandra://cassandra:hunter2@host/market",
+            "postgres://u:hunter2@host/market",
+        ] {
             let fault = store_address(text).expect_err("refused");
             assert!(!fault.contains("hunter2"), "{fault}");
         }

@@ -19,8 +19,8 @@ use crate::end::End;
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     kafka: KafkaArgs,
-    /// An embedded log instead of a topic; its rows are beside it unless --store says otherwise [default: the log beside the rows of a sqlite: store, if
-    /// they come from it]
+    /// An embedded log instead of a topic; its rows are beside it unless --store says otherwise
+    /// [default: the log beside the rows of a sqlite: store, if they come from it]
     #[arg(long, env = "TAPEFLOW_LOG", value_name = "sqlite:PATH")]
     log: Option<String>,
     /// Where the rows are [default: beside --log, or sqlite:tapeflow-data/tapeflow.db]
@@ -40,19 +40,28 @@ pub(crate) struct VerifyArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Look")]
 struct LookArgs {
-    /// Read only what the job read in so long a time before its last commit, and judge the rows and lists that nothing earlier can have touched
+    /// Read only what the job read in so long a time before its last commit, and judge the rows and
+    /// lists that nothing earlier can have touched
     #[arg(long, env = "TAPEFLOW_SINCE", value_name = "DURATION")]
     since: Option<String>,
-    /// Look at these symbols; may be repeated. Lists are made of all symbols, and are not judged then [default: all]
-    #[arg(long, alias = "symbols", env = "TAPEFLOW_SYMBOL", value_name = "SYMBOL,...")]
+    /// Look at these symbols; may be repeated. Lists are made of all symbols, and are not judged
+    /// then [default: all]
+    #[arg(
+        long,
+        alias = "symbols",
+        env = "TAPEFLOW_SYMBOL",
+        value_name = "SYMBOL,..."
+    )]
     symbol: Vec<String>,
     /// Look at one of N symbols, always the same ones. Lists are not judged then
     #[arg(long, env = "TAPEFLOW_SAMPLE", value_name = "1/N")]
     sample: Option<String>,
-    /// Read the log and the store N times, each time for one of N slices of the windows: for a fraction of the memory
+    /// Read the log and the store N times, each time for one of N slices of the windows: for a
+    /// fraction of the memory
     #[arg(long, env = "TAPEFLOW_PASSES", default_value = "1", value_name = "N")]
     passes: String,
-    /// Look again and again, a line each time, until Ctrl-C or SIGTERM; the exit code is that of the worst look
+    /// Look again and again, a line each time, until Ctrl-C or SIGTERM; the exit code is that of
+    /// the worst look
     #[arg(long, env = "TAPEFLOW_EVERY", value_name = "DURATION")]
     every: Option<String>,
 }
@@ -61,7 +70,8 @@ struct LookArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Heal")]
 struct HealArgs {
-    /// Write what differs as the log says it must be. A running job is stopped for the time of the writing, and goes on by itself if it is supervised
+    /// Write what differs as the log says it must be. A running job is stopped for the time of the
+    /// writing, and goes on by itself if it is supervised
     #[arg(long, env = "TAPEFLOW_HEAL", conflicts_with_all = ["since", "every"])]
     heal: bool,
     /// Do not ask before writing
@@ -89,15 +99,31 @@ impl VerifyArgs {
     pub(crate) fn check(self) -> Result<VerifySettings, End> {
         let mut faults = Faults::default();
         let kafka = self.kafka.check(&mut faults);
-        let store = store_choice(self.store.as_deref().or(self.log.as_deref()).unwrap_or(DEFAULT_STORE), self.login, &mut faults);
+        let store = store_choice(
+            self.store
+                .as_deref()
+                .or(self.log.as_deref())
+                .unwrap_or(DEFAULT_STORE),
+            self.login,
+            &mut faults,
+        );
         let log = match (&self.log, store.as_ref().map(|store| &store.address)) {
-            (Some(text), _) => faults.read("--log", text, sqlite_address).map(LogChoice::Sqlite),
-            (None, Some(StoreAddress::Sqlite(path))) => kafka.map(|kafka| LogChoice::Beside(path.clone(), kafka)),
+            (Some(text), _) => faults
+                .read("--log", text, sqlite_address)
+                .map(LogChoice::Sqlite),
+            (None, Some(StoreAddress::Sqlite(path))) => {
+                kafka.map(|kafka| LogChoice::Beside(path.clone(), kafka))
+            }
             (None, _) => kafka.map(LogChoice::Kafka),
         };
         let baskets = self.baskets.check(&mut faults);
         let since = faults.read_option("--since", self.look.since.as_deref(), values::duration);
-        let symbols: Vec<_> = self.look.symbol.iter().map(|symbol| faults.read("--symbol", symbol, values::symbols)).collect();
+        let symbols: Vec<_> = self
+            .look
+            .symbol
+            .iter()
+            .map(|symbol| faults.read("--symbol", symbol, values::symbols))
+            .collect();
         let sample = faults.read_option("--sample", self.look.sample.as_deref(), values::share);
         let passes = faults.read("--passes", &self.look.passes, values::number(1..=1_000));
         let every = faults.read_option("--every", self.look.every.as_deref(), values::duration);

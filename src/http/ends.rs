@@ -1,4 +1,5 @@
-//! Where the log ends, asked now and then on a thread of its own: a log that is out of reach takes seconds to say nothing.
+//! Where the log ends, asked now and then on a thread of its own: a log that is out of reach takes
+//! seconds to say nothing.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -33,11 +34,19 @@ impl Ends {
         (at.elapsed() <= STALE.max(round(told.len()) * STALE_ROUNDS)).then_some(end)
     }
 
-    /// How long ago the log last told the end of the partition that it has been silent of for longest, since `began` if it never has; none without
-    /// partitions.
+    /// How long ago the log last told the end of the partition that it has been silent of for
+    /// longest, since `began` if it never has; none without partitions.
     pub(crate) fn age(&self, partitions: usize, began: Instant) -> Option<Duration> {
         let told = self.told();
-        (0..partitions).map(|partition| told.get(partition).copied().flatten().map_or(began, |(_, at)| at).elapsed()).max()
+        (0..partitions)
+            .map(|partition| {
+                told.get(partition)
+                    .copied()
+                    .flatten()
+                    .map_or(began, |(_, at)| at)
+                    .elapsed()
+            })
+            .max()
     }
 
     fn set(&self, partition: usize, end: Offset) {
@@ -56,18 +65,25 @@ impl Ends {
 /// Asks until nobody wants to know any more.
 pub(super) fn follow(told: Arc<Told>, log: Arc<dyn Log>) {
     let told: Weak<Told> = Arc::downgrade(&told);
-    let spawned = thread::Builder::new().name("log ends".into()).spawn(move || {
-        loop {
-            let Some(partitions) = told.upgrade().map(|told| partitions(&told)) else { return };
-            for partition in 0..partitions {
-                let (Ok(number), Some(told)) = (Partition::try_from(partition), told.upgrade()) else { return };
-                if let (Ok(bounds), Some(job)) = (log.bounds(number), &told.job) {
-                    job.ends.set(partition, bounds.end);
+    let spawned = thread::Builder::new()
+        .name("log ends".into())
+        .spawn(move || {
+            loop {
+                let Some(partitions) = told.upgrade().map(|told| partitions(&told)) else {
+                    return;
+                };
+                for partition in 0..partitions {
+                    let (Ok(number), Some(told)) = (Partition::try_from(partition), told.upgrade())
+                    else {
+                        return;
+                    };
+                    if let (Ok(bounds), Some(job)) = (log.bounds(number), &told.job) {
+                        job.ends.set(partition, bounds.end);
+                    }
                 }
+                thread::sleep(round(partitions));
             }
-            thread::sleep(round(partitions));
-        }
-    });
+        });
     if let Err(fault) = spawned {
         tracing::warn!(%fault, "the log's ends cannot be followed: lag is not told");
     }
@@ -94,8 +110,14 @@ mod tests {
         assert_eq!(ends.age(0, began), None, "nothing to tell of");
         ends.set(0, 7);
         assert_eq!((ends.of(0), ends.of(1)), (Some(7), None));
-        assert!(ends.age(1, began).is_some_and(|age| age < STALE), "told just now");
-        assert!(ends.age(2, began).is_some_and(|age| age >= now - began), "never told of the other");
+        assert!(
+            ends.age(1, began).is_some_and(|age| age < STALE),
+            "told just now"
+        );
+        assert!(
+            ends.age(2, began).is_some_and(|age| age >= now - began),
+            "never told of the other"
+        );
         ends.told()[0] = Some((7, began));
         assert_eq!(ends.of(0), None, "what it told then says nothing of now");
     }

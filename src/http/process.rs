@@ -10,12 +10,15 @@ use rustix::param::{clock_ticks_per_second, page_size};
 /// CPU time so far, user and system; none where there is no `/proc`.
 pub(super) fn cpu() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name in parentheses may hold anything; the fields after it are numbers: state is the third, utime the 14th, stime the 15th (proc(5)).
+    // The name in parentheses may hold anything; the fields after it are numbers: state is the
+    // third, utime the 14th, stime the 15th (proc(5)).
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let user: u64 = fields.nth(11)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     let per_second = clock_ticks_per_second().max(1);
-    Some(Duration::from_millis((user + system).saturating_mul(1_000) / per_second))
+    Some(Duration::from_millis(
+        (user + system).saturating_mul(1_000) / per_second,
+    ))
 }
 
 /// Memory in RAM, in bytes.
@@ -28,12 +31,18 @@ pub(super) fn resident_bytes() -> Option<u64> {
 /// Open files and connections.
 pub(super) fn open_files() -> Option<u64> {
     // One of them is the folder that is being read.
-    fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
+    fs::read_dir("/proc/self/fd")
+        .ok()
+        .map(|entries| (entries.count() as u64).saturating_sub(1))
 }
 
 /// The moment `began` in seconds since 1970.
 pub(super) fn unix_seconds(began: Instant) -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(began.elapsed()).as_secs_f64()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_sub(began.elapsed())
+        .as_secs_f64()
 }
 
 #[cfg(test)]

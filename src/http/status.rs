@@ -10,7 +10,10 @@ use tapeflow_ingest::{Connection, Progress};
 use super::{Job, Told, process};
 
 pub(super) async fn status(State(told): State<Arc<Told>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], look(&told).to_string())
+    (
+        [(CONTENT_TYPE, "application/json")],
+        look(&told).to_string(),
+    )
 }
 
 /// How the process stands now.
@@ -76,7 +79,8 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Records in the log that are not committed. What was committed since the log was asked is none.
+    /// Records in the log that are not committed. What was committed since the log was asked is
+    /// none.
     pub(super) fn lag(&self) -> Option<i64> {
         self.end.map(|end| (end - self.committed).max(0))
     }
@@ -84,8 +88,15 @@ impl Standing {
 
 /// All partitions; none in a process that does not lead.
 pub(super) fn standings(job: &Job) -> Vec<Standing> {
-    let Some(head) = job.metrics.head() else { return Vec::new() };
-    let cuts = head.committed.cuts.iter().zip(&head.last_binding().cuts).enumerate();
+    let Some(head) = job.metrics.head() else {
+        return Vec::new();
+    };
+    let cuts = head
+        .committed
+        .cuts
+        .iter()
+        .zip(&head.last_binding().cuts)
+        .enumerate();
     cuts.map(|(partition, (committed, bound))| Standing {
         partition,
         bound: bound.next,
@@ -97,7 +108,12 @@ pub(super) fn standings(job: &Job) -> Vec<Standing> {
 
 fn partitions(job: &Job) -> Vec<Value> {
     let each = |standing: &Standing| {
-        let Standing { partition, bound, committed, end } = standing;
+        let Standing {
+            partition,
+            bound,
+            committed,
+            end,
+        } = standing;
         json!({ "partition": partition, "bound": bound, "committed": committed, "end": end, "lag": standing.lag() })
     };
     standings(job).iter().map(each).collect()
@@ -112,8 +128,12 @@ fn freshness(metrics: &Metrics) -> Value {
 
 fn feed(feed: &Progress) -> Value {
     let now = feed.snapshot();
-    let rejected: serde_json::Map<String, Value> =
-        now.counts.rejects.iter().map(|(reason, count)| (reason.word().to_owned(), json!(count))).collect();
+    let rejected: serde_json::Map<String, Value> = now
+        .counts
+        .rejects
+        .iter()
+        .map(|(reason, count)| (reason.word().to_owned(), json!(count)))
+        .collect();
     json!({
         "connected": now.connection == Connection::Open,
         "recording": now.connection == Connection::None,

@@ -1,4 +1,5 @@
-//! `/metrics`: Prometheus' text format, version 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//! `/metrics`: Prometheus' text format, version 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use std::{
     fmt::{Display, Write},
@@ -15,21 +16,31 @@ use super::{
 };
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Upper bounds of the freshness histogram's buckets, in milliseconds: one less than a power of two, where the finer buckets beneath end as well.
-const BOUNDS_MS: [u64; 15] = [15, 31, 63, 127, 255, 511, 1_023, 2_047, 4_095, 8_191, 16_383, 65_535, 262_143, 1_048_575, 4_194_303];
+/// Upper bounds of the freshness histogram's buckets, in milliseconds: one less than a power of
+/// two, where the finer buckets beneath end as well.
+const BOUNDS_MS: [u64; 15] = [
+    15, 31, 63, 127, 255, 511, 1_023, 2_047, 4_095, 8_191, 16_383, 65_535, 262_143, 1_048_575,
+    4_194_303,
+];
 
 /// All metrics of the process as they stand now.
 pub(super) fn render(told: &Told) -> String {
     let mut text = Text::default();
     text.series(Metric::BuildInfo, [(env!("CARGO_PKG_VERSION"), 1)]);
-    text.some(Metric::CpuSeconds, process::cpu().map(|cpu| cpu.as_secs_f64()));
+    text.some(
+        Metric::CpuSeconds,
+        process::cpu().map(|cpu| cpu.as_secs_f64()),
+    );
     text.some(Metric::ResidentMemory, process::resident_bytes());
     text.some(Metric::OpenFiles, process::open_files());
     text.one(Metric::StartTime, process::unix_seconds(told.began));
     text.one(Metric::PageStreams, told.streams.load(Ordering::Relaxed));
     if let Some(job) = &told.job {
         of_job(&mut text, job);
-        text.some(Metric::LogAge, job.log_age(told.began).map(|age| age.as_secs_f64()));
+        text.some(
+            Metric::LogAge,
+            job.log_age(told.began).map(|age| age.as_secs_f64()),
+        );
     }
     if let Some(feed) = &told.feed {
         of_feed(&mut text, feed, told.began);
@@ -42,8 +53,14 @@ fn of_job(text: &mut Text, job: &Job) {
     text.one(Metric::Workers, job.workers);
     text.one(Metric::Generation, metrics.generation.get());
     text.one(Metric::Ready, u8::from(metrics.ready()));
-    text.some(Metric::ProgressAge, metrics.progress_age().map(|age| age.as_secs_f64()));
-    text.some(Metric::TurnAge, metrics.turn_age().map(|age| age.as_secs_f64()));
+    text.some(
+        Metric::ProgressAge,
+        metrics.progress_age().map(|age| age.as_secs_f64()),
+    );
+    text.some(
+        Metric::TurnAge,
+        metrics.turn_age().map(|age| age.as_secs_f64()),
+    );
     for (metric, counter) in [
         (Metric::RecordsRead, &metrics.records),
         (Metric::TradesAccepted, &metrics.accepted),
@@ -66,11 +83,31 @@ fn of_job(text: &mut Text, job: &Job) {
     text.one(Metric::EpochCommitted, metrics.epoch_committed.get());
     text.histogram(Metric::Freshness, &metrics.freshness.look());
     let standings = standings(job);
-    text.series(Metric::OffsetBound, standings.iter().map(|s| (s.partition, s.bound)));
-    text.series(Metric::OffsetCommitted, standings.iter().map(|s| (s.partition, s.committed)));
-    text.series(Metric::OffsetEnd, standings.iter().filter_map(|s| Some((s.partition, s.end?))));
-    text.series(Metric::Lag, standings.iter().filter_map(|s: &Standing| Some((s.partition, s.lag()?))));
-    text.some(Metric::NewestTrade, metrics.head().and_then(|head| head.committed.max_event_ms()).map(seconds));
+    text.series(
+        Metric::OffsetBound,
+        standings.iter().map(|s| (s.partition, s.bound)),
+    );
+    text.series(
+        Metric::OffsetCommitted,
+        standings.iter().map(|s| (s.partition, s.committed)),
+    );
+    text.series(
+        Metric::OffsetEnd,
+        standings.iter().filter_map(|s| Some((s.partition, s.end?))),
+    );
+    text.series(
+        Metric::Lag,
+        standings
+            .iter()
+            .filter_map(|s: &Standing| Some((s.partition, s.lag()?))),
+    );
+    text.some(
+        Metric::NewestTrade,
+        metrics
+            .head()
+            .and_then(|head| head.committed.max_event_ms())
+            .map(seconds),
+    );
 }
 
 fn of_feed(text: &mut Text, feed: &Progress, began: Instant) {
@@ -78,7 +115,10 @@ fn of_feed(text: &mut Text, feed: &Progress, began: Instant) {
     let counts = &now.counts;
     // A recording has no connection that could be lost.
     if now.connection != Connection::None {
-        text.one(Metric::FeedConnected, u8::from(now.connection == Connection::Open));
+        text.one(
+            Metric::FeedConnected,
+            u8::from(now.connection == Connection::Open),
+        );
     }
     text.one(Metric::FeedReconnects, now.connections.saturating_sub(1));
     for (metric, count) in [
@@ -91,13 +131,32 @@ fn of_feed(text: &mut Text, feed: &Progress, began: Instant) {
     ] {
         text.one(metric, count);
     }
-    text.series(Metric::FeedRejected, counts.rejects.iter().map(|(reason, count)| (reason.word(), *count)));
-    text.series(Metric::FeedUnknownConditions, counts.unknown_conditions.iter().map(|(code, count)| (*code, *count)));
+    text.series(
+        Metric::FeedRejected,
+        counts
+            .rejects
+            .iter()
+            .map(|(reason, count)| (reason.word(), *count)),
+    );
+    text.series(
+        Metric::FeedUnknownConditions,
+        counts
+            .unknown_conditions
+            .iter()
+            .map(|(code, count)| (*code, *count)),
+    );
     // What has been silent from the start has been silent since then.
-    text.one(Metric::FeedLastFrame, now.last_frame_ms.map_or_else(|| process::unix_seconds(began), seconds));
+    text.one(
+        Metric::FeedLastFrame,
+        now.last_frame_ms
+            .map_or_else(|| process::unix_seconds(began), seconds),
+    );
 }
 
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 have 53 bits for 285,000 years")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "milliseconds since 1970 have 53 bits for 285,000 years"
+)]
 fn seconds(ms: i64) -> f64 {
     ms as f64 / 1_000.0
 }
@@ -109,11 +168,19 @@ struct Text(String);
 impl Text {
     fn head(&mut self, metric: Metric) {
         let (name, kind) = (metric.name(), metric.kind());
-        let _ = writeln!(self.0, "# HELP {name} {}\n# TYPE {name} {}", metric.help(), kind.word());
+        let _ = writeln!(
+            self.0,
+            "# HELP {name} {}\n# TYPE {name} {}",
+            metric.help(),
+            kind.word()
+        );
     }
 
     fn one(&mut self, metric: Metric, value: impl Display) {
-        debug_assert!(metric.label().is_none() && metric.kind() != Kind::Histogram, "{metric:?}");
+        debug_assert!(
+            metric.label().is_none() && metric.kind() != Kind::Histogram,
+            "{metric:?}"
+        );
         self.head(metric);
         let _ = writeln!(self.0, "{} {value}", metric.name());
     }
@@ -124,11 +191,22 @@ impl Text {
         }
     }
 
-    fn series<L: Display, V: Display>(&mut self, metric: Metric, values: impl IntoIterator<Item = (L, V)>) {
-        let Some(label) = metric.label() else { return debug_assert!(false, "{metric:?} has no label") };
+    fn series<L: Display, V: Display>(
+        &mut self,
+        metric: Metric,
+        values: impl IntoIterator<Item = (L, V)>,
+    ) {
+        let Some(label) = metric.label() else {
+            return debug_assert!(false, "{metric:?} has no label");
+        };
         self.head(metric);
         for (of, value) in values {
-            let _ = writeln!(self.0, "{}{{{label}=\"{}\"}} {value}", metric.name(), escaped(&of.to_string()));
+            let _ = writeln!(
+                self.0,
+                "{}{{{label}=\"{}\"}} {value}",
+                metric.name(),
+                escaped(&of.to_string())
+            );
         }
     }
 
@@ -137,15 +215,26 @@ impl Text {
         self.head(metric);
         let (name, count) = (metric.name(), seen.count());
         for bound in BOUNDS_MS {
-            let _ = writeln!(self.0, "{name}_bucket{{le=\"{}\"}} {}", bound as f64 / 1_000.0, seen.up_to(bound));
+            let _ = writeln!(
+                self.0,
+                "{name}_bucket{{le=\"{}\"}} {}",
+                bound as f64 / 1_000.0,
+                seen.up_to(bound)
+            );
         }
-        let _ = writeln!(self.0, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {}\n{name}_count {count}", seen.sum_ms as f64 / 1_000.0);
+        let _ = writeln!(
+            self.0,
+            "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {}\n{name}_count {count}",
+            seen.sum_ms as f64 / 1_000.0
+        );
     }
 }
 
 /// A label's value: a reason comes from a record, and a record may hold anything.
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -157,6 +246,10 @@ mod tests {
         let mut text = Text::default();
         text.series(Metric::RecordsRejected, [("a\"} 1\nevil 1 \\", 2)]);
         assert_eq!(text.0.lines().count(), 3, "{}", text.0);
-        assert!(text.0.ends_with("{reason=\"a\\\"} 1\\nevil 1 \\\\\"} 2\n"), "{}", text.0);
+        assert!(
+            text.0.ends_with("{reason=\"a\\\"} 1\\nevil 1 \\\\\"} 2\n"),
+            "{}",
+            text.0
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! `GET /bars?symbol=AAPL&size=1m&limit=240`: the newest windows of a symbol as the store has them, oldest first, decimals exact.
+//! `GET /bars?symbol=AAPL&size=1m&limit=240`: the newest windows of a symbol as the store has them,
+//! oldest first, decimals exact.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -42,12 +43,15 @@ impl Refusal {
 }
 
 /// Answers with the rows as JSON, or with `{"error": ...}`.
-pub(super) async fn answer(State(shown): State<Arc<Shown>>, query: Result<Query<HashMap<String, String>>, QueryRejection>) -> Response {
+pub(super) async fn answer(
+    State(shown): State<Arc<Shown>>,
+    query: Result<Query<HashMap<String, String>>, QueryRejection>,
+) -> Response {
     let found = match query {
         Ok(Query(query)) => match asked(&query, &shown.live.sizes) {
-            Ok(asked) => {
-                tokio::time::timeout(PATIENCE, find(&shown, &asked)).await.unwrap_or_else(|_| Err(Refusal::unavailable("the store is busy")))
-            }
+            Ok(asked) => tokio::time::timeout(PATIENCE, find(&shown, &asked))
+                .await
+                .unwrap_or_else(|_| Err(Refusal::unavailable("the store is busy"))),
             Err(refusal) => Err(refusal),
         },
         Err(fault) => Err(Refusal::bad(fault.body_text())),
@@ -56,50 +60,101 @@ pub(super) async fn answer(State(shown): State<Arc<Shown>>, query: Result<Query<
         Ok(answer) => (StatusCode::OK, answer),
         Err(Refusal(code, why)) => (code, json!({ "error": why })),
     };
-    (code, [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], answer.to_string()).into_response()
+    (
+        code,
+        [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CACHE_CONTROL, "no-store"),
+        ],
+        answer.to_string(),
+    )
+        .into_response()
 }
 
 fn asked(query: &HashMap<String, String>, sizes: &[WindowSize]) -> Result<Asked, Refusal> {
-    let symbol = query.get("symbol").ok_or_else(|| Refusal::bad("symbol is missing"))?;
+    let symbol = query
+        .get("symbol")
+        .ok_or_else(|| Refusal::bad("symbol is missing"))?;
     let symbol = Symbol::new(symbol).map_err(|fault| Refusal::bad(format!("symbol: {fault}")))?;
-    let size: WindowSize =
-        query.get("size").ok_or_else(|| Refusal::bad("size is missing"))?.parse().map_err(|fault| Refusal::bad(format!("size: {fault}")))?;
+    let size: WindowSize = query
+        .get("size")
+        .ok_or_else(|| Refusal::bad("size is missing"))?
+        .parse()
+        .map_err(|fault| Refusal::bad(format!("size: {fault}")))?;
     if !sizes.contains(&size) {
-        return Err(Refusal(StatusCode::NOT_FOUND, format!("the job keeps no windows of {size}")));
+        return Err(Refusal(
+            StatusCode::NOT_FOUND,
+            format!("the job keeps no windows of {size}"),
+        ));
     }
     let limit = match query.get("limit") {
         None => USUAL,
-        Some(text) => text.parse().ok().filter(|limit| (1..=MOST).contains(limit)).ok_or_else(|| Refusal::bad(format!("limit is 1 to {MOST}")))?,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=MOST).contains(limit))
+            .ok_or_else(|| Refusal::bad(format!("limit is 1 to {MOST}")))?,
     };
-    Ok(Asked { symbol, size, limit })
+    Ok(Asked {
+        symbol,
+        size,
+        limit,
+    })
 }
 
 async fn find(shown: &Shown, asked: &Asked) -> Result<Value, Refusal> {
     let failed = |fault: StoreError| Refusal::unavailable(fault.to_string());
-    let _place = shown.questions.acquire().await.map_err(|_| Refusal::unavailable("ending"))?;
-    let Asked { symbol, size, limit } = asked;
+    let _place = shown
+        .questions
+        .acquire()
+        .await
+        .map_err(|_| Refusal::unavailable("ending"))?;
+    let Asked {
+        symbol,
+        size,
+        limit,
+    } = asked;
     // The leader has the head; others ask for it.
     let known = shown.told.job.as_ref().and_then(|job| job.metrics.head());
     let head = match known {
         Some(head) => Some((*head).clone()),
         None => shown.store.head().await.map_err(failed)?,
     };
-    let committed = head.as_ref().and_then(|head| head.last_binding().max_event_ms());
-    let end = shown.live.board().end_of(symbol).or(committed.map(|newest_ms| newest_ms.saturating_add(size.ms())));
+    let committed = head
+        .as_ref()
+        .and_then(|head| head.last_binding().max_event_ms());
+    let end = shown
+        .live
+        .board()
+        .end_of(symbol)
+        .or(committed.map(|newest_ms| newest_ms.saturating_add(size.ms())));
     let rows = match end {
-        Some(end) => newest(&*shown.store, symbol, &shown.live.sizes, *size, *limit, end).await.map_err(failed)?,
+        Some(end) => newest(&*shown.store, symbol, &shown.live.sizes, *size, *limit, end)
+            .await
+            .map_err(failed)?,
         None => Vec::new(),
     };
     let Some(head) = head.filter(|_| !rows.is_empty()) else {
-        return Err(Refusal(StatusCode::NOT_FOUND, format!("no windows of {symbol}")));
+        return Err(Refusal(
+            StatusCode::NOT_FOUND,
+            format!("no windows of {symbol}"),
+        ));
     };
-    let rows: Vec<Value> = rows.iter().map(|row| told(symbol, *size, row, &head)).collect();
-    Ok(json!({ "symbol": symbol.as_str(), "size": size.to_string(), "policy": Policy::Sip.name(), "rows": rows }))
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|row| told(symbol, *size, row, &head))
+        .collect();
+    Ok(
+        json!({ "symbol": symbol.as_str(), "size": size.to_string(), "policy": Policy::Sip.name(), "rows": rows }),
+    )
 }
 
 /// A row as `tapeflow bars` prints it, but for its start, which is in milliseconds here.
 fn told(symbol: &Symbol, size: WindowSize, row: &StoredRow, head: &Head) -> Value {
-    let mut told = columns::json(&bars::COLUMNS[2..], &bars::values(symbol, size, row, Policy::Sip, head)[2..]);
+    let mut told = columns::json(
+        &bars::COLUMNS[2..],
+        &bars::values(symbol, size, row, Policy::Sip, head)[2..],
+    );
     told["start"] = row.start.into();
     told
 }
@@ -111,11 +166,22 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_question_is_told() {
         let ask = |pairs: &[(&str, &str)]| {
-            let query = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            asked(&query, &WindowSize::DEFAULTS).map(|asked| (asked.symbol.to_string(), asked.limit)).map_err(|Refusal(code, _)| code.as_u16())
+            let query = pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
+            asked(&query, &WindowSize::DEFAULTS)
+                .map(|asked| (asked.symbol.to_string(), asked.limit))
+                .map_err(|Refusal(code, _)| code.as_u16())
         };
-        assert_eq!(ask(&[("symbol", "A"), ("size", "1m")]), Ok(("A".into(), USUAL)));
-        assert_eq!(ask(&[("symbol", "A"), ("size", "1m"), ("limit", "1000")]), Ok(("A".into(), 1_000)));
+        assert_eq!(
+            ask(&[("symbol", "A"), ("size", "1m")]),
+            Ok(("A".into(), USUAL))
+        );
+        assert_eq!(
+            ask(&[("symbol", "A"), ("size", "1m"), ("limit", "1000")]),
+            Ok(("A".into(), 1_000))
+        );
         assert_eq!(ask(&[("symbol", "A"), ("size", "10m")]), Err(404));
         for bad in [
             &[("size", "1m")][..],

@@ -1,8 +1,9 @@
-//! What the page and the terminal remember: the newest window of each of the busiest symbols, and the closes of the windows before it. Bounded,
-//! whatever the number of symbols.
+//! What the page and the terminal remember: the newest window of each of the busiest symbols, and
+//! the closes of the windows before it. Bounded, whatever the number of symbols.
 //!
-//! Each change of a line gives it the next version, so a reader that has seen everything up to a version asks for what came after: nothing is kept
-//! for it meanwhile, and one that asks rarely only sees fewer of the changes.
+//! Each change of a line gives it the next version, so a reader that has seen everything up to a
+//! version asks for what came after: nothing is kept for it meanwhile, and one that asks rarely
+//! only sees fewer of the changes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -18,7 +19,8 @@ pub(super) const CLOSES_KEPT: usize = 60;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(super) start: WindowStart,
-    /// The last price that counts as one: the close of the window, or of the newest one before it that has a close.
+    /// The last price that counts as one: the close of the window, or of the newest one before it
+    /// that has a close.
     pub(crate) last: Option<Price>,
     /// In 1e-8, rounded half-even.
     pub(crate) vwap_e8: Option<i128>,
@@ -28,15 +30,27 @@ pub(crate) struct Line {
     pub(crate) trades: u64,
     /// Event time of the newest trade that formed a price; the window's start if none did.
     pub(crate) event_ms: i64,
-    /// When its last row was acknowledged, by this machine's clock; none if it was read from the store.
+    /// When its last row was acknowledged, by this machine's clock; none if it was read from the
+    /// store.
     pub(crate) acknowledged_ms: Option<i64>,
 }
 
 impl Line {
     fn new(start: WindowStart, totals: &Totals, acknowledged_ms: Option<i64>) -> Self {
         let sums = totals.of_policy(Policy::Sip);
-        let event_ms = totals.last.or(totals.first).map_or(start, |mark| mark.event_ms);
-        Self { start, last: totals.close(), vwap_e8: sums.vwap_e8(), volume_e8: sums.volume_e8, trades: sums.trades, event_ms, acknowledged_ms }
+        let event_ms = totals
+            .last
+            .or(totals.first)
+            .map_or(start, |mark| mark.event_ms);
+        Self {
+            start,
+            last: totals.close(),
+            vwap_e8: sums.vwap_e8(),
+            volume_e8: sums.volume_e8,
+            trades: sums.trades,
+            event_ms,
+            acknowledged_ms,
+        }
     }
 }
 
@@ -70,9 +84,11 @@ struct Kept {
     closes: VecDeque<(WindowStart, Price)>,
     /// Trades in all windows seen: what makes a symbol busy.
     seen: u64,
-    /// Who has not seen this version needs all closes: more than one window was added since, or an older one changed.
+    /// Who has not seen this version needs all closes: more than one window was added since, or an
+    /// older one changed.
     closes_since: u64,
-    /// The version in which the newest window began: who has not seen it needs the close of the one before.
+    /// The version in which the newest window began: who has not seen it needs the close of the one
+    /// before.
     moved: u64,
     /// The window before the newest.
     before: WindowStart,
@@ -87,7 +103,9 @@ impl Kept {
 
     /// A window of odd lots alone has no price: the last one stays in sight.
     fn carry(&mut self) {
-        self.line.last = self.close.or_else(|| self.closes.back().map(|(_, close)| *close));
+        self.line.last = self
+            .close
+            .or_else(|| self.closes.back().map(|(_, close)| *close));
     }
 
     /// Notes the close of a window before the newest; whether that says something new.
@@ -113,7 +131,9 @@ impl Kept {
             return Closes::All(self.closes.iter().map(|(_, close)| *close).collect());
         }
         match self.closes.back() {
-            Some((start, close)) if self.moved > since && *start == self.before => Closes::Previous(*close),
+            Some((start, close)) if self.moved > since && *start == self.before => {
+                Closes::Previous(*close)
+            }
             _ => Closes::Known,
         }
     }
@@ -135,11 +155,24 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    /// Of the sizes of a job the one that is worth watching: the smallest from a minute on, or the largest of all.
+    /// Of the sizes of a job the one that is worth watching: the smallest from a minute on, or the
+    /// largest of all.
     pub(super) fn new(sizes: &[WindowSize]) -> Self {
-        let watched = sizes.iter().filter(|size| size.ms() >= 60_000).min().or(sizes.iter().max());
+        let watched = sizes
+            .iter()
+            .filter(|size| size.ms() >= 60_000)
+            .min()
+            .or(sizes.iter().max());
         let size = watched.copied().unwrap_or(WindowSize::DEFAULTS[1]);
-        Self { size, places: HashMap::new(), kept: Vec::new(), versions: Vec::new(), version: 0, clearings: 0, rejects: 0 }
+        Self {
+            size,
+            places: HashMap::new(),
+            kept: Vec::new(),
+            versions: Vec::new(),
+            version: 0,
+            clearings: 0,
+            rejects: 0,
+        }
     }
 
     /// The size of the windows shown.
@@ -169,27 +202,40 @@ impl Board {
 
     /// The end of the newest window of a symbol, if it is here.
     pub(super) fn end_of(&self, symbol: &Symbol) -> Option<i64> {
-        self.places.get(symbol).map(|place| self.size.end_of(self.kept[*place].line.start, symbol.class()))
+        self.places.get(symbol).map(|place| {
+            self.size
+                .end_of(self.kept[*place].line.start, symbol.class())
+        })
     }
 
     /// The busiest symbols first, at most `count`; ties by name.
     pub(crate) fn busiest(&self, count: usize) -> Vec<(Symbol, Line)> {
         let mut all: Vec<&Kept> = self.kept.iter().collect();
-        let busier = |a: &&Kept, b: &&Kept| b.seen.cmp(&a.seen).then_with(|| a.symbol.cmp(&b.symbol));
+        let busier =
+            |a: &&Kept, b: &&Kept| b.seen.cmp(&a.seen).then_with(|| a.symbol.cmp(&b.symbol));
         if all.len() > count {
             all.select_nth_unstable_by(count, busier);
             all.truncate(count);
         }
         all.sort_unstable_by(busier);
-        all.into_iter().map(|kept| (kept.symbol.clone(), kept.line)).collect()
+        all.into_iter()
+            .map(|kept| (kept.symbol.clone(), kept.line))
+            .collect()
     }
 
     /// Takes in what one epoch has written and the store has acknowledged at `now_ms`.
     pub(super) fn take(&mut self, writes: &EpochWrites, now_ms: i64) {
-        self.rejects = self.rejects.saturating_add(u64::try_from(writes.rejects.len()).unwrap_or(u64::MAX));
+        self.rejects = self
+            .rejects
+            .saturating_add(u64::try_from(writes.rejects.len()).unwrap_or(u64::MAX));
         let size = self.size;
         for row in writes.rows.iter().filter(|row| row.key.size == size) {
-            self.put(&row.key.symbol, row.key.start, &row.state.totals, Some(now_ms));
+            self.put(
+                &row.key.symbol,
+                row.key.start,
+                &row.state.totals,
+                Some(now_ms),
+            );
         }
         self.clear();
     }
@@ -198,7 +244,10 @@ impl Board {
     pub(super) fn seed(&mut self, symbol: &Symbol, rows: &[StoredRow]) {
         for row in rows {
             let known = self.places.get(symbol).map(|place| &self.kept[*place]);
-            if known.is_none_or(|kept| row.start != kept.line.start && kept.closes.iter().all(|(start, _)| *start != row.start)) {
+            if known.is_none_or(|kept| {
+                row.start != kept.line.start
+                    && kept.closes.iter().all(|(start, _)| *start != row.start)
+            }) {
                 self.put(symbol, row.start, &row.state.totals, None);
             }
         }
@@ -236,7 +285,9 @@ impl Board {
             }
             kept.closes_since = self.version;
         } else if start == kept.line.start {
-            kept.seen = kept.seen.saturating_add(line.trades.saturating_sub(kept.line.trades));
+            kept.seen = kept
+                .seen
+                .saturating_add(line.trades.saturating_sub(kept.line.trades));
             kept.show(line);
         } else {
             kept.note(kept.line.start, kept.close);
@@ -256,25 +307,44 @@ impl Board {
         let mut kept: Vec<(Kept, u64)> = self.kept.drain(..).zip(self.versions.drain(..)).collect();
         kept.sort_unstable_by_key(|(kept, _)| std::cmp::Reverse(kept.seen));
         kept.truncate(SYMBOLS_KEPT);
-        self.places = kept.iter().enumerate().map(|(place, (kept, _))| (kept.symbol.clone(), place)).collect();
+        self.places = kept
+            .iter()
+            .enumerate()
+            .map(|(place, (kept, _))| (kept.symbol.clone(), place))
+            .collect();
         (self.kept, self.versions) = kept.into_iter().unzip();
         self.clearings += 1;
     }
 
-    /// What changed after version `seen`, at most `count` lines, those that changed first; and the version that a reader has then come to. It tells
-    /// what a reader lacks that has been told everything up to `base`, however it goes on from there, in one look or in pieces: a line that changes
-    /// while a reader is on its way moves out of what it has passed, and may not have been told at all.
+    /// What changed after version `seen`, at most `count` lines, those that changed first; and the
+    /// version that a reader has then come to. It tells what a reader lacks that has been told
+    /// everything up to `base`, however it goes on from there, in one look or in pieces: a line
+    /// that changes while a reader is on its way moves out of what it has passed, and may not have
+    /// been told at all.
     pub(super) fn since(&self, base: u64, seen: u64, count: usize) -> (Vec<Change>, u64) {
-        let mut changed: Vec<(u64, usize)> =
-            self.versions.iter().enumerate().filter(|(_, version)| **version > seen).map(|(place, version)| (*version, place)).collect();
+        let mut changed: Vec<(u64, usize)> = self
+            .versions
+            .iter()
+            .enumerate()
+            .filter(|(_, version)| **version > seen)
+            .map(|(place, version)| (*version, place))
+            .collect();
         if changed.len() > count {
             changed.select_nth_unstable(count);
             changed.truncate(count);
         }
-        let seen = changed.iter().map(|(version, _)| *version).max().unwrap_or(self.version);
+        let seen = changed
+            .iter()
+            .map(|(version, _)| *version)
+            .max()
+            .unwrap_or(self.version);
         let change = |(_, place): &(u64, usize)| {
             let kept = &self.kept[*place];
-            Change { symbol: kept.symbol.clone(), line: kept.line, closes: kept.closes_after(base) }
+            Change {
+                symbol: kept.symbol.clone(),
+                line: kept.line,
+                closes: kept.closes_after(base),
+            }
         };
         (changed.iter().map(change).collect(), seen)
     }

@@ -1,15 +1,19 @@
-//! The newest rows of a symbol, however long it has been silent: each larger window that has a row says where smaller ones are, so that a silence of
-//! years costs a few questions, and no question is answered with more rows than a few times those asked for.
+//! The newest rows of a symbol, however long it has been silent: each larger window that has a row
+//! says where smaller ones are, so that a silence of years costs a few questions, and no question
+//! is answered with more rows than a few times those asked for.
 
 use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
 use tapeflow_sinks::{Store, StoreError, store::StoredRow};
 
-/// How many windows of the largest size are looked through: days of half a century, minutes of two weeks.
+/// How many windows of the largest size are looked through: days of half a century, minutes of two
+/// weeks.
 const LARGEST: i64 = 20_000;
-/// A step from one size to a larger one spans at least this many windows, if there is such a size: each step is a question more.
+/// A step from one size to a larger one spans at least this many windows, if there is such a size:
+/// each step is a question more.
 const STEP: i64 = 24;
 
-/// The newest rows of `size`, at most `limit`, ascending. `sizes` are those that the store has; nothing ends after `end`, or little does.
+/// The newest rows of `size`, at most `limit`, ascending. `sizes` are those that the store has;
+/// nothing ends after `end`, or little does.
 pub(super) async fn newest(
     store: &dyn Store,
     symbol: &Symbol,
@@ -20,20 +24,30 @@ pub(super) async fn newest(
 ) -> Result<Vec<StoredRow>, StoreError> {
     // Nearly always the symbol has traded in each of the newest windows.
     let reach = count(limit).saturating_mul(size.ms());
-    let rows = store.rows(symbol, size, end.saturating_sub(reach)..WindowStart::MAX).await?;
+    let rows = store
+        .rows(symbol, size, end.saturating_sub(reach)..WindowStart::MAX)
+        .await?;
     if rows.len() >= limit {
         return Ok(last(rows, limit));
     }
     let steps = ladder(sizes, size);
-    let Some(largest) = steps.last().copied() else { return Ok(rows) };
+    let Some(largest) = steps.last().copied() else {
+        return Ok(rows);
+    };
     // How many rows of each step are needed so that there are enough of the one below it.
     let mut needed = vec![limit];
     for pair in steps.windows(2) {
         let below = needed.last().copied().unwrap_or(limit);
-        needed.push(if divides(pair[0], pair[1], symbol.class()) { below } else { 2 * below + 1 });
+        needed.push(if divides(pair[0], pair[1], symbol.class()) {
+            below
+        } else {
+            2 * below + 1
+        });
     }
     let reach = LARGEST.saturating_mul(largest.ms());
-    let mut rows = store.rows(symbol, largest, end.saturating_sub(reach)..WindowStart::MAX).await?;
+    let mut rows = store
+        .rows(symbol, largest, end.saturating_sub(reach)..WindowStart::MAX)
+        .await?;
     let mut parent = largest;
     for (smaller, needed) in steps.into_iter().zip(needed).rev() {
         if smaller < largest {
@@ -45,22 +59,35 @@ pub(super) async fn newest(
     Ok(rows)
 }
 
-/// Whether each window of the larger size is made of whole windows of the smaller one; if not, two larger ones may share a smaller one.
+/// Whether each window of the larger size is made of whole windows of the smaller one; if not, two
+/// larger ones may share a smaller one.
 fn divides(smaller: WindowSize, larger: WindowSize, class: AssetClass) -> bool {
     const HOUR: i64 = 3_600_000;
     // Days of New York begin at whole hours, of UTC.
-    let unit = if larger.is_day() && class == AssetClass::Stock { HOUR } else { larger.ms() };
+    let unit = if larger.is_day() && class == AssetClass::Stock {
+        HOUR
+    } else {
+        larger.ms()
+    };
     unit % smaller.ms() == 0
 }
 
 /// The sizes by which the windows of `size` are found: from it up to the largest.
 fn ladder(sizes: &[WindowSize], size: WindowSize) -> Vec<WindowSize> {
-    let mut larger: Vec<WindowSize> = sizes.iter().copied().filter(|other| *other > size).collect();
+    let mut larger: Vec<WindowSize> = sizes
+        .iter()
+        .copied()
+        .filter(|other| *other > size)
+        .collect();
     larger.sort_unstable();
     let mut steps = vec![size];
     while let Some(largest) = larger.last().copied() {
         let from = steps.last().map_or(size.ms(), |step| step.ms());
-        let next = larger.iter().copied().find(|other| other.ms() >= from.saturating_mul(STEP)).unwrap_or(largest);
+        let next = larger
+            .iter()
+            .copied()
+            .find(|other| other.ms() >= from.saturating_mul(STEP))
+            .unwrap_or(largest);
         steps.push(next);
         larger.retain(|other| *other > next);
     }
@@ -77,14 +104,21 @@ async fn within(
 ) -> Result<Vec<StoredRow>, StoreError> {
     let each = (parent.ms() / size.ms()).max(1);
     // So many at once that their rows, were they all there, are a few times what is asked for.
-    let most = usize::try_from(4 * count(limit) / each).unwrap_or(usize::MAX).max(1);
+    let most = usize::try_from(4 * count(limit) / each)
+        .unwrap_or(usize::MAX)
+        .max(1);
     let (mut found, mut group) = (Vec::<StoredRow>::new(), 1);
     while found.len() < limit && !parents.is_empty() {
         let (rest, now) = parents.split_at(parents.len().saturating_sub(group));
-        let (Some(first), Some(newest)) = (now.first(), now.last()) else { break };
-        // A window that began before the larger one may reach into it, if the one size does not divide the other.
+        let (Some(first), Some(newest)) = (now.first(), now.last()) else {
+            break;
+        };
+        // A window that began before the larger one may reach into it, if the one size does not
+        // divide the other.
         let from = first.start.saturating_sub(size.ms() - 1);
-        let to = found.first().map_or(parent.end_of(newest.start, symbol.class()), |row| row.start);
+        let to = found
+            .first()
+            .map_or(parent.end_of(newest.start, symbol.class()), |row| row.start);
         let mut rows = store.rows(symbol, size, from..to).await?;
         rows.append(&mut found);
         found = rows;
@@ -114,27 +148,61 @@ mod tests {
 
     const DAY: i64 = 86_400_000;
 
-    /// A store with rows of all `sizes` for trades at these times; and the starts of the rows of `size` that a look finds, and ought to.
-    async fn found(sizes: &[&str], size: &str, limit: usize, times: &[i64]) -> (Vec<i64>, Vec<i64>) {
+    /// A store with rows of all `sizes` for trades at these times; and the starts of the rows of
+    /// `size` that a look finds, and ought to.
+    async fn found(
+        sizes: &[&str],
+        size: &str,
+        limit: usize,
+        times: &[i64],
+    ) -> (Vec<i64>, Vec<i64>) {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = SqliteStore::new(Database::open(&folder.path().join("t.db"), Access::Job).expect("a store"));
-        let sizes: Vec<WindowSize> = sizes.iter().map(|size| size.parse().expect("a size")).collect();
-        let (symbol, size): (_, WindowSize) = (Symbol::new("AAPL").expect("a symbol"), size.parse().expect("a size"));
+        let store = SqliteStore::new(
+            Database::open(&folder.path().join("t.db"), Access::Job).expect("a store"),
+        );
+        let sizes: Vec<WindowSize> = sizes
+            .iter()
+            .map(|size| size.parse().expect("a size"))
+            .collect();
+        let (symbol, size): (_, WindowSize) = (
+            Symbol::new("AAPL").expect("a symbol"),
+            size.parse().expect("a size"),
+        );
         let mut rows = Vec::new();
         for size in &sizes {
-            let start = |ms: &i64| size.start_of(EventTime::from_ms(*ms).expect("a time"), symbol.class());
+            let start =
+                |ms: &i64| size.start_of(EventTime::from_ms(*ms).expect("a time"), symbol.class());
             let starts: std::collections::BTreeSet<i64> = times.iter().map(start).collect();
             rows.extend(starts.into_iter().map(|start| RowWrite {
-                key: RowKey { symbol: symbol.clone(), size: *size, start },
-                state: RowState { epoch: 1, totals: Totals::default() },
+                key: RowKey {
+                    symbol: symbol.clone(),
+                    size: *size,
+                    start,
+                },
+                state: RowState {
+                    epoch: 1,
+                    totals: Totals::default(),
+                },
                 stamp: 1,
             }));
         }
-        let mut wanted: Vec<i64> = rows.iter().filter(|row| row.key.size == size).map(|row| row.key.start).collect();
-        store.write(&EpochWrites { rows, ..EpochWrites::default() }).await.expect("written");
+        let mut wanted: Vec<i64> = rows
+            .iter()
+            .filter(|row| row.key.size == size)
+            .map(|row| row.key.start)
+            .collect();
+        store
+            .write(&EpochWrites {
+                rows,
+                ..EpochWrites::default()
+            })
+            .await
+            .expect("written");
         wanted.drain(..wanted.len().saturating_sub(limit));
         let end = times.iter().max().map_or(0, |newest| newest + size.ms());
-        let rows = newest(&store, &symbol, &sizes, size, limit, end).await.expect("read");
+        let rows = newest(&store, &symbol, &sizes, size, limit, end)
+            .await
+            .expect("read");
         (rows.iter().map(|row| row.start).collect(), wanted)
     }
 
@@ -143,7 +211,12 @@ mod tests {
         let now = 20_000 * DAY + 15 * 3_600_000;
         let busy: Vec<i64> = (0..2_000).map(|n| now - n * 700).collect();
         let sparse: Vec<i64> = (0..40).map(|n| now - n * n * n * 3_600_000).collect();
-        let years = [now, now - 3_000 * DAY, now - 3_001 * DAY - 1_000, now - 6_000 * DAY];
+        let years = [
+            now,
+            now - 3_000 * DAY,
+            now - 3_001 * DAY - 1_000,
+            now - 6_000 * DAY,
+        ];
         for times in [&busy[..], &sparse, &years, &[now], &[]] {
             for (sizes, size) in [
                 (&["1s", "1m", "5m", "1h", "1d"][..], "1s"),
@@ -162,7 +235,12 @@ mod tests {
 
     #[test]
     fn each_step_is_a_wide_one() {
-        let ladder = |size: &str| ladder(&WindowSize::DEFAULTS, size.parse().expect("a size")).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let ladder = |size: &str| {
+            ladder(&WindowSize::DEFAULTS, size.parse().expect("a size"))
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(ladder("1s"), ["1s", "1m", "1h", "1d"]);
         assert_eq!(ladder("1m"), ["1m", "1h", "1d"]);
         assert_eq!(ladder("1h"), ["1h", "1d"]);

@@ -1,20 +1,52 @@
-//! The page's files, as they lie in the binary. Nothing is loaded from elsewhere, and the browser is told to refuse what is not from here.
+//! The page's files, as they lie in the binary. Nothing is loaded from elsewhere, and the browser
+//! is told to refuse what is not from here.
 
 use axum::{
     Router,
-    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS},
+    http::header::{
+        CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+        X_CONTENT_TYPE_OPTIONS,
+    },
     routing::get,
 };
 
 /// Where, what kind, what.
 const FILES: [(&str, &str, &str); 8] = [
-    ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
-    ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
-    ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
-    ("/words.js", "text/javascript; charset=utf-8", include_str!("page/words.js")),
-    ("/table.js", "text/javascript; charset=utf-8", include_str!("page/table.js")),
-    ("/candles.js", "text/javascript; charset=utf-8", include_str!("page/candles.js")),
-    ("/pipeline.js", "text/javascript; charset=utf-8", include_str!("page/pipeline.js")),
+    (
+        "/",
+        "text/html; charset=utf-8",
+        include_str!("page/index.html"),
+    ),
+    (
+        "/style.css",
+        "text/css; charset=utf-8",
+        include_str!("page/style.css"),
+    ),
+    (
+        "/app.js",
+        "text/javascript; charset=utf-8",
+        include_str!("page/app.js"),
+    ),
+    (
+        "/words.js",
+        "text/javascript; charset=utf-8",
+        include_str!("page/words.js"),
+    ),
+    (
+        "/table.js",
+        "text/javascript; charset=utf-8",
+        include_str!("page/table.js"),
+    ),
+    (
+        "/candles.js",
+        "text/javascript; charset=utf-8",
+        include_str!("page/candles.js"),
+    ),
+    (
+        "/pipeline.js",
+        "text/javascript; charset=utf-8",
+        include_str!("page/pipeline.js"),
+    ),
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 /// Nothing inline, nothing from elsewhere, in nobody's frame.
@@ -22,16 +54,18 @@ const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; f
 
 /// A route for each file.
 pub(super) fn routes() -> Router {
-    FILES.into_iter().fold(Router::new(), |router, (path, kind, text)| {
-        let headers = [
-            (CONTENT_TYPE, kind),
-            (CONTENT_SECURITY_POLICY, POLICY),
-            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (REFERRER_POLICY, "no-referrer"),
-            (CACHE_CONTROL, "no-cache"),
-        ];
-        router.route(path, get(move || async move { (headers, text) }))
-    })
+    FILES
+        .into_iter()
+        .fold(Router::new(), |router, (path, kind, text)| {
+            let headers = [
+                (CONTENT_TYPE, kind),
+                (CONTENT_SECURITY_POLICY, POLICY),
+                (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+                (REFERRER_POLICY, "no-referrer"),
+                (CACHE_CONTROL, "no-cache"),
+            ];
+            router.route(path, get(move || async move { (headers, text) }))
+        })
 }
 
 #[cfg(test)]
@@ -41,7 +75,15 @@ mod tests {
     #[test]
     fn the_page_keeps_to_its_own_policy() {
         for (path, _, text) in FILES {
-            for word in ["style=\"", "onclick=", "<script>", "<style", "http://", "https://", "innerHTML"] {
+            for word in [
+                "style=\"",
+                "onclick=",
+                "<script>",
+                "<style",
+                "http://",
+                "https://",
+                "innerHTML",
+            ] {
                 let allowed = path == "/icon.svg" && word == "http://";
                 assert!(allowed || !text.contains(word), "{path} has {word}");
             }

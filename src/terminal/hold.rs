@@ -1,4 +1,5 @@
-//! Holding the terminal: raw mode, the alternate screen and a hidden cursor, all given back on every way out, a panic of any thread included.
+//! Holding the terminal: raw mode, the alternate screen and a hidden cursor, all given back on
+//! every way out, a panic of any thread included.
 
 use std::{
     io::{self, IsTerminal, stdout},
@@ -19,7 +20,8 @@ use ratatui::{
     },
 };
 
-/// Whether there is something to give back. One flag, because a process has one terminal and a panic hook nothing else to ask.
+/// Whether there is something to give back. One flag, because a process has one terminal and a
+/// panic hook nothing else to ask.
 static HELD: AtomicBool = AtomicBool::new(false);
 
 /// The terminal while the view draws on it. Dropping it gives it back.
@@ -34,7 +36,8 @@ impl Hold {
         enter().map(Self).inspect_err(|_| give_back())
     }
 
-    /// What to draw on; `None` once another thread has given the terminal back, for then it belongs to the shell.
+    /// What to draw on; `None` once another thread has given the terminal back, for then it belongs
+    /// to the shell.
     pub(super) fn terminal(&mut self) -> Option<&mut DefaultTerminal> {
         HELD.load(Ordering::Acquire).then_some(&mut self.0)
     }
@@ -46,7 +49,8 @@ impl Drop for Hold {
     }
 }
 
-/// Whether standard output is a terminal that can be drawn on, by the value of TERM. On Windows nobody sets it.
+/// Whether standard output is a terminal that can be drawn on, by the value of TERM. On Windows
+/// nobody sets it.
 pub(super) fn can_be_drawn_on(term: Option<&str>) -> bool {
     stdout().is_terminal() && is_drawable(term, cfg!(windows))
 }
@@ -55,7 +59,8 @@ fn is_drawable(term: Option<&str>, without_term: bool) -> bool {
     term.map_or(without_term, |term| !matches!(term, "" | "dumb"))
 }
 
-/// Gives the terminal back if it is held. It goes on after a failure: half a restored terminal is better than none.
+/// Gives the terminal back if it is held. It goes on after a failure: half a restored terminal is
+/// better than none.
 pub(crate) fn give_back() {
     if HELD.swap(false, Ordering::AcqRel) {
         let _ = disable_raw_mode();
@@ -86,7 +91,13 @@ mod tests {
 
     #[test]
     fn a_dumb_or_unnamed_terminal_is_not_drawn_on() {
-        for (term, drawable) in [(None, false), (Some(""), false), (Some("dumb"), false), (Some("xterm"), true), (Some("linux"), true)] {
+        for (term, drawable) in [
+            (None, false),
+            (Some(""), false),
+            (Some("dumb"), false),
+            (Some("xterm"), true),
+            (Some("linux"), true),
+        ] {
             assert_eq!(is_drawable(term, false), drawable, "{term:?}");
         }
         assert!(is_drawable(None, true), "Windows");

@@ -12,19 +12,27 @@ const RATE_OVER_AT_LEAST_MS: u64 = 250;
 pub(super) struct Rates(VecDeque<(u64, [u64; 2])>);
 
 impl Rates {
-    /// Notes the counts at a time, in milliseconds since the view began, and returns how much each grew in a second.
+    /// Notes the counts at a time, in milliseconds since the view began, and returns how much each
+    /// grew in a second.
     pub(super) fn per_second(&mut self, now_ms: u64, counts: [u64; 2]) -> [u64; 2] {
         if self.0.is_empty() {
             // Everything begins at nothing.
             self.0.push_back((0, [0, 0]));
         }
         self.0.push_back((now_ms, counts));
-        while self.0.len() > 2 && self.0.get(1).is_some_and(|(at, _)| now_ms.saturating_sub(*at) >= RATE_OVER_MS) {
+        while self.0.len() > 2
+            && self
+                .0
+                .get(1)
+                .is_some_and(|(at, _)| now_ms.saturating_sub(*at) >= RATE_OVER_MS)
+        {
             self.0.pop_front();
         }
         let (then_ms, then) = self.0.front().copied().unwrap_or((now_ms, counts));
         let elapsed_ms = now_ms.saturating_sub(then_ms).max(RATE_OVER_AT_LEAST_MS);
-        std::array::from_fn(|at| counts[at].saturating_sub(then[at]).saturating_mul(1_000) / elapsed_ms)
+        std::array::from_fn(|at| {
+            counts[at].saturating_sub(then[at]).saturating_mul(1_000) / elapsed_ms
+        })
     }
 }
 

@@ -31,8 +31,19 @@ impl std::fmt::Display for Place {
         match self {
             Self::Row(key) => key.fmt(f),
             Self::List(key) => key.fmt(f),
-            Self::Unlisted(Unlisted { symbol, size, bucket: Some(bucket) }) => write!(f, "rows of {symbol:?} {size:?} in the bucket of {bucket} ms"),
-            Self::Unlisted(Unlisted { symbol, size, bucket: None }) => write!(f, "rows of {symbol:?} {size:?}"),
+            Self::Unlisted(Unlisted {
+                symbol,
+                size,
+                bucket: Some(bucket),
+            }) => write!(
+                f,
+                "rows of {symbol:?} {size:?} in the bucket of {bucket} ms"
+            ),
+            Self::Unlisted(Unlisted {
+                symbol,
+                size,
+                bucket: None,
+            }) => write!(f, "rows of {symbol:?} {size:?}"),
         }
     }
 }
@@ -56,9 +67,11 @@ pub(super) struct Findings {
     pub(super) lists: Tally,
     /// Rows and lists of epochs of which nobody tells the end.
     pub(super) untold: u64,
-    /// What the job says of its records and the recomputation does not, though it should: 1 if there is such.
+    /// What the job says of its records and the recomputation does not, though it should: 1 if
+    /// there is such.
     pub(super) contradictions: u64,
-    /// The first offsets of the looks that read all of the job's records: what they would have written rests on these.
+    /// The first offsets of the looks that read all of the job's records: what they would have
+    /// written rests on these.
     pub(super) begins: Vec<Vec<Offset>>,
     /// Whether all of the job's records were read, so that everything was judged.
     pub(super) all_read: bool,
@@ -91,9 +104,25 @@ impl Findings {
         self.contradictions = self.contradictions.max(other.contradictions);
         self.begins.append(&mut other.begins);
         self.begins.dedup();
-        let Self { faults, rows, lists, untold, contradictions, begins, .. } = std::mem::take(self);
+        let Self {
+            faults,
+            rows,
+            lists,
+            untold,
+            contradictions,
+            begins,
+            ..
+        } = std::mem::take(self);
         // The rest is of the whole log each time; the last one read the most of it.
-        *self = Self { faults, rows, lists, untold, contradictions, begins, ..other };
+        *self = Self {
+            faults,
+            rows,
+            lists,
+            untold,
+            contradictions,
+            begins,
+            ..other
+        };
     }
 
     /// The differences.
@@ -109,7 +138,8 @@ impl Findings {
         self.faults.push((place, cure));
     }
 
-    /// Rows that the directory does not lead to, unless one of them was found missing: then it is that row which differs.
+    /// Rows that the directory does not lead to, unless one of them was found missing: then it is
+    /// that row which differs.
     pub(super) fn unlisted(&mut self, unlisted: Unlisted) {
         let is_of = |place: &Place| match place {
             Place::Row(key) => {
@@ -122,7 +152,9 @@ impl Findings {
         };
         if !self.faults.iter().any(|(place, _)| is_of(place)) {
             let place = Place::Unlisted(unlisted);
-            let text = format!("{place}: the directory does not lead to them, and the log has no trades for them");
+            let text = format!(
+                "{place}: the directory does not lead to them, and the log has no trades for them"
+            );
             self.differ(place, Cure::CannotBeDeleted, &text);
         }
     }
@@ -148,10 +180,16 @@ impl Findings {
             line += &format!(", {} up to epoch {} not read", self.not_read, self.after);
         }
         if !self.all_read {
-            line += &format!(", {} rows and {} lists that may rest on them not judged", self.rows.not_judged, self.lists.not_judged);
+            line += &format!(
+                ", {} rows and {} lists that may rest on them not judged",
+                self.rows.not_judged, self.lists.not_judged
+            );
         }
         if self.untold > 0 {
-            line += &format!("; {} rows and lists of epochs that nobody tells the end of not judged", self.untold);
+            line += &format!(
+                "; {} rows and lists of epochs that nobody tells the end of not judged",
+                self.untold
+            );
         }
         if !has_lists {
             line += "; lists not judged, for they are made of all symbols";
@@ -176,12 +214,30 @@ pub(super) struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     pub(super) fn new(trust: Trust, baskets: &'a Baskets) -> Self {
-        let findings = Findings { all_read: trust == Trust::All, ..Findings::default() };
-        Self { findings, trust, baskets, passed_over: HashSet::new(), later_rows: Vec::new(), later_lists: Vec::new(), put_off: Vec::new() }
+        let findings = Findings {
+            all_read: trust == Trust::All,
+            ..Findings::default()
+        };
+        Self {
+            findings,
+            trust,
+            baskets,
+            passed_over: HashSet::new(),
+            later_rows: Vec::new(),
+            later_lists: Vec::new(),
+            put_off: Vec::new(),
+        }
     }
 
-    /// A row as it was read, and in what its columns stray from its cell. What a job has bound while it was read is judged when that is known: [`Judge::later_rows`].
-    pub(super) fn row(&mut self, again: &Recomputation<'_>, key: RowKey, state: RowState, strays: Vec<String>) {
+    /// A row as it was read, and in what its columns stray from its cell. What a job has bound
+    /// while it was read is judged when that is known: [`Judge::later_rows`].
+    pub(super) fn row(
+        &mut self,
+        again: &Recomputation<'_>,
+        key: RowKey,
+        state: RowState,
+        strays: Vec<String>,
+    ) {
         match again.as_of(state.epoch) {
             AsOf::Epoch(as_of) => self.judge_row(again, key, &state, strays, as_of),
             AsOf::Unknown => self.later_rows.push((key, state, strays)),
@@ -194,7 +250,12 @@ impl<'a> Judge<'a> {
             match again.as_of(state.epoch) {
                 AsOf::Epoch(as_of) => self.judge_row(again, key, &state, strays, as_of),
                 AsOf::Unknown if state.epoch > again.last() => {
-                    let cure = self.cure(again.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX).is_some());
+                    let cure = self.cure(
+                        again
+                            .oracle
+                            .row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX)
+                            .is_some(),
+                    );
                     let text = beyond(&key, state.epoch, again.last());
                     self.findings.differ(Place::Row(key), cure, &text);
                 }
@@ -206,11 +267,23 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn judge_row(&mut self, again: &Recomputation<'_>, key: RowKey, state: &RowState, strays: Vec<String>, as_of: Epoch) {
-        let want = again.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, as_of);
+    fn judge_row(
+        &mut self,
+        again: &Recomputation<'_>,
+        key: RowKey,
+        state: &RowState,
+        strays: Vec<String>,
+        as_of: Epoch,
+    ) {
+        let want = again
+            .oracle
+            .row_as_of(key.symbol.as_str(), key.size, key.start, as_of);
         let judged = match self.trust {
             Trust::All => true,
-            Trust::Since => state.epoch <= again.confirmed && rows::trades(&state.totals) <= want.map_or(0, |want| want.all.trades),
+            Trust::Since => {
+                state.epoch <= again.confirmed
+                    && rows::trades(&state.totals) <= want.map_or(0, |want| want.all.trades)
+            }
             Trust::Presence => false,
         };
         let mut told = if judged {
@@ -234,8 +307,15 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A list as it was read, and in what its lines stray from its cell; the rows must have been judged before.
-    pub(super) fn list(&mut self, again: &Recomputation<'_>, key: ViewKey, state: ViewState, strays: Vec<String>) {
+    /// A list as it was read, and in what its lines stray from its cell; the rows must have been
+    /// judged before.
+    pub(super) fn list(
+        &mut self,
+        again: &Recomputation<'_>,
+        key: ViewKey,
+        state: ViewState,
+        strays: Vec<String>,
+    ) {
         match again.as_of(state.epoch) {
             AsOf::Epoch(as_of) => self.judge_list(again, key, &state, strays, as_of),
             AsOf::Unknown => self.later_lists.push((key, state, strays)),
@@ -251,8 +331,9 @@ impl<'a> Judge<'a> {
         std::mem::take(&mut self.put_off)
     }
 
-    /// A list, or lines without one, read again when all is known that was bound when they were read first. A committed epoch has its lists as well as
-    /// its lines, and one that nobody has bound has neither.
+    /// A list, or lines without one, read again when all is known that was bound when they were
+    /// read first. A committed epoch has its lists as well as its lines, and one that nobody has
+    /// bound has neither.
     pub(super) fn list_read_again(
         &mut self,
         again: &Recomputation<'_>,
@@ -273,7 +354,11 @@ impl<'a> Judge<'a> {
                     self.missing(Place::List(key));
                 }
             }
-            None => self.unreadable(again, Place::List(key), &format!("{key}: lines stand there without a list")),
+            None => self.unreadable(
+                again,
+                Place::List(key),
+                &format!("{key}: lines stand there without a list"),
+            ),
         }
     }
 
@@ -297,10 +382,19 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn judge_list(&mut self, again: &Recomputation<'_>, key: ViewKey, state: &ViewState, strays: Vec<String>, as_of: Epoch) {
+    fn judge_list(
+        &mut self,
+        again: &Recomputation<'_>,
+        key: ViewKey,
+        state: &ViewState,
+        strays: Vec<String>,
+        as_of: Epoch,
+    ) {
         let judged = match self.trust {
             Trust::All => true,
-            Trust::Since => state.epoch <= again.confirmed && !self.passed_over.contains(&(key.size, key.start)),
+            Trust::Since => {
+                state.epoch <= again.confirmed && !self.passed_over.contains(&(key.size, key.start))
+            }
             Trust::Presence => false,
         };
         let want = self.wanted(again, key, as_of);
@@ -318,7 +412,11 @@ impl<'a> Judge<'a> {
         let told = told.join("; ");
         if !told.is_empty() {
             let cure = self.cure(want.is_some());
-            self.findings.differ(Place::List(key), cure, &format!("{key} (epoch {}): {told}", state.epoch));
+            self.findings.differ(
+                Place::List(key),
+                cure,
+                &format!("{key} (epoch {}): {told}", state.epoch),
+            );
         }
     }
 
@@ -327,7 +425,9 @@ impl<'a> Judge<'a> {
         let cure = self.cure(true);
         let text = match &place {
             Place::Row(_) => format!("{place}: the log has trades, the store has no row"),
-            Place::List(_) | Place::Unlisted(_) => format!("{place}: the log has trades for it, the store has no list"),
+            Place::List(_) | Place::Unlisted(_) => {
+                format!("{place}: the log has trades for it, the store has no list")
+            }
         };
         self.findings.differ(place, cure, &text);
     }
@@ -335,7 +435,10 @@ impl<'a> Judge<'a> {
     /// One that is there, and cannot be read.
     pub(super) fn unreadable(&mut self, again: &Recomputation<'_>, place: Place, reason: &str) {
         let wanted = match &place {
-            Place::Row(key) => again.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX).is_some(),
+            Place::Row(key) => again
+                .oracle
+                .row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX)
+                .is_some(),
             Place::List(key) => self.wanted(again, *key, Epoch::MAX).is_some(),
             Place::Unlisted(_) => false,
         };
@@ -343,13 +446,25 @@ impl<'a> Judge<'a> {
         self.findings.differ(place, cure, reason);
     }
 
-    /// What a list must be as of all that was committed before the store was read; none if nothing calls for one.
+    /// What a list must be as of all that was committed before the store was read; none if nothing
+    /// calls for one.
     pub(super) fn calls_for(&self, again: &Recomputation<'_>, key: ViewKey) -> bool {
         self.wanted(again, key, COMMITTED).is_some()
     }
 
-    fn wanted(&self, again: &Recomputation<'_>, key: ViewKey, as_of: Epoch) -> Option<Vec<tapeflow_oracle::OracleEntry>> {
-        again.oracle.list_as_of(lists::named(key.view), key.size, key.start, as_of, self.baskets)
+    fn wanted(
+        &self,
+        again: &Recomputation<'_>,
+        key: ViewKey,
+        as_of: Epoch,
+    ) -> Option<Vec<tapeflow_oracle::OracleEntry>> {
+        again.oracle.list_as_of(
+            lists::named(key.view),
+            key.size,
+            key.start,
+            as_of,
+            self.baskets,
+        )
     }
 
     fn cure(&self, wanted: bool) -> Cure {

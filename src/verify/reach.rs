@@ -1,20 +1,26 @@
-//! What can be judged when only the log's later part is read: because retention has removed the earlier records, because an operator has given some
-//! of them up, or because a cheap look was asked for.
+//! What can be judged when only the log's later part is read: because retention has removed the
+//! earlier records, because an operator has given some of them up, or because a cheap look was
+//! asked for.
 //!
-//! A record that is not read may have held any symbol and any time, so no row is out of its reach by what it is. And a record that is
-//! read may repeat one that is not: the job dropped it, the recomputation does not know. Still, most rows can be judged:
+//! A record that is not read may have held any symbol and any time, so no row is out of its reach
+//! by what it is. And a record that is read may repeat one that is not: the job dropped it, the
+//! recomputation does not know. Still, most rows can be judged:
 //!
-//! 1. The recomputation begins at a committed cut of which everything after it is still there. History says what the job made of the records
-//!    after that cut. A filter that has forgotten finds no more repeats than one that has not; so if both counted as many, they dropped the same
-//!    records, and the recomputation has exactly the trades that the job accepted since.
-//! 2. Every accepted trade adds one to its row. So a row that has as many trades as the recomputation of its window holds no trade from before the
-//!    cut, or it is wrong: either way it must equal the recomputation. One that has fewer is wrong. One that has more is not judged.
-//! 3. A list is judged if every row of its window was. If all those rows are right, no trade from before the cut is in the window, and the list must
-//!    equal its recomputation; if one is not, the store is wrong anyway.
+//! 1. The recomputation begins at a committed cut of which everything after it is still there.
+//!    History says what the job made of the records after that cut. A filter that has forgotten
+//!    finds no more repeats than one that has not; so if both counted as many, they dropped the
+//!    same records, and the recomputation has exactly the trades that the job accepted since.
+//! 2. Every accepted trade adds one to its row. So a row that has as many trades as the
+//!    recomputation of its window holds no trade from before the cut, or it is wrong: either way it
+//!    must equal the recomputation. One that has fewer is wrong. One that has more is not judged.
+//! 3. A list is judged if every row of its window was. If all those rows are right, no trade from
+//!    before the cut is in the window, and the list must equal its recomputation; if one is not,
+//!    the store is wrong anyway.
 //! 4. A row or a list that the remaining records call for must be there, whatever else was in it.
 //!
-//! So what is reported is always a fault of the store, though not every fault is found. What it should say instead is not known: a wrong row may have
-//! had trades from before the cut. So such faults are not healed.
+//! So what is reported is always a fault of the store, though not every fault is found. What it
+//! should say instead is not known: a wrong row may have had trades from before the cut. So such
+//! faults are not healed.
 
 use std::time::Duration;
 
@@ -61,30 +67,57 @@ enum Basis {
 pub(super) enum Trust {
     /// Everything: all that the job has read was recomputed.
     All,
-    /// What holds nothing from before the recomputation's beginning: its own number of trades says so.
+    /// What holds nothing from before the recomputation's beginning: its own number of trades says
+    /// so.
     Since,
     /// Nothing but that rows and lists are there.
     Presence,
 }
 
-/// Finds where to begin, given the first offset that can be read of each partition, and how far back the look shall go: from the last commit, by the
-/// stamps of epochs.
-pub(super) async fn of(store: &dyn Store, head: &Head, starts: &[Offset], since: Option<Duration>) -> Result<Reach, End> {
-    let gone = starts.iter().zip(&head.last_binding().cuts).map(|(start, cut)| u64::try_from(*start.min(&cut.next)).unwrap_or(0)).sum();
-    let not_before = since.map(|since| head.committed.stamp.saturating_sub(i64::try_from(since.as_micros()).unwrap_or(i64::MAX)));
+/// Finds where to begin, given the first offset that can be read of each partition, and how far
+/// back the look shall go: from the last commit, by the stamps of epochs.
+pub(super) async fn of(
+    store: &dyn Store,
+    head: &Head,
+    starts: &[Offset],
+    since: Option<Duration>,
+) -> Result<Reach, End> {
+    let gone = starts
+        .iter()
+        .zip(&head.last_binding().cuts)
+        .map(|(start, cut)| u64::try_from(*start.min(&cut.next)).unwrap_or(0))
+        .sum();
+    let not_before = since.map(|since| {
+        head.committed
+            .stamp
+            .saturating_sub(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    });
     if gone == 0 && not_before.is_none() {
-        return Ok(Reach { from: starts.to_vec(), gone, not_read: 0, after: 0, basis: Basis::Everything });
+        return Ok(Reach {
+            from: starts.to_vec(),
+            gone,
+            not_read: 0,
+            after: 0,
+            basis: Basis::Everything,
+        });
     }
-    let history = back_to(store, |entry| not_before.is_some_and(|limit| entry.stamp < limit)).await?;
+    let history = back_to(store, |entry| {
+        not_before.is_some_and(|limit| entry.stamp < limit)
+    })
+    .await?;
     Ok(begin(&history, head, starts, gone, not_before))
 }
 
 /// The newest history, newest first, back to an entry that is old enough.
-pub(super) async fn back_to(store: &dyn Store, old_enough: impl Fn(&HistoryEntry) -> bool) -> Result<Vec<HistoryEntry>, End> {
+pub(super) async fn back_to(
+    store: &dyn Store,
+    old_enough: impl Fn(&HistoryEntry) -> bool,
+) -> Result<Vec<HistoryEntry>, End> {
     let mut limit = FIRST_READ;
     loop {
         let history = stores::answered(store.history(limit).await)?;
-        if history.len() < limit || limit >= HISTORY_READ || history.last().is_some_and(&old_enough) {
+        if history.len() < limit || limit >= HISTORY_READ || history.last().is_some_and(&old_enough)
+        {
             return Ok(history);
         }
         limit = (limit * 4).min(HISTORY_READ);
@@ -92,20 +125,35 @@ pub(super) async fn back_to(store: &dyn Store, old_enough: impl Fn(&HistoryEntry
 }
 
 /// The same, given the history, newest first.
-fn begin(history: &[HistoryEntry], head: &Head, starts: &[Offset], gone: u64, not_before: Option<Stamp>) -> Reach {
+fn begin(
+    history: &[HistoryEntry],
+    head: &Head,
+    starts: &[Offset],
+    gone: u64,
+    not_before: Option<Stamp>,
+) -> Reach {
     let committed = &head.committed;
     let (mut expected, mut since, mut oldest) = (committed.epoch, Counts::default(), None);
     let mut within = true;
-    // History is written before the commit: a crash between the two leaves an entry that is not committed yet.
-    for entry in history.iter().skip_while(|entry| entry.epoch > committed.epoch) {
+    // History is written before the commit: a crash between the two leaves an entry that is not
+    // committed yet.
+    for entry in history
+        .iter()
+        .skip_while(|entry| entry.epoch > committed.epoch)
+    {
         if entry.epoch != expected {
             break;
         }
-        // A partition that was added later had nothing in it that the job had read; and what was given up is in no epoch, so that a cut before it is
-        // as good as one after it.
+        // A partition that was added later had nothing in it that the job had read; and what was
+        // given up is in no epoch, so that a cut before it is as good as one after it.
         let at = |at: usize| {
             let cut = entry.cuts.get(at).copied().unwrap_or(0);
-            head.last_binding().cuts.get(at).and_then(|last| last.lost).filter(|lost| lost.contains(cut)).map_or(cut, |lost| lost.to)
+            head.last_binding()
+                .cuts
+                .get(at)
+                .and_then(|last| last.lost)
+                .filter(|lost| lost.contains(cut))
+                .map_or(cut, |lost| lost.to)
         };
         let cuts: Vec<Offset> = (0..starts.len()).map(at).collect();
         within &= cuts.iter().zip(starts).all(|(cut, start)| cut >= start);
@@ -121,39 +169,98 @@ fn begin(history: &[HistoryEntry], head: &Head, starts: &[Offset], gone: u64, no
     }
     let all = || starts.to_vec();
     if expected == 0 && gone == 0 {
-        return Reach { from: all(), gone, not_read: 0, after: 0, basis: Basis::Everything };
+        return Reach {
+            from: all(),
+            gone,
+            not_read: 0,
+            after: 0,
+            basis: Basis::Everything,
+        };
     }
-    let read = committed.cuts.iter().zip(starts).try_fold(0, |sum, (cut, start)| u64::try_from(cut.next - start).ok().map(|read| sum + read));
+    let read = committed
+        .cuts
+        .iter()
+        .zip(starts)
+        .try_fold(0, |sum, (cut, start)| {
+            u64::try_from(cut.next - start).ok().map(|read| sum + read)
+        });
     // Rows of epochs that were bound before a loss was known may hold what was lost.
-    let lossless = std::iter::once(committed).chain(&head.bound).flat_map(|binding| &binding.cuts).all(|cut| cut.lost.is_none());
+    let lossless = std::iter::once(committed)
+        .chain(&head.bound)
+        .flat_map(|binding| &binding.cuts)
+        .all(|cut| cut.lost.is_none());
     if expected == 0 && read == Some(since.records) {
-        let basis = if lossless { Basis::SinceTheJobBegan(since) } else { Basis::SinceACut(since) };
-        return Reach { from: all(), gone, not_read: 0, after: 0, basis };
+        let basis = if lossless {
+            Basis::SinceTheJobBegan(since)
+        } else {
+            Basis::SinceACut(since)
+        };
+        return Reach {
+            from: all(),
+            gone,
+            not_read: 0,
+            after: 0,
+            basis,
+        };
     }
     match oldest {
         Some((from, counts, after)) => {
-            let not_read = from.iter().zip(starts).map(|(from, start)| u64::try_from(from - start).unwrap_or(0)).sum();
-            Reach { from, gone, not_read, after, basis: Basis::SinceACut(counts) }
+            let not_read = from
+                .iter()
+                .zip(starts)
+                .map(|(from, start)| u64::try_from(from - start).unwrap_or(0))
+                .sum();
+            Reach {
+                from,
+                gone,
+                not_read,
+                after,
+                basis: Basis::SinceACut(counts),
+            }
         }
         None => {
             let bound = &head.last_binding().cuts;
-            let from = starts.iter().zip(bound).map(|(start, cut)| *start.min(&cut.next)).collect();
-            Reach { from, gone, not_read: 0, after: 0, basis: Basis::Nothing }
+            let from = starts
+                .iter()
+                .zip(bound)
+                .map(|(start, cut)| *start.min(&cut.next))
+                .collect();
+            Reach {
+                from,
+                gone,
+                not_read: 0,
+                after: 0,
+                basis: Basis::Nothing,
+            }
         }
     }
 }
 
-/// Whether the recomputation made of some records what the job says it did. Not the gaps: the first record after the beginning follows on one that
-/// was not read.
+/// Whether the recomputation made of some records what the job says it did. Not the gaps: the first
+/// record after the beginning follows on one that was not read.
 pub(super) fn same(counted: &OracleCounts, said: &Counts) -> bool {
-    (counted.records, counted.accepted, counted.rejected_in_all(), counted.duplicates, counted.price_updates)
-        == (said.records, said.accepted, said.rejected, said.duplicates, said.price_updates)
+    (
+        counted.records,
+        counted.accepted,
+        counted.rejected_in_all(),
+        counted.duplicates,
+        counted.price_updates,
+    ) == (
+        said.records,
+        said.accepted,
+        said.rejected,
+        said.duplicates,
+        said.price_updates,
+    )
 }
 
 impl Reach {
-    /// The recomputation has gone on to all of `upto`, which was committed since; history says, in any order, what the job made of that.
+    /// The recomputation has gone on to all of `upto`, which was committed since; history says, in
+    /// any order, what the job made of that.
     pub(super) fn extend(&mut self, since: Epoch, upto: Epoch, history: &[HistoryEntry]) {
-        let (Basis::SinceTheJobBegan(said) | Basis::SinceACut(said)) = &mut self.basis else { return };
+        let (Basis::SinceTheJobBegan(said) | Basis::SinceACut(said)) = &mut self.basis else {
+            return;
+        };
         for epoch in since + 1..=upto {
             let Some(entry) = history.iter().find(|entry| entry.epoch == epoch) else {
                 self.basis = Basis::Nothing;
@@ -163,8 +270,9 @@ impl Reach {
         }
     }
 
-    /// What history says of records that were all read, and the recomputation does not, in words. One cause is innocent: a record that repeats one from
-    /// before the beginning is a repeat for the job only.
+    /// What history says of records that were all read, and the recomputation does not, in words.
+    /// One cause is innocent: a record that repeats one from before the beginning is a repeat for
+    /// the job only.
     pub(super) fn contradiction(&self, oracle: &Oracle) -> Option<String> {
         let counted = oracle.counts_of(COMMITTED);
         let (said, may_repeat) = match &self.basis {
@@ -216,21 +324,39 @@ mod tests {
 
     use super::*;
 
-    /// A job of two partitions that began at these offsets and has committed an epoch at each of these cuts.
+    /// A job of two partitions that began at these offsets and has committed an epoch at each of
+    /// these cuts.
     fn job(began: [Offset; 2], cuts: &[[Offset; 2]]) -> (Head, Vec<HistoryEntry>) {
-        let source = SourceIdentity { cluster: "c".into(), topic: "t".into(), topic_id: None };
-        let opening = decide::Opening { job: "j".into(), logic: "l".into(), source, earliest: began.to_vec(), owner: "o".into() };
+        let source = SourceIdentity {
+            cluster: "c".into(),
+            topic: "t".into(),
+            topic_id: None,
+        };
+        let opening = decide::Opening {
+            job: "j".into(),
+            logic: "l".into(),
+            source,
+            earliest: began.to_vec(),
+            owner: "o".into(),
+        };
         let mut head = decide::take_over(None, &opening, 1).expect("a fresh store");
         let (mut history, mut before) = (Vec::new(), began);
         for (epoch, cut) in (1..).zip(cuts) {
-            let records = cut.iter().zip(before).map(|(now, before)| u64::try_from(now - before).expect("forwards")).sum();
+            let records = cut
+                .iter()
+                .zip(before)
+                .map(|(now, before)| u64::try_from(now - before).expect("forwards"))
+                .sum();
             history.insert(
                 0,
                 HistoryEntry {
                     epoch,
                     stamp: i64::try_from(epoch).expect("few") * 10,
                     cuts: cut.to_vec(),
-                    counts: Counts { records, ..Counts::default() },
+                    counts: Counts {
+                        records,
+                        ..Counts::default()
+                    },
                 },
             );
             before = *cut;
@@ -243,7 +369,10 @@ mod tests {
     }
 
     fn counts(records: u64) -> Counts {
-        Counts { records, ..Counts::default() }
+        Counts {
+            records,
+            ..Counts::default()
+        }
     }
 
     #[test]
@@ -254,28 +383,49 @@ mod tests {
             (reach.from, reach.basis)
         };
         assert_eq!(from([7, 0]), (vec![9, 6], Basis::SinceACut(counts(19))));
-        assert_eq!(from([9, 6]), (vec![9, 6], Basis::SinceACut(counts(19))), "a cut is the first offset after it");
+        assert_eq!(
+            from([9, 6]),
+            (vec![9, 6], Basis::SinceACut(counts(19))),
+            "a cut is the first offset after it"
+        );
         assert_eq!(from([0, 7]), (vec![12, 20], Basis::SinceACut(counts(2))));
         assert_eq!(from([13, 21]), (vec![13, 21], Basis::SinceACut(counts(0))));
-        assert_eq!(from([14, 0]).1, Basis::Nothing, "even of the last committed epoch something is gone");
+        assert_eq!(
+            from([14, 0]).1,
+            Basis::Nothing,
+            "even of the last committed epoch something is gone"
+        );
     }
 
     #[test]
     fn what_was_gone_before_the_job_began_is_missed_by_nobody() {
         let (head, history) = job([100, 3], &[[105, 5], [109, 6]]);
         let reach = begin(&history, &head, &[100, 3], 103, None);
-        assert_eq!((reach.from, reach.basis), (vec![100, 3], Basis::SinceTheJobBegan(counts(12))));
+        assert_eq!(
+            (reach.from, reach.basis),
+            (vec![100, 3], Basis::SinceTheJobBegan(counts(12)))
+        );
         // One more is gone since.
         let reach = begin(&history, &head, &[101, 3], 104, None);
-        assert_eq!((reach.from, reach.basis), (vec![105, 5], Basis::SinceACut(counts(5))));
+        assert_eq!(
+            (reach.from, reach.basis),
+            (vec![105, 5], Basis::SinceACut(counts(5)))
+        );
     }
 
     #[test]
     fn a_hole_in_the_history_is_no_evidence() {
         let (head, mut history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
         history.remove(1);
-        assert_eq!(begin(&history, &head, &[5, 5], 10, None).from, [13, 21], "nothing says what became of epoch 3");
-        assert_eq!(begin(&history[1..], &head, &[5, 5], 10, None).basis, Basis::Nothing);
+        assert_eq!(
+            begin(&history, &head, &[5, 5], 10, None).from,
+            [13, 21],
+            "nothing says what became of epoch 3"
+        );
+        assert_eq!(
+            begin(&history[1..], &head, &[5, 5], 10, None).basis,
+            Basis::Nothing
+        );
     }
 
     #[test]
@@ -283,7 +433,10 @@ mod tests {
         let (mut head, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20]]);
         head.committed.epoch = 2;
         (head.committed.cuts[0].next, head.committed.cuts[1].next) = (9, 6);
-        assert_eq!(begin(&history, &head, &[3, 0], 3, None).basis, Basis::SinceACut(counts(5)));
+        assert_eq!(
+            begin(&history, &head, &[3, 0], 3, None).basis,
+            Basis::SinceACut(counts(5))
+        );
     }
 
     #[test]
@@ -293,13 +446,31 @@ mod tests {
             let reach = begin(&history, &head, &[0, 0], 0, Some(stamp));
             (reach.from, reach.not_read, reach.after, reach.basis)
         };
-        assert_eq!(since(20), (vec![5, 5], 10, 1, Basis::SinceACut(counts(24))), "of epoch 2 and those after it");
+        assert_eq!(
+            since(20),
+            (vec![5, 5], 10, 1, Basis::SinceACut(counts(24))),
+            "of epoch 2 and those after it"
+        );
         assert_eq!(since(21), (vec![9, 6], 15, 2, Basis::SinceACut(counts(19))));
-        assert_eq!(since(40), (vec![12, 20], 32, 3, Basis::SinceACut(counts(2))));
-        assert_eq!(since(41), (vec![13, 21], 34, 4, Basis::SinceACut(counts(0))));
-        assert_eq!(since(10), (vec![0, 0], 0, 0, Basis::Everything), "the job is younger than that");
+        assert_eq!(
+            since(40),
+            (vec![12, 20], 32, 3, Basis::SinceACut(counts(2)))
+        );
+        assert_eq!(
+            since(41),
+            (vec![13, 21], 34, 4, Basis::SinceACut(counts(0)))
+        );
+        assert_eq!(
+            since(10),
+            (vec![0, 0], 0, 0, Basis::Everything),
+            "the job is younger than that"
+        );
         let reach = begin(&history, &head, &[6, 0], 6, Some(5));
-        assert_eq!((reach.from, reach.basis), (vec![9, 6], Basis::SinceACut(counts(19))), "what is gone is gone");
+        assert_eq!(
+            (reach.from, reach.basis),
+            (vec![9, 6], Basis::SinceACut(counts(19))),
+            "what is gone is gone"
+        );
     }
 
     #[test]
@@ -309,9 +480,16 @@ mod tests {
         let (mut told, mut first) = (history.clone(), history[1].clone());
         first.counts.records -= 3;
         told[1] = first;
-        assert_eq!(begin(&told, &head, &[3, 0], 3, None).basis, Basis::SinceACut(counts(12)), "a row of the first epoch may hold what is lost");
+        assert_eq!(
+            begin(&told, &head, &[3, 0], 3, None).basis,
+            Basis::SinceACut(counts(12)),
+            "a row of the first epoch may hold what is lost"
+        );
         head.committed.cuts[0].lost = None;
-        assert_eq!(begin(&told, &head, &[3, 0], 3, None).basis, Basis::SinceTheJobBegan(counts(12)));
+        assert_eq!(
+            begin(&told, &head, &[3, 0], 3, None).basis,
+            Basis::SinceTheJobBegan(counts(12))
+        );
     }
 
     #[test]
@@ -321,8 +499,16 @@ mod tests {
         history[1].counts.records -= 2;
         head.committed.cuts[0].lost = Some(tapeflow_sinks::LostRange { from: 9, to: 11 });
         let reach = begin(&history, &head, &[11, 0], 11, None);
-        assert_eq!((reach.from, reach.after, reach.basis), (vec![11, 6], 2, Basis::SinceACut(counts(17))), "all of epoch 3 is judged");
-        assert_eq!(begin(&history, &head, &[12, 0], 12, None).from, [12, 20], "more is gone than was given up");
+        assert_eq!(
+            (reach.from, reach.after, reach.basis),
+            (vec![11, 6], 2, Basis::SinceACut(counts(17))),
+            "all of epoch 3 is judged"
+        );
+        assert_eq!(
+            begin(&history, &head, &[12, 0], 12, None).from,
+            [12, 20],
+            "more is gone than was given up"
+        );
     }
 
     #[test]
@@ -330,20 +516,55 @@ mod tests {
         let mut oracle = Oracle::new(vec!["1m".parse().expect("a size")], 1);
         oracle.record(COMMITTED, 0, 7, 1_700_000_000_000, None);
         let counted = oracle.counts_of(COMMITTED);
-        assert_eq!((counted.records, counted.rejected_in_all()), (1, 1), "a record without a payload");
-        let told = |basis| Reach { from: vec![7], gone: 7, not_read: 0, after: 1, basis }.contradiction(&oracle);
-        let right = Counts { records: 1, rejected: 1, ..Counts::default() };
+        assert_eq!(
+            (counted.records, counted.rejected_in_all()),
+            (1, 1),
+            "a record without a payload"
+        );
+        let told = |basis| {
+            Reach {
+                from: vec![7],
+                gone: 7,
+                not_read: 0,
+                after: 1,
+                basis,
+            }
+            .contradiction(&oracle)
+        };
+        let right = Counts {
+            records: 1,
+            rejected: 1,
+            ..Counts::default()
+        };
         assert_eq!(told(Basis::SinceACut(right)), None);
         assert_eq!(told(Basis::Nothing), None);
-        let repeat = Counts { records: 1, duplicates: 1, ..Counts::default() };
-        assert_eq!(told(Basis::SinceACut(repeat)), None, "the job knew the record");
-        assert!(told(Basis::SinceTheJobBegan(repeat)).is_some(), "and there was nothing before that it could repeat");
-        let lossy = Counts { records: 1, ..Counts::default() };
+        let repeat = Counts {
+            records: 1,
+            duplicates: 1,
+            ..Counts::default()
+        };
+        assert_eq!(
+            told(Basis::SinceACut(repeat)),
+            None,
+            "the job knew the record"
+        );
         assert!(
-            told(Basis::SinceACut(lossy)).is_some_and(|text| text.contains("since epoch 1") && text.contains("0 rejected")),
+            told(Basis::SinceTheJobBegan(repeat)).is_some(),
+            "and there was nothing before that it could repeat"
+        );
+        let lossy = Counts {
+            records: 1,
+            ..Counts::default()
+        };
+        assert!(
+            told(Basis::SinceACut(lossy))
+                .is_some_and(|text| text.contains("since epoch 1") && text.contains("0 rejected")),
             "a record came to nothing"
         );
-        assert!(told(Basis::SinceACut(Counts::default())).is_some(), "a record was not read");
+        assert!(
+            told(Basis::SinceACut(Counts::default())).is_some(),
+            "a record was not read"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Feeds the recomputation from the log: first all that is committed, as one; then what the job binds while its rows are read, epoch by epoch.
+//! Feeds the recomputation from the log: first all that is committed, as one; then what the job
+//! binds while its rows are read, epoch by epoch.
 
 use std::{
     collections::BTreeMap,
@@ -15,20 +16,26 @@ use tapeflow_sinks::{Cut, Epoch, Head, HistoryEntry, LostRange};
 use super::scope::Scope;
 use crate::end::{End, unreachable_log};
 
-/// What the recomputation calls all epochs together that were committed when the rows were begun to be read.
+/// What the recomputation calls all epochs together that were committed when the rows were begun to
+/// be read.
 pub(super) const COMMITTED: Epoch = 0;
 /// Records read in one go.
 const RECORDS_PER_POLL: usize = 10_000;
 /// How long the log may stay silent before a read is given up.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// The first offset that can be judged, of each partition that the job knows: the first that the log still has, and none that an operator has given
-/// up. Where a log shows those again, the job has not read them, and some rows may hold them all the same.
+/// The first offset that can be judged, of each partition that the job knows: the first that the
+/// log still has, and none that an operator has given up. Where a log shows those again, the job
+/// has not read them, and some rows may hold them all the same.
 pub(super) fn starts(log: &dyn Log, head: &Head) -> Result<Vec<Offset>, End> {
     let partitions = (0u32..).zip(&head.last_binding().cuts);
     let start = |(partition, cut): (u32, &Cut)| {
-        let bounds = log.bounds(partition).map_err(|fault| unreachable_log(&fault))?;
-        Ok(cut.lost.map_or(bounds.start, |lost| bounds.start.max(lost.to)))
+        let bounds = log
+            .bounds(partition)
+            .map_err(|fault| unreachable_log(&fault))?;
+        Ok(cut
+            .lost
+            .map_or(bounds.start, |lost| bounds.start.max(lost.to)))
     };
     partitions.map(start).collect()
 }
@@ -43,26 +50,43 @@ pub(super) struct Feed<'a> {
 impl<'a> Feed<'a> {
     /// Reads from these offsets on. `asked`: that a person wants it to end.
     pub(super) fn new(log: &'a dyn Log, from: &[Offset], asked: &'a AtomicBool) -> Self {
-        Self { log, next: from.to_vec(), asked: Some(asked) }
+        Self {
+            log,
+            next: from.to_vec(),
+            asked: Some(asked),
+        }
     }
 
     /// Hands over every record up to these cuts.
-    pub(super) fn to(&mut self, cuts: &[Cut], each: &mut dyn FnMut(LogRecord<'_>)) -> Result<(), End> {
+    pub(super) fn to(
+        &mut self,
+        cuts: &[Cut],
+        each: &mut dyn FnMut(LogRecord<'_>),
+    ) -> Result<(), End> {
         let failed = |fault: LogFault| End::Failed(fault.to_string());
         if cuts.len() > self.next.len() {
-            return Err(End::Failed("the log has gained partitions meanwhile: run verify again".into()));
+            return Err(End::Failed(
+                "the log has gained partitions meanwhile: run verify again".into(),
+            ));
         }
         let lost: Vec<Option<LostRange>> = cuts.iter().map(|cut| cut.lost).collect();
         let next = &mut self.next;
-        let behind = (0u32..).zip(next.iter().zip(cuts)).filter(|(_, (next, cut))| **next < cut.next);
-        let behind: Vec<_> = behind.map(|(partition, (next, _))| (partition, *next)).collect();
+        let behind = (0u32..)
+            .zip(next.iter().zip(cuts))
+            .filter(|(_, (next, cut))| **next < cut.next);
+        let behind: Vec<_> = behind
+            .map(|(partition, (next, _))| (partition, *next))
+            .collect();
         if behind.is_empty() {
             return Ok(());
         }
         let mut reader = self.log.reader(&behind).map_err(failed)?;
         let mut heard = Instant::now();
         while next.iter().zip(cuts).any(|(next, cut)| *next < cut.next) {
-            if self.asked.is_some_and(|asked| asked.load(Ordering::Acquire)) {
+            if self
+                .asked
+                .is_some_and(|asked| asked.load(Ordering::Acquire))
+            {
                 return Err(End::Failed("asked to end".into()));
             }
             let mut gaps = Vec::new();
@@ -79,7 +103,8 @@ impl<'a> Feed<'a> {
                 }
             });
             let read = read.map_err(failed)?;
-            // An offset may have no record, as a transaction's marker has none; or retention has just removed it.
+            // An offset may have no record, as a transaction's marker has none; or retention has
+            // just removed it.
             for (partition, expected, found) in gaps {
                 if self.log.bounds(partition).map_err(failed)?.start > expected {
                     return Err(End::Failed(format!(
@@ -91,7 +116,10 @@ impl<'a> Feed<'a> {
             if read > 0 {
                 heard = Instant::now();
             } else if heard.elapsed() > SILENCE {
-                return Err(End::Failed(format!("the log has handed over nothing for {} s, before its bound end was reached", SILENCE.as_secs())));
+                return Err(End::Failed(format!(
+                    "the log has handed over nothing for {} s, before its bound end was reached",
+                    SILENCE.as_secs()
+                )));
             } else {
                 thread::sleep(Duration::from_millis(1));
             }
@@ -122,17 +150,37 @@ pub(super) struct Recomputation<'a> {
 }
 
 impl<'a> Recomputation<'a> {
-    pub(super) fn new(log: &'a dyn Log, sizes: &[WindowSize], from: &[Offset], scope: Scope, asked: &'a AtomicBool) -> Result<Self, End> {
-        let partitions = u32::try_from(from.len()).map_err(|fault| End::Failed(fault.to_string()))?;
-        let oracle = Oracle::new(sizes.to_vec(), partitions).keeping(move |symbol, size, start| scope.window(size, start) && scope.symbol(symbol));
-        Ok(Self { oracle, feed: Feed::new(log, from, asked), base: 0, above: Vec::new(), confirmed: 0 })
+    pub(super) fn new(
+        log: &'a dyn Log,
+        sizes: &[WindowSize],
+        from: &[Offset],
+        scope: Scope,
+        asked: &'a AtomicBool,
+    ) -> Result<Self, End> {
+        let partitions =
+            u32::try_from(from.len()).map_err(|fault| End::Failed(fault.to_string()))?;
+        let oracle = Oracle::new(sizes.to_vec(), partitions)
+            .keeping(move |symbol, size, start| scope.window(size, start) && scope.symbol(symbol));
+        Ok(Self {
+            oracle,
+            feed: Feed::new(log, from, asked),
+            base: 0,
+            above: Vec::new(),
+            confirmed: 0,
+        })
     }
 
     /// Folds all that a head has committed, as one.
     pub(super) fn settle(&mut self, head: &Head) -> Result<(), End> {
         let oracle = &mut self.oracle;
         self.feed.to(&head.committed.cuts, &mut |record| {
-            oracle.record(COMMITTED, record.partition, record.offset, record.timestamp_ms, record.payload);
+            oracle.record(
+                COMMITTED,
+                record.partition,
+                record.offset,
+                record.timestamp_ms,
+                record.payload,
+            );
         })?;
         (self.base, self.confirmed) = (head.committed.epoch, head.committed.epoch);
         Ok(())
@@ -143,24 +191,49 @@ impl<'a> Recomputation<'a> {
         self.feed.asked = None;
     }
 
-    /// Folds what a later head has committed and bound since, epoch by epoch; history, in any order, says where those ended that the head no longer
-    /// names.
+    /// Folds what a later head has committed and bound since, epoch by epoch; history, in any
+    /// order, says where those ended that the head no longer names.
     pub(super) fn follow(&mut self, head: &Head, history: &[HistoryEntry]) -> Result<(), End> {
         let known = self.above.last().map_or(self.base, |(epoch, _)| *epoch);
         let offsets = |cuts: &[Cut]| cuts.iter().map(|cut| cut.next).collect::<Vec<_>>();
-        let committed = history.iter().filter(|entry| entry.epoch <= head.committed.epoch);
-        let mut ends: BTreeMap<Epoch, Vec<Offset>> = committed.map(|entry| (entry.epoch, entry.cuts.clone())).collect();
-        ends.extend(std::iter::once(&head.committed).chain(&head.bound).map(|binding| (binding.epoch, offsets(&binding.cuts))));
-        self.above.extend(ends.into_iter().filter(|(epoch, _)| *epoch > known));
+        let committed = history
+            .iter()
+            .filter(|entry| entry.epoch <= head.committed.epoch);
+        let mut ends: BTreeMap<Epoch, Vec<Offset>> = committed
+            .map(|entry| (entry.epoch, entry.cuts.clone()))
+            .collect();
+        ends.extend(
+            std::iter::once(&head.committed)
+                .chain(&head.bound)
+                .map(|binding| (binding.epoch, offsets(&binding.cuts))),
+        );
+        self.above
+            .extend(ends.into_iter().filter(|(epoch, _)| *epoch > known));
         let (oracle, above) = (&mut self.oracle, &self.above);
         self.feed.to(&head.last_binding().cuts, &mut |record| {
-            let within = |cuts: &[Offset]| cuts.get(record.partition as usize).is_some_and(|cut| record.offset < *cut);
+            let within = |cuts: &[Offset]| {
+                cuts.get(record.partition as usize)
+                    .is_some_and(|cut| record.offset < *cut)
+            };
             // It lies below the last one's cut.
-            let epoch = above.iter().find(|(_, cuts)| within(cuts)).map_or(Epoch::MAX, |(epoch, _)| *epoch);
-            oracle.record(epoch, record.partition, record.offset, record.timestamp_ms, record.payload);
+            let epoch = above
+                .iter()
+                .find(|(_, cuts)| within(cuts))
+                .map_or(Epoch::MAX, |(epoch, _)| *epoch);
+            oracle.record(
+                epoch,
+                record.partition,
+                record.offset,
+                record.timestamp_ms,
+                record.payload,
+            );
         })?;
-        let told: BTreeMap<Epoch, &HistoryEntry> = history.iter().map(|entry| (entry.epoch, entry)).collect();
-        while let Some(entry) = told.get(&(self.confirmed + 1)).filter(|entry| entry.epoch <= head.committed.epoch) {
+        let told: BTreeMap<Epoch, &HistoryEntry> =
+            history.iter().map(|entry| (entry.epoch, entry)).collect();
+        while let Some(entry) = told
+            .get(&(self.confirmed + 1))
+            .filter(|entry| entry.epoch <= head.committed.epoch)
+        {
             if !super::reach::same(&self.oracle.counts_of(entry.epoch), &entry.counts) {
                 break;
             }

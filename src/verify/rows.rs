@@ -15,7 +15,11 @@ pub(super) fn trades(totals: &Totals) -> u64 {
 /// Which values differ, for a person.
 pub(super) fn differences(have: &Totals, want: &OracleRow) -> Vec<String> {
     let mut found = Vec::new();
-    for (policy, want) in [(Policy::All, want.all), (Policy::Sip, want.sip), (Policy::Strict, want.strict)] {
+    for (policy, want) in [
+        (Policy::All, want.all),
+        (Policy::Sip, want.sip),
+        (Policy::Strict, want.strict),
+    ] {
         let have = have.of_policy(policy);
         for (what, have, want) in [
             ("volume_e8", have.volume_e8, want.volume_e8),
@@ -23,11 +27,19 @@ pub(super) fn differences(have: &Totals, want: &OracleRow) -> Vec<String> {
             ("trades", i128::from(have.trades), i128::from(want.trades)),
         ] {
             if have != want {
-                found.push(format!("{what} ({}) is {have}, recomputed {want}", policy.name()));
+                found.push(format!(
+                    "{what} ({}) is {have}, recomputed {want}",
+                    policy.name()
+                ));
             }
         }
     }
-    let prices = [("open", have.open(), want.open), ("high", have.high, want.high), ("low", have.low, want.low), ("close", have.close(), want.close)];
+    let prices = [
+        ("open", have.open(), want.open),
+        ("high", have.high, want.high),
+        ("low", have.low, want.low),
+        ("close", have.close(), want.close),
+    ];
     for (what, have, want) in prices {
         let have = have.map(Price::e8);
         if have != want {
@@ -35,7 +47,10 @@ pub(super) fn differences(have: &Totals, want: &OracleRow) -> Vec<String> {
         }
     }
     if have.priced != want.priced {
-        found.push(format!("priced is {}, recomputed {}", have.priced, want.priced));
+        found.push(format!(
+            "priced is {}, recomputed {}",
+            have.priced, want.priced
+        ));
     }
     found
 }
@@ -43,7 +58,8 @@ pub(super) fn differences(have: &Totals, want: &OracleRow) -> Vec<String> {
 /// A row in short, for a person.
 pub(super) fn describe(totals: &Totals) -> String {
     let sums = totals.of_policy(Policy::All);
-    let price = |price: Option<Price>| price.map_or_else(|| "none".to_owned(), |price| price.to_string());
+    let price =
+        |price: Option<Price>| price.map_or_else(|| "none".to_owned(), |price| price.to_string());
     format!(
         "{} trades, volume {}, notional {}, open {}, high {}, low {}, close {}",
         sums.trades,

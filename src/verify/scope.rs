@@ -1,4 +1,5 @@
-//! Which rows one look is about: some symbols, a fixed sample of them, or a slice of the windows. Memory is that of the rows in scope.
+//! Which rows one look is about: some symbols, a fixed sample of them, or a slice of the windows.
+//! Memory is that of the rows in scope.
 
 use std::collections::BTreeSet;
 
@@ -17,17 +18,28 @@ pub(super) struct Scope {
 
 impl Scope {
     pub(super) fn new(symbols: &[Symbol], sample: u64) -> Self {
-        Self { symbols: symbols.iter().map(|symbol| symbol.as_str().to_owned()).collect(), sample, slice: (0, 1) }
+        Self {
+            symbols: symbols
+                .iter()
+                .map(|symbol| symbol.as_str().to_owned())
+                .collect(),
+            sample,
+            slice: (0, 1),
+        }
     }
 
     /// The slice of this scope: windows as a whole, so that lists can be judged in it.
     pub(super) fn slice(&self, at: u64, of: u64) -> Self {
-        Self { slice: (at, of), ..self.clone() }
+        Self {
+            slice: (at, of),
+            ..self.clone()
+        }
     }
 
     /// Whether a symbol is looked at.
     pub(super) fn symbol(&self, symbol: &str) -> bool {
-        (self.symbols.is_empty() || self.symbols.contains(symbol)) && hash(symbol.as_bytes()).is_multiple_of(self.sample)
+        (self.symbols.is_empty() || self.symbols.contains(symbol))
+            && hash(symbol.as_bytes()).is_multiple_of(self.sample)
     }
 
     /// Whether a window is looked at.
@@ -42,9 +54,12 @@ impl Scope {
     }
 }
 
-/// FNV-1a, its bits mixed once more: that of the log's partitions would make a sample of one partition.
+/// FNV-1a, its bits mixed once more: that of the log's partitions would make a sample of one
+/// partition.
 fn hash(bytes: &[u8]) -> u64 {
-    let hash = bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3));
+    let hash = bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+    });
     (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16
 }
 
@@ -55,15 +70,30 @@ mod tests {
     #[test]
     fn samples_and_slices_are_of_about_the_size_that_is_asked_for_and_never_change() {
         let symbols: Vec<String> = (0..2_000).map(|n| format!("S{n}")).collect();
-        let sampled = symbols.iter().filter(|symbol| Scope::new(&[], 10).symbol(symbol)).count();
+        let sampled = symbols
+            .iter()
+            .filter(|symbol| Scope::new(&[], 10).symbol(symbol))
+            .count();
         assert!((140..260).contains(&sampled), "{sampled} of 2,000");
         assert!(!Scope::new(&[], 10).has_lists() && Scope::new(&[], 1).has_lists());
         // Whoever compares two looks compares the same symbols.
-        let fixed: Vec<_> = ["AAPL", "MSFT", "BINANCE:BTCUSDT"].map(|symbol| hash(symbol.as_bytes()) % 1_000).into();
+        let fixed: Vec<_> = ["AAPL", "MSFT", "BINANCE:BTCUSDT"]
+            .map(|symbol| hash(symbol.as_bytes()) % 1_000)
+            .into();
         assert_eq!(fixed, [275, 619, 790]);
         let size: WindowSize = "1s".parse().expect("a size");
-        let slices: Vec<usize> = (0..4).map(|at| (0..4_000).filter(|n| Scope::new(&[], 1).slice(at, 4).window(size, n * 1_000)).count()).collect();
-        assert!(slices.iter().sum::<usize>() == 4_000 && slices.iter().all(|slice| (850..1_150).contains(slice)), "{slices:?}");
+        let slices: Vec<usize> = (0..4)
+            .map(|at| {
+                (0..4_000)
+                    .filter(|n| Scope::new(&[], 1).slice(at, 4).window(size, n * 1_000))
+                    .count()
+            })
+            .collect();
+        assert!(
+            slices.iter().sum::<usize>() == 4_000
+                && slices.iter().all(|slice| (850..1_150).contains(slice)),
+            "{slices:?}"
+        );
     }
 
     #[test]

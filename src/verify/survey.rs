@@ -1,6 +1,8 @@
-//! One look: the log recomputed, everything stored held against it, and everything recomputed looked for in the store.
+//! One look: the log recomputed, everything stored held against it, and everything recomputed
+//! looked for in the store.
 //!
-//! A job may go on meanwhile. What is read of the store is as of some epoch each, which its label names, and is judged as of that:
+//! A job may go on meanwhile. What is read of the store is as of some epoch each, which its label
+//! names, and is judged as of that:
 //!
 //! ```text
 //!  head h0            rows             head h1             lists            head h2
@@ -8,8 +10,9 @@
 //!  recomputed as one  judged at once   are known by now    judged at once   known by now
 //! ```
 //!
-//! Every epoch that a row was written for had been bound before it was written, so the head read after it knows it, or history does. What is
-//! committed in h0 must be there, in rows and lists that are read later.
+//! Every epoch that a row was written for had been bound before it was written, so the head read
+//! after it knows it, or history does. What is committed in h0 must be there, in rows and lists
+//! that are read later.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -20,7 +23,10 @@ use std::{
 
 use tapeflow_dataflow::Log;
 use tapeflow_schemas::{Baskets, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{Audited, Epoch, Head, HistoryEntry, RowKey, RowState, Store, StoreError, View, ViewKey, ViewState, view::SMALLEST_VIEW_MS};
+use tapeflow_sinks::{
+    Audited, Epoch, Head, HistoryEntry, RowKey, RowState, Store, StoreError, View, ViewKey,
+    ViewState, view::SMALLEST_VIEW_MS,
+};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -58,7 +64,9 @@ impl Ground<'_> {
 
     /// The history since an epoch, newest first.
     fn history(&self, since: Epoch) -> Result<Vec<HistoryEntry>, End> {
-        let mut history = self.runtime.block_on(reach::back_to(self.store, |entry| entry.epoch <= since))?;
+        let mut history = self
+            .runtime
+            .block_on(reach::back_to(self.store, |entry| entry.epoch <= since))?;
         history.retain(|entry| entry.epoch > since);
         Ok(history)
     }
@@ -67,13 +75,21 @@ impl Ground<'_> {
     pub(super) fn look(&self, scope: &Scope, since: Option<Duration>) -> Result<Findings, End> {
         let head = self.head()?;
         let starts = starts(self.log, &head)?;
-        let mut reach = self.runtime.block_on(reach::of(self.store, &head, &starts, since))?;
-        let mut again = Recomputation::new(self.log, self.sizes, &reach.from, scope.clone(), self.asked)?;
+        let mut reach = self
+            .runtime
+            .block_on(reach::of(self.store, &head, &starts, since))?;
+        let mut again =
+            Recomputation::new(self.log, self.sizes, &reach.from, scope.clone(), self.asked)?;
         again.settle(&head)?;
-        // That takes its time: a job may have gone on, and the more is one, the less must be told apart.
+        // That takes its time: a job may have gone on, and the more is one, the less must be told
+        // apart.
         let begun = self.head()?;
         if begun.committed.epoch > head.committed.epoch {
-            reach.extend(head.committed.epoch, begun.committed.epoch, &self.history(head.committed.epoch)?);
+            reach.extend(
+                head.committed.epoch,
+                begun.committed.epoch,
+                &self.history(head.committed.epoch)?,
+            );
             again.settle(&begun)?;
         }
         let trust = reach.trust(&again.oracle);
@@ -82,7 +98,11 @@ impl Ground<'_> {
             say(contradiction)?;
         }
         let cheap = since.is_some() && reach.after > 0;
-        let plan = if cheap { Plan::of(&again, self.sizes) } else { Plan::everything(self.sizes) };
+        let plan = if cheap {
+            Plan::of(&again, self.sizes)
+        } else {
+            Plan::everything(self.sizes)
+        };
         let mut judge = Judge::new(trust, self.baskets);
         again.finish_whatever_is_asked();
         self.read_rows(scope, &plan, &again, &mut judge)?;
@@ -102,8 +122,15 @@ impl Ground<'_> {
         if trust == reach::Trust::All {
             findings.begins.push(starts);
         }
-        (findings.counts, findings.gone) = (again.oracle.counts(), if findings.all_read { 0 } else { reach.gone });
-        (findings.not_read, findings.after) = if cheap { (reach.not_read, reach.after) } else { (0, 0) };
+        (findings.counts, findings.gone) = (
+            again.oracle.counts(),
+            if findings.all_read { 0 } else { reach.gone },
+        );
+        (findings.not_read, findings.after) = if cheap {
+            (reach.not_read, reach.after)
+        } else {
+            (0, 0)
+        };
         (findings.committed, findings.bound) = (begun.committed.epoch, bound);
         Ok(findings)
     }
@@ -112,17 +139,39 @@ impl Ground<'_> {
     fn follow(&self, again: &mut Recomputation<'_>) -> Result<Head, End> {
         let head = self.head()?;
         // Between the two, the job may have committed more; that is told by the head as bound.
-        let history = if head.committed.epoch > again.base { self.history(again.base)? } else { Vec::new() };
+        let history = if head.committed.epoch > again.base {
+            self.history(again.base)?
+        } else {
+            Vec::new()
+        };
         again.follow(&head, &history)?;
         Ok(head)
     }
 
-    fn read_rows(&self, scope: &Scope, plan: &Plan, again: &Recomputation<'_>, judge: &mut Judge<'_>) -> Result<(), End> {
+    fn read_rows(
+        &self,
+        scope: &Scope,
+        plan: &Plan,
+        again: &Recomputation<'_>,
+        judge: &mut Judge<'_>,
+    ) -> Result<(), End> {
         let listed = stores::answered(self.runtime.block_on(self.store.symbols()))?;
-        let listed: BTreeSet<Symbol> = listed.into_iter().map(|(symbol, _)| symbol).filter(|symbol| scope.symbol(symbol.as_str())).collect();
+        let listed: BTreeSet<Symbol> = listed
+            .into_iter()
+            .map(|(symbol, _)| symbol)
+            .filter(|symbol| scope.symbol(symbol.as_str()))
+            .collect();
         // The directory must lead to whatever has trades; one that does not is found here.
-        let traded = again.oracle.symbols().filter_map(|symbol| Symbol::new(symbol).ok());
-        for symbol in listed.iter().cloned().chain(traded).collect::<BTreeSet<_>>() {
+        let traded = again
+            .oracle
+            .symbols()
+            .filter_map(|symbol| Symbol::new(symbol).ok());
+        for symbol in listed
+            .iter()
+            .cloned()
+            .chain(traded)
+            .collect::<BTreeSet<_>>()
+        {
             let mut found = HashSet::new();
             if listed.contains(&symbol) {
                 for (size, range) in plan.ranges() {
@@ -131,34 +180,73 @@ impl Ground<'_> {
                             continue;
                         }
                         found.insert((size, start));
-                        let key = RowKey { symbol: symbol.clone(), size, start };
+                        let key = RowKey {
+                            symbol: symbol.clone(),
+                            size,
+                            start,
+                        };
                         match row {
-                            Ok(Audited { state: Some(state), strays, .. }) => judge.row(again, key, state, strays),
-                            Ok(Audited { strays, .. }) => judge.unreadable(again, Place::Row(key), &strays.join("; ")),
+                            Ok(Audited {
+                                state: Some(state),
+                                strays,
+                                ..
+                            }) => judge.row(again, key, state, strays),
+                            Ok(Audited { strays, .. }) => {
+                                judge.unreadable(again, Place::Row(key), &strays.join("; "))
+                            }
                             Err(reason) => judge.unreadable(again, Place::Row(key), &reason),
                         }
                     }
                 }
             }
             // Rows of epochs that were not committed may not have been written yet.
-            for (size, start) in again.oracle.windows_of(symbol.as_str(), COMMITTED).filter(|window| !found.contains(window)) {
-                judge.missing(Place::Row(RowKey { symbol: symbol.clone(), size, start }));
+            for (size, start) in again
+                .oracle
+                .windows_of(symbol.as_str(), COMMITTED)
+                .filter(|window| !found.contains(window))
+            {
+                judge.missing(Place::Row(RowKey {
+                    symbol: symbol.clone(),
+                    size,
+                    start,
+                }));
             }
         }
         Ok(())
     }
 
-    /// Reads rows in one go or, where one of them cannot be read, one by one those that the recomputation has.
-    fn rows_of(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>, again: &Recomputation<'_>) -> Result<Vec<Found<RowState>>, End> {
+    /// Reads rows in one go or, where one of them cannot be read, one by one those that the
+    /// recomputation has.
+    fn rows_of(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+        again: &Recomputation<'_>,
+    ) -> Result<Vec<Found<RowState>>, End> {
         let windows = again.oracle.windows_of(symbol.as_str(), Epoch::MAX);
-        let read = |range| self.runtime.block_on(self.store.audit_rows(symbol, size, range));
-        in_one_go_or_one_by_one(size, &range, windows, read, || format!("rows of {symbol} {size}"))
+        let read = |range| {
+            self.runtime
+                .block_on(self.store.audit_rows(symbol, size, range))
+        };
+        in_one_go_or_one_by_one(size, &range, windows, read, || {
+            format!("rows of {symbol} {size}")
+        })
     }
 
-    fn read_lists(&self, scope: &Scope, plan: &Plan, again: &Recomputation<'_>, judge: &mut Judge<'_>) -> Result<(), End> {
+    fn read_lists(
+        &self,
+        scope: &Scope,
+        plan: &Plan,
+        again: &Recomputation<'_>,
+        judge: &mut Judge<'_>,
+    ) -> Result<(), End> {
         let mut found = HashSet::new();
         for view in View::EVERY {
-            for (size, range) in plan.ranges().filter(|(size, _)| size.ms() >= SMALLEST_VIEW_MS) {
+            for (size, range) in plan
+                .ranges()
+                .filter(|(size, _)| size.ms() >= SMALLEST_VIEW_MS)
+            {
                 for (start, list) in self.lists_of(view, size, range, again)? {
                     let key = ViewKey { view, size, start };
                     if !scope.window(size, start) {
@@ -167,8 +255,14 @@ impl Ground<'_> {
                     match list {
                         // Its lines may be those of a list that is about to be written.
                         Ok(Audited { ahead: Some(_), .. }) => judge.put_off(key),
-                        Ok(Audited { state: Some(state), strays, .. }) => judge.list(again, key, state, strays),
-                        Ok(Audited { strays, .. }) => judge.unreadable(again, Place::List(key), &strays.join("; ")),
+                        Ok(Audited {
+                            state: Some(state),
+                            strays,
+                            ..
+                        }) => judge.list(again, key, state, strays),
+                        Ok(Audited { strays, .. }) => {
+                            judge.unreadable(again, Place::List(key), &strays.join("; "))
+                        }
                         Err(reason) => judge.unreadable(again, Place::List(key), &reason),
                     }
                     found.insert(key);
@@ -187,17 +281,34 @@ impl Ground<'_> {
     }
 
     /// The same for lists.
-    fn lists_of(&self, view: View, size: WindowSize, range: Range<WindowStart>, again: &Recomputation<'_>) -> Result<Vec<Found<ViewState>>, End> {
-        let read = |range| self.runtime.block_on(self.store.audit_views(view, size, range, again.base));
-        in_one_go_or_one_by_one(size, &range, again.oracle.windows(), read, || format!("lists of view {view} {size}"))
+    fn lists_of(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+        again: &Recomputation<'_>,
+    ) -> Result<Vec<Found<ViewState>>, End> {
+        let read = |range| {
+            self.runtime
+                .block_on(self.store.audit_views(view, size, range, again.base))
+        };
+        in_one_go_or_one_by_one(size, &range, again.oracle.windows(), read, || {
+            format!("lists of view {view} {size}")
+        })
     }
 
-    /// Lists that had lines of a later epoch beside them, or lines without a list, are read once more: by now all is known that was bound then.
+    /// Lists that had lines of a later epoch beside them, or lines without a list, are read once
+    /// more: by now all is known that was bound then.
     fn read_again(&self, again: &Recomputation<'_>, judge: &mut Judge<'_>) -> Result<(), End> {
         for key in judge.take_put_off() {
             for (_, list) in self.lists_of(key.view, key.size, key.start..key.start + 1, again)? {
                 match list {
-                    Ok(Audited { state, strays, ahead, .. }) => judge.list_read_again(again, key, state, strays, ahead),
+                    Ok(Audited {
+                        state,
+                        strays,
+                        ahead,
+                        ..
+                    }) => judge.list_read_again(again, key, state, strays, ahead),
                     Err(reason) => judge.unreadable(again, Place::List(key), &reason),
                 }
             }
@@ -206,7 +317,8 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// Rows that no reader finds who begins with the directory. Those that the log has trades for have been found missing.
+    /// Rows that no reader finds who begins with the directory. Those that the log has trades for
+    /// have been found missing.
     pub(super) fn look_beside_the_directory(&self, findings: &mut Findings) -> Result<(), End> {
         for unlisted in stores::answered(self.runtime.block_on(self.store.unlisted()))? {
             findings.unlisted(unlisted);
@@ -218,7 +330,8 @@ impl Ground<'_> {
 /// A window as it was found, or why it cannot be read.
 type Found<T> = (WindowStart, Result<Audited<T>, String>);
 
-/// Reads a range in one go or, where something in it cannot be read, window by window those that the recomputation has.
+/// Reads a range in one go or, where something in it cannot be read, window by window those that
+/// the recomputation has.
 fn in_one_go_or_one_by_one<T>(
     size: WindowSize,
     range: &Range<WindowStart>,
@@ -227,7 +340,12 @@ fn in_one_go_or_one_by_one<T>(
     what: impl Fn() -> String,
 ) -> Result<Vec<Found<T>>, End> {
     let reason = match read(range.clone()) {
-        Ok(found) => return Ok(found.into_iter().map(|found| (found.start, Ok(found))).collect()),
+        Ok(found) => {
+            return Ok(found
+                .into_iter()
+                .map(|found| (found.start, Ok(found)))
+                .collect());
+        }
         Err(StoreError::Broken(reason)) => reason,
         Err(fault) => return Err(crate::end::store_failed(&fault)),
     };
@@ -243,27 +361,45 @@ fn in_one_go_or_one_by_one<T>(
         }
     }
     // Else it is a window that no trade made, or the store as a whole.
-    if damaged { Ok(all) } else { Err(End::Failed(format!("{} cannot be read: {reason}", what()))) }
+    if damaged {
+        Ok(all)
+    } else {
+        Err(End::Failed(format!("{} cannot be read: {reason}", what())))
+    }
 }
 
 impl Plan {
     fn everything(sizes: &[WindowSize]) -> Self {
-        Self(sizes.iter().map(|size| (*size, std::iter::once(i64::MIN..i64::MAX).collect())).collect())
+        Self(
+            sizes
+                .iter()
+                .map(|size| (*size, std::iter::once(i64::MIN..i64::MAX).collect()))
+                .collect(),
+        )
     }
 
-    /// The windows that the recomputation has a row in, whatever the symbol: a list needs all rows of its window.
+    /// The windows that the recomputation has a row in, whatever the symbol: a list needs all rows
+    /// of its window.
     fn of(again: &Recomputation<'_>, sizes: &[WindowSize]) -> Self {
-        let mut starts: BTreeMap<WindowSize, BTreeSet<WindowStart>> = sizes.iter().map(|size| (*size, BTreeSet::new())).collect();
+        let mut starts: BTreeMap<WindowSize, BTreeSet<WindowStart>> =
+            sizes.iter().map(|size| (*size, BTreeSet::new())).collect();
         for symbol in again.oracle.symbols() {
             for (size, start) in again.oracle.windows_of(symbol, Epoch::MAX) {
                 starts.entry(size).or_default().insert(start);
             }
         }
-        Self(starts.into_iter().map(|(size, starts)| (size, runs(&starts, GAP_READ.saturating_mul(size.ms())))).collect())
+        Self(
+            starts
+                .into_iter()
+                .map(|(size, starts)| (size, runs(&starts, GAP_READ.saturating_mul(size.ms()))))
+                .collect(),
+        )
     }
 
     fn ranges(&self) -> impl Iterator<Item = (WindowSize, Range<WindowStart>)> {
-        self.0.iter().flat_map(|(size, ranges)| ranges.iter().map(|range| (*size, range.clone())))
+        self.0
+            .iter()
+            .flat_map(|(size, ranges)| ranges.iter().map(|range| (*size, range.clone())))
     }
 }
 
@@ -288,6 +424,9 @@ mod tests {
         let runs = |starts: &[i64]| runs(&starts.iter().copied().collect(), 100);
         assert_eq!(runs(&[]), []);
         assert_eq!(runs(&[5, 200]), [5..6, 200..201]);
-        assert_eq!(runs(&[0, 50, 151, 300, 9_000, 9_001]), [0..152, 300..301, 9_000..9_002]);
+        assert_eq!(
+            runs(&[0, 50, 151, 300, 9_000, 9_001]),
+            [0..152, 300..301, 9_000..9_002]
+        );
     }
 }

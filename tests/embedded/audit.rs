@@ -1,4 +1,5 @@
-//! `verify` as an auditor: beside a job that goes on, of part of the log, of some symbols, again and again, and of what cannot be read.
+//! `verify` as an auditor: beside a job that goes on, of part of the log, of some symbols, again
+//! and again, and of what cannot be read.
 
 use std::{
     io::{BufRead, BufReader},
@@ -13,34 +14,60 @@ use crate::command::{Place, end_with, succeed, tapeflow};
 
 /// The number before some words in a summary.
 pub(crate) fn number(summary: &str, words: &str) -> u64 {
-    let (before, _) = summary.split_once(&format!(" {words}")).unwrap_or_else(|| panic!("{words:?} in {summary}"));
-    before.rsplit([' ', ';']).next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("a number before {words:?} in {summary}"))
+    let (before, _) = summary
+        .split_once(&format!(" {words}"))
+        .unwrap_or_else(|| panic!("{words:?} in {summary}"));
+    before
+        .rsplit([' ', ';'])
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("a number before {words:?} in {summary}"))
 }
 
 /// The line of a look that sums up.
 pub(crate) fn summary(said: &str) -> String {
-    said.lines().rfind(|line| line.contains(" differences; ")).unwrap_or_else(|| panic!("a summary in {said}")).to_owned()
+    said.lines()
+        .rfind(|line| line.contains(" differences; "))
+        .unwrap_or_else(|| panic!("a summary in {said}"))
+        .to_owned()
 }
 
 /// `tapeflow verify` of a place with further flags, which must end with `code`; its summary.
 fn verify(place: &Place, code: i32, flags: &[&str]) -> String {
-    summary(&end_with(code, &[&["verify", "--store", &place.store], flags].concat()))
+    summary(&end_with(
+        code,
+        &[&["verify", "--store", &place.store], flags].concat(),
+    ))
 }
 
 fn changed(place: &Place, change: &str) {
-    let count = Connection::open(place.path("t.db")).expect("opened").execute(change, []).expect("changed");
+    let count = Connection::open(place.path("t.db"))
+        .expect("opened")
+        .execute(change, [])
+        .expect("changed");
     assert!(count > 0, "{change}");
 }
 
 fn count(place: &Place, what: &str) -> u64 {
     let database = Connection::open(place.path("t.db")).expect("opened");
-    let count: i64 = database.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).expect("counted");
+    let count: i64 = database
+        .query_row(&format!("SELECT count(*) FROM {what}"), [], |row| {
+            row.get(0)
+        })
+        .expect("counted");
     u64::try_from(count).expect("a count")
 }
 
 fn some_trades() -> Place {
     let place = Place::new();
-    place.replay(&place.feed(&FeedFile { trades: 3_000, symbols: 12, ..FeedFile::default() }), &[]);
+    place.replay(
+        &place.feed(&FeedFile {
+            trades: 3_000,
+            symbols: 12,
+            ..FeedFile::default()
+        }),
+        &[],
+    );
     place
 }
 
@@ -57,14 +84,21 @@ impl Drop for Running {
 impl Running {
     fn verify(place: &Place, flags: &[&str]) -> (Self, impl Iterator<Item = String> + use<>) {
         let mut command = tapeflow(&[&["verify", "--store", &place.store], flags].concat());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         (Self(child), lines.map(|line| line.expect("text")))
     }
 
     /// Asks it to end; its exit code.
     fn end(&mut self) -> Option<i32> {
-        let told = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill runs");
+        let told = Command::new("kill")
+            .args(["-TERM", &self.0.id().to_string()])
+            .status()
+            .expect("kill runs");
         assert!(told.success());
         self.0.wait().expect("ended").code()
     }
@@ -74,35 +108,74 @@ impl Running {
 pub(crate) fn committed_beyond(place: &Place, before: u64) -> u64 {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
-        let status = tapeflow(&["status", "--store", &place.store, "--format", "json"]).output().expect("the binary starts");
+        let status = tapeflow(&["status", "--store", &place.store, "--format", "json"])
+            .output()
+            .expect("the binary starts");
         let head: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
-        if let Some(epoch) = head["head"]["committed"]["epoch"].as_u64().filter(|epoch| *epoch > before) {
+        if let Some(epoch) = head["head"]["committed"]["epoch"]
+            .as_u64()
+            .filter(|epoch| *epoch > before)
+        {
             return epoch;
         }
-        assert!(Instant::now() < deadline, "nothing is committed after {before}");
+        assert!(
+            Instant::now() < deadline,
+            "nothing is committed after {before}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
 fn beside_a_running_job_no_difference_is_reported() {
-    for flags in [&["--every", "10ms"][..], &["--every", "10ms", "--since", "2s"]] {
+    for flags in [
+        &["--every", "10ms"][..],
+        &["--every", "10ms", "--since", "2s"],
+    ] {
         let place = Place::new();
-        let job = ["run", "--store", &place.store, "--rate", "300", "--symbols", "20", "--epoch", "20ms", "--workers", "2", "--resident-rows", "100"];
-        let _job = Running(tapeflow(&job).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts"));
+        let job = [
+            "run",
+            "--store",
+            &place.store,
+            "--rate",
+            "300",
+            "--symbols",
+            "20",
+            "--epoch",
+            "20ms",
+            "--workers",
+            "2",
+            "--resident-rows",
+            "100",
+        ];
+        let _job = Running(
+            tapeflow(&job)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the binary starts"),
+        );
         committed_beyond(&place, 0);
         let (mut verify, lines) = Running::verify(&place, flags);
         let mut epochs = Vec::new();
         for line in lines {
             assert!(line.starts_with("0 differences; "), "{flags:?}: {line}");
-            epochs.push(line.rsplit(' ').next().and_then(|epoch| epoch.parse::<u64>().ok()).expect("the bound epoch"));
+            epochs.push(
+                line.rsplit(' ')
+                    .next()
+                    .and_then(|epoch| epoch.parse::<u64>().ok())
+                    .expect("the bound epoch"),
+            );
             assert!(number(&line, "rows compared") > 0, "{line}");
             if epochs.len() >= 6 {
                 break;
             }
         }
         assert_eq!(verify.end(), Some(0), "{flags:?}");
-        assert!(epochs.is_sorted() && epochs.last() > epochs.first(), "the job went on meanwhile: {epochs:?}");
+        assert!(
+            epochs.is_sorted() && epochs.last() > epochs.first(),
+            "the job went on meanwhile: {epochs:?}"
+        );
     }
 }
 
@@ -113,11 +186,28 @@ fn again_and_again_ends_as_its_worst_look() {
     assert!(lines.next().expect("a look").starts_with("0 differences; "));
     let state = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'";
     let database = Connection::open(place.path("t.db")).expect("opened");
-    let before: Vec<u8> = database.query_row("SELECT state FROM bars WHERE symbol = 'AAPL' AND size = '1d'", [], |row| row.get(0)).expect("a row");
+    let before: Vec<u8> = database
+        .query_row(
+            "SELECT state FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
+            [],
+            |row| row.get(0),
+        )
+        .expect("a row");
     changed(&place, state);
-    assert!(lines.any(|line| line.starts_with("1 differences; ")), "it is found");
-    database.execute("UPDATE bars SET state = ?1 WHERE symbol = 'AAPL' AND size = '1d'", [before]).expect("mended");
-    assert!(lines.any(|line| line.starts_with("0 differences; ")), "and gone");
+    assert!(
+        lines.any(|line| line.starts_with("1 differences; ")),
+        "it is found"
+    );
+    database
+        .execute(
+            "UPDATE bars SET state = ?1 WHERE symbol = 'AAPL' AND size = '1d'",
+            [before],
+        )
+        .expect("mended");
+    assert!(
+        lines.any(|line| line.starts_with("0 differences; ")),
+        "and gone"
+    );
     assert_eq!(verify.end(), Some(1));
 }
 
@@ -125,24 +215,58 @@ fn again_and_again_ends_as_its_worst_look() {
 fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
     const LATER_MS: i64 = 1_704_205_800_000 + 3_600_000;
     let place = Place::new();
-    let first = FeedFile { trades: 3_000, symbols: 12, trades_per_second: 100, ..FeedFile::default() };
+    let first = FeedFile {
+        trades: 3_000,
+        symbols: 12,
+        trades_per_second: 100,
+        ..FeedFile::default()
+    };
     place.replay(&place.feed(&first), &["--partitions", "2"]);
     let (stamp, cuts): (i64, String) = newest(&place);
-    let read: u64 = serde_json::from_str::<Vec<u64>>(&cuts).expect("offsets").iter().sum();
-    place.replay(&place.feed(&FeedFile { seed: 2, start_ms: LATER_MS, ..first }), &[]);
+    let read: u64 = serde_json::from_str::<Vec<u64>>(&cuts)
+        .expect("offsets")
+        .iter()
+        .sum();
+    place.replay(
+        &place.feed(&FeedFile {
+            seed: 2,
+            start_ms: LATER_MS,
+            ..first
+        }),
+        &[],
+    );
     let since = format!("{}ms", (newest(&place).0 - stamp - 1) / 1_000);
     let cheap = |code: i32| verify(&place, code, &["--since", &since]);
 
     let line = cheap(0);
     let of_second = format!("WHERE start >= {}", LATER_MS - 1_800_000);
-    assert_eq!(number(&line, "rows compared"), count(&place, &format!("bars {of_second}")), "{line}");
-    assert_eq!(number(&line, "lists compared"), count(&place, &format!("views {of_second}")), "{line}");
+    assert_eq!(
+        number(&line, "rows compared"),
+        count(&place, &format!("bars {of_second}")),
+        "{line}"
+    );
+    assert_eq!(
+        number(&line, "lists compared"),
+        count(&place, &format!("views {of_second}")),
+        "{line}"
+    );
     assert_eq!(number(&line, "up to epoch"), read, "{line}");
-    assert!(number(&line, "records, ") < number(&verify(&place, 0, &[]), "records, "), "{line}");
-    // Of the day both have trades: what was touched in the second is out of reach, and what was not is not asked about.
+    assert!(
+        number(&line, "records, ") < number(&verify(&place, 0, &[]), "records, "),
+        "{line}"
+    );
+    // Of the day both have trades: what was touched in the second is out of reach, and what was not
+    // is not asked about.
     let days = number(&line, "rows and ");
-    assert!(days > 0 && days <= count(&place, "bars WHERE size = '1d'"), "{line}");
-    assert_eq!(verify(&place, 0, &["--since", "1000h"]), verify(&place, 0, &[]), "of a young job everything is read");
+    assert!(
+        days > 0 && days <= count(&place, "bars WHERE size = '1d'"),
+        "{line}"
+    );
+    assert_eq!(
+        verify(&place, 0, &["--since", "1000h"]),
+        verify(&place, 0, &[]),
+        "of a young job everything is read"
+    );
 
     // AAPL trades most.
     let wrong = |start: &str| {
@@ -152,7 +276,10 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
         )
     };
     changed(&place, &wrong(&format!("< {}", LATER_MS - 1_800_000)));
-    assert!(cheap(0).starts_with("0 differences; "), "what was not touched lately is not looked at");
+    assert!(
+        cheap(0).starts_with("0 differences; "),
+        "what was not touched lately is not looked at"
+    );
     changed(&place, &wrong(&format!(">= {}", LATER_MS - 1_800_000)));
     assert!(cheap(1).starts_with("1 differences; "));
     assert!(verify(&place, 1, &[]).starts_with("2 differences; "));
@@ -162,7 +289,9 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
 fn newest(place: &Place) -> (i64, String) {
     let database = Connection::open(place.path("t.db")).expect("opened");
     let select = "SELECT stamp, cuts FROM history ORDER BY epoch DESC LIMIT 1";
-    database.query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("history")
+    database
+        .query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("history")
 }
 
 #[test]
@@ -174,17 +303,37 @@ fn some_symbols_a_sample_and_slices_are_looked_at_alone() {
     assert_eq!(sliced, all, "slices come to the whole");
     let sampled = verify(&place, 0, &["--sample", "1/3"]);
     let share = number(&sampled, "rows compared");
-    assert!(share > 0 && share < rows * 7 / 10 && sampled.contains("lists not judged"), "{sampled}; {rows}");
+    assert!(
+        share > 0 && share < rows * 7 / 10 && sampled.contains("lists not judged"),
+        "{sampled}; {rows}"
+    );
     assert_eq!(number(&sampled, "lists compared"), 0, "{sampled}");
     let one = verify(&place, 0, &["--symbols", "AAPL"]);
-    assert_eq!(number(&one, "rows compared"), count(&place, "bars WHERE symbol = 'AAPL'"), "{one}");
+    assert_eq!(
+        number(&one, "rows compared"),
+        count(&place, "bars WHERE symbol = 'AAPL'"),
+        "{one}"
+    );
 
-    changed(&place, "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1h'");
-    assert!(verify(&place, 0, &["--symbol", "MSFT", "--symbol", "TSLA"]).starts_with("0 differences; "));
+    changed(
+        &place,
+        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1h'",
+    );
+    assert!(
+        verify(&place, 0, &["--symbol", "MSFT", "--symbol", "TSLA"]).starts_with("0 differences; ")
+    );
     for flags in [&["--symbol", "MSFT,AAPL"][..], &["--passes", "4"], &[]] {
-        assert!(verify(&place, 1, flags).starts_with("1 differences; "), "{flags:?}");
+        assert!(
+            verify(&place, 1, flags).starts_with("1 differences; "),
+            "{flags:?}"
+        );
     }
-    let said = end_with(2, &["verify", "--sample", "2/3", "--passes", "0", "--since", "soon", "--every", "1"]);
+    let said = end_with(
+        2,
+        &[
+            "verify", "--sample", "2/3", "--passes", "0", "--since", "soon", "--every", "1",
+        ],
+    );
     for flag in ["--sample: ", "--passes: ", "--since: ", "--every: "] {
         assert!(said.contains(flag), "{flag} in {said}");
     }
@@ -194,13 +343,27 @@ fn some_symbols_a_sample_and_slices_are_looked_at_alone() {
 fn a_cell_that_cannot_be_read_is_one_difference_and_no_end_of_the_look() {
     let place = some_trades();
     let rows = number(&verify(&place, 0, &[]), "rows compared");
-    changed(&place, "UPDATE bars SET state = x'0102' WHERE symbol = 'AAPL' AND size = '1h'");
-    changed(&place, "UPDATE views SET state = x'0102' WHERE view_name = 'movers' AND size = '1h'");
+    changed(
+        &place,
+        "UPDATE bars SET state = x'0102' WHERE symbol = 'AAPL' AND size = '1h'",
+    );
+    changed(
+        &place,
+        "UPDATE views SET state = x'0102' WHERE view_name = 'movers' AND size = '1h'",
+    );
     let said = end_with(1, &["verify", "--store", &place.store]);
-    let damaged = count(&place, "bars WHERE state = x'0102'") + count(&place, "views WHERE state = x'0102'");
-    assert!(said.contains("AAPL 1h ") && said.contains("view movers 1h ") && said.contains("damaged"), "{said}");
+    let damaged =
+        count(&place, "bars WHERE state = x'0102'") + count(&place, "views WHERE state = x'0102'");
+    assert!(
+        said.contains("AAPL 1h ") && said.contains("view movers 1h ") && said.contains("damaged"),
+        "{said}"
+    );
     assert_eq!(number(&summary(&said), "differences"), damaged, "{said}");
-    assert_eq!(number(&summary(&said), "rows compared"), rows - count(&place, "bars WHERE state = x'0102'"), "{said}");
+    assert_eq!(
+        number(&summary(&said), "rows compared"),
+        rows - count(&place, "bars WHERE state = x'0102'"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -210,6 +373,9 @@ fn the_log_beside_the_rows_is_the_one_they_come_from() {
     assert_eq!(beside, succeed(&["verify", "--log", &place.store]));
     // The rows of a log that lies elsewhere.
     let other = some_trades();
-    let said = end_with(2, &["verify", "--store", &place.store, "--log", &other.store]);
+    let said = end_with(
+        2,
+        &["verify", "--store", &place.store, "--log", &other.store],
+    );
     assert!(said.contains("--log"), "{said}");
 }

@@ -21,7 +21,9 @@ fn bench(place: &Place, flags: &[&str]) -> Command {
 
 /// The one folder of a bench in this place.
 fn folder(place: &Place) -> Option<PathBuf> {
-    let mut found = fs::read_dir(place.path("")).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let mut found = fs::read_dir(place.path(""))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path());
     let folder = found.next();
     assert!(found.next().is_none(), "one bench, one folder");
     folder
@@ -34,39 +36,101 @@ fn json(line: &str) -> Value {
 #[test]
 fn a_bench_without_servers_is_correct_tells_what_it_measured_and_leaves_nothing_behind() {
     let place = Place::new();
-    let output = bench(&place, &["--trades", "20000", "--per-message", "3"]).output().expect("the binary starts");
+    let output = bench(&place, &["--trades", "20000", "--per-message", "3"])
+        .output()
+        .expect("the binary starts");
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     let text = String::from_utf8(output.stdout).expect("text");
-    assert!(text.lines().any(|line| line.starts_with("correct") && line.ends_with("yes")), "{text}");
+    assert!(
+        text.lines()
+            .any(|line| line.starts_with("correct") && line.ends_with("yes")),
+        "{text}"
+    );
     let result = json(text.lines().last().expect("a line"));
     assert_eq!(result["correct"], true);
-    assert_eq!((&result["trades"], &result["messages"], &result["mode"]), (&20_000.into(), &6_667.into(), &"drain".into()));
+    assert_eq!(
+        (&result["trades"], &result["messages"], &result["mode"]),
+        (&20_000.into(), &6_667.into(), &"drain".into())
+    );
     assert!(result["rows_written"].as_u64() > Some(10_000), "{result}");
-    for figure in ["seconds", "trades_per_second", "peak_memory_mb", "start_up_seconds", "fill_seconds", "check_seconds"] {
+    for figure in [
+        "seconds",
+        "trades_per_second",
+        "peak_memory_mb",
+        "start_up_seconds",
+        "fill_seconds",
+        "check_seconds",
+    ] {
         assert!(result[figure].as_f64() > Some(0.0), "{figure}: {result}");
     }
     let cpu = |part: &str| result["cpu_us_per_trade"][part].as_f64().expect("a time");
-    assert!(cpu("total") > 0.0 && (cpu("total") - cpu("user") - cpu("system")).abs() < 0.01, "{result}");
+    assert!(
+        cpu("total") > 0.0 && (cpu("total") - cpu("user") - cpu("system")).abs() < 0.01,
+        "{result}"
+    );
     assert_eq!(folder(&place), None);
 }
 
 #[test]
 fn a_spoilt_row_makes_the_bench_end_with_code_1() {
     let place = Place::new();
-    let mut command = bench(&place, &["--trades", "2000", "--symbols", "20", "--json", "--keep", "--ask-before-check"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let mut command = bench(
+        &place,
+        &[
+            "--trades",
+            "2000",
+            "--symbols",
+            "20",
+            "--json",
+            "--keep",
+            "--ask-before-check",
+        ],
+    );
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
     let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-    let asks = |line: &Result<String, _>| line.as_ref().is_ok_and(|line| line.contains("a line on standard input"));
+    let asks = |line: &Result<String, _>| {
+        line.as_ref()
+            .is_ok_and(|line| line.contains("a line on standard input"))
+    };
     assert!(said.any(|line| asks(&line)), "it asks before it checks");
     let rows = folder(&place).expect("a folder").join("rows.db");
     let spoil = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'S0001' AND size = '1h') WHERE symbol = 'S0000' AND size = '1h'";
-    assert_eq!(Connection::open(rows).expect("opened").execute(spoil, []).expect("changed"), 1);
-    child.stdin.take().expect("a pipe").write_all(b"\n").expect("written");
+    assert_eq!(
+        Connection::open(rows)
+            .expect("opened")
+            .execute(spoil, [])
+            .expect("changed"),
+        1
+    );
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(b"\n")
+        .expect("written");
     let mut text = String::new();
-    child.stdout.take().expect("a pipe").read_to_string(&mut text).expect("text");
+    child
+        .stdout
+        .take()
+        .expect("a pipe")
+        .read_to_string(&mut text)
+        .expect("text");
     let last: Vec<String> = said.map_while(Result::ok).collect();
-    assert_eq!(child.wait().expect("it ends").code(), Some(1), "{text}{last:?}");
-    assert!(last.iter().any(|line| line.contains("not what the feed calls for")), "{last:?}");
+    assert_eq!(
+        child.wait().expect("it ends").code(),
+        Some(1),
+        "{text}{last:?}"
+    );
+    assert!(
+        last.iter()
+            .any(|line| line.contains("not what the feed calls for")),
+        "{last:?}"
+    );
     assert_eq!(text.lines().count(), 1, "one line of JSON: {text}");
     assert_eq!(json(&text)["correct"], false);
     assert!(folder(&place).expect("kept").join("log.db").is_file());
@@ -75,17 +139,34 @@ fn a_spoilt_row_makes_the_bench_end_with_code_1() {
 #[test]
 fn under_a_steady_feed_the_bench_tells_how_fresh_the_rows_are() {
     let place = Place::new();
-    let flags = ["--rate", "400", "--duration", "2s", "--symbols", "40", "--sizes", "1m", "--json"];
+    let flags = [
+        "--rate",
+        "400",
+        "--duration",
+        "2s",
+        "--symbols",
+        "40",
+        "--sizes",
+        "1m",
+        "--json",
+    ];
     let output = bench(&place, &flags).output().expect("the binary starts");
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     let result = json(std::str::from_utf8(&output.stdout).expect("text"));
-    assert_eq!((&result["correct"], &result["mode"]), (&true.into(), &"rate".into()));
+    assert_eq!(
+        (&result["correct"], &result["mode"]),
+        (&true.into(), &"rate".into())
+    );
     let freshness = |name: &str| result["freshness_ms"][name].as_f64().expect("a figure");
     assert!(freshness("samples") > 100.0, "{result}");
     let percentiles = ["p50", "p90", "p99", "max"].map(freshness);
     assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{result}");
     // The job counts from append to acknowledgement by itself; both speak of the same feed.
-    let own = |name: &str| result["rate"]["own_freshness_seconds"][name].as_f64().expect("a figure");
+    let own = |name: &str| {
+        result["rate"]["own_freshness_seconds"][name]
+            .as_f64()
+            .expect("a figure")
+    };
     assert!(own("count") > 0.0 && own("p50") > 0.0, "{result}");
     // Three seconds before those that count.
     assert_eq!(result["trades"], 2_000);
@@ -94,13 +175,36 @@ fn under_a_steady_feed_the_bench_tells_how_fresh_the_rows_are() {
 
 #[test]
 fn what_is_wrong_with_the_settings_of_a_bench_is_told_at_once_and_nothing_is_made() {
-    let flags = ["--trades", "0", "--per-message", "x", "--sizes", "7s", "--processes", "2", "--cassandra", "nowhere", "--epoch", "1h"];
+    let flags = [
+        "--trades",
+        "0",
+        "--per-message",
+        "x",
+        "--sizes",
+        "7s",
+        "--processes",
+        "2",
+        "--cassandra",
+        "nowhere",
+        "--epoch",
+        "1h",
+    ];
     let said = end_with(2, &[&["bench", "--embedded"], &flags[..]].concat());
-    for flag in ["--trades: ", "--per-message: ", "--sizes: ", "--processes: ", "--cassandra: ", "--epoch: "] {
+    for flag in [
+        "--trades: ",
+        "--per-message: ",
+        "--sizes: ",
+        "--processes: ",
+        "--cassandra: ",
+        "--epoch: ",
+    ] {
         assert!(said.contains(flag), "{flag} in\n{said}");
     }
     let said = end_with(2, &["bench", "--bench-topic", "trades"]);
-    assert!(said.contains("--bench-topic: ") && said.contains("tapeflow_bench_"), "{said}");
+    assert!(
+        said.contains("--bench-topic: ") && said.contains("tapeflow_bench_"),
+        "{said}"
+    );
     let said = end_with(2, &["bench", "--brokers", "127.0.0.1:1", "--trades", "10"]);
     assert!(said.contains("--brokers"), "{said}");
 }

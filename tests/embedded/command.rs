@@ -13,26 +13,47 @@ pub(crate) use crate::binary::tapeflow;
 
 /// What a command said, for a person.
 pub(crate) fn told(output: &Output) -> String {
-    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Runs a command that must succeed; its standard output.
 pub(crate) fn succeed(arguments: &[&str]) -> String {
     let output = tapeflow(arguments).output().expect("the binary starts");
-    assert!(output.status.success(), "tapeflow {}: {}", arguments.join(" "), told(&output));
+    assert!(
+        output.status.success(),
+        "tapeflow {}: {}",
+        arguments.join(" "),
+        told(&output)
+    );
     String::from_utf8(output.stdout).expect("text")
 }
 
 /// Runs a command that must end with `code`; all it said.
 pub(crate) fn end_with(code: i32, arguments: &[&str]) -> String {
     let output = tapeflow(arguments).output().expect("the binary starts");
-    assert_eq!(output.status.code(), Some(code), "tapeflow {}: {}", arguments.join(" "), told(&output));
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "tapeflow {}: {}",
+        arguments.join(" "),
+        told(&output)
+    );
     told(&output)
 }
 
 /// A file of `bench/golden`.
 pub(crate) fn golden(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/golden").join(name).to_str().expect("a path in UTF-8").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("bench/golden")
+        .join(name)
+        .to_str()
+        .expect("a path in UTF-8")
+        .to_owned()
 }
 
 /// A folder for one test, removed at its end.
@@ -57,7 +78,10 @@ impl Place {
     /// Writes a file into the folder; its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         fs::write(self.path(name), text).expect("written");
-        self.path(name).to_str().expect("a path in UTF-8").to_owned()
+        self.path(name)
+            .to_str()
+            .expect("a path in UTF-8")
+            .to_owned()
     }
 
     /// Writes a recording of a simulated market into the folder; its path.
@@ -69,27 +93,69 @@ impl Place {
 
     /// `tapeflow run --replay FILE --exit-at-end` with further flags, to its end.
     pub(crate) fn replay(&self, file: &str, flags: &[&str]) -> String {
-        succeed(&[&["run", "--replay", file, "--exit-at-end", "--store", &self.store], flags].concat())
+        succeed(
+            &[
+                &[
+                    "run",
+                    "--replay",
+                    file,
+                    "--exit-at-end",
+                    "--store",
+                    &self.store,
+                ],
+                flags,
+            ]
+            .concat(),
+        )
     }
 
     /// The same in the background.
     pub(crate) fn replay_begun(&self, file: &str, flags: &[&str]) -> Child {
-        let arguments = [&["run", "--replay", file, "--exit-at-end", "--store", &self.store], flags].concat();
-        tapeflow(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
+        let arguments = [
+            &[
+                "run",
+                "--replay",
+                file,
+                "--exit-at-end",
+                "--store",
+                &self.store,
+            ],
+            flags,
+        ]
+        .concat();
+        tapeflow(&arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts")
     }
 
     /// `tapeflow bars` of all sizes, as csv.
     pub(crate) fn bars(&self) -> String {
-        succeed(&["bars", "--store", &self.store, "--size", "all", "--format", "csv"])
+        succeed(&[
+            "bars",
+            "--store",
+            &self.store,
+            "--size",
+            "all",
+            "--format",
+            "csv",
+        ])
     }
 
     /// `tapeflow verify`, which must find no difference; its last line.
     pub(crate) fn verify(&self) -> String {
-        succeed(&["verify", "--log", &self.store]).lines().last().unwrap_or_default().to_owned()
+        succeed(&["verify", "--log", &self.store])
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
 /// The csv without its last three columns, which are labels: epoch, final, revision.
 pub(crate) fn values(csv: &str) -> Vec<String> {
-    csv.lines().map(|line| line.rsplitn(4, ',').last().unwrap_or_default().to_owned()).collect()
+    csv.lines()
+        .map(|line| line.rsplitn(4, ',').last().unwrap_or_default().to_owned())
+        .collect()
 }

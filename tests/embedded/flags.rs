@@ -5,8 +5,19 @@ use std::fs;
 use crate::command::{Place, end_with, golden, succeed, tapeflow};
 
 /// All commands.
-const COMMANDS: [&[&str]; 11] =
-    [&["run"], &["init"], &["ingest"], &["dataflow"], &["bars"], &["top"], &["verify"], &["status"], &["rejects", "list"], &["simulate"], &["bench"]];
+const COMMANDS: [&[&str]; 11] = [
+    &["run"],
+    &["init"],
+    &["ingest"],
+    &["dataflow"],
+    &["bars"],
+    &["top"],
+    &["verify"],
+    &["status"],
+    &["rejects", "list"],
+    &["simulate"],
+    &["bench"],
+];
 
 #[test]
 fn every_flag_is_an_environment_variable_too() {
@@ -38,21 +49,72 @@ fn an_environment_variable_stands_for_its_flag_and_a_flag_wins() {
     let place = Place::new();
     let run = |flags: &[&str]| {
         let mut command = tapeflow(&[&["run", "--exit-at-end"], flags].concat());
-        command.env("TAPEFLOW_STORE", &place.store).env("TAPEFLOW_REPLAY", golden("finnhub-recorded.jsonl")).env("TAPEFLOW_SIZES", "1h");
+        command
+            .env("TAPEFLOW_STORE", &place.store)
+            .env("TAPEFLOW_REPLAY", golden("finnhub-recorded.jsonl"))
+            .env("TAPEFLOW_SIZES", "1h");
         command.output().expect("the binary starts")
     };
     assert!(run(&[]).status.success());
-    let sizes = succeed(&["bars", "--store", &place.store, "--size", "all", "--format", "csv"]);
-    assert!(sizes.lines().skip(1).all(|line| line.contains(",1h,")) && sizes.lines().count() > 1, "{sizes}");
-    assert_eq!(run(&["--sizes", "1m"]).status.code(), Some(2), "the flag wins, and other sizes are another store");
+    let sizes = succeed(&[
+        "bars",
+        "--store",
+        &place.store,
+        "--size",
+        "all",
+        "--format",
+        "csv",
+    ]);
+    assert!(
+        sizes.lines().skip(1).all(|line| line.contains(",1h,")) && sizes.lines().count() > 1,
+        "{sizes}"
+    );
+    assert_eq!(
+        run(&["--sizes", "1m"]).status.code(),
+        Some(2),
+        "the flag wins, and other sizes are another store"
+    );
 }
 
 #[test]
 fn every_fault_of_a_command_line_is_told_at_once_and_nothing_is_written() {
     let place = Place::new();
-    let flags = ["--sizes", "7s", "--epoch", "soon", "--workers", "0", "--speed", "fast", "--seed", "x", "--duration", "1"];
-    let said = end_with(2, &[&["run", "--store", &place.store, "--replay", &golden("finnhub-recorded.jsonl")], &flags[..]].concat());
-    for flag in ["--sizes", "--epoch", "--workers", "--speed", "--seed", "--duration"] {
+    let flags = [
+        "--sizes",
+        "7s",
+        "--epoch",
+        "soon",
+        "--workers",
+        "0",
+        "--speed",
+        "fast",
+        "--seed",
+        "x",
+        "--duration",
+        "1",
+    ];
+    let said = end_with(
+        2,
+        &[
+            &[
+                "run",
+                "--store",
+                &place.store,
+                "--replay",
+                &golden("finnhub-recorded.jsonl"),
+            ],
+            &flags[..],
+        ]
+        .concat(),
+    );
+    for flag in [
+        "--sizes",
+        "--epoch",
+        "--workers",
+        "--speed",
+        "--seed",
+        "--duration",
+    ] {
         assert!(said.contains(&format!("{flag}: ")), "{flag} in\n{said}");
     }
     assert!(!place.path("t.db").exists(), "{said}");
@@ -62,23 +124,49 @@ fn every_fault_of_a_command_line_is_told_at_once_and_nothing_is_written() {
 fn bad_input_is_refused_with_code_2_and_what_to_do() {
     let place = Place::new();
     let recording = golden("finnhub-recorded.jsonl");
-    let nothing = place.path("absent.jsonl").to_str().expect("UTF-8").to_owned();
-    let text = format!("sqlite:{}", place.file("text.db", "this is no database, whatever its name says"));
+    let nothing = place
+        .path("absent.jsonl")
+        .to_str()
+        .expect("UTF-8")
+        .to_owned();
+    let text = format!(
+        "sqlite:{}",
+        place.file("text.db", "this is no database, whatever its name says")
+    );
     let refused = |arguments: &[&str], hint: &str| {
         let said = end_with(2, arguments);
         assert!(said.contains(hint), "{hint:?} in\n{said}");
     };
-    refused(&["run", "--replay", &nothing, "--store", &place.store], "--replay");
+    refused(
+        &["run", "--replay", &nothing, "--store", &place.store],
+        "--replay",
+    );
     refused(&["bars", "--store", &place.store], "t.db");
     refused(&["verify", "--log", &place.store], "t.db");
     refused(&["status", "--store", "mysql://somewhere"], "--store");
     refused(&["bars", "--store", &text], "text.db");
-    refused(&["run", "--replay", &recording, "--exit-at-end", "--store", &text], "text.db");
+    refused(
+        &[
+            "run",
+            "--replay",
+            &recording,
+            "--exit-at-end",
+            "--store",
+            &text,
+        ],
+        "text.db",
+    );
     refused(&["bars", "--format", "xml"], "--format");
     refused(&["no-such-command"], "no-such-command");
     refused(&["run", "--no-such-flag"], "--no-such-flag");
-    assert!(!place.path("t.db").exists(), "a reader or a refused run makes no file");
-    assert_eq!(fs::read_to_string(place.path("text.db")).expect("still there"), "this is no database, whatever its name says");
+    assert!(
+        !place.path("t.db").exists(),
+        "a reader or a refused run makes no file"
+    );
+    assert_eq!(
+        fs::read_to_string(place.path("text.db")).expect("still there"),
+        "this is no database, whatever its name says"
+    );
 }
 
 #[test]
@@ -90,25 +178,77 @@ fn a_store_of_another_job_or_of_other_rules_is_refused_and_left_alone() {
     let status = || succeed(&["status", "--store", &place.store, "--log", &place.store]);
     let (bars, before) = (place.bars(), status());
     let other = golden("crowd.jsonl");
-    let run = ["run", "--replay", &other, "--exit-at-end", "--store", &place.store];
-    for (flags, hint) in [(["--job", "someone-else"], "--job"), (["--sizes", "1s,10m"], "rules")] {
+    let run = [
+        "run",
+        "--replay",
+        &other,
+        "--exit-at-end",
+        "--store",
+        &place.store,
+    ];
+    for (flags, hint) in [
+        (["--job", "someone-else"], "--job"),
+        (["--sizes", "1s,10m"], "rules"),
+    ] {
         let said = end_with(2, &[&run[..], &flags].concat());
         assert!(said.contains(hint), "{hint:?} in\n{said}");
     }
     assert_eq!(place.bars(), bars);
-    assert_eq!(status(), before, "not even a generation was begun, and nothing appended");
+    assert_eq!(
+        status(),
+        before,
+        "not even a generation was begun, and nothing appended"
+    );
     let said = end_with(2, &["bars", "--store", &place.store, "--size", "10m"]);
-    assert!(said.contains("10m") && said.contains("1s,1m,5m,1h,1d"), "{said}");
+    assert!(
+        said.contains("10m") && said.contains("1s,1m,5m,1h,1d"),
+        "{said}"
+    );
 }
 
 #[test]
 fn every_fault_of_a_file_of_baskets_is_told_and_nothing_is_written() {
     let place = Place::new();
-    let (recording, baskets) = (golden("finnhub-recorded.jsonl"), place.file("baskets.csv", "tech,AAPL,1\ntech,MSFT\ntech,GOOG,-1\n"));
-    let said = end_with(2, &["run", "--replay", &recording, "--exit-at-end", "--store", &place.store, "--baskets", &baskets]);
-    assert!(said.contains("--baskets: ") && said.contains("line 2: ") && said.contains("line 3: ") && !said.contains("line 1: "), "{said}");
-    let said = end_with(2, &["dataflow", "--store", &place.store, "--baskets", "no-such-file", "--epoch", "soon"]);
-    assert!(said.contains("--baskets: no-such-file ") && said.contains("--epoch: "), "{said}");
+    let (recording, baskets) = (
+        golden("finnhub-recorded.jsonl"),
+        place.file("baskets.csv", "tech,AAPL,1\ntech,MSFT\ntech,GOOG,-1\n"),
+    );
+    let said = end_with(
+        2,
+        &[
+            "run",
+            "--replay",
+            &recording,
+            "--exit-at-end",
+            "--store",
+            &place.store,
+            "--baskets",
+            &baskets,
+        ],
+    );
+    assert!(
+        said.contains("--baskets: ")
+            && said.contains("line 2: ")
+            && said.contains("line 3: ")
+            && !said.contains("line 1: "),
+        "{said}"
+    );
+    let said = end_with(
+        2,
+        &[
+            "dataflow",
+            "--store",
+            &place.store,
+            "--baskets",
+            "no-such-file",
+            "--epoch",
+            "soon",
+        ],
+    );
+    assert!(
+        said.contains("--baskets: no-such-file ") && said.contains("--epoch: "),
+        "{said}"
+    );
     assert!(!place.path("t.db").exists(), "{said}");
 }
 
@@ -116,21 +256,66 @@ fn every_fault_of_a_file_of_baskets_is_told_and_nothing_is_written() {
 fn a_store_keeps_the_baskets_it_began_with_and_is_verified_with_no_others() {
     let place = Place::new();
     let recording = golden("finnhub-recorded.jsonl");
-    let (mine, same) = (place.file("mine.csv", "a,AAPL,0.5\nb,TSLA,1\n"), place.file("same.csv", "# again\nb,TSLA,1.0\na,AAPL,5e-1\n"));
+    let (mine, same) = (
+        place.file("mine.csv", "a,AAPL,0.5\nb,TSLA,1\n"),
+        place.file("same.csv", "# again\nb,TSLA,1.0\na,AAPL,5e-1\n"),
+    );
     let other = place.file("other.csv", "a,AAPL,0.25\nb,TSLA,1\n");
     let run = |store: &str, flags: &[&str], code: i32| {
-        end_with(code, &[&["run", "--replay", &recording, "--exit-at-end", "--store", store], flags].concat())
+        end_with(
+            code,
+            &[
+                &[
+                    "run",
+                    "--replay",
+                    &recording,
+                    "--exit-at-end",
+                    "--store",
+                    store,
+                ],
+                flags,
+            ]
+            .concat(),
+        )
     };
     run(&place.store, &["--baskets", &mine], 0);
-    let lists = succeed(&["top", "--store", &place.store, "--view", "baskets", "--size", "1d", "--format", "csv"]);
+    let lists = succeed(&[
+        "top",
+        "--store",
+        &place.store,
+        "--view",
+        "baskets",
+        "--size",
+        "1d",
+        "--format",
+        "csv",
+    ]);
     run(&place.store, &["--baskets", &same], 0);
     for flags in [&["--baskets", &other][..], &[]] {
         let said = run(&place.store, flags, 2);
-        assert!(said.contains("baskets ") && said.contains("rules"), "{said}");
+        assert!(
+            said.contains("baskets ") && said.contains("rules"),
+            "{said}"
+        );
     }
-    assert_eq!(succeed(&["top", "--store", &place.store, "--view", "baskets", "--size", "1d", "--format", "csv"]), lists);
+    assert_eq!(
+        succeed(&[
+            "top",
+            "--store",
+            &place.store,
+            "--view",
+            "baskets",
+            "--size",
+            "1d",
+            "--format",
+            "csv"
+        ]),
+        lists
+    );
 
-    let verify = |store: &str, flags: &[&str], code: i32| end_with(code, &[&["verify", "--log", store], flags].concat());
+    let verify = |store: &str, flags: &[&str], code: i32| {
+        end_with(code, &[&["verify", "--log", store], flags].concat())
+    };
     verify(&place.store, &["--baskets", &mine], 0);
     verify(&place.store, &["--baskets", &same], 0);
     for flags in [&["--baskets", &other][..], &[]] {
@@ -149,14 +334,30 @@ fn a_newer_format_is_refused_and_left_alone() {
     let recording = golden("finnhub-recorded.jsonl");
     place.replay(&recording, &[]);
     let database = rusqlite::Connection::open(place.path("t.db")).expect("opened");
-    let head: String = database.query_row("SELECT head FROM job_head", [], |row| row.get(0)).expect("a head");
+    let head: String = database
+        .query_row("SELECT head FROM job_head", [], |row| row.get(0))
+        .expect("a head");
     let newer = head.replacen("\"format\":1", "\"format\":99", 1);
     assert_ne!(newer, head);
-    database.execute("UPDATE job_head SET head = ?1", [&newer]).expect("changed");
+    database
+        .execute("UPDATE job_head SET head = ?1", [&newer])
+        .expect("changed");
     drop(database);
-    let said = end_with(2, &["run", "--replay", &recording, "--exit-at-end", "--store", &place.store]);
+    let said = end_with(
+        2,
+        &[
+            "run",
+            "--replay",
+            &recording,
+            "--exit-at-end",
+            "--store",
+            &place.store,
+        ],
+    );
     assert!(said.contains("99") && said.contains("newer"), "{said}");
     let database = rusqlite::Connection::open(place.path("t.db")).expect("opened");
-    let after: String = database.query_row("SELECT head FROM job_head", [], |row| row.get(0)).expect("a head");
+    let after: String = database
+        .query_row("SELECT head FROM job_head", [], |row| row.get(0))
+        .expect("a head");
     assert_eq!(after, newer);
 }

@@ -1,5 +1,5 @@
-//! What a running process tells of itself over HTTP: the names are all there, the numbers are those of the store, and only those who may ask are
-//! answered.
+//! What a running process tells of itself over HTTP: the names are all there, the numbers are those
+//! of the store, and only those who may ask are answered.
 
 use std::{
     io::{Read, Write},
@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::CertificateDer};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::CertificateDer,
+};
 use serde_json::Value;
 use tapeflow_schemas::{
     Metric,
@@ -22,16 +24,30 @@ use crate::{
 
 /// The status code and the body.
 fn ask(stream: &mut (impl Read + Write), path: &str, header: &str) -> (u16, String) {
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n").expect("sent");
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n"
+    )
+    .expect("sent");
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path}: no answer but {answer:?}"));
-    let code = head.split_ascii_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{path}: {head}"));
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("{path}: no answer but {answer:?}"));
+    let code = head
+        .split_ascii_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("{path}: {head}"));
     (code, body.to_owned())
 }
 
 pub(crate) fn get(running: &Running, path: &str) -> (u16, String) {
-    ask(&mut TcpStream::connect(running.address).expect("a connection"), path, "")
+    ask(
+        &mut TcpStream::connect(running.address).expect("a connection"),
+        path,
+        "",
+    )
 }
 
 /// Asks until the answer is what is waited for.
@@ -48,23 +64,33 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// A sample's value: `name` as it stands in the text, label included.
 pub(crate) fn value(text: &str, name: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[test]
 fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
     let place = Place::new();
-    let spoilt = std::fs::read_to_string(golden("finnhub-recorded.jsonl")).expect("a recording") + "this is no JSON\n";
+    let spoilt = std::fs::read_to_string(golden("finnhub-recorded.jsonl")).expect("a recording")
+        + "this is no JSON\n";
     let file = place.file("feed.jsonl", &spoilt);
     let running = serving(&["run", "--replay", &file, "--store", &place.store]);
     let committed = |text: &str| {
         let trades = value(text, "tapeflow_feed_trades_total")?;
         let done = trades > 0.0 && value(text, "tapeflow_trades_accepted_total")? >= 81.0;
-        (done && value(text, "tapeflow_epoch_bound") == value(text, "tapeflow_epoch_committed")).then_some(())
+        (done && value(text, "tapeflow_epoch_bound") == value(text, "tapeflow_epoch_committed"))
+            .then_some(())
     };
-    until("everything is committed", || committed(&get(&running, "/metrics").1));
+    until("everything is committed", || {
+        committed(&get(&running, "/metrics").1)
+    });
     // The ends of the log are asked for once a second.
-    until("lag is told", || value(&get(&running, "/metrics").1, "tapeflow_lag_records{partition=\"3\"}"));
+    until("lag is told", || {
+        value(
+            &get(&running, "/metrics").1,
+            "tapeflow_lag_records{partition=\"3\"}",
+        )
+    });
     assert_eq!(get(&running, "/readyz").0, 200);
     assert_eq!(get(&running, "/livez").0, 200);
     assert_eq!(get(&running, "/nothing").0, 404);
@@ -75,35 +101,89 @@ fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
     let absent = [Metric::FeedConnected];
     for metric in Metric::ALL.iter().filter(|metric| !absent.contains(metric)) {
         let (name, kind) = (metric.name(), metric.kind().word());
-        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is not told:\n{text}");
+        assert!(
+            text.contains(&format!("# TYPE {name} {kind}\n")),
+            "{name} is not told:\n{text}"
+        );
         let (job, feed) = (status["job"].is_object(), status["feed"].is_object());
         assert!(job && feed || metric.teller() == Teller::Process);
     }
-    let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    assert!(told.iter().all(|name| Metric::ALL.iter().any(|metric| metric.name() == *name)), "a name that is not in the list: {told:?}");
-    assert_eq!(value(&text, "tapeflow_records_rejected_total{reason=\"json\"}"), Some(1.0), "{text}");
+    let told: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    assert!(
+        told.iter()
+            .all(|name| Metric::ALL.iter().any(|metric| metric.name() == *name)),
+        "a name that is not in the list: {told:?}"
+    );
+    assert_eq!(
+        value(&text, "tapeflow_records_rejected_total{reason=\"json\"}"),
+        Some(1.0),
+        "{text}"
+    );
     let freshness = Metric::Freshness.name();
     assert_eq!(Metric::Freshness.kind(), Kind::Histogram);
-    assert_eq!(value(&text, &format!("{freshness}_bucket{{le=\"+Inf\"}}")), value(&text, &format!("{freshness}_count")));
-    assert!(value(&text, &format!("{freshness}_count")) > Some(0.0), "{text}");
+    assert_eq!(
+        value(&text, &format!("{freshness}_bucket{{le=\"+Inf\"}}")),
+        value(&text, &format!("{freshness}_count"))
+    );
+    assert!(
+        value(&text, &format!("{freshness}_count")) > Some(0.0),
+        "{text}"
+    );
 
     // What it says of itself is what its store and its log say.
-    let stored: Value =
-        serde_json::from_str(&succeed(&["status", "--format", "json", "--store", &place.store, "--log", &place.store])).expect("JSON");
-    assert_eq!(status["job"]["epoch_committed"], stored["head"]["committed"]["epoch"]);
+    let stored: Value = serde_json::from_str(&succeed(&[
+        "status",
+        "--format",
+        "json",
+        "--store",
+        &place.store,
+        "--log",
+        &place.store,
+    ]))
+    .expect("JSON");
+    assert_eq!(
+        status["job"]["epoch_committed"],
+        stored["head"]["committed"]["epoch"]
+    );
     for lag in stored["lag"].as_array().expect("partitions") {
-        let partition = &status["job"]["partitions"][usize::try_from(lag["partition"].as_u64().expect("a number")).expect("small")];
-        assert_eq!((&partition["end"], &partition["lag"]), (&lag["end"], &lag["uncommitted"]), "{partition} {lag}");
+        let partition = &status["job"]["partitions"]
+            [usize::try_from(lag["partition"].as_u64().expect("a number")).expect("small")];
+        assert_eq!(
+            (&partition["end"], &partition["lag"]),
+            (&lag["end"], &lag["uncommitted"]),
+            "{partition} {lag}"
+        );
         let label = format!("{{partition=\"{}\"}}", lag["partition"]);
         #[expect(clippy::cast_precision_loss, reason = "a few records")]
         let end = lag["end"].as_i64().map(|end| end as f64);
-        assert_eq!(value(&text, &format!("tapeflow_offset_committed{label}")), end);
+        assert_eq!(
+            value(&text, &format!("tapeflow_offset_committed{label}")),
+            end
+        );
     }
-    let trades: u64 = succeed(&["bars", "--store", &place.store, "--size", "1d", "--format", "csv", "--policy", "all"])
-        .lines()
-        .skip(1)
-        .map(|line| line.split(',').nth(9).and_then(|trades| trades.parse::<u64>().ok()).expect("a number"))
-        .sum();
+    let trades: u64 = succeed(&[
+        "bars",
+        "--store",
+        &place.store,
+        "--size",
+        "1d",
+        "--format",
+        "csv",
+        "--policy",
+        "all",
+    ])
+    .lines()
+    .skip(1)
+    .map(|line| {
+        line.split(',')
+            .nth(9)
+            .and_then(|trades| trades.parse::<u64>().ok())
+            .expect("a number")
+    })
+    .sum();
     #[expect(clippy::cast_precision_loss, reason = "a few trades")]
     let trades = trades as f64;
     assert_eq!(value(&text, "tapeflow_trades_accepted_total"), Some(trades));
@@ -113,27 +193,62 @@ fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
 fn a_password_is_asked_for_everything_but_health_and_tls_keeps_it_secret() {
     let place = Place::new();
     let key = rcgen::KeyPair::generate().expect("a key");
-    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name").self_signed(&key).expect("signed");
-    let (cert_file, key_file) = (place.file("cert.pem", &certificate.pem()), place.file("key.pem", &key.serialize_pem()));
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .expect("a name")
+        .self_signed(&key)
+        .expect("signed");
+    let (cert_file, key_file) = (
+        place.file("cert.pem", &certificate.pem()),
+        place.file("key.pem", &key.serialize_pem()),
+    );
     let password = place.file("password", "open sesame\n");
-    let running =
-        serving(&["run", "--store", &place.store, "--http-tls-cert", &cert_file, "--http-tls-key", &key_file, "--http-password-file", &password]);
+    let running = serving(&[
+        "run",
+        "--store",
+        &place.store,
+        "--http-tls-cert",
+        &cert_file,
+        "--http-tls-key",
+        &key_file,
+        "--http-password-file",
+        &password,
+    ]);
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(certificate.der().to_vec())).expect("an authority");
+    roots
+        .add(CertificateDer::from(certificate.der().to_vec()))
+        .expect("an authority");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions");
     let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
     let ask = |path: &str, header: &str| {
-        let connection = ClientConnection::new(Arc::clone(&config), "localhost".try_into().expect("a name")).expect("a client");
-        ask(&mut StreamOwned::new(connection, TcpStream::connect(running.address).expect("a connection")), path, header)
+        let connection =
+            ClientConnection::new(Arc::clone(&config), "localhost".try_into().expect("a name"))
+                .expect("a client");
+        ask(
+            &mut StreamOwned::new(
+                connection,
+                TcpStream::connect(running.address).expect("a connection"),
+            ),
+            path,
+            header,
+        )
     };
     assert_eq!(ask("/livez", "").0, 200);
     for path in ["/metrics", "/status", "/"] {
         assert_eq!(ask(path, "").0, 401, "{path}");
-        assert_eq!(ask(path, "authorization: Basic dGFwZWZsb3c6d3Jvbmc=\r\n").0, 401, "{path}: tapeflow:wrong");
+        assert_eq!(
+            ask(path, "authorization: Basic dGFwZWZsb3c6d3Jvbmc=\r\n").0,
+            401,
+            "{path}: tapeflow:wrong"
+        );
     }
     // tapeflow:open sesame
-    let (code, text) = ask("/metrics", "authorization: Basic dGFwZWZsb3c6b3BlbiBzZXNhbWU=\r\n");
+    let (code, text) = ask(
+        "/metrics",
+        "authorization: Basic dGFwZWZsb3c6b3BlbiBzZXNhbWU=\r\n",
+    );
     assert_eq!(code, 200);
     assert!(text.contains("tapeflow_build_info"), "{text}");
     assert!(!text.contains("sesame"));
@@ -162,11 +277,39 @@ fn an_address_that_cannot_be_had_is_an_error_if_it_was_asked_for() {
     let place = Place::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    let said = end_with(2, &["run", "--store", &place.store, "--http", &address, "--duration", "1s"]);
+    let said = end_with(
+        2,
+        &[
+            "run",
+            "--store",
+            &place.store,
+            "--http",
+            &address,
+            "--duration",
+            "1s",
+        ],
+    );
     assert!(said.contains("--http: cannot listen at"), "{said}");
     let file = place.file("key.pem", "this is no key");
-    let said = end_with(2, &["run", "--store", &place.store, "--http", "here", "--http-tls-key", &file, "--http-password-file", "/nowhere"]);
-    for part in ["--http: \"here\" is not an address", "--http-tls-key: its certificate is missing", "--http-password-file: cannot read"] {
+    let said = end_with(
+        2,
+        &[
+            "run",
+            "--store",
+            &place.store,
+            "--http",
+            "here",
+            "--http-tls-key",
+            &file,
+            "--http-password-file",
+            "/nowhere",
+        ],
+    );
+    for part in [
+        "--http: \"here\" is not an address",
+        "--http-tls-key: its certificate is missing",
+        "--http-password-file: cannot read",
+    ] {
         assert!(said.contains(part), "{part:?} in {said}");
     }
 }

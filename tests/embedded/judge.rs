@@ -1,4 +1,5 @@
-//! `verify` finds what is wrong, and dead letters are kept. A judge that always acquits would pass every other test.
+//! `verify` finds what is wrong, and dead letters are kept. A judge that always acquits would pass
+//! every other test.
 
 use std::fs;
 
@@ -10,14 +11,27 @@ use crate::command::{Place, end_with, golden, succeed, values};
 /// Changes the rows behind the job's back, and demands that `verify` says so `times` times.
 fn found(change: &str, times: usize, hint: &str) {
     let place = Place::new();
-    place.replay(&place.feed(&FeedFile { trades: 2_000, symbols: 10, ..FeedFile::default() }), &[]);
+    place.replay(
+        &place.feed(&FeedFile {
+            trades: 2_000,
+            symbols: 10,
+            ..FeedFile::default()
+        }),
+        &[],
+    );
     place.verify();
-    let changed = Connection::open(place.path("t.db")).expect("opened").execute(change, []).expect("changed");
+    let changed = Connection::open(place.path("t.db"))
+        .expect("opened")
+        .execute(change, [])
+        .expect("changed");
     assert!(changed > 0, "{change}");
     let said = end_with(1, &["verify", "--log", &place.store]);
     assert!(said.contains(hint), "{said}");
     let differences = format!("{times} differences");
-    assert!(said.lines().any(|line| line.starts_with(&differences)), "{differences} in\n{said}");
+    assert!(
+        said.lines().any(|line| line.starts_with(&differences)),
+        "{differences} in\n{said}"
+    );
 }
 
 #[test]
@@ -32,27 +46,50 @@ fn verify_finds_a_row_with_other_values() {
 
 #[test]
 fn verify_finds_a_missing_row() {
-    found("DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'", 1, "the store has no row");
+    found(
+        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
+        1,
+        "the store has no row",
+    );
 }
 
 #[test]
 fn verify_finds_a_row_that_no_trade_made() {
     let columns = "epoch, stamp, open, high, low, close, vwap, volume, notional, trades, state";
-    let row = format!("INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars");
-    found(&format!("{row} WHERE symbol = 'AAPL' AND size = '1d'"), 1, "AAPL 1d");
+    let row = format!(
+        "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
+    );
+    found(
+        &format!("{row} WHERE symbol = 'AAPL' AND size = '1d'"),
+        1,
+        "AAPL 1d",
+    );
 }
 
 /// One of the list's kind and size: the newest.
 fn one_list(view: &str, size: &str) -> String {
-    format!("view_name = '{view}' AND size = '{size}' AND start = (SELECT max(start) FROM views WHERE view_name = '{view}' AND size = '{size}')")
+    format!(
+        "view_name = '{view}' AND size = '{size}' AND start = (SELECT max(start) FROM views WHERE view_name = '{view}' AND size = '{size}')"
+    )
 }
 
 #[test]
 fn verify_finds_a_list_with_other_lines() {
-    for (view, other) in [("active", "movers"), ("movers", "active"), ("market", "active")] {
+    for (view, other) in [
+        ("active", "movers"),
+        ("movers", "active"),
+        ("market", "active"),
+    ] {
         // A sound cell of another list.
         let state = format!("SELECT state FROM views WHERE {}", one_list(other, "1m"));
-        found(&format!("UPDATE views SET state = ({state}) WHERE {}", one_list(view, "1m")), 1, &format!("view {view} 1m "));
+        found(
+            &format!(
+                "UPDATE views SET state = ({state}) WHERE {}",
+                one_list(view, "1m")
+            ),
+            1,
+            &format!("view {view} 1m "),
+        );
     }
 }
 
@@ -61,35 +98,57 @@ fn verify_tells_the_rank_and_both_sides_of_it() {
     let place = Place::new();
     place.replay(&golden("crowd.jsonl"), &[]);
     let database = Connection::open(place.path("t.db")).expect("opened");
-    // The list of the five minutes holds the same symbols in the first ranks, and more trades later on.
+    // The list of the five minutes holds the same symbols in the first ranks, and more trades later
+    // on.
     let change = "UPDATE views SET state = (SELECT state FROM views WHERE view_name = 'active' AND size = '1h' AND start = 1718978400000)
         WHERE view_name = 'active' AND size = '5m' AND start = 1718979600000";
     assert_eq!(database.execute(change, []).expect("changed"), 1);
     let said = end_with(1, &["verify", "--log", &place.store]);
-    let told = said.lines().find(|line| line.starts_with("view active 5m 2024-06-21T14:20:00Z (epoch ")).unwrap_or_else(|| panic!("{said}"));
-    assert!(told.contains("rank 5 is S01 (1 symbols, 3 trades,") && told.contains("recomputed S01 (1 symbols, 2 trades,"), "{told}");
+    let told = said
+        .lines()
+        .find(|line| line.starts_with("view active 5m 2024-06-21T14:20:00Z (epoch "))
+        .unwrap_or_else(|| panic!("{said}"));
+    assert!(
+        told.contains("rank 5 is S01 (1 symbols, 3 trades,")
+            && told.contains("recomputed S01 (1 symbols, 2 trades,"),
+        "{told}"
+    );
     assert!(!told.contains("rank 1 "), "{told}");
 }
 
 #[test]
 fn verify_finds_a_missing_list() {
     for view in ["active", "movers", "market"] {
-        found(&format!("DELETE FROM views WHERE {}", one_list(view, "1h")), 1, &format!("view {view} 1h "));
+        found(
+            &format!("DELETE FROM views WHERE {}", one_list(view, "1h")),
+            1,
+            &format!("view {view} 1h "),
+        );
     }
 }
 
 #[test]
 fn verify_finds_a_list_that_no_trade_called_for() {
     let columns = "epoch, stamp, state";
-    let list = format!("INSERT INTO views (view_name, size, start, {columns}) SELECT view_name, size, start - 86400000, {columns} FROM views");
-    found(&format!("{list} WHERE {}", one_list("active", "1h")), 1, "view active 1h ");
+    let list = format!(
+        "INSERT INTO views (view_name, size, start, {columns}) SELECT view_name, size, start - 86400000, {columns} FROM views"
+    );
+    found(
+        &format!("{list} WHERE {}", one_list("active", "1h")),
+        1,
+        "view active 1h ",
+    );
 }
 
 #[test]
 fn what_cannot_be_counted_becomes_a_dead_letter_and_the_stream_goes_on() {
     let place = Place::new();
     let good = fs::read_to_string(golden("finnhub-recorded.jsonl")).expect("the recording");
-    let trade = |symbol: &str, price: &str| format!(r#"{{"data":[{{"c":null,"p":{price},"s":"{symbol}","t":1680286537580,"v":1}}],"type":"trade"}}"#);
+    let trade = |symbol: &str, price: &str| {
+        format!(
+            r#"{{"data":[{{"c":null,"p":{price},"s":"{symbol}","t":1680286537580,"v":1}}],"type":"trade"}}"#
+        )
+    };
     let poison = [
         ("json", "{\"data\":[{".to_owned()),
         ("frame_type", r#"{"type":"surprise"}"#.to_owned()),
@@ -101,12 +160,32 @@ fn what_cannot_be_counted_becomes_a_dead_letter_and_the_stream_goes_on() {
     lines.extend(good.lines());
     let file = place.file("poison.jsonl", &lines.join("\n"));
     place.replay(&file, &[]);
-    assert_eq!(values(&place.bars()), values(&fs::read_to_string(golden("finnhub-recorded.csv")).expect("the golden file")));
-    assert!(place.verify().contains(&format!(" {} rejected", poison.len())), "{}", place.verify());
-    let list = succeed(&["rejects", "list", "--store", &place.store, "--format", "csv"]);
+    assert_eq!(
+        values(&place.bars()),
+        values(&fs::read_to_string(golden("finnhub-recorded.csv")).expect("the golden file"))
+    );
+    assert!(
+        place
+            .verify()
+            .contains(&format!(" {} rejected", poison.len())),
+        "{}",
+        place.verify()
+    );
+    let list = succeed(&[
+        "rejects",
+        "list",
+        "--store",
+        &place.store,
+        "--format",
+        "csv",
+    ]);
     assert_eq!(list.lines().count(), 1 + poison.len(), "{list}");
     for (reason, _) in &poison {
-        assert!(list.lines().any(|line| line.split(',').nth(3) == Some(reason)), "{reason} in\n{list}");
+        assert!(
+            list.lines()
+                .any(|line| line.split(',').nth(3) == Some(reason)),
+            "{reason} in\n{list}"
+        );
     }
 }
 
@@ -114,34 +193,85 @@ fn what_cannot_be_counted_becomes_a_dead_letter_and_the_stream_goes_on() {
 fn status_names_the_epochs_and_the_offsets() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &["--partitions", "3"]);
-    let status: serde_json::Value = serde_json::from_str(&succeed(&["status", "--store", &place.store, "--format", "json"])).expect("JSON");
+    let status: serde_json::Value = serde_json::from_str(&succeed(&[
+        "status",
+        "--store",
+        &place.store,
+        "--format",
+        "json",
+    ]))
+    .expect("JSON");
     assert_eq!(status["head"]["generation"], 1);
-    assert_eq!(status["head"]["committed"]["cuts"].as_array().map(Vec::len), Some(3));
-    assert_eq!(status["head"]["bound"], serde_json::json!([]), "everything is committed");
+    assert_eq!(
+        status["head"]["committed"]["cuts"].as_array().map(Vec::len),
+        Some(3)
+    );
+    assert_eq!(
+        status["head"]["bound"],
+        serde_json::json!([]),
+        "everything is committed"
+    );
     let table = succeed(&["status", "--store", &place.store]);
-    assert!(table.contains("epoch committed") && table.contains("2024-11-14") && !table.contains("lag"), "{table}");
+    assert!(
+        table.contains("epoch committed") && table.contains("2024-11-14") && !table.contains("lag"),
+        "{table}"
+    );
 }
 
 #[test]
 fn status_tells_how_far_the_job_is_behind_its_log() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &["--partitions", "3"]);
-    let status = |format: &str| succeed(&["status", "--store", &place.store, "--log", &place.store, "--format", format]);
-    assert!(status("table").contains("lag in all       0 records"), "{}", status("table"));
+    let status = |format: &str| {
+        succeed(&[
+            "status",
+            "--store",
+            &place.store,
+            "--log",
+            &place.store,
+            "--format",
+            format,
+        ])
+    };
+    assert!(
+        status("table").contains("lag in all       0 records"),
+        "{}",
+        status("table")
+    );
     // Two records more than the job has read.
     let database = Connection::open(place.path("t.db")).expect("opened");
-    database.execute("UPDATE log_partitions SET next_offset = next_offset + 2 WHERE partition = 1", []).expect("changed");
+    database
+        .execute(
+            "UPDATE log_partitions SET next_offset = next_offset + 2 WHERE partition = 1",
+            [],
+        )
+        .expect("changed");
     let json: serde_json::Value = serde_json::from_str(&status("json")).expect("JSON");
-    let lag: Vec<_> = json["lag"].as_array().expect("partitions").iter().map(|lag| lag["uncommitted"].as_i64()).collect();
+    let lag: Vec<_> = json["lag"]
+        .as_array()
+        .expect("partitions")
+        .iter()
+        .map(|lag| lag["uncommitted"].as_i64())
+        .collect();
     assert_eq!(lag, [Some(0), Some(2), Some(0)]);
     assert_eq!(json["lag"][1]["unbound"], 2);
-    assert!(status("table").contains("lag in all       2 records"), "{}", status("table"));
+    assert!(
+        status("table").contains("lag in all       2 records"),
+        "{}",
+        status("table")
+    );
 
     // The log of another store, and none at all: where the job stands is told, and what is wrong.
     let other = Place::new();
     other.replay(&golden("finnhub-recorded.jsonl"), &[]);
-    for (log, hint) in [(other.store.as_str(), "--log"), ("sqlite:no-such.db", "no-such.db")] {
+    for (log, hint) in [
+        (other.store.as_str(), "--log"),
+        ("sqlite:no-such.db", "no-such.db"),
+    ] {
         let said = end_with(2, &["status", "--store", &place.store, "--log", log]);
-        assert!(said.contains("epoch committed") && said.contains(hint), "{said}");
+        assert!(
+            said.contains("epoch committed") && said.contains(hint),
+            "{said}"
+        );
     }
 }

@@ -10,35 +10,85 @@ const VIEWS: [&str; 4] = ["active", "movers", "baskets", "market"];
 /// The sizes of a job that names none, but for those below a minute.
 const SIZES: [&str; 4] = ["1m", "5m", "1h", "1d"];
 
-/// `tapeflow top --format csv`: its lines without the heading and without the last column, which is a label.
+/// `tapeflow top --format csv`: its lines without the heading and without the last column, which is
+/// a label.
 fn top(place: &Place, view: &str, size: &str, flags: &[&str]) -> Vec<String> {
-    let csv = succeed(&[&["top", "--store", &place.store, "--view", view, "--size", size, "--format", "csv"], flags].concat());
+    let csv = succeed(
+        &[
+            &[
+                "top",
+                "--store",
+                &place.store,
+                "--view",
+                view,
+                "--size",
+                size,
+                "--format",
+                "csv",
+            ],
+            flags,
+        ]
+        .concat(),
+    );
     let mut lines = csv.lines();
-    assert_eq!(lines.next(), Some("view,size,start,rank,name,symbols,trades,volume,notional,vwap,open,close,change,epoch"));
-    lines.map(|line| line.rsplit_once(',').expect("columns").0.to_owned()).collect()
+    assert_eq!(
+        lines.next(),
+        Some(
+            "view,size,start,rank,name,symbols,trades,volume,notional,vwap,open,close,change,epoch"
+        )
+    );
+    lines
+        .map(|line| line.rsplit_once(',').expect("columns").0.to_owned())
+        .collect()
 }
 
 /// All lists there are.
 fn everything(place: &Place) -> Vec<String> {
-    VIEWS.iter().flat_map(|view| SIZES.iter().flat_map(|size| top(place, view, size, &["--from", "1960-01-01"]))).collect()
+    VIEWS
+        .iter()
+        .flat_map(|view| {
+            SIZES
+                .iter()
+                .flat_map(|size| top(place, view, size, &["--from", "1960-01-01"]))
+        })
+        .collect()
 }
 
 /// The lists an independent program made.
 fn golden_lists(name: &str) -> Vec<String> {
     let csv = fs::read_to_string(golden(name)).expect("the golden file");
-    csv.lines().skip(1).map(|line| line.strip_suffix(',').expect("an empty label").to_owned()).collect()
+    csv.lines()
+        .skip(1)
+        .map(|line| line.strip_suffix(',').expect("an empty label").to_owned())
+        .collect()
 }
 
 fn verify(place: &Place) -> String {
-    succeed(&["verify", "--log", &place.store, "--baskets", &golden("baskets.csv")]).lines().last().unwrap_or_default().to_owned()
+    succeed(&[
+        "verify",
+        "--log",
+        &place.store,
+        "--baskets",
+        &golden("baskets.csv"),
+    ])
+    .lines()
+    .last()
+    .unwrap_or_default()
+    .to_owned()
 }
 
 #[test]
 fn recorded_and_made_up_trades_give_the_golden_lists_and_a_second_run_changes_none() {
-    for (frames, lists) in [("finnhub-recorded.jsonl", "finnhub-recorded-views.csv"), ("crowd.jsonl", "crowd-views.csv")] {
+    for (frames, lists) in [
+        ("finnhub-recorded.jsonl", "finnhub-recorded-views.csv"),
+        ("crowd.jsonl", "crowd-views.csv"),
+    ] {
         let want = golden_lists(lists);
         let baskets = golden("baskets.csv");
-        for flags in [["--workers", "1", "--resident-rows", "8"], ["--workers", "4", "--partitions", "7"]] {
+        for flags in [
+            ["--workers", "1", "--resident-rows", "8"],
+            ["--workers", "4", "--partitions", "7"],
+        ] {
             let place = Place::new();
             let flags = [&flags[..], &["--baskets", &baskets]].concat();
             place.replay(&golden(frames), &flags);
@@ -46,7 +96,10 @@ fn recorded_and_made_up_trades_give_the_golden_lists_and_a_second_run_changes_no
             place.replay(&golden(frames), &["--baskets", &baskets]);
             assert_eq!(everything(&place), want, "{frames} {flags:?}, second run");
             let verified = verify(&place);
-            assert!(verified.starts_with("0 differences; ") && !verified.contains(" 0 lists compared"), "{verified}");
+            assert!(
+                verified.starts_with("0 differences; ") && !verified.contains(" 0 lists compared"),
+                "{verified}"
+            );
         }
     }
 }
@@ -54,14 +107,43 @@ fn recorded_and_made_up_trades_give_the_golden_lists_and_a_second_run_changes_no
 #[test]
 fn lists_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
     // Two minutes of the feed's own time, and late trades in both.
-    let feed = FeedFile { seed: 9, trades: 12_000, symbols: 40, trades_per_second: 100, ..FeedFile::default() };
+    let feed = FeedFile {
+        seed: 9,
+        trades: 12_000,
+        symbols: 40,
+        trades_per_second: 100,
+        ..FeedFile::default()
+    };
     let (narrow, wide) = (Place::new(), Place::new());
     let file = narrow.feed(&feed);
-    let baskets = narrow.file("baskets.csv", "big,AAPL,0.5\nbig,MSFT,1.25\ncoins,BINANCE:BTCUSDT,1\n");
-    narrow.replay(&file, &["--baskets", &baskets, "--workers", "1", "--resident-rows", "8", "--epoch", "10ms", "--speed", "60x"]);
-    wide.replay(&file, &["--baskets", &baskets, "--workers", "4", "--epoch", "1s"]);
+    let baskets = narrow.file(
+        "baskets.csv",
+        "big,AAPL,0.5\nbig,MSFT,1.25\ncoins,BINANCE:BTCUSDT,1\n",
+    );
+    narrow.replay(
+        &file,
+        &[
+            "--baskets",
+            &baskets,
+            "--workers",
+            "1",
+            "--resident-rows",
+            "8",
+            "--epoch",
+            "10ms",
+            "--speed",
+            "60x",
+        ],
+    );
+    wide.replay(
+        &file,
+        &["--baskets", &baskets, "--workers", "4", "--epoch", "1s"],
+    );
     let lists = everything(&narrow);
-    assert!(lists.iter().any(|line| line.starts_with("baskets,1m,")) && lists.len() > 50, "{lists:#?}");
+    assert!(
+        lists.iter().any(|line| line.starts_with("baskets,1m,")) && lists.len() > 50,
+        "{lists:#?}"
+    );
     assert_eq!(lists, everything(&wide));
     for place in [&narrow, &wide] {
         succeed(&["verify", "--log", &place.store, "--baskets", &baskets]);
@@ -71,23 +153,52 @@ fn lists_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
 #[test]
 fn without_a_range_the_newest_list_is_shown_and_of_days_those_of_all_markets() {
     let place = Place::new();
-    place.replay(&golden("crowd.jsonl"), &["--baskets", &golden("baskets.csv")]);
+    place.replay(
+        &golden("crowd.jsonl"),
+        &["--baskets", &golden("baskets.csv")],
+    );
     let all = everything(&place);
-    let of = |prefix: &str| all.iter().filter(|line| line.starts_with(prefix)).cloned().collect::<Vec<_>>();
+    let of = |prefix: &str| {
+        all.iter()
+            .filter(|line| line.starts_with(prefix))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
     let market = top(&place, "market", "1m", &[]);
     assert_eq!(market, of("market,1m,2024-06-22T00:00:00Z,"));
-    // The newest trades are of the first minute of a day in UTC, which is the evening before in New York.
-    let days = [of("active,1d,2024-06-21T04:00:00Z,"), of("active,1d,2024-06-22T00:00:00Z,")].concat();
+    // The newest trades are of the first minute of a day in UTC, which is the evening before in New
+    // York.
+    let days = [
+        of("active,1d,2024-06-21T04:00:00Z,"),
+        of("active,1d,2024-06-22T00:00:00Z,"),
+    ]
+    .concat();
     assert_eq!(top(&place, "active", "1d", &[]), days);
-    assert!(days.len() == 11 && of("active,1d,2024-06-21T00:00:00Z,").len() == 4, "{all:#?}");
+    assert!(
+        days.len() == 11 && of("active,1d,2024-06-21T00:00:00Z,").len() == 4,
+        "{all:#?}"
+    );
     let defaults = succeed(&["top", "--store", &place.store, "--format", "csv"]);
-    assert_eq!(defaults.lines().count(), 1 + of("active,1m,2024-06-22T00:00:00Z,").len(), "{defaults}");
+    assert_eq!(
+        defaults.lines().count(),
+        1 + of("active,1m,2024-06-22T00:00:00Z,").len(),
+        "{defaults}"
+    );
 
     // Of a basket that did not trade in the newest minute, the newest minute in which it did.
     let place = Place::new();
-    place.replay(&golden("crowd.jsonl"), &["--baskets", &place.file("one.csv", "one,ALONE,1\n")]);
-    assert_eq!(top(&place, "baskets", "1m", &[]), ["baskets,1m,2024-06-21T14:21:00Z,1,one,1,2,3,15,5,,,"]);
-    assert_eq!(top(&place, "baskets", "1d", &[]), ["baskets,1d,2024-06-21T04:00:00Z,1,one,1,2,3,15,5,,,"]);
+    place.replay(
+        &golden("crowd.jsonl"),
+        &["--baskets", &place.file("one.csv", "one,ALONE,1\n")],
+    );
+    assert_eq!(
+        top(&place, "baskets", "1m", &[]),
+        ["baskets,1m,2024-06-21T14:21:00Z,1,one,1,2,3,15,5,,,"]
+    );
+    assert_eq!(
+        top(&place, "baskets", "1d", &[]),
+        ["baskets,1d,2024-06-21T04:00:00Z,1,one,1,2,3,15,5,,,"]
+    );
 }
 
 #[test]
@@ -95,27 +206,71 @@ fn lists_are_chosen_by_time_and_printed_in_three_forms() {
     let place = Place::new();
     place.replay(&golden("crowd.jsonl"), &[]);
     let starts = |flags: &[&str]| {
-        let mut starts: Vec<String> = top(&place, "active", "1m", flags).iter().map(|line| line.split(',').nth(2).expect("a start").into()).collect();
+        let mut starts: Vec<String> = top(&place, "active", "1m", flags)
+            .iter()
+            .map(|line| line.split(',').nth(2).expect("a start").into())
+            .collect();
         starts.dedup();
         starts
     };
     let range = ["--from", "2024-06-21T14:21:00Z", "--to", "2024-06-22"];
-    assert_eq!(starts(&range), ["2024-06-21T14:21:00Z", "2024-06-21T14:25:00Z"], "the end is not included");
-    assert_eq!(starts(&["--to", "2024-06-21T14:21:00Z"]), ["2024-06-21T14:20:00Z"]);
+    assert_eq!(
+        starts(&range),
+        ["2024-06-21T14:21:00Z", "2024-06-21T14:25:00Z"],
+        "the end is not included"
+    );
+    assert_eq!(
+        starts(&["--to", "2024-06-21T14:21:00Z"]),
+        ["2024-06-21T14:20:00Z"]
+    );
     assert_eq!(starts(&["--from", "2025-01-01"]), [] as [&str; 0]);
 
-    let form = |format: &str, view: &str| succeed(&[&["top", "--store", &place.store, "--view", view, "--format", format], &range[..]].concat());
-    let lines: Vec<serde_json::Value> = form("json", "active").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let form = |format: &str, view: &str| {
+        succeed(
+            &[
+                &[
+                    "top",
+                    "--store",
+                    &place.store,
+                    "--view",
+                    view,
+                    "--format",
+                    format,
+                ],
+                &range[..],
+            ]
+            .concat(),
+        )
+    };
+    let lines: Vec<serde_json::Value> = form("json", "active")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
     assert_eq!(lines.len(), 3);
     assert_eq!(
-        (&lines[0]["name"], &lines[0]["rank"], &lines[0]["notional"], &lines[0]["change"]),
+        (
+            &lines[0]["name"],
+            &lines[0]["rank"],
+            &lines[0]["notional"],
+            &lines[0]["change"]
+        ),
         (&"ALONE".into(), &1.into(), &"15".into(), &"0.00".into())
     );
     let table = form("table", "active");
-    assert!(table.starts_with("active 1m 2024-06-21T14:21:00Z, epoch ") && table.contains("\nrank  name "), "{table}");
-    assert!(form("table", "movers").contains("no symbol moved"), "a minute in which nobody moved has an empty list");
+    assert!(
+        table.starts_with("active 1m 2024-06-21T14:21:00Z, epoch ")
+            && table.contains("\nrank  name "),
+        "{table}"
+    );
+    assert!(
+        form("table", "movers").contains("no symbol moved"),
+        "a minute in which nobody moved has an empty list"
+    );
     let none = form("table", "baskets");
-    assert!(none.starts_with("no list of baskets 1m: ") && none.contains("--baskets"), "{none}");
+    assert!(
+        none.starts_with("no list of baskets 1m: ") && none.contains("--baskets"),
+        "{none}"
+    );
 }
 
 #[test]
@@ -124,9 +279,17 @@ fn sizes_without_lists_and_views_that_are_none_are_refused() {
     place.replay(&golden("crowd.jsonl"), &["--sizes", "1s,1m,1h"]);
     let refused = |flags: &[&str], hints: &[&str]| {
         let said = end_with(2, &[&["top", "--store", &place.store], flags].concat());
-        hints.iter().for_each(|hint| assert!(said.contains(hint), "{hint:?} in\n{said}"));
+        hints
+            .iter()
+            .for_each(|hint| assert!(said.contains(hint), "{hint:?} in\n{said}"));
     };
-    refused(&["--size", "1s"], &["--size: ", "below one minute", "it has 1m,1h"]);
+    refused(
+        &["--size", "1s"],
+        &["--size: ", "below one minute", "it has 1m,1h"],
+    );
     refused(&["--size", "10m"], &["--size: ", "it has 1m,1h"]);
-    refused(&["--view", "losers", "--size", "7s", "--from", "noon"], &["--view: ", "--size: ", "--from: "]);
+    refused(
+        &["--view", "losers", "--size", "7s", "--from", "noon"],
+        &["--view: ", "--size: ", "--from: "],
+    );
 }

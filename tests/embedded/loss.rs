@@ -1,5 +1,5 @@
-//! `--accept-loss` at the command line: records that retention removed before they were committed are named, given up only when asked to, told of
-//! as a dead letter, and known to `verify`.
+//! `--accept-loss` at the command line: records that retention removed before they were committed
+//! are named, given up only when asked to, told of as a dead letter, and known to `verify`.
 
 use rusqlite::Connection;
 use tapeflow_ingest::simulator::FeedFile;
@@ -9,21 +9,54 @@ use crate::command::{Place, end_with, succeed, tapeflow, told};
 /// An hour after the first feed.
 const LATER_MS: i64 = 1_704_205_800_000 + 3_600_000;
 
-/// A store whose job has read the first of two feeds, with both in its log; where the first one ends.
+/// A store whose job has read the first of two feeds, with both in its log; where the first one
+/// ends.
 fn half_read() -> (Place, Connection, Vec<i64>) {
     let place = Place::new();
-    let first = FeedFile { trades: 2_000, symbols: 8, trades_per_second: 100, ..FeedFile::default() };
+    let first = FeedFile {
+        trades: 2_000,
+        symbols: 8,
+        trades_per_second: 100,
+        ..FeedFile::default()
+    };
     place.replay(&place.feed(&first), &["--partitions", "2"]);
     let both = Connection::open(place.path("t.db")).expect("opened");
     let half = place.path("half.db");
-    both.execute("VACUUM INTO ?1", [half.to_str().expect("UTF-8")]).expect("copied");
-    place.replay(&place.feed(&FeedFile { seed: 2, start_ms: LATER_MS, ..first }), &[]);
-    both.execute("ATTACH ?1 AS half", [half.to_str().expect("UTF-8")]).expect("attached");
-    let ends: String = both.query_row("SELECT cuts FROM half.history ORDER BY epoch DESC LIMIT 1", [], |row| row.get(0)).expect("history");
-    for table in ["bars", "views", "view_entries", "symbols", "history", "rejects", "job_head"] {
+    both.execute("VACUUM INTO ?1", [half.to_str().expect("UTF-8")])
+        .expect("copied");
+    place.replay(
+        &place.feed(&FeedFile {
+            seed: 2,
+            start_ms: LATER_MS,
+            ..first
+        }),
+        &[],
+    );
+    both.execute("ATTACH ?1 AS half", [half.to_str().expect("UTF-8")])
+        .expect("attached");
+    let ends: String = both
+        .query_row(
+            "SELECT cuts FROM half.history ORDER BY epoch DESC LIMIT 1",
+            [],
+            |row| row.get(0),
+        )
+        .expect("history");
+    for table in [
+        "bars",
+        "views",
+        "view_entries",
+        "symbols",
+        "history",
+        "rejects",
+        "job_head",
+    ] {
         // Columns that are computed are not inserted.
-        let mut columns = both.prepare("SELECT group_concat(name) FROM pragma_table_info(?1)").expect("prepared");
-        let columns: String = columns.query_row([table], |row| row.get(0)).expect("columns");
+        let mut columns = both
+            .prepare("SELECT group_concat(name) FROM pragma_table_info(?1)")
+            .expect("prepared");
+        let columns: String = columns
+            .query_row([table], |row| row.get(0))
+            .expect("columns");
         both.execute_batch(&format!("DELETE FROM main.{table}; INSERT INTO main.{table} ({columns}) SELECT {columns} FROM half.{table}"))
             .expect("restored");
     }
@@ -33,15 +66,31 @@ fn half_read() -> (Place, Connection, Vec<i64>) {
 
 fn remove(database: &Connection, below: &[i64]) {
     for (partition, below) in (0i64..).zip(below) {
-        database.execute("DELETE FROM log WHERE partition = ?1 AND \"offset\" < ?2", [partition, *below]).expect("removed");
-        database.execute("UPDATE log_partitions SET first_offset = ?2 WHERE partition = ?1", [partition, *below]).expect("moved");
+        database
+            .execute(
+                "DELETE FROM log WHERE partition = ?1 AND \"offset\" < ?2",
+                [partition, *below],
+            )
+            .expect("removed");
+        database
+            .execute(
+                "UPDATE log_partitions SET first_offset = ?2 WHERE partition = ?1",
+                [partition, *below],
+            )
+            .expect("moved");
     }
 }
 
 /// The number before some words of the last line of `verify`.
 fn number(said: &str, words: &str) -> i64 {
-    let (before, _) = said.split_once(&format!(" {words}")).unwrap_or_else(|| panic!("{words:?} in {said}"));
-    before.rsplit([' ', '\n']).next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("a number before {words:?} in {said}"))
+    let (before, _) = said
+        .split_once(&format!(" {words}"))
+        .unwrap_or_else(|| panic!("{words:?} in {said}"));
+    before
+        .rsplit([' ', '\n'])
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("a number before {words:?} in {said}"))
 }
 
 #[test]
@@ -50,35 +99,72 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
     let starts: Vec<i64> = committed.iter().map(|next| next + 15).collect();
     remove(&database, &starts);
     let feed = place.path("feed.jsonl").to_str().expect("UTF-8").to_owned();
-    let run = ["run", "--replay", &feed, "--exit-at-end", "--store", &place.store];
+    let run = [
+        "run",
+        "--replay",
+        &feed,
+        "--exit-at-end",
+        "--store",
+        &place.store,
+    ];
 
     let before = place.bars();
     let said = end_with(2, &run);
     for (partition, (next, start)) in committed.iter().zip(&starts).enumerate() {
-        let named = format!("partition {partition}: offsets {next} to {} are gone from the log (it begins at {start})", start - 1);
+        let named = format!(
+            "partition {partition}: offsets {next} to {} are gone from the log (it begins at {start})",
+            start - 1
+        );
         assert!(said.contains(&named), "{named:?} in\n{said}");
     }
     assert!(said.contains("--accept-loss"), "{said}");
     assert_eq!(place.bars(), before, "nothing was written");
 
-    let output = tapeflow(&run).env("TAPEFLOW_ACCEPT_LOSS", "true").output().expect("the binary starts");
+    let output = tapeflow(&run)
+        .env("TAPEFLOW_ACCEPT_LOSS", "true")
+        .output()
+        .expect("the binary starts");
     assert!(output.status.success(), "{}", told(&output));
     let warned = String::from_utf8_lossy(&output.stderr).into_owned();
     for (partition, (next, start)) in committed.iter().zip(&starts).enumerate() {
-        let warning =
-            format!("offsets {next} to {} of partition {partition} are gone from the log before they were committed, and given up", start - 1);
-        assert_eq!(warned.matches(&warning).count(), 1, "{warning:?} in\n{warned}");
+        let warning = format!(
+            "offsets {next} to {} of partition {partition} are gone from the log before they were committed, and given up",
+            start - 1
+        );
+        assert_eq!(
+            warned.matches(&warning).count(),
+            1,
+            "{warning:?} in\n{warned}"
+        );
     }
     let rows = place.bars();
-    assert!(rows.lines().count() > before.lines().count() + 50, "the second feed is in the rows");
+    assert!(
+        rows.lines().count() > before.lines().count() + 50,
+        "the second feed is in the rows"
+    );
     let letters = || {
-        let listed = succeed(&["rejects", "list", "--store", &place.store, "--format", "csv"]);
-        listed.lines().filter(|line| line.contains(",lost,")).map(str::to_owned).collect::<Vec<_>>()
+        let listed = succeed(&[
+            "rejects",
+            "list",
+            "--store",
+            &place.store,
+            "--format",
+            "csv",
+        ]);
+        listed
+            .lines()
+            .filter(|line| line.contains(",lost,"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let lost = letters();
     assert_eq!(lost.len(), 2, "{lost:?}");
     for (line, (next, start)) in lost.iter().zip(committed.iter().zip(&starts)) {
-        assert!(line.contains(&format!(",{next},")) && line.contains(&format!("offsets {next} to {} of partition", start - 1)), "{line}");
+        assert!(
+            line.contains(&format!(",{next},"))
+                && line.contains(&format!("offsets {next} to {} of partition", start - 1)),
+            "{line}"
+        );
     }
 
     // No permission is needed any more, and nothing is told twice.
@@ -88,11 +174,20 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
 
     let said = end_with(0, &["verify", "--log", &place.store]);
     let of_second = |table: &str| -> i64 {
-        let count = format!("SELECT count(*) FROM {table} WHERE start >= {}", LATER_MS - 1_800_000);
-        database.query_row(&count, [], |row| row.get(0)).expect("counted")
+        let count = format!(
+            "SELECT count(*) FROM {table} WHERE start >= {}",
+            LATER_MS - 1_800_000
+        );
+        database
+            .query_row(&count, [], |row| row.get(0))
+            .expect("counted")
     };
     assert_eq!(
-        (number(&said, "differences"), number(&said, "rows compared"), number(&said, "lists compared")),
+        (
+            number(&said, "differences"),
+            number(&said, "rows compared"),
+            number(&said, "lists compared")
+        ),
         (0, of_second("bars"), of_second("views")),
         "{said}"
     );
@@ -104,6 +199,19 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
         "{symbol} AND size = '1m' AND start = (SELECT min(start) FROM bars WHERE {symbol} AND size = '1m' AND start >= {})",
         LATER_MS - 1_800_000
     );
-    assert_eq!(database.execute(&format!("UPDATE bars SET state = {other} WHERE {first}"), []).expect("changed"), 1);
-    assert!(number(&end_with(1, &["verify", "--log", &place.store]), "differences") >= 1);
+    assert_eq!(
+        database
+            .execute(
+                &format!("UPDATE bars SET state = {other} WHERE {first}"),
+                []
+            )
+            .expect("changed"),
+        1
+    );
+    assert!(
+        number(
+            &end_with(1, &["verify", "--log", &place.store]),
+            "differences"
+        ) >= 1
+    );
 }

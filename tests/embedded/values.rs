@@ -8,7 +8,8 @@ use crate::command::{Place, golden, succeed, values};
 
 #[test]
 fn the_recorded_trades_give_the_golden_csv_and_a_second_run_adds_nothing() {
-    let want = values(&fs::read_to_string(golden("finnhub-recorded.csv")).expect("the golden file"));
+    let want =
+        values(&fs::read_to_string(golden("finnhub-recorded.csv")).expect("the golden file"));
     for flags in [
         ["--workers", "1", "--partitions", "4"],
         ["--workers", "2", "--partitions", "4"],
@@ -22,7 +23,11 @@ fn the_recorded_trades_give_the_golden_csv_and_a_second_run_adds_nothing() {
         // Not even a label changes: there is nothing new to bind.
         place.replay(&golden("finnhub-recorded.jsonl"), &["--workers", "3"]);
         assert_eq!(place.bars(), first, "{flags:?}, second run");
-        assert!(place.verify().starts_with("0 differences"), "{}", place.verify());
+        assert!(
+            place.verify().starts_with("0 differences"),
+            "{}",
+            place.verify()
+        );
     }
 }
 
@@ -30,13 +35,26 @@ fn the_recorded_trades_give_the_golden_csv_and_a_second_run_adds_nothing() {
 fn rows_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
     let shapes = [Popularity::Zipf(1.0), Popularity::OneHot(0.99)];
     for popularity in shapes {
-        let feed = FeedFile { seed: 3, trades: 8_000, symbols: 60, popularity, ..FeedFile::default() };
+        let feed = FeedFile {
+            seed: 3,
+            trades: 8_000,
+            symbols: 60,
+            popularity,
+            ..FeedFile::default()
+        };
         let (narrow, wide) = (Place::new(), Place::new());
         let file = narrow.feed(&feed);
         // Eight resident rows: nearly every row is read back before it is added to.
-        narrow.replay(&file, &["--workers", "1", "--resident-rows", "8", "--epoch", "10ms"]);
+        narrow.replay(
+            &file,
+            &["--workers", "1", "--resident-rows", "8", "--epoch", "10ms"],
+        );
         wide.replay(&file, &["--workers", "4", "--epoch", "1s"]);
-        assert_eq!(values(&narrow.bars()), values(&wide.bars()), "{popularity:?}");
+        assert_eq!(
+            values(&narrow.bars()),
+            values(&wide.bars()),
+            "{popularity:?}"
+        );
         narrow.verify();
     }
 }
@@ -46,12 +64,33 @@ fn policies_govern_volume_and_vwap_and_not_prices() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &[]);
     let bar = |policy: &str| {
-        let csv = succeed(&["bars", "--store", &place.store, "--size", "1s", "--symbol", "AAPL", "--policy", policy, "--format", "csv"]);
-        csv.lines().find(|line| line.starts_with("AAPL,1s,2023-03-31T18:15:37Z")).map(str::to_owned)
+        let csv = succeed(&[
+            "bars",
+            "--store",
+            &place.store,
+            "--size",
+            "1s",
+            "--symbol",
+            "AAPL",
+            "--policy",
+            policy,
+            "--format",
+            "csv",
+        ]);
+        csv.lines()
+            .find(|line| line.starts_with("AAPL,1s,2023-03-31T18:15:37Z"))
+            .map(str::to_owned)
     };
     // A lone odd lot: volume under sip and all, no price, and nothing at all under strict.
-    let (all, sip, strict) = (bar("all").expect("a row"), bar("sip").expect("a row"), bar("strict").expect("a row"));
-    assert_eq!(values(&all), ["AAPL,1s,2023-03-31T18:15:37Z,,,,,5,820.3005,1,164.0601"]);
+    let (all, sip, strict) = (
+        bar("all").expect("a row"),
+        bar("sip").expect("a row"),
+        bar("strict").expect("a row"),
+    );
+    assert_eq!(
+        values(&all),
+        ["AAPL,1s,2023-03-31T18:15:37Z,,,,,5,820.3005,1,164.0601"]
+    );
     assert_eq!(values(&sip), values(&all));
     assert_eq!(values(&strict), ["AAPL,1s,2023-03-31T18:15:37Z,,,,,0,0,0,"]);
 }
@@ -61,12 +100,27 @@ fn bars_are_chosen_by_symbol_size_and_time() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &[]);
     let all: Vec<String> = values(&place.bars());
-    let chosen = |flags: &[&str]| values(&succeed(&[&["bars", "--store", &place.store, "--format", "csv"], flags].concat()));
-    let expected = |keep: &dyn Fn(&str) -> bool| -> Vec<String> {
-        all.iter().enumerate().filter(|(at, line)| *at == 0 || keep(line)).map(|(_, line)| line.clone()).collect()
+    let chosen = |flags: &[&str]| {
+        values(&succeed(
+            &[&["bars", "--store", &place.store, "--format", "csv"], flags].concat(),
+        ))
     };
-    assert_eq!(chosen(&[]), expected(&|line| line.contains(",1m,")), "one minute is the default");
-    assert_eq!(chosen(&["--symbol", "TSLA", "--size", "1s,1d"]), expected(&|line| line.starts_with("TSLA,1s,") || line.starts_with("TSLA,1d,")));
+    let expected = |keep: &dyn Fn(&str) -> bool| -> Vec<String> {
+        all.iter()
+            .enumerate()
+            .filter(|(at, line)| *at == 0 || keep(line))
+            .map(|(_, line)| line.clone())
+            .collect()
+    };
+    assert_eq!(
+        chosen(&[]),
+        expected(&|line| line.contains(",1m,")),
+        "one minute is the default"
+    );
+    assert_eq!(
+        chosen(&["--symbol", "TSLA", "--size", "1s,1d"]),
+        expected(&|line| line.starts_with("TSLA,1s,") || line.starts_with("TSLA,1d,"))
+    );
     let (from, to) = ("2023-03-31T18:15:38Z", "2023-03-31T18:15:39Z");
     assert_eq!(
         chosen(&["--size", "1s", "--from", from, "--to", to]),
@@ -74,9 +128,25 @@ fn bars_are_chosen_by_symbol_size_and_time() {
         "the end is not included"
     );
     assert_eq!(chosen(&["--symbol", "NONESUCH"]), expected(&|_| false));
-    let json = succeed(&["bars", "--store", &place.store, "--size", "1s", "--symbol", "AAPL", "--format", "json"]);
-    let rows: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(rows.len(), expected(&|line| line.starts_with("AAPL,1s,")).len() - 1);
+    let json = succeed(&[
+        "bars",
+        "--store",
+        &place.store,
+        "--size",
+        "1s",
+        "--symbol",
+        "AAPL",
+        "--format",
+        "json",
+    ]);
+    let rows: Vec<serde_json::Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(
+        rows.len(),
+        expected(&|line| line.starts_with("AAPL,1s,")).len() - 1
+    );
     assert_eq!(rows[1]["notional"], "820.3005", "decimals are strings");
     assert!(rows[1]["open"].is_null(), "and no price is no number");
 }

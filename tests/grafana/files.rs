@@ -7,7 +7,9 @@ use serde_json::Value;
 
 /// A file of `grafana/`.
 pub(crate) fn text(path: &str) -> Result<String, Failed> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana").join(path);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("grafana")
+        .join(path);
     fs::read_to_string(&path).map_err(|fault| format!("{}: {fault}", path.display()).into())
 }
 
@@ -26,17 +28,25 @@ pub(crate) fn dashboards() -> Result<Vec<(String, Value)>, Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards");
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name().into_string().map_err(|name| format!("{} is not UTF-8", name.display()))?;
+        let name = entry?
+            .file_name()
+            .into_string()
+            .map_err(|name| format!("{} is not UTF-8", name.display()))?;
         let dashboard = json(&format!("dashboards/{name}"))?;
         found.push((name, dashboard));
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
-    if found.len() < 2 { Err("the dashboards are not there".into()) } else { Ok(found) }
+    if found.len() < 2 {
+        Err("the dashboards are not there".into())
+    } else {
+        Ok(found)
+    }
 }
 
 /// The panels of a dashboard, those in rows too, but not the rows.
 pub(crate) fn panels(dashboard: &Value) -> Vec<&Value> {
-    let all = list(&dashboard["panels"]).flat_map(|panel| std::iter::once(panel).chain(list(&panel["panels"])));
+    let all = list(&dashboard["panels"])
+        .flat_map(|panel| std::iter::once(panel).chain(list(&panel["panels"])));
     all.filter(|panel| panel["type"] != "row").collect()
 }
 
@@ -52,5 +62,9 @@ pub(crate) fn word(value: &Value) -> &str {
 
 /// Fails with every fault there is, not with the first.
 pub(crate) fn none(what: &str, faults: &[String]) -> Result<(), Failed> {
-    if faults.is_empty() { Ok(()) } else { Err(format!("{what}:\n  {}", faults.join("\n  ")).into()) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{what}:\n  {}", faults.join("\n  ")).into())
+    }
 }

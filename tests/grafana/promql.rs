@@ -23,8 +23,14 @@ struct Expression {
 
 /// The names after `before` in `{{...}}`.
 fn told(text: &str, before: &str) -> Vec<String> {
-    let inside = text.split("{{").skip(1).filter_map(|rest| rest.split_once("}}"));
-    inside.map(|(inside, _)| inside.trim()).map(|inside| inside.strip_prefix(before).unwrap_or(inside).to_owned()).collect()
+    let inside = text
+        .split("{{")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("}}"));
+    inside
+        .map(|(inside, _)| inside.trim())
+        .map(|inside| inside.strip_prefix(before).unwrap_or(inside).to_owned())
+        .collect()
 }
 
 /// All expressions there are, variables of Grafana filled in.
@@ -32,15 +38,27 @@ fn expressions() -> Result<Vec<Expression>, Failed> {
     let mut found = Vec::new();
     for (name, dashboard) in files::dashboards()? {
         for panel in panels(&dashboard) {
-            for target in list(&panel["targets"]).filter(|target| target["datasource"]["type"] == "prometheus") {
+            for target in list(&panel["targets"])
+                .filter(|target| target["datasource"]["type"] == "prometheus")
+            {
                 let at = format!("{name}: {} {}", panel["title"], target["refId"]);
-                found.push(Expression { at, text: word(&target["expr"]).to_owned(), told: told(word(&target["legendFormat"]), "") });
+                found.push(Expression {
+                    at,
+                    text: word(&target["expr"]).to_owned(),
+                    told: told(word(&target["legendFormat"]), ""),
+                });
             }
         }
-        for variable in list(&dashboard["templating"]["list"]).filter(|variable| variable["datasource"]["type"] == "prometheus") {
+        for variable in list(&dashboard["templating"]["list"])
+            .filter(|variable| variable["datasource"]["type"] == "prometheus")
+        {
             let query = word(&variable["query"]["query"]);
-            let inside = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')).and_then(|inside| inside.rsplit_once(','));
-            let (text, label) = inside.ok_or_else(|| format!("{name}: {query} is not label_values(metric, label)"))?;
+            let inside = query
+                .strip_prefix("label_values(")
+                .and_then(|rest| rest.strip_suffix(')'))
+                .and_then(|inside| inside.rsplit_once(','));
+            let (text, label) = inside
+                .ok_or_else(|| format!("{name}: {query} is not label_values(metric, label)"))?;
             found.push(Expression {
                 at: format!("{name}: variable {}", variable["name"]),
                 text: text.to_owned(),
@@ -50,18 +68,33 @@ fn expressions() -> Result<Vec<Expression>, Failed> {
     }
     for group in list(&files::yaml("alerts/tapeflow.rules.yaml")?["groups"]) {
         for rule in list(&group["rules"]) {
-            let told = list(&serde_json::json!([rule["annotations"]["summary"], rule["annotations"]["description"]]))
-                .flat_map(|text| told(word(text), ".Labels."))
-                .collect();
-            found.push(Expression { at: format!("alert {}", rule["alert"]), text: word(&rule["expr"]).to_owned(), told });
+            let told = list(&serde_json::json!([
+                rule["annotations"]["summary"],
+                rule["annotations"]["description"]
+            ]))
+            .flat_map(|text| told(word(text), ".Labels."))
+            .collect();
+            found.push(Expression {
+                at: format!("alert {}", rule["alert"]),
+                text: word(&rule["expr"]).to_owned(),
+                told,
+            });
         }
     }
     for expression in &mut found {
-        for (variable, value) in [("$__rate_interval", "1m"), ("$__range", "1h"), ("$job", ".*")] {
+        for (variable, value) in [
+            ("$__rate_interval", "1m"),
+            ("$__range", "1h"),
+            ("$job", ".*"),
+        ] {
             expression.text = expression.text.replace(variable, value);
         }
     }
-    if found.len() < 40 { Err(format!("{} expressions", found.len()).into()) } else { Ok(found) }
+    if found.len() < 40 {
+        Err(format!("{} expressions", found.len()).into())
+    } else {
+        Ok(found)
+    }
 }
 
 /// The series an expression reads, and the labels it names.
@@ -86,11 +119,21 @@ impl Reads {
             Some(name) => drop(self.series.insert(name.clone())),
             None => self.nameless = true,
         }
-        self.labels.extend(selector.matchers.matchers.iter().map(|matcher| matcher.name.clone()));
+        self.labels.extend(
+            selector
+                .matchers
+                .matchers
+                .iter()
+                .map(|matcher| matcher.name.clone()),
+        );
     }
 
     fn modifier(&mut self, modifier: Option<&LabelModifier>) {
-        self.labels.extend(modifier.into_iter().flat_map(|modifier| modifier.labels().labels.iter().cloned()));
+        self.labels.extend(
+            modifier
+                .into_iter()
+                .flat_map(|modifier| modifier.labels().labels.iter().cloned()),
+        );
     }
 }
 
@@ -103,7 +146,11 @@ impl ExprVisitor for Reads {
             Expr::MatrixSelector(matrix) => self.selector(&matrix.vs),
             Expr::Aggregate(aggregate) => self.modifier(aggregate.modifier.as_ref()),
             Expr::Binary(binary) => {
-                if let Some(matching) = binary.modifier.as_ref().and_then(|modifier| modifier.matching.as_ref()) {
+                if let Some(matching) = binary
+                    .modifier
+                    .as_ref()
+                    .and_then(|modifier| modifier.matching.as_ref())
+                {
                     self.modifier(Some(matching));
                 }
             }
@@ -117,14 +164,19 @@ pub(crate) fn syntax() -> Result<(), Failed> {
     let mut faults = Vec::new();
     for expression in expressions()? {
         match Reads::of(&expression.text) {
-            Ok(reads) if reads.series.is_empty() || reads.nameless => faults.push(format!("{}: a selector without a metric", expression.at)),
+            Ok(reads) if reads.series.is_empty() || reads.nameless => {
+                faults.push(format!("{}: a selector without a metric", expression.at))
+            }
             Ok(_) => {}
             Err(fault) => faults.push(format!("{}: {fault}: {}", expression.at, expression.text)),
         }
     }
-    for wrong in
-        ["sum(rate(tapeflow_ready[5m])", "rate(tapeflow_ready)", "sum by partition (tapeflow_ready)", "tapeflow_ready and on tapeflow_workers"]
-    {
+    for wrong in [
+        "sum(rate(tapeflow_ready[5m])",
+        "rate(tapeflow_ready)",
+        "sum by partition (tapeflow_ready)",
+        "tapeflow_ready and on tapeflow_workers",
+    ] {
         if Reads::of(wrong).is_ok() {
             faults.push(format!("taken for PromQL: {wrong}"));
         }
@@ -134,14 +186,22 @@ pub(crate) fn syntax() -> Result<(), Failed> {
 
 /// The metric that a series belongs to: a histogram has three kinds of series.
 fn metric(series: &str) -> Option<Metric> {
-    Metric::ALL.iter().copied().find(|metric| match metric.kind() {
-        Kind::Histogram => series.strip_prefix(metric.name()).is_some_and(|rest| ["_bucket", "_sum", "_count"].contains(&rest)),
-        Kind::Counter | Kind::Gauge => series == metric.name(),
-    })
+    Metric::ALL
+        .iter()
+        .copied()
+        .find(|metric| match metric.kind() {
+            Kind::Histogram => series
+                .strip_prefix(metric.name())
+                .is_some_and(|rest| ["_bucket", "_sum", "_count"].contains(&rest)),
+            Kind::Counter | Kind::Gauge => series == metric.name(),
+        })
 }
 
 pub(crate) fn metrics() -> Result<(), Failed> {
-    let mut used: BTreeMap<&str, usize> = Metric::ALL.iter().map(|metric| (metric.name(), 0)).collect();
+    let mut used: BTreeMap<&str, usize> = Metric::ALL
+        .iter()
+        .map(|metric| (metric.name(), 0))
+        .collect();
     let mut faults = Vec::new();
     for expression in expressions()? {
         for series in Reads::of(&expression.text)?.series {
@@ -151,8 +211,15 @@ pub(crate) fn metrics() -> Result<(), Failed> {
             }
         }
     }
-    faults.extend(used.into_iter().filter(|(_, times)| *times == 0).map(|(name, _)| format!("{name} is drawn nowhere and alarms nobody")));
-    if metric("tapeflow_freshness_seconds").is_some() || metric("tapeflow_ready_bucket").is_some() || metric("tapeflow_lag").is_some() {
+    faults.extend(
+        used.into_iter()
+            .filter(|(_, times)| *times == 0)
+            .map(|(name, _)| format!("{name} is drawn nowhere and alarms nobody")),
+    );
+    if metric("tapeflow_freshness_seconds").is_some()
+        || metric("tapeflow_ready_bucket").is_some()
+        || metric("tapeflow_lag").is_some()
+    {
         faults.push("series that nobody tells are taken for some".into());
     }
     none("metrics", &faults)
@@ -162,9 +229,21 @@ pub(crate) fn labels() -> Result<(), Failed> {
     let mut faults = Vec::new();
     for expression in expressions()? {
         let reads = Reads::of(&expression.text)?;
-        let own: BTreeSet<&str> = reads.series.iter().filter_map(|series| metric(series)).filter_map(Metric::label).chain(LABELS_OF_ALL).collect();
-        let named = reads.labels.iter().chain(&expression.told).filter(|label| !own.contains(label.as_str()));
-        faults.extend(named.map(|label| format!("{}: its metrics have no label {label}", expression.at)));
+        let own: BTreeSet<&str> = reads
+            .series
+            .iter()
+            .filter_map(|series| metric(series))
+            .filter_map(Metric::label)
+            .chain(LABELS_OF_ALL)
+            .collect();
+        let named = reads
+            .labels
+            .iter()
+            .chain(&expression.told)
+            .filter(|label| !own.contains(label.as_str()));
+        faults.extend(
+            named.map(|label| format!("{}: its metrics have no label {label}", expression.at)),
+        );
     }
     none("labels", &faults)
 }

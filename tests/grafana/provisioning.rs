@@ -14,27 +14,43 @@ const RULES: &str = "alerts/tapeflow.rules.yaml";
 
 /// The keys of an object, sorted.
 fn keys(value: &Value) -> Vec<&str> {
-    let mut keys: Vec<&str> = value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+    let mut keys: Vec<&str> = value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect();
     keys.sort_unstable();
     keys
 }
 
 fn is_duration(text: &str) -> bool {
-    text.strip_suffix(['s', 'm', 'h']).is_some_and(|number| number.parse::<u32>().is_ok())
+    text.strip_suffix(['s', 'm', 'h'])
+        .is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// All rules of a file of groups, and what is wrong with the groups.
 fn rules<'a>(file: &'a Value, of_group: &[&str], faults: &mut Vec<String>) -> Vec<&'a Value> {
     for group in list(&file["groups"]) {
         if keys(group) != of_group || !is_duration(word(&group["interval"])) {
-            faults.push(format!("a group has {:?}, {}", keys(group), group["interval"]));
+            faults.push(format!(
+                "a group has {:?}, {}",
+                keys(group),
+                group["interval"]
+            ));
         }
     }
-    list(&file["groups"]).flat_map(|group| list(&group["rules"])).collect()
+    list(&file["groups"])
+        .flat_map(|group| list(&group["rules"]))
+        .collect()
 }
 
 pub(crate) fn alerts() -> Result<(), Failed> {
-    let (file, readme, tested) = (files::yaml(RULES)?, files::text("README.md")?, files::text("alerts-test.yaml")?);
+    let (file, readme, tested) = (
+        files::yaml(RULES)?,
+        files::text("README.md")?,
+        files::text("alerts-test.yaml")?,
+    );
     let mut faults = Vec::new();
     if keys(&file) != ["groups"] {
         faults.push(format!("{RULES} has {:?}", keys(&file)));
@@ -44,29 +60,63 @@ pub(crate) fn alerts() -> Result<(), Failed> {
     for rule in &rules {
         let (name, annotations) = (word(&rule["alert"]), &rule["annotations"]);
         let wrong = [
-            ("its keys", keys(rule) != ["alert", "annotations", "expr", "for", "labels"]),
-            ("its name", !name.starts_with("Tapeflow") || !names.insert(name)),
+            (
+                "its keys",
+                keys(rule) != ["alert", "annotations", "expr", "for", "labels"],
+            ),
+            (
+                "its name",
+                !name.starts_with("Tapeflow") || !names.insert(name),
+            ),
             ("for", !is_duration(word(&rule["for"]))),
-            ("labels", keys(&rule["labels"]) != ["severity"] || !["critical", "warning"].contains(&word(&rule["labels"]["severity"]))),
-            ("annotations", keys(annotations) != ["description", "runbook", "summary"]),
+            (
+                "labels",
+                keys(&rule["labels"]) != ["severity"]
+                    || !["critical", "warning"].contains(&word(&rule["labels"]["severity"])),
+            ),
+            (
+                "annotations",
+                keys(annotations) != ["description", "runbook", "summary"],
+            ),
             ("summary", word(&annotations["summary"]).len() < 20),
             ("description", word(&annotations["description"]).len() < 100),
-            ("runbook", word(&annotations["runbook"]) != format!("grafana/README.md#{}", name.to_lowercase())),
-            ("a time it fires at, in grafana/alerts-test.yaml", !tested.contains(&format!("{{alertname=\"{name}\""))),
-            ("a section in grafana/README.md", !readme.lines().any(|line| line == format!("### {name}"))),
+            (
+                "runbook",
+                word(&annotations["runbook"])
+                    != format!("grafana/README.md#{}", name.to_lowercase()),
+            ),
+            (
+                "a time it fires at, in grafana/alerts-test.yaml",
+                !tested.contains(&format!("{{alertname=\"{name}\"")),
+            ),
+            (
+                "a section in grafana/README.md",
+                !readme.lines().any(|line| line == format!("### {name}")),
+            ),
         ];
-        faults.extend(wrong.into_iter().filter(|(_, wrong)| *wrong).map(|(what, _)| format!("{name}: {what}")));
+        faults.extend(
+            wrong
+                .into_iter()
+                .filter(|(_, wrong)| *wrong)
+                .map(|(what, _)| format!("{name}: {what}")),
+        );
     }
-    let sections =
-        readme.lines().filter_map(|line| line.strip_prefix("### Tapeflow")).filter(|name| !names.contains(format!("Tapeflow{name}").as_str()));
-    faults.extend(sections.map(|name| format!("grafana/README.md tells of Tapeflow{name}, which no rule raises")));
+    let sections = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("### Tapeflow"))
+        .filter(|name| !names.contains(format!("Tapeflow{name}").as_str()));
+    faults
+        .extend(sections.map(|name| {
+            format!("grafana/README.md tells of Tapeflow{name}, which no rule raises")
+        }));
     if rules.len() < 9 {
         faults.push(format!("{} rules", rules.len()));
     }
     none(RULES, &faults)
 }
 
-/// What Grafana must be told so that it alarms when Prometheus would: the expression, which is empty or above 0, and a threshold of 0.
+/// What Grafana must be told so that it alarms when Prometheus would: the expression, which is
+/// empty or above 0, and a threshold of 0.
 fn data(expression: &Value) -> Value {
     json!([
         {
@@ -104,11 +154,24 @@ pub(crate) fn same_alerts() -> Result<(), Failed> {
         faults.push(format!("{ALERTING} has {:?}", keys(&grafana)));
     }
     let wanted = rules(&prometheus, &["interval", "name", "rules"], &mut faults);
-    let there = rules(&grafana, &["folder", "interval", "name", "orgId", "rules"], &mut faults);
+    let there = rules(
+        &grafana,
+        &["folder", "interval", "name", "orgId", "rules"],
+        &mut faults,
+    );
     let uids: BTreeSet<&str> = there.iter().map(|rule| word(&rule["uid"])).collect();
-    let may_be_a_uid = |uid: &&str| (1..=40).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let may_be_a_uid = |uid: &&str| {
+        (1..=40).contains(&uid.len())
+            && uid
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    };
     if uids.len() != wanted.len() || there.len() != wanted.len() || !uids.iter().all(may_be_a_uid) {
-        faults.push(format!("{} rules, {} of Prometheus, under {uids:?}", there.len(), wanted.len()));
+        faults.push(format!(
+            "{} rules, {} of Prometheus, under {uids:?}",
+            there.len(),
+            wanted.len()
+        ));
     }
     for rule in wanted {
         let name = &rule["alert"];
@@ -122,7 +185,9 @@ pub(crate) fn same_alerts() -> Result<(), Failed> {
         }
         expected["data"] = data(&rule["expr"]);
         if **there != expected {
-            faults.push(format!("{name} is not as for Prometheus:\n  {there}\n  {expected}"));
+            faults.push(format!(
+                "{name} is not as for Prometheus:\n  {there}\n  {expected}"
+            ));
         }
         // Grafana may take a dollar sign in a text for a variable of its environment.
         if there["annotations"].to_string().contains('$') {
@@ -138,29 +203,42 @@ pub(crate) fn data_sources() -> Result<(), Failed> {
     let mut provisioned = BTreeMap::new();
     for source in list(&file["datasources"]) {
         provisioned.insert(word(&source["uid"]), word(&source["type"]));
-        if source["access"] != "proxy" || source["editable"] != false || !word(&source["url"]).starts_with("${") {
+        if source["access"] != "proxy"
+            || source["editable"] != false
+            || !word(&source["url"]).starts_with("${")
+        {
             faults.push(format!("{}: access, editable or url", source["name"]));
         }
     }
-    let expected = BTreeMap::from([("cassandra", "hadesarchitect-cassandra-datasource"), ("prometheus", "prometheus")]);
+    let expected = BTreeMap::from([
+        ("cassandra", "hadesarchitect-cassandra-datasource"),
+        ("prometheus", "prometheus"),
+    ]);
     if provisioned != expected || file["apiVersion"] != 1 {
         faults.push(format!("provisioned: {provisioned:?}"));
     }
-    // The plugin does not start without a consistency; below LOCAL_QUORUM a reader may see a row go back.
+    // The plugin does not start without a consistency; below LOCAL_QUORUM a reader may see a row go
+    // back.
     let cassandra = list(&file["datasources"]).find(|source| source["uid"] == "cassandra");
     if cassandra.is_none_or(|source| source["jsonData"]["consistency"] != "LOCAL_QUORUM") {
         faults.push("consistency".into());
     }
     for (name, dashboard) in files::dashboards()? {
-        let variables = list(&dashboard["templating"]["list"]).filter(|variable| variable["type"] == "query");
+        let variables =
+            list(&dashboard["templating"]["list"]).filter(|variable| variable["type"] == "query");
         for asked in panels(&dashboard).into_iter().chain(variables) {
             let source = &asked["datasource"];
             if provisioned.get(word(&source["uid"])) != Some(&word(&source["type"])) {
-                faults.push(format!("{name}: {} {} asks {source}", asked["title"], asked["name"]));
+                faults.push(format!(
+                    "{name}: {} {} asks {source}",
+                    asked["title"], asked["name"]
+                ));
             }
         }
         for link in list(&dashboard["links"]) {
-            let there = files::dashboards()?.iter().any(|(_, other)| word(&link["url"]) == format!("/d/{}", word(&other["uid"])));
+            let there = files::dashboards()?
+                .iter()
+                .any(|(_, other)| word(&link["url"]) == format!("/d/{}", word(&other["uid"])));
             if !there {
                 faults.push(format!("{name}: a link to {}", link["url"]));
             }
@@ -182,18 +260,27 @@ pub(crate) fn variables() -> Result<(), Failed> {
     }
     let provider = files::yaml(DASHBOARDS)?;
     if keys(&provider) != ["apiVersion", "providers"]
-        || list(&provider["providers"]).any(|one| one["type"] != "file" || one["allowUiUpdates"] != false)
+        || list(&provider["providers"])
+            .any(|one| one["type"] != "file" || one["allowUiUpdates"] != false)
     {
         faults.push(format!("{DASHBOARDS}: its shape"));
     }
     for file in [DATA_SOURCES, DASHBOARDS] {
         let text = files::text(file)?;
-        let found: Vec<&str> = text.split("${").skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name).collect();
+        let found: Vec<&str> = text
+            .split("${")
+            .skip(1)
+            .filter_map(|rest| rest.split_once('}'))
+            .map(|(name, _)| name)
+            .collect();
         if found.is_empty() {
             faults.push(format!("{file}: no variable"));
         }
-        let missing = found.into_iter().filter(|name| !name.starts_with("TAPEFLOW_GRAFANA_") || !readme.contains(&format!("`{name}`")));
-        faults.extend(missing.map(|name| format!("{file}: {name} is not told in grafana/README.md")));
+        let missing = found.into_iter().filter(|name| {
+            !name.starts_with("TAPEFLOW_GRAFANA_") || !readme.contains(&format!("`{name}`"))
+        });
+        faults
+            .extend(missing.map(|name| format!("{file}: {name} is not told in grafana/README.md")));
     }
     none("provisioning", &faults)
 }

@@ -7,12 +7,21 @@ use serde_json::{Value, json};
 use crate::files::{self, list, none, panels, word};
 
 /// Transformations of Grafana 11.3 that dashboards here may use; the schema takes any name.
-const TRANSFORMATIONS: [&str; 7] = ["filterByValue", "filterFieldsByName", "joinByField", "limit", "merge", "organize", "sortBy"];
+const TRANSFORMATIONS: [&str; 7] = [
+    "filterByValue",
+    "filterFieldsByName",
+    "joinByField",
+    "limit",
+    "merge",
+    "organize",
+    "sortBy",
+];
 
 /// Changes something in a dashboard that may not be changed.
 type Spoil = fn(&mut Value);
 
-/// The schemas by name: `dashboard`, `timeseries.options`, `timeseries.custom` and so on, and the queries.
+/// The schemas by name: `dashboard`, `timeseries.options`, `timeseries.custom` and so on, and the
+/// queries.
 struct Schemas {
     grafana: Value,
     queries: Value,
@@ -20,13 +29,19 @@ struct Schemas {
 
 impl Schemas {
     fn load() -> Result<Self, Failed> {
-        Ok(Self { grafana: files::json("schema/grafana-11.3.json")?, queries: files::json("schema/queries.json")? })
+        Ok(Self {
+            grafana: files::json("schema/grafana-11.3.json")?,
+            queries: files::json("schema/queries.json")?,
+        })
     }
 
     /// One of them; a panel type without one is a fault of whoever drew it.
     fn named(&self, name: &str) -> Result<Validator, String> {
-        let schema =
-            self.grafana.get(name).or_else(|| self.queries.get(name)).ok_or_else(|| format!("no schema {name}: add it to grafana/schema/make"))?;
+        let schema = self
+            .grafana
+            .get(name)
+            .or_else(|| self.queries.get(name))
+            .ok_or_else(|| format!("no schema {name}: add it to grafana/schema/make"))?;
         jsonschema::validator_for(schema).map_err(|fault| format!("schema {name}: {fault}"))
     }
 
@@ -47,10 +62,20 @@ impl Schemas {
         self.check("dashboard", "", dashboard, &mut faults);
         for panel in panels(dashboard) {
             let (at, kind) = (word(&panel["title"]), word(&panel["type"]));
-            self.check(&format!("{kind}.options"), &format!("{at}: options"), &panel["options"], &mut faults);
+            self.check(
+                &format!("{kind}.options"),
+                &format!("{at}: options"),
+                &panel["options"],
+                &mut faults,
+            );
             let custom = panel.pointer("/fieldConfig/defaults/custom");
             if let Some(custom) = custom {
-                self.check(&format!("{kind}.custom"), &format!("{at}: custom"), custom, &mut faults);
+                self.check(
+                    &format!("{kind}.custom"),
+                    &format!("{at}: custom"),
+                    custom,
+                    &mut faults,
+                );
             }
             for target in list(&panel["targets"]) {
                 let query = format!("{}.query", word(&target["datasource"]["type"]));
@@ -62,9 +87,16 @@ impl Schemas {
                 }
             }
         }
-        for variable in list(&dashboard["templating"]["list"]).filter(|variable| variable["type"] == "query") {
+        for variable in
+            list(&dashboard["templating"]["list"]).filter(|variable| variable["type"] == "query")
+        {
             let query = format!("{}.variable", word(&variable["datasource"]["type"]));
-            self.check(&query, &format!("variable {}", variable["name"]), &variable["query"], &mut faults);
+            self.check(
+                &query,
+                &format!("variable {}", variable["name"]),
+                &variable["query"],
+                &mut faults,
+            );
         }
         faults
     }
@@ -87,15 +119,37 @@ pub(crate) fn spoilt() -> Result<(), Failed> {
     let sound = files::json("dashboards/market.json")?;
     let spoil: [(&str, Spoil); 10] = [
         ("a word of the dashboard", |d| d["refesh"] = json!("5s")),
-        ("a word of a panel", |d| d["panels"][0]["descripton"] = json!("")),
-        ("a missing type", |d| drop(d["panels"][0].as_object_mut().and_then(|panel| panel.remove("type")))),
-        ("a colour mode", |d| d["panels"][0]["fieldConfig"]["defaults"]["color"]["mode"] = json!("rainbow")),
-        ("a word of a panel's options", |d| d["panels"][0]["options"]["colourMode"] = json!("value")),
-        ("a value of a panel's options", |d| d["panels"][3]["options"]["tooltip"]["mode"] = json!("some")),
-        ("a word of a field's settings", |d| d["panels"][3]["fieldConfig"]["defaults"]["custom"]["lineWith"] = json!(1)),
-        ("a word of a query", |d| d["panels"][3]["targets"][0]["rawQeury"] = json!(true)),
-        ("a variable's refresh", |d| d["templating"]["list"][0]["refresh"] = json!(7)),
-        ("a transformation", |d| d["panels"][3]["transformations"][0]["id"] = json!("sortby")),
+        ("a word of a panel", |d| {
+            d["panels"][0]["descripton"] = json!("")
+        }),
+        ("a missing type", |d| {
+            drop(
+                d["panels"][0]
+                    .as_object_mut()
+                    .and_then(|panel| panel.remove("type")),
+            )
+        }),
+        ("a colour mode", |d| {
+            d["panels"][0]["fieldConfig"]["defaults"]["color"]["mode"] = json!("rainbow")
+        }),
+        ("a word of a panel's options", |d| {
+            d["panels"][0]["options"]["colourMode"] = json!("value")
+        }),
+        ("a value of a panel's options", |d| {
+            d["panels"][3]["options"]["tooltip"]["mode"] = json!("some")
+        }),
+        ("a word of a field's settings", |d| {
+            d["panels"][3]["fieldConfig"]["defaults"]["custom"]["lineWith"] = json!(1)
+        }),
+        ("a word of a query", |d| {
+            d["panels"][3]["targets"][0]["rawQeury"] = json!(true)
+        }),
+        ("a variable's refresh", |d| {
+            d["templating"]["list"][0]["refresh"] = json!(7)
+        }),
+        ("a transformation", |d| {
+            d["panels"][3]["transformations"][0]["id"] = json!("sortby")
+        }),
     ];
     none("the sound one", &schemas.faults(&sound))?;
     let passed: Vec<String> = spoil
@@ -119,10 +173,22 @@ pub(crate) fn told() -> Result<(), Failed> {
                 ("description", word(&panel["description"]).len() < 20),
                 ("title", title.is_empty()),
                 ("unit", word(&defaults["unit"]).is_empty()),
-                ("thresholds", list(&defaults["thresholds"]["steps"]).count() == 0),
-                ("query of its own data source", !list(&panel["targets"]).any(|target| target["datasource"] == panel["datasource"])),
+                (
+                    "thresholds",
+                    list(&defaults["thresholds"]["steps"]).count() == 0,
+                ),
+                (
+                    "query of its own data source",
+                    !list(&panel["targets"])
+                        .any(|target| target["datasource"] == panel["datasource"]),
+                ),
             ];
-            faults.extend(wanting.into_iter().filter(|(_, wanting)| *wanting).map(|(what, _)| format!("{title}: no {what}")));
+            faults.extend(
+                wanting
+                    .into_iter()
+                    .filter(|(_, wanting)| *wanting)
+                    .map(|(what, _)| format!("{title}: no {what}")),
+            );
         }
         none(&name, &faults)?;
     }
@@ -134,21 +200,34 @@ pub(crate) fn places() -> Result<(), Failed> {
         let mut faults = Vec::new();
         let all: Vec<&Value> = list(&dashboard["panels"]).collect();
         let place = |panel: &Value| {
-            let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_i64().unwrap_or(-1));
+            let [x, y, w, h] =
+                ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_i64().unwrap_or(-1));
             (x..x + w, y..y + h)
         };
         for (at, panel) in all.iter().enumerate() {
             let (across, down) = place(panel);
-            if across.start < 0 || down.start < 0 || across.is_empty() || down.is_empty() || across.end > 24 {
+            if across.start < 0
+                || down.start < 0
+                || across.is_empty()
+                || down.is_empty()
+                || across.end > 24
+            {
                 faults.push(format!("{}: outside the 24 columns", panel["title"]));
             }
             for other in &all[..at] {
                 let (other_across, other_down) = place(other);
-                if across.start < other_across.end && other_across.start < across.end && down.start < other_down.end && other_down.start < down.end {
+                if across.start < other_across.end
+                    && other_across.start < across.end
+                    && down.start < other_down.end
+                    && other_down.start < down.end
+                {
                     faults.push(format!("{} lies over {}", panel["title"], other["title"]));
                 }
                 if panel["id"] == other["id"] {
-                    faults.push(format!("{} and {} have one id", panel["title"], other["title"]));
+                    faults.push(format!(
+                        "{} and {} have one id",
+                        panel["title"], other["title"]
+                    ));
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! A headless Chromium, driven over the DevTools protocol: <https://chromedevtools.github.io/devtools-protocol/>.
+//! A headless Chromium, driven over the DevTools protocol:
+//! <https://chromedevtools.github.io/devtools-protocol/>.
 
 use std::{
     env,
@@ -52,14 +53,18 @@ impl Drop for Browser {
 
 /// The browser's binary: `$CHROMIUM`, or Debian's.
 fn binary() -> Option<PathBuf> {
-    let path = env::var_os("CHROMIUM").map_or_else(|| PathBuf::from("/usr/bin/chromium"), PathBuf::from);
+    let path =
+        env::var_os("CHROMIUM").map_or_else(|| PathBuf::from("/usr/bin/chromium"), PathBuf::from);
     path.exists().then_some(path)
 }
 
 /// Starts one; none where there is none, unless `TAPEFLOW_REQUIRE_BROWSER=1`.
 pub(crate) fn browser() -> Option<Browser> {
     let Some(binary) = binary() else {
-        assert!(env::var("TAPEFLOW_REQUIRE_BROWSER").as_deref() != Ok("1"), "no chromium: apt-get install chromium, or name it in CHROMIUM");
+        assert!(
+            env::var("TAPEFLOW_REQUIRE_BROWSER").as_deref() != Ok("1"),
+            "no chromium: apt-get install chromium, or name it in CHROMIUM"
+        );
         println!("not run: no chromium");
         return None;
     };
@@ -77,7 +82,10 @@ pub(crate) fn browser() -> Option<Browser> {
     let mut all = String::new();
     let address = loop {
         let mut line = String::new();
-        assert!(said.read_line(&mut line).expect("a line") > 0, "the browser ended: {all}");
+        assert!(
+            said.read_line(&mut line).expect("a line") > 0,
+            "the browser ended: {all}"
+        );
         if let Some(address) = line.strip_prefix("DevTools listening on ") {
             break address.trim().to_owned();
         }
@@ -85,12 +93,32 @@ pub(crate) fn browser() -> Option<Browser> {
     };
     // It writes more, and would stop if nobody read.
     std::thread::spawn(move || said.lines().for_each(drop));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (socket, _) = runtime.block_on(connect_async(address)).expect("the browser listens");
-    let mut browser = Browser { child, _folder: folder, runtime, socket, session: String::new(), asked: 0, faults: Vec::new() };
-    let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
-    let attached = browser.call("Target.attachToTarget", json!({ "targetId": target, "flatten": true }));
-    browser.session = attached["sessionId"].as_str().expect("a session").to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (socket, _) = runtime
+        .block_on(connect_async(address))
+        .expect("the browser listens");
+    let mut browser = Browser {
+        child,
+        _folder: folder,
+        runtime,
+        socket,
+        session: String::new(),
+        asked: 0,
+        faults: Vec::new(),
+    };
+    let target =
+        browser.call("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
+    let attached = browser.call(
+        "Target.attachToTarget",
+        json!({ "targetId": target, "flatten": true }),
+    );
+    browser.session = attached["sessionId"]
+        .as_str()
+        .expect("a session")
+        .to_owned();
     for domain in ["Page.enable", "Runtime.enable", "Log.enable"] {
         browser.call(domain, json!({}));
     }
@@ -105,20 +133,38 @@ impl Browser {
         if !self.session.is_empty() {
             message["sessionId"] = self.session.as_str().into();
         }
-        let Self { runtime, socket, asked, faults, .. } = self;
+        let Self {
+            runtime,
+            socket,
+            asked,
+            faults,
+            ..
+        } = self;
         runtime.block_on(async {
-            socket.send(Message::text(message.to_string())).await.expect("sent");
+            socket
+                .send(Message::text(message.to_string()))
+                .await
+                .expect("sent");
             loop {
-                let heard = timeout(PATIENCE, socket.next()).await.unwrap_or_else(|_| panic!("{method}: no answer"));
-                let Message::Text(text) = heard.expect("the browser is there").expect("a message") else { continue };
+                let heard = timeout(PATIENCE, socket.next())
+                    .await
+                    .unwrap_or_else(|_| panic!("{method}: no answer"));
+                let Message::Text(text) = heard.expect("the browser is there").expect("a message")
+                else {
+                    continue;
+                };
                 let heard: Value = serde_json::from_str(&text).expect("JSON");
                 if heard["id"] == *asked {
                     assert!(heard["error"].is_null(), "{method}: {heard}");
                     return heard["result"].clone();
                 }
                 match heard["method"].as_str() {
-                    Some("Runtime.exceptionThrown") => faults.push(heard["params"]["exceptionDetails"].to_string()),
-                    Some("Log.entryAdded") if heard["params"]["entry"]["level"] == "error" => faults.push(heard["params"]["entry"].to_string()),
+                    Some("Runtime.exceptionThrown") => {
+                        faults.push(heard["params"]["exceptionDetails"].to_string())
+                    }
+                    Some("Log.entryAdded") if heard["params"]["entry"]["level"] == "error" => {
+                        faults.push(heard["params"]["entry"].to_string())
+                    }
                     _ => {}
                 }
             }
@@ -127,8 +173,14 @@ impl Browser {
 
     /// What an expression comes to on the page.
     pub(crate) fn eval(&mut self, expression: &str) -> Value {
-        let answer = self.call("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true, "awaitPromise": true }));
-        assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
+        let answer = self.call(
+            "Runtime.evaluate",
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true }),
+        );
+        assert!(
+            answer["exceptionDetails"].is_null(),
+            "{expression}: {answer}"
+        );
         answer["result"]["value"].clone()
     }
 
@@ -136,7 +188,11 @@ impl Browser {
     pub(crate) fn until(&mut self, expression: &str) {
         let deadline = Instant::now() + PATIENCE;
         while self.eval(&format!("!!({expression})")) != json!(true) {
-            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {expression}; on the page: {}", self.eval("document.body?.innerText"));
+            assert!(
+                Instant::now() < deadline,
+                "not within {PATIENCE:?}: {expression}; on the page: {}",
+                self.eval("document.body?.innerText")
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -144,7 +200,10 @@ impl Browser {
     /// Opens an address, in a window of a size.
     pub(crate) fn open(&mut self, address: &str, width: u32, height: u32) {
         let phone = width < 600;
-        self.call("Emulation.setDeviceMetricsOverride", json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone }));
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone }),
+        );
         self.call("Page.navigate", json!({ "url": address }));
         self.until("document.readyState === 'complete' && document.getElementById('link')?.dataset.state === 'live'");
     }
@@ -152,7 +211,10 @@ impl Browser {
     /// Presses a key and lets it go.
     pub(crate) fn press(&mut self, key: &str) {
         for kind in ["keyDown", "keyUp"] {
-            self.call("Input.dispatchKeyEvent", json!({ "type": kind, "key": key, "code": key }));
+            self.call(
+                "Input.dispatchKeyEvent",
+                json!({ "type": kind, "key": key, "code": key }),
+            );
         }
     }
 }

@@ -9,12 +9,16 @@ use crate::job::{Ends, Feed, Job, brokers, store, succeed, tapeflow, told};
 
 /// Real frames, and the rows an independent program makes of them.
 fn fixture(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("bench/golden")
+        .join(name)
 }
 
 /// The csv without its last three columns, which are labels: epoch, final, revision.
 pub(crate) fn values(csv: &str) -> Vec<String> {
-    csv.lines().map(|line| line.rsplitn(4, ',').last().unwrap_or_default().to_owned()).collect()
+    csv.lines()
+        .map(|line| line.rsplitn(4, ',').last().unwrap_or_default().to_owned())
+        .collect()
 }
 
 pub(crate) fn recorded_trades() -> Result<(), Failed> {
@@ -28,9 +32,20 @@ pub(crate) fn recorded_trades() -> Result<(), Failed> {
         feed.init(&keyspace)?;
         for time in ["first", "second"] {
             Job::start(&feed, &keyspace, workers, processes, Ends::WithTheLog)?.finish()?;
-            let csv = succeed(&["bars", "--store", &store(&keyspace), "--size", "all", "--format", "csv"])?;
+            let csv = succeed(&[
+                "bars",
+                "--store",
+                &store(&keyspace),
+                "--size",
+                "all",
+                "--format",
+                "csv",
+            ])?;
             if values(&csv) != golden {
-                return Err(format!("{workers} workers, {processes} processes, {time} run:\n{csv}").into());
+                return Err(format!(
+                    "{workers} workers, {processes} processes, {time} run:\n{csv}"
+                )
+                .into());
             }
         }
         feed.verify(&keyspace)?;
@@ -41,7 +56,13 @@ pub(crate) fn recorded_trades() -> Result<(), Failed> {
 pub(crate) fn one_heavy_symbol() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("heavy.jsonl");
-    let heavy = FeedFile { seed: 5, trades: 10_000, symbols: 50, popularity: Popularity::OneHot(0.99), ..FeedFile::default() };
+    let heavy = FeedFile {
+        seed: 5,
+        trades: 10_000,
+        symbols: 50,
+        popularity: Popularity::OneHot(0.99),
+        ..FeedFile::default()
+    };
     write_feed(&mut fs::File::create(&file)?, &heavy)?;
     let feed = Feed::publish("heavy", "heavy", &file)?;
     Job::start(&feed, "heavy", 2, 2, Ends::WithTheLog)?.finish()?;
@@ -54,27 +75,87 @@ pub(crate) fn refusals() -> Result<(), Failed> {
     let feed = Feed::publish("refusals", "refusals", &fixture("finnhub-recorded.jsonl"))?;
     let other = Feed::publish("another", "refusals", &fixture("finnhub-recorded.jsonl"))?;
     Job::start(&feed, "refusals", 1, 1, Ends::WithTheLog)?.finish()?;
-    let before = succeed(&["bars", "--store", &store("refusals"), "--size", "all", "--format", "csv"])?;
-    let (ours, nowhere, absent) = (store("refusals"), "cassandra://127.0.0.1:9/refusals".to_owned(), store("no_such_keyspace"));
+    let before = succeed(&[
+        "bars",
+        "--store",
+        &store("refusals"),
+        "--size",
+        "all",
+        "--format",
+        "csv",
+    ])?;
+    let (ours, nowhere, absent) = (
+        store("refusals"),
+        "cassandra://127.0.0.1:9/refusals".to_owned(),
+        store("no_such_keyspace"),
+    );
     let (brokers, topic) = (brokers(), feed.topic.clone());
     let cases: [(&str, Vec<&str>, &str); 8] = [
-        ("another job", vec!["--topic", &topic, "--store", &ours, "--job", "someone-else"], "--job"),
-        ("another topic", vec!["--topic", &other.topic, "--store", &ours], "--topic"),
-        ("changed sizes", vec!["--topic", &topic, "--store", &ours, "--sizes", "1s,10m"], "rules"),
-        ("no such topic", vec!["--topic", "no-such-topic", "--store", &ours], "init"),
-        ("no such keyspace", vec!["--topic", &topic, "--store", &absent], "init"),
-        ("no database there", vec!["--topic", &topic, "--store", &nowhere], "--store"),
-        ("a size that is none", vec!["--topic", &topic, "--store", &ours, "--sizes", "7x"], "--sizes"),
-        ("an unknown store", vec!["--topic", &topic, "--store", "mysql://x"], "--store"),
+        (
+            "another job",
+            vec!["--topic", &topic, "--store", &ours, "--job", "someone-else"],
+            "--job",
+        ),
+        (
+            "another topic",
+            vec!["--topic", &other.topic, "--store", &ours],
+            "--topic",
+        ),
+        (
+            "changed sizes",
+            vec!["--topic", &topic, "--store", &ours, "--sizes", "1s,10m"],
+            "rules",
+        ),
+        (
+            "no such topic",
+            vec!["--topic", "no-such-topic", "--store", &ours],
+            "init",
+        ),
+        (
+            "no such keyspace",
+            vec!["--topic", &topic, "--store", &absent],
+            "init",
+        ),
+        (
+            "no database there",
+            vec!["--topic", &topic, "--store", &nowhere],
+            "--store",
+        ),
+        (
+            "a size that is none",
+            vec!["--topic", &topic, "--store", &ours, "--sizes", "7x"],
+            "--sizes",
+        ),
+        (
+            "an unknown store",
+            vec!["--topic", &topic, "--store", "mysql://x"],
+            "--store",
+        ),
     ];
     for (what, flags, hint) in cases {
         let mut arguments = vec!["dataflow", "--brokers", &brokers, "--until-end"];
         arguments.extend(flags);
         refused(what, &arguments, hint)?;
     }
-    refused("no broker there", &["dataflow", "--brokers", "127.0.0.1:9", "--topic", &topic, "--store", &ours], "--brokers")?;
+    refused(
+        "no broker there",
+        &[
+            "dataflow",
+            "--brokers",
+            "127.0.0.1:9",
+            "--topic",
+            &topic,
+            "--store",
+            &ours,
+        ],
+        "--brokers",
+    )?;
     let after = succeed(&["bars", "--store", &ours, "--size", "all", "--format", "csv"])?;
-    if before == after { Ok(()) } else { Err(format!("a refused run changed rows:\n{after}").into()) }
+    if before == after {
+        Ok(())
+    } else {
+        Err(format!("a refused run changed rows:\n{after}").into())
+    }
 }
 
 fn refused(what: &str, arguments: &[&str], hint: &str) -> Result<(), Failed> {
@@ -83,18 +164,25 @@ fn refused(what: &str, arguments: &[&str], hint: &str) -> Result<(), Failed> {
     if output.status.code() == Some(2) && said.contains(hint) && !said.contains("panicked") {
         Ok(())
     } else {
-        Err(format!("{what}: expected code 2 and a hint at {hint}: {}", told(arguments, &output)).into())
+        Err(format!(
+            "{what}: expected code 2 and a hint at {hint}: {}",
+            told(arguments, &output)
+        )
+        .into())
     }
 }
 
-/// Frames no exchange would send stand between real ones: each is told of with its place, and the real ones count.
+/// Frames no exchange would send stand between real ones: each is told of with its place, and the
+/// real ones count.
 pub(crate) fn dead_letters() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("poison.jsonl");
     let good = fs::read_to_string(fixture("finnhub-recorded.jsonl"))?;
     let huge = "A".repeat(1 << 20);
     let trade = |symbol: &str, price: &str, time: &str, size: &str| {
-        format!(r#"{{"data":[{{"c":null,"p":{price},"s":"{symbol}","t":{time},"v":{size}}}],"type":"trade"}}"#)
+        format!(
+            r#"{{"data":[{{"c":null,"p":{price},"s":"{symbol}","t":{time},"v":{size}}}],"type":"trade"}}"#
+        )
     };
     let poison = [
         ("json", "{\"data\":[{".to_owned()),
@@ -114,7 +202,15 @@ pub(crate) fn dead_letters() -> Result<(), Failed> {
     fs::write(&file, lines.join("\n"))?;
     let feed = Feed::publish("poison", "poison", &file)?;
     Job::start(&feed, "poison", 2, 1, Ends::WithTheLog)?.finish()?;
-    let csv = succeed(&["bars", "--store", &store("poison"), "--size", "all", "--format", "csv"])?;
+    let csv = succeed(&[
+        "bars",
+        "--store",
+        &store("poison"),
+        "--size",
+        "all",
+        "--format",
+        "csv",
+    ])?;
     if values(&csv) != values(&fs::read_to_string(fixture("finnhub-recorded.csv"))?) {
         return Err(format!("poison changed rows:\n{csv}").into());
     }

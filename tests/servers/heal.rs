@@ -1,5 +1,5 @@
-//! An auditor beside a supervised job on real servers: it reports nothing while all is well, finds what was written by hand, and heals it, while the
-//! job is fenced, waits, and goes on by itself.
+//! An auditor beside a supervised job on real servers: it reports nothing while all is well, finds
+//! what was written by hand, and heals it, while the job is fenced, waits, and goes on by itself.
 
 use std::{
     fs,
@@ -30,20 +30,45 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
     let name = "healed";
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feed.jsonl");
-    write_feed(&mut fs::File::create(&file)?, &FeedFile { seed: 23, trades: 20_000, symbols: 30, trades_per_second: 200, ..FeedFile::default() })?;
+    write_feed(
+        &mut fs::File::create(&file)?,
+        &FeedFile {
+            seed: 23,
+            trades: 20_000,
+            symbols: 30,
+            trades_per_second: 200,
+            ..FeedFile::default()
+        },
+    )?;
     let feed = Feed { topic: name.into() };
     feed.init(name)?;
     let mut ingest = feed.ingest_paced(&file, "1x")?;
     let mut job = Job::start_supervised(&feed, name, 2, 2)?;
     progress(name, "after the start")?;
-    let verify = ["verify", "--brokers", &brokers(), "--topic", name, "--store", &store(name)];
+    let verify = [
+        "verify",
+        "--brokers",
+        &brokers(),
+        "--topic",
+        name,
+        "--store",
+        &store(name),
+    ];
 
-    let mut auditor = tapeflow(&[&verify[..], &["--every", "200ms"]].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut auditor = tapeflow(&[&verify[..], &["--every", "200ms"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
     let lines = BufReader::new(auditor.stdout.take().ok_or("piped")?).lines();
     let looks: Vec<String> = lines.take(LOOKS).collect::<Result<_, _>>()?;
     signal("TERM", auditor.id())?;
     let ended = auditor.wait()?;
-    if ended.code() != Some(0) || looks.len() != LOOKS || looks.iter().any(|line| !line.starts_with("0 differences; ")) {
+    if ended.code() != Some(0)
+        || looks.len() != LOOKS
+        || looks
+            .iter()
+            .any(|line| !line.starts_with("0 differences; "))
+    {
         return Err(format!("beside a job that does nothing wrong: {ended}, {looks:#?}").into());
     }
 
@@ -51,18 +76,36 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
     let found = tapeflow(&verify).output()?;
     let said = String::from_utf8_lossy(&found.stdout).into_owned();
     if found.status.code() != Some(1) || !said.contains("AAPL 1s ") {
-        return Err(format!("what was written by hand is not found: {}, {said}", found.status).into());
+        return Err(format!(
+            "what was written by hand is not found: {}, {said}",
+            found.status
+        )
+        .into());
     }
-    let before = [child_of(job.processes[0].id())?, child_of(job.processes[1].id())?];
+    let before = [
+        child_of(job.processes[0].id())?,
+        child_of(job.processes[1].id())?,
+    ];
     let healed = tapeflow(&[&verify[..], &["--heal", "--yes"]].concat()).output()?;
     let said = String::from_utf8_lossy(&healed.stdout).into_owned();
     if !healed.status.success() || !said.contains("; 0 places not healed") {
-        return Err(format!("not healed: {}, {said}{}", healed.status, String::from_utf8_lossy(&healed.stderr)).into());
+        return Err(format!(
+            "not healed: {}, {said}{}",
+            healed.status,
+            String::from_utf8_lossy(&healed.stderr)
+        )
+        .into());
     }
     eprintln!("{name}: {}", said.lines().last().unwrap_or_default());
     until("both processes have been started again", || {
-        let now = [child_of(job.processes[0].id())?, child_of(job.processes[1].id())?];
-        Ok(now.iter().zip(before).all(|(now, before)| *now != 0 && *now != before))
+        let now = [
+            child_of(job.processes[0].id())?,
+            child_of(job.processes[1].id())?,
+        ];
+        Ok(now
+            .iter()
+            .zip(before)
+            .all(|(now, before)| *now != 0 && *now != before))
     })?;
     progress(name, "after the healing")?;
     for process in &mut job.processes {
@@ -78,7 +121,10 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
     let _ = ingest.kill();
     ingest.wait()?;
     Job::start(&feed, name, 1, 1, Ends::WithTheLog)?.finish()?;
-    eprintln!("{name}: {}", feed.verify(name)?.lines().last().unwrap_or_default());
+    eprintln!(
+        "{name}: {}",
+        feed.verify(name)?.lines().last().unwrap_or_default()
+    );
     what_only_readers_see(name, &verify)
 }
 
@@ -88,12 +134,23 @@ fn what_only_readers_see(keyspace: &str, verify: &[&str]) -> Result<(), Failed> 
     let look = |further: &[&str]| -> Result<String, Failed> {
         let found = tapeflow(&[verify, further].concat()).output()?;
         let said = String::from_utf8_lossy(&found.stdout).into_owned();
-        if found.status.code() == Some(1) { Ok(said) } else { Err(format!("{}: {said}", found.status).into()) }
+        if found.status.code() == Some(1) {
+            Ok(said)
+        } else {
+            Err(format!("{}: {said}", found.status).into())
+        }
     };
-    let lasting =
-        ["columns stand there without a cell", "lines stand there without a list", "rows of \"ZZZZ\" \"1m\" in the bucket of 0 ms: the directory"];
+    let lasting = [
+        "columns stand there without a cell",
+        "lines stand there without a list",
+        "rows of \"ZZZZ\" \"1m\" in the bucket of 0 ms: the directory",
+    ];
     let said = look(&[])?;
-    let missing: Vec<_> = lasting.iter().chain(&["lines of epoch 1000000 stand beside it"]).filter(|text| !said.contains(**text)).collect();
+    let missing: Vec<_> = lasting
+        .iter()
+        .chain(&["lines of epoch 1000000 stand beside it"])
+        .filter(|text| !said.contains(**text))
+        .collect();
     if !missing.is_empty() || !said.contains("\n4 differences; ") {
         return Err(format!("not found: {missing:?}; {said}").into());
     }
@@ -109,10 +166,12 @@ fn what_only_readers_see(keyspace: &str, verify: &[&str]) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Writes past the state cells: a line of a list of an epoch that never was, lines without a list, a row without a cell, and one that the directory
-/// does not lead to.
+/// Writes past the state cells: a line of a list of an epoch that never was, lines without a list,
+/// a row without a cell, and one that the directory does not lead to.
 fn forge(keyspace: &str) -> Result<(), Failed> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let session = SessionBuilder::new().known_node(format!("127.0.0.1:{CQL_PORT}")).use_keyspace(keyspace, false).build().await?;
         let listed = session
@@ -137,11 +196,17 @@ fn forge(keyspace: &str) -> Result<(), Failed> {
     })
 }
 
-/// Writes what someone may write by hand: over a row that no trade will touch again, and over one that the job adds to all the time.
+/// Writes what someone may write by hand: over a row that no trade will touch again, and over one
+/// that the job adds to all the time.
 fn spoil(keyspace: &str) -> Result<(), Failed> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
-        let store = CassandraStore::connect(CassandraConfig::parse(&store(keyspace), "").map_err(|faults| faults.to_string())?).await?;
+        let store = CassandraStore::connect(
+            CassandraConfig::parse(&store(keyspace), "").map_err(|faults| faults.to_string())?,
+        )
+        .await?;
         let symbol = Symbol::new("AAPL")?;
         let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
         let mut rows = Vec::new();
@@ -152,10 +217,26 @@ fn spoil(keyspace: &str) -> Result<(), Failed> {
             let mut totals = row.state.totals;
             let again = totals;
             totals.merge(&again);
-            let key = RowKey { symbol: symbol.clone(), size, start: row.start };
-            rows.push(RowWrite { key, state: RowState { epoch: row.state.epoch, totals }, stamp: now_us });
+            let key = RowKey {
+                symbol: symbol.clone(),
+                size,
+                start: row.start,
+            };
+            rows.push(RowWrite {
+                key,
+                state: RowState {
+                    epoch: row.state.epoch,
+                    totals,
+                },
+                stamp: now_us,
+            });
         }
-        store.write(&EpochWrites { rows, ..EpochWrites::default() }).await?;
+        store
+            .write(&EpochWrites {
+                rows,
+                ..EpochWrites::default()
+            })
+            .await?;
         Ok(())
     })
 }

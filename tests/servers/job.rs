@@ -26,14 +26,26 @@ pub(crate) fn store(keyspace: &str) -> String {
 
 /// Runs a command to its end, and tells what it said if it failed.
 pub(crate) fn succeed(arguments: &[&str]) -> Result<String, String> {
-    let output = tapeflow(arguments).output().map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(told(arguments, &output)) }
+    let output = tapeflow(arguments)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(told(arguments, &output))
+    }
 }
 
 /// What a command said, for a person.
 pub(crate) fn told(arguments: &[&str], output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    format!("tapeflow {}: {}\n{}{}", arguments.join(" "), output.status, text(&output.stdout), text(&output.stderr))
+    format!(
+        "tapeflow {}: {}\n{}{}",
+        arguments.join(" "),
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    )
 }
 
 /// A topic filled from a file, and keyspaces for it.
@@ -44,7 +56,9 @@ pub(crate) struct Feed {
 impl Feed {
     /// Makes the topic with four partitions and fills it.
     pub(crate) fn publish(topic: &str, keyspace: &str, file: &Path) -> Result<Self, String> {
-        let feed = Self { topic: topic.to_owned() };
+        let feed = Self {
+            topic: topic.to_owned(),
+        };
         feed.init(keyspace)?;
         feed.ingest(file)?;
         Ok(feed)
@@ -52,25 +66,69 @@ impl Feed {
 
     /// `tapeflow init`.
     pub(crate) fn init(&self, keyspace: &str) -> Result<String, String> {
-        succeed(&["init", "--brokers", &brokers(), "--topic", &self.topic, "--store", &store(keyspace), "--partitions", "4", "--replication", "1"])
+        succeed(&[
+            "init",
+            "--brokers",
+            &brokers(),
+            "--topic",
+            &self.topic,
+            "--store",
+            &store(keyspace),
+            "--partitions",
+            "4",
+            "--replication",
+            "1",
+        ])
     }
 
     /// `tapeflow ingest --replay`.
     pub(crate) fn ingest(&self, file: &Path) -> Result<String, String> {
         let file = file.to_str().ok_or("a path in UTF-8")?;
-        succeed(&["ingest", "--brokers", &brokers(), "--topic", &self.topic, "--replay", file, "--exit-at-end"])
+        succeed(&[
+            "ingest",
+            "--brokers",
+            &brokers(),
+            "--topic",
+            &self.topic,
+            "--replay",
+            file,
+            "--exit-at-end",
+        ])
     }
 
     /// `tapeflow ingest --replay` in the background, so many times as fast as it happened.
     pub(crate) fn ingest_paced(&self, file: &Path, speed: &str) -> Result<Child, String> {
         let file = file.to_str().ok_or("a path in UTF-8")?;
-        let arguments = ["ingest", "--brokers", &brokers(), "--topic", &self.topic, "--replay", file, "--exit-at-end", "--speed", speed];
-        tapeflow(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|error| error.to_string())
+        let arguments = [
+            "ingest",
+            "--brokers",
+            &brokers(),
+            "--topic",
+            &self.topic,
+            "--replay",
+            file,
+            "--exit-at-end",
+            "--speed",
+            speed,
+        ];
+        tapeflow(&arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| error.to_string())
     }
 
     /// `tapeflow verify`, which must find no difference.
     pub(crate) fn verify(&self, keyspace: &str) -> Result<String, String> {
-        succeed(&["verify", "--brokers", &brokers(), "--topic", &self.topic, "--store", &store(keyspace)])
+        succeed(&[
+            "verify",
+            "--brokers",
+            &brokers(),
+            "--topic",
+            &self.topic,
+            "--store",
+            &store(keyspace),
+        ])
     }
 }
 
@@ -94,59 +152,150 @@ pub(crate) enum Ends {
 
 impl Job {
     /// Starts `tapeflow dataflow` in so many processes of so many workers.
-    pub(crate) fn start(feed: &Feed, keyspace: &str, workers: usize, processes: usize, ends: Ends) -> Result<Self, String> {
-        Self::start_with(feed, keyspace, workers, processes, if ends == Ends::WithTheLog { &["--until-end"] } else { &[] })
+    pub(crate) fn start(
+        feed: &Feed,
+        keyspace: &str,
+        workers: usize,
+        processes: usize,
+        ends: Ends,
+    ) -> Result<Self, String> {
+        Self::start_with(
+            feed,
+            keyspace,
+            workers,
+            processes,
+            if ends == Ends::WithTheLog {
+                &["--until-end"]
+            } else {
+                &[]
+            },
+        )
     }
 
     /// Starts processes that are started again when they end; they end when they are asked to.
-    pub(crate) fn start_supervised(feed: &Feed, keyspace: &str, workers: usize, processes: usize) -> Result<Self, String> {
+    pub(crate) fn start_supervised(
+        feed: &Feed,
+        keyspace: &str,
+        workers: usize,
+        processes: usize,
+    ) -> Result<Self, String> {
         Self::start_with(feed, keyspace, workers, processes, &["--supervise"])
     }
 
-    fn start_with(feed: &Feed, keyspace: &str, workers: usize, processes: usize, further: &[&str]) -> Result<Self, String> {
-        let first = NEXT_PORT.fetch_add(u16::try_from(processes).map_err(|error| error.to_string())?, Ordering::Relaxed);
-        let hosts: Vec<String> = (first..).take(processes).map(|port| format!("127.0.0.1:{port}")).collect();
-        let mut job = Self { processes: Vec::new(), logs: Vec::new() };
+    fn start_with(
+        feed: &Feed,
+        keyspace: &str,
+        workers: usize,
+        processes: usize,
+        further: &[&str],
+    ) -> Result<Self, String> {
+        let first = NEXT_PORT.fetch_add(
+            u16::try_from(processes).map_err(|error| error.to_string())?,
+            Ordering::Relaxed,
+        );
+        let hosts: Vec<String> = (first..)
+            .take(processes)
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
+        let mut job = Self {
+            processes: Vec::new(),
+            logs: Vec::new(),
+        };
         for process in 0..processes {
-            let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{keyspace}-{first}-{process}.log"));
+            let log = Path::new(env!("CARGO_TARGET_TMPDIR"))
+                .join(format!("{keyspace}-{first}-{process}.log"));
             let file = File::create(&log).map_err(|error| error.to_string())?;
-            let (workers, all, this) = (workers.to_string(), processes.to_string(), process.to_string());
+            let (workers, all, this) = (
+                workers.to_string(),
+                processes.to_string(),
+                process.to_string(),
+            );
             let (brokers, store, hosts) = (brokers(), store(keyspace), hosts.join(","));
-            let mut arguments = vec!["dataflow", "--brokers", &brokers, "--topic", &feed.topic, "--store", &store, "--workers", &workers];
+            let mut arguments = vec![
+                "dataflow",
+                "--brokers",
+                &brokers,
+                "--topic",
+                &feed.topic,
+                "--store",
+                &store,
+                "--workers",
+                &workers,
+            ];
             arguments.extend(further);
             if processes > 1 {
                 arguments.extend(["--processes", &all, "--process", &this, "--hosts", &hosts]);
             }
             // Eight resident rows: hydration and eviction everywhere.
             arguments.extend(["--resident-rows", "8"]);
-            let child = tapeflow(&arguments).stdout(file.try_clone().map_err(|error| error.to_string())?).stderr(file).spawn();
-            job.processes.push(child.map_err(|error| error.to_string())?);
+            let child = tapeflow(&arguments)
+                .stdout(file.try_clone().map_err(|error| error.to_string())?)
+                .stderr(file)
+                .spawn();
+            job.processes
+                .push(child.map_err(|error| error.to_string())?);
             job.logs.push(log);
         }
         Ok(job)
     }
 
     /// Starts one process of a job of several, by its number and their count.
-    pub(crate) fn start_part(feed: &Feed, keyspace: &str, (process, processes): (usize, usize), resident_rows: &str) -> Result<Self, String> {
-        let hosts: Vec<String> = (22_900..).take(processes).map(|port: u16| format!("127.0.0.1:{port}")).collect();
-        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("part-{keyspace}-{process}.log"));
+    pub(crate) fn start_part(
+        feed: &Feed,
+        keyspace: &str,
+        (process, processes): (usize, usize),
+        resident_rows: &str,
+    ) -> Result<Self, String> {
+        let hosts: Vec<String> = (22_900..)
+            .take(processes)
+            .map(|port: u16| format!("127.0.0.1:{port}"))
+            .collect();
+        let log =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("part-{keyspace}-{process}.log"));
         let file = File::create(&log).map_err(|error| error.to_string())?;
         let (brokers, store, hosts) = (brokers(), store(keyspace), hosts.join(","));
         let (process, processes) = (process.to_string(), processes.to_string());
-        let arguments = ["dataflow", "--brokers", &brokers, "--topic", &feed.topic, "--store", &store, "--hosts", &hosts];
+        let arguments = [
+            "dataflow",
+            "--brokers",
+            &brokers,
+            "--topic",
+            &feed.topic,
+            "--store",
+            &store,
+            "--hosts",
+            &hosts,
+        ];
         let mut command = tapeflow(&arguments);
-        command.args(["--process", &process, "--processes", &processes, "--resident-rows", resident_rows]);
-        let child = command.stdout(file.try_clone().map_err(|error| error.to_string())?).stderr(file).spawn();
-        Ok(Self { processes: vec![child.map_err(|error| error.to_string())?], logs: vec![log] })
+        command.args([
+            "--process",
+            &process,
+            "--processes",
+            &processes,
+            "--resident-rows",
+            resident_rows,
+        ]);
+        let child = command
+            .stdout(file.try_clone().map_err(|error| error.to_string())?)
+            .stderr(file)
+            .spawn();
+        Ok(Self {
+            processes: vec![child.map_err(|error| error.to_string())?],
+            logs: vec![log],
+        })
     }
 
     /// Waits until all processes have ended, and demands that they ended well.
     pub(crate) fn finish(mut self) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         for at in 0..self.processes.len() {
-            let status = wait(&mut self.processes[at], deadline)?.ok_or_else(|| format!("process {at} does not end: {}", self.log(at)))?;
+            let status = wait(&mut self.processes[at], deadline)?
+                .ok_or_else(|| format!("process {at} does not end: {}", self.log(at)))?;
             if !status.success() {
-                return Err(format!("process {at} ended with {status}: {}", self.log(at)));
+                return Err(format!(
+                    "process {at} ended with {status}: {}",
+                    self.log(at)
+                ));
             }
         }
         Ok(())
@@ -158,20 +307,29 @@ impl Job {
         let _ = self.processes[at].wait();
     }
 
-    /// Waits for the others to notice that one is gone and to leave by themselves, all of them within `patience`.
+    /// Waits for the others to notice that one is gone and to leave by themselves, all of them
+    /// within `patience`.
     pub(crate) fn left_by_themselves(&mut self, patience: Duration) -> Result<(), String> {
         let deadline = Instant::now() + patience;
         for at in 0..self.processes.len() {
             if wait(&mut self.processes[at], deadline)?.is_none() {
-                return Err(format!("process {at} stays although another is gone: {}", self.log(at)));
+                return Err(format!(
+                    "process {at} stays although another is gone: {}",
+                    self.log(at)
+                ));
             }
         }
         Ok(())
     }
 
     /// Waits for a process to end by itself.
-    pub(crate) fn ended(&mut self, at: usize, patience: Duration) -> Result<std::process::ExitStatus, String> {
-        wait(&mut self.processes[at], Instant::now() + patience)?.ok_or_else(|| format!("process {at} stays: {}", self.log(at)))
+    pub(crate) fn ended(
+        &mut self,
+        at: usize,
+        patience: Duration,
+    ) -> Result<std::process::ExitStatus, String> {
+        wait(&mut self.processes[at], Instant::now() + patience)?
+            .ok_or_else(|| format!("process {at} stays: {}", self.log(at)))
     }
 
     pub(crate) fn log(&self, at: usize) -> String {
@@ -188,7 +346,10 @@ impl Drop for Job {
     }
 }
 
-fn wait(process: &mut Child, deadline: Instant) -> Result<Option<std::process::ExitStatus>, String> {
+fn wait(
+    process: &mut Child,
+    deadline: Instant,
+) -> Result<Option<std::process::ExitStatus>, String> {
     loop {
         match process.try_wait().map_err(|error| error.to_string())? {
             Some(status) => return Ok(Some(status)),

@@ -1,4 +1,5 @@
-//! A supervised job of two processes: a paused one is found and left, one that is killed comes back, and nobody outlives a supervisor.
+//! A supervised job of two processes: a paused one is found and left, one that is killed comes
+//! back, and nobody outlives a supervisor.
 
 use std::{
     fs,
@@ -15,7 +16,15 @@ pub(crate) fn paused_killed_and_orphaned() -> Result<(), Failed> {
     let name = "supervised";
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feed.jsonl");
-    write_feed(&mut fs::File::create(&file)?, &FeedFile { seed: 21, trades: 40_000, symbols: 100, ..FeedFile::default() })?;
+    write_feed(
+        &mut fs::File::create(&file)?,
+        &FeedFile {
+            seed: 21,
+            trades: 40_000,
+            symbols: 100,
+            ..FeedFile::default()
+        },
+    )?;
     let feed = Feed { topic: name.into() };
     feed.init(name)?;
     let mut ingest = feed.ingest_paced(&file, "1x")?;
@@ -26,23 +35,33 @@ pub(crate) fn paused_killed_and_orphaned() -> Result<(), Failed> {
     // Process 1 stands still without a word: process 0 leaves it, and waits for it to come back.
     let (zero, one) = (child_of(supervisors[0])?, child_of(supervisors[1])?);
     signal("STOP", one)?;
-    until("process 0 leaves a peer that is paused", || Ok(child_of(supervisors[0])? != zero))?;
+    until("process 0 leaves a peer that is paused", || {
+        Ok(child_of(supervisors[0])? != zero)
+    })?;
     if child_of(supervisors[1])? != one {
         return Err("a paused process does not end by itself".into());
     }
     // Awake again it finds its connections closed, and what it still holds is bound by nobody.
     signal("CONT", one)?;
-    until("the process that woke leaves as well", || Ok(child_of(supervisors[1])? != one))?;
+    until("the process that woke leaves as well", || {
+        Ok(child_of(supervisors[1])? != one)
+    })?;
     progress(name, "after a pause")?;
 
     let (zero, one) = (child_of(supervisors[0])?, child_of(supervisors[1])?);
     let begun = Instant::now();
     signal("KILL", zero)?;
-    until("both come back when one is killed", || Ok(child_of(supervisors[0])? != zero && child_of(supervisors[1])? != one))?;
+    until("both come back when one is killed", || {
+        Ok(child_of(supervisors[0])? != zero && child_of(supervisors[1])? != one)
+    })?;
     progress(name, "after a kill")?;
-    eprintln!("{name}: from the kill of a process to the next commit {:.1} s", begun.elapsed().as_secs_f32());
+    eprintln!(
+        "{name}: from the kill of a process to the next commit {:.1} s",
+        begun.elapsed().as_secs_f32()
+    );
 
-    // A supervisor's death takes its child along; the other process leaves, and its supervisor ends it in good order when asked.
+    // A supervisor's death takes its child along; the other process leaves, and its supervisor ends
+    // it in good order when asked.
     let one = child_of(supervisors[1])?;
     signal("KILL", supervisors[1])?;
     until("the child of a dead supervisor is gone", || Ok(!alive(one)))?;
@@ -54,16 +73,28 @@ pub(crate) fn paused_killed_and_orphaned() -> Result<(), Failed> {
     }
 
     Job::start(&feed, name, 3, 2, Ends::WithTheLog)?.finish()?;
-    eprintln!("{name}: {}", feed.verify(name)?.lines().last().unwrap_or_default());
+    eprintln!(
+        "{name}: {}",
+        feed.verify(name)?.lines().last().unwrap_or_default()
+    );
     Ok(())
 }
 
-/// A second job under the same name takes over from the first, which ends for good and is not started again by its supervisor.
+/// A second job under the same name takes over from the first, which ends for good and is not
+/// started again by its supervisor.
 pub(crate) fn two_under_one_name() -> Result<(), Failed> {
     let name = "rivals";
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feed.jsonl");
-    write_feed(&mut fs::File::create(&file)?, &FeedFile { seed: 22, trades: 12_000, symbols: 50, ..FeedFile::default() })?;
+    write_feed(
+        &mut fs::File::create(&file)?,
+        &FeedFile {
+            seed: 22,
+            trades: 12_000,
+            symbols: 50,
+            ..FeedFile::default()
+        },
+    )?;
     let feed = Feed { topic: name.into() };
     feed.init(name)?;
     let mut ingest = feed.ingest_paced(&file, "1x")?;
@@ -77,7 +108,9 @@ pub(crate) fn two_under_one_name() -> Result<(), Failed> {
     signal("CONT", paused)?;
     let status = first.ended(0, Duration::from_secs(60))?;
     if status.code() != Some(3) {
-        return Err(format!("the first job ended with {status}, and not because it was fenced").into());
+        return Err(
+            format!("the first job ended with {status}, and not because it was fenced").into(),
+        );
     }
     progress(name, "of the second job, after the first has woken")?;
     drop(second);
@@ -85,7 +118,10 @@ pub(crate) fn two_under_one_name() -> Result<(), Failed> {
         return Err("ingest failed".into());
     }
     Job::start(&feed, name, 2, 1, Ends::WithTheLog)?.finish()?;
-    eprintln!("{name}: {}", feed.verify(name)?.lines().last().unwrap_or_default());
+    eprintln!(
+        "{name}: {}",
+        feed.verify(name)?.lines().last().unwrap_or_default()
+    );
     Ok(())
 }
 
@@ -95,14 +131,19 @@ pub(crate) fn disagreeing() -> Result<(), Failed> {
     let feed = Feed { topic: name.into() };
     feed.init(name)?;
     feed.init(other)?;
-    let cases = [(name, "9", "resident rows"), (other, "8", "is not the store that process 0 writes to")];
+    let cases = [
+        (name, "9", "resident rows"),
+        (other, "8", "is not the store that process 0 writes to"),
+    ];
     for (keyspace, resident_rows, want) in cases {
         let mut zero = Job::start_part(&feed, name, (0, 2), "8")?;
         let mut one = Job::start_part(&feed, keyspace, (1, 2), resident_rows)?;
         let status = one.ended(0, Duration::from_secs(30))?;
         let log = one.log(0);
         if status.code() != Some(2) || !log.contains(want) {
-            return Err(format!("ended with {status}, and not because of the {want}: {log}").into());
+            return Err(
+                format!("ended with {status}, and not because of the {want}: {log}").into(),
+            );
         }
         zero.kill(0);
     }
@@ -112,20 +153,36 @@ pub(crate) fn disagreeing() -> Result<(), Failed> {
 /// The one child a supervisor has; 0 between two.
 pub(crate) fn child_of(supervisor: u32) -> Result<u32, Failed> {
     let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"))?;
-    Ok(children.split_whitespace().next().map_or(Ok(0), str::parse)?)
+    Ok(children
+        .split_whitespace()
+        .next()
+        .map_or(Ok(0), str::parse)?)
 }
 
 /// Whether a process is there, and is more than an exit code nobody has asked for.
 fn alive(process: u32) -> bool {
-    fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
+    fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| !rest.starts_with(" Z"))
+    })
 }
 
 pub(crate) fn signal(name: &str, process: u32) -> Result<(), Failed> {
-    let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status()?;
-    if sent.success() { Ok(()) } else { Err(format!("cannot send {name} to {process}").into()) }
+    let sent = Command::new("kill")
+        .args(["-s", name, &process.to_string()])
+        .status()?;
+    if sent.success() {
+        Ok(())
+    } else {
+        Err(format!("cannot send {name} to {process}").into())
+    }
 }
 
-pub(crate) fn until(what: &str, mut happened: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
+pub(crate) fn until(
+    what: &str,
+    mut happened: impl FnMut() -> Result<bool, Failed>,
+) -> Result<(), Failed> {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !happened()? {
         if Instant::now() > deadline {
@@ -141,7 +198,11 @@ pub(crate) fn progress(keyspace: &str, when: &str) -> Result<(), Failed> {
     let committed = || -> Result<String, Failed> {
         // Before the first take-over there is no head, which `status` says with an error.
         let status = succeed(&["status", "--store", &store(keyspace)]).unwrap_or_default();
-        Ok(status.lines().find(|line| line.starts_with("epoch committed")).unwrap_or_default().to_owned())
+        Ok(status
+            .lines()
+            .find(|line| line.starts_with("epoch committed"))
+            .unwrap_or_default()
+            .to_owned())
     };
     let before = committed()?;
     until(&format!("a commit {when}"), || Ok(committed()? != before))

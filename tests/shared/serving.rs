@@ -31,15 +31,39 @@ pub(crate) fn serving(arguments: &[&str]) -> Running {
 
 /// Starts a command that serves at an address.
 pub(crate) fn serving_at(address: &str, arguments: &[&str]) -> Running {
-    let arguments = [arguments, &["--http", address, "--log-format", "json", "--log-level", "info"]].concat();
-    let mut child = tapeflow(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let arguments = [
+        arguments,
+        &[
+            "--http",
+            address,
+            "--log-format",
+            "json",
+            "--log-level",
+            "info",
+        ],
+    ]
+    .concat();
+    let mut child = tapeflow(&arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
     let said = BufReader::new(child.stderr.take().expect("piped"));
-    let mut running = Running { child, address: ([127, 0, 0, 1], 0).into(), said };
+    let mut running = Running {
+        child,
+        address: ([127, 0, 0, 1], 0).into(),
+        said,
+    };
     let mut all = String::new();
     loop {
         let mut line = String::new();
-        assert!(running.said.read_line(&mut line).expect("a log line") > 0, "it ended before it served: {all}");
-        let address = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["fields"]["address"].as_str()?.parse().ok());
+        assert!(
+            running.said.read_line(&mut line).expect("a log line") > 0,
+            "it ended before it served: {all}"
+        );
+        let address = serde_json::from_str::<Value>(&line)
+            .ok()
+            .and_then(|line| line["fields"]["address"].as_str()?.parse().ok());
         if let Some(address) = address {
             running.address = address;
             return running;

@@ -1,12 +1,16 @@
 //! What is fed: named trades, and the book of those that have been sent.
 //!
-//! **The id of a trade is in its size**: trade n of a symbol's minute has size 2^n x 1e-8. So the volume of a minute's row, in binary, is the set of
-//! the trades in it: a bit that is missing names a lost trade, and a trade counted twice carries into a bit that nobody sent. All trades of
-//! a symbol go to one partition in order, so a row that is right at any time has the lowest bits set and no others: 2^k - 1.
+//! **The id of a trade is in its size**: trade n of a symbol's minute has size 2^n x 1e-8. So the
+//! volume of a minute's row, in binary, is the set of the trades in it: a bit that is missing names
+//! a lost trade, and a trade counted twice carries into a bit that nobody sent. All trades of a
+//! symbol go to one partition in order, so a row that is right at any time has the lowest bits set
+//! and no others: 2^k - 1.
 
 use std::sync::{Mutex, PoisonError};
 
-use tapeflow_schemas::{EventTime, Price, Size, Symbol, Trade, WindowSize, WindowStart, conditions::Conditions};
+use tapeflow_schemas::{
+    EventTime, Price, Size, Symbol, Trade, WindowSize, WindowStart, conditions::Conditions,
+};
 use tapeflow_sinks::RowKey;
 
 use crate::{mood::Moody, poison::Cabinet};
@@ -93,8 +97,16 @@ impl Book {
     /// A book of so many symbols, whose names begin with `letter`.
     pub(crate) fn new(letter: char, symbols: usize) -> Self {
         // Stocks and coins: their days begin at different hours.
-        let name = |n: usize| if n.is_multiple_of(2) { format!("{letter}{n:02}") } else { format!("CHAOS:{letter}{n:02}") };
-        let symbols: Vec<Symbol> = (0..symbols).filter_map(|n| Symbol::new(&name(n)).ok()).collect();
+        let name = |n: usize| {
+            if n.is_multiple_of(2) {
+                format!("{letter}{n:02}")
+            } else {
+                format!("CHAOS:{letter}{n:02}")
+            }
+        };
+        let symbols: Vec<Symbol> = (0..symbols)
+            .filter_map(|n| Symbol::new(&name(n)).ok())
+            .collect();
         Self {
             sent: Mutex::new(vec![Vec::new(); symbols.len()]),
             symbols,
@@ -107,22 +119,35 @@ impl Book {
 
     /// By partition, how many records are durable in it, at least.
     pub(crate) fn appended(&self) -> Vec<i64> {
-        self.appended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.appended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Rows that far-future trades would have made, had they been counted.
     pub(crate) fn futures(&self) -> Vec<RowKey> {
-        self.futures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.futures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The row of a minute.
     pub(crate) fn key(&self, of: Minute) -> RowKey {
-        RowKey { symbol: self.symbols[of.symbol].clone(), size: minute(), start: of.start() }
+        RowKey {
+            symbol: self.symbols[of.symbol].clone(),
+            size: minute(),
+            start: of.start(),
+        }
     }
 
     /// How many trades of a minute may have been sent by now.
     pub(crate) fn sent(&self, minute: Minute) -> u8 {
-        self.lock()[minute.symbol].get(minute.number).copied().unwrap_or(0)
+        self.lock()[minute.symbol]
+            .get(minute.number)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// The minutes that a symbol has.
@@ -134,7 +159,11 @@ impl Book {
     pub(crate) fn all(&self) -> Vec<(Minute, u8)> {
         let sent = self.lock();
         let of_symbol = |(symbol, minutes): (usize, &Vec<u8>)| {
-            minutes.iter().enumerate().map(|(number, sent)| (Minute { symbol, number }, *sent)).collect::<Vec<_>>()
+            minutes
+                .iter()
+                .enumerate()
+                .map(|(number, sent)| (Minute { symbol, number }, *sent))
+                .collect::<Vec<_>>()
         };
         sent.iter().enumerate().flat_map(of_symbol).collect()
     }
@@ -143,14 +172,21 @@ impl Book {
         let mut appended = self.appended.lock().unwrap_or_else(PoisonError::into_inner);
         let length = appended.len().max(counts.len());
         appended.resize(length, 0);
-        appended.iter_mut().zip(counts).for_each(|(appended, count)| *appended += count);
+        appended
+            .iter_mut()
+            .zip(counts)
+            .for_each(|(appended, count)| *appended += count);
     }
 
     pub(crate) fn expect_no_row(&self, symbol: usize, trade: &Trade) {
         let symbol = &self.symbols[symbol];
         let mut futures = self.futures.lock().unwrap_or_else(PoisonError::into_inner);
         if futures.len() < FUTURES_KEPT {
-            futures.push(RowKey { symbol: symbol.clone(), size: minute(), start: minute().start_of(trade.event_time, symbol.class()) });
+            futures.push(RowKey {
+                symbol: symbol.clone(),
+                size: minute(),
+                start: minute().start_of(trade.event_time, symbol.class()),
+            });
         }
     }
 
@@ -159,10 +195,17 @@ impl Book {
     }
 
     /// Takes the next `count` trades of a symbol, all of one minute.
-    pub(crate) fn take(&self, symbol: usize, count: u8, late: Option<usize>) -> (Minute, std::ops::Range<u8>) {
+    pub(crate) fn take(
+        &self,
+        symbol: usize,
+        count: u8,
+        late: Option<usize>,
+    ) -> (Minute, std::ops::Range<u8>) {
         let mut sent = self.lock();
         let minutes = &mut sent[symbol];
-        let late = late.and_then(|back| minutes.len().checked_sub(2 + back)).filter(|number| minutes[*number] < SLOTS);
+        let late = late
+            .and_then(|back| minutes.len().checked_sub(2 + back))
+            .filter(|number| minutes[*number] < SLOTS);
         let (number, limit) = match late {
             Some(number) => (number, SLOTS),
             None => {
@@ -184,9 +227,17 @@ mod tests {
 
     #[test]
     fn every_slot_is_a_trade_of_its_minute_and_sums_name_them() {
-        let minute = Minute { symbol: 3, number: 70 };
-        let trades: Vec<Trade> = (0..SLOTS).map(|slot| trade(Id { minute, slot }).expect("a trade")).collect();
-        assert!(trades.iter().all(|trade| self::minute().start_of(trade.event_time, tapeflow_schemas::AssetClass::Crypto) == minute.start()));
+        let minute = Minute {
+            symbol: 3,
+            number: 70,
+        };
+        let trades: Vec<Trade> = (0..SLOTS)
+            .map(|slot| trade(Id { minute, slot }).expect("a trade"))
+            .collect();
+        assert!(trades.iter().all(|trade| {
+            self::minute().start_of(trade.event_time, tapeflow_schemas::AssetClass::Crypto)
+                == minute.start()
+        }));
         let volume: i128 = trades.iter().map(|trade| trade.size.e8()).sum();
         assert_eq!(volume, (1i128 << SLOTS) - 1);
         assert_eq!(Minute::at(3, minute.start()), Some(minute));
@@ -198,11 +249,68 @@ mod tests {
         for _ in 0..IN_TIME {
             book.take(1, 1, None);
         }
-        assert_eq!(book.take(1, 2, None), (Minute { symbol: 1, number: 1 }, 0..2));
-        assert_eq!(book.take(1, 2, Some(0)), (Minute { symbol: 1, number: 0 }, IN_TIME..IN_TIME + 2));
-        assert_eq!(book.take(1, 30, Some(0)), (Minute { symbol: 1, number: 0 }, IN_TIME + 2..SLOTS));
-        assert_eq!(book.take(1, 1, Some(0)), (Minute { symbol: 1, number: 1 }, 2..3), "a full minute takes no more");
-        assert_eq!(book.take(1, 1, Some(5)), (Minute { symbol: 1, number: 1 }, 3..4), "there is none so far back");
-        assert_eq!((book.minutes(1), book.minutes(0), book.sent(Minute { symbol: 1, number: 0 })), (2, 0, SLOTS));
+        assert_eq!(
+            book.take(1, 2, None),
+            (
+                Minute {
+                    symbol: 1,
+                    number: 1
+                },
+                0..2
+            )
+        );
+        assert_eq!(
+            book.take(1, 2, Some(0)),
+            (
+                Minute {
+                    symbol: 1,
+                    number: 0
+                },
+                IN_TIME..IN_TIME + 2
+            )
+        );
+        assert_eq!(
+            book.take(1, 30, Some(0)),
+            (
+                Minute {
+                    symbol: 1,
+                    number: 0
+                },
+                IN_TIME + 2..SLOTS
+            )
+        );
+        assert_eq!(
+            book.take(1, 1, Some(0)),
+            (
+                Minute {
+                    symbol: 1,
+                    number: 1
+                },
+                2..3
+            ),
+            "a full minute takes no more"
+        );
+        assert_eq!(
+            book.take(1, 1, Some(5)),
+            (
+                Minute {
+                    symbol: 1,
+                    number: 1
+                },
+                3..4
+            ),
+            "there is none so far back"
+        );
+        assert_eq!(
+            (
+                book.minutes(1),
+                book.minutes(0),
+                book.sent(Minute {
+                    symbol: 1,
+                    number: 0
+                })
+            ),
+            (2, 0, SLOTS)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The servers: real Kafka and Cassandra, one node each or three, in a directory and on ports of their own.
+//! The servers: real Kafka and Cassandra, one node each or three, in a directory and on ports of
+//! their own.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -17,14 +18,17 @@ use crate::{
 
 /// The topic and the keyspace of the one job that lives through all of it.
 pub(crate) const MAIN: &str = "chaos";
-/// Kafka's ports: the first node's own, and after it that of the listener whose clients are led through proxies.
+/// Kafka's ports: the first node's own, and after it that of the listener whose clients are led
+/// through proxies.
 const KAFKA_PORT: u16 = 92;
 const KAFKA_PROXIED_PORT: u16 = KAFKA_PORT + 3;
 const CQL_PORT: u16 = 42;
-/// Ports from the first one on: 100 for the servers' own numbers and those of further nodes, then those of the processes' mesh.
+/// Ports from the first one on: 100 for the servers' own numbers and those of further nodes, then
+/// those of the processes' mesh.
 const MESH_PORTS: std::ops::Range<u16> = 800..1_000;
 
-/// How often servers that do not start are started again: on a busy machine a Cassandra node gives up when it hears no other soon.
+/// How often servers that do not start are started again: on a busy machine a Cassandra node gives
+/// up when it hears no other soon.
 const TRIES: u32 = 4;
 
 /// Which kind of server.
@@ -62,23 +66,60 @@ pub(crate) struct Meeting {
 }
 
 impl Cluster {
-    /// Starts servers with nothing in them, and the proxies before them. `name` is the directory under `target/stack`.
-    pub(crate) fn start(name: &str, nodes: u8, first_port: u16, runtime: Handle) -> Result<Self, String> {
+    /// Starts servers with nothing in them, and the proxies before them. `name` is the directory
+    /// under `target/stack`.
+    pub(crate) fn start(
+        name: &str,
+        nodes: u8,
+        first_port: u16,
+        runtime: Handle,
+    ) -> Result<Self, String> {
         // Once in a process: a stack is made for constants.
         let name: &'static str = Box::leak(name.to_owned().into_boxed_str());
-        let ports = [("KAFKA_PORT", KAFKA_PORT), ("CQL_PORT", CQL_PORT), ("STORAGE_PORT", 0), ("JMX_PORT", 499)];
-        let ports = ports.map(|(name, port)| (name, first_port + port)).into_iter().chain([("PROXIED", 1)]);
+        let ports = [
+            ("KAFKA_PORT", KAFKA_PORT),
+            ("CQL_PORT", CQL_PORT),
+            ("STORAGE_PORT", 0),
+            ("JMX_PORT", 499),
+        ];
+        let ports = ports
+            .map(|(name, port)| (name, first_port + port))
+            .into_iter()
+            .chain([("PROXIED", 1)]);
         let ports: &'static [(&'static str, u16)] = Box::leak(ports.collect());
-        let arguments: &'static [&'static str] = if nodes == 3 { &["--nodes", "3"] } else { &["--nodes", "1"] };
+        let arguments: &'static [&'static str] = if nodes == 3 {
+            &["--nodes", "3"]
+        } else {
+            &["--nodes", "1"]
+        };
         let mut tries = 1..=TRIES;
         loop {
-            let (stack, links) = (Stack::new(Layout { name, arguments, ports }), Links::new(runtime.clone()));
-            let mut cluster = Self { stack, nodes, first_port, next_mesh_port: MESH_PORTS.start, links };
+            let (stack, links) = (
+                Stack::new(Layout {
+                    name,
+                    arguments,
+                    ports,
+                }),
+                Links::new(runtime.clone()),
+            );
+            let mut cluster = Self {
+                stack,
+                nodes,
+                first_port,
+                next_mesh_port: MESH_PORTS.start,
+                links,
+            };
             match cluster.stack.up() {
                 Ok(()) => return cluster.add_proxies().map(|()| cluster),
                 Err(fault) if tries.next().is_none() => return Err(fault),
                 Err(fault) => {
-                    eprintln!("the servers do not start, again: {}", fault.lines().find(|line| line.starts_with("stack:")).unwrap_or(&fault))
+                    eprintln!(
+                        "the servers do not start, again: {}",
+                        fault
+                            .lines()
+                            .find(|line| line.starts_with("stack:"))
+                            .unwrap_or(&fault)
+                    )
                 }
             }
         }
@@ -87,8 +128,16 @@ impl Cluster {
     fn add_proxies(&mut self) -> Result<(), String> {
         for node in 1..=self.nodes {
             let kafka = self.first_port + KAFKA_PROXIED_PORT + u16::from(node - 1) * 100;
-            self.links.add_server(Link::Kafka, node, SocketAddr::from((Ipv4Addr::LOCALHOST, kafka)))?;
-            self.links.add_server(Link::Cassandra, node, SocketAddr::from((Ipv4Addr::new(127, 0, 0, node), self.first_port + CQL_PORT)))?;
+            self.links.add_server(
+                Link::Kafka,
+                node,
+                SocketAddr::from((Ipv4Addr::LOCALHOST, kafka)),
+            )?;
+            self.links.add_server(
+                Link::Cassandra,
+                node,
+                SocketAddr::from((Ipv4Addr::new(127, 0, 0, node), self.first_port + CQL_PORT)),
+            )?;
         }
         Ok(())
     }
@@ -102,7 +151,13 @@ impl Cluster {
                 Ok(_) => return Ok(()),
                 Err(fault) if tries.next().is_none() => return Err(fault),
                 Err(fault) => {
-                    eprintln!("the servers do not come up, again: {}", fault.lines().find(|line| line.starts_with("stack:")).unwrap_or(&fault))
+                    eprintln!(
+                        "the servers do not come up, again: {}",
+                        fault
+                            .lines()
+                            .find(|line| line.starts_with("stack:"))
+                            .unwrap_or(&fault)
+                    )
                 }
             }
         }
@@ -110,15 +165,31 @@ impl Cluster {
 
     /// kill -9 of a node, counted from 1.
     pub(crate) fn kill(&self, server: Server, node: u8) -> Result<(), String> {
-        said(self.stack.command("kill").args([server.name(), &node.to_string()])).map(drop)
+        said(
+            self.stack
+                .command("kill")
+                .args([server.name(), &node.to_string()]),
+        )
+        .map(drop)
     }
 
     /// Which Kafka node leads the controllers.
     pub(crate) fn controller(&self) -> Result<u8, String> {
         let brokers = self.brokers();
-        let status = said(self.stack.command("kafka").args(["MetadataQuorumCommand", "--bootstrap-server", &brokers, "describe", "--status"]))?;
-        let leader = status.lines().find_map(|line| line.strip_prefix("LeaderId:")).map(str::trim);
-        leader.and_then(|id| id.parse().ok()).ok_or_else(|| format!("who the controller is, is not said: {status}"))
+        let status = said(self.stack.command("kafka").args([
+            "MetadataQuorumCommand",
+            "--bootstrap-server",
+            &brokers,
+            "describe",
+            "--status",
+        ]))?;
+        let leader = status
+            .lines()
+            .find_map(|line| line.strip_prefix("LeaderId:"))
+            .map(str::trim);
+        leader
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(|| format!("who the controller is, is not said: {status}"))
     }
 
     /// Any node.
@@ -137,7 +208,13 @@ impl Cluster {
     }
 
     fn brokers_at(&self, port: u16, address: impl Fn(u8) -> Ipv4Addr) -> String {
-        let at = |node: u8| format!("{}:{}", address(node), self.first_port + port + u16::from(node - 1) * 100);
+        let at = |node: u8| {
+            format!(
+                "{}:{}",
+                address(node),
+                self.first_port + port + u16::from(node - 1) * 100
+            )
+        };
         (1..=self.nodes).map(at).collect::<Vec<_>>().join(",")
     }
 
@@ -152,17 +229,23 @@ impl Cluster {
     }
 
     fn store_at(&self, keyspace: &str, address: impl Fn(u8) -> Ipv4Addr) -> String {
-        let hosts: Vec<String> = (1..=self.nodes).map(|node| format!("{}:{}", address(node), self.first_port + CQL_PORT)).collect();
+        let hosts: Vec<String> = (1..=self.nodes)
+            .map(|node| format!("{}:{}", address(node), self.first_port + CQL_PORT))
+            .collect();
         format!("cassandra://{}/{keyspace}", hosts.join(","))
     }
 
     /// A connection to the store of a keyspace.
     pub(crate) async fn connect(&self, keyspace: &str) -> Result<CassandraStore, String> {
-        let config = CassandraConfig::parse(&self.store(keyspace), "tapeflow").map_err(|faults| faults.to_string())?;
-        CassandraStore::connect(config).await.map_err(|fault| fault.to_string())
+        let config = CassandraConfig::parse(&self.store(keyspace), "tapeflow")
+            .map_err(|faults| faults.to_string())?;
+        CassandraStore::connect(config)
+            .await
+            .map_err(|fault| fault.to_string())
     }
 
-    /// Ports for the mesh of so many processes, with proxies before them: those of a process that was killed may linger, so they go round.
+    /// Ports for the mesh of so many processes, with proxies before them: those of a process that
+    /// was killed may linger, so they go round.
     ///
     /// # Errors
     /// A proxy cannot listen.
@@ -172,11 +255,24 @@ impl Cluster {
         }
         let from = self.first_port + self.next_mesh_port;
         self.next_mesh_port += processes;
-        let at = |address: Ipv4Addr| (from..from + processes).map(|port| format!("{address}:{port}")).collect();
+        let at = |address: Ipv4Addr| {
+            (from..from + processes)
+                .map(|port| format!("{address}:{port}"))
+                .collect()
+        };
         // A lone process talks to nobody.
-        let proxies =
-            if processes > 1 { (from..from + processes).map(|port| self.links.to_process(port)).collect::<Result<_, _>>()? } else { Vec::new() };
-        Ok(Meeting { near: at(Ipv4Addr::LOCALHOST), far: at(beside(1)), proxies })
+        let proxies = if processes > 1 {
+            (from..from + processes)
+                .map(|port| self.links.to_process(port))
+                .collect::<Result<_, _>>()?
+        } else {
+            Vec::new()
+        };
+        Ok(Meeting {
+            near: at(Ipv4Addr::LOCALHOST),
+            far: at(beside(1)),
+            proxies,
+        })
     }
 }
 
@@ -188,11 +284,18 @@ impl Drop for Cluster {
 
 /// Runs a command to its end, and tells what it said if it failed.
 pub(crate) fn said(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|fault| format!("{command:?} does not start: {fault}"))?;
+    let output = command
+        .output()
+        .map_err(|fault| format!("{command:?} does not start: {fault}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         Ok(text(&output.stdout))
     } else {
-        Err(format!("{command:?}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr)))
+        Err(format!(
+            "{command:?}: {}\n{}{}",
+            output.status,
+            text(&output.stdout),
+            text(&output.stderr)
+        ))
     }
 }

@@ -1,4 +1,5 @@
-//! Cycles: in each something is done to the job or its servers, and then the job must commit something new.
+//! Cycles: in each something is done to the job or its servers, and then the job must commit
+//! something new.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,8 @@ use crate::{
 
 /// How long the job may take to commit something new, once nothing hinders it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
-/// How long processes may stay when another of their job is gone: the pulse, and at a start the wait for each other.
+/// How long processes may stay when another of their job is gone: the pulse, and at a start the
+/// wait for each other.
 pub(crate) const LEAVING: Duration = Duration::from_secs(60);
 /// How long a failpoint is waited for.
 const TRAP_PATIENCE: Duration = Duration::from_secs(25);
@@ -69,19 +71,29 @@ pub(crate) struct Stage {
 impl Stage {
     /// One cycle.
     ///
-    /// # Errors
-    /// Whatever must not happen: a process that panics or stays, a head that goes back, a job that does not come back.
+    /// # Errors Whatever must not happen: a process that panics or stays, a head that goes back, a
+    /// job that does not come back.
     pub(crate) fn cycle(&mut self) -> Result<Cycle, String> {
         let fault = self.deck.peek()?;
-        if !self.life.as_ref().is_some_and(|life| fits(life.shape, &fault)) {
-            // Under a later generation: processes that are stopped before they have taken over would do so when they wake, and rightly.
+        if !self
+            .life
+            .as_ref()
+            .is_some_and(|life| fits(life.shape, &fault))
+        {
+            // Under a later generation: processes that are stopped before they have taken over
+            // would do so when they wake, and rightly.
             let before = self.later_generation()?;
             self.replace()?;
             self.back(before, Instant::now())?;
         }
         let _ = self.deck.deal()?;
         self.pass(0..1_500);
-        let mut cycle = Cycle { fault: fault.clone(), started: None, by_itself: None, missed: false };
+        let mut cycle = Cycle {
+            fault: fault.clone(),
+            started: None,
+            by_itself: None,
+            missed: false,
+        };
         let back = match &fault {
             Fault::KillOne => self.kill_one(),
             Fault::KillAll => self.kill_all(),
@@ -112,7 +124,11 @@ impl Stage {
             Fault::Spoil(spoil) => self.spoil(*spoil),
         }
         .map_err(|what| format!("{fault:?}: {what}"))?;
-        *if back.started { &mut cycle.started } else { &mut cycle.by_itself } = Some(back.after);
+        *if back.started {
+            &mut cycle.started
+        } else {
+            &mut cycle.by_itself
+        } = Some(back.after);
         Ok(cycle)
     }
 
@@ -130,7 +146,9 @@ impl Stage {
         Shape {
             processes: self.random.random_range(if several { 2 } else { 1 }..=3),
             workers: self.random.random_range(1..=2),
-            supervised: wants.and_then(|wants| wants.supervised).unwrap_or(supervised),
+            supervised: wants
+                .and_then(|wants| wants.supervised)
+                .unwrap_or(supervised),
             // Eight: every row is read back. Twelve thousand: hardly any is.
             resident_rows: [8, 8, 200, 12_000][self.random.random_range(0..4)],
             epoch_ms: [100, 250][self.random.random_range(0..2)],
@@ -138,7 +156,9 @@ impl Stage {
     }
 
     pub(crate) fn life(&mut self) -> Result<&mut Life, String> {
-        self.life.as_mut().ok_or_else(|| "no process is running".into())
+        self.life
+            .as_mut()
+            .ok_or_else(|| "no process is running".into())
     }
 
     /// Takes the processes of now out of the way, and remembers how they ended.
@@ -149,7 +169,8 @@ impl Stage {
         }
     }
 
-    /// Starts processes that the next fault can meet; those of before are gone or left to the caller.
+    /// Starts processes that the next fault can meet; those of before are gone or left to the
+    /// caller.
     fn start(&mut self) -> Result<Option<Life>, String> {
         self.start_skewed(None)
     }
@@ -158,7 +179,13 @@ impl Stage {
     pub(crate) fn start_skewed(&mut self, skew: Option<Skew>) -> Result<Option<Life>, String> {
         let next = self.deck.peek()?;
         let shape = self.shape(Some(&next));
-        let life = self.binary.start(&mut self.cluster, &Orders { skew, ..Orders::new(shape, MAIN) })?;
+        let life = self.binary.start(
+            &mut self.cluster,
+            &Orders {
+                skew,
+                ..Orders::new(shape, MAIN)
+            },
+        )?;
         Ok(self.life.replace(life))
     }
 
@@ -168,32 +195,49 @@ impl Stage {
         self.start().map(drop)
     }
 
-    /// Waits until the job has committed more than `before`, under a later generation if `before` names one; starts processes again when
-    /// those without a supervisor have left.
+    /// Waits until the job has committed more than `before`, under a later generation if `before`
+    /// names one; starts processes again when those without a supervisor have left.
     pub(crate) fn back(&mut self, before: Standing, since: Instant) -> Result<Back, String> {
-        let is_back = |now: Standing| now.committed > before.committed && now.generation > before.generation;
-        self.until(since, &format!("more than {before:?}"), |watch| Ok(watch.glance()?.is_some_and(is_back)))
+        let is_back =
+            |now: Standing| now.committed > before.committed && now.generation > before.generation;
+        self.until(since, &format!("more than {before:?}"), |watch| {
+            Ok(watch.glance()?.is_some_and(is_back))
+        })
     }
 
-    /// Likewise until all is committed that has been fed by now: where a part of the job stands still, others may still commit.
+    /// Likewise until all is committed that has been fed by now: where a part of the job stands
+    /// still, others may still commit.
     pub(crate) fn caught_up(&mut self, since: Instant) -> Result<Back, String> {
         let fed = self.book.appended();
-        self.until(since, &format!("everything below the offsets {fed:?}"), |watch| watch.has_committed(&fed))
+        self.until(
+            since,
+            &format!("everything below the offsets {fed:?}"),
+            |watch| watch.has_committed(&fed),
+        )
     }
 
-    fn until(&mut self, since: Instant, what: &str, is_done: impl Fn(&mut Watch) -> Result<bool, String>) -> Result<Back, String> {
+    fn until(
+        &mut self,
+        since: Instant,
+        what: &str,
+        is_done: impl Fn(&mut Watch) -> Result<bool, String>,
+    ) -> Result<Back, String> {
         let (mut since, mut started) = (since, false);
         let mut leaving: Option<Instant> = None;
         let deadline = Instant::now() + PATIENCE;
         loop {
             if is_done(&mut self.watch)? {
-                return Ok(Back { after: since.elapsed(), started });
+                return Ok(Back {
+                    after: since.elapsed(),
+                    started,
+                });
             }
             let life = self.life()?;
             life.look()?;
             if life.any_ended() {
                 let begun = *leaving.get_or_insert_with(Instant::now);
-                // A supervisor that ends says that there is nothing to come back for: its peers' supervisors would wait for ever.
+                // A supervisor that ends says that there is nothing to come back for: its peers'
+                // supervisors would wait for ever.
                 if life.shape.supervised || life.all_ended(Duration::ZERO).is_ok() {
                     self.replace()?;
                     (since, started, leaving) = (Instant::now(), true, None);
@@ -222,7 +266,10 @@ impl Stage {
 
     /// Where the job stands now; what comes next may be of the same generation.
     pub(crate) fn any_generation(&mut self) -> Result<Standing, String> {
-        Ok(Standing { generation: 0, ..self.watch.standing()? })
+        Ok(Standing {
+            generation: 0,
+            ..self.watch.standing()?
+        })
     }
 
     fn kill_one(&mut self) -> Result<Back, String> {
@@ -236,7 +283,10 @@ impl Stage {
             self.life()?.all_ended(LEAVING)?;
             let before = self.later_generation()?;
             self.replace()?;
-            return self.back(before, Instant::now()).map(|back| Back { started: true, ..back });
+            return self.back(before, Instant::now()).map(|back| Back {
+                started: true,
+                ..back
+            });
         }
         let before = self.later_generation()?;
         self.back(before, begun)
@@ -271,7 +321,10 @@ impl Stage {
         }
         let before = self.later_generation()?;
         self.replace()?;
-        self.back(before, Instant::now()).map(|back| Back { started: true, ..back })
+        self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })
     }
 
     fn kill_supervisor(&mut self) -> Result<Back, String> {
@@ -290,8 +343,15 @@ impl Stage {
         let at = self.random_process()?;
         let life = self.life()?;
         let several = life.len() > 1;
-        let paused: Vec<u32> = (0..life.len()).filter(|place| all || *place == at).filter_map(|place| life.pause(place)).collect();
-        let before = if pause == Pause::Long && several && !all { self.later_generation()? } else { self.any_generation()? };
+        let paused: Vec<u32> = (0..life.len())
+            .filter(|place| all || *place == at)
+            .filter_map(|place| life.pause(place))
+            .collect();
+        let before = if pause == Pause::Long && several && !all {
+            self.later_generation()?
+        } else {
+            self.any_generation()?
+        };
         thread::sleep(match pause {
             Pause::Short => Duration::from_secs(3),
             Pause::Long => Duration::from_secs(15),
@@ -301,19 +361,28 @@ impl Stage {
         self.back(before, woken)
     }
 
-    /// Processes are stopped in the middle of their work, others take over, and then they wake: what they still do must harm nobody, and they must
-    /// find out and leave.
+    /// Processes are stopped in the middle of their work, others take over, and then they wake:
+    /// what they still do must harm nobody, and they must find out and leave.
     fn zombies(&mut self) -> Result<Back, String> {
         let life = self.life()?;
-        let paused: Vec<u32> = (0..life.len()).filter_map(|place| life.pause(place)).collect();
+        let paused: Vec<u32> = (0..life.len())
+            .filter_map(|place| life.pause(place))
+            .collect();
         let before = self.later_generation()?;
         let mut old = self.start()?.ok_or("no process is running")?;
-        let back = self.back(before, Instant::now()).map(|back| Back { started: true, ..back })?;
+        let back = self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })?;
         self.pass(0..8_000);
         paused.into_iter().for_each(wake);
         old.all_ended(LEAVING)?;
         if old.codes().iter().any(|code| !matches!(code, Some(1 | 3))) {
-            return Err(format!("zombies of life {} ended with {:?}, and not because they were fenced or left", old.number, old.codes()));
+            return Err(format!(
+                "zombies of life {} ended with {:?}, and not because they were fenced or left",
+                old.number,
+                old.codes()
+            ));
         }
         old.count_ends(&mut self.ends);
         let before = self.any_generation()?;
@@ -325,12 +394,20 @@ impl Stage {
     fn overtake(&mut self) -> Result<Back, String> {
         let before = self.later_generation()?;
         let mut old = self.start()?.ok_or("no process is running")?;
-        let back = self.back(before, Instant::now()).map(|back| Back { started: true, ..back })?;
+        let back = self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })?;
         let deadline = Instant::now() + LEAVING;
         while !old.codes().contains(&Some(3)) {
             old.look()?;
             if Instant::now() > deadline {
-                return Err(format!("life {} goes on, though life {} has taken over: {:?}", old.number, self.life()?.number, old.codes()));
+                return Err(format!(
+                    "life {} goes on, though life {} has taken over: {:?}",
+                    old.number,
+                    self.life()?.number,
+                    old.codes()
+                ));
             }
             thread::sleep(LOOK);
         }
@@ -345,20 +422,48 @@ impl Stage {
             // Something must have been bound and not committed.
             self.spring("bind-after", 1, 0)?;
         }
-        let of_the_leader = ["take-over-before", "take-over-after", "bind-before", "bind-after", "history-written", "commit-before", "commit-after"];
-        let process = if of_the_leader.contains(&name) { 0 } else { self.random.random_range(0..3) };
+        let of_the_leader = [
+            "take-over-before",
+            "take-over-after",
+            "bind-before",
+            "bind-after",
+            "history-written",
+            "commit-before",
+            "commit-after",
+        ];
+        let process = if of_the_leader.contains(&name) {
+            0
+        } else {
+            self.random.random_range(0..3)
+        };
         *missed = !self.spring(name, times, process)?;
         let before = self.later_generation()?;
         self.start()?;
-        self.back(before, Instant::now()).map(|back| Back { started: true, ..back })
+        self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })
     }
 
-    /// Starts processes one of which ends itself, and waits for that; the others are killed, or leave. Returns whether it did.
+    /// Starts processes one of which ends itself, and waits for that; the others are killed, or
+    /// leave. Returns whether it did.
     fn spring(&mut self, name: &str, times: u32, process: usize) -> Result<bool, String> {
-        let shape = Shape { supervised: false, ..self.shape(None) };
+        let shape = Shape {
+            supervised: false,
+            ..self.shape(None)
+        };
         let process = process.min(usize::from(shape.processes) - 1);
-        let trap = Trap { process, failpoint: format!("{name}:{times}") };
-        let mut life = self.binary.start(&mut self.cluster, &Orders { trap: Some(&trap), ..Orders::new(shape, MAIN) })?;
+        let trap = Trap {
+            process,
+            failpoint: format!("{name}:{times}"),
+        };
+        let mut life = self.binary.start(
+            &mut self.cluster,
+            &Orders {
+                trap: Some(&trap),
+                ..Orders::new(shape, MAIN)
+            },
+        )?;
         let deadline = Instant::now() + TRAP_PATIENCE;
         while !life.trapped(process) && !life.any_ended() && Instant::now() < deadline {
             life.look()?;
@@ -377,11 +482,19 @@ impl Stage {
         let life = self.life()?;
         life.ask_to_end(LEAVING)?;
         if life.codes().iter().any(|code| *code != Some(0)) {
-            return Err(format!("life {} ({}) was asked to end, and ended with {:?}", life.number, life.shape, life.codes()));
+            return Err(format!(
+                "life {} ({}) was asked to end, and ended with {:?}",
+                life.number,
+                life.shape,
+                life.codes()
+            ));
         }
         let before = self.later_generation()?;
         self.replace()?;
-        self.back(before, Instant::now()).map(|back| Back { started: true, ..back })
+        self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })
     }
 
     /// One node of three is killed: the job goes on while it is down, and after it is back.
@@ -403,12 +516,21 @@ impl Stage {
         // In full flow, and not just as it comes back from the fault before.
         self.pass(2_000..6_000);
         let spared = self.cluster.any(&mut self.random);
-        let killed: Vec<u8> = (1..=self.cluster.nodes).filter(|node| *node != spared).collect();
-        // At the same moment, as near as can be: what both had acknowledged may stand on the third alone.
+        let killed: Vec<u8> = (1..=self.cluster.nodes)
+            .filter(|node| *node != spared)
+            .collect();
+        // At the same moment, as near as can be: what both had acknowledged may stand on the third
+        // alone.
         let cluster = &self.cluster;
         thread::scope(|scope| {
-            let killing: Vec<_> = killed.iter().map(|node| scope.spawn(|| cluster.kill(Server::Cassandra, *node))).collect();
-            killing.into_iter().try_for_each(|kill| kill.join().unwrap_or_else(|_| Err("a thread that kills a node panicked".into())))
+            let killing: Vec<_> = killed
+                .iter()
+                .map(|node| scope.spawn(|| cluster.kill(Server::Cassandra, *node)))
+                .collect();
+            killing.into_iter().try_for_each(|kill| {
+                kill.join()
+                    .unwrap_or_else(|_| Err("a thread that kills a node panicked".into()))
+            })
         })?;
         self.pass(1_000..10_000);
         self.cluster.up()?;
@@ -427,11 +549,27 @@ impl Stage {
             let _ = life.ask_to_end(LEAVING);
         }
         self.bury();
-        let shape = Shape { processes: 2, workers: 2, supervised: false, resident_rows: 12_000, epoch_ms: 250 };
-        let mut life = self.binary.start(&mut self.cluster, &Orders { further: &["--until-end"], ..Orders::new(shape, MAIN) })?;
+        let shape = Shape {
+            processes: 2,
+            workers: 2,
+            supervised: false,
+            resident_rows: 12_000,
+            epoch_ms: 250,
+        };
+        let mut life = self.binary.start(
+            &mut self.cluster,
+            &Orders {
+                further: &["--until-end"],
+                ..Orders::new(shape, MAIN)
+            },
+        )?;
         life.all_ended(patience)?;
         if life.codes().iter().any(|code| *code != Some(0)) {
-            return Err(format!("the last processes (life {}) ended with {:?}", life.number, life.codes()));
+            return Err(format!(
+                "the last processes (life {}) ended with {:?}",
+                life.number,
+                life.codes()
+            ));
         }
         life.count_ends(&mut self.ends);
         Ok(())
@@ -441,5 +579,8 @@ impl Stage {
 /// Whether a fault can meet processes of this shape.
 fn fits(shape: Shape, fault: &Fault) -> bool {
     let wants = fault.wants();
-    (!wants.several || shape.processes > 1) && wants.supervised.is_none_or(|supervised| supervised == shape.supervised)
+    (!wants.several || shape.processes > 1)
+        && wants
+            .supervised
+            .is_none_or(|supervised| supervised == shape.supervised)
 }

@@ -36,7 +36,8 @@ pub(crate) enum Clocks {
     OfAll,
 }
 
-/// What makes a topic unfit for a job, which must say so and touch nothing. Done to a small job of its own, beside the other one.
+/// What makes a topic unfit for a job, which must say so and touch nothing. Done to a small job of
+/// its own, beside the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Spoil {
     /// Records are deleted beyond what is committed, while it is down.
@@ -87,7 +88,8 @@ pub(crate) enum Fault {
     KillController,
     /// The network between the job and its servers, or between its processes.
     Network(Link, Way),
-    /// Processes whose clock is an hour ahead, and then others whose clocks are right, or an hour behind.
+    /// Processes whose clock is an hour ahead, and then others whose clocks are right, or an hour
+    /// behind.
     Clock(Clocks),
     /// The feed has too much of something.
     Feed(Mood),
@@ -134,18 +136,33 @@ impl Fault {
             Self::Clock(Clocks::OfOne) => "clock of process 0 an hour ahead, then right".into(),
             Self::Clock(Clocks::OfAll) => "clocks of all an hour ahead, then an hour behind".into(),
             Self::Feed(mood) => format!("feed: {}", mood.name()),
-            Self::Spoil(Spoil::Retention) => "topic: retention beyond what is committed, while down".into(),
-            Self::Spoil(Spoil::AgainWhileDown) => "topic: deleted and made again, while down".into(),
-            Self::Spoil(Spoil::AgainWhileUp) => "topic: deleted and made again, while it runs".into(),
+            Self::Spoil(Spoil::Retention) => {
+                "topic: retention beyond what is committed, while down".into()
+            }
+            Self::Spoil(Spoil::AgainWhileDown) => {
+                "topic: deleted and made again, while down".into()
+            }
+            Self::Spoil(Spoil::AgainWhileUp) => {
+                "topic: deleted and made again, while it runs".into()
+            }
         }
     }
 
     pub(crate) fn wants(&self) -> Wants {
         match self {
-            Self::KillOne | Self::PauseOne(_) | Self::Network(Link::Mesh, _) => Wants { several: true, supervised: None },
-            Self::KillSupervisor => Wants { several: true, supervised: Some(true) },
+            Self::KillOne | Self::PauseOne(_) | Self::Network(Link::Mesh, _) => Wants {
+                several: true,
+                supervised: None,
+            },
+            Self::KillSupervisor => Wants {
+                several: true,
+                supervised: Some(true),
+            },
             // A supervised zombie would be started again, and take over in turn.
-            Self::Zombies => Wants { several: false, supervised: Some(false) },
+            Self::Zombies => Wants {
+                several: false,
+                supervised: Some(false),
+            },
             Self::KillAll
             | Self::PauseAll(_)
             | Self::Overtake
@@ -158,7 +175,10 @@ impl Fault {
             | Self::Network(Link::Kafka | Link::Cassandra, _)
             | Self::Clock(_)
             | Self::Feed(_)
-            | Self::Spoil(_) => Wants { several: false, supervised: None },
+            | Self::Spoil(_) => Wants {
+                several: false,
+                supervised: None,
+            },
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The job: its binary, and *lives*, each a set of processes that are started together and end together.
+//! The job: its binary, and *lives*, each a set of processes that are started together and end
+//! together.
 
 use std::{
     collections::BTreeMap,
@@ -39,8 +40,16 @@ pub(crate) struct Shape {
 
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let how = if self.supervised { "supervised" } else { "plain" };
-        write!(f, "{} x {} workers, {how}, {} rows, {} ms", self.processes, self.workers, self.resident_rows, self.epoch_ms)
+        let how = if self.supervised {
+            "supervised"
+        } else {
+            "plain"
+        };
+        write!(
+            f,
+            "{} x {} workers, {how}, {} rows, {} ms",
+            self.processes, self.workers, self.resident_rows, self.epoch_ms
+        )
     }
 }
 
@@ -72,26 +81,49 @@ pub(crate) struct Orders<'a> {
 impl<'a> Orders<'a> {
     /// Processes of a job with nothing special about them.
     pub(crate) fn new(shape: Shape, name: &'a str) -> Self {
-        Self { shape, name, trap: None, skew: None, further: &[] }
+        Self {
+            shape,
+            name,
+            trap: None,
+            skew: None,
+            further: &[],
+        }
     }
 }
 
-/// Builds the binary with failpoints, and copies it: others may build another one at the same place while this run goes on.
+/// Builds the binary with failpoints, and copies it: others may build another one at the same place
+/// while this run goes on.
 ///
-/// Along with a test of the whole workspace, so that dependencies have the features that they have in the build of the tests: alone, nearly all of
-/// them would be built again.
+/// Along with a test of the whole workspace, so that dependencies have the features that they have
+/// in the build of the tests: alone, nearly all of them would be built again.
 pub(crate) fn build(root: &Path, to: &Path) -> Result<PathBuf, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--workspace", "--bin", "tapeflow", "--test", "kill_loop", "--features", "tapeflow/failpoints"]);
+    command.args([
+        "build",
+        "--workspace",
+        "--bin",
+        "tapeflow",
+        "--test",
+        "kill_loop",
+        "--features",
+        "tapeflow/failpoints",
+    ]);
     command.args(["--locked", "--message-format", "json"]);
-    let output = command.current_dir(root).stderr(Stdio::inherit()).output().map_err(|fault| format!("cargo does not start: {fault}"))?;
+    let output = command
+        .current_dir(root)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|fault| format!("cargo does not start: {fault}"))?;
     if !output.status.success() {
         return Err(format!("the binary does not build: {}", output.status));
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let mut of_job = messages.lines().filter(|line| line.contains("\"name\":\"tapeflow\""));
-    let executable = of_job.find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    let mut of_job = messages
+        .lines()
+        .filter(|line| line.contains("\"name\":\"tapeflow\""));
+    let executable =
+        of_job.find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
     let built = executable.ok_or("cargo does not say where the binary is")?;
     let path = to.join("tapeflow");
     fs::copy(built, &path).map_err(|fault| format!("cannot copy {built}: {fault}"))?;
@@ -100,7 +132,11 @@ pub(crate) fn build(root: &Path, to: &Path) -> Result<PathBuf, String> {
 
 impl Binary {
     pub(crate) fn new(path: PathBuf, logs: PathBuf) -> Self {
-        Self { path, logs, lives: 0 }
+        Self {
+            path,
+            logs,
+            lives: 0,
+        }
     }
 
     /// A command under no foreign settings.
@@ -119,14 +155,30 @@ impl Binary {
     }
 
     /// Starts a life.
-    pub(crate) fn start(&mut self, cluster: &mut Cluster, orders: &Orders<'_>) -> Result<Life, String> {
+    pub(crate) fn start(
+        &mut self,
+        cluster: &mut Cluster,
+        orders: &Orders<'_>,
+    ) -> Result<Life, String> {
         self.lives += 1;
-        let Orders { shape, name, trap, skew, further } = *orders;
+        let Orders {
+            shape,
+            name,
+            trap,
+            skew,
+            further,
+        } = *orders;
         let meeting = cluster.mesh(shape.processes)?;
-        let mut life = Life { number: self.lives, shape, places: Vec::new(), _proxies: meeting.proxies };
+        let mut life = Life {
+            number: self.lives,
+            shape,
+            places: Vec::new(),
+            _proxies: meeting.proxies,
+        };
         for process in 0..usize::from(shape.processes) {
             let mut arguments: Vec<String> = vec!["dataflow".into()];
-            let mut flag = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+            let mut flag =
+                |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
             flag("brokers", cluster.job_brokers());
             flag("topic", name.into());
             flag("store", cluster.job_store(name));
@@ -136,17 +188,42 @@ impl Binary {
             if shape.processes > 1 {
                 flag("processes", shape.processes.to_string());
                 flag("process", process.to_string());
-                let host = |at: usize| if at == process { &meeting.near[at] } else { &meeting.far[at] };
-                flag("hosts", (0..meeting.near.len()).map(|at| host(at).as_str()).collect::<Vec<_>>().join(","));
+                let host = |at: usize| {
+                    if at == process {
+                        &meeting.near[at]
+                    } else {
+                        &meeting.far[at]
+                    }
+                };
+                flag(
+                    "hosts",
+                    (0..meeting.near.len())
+                        .map(|at| host(at).as_str())
+                        .collect::<Vec<_>>()
+                        .join(","),
+                );
             }
             if shape.supervised {
                 arguments.push("--supervise".into());
             }
             arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
-            let failpoint = trap.filter(|trap| trap.process == process).map(|trap| trap.failpoint.clone());
-            let clock = skew.filter(|skew| skew.process.is_none_or(|at| at == process)).map(|skew| skew.seconds);
-            let log = self.logs.join(format!("life-{:04}-{process}.log", self.lives));
-            let mut place = Place { arguments, failpoint, clock, log, child: None, ended: None };
+            let failpoint = trap
+                .filter(|trap| trap.process == process)
+                .map(|trap| trap.failpoint.clone());
+            let clock = skew
+                .filter(|skew| skew.process.is_none_or(|at| at == process))
+                .map(|skew| skew.seconds);
+            let log = self
+                .logs
+                .join(format!("life-{:04}-{process}.log", self.lives));
+            let mut place = Place {
+                arguments,
+                failpoint,
+                clock,
+                log,
+                child: None,
+                ended: None,
+            };
             place.start(self)?;
             life.places.push(place);
         }
@@ -167,22 +244,41 @@ struct Place {
 
 impl Place {
     fn start(&mut self, binary: &Binary) -> Result<(), String> {
-        let log = File::options().create(true).append(true).open(&self.log).map_err(|fault| format!("{}: {fault}", self.log.display()))?;
-        let mut command = binary.command(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .map_err(|fault| format!("{}: {fault}", self.log.display()))?;
+        let mut command = binary.command(
+            &self
+                .arguments
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+        );
         if let Some(failpoint) = &self.failpoint {
             command.env("TAPEFLOW_FAILPOINT", failpoint);
         }
         if let Some(seconds) = self.clock {
             command.env("TAPEFLOW_CLOCK_OFFSET_S", seconds.to_string());
         }
-        command.stdout(log.try_clone().map_err(|fault| fault.to_string())?).stderr(log);
-        self.child = Some(command.spawn().map_err(|fault| format!("the binary does not start: {fault}"))?);
+        command
+            .stdout(log.try_clone().map_err(|fault| fault.to_string())?)
+            .stderr(log);
+        self.child = Some(
+            command
+                .spawn()
+                .map_err(|fault| format!("the binary does not start: {fault}"))?,
+        );
         self.ended = None;
         Ok(())
     }
 
     fn pid(&self) -> Option<u32> {
-        self.child.as_ref().filter(|_| self.ended.is_none()).map(Child::id)
+        self.child
+            .as_ref()
+            .filter(|_| self.ended.is_none())
+            .map(Child::id)
     }
 }
 
@@ -201,7 +297,8 @@ impl Life {
         self.places.len()
     }
 
-    /// The process that does the work at a place: the child of its supervisor, if it has one; none between two of those.
+    /// The process that does the work at a place: the child of its supervisor, if it has one; none
+    /// between two of those.
     pub(crate) fn worker(&self, at: usize) -> Option<u32> {
         let pid = self.places[at].pid()?;
         if !self.shape.supervised {
@@ -228,7 +325,10 @@ impl Life {
         let deadline = Instant::now() + Duration::from_secs(10);
         while worker.is_some_and(is_alive) {
             if Instant::now() > deadline {
-                return Err(format!("life {}: process {at} outlives its supervisor", self.number));
+                return Err(format!(
+                    "life {}: process {at} outlives its supervisor",
+                    self.number
+                ));
             }
             thread::sleep(LOOK);
         }
@@ -252,7 +352,9 @@ impl Life {
 
     /// kill -9 of everything.
     pub(crate) fn kill_all(&mut self) {
-        let workers: Vec<u32> = (0..self.places.len()).filter_map(|at| self.worker(at)).collect();
+        let workers: Vec<u32> = (0..self.places.len())
+            .filter_map(|at| self.worker(at))
+            .collect();
         (0..self.places.len()).for_each(|at| self.kill_place(at));
         // A supervisor's process dies with it; this one may be stopped, or just being started.
         if self.shape.supervised {
@@ -275,12 +377,18 @@ impl Life {
         let deadline = Instant::now() + patience;
         loop {
             self.look()?;
-            let left: Vec<usize> = (0..self.places.len()).filter(|at| self.places[*at].ended.is_none()).collect();
+            let left: Vec<usize> = (0..self.places.len())
+                .filter(|at| self.places[*at].ended.is_none())
+                .collect();
             if left.is_empty() {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(format!("life {}: process {left:?} stays; it should have ended within {} s", self.number, patience.as_secs()));
+                return Err(format!(
+                    "life {}: process {left:?} stays; it should have ended within {} s",
+                    self.number,
+                    patience.as_secs()
+                ));
             }
             thread::sleep(LOOK);
         }
@@ -289,17 +397,34 @@ impl Life {
     /// Looks who has ended since; what ends in a way that it must not is an error.
     pub(crate) fn look(&mut self) -> Result<(), String> {
         let mut wrong = Vec::new();
-        for (at, place) in self.places.iter_mut().enumerate().filter(|(_, place)| place.ended.is_none()) {
-            let Some(child) = &mut place.child else { continue };
+        for (at, place) in self
+            .places
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, place)| place.ended.is_none())
+        {
+            let Some(child) = &mut place.child else {
+                continue;
+            };
             place.ended = child.try_wait().map_err(|fault| fault.to_string())?;
             let Some(status) = place.ended else { continue };
-            let trapped = place.failpoint.is_some() && status.signal() == Some(Signal::ABORT.as_raw());
-            let panicked = fs::read_to_string(&place.log).is_ok_and(|log| log.contains("panicked at"));
+            let trapped =
+                place.failpoint.is_some() && status.signal() == Some(Signal::ABORT.as_raw());
+            let panicked =
+                fs::read_to_string(&place.log).is_ok_and(|log| log.contains("panicked at"));
             if panicked || (status.signal().is_some() && !trapped) {
-                wrong.push(format!("life {}: process {at} ended with {status}; see {}", self.number, place.log.display()));
+                wrong.push(format!(
+                    "life {}: process {at} ended with {status}; see {}",
+                    self.number,
+                    place.log.display()
+                ));
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join("\n"))
+        }
     }
 
     /// Whether any has ended.
@@ -309,17 +434,25 @@ impl Life {
 
     /// Whether a place has ended, and ended itself at its failpoint.
     pub(crate) fn trapped(&self, at: usize) -> bool {
-        self.places[at].ended.is_some_and(|status| status.signal() == Some(Signal::ABORT.as_raw()))
+        self.places[at]
+            .ended
+            .is_some_and(|status| status.signal() == Some(Signal::ABORT.as_raw()))
     }
 
     /// How those ended that have.
     pub(crate) fn codes(&self) -> Vec<Option<i32>> {
-        self.places.iter().filter_map(|place| place.ended.map(|status| status.code())).collect()
+        self.places
+            .iter()
+            .filter_map(|place| place.ended.map(|status| status.code()))
+            .collect()
     }
 
     /// All that they have said.
     pub(crate) fn said(&self) -> String {
-        self.places.iter().filter_map(|place| fs::read_to_string(&place.log).ok()).collect()
+        self.places
+            .iter()
+            .filter_map(|place| fs::read_to_string(&place.log).ok())
+            .collect()
     }
 
     /// Adds how they ended.
@@ -342,10 +475,17 @@ pub(crate) fn wake(pid: u32) {
 }
 
 fn send(pid: u32, signal: Signal) -> bool {
-    i32::try_from(pid).ok().and_then(Pid::from_raw).is_some_and(|pid| kill_process(pid, signal).is_ok())
+    i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
 /// Whether a process is there, and is more than an exit code nobody has asked for.
 fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| !rest.starts_with(" Z"))
+    })
 }

@@ -1,8 +1,10 @@
-//! The three kinds of links of a job, each led through proxies: to Kafka's brokers, to Cassandra's nodes, and between its own processes.
+//! The three kinds of links of a job, each led through proxies: to Kafka's brokers, to Cassandra's
+//! nodes, and between its own processes.
 //!
-//! Servers tell clients where to go on to, so node N is set up to name 127.0.1.N to the job (`TAPEFLOW_STACK_PROXIED`), and a proxy listens there. Each
-//! process of the job is told of the others under 127.0.1.1. The feed uses Kafka's other listener; the readers go through the proxies as the job does, and
-//! are spared by them.
+//! Servers tell clients where to go on to, so node N is set up to name 127.0.1.N to the job
+//! (`TAPEFLOW_STACK_PROXIED`), and a proxy listens there. Each process of the job is told of the
+//! others under 127.0.1.1. The feed uses Kafka's other listener; the readers go through the proxies
+//! as the job does, and are spared by them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -41,14 +43,23 @@ pub(crate) struct Links {
 
 impl Links {
     pub(crate) fn new(runtime: Handle) -> Self {
-        Self { runtime, rules: std::array::from_fn(|_| watch::Sender::new(Rule::default())), servers: Vec::new() }
+        Self {
+            runtime,
+            rules: std::array::from_fn(|_| watch::Sender::new(Rule::default())),
+            servers: Vec::new(),
+        }
     }
 
     /// A proxy at node `node`'s other address, with the same port as the server at `to`.
     ///
     /// # Errors
     /// It cannot listen.
-    pub(crate) fn add_server(&mut self, link: Link, node: u8, to: SocketAddr) -> Result<(), String> {
+    pub(crate) fn add_server(
+        &mut self,
+        link: Link,
+        node: u8,
+        to: SocketAddr,
+    ) -> Result<(), String> {
         let proxy = self.proxy(link, node, to)?;
         self.servers.push(proxy);
         Ok(())
@@ -64,17 +75,30 @@ impl Links {
 
     fn proxy(&self, link: Link, node: u8, to: SocketAddr) -> Result<Proxy, String> {
         let at = SocketAddr::from((beside(node), to.port()));
-        proxy::listen(&self.runtime, at, to, self.rules[link as usize].subscribe()).map_err(|fault| format!("a proxy cannot listen at {at}: {fault}"))
+        proxy::listen(&self.runtime, at, to, self.rules[link as usize].subscribe())
+            .map_err(|fault| format!("a proxy cannot listen at {at}: {fault}"))
     }
 
     /// From now on this is done to a link: to all of it, or to what one process has connected.
     pub(crate) fn harm(&self, link: Link, harm: Harm, of: Option<u32>) {
-        self.rules[link as usize].send_modify(|rule| *rule = Rule { harm: Some(harm), of, serial: rule.serial + 1 });
+        self.rules[link as usize].send_modify(|rule| {
+            *rule = Rule {
+                harm: Some(harm),
+                of,
+                serial: rule.serial + 1,
+            }
+        });
     }
 
     /// From now on all is well with it, but for connections that are half open.
     pub(crate) fn mend(&self, link: Link) {
-        self.rules[link as usize].send_modify(|rule| *rule = Rule { harm: None, of: None, serial: rule.serial + 1 });
+        self.rules[link as usize].send_modify(|rule| {
+            *rule = Rule {
+                harm: None,
+                of: None,
+                serial: rule.serial + 1,
+            }
+        });
     }
 }
 

@@ -1,6 +1,7 @@
-//! The kill loop: real Kafka, real Cassandra, the real binary, and a feed whose every trade carries an id. Processes and servers are killed, paused
-//! and restarted at random times and at named places of the protocol, while readers look for a row that goes back or is no prefix; at the end each
-//! trade must be there exactly once.
+//! The kill loop: real Kafka, real Cassandra, the real binary, and a feed whose every trade carries
+//! an id. Processes and servers are killed, paused and restarted at random times and at named
+//! places of the protocol, while readers look for a row that goes back or is no prefix; at the end
+//! each trade must be there exactly once.
 //!
 //! ```text
 //!  feed ──▶ Kafka ──proxy──▶ the job, in one to three processes ──proxy──▶ Cassandra ◀── readers, who judge every row
@@ -38,7 +39,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-/// Kills, pauses and restarts everything of a job on real servers, and looks for a row that is wrong.
+/// Kills, pauses and restarts everything of a job on real servers, and looks for a row that is
+/// wrong.
 #[derive(Parser, Debug)]
 pub(crate) struct Settings {
     /// Nodes of Kafka and of Cassandra: 1 or 3; with 3 they are killed as well

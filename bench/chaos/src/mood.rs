@@ -53,6 +53,9 @@ impl Moody {
 
     pub(crate) fn get(&self) -> Mood {
         let number = self.0.load(Ordering::Acquire);
-        Mood::FAULTS.into_iter().find(|mood| *mood as u8 == number).unwrap_or_default()
+        Mood::FAULTS
+            .into_iter()
+            .find(|mood| *mood as u8 == number)
+            .unwrap_or_default()
     }
 }

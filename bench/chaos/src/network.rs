@@ -1,4 +1,5 @@
-//! Cycles in which nothing dies: the network between the job and its servers or between its processes, clocks, and what is fed.
+//! Cycles in which nothing dies: the network between the job and its servers or between its
+//! processes, clocks, and what is fed.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +18,19 @@ use crate::{
 const HOUR_S: i64 = 3_600;
 
 impl Stage {
-    /// Does it to all of a link or to what one process of several has connected, and mends it; then the job must go on. One whose connections
-    /// are slow must go on meanwhile.
+    /// Does it to all of a link or to what one process of several has connected, and mends it; then
+    /// the job must go on. One whose connections are slow must go on meanwhile.
     pub(crate) fn network(&mut self, link: Link, way: Way) -> Result<Back, String> {
         // Of two processes the later one connects to the earlier one: process 0 to nobody.
         let processes = self.life()?.len();
-        let at = self.random.random_range(usize::from(link == Link::Mesh && processes > 1)..processes);
-        let of = if self.random.random_bool(0.5) { None } else { self.life()?.worker(at) };
+        let at = self
+            .random
+            .random_range(usize::from(link == Link::Mesh && processes > 1)..processes);
+        let of = if self.random.random_bool(0.5) {
+            None
+        } else {
+            self.life()?.worker(at)
+        };
         let harm = match way {
             Way::Cut => Harm::Cut,
             Way::HalfOpen if self.random.random_bool(0.5) => Harm::HalfOpen(Direction::ToServer),
@@ -39,7 +46,9 @@ impl Stage {
         let again = self.caught_up(Instant::now())?;
         let standing = self.later_generation()?;
         // A store or a log that is out of reach stalls a job and must not end it.
-        if link != Link::Mesh && (back.as_ref().unwrap_or(&again).started || standing.generation != before.generation) {
+        if link != Link::Mesh
+            && (back.as_ref().unwrap_or(&again).started || standing.generation != before.generation)
+        {
             let life = self.life()?;
             return Err(format!(
                 "{harm:?} of the {}: the job was started again; life {} ({}) ended with {:?}",
@@ -62,36 +71,56 @@ impl Stage {
                 return Ok(Some(back));
             }
             // Longer and shorter than the pulse between processes bears.
-            Way::BlackHole if link == Link::Mesh && self.random.random_bool(0.5) => self.pass(11_000..15_000),
+            Way::BlackHole if link == Link::Mesh && self.random.random_bool(0.5) => {
+                self.pass(11_000..15_000)
+            }
             Way::Cut | Way::HalfOpen | Way::BlackHole => self.pass(500..6_000),
         }
         Ok(None)
     }
 
-    /// Processes whose clocks are an hour ahead, and after them others whose clocks are right, or an hour behind: the stamps must go on growing.
+    /// Processes whose clocks are an hour ahead, and after them others whose clocks are right, or
+    /// an hour behind: the stamps must go on growing.
     pub(crate) fn clock(&mut self, clocks: Clocks) -> Result<Back, String> {
         let (process, then) = match clocks {
             Clocks::OfOne => (Some(0), None),
-            Clocks::OfAll => (None, Some(Skew { process: None, seconds: -HOUR_S })),
+            Clocks::OfAll => (
+                None,
+                Some(Skew {
+                    process: None,
+                    seconds: -HOUR_S,
+                }),
+            ),
         };
         let stamp = self.watch.stamp()?;
         let before = self.later_generation()?;
         self.bury();
-        self.start_skewed(Some(Skew { process, seconds: HOUR_S }))?;
+        self.start_skewed(Some(Skew {
+            process,
+            seconds: HOUR_S,
+        }))?;
         self.back(before, Instant::now())?;
         self.pass(0..2_000);
         let (ahead, before) = (self.watch.stamp()?, self.later_generation()?);
-        // Within an hour of an earlier time this was done, stamps are as far ahead already, and each only adds one.
+        // Within an hour of an earlier time this was done, stamps are as far ahead already, and
+        // each only adds one.
         if ahead <= stamp {
-            return Err(format!("with clocks an hour ahead the last stamp was {ahead}, and before it {stamp}"));
+            return Err(format!(
+                "with clocks an hour ahead the last stamp was {ahead}, and before it {stamp}"
+            ));
         }
         if !self.was_ahead && ahead - stamp < HOUR_S * 1_000_000 / 2 {
-            return Err(format!("clocks an hour ahead made the stamp {ahead} of {stamp}: the binary does not heed TAPEFLOW_CLOCK_OFFSET_S"));
+            return Err(format!(
+                "clocks an hour ahead made the stamp {ahead} of {stamp}: the binary does not heed TAPEFLOW_CLOCK_OFFSET_S"
+            ));
         }
         self.was_ahead = true;
         self.bury();
         self.start_skewed(then)?;
-        self.back(before, Instant::now()).map(|back| Back { started: true, ..back })
+        self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })
     }
 
     /// Lets the feed have its mood for a while; then all of it must be committed.

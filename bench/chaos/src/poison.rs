@@ -1,4 +1,5 @@
-//! Records that no job can count: each must become a dead letter, in its place and under its reason, and hold up nothing.
+//! Records that no job can count: each must become a dead letter, in its place and under its
+//! reason, and hold up nothing.
 
 use std::{collections::BTreeMap, sync::PoisonError};
 
@@ -16,19 +17,48 @@ const KNOWN_BY: usize = 64;
 
 /// What a record of poison looks like, and the reason it must be refused for.
 pub(crate) fn payload(random: &mut StdRng, good: &[u8]) -> (Vec<u8>, &'static str) {
-    let noise = |random: &mut StdRng, count: usize| (0..count).map(|_| random.random::<u8>()).collect::<Vec<u8>>();
-    let kind = *[0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3].choose(random).unwrap_or(&0);
+    let noise = |random: &mut StdRng, count: usize| {
+        (0..count)
+            .map(|_| random.random::<u8>())
+            .collect::<Vec<u8>>()
+    };
+    let kind = *[0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3]
+        .choose(random)
+        .unwrap_or(&0);
     match kind {
         0 => {
             let length = random.random_range(1..200);
-            ([&NONSENSE[..], &noise(random, length)].concat(), "malformed")
+            (
+                [&NONSENSE[..], &noise(random, length)].concat(),
+                "malformed",
+            )
         }
-        1 => ([&MAGIC[..], &noise(random, 8), good.get(HEAD_BYTES..).unwrap_or_default()].concat(), "unknown_fingerprint"),
-        2 => (good[..random.random_range(good.len() / 2..good.len())].to_vec(), "malformed"),
+        1 => (
+            [
+                &MAGIC[..],
+                &noise(random, 8),
+                good.get(HEAD_BYTES..).unwrap_or_default(),
+            ]
+            .concat(),
+            "unknown_fingerprint",
+        ),
+        2 => (
+            good[..random.random_range(good.len() / 2..good.len())].to_vec(),
+            "malformed",
+        ),
         // Larger than what is fetched at a time, and nothing that compression makes small.
         _ if random.random_bool(0.3) => {
             let length = random.random_range(300_000..700_000);
-            ([&MAGIC[..], &codec::TRADE_BATCH_FINGERPRINT.to_le_bytes(), &NONSENSE, &noise(random, length)].concat(), "malformed")
+            (
+                [
+                    &MAGIC[..],
+                    &codec::TRADE_BATCH_FINGERPRINT.to_le_bytes(),
+                    &NONSENSE,
+                    &noise(random, length),
+                ]
+                .concat(),
+                "malformed",
+            )
         }
         _ => (Vec::new(), "empty"),
     }
@@ -40,18 +70,28 @@ pub(crate) struct Cabinet(std::sync::Mutex<BTreeMap<(usize, Vec<u8>), &'static s
 
 impl Cabinet {
     pub(crate) fn add(&self, payload: &[u8], reason: &'static str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(known_by(payload), reason);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(known_by(payload), reason);
     }
 
     /// The reason it must be refused for, if this is poison.
     pub(crate) fn reason(&self, payload: &[u8]) -> Option<&'static str> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&known_by(payload)).copied()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&known_by(payload))
+            .copied()
     }
 }
 
 fn known_by(payload: &[u8]) -> (usize, Vec<u8>) {
     // A record cut short begins as the whole one does; its length tells them apart.
-    (payload.len(), payload[..payload.len().min(KNOWN_BY)].to_vec())
+    (
+        payload.len(),
+        payload[..payload.len().min(KNOWN_BY)].to_vec(),
+    )
 }
 
 /// A dead letter that must be there: its reason, and the bytes that are kept of its record.
@@ -63,7 +103,10 @@ pub(crate) struct Letter {
 
 impl Letter {
     pub(crate) fn new(reason: &str, payload: &[u8]) -> Self {
-        Self { reason: reason.into(), payload: payload[..payload.len().min(MAX_REJECT_BYTES)].to_vec() }
+        Self {
+            reason: reason.into(),
+            payload: payload[..payload.len().min(MAX_REJECT_BYTES)].to_vec(),
+        }
     }
 }
 
@@ -82,9 +125,26 @@ mod tests {
 
     #[test]
     fn poison_is_refused_for_its_reason_and_known_again() {
-        let (mut random, mut good, mut entries) = (StdRng::seed_from_u64(1), Vec::new(), Vec::new());
-        let header = BatchHeader { symbol: "C00", source: "chaos", session: SessionId([1; 16]), sequence: 7, taken_ms: 1_704_207_600_000 };
-        let trades: Vec<_> = (0..2).filter_map(|slot| trade(Id { minute: Minute { symbol: 0, number: 0 }, slot })).collect();
+        let (mut random, mut good, mut entries) =
+            (StdRng::seed_from_u64(1), Vec::new(), Vec::new());
+        let header = BatchHeader {
+            symbol: "C00",
+            source: "chaos",
+            session: SessionId([1; 16]),
+            sequence: 7,
+            taken_ms: 1_704_207_600_000,
+        };
+        let trades: Vec<_> = (0..2)
+            .filter_map(|slot| {
+                trade(Id {
+                    minute: Minute {
+                        symbol: 0,
+                        number: 0,
+                    },
+                    slot,
+                })
+            })
+            .collect();
         codec::encode_batch(&mut good, &header, &trades);
         let cabinet = Cabinet::default();
         let mut reasons = BTreeSet::new();

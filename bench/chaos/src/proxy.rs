@@ -1,8 +1,9 @@
-//! A TCP proxy that can do to connections what networks do: cut them, go silent in one direction for ever, delay, and swallow for a while what then
-//! comes after all.
+//! A TCP proxy that can do to connections what networks do: cut them, go silent in one direction
+//! for ever, delay, and swallow for a while what then comes after all.
 //!
-//! What is *black-holed* is held and comes later, as with packets that are sent again; what goes into a *half-open* connection is lost, and so nothing
-//! ever goes that way again on this connection, not even its end: a stream with a hole would be no fault that TCP knows.
+//! What is *black-holed* is held and comes later, as with packets that are sent again; what goes
+//! into a *half-open* connection is lost, and so nothing ever goes that way again on this
+//! connection, not even its end: a stream with a hole would be no fault that TCP knows.
 
 use std::{
     future::pending,
@@ -46,7 +47,8 @@ pub(crate) enum Direction {
 pub(crate) enum Harm {
     /// All there are, and all that come, are reset.
     Cut,
-    /// Whatever goes in this direction vanishes, for as long as the connection lasts; ends are not passed on either.
+    /// Whatever goes in this direction vanishes, for as long as the connection lasts; ends are not
+    /// passed on either.
     HalfOpen(Direction),
     /// Everything comes so much later, in both directions.
     Delay(Duration),
@@ -77,7 +79,12 @@ impl Drop for Proxy {
 ///
 /// # Errors
 /// It cannot listen.
-pub(crate) fn listen(runtime: &Handle, at: SocketAddr, to: SocketAddr, rules: watch::Receiver<Rule>) -> io::Result<Proxy> {
+pub(crate) fn listen(
+    runtime: &Handle,
+    at: SocketAddr,
+    to: SocketAddr,
+    rules: watch::Receiver<Rule>,
+) -> io::Result<Proxy> {
     let bound = Bound::bind(at)?;
     bound.set_nonblocking(true)?;
     let _entered = runtime.enter();
@@ -85,7 +92,12 @@ pub(crate) fn listen(runtime: &Handle, at: SocketAddr, to: SocketAddr, rules: wa
     Ok(Proxy(runtime.spawn(serve(listener, at, to, rules))))
 }
 
-async fn serve(listener: TcpListener, at: SocketAddr, to: SocketAddr, rules: watch::Receiver<Rule>) {
+async fn serve(
+    listener: TcpListener,
+    at: SocketAddr,
+    to: SocketAddr,
+    rules: watch::Receiver<Rule>,
+) {
     // All are aborted when this is.
     let mut connections = JoinSet::new();
     loop {
@@ -122,7 +134,10 @@ impl View {
         {
             return harm;
         }
-        let concerned = !self.exempt && rule.of.is_none_or(|pid| self.inode.is_some_and(|inode| owner::holds(pid, inode)));
+        let concerned = !self.exempt
+            && rule
+                .of
+                .is_none_or(|pid| self.inode.is_some_and(|inode| owner::holds(pid, inode)));
         let harm = rule.harm.filter(|_| concerned);
         self.judged = Some((rule.serial, harm));
         harm
@@ -144,12 +159,18 @@ impl View {
 
 /// Carries one connection to its end.
 async fn carry(mut client: TcpStream, to: SocketAddr, mut view: View) {
-    let server = if view.harm() == Some(Harm::Cut) { None } else { TcpStream::connect(to).await.ok() };
+    let server = if view.harm() == Some(Harm::Cut) {
+        None
+    } else {
+        TcpStream::connect(to).await.ok()
+    };
     let Some(mut server) = server else {
         let _ = client.set_zero_linger();
         return;
     };
-    let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
+    let _ = client
+        .set_nodelay(true)
+        .and_then(|()| server.set_nodelay(true));
     let is_cut = {
         let ((client_in, client_out), (server_in, server_out)) = (client.split(), server.split());
         let there = flow(client_in, server_out, Direction::ToServer, view.clone());
@@ -160,7 +181,9 @@ async fn carry(mut client: TcpStream, to: SocketAddr, mut view: View) {
         }
     };
     if is_cut {
-        let _ = client.set_zero_linger().and_then(|()| server.set_zero_linger());
+        let _ = client
+            .set_zero_linger()
+            .and_then(|()| server.set_zero_linger());
     }
 }
 
@@ -175,7 +198,11 @@ async fn flow(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Directio
             if deaf {
                 continue;
             }
-            let delay = if let Some(Harm::Delay(delay)) = view.harm() { delay } else { Duration::ZERO };
+            let delay = if let Some(Harm::Delay(delay)) = view.harm() {
+                delay
+            } else {
+                Duration::ZERO
+            };
             due = due.max(Instant::now() + delay);
             if pieces.send((due, buffer[..count].to_vec())).await.is_err() {
                 break;
@@ -213,7 +240,8 @@ mod tests {
     const SOON: Duration = Duration::from_millis(300);
     const LONG: Duration = Duration::from_secs(10);
 
-    /// A connection of another process through a proxy: a shell whose standard input and output are the socket's two directions.
+    /// A connection of another process through a proxy: a shell whose standard input and output are
+    /// the socket's two directions.
     struct World {
         rules: watch::Sender<Rule>,
         _proxy: Proxy,
@@ -224,30 +252,64 @@ mod tests {
     impl World {
         async fn begin() -> Self {
             let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let free = Bound::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+            let free = Bound::bind("127.0.0.1:0")
+                .expect("a port")
+                .local_addr()
+                .expect("an address");
             let (rules, seen) = watch::channel(Rule::default());
-            let proxy = listen(&Handle::current(), free, server.local_addr().expect("an address"), seen).expect("a proxy");
-            let script = format!("exec 3<>/dev/tcp/127.0.0.1/{}; cat <&3 & cat >&3", free.port());
-            let client = Command::new("bash").args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+            let proxy = listen(
+                &Handle::current(),
+                free,
+                server.local_addr().expect("an address"),
+                seen,
+            )
+            .expect("a proxy");
+            let script = format!(
+                "exec 3<>/dev/tcp/127.0.0.1/{}; cat <&3 & cat >&3",
+                free.port()
+            );
+            let client = Command::new("bash")
+                .args(["-c", &script])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn();
             let (server, _) = server.accept().await.expect("a connection");
-            Self { rules, _proxy: proxy, client: client.expect("a shell"), server }
+            Self {
+                rules,
+                _proxy: proxy,
+                client: client.expect("a shell"),
+                server,
+            }
         }
 
         fn rule(&self, harm: Option<Harm>, of: Option<u32>) {
-            self.rules.send_modify(|rule| *rule = Rule { harm, of, serial: rule.serial + 1 });
+            self.rules.send_modify(|rule| {
+                *rule = Rule {
+                    harm,
+                    of,
+                    serial: rule.serial + 1,
+                }
+            });
         }
 
         fn say(&mut self, text: &str) {
             use std::io::Write;
             let input = self.client.stdin.as_mut().expect("an input");
-            input.write_all(text.as_bytes()).and_then(|()| input.flush()).expect("a shell that listens");
+            input
+                .write_all(text.as_bytes())
+                .and_then(|()| input.flush())
+                .expect("a shell that listens");
         }
 
         /// What the server hears within a time.
         async fn heard(&mut self, within: Duration) -> Option<String> {
             let mut buffer = [0; 64];
             let count = timeout(within, self.server.read(&mut buffer)).await.ok()?;
-            Some(count.map_or_else(|fault| format!("{:?}", fault.kind()), |count| String::from_utf8_lossy(&buffer[..count]).into_owned()))
+            Some(count.map_or_else(
+                |fault| format!("{:?}", fault.kind()),
+                |count| String::from_utf8_lossy(&buffer[..count]).into_owned(),
+            ))
         }
     }
 
@@ -278,13 +340,21 @@ mod tests {
         let mut world = World::begin().await;
         world.rule(Some(Harm::HalfOpen(Direction::ToClient)), None);
         world.say("a");
-        assert_eq!(world.heard(LONG).await.as_deref(), Some("a"), "the other direction is open");
+        assert_eq!(
+            world.heard(LONG).await.as_deref(),
+            Some("a"),
+            "the other direction is open"
+        );
         world.rule(Some(Harm::HalfOpen(Direction::ToServer)), None);
         world.say("b");
         assert_eq!(world.heard(SOON).await, None);
         world.rule(None, None);
         world.say("c");
-        assert_eq!(world.heard(SOON).await, None, "it stays so on this connection");
+        assert_eq!(
+            world.heard(SOON).await,
+            None,
+            "it stays so on this connection"
+        );
         world.client.kill().expect("a shell");
         assert_eq!(world.heard(SOON).await, None, "and its end is not told");
     }
@@ -303,14 +373,30 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn connections_of_this_process_are_spared() {
         let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let free = Bound::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-        let (_rules, seen) = watch::channel(Rule { harm: Some(Harm::Cut), of: None, serial: 1 });
-        let _proxy = listen(&Handle::current(), free, server.local_addr().expect("an address"), seen).expect("a proxy");
+        let free = Bound::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("an address");
+        let (_rules, seen) = watch::channel(Rule {
+            harm: Some(Harm::Cut),
+            of: None,
+            serial: 1,
+        });
+        let _proxy = listen(
+            &Handle::current(),
+            free,
+            server.local_addr().expect("an address"),
+            seen,
+        )
+        .expect("a proxy");
         let mut client = TcpStream::connect(free).await.expect("a connection");
         let (mut served, _) = server.accept().await.expect("a connection");
         client.write_all(b"a").await.expect("an open connection");
         let mut buffer = [0; 1];
-        served.read_exact(&mut buffer).await.expect("an open connection");
+        served
+            .read_exact(&mut buffer)
+            .await
+            .expect("an open connection");
         assert_eq!(&buffer, b"a");
     }
 }

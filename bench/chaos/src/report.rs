@@ -36,7 +36,11 @@ fn times(of: &[Duration]) -> String {
     sorted.sort_unstable();
     match sorted.last() {
         None => "".into(),
-        Some(largest) => format!("{:.1} / {:.1}", sorted[(sorted.len() - 1) / 2].as_secs_f64(), largest.as_secs_f64()),
+        Some(largest) => format!(
+            "{:.1} / {:.1}",
+            sorted[(sorted.len() - 1) / 2].as_secs_f64(),
+            largest.as_secs_f64()
+        ),
     }
 }
 
@@ -50,7 +54,11 @@ impl Outcome {
     }
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
-        let verdict = if self.faults.is_empty() { "nothing lost, nothing doubled, no row went back" } else { "FAULTS" };
+        let verdict = if self.faults.is_empty() {
+            "nothing lost, nothing doubled, no row went back"
+        } else {
+            "FAULTS"
+        };
         writeln!(text, "# Kill cycles on real servers: {verdict}\n")?;
         writeln!(text, "    {}\n", self.command)?;
         writeln!(
@@ -76,30 +84,80 @@ impl Outcome {
              job came back or went on by itself, from the fault (a pause: from waking; two Cassandra nodes: from their being back) to the next commit. After\n\
              a link is mended, or the feed is itself again, all that was fed by then must be committed. A slow link: to the next commit, while it is slow.\n"
         )?;
-        writeln!(text, "| what was done | cycles | from a start, s | by itself, s |\n|---|---:|---:|---:|")?;
+        writeln!(
+            text,
+            "| what was done | cycles | from a start, s | by itself, s |\n|---|---:|---:|---:|"
+        )?;
         let mut kinds: BTreeMap<String, Vec<&Cycle>> = BTreeMap::new();
         for cycle in &self.cycles {
             kinds.entry(cycle.fault.kind()).or_default().push(cycle);
         }
-        let started = |cycles: &[&Cycle]| times(&cycles.iter().filter_map(|cycle| cycle.started).collect::<Vec<_>>());
-        let by_itself = |cycles: &[&Cycle]| times(&cycles.iter().filter_map(|cycle| cycle.by_itself).collect::<Vec<_>>());
+        let started = |cycles: &[&Cycle]| {
+            times(
+                &cycles
+                    .iter()
+                    .filter_map(|cycle| cycle.started)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let by_itself = |cycles: &[&Cycle]| {
+            times(
+                &cycles
+                    .iter()
+                    .filter_map(|cycle| cycle.by_itself)
+                    .collect::<Vec<_>>(),
+            )
+        };
         for (kind, cycles) in &kinds {
             let missed = cycles.iter().filter(|cycle| cycle.missed).count();
-            let missed = if missed > 0 { format!(" ({missed} of them not reached, killed instead)") } else { String::new() };
-            writeln!(text, "| {kind}{missed} | {} | {} | {} |", cycles.len(), started(cycles), by_itself(cycles))?;
+            let missed = if missed > 0 {
+                format!(" ({missed} of them not reached, killed instead)")
+            } else {
+                String::new()
+            };
+            writeln!(
+                text,
+                "| {kind}{missed} | {} | {} | {} |",
+                cycles.len(),
+                started(cycles),
+                by_itself(cycles)
+            )?;
         }
         let all: Vec<&Cycle> = self.cycles.iter().collect();
-        writeln!(text, "| all | {} | {} | {} |\n", all.len(), started(&all), by_itself(&all))?;
-        let Fed { trades, records, repeats, poison, futures, reconnects } = self.fed;
+        writeln!(
+            text,
+            "| all | {} | {} | {} |\n",
+            all.len(),
+            started(&all),
+            by_itself(&all)
+        )?;
+        let Fed {
+            trades,
+            records,
+            repeats,
+            poison,
+            futures,
+            reconnects,
+        } = self.fed;
         writeln!(
             text,
             "- Feed: {trades} trades with ids in {records} records, {repeats} of these sent twice on purpose; {futures} far-future trades among them, and {poison} records of \
              poison between them; the client was made anew {reconnects} times."
         )?;
         if let Some(topic) = &self.topic {
-            writeln!(text, "- Topic: {} records, {} of them repeats.", topic.records, topic.repeats)?;
+            writeln!(
+                text,
+                "- Topic: {} records, {} of them repeats.",
+                topic.records, topic.repeats
+            )?;
         }
-        let Counts { reads, failed, rows, absent, lists } = self.reads;
+        let Counts {
+            reads,
+            failed,
+            rows,
+            absent,
+            lists,
+        } = self.reads;
         writeln!(
             text,
             "- Readers at quorum: {reads} reads ({failed} failed while servers were down): {rows} rows, {lists} lists, {absent} not there yet."

@@ -1,4 +1,5 @@
-//! What an operator may do to a topic: delete it, make it again, delete its oldest records. The only place here that asks Kafka for such things.
+//! What an operator may do to a topic: delete it, make it again, delete its oldest records. The
+//! only place here that asks Kafka for such things.
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
@@ -13,7 +14,8 @@ use tokio::runtime::Handle;
 
 /// How long brokers may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a topic is tried to be made again, and how long after a try: its deletion takes a moment.
+/// How often a topic is tried to be made again, and how long after a try: its deletion takes a
+/// moment.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -27,7 +29,10 @@ impl Topics {
     /// # Errors
     /// There is no client.
     pub(crate) fn new(brokers: &str, runtime: Handle) -> Result<Self, String> {
-        let admin = ClientConfig::new().set("bootstrap.servers", brokers).create().map_err(|fault| fault.to_string())?;
+        let admin = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .create()
+            .map_err(|fault| fault.to_string())?;
         Ok(Self { runtime, admin })
     }
 
@@ -36,7 +41,9 @@ impl Topics {
     /// # Errors
     /// What Kafka said.
     pub(crate) fn delete(&self, topic: &str) -> Result<(), String> {
-        let done = self.runtime.block_on(self.admin.delete_topics(&[topic], &options()));
+        let done = self
+            .runtime
+            .block_on(self.admin.delete_topics(&[topic], &options()));
         one(&format!("deleting topic {topic}"), done)
     }
 
@@ -49,7 +56,11 @@ impl Topics {
         let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies.into()));
         let mut tries = 1..=TRIES;
         loop {
-            match one(&format!("making topic {topic}"), self.runtime.block_on(self.admin.create_topics([&wanted], &options()))) {
+            match one(
+                &format!("making topic {topic}"),
+                self.runtime
+                    .block_on(self.admin.create_topics([&wanted], &options())),
+            ) {
                 Err(_) if tries.next().is_some() => thread::sleep(PAUSE),
                 done => return done,
             }
@@ -60,26 +71,50 @@ impl Topics {
     ///
     /// # Errors
     /// What Kafka said.
-    pub(crate) fn delete_records(&self, topic: &str, below: &BTreeMap<usize, Offset>) -> Result<(), String> {
+    pub(crate) fn delete_records(
+        &self,
+        topic: &str,
+        below: &BTreeMap<usize, Offset>,
+    ) -> Result<(), String> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in below {
             let partition = i32::try_from(*partition).map_err(|fault| fault.to_string())?;
-            list.add_partition_offset(topic, partition, KafkaOffset::Offset(*offset)).map_err(|fault| fault.to_string())?;
+            list.add_partition_offset(topic, partition, KafkaOffset::Offset(*offset))
+                .map_err(|fault| fault.to_string())?;
         }
-        let done = self.runtime.block_on(self.admin.delete_records(&list, &options())).map_err(|fault| fault.to_string())?;
-        match done.elements().iter().find_map(|element| element.error().err().map(|fault| (element.partition(), fault))) {
-            Some((partition, fault)) => Err(format!("deleting records of topic {topic}, partition {partition}: {fault}")),
+        let done = self
+            .runtime
+            .block_on(self.admin.delete_records(&list, &options()))
+            .map_err(|fault| fault.to_string())?;
+        match done.elements().iter().find_map(|element| {
+            element
+                .error()
+                .err()
+                .map(|fault| (element.partition(), fault))
+        }) {
+            Some((partition, fault)) => Err(format!(
+                "deleting records of topic {topic}, partition {partition}: {fault}"
+            )),
             None => Ok(()),
         }
     }
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
+    AdminOptions::new()
+        .operation_timeout(Some(PATIENCE))
+        .request_timeout(Some(PATIENCE))
 }
 
 /// The answer about the one topic that was asked for.
-fn one(what: &str, done: Result<Vec<rdkafka::admin::TopicResult>, KafkaError>) -> Result<(), String> {
+fn one(
+    what: &str,
+    done: Result<Vec<rdkafka::admin::TopicResult>, KafkaError>,
+) -> Result<(), String> {
     let done = done.map_err(|fault| format!("{what}: {fault}"))?;
-    done.into_iter().try_for_each(|answer| answer.map(drop).map_err(|(_, code)| format!("{what}: {code}")))
+    done.into_iter().try_for_each(|answer| {
+        answer
+            .map(drop)
+            .map_err(|(_, code)| format!("{what}: {code}"))
+    })
 }

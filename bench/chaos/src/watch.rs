@@ -11,15 +11,20 @@ use tokio::runtime::Handle;
 /// How long servers may be out of reach before a question to them is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Asks a store until it answers: on a busy machine servers that are up may take longer than one question bears.
+/// Asks a store until it answers: on a busy machine servers that are up may take longer than one
+/// question bears.
 ///
 /// # Errors
 /// It does not answer for long, or says what waiting does not mend.
-pub(crate) async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(mut ask: impl FnMut() -> F) -> Result<T, String> {
+pub(crate) async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    mut ask: impl FnMut() -> F,
+) -> Result<T, String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match ask().await {
-            Err(StoreError::Unavailable(_)) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(200)).await,
+            Err(StoreError::Unavailable(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(200)).await
+            }
             answer => return answer.map_err(|fault| fault.to_string()),
         }
     }
@@ -42,7 +47,11 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(runtime: Handle, store: CassandraStore) -> Self {
-        Self { runtime, store, last: Standing::default() }
+        Self {
+            runtime,
+            store,
+            last: Standing::default(),
+        }
     }
 
     /// Where it stands, if the store answers.
@@ -50,7 +59,9 @@ impl Watch {
     /// # Errors
     /// The head went back.
     pub(crate) fn glance(&mut self) -> Result<Option<Standing>, String> {
-        let Ok(head) = self.runtime.block_on(self.store.head()) else { return Ok(None) };
+        let Ok(head) = self.runtime.block_on(self.store.head()) else {
+            return Ok(None);
+        };
         self.stands(head.as_ref()).map(Some)
     }
 
@@ -70,7 +81,8 @@ impl Watch {
             committed: head.committed.epoch,
         });
         let was = std::mem::replace(&mut self.last, now);
-        if now.generation < was.generation || now.bound < was.bound || now.committed < was.committed {
+        if now.generation < was.generation || now.bound < was.bound || now.committed < was.committed
+        {
             return Err(format!("the head went back from {was:?} to {now:?}"));
         }
         Ok(now)
@@ -81,8 +93,13 @@ impl Watch {
     /// # Errors
     /// The head went back.
     pub(crate) fn has_committed(&mut self, offsets: &[i64]) -> Result<bool, String> {
-        let Some(head) = self.look()? else { return Ok(false) };
-        Ok(offsets.iter().zip(&head.committed.cuts).all(|(offset, cut)| cut.next >= *offset))
+        let Some(head) = self.look()? else {
+            return Ok(false);
+        };
+        Ok(offsets
+            .iter()
+            .zip(&head.committed.cuts)
+            .all(|(offset, cut)| cut.next >= *offset))
     }
 
     /// The largest stamp issued.
@@ -91,7 +108,8 @@ impl Watch {
     /// The store does not answer for long, or there is no job.
     pub(crate) fn stamp(&self) -> Result<i64, String> {
         let head = self.runtime.block_on(patiently(|| self.store.head()))?;
-        head.map(|head| head.last_stamp).ok_or_else(|| "there is no head".into())
+        head.map(|head| head.last_stamp)
+            .ok_or_else(|| "there is no head".into())
     }
 
     /// Where it stands.
@@ -105,7 +123,10 @@ impl Watch {
                 return Ok(standing);
             }
             if Instant::now() > deadline {
-                return Err(format!("the head cannot be read for {} s", PATIENCE.as_secs()));
+                return Err(format!(
+                    "the head cannot be read for {} s",
+                    PATIENCE.as_secs()
+                ));
             }
             thread::sleep(Duration::from_millis(100));
         }

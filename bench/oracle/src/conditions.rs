@@ -1,4 +1,5 @@
-//! Sale conditions, written down a second time: a trade's codes against the tape's table, column by column.
+//! Sale conditions, written down a second time: a trade's codes against the tape's table, column by
+//! column.
 
 /// What may set open and close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +21,12 @@ pub(crate) struct Counts {
 /// One row of the table; `None` for the neutral codes, which say nothing about price.
 fn row(code: u8) -> (Option<(bool, Sets)>, bool) {
     match code {
-        // Regular, acquisition, bunched, distribution, automatic execution, intermarket sweep, rules 127 and 155, opening prints, split,
-        // cross, yellow flag, stopped stock, re-opening trade and prints, closing trade and prints.
-        1 | 2 | 4 | 6 | 7 | 8 | 13 | 14 | 19 | 23 | 28 | 29 | 31 | 33 | 34 | 35 | 36 => (Some((true, Sets::Always)), true),
+        // Regular, acquisition, bunched, distribution, automatic execution, intermarket sweep,
+        // rules 127 and 155, opening prints, split, cross, yellow flag, stopped stock, re-opening
+        // trade and prints, closing trade and prints.
+        1 | 2 | 4 | 6 | 7 | 8 | 13 | 14 | 19 | 23 | 28 | 29 | 31 | 33 | 34 | 35 | 36 => {
+            (Some((true, Sets::Always)), true)
+        }
         // Sold last, opening trade.
         15 | 18 => (Some((true, Sets::IfFirst)), true),
         // Bunched sold, prior reference price, sold out of sequence, derivatively priced.
@@ -33,13 +37,15 @@ fn row(code: u8) -> (Option<(bool, Sets)>, bool) {
         39 => (Some((true, Sets::Always)), false),
         // 611 exempt, opened, trade through exempt.
         38 | 40 | 41 => (None, true),
-        // Average price, cash sale, price variation, CAP election, odd lot, next day, seller, form T, extended hours out of sequence,
-        // contingent, stock option, qualified contingent; and every code that is not in the table.
+        // Average price, cash sale, price variation, CAP election, odd lot, next day, seller, form
+        // T, extended hours out of sequence, contingent, stock option, qualified contingent; and
+        // every code that is not in the table.
         _ => (Some((false, Sets::Never)), true),
     }
 }
 
-/// Of all codes of a trade, the strictest answer in each column; no code, and neutral ones alone, are a regular trade.
+/// Of all codes of a trade, the strictest answer in each column; no code, and neutral ones alone,
+/// are a regular trade.
 pub(crate) fn counts(codes: &[u8]) -> Counts {
     let strictness = |sets: Sets| match sets {
         Sets::Always => 0,
@@ -47,7 +53,11 @@ pub(crate) fn counts(codes: &[u8]) -> Counts {
         Sets::IfSole => 2,
         Sets::Never => 3,
     };
-    let mut counts = Counts { high_low: true, sets: Sets::Always, volume: true };
+    let mut counts = Counts {
+        high_low: true,
+        sets: Sets::Always,
+        volume: true,
+    };
     for code in codes {
         let (price, volume) = row(*code);
         counts.volume &= volume;
@@ -70,14 +80,25 @@ mod tests {
     fn the_two_tables_agree_on_every_set_of_up_to_three_codes() {
         let check = |codes: &[u8]| {
             let mine = counts(codes);
-            let theirs = codes.iter().fold(Conditions::NONE, |set, code| set.with(*code)).effect();
+            let theirs = codes
+                .iter()
+                .fold(Conditions::NONE, |set, code| set.with(*code))
+                .effect();
             let last = match mine.sets {
                 Sets::Always => Last::Always,
                 Sets::IfFirst => Last::IfFirst,
                 Sets::IfSole => Last::IfSole,
                 Sets::Never => Last::Never,
             };
-            assert_eq!(Effect { high_low: mine.high_low, last, volume: mine.volume }, theirs, "{codes:?}");
+            assert_eq!(
+                Effect {
+                    high_low: mine.high_low,
+                    last,
+                    volume: mine.volume
+                },
+                theirs,
+                "{codes:?}"
+            );
         };
         check(&[]);
         for a in 0..=u8::MAX {

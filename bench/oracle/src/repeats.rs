@@ -1,4 +1,5 @@
-//! The duplicate filter of one partition, as plainly as it can be said: a list of sessions, each with the set of what was heard of it.
+//! The duplicate filter of one partition, as plainly as it can be said: a list of sessions, each
+//! with the set of what was heard of it.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -18,11 +19,16 @@ pub(crate) struct Repeats {
 impl Repeats {
     /// Hears of a record. `None` if it repeats one; else how many sequences it skipped.
     pub(crate) fn hear(&mut self, session: SessionId, sequence: u64) -> Option<u64> {
-        let found = self.sessions.iter().position(|(id, _)| *id == session).and_then(|at| self.sessions.remove(at));
+        let found = self
+            .sessions
+            .iter()
+            .position(|(id, _)| *id == session)
+            .and_then(|at| self.sessions.remove(at));
         let known = found.is_some();
         let (_, mut heard) = found.unwrap_or((session, BTreeSet::from([sequence])));
         let highest = heard.last().copied().unwrap_or(sequence);
-        let repeats = known && (heard.contains(&sequence) || sequence.saturating_add(WINDOW) <= highest);
+        let repeats =
+            known && (heard.contains(&sequence) || sequence.saturating_add(WINDOW) <= highest);
         let skipped = sequence.saturating_sub(highest).saturating_sub(1);
         if !repeats {
             heard.insert(sequence);
@@ -42,19 +48,31 @@ mod tests {
 
     fn check(heard: &[u64], want: &[Option<u64>]) {
         let mut repeats = Repeats::default();
-        let said: Vec<_> = heard.iter().map(|sequence| repeats.hear(SessionId([7; 16]), *sequence)).collect();
+        let said: Vec<_> = heard
+            .iter()
+            .map(|sequence| repeats.hear(SessionId([7; 16]), *sequence))
+            .collect();
         assert_eq!(said, want, "{heard:?}");
     }
 
     #[test]
     fn a_sequence_counts_once_and_a_gap_is_told() {
-        check(&[5, 6, 6, 5, 9, 8, 8], &[Some(0), Some(0), None, None, Some(2), Some(0), None]);
+        check(
+            &[5, 6, 6, 5, 9, 8, 8],
+            &[Some(0), Some(0), None, None, Some(2), Some(0), None],
+        );
     }
 
     #[test]
     fn a_session_may_begin_anywhere_and_what_is_far_below_counts_as_heard() {
-        check(&[100, 99, 37, 36, 37], &[Some(0), Some(0), Some(0), None, None]);
-        check(&[1, 65, 1, 2, 66, 2, 3], &[Some(0), Some(63), None, Some(0), Some(0), None, Some(0)]);
+        check(
+            &[100, 99, 37, 36, 37],
+            &[Some(0), Some(0), Some(0), None, None],
+        );
+        check(
+            &[1, 65, 1, 2, 66, 2, 3],
+            &[Some(0), Some(63), None, Some(0), Some(0), None, Some(0)],
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Whether anything was lost or counted twice: all rows of each window size, added up, must come to what was sent, and so must the history of epochs.
+//! Whether anything was lost or counted twice: all rows of each window size, added up, must come to
+//! what was sent, and so must the history of epochs.
 
 use tapeflow_schemas::WindowSize;
 use tapeflow_sinks::{Counts, Policy, Store, cassandra::CassandraStore};
@@ -14,9 +15,16 @@ pub(crate) async fn check(store: &CassandraStore, written: Written) -> Result<St
     let symbols = store.symbols().await.map_err(failed)?;
     let mut rows = 0;
     for size in WindowSize::DEFAULTS {
-        let mut held = Written { records: written.records, ..Written::default() };
+        let mut held = Written {
+            records: written.records,
+            ..Written::default()
+        };
         for (symbol, _) in &symbols {
-            for row in store.rows(symbol, size, 0..i64::MAX).await.map_err(failed)? {
+            for row in store
+                .rows(symbol, size, 0..i64::MAX)
+                .await
+                .map_err(failed)?
+            {
                 rows += 1;
                 let sums = row.state.totals.of_policy(Policy::All);
                 held.trades += sums.trades;
@@ -25,15 +33,22 @@ pub(crate) async fn check(store: &CassandraStore, written: Written) -> Result<St
             }
         }
         if held != written {
-            return Err(format!("the rows of {size} come to {held:?}, and {written:?} was sent"));
+            return Err(format!(
+                "the rows of {size} come to {held:?}, and {written:?} was sent"
+            ));
         }
     }
     let history = store.history(usize::MAX).await.map_err(failed)?;
     let mut counts = Counts::default();
     history.iter().for_each(|entry| counts.add(&entry.counts));
-    let (clean, all) = (counts.duplicates + counts.rejected + counts.gaps == 0, written.trades);
+    let (clean, all) = (
+        counts.duplicates + counts.rejected + counts.gaps == 0,
+        written.trades,
+    );
     if (counts.accepted, counts.records, clean) != (all, all, true) {
-        return Err(format!("the history comes to {counts:?}, and {all} trades were sent"));
+        return Err(format!(
+            "the history comes to {counts:?}, and {all} trades were sent"
+        ));
     }
     Ok(format!(
         "the {rows} rows of {} sizes each come to all {all} trades, their volume and notional; so does the history of {} epochs",

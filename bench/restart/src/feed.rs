@@ -1,5 +1,5 @@
-//! The live feed: some hundred trades a second that happen as they are sent, every other one of the hot symbol. It goes on whatever happens to the
-//! job.
+//! The live feed: some hundred trades a second that happen as they are sent, every other one of the
+//! hot symbol. It goes on whatever happens to the job.
 
 use std::{
     sync::{
@@ -31,9 +31,15 @@ impl Feed {
     /// # Errors
     /// There is no client.
     pub(crate) fn start(brokers: &str, name: &str, tape: Tape, rate: u32) -> Result<Self, String> {
-        let (topic, stop) = (Topic::new(&topic_at(brokers, name), LINGER).map_err(|fault| fault.to_string())?, Arc::new(AtomicBool::new(false)));
+        let (topic, stop) = (
+            Topic::new(&topic_at(brokers, name), LINGER).map_err(|fault| fault.to_string())?,
+            Arc::new(AtomicBool::new(false)),
+        );
         let asked = Arc::clone(&stop);
-        Ok(Self { stop, thread: Some(std::thread::spawn(move || run(&topic, tape, rate, &asked))) })
+        Ok(Self {
+            stop,
+            thread: Some(std::thread::spawn(move || run(&topic, tape, rate, &asked))),
+        })
     }
 
     /// Ends it, when all of it is durable.
@@ -43,7 +49,9 @@ impl Feed {
     pub(crate) fn end(mut self) -> Result<Tape, String> {
         self.stop.store(true, Ordering::Release);
         let ended = self.thread.take().map(JoinHandle::join);
-        ended.ok_or("the feed has ended before")?.map_err(|_| "the feed panicked")?
+        ended
+            .ok_or("the feed has ended before")?
+            .map_err(|_| "the feed panicked")?
     }
 }
 
@@ -54,16 +62,30 @@ impl Drop for Feed {
 }
 
 fn run(topic: &Topic, mut tape: Tape, rate: u32, stop: &AtomicBool) -> Result<Tape, String> {
-    let (begun, mut sent, others) = (Instant::now(), 0u64, u64::try_from(tape.symbols() - 1).map_err(|fault| fault.to_string())?);
+    let (begun, mut sent, others) = (
+        Instant::now(),
+        0u64,
+        u64::try_from(tape.symbols() - 1).map_err(|fault| fault.to_string())?,
+    );
     while !stop.load(Ordering::Acquire) {
-        let due = u64::try_from(begun.elapsed().as_micros() * u128::from(rate) / 1_000_000).map_err(|fault| fault.to_string())?;
+        let due = u64::try_from(begun.elapsed().as_micros() * u128::from(rate) / 1_000_000)
+            .map_err(|fault| fault.to_string())?;
         while sent < due {
-            let symbol = if sent.is_multiple_of(2) { 0 } else { 1 + sent / 2 % others };
-            let record = tape.next(usize::try_from(symbol).map_err(|fault| fault.to_string())?, now_ms())?;
+            let symbol = if sent.is_multiple_of(2) {
+                0
+            } else {
+                1 + sent / 2 % others
+            };
+            let record = tape.next(
+                usize::try_from(symbol).map_err(|fault| fault.to_string())?,
+                now_ms(),
+            )?;
             topic.append(&record).map_err(|fault| fault.to_string())?;
             sent += 1;
         }
-        topic.hear(Duration::ZERO).map_err(|fault| fault.to_string())?;
+        topic
+            .hear(Duration::ZERO)
+            .map_err(|fault| fault.to_string())?;
         std::thread::sleep(BEAT);
     }
     topic.flush().map_err(|fault| fault.to_string())?;

@@ -1,4 +1,5 @@
-//! Filling a topic: so many trades, evenly over the last twenty minutes before now, so that rows are few and the job is bound by trades.
+//! Filling a topic: so many trades, evenly over the last twenty minutes before now, so that rows
+//! are few and the job is bound by trades.
 
 use std::time::{Duration, Instant};
 
@@ -20,29 +21,45 @@ const STRETCH: u64 = 4_096;
 
 /// A topic of the servers here.
 pub(crate) fn topic_at(brokers: &str, name: &str) -> TopicAddress {
-    TopicAddress { brokers: brokers.into(), name: name.into(), settings: Vec::new() }
+    TopicAddress {
+        brokers: brokers.into(),
+        name: name.into(),
+        settings: Vec::new(),
+    }
 }
 
 /// Appends so many trades; how long that took.
 ///
 /// # Errors
 /// The topic did not take them all, each once.
-pub(crate) fn fill(brokers: &str, name: &str, tape: &mut Tape, messages: u64) -> Result<Duration, String> {
+pub(crate) fn fill(
+    brokers: &str,
+    name: &str,
+    tape: &mut Tape,
+    messages: u64,
+) -> Result<Duration, String> {
     let failed = |fault: Fault| fault.to_string();
     let address = topic_at(brokers, name);
     let topic = Topic::new(&address, LINGER).map_err(failed)?;
     let (begun, from_ms, symbols) = (Instant::now(), now_ms() - SPAN_MS, tape.symbols());
     let (count, mut told) = (i128::from(messages), begun);
     for n in 0..messages {
-        let event_ms = from_ms + i64::try_from(i128::from(n) * i128::from(SPAN_MS) / count).map_err(|fault| fault.to_string())?;
+        let event_ms = from_ms
+            + i64::try_from(i128::from(n) * i128::from(SPAN_MS) / count)
+                .map_err(|fault| fault.to_string())?;
         let symbol = usize::try_from(n).map_err(|fault| fault.to_string())? % symbols;
-        topic.append(&tape.next(symbol, event_ms)?).map_err(failed)?;
+        topic
+            .append(&tape.next(symbol, event_ms)?)
+            .map_err(failed)?;
         if n.is_multiple_of(STRETCH) {
             topic.hear(Duration::ZERO).map_err(failed)?;
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
                 let done = n - topic.on_their_way().min(n);
-                eprintln!("fill: {done} of {messages} messages, {:.0} a second", per_second(done, begun.elapsed()));
+                eprintln!(
+                    "fill: {done} of {messages} messages, {:.0} a second",
+                    per_second(done, begun.elapsed())
+                );
             }
         }
     }
@@ -50,8 +67,14 @@ pub(crate) fn fill(brokers: &str, name: &str, tape: &mut Tape, messages: u64) ->
     let took = begun.elapsed();
     let held: u64 = address.held().map_err(failed)?.iter().sum();
     if held != messages {
-        return Err(format!("the topic holds {held} messages, and {messages} were appended"));
+        return Err(format!(
+            "the topic holds {held} messages, and {messages} were appended"
+        ));
     }
-    eprintln!("fill: {messages} messages in {:.1} s, {:.0} a second", took.as_secs_f64(), per_second(messages, took));
+    eprintln!(
+        "fill: {messages} messages in {:.1} s, {:.0} a second",
+        took.as_secs_f64(),
+        per_second(messages, took)
+    );
     Ok(took)
 }

@@ -17,20 +17,36 @@ pub(crate) struct Binary {
     workers: u16,
 }
 
-/// Builds the binary in release form, and copies it: others may build another one at the same place while this run goes on.
+/// Builds the binary in release form, and copies it: others may build another one at the same place
+/// while this run goes on.
 ///
 /// # Errors
 /// It does not build.
 pub(crate) fn build(root: &Path, to: &Path) -> Result<PathBuf, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--release", "--package", "tapeflow", "--locked", "--message-format", "json"]);
-    let output = command.current_dir(root).stderr(Stdio::inherit()).output().map_err(|fault| format!("cargo does not start: {fault}"))?;
+    command.args([
+        "build",
+        "--release",
+        "--package",
+        "tapeflow",
+        "--locked",
+        "--message-format",
+        "json",
+    ]);
+    let output = command
+        .current_dir(root)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|fault| format!("cargo does not start: {fault}"))?;
     if !output.status.success() {
         return Err(format!("the binary does not build: {}", output.status));
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let executable = messages.lines().rev().find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    let executable = messages
+        .lines()
+        .rev()
+        .find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
     let built = executable.ok_or("cargo does not say where the binary is")?;
     let path = to.join("tapeflow");
     fs::copy(built, &path).map_err(|fault| format!("cannot copy {built}: {fault}"))?;
@@ -39,7 +55,11 @@ pub(crate) fn build(root: &Path, to: &Path) -> Result<PathBuf, String> {
 
 impl Binary {
     pub(crate) fn new(path: PathBuf, logs: PathBuf, workers: u16) -> Self {
-        Self { path, logs, workers }
+        Self {
+            path,
+            logs,
+            workers,
+        }
     }
 
     /// A command under no foreign settings.
@@ -56,10 +76,31 @@ impl Binary {
     ///
     /// # Errors
     /// It does not start.
-    pub(crate) fn start(&self, servers: &Servers, topic: &str, keyspace: &str, further: &[&str], called: &str) -> Result<Life, String> {
+    pub(crate) fn start(
+        &self,
+        servers: &Servers,
+        topic: &str,
+        keyspace: &str,
+        further: &[&str],
+        called: &str,
+    ) -> Result<Life, String> {
         let log = self.logs.join(format!("{keyspace}-{called}.log"));
-        let (brokers, store, workers) = (servers.brokers(), servers.store(keyspace), self.workers.to_string());
-        let mut command = self.command(&["dataflow", "--brokers", &brokers, "--topic", topic, "--store", &store, "--workers", &workers]);
+        let (brokers, store, workers) = (
+            servers.brokers(),
+            servers.store(keyspace),
+            self.workers.to_string(),
+        );
+        let mut command = self.command(&[
+            "dataflow",
+            "--brokers",
+            &brokers,
+            "--topic",
+            topic,
+            "--store",
+            &store,
+            "--workers",
+            &workers,
+        ]);
         command.args(further);
         Life::start(command, log).map_err(|fault| fault.to_string())
     }

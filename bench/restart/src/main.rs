@@ -1,12 +1,14 @@
-//! How long a restart takes: real Kafka, real Cassandra, the real binary in release form, and a topic of as many messages as one likes.
+//! How long a restart takes: real Kafka, real Cassandra, the real binary in release form, and a
+//! topic of as many messages as one likes.
 //!
 //! ```text
 //!  tape ──fill──▶ topic ──▶ the job, to the end of it: seconds, CPU, memory
 //!  tape ──feed──▶ topic ──▶ the job ── kill -9, start again ──▶ taken over? a fresh row? a commit? how much memory?
 //! ```
 //!
-//! A job keeps no checkpoint but its rows and replays only what was bound and not committed, so neither time nor memory may depend on how long the
-//! topic is. At the end all rows must hold exactly the trades that were sent.
+//! A job keeps no checkpoint but its rows and replays only what was bound and not committed, so
+//! neither time nor memory may depend on how long the topic is. At the end all rows must hold
+//! exactly the trades that were sent.
 
 mod check;
 #[path = "../../../deploy/dev/stack.rs"]
@@ -24,16 +26,19 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-/// Measures how long a job takes from kill -9 to the first fresh row, behind topics of any length, and how much memory it takes.
+/// Measures how long a job takes from kill -9 to the first fresh row, behind topics of any length,
+/// and how much memory it takes.
 #[derive(Parser, Debug)]
 pub(crate) struct Settings {
-    /// How many messages the topic holds; several numbers are several topics, one after the other on the same servers
+    /// How many messages the topic holds; several numbers are several topics, one after the other
+    /// on the same servers
     #[arg(long, value_delimiter = ',', default_value = "1000000", value_name = "N,...", value_parser = clap::value_parser!(u64).range(1..))]
     messages: Vec<u64>,
     /// How often the job is killed while it keeps up with a live feed
     #[arg(long, default_value_t = 5)]
     kills: u32,
-    /// How often another job is killed on its way through the topic, where each epoch is as large as an epoch gets
+    /// How often another job is killed on its way through the topic, where each epoch is as large
+    /// as an epoch gets
     #[arg(long, default_value_t = 3)]
     kills_behind: u32,
     /// Worker threads of the job
@@ -42,7 +47,8 @@ pub(crate) struct Settings {
     /// Messages a second of the live feed
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Up to how many messages all rows are recomputed by `tapeflow verify`; beyond it their sums are compared
+    /// Up to how many messages all rows are recomputed by `tapeflow verify`; beyond it their sums
+    /// are compared
     #[arg(long, default_value_t = 2_000_000, value_name = "N")]
     verify_up_to: u64,
     /// Where the report goes as well, again after each topic

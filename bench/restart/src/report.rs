@@ -74,14 +74,22 @@ impl Report {
                 peak_kb / 1_024
             )?;
         }
-        writeln!(text, "\n## kill -9 while it keeps up with {} messages/s, started again a second later\n", self.rate)?;
+        writeln!(
+            text,
+            "\n## kill -9 while it keeps up with {} messages/s, started again a second later\n",
+            self.rate
+        )?;
         writeln!(
             text,
             "Seconds from the start of the new process, median / largest. *Fresh*: a row of the busiest symbol's minute, read at quorum, is of an epoch above all that were\n\
              bound before the kill; *moved*: of a later epoch than right after the kill. *Made after*: it holds a trade that happened after the start.\n"
         )?;
         self.restarts(text, |outcome| &outcome.restarts)?;
-        if self.outcomes.iter().any(|outcome| !outcome.behind.is_empty()) {
+        if self
+            .outcomes
+            .iter()
+            .any(|outcome| !outcome.behind.is_empty())
+        {
             writeln!(text, "\n## kill -9 on the way through the topic\n")?;
             writeln!(
                 text,
@@ -90,10 +98,21 @@ impl Report {
             self.restarts(text, |outcome| &outcome.behind)?;
         }
         writeln!(text, "\n## What the rows come to\n")?;
-        self.outcomes.iter().try_for_each(|outcome| writeln!(text, "- {} messages: {}.", grouped(outcome.messages), outcome.verdict))
+        self.outcomes.iter().try_for_each(|outcome| {
+            writeln!(
+                text,
+                "- {} messages: {}.",
+                grouped(outcome.messages),
+                outcome.verdict
+            )
+        })
     }
 
-    fn restarts(&self, text: &mut String, of: impl Fn(&Outcome) -> &Vec<Restart>) -> std::fmt::Result {
+    fn restarts(
+        &self,
+        text: &mut String,
+        of: impl Fn(&Outcome) -> &Vec<Restart>,
+    ) -> std::fmt::Result {
         writeln!(
             text,
             "| messages | kills | replayed records | taken over, s | moved, s | first fresh row, s | made after, s | first commit, s | memory after 2 s, MB | peak memory, MB |\n\
@@ -101,8 +120,14 @@ impl Report {
         )?;
         for outcome in &self.outcomes {
             let restarts = of(outcome);
-            let times = |of: &dyn Fn(&Restart) -> Option<Duration>| two(restarts.iter().filter_map(of), |time| format!("{:.2}", time.as_secs_f64()));
-            let kilobytes = |of: &dyn Fn(&Restart) -> u64| two(restarts.iter().map(of), |kb| (kb / 1_024).to_string());
+            let times = |of: &dyn Fn(&Restart) -> Option<Duration>| {
+                two(restarts.iter().filter_map(of), |time| {
+                    format!("{:.2}", time.as_secs_f64())
+                })
+            };
+            let kilobytes = |of: &dyn Fn(&Restart) -> u64| {
+                two(restarts.iter().map(of), |kb| (kb / 1_024).to_string())
+            };
             writeln!(
                 text,
                 "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
@@ -126,7 +151,10 @@ impl Report {
 fn two<T: Ord + Copy>(of: impl Iterator<Item = T>, show: impl Fn(T) -> String) -> String {
     let mut sorted: Vec<T> = of.collect();
     sorted.sort_unstable();
-    match (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.last()) {
+    match (
+        sorted.get(sorted.len().saturating_sub(1) / 2),
+        sorted.last(),
+    ) {
         (Some(median), Some(largest)) => format!("{} / {}", show(*median), show(*largest)),
         _ => String::new(),
     }

@@ -1,7 +1,10 @@
-//! One restart, measured: readers ask for the head and for rows of the hot symbol all the time, and note when they first see what they wait for.
+//! One restart, measured: readers ask for the head and for rows of the hot symbol all the time, and
+//! note when they first see what they wait for.
 //!
-//! *Moved*: a row is of a later epoch than it was after the kill. *Fresh*: a row of an epoch above the last one that was bound before the kill. What is replayed is written again as of that epoch, so a fresh row
-//! holds records that no row held before. *Made after the start*: a row with a trade that happened after the new process was started.
+//! *Moved*: a row is of a later epoch than it was after the kill. *Fresh*: a row of an epoch above
+//! the last one that was bound before the kill. What is replayed is written again as of that epoch,
+//! so a fresh row holds records that no row held before. *Made after the start*: a row with a trade
+//! that happened after the new process was started.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -14,7 +17,8 @@ use tokio::time::sleep;
 
 /// How often the readers ask for rows.
 const ROWS_EVERY: Duration = Duration::from_millis(10);
-/// How often they ask for the head: at SERIAL, which the job's own compare-and-sets may have to wait for.
+/// How often they ask for the head: at SERIAL, which the job's own compare-and-sets may have to
+/// wait for.
 const HEAD_EVERY: Duration = Duration::from_millis(25);
 /// How often the process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -71,13 +75,21 @@ struct Wanted<'a> {
 /// # Errors
 /// The store does not say.
 pub(crate) async fn stands(store: &CassandraStore) -> Result<Stood, String> {
-    let head = store.head().await.map_err(|fault| fault.to_string())?.ok_or("there is no head")?;
+    let head = store
+        .head()
+        .await
+        .map_err(|fault| fault.to_string())?
+        .ok_or("there is no head")?;
     Ok(stood(&head))
 }
 
 fn stood(head: &Head) -> Stood {
     let last = head.last_binding();
-    let records = last.cuts.iter().enumerate().map(|(at, cut)| cut.next - head.committed.cuts.get(at).map_or(0, |from| from.next));
+    let records = last
+        .cuts
+        .iter()
+        .enumerate()
+        .map(|(at, cut)| cut.next - head.committed.cuts.get(at).map_or(0, |from| from.next));
     Stood {
         generation: head.generation,
         bound: last.epoch,
@@ -93,15 +105,27 @@ fn stood(head: &Head) -> Stood {
 /// # Errors
 /// The store does not say.
 pub(crate) async fn seen(store: &CassandraStore, keys: &[RowKey]) -> Result<u64, String> {
-    let rows = store.read_rows(keys).await.map_err(|fault| fault.to_string())?;
-    Ok(rows.iter().flatten().map(|row| row.epoch).max().unwrap_or(0))
+    let rows = store
+        .read_rows(keys)
+        .await
+        .map_err(|fault| fault.to_string())?;
+    Ok(rows
+        .iter()
+        .flatten()
+        .map(|row| row.epoch)
+        .max()
+        .unwrap_or(0))
 }
 
 /// Waits until the job has committed an epoch above that.
 ///
 /// # Errors
 /// The job ends, or does not commit for long.
-pub(crate) async fn goes_on(store: &CassandraStore, life: &mut Life, from: Option<Stood>) -> Result<(), String> {
+pub(crate) async fn goes_on(
+    store: &CassandraStore,
+    life: &mut Life,
+    from: Option<Stood>,
+) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         life.must_live().map_err(|fault| fault.to_string())?;
@@ -111,13 +135,17 @@ pub(crate) async fn goes_on(store: &CassandraStore, life: &mut Life, from: Optio
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(format!("the job has committed nothing for {} s", PATIENCE.as_secs()));
+            return Err(format!(
+                "the job has committed nothing for {} s",
+                PATIENCE.as_secs()
+            ));
         }
         sleep(HEAD_EVERY).await;
     }
 }
 
-/// Measures the restart that `life` is. `keys` names rows of which at least one changes in every epoch.
+/// Measures the restart that `life` is. `keys` names rows of which at least one changes in every
+/// epoch.
 ///
 /// # Errors
 /// The process ends, or one of the things waited for does not come.
@@ -129,11 +157,29 @@ pub(crate) async fn measure(
     keys: impl Fn() -> Vec<RowKey>,
 ) -> Result<Restart, String> {
     let over = AtomicBool::new(false);
-    let wanted = Wanted { store, stood, begun: life.begun, begun_ms: life.begun_ms, live, over: &over };
-    let (heads, rows, settled) = tokio::join!(wanted.heads(), wanted.rows(&keys), settle(life, &over));
-    let ((taken_over, committed), (moved, fresh, made_after), settled_kb) = (heads?, rows?, settled?);
+    let wanted = Wanted {
+        store,
+        stood,
+        begun: life.begun,
+        begun_ms: life.begun_ms,
+        live,
+        over: &over,
+    };
+    let (heads, rows, settled) =
+        tokio::join!(wanted.heads(), wanted.rows(&keys), settle(life, &over));
+    let ((taken_over, committed), (moved, fresh, made_after), settled_kb) =
+        (heads?, rows?, settled?);
     life.must_live().map_err(|fault| fault.to_string())?;
-    Ok(Restart { to_replay: stood.to_replay, taken_over, moved, fresh, made_after, committed, settled_kb, peak_kb: life.memory.peak_kb })
+    Ok(Restart {
+        to_replay: stood.to_replay,
+        taken_over,
+        moved,
+        fresh,
+        made_after,
+        committed,
+        settled_kb,
+        peak_kb: life.memory.peak_kb,
+    })
 }
 
 /// Looks at the process for as long as its memory settles, and then once more.
@@ -145,7 +191,9 @@ async fn settle(life: &mut Life, over: &AtomicBool) -> Result<u64, String> {
         }
         sleep(LOOK_EVERY).await;
     }
-    life.must_live().inspect_err(|_| over.store(true, Ordering::Release)).map_err(|fault| fault.to_string())?;
+    life.must_live()
+        .inspect_err(|_| over.store(true, Ordering::Release))
+        .map_err(|fault| fault.to_string())?;
     Ok(life.memory.now_kb)
 }
 
@@ -166,13 +214,17 @@ impl Wanted<'_> {
                     return Ok((taken_over, now));
                 }
             }
-            self.patient("a commit").map_err(|fault| format!("{fault}; the last answer: {head:?}"))?;
+            self.patient("a commit")
+                .map_err(|fault| format!("{fault}; the last answer: {head:?}"))?;
             sleep(HEAD_EVERY).await;
         }
     }
 
     /// Until a row has moved, until one is fresh, and until one has a trade made after the start.
-    async fn rows(&self, keys: &impl Fn() -> Vec<RowKey>) -> Result<(Duration, Duration, Option<Duration>), String> {
+    async fn rows(
+        &self,
+        keys: &impl Fn() -> Vec<RowKey>,
+    ) -> Result<(Duration, Duration, Option<Duration>), String> {
         let (mut moved, mut fresh) = (None, None);
         loop {
             let rows = self.store.read_rows(&keys()).await;
@@ -185,14 +237,19 @@ impl Wanted<'_> {
                 if any(&|row| row.epoch > self.stood.bound) {
                     fresh.get_or_insert(now);
                 }
-                let made_after = any(&|row| row.totals.last.is_some_and(|last| last.event_ms >= self.begun_ms));
+                let made_after = any(&|row| {
+                    row.totals
+                        .last
+                        .is_some_and(|last| last.event_ms >= self.begun_ms)
+                });
                 match moved.zip(fresh) {
                     Some((moved, fresh)) if !self.live => return Ok((moved, fresh, None)),
                     Some((moved, fresh)) if made_after => return Ok((moved, fresh, Some(now))),
                     _ => {}
                 }
             }
-            self.patient("a fresh row").map_err(|fault| format!("{fault}; the last answer: {rows:?}"))?;
+            self.patient("a fresh row")
+                .map_err(|fault| format!("{fault}; the last answer: {rows:?}"))?;
             sleep(ROWS_EVERY).await;
         }
     }
@@ -204,7 +261,11 @@ impl Wanted<'_> {
         if self.begun.elapsed() < PATIENCE {
             Ok(())
         } else {
-            Err(format!("{what} has not come within {} s after {:?}", PATIENCE.as_secs(), self.stood))
+            Err(format!(
+                "{what} has not come within {} s after {:?}",
+                PATIENCE.as_secs(),
+                self.stood
+            ))
         }
     }
 }

@@ -47,21 +47,40 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// It could not be measured.
 pub(crate) fn run(settings: &Settings) -> Result<bool, String> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = package.ancestors().nth(2).ok_or("the package lies two folders below the root")?;
+    let root = package
+        .ancestors()
+        .nth(2)
+        .ok_or("the package lies two folders below the root")?;
     let binary = prepare(settings, root)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|fault| fault.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|fault| fault.to_string())?;
     eprintln!("starting Kafka and Cassandra");
     let servers = Servers::start(root, &settings.stack, settings.ports)?;
-    let mut report = Report { command: command_line(), rate: settings.rate, workers: settings.workers, outcomes: Vec::new() };
+    let mut report = Report {
+        command: command_line(),
+        rate: settings.rate,
+        workers: settings.workers,
+        outcomes: Vec::new(),
+    };
     let mut is_right = true;
     for messages in &settings.messages {
-        let stage =
-            Stage { settings, binary: &binary, servers: &servers, runtime: &runtime, messages: *messages, topic: format!("restart_{messages}") };
+        let stage = Stage {
+            settings,
+            binary: &binary,
+            servers: &servers,
+            runtime: &runtime,
+            messages: *messages,
+            topic: format!("restart_{messages}"),
+        };
         let (outcome, right) = stage.topic()?;
         report.outcomes.push(outcome);
         is_right &= right;
         if let Some(path) = &settings.report {
-            fs::write(path, report.markdown()).map_err(|fault| format!("cannot write {}: {fault}", path.display()))?;
+            fs::write(path, report.markdown())
+                .map_err(|fault| format!("cannot write {}: {fault}", path.display()))?;
         }
     }
     println!("{}", report.markdown());
@@ -70,14 +89,18 @@ pub(crate) fn run(settings: &Settings) -> Result<bool, String> {
 
 /// The binary, and a folder for its logs.
 fn prepare(settings: &Settings, root: &Path) -> Result<Binary, String> {
-    let logs = root.join("target/stack").join(format!("{}-logs", settings.stack));
+    let logs = root
+        .join("target/stack")
+        .join(format!("{}-logs", settings.stack));
     let failed = |fault: std::io::Error| format!("{}: {fault}", logs.display());
     if logs.exists() {
         fs::remove_dir_all(&logs).map_err(failed)?;
     }
     fs::create_dir_all(&logs).map_err(failed)?;
     let path: PathBuf = match &settings.binary {
-        Some(path) => path.canonicalize().map_err(|fault| format!("--binary: {}: {fault}", path.display()))?,
+        Some(path) => path
+            .canonicalize()
+            .map_err(|fault| format!("--binary: {}: {fault}", path.display()))?,
         None => job::build(root, &logs)?,
     };
     Ok(Binary::new(path, logs, settings.workers))
@@ -86,7 +109,10 @@ fn prepare(settings: &Settings, root: &Path) -> Result<Binary, String> {
 /// The command that ran this, as one would type it.
 fn command_line() -> String {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    format!("cargo run --release -p tapeflow-restart -- {}", arguments.join(" "))
+    format!(
+        "cargo run --release -p tapeflow-restart -- {}",
+        arguments.join(" ")
+    )
 }
 
 /// One topic.
@@ -116,13 +142,40 @@ impl Stage<'_> {
             Err(fault) => (format!("FAULT: {fault}"), false),
         };
         eprintln!("{verdict}");
-        Ok((Outcome { messages, fill, topic_bytes, catch_up, restarts, behind, verdict }, right))
+        Ok((
+            Outcome {
+                messages,
+                fill,
+                topic_bytes,
+                catch_up,
+                restarts,
+                behind,
+                verdict,
+            },
+            right,
+        ))
     }
 
     /// Makes the topic, and a keyspace: servers that say they have started may not listen yet.
     fn init(&self, keyspace: &str) -> Result<(), String> {
-        let (brokers, store, partitions) = (self.servers.brokers(), self.servers.store(keyspace), PARTITIONS.to_string());
-        let arguments = ["init", "--brokers", &brokers, "--topic", &self.topic, "--store", &store, "--partitions", &partitions, "--replication", "1"];
+        let (brokers, store, partitions) = (
+            self.servers.brokers(),
+            self.servers.store(keyspace),
+            PARTITIONS.to_string(),
+        );
+        let arguments = [
+            "init",
+            "--brokers",
+            &brokers,
+            "--topic",
+            &self.topic,
+            "--store",
+            &store,
+            "--partitions",
+            &partitions,
+            "--replication",
+            "1",
+        ];
         let deadline = Instant::now() + INIT_PATIENCE;
         loop {
             match said(&mut self.binary.command(&arguments)) {
@@ -140,7 +193,13 @@ impl Stage<'_> {
     fn catch_up(&self) -> Result<CatchUp, String> {
         let messages = self.messages;
         let store = self.connect(&self.topic)?;
-        let mut life = self.binary.start(self.servers, &self.topic, &self.topic, &["--until-end"], "catch-up")?;
+        let mut life = self.binary.start(
+            self.servers,
+            &self.topic,
+            &self.topic,
+            &["--until-end"],
+            "catch-up",
+        )?;
         let patience = PATIENCE + PATIENCE_A_MESSAGE * u32::try_from(messages).unwrap_or(u32::MAX);
         let mut told = Instant::now();
         let took = life.end(patience, |life| {
@@ -159,7 +218,11 @@ impl Stage<'_> {
             Ok(())
         });
         let took = took.map_err(failed)?;
-        let done = CatchUp { took, cpu: life.cpu.total(), peak_kb: life.memory.peak_kb };
+        let done = CatchUp {
+            took,
+            cpu: life.cpu.total(),
+            peak_kb: life.memory.peak_kb,
+        };
         eprintln!("catch-up: {messages} messages, {done:?}");
         Ok(done)
     }
@@ -173,12 +236,17 @@ impl Stage<'_> {
         let keyspace = format!("{}_behind", self.topic);
         self.init(&keyspace)?;
         let store = self.connect(&keyspace)?;
-        let mut life = self.binary.start(self.servers, &self.topic, &keyspace, &[], "first")?;
+        let mut life = self
+            .binary
+            .start(self.servers, &self.topic, &keyspace, &[], "first")?;
         // Partitions are read at a pace of their own: one of them may have been read to its end.
         let (watched, mut restarts) = (tape.of_each_partition(), Vec::new());
         for number in 1..=kills {
-            self.runtime.block_on(restart::goes_on(&store, &mut life, None))?;
-            thread::sleep(Duration::from_millis(rand::rng().random_range(LIVES_BEHIND_MS)));
+            self.runtime
+                .block_on(restart::goes_on(&store, &mut life, None))?;
+            thread::sleep(Duration::from_millis(
+                rand::rng().random_range(LIVES_BEHIND_MS),
+            ));
             let mut stood = self.kill(&store, life)?;
             let Some(reached_ms) = stood.max_event_ms.filter(|_| self.is_behind(&store)) else {
                 eprintln!("behind: the job came to the end of the topic before kill {number}");
@@ -186,8 +254,16 @@ impl Stage<'_> {
             };
             let keys = || hours(&watched, reached_ms, reached_ms + SPAN_MS);
             stood.seen = self.runtime.block_on(restart::seen(&store, &keys()))?;
-            life = self.binary.start(self.servers, &self.topic, &keyspace, &[], &format!("{number}"))?;
-            let restart = self.runtime.block_on(restart::measure(&store, &mut life, stood, false, keys))?;
+            life = self.binary.start(
+                self.servers,
+                &self.topic,
+                &keyspace,
+                &[],
+                &format!("{number}"),
+            )?;
+            let restart = self
+                .runtime
+                .block_on(restart::measure(&store, &mut life, stood, false, keys))?;
             self.tell("behind", &restart, &life);
             restarts.push(restart);
         }
@@ -197,17 +273,27 @@ impl Stage<'_> {
     /// Whether there is something left that is not bound yet.
     fn is_behind(&self, store: &CassandraStore) -> bool {
         let head = self.runtime.block_on(store.head()).ok().flatten();
-        let bound: i64 = head.map_or(0, |head| head.last_binding().cuts.iter().map(|cut| cut.next).sum());
+        let bound: i64 = head.map_or(0, |head| {
+            head.last_binding().cuts.iter().map(|cut| cut.next).sum()
+        });
         u64::try_from(bound).is_ok_and(|bound| bound + LEFT < self.messages)
     }
 
     /// The job of the catch-up, killed again and again while it keeps up with a feed.
     fn keep_up(&self, tape: Tape) -> Result<(Vec<Restart>, Tape), String> {
         let (store, hot) = (self.connect(&self.topic)?, tape.hot()?);
-        let feed = Feed::start(&self.servers.brokers(), &self.topic, tape, self.settings.rate)?;
+        let feed = Feed::start(
+            &self.servers.brokers(),
+            &self.topic,
+            tape,
+            self.settings.rate,
+        )?;
         let before = self.runtime.block_on(restart::stands(&store))?;
-        let mut life = self.binary.start(self.servers, &self.topic, &self.topic, &[], "live")?;
-        self.runtime.block_on(restart::goes_on(&store, &mut life, Some(before)))?;
+        let mut life = self
+            .binary
+            .start(self.servers, &self.topic, &self.topic, &[], "live")?;
+        self.runtime
+            .block_on(restart::goes_on(&store, &mut life, Some(before)))?;
         let mut restarts: Vec<Restart> = Vec::new();
         for number in 1..=self.settings.kills {
             thread::sleep(Duration::from_millis(rand::rng().random_range(LIVES_MS)));
@@ -216,9 +302,21 @@ impl Stage<'_> {
                 last.peak_kb = life.memory.peak_kb;
             }
             let mut stood = self.kill(&store, life)?;
-            stood.seen = self.runtime.block_on(restart::seen(&store, &minutes(&hot)))?;
-            life = self.binary.start(self.servers, &self.topic, &self.topic, &[], &format!("{number}"))?;
-            let restart = self.runtime.block_on(restart::measure(&store, &mut life, stood, true, || minutes(&hot)))?;
+            stood.seen = self
+                .runtime
+                .block_on(restart::seen(&store, &minutes(&hot)))?;
+            life = self.binary.start(
+                self.servers,
+                &self.topic,
+                &self.topic,
+                &[],
+                &format!("{number}"),
+            )?;
+            let restart =
+                self.runtime
+                    .block_on(restart::measure(&store, &mut life, stood, true, || {
+                        minutes(&hot)
+                    }))?;
             self.tell("restart", &restart, &life);
             restarts.push(restart);
         }
@@ -243,20 +341,45 @@ impl Stage<'_> {
     fn tell(&self, what: &str, restart: &Restart, life: &Life) {
         eprintln!("{what} behind {}: {restart:?}", self.topic);
         if restart.fresh > SLOW {
-            eprintln!("{what}: the log of the process, from its start:\n{}", life.said());
+            eprintln!(
+                "{what}: the log of the process, from its start:\n{}",
+                life.said()
+            );
         }
     }
 
     /// Runs the job to the end of the topic, and holds rows against what was sent.
     fn judge(&self, tape: &Tape, verify: bool) -> Result<String, String> {
-        self.binary.start(self.servers, &self.topic, &self.topic, &["--until-end"], "end")?.end(PATIENCE, |_| Ok(())).map_err(failed)?;
-        let verdict = self.runtime.block_on(check::check(&self.connect(&self.topic)?, tape.written()))?;
+        self.binary
+            .start(
+                self.servers,
+                &self.topic,
+                &self.topic,
+                &["--until-end"],
+                "end",
+            )?
+            .end(PATIENCE, |_| Ok(()))
+            .map_err(failed)?;
+        let verdict = self
+            .runtime
+            .block_on(check::check(&self.connect(&self.topic)?, tape.written()))?;
         if !verify {
             return Ok(verdict);
         }
         let (brokers, store) = (self.servers.brokers(), self.servers.store(&self.topic));
-        let verified = said(&mut self.binary.command(&["verify", "--brokers", &brokers, "--topic", &self.topic, "--store", &store]))?;
-        Ok(format!("{verdict}; `tapeflow verify`: {}", verified.lines().last().unwrap_or_default()))
+        let verified = said(&mut self.binary.command(&[
+            "verify",
+            "--brokers",
+            &brokers,
+            "--topic",
+            &self.topic,
+            "--store",
+            &store,
+        ]))?;
+        Ok(format!(
+            "{verdict}; `tapeflow verify`: {}",
+            verified.lines().last().unwrap_or_default()
+        ))
     }
 }
 
@@ -268,7 +391,11 @@ fn failed(fault: Fault) -> String {
 /// The rows of a symbol's current minute and the one before.
 fn minutes(symbol: &Symbol) -> Vec<RowKey> {
     let now = now_ms();
-    rows(std::slice::from_ref(symbol), WindowSize::DEFAULTS[1], &[now - 60_000, now])
+    rows(
+        std::slice::from_ref(symbol),
+        WindowSize::DEFAULTS[1],
+        &[now - 60_000, now],
+    )
 }
 
 /// The rows of symbols' hours that hold these times.
@@ -277,8 +404,20 @@ fn hours(symbols: &[Symbol], from_ms: i64, to_ms: i64) -> Vec<RowKey> {
 }
 
 fn rows(symbols: &[Symbol], size: WindowSize, times: &[i64]) -> Vec<RowKey> {
-    let mut starts: Vec<_> = times.iter().filter_map(|time| Some(size.start_of(EventTime::from_ms(*time)?, AssetClass::Stock))).collect();
+    let mut starts: Vec<_> = times
+        .iter()
+        .filter_map(|time| Some(size.start_of(EventTime::from_ms(*time)?, AssetClass::Stock)))
+        .collect();
     starts.dedup();
-    let keys = |symbol: &Symbol| starts.iter().map(|start| RowKey { symbol: symbol.clone(), size, start: *start }).collect::<Vec<_>>();
+    let keys = |symbol: &Symbol| {
+        starts
+            .iter()
+            .map(|start| RowKey {
+                symbol: symbol.clone(),
+                size,
+                start: *start,
+            })
+            .collect::<Vec<_>>()
+    };
     symbols.iter().flat_map(keys).collect()
 }

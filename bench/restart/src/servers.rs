@@ -31,11 +31,25 @@ impl Servers {
         let folder = root.join("target/stack").join(name);
         // Once in a process: a stack is made for constants.
         let name: &'static str = Box::leak(name.to_owned().into_boxed_str());
-        let ports = [("KAFKA_PORT", KAFKA_PORT), ("CQL_PORT", CQL_PORT), ("STORAGE_PORT", 0), ("JMX_PORT", 499)];
-        let ports: &'static [(&'static str, u16)] = Box::leak(ports.map(|(name, port)| (name, first_port + port)).into());
+        let ports = [
+            ("KAFKA_PORT", KAFKA_PORT),
+            ("CQL_PORT", CQL_PORT),
+            ("STORAGE_PORT", 0),
+            ("JMX_PORT", 499),
+        ];
+        let ports: &'static [(&'static str, u16)] =
+            Box::leak(ports.map(|(name, port)| (name, first_port + port)).into());
         let mut tries = 1..TRIES;
         loop {
-            let servers = Self { stack: Stack::new(Layout { name, arguments: &["--nodes", "1"], ports }), first_port, folder: folder.clone() };
+            let servers = Self {
+                stack: Stack::new(Layout {
+                    name,
+                    arguments: &["--nodes", "1"],
+                    ports,
+                }),
+                first_port,
+                folder: folder.clone(),
+            };
             match servers.stack.up() {
                 Ok(()) => return Ok(servers),
                 Err(fault) if tries.next().is_none() => return Err(fault),
@@ -51,7 +65,10 @@ impl Servers {
 
     /// `--store` of a keyspace.
     pub(crate) fn store(&self, keyspace: &str) -> String {
-        format!("cassandra://127.0.0.1:{}/{keyspace}", self.first_port + CQL_PORT)
+        format!(
+            "cassandra://127.0.0.1:{}/{keyspace}",
+            self.first_port + CQL_PORT
+        )
     }
 
     /// A connection to a keyspace.
@@ -59,21 +76,37 @@ impl Servers {
     /// # Errors
     /// There is none.
     pub(crate) async fn connect(&self, keyspace: &str) -> Result<CassandraStore, String> {
-        let config = CassandraConfig::parse(&self.store(keyspace), "tapeflow").map_err(|faults| faults.to_string())?;
-        CassandraStore::connect(config).await.map_err(|fault| fault.to_string())
+        let config = CassandraConfig::parse(&self.store(keyspace), "tapeflow")
+            .map_err(|faults| faults.to_string())?;
+        CassandraStore::connect(config)
+            .await
+            .map_err(|fault| fault.to_string())
     }
 
     /// How many bytes the records of a topic take on disk; 0 if that cannot be seen.
     pub(crate) fn bytes_of(&self, topic: &str) -> u64 {
         let is_of = |path: &Path| {
-            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('-'));
-            name.is_some_and(|(of, partition)| of == topic && partition.bytes().all(|byte| byte.is_ascii_digit()))
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.rsplit_once('-'));
+            name.is_some_and(|(of, partition)| {
+                of == topic && partition.bytes().all(|byte| byte.is_ascii_digit())
+            })
         };
         let in_folder = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-        let partitions = in_folder(&self.folder.join("kafka/node1/data")).map(|entry| entry.path()).filter(|path| is_of(path));
+        let partitions = in_folder(&self.folder.join("kafka/node1/data"))
+            .map(|entry| entry.path())
+            .filter(|path| is_of(path));
         let segments = partitions.flat_map(|partition| in_folder(&partition).collect::<Vec<_>>());
-        let logs = segments.filter(|file| file.path().extension().is_some_and(|extension| extension == "log"));
-        logs.filter_map(|file| file.metadata().ok()).map(|found| found.len()).sum()
+        let logs = segments.filter(|file| {
+            file.path()
+                .extension()
+                .is_some_and(|extension| extension == "log")
+        });
+        logs.filter_map(|file| file.metadata().ok())
+            .map(|found| found.len())
+            .sum()
     }
 }
 
@@ -88,11 +121,18 @@ impl Drop for Servers {
 /// # Errors
 /// It failed.
 pub(crate) fn said(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|fault| format!("{command:?} does not start: {fault}"))?;
+    let output = command
+        .output()
+        .map_err(|fault| format!("{command:?} does not start: {fault}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         Ok(text(&output.stdout))
     } else {
-        Err(format!("{command:?}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr)))
+        Err(format!(
+            "{command:?}: {}\n{}{}",
+            output.status,
+            text(&output.stdout),
+            text(&output.stderr)
+        ))
     }
 }

@@ -20,9 +20,18 @@ impl Tape {
     /// A symbol is none.
     pub(crate) fn new(partitions: u32) -> Result<Self, String> {
         let names = (0..SYMBOLS).map(|number| format!("SYM{number:02}"));
-        // Two tapes in one topic must differ in their session, or the second's records would be repeats.
-        let tape = tapeflow_throughput::tape::Tape::new(names, "restart", SessionId(rand::random()), partitions);
-        Ok(Self { tape: tape.map_err(|fault| fault.to_string())?, random: SmallRng::seed_from_u64(1) })
+        // Two tapes in one topic must differ in their session, or the second's records would be
+        // repeats.
+        let tape = tapeflow_throughput::tape::Tape::new(
+            names,
+            "restart",
+            SessionId(rand::random()),
+            partitions,
+        );
+        Ok(Self {
+            tape: tape.map_err(|fault| fault.to_string())?,
+            random: SmallRng::seed_from_u64(1),
+        })
     }
 
     /// How many symbols trade here.
@@ -42,7 +51,10 @@ impl Tape {
 
     /// The symbol that trades most while the feed lasts, the first one.
     pub(crate) fn hot(&self) -> Result<Symbol, String> {
-        self.tape.symbol(0).cloned().ok_or_else(|| "a tape without symbols".into())
+        self.tape
+            .symbol(0)
+            .cloned()
+            .ok_or_else(|| "a tape without symbols".into())
     }
 
     /// The next trade of a symbol, at that time.
@@ -52,10 +64,17 @@ impl Tape {
     pub(crate) fn next(&mut self, symbol: usize, event_ms: i64) -> Result<Record<'_>, String> {
         let drawn = self.random.next_u64();
         // From 100.00 up to 109.99, from 1 to 100 units.
-        let price = Price::from_e8(10_000_000_000 + i64::try_from(drawn % 1_000).unwrap_or(0) * 1_000_000).map_err(|fault| fault.to_string())?;
-        let size = Size::from_e8((1 + i128::from((drawn >> 32) % 100)) * 100_000_000).map_err(|fault| fault.to_string())?;
-        let time = EventTime::from_ms(event_ms).ok_or_else(|| format!("{event_ms} ms is no time of a trade"))?;
-        let trade = Trade::new(time, price, size, Conditions::NONE).map_err(|fault| fault.to_string())?;
-        self.tape.record(symbol, &[trade], event_ms, event_ms).map_err(|fault| fault.to_string())
+        let price =
+            Price::from_e8(10_000_000_000 + i64::try_from(drawn % 1_000).unwrap_or(0) * 1_000_000)
+                .map_err(|fault| fault.to_string())?;
+        let size = Size::from_e8((1 + i128::from((drawn >> 32) % 100)) * 100_000_000)
+            .map_err(|fault| fault.to_string())?;
+        let time = EventTime::from_ms(event_ms)
+            .ok_or_else(|| format!("{event_ms} ms is no time of a trade"))?;
+        let trade =
+            Trade::new(time, price, size, Conditions::NONE).map_err(|fault| fault.to_string())?;
+        self.tape
+            .record(symbol, &[trade], event_ms, event_ms)
+            .map_err(|fault| fault.to_string())
     }
 }

@@ -1,4 +1,5 @@
-//! What is in the log of a seed: few symbols, late and early trades, repeats, gaps, garbage, and a topic that may gain partitions on the way.
+//! What is in the log of a seed: few symbols, late and early trades, repeats, gaps, garbage, and a
+//! topic that may gain partitions on the way.
 
 use rand::{Rng, rngs::StdRng};
 use tapeflow_schemas::{
@@ -7,7 +8,8 @@ use tapeflow_schemas::{
     partition_for,
 };
 
-/// Where the feed's time begins, in milliseconds since 1970 UTC; a minute before a day of UTC begins, so that days change.
+/// Where the feed's time begins, in milliseconds since 1970 UTC; a minute before a day of UTC
+/// begins, so that days change.
 pub(crate) const BEGIN_MS: i64 = 1_699_999_200_000 - 1_000;
 
 /// A record on its way to the log.
@@ -26,16 +28,40 @@ pub(crate) struct Feed {
     now_ms: i64,
 }
 
-const SYMBOLS: [&str; 14] =
-    ["AAPL", "MSFT", "BINANCE:BTCUSDT", "NVDA", "BRK.B", "OANDA:EUR_USD", "AMD", "AMZN", "BINANCE:ETHUSDT", "F", "GOOG", "T", "TSLA", "X"];
+const SYMBOLS: [&str; 14] = [
+    "AAPL",
+    "MSFT",
+    "BINANCE:BTCUSDT",
+    "NVDA",
+    "BRK.B",
+    "OANDA:EUR_USD",
+    "AMD",
+    "AMZN",
+    "BINANCE:ETHUSDT",
+    "F",
+    "GOOG",
+    "T",
+    "TSLA",
+    "X",
+];
 /// Condition codes, of which some keep a trade out of a policy.
 const CODES: [u8; 8] = [1, 8, 12, 24, 15, 18, 9, 41];
 
 impl Feed {
     pub(crate) fn new(random: &mut StdRng, partitions: u32) -> Self {
         // Sometimes more than a list of the top holds.
-        let symbols = if random.random_bool(0.2) { SYMBOLS.len() } else { random.random_range(1..6) };
-        Self { symbols: SYMBOLS[..symbols].to_vec(), partitions, session: 0, sequences: vec![0; partitions as usize], now_ms: BEGIN_MS }
+        let symbols = if random.random_bool(0.2) {
+            SYMBOLS.len()
+        } else {
+            random.random_range(1..6)
+        };
+        Self {
+            symbols: SYMBOLS[..symbols].to_vec(),
+            partitions,
+            session: 0,
+            sequences: vec![0; partitions as usize],
+            now_ms: BEGIN_MS,
+        }
     }
 
     /// The topic has more partitions from here on; that makes it a new session.
@@ -48,19 +74,41 @@ impl Feed {
     /// The next record, and perhaps the same once more.
     pub(crate) fn next(&mut self, random: &mut StdRng) -> Vec<Fed> {
         self.now_ms += random.random_range(0..900);
-        let symbol = if random.random_bool(0.4) { self.symbols[0] } else { self.symbols[random.random_range(0..self.symbols.len())] };
+        let symbol = if random.random_bool(0.4) {
+            self.symbols[0]
+        } else {
+            self.symbols[random.random_range(0..self.symbols.len())]
+        };
         let (partition, timestamp_ms) = (partition_for(symbol, self.partitions), self.now_ms);
         if random.random_bool(0.01) {
-            return vec![Fed { partition, timestamp_ms, payload: vec![0xC3, 0x01, 9, 9] }];
+            return vec![Fed {
+                partition,
+                timestamp_ms,
+                payload: vec![0xC3, 0x01, 9, 9],
+            }];
         }
-        let trades: Vec<Trade> = (0..random.random_range(1..4)).filter_map(|_| self.trade(random)).collect();
+        let trades: Vec<Trade> = (0..random.random_range(1..4))
+            .filter_map(|_| self.trade(random))
+            .collect();
         let sequence = &mut self.sequences[partition as usize];
         *sequence += if random.random_bool(0.02) { 2 } else { 1 };
-        let header = BatchHeader { symbol, source: "simulated", session: SessionId([self.session; 16]), sequence: *sequence, taken_ms: timestamp_ms };
+        let header = BatchHeader {
+            symbol,
+            source: "simulated",
+            session: SessionId([self.session; 16]),
+            sequence: *sequence,
+            taken_ms: timestamp_ms,
+        };
         let mut payload = Vec::new();
         encode_batch(&mut payload, &header, &trades);
         let copies = if random.random_bool(0.05) { 2 } else { 1 };
-        (0..copies).map(|_| Fed { partition, timestamp_ms, payload: payload.clone() }).collect()
+        (0..copies)
+            .map(|_| Fed {
+                partition,
+                timestamp_ms,
+                payload: payload.clone(),
+            })
+            .collect()
     }
 
     fn trade(&self, random: &mut StdRng) -> Option<Trade> {
@@ -72,10 +120,22 @@ impl Feed {
             _ => random.random_range(0..50),
         };
         // A bad clock: far in the future, to be refused.
-        let ahead_ms = if random.random_bool(0.005) { 200_000_000 } else { 0 };
-        let conditions = (0..random.random_range(0..3)).fold(Conditions::NONE, |set, _| set.with(CODES[random.random_range(0..CODES.len())]));
+        let ahead_ms = if random.random_bool(0.005) {
+            200_000_000
+        } else {
+            0
+        };
+        let conditions = (0..random.random_range(0..3)).fold(Conditions::NONE, |set, _| {
+            set.with(CODES[random.random_range(0..CODES.len())])
+        });
         let price = Price::from_e8(random.random_range(1..1_000_000_000)).ok()?;
         let size = Size::from_e8(random.random_range(1..1_000_000_000_000i128)).ok()?;
-        Trade::new(EventTime::from_ms(self.now_ms - late_ms + ahead_ms)?, price, size, conditions).ok()
+        Trade::new(
+            EventTime::from_ms(self.now_ms - late_ms + ahead_ms)?,
+            price,
+            size,
+            conditions,
+        )
+        .ok()
     }
 }

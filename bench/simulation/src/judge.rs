@@ -1,5 +1,6 @@
-//! The judge: it sees every binding that becomes durable, every write the moment it is sent, every commit and every read, and holds each against
-//! the invariants of the protocol and against the independent recomputation. The first breach ends a seed.
+//! The judge: it sees every binding that becomes durable, every write the moment it is sent, every
+//! commit and every read, and holds each against the invariants of the protocol and against the
+//! independent recomputation. The first breach ends a seed.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,8 @@ use futures::FutureExt;
 use tapeflow_oracle::{Oracle, OracleEntry, OracleRow, OracleView};
 use tapeflow_schemas::{Baskets, Offset, Price, WindowSize};
 use tapeflow_sinks::{
-    CasOutcome, Counts, EpochWrites, Head, HistoryEntry, Policy, RowKey, RowState, Store, View, ViewKey, ViewState, memory::MemoryStore,
+    CasOutcome, Counts, EpochWrites, Head, HistoryEntry, Policy, RowKey, RowState, Store, View,
+    ViewKey, ViewState, memory::MemoryStore,
 };
 
 use crate::world::{LogRecord, QUORUM, World};
@@ -32,7 +34,8 @@ pub(crate) struct Judge {
     oracle: Oracle,
     pub(crate) sizes: Vec<WindowSize>,
     baskets: Baskets,
-    /// The head, and all writes as they are sent: it knows the invariants that a store can see (I1 to I4).
+    /// The head, and all writes as they are sent: it knows the invariants that a store can see (I1
+    /// to I4).
     pub(crate) seen: MemoryStore,
     /// By partition, the offset below which the oracle has heard the log.
     heard: Vec<Offset>,
@@ -96,33 +99,53 @@ impl Judge {
     /// Takes down that something happened.
     pub(crate) fn note(&mut self, what: u64, more: u64) {
         for part in [what, more] {
-            self.digest = (self.digest ^ part).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+            self.digest = (self.digest ^ part)
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                .rotate_left(29);
         }
     }
 
     pub(crate) fn head(&self) -> Option<Head> {
-        self.seen.head().now_or_never().and_then(Result::ok).flatten()
+        self.seen
+            .head()
+            .now_or_never()
+            .and_then(Result::ok)
+            .flatten()
     }
 
     /// A row or a list must be the recomputation as of its own epoch.
     fn row(&self, key: &RowKey, state: &RowState) -> Option<String> {
-        let want = self.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, state.epoch);
+        let want = self
+            .oracle
+            .row_as_of(key.symbol.as_str(), key.size, key.start, state.epoch);
         let have = recomputed(state);
-        (want.as_ref() != Some(&have)).then(|| format!("row {key} of epoch {}: {have:?}, recomputed {want:?}", state.epoch))
+        (want.as_ref() != Some(&have)).then(|| {
+            format!(
+                "row {key} of epoch {}: {have:?}, recomputed {want:?}",
+                state.epoch
+            )
+        })
     }
 
     fn list(&self, key: &ViewKey, state: &ViewState) -> Option<String> {
         let want = self.list_as_of(key, state.epoch);
         let have = entries(state);
-        (want.as_ref() != Some(&have)).then(|| format!("{key} of epoch {}: {have:?}, recomputed {want:?}", state.epoch))
+        (want.as_ref() != Some(&have)).then(|| {
+            format!(
+                "{key} of epoch {}: {have:?}, recomputed {want:?}",
+                state.epoch
+            )
+        })
     }
 
     fn list_as_of(&self, key: &ViewKey, epoch: u64) -> Option<Vec<OracleEntry>> {
         let (_, of) = VIEWS.iter().find(|(view, _)| *view == key.view)?;
-        self.oracle.list_as_of(*of, key.size, key.start, epoch, &self.baskets)
+        self.oracle
+            .list_as_of(*of, key.size, key.start, epoch, &self.baskets)
     }
 
-    /// A generation sends writes. They are judged now: where they arrive, and whether, is the network's affair.
+    /// A generation sends writes. They are judged now: where they arrive, and whether, is the
+    /// network's affair.
     pub(crate) fn sent(&mut self, writes: &EpochWrites) {
         for row in &writes.rows {
             self.judged.writes += 1;
@@ -139,11 +162,19 @@ impl Judge {
             }
         }
         let _ = self.seen.write(writes).now_or_never();
-        self.breaches.extend(self.seen.violations().into_iter().take(1));
+        self.breaches
+            .extend(self.seen.violations().into_iter().take(1));
     }
 
     /// A reader, who began when it had seen `floor` of the cell, sees an epoch of it, or nothing.
-    pub(crate) fn reader_saw(&mut self, cell: Cell<'_>, floor: u64, fault: Option<String>, epoch: Option<u64>, repaired: bool) {
+    pub(crate) fn reader_saw(
+        &mut self,
+        cell: Cell<'_>,
+        floor: u64,
+        fault: Option<String>,
+        epoch: Option<u64>,
+        repaired: bool,
+    ) {
         self.judged.reads += 1;
         self.note(2, epoch.unwrap_or(0));
         if let Some(fault) = fault {
@@ -151,7 +182,9 @@ impl Judge {
         }
         let name = name(cell);
         if repaired && epoch.unwrap_or(0) < floor {
-            self.breach(format!("a reader saw {name} go back from epoch {floor} to {epoch:?}"));
+            self.breach(format!(
+                "a reader saw {name} go back from epoch {floor} to {epoch:?}"
+            ));
         }
         let latest = self.read.entry(name).or_default();
         *latest = epoch.unwrap_or(0).max(*latest);
@@ -176,7 +209,11 @@ impl Judge {
     pub(crate) fn cells(&self) -> (Vec<RowKey>, Vec<(WindowSize, i64)>) {
         let rows = self.oracle.rows().filter_map(|(key, _)| {
             let symbol = tapeflow_schemas::Symbol::new(key.symbol).ok()?;
-            Some(RowKey { symbol, size: key.size, start: key.start })
+            Some(RowKey {
+                symbol,
+                size: key.size,
+                start: key.start,
+            })
         });
         (rows.collect(), self.oracle.windows().collect())
     }
@@ -194,7 +231,11 @@ fn recomputed(state: &RowState) -> OracleRow {
     let totals = &state.totals;
     let sums = |policy| {
         let sums = totals.of_policy(policy);
-        tapeflow_oracle::OracleSums { volume_e8: sums.volume_e8, notional_e16: sums.notional_e16, trades: sums.trades }
+        tapeflow_oracle::OracleSums {
+            volume_e8: sums.volume_e8,
+            notional_e16: sums.notional_e16,
+            trades: sums.trades,
+        }
     };
     let e8 = |price: Option<Price>| price.map(Price::e8);
     OracleRow {
@@ -228,19 +269,38 @@ impl World {
     /// A compare-and-set arrives.
     pub(crate) fn compare_and_set(&mut self, expected: Option<&Head>, proposed: &Head) -> bool {
         let before = self.judge.head();
-        let outcome = self.judge.seen.compare_and_set(expected, proposed).now_or_never();
+        let outcome = self
+            .judge
+            .seen
+            .compare_and_set(expected, proposed)
+            .now_or_never();
         if !matches!(outcome, Some(CasOutcome::Won)) {
             return false;
         }
-        self.judge.note(proposed.version, proposed.last_stamp.cast_unsigned());
-        self.judge.breaches.extend(self.judge.seen.violations().into_iter().take(1));
-        let (bound, committed) = before.as_ref().map_or((0, 0), |head| (head.last_binding().epoch, head.committed.epoch));
+        self.judge
+            .note(proposed.version, proposed.last_stamp.cast_unsigned());
+        self.judge
+            .breaches
+            .extend(self.judge.seen.violations().into_iter().take(1));
+        let (bound, committed) = before.as_ref().map_or((0, 0), |head| {
+            (head.last_binding().epoch, head.committed.epoch)
+        });
         let generation = before.map_or(0, |head| head.generation);
         self.judge.judged.generations += u64::from(proposed.generation > generation);
-        for binding in proposed.bound.iter().chain([&proposed.committed]).filter(|binding| binding.epoch > bound) {
+        for binding in proposed
+            .bound
+            .iter()
+            .chain([&proposed.committed])
+            .filter(|binding| binding.epoch > bound)
+        {
             self.judge.judged.bound += 1;
             for (partition, cut) in (0u32..).zip(&binding.cuts) {
-                self.judge.hear(&self.log[partition as usize], binding.epoch, partition, cut.next);
+                self.judge.hear(
+                    &self.log[partition as usize],
+                    binding.epoch,
+                    partition,
+                    cut.next,
+                );
             }
         }
         for epoch in committed + 1..=proposed.committed.epoch {
@@ -253,16 +313,34 @@ impl World {
         true
     }
 
-    /// The history of an epoch is written before its commit, and says what the recomputation says (I6).
+    /// The history of an epoch is written before its commit, and says what the recomputation says
+    /// (I6).
     fn inspect_history(&mut self, epoch: u64) {
         let want = self.judge.oracle.counts_of(epoch);
         let fault = match self.judge.history.get(&epoch) {
             None => Some(format!("epoch {epoch} is committed, and has no history")),
             Some(entry) => {
-                let Counts { records, accepted, rejected, duplicates, price_updates, gaps, .. } = entry.counts;
+                let Counts {
+                    records,
+                    accepted,
+                    rejected,
+                    duplicates,
+                    price_updates,
+                    gaps,
+                    ..
+                } = entry.counts;
                 let have = (records, accepted, rejected, duplicates, price_updates, gaps);
-                let want = (want.records, want.accepted, want.rejected_in_all(), want.duplicates, want.price_updates, want.gaps);
-                (have != want).then(|| format!("I6: history of epoch {epoch} says {have:?}, recomputed {want:?}"))
+                let want = (
+                    want.records,
+                    want.accepted,
+                    want.rejected_in_all(),
+                    want.duplicates,
+                    want.price_updates,
+                    want.gaps,
+                );
+                (have != want).then(|| {
+                    format!("I6: history of epoch {epoch} says {have:?}, recomputed {want:?}")
+                })
             }
         };
         self.judge.breaches.extend(fault);
@@ -273,31 +351,50 @@ impl World {
         let (rows, windows) = self.judge.cells();
         let mut found = Vec::new();
         for key in rows {
-            let Some(want) = self.judge.oracle.row_as_of(key.symbol.as_str(), key.size, key.start, committed) else { continue };
+            let Some(want) =
+                self.judge
+                    .oracle
+                    .row_as_of(key.symbol.as_str(), key.size, key.start, committed)
+            else {
+                continue;
+            };
             let holds = |replica: &&crate::replica::Replica| {
-                replica.rows.get(&key).is_some_and(|(_, state)| state.epoch > committed || recomputed(state) == want)
+                replica
+                    .rows
+                    .get(&key)
+                    .is_some_and(|(_, state)| state.epoch > committed || recomputed(state) == want)
             };
             let copies = self.replicas.iter().filter(holds).count();
             let listed = self.replicas.iter().filter(|replica| {
-                replica
-                    .directory
-                    .iter()
-                    .any(|entry| entry.symbol == key.symbol && entry.size == key.size && entry.bucket == key.size.bucket(key.start))
+                replica.directory.iter().any(|entry| {
+                    entry.symbol == key.symbol
+                        && entry.size == key.size
+                        && entry.bucket == key.size.bucket(key.start)
+                })
             });
             if copies < QUORUM || listed.count() < QUORUM {
-                found.push(format!("I5: epoch {committed} is committed, and row {key} is on {copies} replica(s)"));
+                found.push(format!(
+                    "I5: epoch {committed} is committed, and row {key} is on {copies} replica(s)"
+                ));
             }
         }
         for (size, start) in windows {
             for (view, _) in VIEWS {
                 let key = ViewKey { view, size, start };
-                let Some(want) = self.judge.list_as_of(&key, committed) else { continue };
+                let Some(want) = self.judge.list_as_of(&key, committed) else {
+                    continue;
+                };
                 let holds = |replica: &&crate::replica::Replica| {
-                    replica.views.get(&key).is_some_and(|(_, state)| state.epoch > committed || entries(state) == want)
+                    replica
+                        .views
+                        .get(&key)
+                        .is_some_and(|(_, state)| state.epoch > committed || entries(state) == want)
                 };
                 let copies = self.replicas.iter().filter(holds).count();
                 if copies < QUORUM {
-                    found.push(format!("I5: epoch {committed} is committed, and {key} is on {copies} replica(s)"));
+                    found.push(format!(
+                        "I5: epoch {committed} is committed, and {key} is on {copies} replica(s)"
+                    ));
                 }
             }
         }
@@ -307,26 +404,52 @@ impl World {
     /// At the end, when everything is committed: all is there that must be, and nothing else.
     pub(crate) fn inspect_end(&mut self) {
         let (rows, _) = self.judge.cells();
-        let mut stored: Vec<&RowKey> = self.replicas.iter().flat_map(|replica| replica.rows.keys()).collect();
+        let mut stored: Vec<&RowKey> = self
+            .replicas
+            .iter()
+            .flat_map(|replica| replica.rows.keys())
+            .collect();
         stored.sort_unstable();
         stored.dedup();
         let mut found = Vec::new();
         if stored.len() != rows.len() {
-            found.push(format!("{} rows are stored, {} recomputed", stored.len(), rows.len()));
+            found.push(format!(
+                "{} rows are stored, {} recomputed",
+                stored.len(),
+                rows.len()
+            ));
         }
-        let mut places: Vec<_> = self.replicas.iter().flat_map(|replica| replica.rejects.keys().copied()).collect();
+        let mut places: Vec<_> = self
+            .replicas
+            .iter()
+            .flat_map(|replica| replica.rejects.keys().copied())
+            .collect();
         places.sort_unstable();
         places.dedup();
         let want = self.judge.oracle.rejects();
-        let mut wanted: Vec<_> = want.iter().map(|reject| (reject.partition, reject.offset, reject.index)).collect();
+        let mut wanted: Vec<_> = want
+            .iter()
+            .map(|reject| (reject.partition, reject.offset, reject.index))
+            .collect();
         wanted.sort_unstable();
-        if places.iter().map(|place| (place.partition, place.offset, place.index)).collect::<Vec<_>>() != wanted {
+        if places
+            .iter()
+            .map(|place| (place.partition, place.offset, place.index))
+            .collect::<Vec<_>>()
+            != wanted
+        {
             found.push(format!("dead letters at {places:?}, recomputed {wanted:?}"));
         }
         for place in &places {
-            let copies = self.replicas.iter().filter(|replica| replica.rejects.contains_key(place)).count();
+            let copies = self
+                .replicas
+                .iter()
+                .filter(|replica| replica.rejects.contains_key(place))
+                .count();
             if copies < QUORUM {
-                found.push(format!("the dead letter at {place:?} is on {copies} replica(s)"));
+                found.push(format!(
+                    "the dead letter at {place:?} is on {copies} replica(s)"
+                ));
             }
         }
         self.judge.breaches.append(&mut found);
@@ -334,16 +457,21 @@ impl World {
 }
 
 impl Judge {
-    /// The records of a partition below an offset belong to an epoch, those that no earlier one has.
+    /// The records of a partition below an offset belong to an epoch, those that no earlier one
+    /// has.
     fn hear(&mut self, log: &[LogRecord], epoch: u64, partition: u32, below: Offset) {
         let heard = &mut self.heard[partition as usize];
         while *heard < below {
             let at = usize::try_from(*heard).expect("offsets are small");
             let Some((timestamp_ms, payload)) = log.get(at) else {
-                self.breaches.push(format!("epoch {epoch} ends at {below} in partition {partition}, which ends at {}", log.len()));
+                self.breaches.push(format!(
+                    "epoch {epoch} ends at {below} in partition {partition}, which ends at {}",
+                    log.len()
+                ));
                 return;
             };
-            self.oracle.record(epoch, partition, *heard, *timestamp_ms, Some(payload));
+            self.oracle
+                .record(epoch, partition, *heard, *timestamp_ms, Some(payload));
             *heard += 1;
         }
     }

@@ -1,5 +1,6 @@
-//! One generation's life: its take-over, its workers, its own runtime for calls of the store. Dropped, it is a crash: whatever it waited for
-//! is never heard of, and what it sent goes on its way.
+//! One generation's life: its take-over, its workers, its own runtime for calls of the store.
+//! Dropped, it is a crash: whatever it waited for is never heard of, and what it sent goes on its
+//! way.
 
 use std::{
     sync::{
@@ -17,7 +18,9 @@ use tapeflow_dataflow::{
 use tapeflow_sinks::{Head, Store, workflow};
 use tokio::runtime::Runtime;
 
-use crate::{allocators::allocators, feed::BEGIN_MS, log::SimulatedLog, store::SimulatedStore, world::Shared};
+use crate::{
+    allocators::allocators, feed::BEGIN_MS, log::SimulatedLog, store::SimulatedStore, world::Shared,
+};
 
 /// A generation's clock: the world's time, off by what the generation's machine is off.
 pub(crate) struct SimulatedClock {
@@ -32,7 +35,9 @@ impl Clock for SimulatedClock {
     }
 
     fn wall_us(&self) -> i64 {
-        BEGIN_MS * 1_000 + self.world.world().now_us.cast_signed() + self.off_us.load(Ordering::Relaxed)
+        BEGIN_MS * 1_000
+            + self.world.world().now_us.cast_signed()
+            + self.off_us.load(Ordering::Relaxed)
     }
 }
 
@@ -63,15 +68,31 @@ pub(crate) struct Life {
 
 impl Life {
     /// Starts: from here on it tries to take the job over.
-    pub(crate) fn start(world: &Shared, number: u64, config: JobConfig, breaks: f64, off_us: i64, hash_seed: u64) -> Result<Self, JobError> {
+    pub(crate) fn start(
+        world: &Shared,
+        number: u64,
+        config: JobConfig,
+        breaks: f64,
+        off_us: i64,
+        hash_seed: u64,
+    ) -> Result<Self, JobError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .map_err(|fault| JobError::Failed(format!("cannot make a runtime: {fault}")))?;
-        let log = Arc::new(SimulatedLog { world: world.clone(), breaks });
-        let store: Arc<dyn Store> = Arc::new(SimulatedStore { world: world.clone() });
-        let clock = Arc::new(SimulatedClock { world: world.clone(), begin: Instant::now(), off_us: AtomicI64::new(off_us) });
+        let log = Arc::new(SimulatedLog {
+            world: world.clone(),
+            breaks,
+        });
+        let store: Arc<dyn Store> = Arc::new(SimulatedStore {
+            world: world.clone(),
+        });
+        let clock = Arc::new(SimulatedClock {
+            world: world.clone(),
+            begin: Instant::now(),
+            off_us: AtomicI64::new(off_us),
+        });
         let opening = stepped::opening(&config, &*log, format!("{number:032x}"))?;
         let taken = Taken::default();
         let (told, asked, by) = (Arc::clone(&taken), Arc::clone(&store), Arc::clone(&clock));
@@ -136,7 +157,11 @@ impl Life {
     /// Turns a worker, if there are any yet. How the life ended, if it has.
     pub(crate) fn turn(&mut self, worker: usize) -> Option<Result<Summary, JobError>> {
         let Some(stepped) = &mut self.stepped else {
-            let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            let taken = self
+                .taken
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()?;
             return match taken {
                 Ok(head) => {
                     self.generation = Some(head.generation);

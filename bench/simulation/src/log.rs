@@ -1,4 +1,5 @@
-//! The log of the simulation: it grows while it is read, gains partitions, hands records over again, and now and then breaks under a reader.
+//! The log of the simulation: it grows while it is read, gains partitions, hands records over
+//! again, and now and then breaks under a reader.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -25,7 +26,11 @@ impl Log for SimulatedLog {
     }
 
     fn identity(&self) -> Result<SourceIdentity, LogFault> {
-        Ok(SourceIdentity { cluster: "simulated".into(), topic: "trades".into(), topic_id: None })
+        Ok(SourceIdentity {
+            cluster: "simulated".into(),
+            topic: "trades".into(),
+            topic_id: None,
+        })
     }
 
     fn partitions(&self) -> Result<u32, LogFault> {
@@ -37,8 +42,15 @@ impl Log for SimulatedLog {
     }
 
     fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
-        let at = from.iter().map(|(partition, offset)| (*partition, (*offset, false))).collect();
-        Ok(Box::new(Reader { world: self.world.clone(), breaks: self.breaks, at }))
+        let at = from
+            .iter()
+            .map(|(partition, offset)| (*partition, (*offset, false)))
+            .collect();
+        Ok(Box::new(Reader {
+            world: self.world.clone(),
+            breaks: self.breaks,
+            at,
+        }))
     }
 }
 
@@ -49,7 +61,11 @@ struct Reader {
 }
 
 impl LogReader for Reader {
-    fn poll(&mut self, limit: usize, each: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogFault> {
+    fn poll(
+        &mut self,
+        limit: usize,
+        each: &mut dyn FnMut(LogRecord<'_>),
+    ) -> Result<usize, LogFault> {
         let (records, breaks) = {
             let mut world = self.world.world();
             let breaks = world.chance(self.breaks);
@@ -59,7 +75,11 @@ impl LogReader for Reader {
                     continue;
                 }
                 // A client that fetches anew may hand over what it has handed over before.
-                let back = if world.chance(0.02) { world.random.random_range(0..4).min(*offset) } else { 0 };
+                let back = if world.chance(0.02) {
+                    world.random.random_range(0..4).min(*offset)
+                } else {
+                    0
+                };
                 let count = world.random.random_range(0..5).min(limit);
                 let log = &world.log[*partition as usize];
                 let first = usize::try_from(*offset - back).expect("offsets are small");
@@ -72,9 +92,18 @@ impl LogReader for Reader {
             (records, breaks)
         };
         for (partition, offset, timestamp_ms, payload) in &records {
-            each(LogRecord { partition: *partition, offset: *offset, timestamp_ms: *timestamp_ms, payload: Some(payload) });
+            each(LogRecord {
+                partition: *partition,
+                offset: *offset,
+                timestamp_ms: *timestamp_ms,
+                payload: Some(payload),
+            });
         }
-        if breaks { Err(LogFault::Broken(BROKEN.into())) } else { Ok(records.len()) }
+        if breaks {
+            Err(LogFault::Broken(BROKEN.into()))
+        } else {
+            Ok(records.len())
+        }
     }
 
     fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault> {

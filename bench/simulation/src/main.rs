@@ -14,7 +14,8 @@ use std::{
 use clap::Parser;
 use tapeflow_simulation::{Judged, Outcome, kept, play};
 
-/// Plays the real job against a simulated log, network, store and clock. Every seed is a history of faults; it replays exactly.
+/// Plays the real job against a simulated log, network, store and clock. Every seed is a history of
+/// faults; it replays exactly.
 #[derive(Parser, Debug)]
 struct Settings {
     /// How many seeds
@@ -46,8 +47,14 @@ struct Sum {
 
 fn main() -> ExitCode {
     let settings = Settings::parse();
-    let (first, seeds) = settings.seed.map_or((settings.first, settings.seeds), |seed| (seed, 1));
-    let before: Vec<u64> = if settings.seed.is_some() { Vec::new() } else { kept() };
+    let (first, seeds) = settings
+        .seed
+        .map_or((settings.first, settings.seeds), |seed| (seed, 1));
+    let before: Vec<u64> = if settings.seed.is_some() {
+        Vec::new()
+    } else {
+        kept()
+    };
     let all: Vec<u64> = before.into_iter().chain(first..first + seeds).collect();
     let begun = Instant::now();
     let (next, sum) = (AtomicU64::new(0), Mutex::new(Sum::default()));
@@ -56,7 +63,9 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(seed) = usize::try_from(number).ok().and_then(|at| all.get(at)) else { return };
+                    let Some(seed) = usize::try_from(number).ok().and_then(|at| all.get(at)) else {
+                        return;
+                    };
                     let ended = tried(*seed);
                     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
                     sum.hear(*seed, ended);
@@ -92,7 +101,13 @@ fn keep(failed: &[(u64, String)]) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().append(true).open(path)?;
     let known = kept();
     for (seed, breach) in failed.iter().filter(|(seed, _)| !known.contains(seed)) {
-        let first: String = breach.lines().next().unwrap_or_default().chars().take(120).collect();
+        let first: String = breach
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(120)
+            .collect();
         writeln!(file, "{seed} {first}")?;
     }
     Ok(())
@@ -101,7 +116,10 @@ fn keep(failed: &[(u64, String)]) -> std::io::Result<()> {
 /// Plays a seed; a belief of the job that is broken is a panic, and counts as found.
 fn tried(seed: u64) -> Result<Outcome, String> {
     std::panic::catch_unwind(|| play(seed)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         format!("panicked: {}", text.unwrap_or_default())
     })
 }
@@ -125,10 +143,23 @@ impl Sum {
     }
 
     fn text(&self, first: u64, seeds: u64, seconds: u64) -> String {
-        let Judged { writes, reads, bound, committed, generations } = self.judged;
+        let Judged {
+            writes,
+            reads,
+            bound,
+            committed,
+            generations,
+        } = self.judged;
         let mut failed: Vec<u64> = self.failed.iter().map(|(seed, _)| *seed).collect();
         failed.sort_unstable();
-        let failed = if failed.is_empty() { "none failed".into() } else { format!("{} FAILED: {failed:?}; play one with --seed N", failed.len()) };
+        let failed = if failed.is_empty() {
+            "none failed".into()
+        } else {
+            format!(
+                "{} FAILED: {failed:?}; play one with --seed N",
+                failed.len()
+            )
+        };
         format!(
             "{seeds} seeds from {first} in {seconds} s: {failed}.\n\n{generations} generations took over, {} crashed, {} found themselves fenced; {bound} epochs bound, {committed} commits' epochs \
              held against the replicas; {writes} writes and {reads} reads held against the recomputation; {} steps.",

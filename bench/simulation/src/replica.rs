@@ -1,9 +1,12 @@
-//! One replica of the store: of two writes to a cell the one with the greater stamp wins, in whatever order they arrive.
+//! One replica of the store: of two writes to a cell the one with the greater stamp wins, in
+//! whatever order they arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tapeflow_schemas::Position;
-use tapeflow_sinks::{DirectoryEntry, Reject, RowKey, RowState, RowWrite, Stamp, ViewKey, ViewState, ViewWrite};
+use tapeflow_sinks::{
+    DirectoryEntry, Reject, RowKey, RowState, RowWrite, Stamp, ViewKey, ViewState, ViewWrite,
+};
 
 /// One thing to be written.
 #[derive(Clone, Debug)]
@@ -30,7 +33,9 @@ impl Replica {
                 self.directory.insert(entry);
             }
             Item::Row(row) => newest(&mut self.rows, row.key, row.stamp, row.state),
-            Item::View(ViewWrite { key, state, stamp }) => newest(&mut self.views, key, stamp, state),
+            Item::View(ViewWrite { key, state, stamp }) => {
+                newest(&mut self.views, key, stamp, state)
+            }
             Item::Reject(reject) => {
                 self.rejects.insert(reject.position(), reject);
             }

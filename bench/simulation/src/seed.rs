@@ -1,4 +1,5 @@
-//! One seed: a history of appends, turns, crashes, pauses, weather and take-overs, drawn step by step, until the feed is done and committed.
+//! One seed: a history of appends, turns, crashes, pauses, weather and take-overs, drawn step by
+//! step, until the feed is done and committed.
 
 use std::time::Duration;
 
@@ -52,9 +53,22 @@ pub fn play(seed: u64) -> Outcome {
     let mut world = theatre.world.world();
     if world.judge.breaches.is_empty() {
         if steps == STEPS_AT_MOST {
-            let lives: Vec<_> =
-                theatre.lives.iter().map(|life| (life.number, life.generation, life.paused_until_us, life.stop_requested())).collect();
-            let head = world.judge.head().map(|head| (head.generation, head.committed.epoch, head.bound.len()));
+            let lives: Vec<_> = theatre
+                .lives
+                .iter()
+                .map(|life| {
+                    (
+                        life.number,
+                        life.generation,
+                        life.paused_until_us,
+                        life.stop_requested(),
+                    )
+                })
+                .collect();
+            let head = world
+                .judge
+                .head()
+                .map(|head| (head.generation, head.committed.epoch, head.bound.len()));
             let stuck = format!(
                 "stuck after {steps} steps at {} us: {} records and {} faults left, head (generation, c, bound) {head:?}, lives (number, generation, paused until, stop) {lives:?}",
                 world.now_us, theatre.left, theatre.faults
@@ -98,12 +112,26 @@ struct Theatre {
 impl Theatre {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let sizes: Vec<WindowSize> = ["1s", "1m", "1d"].iter().filter_map(|size| size.parse().ok()).collect();
-        let baskets = Baskets::parse("tech,AAPL,0.5\ntech,MSFT,0.25\ncoins,BINANCE:BTCUSDT,1\nnone,UNSEEN,1\n").expect("a list of baskets");
+        let sizes: Vec<WindowSize> = ["1s", "1m", "1d"]
+            .iter()
+            .filter_map(|size| size.parse().ok())
+            .collect();
+        let baskets = Baskets::parse(
+            "tech,AAPL,0.5\ntech,MSFT,0.25\ncoins,BINANCE:BTCUSDT,1\nnone,UNSEEN,1\n",
+        )
+        .expect("a list of baskets");
         let partitions: u32 = random.random_range(1..4);
         let left = random.random_range(20..120);
-        let grows_at = random.random_bool(0.2).then(|| random.random_range(0..left));
-        let bad = |random: &mut StdRng, most: f64| if random.random_bool(0.5) { 0.0 } else { random.random_range(0.0..most) };
+        let grows_at = random
+            .random_bool(0.2)
+            .then(|| random.random_range(0..left));
+        let bad = |random: &mut StdRng, most: f64| {
+            if random.random_bool(0.5) {
+                0.0
+            } else {
+                random.random_range(0.0..most)
+            }
+        };
         let climate = Climate {
             lost: bad(&mut random, 0.05),
             twice: bad(&mut random, 0.2),
@@ -113,8 +141,27 @@ impl Theatre {
         };
         let feed = Feed::new(&mut random, partitions);
         let faults = random.random_range(0..14);
-        let world = World::begin(seed ^ 0x5EED, climate, partitions as usize, sizes, baskets, partitions + u32::from(grows_at.is_some()));
-        Self { world, random, feed, left, grows_at, lives: Vec::new(), started: 0, faults, crashes: 0, fenced: 0, over: false }
+        let world = World::begin(
+            seed ^ 0x5EED,
+            climate,
+            partitions as usize,
+            sizes,
+            baskets,
+            partitions + u32::from(grows_at.is_some()),
+        );
+        Self {
+            world,
+            random,
+            feed,
+            left,
+            grows_at,
+            lives: Vec::new(),
+            started: 0,
+            faults,
+            crashes: 0,
+            fenced: 0,
+            over: false,
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -134,7 +181,11 @@ impl Theatre {
             _ => self.turn(),
         }
         // Whoever started last is started again; an older one that still lives may be a zombie.
-        if self.lives.last().is_none_or(|life| life.number != self.started) {
+        if self
+            .lives
+            .last()
+            .is_none_or(|life| life.number != self.started)
+        {
             self.start();
         }
         self.end();
@@ -151,7 +202,8 @@ impl Theatre {
             world.log.push(Vec::new());
             self.feed.grow(u32::try_from(world.log.len()).expect("few"));
             drop(world);
-            // The watch of a running job finds it out and leaves; whoever starts it again takes the partition up.
+            // The watch of a running job finds it out and leaves; whoever starts it again takes the
+            // partition up.
             if let Some(life) = self.lives.last_mut() {
                 life.request_stop();
             }
@@ -173,19 +225,34 @@ impl Theatre {
             process: 0,
             hosts: Vec::new(),
             sizes: self.world.world().judge.sizes.clone(),
-            baskets: Baskets::parse("tech,AAPL,0.5\ntech,MSFT,0.25\ncoins,BINANCE:BTCUSDT,1\nnone,UNSEEN,1\n").expect("a list of baskets"),
+            baskets: Baskets::parse(
+                "tech,AAPL,0.5\ntech,MSFT,0.25\ncoins,BINANCE:BTCUSDT,1\nnone,UNSEEN,1\n",
+            )
+            .expect("a list of baskets"),
             epoch: Duration::from_millis(random.random_range(5..120)),
             // Every row is read back, or none is; a window of the views is kept for every thousand.
             resident_rows: [1, 8, 2_000, 100_000][random.random_range(0..4)],
             until_end: false,
             accept_loss: false,
         };
-        let off_us = if random.random_bool(0.3) { random.random_range(-HOUR_US..HOUR_US) } else { 0 };
-        let breaks = if self.faults > 0 && random.random_bool(0.1) { 0.01 } else { 0.0 };
+        let off_us = if random.random_bool(0.3) {
+            random.random_range(-HOUR_US..HOUR_US)
+        } else {
+            0
+        };
+        let breaks = if self.faults > 0 && random.random_bool(0.1) {
+            0.01
+        } else {
+            0.0
+        };
         let hash_seed = random.random();
         match Life::start(&self.world, self.started, config, breaks, off_us, hash_seed) {
             Ok(life) => self.lives.push(life),
-            Err(fault) => self.world.world().judge.breach(format!("a generation does not start: {fault}")),
+            Err(fault) => self
+                .world
+                .world()
+                .judge
+                .breach(format!("a generation does not start: {fault}")),
         }
     }
 
@@ -251,7 +318,13 @@ impl Theatre {
     fn calm(&self) {
         let mut world = self.world.world();
         world.down = [false; 3];
-        world.climate = Climate { lost: 0.0, twice: 0.0, slow: 0.0, unknown: 0.0, ..world.climate };
+        world.climate = Climate {
+            lost: 0.0,
+            twice: 0.0,
+            slow: 0.0,
+            unknown: 0.0,
+            ..world.climate
+        };
     }
 
     /// Some life turns some worker.
@@ -259,7 +332,9 @@ impl Theatre {
         let Some(at) = self.awake() else { return };
         let life = &mut self.lives[at];
         let worker = self.random.random_range(0..life.workers());
-        let Some(ended) = life.turn(worker) else { return };
+        let Some(ended) = life.turn(worker) else {
+            return;
+        };
         let life = self.lives.remove(at);
         self.judge_end(&life, ended);
     }
@@ -275,7 +350,11 @@ impl Theatre {
             return None;
         }
         // The one that should lead gets most of the time.
-        let at = if self.random.random_bool(0.6) { self.lives.len() - 1 } else { self.random.random_range(0..self.lives.len()) };
+        let at = if self.random.random_bool(0.6) {
+            self.lives.len() - 1
+        } else {
+            self.random.random_range(0..self.lives.len())
+        };
         (self.lives[at].paused_until_us <= self.world.world().now_us).then_some(at)
     }
 
@@ -288,15 +367,26 @@ impl Theatre {
             Err(JobError::Fenced(reason)) => {
                 self.fenced += 1;
                 let generation = world.judge.head().map(|head| head.generation);
-                (generation <= life.generation).then(|| format!("fenced, and no later generation is there: {reason}"))
+                (generation <= life.generation)
+                    .then(|| format!("fenced, and no later generation is there: {reason}"))
             }
             Err(fault) if fault.to_string().contains(BROKEN) => None,
-            // It looked at the topic, the topic grew, another took over, and then it came to the head.
-            Err(fault) if self.grows_at.is_some() && life.generation.is_none() && fault.to_string().contains("partitions") => None,
+            // It looked at the topic, the topic grew, another took over, and then it came to the
+            // head.
+            Err(fault)
+                if self.grows_at.is_some()
+                    && life.generation.is_none()
+                    && fault.to_string().contains("partitions") =>
+            {
+                None
+            }
             Err(fault) => Some(fault.to_string()),
         };
         if let Some(fault) = fault {
-            world.judge.breach(format!("generation {} ({:?}): {fault}", life.number, life.generation));
+            world.judge.breach(format!(
+                "generation {} ({:?}): {fault}",
+                life.number, life.generation
+            ));
         }
     }
 
@@ -304,27 +394,62 @@ impl Theatre {
     fn look(&mut self) {
         let mut world = self.world.world();
         let (rows, windows) = world.judge.cells();
-        let pick = |random: &mut StdRng, of: usize| if of == 0 { None } else { Some(random.random_range(0..of)) };
-        let rows: Vec<RowKey> = pick(&mut self.random, rows.len()).map(|at| rows[at].clone()).into_iter().collect();
-        let views: Vec<ViewKey> = pick(&mut self.random, windows.len())
-            .map(|at| ViewKey { view: VIEWS[self.random.random_range(0..VIEWS.len())].0, size: windows[at].0, start: windows[at].1 })
+        let pick = |random: &mut StdRng, of: usize| {
+            if of == 0 {
+                None
+            } else {
+                Some(random.random_range(0..of))
+            }
+        };
+        let rows: Vec<RowKey> = pick(&mut self.random, rows.len())
+            .map(|at| rows[at].clone())
             .into_iter()
             .collect();
-        let row_floors: Vec<u64> = rows.iter().map(|key| world.judge.floor(Cell::Row(key))).collect();
-        let view_floors: Vec<u64> = views.iter().map(|key| world.judge.floor(Cell::View(key))).collect();
+        let views: Vec<ViewKey> = pick(&mut self.random, windows.len())
+            .map(|at| ViewKey {
+                view: VIEWS[self.random.random_range(0..VIEWS.len())].0,
+                size: windows[at].0,
+                start: windows[at].1,
+            })
+            .into_iter()
+            .collect();
+        let row_floors: Vec<u64> = rows
+            .iter()
+            .map(|key| world.judge.floor(Cell::Row(key)))
+            .collect();
+        let view_floors: Vec<u64> = views
+            .iter()
+            .map(|key| world.judge.floor(Cell::View(key)))
+            .collect();
         let repaired = world.climate.repair;
-        world.read(rows.clone(), views.clone(), move |world, row_cells, view_cells| {
-            for (key, floor) in rows.iter().zip(row_floors) {
-                let state = row_cells.get(key).map(|(_, state)| state);
-                let fault = state.and_then(|state| world.judge.wrong_row(key, state));
-                world.judge.reader_saw(Cell::Row(key), floor, fault, state.map(|state| state.epoch), repaired);
-            }
-            for (key, floor) in views.iter().zip(view_floors) {
-                let state = view_cells.get(key).map(|(_, state)| state);
-                let fault = state.and_then(|state| world.judge.wrong_list(key, state));
-                world.judge.reader_saw(Cell::View(key), floor, fault, state.map(|state| state.epoch), repaired);
-            }
-        });
+        world.read(
+            rows.clone(),
+            views.clone(),
+            move |world, row_cells, view_cells| {
+                for (key, floor) in rows.iter().zip(row_floors) {
+                    let state = row_cells.get(key).map(|(_, state)| state);
+                    let fault = state.and_then(|state| world.judge.wrong_row(key, state));
+                    world.judge.reader_saw(
+                        Cell::Row(key),
+                        floor,
+                        fault,
+                        state.map(|state| state.epoch),
+                        repaired,
+                    );
+                }
+                for (key, floor) in views.iter().zip(view_floors) {
+                    let state = view_cells.get(key).map(|(_, state)| state);
+                    let fault = state.and_then(|state| world.judge.wrong_list(key, state));
+                    world.judge.reader_saw(
+                        Cell::View(key),
+                        floor,
+                        fault,
+                        state.map(|state| state.epoch),
+                        repaired,
+                    );
+                }
+            },
+        );
     }
 
     /// Over is over: nothing left to append, everything committed, and no fault to come.
@@ -333,10 +458,17 @@ impl Theatre {
             return;
         }
         let world = self.world.world();
-        let Some(head) = world.judge.head() else { return };
+        let Some(head) = world.judge.head() else {
+            return;
+        };
         let ends = world.log.iter().map(|records| records.len());
         let read = head.committed.cuts.len() == world.log.len()
-            && head.committed.cuts.iter().zip(ends).all(|(cut, end)| usize::try_from(cut.next).is_ok_and(|next| next == end));
+            && head
+                .committed
+                .cuts
+                .iter()
+                .zip(ends)
+                .all(|(cut, end)| usize::try_from(cut.next).is_ok_and(|next| next == end));
         self.over = read && head.bound.is_empty();
     }
 }

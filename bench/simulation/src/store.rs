@@ -1,7 +1,9 @@
-//! The store of the simulation, as one generation sees it: three replicas behind a network that loses, doubles, delays and reorders, and a head
-//! whose compare-and-set is linearizable and whose answers may be lost.
+//! The store of the simulation, as one generation sees it: three replicas behind a network that
+//! loses, doubles, delays and reorders, and a head whose compare-and-set is linearizable and whose
+//! answers may be lost.
 //!
-//! A request, once sent, lives in the world: it arrives, or does not, whether its sender lives or not.
+//! A request, once sent, lives in the world: it arrives, or does not, whether its sender lives or
+//! not.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +15,8 @@ use async_trait::async_trait;
 use rand::Rng;
 use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store, StoreError, StoredView, View, ViewKey, ViewState,
-    store::StoredRow,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store,
+    StoreError, StoredView, View, ViewKey, ViewState, store::StoredRow,
 };
 use tokio::sync::oneshot;
 
@@ -90,16 +92,26 @@ where
 impl World {
     fn write(&mut self, items: Vec<Item>, reply: &Reply<Result<(), StoreError>>) {
         // Statements travel alone or in company.
-        let together = if self.chance(0.3) { 1 } else { self.random.random_range(1..16) };
+        let together = if self.chance(0.3) {
+            1
+        } else {
+            self.random.random_range(1..16)
+        };
         let chunks: Vec<Vec<Item>> = items.chunks(together).map(<[Item]>::to_vec).collect();
         let acknowledgements = Arc::new(Mutex::new(vec![[false; REPLICAS]; chunks.len()]));
         for (at, chunk) in chunks.into_iter().enumerate() {
             for replica in 0..REPLICAS {
-                let (chunk, acknowledgements, reply) = (chunk.clone(), Arc::clone(&acknowledgements), reply.clone());
+                let (chunk, acknowledgements, reply) =
+                    (chunk.clone(), Arc::clone(&acknowledgements), reply.clone());
                 let acknowledge: Acknowledge = Arc::new(move || {
-                    let mut held = acknowledgements.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut held = acknowledgements
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
                     held[at][replica] = true;
-                    if held.iter().all(|by| by.iter().filter(|has| **has).count() >= QUORUM) {
+                    if held
+                        .iter()
+                        .all(|by| by.iter().filter(|has| **has).count() >= QUORUM)
+                    {
                         reply.send(Ok(()));
                     }
                 });
@@ -113,26 +125,31 @@ impl World {
     /// Items arrive at a replica.
     fn arrive(&mut self, replica: usize, items: Vec<Item>, acknowledge: Option<Acknowledge>) {
         if self.down[replica] {
-            // Someone may have kept a hint, and hands it over when the replica is back, or has nearly forgotten it.
+            // Someone may have kept a hint, and hands it over when the replica is back, or has
+            // nearly forgotten it.
             if self.chance(0.5) {
                 let delay_us = self.random.random_range(100_000..30_000_000);
                 self.after(delay_us, move |world| world.arrive(replica, items, None));
             }
             return;
         }
-        items.into_iter().for_each(|item| self.replicas[replica].apply(item));
+        items
+            .into_iter()
+            .for_each(|item| self.replicas[replica].apply(item));
         if let Some(acknowledge) = acknowledge {
             self.message(move |_| acknowledge());
         }
     }
 
-    /// Reads cells of two replicas, one after the other; the newer one wins. With read repair, the replica that had not the newer one has it before
-    /// the answer goes out.
+    /// Reads cells of two replicas, one after the other; the newer one wins. With read repair, the
+    /// replica that had not the newer one has it before the answer goes out.
     pub(crate) fn read(
         &mut self,
         rows: Vec<RowKey>,
         views: Vec<ViewKey>,
-        done: impl FnOnce(&mut Self, Cells<RowKey, RowState>, Cells<ViewKey, ViewState>) + Send + 'static,
+        done: impl FnOnce(&mut Self, Cells<RowKey, RowState>, Cells<ViewKey, ViewState>)
+        + Send
+        + 'static,
     ) {
         let first = self.random.random_range(0..REPLICAS);
         let second = (first + self.random.random_range(1..REPLICAS)) % REPLICAS;
@@ -152,20 +169,37 @@ impl World {
                 let other = world.cells(second, &rows, &views);
                 let (row_cells, lagging_rows) = newest(&[found.0, other.0]);
                 let (view_cells, lagging_views) = newest(&[found.1, other.1]);
-                let item = |key: &RowKey| row_cells.get(key).map(|(stamp, state)| (key.clone(), *stamp, *state));
+                let item = |key: &RowKey| {
+                    row_cells
+                        .get(key)
+                        .map(|(stamp, state)| (key.clone(), *stamp, *state))
+                };
                 let mut repairs: Vec<(usize, Item)> = Vec::new();
                 for (at, key) in &lagging_rows {
                     if let Some((key, stamp, state)) = item(key) {
-                        repairs.push(([first, second][*at], Item::Row(Box::new(tapeflow_sinks::RowWrite { key, state, stamp }))));
+                        repairs.push((
+                            [first, second][*at],
+                            Item::Row(Box::new(tapeflow_sinks::RowWrite { key, state, stamp })),
+                        ));
                     }
                 }
                 for (at, key) in &lagging_views {
                     if let Some((stamp, state)) = view_cells.get(key) {
-                        repairs
-                            .push(([first, second][*at], Item::View(tapeflow_sinks::ViewWrite { key: *key, state: state.clone(), stamp: *stamp })));
+                        repairs.push((
+                            [first, second][*at],
+                            Item::View(tapeflow_sinks::ViewWrite {
+                                key: *key,
+                                state: state.clone(),
+                                stamp: *stamp,
+                            }),
+                        ));
                     }
                 }
-                let repair_us = if world.climate.repair && !repairs.is_empty() { world.latency_us() } else { 0 };
+                let repair_us = if world.climate.repair && !repairs.is_empty() {
+                    world.latency_us()
+                } else {
+                    0
+                };
                 world.after(repair_us, move |world| {
                     if world.climate.repair {
                         if repairs.iter().any(|(replica, _)| world.down[*replica]) {
@@ -181,11 +215,21 @@ impl World {
         });
     }
 
-    fn cells(&self, replica: usize, rows: &[RowKey], views: &[ViewKey]) -> (Cells<RowKey, RowState>, Cells<ViewKey, ViewState>) {
+    fn cells(
+        &self,
+        replica: usize,
+        rows: &[RowKey],
+        views: &[ViewKey],
+    ) -> (Cells<RowKey, RowState>, Cells<ViewKey, ViewState>) {
         let replica = &self.replicas[replica];
         (
-            rows.iter().filter_map(|key| Some((key.clone(), *replica.rows.get(key)?))).collect(),
-            views.iter().filter_map(|key| Some((*key, replica.views.get(key)?.clone()))).collect(),
+            rows.iter()
+                .filter_map(|key| Some((key.clone(), *replica.rows.get(key)?)))
+                .collect(),
+            views
+                .iter()
+                .filter_map(|key| Some((*key, replica.views.get(key)?.clone())))
+                .collect(),
         )
     }
 }
@@ -200,7 +244,10 @@ fn newest<K: Ord + Clone, V: Clone>(found: &[Cells<K, V>; 2]) -> (Cells<K, V>, V
     }
     let lagging = |at: usize| {
         let mine = &found[at];
-        newest.iter().filter(move |(key, cell)| mine.get(*key).is_none_or(|held| held.0 < cell.0)).map(move |(key, _)| (at, key.clone()))
+        newest
+            .iter()
+            .filter(move |(key, cell)| mine.get(*key).is_none_or(|held| held.0 < cell.0))
+            .map(move |(key, _)| (at, key.clone()))
     };
     let lagging: Vec<(usize, K)> = (0..2).flat_map(lagging).collect();
     (newest, lagging)
@@ -228,8 +275,14 @@ impl Store for SimulatedStore {
         let (expected, proposed) = (expected.cloned(), proposed.clone());
         self.ask(|world, reply| {
             let late = reply.clone();
-            let told_us = if world.chance(world.climate.unknown) { world.latency_us() } else { PATIENCE_US };
-            world.after(told_us, move |_| late.send(CasOutcome::Unknown("simulated".into())));
+            let told_us = if world.chance(world.climate.unknown) {
+                world.latency_us()
+            } else {
+                PATIENCE_US
+            };
+            world.after(told_us, move |_| {
+                late.send(CasOutcome::Unknown("simulated".into()))
+            });
             // It arrives once or not at all: before its sender gives it up, or long after.
             if world.chance(world.climate.lost) {
                 return;
@@ -237,7 +290,13 @@ impl Store for SimulatedStore {
             let delay_us = world.latency_us();
             world.after(delay_us, move |world| {
                 let won = world.compare_and_set(expected.as_ref(), &proposed);
-                world.message(move |_| reply.send(if won { CasOutcome::Won } else { CasOutcome::Lost }));
+                world.message(move |_| {
+                    reply.send(if won {
+                        CasOutcome::Won
+                    } else {
+                        CasOutcome::Lost
+                    })
+                });
             });
         })
         .await
@@ -250,7 +309,10 @@ impl Store for SimulatedStore {
             world.after(PATIENCE_US, move |_| unanswered(&late));
             let asked = keys.clone();
             world.read(keys, Vec::new(), move |_, rows, _| {
-                reply.send(Ok(asked.iter().map(|key| rows.get(key).map(|(_, state)| *state)).collect()));
+                reply.send(Ok(asked
+                    .iter()
+                    .map(|key| rows.get(key).map(|(_, state)| *state))
+                    .collect()));
             });
         })
         .await
@@ -258,10 +320,23 @@ impl Store for SimulatedStore {
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
         self.world.world().judge.sent(writes);
-        self.quorum(writes.directory.iter().cloned().map(Item::Directory).collect()).await?;
+        self.quorum(
+            writes
+                .directory
+                .iter()
+                .cloned()
+                .map(Item::Directory)
+                .collect(),
+        )
+        .await?;
         let rows = writes.rows.iter().cloned().map(Box::new).map(Item::Row);
         let views = writes.views.iter().cloned().map(Item::View);
-        self.quorum(rows.chain(views).chain(writes.rejects.iter().cloned().map(Item::Reject)).collect()).await
+        self.quorum(
+            rows.chain(views)
+                .chain(writes.rejects.iter().cloned().map(Item::Reject))
+                .collect(),
+        )
+        .await
     }
 
     async fn write_history(&self, entries: &[HistoryEntry], _: Stamp) -> Result<(), StoreError> {
@@ -274,7 +349,9 @@ impl Store for SimulatedStore {
                     let other = world.judge.history.insert(entry.epoch, entry.clone());
                     let other = other.filter(|held| !entry.is_still(held));
                     if let Some(other) = other {
-                        world.judge.breach(format!("the history of an epoch changed: {other:?} became {entry:?}"));
+                        world.judge.breach(format!(
+                            "the history of an epoch changed: {other:?} became {entry:?}"
+                        ));
                     }
                 }
                 world.message(move |_| reply.send(Ok(())));
@@ -293,8 +370,12 @@ impl Store for SimulatedStore {
                 if world.down[first] || world.down[second] {
                     return;
                 }
-                let entries = world.replicas[first].directory.union(&world.replicas[second].directory);
-                let mut symbols: Vec<_> = entries.map(|entry| (entry.symbol.clone(), entry.symbol.class())).collect();
+                let entries = world.replicas[first]
+                    .directory
+                    .union(&world.replicas[second].directory);
+                let mut symbols: Vec<_> = entries
+                    .map(|entry| (entry.symbol.clone(), entry.symbol.class()))
+                    .collect();
                 symbols.dedup();
                 world.message(move |_| reply.send(Ok(symbols)));
             });
@@ -302,11 +383,21 @@ impl Store for SimulatedStore {
         .await
     }
 
-    async fn rows(&self, _: &Symbol, _: WindowSize, _: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+    async fn rows(
+        &self,
+        _: &Symbol,
+        _: WindowSize,
+        _: Range<WindowStart>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         Err(StoreError::Broken("the job reads rows by key".into()))
     }
 
-    async fn views(&self, _: View, _: WindowSize, _: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+    async fn views(
+        &self,
+        _: View,
+        _: WindowSize,
+        _: Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
         Err(StoreError::Broken("the job reads no lists".into()))
     }
 

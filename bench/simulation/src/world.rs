@@ -1,5 +1,6 @@
-//! What lies outside the job: the time, the network, the replicas, and the log. Everything that will happen stands in one queue, ordered by
-//! time; every choice is drawn from one seeded source. So a seed is a history.
+//! What lies outside the job: the time, the network, the replicas, and the log. Everything that
+//! will happen stands in one queue, ordered by time; every choice is drawn from one seeded source.
+//! So a seed is a history.
 
 use std::{
     collections::BTreeMap,
@@ -63,7 +64,14 @@ impl Shared {
 
 impl World {
     /// A world at its beginning.
-    pub(crate) fn begin(seed: u64, climate: Climate, partitions: usize, sizes: Vec<WindowSize>, baskets: Baskets, most_partitions: u32) -> Shared {
+    pub(crate) fn begin(
+        seed: u64,
+        climate: Climate,
+        partitions: usize,
+        sizes: Vec<WindowSize>,
+        baskets: Baskets,
+        most_partitions: u32,
+    ) -> Shared {
         Shared(Arc::new(Mutex::new(Self {
             now_us: 0,
             random: StdRng::seed_from_u64(seed),
@@ -84,13 +92,18 @@ impl World {
     /// Lets something happen later; what is due at one moment happens in the order it was said.
     pub(crate) fn after(&mut self, delay_us: u64, act: impl FnOnce(&mut Self) + Send + 'static) {
         self.queued += 1;
-        self.queue.insert((self.now_us + delay_us, self.queued), Box::new(act));
+        self.queue
+            .insert((self.now_us + delay_us, self.queued), Box::new(act));
     }
 
     /// How long a message takes.
     pub(crate) fn latency_us(&mut self) -> u64 {
         if self.chance(self.climate.slow) {
-            let most = if self.chance(0.1) { 20_000_000 } else { 600_000 };
+            let most = if self.chance(0.1) {
+                20_000_000
+            } else {
+                600_000
+            };
             self.random.random_range(1_000..most)
         } else {
             self.random.random_range(100..3_000)
@@ -113,7 +126,11 @@ impl World {
     /// Moves the time on, and lets happen what is due.
     pub(crate) fn advance(&mut self, by_us: u64) {
         let until_us = self.now_us + by_us;
-        while let Some(next) = self.queue.first_entry().filter(|next| next.key().0 <= until_us) {
+        while let Some(next) = self
+            .queue
+            .first_entry()
+            .filter(|next| next.key().0 <= until_us)
+        {
             let ((at_us, _), act) = next.remove_entry();
             self.now_us = at_us;
             act(self);

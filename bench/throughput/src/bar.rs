@@ -1,4 +1,5 @@
-//! A bar for a person who waits: on a terminal only, and on standard error, so that what is measured can be piped.
+//! A bar for a person who waits: on a terminal only, and on standard error, so that what is
+//! measured can be piped.
 
 use std::{
     io::{IsTerminal, Write, stderr},
@@ -23,11 +24,19 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// A bar of nothing yet, where standard error is a terminal. Colours unless `NO_COLOR` says otherwise.
+    /// A bar of nothing yet, where standard error is a terminal. Colours unless `NO_COLOR` says
+    /// otherwise.
     #[must_use]
     pub fn new(what: &'static str, of: u64) -> Self {
         let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { what, of, begun: Instant::now(), drawn: None, shows: stderr().is_terminal(), colours }
+        Self {
+            what,
+            of,
+            begun: Instant::now(),
+            drawn: None,
+            shows: stderr().is_terminal(),
+            colours,
+        }
     }
 
     /// Whether anything is drawn, and it is time to draw it anew.
@@ -51,9 +60,18 @@ impl Bar {
         let cells = (done * CELLS).checked_div(self.of).unwrap_or(CELLS);
         let cell = |cell| if cell < cells { '#' } else { '.' };
         let cells: String = (0..CELLS).map(cell).collect();
-        let (on, off) = if self.colours { ("\x1b[36m", "\x1b[0m") } else { ("", "") };
+        let (on, off) = if self.colours {
+            ("\x1b[36m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
         let rate = grouped(whole(per_second(done, self.begun.elapsed())));
-        format!("{:8} {on}{cells}{off} {} of {}, {rate}/s{more}", self.what, grouped(done), grouped(self.of))
+        format!(
+            "{:8} {on}{cells}{off} {} of {}, {rate}/s{more}",
+            self.what,
+            grouped(done),
+            grouped(self.of)
+        )
     }
 
     /// Takes it away.
@@ -65,7 +83,11 @@ impl Bar {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate for people"
+)]
 fn whole(rate: f64) -> u64 {
     rate as u64
 }
@@ -82,18 +104,33 @@ mod tests {
 
     #[test]
     fn the_bar_grows_and_bears_no_colours_where_none_are_wanted() {
-        let bar = Bar { colours: false, ..Bar::new("filling", 1_000) };
+        let bar = Bar {
+            colours: false,
+            ..Bar::new("filling", 1_000)
+        };
         let line = bar.line(500, ", 20 MB");
-        assert!(line.contains("###############...............") && line.contains("500 of 1,000") && line.ends_with(", 20 MB"), "{line}");
+        assert!(
+            line.contains("###############...............")
+                && line.contains("500 of 1,000")
+                && line.ends_with(", 20 MB"),
+            "{line}"
+        );
         assert!(!line.contains('\x1b'));
         assert!(bar.line(5_000, "").contains("1,000 of 1,000"));
-        let bar = Bar { colours: true, of: 0, ..bar };
+        let bar = Bar {
+            colours: true,
+            of: 0,
+            ..bar
+        };
         assert!(bar.line(0, "").contains('\x1b'));
     }
 
     #[test]
     fn nothing_is_drawn_where_nobody_looks() {
-        let mut bar = Bar { shows: false, ..Bar::new("filling", 1_000) };
+        let mut bar = Bar {
+            shows: false,
+            ..Bar::new("filling", 1_000)
+        };
         bar.show(1, "");
         assert!(bar.drawn.is_none() && !bar.is_due());
     }

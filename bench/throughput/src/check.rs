@@ -1,5 +1,5 @@
-//! Whether the rows are right: every one of them recomputed from the log by code that the job does not use, and the job's own counts against what
-//! was fed.
+//! Whether the rows are right: every one of them recomputed from the log by code that the job does
+//! not use, and the job's own counts against what was fed.
 
 use std::{
     process::Output,
@@ -33,16 +33,34 @@ pub struct Checked {
 ///
 /// # Errors
 /// It could not be checked.
-pub fn check(program: &Program, ground: &Ground, written: Written, runtime: &Handle) -> Result<Checked, Fault> {
+pub fn check(
+    program: &Program,
+    ground: &Ground,
+    written: Written,
+    runtime: &Handle,
+) -> Result<Checked, Fault> {
     let begun = Instant::now();
-    let output = program.command("verify").args(["--log-level", "error"]).output();
-    let (mut correct, mut told) = verdict(&output.map_err(|fault| Fault::Failed(format!("verify does not start: {fault}")))?)?;
-    let store = ground.look(runtime)?.ok_or_else(|| Fault::Failed("the job has made no store".into()))?;
-    let history = runtime.block_on(store.history(usize::MAX)).map_err(|fault| Fault::Failed(fault.to_string()))?;
+    let output = program
+        .command("verify")
+        .args(["--log-level", "error"])
+        .output();
+    let (mut correct, mut told) = verdict(
+        &output.map_err(|fault| Fault::Failed(format!("verify does not start: {fault}")))?,
+    )?;
+    let store = ground
+        .look(runtime)?
+        .ok_or_else(|| Fault::Failed("the job has made no store".into()))?;
+    let history = runtime
+        .block_on(store.history(usize::MAX))
+        .map_err(|fault| Fault::Failed(fault.to_string()))?;
     let (counts_are_right, counts) = account(&history, written);
     correct &= counts_are_right;
     told.push(counts);
-    Ok(Checked { correct, told, took: begun.elapsed() })
+    Ok(Checked {
+        correct,
+        told,
+        took: begun.elapsed(),
+    })
 }
 
 /// What `verify` said: 0 without differences, 1 with some, anything else is no verdict.
@@ -53,8 +71,20 @@ fn verdict(output: &Output) -> Result<(bool, Vec<String>), Fault> {
     let correct = match output.status.code() {
         Some(0) => true,
         // Without its summary it has failed, not judged.
-        Some(1) if lines.last().is_some_and(|last| last.contains(" differences; ")) => false,
-        _ => return Err(Fault::Failed(format!("verify ended with {}: {}", output.status, text(&output.stderr).trim_end()))),
+        Some(1)
+            if lines
+                .last()
+                .is_some_and(|last| last.contains(" differences; ")) =>
+        {
+            false
+        }
+        _ => {
+            return Err(Fault::Failed(format!(
+                "verify ended with {}: {}",
+                output.status,
+                text(&output.stderr).trim_end()
+            )));
+        }
     };
     let summary = lines.pop().unwrap_or_default();
     let left_out = lines.len().saturating_sub(TOLD);
@@ -73,9 +103,17 @@ fn account(history: &[HistoryEntry], written: Written) -> (bool, String) {
     let clean = counts.duplicates + counts.rejected + counts.gaps + counts.price_updates == 0;
     let correct = clean && (counts.records, counts.accepted) == (written.records, written.trades);
     let told = if correct {
-        format!("the history of {} epochs comes to the {} messages and {} trades that were fed", history.len(), written.records, written.trades)
+        format!(
+            "the history of {} epochs comes to the {} messages and {} trades that were fed",
+            history.len(),
+            written.records,
+            written.trades
+        )
     } else {
-        format!("the history comes to {counts:?}, and {} messages of {} trades were fed", written.records, written.trades)
+        format!(
+            "the history comes to {counts:?}, and {} messages of {} trades were fed",
+            written.records, written.trades
+        )
     };
     (correct, told)
 }
@@ -87,18 +125,33 @@ mod tests {
     use super::*;
 
     fn output(code: i32, said: &str) -> Output {
-        Output { status: ExitStatus::from_raw(code << 8), stdout: said.as_bytes().to_vec(), stderr: b"no such store\n".to_vec() }
+        Output {
+            status: ExitStatus::from_raw(code << 8),
+            stdout: said.as_bytes().to_vec(),
+            stderr: b"no such store\n".to_vec(),
+        }
     }
 
     #[test]
     fn differences_are_told_and_a_verify_that_failed_is_no_verdict() {
-        assert!(verdict(&output(0, "0 differences; 5 rows compared\n")).is_ok_and(|(correct, told)| correct && told.len() == 1));
-        let many = format!("{}13 differences; 50 rows compared\n", "a row: volume\n".repeat(13));
+        assert!(
+            verdict(&output(0, "0 differences; 5 rows compared\n"))
+                .is_ok_and(|(correct, told)| correct && told.len() == 1)
+        );
+        let many = format!(
+            "{}13 differences; 50 rows compared\n",
+            "a row: volume\n".repeat(13)
+        );
         let (correct, told) = verdict(&output(1, &many)).expect("a verdict");
         assert!(!correct);
-        assert_eq!(told[TOLD..], ["and 3 more", "13 differences; 50 rows compared"]);
+        assert_eq!(
+            told[TOLD..],
+            ["and 3 more", "13 differences; 50 rows compared"]
+        );
         for failed in [output(1, ""), output(2, ""), output(1, "a row: volume\n")] {
-            assert!(verdict(&failed).is_err_and(|fault| fault.to_string().contains("no such store")));
+            assert!(
+                verdict(&failed).is_err_and(|fault| fault.to_string().contains("no such store"))
+            );
         }
     }
 
@@ -108,11 +161,26 @@ mod tests {
             epoch: 1,
             stamp: 1,
             cuts: vec![1],
-            counts: Counts { records: accepted, accepted, duplicates, ..Counts::default() },
+            counts: Counts {
+                records: accepted,
+                accepted,
+                duplicates,
+                ..Counts::default()
+            },
         };
-        let written = Written { records: 7, trades: 7, ..Written::default() };
+        let written = Written {
+            records: 7,
+            trades: 7,
+            ..Written::default()
+        };
         assert!(account(&[entry(3, 0), entry(4, 0)], written).0);
-        assert!(!account(&[entry(3, 0), entry(3, 0)], written).0, "one is missing");
-        assert!(!account(&[entry(3, 0), entry(4, 1)], written).0, "one came twice");
+        assert!(
+            !account(&[entry(3, 0), entry(3, 0)], written).0,
+            "one is missing"
+        );
+        assert!(
+            !account(&[entry(3, 0), entry(4, 1)], written).0,
+            "one came twice"
+        );
     }
 }

@@ -99,15 +99,32 @@ impl Lives {
                 Some(_) => &mut command,
                 None => command.arg("--until-end"),
             };
-            command.args(&plan.settings).args(["--log-format", "json", "--log-level", "info,scylla=warn"]);
+            command.args(&plan.settings).args([
+                "--log-format",
+                "json",
+                "--log-level",
+                "info,scylla=warn",
+            ]);
             command.args(["--workers", &plan.workers.to_string()]);
             if plan.processes > 1 {
                 let (processes, process) = (plan.processes.to_string(), number.to_string());
-                command.args(["--processes", &processes, "--process", &process, "--hosts", &hosts]);
+                command.args([
+                    "--processes",
+                    &processes,
+                    "--process",
+                    &process,
+                    "--hosts",
+                    &hosts,
+                ]);
             }
             Life::start(command, plan.logs.join(format!("job-{number}.log")))
         };
-        Ok(Self { lives: (0..plan.processes).map(start).collect::<Result<_, _>>()?, begun, busy, told_at })
+        Ok(Self {
+            lives: (0..plan.processes).map(start).collect::<Result<_, _>>()?,
+            begun,
+            busy,
+            told_at,
+        })
     }
 
     /// Looks at all; whether any lives. One that has ended badly ends the measurement.
@@ -137,8 +154,14 @@ impl Lives {
     pub(crate) fn own_freshness(&self) -> Option<Value> {
         let address = self.told_at.as_deref()?;
         let mut connection = TcpStream::connect(address).ok()?;
-        connection.set_read_timeout(Some(PATIENCE_FOR_STATUS)).ok()?;
-        write!(connection, "GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+        connection
+            .set_read_timeout(Some(PATIENCE_FOR_STATUS))
+            .ok()?;
+        write!(
+            connection,
+            "GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer).ok()?;
         let mut status: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
@@ -158,11 +181,23 @@ impl Lives {
     /// What they came to. All have ended.
     pub(crate) fn spent(&self, start_up: Option<Duration>) -> Result<Spent, Fault> {
         let took = self.age();
-        let cpu = self.lives.iter().fold(Cpu::default(), |sum, life| sum + life.cpu);
-        let busy = process::machine().zip(self.busy).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
+        let cpu = self
+            .lives
+            .iter()
+            .fold(Cpu::default(), |sum, life| sum + life.cpu);
+        let busy = process::machine()
+            .zip(self.busy)
+            .map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
         let rows = self.lives.iter().map(rows_written).sum::<Result<_, _>>()?;
         let peak_kb = self.lives.iter().map(|life| life.memory.peak_kb).sum();
-        Ok(Spent { took, start_up, cpu, peak_kb, rows, elsewhere: busy.saturating_sub(cpu.total()) })
+        Ok(Spent {
+            took,
+            start_up,
+            cpu,
+            peak_kb,
+            rows,
+            elsewhere: busy.saturating_sub(cpu.total()),
+        })
     }
 }
 
@@ -170,11 +205,23 @@ impl Lives {
 ///
 /// # Errors
 /// It failed, or a person wants it to end.
-pub fn drain(program: &Program, ground: &Ground, plan: &Plan, runtime: &Handle, asked: &AtomicBool) -> Result<Spent, Fault> {
+pub fn drain(
+    program: &Program,
+    ground: &Ground,
+    plan: &Plan,
+    runtime: &Handle,
+    asked: &AtomicBool,
+) -> Result<Spent, Fault> {
     let mut outside = Outside::new(ground, runtime)?;
     let mut lives = Lives::until_end(program, plan)?;
-    let deadline = Instant::now() + PATIENCE + PATIENCE_A_TRADE * u32::try_from(plan.shape.trades).unwrap_or(u32::MAX);
-    let (messages, mut bar, mut start_up) = (plan.shape.messages(), Bar::new("running", plan.shape.messages()), None);
+    let deadline = Instant::now()
+        + PATIENCE
+        + PATIENCE_A_TRADE * u32::try_from(plan.shape.trades).unwrap_or(u32::MAX);
+    let (messages, mut bar, mut start_up) = (
+        plan.shape.messages(),
+        Bar::new("running", plan.shape.messages()),
+        None,
+    );
     while lives.look()? {
         if asked.load(Ordering::Acquire) {
             return Err(Fault::Interrupted);
@@ -188,7 +235,10 @@ pub fn drain(program: &Program, ground: &Ground, plan: &Plan, runtime: &Handle, 
                 start_up = Some(lives.age());
             }
             if bar.is_due() {
-                bar.show(committed.min(messages), &format!(", {} MB", lives.memory_kb() / 1_024));
+                bar.show(
+                    committed.min(messages),
+                    &format!(", {} MB", lives.memory_kb() / 1_024),
+                );
             }
         }
         thread::sleep(LOOK);
@@ -205,7 +255,11 @@ pub(crate) struct Outside<'a> {
 
 impl<'a> Outside<'a> {
     pub(crate) fn new(ground: &'a Ground, runtime: &'a Handle) -> Result<Self, Fault> {
-        Ok(Self { ground, runtime, store: ground.look(runtime)? })
+        Ok(Self {
+            ground,
+            runtime,
+            store: ground.look(runtime)?,
+        })
     }
 
     /// The store, once it is there.
@@ -225,22 +279,42 @@ impl<'a> Outside<'a> {
 
 /// How many records are committed.
 pub(crate) fn committed(head: &Head) -> u64 {
-    head.committed.cuts.iter().map(|cut| u64::try_from(cut.next).unwrap_or(0)).sum()
+    head.committed
+        .cuts
+        .iter()
+        .map(|cut| u64::try_from(cut.next).unwrap_or(0))
+        .sum()
 }
 
 /// Addresses of this machine at which nobody listens.
 fn hosts(processes: usize) -> Result<String, Fault> {
     let failed = |fault: std::io::Error| Fault::Failed(format!("no port is free: {fault}"));
-    let listeners: Vec<TcpListener> =
-        (0..processes).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>().map_err(failed)?;
-    let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string()).map_err(failed);
-    Ok(listeners.iter().map(address).collect::<Result<Vec<_>, _>>()?.join(","))
+    let listeners: Vec<TcpListener> = (0..processes)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    let address = |listener: &TcpListener| {
+        listener
+            .local_addr()
+            .map(|address| address.to_string())
+            .map_err(failed)
+    };
+    Ok(listeners
+        .iter()
+        .map(address)
+        .collect::<Result<Vec<_>, _>>()?
+        .join(","))
 }
 
 /// What a process said at its end that it had written.
 fn rows_written(life: &Life) -> Result<u64, Fault> {
     let said = fs::read_to_string(life.log()).unwrap_or_default();
-    rows_said(&said).ok_or_else(|| Fault::Failed(format!("{} does not end with what the job wrote", life.log().display())))
+    rows_said(&said).ok_or_else(|| {
+        Fault::Failed(format!(
+            "{} does not end with what the job wrote",
+            life.log().display()
+        ))
+    })
 }
 
 fn rows_said(log: &str) -> Option<u64> {
@@ -254,8 +328,7 @@ mod tests {
 
     #[test]
     fn the_rows_are_those_the_last_life_told() {
-        let log =
-            "{\"fields\":{\"message\":\"job begins\"}}\n{\"level\":\"INFO\",\"fields\":{\"message\":\"job ended, all is committed\",\"rows\":17}}\n";
+        let log = "{\"fields\":{\"message\":\"job begins\"}}\n{\"level\":\"INFO\",\"fields\":{\"message\":\"job ended, all is committed\",\"rows\":17}}\n";
         assert_eq!(rows_said(log), Some(17));
         assert_eq!(rows_said("thread panicked"), None);
     }

@@ -1,4 +1,5 @@
-//! The feed: made-up trades in the proportions of a market. The same shape gives the same bytes, on any machine of 64 bits.
+//! The feed: made-up trades in the proportions of a market. The same shape gives the same bytes, on
+//! any machine of 64 bits.
 
 use std::fmt;
 
@@ -21,7 +22,8 @@ const LATE_ONE_OF: u32 = 100;
 const LATEST_MS: i64 = 5_000;
 /// One symbol of so many is crypto, the others are stocks.
 const CRYPTO_EVERY: usize = 5;
-/// What a change of this file's rules must change as well: a log filled by other rules is another feed.
+/// What a change of this file's rules must change as well: a log filled by other rules is another
+/// feed.
 const RULES: u32 = 1;
 
 /// What is fed.
@@ -79,11 +81,14 @@ impl Shape {
         self.trades.div_ceil(self.per_message.max(1))
     }
 
-    /// The session of this feed in a log of so many partitions: it tells by whom, and with which settings, a log was filled.
+    /// The session of this feed in a log of so many partitions: it tells by whom, and with which
+    /// settings, a log was filled.
     #[must_use]
     pub fn session(&self, partitions: u32) -> SessionId {
         let mut session = [0; 16];
-        for (to, from) in session.iter_mut().zip(Sha256::digest(format!("tapeflow bench, rules {RULES}, {self}, {partitions} partitions"))) {
+        for (to, from) in session.iter_mut().zip(Sha256::digest(format!(
+            "tapeflow bench, rules {RULES}, {self}, {partitions} partitions"
+        ))) {
             *to = from;
         }
         SessionId(session)
@@ -92,7 +97,11 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} trades, {} a message, {} symbols, seed {}", self.trades, self.per_message, self.symbols, self.seed)
+        write!(
+            f,
+            "{} trades, {} a message, {} symbols, seed {}",
+            self.trades, self.per_message, self.symbols, self.seed
+        )
     }
 }
 
@@ -103,7 +112,9 @@ impl Feed {
     /// There are no symbols, or no partitions.
     pub fn new(shape: Shape, clock: Clock, partitions: u32) -> Result<Self, Fault> {
         if shape.symbols == 0 || shape.per_message == 0 || partitions == 0 {
-            return Err(Fault::Refused("a feed has at least one symbol, one trade a message and one partition".into()));
+            return Err(Fault::Refused(
+                "a feed has at least one symbol, one trade a message and one partition".into(),
+            ));
         }
         let mut random = SmallRng::seed_from_u64(shape.seed);
         let mut sum = 0.0;
@@ -118,8 +129,19 @@ impl Feed {
         };
         let tape = Tape::new((0..shape.symbols).map(name), "bench", session, partitions)?;
         let shares = shares.collect();
-        let cents = (0..shape.symbols).map(|_| random.random_range(500..50_000)).collect();
-        Ok(Self { shape, clock, random, shares, cents, sent: 0, trades: Vec::new(), tape })
+        let cents = (0..shape.symbols)
+            .map(|_| random.random_range(500..50_000))
+            .collect();
+        Ok(Self {
+            shape,
+            clock,
+            random,
+            shares,
+            cents,
+            sent: 0,
+            trades: Vec::new(),
+            tape,
+        })
     }
 
     /// What has been fed.
@@ -139,13 +161,19 @@ impl Feed {
     /// # Errors
     /// A trade is none.
     pub fn next(&mut self, now_ms: i64) -> Result<Option<Message<'_>>, Fault> {
-        let count = self.shape.per_message.min(self.shape.trades - self.sent.min(self.shape.trades));
+        let count = self
+            .shape
+            .per_message
+            .min(self.shape.trades - self.sent.min(self.shape.trades));
         if count == 0 {
             return Ok(None);
         }
         let all = self.shares.last().copied().unwrap_or_default();
         let drawn = self.random.random_range(0.0..all);
-        let rank = self.shares.partition_point(|share| *share <= drawn).min(self.shares.len() - 1);
+        let rank = self
+            .shares
+            .partition_point(|share| *share <= drawn)
+            .min(self.shares.len() - 1);
         let mut taken_ms = now_ms;
         self.trades.clear();
         for _ in 0..count {
@@ -159,12 +187,20 @@ impl Feed {
             self.trades.push(trade);
         }
         let record = self.tape.record(rank, &self.trades, taken_ms, now_ms)?;
-        Ok(Some(Message { record, rank, trades: &self.trades }))
+        Ok(Some(Message {
+            record,
+            rank,
+            trades: &self.trades,
+        }))
     }
 
     fn random_trade(&mut self, rank: usize, happens_ms: i64) -> Result<Trade, String> {
         let random = &mut self.random;
-        let late_ms = if random.random_ratio(1, LATE_ONE_OF) { random.random_range(1..=LATEST_MS) } else { 0 };
+        let late_ms = if random.random_ratio(1, LATE_ONE_OF) {
+            random.random_range(1..=LATEST_MS)
+        } else {
+            0
+        };
         let event_ms = match self.clock {
             Clock::Tape => (happens_ms - late_ms).max(BEGIN_MS),
             Clock::Wall => happens_ms - late_ms,
@@ -172,12 +208,19 @@ impl Feed {
         let start = self.cents[rank];
         let cents = start + random.random_range(-(start / 100)..=start / 100);
         let (units_e8, conditions) = if is_crypto(rank) {
-            (i128::from(random.random_range(1..=10_000_000)) * 100, Conditions::NONE)
+            (
+                i128::from(random.random_range(1..=10_000_000)) * 100,
+                Conditions::NONE,
+            )
         } else {
             let shares = random.random_range(1..=1_000);
-            (i128::from(shares) * 100_000_000, conditions(shares, random.random_range(0..1_000)))
+            (
+                i128::from(shares) * 100_000_000,
+                conditions(shares, random.random_range(0..1_000)),
+            )
         };
-        let time = EventTime::from_ms(event_ms).ok_or_else(|| format!("{event_ms} ms is no time of a trade"))?;
+        let time = EventTime::from_ms(event_ms)
+            .ok_or_else(|| format!("{event_ms} ms is no time of a trade"))?;
         let price = Price::from_e8(cents * 1_000_000).map_err(|fault| fault.to_string())?;
         let size = Size::from_e8(units_e8).map_err(|fault| fault.to_string())?;
         Trade::new(time, price, size, conditions).map_err(|fault| fault.to_string())
@@ -186,7 +229,8 @@ impl Feed {
 
 /// Where in the span a trade happens.
 fn of_span(number: u64, of: u64) -> i64 {
-    i64::try_from(i128::from(number) * i128::from(SPAN_MS) / i128::from(of.max(1))).unwrap_or(SPAN_MS)
+    i64::try_from(i128::from(number) * i128::from(SPAN_MS) / i128::from(of.max(1)))
+        .unwrap_or(SPAN_MS)
 }
 
 fn is_crypto(rank: usize) -> bool {
@@ -194,10 +238,15 @@ fn is_crypto(rank: usize) -> bool {
 }
 
 fn name(rank: usize) -> String {
-    if is_crypto(rank) { format!("BENCH:S{rank:04}") } else { format!("S{rank:04}") }
+    if is_crypto(rank) {
+        format!("BENCH:S{rank:04}")
+    } else {
+        format!("S{rank:04}")
+    }
 }
 
-/// As prints of a US stock carry them: most are regular, below a round lot with 12; a few count for volume alone, or not at all.
+/// As prints of a US stock carry them: most are regular, below a round lot with 12; a few count for
+/// volume alone, or not at all.
 fn conditions(shares: u32, drawn: u32) -> Conditions {
     let base = match drawn {
         0..550 => Conditions::NONE.with(1),
@@ -217,14 +266,23 @@ mod tests {
 
     use super::*;
 
-    const SHAPE: Shape = Shape { seed: 7, trades: 20_000, per_message: 1, symbols: 500 };
+    const SHAPE: Shape = Shape {
+        seed: 7,
+        trades: 20_000,
+        per_message: 1,
+        symbols: 500,
+    };
 
     /// All messages: rank, payload, event times.
     fn all(shape: Shape, clock: Clock) -> Vec<(usize, Vec<u8>, Vec<i64>)> {
         let mut feed = Feed::new(shape, clock, 4).expect("a feed");
         let mut found = Vec::new();
         while let Some(message) = feed.next(1_800_000_000_000).expect("a message") {
-            let times = message.trades.iter().map(|trade| trade.event_time.ms()).collect();
+            let times = message
+                .trades
+                .iter()
+                .map(|trade| trade.event_time.ms())
+                .collect();
             found.push((message.rank, message.record.payload.to_vec(), times));
         }
         found
@@ -241,15 +299,27 @@ mod tests {
 
     #[test]
     fn messages_decode_to_what_was_added_up_and_sequences_have_no_gap() {
-        let shape = Shape { trades: 4_005, per_message: 20, ..SHAPE };
+        let shape = Shape {
+            trades: 4_005,
+            per_message: 20,
+            ..SHAPE
+        };
         let mut feed = Feed::new(shape, Clock::Tape, 4).expect("a feed");
         let (mut entries, mut last, mut have) = (Vec::new(), [0; 4], Written::default());
         while let Some(Message { record, trades, .. }) = feed.next(0).expect("a message") {
             entries.clear();
-            let Ok(Header::Batch { sequence, session, .. }) = codec::decode(record.payload, &mut entries) else { panic!("a batch") };
+            let Ok(Header::Batch {
+                sequence, session, ..
+            }) = codec::decode(record.payload, &mut entries)
+            else {
+                panic!("a batch")
+            };
             assert_eq!(session, shape.session(4));
             let partition = usize::try_from(record.partition).expect("small");
-            assert_eq!((sequence, entries.len()), (last[partition] + 1, trades.len()));
+            assert_eq!(
+                (sequence, entries.len()),
+                (last[partition] + 1, trades.len())
+            );
             last[partition] = sequence;
             have.records += 1;
             for entry in &entries {
@@ -261,14 +331,19 @@ mod tests {
         }
         assert_eq!(have, feed.written());
         assert_eq!((have.trades, have.records), (4_005, shape.messages()));
-        assert!(last.iter().all(|last| *last > 0), "symbols spread over all partitions: {last:?}");
+        assert!(
+            last.iter().all(|last| *last > 0),
+            "symbols spread over all partitions: {last:?}"
+        );
     }
 
     #[test]
     fn shares_fall_with_the_rank_and_one_trade_of_a_hundred_is_out_of_order() {
         let messages = all(SHAPE, Clock::Tape);
         let mut of: BTreeMap<usize, usize> = BTreeMap::new();
-        messages.iter().for_each(|(rank, ..)| *of.entry(*rank).or_default() += 1);
+        messages
+            .iter()
+            .for_each(|(rank, ..)| *of.entry(*rank).or_default() += 1);
         let (first, tenth) = (of[&0], of[&9]);
         assert!((6..15).contains(&(first / tenth)), "{first} and {tenth}");
         let (mut newest, mut late) = (i64::MIN, 0);
@@ -280,14 +355,30 @@ mod tests {
             }
         }
         assert!((140..260).contains(&late), "{late} of 20,000");
-        assert!(newest > BEGIN_MS + SPAN_MS - 1_000, "they spread over all of the span");
+        assert!(
+            newest > BEGIN_MS + SPAN_MS - 1_000,
+            "they spread over all of the span"
+        );
     }
 
     #[test]
     fn by_the_wall_clock_trades_happen_as_they_are_sent() {
         let now = 1_800_000_000_000;
-        let times: Vec<i64> = all(Shape { trades: 1_000, ..SHAPE }, Clock::Wall).into_iter().flat_map(|(.., times)| times).collect();
-        assert!(times.iter().all(|time| (now - LATEST_MS..=now).contains(time)));
+        let times: Vec<i64> = all(
+            Shape {
+                trades: 1_000,
+                ..SHAPE
+            },
+            Clock::Wall,
+        )
+        .into_iter()
+        .flat_map(|(.., times)| times)
+        .collect();
+        assert!(
+            times
+                .iter()
+                .all(|time| (now - LATEST_MS..=now).contains(time))
+        );
         assert!(times.iter().filter(|time| **time == now).count() > 900);
     }
 }

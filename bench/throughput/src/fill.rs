@@ -23,9 +23,19 @@ const STRETCH: u64 = 1_024;
 ///
 /// # Errors
 /// The log did not take it, or a person wants it to end.
-pub fn fill(log: &mut Appender, shape: Shape, partitions: u32, asked: &AtomicBool) -> Result<(Written, Duration), Fault> {
+pub fn fill(
+    log: &mut Appender,
+    shape: Shape,
+    partitions: u32,
+    asked: &AtomicBool,
+) -> Result<(Written, Duration), Fault> {
     let mut feed = Feed::new(shape, Clock::Tape, partitions)?;
-    let (begun, mut bar, mut now, mut sent) = (Instant::now(), Bar::new("filling", shape.messages()), now_ms(), 0u64);
+    let (begun, mut bar, mut now, mut sent) = (
+        Instant::now(),
+        Bar::new("filling", shape.messages()),
+        now_ms(),
+        0u64,
+    );
     while let Some(message) = feed.next(now)? {
         log.append(&message.record)?;
         sent += 1;

@@ -62,7 +62,9 @@ impl Program {
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(&self.executable);
         command.arg(name).args(&self.place).stdin(Stdio::null());
-        let settings = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("TAPEFLOW_"));
+        let settings = std::env::vars_os()
+            .map(|(name, _)| name)
+            .filter(|name| name.to_string_lossy().starts_with("TAPEFLOW_"));
         for name in settings.filter(|name| self.inherits.iter().all(|kept| name != kept)) {
             command.env_remove(name);
         }
@@ -106,29 +108,45 @@ impl Ground {
         match self {
             Self::Embedded { rows, .. } if !rows.is_file() => Ok(None),
             // A file that the job is just making has no tables yet.
-            Self::Embedded { rows, .. } => {
-                Ok(Database::open(rows, Access::Reader).ok().map(|file| Arc::new(SqliteStore::new(file)) as Arc<dyn Store>))
-            }
+            Self::Embedded { rows, .. } => Ok(Database::open(rows, Access::Reader)
+                .ok()
+                .map(|file| Arc::new(SqliteStore::new(file)) as Arc<dyn Store>)),
             Self::Servers { store, .. } => {
-                let store = runtime.block_on(CassandraStore::connect((**store).clone())).map_err(failed)?;
+                let store = runtime
+                    .block_on(CassandraStore::connect((**store).clone()))
+                    .map_err(failed)?;
                 Ok(Some(Arc::new(store)))
             }
         }
     }
 
-    /// Opens the log for appending; a file is made with so many partitions. A record waits `linger` for others to travel with.
+    /// Opens the log for appending; a file is made with so many partitions. A record waits `linger`
+    /// for others to travel with.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn appender(&self, partitions: u32, linger: Duration, runtime: &Handle) -> Result<Appender, Fault> {
+    pub fn appender(
+        &self,
+        partitions: u32,
+        linger: Duration,
+        runtime: &Handle,
+    ) -> Result<Appender, Fault> {
         let failed = |fault: StoreError| Fault::Failed(fault.to_string());
         match self {
             Self::Embedded { log, .. } => {
                 let file = Database::open(log, Access::Job).map_err(failed)?;
-                let log = runtime.block_on(SqliteLog::create_if_absent(&file, partitions)).map_err(failed)?;
-                Ok(Appender::File { log, runtime: runtime.clone(), waiting: Vec::with_capacity(RECORDS_AT_ONCE) })
+                let log = runtime
+                    .block_on(SqliteLog::create_if_absent(&file, partitions))
+                    .map_err(failed)?;
+                Ok(Appender::File {
+                    log,
+                    runtime: runtime.clone(),
+                    waiting: Vec::with_capacity(RECORDS_AT_ONCE),
+                })
             }
-            Self::Servers { topic, .. } => Ok(Appender::Topic(Box::new(Topic::new(topic, linger)?))),
+            Self::Servers { topic, .. } => {
+                Ok(Appender::Topic(Box::new(Topic::new(topic, linger)?)))
+            }
         }
     }
 
@@ -141,7 +159,10 @@ impl Ground {
         let each = topic.held()?;
         let held: u64 = each.iter().sum();
         if held != shape.messages() {
-            return Err(Fault::Refused(format!("topic {name} holds {held} messages, and this feed has {}: it is another one's", shape.messages())));
+            return Err(Fault::Refused(format!(
+                "topic {name} holds {held} messages, and this feed has {}: it is another one's",
+                shape.messages()
+            )));
         }
         let mut entries = Vec::new();
         for (partition, _) in (0..partitions).zip(each).filter(|(_, held)| *held > 0) {
@@ -149,7 +170,11 @@ impl Ground {
             entries.clear();
             match codec::decode(&payload, &mut entries) {
                 Ok(Header::Batch { session, .. }) if session == shape.session(partitions) => {}
-                _ => return Err(Fault::Refused(format!("topic {name} was not filled by this bench with these settings ({shape})"))),
+                _ => {
+                    return Err(Fault::Refused(format!(
+                        "topic {name} was not filled by this bench with these settings ({shape})"
+                    )));
+                }
             }
         }
         Ok(())
@@ -172,7 +197,11 @@ impl Appender {
                     payload: record.payload.to_vec(),
                     session: Some((record.session, record.sequence)),
                 });
-                if waiting.len() < RECORDS_AT_ONCE { Ok(()) } else { self.flush() }
+                if waiting.len() < RECORDS_AT_ONCE {
+                    Ok(())
+                } else {
+                    self.flush()
+                }
             }
         }
     }
@@ -206,9 +235,16 @@ impl Appender {
     pub fn flush(&mut self) -> Result<(), Fault> {
         match self {
             Self::Topic(topic) => topic.flush(),
-            Self::File { log, runtime, waiting } => {
+            Self::File {
+                log,
+                runtime,
+                waiting,
+            } => {
                 let records = std::mem::replace(waiting, Vec::with_capacity(RECORDS_AT_ONCE));
-                runtime.block_on(log.append(records)).map(drop).map_err(|fault| Fault::Failed(format!("appending: {fault}")))
+                runtime
+                    .block_on(log.append(records))
+                    .map(drop)
+                    .map_err(|fault| Fault::Failed(format!("appending: {fault}")))
             }
         }
     }

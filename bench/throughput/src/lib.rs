@@ -6,7 +6,8 @@
 //!                                     └────────────────────── report ◀────────────────────┘
 //! ```
 //!
-//! The job is the binary itself, started as a user would start it, so that its CPU time and its memory are its own and its start counts.
+//! The job is the binary itself, started as a user would start it, so that its CPU time and its
+//! memory are its own and its start counts.
 
 pub mod bar;
 pub mod check;
@@ -52,7 +53,9 @@ impl Fault {
 /// Milliseconds since 1970 UTC, by this machine's clock.
 #[must_use]
 pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }
 
 /// Sixteen hexadecimal digits that nobody else has drawn: for names.
@@ -72,7 +75,13 @@ pub fn per_second(count: u64, time: Duration) -> f64 {
 #[must_use]
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
-    let group = |(at, digit): (usize, char)| if at > 0 && (digits.len() - at).is_multiple_of(3) { format!(",{digit}") } else { digit.to_string() };
+    let group = |(at, digit): (usize, char)| {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            format!(",{digit}")
+        } else {
+            digit.to_string()
+        }
+    };
     digits.chars().enumerate().map(group).collect()
 }
 
@@ -82,6 +91,9 @@ mod tests {
 
     #[test]
     fn digits_come_in_threes() {
-        assert_eq!(["0", "999", "1,000", "50,000,000"], [0, 999, 1_000, 50_000_000].map(grouped)[..]);
+        assert_eq!(
+            ["0", "999", "1,000", "50,000,000"],
+            [0, 999, 1_000, 50_000_000].map(grouped)[..]
+        );
     }
 }

@@ -42,10 +42,22 @@ impl Life {
     pub fn start(mut command: Command, log: PathBuf) -> Result<Self, Fault> {
         let failed = |fault: std::io::Error| Fault::Failed(format!("{}: {fault}", log.display()));
         let file = File::create(&log).map_err(failed)?;
-        command.stdout(file.try_clone().map_err(failed)?).stderr(file);
+        command
+            .stdout(file.try_clone().map_err(failed)?)
+            .stderr(file);
         let (begun, begun_ms) = (Instant::now(), now_ms());
-        let child = command.spawn().map_err(|fault| Fault::Failed(format!("the job's process does not start: {fault}")))?;
-        Ok(Self { child, begun, begun_ms, log, memory: Memory::default(), cpu: Cpu::default(), status: None })
+        let child = command
+            .spawn()
+            .map_err(|fault| Fault::Failed(format!("the job's process does not start: {fault}")))?;
+        Ok(Self {
+            child,
+            begun,
+            begun_ms,
+            log,
+            memory: Memory::default(),
+            cpu: Cpu::default(),
+            status: None,
+        })
     }
 
     /// Where it says what it does.
@@ -72,7 +84,10 @@ impl Life {
             self.cpu = cpu;
         }
         if seen.is_none_or(|(_, ended)| ended) {
-            self.status = self.child.try_wait().map_err(|fault| Fault::Failed(fault.to_string()))?;
+            self.status = self
+                .child
+                .try_wait()
+                .map_err(|fault| Fault::Failed(fault.to_string()))?;
         }
         Ok(self.status.is_none())
     }
@@ -82,7 +97,11 @@ impl Life {
     /// # Errors
     /// It has ended.
     pub fn must_live(&mut self) -> Result<(), Fault> {
-        if self.look()? { Ok(()) } else { Err(self.ended_wrongly()) }
+        if self.look()? {
+            Ok(())
+        } else {
+            Err(self.ended_wrongly())
+        }
     }
 
     /// Demands that it has ended with code 0.
@@ -90,13 +109,22 @@ impl Life {
     /// # Errors
     /// It has not.
     pub fn must_have_ended_well(&self) -> Result<(), Fault> {
-        if self.status.is_some_and(|status| status.success()) { Ok(()) } else { Err(self.ended_wrongly()) }
+        if self.status.is_some_and(|status| status.success()) {
+            Ok(())
+        } else {
+            Err(self.ended_wrongly())
+        }
     }
 
     fn ended_wrongly(&self) -> Fault {
         let said = fs::read_to_string(&self.log).unwrap_or_default();
-        let how = self.status.map_or("in an unknown way".into(), |status| status.to_string());
-        Fault::Failed(format!("the job ended with {how}: {}", said.lines().last().unwrap_or_default()))
+        let how = self
+            .status
+            .map_or("in an unknown way".into(), |status| status.to_string());
+        Fault::Failed(format!(
+            "the job ended with {how}: {}",
+            said.lines().last().unwrap_or_default()
+        ))
     }
 
     /// kill -9.
@@ -124,11 +152,19 @@ impl Life {
     ///
     /// # Errors
     /// It ends with another code than 0, or not in time, or `meanwhile` fails.
-    pub fn end(&mut self, patience: Duration, mut meanwhile: impl FnMut(&Self) -> Result<(), Fault>) -> Result<Duration, Fault> {
+    pub fn end(
+        &mut self,
+        patience: Duration,
+        mut meanwhile: impl FnMut(&Self) -> Result<(), Fault>,
+    ) -> Result<Duration, Fault> {
         let deadline = Instant::now() + patience;
         while self.look()? {
             if Instant::now() > deadline {
-                return Err(Fault::Failed(format!("the job should have ended within {} s; {}", patience.as_secs(), self.log.display())));
+                return Err(Fault::Failed(format!(
+                    "the job should have ended within {} s; {}",
+                    patience.as_secs(),
+                    self.log.display()
+                )));
             }
             meanwhile(self)?;
             thread::sleep(LOOK);

@@ -1,8 +1,10 @@
 //! The job under a steady feed: how soon what is appended can be read back.
 //!
-//! *Freshness* is measured from outside: from the moment a record of one of the watched symbols is handed to the log until a reader at quorum sees a
-//! row that holds its trades. All trades of a symbol travel in one partition, so that a row with n trades of a window holds the first n that were
-//! appended; the reader asks again and again, and what it adds to the figure is the time of one read.
+//! *Freshness* is measured from outside: from the moment a record of one of the watched symbols is
+//! handed to the log until a reader at quorum sees a row that holds its trades. All trades of a
+//! symbol travel in one partition, so that a row with n trades of a window holds the first n that
+//! were appended; the reader asks again and again, and what it adds to the figure is the time of
+//! one read.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -56,7 +58,8 @@ pub struct Sustained {
     pub lasted: Duration,
     /// How soon what was appended could be read back.
     pub freshness: Freshness,
-    /// What the job itself said: from append to acknowledgement, the first seconds included, in seconds. Null if it did not.
+    /// What the job itself said: from append to acknowledgement, the first seconds included, in
+    /// seconds. Null if it did not.
     pub own_freshness: Value,
     /// The most messages that were appended and not committed.
     pub largest_lag: u64,
@@ -81,11 +84,21 @@ impl Freshness {
     #[must_use]
     pub fn at(&self, per_mille: usize) -> Option<Duration> {
         let last = self.sorted.len().checked_sub(1)?;
-        self.sorted.get((self.sorted.len() * per_mille).div_ceil(1_000).saturating_sub(1).min(last)).copied()
+        self.sorted
+            .get(
+                (self.sorted.len() * per_mille)
+                    .div_ceil(1_000)
+                    .saturating_sub(1)
+                    .min(last),
+            )
+            .copied()
     }
 
     fn percentiles(&self) -> [Option<f64>; 4] {
-        [500, 900, 990, 1_000].map(|per_mille| self.at(per_mille).map(|time| rounded(time.as_secs_f64() * 1e3, 1)))
+        [500, 900, 990, 1_000].map(|per_mille| {
+            self.at(per_mille)
+                .map(|time| rounded(time.as_secs_f64() * 1e3, 1))
+        })
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -96,8 +109,14 @@ impl Freshness {
 
 impl fmt::Display for Freshness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [Some(p50), Some(p90), Some(p99), Some(max)] = self.percentiles() else { return write!(f, "nothing was seen") };
-        write!(f, "p50 {p50:.0} ms, p90 {p90:.0} ms, p99 {p99:.0} ms, max {max:.0} ms; {} trades seen by a reader at quorum", self.sorted.len())
+        let [Some(p50), Some(p90), Some(p99), Some(max)] = self.percentiles() else {
+            return write!(f, "nothing was seen");
+        };
+        write!(
+            f,
+            "p50 {p50:.0} ms, p90 {p90:.0} ms, p99 {p99:.0} ms, max {max:.0} ms; {} trades seen by a reader at quorum",
+            self.sorted.len()
+        )
     }
 }
 
@@ -124,7 +143,8 @@ impl Shared {
     }
 }
 
-/// Starts the job over an empty log, feeds so many trades a second for so long, and waits until all of them are committed.
+/// Starts the job over an empty log, feeds so many trades a second for so long, and waits until all
+/// of them are committed.
 ///
 /// # Errors
 /// It failed, or a person wants it to end.
@@ -144,10 +164,20 @@ pub fn sustain(
     let shared = Shared::default();
     let (fed, watched, first) = thread::scope(|scope| {
         let watch = scope.spawn(|| Watch::new(&mut outside, &shared).run());
-        let fed = Feeding { log: &mut log, lives: &mut lives, plan, size, shared: &shared, asked }.run(rate, WARM_UP + duration);
+        let fed = Feeding {
+            log: &mut log,
+            lives: &mut lives,
+            plan,
+            size,
+            shared: &shared,
+            asked,
+        }
+        .run(rate, WARM_UP + duration);
         shared.given_up.store(fed.is_err(), Ordering::Release);
         shared.ended.store(true, Ordering::Release);
-        let watched = watch.join().map_err(|_| Fault::Failed("the reader panicked".into()))?;
+        let watched = watch
+            .join()
+            .map_err(|_| Fault::Failed("the reader panicked".into()))?;
         let fed = fed?;
         let (watched, first) = watched?;
         Ok::<_, Fault>((fed, watched, first))
@@ -158,13 +188,20 @@ pub fn sustain(
     let deadline = Instant::now() + PATIENCE;
     while lives.look()? {
         if Instant::now() > deadline {
-            return Err(Fault::Failed("the job does not end though it was asked to".into()));
+            return Err(Fault::Failed(
+                "the job does not end though it was asked to".into(),
+            ));
         }
         thread::sleep(BEAT);
     }
     let spent = lives.spent(first.map(|at| at.saturating_duration_since(lives.begun)))?;
     let (written, lasted, begun) = fed;
-    let counted = watched.seen.into_iter().filter(|(at, _)| at.saturating_duration_since(begun) >= WARM_UP).map(|(_, time)| time).collect();
+    let counted = watched
+        .seen
+        .into_iter()
+        .filter(|(at, _)| at.saturating_duration_since(begun) >= WARM_UP)
+        .map(|(_, time)| time)
+        .collect();
     let sustained = Sustained {
         asked: rate,
         reached: per_second(written.trades, lasted),
@@ -178,7 +215,11 @@ pub fn sustain(
 }
 
 /// Waits until the job has taken its store over.
-fn await_begin(outside: &mut Outside<'_>, lives: &mut Lives, asked: &AtomicBool) -> Result<(), Fault> {
+fn await_begin(
+    outside: &mut Outside<'_>,
+    lives: &mut Lives,
+    asked: &AtomicBool,
+) -> Result<(), Fault> {
     let deadline = Instant::now() + PATIENCE;
     while outside.head().is_none() {
         lives.must_live()?;
@@ -206,16 +247,25 @@ struct Feeding<'a> {
 impl Feeding<'_> {
     /// Feeds; what was written, in which time, and when it began.
     fn run(self, rate: u64, duration: Duration) -> Result<(Written, Duration, Instant), Fault> {
-        let trades = u64::try_from(u128::from(rate) * duration.as_millis() / 1_000).map_err(|fault| Fault::Refused(fault.to_string()))?;
-        let shape = crate::feed::Shape { trades, ..self.plan.shape };
+        let trades = u64::try_from(u128::from(rate) * duration.as_millis() / 1_000)
+            .map_err(|fault| Fault::Refused(fault.to_string()))?;
+        let shape = crate::feed::Shape {
+            trades,
+            ..self.plan.shape
+        };
         let mut feed = Feed::new(shape, Clock::Wall, self.plan.partitions)?;
         let (begun, mut bar) = (Instant::now(), Bar::new("feeding", trades));
         let mut sums: BTreeMap<RowKey, u64> = BTreeMap::new();
-        let watched: BTreeMap<usize, Symbol> = WATCHED.into_iter().filter_map(|rank| Some((rank, feed.symbol(rank)?.clone()))).collect();
+        let watched: BTreeMap<usize, Symbol> = WATCHED
+            .into_iter()
+            .filter_map(|rank| Some((rank, feed.symbol(rank)?.clone())))
+            .collect();
         loop {
             let due = u128::from(rate) * begun.elapsed().as_micros() / 1_000_000;
             while u128::from(feed.written().trades) < due.min(u128::from(trades)) {
-                let Some(message) = feed.next(now_ms())? else { break };
+                let Some(message) = feed.next(now_ms())? else {
+                    break;
+                };
                 let at = Instant::now();
                 self.log.append(&message.record)?;
                 self.shared.appended.fetch_add(1, Ordering::AcqRel);
@@ -232,7 +282,10 @@ impl Feeding<'_> {
                 return Err(Fault::Interrupted);
             }
             if bar.is_due() {
-                bar.show(feed.written().trades, &format!(", {} MB", self.lives.memory_kb() / 1_024));
+                bar.show(
+                    feed.written().trades,
+                    &format!(", {} MB", self.lives.memory_kb() / 1_024),
+                );
             }
             thread::sleep(BEAT);
         }
@@ -241,13 +294,27 @@ impl Feeding<'_> {
     }
 
     /// Tells the reader what to look for.
-    fn note(&self, symbol: &Symbol, message: &Message<'_>, at: Instant, sums: &mut BTreeMap<RowKey, u64>) {
+    fn note(
+        &self,
+        symbol: &Symbol,
+        message: &Message<'_>,
+        at: Instant,
+        sums: &mut BTreeMap<RowKey, u64>,
+    ) {
         for trade in message.trades {
             let start = self.size.start_of(trade.event_time, symbol.class());
-            let key = RowKey { symbol: symbol.clone(), size: self.size, start };
+            let key = RowKey {
+                symbol: symbol.clone(),
+                size: self.size,
+                start,
+            };
             let sum = sums.entry(key.clone()).or_default();
             *sum += 1;
-            self.shared.noted().push(Noted { key, trades: *sum, at });
+            self.shared.noted().push(Noted {
+                key,
+                trades: *sum,
+                at,
+            });
         }
     }
 }
@@ -271,7 +338,12 @@ struct Watch<'a, 'b> {
 
 impl<'a, 'b> Watch<'a, 'b> {
     fn new(outside: &'a mut Outside<'b>, shared: &'a Shared) -> Self {
-        Self { outside, shared, waiting: BTreeMap::new(), found: Watched::default() }
+        Self {
+            outside,
+            shared,
+            waiting: BTreeMap::new(),
+            found: Watched::default(),
+        }
     }
 
     /// What it saw, and when the first commit was.
@@ -282,7 +354,10 @@ impl<'a, 'b> Watch<'a, 'b> {
             if first.is_none() || asked_head.elapsed() >= HEAD_EVERY {
                 asked_head = Instant::now();
                 // Appended first: what comes in between is no lag.
-                let (over, appended) = (self.shared.ended.load(Ordering::Acquire), self.shared.appended.load(Ordering::Acquire));
+                let (over, appended) = (
+                    self.shared.ended.load(Ordering::Acquire),
+                    self.shared.appended.load(Ordering::Acquire),
+                );
                 if let Some(head) = self.outside.head() {
                     let committed = committed(&head);
                     if committed > 0 {
@@ -299,8 +374,12 @@ impl<'a, 'b> Watch<'a, 'b> {
                         return Ok((self.found, first));
                     }
                 }
-                if self.shared.given_up.load(Ordering::Acquire) || ended.is_some_and(|ended| ended.elapsed() > PATIENCE) {
-                    return Err(Fault::Failed("the job does not catch up with a feed that has ended".into()));
+                if self.shared.given_up.load(Ordering::Acquire)
+                    || ended.is_some_and(|ended| ended.elapsed() > PATIENCE)
+                {
+                    return Err(Fault::Failed(
+                        "the job does not catch up with a feed that has ended".into(),
+                    ));
                 }
             }
             thread::sleep(READ_EVERY);
@@ -310,22 +389,37 @@ impl<'a, 'b> Watch<'a, 'b> {
     /// Reads the rows that something is waited for in.
     fn look(&mut self) -> Result<(), Fault> {
         for noted in self.shared.noted().drain(..) {
-            self.waiting.entry(noted.key).or_default().push_back((noted.trades, noted.at));
+            self.waiting
+                .entry(noted.key)
+                .or_default()
+                .push_back((noted.trades, noted.at));
         }
         self.waiting.retain(|_, waiting| !waiting.is_empty());
-        let (keys, Some(store)) = (self.waiting.keys().cloned().collect::<Vec<_>>(), self.outside.store()) else { return Ok(()) };
+        let (keys, Some(store)) = (
+            self.waiting.keys().cloned().collect::<Vec<_>>(),
+            self.outside.store(),
+        ) else {
+            return Ok(());
+        };
         if keys.is_empty() {
             return Ok(());
         }
         // A read that fails is made again at the next turn.
-        let Ok(rows) = self.outside.runtime.block_on(store.read_rows(&keys)) else { return Ok(()) };
+        let Ok(rows) = self.outside.runtime.block_on(store.read_rows(&keys)) else {
+            return Ok(());
+        };
         let now = Instant::now();
         for (key, row) in keys.iter().zip(rows) {
-            let (trades, Some(waiting)) = (row.map_or(0, |row| row.totals.of_policy(Policy::All).trades), self.waiting.get_mut(key)) else {
+            let (trades, Some(waiting)) = (
+                row.map_or(0, |row| row.totals.of_policy(Policy::All).trades),
+                self.waiting.get_mut(key),
+            ) else {
                 continue;
             };
             while let Some((_, at)) = waiting.pop_front_if(|(sum, _)| *sum <= trades) {
-                self.found.seen.push((at, now.saturating_duration_since(at)));
+                self.found
+                    .seen
+                    .push((at, now.saturating_duration_since(at)));
             }
         }
         Ok(())
@@ -340,7 +434,10 @@ mod tests {
     fn percentiles_are_the_smallest_that_so_many_do_not_exceed() {
         let freshness = Freshness::new((1..=200).rev().map(Duration::from_millis).collect());
         let ms = |per_mille| freshness.at(per_mille).map(|time| time.as_millis());
-        assert_eq!([ms(500), ms(900), ms(990), ms(1_000)], [Some(100), Some(180), Some(198), Some(200)]);
+        assert_eq!(
+            [ms(500), ms(900), ms(990), ms(1_000)],
+            [Some(100), Some(180), Some(198), Some(200)]
+        );
         assert_eq!(freshness.json()["samples"], 200);
         assert_eq!(Freshness::default().at(500), None);
         assert_eq!(Freshness::default().to_string(), "nothing was seen");

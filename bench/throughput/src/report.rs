@@ -47,7 +47,11 @@ impl Report {
     /// CPU time a trade, in microseconds: in its own code, in the kernel, in all.
     fn cpu_us(&self) -> [f64; 3] {
         let of = |time: Duration| 1e6 / per_second(self.written.trades, time);
-        [of(self.spent.cpu.user), of(self.spent.cpu.system), of(self.spent.cpu.total())]
+        [
+            of(self.spent.cpu.user),
+            of(self.spent.cpu.system),
+            of(self.spent.cpu.total()),
+        ]
     }
 
     /// One object, on one line.
@@ -112,43 +116,129 @@ impl Report {
         let mut row = |name: &str, value: String| writeln!(text, "{name:<22}{value}");
         row(
             "feed",
-            format!("{} trades in {} messages, {} symbols, seed {}", grouped(written.trades), grouped(written.records), self.symbols, self.seed),
+            format!(
+                "{} trades in {} messages, {} symbols, seed {}",
+                grouped(written.trades),
+                grouped(written.records),
+                self.symbols,
+                self.seed
+            ),
         )?;
-        row("ground", format!("{}, {} partitions, windows of {}", self.ground, self.partitions, self.sizes))?;
-        row("job", format!("{} process(es) of {} worker(s), version {}", self.processes, self.workers, self.version))?;
+        row(
+            "ground",
+            format!(
+                "{}, {} partitions, windows of {}",
+                self.ground, self.partitions, self.sizes
+            ),
+        )?;
+        row(
+            "job",
+            format!(
+                "{} process(es) of {} worker(s), version {}",
+                self.processes, self.workers, self.version
+            ),
+        )?;
         if !self.optimized {
-            row("", "built without optimization: these figures say nothing about speed".into())?;
+            row(
+                "",
+                "built without optimization: these figures say nothing about speed".into(),
+            )?;
         }
         match &self.sustained {
             None => {
-                row("seconds", format!("{:.2}, from the process's start to its end", spent.took.as_secs_f64()))?;
-                row("trades a second", grouped_rate(per_second(written.trades, spent.took)))?;
+                row(
+                    "seconds",
+                    format!(
+                        "{:.2}, from the process's start to its end",
+                        spent.took.as_secs_f64()
+                    ),
+                )?;
+                row(
+                    "trades a second",
+                    grouped_rate(per_second(written.trades, spent.took)),
+                )?;
             }
             Some(sustained) => {
                 let reached = grouped_rate(sustained.reached);
-                row("trades a second", format!("{reached} for {:.0} s, {} asked for", sustained.lasted.as_secs_f64(), grouped(sustained.asked)))?;
+                row(
+                    "trades a second",
+                    format!(
+                        "{reached} for {:.0} s, {} asked for",
+                        sustained.lasted.as_secs_f64(),
+                        grouped(sustained.asked)
+                    ),
+                )?;
                 row("freshness", sustained.freshness.to_string())?;
-                if let [Some(p50), Some(p99)] = ["p50", "p99"].map(|name| sustained.own_freshness[name].as_f64()) {
-                    row("", format!("by the job's own count, until acknowledged: p50 {:.0} ms, p99 {:.0} ms", p50 * 1e3, p99 * 1e3))?;
+                if let [Some(p50), Some(p99)] =
+                    ["p50", "p99"].map(|name| sustained.own_freshness[name].as_f64())
+                {
+                    row(
+                        "",
+                        format!(
+                            "by the job's own count, until acknowledged: p50 {:.0} ms, p99 {:.0} ms",
+                            p50 * 1e3,
+                            p99 * 1e3
+                        ),
+                    )?;
                 }
-                row("lag", format!("at most {} messages, {} when the feed ended", grouped(sustained.largest_lag), grouped(sustained.lag_at_end)))?;
+                row(
+                    "lag",
+                    format!(
+                        "at most {} messages, {} when the feed ended",
+                        grouped(sustained.largest_lag),
+                        grouped(sustained.lag_at_end)
+                    ),
+                )?;
             }
         }
-        row("CPU a trade", format!("{total:.3} us: {user:.3} user, {system:.3} system; the whole process, start included"))?;
+        row(
+            "CPU a trade",
+            format!(
+                "{total:.3} us: {user:.3} user, {system:.3} system; the whole process, start included"
+            ),
+        )?;
         row("rows written", grouped(spent.rows))?;
         row("peak memory", format!("{} MB", megabytes(spent.peak_kb)))?;
-        row("start", spent.start_up.map_or("no commit was seen".into(), |time| format!("{:.2} s to the first committed row", time.as_secs_f64())))?;
-        let load = self.load_before.map_or(String::new(), |load| format!("; load before {load:.2}"));
-        row("elsewhere", format!("{:.1} s of CPU on this machine meanwhile: servers, this program, others{load}", spent.elsewhere.as_secs_f64()))?;
-        row("correct", if self.checked.correct { "yes".into() } else { "NO".into() })?;
-        self.checked.told.iter().try_for_each(|told| row("", told.clone()))
+        row(
+            "start",
+            spent.start_up.map_or("no commit was seen".into(), |time| {
+                format!("{:.2} s to the first committed row", time.as_secs_f64())
+            }),
+        )?;
+        let load = self
+            .load_before
+            .map_or(String::new(), |load| format!("; load before {load:.2}"));
+        row(
+            "elsewhere",
+            format!(
+                "{:.1} s of CPU on this machine meanwhile: servers, this program, others{load}",
+                spent.elsewhere.as_secs_f64()
+            ),
+        )?;
+        row(
+            "correct",
+            if self.checked.correct {
+                "yes".into()
+            } else {
+                "NO".into()
+            },
+        )?;
+        self.checked
+            .told
+            .iter()
+            .try_for_each(|told| row("", told.clone()))
     }
 }
 
 /// The load of the machine; none where it does not tell.
 #[must_use]
 pub fn load() -> Option<f64> {
-    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+    std::fs::read_to_string("/proc/loadavg")
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn megabytes(kilobytes: u64) -> u64 {
@@ -160,7 +250,11 @@ pub(crate) fn rounded(number: f64, places: i32) -> f64 {
     (number * scale).round() / scale
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate for people"
+)]
 fn grouped_rate(rate: f64) -> String {
     grouped(rate.round() as u64)
 }

@@ -1,5 +1,5 @@
-//! The tape: records of one session on their way into one log, as bytes. Sequences are dense per partition, and what was written is added up, so that
-//! the rows can be held against it.
+//! The tape: records of one session on their way into one log, as bytes. Sequences are dense per
+//! partition, and what was written is added up, so that the rows can be held against it.
 
 use std::collections::BTreeMap;
 
@@ -61,17 +61,30 @@ pub struct Record<'a> {
 }
 
 impl Tape {
-    /// A tape on which nothing stands yet. Two tapes in one log must differ in their session, or the second's records would be repeats.
+    /// A tape on which nothing stands yet. Two tapes in one log must differ in their session, or
+    /// the second's records would be repeats.
     ///
     /// # Errors
     /// A name is no symbol.
-    pub fn new(names: impl IntoIterator<Item = String>, source: &'static str, session: SessionId, partitions: u32) -> Result<Self, Fault> {
+    pub fn new(
+        names: impl IntoIterator<Item = String>,
+        source: &'static str,
+        session: SessionId,
+        partitions: u32,
+    ) -> Result<Self, Fault> {
         let listed = |name: String| {
-            let symbol = Symbol::new(&name).map_err(|fault| Fault::Refused(format!("{name:?}: {fault}")))?;
-            Ok(Listed { symbol, partition: partition_for(&name, partitions) })
+            let symbol =
+                Symbol::new(&name).map_err(|fault| Fault::Refused(format!("{name:?}: {fault}")))?;
+            Ok(Listed {
+                symbol,
+                partition: partition_for(&name, partitions),
+            })
         };
         Ok(Self {
-            listed: names.into_iter().map(listed).collect::<Result<_, Fault>>()?,
+            listed: names
+                .into_iter()
+                .map(listed)
+                .collect::<Result<_, Fault>>()?,
             source,
             session,
             sequences: (0..partitions).map(|_| 0).collect(),
@@ -112,12 +125,28 @@ impl Tape {
     ///
     /// # Errors
     /// There are not so many symbols.
-    pub fn record(&mut self, number: usize, trades: &[Trade], taken_ms: i64, timestamp_ms: i64) -> Result<Record<'_>, Fault> {
-        let listed = self.listed.get(number).ok_or_else(|| Fault::Failed(format!("there is no symbol {number}")))?;
-        let at = usize::try_from(listed.partition).map_err(|fault| Fault::Failed(fault.to_string()))?;
+    pub fn record(
+        &mut self,
+        number: usize,
+        trades: &[Trade],
+        taken_ms: i64,
+        timestamp_ms: i64,
+    ) -> Result<Record<'_>, Fault> {
+        let listed = self
+            .listed
+            .get(number)
+            .ok_or_else(|| Fault::Failed(format!("there is no symbol {number}")))?;
+        let at =
+            usize::try_from(listed.partition).map_err(|fault| Fault::Failed(fault.to_string()))?;
         self.sequences[at] += 1;
         let (key, sequence, session) = (listed.symbol.as_str(), self.sequences[at], self.session);
-        let header = BatchHeader { symbol: key, source: self.source, session, sequence, taken_ms };
+        let header = BatchHeader {
+            symbol: key,
+            source: self.source,
+            session,
+            sequence,
+            taken_ms,
+        };
         self.payload.clear();
         codec::encode_batch(&mut self.payload, &header, trades);
         self.written.records += 1;
@@ -126,6 +155,13 @@ impl Tape {
             self.written.volume_e8 += trade.size.e8();
             self.written.notional_e16 += trade.notional().0;
         }
-        Ok(Record { partition: listed.partition, key, timestamp_ms, payload: &self.payload, session, sequence })
+        Ok(Record {
+            partition: listed.partition,
+            key,
+            timestamp_ms,
+            payload: &self.payload,
+            session,
+            sequence,
+        })
     }
 }

@@ -1,6 +1,8 @@
-//! A topic, for appending as fast as it goes, and what else a measurement asks of it. The only place here that knows Kafka.
+//! A topic, for appending as fast as it goes, and what else a measurement asks of it. The only
+//! place here that knows Kafka.
 //!
-//! Appends are idempotent and acknowledged by all replicas: what is handed over stands in the topic once and in order, or the run fails.
+//! Appends are idempotent and acknowledged by all replicas: what is handed over stands in the topic
+//! once and in order, or the run fails.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -77,7 +79,10 @@ fn said(what: &str, fault: &KafkaError) -> Fault {
 impl TopicAddress {
     fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &self.brokers).set("client.id", "tapeflow-bench").set("allow.auto.create.topics", "false");
+        client
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "tapeflow-bench")
+            .set("allow.auto.create.topics", "false");
         for (key, value) in &self.settings {
             client.set(key, value);
         }
@@ -85,7 +90,9 @@ impl TopicAddress {
     }
 
     fn asker(&self) -> Result<BaseConsumer, Fault> {
-        self.client().create().map_err(|fault| said("no Kafka client", &fault))
+        self.client()
+            .create()
+            .map_err(|fault| said("no Kafka client", &fault))
     }
 
     /// How many partitions it has; none if there is no such topic.
@@ -93,9 +100,18 @@ impl TopicAddress {
     /// # Errors
     /// The broker does not say.
     pub fn partitions(&self) -> Result<Option<u32>, Fault> {
-        let metadata = self.asker()?.fetch_metadata(Some(&self.name), REACH).map_err(|fault| said("asking about the topic", &fault))?;
-        let found = metadata.topics().iter().find(|topic| topic.name() == self.name && topic.error().is_none());
-        Ok(found.map(|topic| topic.partitions().len()).filter(|count| *count > 0).and_then(|count| u32::try_from(count).ok()))
+        let metadata = self
+            .asker()?
+            .fetch_metadata(Some(&self.name), REACH)
+            .map_err(|fault| said("asking about the topic", &fault))?;
+        let found = metadata
+            .topics()
+            .iter()
+            .find(|topic| topic.name() == self.name && topic.error().is_none());
+        Ok(found
+            .map(|topic| topic.partitions().len())
+            .filter(|count| *count > 0)
+            .and_then(|count| u32::try_from(count).ok()))
     }
 
     /// How many records each partition holds.
@@ -103,11 +119,16 @@ impl TopicAddress {
     /// # Errors
     /// The broker does not say.
     pub fn held(&self) -> Result<Vec<u64>, Fault> {
-        let (asking, partitions) = (self.asker()?, self.partitions()?.ok_or_else(|| Fault::Failed("the broker does not know the topic".into()))?);
+        let (asking, partitions) = (
+            self.asker()?,
+            self.partitions()?
+                .ok_or_else(|| Fault::Failed("the broker does not know the topic".into()))?,
+        );
         let partition = |id: u32| {
             let number = i32::try_from(id).map_err(|fault| Fault::Failed(fault.to_string()))?;
             let found = asking.fetch_watermarks(&self.name, number, PATIENCE);
-            let (low, high) = found.map_err(|fault| said(&format!("asking for partition {id}"), &fault))?;
+            let (low, high) =
+                found.map_err(|fault| said(&format!("asking for partition {id}"), &fault))?;
             u64::try_from(high - low).map_err(|fault| Fault::Failed(fault.to_string()))
         };
         (0..partitions).map(partition).collect()
@@ -119,10 +140,16 @@ impl TopicAddress {
     /// It does not arrive.
     pub fn first(&self, partition: u32) -> Result<Option<Vec<u8>>, Fault> {
         let failed = |fault: KafkaError| said("reading the topic", &fault);
-        let reading: BaseConsumer = self.client().set("group.id", "tapeflow-bench").set("enable.auto.commit", "false").create().map_err(failed)?;
+        let reading: BaseConsumer = self
+            .client()
+            .set("group.id", "tapeflow-bench")
+            .set("enable.auto.commit", "false")
+            .create()
+            .map_err(failed)?;
         let number = i32::try_from(partition).map_err(|fault| Fault::Failed(fault.to_string()))?;
         let mut from = TopicPartitionList::new();
-        from.add_partition_offset(&self.name, number, Offset::Beginning).map_err(failed)?;
+        from.add_partition_offset(&self.name, number, Offset::Beginning)
+            .map_err(failed)?;
         reading.assign(&from).map_err(failed)?;
         let deadline = Instant::now() + ARRIVAL;
         while Instant::now() < deadline {
@@ -141,10 +168,22 @@ impl TopicAddress {
     /// The broker does not.
     pub async fn delete(&self) -> Result<(), Fault> {
         let what = format!("deleting topic {}", self.name);
-        let admin: AdminClient<DefaultClientContext> = self.client().create().map_err(|fault| said(&what, &fault))?;
-        let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-        let deleted = admin.delete_topics(&[&self.name], &options).await.map_err(|fault| said(&what, &fault))?;
-        deleted.into_iter().try_for_each(|deleted| deleted.map(drop).map_err(|(_, code)| Fault::Failed(format!("{what}: {code}"))))
+        let admin: AdminClient<DefaultClientContext> = self
+            .client()
+            .create()
+            .map_err(|fault| said(&what, &fault))?;
+        let options = AdminOptions::new()
+            .operation_timeout(Some(PATIENCE))
+            .request_timeout(Some(PATIENCE));
+        let deleted = admin
+            .delete_topics(&[&self.name], &options)
+            .await
+            .map_err(|fault| said(&what, &fault))?;
+        deleted.into_iter().try_for_each(|deleted| {
+            deleted
+                .map(drop)
+                .map_err(|(_, code)| Fault::Failed(format!("{what}: {code}")))
+        })
     }
 }
 
@@ -169,7 +208,11 @@ impl Topic {
             .set("queue.buffering.max.kbytes", "131072")
             .create_with_context(Deliveries(Arc::clone(&fault)))
             .map_err(|fault| said("no Kafka client", &fault))?;
-        Ok(Self { name: address.name.clone(), producer, fault })
+        Ok(Self {
+            name: address.name.clone(),
+            producer,
+            fault,
+        })
     }
 
     /// Hands a record over; waits while too many are on their way.
@@ -177,9 +220,13 @@ impl Topic {
     /// # Errors
     /// An append has failed for good, or nothing is taken for long.
     pub fn append(&self, record: &Record<'_>) -> Result<(), Fault> {
-        let partition = i32::try_from(record.partition).map_err(|fault| Fault::Failed(fault.to_string()))?;
-        let mut message =
-            BaseRecord::<str, [u8]>::to(&self.name).partition(partition).key(record.key).payload(record.payload).timestamp(record.timestamp_ms);
+        let partition =
+            i32::try_from(record.partition).map_err(|fault| Fault::Failed(fault.to_string()))?;
+        let mut message = BaseRecord::<str, [u8]>::to(&self.name)
+            .partition(partition)
+            .key(record.key)
+            .payload(record.payload)
+            .timestamp(record.timestamp_ms);
         let mut full_since = None;
         loop {
             message = match self.producer.send(message) {
@@ -189,7 +236,10 @@ impl Topic {
             };
             self.hear(Duration::from_millis(5))?;
             if full_since.get_or_insert_with(Instant::now).elapsed() > STANDSTILL {
-                return Err(Fault::Failed(format!("the broker has taken nothing for {} s", STANDSTILL.as_secs())));
+                return Err(Fault::Failed(format!(
+                    "the broker has taken nothing for {} s",
+                    STANDSTILL.as_secs()
+                )));
             }
         }
     }
@@ -200,7 +250,9 @@ impl Topic {
     /// One has failed for good.
     pub fn hear(&self, time: Duration) -> Result<(), Fault> {
         self.producer.poll(time);
-        self.fault.get().map_or(Ok(()), |fault| Err(Fault::Failed(format!("appending: {fault}"))))
+        self.fault.get().map_or(Ok(()), |fault| {
+            Err(Fault::Failed(format!("appending: {fault}")))
+        })
     }
 
     /// Waits until all that was handed over is durable.
@@ -208,7 +260,9 @@ impl Topic {
     /// # Errors
     /// An append has failed for good, or they take too long.
     pub fn flush(&self) -> Result<(), Fault> {
-        self.producer.flush(STANDSTILL).map_err(|fault| said("appending", &fault))?;
+        self.producer
+            .flush(STANDSTILL)
+            .map_err(|fault| said("appending", &fault))?;
         self.hear(Duration::ZERO)
     }
 

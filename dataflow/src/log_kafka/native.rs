@@ -1,6 +1,8 @@
-//! What belongs to librdkafka and is ours to free. This file and the two beside it that use it are the only ones with calls into it.
+//! What belongs to librdkafka and is ours to free. This file and the two beside it that use it are
+//! the only ones with calls into it.
 
-// The crate's files with a reason for it: the client's safe interface has no word for what they ask.
+// The crate's files with a reason for it: the client's safe interface has no word for what they
+// ask.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
@@ -14,9 +16,14 @@ pub(super) struct Owned<T> {
 }
 
 impl<T> Owned<T> {
-    pub(super) fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Result<Self, KafkaError> {
+    pub(super) fn new(
+        pointer: *mut T,
+        free: unsafe extern "C" fn(*mut T),
+    ) -> Result<Self, KafkaError> {
         let none = || KafkaError::AdminOpCreation("librdkafka is out of memory".into());
-        NonNull::new(pointer).map(|pointer| Self { pointer, free }).ok_or_else(none)
+        NonNull::new(pointer)
+            .map(|pointer| Self { pointer, free })
+            .ok_or_else(none)
     }
 
     pub(super) fn pointer(&self) -> *mut T {
@@ -26,7 +33,8 @@ impl<T> Owned<T> {
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: `free` is the function that librdkafka names for what the pointer came from, and this is the only call of it.
+        // SAFETY: `free` is the function that librdkafka names for what the pointer came from, and
+        // this is the only call of it.
         unsafe { (self.free)(self.pointer.as_ptr()) }
     }
 }

@@ -1,7 +1,8 @@
-//! Is this topic what the guarantee needs? Facts are read here, a pure function judges them, and the caller says it to a person.
+//! Is this topic what the guarantee needs? Facts are read here, a pure function judges them, and
+//! the caller says it to a person.
 //!
-//! A finding is no error: a development set-up of one broker runs the same code, and promises less. A compacted topic is refused: it loses
-//! trades by design.
+//! A finding is no error: a development set-up of one broker runs the same code, and promises less.
+//! A compacted topic is refused: it loses trades by design.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -69,7 +70,10 @@ pub enum TopicFinding {
 impl fmt::Display for TopicFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Replication { replicas, brokers: 1 } => {
+            Self::Replication {
+                replicas,
+                brokers: 1,
+            } => {
                 write!(
                     f,
                     "development set-up: {replicas} replica(s) on one broker, {REPLICAS_NEEDED} on as many are needed for trades to survive its loss"
@@ -87,10 +91,16 @@ impl fmt::Display for TopicFinding {
                  set {IN_SYNC}={IN_SYNC_NEEDED}, of {REPLICAS_NEEDED} replicas"
             ),
             Self::UncleanElection => {
-                write!(f, "the topic has {UNCLEAN}=true: acknowledged trades may be lost and their offsets used again; set it to false")
+                write!(
+                    f,
+                    "the topic has {UNCLEAN}=true: acknowledged trades may be lost and their offsets used again; set it to false"
+                )
             }
             Self::RetentionTime { ms } => {
-                write!(f, "the topic has {RETENTION_MS}={ms}: a job that stands still for longer loses trades; set it to a week, 604800000")
+                write!(
+                    f,
+                    "the topic has {RETENTION_MS}={ms}: a job that stands still for longer loses trades; set it to a week, 604800000"
+                )
             }
             Self::RetentionSize { bytes } => {
                 write!(
@@ -124,26 +134,45 @@ pub(super) struct Facts {
 /// Judges the facts.
 pub(super) fn judge(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, Compacted> {
     let mut findings = Vec::new();
-    let Facts { replicas, brokers, settings } = facts;
+    let Facts {
+        replicas,
+        brokers,
+        settings,
+    } = facts;
     if *replicas < REPLICAS_NEEDED {
-        findings.push(TopicFinding::Replication { replicas: *replicas, brokers: *brokers });
+        findings.push(TopicFinding::Replication {
+            replicas: *replicas,
+            brokers: *brokers,
+        });
     }
     let settings = match settings {
         Ok(settings) => settings,
         Err(reason) => {
-            findings.push(TopicFinding::Unread { what: format!("the settings of topic {topic}"), reason: reason.clone() });
+            findings.push(TopicFinding::Unread {
+                what: format!("the settings of topic {topic}"),
+                reason: reason.clone(),
+            });
             return Ok(findings);
         }
     };
     for name in SETTINGS {
-        let unread = |reason: &str| TopicFinding::Unread { what: format!("{name} of topic {topic}"), reason: reason.into() };
+        let unread = |reason: &str| TopicFinding::Unread {
+            what: format!("{name} of topic {topic}"),
+            reason: reason.into(),
+        };
         let Some(value) = settings.get(name) else {
             findings.push(unread("the broker does not tell it"));
             continue;
         };
         if name == CLEANUP {
-            if value.split(',').any(|policy| policy.trim().eq_ignore_ascii_case("compact")) {
-                return Err(Compacted { topic: topic.into(), policy: value.clone() });
+            if value
+                .split(',')
+                .any(|policy| policy.trim().eq_ignore_ascii_case("compact"))
+            {
+                return Err(Compacted {
+                    topic: topic.into(),
+                    policy: value.clone(),
+                });
             }
             continue;
         }
@@ -159,9 +188,18 @@ pub(super) fn judge(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, Com
         };
         // -1 stands for no limit.
         match name {
-            RETENTION_MS if (0..RETENTION_NEEDED_MS).contains(&number) => findings.push(TopicFinding::RetentionTime { ms: number }),
-            RETENTION_BYTES if (0..RETENTION_NEEDED_BYTES).contains(&number) => findings.push(TopicFinding::RetentionSize { bytes: number }),
-            IN_SYNC if number < IN_SYNC_NEEDED && *replicas > 1 => findings.push(TopicFinding::InSync { wanted: number, replicas: *replicas }),
+            RETENTION_MS if (0..RETENTION_NEEDED_MS).contains(&number) => {
+                findings.push(TopicFinding::RetentionTime { ms: number })
+            }
+            RETENTION_BYTES if (0..RETENTION_NEEDED_BYTES).contains(&number) => {
+                findings.push(TopicFinding::RetentionSize { bytes: number })
+            }
+            IN_SYNC if number < IN_SYNC_NEEDED && *replicas > 1 => {
+                findings.push(TopicFinding::InSync {
+                    wanted: number,
+                    replicas: *replicas,
+                })
+            }
             _ => {}
         }
     }
@@ -169,18 +207,33 @@ pub(super) fn judge(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, Com
 }
 
 /// Asks the brokers for the settings that are judged.
-pub(super) fn settings(client: &ClientConfig, topic: &str, patience: Duration) -> Result<BTreeMap<String, String>, String> {
-    let admin: AdminClient<DefaultClientContext> = client.create().map_err(|_| "cannot make a kafka client to ask with".to_owned())?;
+pub(super) fn settings(
+    client: &ClientConfig,
+    topic: &str,
+    patience: Duration,
+) -> Result<BTreeMap<String, String>, String> {
+    let admin: AdminClient<DefaultClientContext> = client
+        .create()
+        .map_err(|_| "cannot make a kafka client to ask with".to_owned())?;
     let options = AdminOptions::new().request_timeout(Some(patience));
-    let answers = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options)).map_err(|fault| fault.to_string())?;
-    let described = answers.into_iter().next().ok_or("kafka says nothing about it")?;
+    let answers = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
+        .map_err(|fault| fault.to_string())?;
+    let described = answers
+        .into_iter()
+        .next()
+        .ok_or("kafka says nothing about it")?;
     let described = described.map_err(|code| code.to_string())?;
     // The client passes over a refusal, and then there is nothing in the answer.
     if described.entries.is_empty() {
         return Err("the broker tells none of them; to see them, a user needs the right to DescribeConfigs of the topic".into());
     }
-    let known = described.entries.into_iter().filter(|entry| SETTINGS.contains(&entry.name.as_str()));
-    Ok(known.filter_map(|entry| entry.value.map(|value| (entry.name, value))).collect())
+    let known = described
+        .entries
+        .into_iter()
+        .filter(|entry| SETTINGS.contains(&entry.name.as_str()));
+    Ok(known
+        .filter_map(|entry| entry.value.map(|value| (entry.name, value)))
+        .collect())
 }
 
 #[cfg(test)]
@@ -188,9 +241,23 @@ mod tests {
     use super::*;
 
     fn facts(replicas: usize, brokers: usize, changed: &[(&str, &str)]) -> Facts {
-        let good = [(CLEANUP, "delete"), (RETENTION_MS, "604800000"), (RETENTION_BYTES, "-1"), (IN_SYNC, "2"), (UNCLEAN, "false")];
-        let settings = good.iter().chain(changed).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Facts { replicas, brokers, settings: Ok(settings) }
+        let good = [
+            (CLEANUP, "delete"),
+            (RETENTION_MS, "604800000"),
+            (RETENTION_BYTES, "-1"),
+            (IN_SYNC, "2"),
+            (UNCLEAN, "false"),
+        ];
+        let settings = good
+            .iter()
+            .chain(changed)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Facts {
+            replicas,
+            brokers,
+            settings: Ok(settings),
+        }
     }
 
     fn findings(facts: &Facts) -> Vec<TopicFinding> {
@@ -200,31 +267,71 @@ mod tests {
     #[test]
     fn a_topic_that_keeps_the_guarantee_gives_no_finding() {
         assert_eq!(findings(&facts(3, 3, &[])), []);
-        assert_eq!(findings(&facts(3, 5, &[(RETENTION_MS, "-1"), (RETENTION_BYTES, "8589934592"), (CLEANUP, "")])), []);
+        assert_eq!(
+            findings(&facts(
+                3,
+                5,
+                &[
+                    (RETENTION_MS, "-1"),
+                    (RETENTION_BYTES, "8589934592"),
+                    (CLEANUP, "")
+                ]
+            )),
+            []
+        );
         assert_eq!(findings(&facts(3, 3, &[(RETENTION_MS, "86400000")])), []);
     }
 
     #[test]
     fn a_compacted_topic_is_refused_with_what_to_do() {
         for policy in ["compact", "compact,delete", "delete, compact"] {
-            let text = judge("trades", &facts(3, 3, &[(CLEANUP, policy)])).expect_err(policy).to_string();
-            assert!(text.contains(policy) && text.contains("--add-config cleanup.policy=delete") && text.contains("--topic"), "{text}");
+            let text = judge("trades", &facts(3, 3, &[(CLEANUP, policy)]))
+                .expect_err(policy)
+                .to_string();
+            assert!(
+                text.contains(policy)
+                    && text.contains("--add-config cleanup.policy=delete")
+                    && text.contains("--topic"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn everything_that_weakens_the_guarantee_is_found() {
-        let weak = facts(2, 3, &[(UNCLEAN, "true"), (RETENTION_MS, "86399999"), (RETENTION_BYTES, "1073741824"), (IN_SYNC, "1")]);
+        let weak = facts(
+            2,
+            3,
+            &[
+                (UNCLEAN, "true"),
+                (RETENTION_MS, "86399999"),
+                (RETENTION_BYTES, "1073741824"),
+                (IN_SYNC, "1"),
+            ],
+        );
         let expected = [
-            TopicFinding::Replication { replicas: 2, brokers: 3 },
+            TopicFinding::Replication {
+                replicas: 2,
+                brokers: 3,
+            },
             TopicFinding::RetentionTime { ms: 86_399_999 },
             TopicFinding::RetentionSize { bytes: 1 << 30 },
-            TopicFinding::InSync { wanted: 1, replicas: 2 },
+            TopicFinding::InSync {
+                wanted: 1,
+                replicas: 2,
+            },
             TopicFinding::UncleanElection,
         ];
         assert_eq!(findings(&weak), expected);
         let one_broker = findings(&facts(1, 1, &[(IN_SYNC, "1")]));
-        assert_eq!(one_broker, [TopicFinding::Replication { replicas: 1, brokers: 1 }], "of one replica no more can be asked");
+        assert_eq!(
+            one_broker,
+            [TopicFinding::Replication {
+                replicas: 1,
+                brokers: 1
+            }],
+            "of one replica no more can be asked"
+        );
         assert!(one_broker[0].to_string().starts_with("development set-up"));
     }
 
@@ -240,7 +347,13 @@ mod tests {
                 "unclean.leader.election.enable of topic trades could not be checked: the broker does not tell it"
             ]
         );
-        let nothing = Facts { settings: Err("refused".into()), ..facts(3, 3, &[]) };
-        assert_eq!(findings(&nothing)[0].to_string(), "the settings of topic trades could not be checked: refused");
+        let nothing = Facts {
+            settings: Err("refused".into()),
+            ..facts(3, 3, &[])
+        };
+        assert_eq!(
+            findings(&nothing)[0].to_string(),
+            "the settings of topic trades could not be checked: refused"
+        );
     }
 }

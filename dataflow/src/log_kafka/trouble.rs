@@ -1,5 +1,6 @@
-//! Why a question to the brokers failed. librdkafka's answer is that the time is up; what happened meanwhile (a refused password, a
-//! certificate nobody trusts, a connection that was closed) it tells to whoever polls the client, in events and log lines.
+//! Why a question to the brokers failed. librdkafka's answer is that the time is up; what happened
+//! meanwhile (a refused password, a certificate nobody trusts, a connection that was closed) it
+//! tells to whoever polls the client, in events and log lines.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -36,7 +37,8 @@ pub(super) enum Why {
     Failed(String),
 }
 
-/// Takes in what the client has to tell. Only for clients that read nothing: a record would be lost here.
+/// Takes in what the client has to tell. Only for clients that read nothing: a record would be lost
+/// here.
 pub(super) fn hear(client: &BaseConsumer<Trouble>) {
     // A poll handles one event at most, and answers for a log line as it does for no event at all.
     for _ in 0..EVENTS {
@@ -83,7 +85,9 @@ impl ClientContext for Trouble {
         let mut told = self.told();
         match error.rdkafka_error_code() {
             Some(Code::AllBrokersDown) => told.all_down = true,
-            Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL) => told.why = Some(Why::Refused(reason.to_owned())),
+            Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL) => {
+                told.why = Some(Why::Refused(reason.to_owned()))
+            }
             _ if matches!(told.why, Some(Why::Refused(_))) => {}
             _ => told.why = Some(Why::Failed(reason.to_owned())),
         }
@@ -104,23 +108,58 @@ mod tests {
     fn that_we_are_refused_tells_more_than_what_follows_from_it() {
         let trouble = Trouble::default();
         assert_eq!(trouble.why(), None);
-        trouble.log(RDKafkaLogLevel::Info, "FAIL", "[thrd:b/1]: b/1: Disconnected: verify security.protocol");
-        assert_eq!(trouble.why(), Some(Why::Failed("b/1: Disconnected: verify security.protocol".into())));
-        error(&trouble, RDKafkaErrorCode::Authentication, "invalid credentials");
+        trouble.log(
+            RDKafkaLogLevel::Info,
+            "FAIL",
+            "[thrd:b/1]: b/1: Disconnected: verify security.protocol",
+        );
+        assert_eq!(
+            trouble.why(),
+            Some(Why::Failed(
+                "b/1: Disconnected: verify security.protocol".into()
+            ))
+        );
+        error(
+            &trouble,
+            RDKafkaErrorCode::Authentication,
+            "invalid credentials",
+        );
         assert!(!trouble.is_hopeless(), "another broker may take us");
-        error(&trouble, RDKafkaErrorCode::BrokerTransportFailure, "disconnected");
+        error(
+            &trouble,
+            RDKafkaErrorCode::BrokerTransportFailure,
+            "disconnected",
+        );
         trouble.log(RDKafkaLogLevel::Error, "FAIL", "disconnected");
-        error(&trouble, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
-        assert_eq!(trouble.why(), Some(Why::Refused("invalid credentials".into())));
+        error(
+            &trouble,
+            RDKafkaErrorCode::AllBrokersDown,
+            "1/1 brokers are down",
+        );
+        assert_eq!(
+            trouble.why(),
+            Some(Why::Refused("invalid credentials".into()))
+        );
         assert!(trouble.is_hopeless());
     }
 
     #[test]
     fn brokers_that_are_only_down_may_come_back() {
         let trouble = Trouble::default();
-        error(&trouble, RDKafkaErrorCode::BrokerTransportFailure, "connection refused");
-        error(&trouble, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
-        assert_eq!(trouble.why(), Some(Why::Failed("connection refused".into())));
+        error(
+            &trouble,
+            RDKafkaErrorCode::BrokerTransportFailure,
+            "connection refused",
+        );
+        error(
+            &trouble,
+            RDKafkaErrorCode::AllBrokersDown,
+            "1/1 brokers are down",
+        );
+        assert_eq!(
+            trouble.why(),
+            Some(Why::Failed("connection refused".into()))
+        );
         assert!(!trouble.is_hopeless());
     }
 }

@@ -1,10 +1,13 @@
-//! The pulse: each process hears twice a second that the others are alive, and leaves when one is not.
+//! The pulse: each process hears twice a second that the others are alive, and leaves when one is
+//! not.
 //!
-//! Timely has no heartbeat: when a process is paused, or its network is cut without a word, the others wait for it in silence, for ever. A
-//! slow store or log also makes a job stand still, and must not end it; so what is watched is not progress but whether the workers of each
-//! process still turn. A process beats only while all its workers do. When a peer is silent for [`SILENCE`], or gone, this process leaves with
-//! an error, and whoever starts the job starts all of it again: nothing is lost by that, and a paused peer that wakes finds its connections
-//! closed and leaves too.
+//! Timely has no heartbeat: when a process is paused, or its network is cut without a word, the
+//! others wait for it in silence, for ever. A slow store or log also makes a job stand still, and
+//! must not end it; so what is watched is not progress but whether the workers of each process
+//! still turn. A process beats only while all its workers do. When a peer is silent for
+//! [`SILENCE`], or gone, this process leaves with an error, and whoever starts the job starts all
+//! of it again: nothing is lost by that, and a paused peer that wakes finds its connections closed
+//! and leaves too.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -26,7 +29,8 @@ const WELL: u8 = 1;
 const FENCED: u8 = 3;
 /// How long a peer may be silent.
 pub(crate) const SILENCE: Duration = Duration::from_secs(10);
-/// How long a worker of our own may take for one turn: a question to a log that is out of reach may well take this long.
+/// How long a worker of our own may take for one turn: a question to a log that is out of reach may
+/// well take this long.
 const TURN: Duration = Duration::from_secs(60);
 
 /// What the workers of a process tell of themselves.
@@ -43,7 +47,13 @@ pub(crate) struct Turning {
 impl Turning {
     pub(crate) fn new(workers: usize) -> Self {
         let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
-        Self { turns: zeros(), began: Instant::now(), last: zeros(), ending: Arc::default(), fenced: Arc::default() }
+        Self {
+            turns: zeros(),
+            began: Instant::now(),
+            last: zeros(),
+            ending: Arc::default(),
+            fenced: Arc::default(),
+        }
     }
 
     /// The worker of this process has begun a turn.
@@ -54,8 +64,15 @@ impl Turning {
 
     /// How long ago the slowest worker began a turn; none before all have begun.
     pub(crate) fn age(&self) -> Option<Duration> {
-        let slowest = self.last.iter().map(|last| last.load(Ordering::Relaxed)).min().filter(|last| *last > 0)?;
-        Some(Duration::from_millis(self.elapsed_ms().saturating_sub(slowest)))
+        let slowest = self
+            .last
+            .iter()
+            .map(|last| last.load(Ordering::Relaxed))
+            .min()
+            .filter(|last| *last > 0)?;
+        Some(Duration::from_millis(
+            self.elapsed_ms().saturating_sub(slowest),
+        ))
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -98,14 +115,26 @@ impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Gone(process) => write!(f, "process {process} is gone"),
-            Self::Fenced(process) => write!(f, "process {process} says that another generation has taken the job over"),
-            Self::Silent(process) => write!(f, "process {process} has not been heard for {} s", SILENCE.as_secs()),
+            Self::Fenced(process) => write!(
+                f,
+                "process {process} says that another generation has taken the job over"
+            ),
+            Self::Silent(process) => write!(
+                f,
+                "process {process} has not been heard for {} s",
+                SILENCE.as_secs()
+            ),
         }
     }
 }
 
-/// Beats and listens, on a thread of its own, until the job ends or a peer is lost; `leave` is called then.
-pub(crate) fn watch(peers: Vec<Option<TcpStream>>, turning: Turning, leave: impl FnOnce(Lost) + Send + 'static) -> std::io::Result<()> {
+/// Beats and listens, on a thread of its own, until the job ends or a peer is lost; `leave` is
+/// called then.
+pub(crate) fn watch(
+    peers: Vec<Option<TcpStream>>,
+    turning: Turning,
+    leave: impl FnOnce(Lost) + Send + 'static,
+) -> std::io::Result<()> {
     for peer in peers.iter().flatten() {
         peer.set_nonblocking(true)?;
     }
@@ -117,10 +146,18 @@ pub(crate) fn watch(peers: Vec<Option<TcpStream>>, turning: Turning, leave: impl
     Ok(())
 }
 
-fn beat(mut peers: Vec<Option<TcpStream>>, turning: &Turning, (every, silence, turn): (Duration, Duration, Duration)) -> Option<Lost> {
+fn beat(
+    mut peers: Vec<Option<TcpStream>>,
+    turning: &Turning,
+    (every, silence, turn): (Duration, Duration, Duration),
+) -> Option<Lost> {
     let now = Instant::now();
     let mut heard = vec![now; peers.len()];
-    let mut turned: Vec<(u64, Instant)> = turning.turns.iter().map(|turns| (turns.load(Ordering::Relaxed), now)).collect();
+    let mut turned: Vec<(u64, Instant)> = turning
+        .turns
+        .iter()
+        .map(|turns| (turns.load(Ordering::Relaxed), now))
+        .collect();
     let mut looked = now;
     loop {
         thread::sleep(every);
@@ -143,7 +180,9 @@ fn beat(mut peers: Vec<Option<TcpStream>>, turning: &Turning, (every, silence, t
             let gone = loop {
                 match socket.read(&mut bytes) {
                     Ok(0) => break true,
-                    Ok(count) if bytes[..count].contains(&FENCED) => return Some(Lost::Fenced(process)),
+                    Ok(count) if bytes[..count].contains(&FENCED) => {
+                        return Some(Lost::Fenced(process));
+                    }
                     Ok(_) => heard[process] = now,
                     Err(fault) if fault.kind() == ErrorKind::WouldBlock => break false,
                     Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
@@ -154,10 +193,16 @@ fn beat(mut peers: Vec<Option<TcpStream>>, turning: &Turning, (every, silence, t
             let gone = gone
                 || (alive
                     && socket
-                        .write(&[if turning.fenced.load(Ordering::Acquire) { FENCED } else { WELL }])
-                        .is_err_and(|fault| !matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)));
-            // At the end a peer that has gone is let go. Our own side stays open until then: others may not have heard of the end yet, and would
-            // take a closed connection for a death.
+                        .write(&[if turning.fenced.load(Ordering::Acquire) {
+                            FENCED
+                        } else {
+                            WELL
+                        }])
+                        .is_err_and(|fault| {
+                            !matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+                        }));
+            // At the end a peer that has gone is let go. Our own side stays open until then: others
+            // may not have heard of the end yet, and would take a closed connection for a death.
             let ending = turning.ending.load(Ordering::Acquire);
             if gone && ending {
                 *peer = None;
@@ -181,15 +226,24 @@ mod tests {
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let there = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+        let there =
+            TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
         (there, listener.accept().expect("accepted").0)
     }
 
     /// Faster than in earnest, and slow enough for a machine that does much else.
-    const FAST: (Duration, Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(1_500), Duration::from_millis(1_500));
+    const FAST: (Duration, Duration, Duration) = (
+        Duration::from_millis(5),
+        Duration::from_millis(1_500),
+        Duration::from_millis(1_500),
+    );
 
     /// One side of a pair, watched in a thread; what it came to is sent.
-    fn side(socket: TcpStream, process: usize, turning: &Turning) -> std::sync::mpsc::Receiver<Option<Lost>> {
+    fn side(
+        socket: TcpStream,
+        process: usize,
+        turning: &Turning,
+    ) -> std::sync::mpsc::Receiver<Option<Lost>> {
         socket.set_nonblocking(true).expect("set");
         let (send, came_to) = channel();
         let turning = turning.clone();
@@ -220,10 +274,14 @@ mod tests {
             mine.turn(0);
             mine.turn(1);
             theirs.turn(0);
-            assert!(came_to.try_recv().is_err() && of_theirs.try_recv().is_err(), "both turn");
+            assert!(
+                came_to.try_recv().is_err() && of_theirs.try_recv().is_err(),
+                "both turn"
+            );
             thread::sleep(Duration::from_millis(2));
         }
-        // One of two workers stops turning: our process no longer beats, and the other finds it silent.
+        // One of two workers stops turning: our process no longer beats, and the other finds it
+        // silent.
         let hung = Instant::now();
         let lost = loop {
             mine.turn(0);
@@ -256,7 +314,10 @@ mod tests {
         while begun.elapsed() < FAST.1 / 2 {
             mine.turn(0);
             theirs.turn(0);
-            assert!(came_to.try_recv().is_err() && of_theirs.try_recv().is_err(), "the other has not heard of the end");
+            assert!(
+                came_to.try_recv().is_err() && of_theirs.try_recv().is_err(),
+                "the other has not heard of the end"
+            );
             thread::sleep(Duration::from_millis(2));
         }
         let (here, there) = pair();

@@ -1,4 +1,5 @@
-//! A histogram of milliseconds: fine enough for percentiles, of fixed size, and counted into without a lock.
+//! A histogram of milliseconds: fine enough for percentiles, of fixed size, and counted into
+//! without a lock.
 
 use std::{
     sync::{
@@ -12,7 +13,8 @@ use std::{
 const STEPS: usize = 8;
 /// Below this every millisecond has a bucket of its own.
 const EXACT: u64 = STEPS as u64;
-/// Doublings above that: up to 2^27 ms, a day and a half. What is longer falls into the last bucket.
+/// Doublings above that: up to 2^27 ms, a day and a half. What is longer falls into the last
+/// bucket.
 const DOUBLINGS: usize = 24;
 const BUCKETS: usize = STEPS * (DOUBLINGS + 1);
 
@@ -26,7 +28,11 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], sum_ms: AtomicU64::new(0), max_ms: AtomicU64::new(0) }
+        Self {
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+            sum_ms: AtomicU64::new(0),
+            max_ms: AtomicU64::new(0),
+        }
     }
 }
 
@@ -44,7 +50,8 @@ impl Histogram {
     /// Counts an observation `times` times.
     pub(crate) fn observe(&self, ms: u64, times: u64) {
         self.buckets[bucket_of(ms)].fetch_add(times, Ordering::Relaxed);
-        self.sum_ms.fetch_add(ms.saturating_mul(times), Ordering::Relaxed);
+        self.sum_ms
+            .fetch_add(ms.saturating_mul(times), Ordering::Relaxed);
         self.max_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
@@ -52,14 +59,19 @@ impl Histogram {
     #[must_use]
     pub fn look(&self) -> Observed {
         Observed {
-            counts: self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect(),
+            counts: self
+                .buckets
+                .iter()
+                .map(|bucket| bucket.load(Ordering::Relaxed))
+                .collect(),
             sum_ms: self.sum_ms.load(Ordering::Relaxed),
             max_ms: self.max_ms.load(Ordering::Relaxed),
         }
     }
 }
 
-/// What was observed in the last minute, and in up to one before it: a day of good service does not hide a bad minute, and the other way round.
+/// What was observed in the last minute, and in up to one before it: a day of good service does not
+/// hide a bad minute, and the other way round.
 #[derive(Debug)]
 pub struct Recent(Mutex<Minutes>);
 
@@ -87,7 +99,11 @@ impl Minutes {
 
 impl Default for Recent {
     fn default() -> Self {
-        Self(Mutex::new(Minutes { began: Instant::now(), this: Histogram::default(), last: Histogram::default() }))
+        Self(Mutex::new(Minutes {
+            began: Instant::now(),
+            this: Histogram::default(),
+            last: Histogram::default(),
+        }))
     }
 }
 
@@ -106,7 +122,12 @@ impl Recent {
         minutes.turn(now);
         let (this, last) = (minutes.this.look(), minutes.last.look());
         Observed {
-            counts: this.counts.iter().zip(&last.counts).map(|(this, last)| this + last).collect(),
+            counts: this
+                .counts
+                .iter()
+                .zip(&last.counts)
+                .map(|(this, last)| this + last)
+                .collect(),
             sum_ms: this.sum_ms + last.sum_ms,
             max_ms: this.max_ms.max(last.max_ms),
         }
@@ -120,20 +141,32 @@ impl Observed {
         self.counts.iter().sum()
     }
 
-    /// How many were not above `ms`, as far as buckets tell: those of a bucket that reaches beyond it are left out.
+    /// How many were not above `ms`, as far as buckets tell: those of a bucket that reaches beyond
+    /// it are left out.
     #[must_use]
     pub fn up_to(&self, ms: u64) -> u64 {
-        self.counts.iter().enumerate().take_while(|(bucket, _)| largest_of(*bucket) <= ms).map(|(_, count)| count).sum()
+        self.counts
+            .iter()
+            .enumerate()
+            .take_while(|(bucket, _)| largest_of(*bucket) <= ms)
+            .map(|(_, count)| count)
+            .sum()
     }
 
-    /// The size that a share (0 to 1) of the observations do not exceed, up to an eighth too large; none without observations.
+    /// The size that a share (0 to 1) of the observations do not exceed, up to an eighth too large;
+    /// none without observations.
     #[must_use]
     pub fn quantile_ms(&self, share: f64) -> Option<u64> {
         let count = self.count();
         if count == 0 {
             return None;
         }
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank, from 1 to count")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rank, from 1 to count"
+        )]
         let rank = ((count as f64 * share).ceil() as u64).clamp(1, count);
         let mut seen = 0;
         let at = self.counts.iter().position(|count| {
@@ -175,7 +208,10 @@ mod tests {
         let mut before = 0;
         for ms in (0..100_000u64).chain((1..27).map(|power| 1 << power)) {
             let (bucket, largest) = (bucket_of(ms), largest_of(bucket_of(ms)));
-            assert!(largest >= ms && largest - ms <= ms / 8, "{ms}: bucket {bucket} ends at {largest}");
+            assert!(
+                largest >= ms && largest - ms <= ms / 8,
+                "{ms}: bucket {bucket} ends at {largest}"
+            );
             if ms > 0 && bucket_of(ms - 1) != bucket {
                 assert_eq!(largest_of(bucket - 1), ms - 1, "buckets meet at {ms}");
             }
@@ -190,7 +226,12 @@ mod tests {
         let recent = Recent::default();
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
-        let seen = |seconds| (recent.look(at(seconds)).count(), recent.look(at(seconds)).max_ms);
+        let seen = |seconds| {
+            (
+                recent.look(at(seconds)).count(),
+                recent.look(at(seconds)).max_ms,
+            )
+        };
         recent.observe(900, 2, at(1));
         recent.observe(100, 1, at(59));
         assert_eq!(seen(59), (3, 900));
@@ -206,10 +247,16 @@ mod tests {
         assert_eq!(histogram.look().quantile_ms(0.5), None);
         (1..=100).for_each(|ms| histogram.observe(ms * 10, 3));
         let seen = histogram.look();
-        assert_eq!((seen.count(), seen.sum_ms, seen.max_ms), (300, 151_500, 1_000));
+        assert_eq!(
+            (seen.count(), seen.sum_ms, seen.max_ms),
+            (300, 151_500, 1_000)
+        );
         for (share, exact) in [(0.5, 500), (0.9, 900), (0.99, 990), (1.0, 1_000)] {
             let found = seen.quantile_ms(share).expect("observed");
-            assert!((exact..=exact + exact / 8).contains(&found), "{share}: {found}");
+            assert!(
+                (exact..=exact + exact / 8).contains(&found),
+                "{share}: {found}"
+            );
         }
         assert_eq!(seen.up_to(u64::MAX), 300);
         assert_eq!(seen.up_to(9), 0);

@@ -1,15 +1,19 @@
-//! Brings the rows of a window into memory when the window is first touched, and lets go of windows that nobody touches any more.
+//! Brings the rows of a window into memory when the window is first touched, and lets go of windows
+//! that nobody touches any more.
 //!
-//! A list needs every row of its window, on all workers, as of one time. So each worker tells all others which windows its changes touch, and
-//! for a time t each of them brings in its own symbols' rows of the same windows:
+//! A list needs every row of its window, on all workers, as of one time. So each worker tells all
+//! others which windows its changes touch, and for a time t each of them brings in its own symbols'
+//! rows of the same windows:
 //!
 //! * what t itself has changed: the row after the change;
 //! * else, if a later time that has already arrived changes it: the row before that change;
 //! * else the row in the store, whose label is t at most.
 //!
-//! The three agree on "as of t", because a row that is not acknowledged yet was changed within the last [`EPOCHS_AHEAD`] epochs, and a window
-//! touched that lately is still in memory. For the same reason a window may be let go only when it was touched longer ago. Which one goes is
-//! decided by the touches alone, which all workers hear alike: so all let go of it at the same time, and a list never shows part of a window.
+//! The three agree on "as of t", because a row that is not acknowledged yet was changed within the
+//! last [`EPOCHS_AHEAD`] epochs, and a window touched that lately is still in memory. For the same
+//! reason a window may be let go only when it was touched longer ago. Which one goes is decided by
+//! the touches alone, which all workers hear alike: so all let go of it at the same time, and a
+//! list never shows part of a window.
 
 use std::{
     cell::RefCell,
@@ -58,23 +62,34 @@ pub(crate) struct WindowSettings {
 }
 
 /// Builds the operator; the activator wakes it after news on the board.
-pub(crate) fn build<'scope>(changes: StreamVec<'scope, u64, Rc<Vec<Change>>>, settings: WindowSettings) -> (Rows<'scope>, Activator) {
+pub(crate) fn build<'scope>(
+    changes: StreamVec<'scope, u64, Rc<Vec<Change>>>,
+    settings: WindowSettings,
+) -> (Rows<'scope>, Activator) {
     let scope = changes.scope();
     let mut activator = None;
     let slot = &mut activator;
     let touched = changes
         .clone()
-        .unary::<CapacityContainerBuilder<Vec<Window>>, _, _, _>(Pipeline, "touched", |_capability, _info| {
-            |input, output| {
-                input.for_each_stamp(|capability, data| {
-                    if let Some(capability) = capability.retain_least(0) {
-                        let windows: BTreeSet<Window> =
-                            data.flat_map(|container| container.drain(..)).flat_map(|changes| windows_of(&changes)).collect();
-                        output.session(&capability).give_iterator(windows.into_iter());
-                    }
-                });
-            }
-        })
+        .unary::<CapacityContainerBuilder<Vec<Window>>, _, _, _>(
+            Pipeline,
+            "touched",
+            |_capability, _info| {
+                |input, output| {
+                    input.for_each_stamp(|capability, data| {
+                        if let Some(capability) = capability.retain_least(0) {
+                            let windows: BTreeSet<Window> = data
+                                .flat_map(|container| container.drain(..))
+                                .flat_map(|changes| windows_of(&changes))
+                                .collect();
+                            output
+                                .session(&capability)
+                                .give_iterator(windows.into_iter());
+                        }
+                    });
+                }
+            },
+        )
         .broadcast();
     let rows = changes.binary_frontier::<_, CapacityContainerBuilder<Vec<Update>>, _, _, _, _>(
         touched,
@@ -88,7 +103,8 @@ pub(crate) fn build<'scope>(changes: StreamVec<'scope, u64, Rc<Vec<Change>>>, se
             move |(changes, changes_frontier), (touched, touched_frontier), output| {
                 changes.for_each_stamp(|capability, data| {
                     if let Some(capability) = capability.retain_least(0) {
-                        data.flat_map(|container| container.drain(..)).for_each(|changes| loader.receive(&capability, changes));
+                        data.flat_map(|container| container.drain(..))
+                            .for_each(|changes| loader.receive(&capability, changes));
                     }
                 });
                 touched.for_each_stamp(|capability, data| {
@@ -97,17 +113,23 @@ pub(crate) fn build<'scope>(changes: StreamVec<'scope, u64, Rc<Vec<Change>>>, se
                         loader.pending_at(&capability).touched.extend(windows);
                     }
                 });
-                // Changes first: a row that the store hands over at a later label has its change among them by now.
+                // Changes first: a row that the store hands over at a later label has its change
+                // among them by now.
                 loader.hear();
-                while let Some((capability, updates)) =
-                    loader.take_next(|time| !changes_frontier.less_equal(time) && !touched_frontier.less_equal(time))
-                {
-                    output.session(&capability).give_iterator(updates.into_iter());
+                while let Some((capability, updates)) = loader.take_next(|time| {
+                    !changes_frontier.less_equal(time) && !touched_frontier.less_equal(time)
+                }) {
+                    output
+                        .session(&capability)
+                        .give_iterator(updates.into_iter());
                 }
             }
         },
     );
-    (rows.as_collection(), activator.expect("the constructor has run"))
+    (
+        rows.as_collection(),
+        activator.expect("the constructor has run"),
+    )
 }
 
 fn windows_of(changes: &[Change]) -> BTreeSet<Window> {
@@ -138,7 +160,8 @@ enum Symbols {
     Unknown,
     /// On its way from the directory.
     Asked(Receiver<Vec<Symbol>>),
-    /// The directory's, as of the first time they were needed. Later ones come with their first change.
+    /// The directory's, as of the first time they were needed. Later ones come with their first
+    /// change.
     Known,
 }
 
@@ -148,7 +171,8 @@ struct Loader {
     wake: SyncActivator,
     pending: BTreeMap<u64, Pending>,
     loading: Option<Loading>,
-    /// The capability of a time whose rows were not to be trusted, held to the end: were it dropped, others would take the time for written.
+    /// The capability of a time whose rows were not to be trusted, held to the end: were it
+    /// dropped, others would take the time for written.
     failed: Option<Capability<u64>>,
     loaded: Map<Window, Loaded>,
     /// By size, the latest start among the windows let go: those up to it may have rows.
@@ -174,11 +198,13 @@ impl Loader {
     }
 
     fn pending_at(&mut self, capability: &Capability<u64>) -> &mut Pending {
-        self.pending.entry(*capability.time()).or_insert_with(|| Pending {
-            capability: capability.clone(),
-            changes: Vec::new(),
-            touched: BTreeSet::new(),
-        })
+        self.pending
+            .entry(*capability.time())
+            .or_insert_with(|| Pending {
+                capability: capability.clone(),
+                changes: Vec::new(),
+                touched: BTreeSet::new(),
+            })
     }
 
     fn receive(&mut self, capability: &Capability<u64>, changes: Rc<Vec<Change>>) {
@@ -197,19 +223,33 @@ impl Loader {
         {
             let (index, peers) = (self.settings.index as u64, self.settings.peers as u64);
             // As the exchange in front of the keeper of rows routes them.
-            self.symbols.extend(symbols.into_iter().filter(|symbol| route(symbol) % peers == index));
+            self.symbols.extend(
+                symbols
+                    .into_iter()
+                    .filter(|symbol| route(symbol) % peers == index),
+            );
             self.directory = Symbols::Known;
         }
         for reply in self.reader.replies() {
-            let loading = self.loading.as_mut().expect("rows are read for a time that waits for them");
+            let loading = self
+                .loading
+                .as_mut()
+                .expect("rows are read for a time that waits for them");
             loading.outstanding -= 1;
             loading.rows.push(reply);
         }
     }
 
-    /// Takes the oldest time that is complete and whose windows are all at hand; `None` if there is none.
-    fn take_next(&mut self, complete: impl Fn(&u64) -> bool) -> Option<(Capability<u64>, Vec<Update>)> {
-        let (&time, _) = self.pending.first_key_value().filter(|(time, _)| self.failed.is_none() && complete(time))?;
+    /// Takes the oldest time that is complete and whose windows are all at hand; `None` if there is
+    /// none.
+    fn take_next(
+        &mut self,
+        complete: impl Fn(&u64) -> bool,
+    ) -> Option<(Capability<u64>, Vec<Update>)> {
+        let (&time, _) = self
+            .pending
+            .first_key_value()
+            .filter(|(time, _)| self.failed.is_none() && complete(time))?;
         if self.loading.is_none() {
             self.loading = Some(self.begin_loading(time)?);
         }
@@ -225,20 +265,32 @@ impl Loader {
         }
     }
 
-    /// Asks for the rows of the windows that the time touches and that are not in memory; `None` while the head or the directory are awaited.
+    /// Asks for the rows of the windows that the time touches and that are not in memory; `None`
+    /// while the head or the directory are awaited.
     fn begin_loading(&mut self, time: u64) -> Option<Loading> {
         // Another worker's changes may arrive before the leader's first word does.
         let max_event_ms = self.settings.board.borrow().start.as_ref()?.max_event_ms();
         let pending = &self.pending[&time];
-        // As in the keeper of rows: a window that starts after every event time as of the take-over, and is later than all that were let go, has
-        // no row that is not in the changes.
+        // As in the keeper of rows: a window that starts after every event time as of the
+        // take-over, and is later than all that were let go, has no row that is not in the changes.
         let may_have_rows = |window: &Window| {
-            max_event_ms.is_some_and(|max| window.start <= max) || self.let_go_up_to.get(&window.size).is_some_and(|line| window.start <= *line)
+            max_event_ms.is_some_and(|max| window.start <= max)
+                || self
+                    .let_go_up_to
+                    .get(&window.size)
+                    .is_some_and(|line| window.start <= *line)
         };
-        let missing: Vec<Window> =
-            pending.touched.iter().filter(|window| !self.loaded.contains_key(*window) && may_have_rows(window)).copied().collect();
+        let missing: Vec<Window> = pending
+            .touched
+            .iter()
+            .filter(|window| !self.loaded.contains_key(*window) && may_have_rows(window))
+            .copied()
+            .collect();
         if missing.is_empty() {
-            return Some(Loading { outstanding: 0, rows: Vec::new() });
+            return Some(Loading {
+                outstanding: 0,
+                rows: Vec::new(),
+            });
         }
         match self.directory {
             Symbols::Known => {}
@@ -248,73 +300,134 @@ impl Loader {
                 return None;
             }
         }
-        let changed: Set<(Window, &Symbol)> =
-            pending.changes.iter().flat_map(|changes| changes.iter()).map(|change| (change.window, &change.symbol)).collect();
+        let changed: Set<(Window, &Symbol)> = pending
+            .changes
+            .iter()
+            .flat_map(|changes| changes.iter())
+            .map(|change| (change.window, &change.symbol))
+            .collect();
         let mut keys = Vec::new();
         for window in missing {
             for symbol in &self.symbols {
                 // A day of stocks starts when no other day does.
-                if window.size.is_start(window.start, symbol.class()) && !changed.contains(&(window, symbol)) {
-                    keys.push(RowKey { symbol: symbol.clone(), size: window.size, start: window.start });
+                if window.size.is_start(window.start, symbol.class())
+                    && !changed.contains(&(window, symbol))
+                {
+                    keys.push(RowKey {
+                        symbol: symbol.clone(),
+                        size: window.size,
+                        start: window.start,
+                    });
                 }
             }
         }
         let outstanding = keys.len();
         self.settings.metrics.view_rows_read.add(outstanding as u64);
         self.reader.request(keys);
-        Some(Loading { outstanding, rows: Vec::with_capacity(outstanding) })
+        Some(Loading {
+            outstanding,
+            rows: Vec::with_capacity(outstanding),
+        })
     }
 
-    /// All windows that the time touches are at hand: what the collection of rows gains and loses at it.
-    fn apply(&mut self, time: u64, pending: &Pending, read: Vec<(RowKey, Option<RowState>)>) -> Result<Vec<Update>, JobError> {
+    /// All windows that the time touches are at hand: what the collection of rows gains and loses
+    /// at it.
+    fn apply(
+        &mut self,
+        time: u64,
+        pending: &Pending,
+        read: Vec<(RowKey, Option<RowState>)>,
+    ) -> Result<Vec<Update>, JobError> {
         let mut updates = Vec::new();
         for window in &pending.touched {
-            self.loaded.entry(*window).or_insert_with(|| Loaded { touched_at: time, rows: Map::default() }).touched_at = time;
+            self.loaded
+                .entry(*window)
+                .or_insert_with(|| Loaded {
+                    touched_at: time,
+                    rows: Map::default(),
+                })
+                .touched_at = time;
         }
         let mut later: Map<(Window, &Symbol), Option<Standing>> = Map::default();
         if !read.is_empty() {
-            for change in self.pending.range(time + 1..).flat_map(|(_, pending)| &pending.changes).flat_map(|changes| changes.iter()) {
+            for change in self
+                .pending
+                .range(time + 1..)
+                .flat_map(|(_, pending)| &pending.changes)
+                .flat_map(|changes| changes.iter())
+            {
                 // Of several the earliest, which comes first.
-                later.entry((change.window, &change.symbol)).or_insert(change.before);
+                later
+                    .entry((change.window, &change.symbol))
+                    .or_insert(change.before);
             }
         }
         for (key, row) in read {
-            let window = Window { size: key.size, start: key.start };
+            let window = Window {
+                size: key.size,
+                start: key.start,
+            };
             let standing = match (later.get(&(window, &key.symbol)), row) {
                 (Some(before), _) => *before,
                 (None, None) => None,
                 (None, Some(row)) if row.epoch <= time => Some(Standing::of(&row.totals)),
                 (None, Some(row)) => {
-                    return Err(JobError::Fenced(format!("row {key} is of epoch {}, this process is at {time}", row.epoch)));
+                    return Err(JobError::Fenced(format!(
+                        "row {key} is of epoch {}, this process is at {time}",
+                        row.epoch
+                    )));
                 }
             };
             if let Some(standing) = standing {
-                self.loaded.get_mut(&window).expect("it is touched").rows.insert(key.symbol.clone(), standing);
+                self.loaded
+                    .get_mut(&window)
+                    .expect("it is touched")
+                    .rows
+                    .insert(key.symbol.clone(), standing);
                 updates.push(((window, (key.symbol, standing)), time, 1));
             }
         }
         for change in pending.changes.iter().flat_map(|changes| changes.iter()) {
-            let rows = &mut self.loaded.get_mut(&change.window).expect("it is touched").rows;
+            let rows = &mut self
+                .loaded
+                .get_mut(&change.window)
+                .expect("it is touched")
+                .rows;
             let before = rows.insert(change.symbol.clone(), change.after);
             if before == Some(change.after) {
                 continue;
             }
-            updates.extend(before.map(|before| ((change.window, (change.symbol.clone(), before)), time, -1)));
-            updates.push(((change.window, (change.symbol.clone(), change.after)), time, 1));
+            updates.extend(
+                before.map(|before| ((change.window, (change.symbol.clone(), before)), time, -1)),
+            );
+            updates.push((
+                (change.window, (change.symbol.clone(), change.after)),
+                time,
+                1,
+            ));
         }
         drop(later);
         self.let_go(time, &mut updates);
         Ok(updates)
     }
 
-    /// Lets go of the windows that were touched longest ago, down to the limit: only such whose every row is acknowledged by now.
+    /// Lets go of the windows that were touched longest ago, down to the limit: only such whose
+    /// every row is acknowledged by now.
     fn let_go(&mut self, time: u64, updates: &mut Vec<Update>) {
         let mut oldest: BTreeSet<(u64, Window)> = BTreeSet::new();
         if self.loaded.len() > self.settings.windows_kept {
             // `time` is bound, so all up to EPOCHS_AHEAD before it is committed.
-            oldest.extend(self.loaded.iter().map(|(window, loaded)| (loaded.touched_at, *window)).filter(|(at, _)| at + EPOCHS_AHEAD <= time));
+            oldest.extend(
+                self.loaded
+                    .iter()
+                    .map(|(window, loaded)| (loaded.touched_at, *window))
+                    .filter(|(at, _)| at + EPOCHS_AHEAD <= time),
+            );
         }
-        for (_, window) in oldest.into_iter().take(self.loaded.len().saturating_sub(self.settings.windows_kept)) {
+        for (_, window) in oldest
+            .into_iter()
+            .take(self.loaded.len().saturating_sub(self.settings.windows_kept))
+        {
             let loaded = self.loaded.remove(&window).expect("it was listed just now");
             updates.extend(loaded.rows.into_iter().map(|row| ((window, row), time, -1)));
             let line = self.let_go_up_to.entry(window.size).or_insert(window.start);

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, run};
 use tapeflow_schemas::{AssetClass, Offset, Partition, Symbol, WindowSize, WindowStart};
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store, StoreError, StoredView, View, memory::MemoryStore,
-    store::StoredRow,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store,
+    StoreError, StoredView, View, memory::MemoryStore, store::StoredRow,
 };
 
 use crate::support::{MemoryLog, io};
@@ -43,7 +43,11 @@ impl Ending {
     }
 
     fn alive(&self) -> Result<(), StoreError> {
-        if self.gone.load(SeqCst) { Err(StoreError::Broken("crash".into())) } else { Ok(()) }
+        if self.gone.load(SeqCst) {
+            Err(StoreError::Broken("crash".into()))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -59,8 +63,10 @@ impl Store for Ending {
     }
 
     async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
-        let binds = expected.is_some_and(|before| proposed.last_binding().epoch > before.last_binding().epoch);
-        let commits = expected.is_some_and(|before| proposed.committed.epoch > before.committed.epoch);
+        let binds = expected
+            .is_some_and(|before| proposed.last_binding().epoch > before.last_binding().epoch);
+        let commits =
+            expected.is_some_and(|before| proposed.committed.epoch > before.committed.epoch);
         match &self.ends {
             Ends::AfterBinding if binds => {
                 let _ = self.inner.compare_and_set(expected, proposed).await;
@@ -88,7 +94,11 @@ impl Store for Ending {
         self.inner.write(writes).await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        flush_stamp: Stamp,
+    ) -> Result<(), StoreError> {
         self.alive()?;
         self.inner.write_history(entries, flush_stamp).await
     }
@@ -97,11 +107,21 @@ impl Store for Ending {
         self.inner.symbols().await
     }
 
-    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+    async fn rows(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         self.inner.rows(symbol, size, range).await
     }
 
-    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+    async fn views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
         self.inner.views(view, size, range).await
     }
 
@@ -115,18 +135,42 @@ impl Store for Ending {
 }
 
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime")
+        .block_on(future)
 }
 
 /// One life of the job; what it counted, if it came to its end.
-pub(crate) fn life(config: &JobConfig, log: &MemoryLog, store: &Arc<MemoryStore>, ends: Ends) -> Result<Arc<Metrics>, JobError> {
+pub(crate) fn life(
+    config: &JobConfig,
+    log: &MemoryLog,
+    store: &Arc<MemoryStore>,
+    ends: Ends,
+) -> Result<Arc<Metrics>, JobError> {
     let metrics = Arc::new(Metrics::default());
-    let store = Arc::new(Ending { inner: Arc::clone(store), ends, gone: AtomicBool::new(false) });
-    run(config.clone(), Arc::new(log.clone()), store, Stop::default(), Arc::new(()), Arc::clone(&metrics), io().handle()).map(|_| metrics)
+    let store = Arc::new(Ending {
+        inner: Arc::clone(store),
+        ends,
+        gone: AtomicBool::new(false),
+    });
+    run(
+        config.clone(),
+        Arc::new(log.clone()),
+        store,
+        Stop::default(),
+        Arc::new(()),
+        Arc::clone(&metrics),
+        io().handle(),
+    )
+    .map(|_| metrics)
 }
 
 pub(crate) fn head(store: &MemoryStore) -> Head {
-    block_on(store.head()).expect("head").expect("a job has run")
+    block_on(store.head())
+        .expect("head")
+        .expect("a job has run")
 }
 
 /// Where a partition is committed to.
@@ -138,8 +182,8 @@ pub(crate) fn len(log: &MemoryLog, partition: Partition) -> Offset {
     Offset::try_from(log.0.lock().expect("log")[partition as usize].len()).expect("few")
 }
 
-/// The next offset whose record does not repeat the one before it. A repeat of a lost record is what the binding says of it, and the
-/// recomputation cannot know that.
+/// The next offset whose record does not repeat the one before it. A repeat of a lost record is
+/// what the binding says of it, and the recomputation cannot know that.
 pub(crate) fn clear_of_repeats(log: &MemoryLog, partition: Partition, offset: Offset) -> Offset {
     let records = &log.0.lock().expect("log")[partition as usize];
     let mut at = usize::try_from(offset).expect("an offset");
@@ -154,29 +198,68 @@ pub(crate) fn letters(store: &MemoryStore) -> Vec<(Partition, Offset, Offset)> {
     let rejects = block_on(store.rejects(usize::MAX)).expect("dead letters");
     let lost = rejects.iter().filter(|reject| reject.reason == "lost");
     lost.map(|reject| {
-        let Reject { partition, offset, index, detail, .. } = reject;
-        assert_eq!(*index, u32::MAX, "beside the dead letter of the record that was there");
-        let rest = detail.strip_prefix(&format!("offsets {offset} to ")).unwrap_or_else(|| panic!("{detail}"));
-        let (last, rest) = rest.split_once(&format!(" of partition {partition} were gone from the log ")).unwrap_or_else(|| panic!("{detail}"));
-        let to = last.parse::<Offset>().unwrap_or_else(|_| panic!("{detail}")) + 1;
-        assert!(rest.ends_with(&format!("(--accept-loss): {} offsets", to - offset)), "{detail}");
+        let Reject {
+            partition,
+            offset,
+            index,
+            detail,
+            ..
+        } = reject;
+        assert_eq!(
+            *index,
+            u32::MAX,
+            "beside the dead letter of the record that was there"
+        );
+        let rest = detail
+            .strip_prefix(&format!("offsets {offset} to "))
+            .unwrap_or_else(|| panic!("{detail}"));
+        let (last, rest) = rest
+            .split_once(&format!(
+                " of partition {partition} were gone from the log "
+            ))
+            .unwrap_or_else(|| panic!("{detail}"));
+        let to = last
+            .parse::<Offset>()
+            .unwrap_or_else(|_| panic!("{detail}"))
+            + 1;
+        assert!(
+            rest.ends_with(&format!("(--accept-loss): {} offsets", to - offset)),
+            "{detail}"
+        );
         (*partition, *offset, to)
     })
     .collect()
 }
 
 /// What a start without permission names as gone: partition, first offset, first that is not gone.
-pub(crate) fn refused(config: &JobConfig, log: &MemoryLog, store: &Arc<MemoryStore>) -> Vec<(Partition, Offset, Offset)> {
+pub(crate) fn refused(
+    config: &JobConfig,
+    log: &MemoryLog,
+    store: &Arc<MemoryStore>,
+) -> Vec<(Partition, Offset, Offset)> {
     let fault = life(config, log, store, Ends::ByItself).expect_err("a refusal");
-    let JobError::Refused(text) = fault else { panic!("{fault}") };
+    let JobError::Refused(text) = fault else {
+        panic!("{fault}")
+    };
     assert!(text.contains("--accept-loss"), "{text}");
-    let parts = text.split("; ").filter_map(|part| part.strip_prefix("partition "));
+    let parts = text
+        .split("; ")
+        .filter_map(|part| part.strip_prefix("partition "));
     parts
         .map(|part| {
-            let numbers: Vec<Offset> = part.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
-            let [partition, from, last, start] = numbers[..] else { panic!("{text}") };
+            let numbers: Vec<Offset> = part
+                .split(|c: char| !c.is_ascii_digit())
+                .filter_map(|number| number.parse().ok())
+                .collect();
+            let [partition, from, last, start] = numbers[..] else {
+                panic!("{text}")
+            };
             assert_eq!(last + 1, start, "{text}");
-            (Partition::try_from(partition).expect("a partition"), from, start)
+            (
+                Partition::try_from(partition).expect("a partition"),
+                from,
+                start,
+            )
         })
         .collect()
 }

@@ -1,4 +1,5 @@
-//! Losses at random moments between random crashes: each row holds what remains, and of what was lost exactly what it had held before.
+//! Losses at random moments between random crashes: each row holds what remains, and of what was
+//! lost exactly what it had held before.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,7 +30,12 @@ impl Loss {
     /// Whether a row of that label, back then, had not the record.
     fn excludes(&self, label: Epoch, partition: Partition, offset: Offset) -> bool {
         let at = partition as usize;
-        let epoch = self.head.bound.iter().find(|binding| offset < binding.cuts[at].next).map_or(Epoch::MAX, |binding| binding.epoch);
+        let epoch = self
+            .head
+            .bound
+            .iter()
+            .find(|binding| offset < binding.cuts[at].next)
+            .map_or(Epoch::MAX, |binding| binding.epoch);
         self.gone[at].contains(&offset) && epoch > label
     }
 }
@@ -45,7 +51,13 @@ struct Seen {
 }
 
 /// Removes some records that are not committed.
-fn lose(log: &MemoryLog, store: &MemoryStore, starts: &mut [Offset], random: &mut StdRng, seen: &mut Seen) -> Loss {
+fn lose(
+    log: &MemoryLog,
+    store: &MemoryStore,
+    starts: &mut [Offset],
+    random: &mut StdRng,
+    seen: &mut Seen,
+) -> Loss {
     let head = head(store);
     let gone = (0u32..)
         .zip(starts)
@@ -56,8 +68,11 @@ fn lose(log: &MemoryLog, store: &MemoryStore, starts: &mut [Offset], random: &mu
             if random.random_bool(0.3) || from == end {
                 return from..from;
             }
-            let to =
-                if from < bound && random.random_bool(0.7) { random.random_range(from + 1..=bound) } else { random.random_range(from + 1..=end) };
+            let to = if from < bound && random.random_bool(0.7) {
+                random.random_range(from + 1..=bound)
+            } else {
+                random.random_range(from + 1..=end)
+            };
             let to = clear_of_repeats(log, partition, to);
             if to < bound {
                 seen.within += 1
@@ -69,18 +84,33 @@ fn lose(log: &MemoryLog, store: &MemoryStore, starts: &mut [Offset], random: &mu
             from..to
         })
         .collect();
-    let labels = store.all_rows().into_iter().map(|(key, _, row)| (key, row.epoch)).collect();
+    let labels = store
+        .all_rows()
+        .into_iter()
+        .map(|(key, _, row)| (key, row.epoch))
+        .collect();
     Loss { gone, head, labels }
 }
 
 /// Offsets that a start now must name: not committed, not there, and given up by no binding.
 fn unclaimed(head: &Head, starts: &[Offset]) -> Vec<(Partition, Offset, Offset)> {
     let cuts = head.committed.cuts.iter().zip(&head.last_binding().cuts);
-    let from = cuts.map(|(committed, last)| last.lost.map_or(committed.next, |lost| lost.to.max(committed.next)));
-    (0u32..).zip(from.zip(starts)).filter(|(_, (from, start))| from < start).map(|(partition, (from, start))| (partition, from, *start)).collect()
+    let from = cuts.map(|(committed, last)| {
+        last.lost
+            .map_or(committed.next, |lost| lost.to.max(committed.next))
+    });
+    (0u32..)
+        .zip(from.zip(starts))
+        .filter(|(_, (from, start))| from < start)
+        .map(|(partition, (from, start))| (partition, from, *start))
+        .collect()
 }
 
-fn recompute(config: &JobConfig, log: &MemoryLog, excluded: impl Fn(Partition, Offset) -> bool) -> Oracle {
+fn recompute(
+    config: &JobConfig,
+    log: &MemoryLog,
+    excluded: impl Fn(Partition, Offset) -> bool,
+) -> Oracle {
     let mut oracle = Oracle::new(config.sizes.clone(), len_of(log));
     for (partition, records) in (0u32..).zip(log.0.lock().expect("log").iter()) {
         for (offset, (timestamp_ms, payload)) in (0i64..).zip(records) {
@@ -97,22 +127,55 @@ fn len_of(log: &MemoryLog) -> u32 {
 }
 
 /// Every row is the recomputation of what remains, and of what it had held of each loss.
-fn judge(config: &JobConfig, log: &MemoryLog, store: &MemoryStore, losses: &[Loss], seen: &mut Seen, what: &str) {
-    let labels = |key: &RowKey| -> Vec<Epoch> { losses.iter().map(|loss| loss.labels.get(key).copied().unwrap_or(0)).collect() };
-    let excluded = |labels: &[Epoch], partition, offset| losses.iter().zip(labels).any(|(loss, label)| loss.excludes(*label, partition, offset));
+fn judge(
+    config: &JobConfig,
+    log: &MemoryLog,
+    store: &MemoryStore,
+    losses: &[Loss],
+    seen: &mut Seen,
+    what: &str,
+) {
+    let labels = |key: &RowKey| -> Vec<Epoch> {
+        losses
+            .iter()
+            .map(|loss| loss.labels.get(key).copied().unwrap_or(0))
+            .collect()
+    };
+    let excluded = |labels: &[Epoch], partition, offset| {
+        losses
+            .iter()
+            .zip(labels)
+            .any(|(loss, label)| loss.excludes(*label, partition, offset))
+    };
     let mut oracles: HashMap<Vec<Epoch>, Oracle> = HashMap::new();
-    let rows: BTreeMap<RowKey, _> = store.all_rows().into_iter().map(|(key, _, row)| (key, row)).collect();
-    let least = recompute(config, log, |partition, offset| losses.iter().any(|loss| loss.excludes(0, partition, offset)));
+    let rows: BTreeMap<RowKey, _> = store
+        .all_rows()
+        .into_iter()
+        .map(|(key, _, row)| (key, row))
+        .collect();
+    let least = recompute(config, log, |partition, offset| {
+        losses
+            .iter()
+            .any(|loss| loss.excludes(0, partition, offset))
+    });
     for (key, row) in &rows {
         let labels = labels(key);
-        let oracle =
-            oracles.entry(labels.clone()).or_insert_with(|| recompute(config, log, |partition, offset| excluded(&labels, partition, offset)));
+        let oracle = oracles.entry(labels.clone()).or_insert_with(|| {
+            recompute(config, log, |partition, offset| {
+                excluded(&labels, partition, offset)
+            })
+        });
         let want = oracle.row_as_of(key.symbol.as_str(), key.size, key.start, 0);
-        seen.held += u32::from(want != least.row_as_of(key.symbol.as_str(), key.size, key.start, 0));
+        seen.held +=
+            u32::from(want != least.row_as_of(key.symbol.as_str(), key.size, key.start, 0));
         check_row(&row.totals, want, &format!("{what}: {key}"));
     }
     for (key, _) in least.rows() {
-        let key = RowKey { symbol: Symbol::new(key.symbol).expect("a symbol"), size: key.size, start: key.start };
+        let key = RowKey {
+            symbol: Symbol::new(key.symbol).expect("a symbol"),
+            size: key.size,
+            start: key.start,
+        };
         assert!(rows.contains_key(&key), "{what}: {key} is missing");
     }
 }
@@ -122,13 +185,19 @@ fn whatever_is_lost_between_whatever_crashes_each_row_holds_what_remains() {
     let mut seen = Seen::default();
     for seed in 0..40u64 {
         let mut random = StdRng::seed_from_u64(seed);
-        let (log, store) = (MemoryLog::new(random.random_range(1..4)), Arc::new(MemoryStore::new()));
+        let (log, store) = (
+            MemoryLog::new(random.random_range(1..4)),
+            Arc::new(MemoryStore::new()),
+        );
         feed(&log, seed, 300);
         let mut starts = vec![0; len_of(&log) as usize];
         let mut losses: Vec<Loss> = Vec::new();
         for life in 0..200 {
             let what = format!("seed {seed}, life {life}");
-            let mut config = config(random.random_range(1..4), if random.random_bool(0.5) { 8 } else { 100_000 });
+            let mut config = config(
+                random.random_range(1..4),
+                if random.random_bool(0.5) { 8 } else { 100_000 },
+            );
             let begun = block_on(store.head()).expect("head").is_some();
             if begun && losses.len() < 3 && random.random_bool(0.4) {
                 losses.push(lose(&log, &store, &mut starts, &mut random, &mut seen));
@@ -139,12 +208,27 @@ fn whatever_is_lost_between_whatever_crashes_each_row_holds_what_remains() {
             {
                 assert_eq!(refused(&config, &log, &store), unclaimed, "{what}");
                 config.accept_loss = true;
-            } else if losses.iter().any(|loss| loss.gone.iter().any(|gone| !gone.is_empty())) {
+            } else if losses
+                .iter()
+                .any(|loss| loss.gone.iter().any(|gone| !gone.is_empty()))
+            {
                 seen.bound_at_once += 1;
             }
             let most = if random.random_bool(0.5) { 10 } else { 40 };
-            let calls = if life == 199 { i64::MAX } else { random.random_range(1..most) };
-            let ended: Result<_, JobError> = run_job(&config, &log, Arc::new(CrashingStore::new(store.clone(), calls, seed * 1_000 + life)));
+            let calls = if life == 199 {
+                i64::MAX
+            } else {
+                random.random_range(1..most)
+            };
+            let ended: Result<_, JobError> = run_job(
+                &config,
+                &log,
+                Arc::new(CrashingStore::new(
+                    store.clone(),
+                    calls,
+                    seed * 1_000 + life,
+                )),
+            );
             match ended {
                 Ok(_) => break,
                 Err(fault) => assert!(fault.to_string().contains("crash"), "{what}: {fault}"),
@@ -155,17 +239,32 @@ fn whatever_is_lost_between_whatever_crashes_each_row_holds_what_remains() {
         // The end may have come before the last loss was bound: then nothing of it was lost.
         live(&config(2, 8), &log, &store, Ends::ByItself).expect("needs no permission any more");
         judge(&config(1, 8), &log, &store, &losses, &mut seen, &what);
-        let told: BTreeSet<(Partition, Offset)> =
-            letters(&store).into_iter().flat_map(|(p, from, to)| (from..to).map(move |offset| (p, offset))).collect();
+        let told: BTreeSet<(Partition, Offset)> = letters(&store)
+            .into_iter()
+            .flat_map(|(p, from, to)| (from..to).map(move |offset| (p, offset)))
+            .collect();
         let lost = losses.iter().flat_map(|loss| (0u32..).zip(&loss.gone));
-        let lost: BTreeSet<(Partition, Offset)> = lost.flat_map(|(p, gone)| gone.clone().map(move |offset| (p, offset))).collect();
-        assert_eq!(told, lost, "{what}: every lost offset is told of, and no other");
+        let lost: BTreeSet<(Partition, Offset)> = lost
+            .flat_map(|(p, gone)| gone.clone().map(move |offset| (p, offset)))
+            .collect();
+        assert_eq!(
+            told, lost,
+            "{what}: every lost offset is told of, and no other"
+        );
         // Lists may hold what rows do not, and so may change for one epoch.
-        let of_rows: Vec<String> = store.violations().into_iter().filter(|fault| !fault.contains("view ")).collect();
+        let of_rows: Vec<String> = store
+            .violations()
+            .into_iter()
+            .filter(|fault| !fault.contains("view "))
+            .collect();
         assert_eq!(of_rows, Vec::<String>::new(), "{what}");
     }
     assert!(
-        seen.within > 8 && seen.beyond > 8 && seen.held > 8 && seen.bound_at_once > 8 && seen.crashes > 60,
+        seen.within > 8
+            && seen.beyond > 8
+            && seen.held > 8
+            && seen.bound_at_once > 8
+            && seen.crashes > 60,
         "it came to what is tested: {seen:?}"
     );
 }

@@ -15,35 +15,68 @@ pub(crate) fn everything_right() -> Result<(), Failed> {
     make("read", &[])?;
     let producer: BaseProducer = internal().create()?;
     for partition in [0, 1] {
-        producer.send(BaseRecord::<(), _>::to("read").partition(partition).payload("a record")).map_err(|(fault, _)| fault)?;
+        producer
+            .send(
+                BaseRecord::<(), _>::to("read")
+                    .partition(partition)
+                    .payload("a record"),
+            )
+            .map_err(|(fault, _)| fault)?;
     }
     producer.flush(Duration::from_secs(30))?;
     let log = connect(&ours("read"))?;
-    assert_eq!((log.partitions()?, log.bounds(0)?, log.bounds(1)?), (2, 0..1, 0..1));
+    assert_eq!(
+        (log.partitions()?, log.bounds(0)?, log.bounds(1)?),
+        (2, 0..1, 0..1)
+    );
     let mut reader = log.reader(&[(0, 0), (1, 0)])?;
     let (mut read, begun) = (Vec::new(), Instant::now());
     while read.len() < 2 && begun.elapsed() < Duration::from_secs(30) {
-        reader.poll(10, &mut |record| read.push((record.partition, record.payload.map(<[u8]>::to_vec))))?;
+        reader.poll(10, &mut |record| {
+            read.push((record.partition, record.payload.map(<[u8]>::to_vec)))
+        })?;
     }
     read.sort();
-    assert_eq!(read, [(0, Some(b"a record".to_vec())), (1, Some(b"a record".to_vec()))]);
+    assert_eq!(
+        read,
+        [
+            (0, Some(b"a record".to_vec())),
+            (1, Some(b"a record".to_vec()))
+        ]
+    );
     Ok(())
 }
 
 pub(crate) fn wrong_password() -> Result<(), Failed> {
     for user in ["tapeflow", "nobody"] {
-        refused(config("read", user, WRONG, "ca.pem"), true, &["SASL authentication error", "--kafka-config-file"])?;
+        refused(
+            config("read", user, WRONG, "ca.pem"),
+            true,
+            &["SASL authentication error", "--kafka-config-file"],
+        )?;
     }
     Ok(())
 }
 
 pub(crate) fn wrong_authority() -> Result<(), Failed> {
-    refused(config("read", "tapeflow", WRONG, "stranger.pem"), true, &["certificate verify failed", "--kafka-config-file"])?;
+    refused(
+        config("read", "tapeflow", WRONG, "stranger.pem"),
+        true,
+        &["certificate verify failed", "--kafka-config-file"],
+    )?;
     // The certificate is for `localhost`, and nobody said that this is who is wanted.
     let mut other_name = config("read", "tapeflow", WRONG, "ca.pem");
     other_name.brokers = format!("127.0.0.1:{KAFKA_PORT}");
-    refused(other_name, true, &["certificate verify failed", "--kafka-config-file"])?;
-    refused(config("read", "tapeflow", WRONG, "missing.pem"), true, &["missing.pem"])
+    refused(
+        other_name,
+        true,
+        &["certificate verify failed", "--kafka-config-file"],
+    )?;
+    refused(
+        config("read", "tapeflow", WRONG, "missing.pem"),
+        true,
+        &["missing.pem"],
+    )
 }
 
 pub(crate) fn no_tls() -> Result<(), Failed> {
@@ -54,7 +87,10 @@ pub(crate) fn no_tls() -> Result<(), Failed> {
 
 /// Connecting fails for good or for now, as it should, with all of these in the text and no secret.
 fn refused(config: KafkaLogConfig, for_good: bool, parts: &[&str]) -> Result<(), Failed> {
-    assert!(!format!("{config:?}").contains(WRONG), "a configuration shows its password");
+    assert!(
+        !format!("{config:?}").contains(WRONG),
+        "a configuration shows its password"
+    );
     let fault = refusal(config)?;
     let text = format!("{fault} {fault:?}");
     if matches!(fault, LogFault::Broken(_)) != for_good {

@@ -9,24 +9,50 @@ use libtest_mimic::Failed;
 use tapeflow_dataflow::{JobConfig, JobError, KafkaLog, Log, Metrics, Stop, TopicFinding};
 use tapeflow_sinks::{CasOutcome, Head, LostRange, SourceIdentity, Store, memory::MemoryStore};
 
-use super::{INTERNAL_PORT, STACK, add_partitions, append, block_on, config, connect, delete, delete_below, make, mirrored, ours};
+use super::{
+    INTERNAL_PORT, STACK, add_partitions, append, block_on, config, connect, delete, delete_below,
+    make, mirrored, ours,
+};
 
 /// One broker has one copy; of this nobody can be spared.
-const ONE_BROKER: TopicFinding = TopicFinding::Replication { replicas: 1, brokers: 1 };
+const ONE_BROKER: TopicFinding = TopicFinding::Replication {
+    replicas: 1,
+    brokers: 1,
+};
 
 pub(crate) fn settings() -> Result<(), Failed> {
-    make("good", &[("cleanup.policy", "delete"), ("retention.ms", "604800000")])?;
+    make(
+        "good",
+        &[("cleanup.policy", "delete"), ("retention.ms", "604800000")],
+    )?;
     assert_eq!(connect(&ours("good"))?.findings(), [ONE_BROKER]);
 
-    make("short", &[("retention.ms", "3600000"), ("retention.bytes", "1048576"), ("unclean.leader.election.enable", "true")])?;
-    let expected =
-        [ONE_BROKER, TopicFinding::RetentionTime { ms: 3_600_000 }, TopicFinding::RetentionSize { bytes: 1_048_576 }, TopicFinding::UncleanElection];
+    make(
+        "short",
+        &[
+            ("retention.ms", "3600000"),
+            ("retention.bytes", "1048576"),
+            ("unclean.leader.election.enable", "true"),
+        ],
+    )?;
+    let expected = [
+        ONE_BROKER,
+        TopicFinding::RetentionTime { ms: 3_600_000 },
+        TopicFinding::RetentionSize { bytes: 1_048_576 },
+        TopicFinding::UncleanElection,
+    ];
     assert_eq!(connect(&ours("short"))?.findings(), expected);
 
     for (topic, policy) in [("compacted", "compact"), ("partly", "compact,delete")] {
         make(topic, &[("cleanup.policy", policy)])?;
-        let text = connect(&ours(topic)).err().ok_or("a compacted topic is taken")?.to_string();
-        assert!(text.contains("cleanup.policy=compact") && text.contains("cleanup.policy=delete"), "{text}");
+        let text = connect(&ours(topic))
+            .err()
+            .ok_or("a compacted topic is taken")?
+            .to_string();
+        assert!(
+            text.contains("cleanup.policy=compact") && text.contains("cleanup.policy=delete"),
+            "{text}"
+        );
     }
     Ok(())
 }
@@ -51,13 +77,22 @@ pub(crate) fn unseen() -> Result<(), Failed> {
     ];
     let output = STACK.command("kafka").args(tool).output()?;
     if !output.status.success() {
-        return Err(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)).into());
+        return Err(format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+        .into());
     }
     let limited = config("unseen", "limited", "limited-development", "ca.pem");
     let log = connect(&limited)?;
     let texts: Vec<_> = log.findings().iter().map(ToString::to_string).collect();
     assert_eq!(texts.len(), 2, "{texts:?}");
-    assert!(texts[1].starts_with("the settings of topic unseen could not be checked") && texts[1].contains("DescribeConfigs"), "{texts:?}");
+    assert!(
+        texts[1].starts_with("the settings of topic unseen could not be checked")
+            && texts[1].contains("DescribeConfigs"),
+        "{texts:?}"
+    );
     assert_eq!(log.partitions()?, 2, "it can be read all the same");
     assert!(log.identity()?.topic_id.is_some());
     // What may not even be looked at is as good as not there, or refused: in any case not read.
@@ -69,8 +104,16 @@ pub(crate) fn made_again() -> Result<(), Failed> {
     make("again", &[])?;
     let log = connect(&ours("again"))?;
     let first = log.identity()?;
-    assert_eq!(first.topic_id.as_ref().map(String::len), Some(22), "{first:?}");
-    assert_eq!(connect(&ours("again"))?.identity()?, first, "asked twice, the same");
+    assert_eq!(
+        first.topic_id.as_ref().map(String::len),
+        Some(22),
+        "{first:?}"
+    );
+    assert_eq!(
+        connect(&ours("again"))?.identity()?,
+        first,
+        "asked twice, the same"
+    );
     let store = Arc::new(MemoryStore::new());
     run(log, store.clone())?;
     // A head of a binary that did not know ids is taken over, and knows from then on.
@@ -78,7 +121,10 @@ pub(crate) fn made_again() -> Result<(), Failed> {
     let mut head = head(&*store)?;
     assert_eq!(head.source, first);
     head.source.topic_id = None;
-    assert!(matches!(block_on(old.compare_and_set(None, &head)), CasOutcome::Won));
+    assert!(matches!(
+        block_on(old.compare_and_set(None, &head)),
+        CasOutcome::Won
+    ));
     run(connect(&ours("again"))?, old.clone())?;
     assert_eq!(self::head(&*old)?.source, first, "learned");
 
@@ -86,10 +132,17 @@ pub(crate) fn made_again() -> Result<(), Failed> {
     make("again", &[])?;
     let log = connect(&ours("again"))?;
     let second = other_than(&log, &first)?;
-    assert_eq!((&second.cluster, &second.topic), (&first.cluster, &first.topic), "nothing else tells them apart");
+    assert_eq!(
+        (&second.cluster, &second.topic),
+        (&first.cluster, &first.topic),
+        "nothing else tells them apart"
+    );
     let before = self::head(&*store)?;
     match run(log, store.clone()) {
-        Err(JobError::Refused(text)) => assert!(text.contains(first.topic_id.as_deref().unwrap_or("?")) && text.contains("--topic"), "{text}"),
+        Err(JobError::Refused(text)) => assert!(
+            text.contains(first.topic_id.as_deref().unwrap_or("?")) && text.contains("--topic"),
+            "{text}"
+        ),
         other => return Err(format!("not refused: {other:?}").into()),
     }
     assert_eq!(self::head(&*store)?, before, "nothing was written");
@@ -103,26 +156,40 @@ pub(crate) fn grown() -> Result<(), Failed> {
     let store = Arc::new(MemoryStore::new());
     let (log, running) = (connect(&ours("grown"))?, store.clone());
     let job = std::thread::spawn(move || run_until(log, running, false));
-    until("the first record is committed", || Ok(block_on(store.head())?.is_some_and(|head| head.committed.cuts[0].next == 1)))?;
+    until("the first record is committed", || {
+        Ok(block_on(store.head())?.is_some_and(|head| head.committed.cuts[0].next == 1))
+    })?;
     let committed = |partition: i32| mirrored("grown", partition);
-    until("the committed offset stands where lag tools look", || Ok(committed(0)? == Some(1)))?;
+    until("the committed offset stands where lag tools look", || {
+        Ok(committed(0)? == Some(1))
+    })?;
 
     add_partitions("grown", 5)?;
     match job.join().map_err(|_| "the job panicked")? {
-        Err(JobError::Failed(text)) => assert!(text.contains("has 5 partitions now, and had 2"), "{text}"),
+        Err(JobError::Failed(text)) => {
+            assert!(text.contains("has 5 partitions now, and had 2"), "{text}")
+        }
         other => return Err(format!("goes on without the added partitions: {other:?}").into()),
     }
     append(4)?;
     let log = connect(&ours("grown"))?;
     run(log, store.clone())?;
     let head = head(&*store)?;
-    assert_eq!(head.committed.cuts.iter().map(|cut| cut.next).collect::<Vec<_>>(), [1, 0, 0, 0, 1]);
+    assert_eq!(
+        head.committed
+            .cuts
+            .iter()
+            .map(|cut| cut.next)
+            .collect::<Vec<_>>(),
+        [1, 0, 0, 0, 1]
+    );
     Ok(())
 }
 
 pub(crate) fn lost() -> Result<(), Failed> {
     make("lost", &[])?;
-    let some = |partition: i32, count: usize| (0..count).try_for_each(|_| append("lost", partition));
+    let some =
+        |partition: i32, count: usize| (0..count).try_for_each(|_| append("lost", partition));
     some(0, 3)?;
     some(1, 2)?;
     let store = Arc::new(MemoryStore::new());
@@ -134,7 +201,10 @@ pub(crate) fn lost() -> Result<(), Failed> {
     match run(connect(&ours("lost"))?, store.clone()) {
         Err(JobError::Refused(text)) => {
             let named = "partition 0: offsets 3 to 5 are gone from the log (it begins at 6) before they were committed; ";
-            assert!(text.starts_with(named) && text.contains("--accept-loss"), "{text}");
+            assert!(
+                text.starts_with(named) && text.contains("--accept-loss"),
+                "{text}"
+            );
         }
         other => return Err(format!("not refused: {other:?}").into()),
     }
@@ -143,24 +213,69 @@ pub(crate) fn lost() -> Result<(), Failed> {
     let mut reader = connect(&ours("lost"))?.reader(&[(0, 3)])?;
     let mut fault = None;
     until("the reader hears that its offset is gone", || {
-        fault = reader.poll(10, &mut |record| panic!("offset {} is read", record.offset)).err();
+        fault = reader
+            .poll(10, &mut |record| panic!("offset {} is read", record.offset))
+            .err();
         Ok(fault.is_some())
     })?;
     let text = fault.map(|fault| fault.to_string()).unwrap_or_default();
-    assert!(text.contains("an offset to be read is gone from the log"), "{text}");
-    run_as(connect(&ours("lost"))?, store.clone(), JobConfig { accept_loss: true, ..job(true) })?;
+    assert!(
+        text.contains("an offset to be read is gone from the log"),
+        "{text}"
+    );
+    run_as(
+        connect(&ours("lost"))?,
+        store.clone(),
+        JobConfig {
+            accept_loss: true,
+            ..job(true)
+        },
+    )?;
     let after = head(&*store)?;
-    assert_eq!(after.committed.cuts.iter().map(|cut| cut.next).collect::<Vec<_>>(), [8, 3]);
-    assert_eq!(after.committed.cuts.iter().map(|cut| cut.lost).collect::<Vec<_>>(), [Some(LostRange { from: 3, to: 6 }), None]);
+    assert_eq!(
+        after
+            .committed
+            .cuts
+            .iter()
+            .map(|cut| cut.next)
+            .collect::<Vec<_>>(),
+        [8, 3]
+    );
+    assert_eq!(
+        after
+            .committed
+            .cuts
+            .iter()
+            .map(|cut| cut.lost)
+            .collect::<Vec<_>>(),
+        [Some(LostRange { from: 3, to: 6 }), None]
+    );
     // The records are dead letters all of them; of those that are gone there is one for all.
     let rejects = block_on(store.rejects(100))?;
-    let places: Vec<_> = rejects.iter().map(|reject| (reject.partition, reject.offset, reject.reason == "lost")).collect();
+    let places: Vec<_> = rejects
+        .iter()
+        .map(|reject| (reject.partition, reject.offset, reject.reason == "lost"))
+        .collect();
     assert_eq!(
         places,
-        [(0, 0, false), (0, 1, false), (0, 2, false), (0, 3, true), (0, 6, false), (0, 7, false), (1, 0, false), (1, 1, false), (1, 2, false)]
+        [
+            (0, 0, false),
+            (0, 1, false),
+            (0, 2, false),
+            (0, 3, true),
+            (0, 6, false),
+            (0, 7, false),
+            (1, 0, false),
+            (1, 1, false),
+            (1, 2, false)
+        ]
     );
     run(connect(&ours("lost"))?, store.clone())?;
-    assert_eq!(block_on(store.rejects(100))?, rejects, "nothing is told twice");
+    assert_eq!(
+        block_on(store.rejects(100))?,
+        rejects,
+        "nothing is told twice"
+    );
     Ok(())
 }
 
@@ -219,6 +334,19 @@ fn job(until_end: bool) -> JobConfig {
 }
 
 fn run_as(log: KafkaLog, store: Arc<MemoryStore>, config: JobConfig) -> Result<(), JobError> {
-    let io = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    tapeflow_dataflow::run(config, Arc::new(log), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default()), io.handle()).map(drop)
+    let io = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    tapeflow_dataflow::run(
+        config,
+        Arc::new(log),
+        store,
+        Stop::default(),
+        Arc::new(()),
+        Arc::new(Metrics::default()),
+        io.handle(),
+    )
+    .map(drop)
 }

@@ -1,5 +1,5 @@
-//! What the tests of the running job share: a log in memory, a store that crashes on purpose, a seeded feed, and the check of every row
-//! against the independent recomputation.
+//! What the tests of the running job share: a log in memory, a store that crashes on purpose, a
+//! seeded feed, and the check of every row against the independent recomputation.
 
 #![allow(dead_code, reason = "each target uses its part")]
 #![allow(unreachable_pub, reason = "a module shared by test targets")]
@@ -16,15 +16,19 @@ use std::{
 
 use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tapeflow_dataflow::{JobConfig, JobError, Log, LogFault, LogReader, LogRecord, Metrics, Stop, Summary, run};
+use tapeflow_dataflow::{
+    JobConfig, JobError, Log, LogFault, LogReader, LogRecord, Metrics, Stop, Summary, run,
+};
 use tapeflow_oracle::{Oracle, OracleEntry, OracleRow, OracleView};
 use tapeflow_schemas::{
-    Baskets, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade, WindowSize, WindowStart,
+    Baskets, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade,
+    WindowSize, WindowStart,
     codec::{BatchHeader, encode_batch},
     partition_for,
 };
 use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity, Stamp, Store, StoreError, Totals,
+    CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity,
+    Stamp, Store, StoreError, Totals,
     memory::MemoryStore,
     store::StoredRow,
     view::{StoredView, View},
@@ -33,13 +37,17 @@ use tapeflow_sinks::{
 /// One partition: timestamp and bytes of each record.
 type Records = Vec<(i64, Vec<u8>)>;
 
-/// A log in memory, shared by its readers; and of each partition, the first offset that retention has left.
+/// A log in memory, shared by its readers; and of each partition, the first offset that retention
+/// has left.
 #[derive(Clone)]
 pub struct MemoryLog(pub Arc<Mutex<Vec<Records>>>, pub Arc<Mutex<Vec<Offset>>>);
 
 impl MemoryLog {
     pub fn new(partitions: u32) -> Self {
-        Self(Arc::new(Mutex::new(vec![Vec::new(); partitions as usize])), Arc::new(Mutex::new(vec![0; partitions as usize])))
+        Self(
+            Arc::new(Mutex::new(vec![Vec::new(); partitions as usize])),
+            Arc::new(Mutex::new(vec![0; partitions as usize])),
+        )
     }
 
     /// Removes what lies below an offset, as retention does; the tests still know what it was.
@@ -62,7 +70,11 @@ impl Log for MemoryLog {
     }
 
     fn identity(&self) -> Result<SourceIdentity, LogFault> {
-        Ok(SourceIdentity { cluster: "memory".into(), topic: "test".into(), topic_id: None })
+        Ok(SourceIdentity {
+            cluster: "memory".into(),
+            topic: "test".into(),
+            topic_id: None,
+        })
     }
 
     fn partitions(&self) -> Result<u32, LogFault> {
@@ -70,11 +82,15 @@ impl Log for MemoryLog {
     }
 
     fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault> {
-        Ok(self.start(partition)..i64::try_from(self.0.lock().expect("log")[partition as usize].len()).expect("few"))
+        Ok(self.start(partition)
+            ..i64::try_from(self.0.lock().expect("log")[partition as usize].len()).expect("few"))
     }
 
     fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
-        Ok(Box::new(MemoryReader { log: self.clone(), at: from.iter().map(|(p, o)| (*p, (*o, false))).collect() }))
+        Ok(Box::new(MemoryReader {
+            log: self.clone(),
+            at: from.iter().map(|(p, o)| (*p, (*o, false))).collect(),
+        }))
     }
 }
 
@@ -84,7 +100,11 @@ struct MemoryReader {
 }
 
 impl LogReader for MemoryReader {
-    fn poll(&mut self, limit: usize, each: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogFault> {
+    fn poll(
+        &mut self,
+        limit: usize,
+        each: &mut dyn FnMut(LogRecord<'_>),
+    ) -> Result<usize, LogFault> {
         // A few records at a time, so that epochs end everywhere.
         let limit = limit.min(7);
         let log = self.log.0.lock().expect("log");
@@ -94,8 +114,17 @@ impl LogReader for MemoryReader {
                 return Err(LogFault::Broken("an offset is out of range".into()));
             }
             while !*paused && count < limit {
-                let Some((timestamp_ms, payload)) = log[*partition as usize].get(usize::try_from(*offset).expect("offset")) else { break };
-                each(LogRecord { partition: *partition, offset: *offset, timestamp_ms: *timestamp_ms, payload: Some(payload) });
+                let Some((timestamp_ms, payload)) =
+                    log[*partition as usize].get(usize::try_from(*offset).expect("offset"))
+                else {
+                    break;
+                };
+                each(LogRecord {
+                    partition: *partition,
+                    offset: *offset,
+                    timestamp_ms: *timestamp_ms,
+                    payload: Some(payload),
+                });
                 *offset += 1;
                 count += 1;
             }
@@ -109,8 +138,8 @@ impl LogReader for MemoryReader {
     }
 }
 
-/// A store that, after a number of calls, is as good as gone for this process: a write under way is applied in part, a compare-and-set
-/// perhaps, and nothing after it.
+/// A store that, after a number of calls, is as good as gone for this process: a write under way is
+/// applied in part, a compare-and-set perhaps, and nothing after it.
 pub struct CrashingStore {
     pub inner: Arc<MemoryStore>,
     calls_left: AtomicI64,
@@ -119,7 +148,11 @@ pub struct CrashingStore {
 
 impl CrashingStore {
     pub fn new(inner: Arc<MemoryStore>, calls: i64, seed: u64) -> Self {
-        Self { inner, calls_left: AtomicI64::new(calls), random: Mutex::new(StdRng::seed_from_u64(seed)) }
+        Self {
+            inner,
+            calls_left: AtomicI64::new(calls),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+        }
     }
 
     /// 1 or more: alive; 0: this call is the last; below: gone.
@@ -143,7 +176,11 @@ impl Store for CrashingStore {
     }
 
     async fn head(&self) -> Result<Option<Head>, StoreError> {
-        if self.left() < 0 { Self::gone() } else { self.inner.head().await }
+        if self.left() < 0 {
+            Self::gone()
+        } else {
+            self.inner.head().await
+        }
     }
 
     async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
@@ -161,23 +198,55 @@ impl Store for CrashingStore {
 
     async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
         // Reads that take their time see rows of later epochs, if anything writes those meanwhile.
-        let delay_ms = if self.chance() { 0 } else { self.random.lock().expect("random").random_range(0..30) };
+        let delay_ms = if self.chance() {
+            0
+        } else {
+            self.random.lock().expect("random").random_range(0..30)
+        };
         tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-        if self.left() < 0 { Self::gone() } else { self.inner.read_rows(keys).await }
+        if self.left() < 0 {
+            Self::gone()
+        } else {
+            self.inner.read_rows(keys).await
+        }
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
         // Acknowledgements that take their time let a commit overtake them, if anything does.
-        let delay_ms = if self.chance() { 0 } else { self.random.lock().expect("random").random_range(0..30) };
+        let delay_ms = if self.chance() {
+            0
+        } else {
+            self.random.lock().expect("random").random_range(0..30)
+        };
         tokio::time::sleep(Duration::from_millis(delay_ms)).await;
         match self.left() {
             1.. => self.inner.write(writes).await,
             0 => {
                 let part = EpochWrites {
-                    directory: writes.directory.iter().filter(|_| self.chance()).cloned().collect(),
-                    rows: writes.rows.iter().filter(|_| self.chance()).cloned().collect(),
-                    views: writes.views.iter().filter(|_| self.chance()).cloned().collect(),
-                    rejects: writes.rejects.iter().filter(|_| self.chance()).cloned().collect(),
+                    directory: writes
+                        .directory
+                        .iter()
+                        .filter(|_| self.chance())
+                        .cloned()
+                        .collect(),
+                    rows: writes
+                        .rows
+                        .iter()
+                        .filter(|_| self.chance())
+                        .cloned()
+                        .collect(),
+                    views: writes
+                        .views
+                        .iter()
+                        .filter(|_| self.chance())
+                        .cloned()
+                        .collect(),
+                    rejects: writes
+                        .rejects
+                        .iter()
+                        .filter(|_| self.chance())
+                        .cloned()
+                        .collect(),
                 };
                 let _ = self.inner.write(&part).await;
                 Self::gone()
@@ -186,19 +255,37 @@ impl Store for CrashingStore {
         }
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry], flush_stamp: Stamp) -> Result<(), StoreError> {
-        if self.left() < 0 { Self::gone() } else { self.inner.write_history(entries, flush_stamp).await }
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        flush_stamp: Stamp,
+    ) -> Result<(), StoreError> {
+        if self.left() < 0 {
+            Self::gone()
+        } else {
+            self.inner.write_history(entries, flush_stamp).await
+        }
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, tapeflow_schemas::AssetClass)>, StoreError> {
         self.inner.symbols().await
     }
 
-    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+    async fn rows(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         self.inner.rows(symbol, size, range).await
     }
 
-    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+    async fn views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
         self.inner.views(view, size, range).await
     }
 
@@ -243,7 +330,11 @@ pub fn feed_as(log: &MemoryLog, session: SessionId, seed: u64, records: usize) {
     let mut now = 1_700_000_000_000i64;
     for _ in 0..records {
         now += random.random_range(0..700);
-        let symbol = if random.random_bool(0.4) { "AAPL" } else { symbols[random.random_range(0..symbols.len())] };
+        let symbol = if random.random_bool(0.4) {
+            "AAPL"
+        } else {
+            symbols[random.random_range(0..symbols.len())]
+        };
         let partition = partition_for(symbol, partitions);
         if random.random_bool(0.01) {
             log.append(partition, now, vec![0xC3, 0x01, 9, 9]);
@@ -258,9 +349,18 @@ pub fn feed_as(log: &MemoryLog, session: SessionId, seed: u64, records: usize) {
                 _ => random.random_range(0..50),
             };
             // A bad clock: far in the future, to be refused.
-            let ahead = if random.random_bool(0.005) { 200_000_000 } else { 0 };
-            let conditions = (0..random.random_range(0..3)).fold(Conditions::NONE, |set, _| set.with(codes[random.random_range(0..codes.len())]));
-            let (price, size) = (random.random_range(1..1_000_000_000), random.random_range(1..1_000_000_000_000i128));
+            let ahead = if random.random_bool(0.005) {
+                200_000_000
+            } else {
+                0
+            };
+            let conditions = (0..random.random_range(0..3)).fold(Conditions::NONE, |set, _| {
+                set.with(codes[random.random_range(0..codes.len())])
+            });
+            let (price, size) = (
+                random.random_range(1..1_000_000_000),
+                random.random_range(1..1_000_000_000_000i128),
+            );
             trades.push(
                 Trade::new(
                     EventTime::from_ms(now - late + ahead).expect("time"),
@@ -274,7 +374,17 @@ pub fn feed_as(log: &MemoryLog, session: SessionId, seed: u64, records: usize) {
         let sequence = &mut sequences[partition as usize];
         *sequence += if random.random_bool(0.02) { 2 } else { 1 };
         let mut payload = Vec::new();
-        encode_batch(&mut payload, &BatchHeader { symbol, source: "test", session, sequence: *sequence, taken_ms: now }, &trades);
+        encode_batch(
+            &mut payload,
+            &BatchHeader {
+                symbol,
+                source: "test",
+                session,
+                sequence: *sequence,
+                taken_ms: now,
+            },
+            &trades,
+        );
         if random.random_bool(0.05) {
             log.append(partition, now, payload.clone());
         }
@@ -303,11 +413,27 @@ pub fn config(workers: usize, resident_rows: usize) -> JobConfig {
 
 /// Threads for a job's calls of its store.
 pub fn io() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
-pub fn run_job(config: &JobConfig, log: &MemoryLog, store: Arc<dyn Store>) -> Result<Summary, JobError> {
-    run(config.clone(), Arc::new(log.clone()), store, Stop::default(), Arc::new(()), Arc::new(Metrics::default()), io().handle())
+pub fn run_job(
+    config: &JobConfig,
+    log: &MemoryLog,
+    store: Arc<dyn Store>,
+) -> Result<Summary, JobError> {
+    run(
+        config.clone(),
+        Arc::new(log.clone()),
+        store,
+        Stop::default(),
+        Arc::new(()),
+        Arc::new(Metrics::default()),
+        io().handle(),
+    )
 }
 
 /// Everything the store holds equals the independent recomputation, as of each row's own epoch.
@@ -316,14 +442,28 @@ pub async fn check(config: &JobConfig, log: &MemoryLog, store: &dyn Store, what:
 }
 
 /// The same, of the records that are not lost.
-pub async fn check_without(config: &JobConfig, log: &MemoryLog, store: &dyn Store, what: &str, lost: &dyn Fn(Partition, Offset) -> bool) {
+pub async fn check_without(
+    config: &JobConfig,
+    log: &MemoryLog,
+    store: &dyn Store,
+    what: &str,
+    lost: &dyn Fn(Partition, Offset) -> bool,
+) {
     let head = store.head().await.expect("head").expect("a job has run");
     let mut oracle = Oracle::new(config.sizes.clone(), log.partitions().expect("partitions"));
     let mut any_lost = false;
     for (partition, records) in (0u32..).zip(log.0.lock().expect("log").iter()) {
         for (offset, (timestamp_ms, payload)) in (0i64..).zip(records) {
-            let below = |binding: &tapeflow_sinks::Binding| offset < binding.cuts[partition as usize].next;
-            let epoch = if below(&head.committed) { 0 } else { head.bound.iter().find(|b| below(b)).map_or(u64::MAX, |b| b.epoch) };
+            let below =
+                |binding: &tapeflow_sinks::Binding| offset < binding.cuts[partition as usize].next;
+            let epoch = if below(&head.committed) {
+                0
+            } else {
+                head.bound
+                    .iter()
+                    .find(|b| below(b))
+                    .map_or(u64::MAX, |b| b.epoch)
+            };
             let is_lost = lost(partition, offset);
             any_lost |= is_lost;
             if epoch != u64::MAX && !is_lost {
@@ -334,44 +474,109 @@ pub async fn check_without(config: &JobConfig, log: &MemoryLog, store: &dyn Stor
     let mut found = 0usize;
     for (symbol, _) in store.symbols().await.expect("symbols") {
         for size in &config.sizes {
-            for row in store.rows(&symbol, *size, i64::MIN..i64::MAX).await.expect("rows") {
+            for row in store
+                .rows(&symbol, *size, i64::MIN..i64::MAX)
+                .await
+                .expect("rows")
+            {
                 found += 1;
                 // Labels up to c hold all that is committed; beyond, what their own epoch names.
-                let as_of = if row.state.epoch <= head.committed.epoch { 0 } else { row.state.epoch };
+                let as_of = if row.state.epoch <= head.committed.epoch {
+                    0
+                } else {
+                    row.state.epoch
+                };
                 let want = oracle.row_as_of(symbol.as_str(), *size, row.start, as_of);
-                check_row(&row.state.totals, want, &format!("{what}: {symbol} {size} {}", row.start));
+                check_row(
+                    &row.state.totals,
+                    want,
+                    &format!("{what}: {symbol} {size} {}", row.start),
+                );
             }
         }
     }
     let lists = check_lists(config, &oracle, store, &head, what).await;
     if head.bound.is_empty() {
-        let called_for =
-            |(size, start)| ORACLE_VIEWS.iter().filter(|(_, of)| oracle.list_as_of(*of, size, start, 0, &config.baskets).is_some()).count();
-        assert_eq!(lists, oracle.windows().map(called_for).sum::<usize>(), "{what}: every list of the recomputation is in the store");
-        // I6: what became of the records between the bindings, added up, is what became of them all.
+        let called_for = |(size, start)| {
+            ORACLE_VIEWS
+                .iter()
+                .filter(|(_, of)| {
+                    oracle
+                        .list_as_of(*of, size, start, 0, &config.baskets)
+                        .is_some()
+                })
+                .count()
+        };
+        assert_eq!(
+            lists,
+            oracle.windows().map(called_for).sum::<usize>(),
+            "{what}: every list of the recomputation is in the store"
+        );
+        // I6: what became of the records between the bindings, added up, is what became of them
+        // all.
         let mut sum = tapeflow_sinks::Counts::default();
-        store.history(usize::MAX).await.expect("history").iter().for_each(|entry| sum.add(&entry.counts));
+        store
+            .history(usize::MAX)
+            .await
+            .expect("history")
+            .iter()
+            .for_each(|entry| sum.add(&entry.counts));
         let want = oracle.counts();
         assert_eq!(
-            (sum.records, sum.accepted, sum.rejected, sum.duplicates, sum.price_updates),
-            (want.records, want.accepted, want.rejected_in_all(), want.duplicates, want.price_updates),
+            (
+                sum.records,
+                sum.accepted,
+                sum.rejected,
+                sum.duplicates,
+                sum.price_updates
+            ),
+            (
+                want.records,
+                want.accepted,
+                want.rejected_in_all(),
+                want.duplicates,
+                want.price_updates
+            ),
             "{what}: history"
         );
         // A filter that a binding tells what it had heard finds no gap where records are lost.
-        assert!(any_lost || sum.gaps == want.gaps, "{what}: history has {} gaps, recomputed {}", sum.gaps, want.gaps);
-        assert_eq!(found, oracle.rows().count(), "{what}: every row of the recomputation is in the store");
+        assert!(
+            any_lost || sum.gaps == want.gaps,
+            "{what}: history has {} gaps, recomputed {}",
+            sum.gaps,
+            want.gaps
+        );
+        assert_eq!(
+            found,
+            oracle.rows().count(),
+            "{what}: every row of the recomputation is in the store"
+        );
     }
 }
 
 /// A row holds what was recomputed for it.
 pub fn check_row(totals: &Totals, want: Option<OracleRow>, what: &str) {
     let want = want.unwrap_or_else(|| panic!("{what} has no trades in the log"));
-    for (policy, want) in [(Policy::All, want.all), (Policy::Sip, want.sip), (Policy::Strict, want.strict)] {
+    for (policy, want) in [
+        (Policy::All, want.all),
+        (Policy::Sip, want.sip),
+        (Policy::Strict, want.strict),
+    ] {
         let have = totals.of_policy(policy);
-        assert_eq!((have.volume_e8, have.notional_e16, have.trades), (want.volume_e8, want.notional_e16, want.trades), "{what} {}", policy.name());
+        assert_eq!(
+            (have.volume_e8, have.notional_e16, have.trades),
+            (want.volume_e8, want.notional_e16, want.trades),
+            "{what} {}",
+            policy.name()
+        );
     }
-    let prices = [totals.open(), totals.high, totals.low, totals.close()].map(|price| price.map(Price::e8));
-    assert_eq!((prices, totals.priced), ([want.open, want.high, want.low, want.close], want.priced), "{what}");
+    let prices =
+        [totals.open(), totals.high, totals.low, totals.close()].map(|price| price.map(Price::e8));
+    assert_eq!(
+        (prices, totals.priced),
+        ([want.open, want.high, want.low, want.close], want.priced),
+        "{what}"
+    );
 }
 
 /// The views, and what the recomputation calls them.
@@ -382,14 +587,29 @@ const ORACLE_VIEWS: [(View, OracleView); 4] = [
     (View::Market, OracleView::Market),
 ];
 
-/// Every list the store holds equals the independent recomputation, as of its own epoch. Returns how many there are.
-async fn check_lists(config: &JobConfig, oracle: &Oracle, store: &dyn Store, head: &Head, what: &str) -> usize {
+/// Every list the store holds equals the independent recomputation, as of its own epoch. Returns
+/// how many there are.
+async fn check_lists(
+    config: &JobConfig,
+    oracle: &Oracle,
+    store: &dyn Store,
+    head: &Head,
+    what: &str,
+) -> usize {
     let mut found = 0;
     for (view, of) in ORACLE_VIEWS {
         for size in &config.sizes {
-            for list in store.views(view, *size, i64::MIN..i64::MAX).await.expect("views") {
+            for list in store
+                .views(view, *size, i64::MIN..i64::MAX)
+                .await
+                .expect("views")
+            {
                 found += 1;
-                let as_of = if list.state.epoch <= head.committed.epoch { 0 } else { list.state.epoch };
+                let as_of = if list.state.epoch <= head.committed.epoch {
+                    0
+                } else {
+                    list.state.epoch
+                };
                 let want = oracle.list_as_of(of, *size, list.start, as_of, &config.baskets);
                 let have: Vec<OracleEntry> = list
                     .state
@@ -405,7 +625,13 @@ async fn check_lists(config: &JobConfig, oracle: &Oracle, store: &dyn Store, hea
                         close: entry.close.map(Price::e8),
                     })
                     .collect();
-                assert_eq!(Some(have), want, "{what}: {view} {size} {} of epoch {}", list.start, list.state.epoch);
+                assert_eq!(
+                    Some(have),
+                    want,
+                    "{what}: {view} {size} {} of epoch {}",
+                    list.start,
+                    list.state.epoch
+                );
             }
         }
     }
@@ -414,11 +640,32 @@ async fn check_lists(config: &JobConfig, oracle: &Oracle, store: &dyn Store, hea
 
 /// One trade of one unit at a price of one.
 pub fn append_trade(log: &MemoryLog, symbol: &str, sequence: u64, event_ms: i64) {
-    let one = |text: &str| (Price::parse(text).expect("a price").value, Size::parse(text).expect("a size").value);
+    let one = |text: &str| {
+        (
+            Price::parse(text).expect("a price").value,
+            Size::parse(text).expect("a size").value,
+        )
+    };
     let (price, size) = one("1");
-    let trade = Trade::new(EventTime::from_ms(event_ms).expect("a time"), price, size, Conditions::NONE).expect("a trade");
-    let header = BatchHeader { symbol, source: "test", session: SessionId([7; 16]), sequence, taken_ms: 1_700_000_000_000 };
+    let trade = Trade::new(
+        EventTime::from_ms(event_ms).expect("a time"),
+        price,
+        size,
+        Conditions::NONE,
+    )
+    .expect("a trade");
+    let header = BatchHeader {
+        symbol,
+        source: "test",
+        session: SessionId([7; 16]),
+        sequence,
+        taken_ms: 1_700_000_000_000,
+    };
     let mut payload = Vec::new();
     encode_batch(&mut payload, &header, &[trade]);
-    log.append(partition_for(symbol, log.partitions().expect("partitions")), 1_700_000_000_000, payload);
+    log.append(
+        partition_for(symbol, log.partitions().expect("partitions")),
+        1_700_000_000_000,
+        payload,
+    );
 }

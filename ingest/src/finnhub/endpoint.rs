@@ -26,7 +26,9 @@ pub enum EndpointFault {
     #[error("the address must begin with wss:// (or ws:// on this machine)")]
     Scheme,
     /// `ws` to another machine: the token would cross the network readable.
-    #[error("ws:// is for this machine only: the token would cross the network readable, use wss://")]
+    #[error(
+        "ws:// is for this machine only: the token would cross the network readable, use wss://"
+    )]
     PlainText,
     /// A query or a user: the token belongs in a file.
     #[error("the address must not hold a query or a user: the token is read from its file")]
@@ -47,7 +49,11 @@ impl FromStr for Endpoint {
         if uri.query().is_some() || authority.as_str().contains('@') {
             return Err(EndpointFault::Query);
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         if host.is_empty() {
             return Err(EndpointFault::NotAnAddress);
         }
@@ -55,12 +61,20 @@ impl FromStr for Endpoint {
             return Err(EndpointFault::PlainText);
         }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(Self { tls, host, port, path: uri.path().to_owned() })
+        Ok(Self {
+            tls,
+            host,
+            port,
+            path: uri.path().to_owned(),
+        })
     }
 }
 
 fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 impl fmt::Display for Endpoint {
@@ -73,8 +87,16 @@ impl fmt::Display for Endpoint {
 impl Endpoint {
     /// Host and port as a `Host` header spells them.
     pub(crate) fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
+        if self.port == if self.tls { 443 } else { 80 } {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
     }
 }
 
@@ -90,7 +112,11 @@ mod tests {
             ("ws://[::1]:9001/x", "ws://[::1]:9001/x"),
             ("ws://localhost", "ws://localhost/"),
         ] {
-            assert_eq!(text.parse::<Endpoint>().map(|endpoint| endpoint.to_string()), Ok(want.to_owned()));
+            assert_eq!(
+                text.parse::<Endpoint>()
+                    .map(|endpoint| endpoint.to_string()),
+                Ok(want.to_owned())
+            );
         }
     }
 

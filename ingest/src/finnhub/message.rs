@@ -1,7 +1,9 @@
-//! One frame of text, as Finnhub means it: trades, a ping, an error, or something it has not told anyone about.
+//! One frame of text, as Finnhub means it: trades, a ping, an error, or something it has not told
+//! anyone about.
 //!
-//! Numbers stay text here ([`RawTrade::price`] and the others borrow from the frame): a decimal that has been a double is no longer the
-//! decimal that was sent. One bad entry does not spoil the others of its frame.
+//! Numbers stay text here ([`RawTrade::price`] and the others borrow from the frame): a decimal
+//! that has been a double is no longer the decimal that was sent. One bad entry does not spoil the
+//! others of its frame.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -17,7 +19,8 @@ use crate::frame::MAX_FRAME_BYTES;
 /// What a frame says.
 #[derive(Debug)]
 pub enum Message<'a> {
-    /// Trades, in the order sent. An entry that is not even of a trade's shape keeps its place, with the reason.
+    /// Trades, in the order sent. An entry that is not even of a trade's shape keeps its place,
+    /// with the reason.
     Trades(Vec<Result<RawTrade<'a>, String>>),
     /// A sign of life.
     Ping,
@@ -44,7 +47,8 @@ pub enum Malformed {
     Json(String),
 }
 
-/// A trade as sent: fields may be missing (`None`) or hold anything, numbers are the text of the frame.
+/// A trade as sent: fields may be missing (`None`) or hold anything, numbers are the text of the
+/// frame.
 #[derive(Debug, Deserialize)]
 pub struct RawTrade<'a> {
     /// `s`: the symbol.
@@ -101,7 +105,8 @@ impl<'a> RawTrade<'a> {
         self.conditions.set
     }
 
-    /// The codes among the conditions that the table does not know, as sent; [`tapeflow_schemas::conditions::UNKNOWN_CODE`] for what is no code.
+    /// The codes among the conditions that the table does not know, as sent;
+    /// [`tapeflow_schemas::conditions::UNKNOWN_CODE`] for what is no code.
     #[must_use]
     pub fn unknown_codes(&self) -> &[u8] {
         &self.conditions.unknown
@@ -116,10 +121,17 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     if bytes.len() > MAX_FRAME_BYTES {
         return Err(Malformed::TooLarge);
     }
-    let text = std::str::from_utf8(bytes).map_err(|fault| Malformed::Json(format!("not UTF-8 at byte {}", fault.valid_up_to())))?;
-    // Almost every frame is of well-formed trades and needs one pass; only what is not is looked at piece by piece.
+    let text = std::str::from_utf8(bytes)
+        .map_err(|fault| Malformed::Json(format!("not UTF-8 at byte {}", fault.valid_up_to())))?;
+    // Almost every frame is of well-formed trades and needs one pass; only what is not is looked at
+    // piece by piece.
     match serde_json::from_str::<Object<TradeFrame<'_>>>(text) {
-        Ok(Object(TradeFrame { kind: TradeKind::Trade, data })) => Ok(Message::Trades(data.into_iter().map(|trade| Ok(trade.0)).collect())),
+        Ok(Object(TradeFrame {
+            kind: TradeKind::Trade,
+            data,
+        })) => Ok(Message::Trades(
+            data.into_iter().map(|trade| Ok(trade.0)).collect(),
+        )),
         Err(_) => parse_piecewise(text),
     }
 }
@@ -127,10 +139,16 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
 /// The texts of a trade frame's entries, for naming the one that was refused; empty if it has none.
 #[must_use]
 pub fn entry_texts(bytes: &[u8]) -> Vec<&str> {
-    let envelope = std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str::<Object<Envelope<'_>>>(text).ok());
+    let envelope = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| serde_json::from_str::<Object<Envelope<'_>>>(text).ok());
     let data = envelope.and_then(|envelope| envelope.0.data);
     let entries = data.and_then(|data| serde_json::from_str::<Vec<&RawValue>>(data.get()).ok());
-    entries.unwrap_or_default().into_iter().map(RawValue::get).collect()
+    entries
+        .unwrap_or_default()
+        .into_iter()
+        .map(RawValue::get)
+        .collect()
 }
 
 #[derive(Deserialize)]
@@ -163,18 +181,30 @@ fn parse_piecewise<'a>(text: &'a str) -> Result<Message<'a>, Malformed> {
     let kind = envelope.kind.map(|kind| kind.0).unwrap_or_default();
     match &*kind {
         "trade" => {
-            let data = envelope.data.ok_or_else(|| Malformed::Json("a trade frame without data".into()))?;
+            let data = envelope
+                .data
+                .ok_or_else(|| Malformed::Json("a trade frame without data".into()))?;
             let entries: Vec<&'a RawValue> = serde_json::from_str(data.get()).map_err(json)?;
-            let read = |entry: &'a RawValue| serde_json::from_str(entry.get()).map(|Object(trade)| trade).map_err(|fault| fault.to_string());
+            let read = |entry: &'a RawValue| {
+                serde_json::from_str(entry.get())
+                    .map(|Object(trade)| trade)
+                    .map_err(|fault| fault.to_string())
+            };
             Ok(Message::Trades(entries.into_iter().map(read).collect()))
         }
         "ping" => Ok(Message::Ping),
-        "error" => Ok(Message::Error { message: envelope.msg.map(|msg| msg.0.into_owned()).unwrap_or_default() }),
+        "error" => Ok(Message::Error {
+            message: envelope
+                .msg
+                .map(|msg| msg.0.into_owned())
+                .unwrap_or_default(),
+        }),
         _ => Ok(Message::Unknown { kind }),
     }
 }
 
-/// A JSON object read as a `T`. Plain derived reading would take an array too, its elements for the fields in the order of this source.
+/// A JSON object read as a `T`. Plain derived reading would take an array too, its elements for the
+/// fields in the order of this source.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -193,7 +223,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A string borrowed from the frame wherever it has no escapes (`Option<Cow<str>>` would always copy).
+/// A string borrowed from the frame wherever it has no escapes (`Option<Cow<str>>` would always
+/// copy).
 #[derive(Debug)]
 struct Text<'a>(Cow<'a, str>);
 
@@ -231,7 +262,8 @@ impl Codes {
     }
 }
 
-/// One element of `c`: a string, as documented; a bare number and a null inside the array occur in what others recorded.
+/// One element of `c`: a string, as documented; a bare number and a null inside the array occur in
+/// what others recorded.
 struct Code(Option<u8>);
 
 impl<'de> Deserialize<'de> for Code {
@@ -304,25 +336,46 @@ mod tests {
         let trades = trades(frame);
         let first = trades[0].as_ref().expect("well formed");
         assert_eq!(
-            (first.symbol(), first.price(), first.size(), first.event_time()),
-            (Some("AAPL"), Some("164.0601"), Some("5"), Some("1680286537580"))
+            (
+                first.symbol(),
+                first.price(),
+                first.size(),
+                first.event_time()
+            ),
+            (
+                Some("AAPL"),
+                Some("164.0601"),
+                Some("5"),
+                Some("1680286537580")
+            )
         );
         assert_eq!(first.conditions().codes().collect::<Vec<_>>(), [1, 12]);
         let second = trades[1].as_ref().expect("well formed");
-        assert_eq!((second.price(), second.size()), (Some("4e-06"), Some("0.10")));
+        assert_eq!(
+            (second.price(), second.size()),
+            (Some("4e-06"), Some("0.10"))
+        );
     }
 
     #[test]
     fn null_empty_and_absent_conditions_are_the_same() {
         for c in [r#""c":null,"#, r#""c":[],"#, "", r#""c":[null],"#] {
             let frame = format!(r#"{{"type":"trade","data":[{{{c}"p":1,"s":"A","t":1,"v":1}}]}}"#);
-            assert_eq!(trades(&frame)[0].as_ref().expect("well formed").conditions(), Conditions::NONE, "{c}");
+            assert_eq!(
+                trades(&frame)[0]
+                    .as_ref()
+                    .expect("well formed")
+                    .conditions(),
+                Conditions::NONE,
+                "{c}"
+            );
         }
     }
 
     #[test]
     fn unknown_codes_are_kept_as_sent() {
-        let frame = r#"{"type":"trade","data":[{"c":["1","77","x",12],"p":1,"s":"A","t":1,"v":1}]}"#;
+        let frame =
+            r#"{"type":"trade","data":[{"c":["1","77","x",12],"p":1,"s":"A","t":1,"v":1}]}"#;
         let trades = trades(frame);
         let trade = trades[0].as_ref().expect("well formed");
         assert_eq!(trade.unknown_codes(), [77, 255]);
@@ -343,8 +396,12 @@ mod tests {
         assert!(
             matches!(parse(br#"{"type":"error","msg":"Invalid symbol \"X\""}"#), Ok(Message::Error { message }) if message == "Invalid symbol \"X\"")
         );
-        assert!(matches!(parse(br#"{"type":"error"}"#), Ok(Message::Error { message }) if message.is_empty()));
-        assert!(matches!(parse(br#"{"type":"news","data":[{"id":1}]}"#), Ok(Message::Unknown { kind }) if kind == "news"));
+        assert!(
+            matches!(parse(br#"{"type":"error"}"#), Ok(Message::Error { message }) if message.is_empty())
+        );
+        assert!(
+            matches!(parse(br#"{"type":"news","data":[{"id":1}]}"#), Ok(Message::Unknown { kind }) if kind == "news")
+        );
         assert!(matches!(parse(br"{}"), Ok(Message::Unknown { kind }) if kind.is_empty()));
     }
 
@@ -364,17 +421,33 @@ mod tests {
             r#"{"type":"trade","data":[{"p":NaN}]}"#,
             &deep,
         ] {
-            assert!(matches!(parse(bad.as_bytes()), Err(Malformed::Json(_))), "{}", &bad[..bad.len().min(40)]);
+            assert!(
+                matches!(parse(bad.as_bytes()), Err(Malformed::Json(_))),
+                "{}",
+                &bad[..bad.len().min(40)]
+            );
         }
-        assert!(matches!(parse(b"{\"type\":\"\xff\"}"), Err(Malformed::Json(_))));
-        assert!(matches!(parse(&vec![b' '; MAX_FRAME_BYTES + 1]), Err(Malformed::TooLarge)));
+        assert!(matches!(
+            parse(b"{\"type\":\"\xff\"}"),
+            Err(Malformed::Json(_))
+        ));
+        assert!(matches!(
+            parse(&vec![b' '; MAX_FRAME_BYTES + 1]),
+            Err(Malformed::TooLarge)
+        ));
     }
 
     #[test]
     fn the_recorded_frames_hold_81_trades() {
         let lines = include_str!("../../fixtures/finnhub-recorded.jsonl").lines();
         let count: usize = lines
-            .map(|line| if let Ok(Message::Trades(trades)) = parse(line.as_bytes()) { trades.iter().filter(|t| t.is_ok()).count() } else { 0 })
+            .map(|line| {
+                if let Ok(Message::Trades(trades)) = parse(line.as_bytes()) {
+                    trades.iter().filter(|t| t.is_ok()).count()
+                } else {
+                    0
+                }
+            })
             .sum();
         assert_eq!(count, 81);
     }

@@ -7,8 +7,9 @@
 //!     └──────── back-off ───────┴───────────────────────────────┘ handle_closed, silence
 //! ```
 //!
-//! The caller obeys [`Session::poll`] until it has nothing to say, then waits for the socket or for [`Session::deadline`], whichever comes first.
-//! Finnhub acknowledges nothing and replays nothing, so after every drop all symbols are subscribed anew.
+//! The caller obeys [`Session::poll`] until it has nothing to say, then waits for the socket or for
+//! [`Session::deadline`], whichever comes first. Finnhub acknowledges nothing and replays nothing,
+//! so after every drop all symbols are subscribed anew.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,8 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 /// How long the client waits for what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Silence after which an open connection is given up. Finnhub pings once a minute, and stalls with the socket open do happen; 150 s is
-    /// known good.
+    /// Silence after which an open connection is given up. Finnhub pings once a minute, and stalls
+    /// with the socket open do happen; 150 s is known good.
     pub silence: Duration,
     /// How long connecting, TLS and handshake together may take.
     pub connect: Duration,
@@ -91,7 +92,9 @@ pub enum SessionFault {
     #[error("the server refuses the token (HTTP 401): check the token file")]
     TokenRefused,
     /// Every symbol was called invalid.
-    #[error("no symbol is left to subscribe to: the server calls all of them invalid, the last was {last:?}")]
+    #[error(
+        "no symbol is left to subscribe to: the server calls all of them invalid, the last was {last:?}"
+    )]
     NoSymbolLeft {
         /// The last one refused.
         last: String,
@@ -101,7 +104,8 @@ pub enum SessionFault {
 /// What an error of the provider means to the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Complaint {
-    /// More symbols than the plan allows; it is not said which were left out. No more are sent on this connection.
+    /// More symbols than the plan allows; it is not said which were left out. No more are sent on
+    /// this connection.
     TooManySymbols,
     /// This symbol does not exist; it will not be asked for again.
     InvalidSymbol(String),
@@ -114,15 +118,25 @@ pub enum Complaint {
 pub enum Ending {
     /// Drops are routine.
     Routine,
-    /// Several in a row were dropped soon after they opened: another client may be using the same token, and each makes the other drop.
+    /// Several in a row were dropped soon after they opened: another client may be using the same
+    /// token, and each makes the other drop.
     SoonAgain,
 }
 
 #[derive(Debug)]
 enum State {
-    Waiting { until: Instant },
-    Connecting { until: Instant },
-    Open { since: Instant, heard: Instant, sent: usize, limited: bool },
+    Waiting {
+        until: Instant,
+    },
+    Connecting {
+        until: Instant,
+    },
+    Open {
+        since: Instant,
+        heard: Instant,
+        sent: usize,
+        limited: bool,
+    },
     Ended,
 }
 
@@ -175,7 +189,9 @@ impl Session {
         }
         match &mut self.state {
             State::Waiting { until } if now >= *until => {
-                self.state = State::Connecting { until: now + self.timing.connect };
+                self.state = State::Connecting {
+                    until: now + self.timing.connect,
+                };
                 Some(Command::Connect)
             }
             State::Connecting { until } if now >= *until => {
@@ -186,12 +202,19 @@ impl Session {
                 self.handle_closed(now);
                 Some(Command::Disconnect(Why::Silence))
             }
-            State::Open { sent, limited: false, .. } => {
+            State::Open {
+                sent,
+                limited: false,
+                ..
+            } => {
                 let symbol = self.symbols.get(*sent)?;
                 *sent += 1;
                 Some(Command::Send(subscribe(symbol)))
             }
-            State::Waiting { .. } | State::Connecting { .. } | State::Open { .. } | State::Ended => None,
+            State::Waiting { .. }
+            | State::Connecting { .. }
+            | State::Open { .. }
+            | State::Ended => None,
         }
     }
 
@@ -209,7 +232,12 @@ impl Session {
     pub fn handle_connected(&mut self, now: Instant) {
         self.ever_open = true;
         self.refusals = 0;
-        self.state = State::Open { since: now, heard: now, sent: 0, limited: false };
+        self.state = State::Open {
+            since: now,
+            heard: now,
+            sent: 0,
+            limited: false,
+        };
     }
 
     /// The server, or the network, refused.
@@ -228,7 +256,8 @@ impl Session {
         self.back_off(now);
     }
 
-    /// A message came. Only messages count as life: WebSocket's own pongs may come from a proxy in front of a stalled server.
+    /// A message came. Only messages count as life: WebSocket's own pongs may come from a proxy in
+    /// front of a stalled server.
     pub fn handle_message(&mut self, now: Instant) {
         if let State::Open { heard, .. } = &mut self.state {
             *heard = now;
@@ -245,9 +274,17 @@ impl Session {
             return Complaint::TooManySymbols;
         }
         const INVALID: &str = "invalid symbol";
-        let Some(name) = lower.find(INVALID).and_then(|at| message.get(at + INVALID.len()..)) else { return Complaint::Other };
-        let name = name.trim_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '"' | '\'' | '.'));
-        let Some(at) = self.symbols.iter().position(|symbol| symbol == name) else { return Complaint::Other };
+        let Some(name) = lower
+            .find(INVALID)
+            .and_then(|at| message.get(at + INVALID.len()..))
+        else {
+            return Complaint::Other;
+        };
+        let name =
+            name.trim_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '"' | '\'' | '.'));
+        let Some(at) = self.symbols.iter().position(|symbol| symbol == name) else {
+            return Complaint::Other;
+        };
         self.symbols.remove(at);
         if let State::Open { sent, .. } = &mut self.state
             && *sent > at
@@ -255,7 +292,9 @@ impl Session {
             *sent -= 1;
         }
         if self.symbols.is_empty() {
-            self.fault = Some(SessionFault::NoSymbolLeft { last: name.to_owned() });
+            self.fault = Some(SessionFault::NoSymbolLeft {
+                last: name.to_owned(),
+            });
         }
         Complaint::InvalidSymbol(name.to_owned())
     }
@@ -271,15 +310,26 @@ impl Session {
             }
         }
         self.back_off(now);
-        if self.short_lived >= SUSPICIOUS_DROPS { Ending::SoonAgain } else { Ending::Routine }
+        if self.short_lived >= SUSPICIOUS_DROPS {
+            Ending::SoonAgain
+        } else {
+            Ending::Routine
+        }
     }
 
-    /// Waits between half and the whole of the doubled delay: clients that were dropped together do not come back together.
+    /// Waits between half and the whole of the doubled delay: clients that were dropped together do
+    /// not come back together.
     fn back_off(&mut self, now: Instant) {
-        let whole = self.timing.first_delay.saturating_mul(1 << self.failures.min(16)).min(self.timing.longest_delay);
+        let whole = self
+            .timing
+            .first_delay
+            .saturating_mul(1 << self.failures.min(16))
+            .min(self.timing.longest_delay);
         self.failures += 1;
         let half = whole / 2;
-        self.state = State::Waiting { until: now + half + half.mul_f64(self.random.random::<f64>()) };
+        self.state = State::Waiting {
+            until: now + half + half.mul_f64(self.random.random::<f64>()),
+        };
     }
 }
 
@@ -299,7 +349,15 @@ mod tests {
     impl Run {
         fn new(symbols: &[&str]) -> Self {
             let now = Instant::now();
-            Self { session: Session::new(Timing::default(), symbols.iter().map(|s| (*s).to_owned()).collect(), 1, now), now }
+            Self {
+                session: Session::new(
+                    Timing::default(),
+                    symbols.iter().map(|s| (*s).to_owned()).collect(),
+                    1,
+                    now,
+                ),
+                now,
+            }
         }
 
         fn pass(&mut self, seconds: f64) {
@@ -332,10 +390,13 @@ mod tests {
     #[test]
     fn every_connection_subscribes_all_symbols() {
         let mut run = Run::new(&["AAPL", "IC MARKETS:1", "A\"B"]);
-        let want: Vec<Command> =
-            [r#"{"symbol":"AAPL","type":"subscribe"}"#, r#"{"symbol":"IC MARKETS:1","type":"subscribe"}"#, r#"{"symbol":"A\"B","type":"subscribe"}"#]
-                .map(|text| Command::Send(text.into()))
-                .into();
+        let want: Vec<Command> = [
+            r#"{"symbol":"AAPL","type":"subscribe"}"#,
+            r#"{"symbol":"IC MARKETS:1","type":"subscribe"}"#,
+            r#"{"symbol":"A\"B","type":"subscribe"}"#,
+        ]
+        .map(|text| Command::Send(text.into()))
+        .into();
         assert_eq!(run.open(), want);
         run.pass(40.0);
         assert_eq!(run.session.handle_closed(run.now), Ending::Routine);
@@ -349,7 +410,8 @@ mod tests {
         for _ in 0..12 {
             run.wait();
             assert_eq!(run.commands(), [Command::Connect]);
-            run.session.handle_refused(&Refusal::Unreachable("down".into()), run.now);
+            run.session
+                .handle_refused(&Refusal::Unreachable("down".into()), run.now);
             delays.push(run.session.deadline().expect("waiting") - run.now);
         }
         for (n, delay) in (0u32..).zip(&delays) {
@@ -427,9 +489,15 @@ mod tests {
         for _ in 0..3 {
             assert!(matches!(run.session.poll(run.now), Some(Command::Send(_))));
         }
-        assert_eq!(run.session.handle_provider_error("Invalid symbol NOPE X"), Complaint::InvalidSymbol("NOPE X".into()));
+        assert_eq!(
+            run.session.handle_provider_error("Invalid symbol NOPE X"),
+            Complaint::InvalidSymbol("NOPE X".into())
+        );
         assert_eq!(run.commands(), [Command::Send(subscribe("C"))]);
-        assert_eq!(run.session.handle_provider_error("Invalid symbol ELSE"), Complaint::Other);
+        assert_eq!(
+            run.session.handle_provider_error("Invalid symbol ELSE"),
+            Complaint::Other
+        );
         run.session.handle_closed(run.now);
         assert_eq!(run.open().len(), 3);
     }
@@ -439,7 +507,12 @@ mod tests {
         let mut run = Run::new(&["NOPE"]);
         run.open();
         run.session.handle_provider_error("Invalid symbol NOPE");
-        assert_eq!(run.commands(), [Command::Fail(SessionFault::NoSymbolLeft { last: "NOPE".into() })]);
+        assert_eq!(
+            run.commands(),
+            [Command::Fail(SessionFault::NoSymbolLeft {
+                last: "NOPE".into()
+            })]
+        );
     }
 
     #[test]
@@ -449,7 +522,11 @@ mod tests {
         run.commands();
         run.session.handle_connected(run.now);
         run.session.poll(run.now);
-        assert_eq!(run.session.handle_provider_error("Subscribing to too many symbols"), Complaint::TooManySymbols);
+        assert_eq!(
+            run.session
+                .handle_provider_error("Subscribing to too many symbols"),
+            Complaint::TooManySymbols
+        );
         assert_eq!(run.commands(), []);
         run.session.handle_closed(run.now);
         assert_eq!(run.open().len(), 3);
@@ -464,7 +541,15 @@ mod tests {
             run.pass(1.0);
             endings.push(run.session.handle_closed(run.now));
         }
-        assert_eq!(endings, [Ending::Routine, Ending::Routine, Ending::SoonAgain, Ending::SoonAgain]);
+        assert_eq!(
+            endings,
+            [
+                Ending::Routine,
+                Ending::Routine,
+                Ending::SoonAgain,
+                Ending::SoonAgain
+            ]
+        );
         assert!(run.wait() >= Duration::from_secs(2));
     }
 }

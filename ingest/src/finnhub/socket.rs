@@ -1,6 +1,7 @@
 //! The live feed: connects, obeys the [session](super::session), and puts frames into the queue.
 //!
-//! The token is in the request line of the handshake and nowhere else: every error passes through [`Secret::scrub`], and no library sees the URL.
+//! The token is in the request line of the handshake and nowhere else: every error passes through
+//! [`Secret::scrub`], and no library sees the URL.
 
 use std::{sync::Arc, time::Instant};
 
@@ -70,7 +71,12 @@ impl FinnhubConfig {
     /// # Errors
     /// [`FinnhubError`] if the address, the token or the symbols cannot be used.
     pub fn new(url: &str, token: Secret, symbols: Vec<String>) -> Result<Self, FinnhubError> {
-        let config = Self { endpoint: url.parse()?, token, symbols, timing: Timing::default() };
+        let config = Self {
+            endpoint: url.parse()?,
+            token,
+            symbols,
+            timing: Timing::default(),
+        };
         config.check()?;
         Ok(config)
     }
@@ -80,29 +86,54 @@ impl FinnhubConfig {
             return Err(FinnhubError::NoSymbols);
         }
         // What these bytes would do to a request line, no server should find out.
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        if self.token.expose().is_empty() || !self.token.expose().bytes().all(plain) { Err(FinnhubError::Token) } else { Ok(()) }
+        let plain =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if self.token.expose().is_empty() || !self.token.expose().bytes().all(plain) {
+            Err(FinnhubError::Token)
+        } else {
+            Ok(())
+        }
     }
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Frames up to this size reach admission, which refuses those above [`MAX_FRAME_BYTES`] by name; above it the connection is dropped.
+/// Frames up to this size reach admission, which refuses those above [`MAX_FRAME_BYTES`] by name;
+/// above it the connection is dropped.
 const MAX_MESSAGE_BYTES: usize = 16 * MAX_FRAME_BYTES;
 /// Error frames are short; longer frames are not searched for one.
 const MAX_ERROR_BYTES: usize = 4096;
 /// How long closing politely may take.
 const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Reads the live feed into `frames` until it is asked to stop, or the server turns it away for good.
+/// Reads the live feed into `frames` until it is asked to stop, or the server turns it away for
+/// good.
 ///
 /// # Errors
 /// [`FinnhubError`]; drops, stalls and refused connections are waited out and are none.
-pub async fn run(config: &FinnhubConfig, frames: queue::Sender, stop: &Stop, progress: &Progress) -> Result<(), FinnhubError> {
+pub async fn run(
+    config: &FinnhubConfig,
+    frames: queue::Sender,
+    stop: &Stop,
+    progress: &Progress,
+) -> Result<(), FinnhubError> {
     config.check()?;
-    let session = Session::new(config.timing.clone(), config.symbols.clone(), SmallRng::from_os_rng().random(), Instant::now());
+    let session = Session::new(
+        config.timing.clone(),
+        config.symbols.clone(),
+        SmallRng::from_os_rng().random(),
+        Instant::now(),
+    );
     let tls = tls_connector();
-    let mut feed = Feed { config, tls, session, socket: None, frames, line: 0, progress };
+    let mut feed = Feed {
+        config,
+        tls,
+        session,
+        socket: None,
+        frames,
+        line: 0,
+        progress,
+    };
     let ended = tokio::select! {
         ended = feed.go_on() => ended,
         () = stop::requested(stop) => Ok(()),
@@ -131,9 +162,13 @@ impl Feed<'_> {
             while let Some(command) = self.session.poll(Instant::now()) {
                 self.obey(command).await?;
             }
-            let Some(deadline) = self.session.deadline() else { return Ok(()) };
+            let Some(deadline) = self.session.deadline() else {
+                return Ok(());
+            };
             let event = match &mut self.socket {
-                Some(socket) => tokio::time::timeout_at(deadline.into(), socket.next()).await.ok(),
+                Some(socket) => tokio::time::timeout_at(deadline.into(), socket.next())
+                    .await
+                    .ok(),
                 None => {
                     tokio::time::sleep_until(deadline.into()).await;
                     None
@@ -144,9 +179,10 @@ impl Feed<'_> {
                 Some(Some(Ok(WsMessage::Text(text)))) => self.take(text.as_bytes()).await?,
                 Some(Some(Ok(WsMessage::Binary(bytes)))) => self.take(&bytes).await?,
                 Some(Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_)))) => {}
-                Some(Some(Ok(WsMessage::Close(close)))) => {
-                    self.closed(&close.map_or_else(|| "closed by the server".to_owned(), |close| format!("closed by the server: {close}")))
-                }
+                Some(Some(Ok(WsMessage::Close(close)))) => self.closed(&close.map_or_else(
+                    || "closed by the server".to_owned(),
+                    |close| format!("closed by the server: {close}"),
+                )),
                 Some(Some(Err(fault))) => self.closed(&fault.to_string()),
                 Some(None) => self.closed("closed by the server"),
             }
@@ -184,7 +220,11 @@ impl Feed<'_> {
         self.progress.set_connection(Connection::Connecting);
         let deadline = self.session.deadline().unwrap_or_else(Instant::now);
         // When the time is up, the session says so at the next poll.
-        let Ok(outcome) = tokio::time::timeout_at(deadline.into(), connect(self.config, &self.tls)).await else { return };
+        let Ok(outcome) =
+            tokio::time::timeout_at(deadline.into(), connect(self.config, &self.tls)).await
+        else {
+            return;
+        };
         match outcome {
             Ok(socket) => {
                 self.socket = Some(socket);
@@ -206,7 +246,10 @@ impl Feed<'_> {
         let why = cut(&self.config.token.scrub(why));
         match self.session.handle_closed(Instant::now()) {
             Ending::Routine => info!(why, "feed dropped"),
-            Ending::SoonAgain => warn!(why, "feed dropped soon after it opened, again: is another client using the same token?"),
+            Ending::SoonAgain => warn!(
+                why,
+                "feed dropped soon after it opened, again: is another client using the same token?"
+            ),
         }
     }
 
@@ -216,7 +259,11 @@ impl Feed<'_> {
             self.hear_error(bytes);
         }
         self.line += 1;
-        let frame = Frame { line: self.line, bytes: bytes.to_vec(), taken_ms: Some(now_ms()) };
+        let frame = Frame {
+            line: self.line,
+            bytes: bytes.to_vec(),
+            taken_ms: Some(now_ms()),
+        };
         if self.frames.send(vec![frame]).await.is_err() {
             // Nobody takes frames any more; the one who did says why.
             return std::future::pending().await;
@@ -227,13 +274,20 @@ impl Feed<'_> {
     }
 
     fn hear_error(&mut self, bytes: &[u8]) {
-        let Ok(Message::Error { message }) = message::parse(bytes) else { return };
+        let Ok(Message::Error { message }) = message::parse(bytes) else {
+            return;
+        };
         let text = cut(&self.config.token.scrub(&message));
         match self.session.handle_provider_error(&message) {
             Complaint::TooManySymbols => {
-                error!(asked = self.session.symbols().len(), "feed allows fewer symbols than were asked for; it does not say which it left out")
+                error!(
+                    asked = self.session.symbols().len(),
+                    "feed allows fewer symbols than were asked for; it does not say which it left out"
+                )
             }
-            Complaint::InvalidSymbol(symbol) => error!(symbol, "feed does not know this symbol; it is left out"),
+            Complaint::InvalidSymbol(symbol) => {
+                error!(symbol, "feed does not know this symbol; it is left out")
+            }
             Complaint::Other => warn!(message = text, "feed complains"),
         }
     }
@@ -245,32 +299,44 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
 
 async fn connect(config: &FinnhubConfig, tls: &TlsConnector) -> Result<Socket, Refusal> {
     let endpoint = &config.endpoint;
-    let unreachable = |fault: std::io::Error| Refusal::Unreachable(config.token.scrub(&fault.to_string()));
-    let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(unreachable)?;
+    let unreachable =
+        |fault: std::io::Error| Refusal::Unreachable(config.token.scrub(&fault.to_string()));
+    let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+        .await
+        .map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
     let mut stream = if endpoint.tls {
-        let name = ServerName::try_from(endpoint.host.clone())
-            .map_err(|_| Refusal::Unreachable("the host has no name that a certificate could hold".into()))?;
+        let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| {
+            Refusal::Unreachable("the host has no name that a certificate could hold".into())
+        })?;
         MaybeTlsStream::Rustls(tls.connect(name, tcp).await.map_err(unreachable)?)
     } else {
         // "localhost" is whatever the resolver says.
         if !tcp.peer_addr().map_err(unreachable)?.ip().is_loopback() {
-            return Err(Refusal::Unreachable("the address is not of this machine, and ws:// goes nowhere else".into()));
+            return Err(Refusal::Unreachable(
+                "the address is not of this machine, and ws:// goes nowhere else".into(),
+            ));
         }
         MaybeTlsStream::Plain(tcp)
     };
     let rest = handshake::open(&mut stream, endpoint, &config.token).await?;
-    let limits = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES)).max_frame_size(Some(MAX_MESSAGE_BYTES));
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(limits)).await)
 }
 
-/// TLS with the roots of Mozilla's list, by ring: named outright, so that another crate's choice of provider cannot make it ambiguous.
+/// TLS with the roots of Mozilla's list, by ring: named outright, so that another crate's choice of
+/// provider cannot make it ambiguous.
 fn tls_connector() -> TlsConnector {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring knows TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring knows TLS 1.2 and 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
     TlsConnector::from(Arc::new(config))
 }

@@ -1,7 +1,7 @@
 //! What the client library says unasked: of brokers in trouble, and of itself.
 //!
-//! While a broker is away the library tells of every attempt of every connection, and of most by two ways. One line in ten seconds says as much; the next
-//! one tells how many it stands for.
+//! While a broker is away the library tells of every attempt of every connection, and of most by
+//! two ways. One line in ten seconds says as much; the next one tells how many it stands for.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -15,7 +15,10 @@ use tracing::{debug, warn};
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Trouble of all clients of this process together: they share the brokers.
-static TROUBLE: Mutex<Hush> = Mutex::new(Hush { told: None, hushed: 0 });
+static TROUBLE: Mutex<Hush> = Mutex::new(Hush {
+    told: None,
+    hushed: 0,
+});
 
 /// A fault that the library gets over by itself.
 pub(super) fn error(fault: &KafkaError, reason: &str) {
@@ -27,17 +30,26 @@ pub(super) fn error(fault: &KafkaError, reason: &str) {
 /// A line of the library's log.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => {
             if let Some(hushed) = hear() {
                 warn!(facility, message, hushed, "kafka client");
             }
         }
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => debug!(facility, message, "kafka client"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+            debug!(facility, message, "kafka client")
+        }
     }
 }
 
 fn hear() -> Option<u64> {
-    TROUBLE.lock().unwrap_or_else(PoisonError::into_inner).hear(Instant::now())
+    TROUBLE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .hear(Instant::now())
 }
 
 /// Lets one line through in [`EVERY`].
@@ -49,7 +61,10 @@ struct Hush {
 impl Hush {
     /// Whether to tell now; how many were not told since the last that was.
     fn hear(&mut self, now: Instant) -> Option<u64> {
-        if self.told.is_some_and(|told| now.duration_since(told) < EVERY) {
+        if self
+            .told
+            .is_some_and(|told| now.duration_since(told) < EVERY)
+        {
             self.hushed += 1;
             return None;
         }
@@ -65,8 +80,13 @@ mod tests {
     #[test]
     fn trouble_is_told_at_once_then_every_ten_seconds_with_the_number_of_lines_left_out() {
         let begun = Instant::now();
-        let mut hush = Hush { told: None, hushed: 0 };
-        let told: Vec<_> = (0..=205).filter_map(|n| hush.hear(begun + Duration::from_millis(100) * n)).collect();
+        let mut hush = Hush {
+            told: None,
+            hushed: 0,
+        };
+        let told: Vec<_> = (0..=205)
+            .filter_map(|n| hush.hear(begun + Duration::from_millis(100) * n))
+            .collect();
         assert_eq!(told, [0, 99, 99]);
     }
 }

@@ -1,4 +1,5 @@
-//! One connection to the simulated server: its handshake, its subscriptions, its trades, and its fate.
+//! One connection to the simulated server: its handshake, its subscriptions, its trades, and its
+//! fate.
 
 use std::{collections::HashSet, io, sync::atomic::Ordering, time::Duration};
 
@@ -39,12 +40,19 @@ pub(super) async fn serve(mut stream: TcpStream, number: u64, state: &State) -> 
         Fate::Unauthorized => return refuse(stream, 401).await,
         Fate::Status(status) => return refuse(stream, status).await,
         Fate::Unanswered => return wait_for_end(stream).await,
-        Fate::Healthy | Fate::DropMidFrame { .. } | Fate::Close { .. } | Fate::Silent { .. } | Fate::PingOnly | Fate::Flood { .. } => {}
+        Fate::Healthy
+        | Fate::DropMidFrame { .. }
+        | Fate::Close { .. }
+        | Fate::Silent { .. }
+        | Fate::PingOnly
+        | Fate::Flood { .. } => {}
     }
     if request.token.as_ref() != Some(&state.config.token) {
         return refuse(stream, 401).await;
     }
-    let Some(acceptance) = request.acceptance else { return refuse(stream, 400).await };
+    let Some(acceptance) = request.acceptance else {
+        return refuse(stream, 400).await;
+    };
     stream.write_all(acceptance.as_bytes()).await?;
     let mut drop_all = state.drop_all.subscribe();
     let (_open, alone) = state.enter();
@@ -52,7 +60,8 @@ pub(super) async fn serve(mut stream: TcpStream, number: u64, state: &State) -> 
         state.drop_all.send_modify(|drops| *drops += 1);
         return Ok(());
     }
-    let socket = WebSocketStream::from_partially_read(stream, request.rest, Role::Server, None).await;
+    let socket =
+        WebSocketStream::from_partially_read(stream, request.rest, Role::Server, None).await;
     let mut connection = Connection::new(socket, fate, state);
     tokio::select! {
         ended = connection.talk() => ended.map_err(io::Error::other),
@@ -61,7 +70,14 @@ pub(super) async fn serve(mut stream: TcpStream, number: u64, state: &State) -> 
 }
 
 async fn refuse(mut stream: TcpStream, status: u16) -> io::Result<()> {
-    stream.write_all(format!("HTTP/1.1 {status} Simulated\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    stream
+        .write_all(
+            format!(
+                "HTTP/1.1 {status} Simulated\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            .as_bytes(),
+        )
+        .await?;
     stream.shutdown().await
 }
 
@@ -153,7 +169,11 @@ impl<'a> Connection<'a> {
         }
         let begin = self.begin?;
         let unpaced = self.state.config.trades_per_second.is_none() || self.is_flooding();
-        Some(if unpaced { begin } else { begin.max(Instant::now() + TICK) })
+        Some(if unpaced {
+            begin
+        } else {
+            begin.max(Instant::now() + TICK)
+        })
     }
 
     fn is_flooding(&self) -> bool {
@@ -167,14 +187,26 @@ impl<'a> Connection<'a> {
         let faults = &self.state.config.faults;
         match message.kind.as_str() {
             "subscribe" if self.subscribed.contains(&message.symbol) => return Ok(()),
-            "subscribe" if !self.has(&message.symbol) || faults.invalid_symbols.contains(&message.symbol) => {
-                return self.send_error(&format!("Invalid symbol {}", message.symbol)).await;
+            "subscribe"
+                if !self.has(&message.symbol)
+                    || faults.invalid_symbols.contains(&message.symbol) =>
+            {
+                return self
+                    .send_error(&format!("Invalid symbol {}", message.symbol))
+                    .await;
             }
-            "subscribe" if faults.symbol_limit.is_some_and(|limit| self.subscribed.len() >= limit) => {
+            "subscribe"
+                if faults
+                    .symbol_limit
+                    .is_some_and(|limit| self.subscribed.len() >= limit) =>
+            {
                 return self.send_error("Subscribing to too many symbols").await;
             }
             "subscribe" => {
-                self.state.counters.subscriptions.fetch_add(1, Ordering::Relaxed);
+                self.state
+                    .counters
+                    .subscriptions
+                    .fetch_add(1, Ordering::Relaxed);
                 self.subscribed.insert(message.symbol);
             }
             "unsubscribe" => {
@@ -183,18 +215,27 @@ impl<'a> Connection<'a> {
             _ => return self.send_error("Unknown message").await,
         }
         let everything = self.subscribed.contains(EVERYTHING);
-        self.selection = self.state.select(|symbol| everything || self.subscribed.contains(symbol));
+        self.selection = self
+            .state
+            .select(|symbol| everything || self.subscribed.contains(symbol));
         self.begin = (!self.subscribed.is_empty()).then(|| Instant::now() + SETTLE);
         self.paced = 0.0;
         Ok(())
     }
 
     fn has(&self, symbol: &str) -> bool {
-        symbol == EVERYTHING || self.state.config.symbols.iter().any(|known| known == symbol)
+        symbol == EVERYTHING
+            || self
+                .state
+                .config
+                .symbols
+                .iter()
+                .any(|known| known == symbol)
     }
 
     async fn send_error(&mut self, message: &str) -> Result<(), WsError> {
-        self.send(serde_json::json!({ "type": "error", "msg": message }).to_string()).await
+        self.send(serde_json::json!({ "type": "error", "msg": message }).to_string())
+            .await
     }
 
     async fn send(&mut self, text: String) -> Result<(), WsError> {
@@ -208,7 +249,10 @@ impl<'a> Connection<'a> {
         let mut due = self.due();
         let mut burst = BURST_FRAMES;
         while due >= 1.0 && burst > 0 && !self.is_silent() {
-            let limit = (1..=MAX_TRADES_PER_FRAME).take_while(|trades| real(*trades) <= due).last().unwrap_or(1);
+            let limit = (1..=MAX_TRADES_PER_FRAME)
+                .take_while(|trades| real(*trades) <= due)
+                .last()
+                .unwrap_or(1);
             let (text, trades) = match self.state.next_frame(&self.selection, limit) {
                 Next::Frame(text, trades) => (text, trades),
                 Next::Exhausted => {
@@ -221,14 +265,19 @@ impl<'a> Connection<'a> {
                     self.socket.close(None).await?;
                     return Ok(Then::End);
                 }
-                Fate::DropMidFrame { after_frames } if self.frames >= after_frames => return self.drop_within(&text).await,
+                Fate::DropMidFrame { after_frames } if self.frames >= after_frames => {
+                    return self.drop_within(&text).await;
+                }
                 _ if self.drops_by_chance() => return self.drop_within(&text).await,
                 _ => {}
             }
             self.socket.feed(Message::text(text)).await?;
             self.frames += 1;
             self.state.counters.frames.fetch_add(1, Ordering::Relaxed);
-            self.state.counters.trades.fetch_add(trades, Ordering::Relaxed);
+            self.state
+                .counters
+                .trades
+                .fetch_add(trades, Ordering::Relaxed);
             let cost = real(trades.max(1));
             due -= cost;
             self.paced += cost;
@@ -238,8 +287,9 @@ impl<'a> Connection<'a> {
         Ok(Then::GoOn)
     }
 
-    /// How many trades are due: the rate's share of the time since the beginning, less those sent. A client that does not keep up misses none, as
-    /// with a real server, until the server's patience ends; here it has no end.
+    /// How many trades are due: the rate's share of the time since the beginning, less those sent.
+    /// A client that does not keep up misses none, as with a real server, until the server's
+    /// patience ends; here it has no end.
     fn due(&self) -> f64 {
         match (self.state.config.trades_per_second, self.begin) {
             _ if self.is_flooding() => f64::INFINITY,

@@ -21,8 +21,15 @@ pub struct FrameFaults {
 
 impl FrameFaults {
     /// A feed in perfect order, which no real one is.
-    pub const NONE: Self =
-        Self { out_of_order: 0.0, zero_size: 0.0, bare_conditions: 0.0, bad_value: 0.0, bad_json: 0.0, unknown_type: 0.0, duplicate_frame: 0.0 };
+    pub const NONE: Self = Self {
+        out_of_order: 0.0,
+        zero_size: 0.0,
+        bare_conditions: 0.0,
+        bad_value: 0.0,
+        bad_json: 0.0,
+        unknown_type: 0.0,
+        duplicate_frame: 0.0,
+    };
 
     pub(super) fn any_whole_frame(&self) -> bool {
         self.bad_json > 0.0 || self.unknown_type > 0.0 || self.duplicate_frame > 0.0
@@ -32,12 +39,21 @@ impl FrameFaults {
         self.zero_size > 0.0 || self.bare_conditions > 0.0
     }
 
-    /// Whether these are shares, and leave some frames whole: a feed of faults alone would never come to its trades.
+    /// Whether these are shares, and leave some frames whole: a feed of faults alone would never
+    /// come to its trades.
     ///
     /// # Errors
     /// What is wrong, for a person.
     pub fn check(&self) -> std::io::Result<()> {
-        let all = [self.out_of_order, self.zero_size, self.bare_conditions, self.bad_value, self.bad_json, self.unknown_type, self.duplicate_frame];
+        let all = [
+            self.out_of_order,
+            self.zero_size,
+            self.bare_conditions,
+            self.bad_value,
+            self.bad_json,
+            self.unknown_type,
+            self.duplicate_frame,
+        ];
         let fault = |text| Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
         if !all.iter().all(|share| (0.0..=1.0).contains(share)) {
             fault("each share of faults lies between 0 and 1")
@@ -52,7 +68,10 @@ impl FrameFaults {
 impl Default for FrameFaults {
     /// A good day: one trade in a hundred is late.
     fn default() -> Self {
-        Self { out_of_order: 0.01, ..Self::NONE }
+        Self {
+            out_of_order: 0.01,
+            ..Self::NONE
+        }
     }
 }
 
@@ -101,16 +120,22 @@ pub struct Faults {
     pub fates: Vec<Fate>,
     /// The share of frames within which a healthy connection is dropped.
     pub drop_mid_frame: f64,
-    /// How many symbols a connection may subscribe to; one more is answered with an error that does not name it.
+    /// How many symbols a connection may subscribe to; one more is answered with an error that does
+    /// not name it.
     pub symbol_limit: Option<usize>,
     /// Symbols that are called invalid although the market has them. (Those it has not always are.)
     pub invalid_symbols: Vec<String>,
-    /// Whether several connections may live side by side. Finnhub's may not: a second one makes both drop.
+    /// Whether several connections may live side by side. Finnhub's may not: a second one makes
+    /// both drop.
     pub allow_several: bool,
 }
 
 impl Faults {
     pub(super) fn fate(&self, connection: u64) -> Fate {
-        usize::try_from(connection).ok().and_then(|at| self.fates.get(at)).copied().unwrap_or_default()
+        usize::try_from(connection)
+            .ok()
+            .and_then(|at| self.fates.get(at))
+            .copied()
+            .unwrap_or_default()
     }
 }

@@ -1,4 +1,5 @@
-//! A recording of the simulated market: JSON lines, as many trades as asked for, always the same for the same request.
+//! A recording of the simulated market: JSON lines, as many trades as asked for, always the same
+//! for the same request.
 
 use std::io::{self, Write};
 
@@ -28,7 +29,8 @@ pub struct FeedFile {
 }
 
 impl Default for FeedFile {
-    /// A hundred thousand trades of 2,000 symbols, from 2024-01-02 14:30 UTC, the year's first opening, on.
+    /// A hundred thousand trades of 2,000 symbols, from 2024-01-02 14:30 UTC, the year's first
+    /// opening, on.
     fn default() -> Self {
         Self {
             seed: 1,
@@ -57,7 +59,10 @@ pub struct FeedSummary {
 /// What `out` answers; invalid input if the faults are not shares.
 pub fn write_feed(out: &mut dyn Write, feed: &FeedFile) -> io::Result<FeedSummary> {
     feed.faults.check()?;
-    let clock = Clock::Tape { start_ms: feed.start_ms, trades_per_second: feed.trades_per_second };
+    let clock = Clock::Tape {
+        start_ms: feed.start_ms,
+        trades_per_second: feed.trades_per_second,
+    };
     let mut generator = Generator::new(GeneratorConfig {
         seed: feed.seed,
         symbols: market::symbols(feed.symbols.max(1)),
@@ -65,10 +70,14 @@ pub fn write_feed(out: &mut dyn Write, feed: &FeedFile) -> io::Result<FeedSummar
         clock,
         faults: feed.faults,
     });
-    let mut summary = FeedSummary { frames: 0, trades: 0 };
+    let mut summary = FeedSummary {
+        frames: 0,
+        trades: 0,
+    };
     let mut text = String::with_capacity(80 * 1024);
     while summary.trades < feed.trades {
-        summary.trades += generator.next_frame(feed.start_ms, feed.trades - summary.trades, &mut text);
+        summary.trades +=
+            generator.next_frame(feed.start_ms, feed.trades - summary.trades, &mut text);
         summary.frames += 1;
         text.push('\n');
         if text.len() > 64 * 1024 {
@@ -88,9 +97,23 @@ mod tests {
     #[test]
     fn a_recording_holds_exactly_the_trades_asked_for() {
         let mut file = Vec::new();
-        let summary = write_feed(&mut file, &FeedFile { trades: 12_345, symbols: 50, ..FeedFile::default() }).expect("written");
+        let summary = write_feed(
+            &mut file,
+            &FeedFile {
+                trades: 12_345,
+                symbols: 50,
+                ..FeedFile::default()
+            },
+        )
+        .expect("written");
         let text = String::from_utf8(file).expect("text");
-        assert_eq!(summary, FeedSummary { frames: u64::try_from(text.lines().count()).expect("small"), trades: 12_345 });
+        assert_eq!(
+            summary,
+            FeedSummary {
+                frames: u64::try_from(text.lines().count()).expect("small"),
+                trades: 12_345
+            }
+        );
         assert_eq!(text.matches("\"t\":").count(), 12_345);
     }
 }

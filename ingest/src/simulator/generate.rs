@@ -10,7 +10,8 @@ use super::{
 /// How the trades are spread over the symbols.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Popularity {
-    /// The symbol of rank n gets a share proportional to n to the power of minus this; real markets are near 1.
+    /// The symbol of rank n gets a share proportional to n to the power of minus this; real markets
+    /// are near 1.
     Zipf(f64),
     /// The first symbol gets this share of all trades, the others equal parts of the rest.
     OneHot(f64),
@@ -21,7 +22,8 @@ pub enum Popularity {
 pub enum Clock {
     /// The time at which the frame is asked for.
     Wall,
-    /// A tape's own time: it begins at `start_ms` and so many trades happen in a second of it, however fast it is played.
+    /// A tape's own time: it begins at `start_ms` and so many trades happen in a second of it,
+    /// however fast it is played.
     Tape {
         /// Milliseconds since 1970 UTC.
         start_ms: i64,
@@ -78,7 +80,11 @@ impl Generator {
     #[must_use]
     pub fn new(config: GeneratorConfig) -> Self {
         let mut random = SmallRng::seed_from_u64(config.seed);
-        let instruments: Vec<Instrument> = config.symbols.iter().map(|symbol| Instrument::new(symbol, &mut random)).collect();
+        let instruments: Vec<Instrument> = config
+            .symbols
+            .iter()
+            .map(|symbol| Instrument::new(symbol, &mut random))
+            .collect();
         let all = Selection::new(config.popularity, instruments.len(), 0..instruments.len());
         Self {
             random,
@@ -95,7 +101,12 @@ impl Generator {
     /// Those of the generator's symbols that `chosen` names.
     #[must_use]
     pub fn select(&self, chosen: impl Fn(&str) -> bool) -> Selection {
-        let ranks = self.instruments.iter().enumerate().filter(|(_, instrument)| chosen(&instrument.symbol)).map(|(rank, _)| rank);
+        let ranks = self
+            .instruments
+            .iter()
+            .enumerate()
+            .filter(|(_, instrument)| chosen(&instrument.symbol))
+            .map(|(rank, _)| rank);
         Selection::new(self.popularity, self.instruments.len(), ranks)
     }
 
@@ -107,9 +118,16 @@ impl Generator {
         trades
     }
 
-    /// Appends the next frame, of at most `limit` trades (and never more than ten), to `out`. Returns how many trades it holds: none if it is a faulty
-    /// frame, or there are no symbols. `now_ms` is the time of a [`Clock::Wall`]; a tape takes no notice of it.
-    pub fn next_frame_of(&mut self, selection: &Selection, now_ms: i64, limit: u64, out: &mut String) -> u64 {
+    /// Appends the next frame, of at most `limit` trades (and never more than ten), to `out`.
+    /// Returns how many trades it holds: none if it is a faulty frame, or there are no symbols.
+    /// `now_ms` is the time of a [`Clock::Wall`]; a tape takes no notice of it.
+    pub fn next_frame_of(
+        &mut self,
+        selection: &Selection,
+        now_ms: i64,
+        limit: u64,
+        out: &mut String,
+    ) -> u64 {
         if self.faults.any_whole_frame() {
             if self.random.random_bool(self.faults.bad_json) {
                 out.push_str(r#"{"data":[{"c":["1"],"p":164.06,"s":"AAP"#);
@@ -125,7 +143,11 @@ impl Generator {
             }
         }
         let begin = out.len();
-        let trades = if selection.shares.is_empty() { 0 } else { self.trades_in_frame().min(limit) };
+        let trades = if selection.shares.is_empty() {
+            0
+        } else {
+            self.trades_in_frame().min(limit)
+        };
         out.push_str(r#"{"data":["#);
         for n in 0..trades {
             if n > 0 {
@@ -141,26 +163,36 @@ impl Generator {
         trades
     }
 
-    /// True in this share of the calls; what the server itself leaves to chance comes from the same seed.
+    /// True in this share of the calls; what the server itself leaves to chance comes from the same
+    /// seed.
     pub(super) fn chance(&mut self, share: f64) -> bool {
         self.random.random_bool(share.clamp(0.0, 1.0))
     }
 
     /// Small frames are common, full ones too: a busy moment is cut into frames of ten.
     fn trades_in_frame(&mut self) -> u64 {
-        if self.random.random_bool(0.3) { MAX_TRADES_PER_FRAME } else { self.random.random_range(1..=MAX_TRADES_PER_FRAME) }
+        if self.random.random_bool(0.3) {
+            MAX_TRADES_PER_FRAME
+        } else {
+            self.random.random_range(1..=MAX_TRADES_PER_FRAME)
+        }
     }
 
     fn push_trade(&mut self, selection: &Selection, now_ms: i64, out: &mut String) {
         let event_ms = self.event_ms(now_ms);
         let (random, faults) = (&mut self.random, &self.faults);
-        let Some(instrument) = self.instruments.get_mut(selection.pick(random)) else { return };
+        let Some(instrument) = self.instruments.get_mut(selection.pick(random)) else {
+            return;
+        };
         let price = instrument.walk(random);
         let mut size = instrument.size(random);
         let mut conditions = instrument.conditions(size, random);
         if faults.any_trade() {
             if random.random_bool(faults.zero_size) {
-                size = Decimal { units: 0, places: 0 };
+                size = Decimal {
+                    units: 0,
+                    places: 0,
+                };
             }
             if random.random_bool(faults.bare_conditions) {
                 conditions = ["null", "[]", ""][random.random_range(0..3)];
@@ -192,13 +224,22 @@ impl Generator {
     fn event_ms(&mut self, now_ms: i64) -> i64 {
         let on_time_ms = match self.clock {
             Clock::Wall => now_ms,
-            Clock::Tape { start_ms, trades_per_second } => {
-                start_ms + i64::try_from(self.trades.saturating_mul(1000) / u64::from(trades_per_second.max(1))).unwrap_or(0)
+            Clock::Tape {
+                start_ms,
+                trades_per_second,
+            } => {
+                start_ms
+                    + i64::try_from(
+                        self.trades.saturating_mul(1000) / u64::from(trades_per_second.max(1)),
+                    )
+                    .unwrap_or(0)
             }
         };
         let back_ms = match self.random.random::<f64>() {
             share if share < self.faults.out_of_order => self.random.random_range(0..=LATE_MS),
-            share if share < self.faults.out_of_order + 0.1 => self.random.random_range(0..=JITTER_MS),
+            share if share < self.faults.out_of_order + 0.1 => {
+                self.random.random_range(0..=JITTER_MS)
+            }
             _ => 0,
         };
         on_time_ms - back_ms
@@ -218,11 +259,15 @@ impl Selection {
             sum += share(rank);
             (rank, sum)
         });
-        Self { shares: shares.collect() }
+        Self {
+            shares: shares.collect(),
+        }
     }
 
     fn pick(&self, random: &mut SmallRng) -> usize {
-        let Some((last, sum)) = self.shares.last() else { return usize::MAX };
+        let Some((last, sum)) = self.shares.last() else {
+            return usize::MAX;
+        };
         let at = random.random::<f64>() * sum;
         let found = self.shares.partition_point(|(_, share)| *share <= at);
         self.shares.get(found).map_or(*last, |(rank, _)| *rank)
@@ -231,7 +276,10 @@ impl Selection {
 
 /// A decimal as JSON has it: no zeros at the end of the fraction.
 fn push_decimal(out: &mut String, decimal: Decimal) {
-    let Decimal { mut units, mut places } = decimal;
+    let Decimal {
+        mut units,
+        mut places,
+    } = decimal;
     while places > 0 && units % 10 == 0 {
         units /= 10;
         places -= 1;
@@ -268,7 +316,10 @@ mod tests {
             seed,
             symbols: symbols(200),
             popularity,
-            clock: Clock::Tape { start_ms: 1_704_205_800_000, trades_per_second: 1_000 },
+            clock: Clock::Tape {
+                start_ms: 1_704_205_800_000,
+                trades_per_second: 1_000,
+            },
             faults,
         }
     }
@@ -287,7 +338,11 @@ mod tests {
     fn admit_all(frames: &[String]) -> (Counts, HashMap<String, usize>) {
         let (mut counts, mut of) = (Counts::default(), HashMap::new());
         for frame in frames {
-            let frame = Frame { line: 1, bytes: frame.as_bytes().to_vec(), taken_ms: None };
+            let frame = Frame {
+                line: 1,
+                bytes: frame.as_bytes().to_vec(),
+                taken_ms: None,
+            };
             for group in admit(&frame, &mut counts).groups {
                 *of.entry(group.symbol.into_owned()).or_default() += group.trades.len();
             }
@@ -297,14 +352,22 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_frames_and_another_seed_others() {
-        let make = |seed| frames(config(seed, Popularity::Zipf(1.0), FrameFaults::NONE), 1_000);
+        let make = |seed| {
+            frames(
+                config(seed, Popularity::Zipf(1.0), FrameFaults::NONE),
+                1_000,
+            )
+        };
         assert_eq!(make(1), make(1));
         assert_ne!(make(1), make(2));
     }
 
     #[test]
     fn every_entry_of_a_faultless_feed_is_admitted_and_the_first_symbol_leads() {
-        let (counts, of) = admit_all(&frames(config(3, Popularity::Zipf(1.0), FrameFaults::default()), 20_000));
+        let (counts, of) = admit_all(&frames(
+            config(3, Popularity::Zipf(1.0), FrameFaults::default()),
+            20_000,
+        ));
         assert_eq!(counts.rejected(), 0, "{:?}", counts.rejects);
         assert_eq!(counts.trades + counts.price_updates, 20_000);
         assert_eq!(counts.rounded, 0);
@@ -314,7 +377,10 @@ mod tests {
 
     #[test]
     fn one_symbol_can_hold_99_percent_of_the_trades() {
-        let (_, of) = admit_all(&frames(config(3, Popularity::OneHot(0.99), FrameFaults::NONE), 20_000));
+        let (_, of) = admit_all(&frames(
+            config(3, Popularity::OneHot(0.99), FrameFaults::NONE),
+            20_000,
+        ));
         assert!((19_700..19_900).contains(&of["AAPL"]), "{}", of["AAPL"]);
     }
 
@@ -324,8 +390,16 @@ mod tests {
         let mut counts = Counts::default();
         let (mut latest_ms, mut late) = (0, 0);
         for frame in frames(config, 20_000) {
-            let frame = Frame { line: 1, bytes: frame.into_bytes(), taken_ms: None };
-            for trade in admit(&frame, &mut counts).groups.iter().flat_map(|group| &group.trades) {
+            let frame = Frame {
+                line: 1,
+                bytes: frame.into_bytes(),
+                taken_ms: None,
+            };
+            for trade in admit(&frame, &mut counts)
+                .groups
+                .iter()
+                .flat_map(|group| &group.trades)
+            {
                 let ms = trade.event_time.ms();
                 assert!(latest_ms - ms <= LATE_MS + JITTER_MS);
                 late += u32::from(ms < latest_ms - 2 * JITTER_MS);
@@ -348,17 +422,34 @@ mod tests {
         };
         let frames = frames(config(7, Popularity::Zipf(1.0), faults), 5_000);
         let (counts, _) = admit_all(&frames);
-        let entries: usize = frames.iter().map(|frame| frame.matches("\"t\":").count()).sum();
-        let whole = counts.rejects[&crate::admit::Reason::Json] + counts.rejects[&crate::admit::Reason::FrameType];
-        assert!(whole > 0 && counts.price_updates > 0 && counts.rejects[&crate::admit::Reason::Price] > 0);
-        assert_eq!(counts.trades + counts.price_updates + counts.rejected() - whole, u64::try_from(entries).expect("small"));
+        let entries: usize = frames
+            .iter()
+            .map(|frame| frame.matches("\"t\":").count())
+            .sum();
+        let whole = counts.rejects[&crate::admit::Reason::Json]
+            + counts.rejects[&crate::admit::Reason::FrameType];
+        assert!(
+            whole > 0
+                && counts.price_updates > 0
+                && counts.rejects[&crate::admit::Reason::Price] > 0
+        );
+        assert_eq!(
+            counts.trades + counts.price_updates + counts.rejected() - whole,
+            u64::try_from(entries).expect("small")
+        );
     }
 
     #[test]
     fn decimals_are_written_as_json_has_them() {
-        for (units, places, want) in
-            [(0, 0, "0"), (0, 6, "0"), (4, 6, "0.000004"), (1_640_601, 4, "164.0601"), (1_640_600, 4, "164.06"), (100, 2, "1"), (100, 0, "100")]
-        {
+        for (units, places, want) in [
+            (0, 0, "0"),
+            (0, 6, "0"),
+            (4, 6, "0.000004"),
+            (1_640_601, 4, "164.0601"),
+            (1_640_600, 4, "164.06"),
+            (100, 2, "1"),
+            (100, 0, "100"),
+        ] {
             let mut out = String::new();
             push_decimal(&mut out, Decimal { units, places });
             assert_eq!(out, want);

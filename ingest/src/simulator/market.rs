@@ -1,4 +1,5 @@
-//! What is traded in the simulated market: symbols, and how each one's price, size and conditions behave.
+//! What is traded in the simulated market: symbols, and how each one's price, size and conditions
+//! behave.
 
 use rand::{Rng, rngs::SmallRng};
 use tapeflow_schemas::AssetClass;
@@ -70,7 +71,8 @@ const FOREX: [(&str, u64, u32); 6] = [
 const CRYPTO_EVERY: usize = 6;
 const FOREX_EVERY: usize = 9;
 
-/// The first `count` symbols of the simulated market, the most traded first: real tickers, then made-up ones.
+/// The first `count` symbols of the simulated market, the most traded first: real tickers, then
+/// made-up ones.
 #[must_use]
 pub fn symbols(count: usize) -> Vec<String> {
     let (mut stocks, mut crypto, mut forex) = (STOCKS.iter(), CRYPTO.iter(), FOREX.iter());
@@ -90,10 +92,14 @@ pub fn symbols(count: usize) -> Vec<String> {
         _ => None,
     };
     let others: Vec<Option<String>> = (0..count).map(pick).collect();
-    others.into_iter().map(|other| other.unwrap_or_else(&mut next_stock)).collect()
+    others
+        .into_iter()
+        .map(|other| other.unwrap_or_else(&mut next_stock))
+        .collect()
 }
 
-/// `QAAA`, `QAAB`...: no listed ticker of today begins with Q and has this form, so they cannot collide with the real ones above.
+/// `QAAA`, `QAAB`...: no listed ticker of today begins with Q and has this form, so they cannot
+/// collide with the real ones above.
 fn made_up_ticker(number: usize) -> String {
     let mut letters = [b'A'; 4];
     let mut rest = number;
@@ -102,8 +108,15 @@ fn made_up_ticker(number: usize) -> String {
         rest /= 26;
     }
     // Four letters give 456,976; whoever wants more gets a number behind them.
-    let more = if rest > 0 { rest.to_string() } else { String::new() };
-    format!("Q{}{more}", letters.map(char::from).iter().collect::<String>())
+    let more = if rest > 0 {
+        rest.to_string()
+    } else {
+        String::new()
+    };
+    format!(
+        "Q{}{more}",
+        letters.map(char::from).iter().collect::<String>()
+    )
 }
 
 /// One symbol's market. Prices walk at random and stay within a third to three times their start.
@@ -127,36 +140,77 @@ pub(super) struct Decimal {
 impl Instrument {
     pub(super) fn new(symbol: &str, random: &mut SmallRng) -> Self {
         let class = AssetClass::of(symbol);
-        let stock = STOCKS.iter().find(|stock| stock.0 == symbol).map(|stock| (stock.1, 2));
-        let known = stock.or_else(|| CRYPTO.iter().chain(&FOREX).find(|pair| pair.0 == symbol).map(|pair| (pair.1, pair.2)));
+        let stock = STOCKS
+            .iter()
+            .find(|stock| stock.0 == symbol)
+            .map(|stock| (stock.1, 2));
+        let known = stock.or_else(|| {
+            CRYPTO
+                .iter()
+                .chain(&FOREX)
+                .find(|pair| pair.0 == symbol)
+                .map(|pair| (pair.1, pair.2))
+        });
         let (price, places) = known.unwrap_or_else(|| (random.random_range(150..60_000), 2));
-        Self { symbol: symbol.to_owned(), class, price, start: price, places }
+        Self {
+            symbol: symbol.to_owned(),
+            class,
+            price,
+            start: price,
+            places,
+        }
     }
 
-    /// The next trade's price: a step of the walk; every fourth stock print stands between two cents, as midpoint and retail prints do.
+    /// The next trade's price: a step of the walk; every fourth stock print stands between two
+    /// cents, as midpoint and retail prints do.
     pub(super) fn walk(&mut self, random: &mut SmallRng) -> Decimal {
         let step = (self.price / 4_000).max(1);
         let moved = (self.price + random.random_range(0..=2 * step)).saturating_sub(step);
         self.price = moved.clamp((self.start / 3).max(1), self.start * 3);
         match self.class {
-            AssetClass::Stock if random.random_bool(0.25) => Decimal { units: self.price * 100 + random.random_range(1..100), places: 4 },
-            AssetClass::Stock | AssetClass::Crypto | AssetClass::Forex => Decimal { units: self.price, places: self.places },
+            AssetClass::Stock if random.random_bool(0.25) => Decimal {
+                units: self.price * 100 + random.random_range(1..100),
+                places: 4,
+            },
+            AssetClass::Stock | AssetClass::Crypto | AssetClass::Forex => Decimal {
+                units: self.price,
+                places: self.places,
+            },
         }
     }
 
     /// The next trade's size.
     pub(super) fn size(&self, random: &mut SmallRng) -> Decimal {
         match self.class {
-            AssetClass::Stock if random.random_bool(0.7) => Decimal { units: random.random_range(1..100), places: 0 },
-            AssetClass::Stock => Decimal { units: 100 * random.random_range(1..=10), places: 0 },
+            AssetClass::Stock if random.random_bool(0.7) => Decimal {
+                units: random.random_range(1..100),
+                places: 0,
+            },
+            AssetClass::Stock => Decimal {
+                units: 100 * random.random_range(1..=10),
+                places: 0,
+            },
             // A pair with eight places is a small coin, traded by the million.
-            AssetClass::Crypto if self.places >= 8 => Decimal { units: random.random_range(10_000..100_000_000), places: 0 },
+            AssetClass::Crypto if self.places >= 8 => Decimal {
+                units: random.random_range(10_000..100_000_000),
+                places: 0,
+            },
             AssetClass::Crypto => {
                 let magnitude = random.random_range(1..=7);
-                Decimal { units: random.random_range(1..=10u64.pow(magnitude)), places: 6 }
+                Decimal {
+                    units: random.random_range(1..=10u64.pow(magnitude)),
+                    places: 6,
+                }
             }
             // Currency quotes without a size come as price updates.
-            AssetClass::Forex => Decimal { units: if random.random_bool(0.2) { 0 } else { random.random_range(1..5_000) }, places: 0 },
+            AssetClass::Forex => Decimal {
+                units: if random.random_bool(0.2) {
+                    0
+                } else {
+                    random.random_range(1..5_000)
+                },
+                places: 0,
+            },
         }
     }
 
@@ -195,9 +249,19 @@ mod tests {
     fn symbols_are_distinct_admissible_and_of_every_class() {
         let symbols = symbols(30_000);
         assert_eq!(symbols.iter().collect::<HashSet<_>>().len(), 30_000);
-        assert!(symbols.iter().all(|symbol| tapeflow_schemas::Symbol::new(symbol).is_ok()));
-        assert_eq!(symbols[..5], ["AAPL", "MSFT", "NVDA", "BINANCE:BTCUSDT", "TSLA"]);
-        let classes: HashSet<AssetClass> = symbols[..20].iter().map(|symbol| AssetClass::of(symbol)).collect();
+        assert!(
+            symbols
+                .iter()
+                .all(|symbol| tapeflow_schemas::Symbol::new(symbol).is_ok())
+        );
+        assert_eq!(
+            symbols[..5],
+            ["AAPL", "MSFT", "NVDA", "BINANCE:BTCUSDT", "TSLA"]
+        );
+        let classes: HashSet<AssetClass> = symbols[..20]
+            .iter()
+            .map(|symbol| AssetClass::of(symbol))
+            .collect();
         assert_eq!(classes.len(), 3);
     }
 

@@ -40,9 +40,11 @@ pub struct SimulatorConfig {
     pub popularity: Popularity,
     /// The trades' times.
     pub clock: Clock,
-    /// How many trades a second are sent to a connection that has subscribed to all symbols or some; `None` sends as fast as they are taken.
+    /// How many trades a second are sent to a connection that has subscribed to all symbols or
+    /// some; `None` sends as fast as they are taken.
     pub trades_per_second: Option<f64>,
-    /// How many trades are sent in all, to all connections together, before there are only pings; `None` for no end.
+    /// How many trades are sent in all, to all connections together, before there are only pings;
+    /// `None` for no end.
     pub trades: Option<u64>,
     /// How often a ping is sent. Finnhub's come about once a minute.
     pub ping_every: Duration,
@@ -92,8 +94,8 @@ pub struct Simulator {
 impl Simulator {
     /// Starts listening.
     ///
-    /// # Errors
-    /// The address is taken, or not of this machine (others would have a use for neither the trades nor the faults); the faults are not shares.
+    /// # Errors The address is taken, or not of this machine (others would have a use for neither
+    /// the trades nor the faults); the faults are not shares.
     pub async fn start(config: SimulatorConfig) -> io::Result<Self> {
         if !config.bind.ip().is_loopback() {
             return Err(io::Error::new(
@@ -107,7 +109,11 @@ impl Simulator {
         let state = Arc::new(State::new(config));
         info!(%address, symbols = state.config.symbols.len(), "simulated feed listens");
         let task = tokio::spawn(accept(listener, Arc::clone(&state)));
-        Ok(Self { address, state, task })
+        Ok(Self {
+            address,
+            state,
+            task,
+        })
     }
 
     /// Where it listens.
@@ -214,15 +220,29 @@ impl State {
             clock: config.clock,
             faults: config.faults.frames,
         });
-        let market = Mutex::new(Market { generator, left: config.trades.unwrap_or(u64::MAX) });
-        Self { config, counters: Counters::default(), market, open: AtomicUsize::new(0), drop_all: watch::channel(0).0 }
+        let market = Mutex::new(Market {
+            generator,
+            left: config.trades.unwrap_or(u64::MAX),
+        });
+        Self {
+            config,
+            counters: Counters::default(),
+            market,
+            open: AtomicUsize::new(0),
+            drop_all: watch::channel(0).0,
+        }
     }
 
     pub(super) fn select(&self, subscribed: impl Fn(&str) -> bool) -> Selection {
-        self.market.lock().unwrap_or_else(PoisonError::into_inner).generator.select(subscribed)
+        self.market
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .generator
+            .select(subscribed)
     }
 
-    /// The market's next frame for a selection. Its trades are taken from those left, whether they arrive or not.
+    /// The market's next frame for a selection. Its trades are taken from those left, whether they
+    /// arrive or not.
     pub(super) fn next_frame(&self, selection: &Selection, limit: u64) -> Next {
         let mut market = self.market.lock().unwrap_or_else(PoisonError::into_inner);
         if market.left == 0 {
@@ -230,14 +250,20 @@ impl State {
         }
         let mut text = String::with_capacity(1024);
         let limit = limit.min(market.left);
-        let trades = market.generator.next_frame_of(selection, now_ms(), limit, &mut text);
+        let trades = market
+            .generator
+            .next_frame_of(selection, now_ms(), limit, &mut text);
         market.left -= trades;
         Next::Frame(text, trades)
     }
 
     /// True in this share of the calls, by the market's own seed.
     pub(super) fn chance(&self, share: f64) -> bool {
-        self.market.lock().unwrap_or_else(PoisonError::into_inner).generator.chance(share)
+        self.market
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .generator
+            .chance(share)
     }
 
     /// Counts a connection in for as long as the answer lives, and says whether it is the only one.

@@ -15,7 +15,8 @@ use tapeflow_schemas::{
 };
 use tokio::sync::watch;
 
-/// A log that a test can look into. It keeps what was flushed and what was not apart, and can fail at a record.
+/// A log that a test can look into. It keeps what was flushed and what was not apart, and can fail
+/// at a record.
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryLog {
     partitions: u32,
@@ -33,12 +34,20 @@ struct State {
 
 impl MemoryLog {
     pub(crate) fn new(partitions: u32) -> Self {
-        Self { partitions, fail_after: None, state: Arc::default(), flushed: watch::channel(0).0 }
+        Self {
+            partitions,
+            fail_after: None,
+            state: Arc::default(),
+            flushed: watch::channel(0).0,
+        }
     }
 
     /// The same log, whose next appends fail once it holds so many records in all.
     pub(crate) fn failing_after(&self, records: usize) -> Self {
-        Self { fail_after: Some(records), ..self.clone() }
+        Self {
+            fail_after: Some(records),
+            ..self.clone()
+        }
     }
 
     /// What is durable, in the order of appending.
@@ -50,7 +59,8 @@ impl MemoryLog {
     pub(crate) async fn until(&self, enough: impl Fn(&[OutRecord]) -> bool) {
         let mut flushed = self.flushed.subscribe();
         while !enough(&self.records()) {
-            let waited = tokio::time::timeout(std::time::Duration::from_secs(60), flushed.changed()).await;
+            let waited =
+                tokio::time::timeout(std::time::Duration::from_secs(60), flushed.changed()).await;
             waited.expect("the feed goes on").expect("the log lives");
         }
     }
@@ -82,7 +92,8 @@ impl Publish for MemoryLog {
         for record in records {
             let held = state.durable.len() + state.pending.len();
             if self.fail_after.is_some_and(|limit| held >= limit) {
-                // What was taken before may have become durable without a flush, as with a real log.
+                // What was taken before may have become durable without a flush, as with a real
+                // log.
                 let pending = std::mem::take(&mut state.pending);
                 state.durable.extend(pending);
                 return Err(PublishError("the disk is full".into()));
@@ -117,11 +128,33 @@ impl Decoded {
     pub(crate) fn of(record: &OutRecord) -> Self {
         let mut entries = Vec::new();
         let header = codec::decode(&record.payload, &mut entries).expect("our own record");
-        let trades = entries.iter().map(|entry| entry.trade.expect("admitted")).collect();
+        let trades = entries
+            .iter()
+            .map(|entry| entry.trade.expect("admitted"))
+            .collect();
         let key = record.key.clone();
         match header {
-            Header::Batch { session, sequence, .. } => Self { session, sequence, key, trades, reason: None },
-            Header::RejectedFrame { session, sequence, reason, .. } => Self { session, sequence, key, trades, reason: Some(reason.to_owned()) },
+            Header::Batch {
+                session, sequence, ..
+            } => Self {
+                session,
+                sequence,
+                key,
+                trades,
+                reason: None,
+            },
+            Header::RejectedFrame {
+                session,
+                sequence,
+                reason,
+                ..
+            } => Self {
+                session,
+                sequence,
+                key,
+                trades,
+                reason: Some(reason.to_owned()),
+            },
             Header::Legacy => panic!("not ours"),
         }
     }
@@ -129,13 +162,22 @@ impl Decoded {
 
 /// How many trades the records hold.
 pub(crate) fn trades(records: &[OutRecord]) -> u64 {
-    u64::try_from(records.iter().map(|record| Decoded::of(record).trades.len()).sum::<usize>()).expect("small")
+    u64::try_from(
+        records
+            .iter()
+            .map(|record| Decoded::of(record).trades.len())
+            .sum::<usize>(),
+    )
+    .expect("small")
 }
 
 /// How many records were refused, by reason.
 pub(crate) fn reasons(records: &[OutRecord]) -> BTreeMap<String, usize> {
     let mut reasons = BTreeMap::new();
-    for reason in records.iter().filter_map(|record| Decoded::of(record).reason) {
+    for reason in records
+        .iter()
+        .filter_map(|record| Decoded::of(record).reason)
+    {
         *reasons.entry(reason).or_default() += 1;
     }
     reasons

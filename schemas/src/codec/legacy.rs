@@ -7,7 +7,10 @@ use crate::{
 };
 
 /// Reads a legacy record. One without trades is legal: its producer wrote pings and errors so.
-pub(super) fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
+pub(super) fn decode<'a>(
+    payload: &'a [u8],
+    entries: &mut Vec<Entry>,
+) -> Result<Header<'a>, DecodeFault> {
     let mut reader = Reader::new(payload, 0);
     loop {
         let mut left = reader.block("a block of trades")?;
@@ -31,15 +34,26 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeFault> {
     let event_ms = reader.long("an event time")?;
     let size = f64::from_le_bytes(reader.fixed("a size")?);
     let price = Price::from_f64(price).map(|parsed| parsed.value);
-    Ok(Entry { symbol, trade: admit(checked, event_ms, price, admit_size(size), conditions) })
+    Ok(Entry {
+        symbol,
+        trade: admit(checked, event_ms, price, admit_size(size), conditions),
+    })
 }
 
-/// Only a true zero says "price update". What rounds to zero was a trade, too small for us: a fault, so that it is seen.
+/// Only a true zero says "price update". What rounds to zero was a trade, too small for us: a
+/// fault, so that it is seen.
 fn admit_size(size: f64) -> Result<Size, EntryFault> {
-    if size == 0.0 { Err(EntryFault::PriceUpdate) } else { Size::from_f64(size).map(|parsed| parsed.value).map_err(EntryFault::Size) }
+    if size == 0.0 {
+        Err(EntryFault::PriceUpdate)
+    } else {
+        Size::from_f64(size)
+            .map(|parsed| parsed.value)
+            .map_err(EntryFault::Size)
+    }
 }
 
-/// `[array<[null, string]>, null]`. A null item names no code and so says nothing, like a null list.
+/// `[array<[null, string]>, null]`. A null item names no code and so says nothing, like a null
+/// list.
 fn conditions(reader: &mut Reader<'_>) -> Result<Conditions, DecodeFault> {
     let mut set = Conditions::NONE;
     match reader.long("conditions")? {

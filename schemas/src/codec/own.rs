@@ -1,7 +1,9 @@
-//! Our own records: a batch of one symbol's trades, and a rejected frame, in single-object encoding.
+//! Our own records: a batch of one symbol's trades, and a rejected frame, in single-object
+//! encoding.
 
 use super::{
-    DecodeFault, Entry, EntryFault, Header, REJECTED_FRAME_FINGERPRINT, SINGLE_OBJECT, TRADE_BATCH_FINGERPRINT, admit,
+    DecodeFault, Entry, EntryFault, Header, REJECTED_FRAME_FINGERPRINT, SINGLE_OBJECT,
+    TRADE_BATCH_FINGERPRINT, admit,
     wire::{Reader, put_bytes, put_length, put_long},
 };
 use crate::{
@@ -77,7 +79,10 @@ pub fn encode_batch(out: &mut Vec<u8>, header: &BatchHeader<'_>, trades: &[Trade
 pub fn encode_rejected_frame(out: &mut Vec<u8>, header: &RejectedFrameHeader<'_>) {
     put_fingerprint(out, REJECTED_FRAME_FINGERPRINT);
     put_identity(out, header.session, header.sequence, header.taken_ms);
-    put_long(out, i64::try_from(header.line).expect("a line number counts lines"));
+    put_long(
+        out,
+        i64::try_from(header.line).expect("a line number counts lines"),
+    );
     put_bytes(out, header.reason.as_bytes());
     put_bytes(out, header.detail.as_bytes());
     put_bytes(out, header.frame);
@@ -89,14 +94,20 @@ fn put_fingerprint(out: &mut Vec<u8>, fingerprint: u64) {
 }
 
 fn put_identity(out: &mut Vec<u8>, session: SessionId, sequence: u64, taken_ms: i64) {
-    let sequence = i64::try_from(sequence).ok().filter(|s| *s > 0).expect("a sequence counts records from one");
+    let sequence = i64::try_from(sequence)
+        .ok()
+        .filter(|s| *s > 0)
+        .expect("a sequence counts records from one");
     out.extend_from_slice(&session.0);
     put_long(out, sequence);
     put_long(out, taken_ms);
 }
 
 /// Reads a batch, its fingerprint known.
-pub(super) fn decode_batch<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
+pub(super) fn decode_batch<'a>(
+    payload: &'a [u8],
+    entries: &mut Vec<Entry>,
+) -> Result<Header<'a>, DecodeFault> {
     let mut reader = Reader::new(payload, DATUM);
     let (fault, symbol) = reader.symbol("the symbol")?;
     reader.skip_string("the source")?;
@@ -110,14 +121,30 @@ pub(super) fn decode_batch<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> R
             let event_ms = reader.long("an event time")?;
             let price = Price::from_e8(i64::from_be_bytes(reader.fixed("a price")?));
             let size = Size::from_e8(i128::from_be_bytes(reader.fixed("a size")?));
-            let size = size.map_err(|fault| if fault == NumberFault::Zero { EntryFault::PriceUpdate } else { EntryFault::Size(fault) });
-            let conditions = reader.bytes("conditions")?.iter().fold(Conditions::NONE, |set, code| set.with(*code));
-            entries.push(Entry { symbol, trade: admit(fault, event_ms, price, size, conditions) });
+            let size = size.map_err(|fault| {
+                if fault == NumberFault::Zero {
+                    EntryFault::PriceUpdate
+                } else {
+                    EntryFault::Size(fault)
+                }
+            });
+            let conditions = reader
+                .bytes("conditions")?
+                .iter()
+                .fold(Conditions::NONE, |set, code| set.with(*code));
+            entries.push(Entry {
+                symbol,
+                trade: admit(fault, event_ms, price, size, conditions),
+            });
             left -= 1;
         }
     }
     reader.end()?;
-    Ok(Header::Batch { session, sequence, taken_ms })
+    Ok(Header::Batch {
+        session,
+        sequence,
+        taken_ms,
+    })
 }
 
 /// Reads a rejected frame, its fingerprint known.
@@ -131,12 +158,22 @@ pub(super) fn decode_rejected_frame(payload: &[u8]) -> Result<Header<'_>, Decode
     let (reason, detail) = (reader.string("the reason")?, reader.string("the detail")?);
     let frame = reader.bytes("the frame")?;
     reader.end()?;
-    Ok(Header::RejectedFrame { session, sequence, taken_ms, reason, detail, frame })
+    Ok(Header::RejectedFrame {
+        session,
+        sequence,
+        taken_ms,
+        reason,
+        detail,
+        frame,
+    })
 }
 
 fn identity(reader: &mut Reader<'_>) -> Result<(SessionId, u64, i64), DecodeFault> {
     let session = SessionId(reader.fixed("the session")?);
     let sequence = reader.long("the sequence")?;
-    let sequence = u64::try_from(sequence).ok().filter(|s| *s > 0).ok_or_else(|| reader.malformed("a sequence above zero"))?;
+    let sequence = u64::try_from(sequence)
+        .ok()
+        .filter(|s| *s > 0)
+        .ok_or_else(|| reader.malformed("a sequence above zero"))?;
     Ok((session, sequence, reader.long("the time it was taken in")?))
 }

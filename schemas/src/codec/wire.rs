@@ -23,11 +23,19 @@ impl<'a> Reader<'a> {
         DecodeFault::Malformed { at: self.at, what }
     }
 
-    /// A long. Bits beyond the 64th, which only the tenth byte can have, are dropped, as all Avro implementations do.
+    /// A long. Bits beyond the 64th, which only the tenth byte can have, are dropped, as all Avro
+    /// implementations do.
     #[inline]
     pub(super) fn long(&mut self, what: &'static str) -> Result<i64, DecodeFault> {
         let mut zigzag = 0u64;
-        for (place, byte) in self.bytes.get(self.at..).unwrap_or_default().iter().take(MAX_VARINT_BYTES).enumerate() {
+        for (place, byte) in self
+            .bytes
+            .get(self.at..)
+            .unwrap_or_default()
+            .iter()
+            .take(MAX_VARINT_BYTES)
+            .enumerate()
+        {
             zigzag |= u64::from(byte & 0x7F) << (7 * place);
             if byte & 0x80 == 0 {
                 self.at += place + 1;
@@ -40,15 +48,26 @@ impl<'a> Reader<'a> {
     /// The next `len` bytes.
     #[inline]
     fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], DecodeFault> {
-        let taken = self.at.checked_add(len).and_then(|end| self.bytes.get(self.at..end)).ok_or_else(|| self.malformed(what))?;
+        let taken = self
+            .at
+            .checked_add(len)
+            .and_then(|end| self.bytes.get(self.at..end))
+            .ok_or_else(|| self.malformed(what))?;
         self.at += len;
         Ok(taken)
     }
 
     /// A `fixed` of `N` bytes.
     #[inline]
-    pub(super) fn fixed<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeFault> {
-        let fixed = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>()).ok_or_else(|| self.malformed(what))?;
+    pub(super) fn fixed<const N: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; N], DecodeFault> {
+        let fixed = self
+            .bytes
+            .get(self.at..)
+            .and_then(|rest| rest.first_chunk::<N>())
+            .ok_or_else(|| self.malformed(what))?;
         self.at += N;
         Ok(*fixed)
     }
@@ -72,34 +91,53 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn skip_string(&mut self, what: &'static str) -> Result<(), DecodeFault> {
         let bytes = self.bytes(what)?;
-        if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() { Ok(()) } else { Err(self.malformed(what)) }
+        if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
+            Ok(())
+        } else {
+            Err(self.malformed(what))
+        }
     }
 
     /// A symbol: whether it can be one, and where it stands.
     #[inline]
-    pub(super) fn symbol(&mut self, what: &'static str) -> Result<(Result<(), SymbolFault>, Span), DecodeFault> {
+    pub(super) fn symbol(
+        &mut self,
+        what: &'static str,
+    ) -> Result<(Result<(), SymbolFault>, Span), DecodeFault> {
         let bytes = self.bytes(what)?;
         let checked = Symbol::check_bytes(bytes).ok_or_else(|| self.malformed(what))?;
-        match (u32::try_from(self.at - bytes.len()), u32::try_from(bytes.len())) {
+        match (
+            u32::try_from(self.at - bytes.len()),
+            u32::try_from(bytes.len()),
+        ) {
             (Ok(from), Ok(len)) => Ok((checked, (from, len))),
             _ => Err(self.malformed(what)),
         }
     }
 
-    /// How many items the next block of an array holds; zero after the last block. A negative count is followed by the block's size in
-    /// bytes, which serves those who skip and is not needed here.
+    /// How many items the next block of an array holds; zero after the last block. A negative count
+    /// is followed by the block's size in bytes, which serves those who skip and is not needed
+    /// here.
     #[inline]
     pub(super) fn block(&mut self, what: &'static str) -> Result<u64, DecodeFault> {
         let count = self.long(what)?;
         if count < 0 {
             self.long(what)?;
         }
-        if count == i64::MIN { Err(self.malformed(what)) } else { Ok(count.unsigned_abs()) }
+        if count == i64::MIN {
+            Err(self.malformed(what))
+        } else {
+            Ok(count.unsigned_abs())
+        }
     }
 
     /// That nothing is left.
     pub(super) fn end(&self) -> Result<(), DecodeFault> {
-        if self.at == self.bytes.len() { Ok(()) } else { Err(self.malformed("the end of the record")) }
+        if self.at == self.bytes.len() {
+            Ok(())
+        } else {
+            Err(self.malformed("the end of the record"))
+        }
     }
 }
 
@@ -121,7 +159,10 @@ pub(super) fn put_long(out: &mut Vec<u8>, long: i64) {
 /// Appends a length or a count.
 #[inline]
 pub(super) fn put_length(out: &mut Vec<u8>, length: usize) {
-    put_long(out, i64::try_from(length).expect("nothing in memory is longer than i64::MAX"));
+    put_long(
+        out,
+        i64::try_from(length).expect("nothing in memory is longer than i64::MAX"),
+    );
 }
 
 /// Appends bytes, or the bytes of a string, with their length before them.
@@ -146,14 +187,20 @@ mod tests {
     fn every_long_comes_back() {
         for shift in 0..64 {
             for near in -2..=2 {
-                for value in [(1i64 << shift).wrapping_add(near), (1i64 << shift).wrapping_neg().wrapping_add(near)] {
+                for value in [
+                    (1i64 << shift).wrapping_add(near),
+                    (1i64 << shift).wrapping_neg().wrapping_add(near),
+                ] {
                     let mut bytes = Vec::new();
                     put_long(&mut bytes, value);
                     assert_eq!(long(&bytes), Ok(value));
                 }
             }
         }
-        assert_eq!(long(&[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]), Ok(i64::MAX));
+        assert_eq!(
+            long(&[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]),
+            Ok(i64::MAX)
+        );
         // Padded with zeros: Avro allows it, and some writers do it to leave room for a length.
         assert_eq!(long(&[0x82, 0x80, 0x00]), Ok(1));
     }
@@ -163,7 +210,12 @@ mod tests {
         assert_eq!(long(&[]), Err(0));
         assert_eq!(long(&[0x80]), Err(1));
         assert_eq!(long(&[0x80; 10]), Err(10));
-        assert_eq!(long(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00]), Err(11));
+        assert_eq!(
+            long(&[
+                0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00
+            ]),
+            Err(11)
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Which states are the same: replicas have no names, a write that all replicas have is none, and what a process remembers and can no longer use
-//! is nothing.
+//! Which states are the same: replicas have no names, a write that all replicas have is none, and
+//! what a process remembers and can no longer use is nothing.
 
 use crate::{
     log::KEYS,
@@ -12,7 +12,11 @@ use crate::{
 pub(crate) fn canonical(world: &World, mut state: State) -> State {
     sort_replicas(&mut state);
     let replicas = state.replicas;
-    state.writes.retain(|write| replicas.iter().any(|copy| !write.cell.is_in(copy[usize::from(write.key)])));
+    state.writes.retain(|write| {
+        replicas
+            .iter()
+            .any(|copy| !write.cell.is_in(copy[usize::from(write.key)]))
+    });
     for process in 0..world.generations {
         let owner = usize::from(state.head.owner) == process + 1;
         tidy(world, &state.head, owner, &mut state.processes[process]);
@@ -26,10 +30,16 @@ fn sort_replicas(state: &mut State) {
     order.sort_by_key(|replica| state.replicas[*replica]);
     let old = state.replicas;
     state.replicas = std::array::from_fn(|place| old[order[place]]);
-    for keeper in state.processes.iter_mut().flat_map(|process| &mut process.keepers) {
+    for keeper in state
+        .processes
+        .iter_mut()
+        .flat_map(|process| &mut process.keepers)
+    {
         if let Memory::HalfRead { replica, .. } = &mut keeper.memory {
             let place = order.iter().position(|old| *old == usize::from(*replica));
-            *replica = place.and_then(|place| u8::try_from(place).ok()).unwrap_or(*replica);
+            *replica = place
+                .and_then(|place| u8::try_from(place).ok())
+                .unwrap_or(*replica);
         }
     }
 }
@@ -38,7 +48,10 @@ fn tidy(world: &World, head: &Head, owner: bool, process: &mut Process) {
     let dead = process.proposal == Proposal::InFlight && head.identity() != process.head.identity();
     if dead && !world.lacks(Mutant::CasUnconditional) {
         process.proposal = Proposal::Lost;
-        let proposed_is_used = matches!(world.mutant, Some(Mutant::ResolveByVersion | Mutant::ReleaseBeforeBinding));
+        let proposed_is_used = matches!(
+            world.mutant,
+            Some(Mutant::ResolveByVersion | Mutant::ReleaseBeforeBinding)
+        );
         match process.stage {
             // It reads the head and tries again: as if it had not started.
             Stage::Opening if !proposed_is_used => *process = Process::default(),
@@ -46,19 +59,31 @@ fn tidy(world: &World, head: &Head, owner: bool, process: &mut Process) {
             _ => {}
         }
     }
-    if process.stage != Stage::Running || owner || matches!(process.proposal, Proposal::InFlight | Proposal::Applied) {
+    if process.stage != Stage::Running
+        || owner
+        || matches!(process.proposal, Proposal::InFlight | Proposal::Applied)
+    {
         return;
     }
     // Another owns the job: this one can only finish what it knows to be bound.
     if world.lacks(Mutant::CasUnconditional) || world.lacks(Mutant::RowOffsets) {
         return;
     }
-    let needs: [bool; KEYS] = std::array::from_fn(|key| key < world.keys && process.may_need(world, key, false));
+    let needs: [bool; KEYS] =
+        std::array::from_fn(|key| key < world.keys && process.may_need(world, key, false));
     if needs.iter().all(|needs| !needs) {
-        *process = Process { stage: Stage::Gone, ..Process::default() };
+        *process = Process {
+            stage: Stage::Gone,
+            ..Process::default()
+        };
         return;
     }
-    for (keeper, _) in process.keepers.iter_mut().zip(needs).filter(|(_, needs)| !needs) {
+    for (keeper, _) in process
+        .keepers
+        .iter_mut()
+        .zip(needs)
+        .filter(|(_, needs)| !needs)
+    {
         keeper.memory = Memory::Nothing;
     }
     (process.head.committed, process.head.last_stamp) = (0, 0);

@@ -1,9 +1,10 @@
 //! Exploration: breadth first, over all states, until a rule is broken or nothing new is left.
 //!
-//! A state is kept whole only while it waits for its turn (358 bytes). Of all others remain a fingerprint of 64 bits, the number of the state
-//! it was first reached from, and which of that one's steps led here: 15 to 26 bytes a state, depending on how full the table is. All in all a world
-//! costs some 60 bytes a state at its peak: ten million take 0.6 GB. At ten million states the chance that any two share a fingerprint, so that one
-//! is overlooked, is about 3 in a million.
+//! A state is kept whole only while it waits for its turn (358 bytes). Of all others remain a
+//! fingerprint of 64 bits, the number of the state it was first reached from, and which of that
+//! one's steps led here: 15 to 26 bytes a state, depending on how full the table is. All in all a
+//! world costs some 60 bytes a state at its peak: ten million take 0.6 GB. At ten million states
+//! the chance that any two share a fingerprint, so that one is overlooked, is about 3 in a million.
 
 use std::{
     collections::VecDeque,
@@ -72,7 +73,9 @@ impl Hasher for AsItIs {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
+        bytes
+            .iter()
+            .for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
     }
 
     fn write_u64(&mut self, fingerprint: u64) {
@@ -93,7 +96,11 @@ impl Waiting {
     const CHUNK: usize = 1_024;
 
     fn push(&mut self, state: State) {
-        if self.chunks.back().is_none_or(|chunk| chunk.len() == Self::CHUNK) {
+        if self
+            .chunks
+            .back()
+            .is_none_or(|chunk| chunk.len() == Self::CHUNK)
+        {
             self.chunks.push_back(Vec::with_capacity(Self::CHUNK));
         }
         if let Some(chunk) = self.chunks.back_mut() {
@@ -122,8 +129,10 @@ struct Origins {
 
 impl Origins {
     fn add(&mut self, state: usize, choice: usize) {
-        self.states.push(u32::try_from(state).expect("a world has less than 2^32 states"));
-        self.choices.push(u8::try_from(choice).expect("a state has no more than 256 steps"));
+        self.states
+            .push(u32::try_from(state).expect("a world has less than 2^32 states"));
+        self.choices
+            .push(u8::try_from(choice).expect("a state has no more than 256 steps"));
     }
 }
 
@@ -134,9 +143,21 @@ impl Origins {
 #[must_use]
 pub fn explore(world: &World, limit: usize) -> Outcome {
     let (began, fingerprints) = (Instant::now(), Fingerprints::new());
-    let mut outcome = Outcome { states: 0, steps: 0, depth: 0, finished: 0, waiting: 0, took: Duration::ZERO, found: None, given_up: false };
+    let mut outcome = Outcome {
+        states: 0,
+        steps: 0,
+        depth: 0,
+        finished: 0,
+        waiting: 0,
+        took: Duration::ZERO,
+        found: None,
+        given_up: false,
+    };
     let mut seen: HashSet<u64, BuildHasherDefault<AsItIs>> = HashSet::default();
-    let mut origins = Origins { states: vec![0], choices: vec![0] };
+    let mut origins = Origins {
+        states: vec![0],
+        choices: vec![0],
+    };
     let mut waiting = Waiting::default();
     let first = canonical(world, State::default());
     seen.insert(fingerprints.of(&first));
@@ -144,7 +165,9 @@ pub fn explore(world: &World, limit: usize) -> Outcome {
     let (mut after, mut level_end) = (Vec::new(), 1);
     for number in 0.. {
         outcome.given_up = seen.len() > limit;
-        let Some(state) = waiting.pop().filter(|_| !outcome.given_up) else { break };
+        let Some(state) = waiting.pop().filter(|_| !outcome.given_up) else {
+            break;
+        };
         if number == level_end {
             outcome.depth += 1;
             level_end = origins.states.len();
@@ -172,13 +195,24 @@ pub fn explore(world: &World, limit: usize) -> Outcome {
     outcome
 }
 
-/// One state's turn: what must hold of it, and its steps. A fault comes with the step that it happened in, if it is not the state itself.
-fn turn(world: &World, state: &State, after: &mut Vec<(Step, State)>) -> Result<(), (Option<Step>, Violation)> {
+/// One state's turn: what must hold of it, and its steps. A fault comes with the step that it
+/// happened in, if it is not the state itself.
+fn turn(
+    world: &World,
+    state: &State,
+    after: &mut Vec<(Step, State)>,
+) -> Result<(), (Option<Step>, Violation)> {
     check_state(world, state).map_err(|violation| (None, violation))?;
     steps(world, state, after).map_err(|Misstep { step, violation }| (Some(step), violation))?;
     if after.is_empty() && !is_finished(world, &state.head) {
         let detail = "nothing can happen any more, and not all is committed".to_owned();
-        return Err((None, Violation { rule: Rule::NothingIsStuck, detail }));
+        return Err((
+            None,
+            Violation {
+                rule: Rule::NothingIsStuck,
+                detail,
+            },
+        ));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The fingerprint of a state: 64 bits of a hash over all of it.
 //!
-//! Half of the time of an exploration goes here, so every part is first packed into as few words as it has bits for. Packing loses nothing: two states
-//! that differ are hashed as different words.
+//! Half of the time of an exploration goes here, so every part is first packed into as few words as
+//! it has bits for. Packing loses nothing: two states that differ are hashed as different words.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -20,10 +20,18 @@ impl Fingerprints {
     pub(crate) fn of(&self, state: &State) -> u64 {
         let mut to = self.0.build_hasher();
         head(&state.head, &mut to);
-        state.replicas.iter().flatten().for_each(|copy| to.write_u64(cell(*copy)));
+        state
+            .replicas
+            .iter()
+            .flatten()
+            .for_each(|copy| to.write_u64(cell(*copy)));
         // The number of writes goes before them: what follows cannot be taken for one of them.
         to.write_u64(state.writes.all().len() as u64);
-        state.writes.all().iter().for_each(|write| to.write_u64(cell(write.cell) | u64::from(write.key) << 40));
+        state
+            .writes
+            .all()
+            .iter()
+            .for_each(|write| to.write_u64(cell(write.cell) | u64::from(write.key) << 40));
         to.write_u64(bytes(&state.seen));
         state.processes.iter().for_each(|one| process(one, &mut to));
         to.finish()
@@ -33,7 +41,8 @@ impl Fingerprints {
 /// At most eight bytes as one word.
 fn bytes(list: &[u8]) -> u64 {
     debug_assert!(list.len() <= 8, "a word has eight bytes");
-    list.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
+    list.iter()
+        .fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// A cell has 40 bits.
@@ -42,15 +51,42 @@ fn cell(copy: Cell) -> u64 {
 }
 
 fn head(head: &Head, to: &mut impl Hasher) {
-    let Head { generation, version, owner, committed, bound, flush_stamp, last_stamp, .. } = *head;
-    to.write_u64(bytes(&[generation, version, owner, committed, bound, flush_stamp, last_stamp]));
+    let Head {
+        generation,
+        version,
+        owner,
+        committed,
+        bound,
+        flush_stamp,
+        last_stamp,
+        ..
+    } = *head;
+    to.write_u64(bytes(&[
+        generation,
+        version,
+        owner,
+        committed,
+        bound,
+        flush_stamp,
+        last_stamp,
+    ]));
     let (cuts, stamps) = head.bindings();
     to.write_u64(bytes(&cuts.map(|cut| cut.0)));
     to.write_u64(bytes(&stamps));
 }
 
 fn process(process: &Process, to: &mut impl Hasher) {
-    let Process { stage, proposal, replay_from, replay_at, reading, youngest, evicted_up_to, released, .. } = *process;
+    let Process {
+        stage,
+        proposal,
+        replay_from,
+        replay_at,
+        reading,
+        youngest,
+        evicted_up_to,
+        released,
+        ..
+    } = *process;
     let stage_number = match stage {
         Stage::Absent => 0,
         Stage::Started => 1,
@@ -64,7 +100,16 @@ fn process(process: &Process, to: &mut impl Hasher) {
         Proposal::Applied => 2,
         Proposal::Lost => 3,
     };
-    to.write_u64(bytes(&[stage_number, proposal_number, replay_from, replay_at, reading.counted, reading.late, youngest, evicted_up_to]));
+    to.write_u64(bytes(&[
+        stage_number,
+        proposal_number,
+        replay_from,
+        replay_at,
+        reading.counted,
+        reading.late,
+        youngest,
+        evicted_up_to,
+    ]));
     if matches!(stage, Stage::Absent | Stage::Gone) {
         return;
     }
@@ -73,19 +118,34 @@ fn process(process: &Process, to: &mut impl Hasher) {
     if proposal != Proposal::None {
         head(&process.proposed, to);
     }
-    process.keepers.iter().for_each(|one| to.write_u64(keeper(one)));
+    process
+        .keepers
+        .iter()
+        .for_each(|one| to.write_u64(keeper(one)));
 }
 
 /// A keeper has 56 bits at most: its time, what it holds, and which kind that is.
 fn keeper(keeper: &Keeper) -> u64 {
     let (kind, held) = match keeper.memory {
         Memory::Nothing => (0, 0),
-        Memory::HalfRead { replica, cell: copy } => (1 + replica, cell(copy)),
+        Memory::HalfRead {
+            replica,
+            cell: copy,
+        } => (1 + replica, cell(copy)),
         Memory::Read { label, totals } => (4, u64::from(label) << 16 | u64::from(totals.0)),
-        Memory::Resident { totals, sent, stale: None } => (5 + u8::from(sent), u64::from(totals.0)),
-        Memory::Resident { totals, sent, stale: Some((label, old)) } => {
-            (7 + u8::from(sent), u64::from(totals.0) << 24 | u64::from(label) << 16 | u64::from(old.0))
-        }
+        Memory::Resident {
+            totals,
+            sent,
+            stale: None,
+        } => (5 + u8::from(sent), u64::from(totals.0)),
+        Memory::Resident {
+            totals,
+            sent,
+            stale: Some((label, old)),
+        } => (
+            7 + u8::from(sent),
+            u64::from(totals.0) << 24 | u64::from(label) << 16 | u64::from(old.0),
+        ),
     };
     bytes(&[keeper.taken, kind]) << 40 | held
 }

@@ -9,8 +9,8 @@ use crate::{
     worlds::World,
 };
 
-/// What was broken. I6 to I8 are not checked by themselves: I6 follows from [`Rule::Complete`], a breach of I7 shows as one of I2, and I8 is how the
-/// model is built.
+/// What was broken. I6 to I8 are not checked by themselves: I6 follows from [`Rule::Complete`], a
+/// breach of I7 shows as one of I2, and I8 is how the model is built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rule {
     /// I1: generation, b, c and stamps only grow, a binding never changes, c <= b.
@@ -67,21 +67,50 @@ pub(crate) fn check_head(world: &World, before: &Head, after: &Head) -> Checked 
         && after.bound >= before.bound
         && after.last_stamp >= before.last_stamp
         && after.committed <= after.bound
-        && (1..=before.bound).all(|epoch| (after.cut(epoch), after.stamp(epoch)) == (before.cut(epoch), before.stamp(epoch)));
-    if grows { Ok(()) } else { broken(Rule::HeadOnlyGrows, format!("{before:?}\n    became {after:?}")) }
+        && (1..=before.bound).all(|epoch| {
+            (after.cut(epoch), after.stamp(epoch)) == (before.cut(epoch), before.stamp(epoch))
+        });
+    if grows {
+        Ok(())
+    } else {
+        broken(
+            Rule::HeadOnlyGrows,
+            format!("{before:?}\n    became {after:?}"),
+        )
+    }
 }
 
 /// A write, when it is sent.
 pub(crate) fn check_write(world: &World, state: &State, key: usize, cell: Cell) -> Checked {
     let Some(prefix) = world.prefix(&state.head, cell.label) else {
-        return broken(Rule::WritesArePrefixes, format!("row {key} is written with label {}, and that epoch is not bound", cell.label));
+        return broken(
+            Rule::WritesArePrefixes,
+            format!(
+                "row {key} is written with label {}, and that epoch is not bound",
+                cell.label
+            ),
+        );
     };
     let want = world.log.fold(key, prefix);
     if cell.totals != want {
-        return broken(Rule::WritesArePrefixes, format!("row {key} is written as {:?} at label {}, which is {want:?}", cell.totals, cell.label));
+        return broken(
+            Rule::WritesArePrefixes,
+            format!(
+                "row {key} is written as {:?} at label {}, which is {want:?}",
+                cell.totals, cell.label
+            ),
+        );
     }
-    let written = state.writes.all().iter().filter(|write| usize::from(write.key) == key).map(|write| write.cell);
-    for other in written.chain(state.replicas.iter().map(|copy| copy[key])).filter(|other| other.stamp > 0 && other.stamp == other.totals_stamp) {
+    let written = state
+        .writes
+        .all()
+        .iter()
+        .filter(|write| usize::from(write.key) == key)
+        .map(|write| write.cell);
+    for other in written
+        .chain(state.replicas.iter().map(|copy| copy[key]))
+        .filter(|other| other.stamp > 0 && other.stamp == other.totals_stamp)
+    {
         if other.stamp == cell.stamp && other != cell {
             return broken(
                 Rule::OneContentPerStamp,
@@ -91,13 +120,22 @@ pub(crate) fn check_write(world: &World, state: &State, key: usize, cell: Cell) 
                 ),
             );
         }
-        let (older, newer) = if other.stamp < cell.stamp { (other, cell) } else { (cell, other) };
-        if let (Some(before), Some(after)) = (world.prefix(&state.head, older.label), world.prefix(&state.head, newer.label))
-            && !after.covers(before)
+        let (older, newer) = if other.stamp < cell.stamp {
+            (other, cell)
+        } else {
+            (cell, other)
+        };
+        if let (Some(before), Some(after)) = (
+            world.prefix(&state.head, older.label),
+            world.prefix(&state.head, newer.label),
+        ) && !after.covers(before)
         {
             return broken(
                 Rule::StampsOrderStates,
-                format!("row {key}: {:?} at stamp {} is overtaken by {:?} at stamp {}", older.totals, older.stamp, newer.totals, newer.stamp),
+                format!(
+                    "row {key}: {:?} at stamp {} is overtaken by {:?} at stamp {}",
+                    older.totals, older.stamp, newer.totals, newer.stamp
+                ),
             );
         }
     }
@@ -122,32 +160,68 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
     for without in 0..REPLICAS {
         let found = state.quorum_without(without, key);
         if let Some(want) = finished.filter(|want| *want != found.totals) {
-            return broken(Rule::Complete, format!("all is committed, and a read of row {key} finds {:?} instead of {want:?}", found.totals));
+            return broken(
+                Rule::Complete,
+                format!(
+                    "all is committed, and a read of row {key} finds {:?} instead of {want:?}",
+                    found.totals
+                ),
+            );
         }
         if found.stamp == 0 && found.totals_stamp == 0 {
             continue;
         }
         let Some(prefix) = world.prefix(head, found.label) else {
-            return broken(Rule::ReadsArePrefixes, format!("a reader of row {key} sees label {}, and that epoch is not bound", found.label));
+            return broken(
+                Rule::ReadsArePrefixes,
+                format!(
+                    "a reader of row {key} sees label {}, and that epoch is not bound",
+                    found.label
+                ),
+            );
         };
         let want = world.log.fold(key, prefix);
         if found.totals != want {
             return broken(
                 Rule::ReadsArePrefixes,
-                format!("a reader of row {key} sees {:?} at label {}, which is {want:?}", found.totals, found.label),
+                format!(
+                    "a reader of row {key} sees {:?} at label {}, which is {want:?}",
+                    found.totals, found.label
+                ),
             );
         }
         if !prefix.covers(seen) {
-            return broken(Rule::ReadsOnlyGrow, format!("a reader of row {key} has seen label {} and now sees {}", state.seen[key], found.label));
+            return broken(
+                Rule::ReadsOnlyGrow,
+                format!(
+                    "a reader of row {key} has seen label {} and now sees {}",
+                    state.seen[key], found.label
+                ),
+            );
         }
     }
     let committed = head.cut(head.committed);
     let want = world.log.fold(key, committed);
-    // Which epochs a copy contains is told by its prefix, which may reach further than the last committed record of the row.
-    let holds = |label: Epoch| world.prefix(head, label).is_some_and(|prefix| contains(world.log.fold(key, prefix), want));
-    let holders = state.replicas.iter().filter(|copy| holds(copy[key].label)).count();
+    // Which epochs a copy contains is told by its prefix, which may reach further than the last
+    // committed record of the row.
+    let holds = |label: Epoch| {
+        world
+            .prefix(head, label)
+            .is_some_and(|prefix| contains(world.log.fold(key, prefix), want))
+    };
+    let holders = state
+        .replicas
+        .iter()
+        .filter(|copy| holds(copy[key].label))
+        .count();
     if want != Totals::default() && holders < 2 {
-        return broken(Rule::CommittedIsOnQuorum, format!("epoch {} is committed, and {holders} replicas have row {key} up to it", head.committed));
+        return broken(
+            Rule::CommittedIsOnQuorum,
+            format!(
+                "epoch {} is committed, and {holders} replicas have row {key} up to it",
+                head.committed
+            ),
+        );
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The epoch protocol as a model, explored exhaustively: every order in which its processes, its store and its crashes can take turns, for small logs.
+//! The epoch protocol as a model, explored exhaustively: every order in which its processes, its
+//! store and its crashes can take turns, for small logs.
 //!
 //! ```text
 //!    log ──▶ process 0: binds, releases, reads back, writes, evicts, commits ──┐ writes under way   ┌─▶ replica 0 ┐
@@ -7,12 +8,14 @@
 //!                     └───────────── compare-and-set ─────────────▶ head
 //! ```
 //!
-//! The guarantee cannot be tested by trying: what breaks it takes ten events in one order of thousands. Here all orders are tried. A world is a small log and
-//! a choice of what is modelled finely ([`worlds`]); a state is everything durable, everything under way and everything remembered ([`state`]); a
-//! step is one thing that one process or the store does ([`steps`]); rules are checked of every write, every step of the head and every
-//! state ([`invariants`]); and breadth-first search finds the shortest way to what breaks one ([`explore()`]).
-//! A model that finds nothing proves little unless it finds what is wrong: so each guard of the protocol can be taken out ([`mutants`]), and then a rule
-//! must break.
+//! The guarantee cannot be tested by trying: what breaks it takes ten events in one order of
+//! thousands. Here all orders are tried. A world is a small log and a choice of what is modelled
+//! finely ([`worlds`]); a state is everything durable, everything under way and everything
+//! remembered ([`state`]); a step is one thing that one process or the store does ([`steps`]);
+//! rules are checked of every write, every step of the head and every state ([`invariants`]); and
+//! breadth-first search finds the shortest way to what breaks one ([`explore()`]). A model that
+//! finds nothing proves little unless it finds what is wrong: so each guard of the protocol can be
+//! taken out ([`mutants`]), and then a rule must break.
 //!
 //! # What it follows
 //! The code, not only the design. One step here, and where the code decides it:
@@ -32,20 +35,23 @@
 //! | eviction once the last write is acknowledged | `Keeper::{hear, evict}` |
 //! | an epoch is acknowledged once every row of it is, on all workers | the sink's frontier |
 //!
-//! Each row has a keeper, and so a worker, of its own (I8 holds by construction). A keeper of several rows does what several keepers do one after the other.
-//! A crash is a process that takes no further step, at any point; what it has sent goes on without it.
+//! Each row has a keeper, and so a worker, of its own (I8 holds by construction). A keeper of
+//! several rows does what several keepers do one after the other. A crash is a process that takes
+//! no further step, at any point; what it has sent goes on without it.
 //!
-//! # What is left out, because it can change nothing
-//! Replicas have no names. A write that all replicas have is none. What a zombie can no longer use is forgotten. A commit that rides with a binding is a
-//! commit and a binding where nothing can be lost between. A take-over that lost its compare-and-set has not started. An acknowledgement is
-//! that two replicas have the write or a newer one; a process may learn of it at any time later.
+//! # What is left out, because it can change nothing Replicas have no names. A write that all
+//! replicas have is none. What a zombie can no longer use is forgotten. A commit that rides with a
+//! binding is a commit and a binding where nothing can be lost between. A take-over that lost its
+//! compare-and-set has not started. An acknowledgement is that two replicas have the write or a
+//! newer one; a process may learn of it at any time later.
 //!
-//! # What is not explored
-//! More than five records, two rows, three generations, three replicas or one symbol's windows of one size. Views and their rows; skips and dead letters;
-//! `history` and the directory; TTL; partitions added; a log that is truncated or replaced; replicas that lose what they acknowledged; workers of
-//! one generation that fail apart (the code makes all of them leave); the sealing itself, which is no more than the choice of a cut; the inside of Paxos:
-//! the head is linearizable. Read repair is either blocking and whole or absent. That something good happens at last is checked only as: no
-//! state but a finished one is without a next step.
+//! # What is not explored More than five records, two rows, three generations, three replicas or
+//! one symbol's windows of one size. Views and their rows; skips and dead letters; `history` and
+//! the directory; TTL; partitions added; a log that is truncated or replaced; replicas that lose
+//! what they acknowledged; workers of one generation that fail apart (the code makes all of them
+//! leave); the sealing itself, which is no more than the choice of a cut; the inside of Paxos: the
+//! head is linearizable. Read repair is either blocking and whole or absent. That something good
+//! happens at last is checked only as: no state but a finished one is without a next step.
 
 mod canon;
 pub mod explore;

@@ -1,7 +1,8 @@
 //! The log and what a reader makes of it: which records count, which are late, and where cuts fall.
 //!
-//! A record's fate depends on the records below it in its partition and on nothing else. A process that starts at a cut therefore needs what
-//! the cut carries: the duplicate filter and the largest event time, both as of that cut.
+//! A record's fate depends on the records below it in its partition and on nothing else. A process
+//! that starts at a cut therefore needs what the cut carries: the duplicate filter and the largest
+//! event time, both as of that cut.
 
 /// Partitions of the log.
 pub const PARTITIONS: usize = 2;
@@ -9,7 +10,8 @@ pub const PARTITIONS: usize = 2;
 pub const RECORDS: usize = 5;
 /// Keys: one symbol, one window each.
 pub const KEYS: usize = 2;
-/// How far below the highest sequence a late one is still told from a repeat (64 in the real filter).
+/// How far below the highest sequence a late one is still told from a repeat (64 in the real
+/// filter).
 const SEQUENCE_WINDOW: u8 = 2;
 /// How many sessions a partition remembers (64 in the real filter).
 const SESSIONS_REMEMBERED: usize = 1;
@@ -72,7 +74,8 @@ impl Cut {
     }
 }
 
-/// What a row holds: for each record how often it was counted (0 to 3), and whether it was counted as late.
+/// What a row holds: for each record how often it was counted (0 to 3), and whether it was counted
+/// as late.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Totals(pub u16);
 
@@ -80,7 +83,11 @@ impl Totals {
     /// Counts a record once more.
     #[must_use]
     pub fn and(self, record: usize, late: bool) -> Self {
-        let more = if self.0 >> (3 * record) & 3 < 3 { 1 << (3 * record) } else { 0 };
+        let more = if self.0 >> (3 * record) & 3 < 3 {
+            1 << (3 * record)
+        } else {
+            0
+        };
         Self((self.0 + more) | u16::from(late) << (3 * record + 2))
     }
 }
@@ -93,7 +100,11 @@ impl std::fmt::Debug for Totals {
                 0 => {}
                 1 => drop(list.entry(&format_args!("r{record}"))),
                 5 => drop(list.entry(&format_args!("r{record} late"))),
-                bits => drop(list.entry(&format_args!("r{record} x{}{}", bits & 3, if bits > 3 { " late" } else { "" }))),
+                bits => drop(list.entry(&format_args!(
+                    "r{record} x{}{}",
+                    bits & 3,
+                    if bits > 3 { " late" } else { "" }
+                ))),
             }
         }
         list.finish()
@@ -123,7 +134,8 @@ impl Reading {
     }
 }
 
-/// What decides about the next record of one partition: the duplicate filter, in small, and the largest event time so far.
+/// What decides about the next record of one partition: the duplicate filter, in small, and the
+/// largest event time so far.
 #[derive(Clone, Default)]
 struct Decisions {
     /// (session, highest, bits of those seen below), least recently heard first.
@@ -144,7 +156,11 @@ impl Decisions {
         let (_, mut highest, mut seen) = self.sessions.remove(at);
         let fresh = if sequence > highest {
             let step = sequence - highest;
-            seen = if step < SEQUENCE_WINDOW { seen << step | 1 } else { 1 };
+            seen = if step < SEQUENCE_WINDOW {
+                seen << step | 1
+            } else {
+                1
+            };
             highest = sequence;
             true
         } else {
@@ -153,7 +169,8 @@ impl Decisions {
             seen |= if fresh { 1 << below } else { 0 };
             fresh
         };
-        self.sessions.push((session, highest, seen & ((1 << SEQUENCE_WINDOW) - 1)));
+        self.sessions
+            .push((session, highest, seen & ((1 << SEQUENCE_WINDOW) - 1)));
         fresh
     }
 
@@ -190,7 +207,10 @@ impl Log {
             record.offset = next[record.partition];
             next[record.partition] += 1;
         }
-        let mut log = Self { records, truth: Reading::default() };
+        let mut log = Self {
+            records,
+            truth: Reading::default(),
+        };
         log.truth = log.reading(Cut::default(), Cut::default(), Cut::default());
         log
     }
@@ -198,25 +218,44 @@ impl Log {
     /// Where it ends.
     #[must_use]
     pub fn end(&self) -> Cut {
-        Cut::at([0, 1].map(|partition| u8::try_from(self.records.iter().filter(|r| r.partition == partition).count()).unwrap_or(u8::MAX)))
+        Cut::at([0, 1].map(|partition| {
+            u8::try_from(
+                self.records
+                    .iter()
+                    .filter(|r| r.partition == partition)
+                    .count(),
+            )
+            .unwrap_or(u8::MAX)
+        }))
     }
 
-    /// What a process makes of the records from `from` on, if its filter is as of the cut `filter`, and its largest event times as of `youngest`.
-    /// Right is one cut for all three.
+    /// What a process makes of the records from `from` on, if its filter is as of the cut `filter`,
+    /// and its largest event times as of `youngest`. Right is one cut for all three.
     #[must_use]
     pub fn reading(&self, from: Cut, filter: Cut, youngest: Cut) -> Reading {
         let mut reading = Reading::default();
         for partition in 0..PARTITIONS {
             let as_of = |cut: Cut| {
                 let mut decisions = Decisions::default();
-                let below = self.records.iter().filter(|r| r.partition == partition && cut.contains(r));
+                let below = self
+                    .records
+                    .iter()
+                    .filter(|r| r.partition == partition && cut.contains(r));
                 for record in below {
                     decisions.take(record);
                 }
                 decisions
             };
-            let mut decisions = Decisions { sessions: as_of(filter).sessions, youngest: as_of(youngest).youngest };
-            for (at, record) in self.records.iter().enumerate().filter(|(_, r)| r.partition == partition && !from.contains(r)) {
+            let mut decisions = Decisions {
+                sessions: as_of(filter).sessions,
+                youngest: as_of(youngest).youngest,
+            };
+            for (at, record) in self
+                .records
+                .iter()
+                .enumerate()
+                .filter(|(_, r)| r.partition == partition && !from.contains(r))
+            {
                 if let Some(late) = decisions.take(record) {
                     reading.counted |= 1 << at;
                     reading.late |= u8::from(late) << at;
@@ -229,16 +268,23 @@ impl Log {
     /// The largest event time below the cut, of the records that count in these partitions.
     #[must_use]
     pub fn youngest(&self, cut: Cut, partitions: std::ops::Range<usize>) -> EventTime {
-        let records =
-            self.records.iter().enumerate().filter(|(at, r)| self.truth.counts(*at) && partitions.contains(&r.partition) && cut.contains(r));
+        let records = self.records.iter().enumerate().filter(|(at, r)| {
+            self.truth.counts(*at) && partitions.contains(&r.partition) && cut.contains(r)
+        });
         records.map(|(_, record)| record.event).max().unwrap_or(0)
     }
 
     /// The independent recomputation: what a row must hold as of a cut.
     #[must_use]
     pub fn fold(&self, key: usize, cut: Cut) -> Totals {
-        let records = self.records.iter().enumerate().filter(|(at, r)| r.key == key && self.truth.counts(*at) && cut.contains(r));
-        records.fold(Totals::default(), |totals, (at, _)| self.truth.add(totals, at))
+        let records = self
+            .records
+            .iter()
+            .enumerate()
+            .filter(|(at, r)| r.key == key && self.truth.counts(*at) && cut.contains(r));
+        records.fold(Totals::default(), |totals, (at, _)| {
+            self.truth.add(totals, at)
+        })
     }
 }
 
@@ -247,35 +293,64 @@ mod tests {
     use super::*;
 
     fn record(partition: usize, key: usize, event: EventTime, session: u8, sequence: u8) -> Record {
-        Record { partition, key, event, session, sequence, offset: 0 }
+        Record {
+            partition,
+            key,
+            event,
+            session,
+            sequence,
+            offset: 0,
+        }
     }
 
     #[test]
     fn a_reader_that_starts_at_any_cut_makes_the_same_of_the_rest() {
-        let log = Log::new(vec![record(0, 0, 1, 1, 1), record(0, 1, 11, 1, 1), record(0, 1, 12, 1, 2), record(0, 0, 2, 2, 1), record(0, 0, 3, 2, 1)]);
+        let log = Log::new(vec![
+            record(0, 0, 1, 1, 1),
+            record(0, 1, 11, 1, 1),
+            record(0, 1, 12, 1, 2),
+            record(0, 0, 2, 2, 1),
+            record(0, 0, 3, 2, 1),
+        ]);
         check(&log, 0b01101, 0b01000);
     }
 
     #[test]
     fn a_sequence_below_the_window_counts_as_seen_and_one_of_a_forgotten_session_as_new() {
-        let below = [(1, 1), (1, 4), (1, 3), (1, 2), (1, 4)].map(|(session, sequence)| record(0, 0, 1, session, sequence));
+        let below = [(1, 1), (1, 4), (1, 3), (1, 2), (1, 4)]
+            .map(|(session, sequence)| record(0, 0, 1, session, sequence));
         check(&Log::new(below.to_vec()), 0b00111, 0);
-        let forgotten = [(1, 1), (1, 1), (2, 1), (1, 1), (2, 1)].map(|(session, sequence)| record(0, 0, 1, session, sequence));
+        let forgotten = [(1, 1), (1, 1), (2, 1), (1, 1), (2, 1)]
+            .map(|(session, sequence)| record(0, 0, 1, session, sequence));
         check(&Log::new(forgotten.to_vec()), 0b11101, 0);
     }
 
     fn check(log: &Log, counted: u8, late: u8) {
-        assert_eq!((log.truth.counted, log.truth.late), (counted, late), "what counts, and what comes after its window");
+        assert_eq!(
+            (log.truth.counted, log.truth.late),
+            (counted, late),
+            "what counts, and what comes after its window"
+        );
         for next in 0..=5 {
             let cut = Cut::at([next, 0]);
             let rest = 0b11111 << next & 0b11111;
             let reading = log.reading(cut, cut, cut);
-            assert_eq!((reading.counted, reading.late), (counted & rest, late & rest), "from {next} on");
+            assert_eq!(
+                (reading.counted, reading.late),
+                (counted & rest, late & rest),
+                "from {next} on"
+            );
         }
     }
 
     #[test]
     fn totals_show_what_was_counted_twice() {
-        assert_eq!(format!("{:?}", Totals::default().and(0, false).and(2, true).and(2, true)), "[r0, r2 x2 late]");
+        assert_eq!(
+            format!(
+                "{:?}",
+                Totals::default().and(0, false).and(2, true).and(2, true)
+            ),
+            "[r0, r2 x2 late]"
+        );
     }
 }

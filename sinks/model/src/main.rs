@@ -1,4 +1,5 @@
-//! `cargo run -p tapeflow-model -- [--world NAME] [--mutant NAME] [--list]`: explores, and prints states, seconds, and the way to what is broken.
+//! `cargo run -p tapeflow-model -- [--world NAME] [--mutant NAME] [--list]`: explores, and prints
+//! states, seconds, and the way to what is broken.
 
 use std::process::ExitCode;
 
@@ -19,8 +20,15 @@ fn main() -> ExitCode {
                 (None, Some(mutant)) => World::named(mutant.world()).into_iter().collect(),
                 (None, None) => World::all(),
             };
-            let held = worlds.into_iter().filter(|world| run(world.clone(), asked.mutant)).count();
-            if (held == 0) == asked.mutant.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let held = worlds
+                .into_iter()
+                .filter(|world| run(world.clone(), asked.mutant))
+                .count();
+            if (held == 0) == asked.mutant.is_some() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(reason) => {
             eprintln!("{reason}\nusage: tapeflow-model [--world NAME] [--mutant NAME] [--list]");
@@ -36,12 +44,24 @@ struct Asked {
 }
 
 fn asked(mut words: impl Iterator<Item = String>) -> Result<Asked, String> {
-    let mut asked = Asked { world: None, mutant: None, list: false };
+    let mut asked = Asked {
+        world: None,
+        mutant: None,
+        list: false,
+    };
     while let Some(word) = words.next() {
         let mut name = || words.next().ok_or_else(|| format!("{word} needs a name"));
         match word.as_str() {
-            "--world" => asked.world = Some(name().and_then(|name| World::named(&name).ok_or_else(|| format!("no world is named {name:?}")))?),
-            "--mutant" => asked.mutant = Some(name().and_then(|name| Mutant::named(&name).ok_or_else(|| format!("no mutant is named {name:?}")))?),
+            "--world" => {
+                asked.world = Some(name().and_then(|name| {
+                    World::named(&name).ok_or_else(|| format!("no world is named {name:?}"))
+                })?)
+            }
+            "--mutant" => {
+                asked.mutant = Some(name().and_then(|name| {
+                    Mutant::named(&name).ok_or_else(|| format!("no mutant is named {name:?}"))
+                })?)
+            }
             "--list" => asked.list = true,
             _ => return Err(format!("unknown word {word:?}")),
         }
@@ -56,7 +76,12 @@ fn list() {
     }
     println!("mutants");
     for mutant in Mutant::ALL {
-        println!("  {:<30} {} Caught in {}.", mutant.name(), mutant.sentence(), mutant.world());
+        println!(
+            "  {:<30} {} Caught in {}.",
+            mutant.name(),
+            mutant.sentence(),
+            mutant.world()
+        );
     }
 }
 

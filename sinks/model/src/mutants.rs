@@ -1,4 +1,5 @@
-//! The wrong variants: each takes one guard out of the protocol, and the model must find what breaks.
+//! The wrong variants: each takes one guard out of the protocol, and the model must find what
+//! breaks.
 
 use std::fmt;
 
@@ -71,7 +72,8 @@ mutants! {
     FilterAsOfBound "filter-as-of-bound" in "repeats" breaks CommittedIsOnQuorum,
     /// A row that is read back may be as new as the last binding the process knows.
     LimitIsBound "limit-is-bound" in "hydrate" breaks WritesArePrefixes,
-    /// Label and totals are two cells with a stamp each, and a reader of labels alone repairs labels alone.
+    /// Label and totals are two cells with a stamp each, and a reader of labels alone repairs
+    /// labels alone.
     LabelApart "label-apart" in "hydrate" breaks ReadsArePrefixes,
     /// The largest event time is taken when the process starts, before its take-over.
     YoungestAtStart "youngest-at-start" in "windows" breaks WritesArePrefixes,
@@ -82,7 +84,8 @@ mutants! {
     /// A row that is newer than it can be for this process is folded on, and the process with it.
     NoZombieAbort "no-zombie-abort" in "hydrate" breaks WritesArePrefixes,
     // Those of the code.
-    /// While the rows of the replay are on their way, the epochs below b count as acknowledged (the leader without `replayed_at`).
+    /// While the rows of the replay are on their way, the epochs below b count as acknowledged (the
+    /// leader without `replayed_at`).
     CommitDuringReplay "commit-during-replay" in "hydrate" breaks CommittedIsOnQuorum,
     /// An unknown outcome is resolved by generation and version alone.
     ResolveByVersion "resolve-by-version" in "zombies" breaks OneContentPerStamp,
@@ -90,7 +93,8 @@ mutants! {
     FlushStampNotIssued "flush-stamp-not-issued" in "hydrate" breaks OneContentPerStamp,
     /// A keeper takes an epoch before its frontier has passed it, with the partials that are there.
     TakeBeforeFrontier "take-before-frontier" in "workers" breaks WritesArePrefixes,
-    /// A reply that was not used is kept when its key becomes resident, and used when it is read back the next time.
+    /// A reply that was not used is kept when its key becomes resident, and used when it is read
+    /// back the next time.
     StaleReply "stale-reply" in "hydrate" breaks WritesArePrefixes,
     /// The acknowledgement of an older write of the row permits its eviction.
     EvictOnOlderAcknowledgement "evict-on-older-acknowledgement" in "hydrate" breaks WritesArePrefixes,
@@ -110,13 +114,20 @@ impl Mutant {
     /// The mutant of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|mutant| mutant.name() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|mutant| mutant.name() == name)
     }
 
-    /// Whether it gives I1 up by its very nature, which would be found at its first step. The damage must then show in rows.
+    /// Whether it gives I1 up by its very nature, which would be found at its first step. The
+    /// damage must then show in rows.
     #[must_use]
     pub fn gives_the_head_up(self) -> bool {
-        matches!(self, Self::FreshCuts | Self::RowOffsets | Self::CasUnconditional | Self::StampsFromOwnClock)
+        matches!(
+            self,
+            Self::FreshCuts | Self::RowOffsets | Self::CasUnconditional | Self::StampsFromOwnClock
+        )
     }
 }
 

@@ -1,5 +1,5 @@
-//! One process: what it starts from, and what it has to do next for a row. All of it follows from the head it took over, the bindings it has
-//! heard of, and the log.
+//! One process: what it starts from, and what it has to do next for a row. All of it follows from
+//! the head it took over, the bindings it has heard of, and the log.
 
 use crate::{
     log::{Cut, PARTITIONS, Totals, start_of},
@@ -12,33 +12,57 @@ impl Process {
     /// Begins work from the head that its take-over has put in place.
     pub(crate) fn begin(&mut self, world: &World, head: Head) {
         let (from, at) = (head.committed, head.bound);
-        let from = if world.lacks(Mutant::NoReplay) { at } else { from };
+        let from = if world.lacks(Mutant::NoReplay) {
+            at
+        } else {
+            from
+        };
         let (committed, bound) = (head.cut(from), head.cut(at));
         let filter = match world.mutant {
             Some(Mutant::FilterAsOfBound) => bound,
             Some(Mutant::FilterForgotten) => Cut::default(),
             _ => committed,
         };
-        let youngest = if world.lacks(Mutant::YoungestForgotten) { Cut::default() } else { committed };
-        let partitions = if world.lacks(Mutant::YoungestOfOnePartition) { 0..1 } else { 0..PARTITIONS };
+        let youngest = if world.lacks(Mutant::YoungestForgotten) {
+            Cut::default()
+        } else {
+            committed
+        };
+        let partitions = if world.lacks(Mutant::YoungestOfOnePartition) {
+            0..1
+        } else {
+            0..PARTITIONS
+        };
         *self = Self {
             stage: Stage::Running,
             head,
             replay_from: from,
             replay_at: at,
             reading: world.log.reading(committed, filter, youngest),
-            youngest: if world.lacks(Mutant::YoungestAtStart) { self.youngest } else { world.log.youngest(bound, partitions) },
+            youngest: if world.lacks(Mutant::YoungestAtStart) {
+                self.youngest
+            } else {
+                world.log.youngest(bound, partitions)
+            },
             released: [if from == at { at } else { from }; PARTITIONS],
             ..Self::default()
         };
         for key in 0..world.keys {
-            self.keepers[key].taken = if self.last_time(world, key, at) == 0 { at } else { from };
+            self.keepers[key].taken = if self.last_time(world, key, at) == 0 {
+                at
+            } else {
+                from
+            };
         }
     }
 
     /// The head as its keepers know it.
     pub(crate) fn known(&self, world: &World) -> &Head {
-        if world.lacks(Mutant::ReleaseBeforeBinding) && self.proposal != Proposal::None { &self.proposed } else { &self.head }
+        if world.lacks(Mutant::ReleaseBeforeBinding) && self.proposal != Proposal::None {
+            &self.proposed
+        } else {
+            &self.head
+        }
     }
 
     /// The last epoch each source has released.
@@ -49,63 +73,104 @@ impl Process {
         }
     }
 
-    /// The epoch a record belongs to, as far as bound; `None` for records that do not count or lie below the start.
+    /// The epoch a record belongs to, as far as bound; `None` for records that do not count or lie
+    /// below the start.
     fn epoch_of(&self, world: &World, record: usize) -> Option<Epoch> {
         let head = self.known(world);
         let counts = self.reading.counts(record);
-        (self.replay_from + 1..=head.bound).find(|epoch| counts && head.cut(*epoch).contains(&world.log.records[record]))
+        (self.replay_from + 1..=head.bound)
+            .find(|epoch| counts && head.cut(*epoch).contains(&world.log.records[record]))
     }
 
     /// The epochs of a row's records, one a record.
     fn epochs(&self, world: &World, key: usize) -> impl Iterator<Item = (usize, Epoch)> {
-        let records = world.log.records.iter().enumerate().filter(move |(_, record)| record.key == key);
+        let records = world
+            .log
+            .records
+            .iter()
+            .enumerate()
+            .filter(move |(_, record)| record.key == key);
         records.filter_map(|(at, _)| Some((at, self.epoch_of(world, at)?)))
     }
 
     /// At which time an epoch is taken: all that is replayed, at one.
     fn time_of(&self, world: &World, epoch: Epoch) -> Epoch {
-        if world.lacks(Mutant::ReplayIntermediate) { epoch } else { epoch.max(self.replay_at) }
+        if world.lacks(Mutant::ReplayIntermediate) {
+            epoch
+        } else {
+            epoch.max(self.replay_at)
+        }
     }
 
     /// The next time a row has something for.
     pub(crate) fn next_time(&self, world: &World, key: usize) -> Option<Epoch> {
         let taken = self.keepers[key].taken;
-        self.epochs(world, key).filter(|(_, epoch)| *epoch > taken).map(|(_, epoch)| self.time_of(world, epoch)).min()
+        self.epochs(world, key)
+            .filter(|(_, epoch)| *epoch > taken)
+            .map(|(_, epoch)| self.time_of(world, epoch))
+            .min()
     }
 
-    /// The last time not after an epoch at which the row was, or is to be, written; 0 if there is none.
+    /// The last time not after an epoch at which the row was, or is to be, written; 0 if there is
+    /// none.
     pub(crate) fn last_time(&self, world: &World, key: usize, until: Epoch) -> Epoch {
-        self.epochs(world, key).filter(|(_, epoch)| *epoch <= until).map(|(_, epoch)| self.time_of(world, epoch)).max().unwrap_or(0)
+        self.epochs(world, key)
+            .filter(|(_, epoch)| *epoch <= until)
+            .map(|(_, epoch)| self.time_of(world, epoch))
+            .max()
+            .unwrap_or(0)
     }
 
     /// Whether a partial of the row has arrived that is not taken yet.
     pub(crate) fn has_arrived(&self, world: &World, key: usize) -> bool {
         let (taken, released) = (self.keepers[key].taken, self.released(world));
-        self.epochs(world, key).any(|(at, epoch)| epoch > taken && self.time_of(world, epoch) <= released[world.log.records[at].partition])
-    }
-
-    /// Whether any record of the row may still come to this process: bound and not taken, or, for the owner of the job, not bound yet.
-    pub(crate) fn may_need(&self, world: &World, key: usize, owner: bool) -> bool {
-        let (taken, head) = (self.keepers[key].taken, self.known(world));
-        world.log.records.iter().enumerate().filter(|(at, record)| record.key == key && self.reading.counts(*at)).any(|(at, record)| {
-            if head.cut(head.bound).contains(record) { self.epoch_of(world, at).is_some_and(|epoch| epoch > taken) } else { owner }
+        self.epochs(world, key).any(|(at, epoch)| {
+            epoch > taken && self.time_of(world, epoch) <= released[world.log.records[at].partition]
         })
     }
 
-    /// Whether the keeper may take the time: all sources have released it, so that its frontier has passed.
+    /// Whether any record of the row may still come to this process: bound and not taken, or, for
+    /// the owner of the job, not bound yet.
+    pub(crate) fn may_need(&self, world: &World, key: usize, owner: bool) -> bool {
+        let (taken, head) = (self.keepers[key].taken, self.known(world));
+        world
+            .log
+            .records
+            .iter()
+            .enumerate()
+            .filter(|(at, record)| record.key == key && self.reading.counts(*at))
+            .any(|(at, record)| {
+                if head.cut(head.bound).contains(record) {
+                    self.epoch_of(world, at).is_some_and(|epoch| epoch > taken)
+                } else {
+                    owner
+                }
+            })
+    }
+
+    /// Whether the keeper may take the time: all sources have released it, so that its frontier has
+    /// passed.
     pub(crate) fn is_complete(&self, world: &World, time: Epoch) -> bool {
         let released = self.released(world);
-        released.iter().all(|last| *last >= time) || world.lacks(Mutant::TakeBeforeFrontier) && released.iter().any(|last| *last >= time)
+        released.iter().all(|last| *last >= time)
+            || world.lacks(Mutant::TakeBeforeFrontier) && released.iter().any(|last| *last >= time)
     }
 
     /// Whether every source has replayed.
     pub(crate) fn has_replayed(&self, world: &World) -> bool {
-        self.released(world).iter().all(|last| *last >= self.replay_at)
+        self.released(world)
+            .iter()
+            .all(|last| *last >= self.replay_at)
     }
 
-    /// Whether the row may stand in the store: its window starts no later than any trade as of b, or than a row put out of memory.
+    /// Whether the row may stand in the store: its window starts no later than any trade as of b,
+    /// or than a row put out of memory.
     pub(crate) fn may_exist(&self, world: &World, key: usize) -> bool {
-        let evicted_up_to = if world.lacks(Mutant::EvictionsForgotten) { 0 } else { self.evicted_up_to };
+        let evicted_up_to = if world.lacks(Mutant::EvictionsForgotten) {
+            0
+        } else {
+            self.evicted_up_to
+        };
         start_of(key) <= self.youngest.max(evicted_up_to)
     }
 
@@ -116,7 +181,11 @@ impl Process {
 
     /// The stamp of what is written at a time.
     pub(crate) fn stamp_of(&self, world: &World, time: Epoch) -> Stamp {
-        if self.is_replay(time) { self.head.flush_stamp } else { self.known(world).stamp(time) }
+        if self.is_replay(time) {
+            self.head.flush_stamp
+        } else {
+            self.known(world).stamp(time)
+        }
     }
 
     /// Whether a label that was read back cannot be there unless this process is a zombie.
@@ -130,8 +199,15 @@ impl Process {
         label > limit
     }
 
-    /// A row with the partials of a time added to it, but for those that its label says it holds. Second: whether any was added.
-    pub(crate) fn fold(&self, world: &World, key: usize, time: Epoch, base: (Epoch, Totals)) -> (Totals, bool) {
+    /// A row with the partials of a time added to it, but for those that its label says it holds.
+    /// Second: whether any was added.
+    pub(crate) fn fold(
+        &self,
+        world: &World,
+        key: usize,
+        time: Epoch,
+        base: (Epoch, Totals),
+    ) -> (Totals, bool) {
         let (label, before) = base;
         let (taken, released) = (self.keepers[key].taken, self.released(world));
         let partials = self.epochs(world, key).filter(|(at, epoch)| {
@@ -141,14 +217,23 @@ impl Process {
                 Some(Mutant::RowOffsets) => Cut(label).contains(record),
                 _ => *epoch <= label,
             };
-            *epoch > taken && self.time_of(world, *epoch) == time && released[record.partition] >= time && !held
+            *epoch > taken
+                && self.time_of(world, *epoch) == time
+                && released[record.partition] >= time
+                && !held
         });
-        partials.fold((before, false), |(totals, _), (at, _)| (self.reading.add(totals, at), true))
+        partials.fold((before, false), |(totals, _), (at, _)| {
+            (self.reading.add(totals, at), true)
+        })
     }
 
     /// The label of what is written at a time.
     pub(crate) fn label_of(&self, world: &World, time: Epoch) -> Epoch {
-        if world.lacks(Mutant::RowOffsets) { self.head.cut(time).0 } else { time }
+        if world.lacks(Mutant::RowOffsets) {
+            self.head.cut(time).0
+        } else {
+            time
+        }
     }
 
     /// What a keeper starts a time from, if it need not read: a resident row, a reply, or nothing.

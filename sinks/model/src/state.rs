@@ -1,6 +1,8 @@
-//! The state of a world: the head, the replicas of the rows, the writes under way, and the processes with all they remember.
+//! The state of a world: the head, the replicas of the rows, the writes under way, and the
+//! processes with all they remember.
 //!
-//! A state is a plain value. What does not matter for anything that can still happen is kept out of it or put to zero (`canon.rs`).
+//! A state is a plain value. What does not matter for anything that can still happen is kept out of
+//! it or put to zero (`canon.rs`).
 
 use crate::log::{Cut, EventTime, KEYS, PARTITIONS, RECORDS, Reading, Totals};
 
@@ -20,7 +22,8 @@ pub type Stamp = u8;
 
 /// The durable state of the job, which only compare-and-set touches.
 ///
-/// Other than the real head it keeps the bindings of committed epochs: so that it can be told what the label of a row says.
+/// Other than the real head it keeps the bindings of committed epochs: so that it can be told what
+/// the label of a row says.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Head {
     /// One more with each take-over.
@@ -45,7 +48,11 @@ impl Head {
     /// Where an epoch ends; epoch 0 ends before the first record.
     #[must_use]
     pub fn cut(&self, epoch: Epoch) -> Cut {
-        if epoch == 0 { Cut::default() } else { self.cuts[usize::from(epoch) - 1] }
+        if epoch == 0 {
+            Cut::default()
+        } else {
+            self.cuts[usize::from(epoch) - 1]
+        }
     }
 
     /// The stamp of an epoch's rows.
@@ -80,8 +87,8 @@ impl Head {
     }
 }
 
-/// One replica's copy of a row: label and exact state. They are one cell, and so have one stamp; the second stamp is for the mutant that keeps
-/// them apart.
+/// One replica's copy of a row: label and exact state. They are one cell, and so have one stamp;
+/// the second stamp is for the mutant that keeps them apart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Cell {
     /// When it was written; 0: never.
@@ -98,9 +105,24 @@ impl Cell {
     /// The newer of two copies, cell by cell.
     #[must_use]
     pub fn newest(self, other: Self) -> Self {
-        let (label, totals) =
-            (if self.stamp >= other.stamp { self } else { other }, if self.totals_stamp >= other.totals_stamp { self } else { other });
-        Self { stamp: label.stamp, label: label.label, totals_stamp: totals.totals_stamp, totals: totals.totals }
+        let (label, totals) = (
+            if self.stamp >= other.stamp {
+                self
+            } else {
+                other
+            },
+            if self.totals_stamp >= other.totals_stamp {
+                self
+            } else {
+                other
+            },
+        );
+        Self {
+            stamp: label.stamp,
+            label: label.label,
+            totals_stamp: totals.totals_stamp,
+            totals: totals.totals,
+        }
     }
 
     /// Whether a write of this cell would change nothing there.
@@ -110,7 +132,8 @@ impl Cell {
     }
 }
 
-/// A write that has left its process. Any replica may take it at any time, however often; nothing ends it but that all have it.
+/// A write that has left its process. Any replica may take it at any time, however often; nothing
+/// ends it but that all have it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Write {
     /// The row.
@@ -138,9 +161,14 @@ impl Writes {
     /// # Panics
     /// If there are too many: the world is too large for this model.
     pub fn add(&mut self, write: Write) {
-        let Err(at) = self.all().binary_search(&write) else { return };
+        let Err(at) = self.all().binary_search(&write) else {
+            return;
+        };
         let count = usize::from(self.count);
-        assert!(count < WRITES, "more than {WRITES} writes under way: raise the bound");
+        assert!(
+            count < WRITES,
+            "more than {WRITES} writes under way: raise the bound"
+        );
         self.list.copy_within(at..count, at + 1);
         self.list[at] = write;
         self.count += 1;
@@ -178,7 +206,8 @@ pub enum Proposal {
     /// None is under way.
     #[default]
     None,
-    /// Sent, and its outcome unknown: it may be applied now, later or never; it is sent again as long as the head is what it was.
+    /// Sent, and its outcome unknown: it may be applied now, later or never; it is sent again as
+    /// long as the head is what it was.
     InFlight,
     /// Applied, and its process has not heard.
     Applied,
@@ -272,12 +301,16 @@ impl State {
     /// What a quorum read finds that leaves one replica out.
     #[must_use]
     pub fn quorum_without(&self, replica: usize, key: usize) -> Cell {
-        self.replicas[(replica + 1) % REPLICAS][key].newest(self.replicas[(replica + 2) % REPLICAS][key])
+        self.replicas[(replica + 1) % REPLICAS][key]
+            .newest(self.replicas[(replica + 2) % REPLICAS][key])
     }
 
     /// How many replicas have all that was written to the row up to a stamp, or newer.
     #[must_use]
     pub fn holders(&self, key: usize, stamp: Stamp) -> usize {
-        self.replicas.iter().filter(|copy| copy[key].stamp >= stamp && copy[key].totals_stamp >= stamp).count()
+        self.replicas
+            .iter()
+            .filter(|copy| copy[key].stamp >= stamp && copy[key].totals_stamp >= stamp)
+            .count()
     }
 }

@@ -1,6 +1,7 @@
 //! Every step that may come next: one process does one thing, or the store does.
 //!
-//! A crash is no step of its own: it is a process that takes none any more, while what it has sent goes on.
+//! A crash is no step of its own: it is a process that takes none any more, while what it has sent
+//! goes on.
 
 use std::fmt;
 
@@ -8,7 +9,9 @@ use crate::{
     invariants::{Checked, Rule, Violation, broken, check_head, check_write},
     log::{Cut, KEYS, PARTITIONS, Totals, start_of},
     mutants::Mutant,
-    state::{Cell, EPOCHS, Epoch, Head, Memory, Process, Proposal, REPLICAS, Stage, Stamp, State, Write},
+    state::{
+        Cell, EPOCHS, Epoch, Head, Memory, Process, Proposal, REPLICAS, Stage, Stamp, State, Write,
+    },
     worlds::{Cas, Reads, Sources, World},
 };
 
@@ -16,23 +19,88 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the text of each step says what it is")]
 pub enum Step {
-    Start { process: usize },
-    ProposeTakeOver { process: usize },
-    TakeOver { process: usize, head: Head },
-    Applied { process: usize },
-    Heard { process: usize },
-    Mistaken { process: usize },
-    Release { process: usize, partition: usize, epoch: Epoch },
-    Bind { process: usize, cut: Cut, epoch: Epoch, stamp: Stamp, commit: Epoch, sent: bool },
-    Commit { process: usize, epoch: Epoch, sent: bool },
-    ReadHalf { process: usize, key: usize, replica: usize, label: Epoch },
-    Read { process: usize, key: usize, label: Epoch, totals: Totals },
-    Fold { process: usize, key: usize, time: Epoch, cell: Option<Cell> },
-    Abort { process: usize, key: usize, label: Epoch, time: Epoch },
-    Evict { process: usize, key: usize, time: Epoch },
-    Take { replica: usize, key: usize, stamp: Stamp, label: Epoch },
-    Look { without: usize, key: usize, label: Epoch },
-    RepairLabel { without: usize, key: usize, label: Epoch },
+    Start {
+        process: usize,
+    },
+    ProposeTakeOver {
+        process: usize,
+    },
+    TakeOver {
+        process: usize,
+        head: Head,
+    },
+    Applied {
+        process: usize,
+    },
+    Heard {
+        process: usize,
+    },
+    Mistaken {
+        process: usize,
+    },
+    Release {
+        process: usize,
+        partition: usize,
+        epoch: Epoch,
+    },
+    Bind {
+        process: usize,
+        cut: Cut,
+        epoch: Epoch,
+        stamp: Stamp,
+        commit: Epoch,
+        sent: bool,
+    },
+    Commit {
+        process: usize,
+        epoch: Epoch,
+        sent: bool,
+    },
+    ReadHalf {
+        process: usize,
+        key: usize,
+        replica: usize,
+        label: Epoch,
+    },
+    Read {
+        process: usize,
+        key: usize,
+        label: Epoch,
+        totals: Totals,
+    },
+    Fold {
+        process: usize,
+        key: usize,
+        time: Epoch,
+        cell: Option<Cell>,
+    },
+    Abort {
+        process: usize,
+        key: usize,
+        label: Epoch,
+        time: Epoch,
+    },
+    Evict {
+        process: usize,
+        key: usize,
+        time: Epoch,
+    },
+    Take {
+        replica: usize,
+        key: usize,
+        stamp: Stamp,
+        label: Epoch,
+    },
+    Look {
+        without: usize,
+        key: usize,
+        label: Epoch,
+    },
+    RepairLabel {
+        without: usize,
+        key: usize,
+        label: Epoch,
+    },
 }
 
 impl fmt::Display for Step {
@@ -42,36 +110,156 @@ impl fmt::Display for Step {
         let s = |sent: &bool| if *sent { "" } else { "s" };
         match self {
             Self::Start { process } => write!(to, "process {process} starts"),
-            Self::ProposeTakeOver { process } => write!(to, "process {process} starts, reads the head and proposes to take over"),
+            Self::ProposeTakeOver { process } => write!(
+                to,
+                "process {process} starts, reads the head and proposes to take over"
+            ),
             Self::TakeOver { process, head } => {
-                let Head { generation, committed, bound, flush_stamp, .. } = head;
-                write!(to, "process {process} takes over: generation {generation}, replays ({committed}, {bound}] at stamp {flush_stamp}")
+                let Head {
+                    generation,
+                    committed,
+                    bound,
+                    flush_stamp,
+                    ..
+                } = head;
+                write!(
+                    to,
+                    "process {process} takes over: generation {generation}, replays ({committed}, {bound}] at stamp {flush_stamp}"
+                )
             }
             Self::Applied { process } => write!(to, "the proposal of process {process} is applied"),
-            Self::Heard { process } => write!(to, "process {process} learns that its proposal was applied"),
-            Self::Mistaken { process } => write!(to, "process {process} takes another's proposal for its own"),
-            Self::Release { process, partition, epoch } => write!(to, "process {process}: source {partition} releases up to epoch {epoch}"),
-            Self::Bind { process, cut: at, epoch, stamp, commit, sent } => {
-                write!(to, "process {process} {}bind{} epoch {epoch} at {}, stamp {stamp}", proposes(sent), s(sent), cut(at))?;
-                if *commit > 0 { write!(to, ", and commit{} {commit}", s(sent)) } else { Ok(()) }
+            Self::Heard { process } => {
+                write!(to, "process {process} learns that its proposal was applied")
             }
-            Self::Commit { process, epoch, sent } => write!(to, "process {process} {}commit{} epoch {epoch}", proposes(sent), s(sent)),
-            Self::ReadHalf { process, key, replica, label } => {
-                write!(to, "process {process} reads row {key}: replica {replica} answers, label {label}")
+            Self::Mistaken { process } => {
+                write!(to, "process {process} takes another's proposal for its own")
             }
-            Self::Read { process, key, label, totals } => write!(to, "process {process} reads row {key}: {totals:?}, label {label}"),
-            Self::Fold { process, key, time, cell: Some(Cell { stamp, label, totals, .. }) } => {
-                write!(to, "process {process} takes time {time} and writes row {key}: {totals:?}, label {label}, stamp {stamp}")
+            Self::Release {
+                process,
+                partition,
+                epoch,
+            } => write!(
+                to,
+                "process {process}: source {partition} releases up to epoch {epoch}"
+            ),
+            Self::Bind {
+                process,
+                cut: at,
+                epoch,
+                stamp,
+                commit,
+                sent,
+            } => {
+                write!(
+                    to,
+                    "process {process} {}bind{} epoch {epoch} at {}, stamp {stamp}",
+                    proposes(sent),
+                    s(sent),
+                    cut(at)
+                )?;
+                if *commit > 0 {
+                    write!(to, ", and commit{} {commit}", s(sent))
+                } else {
+                    Ok(())
+                }
             }
-            Self::Fold { process, key, time, cell: None } => write!(to, "process {process} takes time {time} and does not write row {key}"),
-            Self::Abort { process, key, label, time } => {
-                write!(to, "process {process} finds label {label} in row {key} at time {time}: it must be a zombie, and leaves")
+            Self::Commit {
+                process,
+                epoch,
+                sent,
+            } => write!(
+                to,
+                "process {process} {}commit{} epoch {epoch}",
+                proposes(sent),
+                s(sent)
+            ),
+            Self::ReadHalf {
+                process,
+                key,
+                replica,
+                label,
+            } => {
+                write!(
+                    to,
+                    "process {process} reads row {key}: replica {replica} answers, label {label}"
+                )
             }
-            Self::Evict { process, key, time } => write!(to, "process {process} puts row {key} out of memory, as of {time}"),
-            Self::Take { replica, key, stamp, label } => write!(to, "replica {replica} takes the write of row {key} at stamp {stamp}, label {label}"),
-            Self::Look { without, key, label } => write!(to, "a reader of row {key}, without replica {without}, sees label {label}"),
-            Self::RepairLabel { without, key, label } => {
-                write!(to, "a reader of labels alone, without replica {without}, repairs row {key} to label {label}")
+            Self::Read {
+                process,
+                key,
+                label,
+                totals,
+            } => write!(
+                to,
+                "process {process} reads row {key}: {totals:?}, label {label}"
+            ),
+            Self::Fold {
+                process,
+                key,
+                time,
+                cell:
+                    Some(Cell {
+                        stamp,
+                        label,
+                        totals,
+                        ..
+                    }),
+            } => {
+                write!(
+                    to,
+                    "process {process} takes time {time} and writes row {key}: {totals:?}, label {label}, stamp {stamp}"
+                )
+            }
+            Self::Fold {
+                process,
+                key,
+                time,
+                cell: None,
+            } => write!(
+                to,
+                "process {process} takes time {time} and does not write row {key}"
+            ),
+            Self::Abort {
+                process,
+                key,
+                label,
+                time,
+            } => {
+                write!(
+                    to,
+                    "process {process} finds label {label} in row {key} at time {time}: it must be a zombie, and leaves"
+                )
+            }
+            Self::Evict { process, key, time } => write!(
+                to,
+                "process {process} puts row {key} out of memory, as of {time}"
+            ),
+            Self::Take {
+                replica,
+                key,
+                stamp,
+                label,
+            } => write!(
+                to,
+                "replica {replica} takes the write of row {key} at stamp {stamp}, label {label}"
+            ),
+            Self::Look {
+                without,
+                key,
+                label,
+            } => write!(
+                to,
+                "a reader of row {key}, without replica {without}, sees label {label}"
+            ),
+            Self::RepairLabel {
+                without,
+                key,
+                label,
+            } => {
+                write!(
+                    to,
+                    "a reader of labels alone, without replica {without}, repairs row {key} to label {label}"
+                )
             }
         }
     }
@@ -87,7 +275,11 @@ pub struct Misstep {
 }
 
 /// Collects all steps out of a state.
-pub(crate) fn steps(world: &World, state: &State, into: &mut Vec<(Step, State)>) -> Result<(), Misstep> {
+pub(crate) fn steps(
+    world: &World,
+    state: &State,
+    into: &mut Vec<(Step, State)>,
+) -> Result<(), Misstep> {
     let mut steps = Steps { world, state, into };
     steps.start()?;
     for process in 0..world.generations {
@@ -128,14 +320,26 @@ impl Steps<'_> {
     fn start(&mut self) -> Result<(), Misstep> {
         let (world, found) = (self.world, self.state.head);
         let processes = &self.state.processes[..world.generations];
-        if let Some(process) = processes.iter().position(|process| process.stage == Stage::Started) {
+        if let Some(process) = processes
+            .iter()
+            .position(|process| process.stage == Stage::Started)
+        {
             return self.take_over(process);
         }
-        let Some(process) = processes.iter().position(|process| process.stage == Stage::Absent) else { return Ok(()) };
+        let Some(process) = processes
+            .iter()
+            .position(|process| process.stage == Stage::Absent)
+        else {
+            return Ok(());
+        };
         if world.lacks(Mutant::YoungestAtStart) {
             let youngest = world.log.youngest(found.cut(found.bound), 0..PARTITIONS);
             self.to(Step::Start { process }, |next| {
-                next.processes[process] = Process { stage: Stage::Started, youngest, ..Process::default() };
+                next.processes[process] = Process {
+                    stage: Stage::Started,
+                    youngest,
+                    ..Process::default()
+                };
             });
             return Ok(());
         }
@@ -144,8 +348,13 @@ impl Steps<'_> {
             Cas::InFlight => {
                 let proposed = opening(world, process, &found);
                 self.to(Step::ProposeTakeOver { process }, |next| {
-                    next.processes[process] =
-                        Process { stage: Stage::Opening, head: found, proposal: Proposal::InFlight, proposed, ..Process::default() };
+                    next.processes[process] = Process {
+                        stage: Stage::Opening,
+                        head: found,
+                        proposal: Proposal::InFlight,
+                        proposed,
+                        ..Process::default()
+                    };
                 });
                 Ok(())
             }
@@ -167,8 +376,16 @@ impl Steps<'_> {
     /// What becomes of a process's compare-and-set.
     fn head(&mut self, process: usize) -> Result<(), Misstep> {
         let (world, head) = (self.world, &self.state.head);
-        let Process { stage, proposal, proposed, head: expected, .. } = self.state.processes[process];
-        if proposal == Proposal::InFlight && (head.identity() == expected.identity() || world.lacks(Mutant::CasUnconditional)) {
+        let Process {
+            stage,
+            proposal,
+            proposed,
+            head: expected,
+            ..
+        } = self.state.processes[process];
+        if proposal == Proposal::InFlight
+            && (head.identity() == expected.identity() || world.lacks(Mutant::CasUnconditional))
+        {
             let step = Step::Applied { process };
             Self::checked(step, check_head(world, head, &proposed))?;
             self.to(step, |next| {
@@ -176,10 +393,18 @@ impl Steps<'_> {
                 next.processes[process].proposal = Proposal::Applied;
             });
         }
-        let same_numbers = (head.generation, head.version) == (proposed.generation, proposed.version) && *head != proposed;
-        let mistaken = world.lacks(Mutant::ResolveByVersion) && matches!(proposal, Proposal::InFlight | Proposal::Lost) && same_numbers;
+        let same_numbers = (head.generation, head.version)
+            == (proposed.generation, proposed.version)
+            && *head != proposed;
+        let mistaken = world.lacks(Mutant::ResolveByVersion)
+            && matches!(proposal, Proposal::InFlight | Proposal::Lost)
+            && same_numbers;
         if proposal == Proposal::Applied || mistaken {
-            let step = if mistaken { Step::Mistaken { process } } else { Step::Heard { process } };
+            let step = if mistaken {
+                Step::Mistaken { process }
+            } else {
+                Step::Heard { process }
+            };
             self.to(step, |next| {
                 let this = &mut next.processes[process];
                 (this.proposal, this.proposed) = (Proposal::None, Head::default());
@@ -201,12 +426,20 @@ impl Steps<'_> {
         for partition in 0..PARTITIONS {
             let epoch = (this.released[partition] + 1).max(this.replay_at);
             if epoch <= this.known(self.world).bound {
-                self.to(Step::Release { process, partition, epoch }, |next| next.processes[process].released[partition] = epoch);
+                self.to(
+                    Step::Release {
+                        process,
+                        partition,
+                        epoch,
+                    },
+                    |next| next.processes[process].released[partition] = epoch,
+                );
             }
         }
     }
 
-    /// A keeper reads a row back: as soon as a partial has arrived, if the row is not in memory and may exist.
+    /// A keeper reads a row back: as soon as a partial has arrived, if the row is not in memory and
+    /// may exist.
     fn read(&mut self, process: usize, key: usize) {
         let (world, state) = (self.world, self.state);
         let this = &state.processes[process];
@@ -216,29 +449,64 @@ impl Steps<'_> {
             Memory::Nothing if world.reads == Reads::Apart => {
                 for replica in 0..REPLICAS {
                     let cell = state.replicas[replica][key];
-                    self.to(Step::ReadHalf { process, key, replica, label: cell.label }, |next| {
-                        let replica = u8::try_from(replica).unwrap_or(u8::MAX);
-                        next.processes[process].keepers[key].memory = Memory::HalfRead { replica, cell };
-                    });
+                    self.to(
+                        Step::ReadHalf {
+                            process,
+                            key,
+                            replica,
+                            label: cell.label,
+                        },
+                        |next| {
+                            let replica = u8::try_from(replica).unwrap_or(u8::MAX);
+                            next.processes[process].keepers[key].memory =
+                                Memory::HalfRead { replica, cell };
+                        },
+                    );
                 }
             }
             Memory::Nothing => {
                 for replica in 0..REPLICAS {
-                    let found = if world.lacks(Mutant::ReadAtOne) { state.replicas[replica][key] } else { state.quorum_without(replica, key) };
-                    self.to(Step::Read { process, key, label: found.label, totals: found.totals }, |next| {
-                        next.processes[process].keepers[key].memory = Memory::Read { label: found.label, totals: found.totals };
-                        if world.repair {
-                            repair(next, replica, key, found);
-                        }
-                    });
+                    let found = if world.lacks(Mutant::ReadAtOne) {
+                        state.replicas[replica][key]
+                    } else {
+                        state.quorum_without(replica, key)
+                    };
+                    self.to(
+                        Step::Read {
+                            process,
+                            key,
+                            label: found.label,
+                            totals: found.totals,
+                        },
+                        |next| {
+                            next.processes[process].keepers[key].memory = Memory::Read {
+                                label: found.label,
+                                totals: found.totals,
+                            };
+                            if world.repair {
+                                repair(next, replica, key, found);
+                            }
+                        },
+                    );
                 }
             }
             Memory::HalfRead { replica, cell } => {
                 for other in (0..REPLICAS).filter(|other| *other != usize::from(replica)) {
                     let found = cell.newest(state.replicas[other][key]);
-                    self.to(Step::Read { process, key, label: found.label, totals: found.totals }, |next| {
-                        next.processes[process].keepers[key].memory = Memory::Read { label: found.label, totals: found.totals };
-                    });
+                    self.to(
+                        Step::Read {
+                            process,
+                            key,
+                            label: found.label,
+                            totals: found.totals,
+                        },
+                        |next| {
+                            next.processes[process].keepers[key].memory = Memory::Read {
+                                label: found.label,
+                                totals: found.totals,
+                            };
+                        },
+                    );
                 }
             }
             Memory::Read { .. } | Memory::Resident { .. } => {}
@@ -249,33 +517,81 @@ impl Steps<'_> {
     fn fold(&mut self, process: usize, key: usize) -> Result<(), Misstep> {
         let (world, state) = (self.world, self.state);
         let this = &state.processes[process];
-        let Some(time) = this.next_time(world, key).filter(|time| this.is_complete(world, *time)) else { return Ok(()) };
-        let Some(base) = this.base(world, key) else { return Ok(()) };
+        let Some(time) = this
+            .next_time(world, key)
+            .filter(|time| this.is_complete(world, *time))
+        else {
+            return Ok(());
+        };
+        let Some(base) = this.base(world, key) else {
+            return Ok(());
+        };
         let memory = this.keepers[key].memory;
-        let reply = if let Memory::Read { .. } = memory { Some(base) } else { None };
+        let reply = if let Memory::Read { .. } = memory {
+            Some(base)
+        } else {
+            None
+        };
         if reply.is_some_and(|(label, _)| this.is_too_new(world, label, time)) {
-            let step = Step::Abort { process, key, label: base.0, time };
+            let step = Step::Abort {
+                process,
+                key,
+                label: base.0,
+                time,
+            };
             if usize::from(state.head.owner) == process + 1 {
-                Self::checked(step, broken(Rule::OwnerGoesOn, format!("process {process} owns the job and leaves")))?;
+                Self::checked(
+                    step,
+                    broken(
+                        Rule::OwnerGoesOn,
+                        format!("process {process} owns the job and leaves"),
+                    ),
+                )?;
             }
-            self.to(step, |next| next.processes[process] = Process { stage: Stage::Gone, ..Process::default() });
+            self.to(step, |next| {
+                next.processes[process] = Process {
+                    stage: Stage::Gone,
+                    ..Process::default()
+                }
+            });
             return Ok(());
         }
         let (totals, changed) = this.fold(world, key, time, base);
         let stamp = this.stamp_of(world, time);
         let sent = changed || !(world.lacks(Mutant::ReplayNotRewritten) && this.is_replay(time));
-        let cell = sent.then(|| Cell { stamp, label: this.label_of(world, time), totals_stamp: stamp, totals });
-        let step = Step::Fold { process, key, time, cell };
+        let cell = sent.then(|| Cell {
+            stamp,
+            label: this.label_of(world, time),
+            totals_stamp: stamp,
+            totals,
+        });
+        let step = Step::Fold {
+            process,
+            key,
+            time,
+            cell,
+        };
         if let Some(cell) = cell {
             Self::checked(step, check_write(world, state, key, cell))?;
         }
         self.to(step, |next| {
-            let stale = if world.lacks(Mutant::StaleReply) { reply } else { None };
+            let stale = if world.lacks(Mutant::StaleReply) {
+                reply
+            } else {
+                None
+            };
             let keeper = &mut next.processes[process].keepers[key];
             keeper.taken = time;
-            keeper.memory = Memory::Resident { totals, sent, stale };
+            keeper.memory = Memory::Resident {
+                totals,
+                sent,
+                stale,
+            };
             if let Some(cell) = cell {
-                next.writes.add(Write { key: u8::try_from(key).unwrap_or(u8::MAX), cell });
+                next.writes.add(Write {
+                    key: u8::try_from(key).unwrap_or(u8::MAX),
+                    cell,
+                });
             }
         });
         Ok(())
@@ -283,20 +599,29 @@ impl Steps<'_> {
 
     /// Whether what was written at a time is acknowledged.
     fn is_acknowledged(&self, this: &Process, key: usize, time: Epoch) -> bool {
-        let quorum = if self.world.lacks(Mutant::AcknowledgeAtOne) { 1 } else { 2 };
+        let quorum = if self.world.lacks(Mutant::AcknowledgeAtOne) {
+            1
+        } else {
+            2
+        };
         let keeper = &this.keepers[key];
-        let unsent = keeper.taken == time && matches!(keeper.memory, Memory::Resident { sent: false, .. });
+        let unsent =
+            keeper.taken == time && matches!(keeper.memory, Memory::Resident { sent: false, .. });
         unsent || self.state.holders(key, this.stamp_of(self.world, time)) >= quorum
     }
 
-    /// A keeper puts a row out of memory whose last write is acknowledged. Where it can have no consequence it is left out.
+    /// A keeper puts a row out of memory whose last write is acknowledged. Where it can have no
+    /// consequence it is left out.
     fn evict(&mut self, process: usize, key: usize) {
         let (world, this) = (self.world, &self.state.processes[process]);
         let keeper = this.keepers[key];
-        let Memory::Resident { stale, .. } = keeper.memory else { return };
+        let Memory::Resident { stale, .. } = keeper.memory else {
+            return;
+        };
         let owner = usize::from(self.state.head.owner) == process + 1;
         let matters = this.may_need(world, key, owner)
-            || start_of(key) > this.evicted_up_to.max(this.youngest) && (0..KEYS).any(|other| other != key && this.may_need(world, other, owner));
+            || start_of(key) > this.evicted_up_to.max(this.youngest)
+                && (0..KEYS).any(|other| other != key && this.may_need(world, other, owner));
         let permitted = match world.mutant {
             Some(Mutant::EvictUnacknowledged) => true,
             Some(Mutant::EvictOnOlderAcknowledgement) => {
@@ -306,11 +631,20 @@ impl Steps<'_> {
             _ => self.is_acknowledged(this, key, keeper.taken),
         };
         if matters && permitted {
-            self.to(Step::Evict { process, key, time: keeper.taken }, |next| {
-                let this = &mut next.processes[process];
-                this.keepers[key].memory = stale.map_or(Memory::Nothing, |(label, totals)| Memory::Read { label, totals });
-                this.evicted_up_to = this.evicted_up_to.max(start_of(key));
-            });
+            self.to(
+                Step::Evict {
+                    process,
+                    key,
+                    time: keeper.taken,
+                },
+                |next| {
+                    let this = &mut next.processes[process];
+                    this.keepers[key].memory = stale.map_or(Memory::Nothing, |(label, totals)| {
+                        Memory::Read { label, totals }
+                    });
+                    this.evicted_up_to = this.evicted_up_to.max(start_of(key));
+                },
+            );
         }
     }
 
@@ -323,7 +657,12 @@ impl Steps<'_> {
             // A proposal that cannot be applied any more is the same as none.
             Cas::InFlight => {
                 let hopeless = state.head.identity() != this.head.identity();
-                this.proposal == Proposal::None && (!hopeless || matches!(world.mutant, Some(Mutant::CasUnconditional | Mutant::ResolveByVersion)))
+                this.proposal == Proposal::None
+                    && (!hopeless
+                        || matches!(
+                            world.mutant,
+                            Some(Mutant::CasUnconditional | Mutant::ResolveByVersion)
+                        ))
             }
         };
         if !may || !this.has_replayed(world) {
@@ -331,29 +670,64 @@ impl Steps<'_> {
         }
         let head = this.head;
         let version = head.version + u8::from(world.cas == Cas::InFlight);
-        let acknowledged: Vec<Epoch> = (head.committed + 1..=head.bound).filter(|epoch| self.may_commit(this, *epoch)).collect();
+        let acknowledged: Vec<Epoch> = (head.committed + 1..=head.bound)
+            .filter(|epoch| self.may_commit(this, *epoch))
+            .collect();
         for epoch in &acknowledged {
             let mut proposed = head;
             (proposed.version, proposed.committed) = (version, *epoch);
-            self.send(Step::Commit { process, epoch: *epoch, sent: world.cas == Cas::InFlight }, process, proposed)?;
+            self.send(
+                Step::Commit {
+                    process,
+                    epoch: *epoch,
+                    sent: world.cas == Cas::InFlight,
+                },
+                process,
+                proposed,
+            )?;
         }
         if head.bound - head.committed >= world.epochs_ahead || usize::from(head.bound) >= EPOCHS {
             return Ok(());
         }
-        // That a commit rides along is two steps in one, which matters only where steps can be lost.
-        let riding = if world.cas == Cas::InFlight { acknowledged.last().copied() } else { None };
+        // That a commit rides along is two steps in one, which matters only where steps can be
+        // lost.
+        let riding = if world.cas == Cas::InFlight {
+            acknowledged.last().copied()
+        } else {
+            None
+        };
         let (last, end) = (head.cut(head.bound), world.log.end());
         for first in last.next(0)..=end.next(0) {
             for second in last.next(1)..=end.next(1) {
                 let cut = Cut::at([first, second]);
-                for committed in [Some(head.committed), riding].into_iter().flatten().filter(|_| cut != last) {
+                for committed in [Some(head.committed), riding]
+                    .into_iter()
+                    .flatten()
+                    .filter(|_| cut != last)
+                {
                     let stamp = world.next_stamp(process, &head);
                     let mut proposed = head;
-                    (proposed.version, proposed.committed, proposed.last_stamp) = (version, committed, stamp);
+                    (proposed.version, proposed.committed, proposed.last_stamp) =
+                        (version, committed, stamp);
                     proposed.bind(cut, stamp);
-                    let commit = if committed > head.committed { committed } else { 0 };
+                    let commit = if committed > head.committed {
+                        committed
+                    } else {
+                        0
+                    };
                     let sent = world.cas == Cas::InFlight;
-                    self.send(Step::Bind { process, cut, epoch: proposed.bound, stamp, commit, sent }, process, proposed)?;
+                    self.send(
+                        Step::Bind {
+                            process,
+                            cut,
+                            epoch: proposed.bound,
+                            stamp,
+                            commit,
+                            sent,
+                        },
+                        process,
+                        proposed,
+                    )?;
                 }
             }
         }
@@ -364,15 +738,26 @@ impl Steps<'_> {
     fn may_commit(&self, this: &Process, epoch: Epoch) -> bool {
         let world = self.world;
         if epoch < this.replay_at {
-            // The frontier stands at b, where all of the replay is, and has nothing to say of what lies below.
+            // The frontier stands at b, where all of the replay is, and has nothing to say of what
+            // lies below.
             return world.lacks(Mutant::CommitDuringReplay);
         }
-        let keys = if world.lacks(Mutant::CommitOfOneWorker) { 0..1 } else { 0..world.keys };
+        let keys = if world.lacks(Mutant::CommitOfOneWorker) {
+            0..1
+        } else {
+            0..world.keys
+        };
         this.is_complete(world, epoch)
-            && keys.into_iter().all(|key| match this.last_time(world, key, epoch) {
-                0 => true,
-                time => this.keepers[key].taken >= time && (world.lacks(Mutant::CommitUnacknowledged) || self.is_acknowledged(this, key, time)),
-            })
+            && keys
+                .into_iter()
+                .all(|key| match this.last_time(world, key, epoch) {
+                    0 => true,
+                    time => {
+                        this.keepers[key].taken >= time
+                            && (world.lacks(Mutant::CommitUnacknowledged)
+                                || self.is_acknowledged(this, key, time))
+                    }
+                })
     }
 
     /// A proposal: done at once, or sent on its way.
@@ -380,7 +765,8 @@ impl Steps<'_> {
         let world = self.world;
         match world.cas {
             Cas::AtOnce if world.lacks(Mutant::RowOffsets) => self.to(step, |next| {
-                // Nothing is bound: the process keeps its cuts to itself, and makes durable what is committed, and stamps.
+                // Nothing is bound: the process keeps its cuts to itself, and makes durable what is
+                // committed, and stamps.
                 next.processes[process].head = proposed;
                 next.head = proposed;
                 next.head.forget_after(proposed.committed);
@@ -407,13 +793,22 @@ impl Steps<'_> {
             let key = usize::from(write.key);
             for replica in 0..REPLICAS {
                 // Of replicas that nothing tells apart, one will do.
-                let alike = self.world.reads == Reads::AtOnce && state.replicas[..replica].contains(&state.replicas[replica]);
+                let alike = self.world.reads == Reads::AtOnce
+                    && state.replicas[..replica].contains(&state.replicas[replica]);
                 if !alike && !write.cell.is_in(state.replicas[replica][key]) {
                     let Cell { stamp, label, .. } = write.cell;
-                    self.to(Step::Take { replica, key, stamp, label }, |next| {
-                        let copy = &mut next.replicas[replica][key];
-                        *copy = copy.newest(write.cell);
-                    });
+                    self.to(
+                        Step::Take {
+                            replica,
+                            key,
+                            stamp,
+                            label,
+                        },
+                        |next| {
+                            let copy = &mut next.replicas[replica][key];
+                            *copy = copy.newest(write.cell);
+                        },
+                    );
                 }
             }
         }
@@ -425,20 +820,36 @@ impl Steps<'_> {
         for key in 0..world.keys {
             for without in 0..REPLICAS {
                 let found = state.quorum_without(without, key);
-                let agree = [1, 2].iter().all(|n| found.is_in(state.replicas[(without + n) % REPLICAS][key]));
+                let agree = [1, 2]
+                    .iter()
+                    .all(|n| found.is_in(state.replicas[(without + n) % REPLICAS][key]));
                 if world.repair && found.stamp > 0 && (state.seen[key] != found.label || !agree) {
-                    self.to(Step::Look { without, key, label: found.label }, |next| {
-                        next.seen[key] = found.label;
-                        repair(next, without, key, found);
-                    });
+                    self.to(
+                        Step::Look {
+                            without,
+                            key,
+                            label: found.label,
+                        },
+                        |next| {
+                            next.seen[key] = found.label;
+                            repair(next, without, key, found);
+                        },
+                    );
                 }
                 if world.lacks(Mutant::LabelApart) && !agree {
-                    self.to(Step::RepairLabel { without, key, label: found.label }, |next| {
-                        for n in [1, 2] {
-                            let copy = &mut next.replicas[(without + n) % REPLICAS][key];
-                            (copy.stamp, copy.label) = (found.stamp, found.label);
-                        }
-                    });
+                    self.to(
+                        Step::RepairLabel {
+                            without,
+                            key,
+                            label: found.label,
+                        },
+                        |next| {
+                            for n in [1, 2] {
+                                let copy = &mut next.replicas[(without + n) % REPLICAS][key];
+                                (copy.stamp, copy.label) = (found.stamp, found.label);
+                            }
+                        },
+                    );
                 }
             }
         }
@@ -461,7 +872,8 @@ fn opening(world: &World, process: usize, found: &Head) -> Head {
     head
 }
 
-/// Blocking read repair: both replicas that were read have what was found before the reader has its answer.
+/// Blocking read repair: both replicas that were read have what was found before the reader has its
+/// answer.
 fn repair(state: &mut State, without: usize, key: usize, found: Cell) {
     for n in [1, 2] {
         state.replicas[(without + n) % REPLICAS][key] = found;

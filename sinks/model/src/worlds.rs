@@ -1,7 +1,8 @@
 //! The worlds: small logs and choices of what is modelled finely, each for a part of the protocol.
 //!
-//! One world with everything fine would be too large to exhaust. So each is fine where it looks, and coarse where a coarse step is known to
-//! leave out nothing: see the variants of [`Cas`], [`Sources`] and [`Reads`].
+//! One world with everything fine would be too large to exhaust. So each is fine where it looks,
+//! and coarse where a coarse step is known to leave out nothing: see the variants of [`Cas`],
+//! [`Sources`] and [`Reads`].
 
 use crate::{
     log::{Cut, Log, Record},
@@ -12,11 +13,13 @@ use crate::{
 /// How compare-and-sets of the head are modelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cas {
-    /// Sent, applied and heard of in one step. A conditional one that is applied late could as well have been sent late, and one whose process
-    /// never hears of it is one after which the process does nothing more.
+    /// Sent, applied and heard of in one step. A conditional one that is applied late could as well
+    /// have been sent late, and one whose process never hears of it is one after which the process
+    /// does nothing more.
     AtOnce,
-    /// Sent, then applied or not, then heard of or not, and everything else goes on in between: unknown outcomes, a leader that resolves them, a
-    /// proposal of a dead process that is applied later.
+    /// Sent, then applied or not, then heard of or not, and everything else goes on in between:
+    /// unknown outcomes, a leader that resolves them, a proposal of a dead process that is applied
+    /// later.
     InFlight,
 }
 
@@ -59,7 +62,8 @@ pub struct World {
     pub sources: Sources,
     /// See there.
     pub reads: Reads,
-    /// Whether a quorum read repairs the replicas it has read, and readers beside the job look on. Repair hides mistakes, so most worlds have none.
+    /// Whether a quorum read repairs the replicas it has read, and readers beside the job look on.
+    /// Repair hides mistakes, so most worlds have none.
     pub repair: bool,
     /// The guard that is missing.
     pub mutant: Option<Mutant>,
@@ -69,7 +73,14 @@ pub struct World {
 const CLOCKS: [Stamp; 3] = [20, 0, 60];
 
 fn record(partition: usize, key: usize, event: u8, sequence: u8) -> Record {
-    Record { partition, key, event, session: 1, sequence, offset: 0 }
+    Record {
+        partition,
+        key,
+        event,
+        session: 1,
+        sequence,
+        offset: 0,
+    }
 }
 
 impl World {
@@ -89,8 +100,21 @@ impl World {
             repair: false,
             mutant: None,
         };
-        let three = || Log::new(vec![record(0, 0, 1, 1), record(0, 0, 2, 2), record(1, 0, 3, 1)]);
-        let four = || Log::new(vec![record(0, 0, 1, 1), record(0, 0, 2, 2), record(1, 0, 3, 1), record(1, 0, 4, 2)]);
+        let three = || {
+            Log::new(vec![
+                record(0, 0, 1, 1),
+                record(0, 0, 2, 2),
+                record(1, 0, 3, 1),
+            ])
+        };
+        let four = || {
+            Log::new(vec![
+                record(0, 0, 1, 1),
+                record(0, 0, 2, 2),
+                record(1, 0, 3, 1),
+                record(1, 0, 4, 2),
+            ])
+        };
         vec![
             Self {
                 name: "hydrate",
@@ -123,7 +147,10 @@ impl World {
                 log: Log::new(vec![
                     record(0, 0, 1, 1),
                     record(0, 0, 1, 1),
-                    Record { session: 2, ..record(0, 0, 2, 1) },
+                    Record {
+                        session: 2,
+                        ..record(0, 0, 2, 1)
+                    },
                     record(0, 0, 1, 1),
                     record(1, 0, 3, 1),
                 ]),
@@ -134,7 +161,11 @@ impl World {
             Self {
                 name: "windows",
                 about: "two windows, the rule that spares a read, late records and evictions",
-                log: Log::new(vec![record(0, 1, 12, 1), record(0, 0, 2, 2), record(1, 1, 13, 1)]),
+                log: Log::new(vec![
+                    record(0, 1, 12, 1),
+                    record(0, 0, 2, 2),
+                    record(1, 1, 13, 1),
+                ]),
                 keys: 2,
                 generations: 3,
                 ..base.clone()
@@ -171,7 +202,10 @@ impl World {
     /// The same world without a guard.
     #[must_use]
     pub fn with(self, mutant: Mutant) -> Self {
-        Self { mutant: Some(mutant), ..self }
+        Self {
+            mutant: Some(mutant),
+            ..self
+        }
     }
 
     /// Whether this guard is missing.
@@ -189,7 +223,11 @@ impl World {
     /// The stamp of a take-over.
     #[must_use]
     pub fn flush_stamp(&self, process: usize, found: &Head) -> Stamp {
-        if self.lacks(Mutant::StampsFromOwnClock) { CLOCKS[process] + 1 } else { self.next_stamp(process, found) }
+        if self.lacks(Mutant::StampsFromOwnClock) {
+            CLOCKS[process] + 1
+        } else {
+            self.next_stamp(process, found)
+        }
     }
 
     /// The prefix of the log that a row's label names; `None` if it names nothing.

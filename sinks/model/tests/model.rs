@@ -5,7 +5,8 @@ use tapeflow_model::{Mutant, Outcome, World, explore};
 /// What the worlds come to together, at least.
 const STATES: usize = 10_000_000;
 
-/// Each world, and the distinct states it has: a change of the model that loses some should be seen.
+/// Each world, and the distinct states it has: a change of the model that loses some should be
+/// seen.
 const WORLDS: [(&str, usize); 7] = [
     ("hydrate", 1_777_200),
     ("repair", 3_072_464),
@@ -20,7 +21,10 @@ fn run(world: &World) -> Outcome {
     let outcome = explore(world, 30_000_000);
     let (states, steps, seconds) = (outcome.states, outcome.steps, outcome.took.as_secs_f64());
     let mutant = world.mutant.map_or("", Mutant::name);
-    println!("{:<8} {mutant:<30} {states:>9} states {steps:>9} steps {seconds:>5.1} s", world.name);
+    println!(
+        "{:<8} {mutant:<30} {states:>9} states {steps:>9} steps {seconds:>5.1} s",
+        world.name
+    );
     outcome
 }
 
@@ -31,9 +35,18 @@ fn holds(name: &str) {
         panic!("{name} is broken\n{trace}");
     }
     assert!(!outcome.given_up, "{name} is explored to its end");
-    assert!(outcome.finished > 0, "{name} comes to an end in which all is committed");
-    let (_, expected) = WORLDS.iter().find(|(world, _)| *world == name).expect("a world that is listed");
-    assert_eq!(outcome.states, *expected, "{name} has as many states as before; if the model was changed on purpose, change the number");
+    assert!(
+        outcome.finished > 0,
+        "{name} comes to an end in which all is committed"
+    );
+    let (_, expected) = WORLDS
+        .iter()
+        .find(|(world, _)| *world == name)
+        .expect("a world that is listed");
+    assert_eq!(
+        outcome.states, *expected,
+        "{name} has as many states as before; if the model was changed on purpose, change the number"
+    );
 }
 
 #[test]
@@ -73,25 +86,40 @@ fn all_of_it_at_once_holds() {
 
 #[test]
 fn every_world_is_explored_and_together_they_are_large() {
-    assert_eq!(World::all().iter().map(|world| world.name).collect::<Vec<_>>(), WORLDS.map(|(name, _)| name));
+    assert_eq!(
+        World::all()
+            .iter()
+            .map(|world| world.name)
+            .collect::<Vec<_>>(),
+        WORLDS.map(|(name, _)| name)
+    );
     assert!(WORLDS.iter().map(|(_, states)| states).sum::<usize>() >= STATES);
 }
 
 #[test]
 fn every_wrong_variant_is_caught() {
     for mutant in Mutant::ALL {
-        let world = World::named(mutant.world()).expect("a mutant names a world").with(*mutant);
+        let world = World::named(mutant.world())
+            .expect("a mutant names a world")
+            .with(*mutant);
         let outcome = run(&world);
-        let trace = outcome.found.unwrap_or_else(|| panic!("{mutant} is not caught in {}", world.name));
+        let trace = outcome
+            .found
+            .unwrap_or_else(|| panic!("{mutant} is not caught in {}", world.name));
         println!("{trace}");
-        assert!(!trace.steps.is_empty(), "{mutant}: something must have happened");
+        assert!(
+            !trace.steps.is_empty(),
+            "{mutant}: something must have happened"
+        );
         assert_eq!(trace.violation.rule, mutant.breaks(), "{mutant}");
     }
 }
 
 #[test]
 fn a_violation_is_told_as_a_story() {
-    let outcome = run(&World::named("hydrate").expect("a world").with(Mutant::CommitDuringReplay));
+    let outcome = run(&World::named("hydrate")
+        .expect("a world")
+        .with(Mutant::CommitDuringReplay));
     let told = outcome.found.expect("it is caught").to_string();
     let want = "   1. process 0 takes over: generation 1, replays (0, 0] at stamp 20
    2. process 0 binds epoch 1 at [0, 1], stamp 21

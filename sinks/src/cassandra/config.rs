@@ -1,4 +1,5 @@
-//! Which cluster, which keyspace, as whom: read from a `cassandra://` address in a pure function that reports every fault at once.
+//! Which cluster, which keyspace, as whom: read from a `cassandra://` address in a pure function
+//! that reports every fault at once.
 
 use std::{fmt, time::Duration};
 
@@ -71,7 +72,8 @@ pub enum AddressFault {
     /// It does not begin with `cassandra://`.
     #[error("it does not begin with cassandra://")]
     Scheme,
-    /// It holds a user or a password, which everyone who lists processes would read. It is not repeated here for the same reason.
+    /// It holds a user or a password, which everyone who lists processes would read. It is not
+    /// repeated here for the same reason.
     #[error("it holds a user or password, which belong in options of their own")]
     Credentials,
     /// No host, or an empty place in the list.
@@ -92,7 +94,9 @@ pub enum AddressFault {
     #[error("the keyspace is missing")]
     NoKeyspace,
     /// A name Cassandra would not take, or would only take in quotes.
-    #[error("{0:?} is not a keyspace: give a lower-case letter, then lower-case letters, digits and _, at most {MAX_KEYSPACE_BYTES} in all")]
+    #[error(
+        "{0:?} is not a keyspace: give a lower-case letter, then lower-case letters, digits and _, at most {MAX_KEYSPACE_BYTES} in all"
+    )]
     Keyspace(String),
 }
 
@@ -113,7 +117,8 @@ impl fmt::Display for AddressFaults {
 impl std::error::Error for AddressFaults {}
 
 impl CassandraConfig {
-    /// Reads `cassandra://HOST[:PORT][,HOST...]/KEYSPACE`; the rest is as a job that says nothing wants it.
+    /// Reads `cassandra://HOST[:PORT][,HOST...]/KEYSPACE`; the rest is as a job that says nothing
+    /// wants it.
     ///
     /// # Errors
     /// All faults of the address.
@@ -126,7 +131,10 @@ impl CassandraConfig {
         }
         let (hosts, keyspace) = rest.split_once('/').unwrap_or((rest, ""));
         let mut faults = Vec::new();
-        let hosts = hosts.split(',').filter_map(|host| parse_host(host).map_err(|fault| faults.push(fault)).ok()).collect();
+        let hosts = hosts
+            .split(',')
+            .filter_map(|host| parse_host(host).map_err(|fault| faults.push(fault)).ok())
+            .collect();
         if keyspace.is_empty() {
             faults.push(AddressFault::NoKeyspace);
         } else if !is_keyspace(keyspace) {
@@ -162,7 +170,9 @@ fn parse_host(text: &str) -> Result<String, AddressFault> {
         Some(Some((host, ""))) => (host, None),
         Some(Some((host, port))) if port.starts_with(':') => (host, Some(&port[1..])),
         Some(_) => return Err(AddressFault::Host(text.into())),
-        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+        None => text
+            .split_once(':')
+            .map_or((text, None), |(host, port)| (host, Some(port))),
     };
     let bracketed = text.starts_with('[');
     if host.is_empty() {
@@ -171,27 +181,41 @@ fn parse_host(text: &str) -> Result<String, AddressFault> {
     let is_host = if bracketed {
         host.parse::<std::net::Ipv6Addr>().is_ok()
     } else {
-        host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        host.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
     };
     if !is_host {
         return Err(AddressFault::Host(host.into()));
     }
     let port = match port {
         None => DEFAULT_PORT,
-        Some(text) => parse_port(text).ok_or_else(|| AddressFault::Port { host: host.into(), port: text.into() })?,
+        Some(text) => parse_port(text).ok_or_else(|| AddressFault::Port {
+            host: host.into(),
+            port: text.into(),
+        })?,
     };
-    Ok(if bracketed { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    Ok(if bracketed {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    })
 }
 
 fn parse_port(text: &str) -> Option<u16> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten().filter(|port| *port > 0)
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
+        .filter(|port| *port > 0)
 }
 
 /// Names that need no quotes, so that no statement needs any.
 fn is_keyspace(text: &str) -> bool {
     text.len() <= MAX_KEYSPACE_BYTES
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 #[cfg(test)]
@@ -199,27 +223,52 @@ mod tests {
     use super::*;
 
     fn hosts(address: &str) -> Vec<String> {
-        CassandraConfig::parse(address, "tapeflow").expect(address).hosts
+        CassandraConfig::parse(address, "tapeflow")
+            .expect(address)
+            .hosts
     }
 
     fn faults(address: &str) -> Vec<AddressFault> {
-        CassandraConfig::parse(address, "tapeflow").expect_err(address).0
+        CassandraConfig::parse(address, "tapeflow")
+            .expect_err(address)
+            .0
     }
 
     #[test]
     fn an_address_names_hosts_and_a_keyspace() {
-        let config = CassandraConfig::parse("cassandra://db-1.example,127.0.0.1:19042,[::1]:9043,[::2]/tape_flow2", "tapeflow").expect("an address");
-        assert_eq!(config.hosts, ["db-1.example:9042", "127.0.0.1:19042", "[::1]:9043", "[::2]:9042"]);
+        let config = CassandraConfig::parse(
+            "cassandra://db-1.example,127.0.0.1:19042,[::1]:9043,[::2]/tape_flow2",
+            "tapeflow",
+        )
+        .expect("an address");
+        assert_eq!(
+            config.hosts,
+            [
+                "db-1.example:9042",
+                "127.0.0.1:19042",
+                "[::1]:9043",
+                "[::2]:9042"
+            ]
+        );
         assert_eq!(config.keyspace, "tape_flow2");
-        assert_eq!(config.address(), "cassandra://db-1.example:9042,127.0.0.1:19042,[::1]:9043,[::2]:9042/tape_flow2");
+        assert_eq!(
+            config.address(),
+            "cassandra://db-1.example:9042,127.0.0.1:19042,[::1]:9043,[::2]:9042/tape_flow2"
+        );
         assert_eq!(hosts("cassandra://a/k"), ["a:9042"]);
     }
 
     #[test]
     fn every_fault_of_an_address_is_reported() {
-        let port = |host: &str, port: &str| AddressFault::Port { host: host.into(), port: port.into() };
+        let port = |host: &str, port: &str| AddressFault::Port {
+            host: host.into(),
+            port: port.into(),
+        };
         assert_eq!(faults("sqlite:x"), [AddressFault::Scheme]);
-        assert_eq!(faults("cassandra://"), [AddressFault::NoHost, AddressFault::NoKeyspace]);
+        assert_eq!(
+            faults("cassandra://"),
+            [AddressFault::NoHost, AddressFault::NoKeyspace]
+        );
         assert_eq!(
             faults("cassandra://a,,b:x,c:0,d:99999,e f/K-1"),
             [
@@ -231,20 +280,39 @@ mod tests {
                 AddressFault::Keyspace("K-1".into()),
             ]
         );
-        assert_eq!(faults("cassandra://[::1/k"), [AddressFault::Host("[::1".into())]);
-        assert_eq!(faults("cassandra://[a]/k"), [AddressFault::Host("a".into())]);
-        assert_eq!(faults("cassandra://a/k/more"), [AddressFault::Keyspace("k/more".into())]);
-        assert_eq!(faults(&format!("cassandra://a/{}", "k".repeat(49))).len(), 1);
+        assert_eq!(
+            faults("cassandra://[::1/k"),
+            [AddressFault::Host("[::1".into())]
+        );
+        assert_eq!(
+            faults("cassandra://[a]/k"),
+            [AddressFault::Host("a".into())]
+        );
+        assert_eq!(
+            faults("cassandra://a/k/more"),
+            [AddressFault::Keyspace("k/more".into())]
+        );
+        assert_eq!(
+            faults(&format!("cassandra://a/{}", "k".repeat(49))).len(),
+            1
+        );
         let text = AddressFaults(faults("cassandra://a:0")).to_string();
-        assert!(text.ends_with("\"0\" of host \"a\" is not a port; the keyspace is missing"), "{text}");
+        assert!(
+            text.ends_with("\"0\" of host \"a\" is not a port; the keyspace is missing"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_password_is_neither_taken_from_an_address_nor_printed() {
-        let fault = CassandraConfig::parse("cassandra://user:hunter2@a/k", "tapeflow").expect_err("credentials");
+        let fault = CassandraConfig::parse("cassandra://user:hunter2@a/k", "tapeflow")
+            .expect_err("credentials");
         assert_eq!(fault.0, [AddressFault::Credentials]);
         assert!(!format!("{fault} {fault:?}").contains("hunter2"));
-        let credentials = Credentials { user: "user".into(), password: Secret::new("hunter2") };
+        let credentials = Credentials {
+            user: "user".into(),
+            password: Secret::new("hunter2"),
+        };
         assert!(!format!("{credentials:?}").contains("hunter2"));
     }
 }

@@ -22,7 +22,8 @@ use crate::{
     store::{DirectoryEntry, StoreError},
 };
 
-/// Entries that go into one statement, from as many partitions: below what a server tells of in its log (see [`super::rows`]).
+/// Entries that go into one statement, from as many partitions: below what a server tells of in its
+/// log (see [`super::rows`]).
 const ENTRIES: usize = 10;
 
 /// The statements on tables `symbols` and `symbol_buckets`.
@@ -48,36 +49,89 @@ impl Directory {
     }
 
     /// Writes the entries, and each symbol of them once.
-    pub(super) async fn write(&self, session: &Session, entries: &[DirectoryEntry], in_flight: usize) -> Result<(), StoreError> {
+    pub(super) async fn write(
+        &self,
+        session: &Session,
+        entries: &[DirectoryEntry],
+        in_flight: usize,
+    ) -> Result<(), StoreError> {
         let mut symbols: Vec<&Symbol> = entries.iter().map(|entry| &entry.symbol).collect();
         symbols.sort_unstable();
         symbols.dedup();
-        stream::iter(symbols.chunks(ENTRIES)).map(Ok).try_for_each_concurrent(in_flight, |some| self.write_symbols(session, some)).await?;
-        stream::iter(entries.chunks(ENTRIES)).map(Ok).try_for_each_concurrent(in_flight, |some| self.write_buckets(session, some)).await
+        stream::iter(symbols.chunks(ENTRIES))
+            .map(Ok)
+            .try_for_each_concurrent(in_flight, |some| self.write_symbols(session, some))
+            .await?;
+        stream::iter(entries.chunks(ENTRIES))
+            .map(Ok)
+            .try_for_each_concurrent(in_flight, |some| self.write_buckets(session, some))
+            .await
     }
 
-    async fn write_symbols(&self, session: &Session, symbols: &[&Symbol]) -> Result<(), StoreError> {
-        let values: Vec<_> = symbols.iter().map(|symbol| (symbol.as_str(), symbol.class().name())).collect();
-        let sent = session.batch(&batch(&self.add_symbol, values.len()), &values).await;
-        sent.map(drop).map_err(|error| of_execution("writing symbols", &error))
+    async fn write_symbols(
+        &self,
+        session: &Session,
+        symbols: &[&Symbol],
+    ) -> Result<(), StoreError> {
+        let values: Vec<_> = symbols
+            .iter()
+            .map(|symbol| (symbol.as_str(), symbol.class().name()))
+            .collect();
+        let sent = session
+            .batch(&batch(&self.add_symbol, values.len()), &values)
+            .await;
+        sent.map(drop)
+            .map_err(|error| of_execution("writing symbols", &error))
     }
 
-    async fn write_buckets(&self, session: &Session, entries: &[DirectoryEntry]) -> Result<(), StoreError> {
-        let values: Vec<_> = entries.iter().map(|entry| (entry.symbol.as_str(), entry.size.to_string(), CqlTimestamp(entry.bucket))).collect();
-        let sent = session.batch(&batch(&self.add_bucket, values.len()), &values).await;
-        sent.map(drop).map_err(|error| of_execution("writing buckets", &error))
+    async fn write_buckets(
+        &self,
+        session: &Session,
+        entries: &[DirectoryEntry],
+    ) -> Result<(), StoreError> {
+        let values: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                (
+                    entry.symbol.as_str(),
+                    entry.size.to_string(),
+                    CqlTimestamp(entry.bucket),
+                )
+            })
+            .collect();
+        let sent = session
+            .batch(&batch(&self.add_bucket, values.len()), &values)
+            .await;
+        sent.map(drop)
+            .map_err(|error| of_execution("writing buckets", &error))
     }
 
     /// All symbols, ascending.
-    pub(super) async fn symbols(&self, session: &Session) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
+    pub(super) async fn symbols(
+        &self,
+        session: &Session,
+    ) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         const DOING: &str = "reading the symbols";
-        let pager = session.execute_iter(self.symbols.clone(), ()).await.map_err(|error| of_pager(DOING, &error))?;
-        let mut found = pager.rows_stream::<(String, Option<String>)>().map_err(|error| broken(format!("{DOING}: {error}")))?;
+        let pager = session
+            .execute_iter(self.symbols.clone(), ())
+            .await
+            .map_err(|error| of_pager(DOING, &error))?;
+        let mut found = pager
+            .rows_stream::<(String, Option<String>)>()
+            .map_err(|error| broken(format!("{DOING}: {error}")))?;
         let mut symbols = Vec::new();
-        while let Some((text, class)) = found.try_next().await.map_err(|error| of_row(DOING, &error))? {
-            let symbol = Symbol::new(&text).map_err(|fault| broken(format!("table symbols holds {text:?}: {fault}")))?;
+        while let Some((text, class)) = found
+            .try_next()
+            .await
+            .map_err(|error| of_row(DOING, &error))?
+        {
+            let symbol = Symbol::new(&text)
+                .map_err(|fault| broken(format!("table symbols holds {text:?}: {fault}")))?;
             if class.as_deref() != Some(symbol.class().name()) {
-                return Err(broken(format!("table symbols says {symbol} is of class {class:?}; this tapeflow says {}", symbol.class().name())));
+                return Err(broken(format!(
+                    "table symbols says {symbol} is of class {class:?}; this tapeflow says {}",
+                    symbol.class().name()
+                )));
             }
             symbols.push((symbol.clone(), symbol.class()));
         }
@@ -86,23 +140,58 @@ impl Directory {
     }
 
     /// The buckets in which a symbol has rows of a size, ascending.
-    pub(super) async fn buckets(&self, session: &Session, symbol: &Symbol, size: WindowSize) -> Result<Vec<i64>, StoreError> {
+    pub(super) async fn buckets(
+        &self,
+        session: &Session,
+        symbol: &Symbol,
+        size: WindowSize,
+    ) -> Result<Vec<i64>, StoreError> {
         let doing = format!("reading the buckets of {symbol} {size}");
-        let pager =
-            session.execute_iter(self.buckets.clone(), (symbol.as_str(), size.to_string())).await.map_err(|error| of_pager(&doing, &error))?;
-        let found = pager.rows_stream::<(CqlTimestamp,)>().map_err(|error| broken(format!("{doing}: {error}")))?;
-        found.map_ok(|(bucket,)| bucket.0).try_collect().await.map_err(|error| of_row(&doing, &error))
+        let pager = session
+            .execute_iter(self.buckets.clone(), (symbol.as_str(), size.to_string()))
+            .await
+            .map_err(|error| of_pager(&doing, &error))?;
+        let found = pager
+            .rows_stream::<(CqlTimestamp,)>()
+            .map_err(|error| broken(format!("{doing}: {error}")))?;
+        found
+            .map_ok(|(bucket,)| bucket.0)
+            .try_collect()
+            .await
+            .map_err(|error| of_row(&doing, &error))
     }
 
     /// Leaves those partitions that nobody finds who begins with a symbol.
-    pub(super) async fn retain_unlisted(&self, session: &Session, partitions: &mut BTreeSet<Unlisted>) -> Result<(), StoreError> {
+    pub(super) async fn retain_unlisted(
+        &self,
+        session: &Session,
+        partitions: &mut BTreeSet<Unlisted>,
+    ) -> Result<(), StoreError> {
         const DOING: &str = "reading the directory";
-        let symbols: HashSet<Symbol> = self.symbols(session).await?.into_iter().map(|(symbol, _)| symbol).collect();
-        let pager = session.execute_iter(self.all.clone(), ()).await.map_err(|error| of_pager(DOING, &error))?;
-        let mut found = pager.rows_stream::<(String, String, CqlTimestamp)>().map_err(|error| broken(format!("{DOING}: {error}")))?;
-        while let Some((symbol, size, CqlTimestamp(bucket))) = found.try_next().await.map_err(|error| of_row(DOING, &error))? {
+        let symbols: HashSet<Symbol> = self
+            .symbols(session)
+            .await?
+            .into_iter()
+            .map(|(symbol, _)| symbol)
+            .collect();
+        let pager = session
+            .execute_iter(self.all.clone(), ())
+            .await
+            .map_err(|error| of_pager(DOING, &error))?;
+        let mut found = pager
+            .rows_stream::<(String, String, CqlTimestamp)>()
+            .map_err(|error| broken(format!("{DOING}: {error}")))?;
+        while let Some((symbol, size, CqlTimestamp(bucket))) = found
+            .try_next()
+            .await
+            .map_err(|error| of_row(DOING, &error))?
+        {
             if symbols.contains(symbol.as_str()) {
-                partitions.remove(&Unlisted { symbol, size, bucket: Some(bucket) });
+                partitions.remove(&Unlisted {
+                    symbol,
+                    size,
+                    bucket: Some(bucket),
+                });
             }
         }
         Ok(())
@@ -110,7 +199,10 @@ impl Directory {
 }
 
 fn batch(insert: &PreparedStatement, entries: usize) -> Batch {
-    let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![BatchStatement::PreparedStatement(insert.clone()); entries]);
+    let mut batch = Batch::new_with_statements(
+        BatchType::Unlogged,
+        vec![BatchStatement::PreparedStatement(insert.clone()); entries],
+    );
     batch.set_is_idempotent(true);
     batch
 }

@@ -1,8 +1,10 @@
 //! The driver's errors, sorted by the one question callers ask: may the same call succeed later?
 
 use scylla::errors::{
-    BrokenConnectionErrorKind, ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, ExecutionError, FrameHeaderParseError,
-    MetadataError, NewSessionError, NextPageError, NextRowError, PagerExecutionError, PrepareError, RequestAttemptError, RequestError,
+    BrokenConnectionErrorKind, ConnectionError, ConnectionPoolError,
+    ConnectionSetupRequestErrorKind, DbError, ExecutionError, FrameHeaderParseError, MetadataError,
+    NewSessionError, NextPageError, NextRowError, PagerExecutionError, PrepareError,
+    RequestAttemptError, RequestError,
 };
 
 use super::config::CassandraConfig;
@@ -27,7 +29,9 @@ pub(super) fn of_execution(doing: &str, error: &ExecutionError) -> StoreError {
 /// Of a statement whose answer comes in pages.
 pub(super) fn of_pager(doing: &str, error: &PagerExecutionError) -> StoreError {
     let lasting = match error {
-        PagerExecutionError::SerializationError(_) | PagerExecutionError::UseKeyspaceError(_) => true,
+        PagerExecutionError::SerializationError(_) | PagerExecutionError::UseKeyspaceError(_) => {
+            true
+        }
         PagerExecutionError::PrepareError(error) => prepare_lasts(error),
         PagerExecutionError::NextPageError(error) => page_lasts(error),
         _ => false,
@@ -53,13 +57,24 @@ pub(super) fn of_prepare(doing: &str, error: &PrepareError) -> StoreError {
 pub(super) fn of_connecting(config: &CassandraConfig, error: &NewSessionError) -> StoreError {
     let hosts = config.hosts.join(", ");
     match error {
-        NewSessionError::MetadataError(MetadataError::ConnectionPoolError(ConnectionPoolError::Broken { last_connection_error })) => {
+        NewSessionError::MetadataError(MetadataError::ConnectionPoolError(
+            ConnectionPoolError::Broken {
+                last_connection_error,
+            },
+        )) => {
             match last_connection_error {
-                ConnectionError::ConnectionSetupRequestError(setup) if refuses_credentials(&setup.error) => {
-                    broken(format!("Cassandra at {hosts} refuses user or password: {}", setup.error))
+                ConnectionError::ConnectionSetupRequestError(setup)
+                    if refuses_credentials(&setup.error) =>
+                {
+                    broken(format!(
+                        "Cassandra at {hosts} refuses user or password: {}",
+                        setup.error
+                    ))
                 }
                 other => match (&config.tls, tls_fault(other)) {
-                    (Some(_), Some(fault)) => broken(format!("Cassandra at {hosts}: {}", of_tls(fault))),
+                    (Some(_), Some(fault)) => {
+                        broken(format!("Cassandra at {hosts}: {}", of_tls(fault)))
+                    }
                     // It hangs up, or answers what is no CQL: so does a node that waits for TLS.
                     (None, _) if hangs_up(other) => StoreError::Unavailable(format!(
                         "Cassandra at {hosts} ends the connection ({other}); if it asks for TLS, use --cassandra-tls"
@@ -72,13 +87,18 @@ pub(super) fn of_connecting(config: &CassandraConfig, error: &NewSessionError) -
                 },
             }
         }
-        NewSessionError::FailedToResolveAnyHostname(_) => StoreError::Unavailable(format!("no address is known for {hosts}")),
-        NewSessionError::EmptyKnownNodesList | NewSessionError::IllegalConfig(_) => broken(error.to_string()),
+        NewSessionError::FailedToResolveAnyHostname(_) => {
+            StoreError::Unavailable(format!("no address is known for {hosts}"))
+        }
+        NewSessionError::EmptyKnownNodesList | NewSessionError::IllegalConfig(_) => {
+            broken(error.to_string())
+        }
         other => StoreError::Unavailable(format!("Cassandra at {hosts}: {other}")),
     }
 }
 
-/// What TLS said: in the handshake, or to the first question, for that is when a node without our certificate tells so.
+/// What TLS said: in the handshake, or to the first question, for that is when a node without our
+/// certificate tells so.
 fn tls_fault(error: &ConnectionError) -> Option<&rustls::Error> {
     let broken = match error {
         ConnectionError::IoError(error) => return error.get_ref()?.downcast_ref(),
@@ -90,7 +110,9 @@ fn tls_fault(error: &ConnectionError) -> Option<&rustls::Error> {
         _ => return None,
     };
     match broken.downcast_ref()? {
-        BrokenConnectionErrorKind::FrameHeaderParseError(FrameHeaderParseError::HeaderIoError(error))
+        BrokenConnectionErrorKind::FrameHeaderParseError(FrameHeaderParseError::HeaderIoError(
+            error,
+        ))
         | BrokenConnectionErrorKind::WriteError(error) => error.get_ref()?.downcast_ref(),
         _ => None,
     }
@@ -100,12 +122,20 @@ fn tls_fault(error: &ConnectionError) -> Option<&rustls::Error> {
 fn of_tls(fault: &rustls::Error) -> String {
     use rustls::{CertificateError as Reason, Error};
     match fault {
-        Error::InvalidCertificate(Reason::NotValidForName | Reason::NotValidForNameContext { .. }) => format!(
+        Error::InvalidCertificate(
+            Reason::NotValidForName | Reason::NotValidForNameContext { .. },
+        ) => format!(
             "a node's certificate names neither its address nor a host of --store ({fault}): name it there as its certificate does, or give it another certificate"
         ),
-        Error::InvalidCertificate(_) => format!("a node's certificate is not trusted ({fault}); see --cassandra-ca-file"),
-        Error::AlertReceived(_) => format!("a node refuses us over TLS ({fault}); see --cassandra-cert-file and --cassandra-key-file"),
-        Error::InvalidMessage(_) => format!("a node does not speak TLS ({fault}); see --cassandra-tls"),
+        Error::InvalidCertificate(_) => {
+            format!("a node's certificate is not trusted ({fault}); see --cassandra-ca-file")
+        }
+        Error::AlertReceived(_) => format!(
+            "a node refuses us over TLS ({fault}); see --cassandra-cert-file and --cassandra-key-file"
+        ),
+        Error::InvalidMessage(_) => {
+            format!("a node does not speak TLS ({fault}); see --cassandra-tls")
+        }
         _ => format!("no TLS with a node ({fault})"),
     }
 }
@@ -114,10 +144,19 @@ fn hangs_up(error: &ConnectionError) -> bool {
     use std::io::ErrorKind;
     match error {
         ConnectionError::IoError(error) => {
-            matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+            matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof
+            )
         }
         ConnectionError::BrokenConnection(_) => true,
-        ConnectionError::ConnectionSetupRequestError(setup) => matches!(setup.error, ConnectionSetupRequestErrorKind::BrokenConnection(_)),
+        ConnectionError::ConnectionSetupRequestError(setup) => matches!(
+            setup.error,
+            ConnectionSetupRequestErrorKind::BrokenConnection(_)
+        ),
         _ => false,
     }
 }
@@ -125,8 +164,10 @@ fn hangs_up(error: &ConnectionError) -> bool {
 fn refuses_credentials(error: &ConnectionSetupRequestErrorKind) -> bool {
     matches!(
         error,
-        ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError | DbError::Unauthorized, _)
-            | ConnectionSetupRequestErrorKind::MissingAuthentication
+        ConnectionSetupRequestErrorKind::DbError(
+            DbError::AuthenticationError | DbError::Unauthorized,
+            _
+        ) | ConnectionSetupRequestErrorKind::MissingAuthentication
             | ConnectionSetupRequestErrorKind::StartAuthSessionError(_)
             | ConnectionSetupRequestErrorKind::AuthChallengeEvaluationError(_)
             | ConnectionSetupRequestErrorKind::AuthFinishError(_)
@@ -135,7 +176,11 @@ fn refuses_credentials(error: &ConnectionSetupRequestErrorKind) -> bool {
 
 fn sorted(lasting: bool, doing: &str, error: &dyn std::error::Error) -> StoreError {
     let text = format!("{doing}: {error}");
-    if lasting { StoreError::Broken(text) } else { StoreError::Unavailable(text) }
+    if lasting {
+        StoreError::Broken(text)
+    } else {
+        StoreError::Unavailable(text)
+    }
 }
 
 fn prepare_lasts(error: &PrepareError) -> bool {
@@ -144,13 +189,16 @@ fn prepare_lasts(error: &PrepareError) -> bool {
 
 fn page_lasts(error: &NextPageError) -> bool {
     match error {
-        NextPageError::RequestFailure(RequestError::LastAttemptError(error)) => attempt_lasts(error),
+        NextPageError::RequestFailure(RequestError::LastAttemptError(error)) => {
+            attempt_lasts(error)
+        }
         NextPageError::RequestFailure(_) => false,
         _ => true,
     }
 }
 
-/// What the server refuses for good. Everything else (too few replicas, time-outs, overload, a lost connection) may pass.
+/// What the server refuses for good. Everything else (too few replicas, time-outs, overload, a lost
+/// connection) may pass.
 fn attempt_lasts(error: &RequestAttemptError) -> bool {
     match error {
         RequestAttemptError::DbError(error, _) => matches!(

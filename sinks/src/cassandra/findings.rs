@@ -1,4 +1,5 @@
-//! Is this cluster what the guarantee needs? Facts are read here, a pure function judges them, and the caller says it to a person.
+//! Is this cluster what the guarantee needs? Facts are read here, a pure function judges them, and
+//! the caller says it to a person.
 //!
 //! A finding is no error: a development set-up of one node runs the same code, and promises less.
 
@@ -14,20 +15,23 @@ use crate::store::StoreError;
 
 /// Replicas of which a minority may be lost.
 const REPLICAS_NEEDED: u32 = 3;
-/// The first version with the second Paxos, whose LWT and serial reads hold through range movements.
+/// The first version with the second Paxos, whose LWT and serial reads hold through range
+/// movements.
 const VERSION_NEEDED: (u32, u32) = (4, 1);
 
 /// One way in which a cluster is less than the guarantee needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// Too few replicas in the local datacenter: a development set-up. Loss of one may lose acknowledged rows or stop the job.
+    /// Too few replicas in the local datacenter: a development set-up. Loss of one may lose
+    /// acknowledged rows or stop the job.
     Replication {
         /// Replicas in the datacenter.
         replicas: u32,
         /// The datacenter.
         datacenter: String,
     },
-    /// The keyspace exists with another replication than `init` was asked for; it is left as it is, for changing it needs a repair.
+    /// The keyspace exists with another replication than `init` was asked for; it is left as it is,
+    /// for changing it needs a repair.
     OtherReplication {
         /// Replicas in the datacenter.
         replicas: u32,
@@ -79,7 +83,10 @@ pub enum Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Replication { replicas, datacenter } => write!(
+            Self::Replication {
+                replicas,
+                datacenter,
+            } => write!(
                 f,
                 "development set-up: {replicas} replica(s) in {datacenter}, {REPLICAS_NEEDED} are needed for rows to survive the loss of one"
             ),
@@ -97,10 +104,16 @@ impl fmt::Display for Finding {
                 )
             }
             Self::PaxosVariant { node, variant } => {
-                write!(f, "node {node} runs paxos_variant {variant}; set paxos_variant: v2 in its cassandra.yaml")
+                write!(
+                    f,
+                    "node {node} runs paxos_variant {variant}; set paxos_variant: v2 in its cassandra.yaml"
+                )
             }
             Self::ReadRepair { table, option } => {
-                write!(f, "table {table} has read_repair {option}: readers may see rows go back; ALTER TABLE {table} WITH read_repair = 'BLOCKING'")
+                write!(
+                    f,
+                    "table {table} has read_repair {option}: readers may see rows go back; ALTER TABLE {table} WITH read_repair = 'BLOCKING'"
+                )
             }
             Self::TimeToLive { table, seconds } => {
                 write!(
@@ -145,59 +158,105 @@ pub(super) struct NodeFacts {
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if facts.replicas < REPLICAS_NEEDED {
-        findings.push(Finding::Replication { replicas: facts.replicas, datacenter: facts.datacenter.clone() });
+        findings.push(Finding::Replication {
+            replicas: facts.replicas,
+            datacenter: facts.datacenter.clone(),
+        });
     }
-    for NodeFacts { node, version, paxos_variant } in &facts.nodes {
-        let unread = |what: &str, reason: &String| Finding::Unread { what: format!("{what} of node {node}"), reason: reason.clone() };
+    for NodeFacts {
+        node,
+        version,
+        paxos_variant,
+    } in &facts.nodes
+    {
+        let unread = |what: &str, reason: &String| Finding::Unread {
+            what: format!("{what} of node {node}"),
+            reason: reason.clone(),
+        };
         match version {
             Ok(version) if is_new_enough(version) => {}
-            Ok(version) => findings.push(Finding::Version { node: node.clone(), version: version.clone() }),
+            Ok(version) => findings.push(Finding::Version {
+                node: node.clone(),
+                version: version.clone(),
+            }),
             Err(reason) => findings.push(unread("the version", reason)),
         }
         match paxos_variant {
             Ok(variant) if variant.starts_with("v2") => {}
-            Ok(variant) => findings.push(Finding::PaxosVariant { node: node.clone(), variant: variant.clone() }),
+            Ok(variant) => findings.push(Finding::PaxosVariant {
+                node: node.clone(),
+                variant: variant.clone(),
+            }),
             Err(reason) => findings.push(unread("paxos_variant", reason)),
         }
     }
-    for TableFacts { table, read_repair, time_to_live_s } in &facts.tables {
+    for TableFacts {
+        table,
+        read_repair,
+        time_to_live_s,
+    } in &facts.tables
+    {
         if !read_repair.eq_ignore_ascii_case("BLOCKING") {
-            findings.push(Finding::ReadRepair { table: table.clone(), option: read_repair.clone() });
+            findings.push(Finding::ReadRepair {
+                table: table.clone(),
+                option: read_repair.clone(),
+            });
         }
         if *time_to_live_s != 0 {
-            findings.push(Finding::TimeToLive { table: table.clone(), seconds: *time_to_live_s });
+            findings.push(Finding::TimeToLive {
+                table: table.clone(),
+                seconds: *time_to_live_s,
+            });
         }
     }
     if !facts.overheard.is_empty() {
-        findings.push(Finding::Overheard { nodes: facts.overheard.clone() });
+        findings.push(Finding::Overheard {
+            nodes: facts.overheard.clone(),
+        });
     }
     findings
 }
 
 fn is_new_enough(version: &str) -> bool {
-    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let mut parts = version
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= VERSION_NEEDED
 }
 
-/// Replicas in the datacenter, from the options of a keyspace's replication; `SimpleStrategy` counts them over all.
+/// Replicas in the datacenter, from the options of a keyspace's replication; `SimpleStrategy`
+/// counts them over all.
 pub(super) fn replicas(options: &[(String, String)], datacenter: &str) -> u32 {
-    let of = |name: &str| options.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok());
-    of(datacenter).or_else(|| of("replication_factor")).unwrap_or(0)
+    let of = |name: &str| {
+        options
+            .iter()
+            .find(|(key, _)| key == name)
+            .and_then(|(_, value)| value.parse().ok())
+    };
+    of(datacenter)
+        .or_else(|| of("replication_factor"))
+        .unwrap_or(0)
 }
 
 /// Reads the facts and judges them.
 pub(super) async fn examine(cluster: &Cluster, keyspace: &str) -> Result<Vec<Finding>, StoreError> {
     let replication = cluster.replication(keyspace).await?.unwrap_or_default();
-    let cql =
-        "SELECT table_name, read_repair, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name IN ('bars', 'views')";
-    let tables: Vec<(String, Option<String>, Option<i32>)> = cluster.all("reading the options of the tables", cql, (keyspace,)).await?;
-    let tables = tables.into_iter().map(|(table, read_repair, time_to_live_s)| TableFacts {
-        table,
-        read_repair: read_repair.unwrap_or_else(|| "BLOCKING".into()),
-        time_to_live_s: time_to_live_s.unwrap_or(0),
-    });
+    let cql = "SELECT table_name, read_repair, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name IN ('bars', 'views')";
+    let tables: Vec<(String, Option<String>, Option<i32>)> = cluster
+        .all("reading the options of the tables", cql, (keyspace,))
+        .await?;
+    let tables = tables
+        .into_iter()
+        .map(|(table, read_repair, time_to_live_s)| TableFacts {
+            table,
+            read_repair: read_repair.unwrap_or_else(|| "BLOCKING".into()),
+            time_to_live_s: time_to_live_s.unwrap_or(0),
+        });
     let state = cluster.session.get_cluster_state();
-    let local = state.get_nodes_info().iter().filter(|node| node.datacenter.as_deref() == Some(&cluster.datacenter));
+    let local = state
+        .get_nodes_info()
+        .iter()
+        .filter(|node| node.datacenter.as_deref() == Some(&cluster.datacenter));
     let nodes = futures::future::join_all(local.map(|node| node_facts(cluster, node))).await;
     Ok(judge(&Facts {
         replicas: replicas(&replication, &cluster.datacenter),
@@ -213,14 +272,24 @@ async fn node_facts(cluster: &Cluster, node: &std::sync::Arc<scylla::cluster::No
     let ask = async |cql: &str| {
         let mut statement = Statement::new(cql);
         statement.set_consistency(Consistency::One);
-        statement.set_load_balancing_policy(Some(SingleTargetLoadBalancingPolicy::new(NodeIdentifier::HostId(node.host_id), None)));
-        let rows = cluster.all::<(Option<String>,)>("asking", statement, ()).await.map_err(|error| error.to_string())?;
-        rows.into_iter().next().and_then(|(value,)| value).ok_or_else(|| "the node does not say".to_owned())
+        statement.set_load_balancing_policy(Some(SingleTargetLoadBalancingPolicy::new(
+            NodeIdentifier::HostId(node.host_id),
+            None,
+        )));
+        let rows = cluster
+            .all::<(Option<String>,)>("asking", statement, ())
+            .await
+            .map_err(|error| error.to_string())?;
+        rows.into_iter()
+            .next()
+            .and_then(|(value,)| value)
+            .ok_or_else(|| "the node does not say".to_owned())
     };
     NodeFacts {
         node: format!("{}:{}", node.address.ip(), node.address.port()),
         version: ask("SELECT release_version FROM system.local WHERE key = 'local'").await,
-        paxos_variant: ask("SELECT value FROM system_views.settings WHERE name = 'paxos_variant'").await,
+        paxos_variant: ask("SELECT value FROM system_views.settings WHERE name = 'paxos_variant'")
+            .await,
     }
 }
 
@@ -229,9 +298,23 @@ mod tests {
     use super::*;
 
     fn facts(version: &str, paxos_variant: &str) -> Facts {
-        let node = NodeFacts { node: "n".into(), version: Ok(version.into()), paxos_variant: Ok(paxos_variant.into()) };
-        let table = |table: &str| TableFacts { table: table.into(), read_repair: "BLOCKING".into(), time_to_live_s: 0 };
-        Facts { datacenter: "dc1".into(), replicas: 3, nodes: vec![node], tables: vec![table("bars"), table("views")], overheard: Vec::new() }
+        let node = NodeFacts {
+            node: "n".into(),
+            version: Ok(version.into()),
+            paxos_variant: Ok(paxos_variant.into()),
+        };
+        let table = |table: &str| TableFacts {
+            table: table.into(),
+            read_repair: "BLOCKING".into(),
+            time_to_live_s: 0,
+        };
+        Facts {
+            datacenter: "dc1".into(),
+            replicas: 3,
+            nodes: vec![node],
+            tables: vec![table("bars"), table("views")],
+            overheard: Vec::new(),
+        }
     }
 
     #[test]
@@ -248,7 +331,11 @@ mod tests {
         weak.tables[0].read_repair = "NONE".into();
         weak.tables[1].time_to_live_s = 60;
         weak.overheard = vec!["10.0.0.1:9042".into(), "10.0.0.2:9042".into()];
-        weak.nodes.push(NodeFacts { node: "m".into(), version: Err("down".into()), paxos_variant: Err("down".into()) });
+        weak.nodes.push(NodeFacts {
+            node: "m".into(),
+            version: Err("down".into()),
+            paxos_variant: Err("down".into()),
+        });
         let texts: Vec<_> = judge(&weak).iter().map(ToString::to_string).collect();
         let starts = [
             "development set-up: 1 replica(s) in dc1",
@@ -268,9 +355,34 @@ mod tests {
 
     #[test]
     fn replicas_are_those_of_the_local_datacenter() {
-        let options = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
-        let network = options(&[("class", "org.apache.cassandra.locator.NetworkTopologyStrategy"), ("dc1", "3"), ("dc2", "5")]);
-        assert_eq!((replicas(&network, "dc1"), replicas(&network, "dc2"), replicas(&network, "dc3")), (3, 5, 0));
-        assert_eq!(replicas(&options(&[("class", "SimpleStrategy"), ("replication_factor", "2")]), "dc1"), 2);
+        let options = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect::<Vec<_>>()
+        };
+        let network = options(&[
+            (
+                "class",
+                "org.apache.cassandra.locator.NetworkTopologyStrategy",
+            ),
+            ("dc1", "3"),
+            ("dc2", "5"),
+        ]);
+        assert_eq!(
+            (
+                replicas(&network, "dc1"),
+                replicas(&network, "dc2"),
+                replicas(&network, "dc3")
+            ),
+            (3, 5, 0)
+        );
+        assert_eq!(
+            replicas(
+                &options(&[("class", "SimpleStrategy"), ("replication_factor", "2")]),
+                "dc1"
+            ),
+            2
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! The head: one row, touched by lightweight transactions alone.
 //!
-//! An answer that says "applied" or "not applied" is believed. Anything else, an error of the server or of the driver included, leaves
-//! the outcome unknown: a proposal that a replica has accepted may still be finished by whoever comes next.
+//! An answer that says "applied" or "not applied" is believed. Anything else, an error of the
+//! server or of the driver included, leaves the outcome unknown: a proposal that a replica has
+//! accepted may still be finished by whoever comes next.
 
 use std::time::Duration;
 
@@ -33,7 +34,11 @@ pub(super) struct HeadRow {
 }
 
 impl HeadRow {
-    pub(super) async fn prepare(cluster: &Cluster, keyspace: &str, timeout: Duration) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(
+        cluster: &Cluster,
+        keyspace: &str,
+        timeout: Duration,
+    ) -> Result<Self, StoreError> {
         let table = format!("{keyspace}.job_head");
         let mut create = cluster
             .prepare(format!("INSERT INTO {table} (only_one, job, generation, version, owner, head) VALUES (1, ?, ?, ?, ?, ?) IF NOT EXISTS"))
@@ -50,11 +55,20 @@ impl HeadRow {
             statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
             statement.set_request_timeout(Some(timeout));
         }
-        let mut read = cluster.prepare(format!("SELECT head FROM {table} WHERE only_one = 1")).await?;
+        let mut read = cluster
+            .prepare(format!("SELECT head FROM {table} WHERE only_one = 1"))
+            .await?;
         read.set_consistency(Consistency::LocalSerial);
         read.set_request_timeout(Some(timeout));
-        let job = cluster.prepare(format!("SELECT job FROM {table} WHERE only_one = 1")).await?;
-        Ok(Self { create, replace, read, job })
+        let job = cluster
+            .prepare(format!("SELECT job FROM {table} WHERE only_one = 1"))
+            .await?;
+        Ok(Self {
+            create,
+            replace,
+            read,
+            job,
+        })
     }
 
     /// Reads the head, linearizably.
@@ -64,30 +78,60 @@ impl HeadRow {
         text.as_deref().map(parse).transpose()
     }
 
-    /// The name of the job whose keyspace this is; `None` before its first start. It never changes, so that any quorum will do.
+    /// The name of the job whose keyspace this is; `None` before its first start. It never changes,
+    /// so that any quorum will do.
     pub(super) async fn job(&self, session: &Session) -> Result<Option<String>, StoreError> {
-        only_text("reading the job's name", session.execute_unpaged(&self.job, ()).await)
+        only_text(
+            "reading the job's name",
+            session.execute_unpaged(&self.job, ()).await,
+        )
     }
 
     /// One compare-and-set.
-    pub(super) async fn compare_and_set(&self, session: &Session, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+    pub(super) async fn compare_and_set(
+        &self,
+        session: &Session,
+        expected: Option<&Head>,
+        proposed: &Head,
+    ) -> CasOutcome {
         let text = match serde_json::to_string(proposed) {
             Ok(text) => text,
-            // Nothing was sent; but no outcome says so, and the caller reads the head in either case.
-            Err(error) => return CasOutcome::Unknown(format!("the head cannot be written as JSON: {error}")),
+            // Nothing was sent; but no outcome says so, and the caller reads the head in either
+            // case.
+            Err(error) => {
+                return CasOutcome::Unknown(format!("the head cannot be written as JSON: {error}"));
+            }
         };
         let (generation, version) = (bigint(proposed.generation), bigint(proposed.version));
-        let new = (proposed.job.as_str(), generation, version, proposed.owner.as_str(), text.as_str());
+        let new = (
+            proposed.job.as_str(),
+            generation,
+            version,
+            proposed.owner.as_str(),
+            text.as_str(),
+        );
         let answer = match expected {
             None => session.execute_unpaged(&self.create, new).await,
             Some(old) => {
                 let (job, generation, version, owner, head) = new;
-                let values =
-                    (job, generation, version, owner, head, old.job.as_str(), bigint(old.generation), bigint(old.version), old.owner.as_str());
+                let values = (
+                    job,
+                    generation,
+                    version,
+                    owner,
+                    head,
+                    old.job.as_str(),
+                    bigint(old.generation),
+                    bigint(old.version),
+                    old.owner.as_str(),
+                );
                 session.execute_unpaged(&self.replace, values).await
             }
         };
-        match answer.map_err(|error| error.to_string()).and_then(was_applied) {
+        match answer
+            .map_err(|error| error.to_string())
+            .and_then(was_applied)
+        {
             Ok(true) => CasOutcome::Won,
             Ok(false) => CasOutcome::Lost,
             Err(reason) => CasOutcome::Unknown(reason),
@@ -97,27 +141,42 @@ impl HeadRow {
 
 /// Whether a lightweight transaction took effect: its first column, whatever stands beside it.
 fn was_applied(answer: QueryResult) -> Result<bool, String> {
-    let rows = answer.into_rows_result().map_err(|error| error.to_string())?;
+    let rows = answer
+        .into_rows_result()
+        .map_err(|error| error.to_string())?;
     let row = rows.first_row::<Row>().map_err(|error| error.to_string())?;
     match row.columns.into_iter().next().flatten() {
         Some(CqlValue::Boolean(applied)) => Ok(applied),
-        other => Err(format!("the answer to a compare-and-set begins with {other:?}")),
+        other => Err(format!(
+            "the answer to a compare-and-set begins with {other:?}"
+        )),
     }
 }
 
-fn only_text(doing: &str, answer: Result<QueryResult, ExecutionError>) -> Result<Option<String>, StoreError> {
-    let rows = answer.map_err(|error| of_execution(doing, &error))?.into_rows_result().map_err(|error| broken(format!("{doing}: {error}")))?;
-    let row = rows.maybe_first_row::<(Option<String>,)>().map_err(|error| broken(format!("{doing}: {error}")))?;
+fn only_text(
+    doing: &str,
+    answer: Result<QueryResult, ExecutionError>,
+) -> Result<Option<String>, StoreError> {
+    let rows = answer
+        .map_err(|error| of_execution(doing, &error))?
+        .into_rows_result()
+        .map_err(|error| broken(format!("{doing}: {error}")))?;
+    let row = rows
+        .maybe_first_row::<(Option<String>,)>()
+        .map_err(|error| broken(format!("{doing}: {error}")))?;
     Ok(row.and_then(|(text,)| text))
 }
 
-/// A head from its JSON. A newer format may have any shape beside its number, so that is looked at first.
+/// A head from its JSON. A newer format may have any shape beside its number, so that is looked at
+/// first.
 fn parse(text: &str) -> Result<Head, StoreError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
-    let fault = |error: serde_json::Error| broken(format!("the head in table job_head is damaged: {error}"));
+    let fault = |error: serde_json::Error| {
+        broken(format!("the head in table job_head is damaged: {error}"))
+    };
     let Format { format } = serde_json::from_str(text).map_err(fault)?;
     if format > HEAD_FORMAT {
         return Err(broken(format!(
@@ -133,9 +192,17 @@ mod tests {
 
     #[test]
     fn a_head_of_a_newer_format_and_a_damaged_one_are_told_apart() {
-        assert!(parse("{\"format\":3,\"shape\":\"unknown\"}").expect_err("newer").to_string().contains("newer tapeflow"));
+        assert!(
+            parse("{\"format\":3,\"shape\":\"unknown\"}")
+                .expect_err("newer")
+                .to_string()
+                .contains("newer tapeflow")
+        );
         for text in ["", "{}", "{\"format\":1}", "[]", "{\"format\":-1}"] {
-            assert!(parse(text).expect_err(text).to_string().contains("damaged"), "{text}");
+            assert!(
+                parse(text).expect_err(text).to_string().contains("damaged"),
+                "{text}"
+            );
         }
     }
 }

@@ -1,10 +1,12 @@
-//! The numbered migrations, which stand in `cassandra/migrations/`, and the decision which of them are still to run.
+//! The numbered migrations, which stand in `cassandra/migrations/`, and the decision which of them
+//! are still to run.
 
 use sha2::{Digest, Sha256};
 
 use crate::store::StoreError;
 
-/// One numbered file of statements. Each statement bears running twice; the file counts as run once it is recorded.
+/// One numbered file of statements. Each statement bears running twice; the file counts as run once
+/// it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
     /// Its number, from 1 without a gap.
@@ -17,10 +19,26 @@ pub struct Migration {
 
 /// All migrations this binary knows, in order.
 pub const MIGRATIONS: &[Migration] = &[
-    Migration { version: 1, name: "0001_rows", cql: include_str!("../../../cassandra/migrations/0001_rows.cql") },
-    Migration { version: 2, name: "0002_job", cql: include_str!("../../../cassandra/migrations/0002_job.cql") },
-    Migration { version: 3, name: "0003_rejects", cql: include_str!("../../../cassandra/migrations/0003_rejects.cql") },
-    Migration { version: 4, name: "0004_views", cql: include_str!("../../../cassandra/migrations/0004_views.cql") },
+    Migration {
+        version: 1,
+        name: "0001_rows",
+        cql: include_str!("../../../cassandra/migrations/0001_rows.cql"),
+    },
+    Migration {
+        version: 2,
+        name: "0002_job",
+        cql: include_str!("../../../cassandra/migrations/0002_job.cql"),
+    },
+    Migration {
+        version: 3,
+        name: "0003_rejects",
+        cql: include_str!("../../../cassandra/migrations/0003_rejects.cql"),
+    },
+    Migration {
+        version: 4,
+        name: "0004_views",
+        cql: include_str!("../../../cassandra/migrations/0004_views.cql"),
+    },
 ];
 
 /// A migration that a keyspace says has run.
@@ -34,24 +52,47 @@ impl Migration {
     /// The statements, without comments and line breaks.
     pub(super) fn statements(&self) -> Vec<String> {
         // No text literal in a migration holds `--` or a semicolon, which a test sees to.
-        let lines = self.cql.lines().map(|line| line.split("--").next().unwrap_or_default());
-        let code = lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
-        code.split(';').map(str::trim).filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
+        let lines = self
+            .cql
+            .lines()
+            .map(|line| line.split("--").next().unwrap_or_default());
+        let code = lines
+            .flat_map(str::split_whitespace)
+            .collect::<Vec<_>>()
+            .join(" ");
+        code.split(';')
+            .map(str::trim)
+            .filter(|statement| !statement.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
-    /// A fingerprint of the statements: comments and layout may change after a release, these may not.
+    /// A fingerprint of the statements: comments and layout may change after a release, these may
+    /// not.
     pub(super) fn checksum(&self) -> String {
-        Sha256::digest(self.statements().join(";")).iter().map(|byte| format!("{byte:02x}")).collect()
+        Sha256::digest(self.statements().join(";"))
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
-/// Which of `known` are still to run where `recorded` have; nothing is decided about a keyspace that this binary does not understand.
+/// Which of `known` are still to run where `recorded` have; nothing is decided about a keyspace
+/// that this binary does not understand.
 ///
 /// # Errors
 /// A keyspace that a newer binary made, or whose migrations were other than this binary's.
-pub(super) fn outstanding(keyspace: &str, known: &'static [Migration], recorded: &[Recorded]) -> Result<&'static [Migration], StoreError> {
+pub(super) fn outstanding(
+    keyspace: &str,
+    known: &'static [Migration],
+    recorded: &[Recorded],
+) -> Result<&'static [Migration], StoreError> {
     let latest = known.last().map_or(0, |migration| migration.version);
-    let found = recorded.iter().map(|record| record.version).max().unwrap_or(0);
+    let found = recorded
+        .iter()
+        .map(|record| record.version)
+        .max()
+        .unwrap_or(0);
     if i64::from(found) > i64::from(latest) {
         return Err(StoreError::Broken(format!(
             "keyspace {keyspace} has tables of version {found}, made by a newer tapeflow; this one knows version {latest}: use the newer one"
@@ -59,7 +100,10 @@ pub(super) fn outstanding(keyspace: &str, known: &'static [Migration], recorded:
     }
     let mut run = 0;
     for migration in known {
-        match recorded.iter().find(|record| i64::from(record.version) == i64::from(migration.version)) {
+        match recorded
+            .iter()
+            .find(|record| i64::from(record.version) == i64::from(migration.version))
+        {
             Some(record) if record.checksum == migration.checksum() => run += 1,
             Some(_) => {
                 return Err(StoreError::Broken(format!(
@@ -84,25 +128,53 @@ mod tests {
 
     fn recorded(versions: &[usize]) -> Vec<Recorded> {
         let record = |n: &usize| {
-            let checksum = MIGRATIONS.get(n - 1).map_or_else(String::new, Migration::checksum);
-            Recorded { version: i32::try_from(*n).expect("small"), checksum }
+            let checksum = MIGRATIONS
+                .get(n - 1)
+                .map_or_else(String::new, Migration::checksum);
+            Recorded {
+                version: i32::try_from(*n).expect("small"),
+                checksum,
+            }
         };
         versions.iter().map(record).collect()
     }
 
     fn fault(recorded: &[Recorded]) -> String {
-        outstanding("k", MIGRATIONS, recorded).expect_err("refused").to_string()
+        outstanding("k", MIGRATIONS, recorded)
+            .expect_err("refused")
+            .to_string()
     }
 
     #[test]
     fn migrations_are_numbered_without_a_gap_and_each_is_in_the_list() {
-        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../cassandra/migrations")).expect("the folder");
-        let mut names: Vec<_> = files.map(|file| file.expect("a file").file_name().into_string().expect("text")).collect();
+        let files = std::fs::read_dir(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../cassandra/migrations"
+        ))
+        .expect("the folder");
+        let mut names: Vec<_> = files
+            .map(|file| {
+                file.expect("a file")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
+            .collect();
         names.sort();
-        assert_eq!(names, MIGRATIONS.iter().map(|migration| format!("{}.cql", migration.name)).collect::<Vec<_>>());
+        assert_eq!(
+            names,
+            MIGRATIONS
+                .iter()
+                .map(|migration| format!("{}.cql", migration.name))
+                .collect::<Vec<_>>()
+        );
         for (migration, number) in MIGRATIONS.iter().zip(1..) {
             assert_eq!(migration.version, number);
-            assert!(migration.name.starts_with(&format!("{number:04}_")), "{}", migration.name);
+            assert!(
+                migration.name.starts_with(&format!("{number:04}_")),
+                "{}",
+                migration.name
+            );
         }
     }
 
@@ -113,28 +185,60 @@ mod tests {
             assert!(!statements.is_empty());
             for statement in &statements {
                 assert!(statement.contains("IF NOT EXISTS"), "{statement}");
-                assert_eq!(statement.matches('\'').count() % 2, 0, "a text literal was cut: {statement}");
-                assert!(!statement.to_lowercase().contains("time_to_live"), "no TTL: {statement}");
+                assert_eq!(
+                    statement.matches('\'').count() % 2,
+                    0,
+                    "a text literal was cut: {statement}"
+                );
+                assert!(
+                    !statement.to_lowercase().contains("time_to_live"),
+                    "no TTL: {statement}"
+                );
             }
-            assert_eq!(statements.len(), migration.cql.matches("CREATE TABLE").count(), "{}", migration.name);
+            assert_eq!(
+                statements.len(),
+                migration.cql.matches("CREATE TABLE").count(),
+                "{}",
+                migration.name
+            );
         }
     }
 
     #[test]
     fn comments_do_not_change_a_checksum_and_statements_do() {
-        let plain = Migration { version: 1, name: "0001_x", cql: "CREATE TABLE a (b int PRIMARY KEY);" };
-        let commented = Migration { cql: "-- why; not\nCREATE TABLE a (\n  b int PRIMARY KEY -- key\n);\n", ..plain };
+        let plain = Migration {
+            version: 1,
+            name: "0001_x",
+            cql: "CREATE TABLE a (b int PRIMARY KEY);",
+        };
+        let commented = Migration {
+            cql: "-- why; not\nCREATE TABLE a (\n  b int PRIMARY KEY -- key\n);\n",
+            ..plain
+        };
         // Layout inside brackets differs by a blank, so the same layout is compared.
-        let spaced = Migration { cql: "CREATE TABLE a ( b int PRIMARY KEY );", ..plain };
+        let spaced = Migration {
+            cql: "CREATE TABLE a ( b int PRIMARY KEY );",
+            ..plain
+        };
         assert_eq!(commented.checksum(), spaced.checksum());
-        assert_ne!(plain.checksum(), Migration { cql: "CREATE TABLE a (b text PRIMARY KEY);", ..plain }.checksum());
+        assert_ne!(
+            plain.checksum(),
+            Migration {
+                cql: "CREATE TABLE a (b text PRIMARY KEY);",
+                ..plain
+            }
+            .checksum()
+        );
     }
 
     #[test]
     fn what_has_not_run_is_outstanding() {
         for run in 0..=MIGRATIONS.len() {
             let have = recorded(&(1..=run).collect::<Vec<_>>());
-            assert_eq!(outstanding("k", MIGRATIONS, &have).expect("understood"), &MIGRATIONS[run..]);
+            assert_eq!(
+                outstanding("k", MIGRATIONS, &have).expect("understood"),
+                &MIGRATIONS[run..]
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! A row as its columns hold it: the state cell, and beside it what readers want, by the policy `sip`. And a list's ranks, which are only that.
+//! A row as its columns hold it: the state cell, and beside it what readers want, by the policy
+//! `sip`. And a list's ranks, which are only that.
 
 use scylla::{DeserializeRow, SerializeRow, value::CqlTimestamp};
 use tapeflow_schemas::{
@@ -14,7 +15,8 @@ use crate::{
     view::{TOP, View, ViewEntry, ViewState, ViewWrite},
 };
 
-/// The values of one write, in the order of [`super::rows`]'s statement. None is ever null: a null would be a tombstone at the stamp.
+/// The values of one write, in the order of [`super::rows`]'s statement. None is ever null: a null
+/// would be a tombstone at the stamp.
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
 pub(super) struct Columns<'a> {
@@ -116,7 +118,11 @@ impl Shown {
         }
         for (column, shown, wanted) in [
             ("volume_exact", &self.volume_exact, &wanted.volume_exact),
-            ("notional_exact", &self.notional_exact, &wanted.notional_exact),
+            (
+                "notional_exact",
+                &self.notional_exact,
+                &wanted.notional_exact,
+            ),
             ("vwap_exact", &self.vwap_exact, &wanted.vwap_exact),
         ] {
             strays.hold(column, shown.as_ref(), Some(wanted));
@@ -133,7 +139,8 @@ impl Shown {
     }
 }
 
-/// The values of one rank of a list, in the order of [`super::views`]'s statement; as with a row, none is ever null.
+/// The values of one rank of a list, in the order of [`super::views`]'s statement; as with a row,
+/// none is ever null.
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
 pub(super) struct RankColumns<'a> {
@@ -198,14 +205,20 @@ impl ShownRank {
         for (column, shown, wanted) in [
             ("name", &self.name, wanted.name),
             ("volume_exact", &self.volume_exact, &wanted.volume_exact),
-            ("notional_exact", &self.notional_exact, &wanted.notional_exact),
+            (
+                "notional_exact",
+                &self.notional_exact,
+                &wanted.notional_exact,
+            ),
             ("vwap_exact", &self.vwap_exact, &wanted.vwap_exact),
         ] {
             strays.hold(&named(column), shown.as_deref(), Some(wanted));
         }
-        for (column, shown, wanted) in
-            [("epoch", self.epoch, wanted.epoch), ("symbols", self.symbols, wanted.symbols), ("trades", self.trades, wanted.trades)]
-        {
+        for (column, shown, wanted) in [
+            ("epoch", self.epoch, wanted.epoch),
+            ("symbols", self.symbols, wanted.symbols),
+            ("trades", self.trades, wanted.trades),
+        ] {
             strays.hold(&named(column), shown, Some(wanted));
         }
     }
@@ -213,12 +226,22 @@ impl ShownRank {
 
 /// The latest epoch that ranks are of; 0 if none says one.
 pub(super) fn latest(shown: &[ShownRank]) -> Epoch {
-    shown.iter().filter_map(|rank| u64::try_from(rank.epoch?).ok()).max().unwrap_or(0)
+    shown
+        .iter()
+        .filter_map(|rank| u64::try_from(rank.epoch?).ok())
+        .max()
+        .unwrap_or(0)
 }
 
-/// A list that was read before its ranks, and what those and the epoch beside its cell show otherwise. Ranks of a later epoch belong to a later list, and say nothing of this one; those
-/// of an earlier one are on their way still, unless the list's epoch is committed.
-pub(super) fn held_against(list: ViewWrite, epoch: Option<i64>, shown: &[ShownRank], committed: Epoch) -> Audited<ViewState> {
+/// A list that was read before its ranks, and what those and the epoch beside its cell show
+/// otherwise. Ranks of a later epoch belong to a later list, and say nothing of this one; those of
+/// an earlier one are on their way still, unless the list's epoch is committed.
+pub(super) fn held_against(
+    list: ViewWrite,
+    epoch: Option<i64>,
+    shown: &[ShownRank],
+    committed: Epoch,
+) -> Audited<ViewState> {
     let (start, latest) = (list.key.start, latest(shown));
     let ahead = Some(latest).filter(|latest| *latest > list.state.epoch);
     let is_on_its_way = list.state.epoch > committed && latest < list.state.epoch;
@@ -227,7 +250,12 @@ pub(super) fn held_against(list: ViewWrite, epoch: Option<i64>, shown: &[ShownRa
     if ahead.is_none() && !is_on_its_way {
         hold_ranks(&list, shown, &mut strays);
     }
-    Audited { start, state: Some(list.state), strays: strays.0, ahead }
+    Audited {
+        start,
+        state: Some(list.state),
+        strays: strays.0,
+        ahead,
+    }
 }
 
 fn hold_ranks(list: &ViewWrite, shown: &[ShownRank], strays: &mut Strays) {
@@ -239,16 +267,32 @@ fn hold_ranks(list: &ViewWrite, shown: &[ShownRank], strays: &mut Strays) {
             None => strays.0.push(format!("rank {} is not there", wanted.rank)),
         }
     }
-    for extra in shown.iter().filter(|rank| wanted.iter().all(|wanted| wanted.rank != rank.rank)) {
-        strays.0.push(format!("rank {} is there, its list has {}", extra.rank, wanted.len()));
+    for extra in shown
+        .iter()
+        .filter(|rank| wanted.iter().all(|wanted| wanted.rank != rank.rank))
+    {
+        strays.0.push(format!(
+            "rank {} is there, its list has {}",
+            extra.rank,
+            wanted.len()
+        ));
     }
 }
 
 /// What stands at a rank that a list no longer has.
-static BLANK: ViewEntry = ViewEntry { name: String::new(), symbols: 0, trades: 0, volume: 0, notional: 0, open: None, close: None };
+static BLANK: ViewEntry = ViewEntry {
+    name: String::new(),
+    symbols: 0,
+    trades: 0,
+    volume: 0,
+    notional: 0,
+    open: None,
+    close: None,
+};
 
 impl<'a> RankColumns<'a> {
-    /// The ranks of a list whose size is spelt `size`, from 1: all that an earlier write of the list may have had.
+    /// The ranks of a list whose size is spelt `size`, from 1: all that an earlier write of the
+    /// list may have had.
     pub(super) fn of(write: &'a ViewWrite, size: &'a str) -> Vec<Self> {
         let entries = &write.state.entries;
         let ranks = match write.key.view {
@@ -256,8 +300,11 @@ impl<'a> RankColumns<'a> {
             // A window's baskets and classes become more and never fewer.
             View::Baskets | View::Market => entries.len(),
         };
-        let all = (1..).zip(entries.iter().chain(std::iter::repeat(&BLANK))).take(ranks);
-        all.map(|(rank, entry)| Self::of_rank(write, size, rank, entry)).collect()
+        let all = (1..)
+            .zip(entries.iter().chain(std::iter::repeat(&BLANK)))
+            .take(ranks);
+        all.map(|(rank, entry)| Self::of_rank(write, size, rank, entry))
+            .collect()
     }
 
     fn of_rank(write: &'a ViewWrite, size: &'a str, rank: i32, entry: &'a ViewEntry) -> Self {
@@ -283,7 +330,9 @@ impl<'a> RankColumns<'a> {
             open: price(entry.open),
             close: price(entry.close),
             // A hundredth of a percent has two decimal places as a percentage.
-            change_pct: entry.change_bp().map_or(f64::NAN, |change| nearest(change, 2, &format_fixed(change, 2))),
+            change_pct: entry.change_bp().map_or(f64::NAN, |change| {
+                nearest(change, 2, &format_fixed(change, 2))
+            }),
             volume_exact,
             notional_exact,
             vwap_exact,
@@ -292,7 +341,8 @@ impl<'a> RankColumns<'a> {
     }
 }
 
-/// A count as a mirror shows it. The exact one is in the state cell; no count ever gets near the limit.
+/// A count as a mirror shows it. The exact one is in the state cell; no count ever gets near the
+/// limit.
 pub(super) fn bigint(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -300,16 +350,25 @@ pub(super) fn bigint(count: u64) -> i64 {
 fn price(price: Option<Price>) -> f64 {
     price.map_or(f64::NAN, |price| {
         let e8 = i128::from(price.e8());
-        if is_exact(e8) { quotient(e8, SCALE) } else { parse(&price.to_string()) }
+        if is_exact(e8) {
+            quotient(e8, SCALE)
+        } else {
+            parse(&price.to_string())
+        }
     })
 }
 
 /// The double nearest to `units` of `10^-places`, whose text is `text`.
 fn nearest(units: i128, places: u32, text: &str) -> f64 {
-    if is_exact(units) { quotient(units, places) } else { parse(text) }
+    if is_exact(units) {
+        quotient(units, places)
+    } else {
+        parse(text)
+    }
 }
 
-/// Whether a double holds the integer exactly. Powers of ten up to 10^22 are exact too, so that the quotient is rounded once.
+/// Whether a double holds the integer exactly. Powers of ten up to 10^22 are exact too, so that the
+/// quotient is rounded once.
 fn is_exact(units: i128) -> bool {
     units.unsigned_abs() <= 1 << f64::MANTISSA_DIGITS
 }
@@ -337,27 +396,64 @@ mod tests {
 
     fn write(totals: Totals) -> RowWrite {
         let size: WindowSize = "1m".parse().expect("a size");
-        let key = RowKey { symbol: Symbol::new("TSLA").expect("a symbol"), size, start: 1_680_286_500_000 };
-        RowWrite { key, state: RowState { epoch: 7, totals }, stamp: 9 }
+        let key = RowKey {
+            symbol: Symbol::new("TSLA").expect("a symbol"),
+            size,
+            start: 1_680_286_500_000,
+        };
+        RowWrite {
+            key,
+            state: RowState { epoch: 7, totals },
+            stamp: 9,
+        }
     }
 
     fn list(view: View, entries: Vec<ViewEntry>) -> ViewWrite {
-        let key = ViewKey { view, size: "1m".parse().expect("a size"), start: 1_680_286_500_000 };
-        ViewWrite { key, state: ViewState { epoch: 7, entries }, stamp: 9 }
+        let key = ViewKey {
+            view,
+            size: "1m".parse().expect("a size"),
+            start: 1_680_286_500_000,
+        };
+        ViewWrite {
+            key,
+            state: ViewState { epoch: 7, entries },
+            stamp: 9,
+        }
     }
 
     #[test]
     fn mirrors_show_what_the_cell_holds() {
         // Seven prints of a real TSLA frame: volume 107, notional 13064.56.
-        let sip = Sums { volume_e8: 10_700_000_000, notional_e16: 130_645_600_000_000_000_000, trades: 7 };
+        let sip = Sums {
+            volume_e8: 10_700_000_000,
+            notional_e16: 130_645_600_000_000_000_000,
+            trades: 7,
+        };
         let high = Price::from_e8(12_210_000_000).ok();
-        let row = write(Totals { sums: [Sums::default(), sip, Sums::default()], high, ..Totals::default() });
+        let row = write(Totals {
+            sums: [Sums::default(), sip, Sums::default()],
+            high,
+            ..Totals::default()
+        });
         let columns = Columns::of(&row, "1m");
         assert_eq!(
-            (columns.volume_exact.as_str(), columns.notional_exact.as_str(), columns.vwap_exact.as_str()),
+            (
+                columns.volume_exact.as_str(),
+                columns.notional_exact.as_str(),
+                columns.vwap_exact.as_str()
+            ),
             ("107", "13064.56", "122.09869159")
         );
-        assert_eq!((columns.volume, columns.notional, columns.vwap, columns.high, columns.trades), (107.0, 13_064.56, 122.098_691_59, 122.1, 7));
+        assert_eq!(
+            (
+                columns.volume,
+                columns.notional,
+                columns.vwap,
+                columns.high,
+                columns.trades
+            ),
+            (107.0, 13_064.56, 122.098_691_59, 122.1, 7)
+        );
         assert!(columns.low.is_nan() && columns.open.is_nan());
         assert_eq!(columns.bucket.0, row.key.size.bucket(row.key.start));
         assert_eq!(RowState::from_cell(&columns.state), Ok(row.state));
@@ -368,7 +464,14 @@ mod tests {
         let row = write(Totals::default());
         let columns = Columns::of(&row, "1m");
         assert!(columns.vwap.is_nan());
-        assert_eq!((columns.vwap_exact.as_str(), columns.volume, columns.volume_exact.as_str()), ("", 0.0, "0"));
+        assert_eq!(
+            (
+                columns.vwap_exact.as_str(),
+                columns.volume,
+                columns.volume_exact.as_str()
+            ),
+            ("", 0.0, "0")
+        );
     }
 
     #[test]
@@ -382,39 +485,116 @@ mod tests {
             ..BLANK.clone()
         };
         let list = list(View::Baskets, vec![entry]);
-        let [columns] = &RankColumns::of(&list, "1m")[..] else { panic!("one rank") };
-        assert_eq!((columns.rank, columns.name, columns.symbols, columns.trades), (1, "tech", 2, 3));
-        assert_eq!((columns.volume_exact.as_str(), columns.notional_exact.as_str()), ("1.500000000001", "1.500000000001"));
-        assert_eq!((columns.volume, columns.notional, columns.vwap, columns.vwap_exact.as_str()), (1.500_000_000_001, 1.500_000_000_001, 1.0, "1"));
+        let [columns] = &RankColumns::of(&list, "1m")[..] else {
+            panic!("one rank")
+        };
+        assert_eq!(
+            (columns.rank, columns.name, columns.symbols, columns.trades),
+            (1, "tech", 2, 3)
+        );
+        assert_eq!(
+            (
+                columns.volume_exact.as_str(),
+                columns.notional_exact.as_str()
+            ),
+            ("1.500000000001", "1.500000000001")
+        );
+        assert_eq!(
+            (
+                columns.volume,
+                columns.notional,
+                columns.vwap,
+                columns.vwap_exact.as_str()
+            ),
+            (1.500_000_000_001, 1.500_000_000_001, 1.0, "1")
+        );
         assert!(columns.open.is_nan() && columns.close.is_nan() && columns.change_pct.is_nan());
     }
 
     #[test]
     fn ranks_that_a_list_no_longer_has_are_blanked() {
         let price = |e8| Price::from_e8(e8).ok();
-        let entry = ViewEntry { name: "TSLA".into(), symbols: 1, open: price(12_206_000_000), close: price(12_209_000_000), ..BLANK.clone() };
-        for (view, entries, want) in
-            [(View::Movers, 1, TOP), (View::Active, 0, TOP), (View::Active, TOP, TOP), (View::Market, 2, 2), (View::Baskets, 0, 0)]
-        {
+        let entry = ViewEntry {
+            name: "TSLA".into(),
+            symbols: 1,
+            open: price(12_206_000_000),
+            close: price(12_209_000_000),
+            ..BLANK.clone()
+        };
+        for (view, entries, want) in [
+            (View::Movers, 1, TOP),
+            (View::Active, 0, TOP),
+            (View::Active, TOP, TOP),
+            (View::Market, 2, 2),
+            (View::Baskets, 0, 0),
+        ] {
             let list = list(view, vec![entry.clone(); entries]);
             let ranks = RankColumns::of(&list, "1m");
-            assert_eq!(ranks.iter().map(|rank| rank.rank).collect::<Vec<_>>(), (1..).take(want).collect::<Vec<_>>(), "{view}");
+            assert_eq!(
+                ranks.iter().map(|rank| rank.rank).collect::<Vec<_>>(),
+                (1..).take(want).collect::<Vec<_>>(),
+                "{view}"
+            );
             let (kept, blank) = ranks.split_at(entries);
-            assert!(kept.iter().all(|rank| rank.name == "TSLA" && (rank.close, rank.change_pct) == (122.09, 0.02)), "{view}");
-            let zero = |rank: &RankColumns<'_>| (rank.symbols, rank.trades, rank.volume, rank.notional) == (0, 0, 0.0, 0.0);
-            let none = |rank: &RankColumns<'_>| [rank.vwap, rank.open, rank.close, rank.change_pct].iter().all(|double| double.is_nan());
-            assert!(blank.iter().all(|rank| rank.name.is_empty() && rank.vwap_exact.is_empty() && zero(rank) && none(rank)), "{view}");
-            assert!(ranks.iter().all(|rank| (rank.epoch, rank.stamp) == (7, 9)), "{view}");
+            assert!(
+                kept.iter()
+                    .all(|rank| rank.name == "TSLA"
+                        && (rank.close, rank.change_pct) == (122.09, 0.02)),
+                "{view}"
+            );
+            let zero = |rank: &RankColumns<'_>| {
+                (rank.symbols, rank.trades, rank.volume, rank.notional) == (0, 0, 0.0, 0.0)
+            };
+            let none = |rank: &RankColumns<'_>| {
+                [rank.vwap, rank.open, rank.close, rank.change_pct]
+                    .iter()
+                    .all(|double| double.is_nan())
+            };
+            assert!(
+                blank.iter().all(|rank| rank.name.is_empty()
+                    && rank.vwap_exact.is_empty()
+                    && zero(rank)
+                    && none(rank)),
+                "{view}"
+            );
+            assert!(
+                ranks.iter().all(|rank| (rank.epoch, rank.stamp) == (7, 9)),
+                "{view}"
+            );
         }
     }
 
     #[test]
     fn doubles_are_the_nearest_ones_whatever_the_magnitude() {
         let limit = 1i128 << 53;
-        for units in [0, 1, -1, 3, 10, 13_064_560_000, limit - 1, limit, limit + 1, -limit - 3, 10 * limit + 7, i128::MAX, i128::MIN + 1] {
-            for places in [2, SCALE, 2 * SCALE, View::Baskets.volume_scale(), View::Baskets.notional_scale()] {
+        for units in [
+            0,
+            1,
+            -1,
+            3,
+            10,
+            13_064_560_000,
+            limit - 1,
+            limit,
+            limit + 1,
+            -limit - 3,
+            10 * limit + 7,
+            i128::MAX,
+            i128::MIN + 1,
+        ] {
+            for places in [
+                2,
+                SCALE,
+                2 * SCALE,
+                View::Baskets.volume_scale(),
+                View::Baskets.notional_scale(),
+            ] {
                 let text = format_fixed(units, places);
-                assert_eq!(nearest(units, places, &text).to_bits(), text.parse::<f64>().expect("a decimal").to_bits(), "{text}");
+                assert_eq!(
+                    nearest(units, places, &text).to_bits(),
+                    text.parse::<f64>().expect("a decimal").to_bits(),
+                    "{text}"
+                );
             }
         }
     }

@@ -7,9 +7,12 @@
 //! ```
 //!
 //! What always holds here:
-//! * One pair of consistency levels, LOCAL_QUORUM and LOCAL_SERIAL, for everything; nothing is ever written at ONE.
-//! * The driver retries nothing and speculates nothing: a retry that hides a lost answer would turn "unknown" into "lost". Callers retry.
-//! * `job_head` is touched by lightweight transactions alone; rows and lists are written whole, at their binding's stamp, and never deleted.
+//! * One pair of consistency levels, LOCAL_QUORUM and LOCAL_SERIAL, for everything; nothing is ever
+//!   written at ONE.
+//! * The driver retries nothing and speculates nothing: a retry that hides a lost answer would turn
+//!   "unknown" into "lost". Callers retry.
+//! * `job_head` is touched by lightweight transactions alone; rows and lists are written whole, at
+//!   their binding's stamp, and never deleted.
 //!
 //! The tables, and the question each one answers, stand in `cassandra/README.md`.
 

@@ -1,7 +1,9 @@
-//! What stands beside the rows: dead letters by their place in the log, and the history of epochs by day.
+//! What stands beside the rows: dead letters by their place in the log, and the history of epochs
+//! by day.
 //!
-//! Both spread over many partitions of their tables, so each has a small directory of those that exist, written first. An entry of a
-//! directory that this process has written before is not written again.
+//! Both spread over many partitions of their tables, so each has a small directory of those that
+//! exist, written first. An entry of a directory that this process has written before is not
+//! written again.
 
 use std::{
     collections::HashMap,
@@ -9,7 +11,9 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
-use scylla::{SerializeRow, client::session::Session, statement::prepared::PreparedStatement, value::CqlDate};
+use scylla::{
+    SerializeRow, client::session::Session, statement::prepared::PreparedStatement, value::CqlDate,
+};
 use tapeflow_schemas::{Offset, Partition};
 
 use super::{
@@ -22,7 +26,8 @@ use crate::{
     store::{Counts, HistoryEntry, Reject, StoreError},
 };
 
-/// Offsets of a partition whose dead letters share a partition of the table: 16 MB if every record is refused.
+/// Offsets of a partition whose dead letters share a partition of the table: 16 MB if every record
+/// is refused.
 const BLOCK_OFFSETS: i64 = 4_096;
 const DAY_US: i64 = 86_400_000_000;
 /// The day 1970-01-01 as CQL counts dates.
@@ -51,8 +56,16 @@ impl Rejects {
     }
 
     /// Writes the blocks that the dead letters stand in.
-    pub(super) async fn write_blocks(&self, session: &Session, rejects: &[Reject], in_flight: usize) -> Result<(), StoreError> {
-        let mut blocks: Vec<_> = rejects.iter().map(|reject| (reject.partition, block(reject.offset))).collect();
+    pub(super) async fn write_blocks(
+        &self,
+        session: &Session,
+        rejects: &[Reject],
+        in_flight: usize,
+    ) -> Result<(), StoreError> {
+        let mut blocks: Vec<_> = rejects
+            .iter()
+            .map(|reject| (reject.partition, block(reject.offset)))
+            .collect();
         blocks.sort_unstable();
         blocks.dedup();
         {
@@ -60,13 +73,19 @@ impl Rejects {
             blocks.retain(|(partition, block)| known.get(partition) != Some(block));
         }
         let write = async |(partition, block): (Partition, i64)| {
-            let sent = session.execute_unpaged(&self.add_block, (i64::from(partition), block)).await;
-            sent.map(drop).map_err(|error| of_execution("writing a block of dead letters", &error))
+            let sent = session
+                .execute_unpaged(&self.add_block, (i64::from(partition), block))
+                .await;
+            sent.map(drop)
+                .map_err(|error| of_execution("writing a block of dead letters", &error))
         };
         for chunk in blocks.chunks(in_flight.max(1)) {
             futures::future::try_join_all(chunk.iter().copied().map(write)).await?;
         }
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).extend(blocks);
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(blocks);
         Ok(())
     }
 
@@ -82,27 +101,61 @@ impl Rejects {
             reject.payload.as_slice(),
         );
         let sent = session.execute_unpaged(&self.insert, values).await;
-        sent.map(drop).map_err(|error| of_execution(&format!("writing the dead letter of {}", reject.position()), &error))
+        sent.map(drop).map_err(|error| {
+            of_execution(
+                &format!("writing the dead letter of {}", reject.position()),
+                &error,
+            )
+        })
     }
 
     /// Dead letters by position, at most `limit`.
-    pub(super) async fn read(&self, session: &Session, limit: usize) -> Result<Vec<Reject>, StoreError> {
+    pub(super) async fn read(
+        &self,
+        session: &Session,
+        limit: usize,
+    ) -> Result<Vec<Reject>, StoreError> {
         const DOING: &str = "reading dead letters";
         let fault = |error: &dyn std::fmt::Display| broken(format!("{DOING}: {error}"));
         let mut all = Vec::new();
         if limit == 0 {
             return Ok(all);
         }
-        let pager = session.execute_iter(self.blocks.clone(), ()).await.map_err(|error| of_pager(DOING, &error))?;
-        let mut blocks = pager.rows_stream::<(i64, i64)>().map_err(|error| fault(&error))?;
-        while let Some((partition, block)) = blocks.try_next().await.map_err(|error| of_row(DOING, &error))? {
+        let pager = session
+            .execute_iter(self.blocks.clone(), ())
+            .await
+            .map_err(|error| of_pager(DOING, &error))?;
+        let mut blocks = pager
+            .rows_stream::<(i64, i64)>()
+            .map_err(|error| fault(&error))?;
+        while let Some((partition, block)) = blocks
+            .try_next()
+            .await
+            .map_err(|error| of_row(DOING, &error))?
+        {
             let values = (partition, block, row_limit(limit - all.len()));
-            let pager = session.execute_iter(self.select.clone(), values).await.map_err(|error| of_pager(DOING, &error))?;
-            let mut found = pager.rows_stream::<(i64, i64, String, String, Vec<u8>)>().map_err(|error| fault(&error))?;
+            let pager = session
+                .execute_iter(self.select.clone(), values)
+                .await
+                .map_err(|error| of_pager(DOING, &error))?;
+            let mut found = pager
+                .rows_stream::<(i64, i64, String, String, Vec<u8>)>()
+                .map_err(|error| fault(&error))?;
             let partition = Partition::try_from(partition).map_err(|error| fault(&error))?;
-            while let Some((offset, index, reason, detail, payload)) = found.try_next().await.map_err(|error| of_row(DOING, &error))? {
+            while let Some((offset, index, reason, detail, payload)) = found
+                .try_next()
+                .await
+                .map_err(|error| of_row(DOING, &error))?
+            {
                 let index = u32::try_from(index).map_err(|error| fault(&error))?;
-                all.push(Reject { partition, offset, index, reason, detail, payload });
+                all.push(Reject {
+                    partition,
+                    offset,
+                    index,
+                    reason,
+                    detail,
+                    payload,
+                });
             }
             if all.len() >= limit {
                 break;
@@ -185,10 +238,21 @@ impl History {
                 *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(day);
             }
         }
-        stream::iter(entries).map(Ok).try_for_each_concurrent(in_flight, |entry| self.write_one(session, job, entry, flush_stamp)).await
+        stream::iter(entries)
+            .map(Ok)
+            .try_for_each_concurrent(in_flight, |entry| {
+                self.write_one(session, job, entry, flush_stamp)
+            })
+            .await
     }
 
-    async fn write_one(&self, session: &Session, job: &str, entry: &HistoryEntry, flush_stamp: Stamp) -> Result<(), StoreError> {
+    async fn write_one(
+        &self,
+        session: &Session,
+        job: &str,
+        entry: &HistoryEntry,
+        flush_stamp: Stamp,
+    ) -> Result<(), StoreError> {
         let doing = || format!("writing the history of epoch {}", entry.epoch);
         let counts = &entry.counts;
         let values = EntryColumns {
@@ -196,7 +260,8 @@ impl History {
             day: day(entry.stamp),
             epoch: bigint(entry.epoch),
             stamp: entry.stamp,
-            cuts: serde_json::to_string(&entry.cuts).map_err(|error| broken(format!("{}: {error}", doing())))?,
+            cuts: serde_json::to_string(&entry.cuts)
+                .map_err(|error| broken(format!("{}: {error}", doing())))?,
             records: bigint(counts.records),
             accepted: bigint(counts.accepted),
             rejected: bigint(counts.rejected),
@@ -206,24 +271,53 @@ impl History {
             late: bigint(counts.late),
             write_stamp: entry.stamp.max(flush_stamp),
         };
-        session.execute_unpaged(&self.insert, values).await.map(drop).map_err(|error| of_execution(&doing(), &error))
+        session
+            .execute_unpaged(&self.insert, values)
+            .await
+            .map(drop)
+            .map_err(|error| of_execution(&doing(), &error))
     }
 
     /// The newest entries, at most `limit`, newest first.
-    pub(super) async fn read(&self, session: &Session, job: &str, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+    pub(super) async fn read(
+        &self,
+        session: &Session,
+        job: &str,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
         const DOING: &str = "reading history";
         let fault = |error: &dyn std::fmt::Display| broken(format!("{DOING}: {error}"));
         let mut all = Vec::new();
         if limit == 0 {
             return Ok(all);
         }
-        let pager = session.execute_iter(self.days.clone(), (job,)).await.map_err(|error| of_pager(DOING, &error))?;
-        let mut days = pager.rows_stream::<(CqlDate,)>().map_err(|error| fault(&error))?;
-        while let Some((day,)) = days.try_next().await.map_err(|error| of_row(DOING, &error))? {
-            let pager =
-                session.execute_iter(self.select.clone(), (job, day, row_limit(limit - all.len()))).await.map_err(|error| of_pager(DOING, &error))?;
-            let mut found = pager.rows_stream::<EntryRow>().map_err(|error| fault(&error))?;
-            while let Some(row) = found.try_next().await.map_err(|error| of_row(DOING, &error))? {
+        let pager = session
+            .execute_iter(self.days.clone(), (job,))
+            .await
+            .map_err(|error| of_pager(DOING, &error))?;
+        let mut days = pager
+            .rows_stream::<(CqlDate,)>()
+            .map_err(|error| fault(&error))?;
+        while let Some((day,)) = days
+            .try_next()
+            .await
+            .map_err(|error| of_row(DOING, &error))?
+        {
+            let pager = session
+                .execute_iter(
+                    self.select.clone(),
+                    (job, day, row_limit(limit - all.len())),
+                )
+                .await
+                .map_err(|error| of_pager(DOING, &error))?;
+            let mut found = pager
+                .rows_stream::<EntryRow>()
+                .map_err(|error| fault(&error))?;
+            while let Some(row) = found
+                .try_next()
+                .await
+                .map_err(|error| of_row(DOING, &error))?
+            {
                 all.push(entry(row).map_err(|reason| fault(&reason))?);
             }
             if all.len() >= limit {
@@ -234,12 +328,17 @@ impl History {
     }
 }
 
-fn entry((epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late): EntryRow) -> Result<HistoryEntry, String> {
-    let count = |value: i64| u64::try_from(value).map_err(|_| format!("epoch {epoch} has a count of {value}"));
+fn entry(
+    (epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late): EntryRow,
+) -> Result<HistoryEntry, String> {
+    let count = |value: i64| {
+        u64::try_from(value).map_err(|_| format!("epoch {epoch} has a count of {value}"))
+    };
     Ok(HistoryEntry {
         epoch: count(epoch)?,
         stamp,
-        cuts: serde_json::from_str(&cuts).map_err(|error| format!("cuts of epoch {epoch}: {error}"))?,
+        cuts: serde_json::from_str(&cuts)
+            .map_err(|error| format!("cuts of epoch {epoch}: {error}"))?,
         counts: Counts {
             records: count(records)?,
             accepted: count(accepted)?,

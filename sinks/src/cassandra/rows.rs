@@ -28,14 +28,18 @@ use crate::{
     store::{StoreError, StoredRow},
 };
 
-/// Rows of one partition that go into one statement: more save little, and all of them fail together.
+/// Rows of one partition that go into one statement: more save little, and all of them fail
+/// together.
 const MAX_BATCH: usize = 32;
-/// Rows of several partitions that go into one statement. Most rows of an epoch are alone in their partition, and a statement costs driver, kernel
-/// and server far more than a row (`bench/results/throughput.md`). A server warns, in its log and in ours, of every batch of several partitions from
-/// 10 partitions or 5,120 bytes on (`unlogged_batch_across_partitions_warn_threshold`, `batch_size_warn_threshold`); a row is 730 bytes as it counts
-/// them, and 800 with the longest sums.
+/// Rows of several partitions that go into one statement. Most rows of an epoch are alone in their
+/// partition, and a statement costs driver, kernel and server far more than a row
+/// (`bench/results/throughput.md`). A server warns, in its log and in ours, of every batch of
+/// several partitions from 10 partitions or 5,120 bytes on
+/// (`unlogged_batch_across_partitions_warn_threshold`, `batch_size_warn_threshold`); a row is 730
+/// bytes as it counts them, and 800 with the longest sums.
 const MAX_ACROSS: usize = 6;
-/// Rows of one partition asked for in one statement: each is found by its place in the partition, and the answer stays below 50 kB.
+/// Rows of one partition asked for in one statement: each is found by its place in the partition,
+/// and the answer stays below 50 kB.
 const MAX_READ: usize = 64;
 
 /// The statements on table `bars`.
@@ -59,7 +63,10 @@ impl Rows {
             ))
             .await?;
         let batch = |rows: usize| {
-            let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![BatchStatement::PreparedStatement(insert.clone()); rows]);
+            let mut batch = Batch::new_with_statements(
+                BatchType::Unlogged,
+                vec![BatchStatement::PreparedStatement(insert.clone()); rows],
+            );
             batch.set_is_idempotent(true);
             batch
         };
@@ -78,51 +85,109 @@ impl Rows {
         })
     }
 
-    /// Writes rows that go into one statement, as [`parcels`] hands them out. Each row is whole for itself: that a batch is not applied at once in all
-    /// of its partitions does not matter.
-    pub(super) async fn write(&self, session: &Session, rows: &[&RowWrite]) -> Result<(), StoreError> {
-        let Some(first) = rows.first() else { return Ok(()) };
+    /// Writes rows that go into one statement, as [`parcels`] hands them out. Each row is whole for
+    /// itself: that a batch is not applied at once in all of its partitions does not matter.
+    pub(super) async fn write(
+        &self,
+        session: &Session,
+        rows: &[&RowWrite],
+    ) -> Result<(), StoreError> {
+        let Some(first) = rows.first() else {
+            return Ok(());
+        };
         let sent = match rows {
-            [row] => session.execute_unpaged(&self.insert, Columns::of(row, &row.key.size.to_string())).await,
+            [row] => {
+                session
+                    .execute_unpaged(&self.insert, Columns::of(row, &row.key.size.to_string()))
+                    .await
+            }
             rows => {
                 let sizes: Vec<String> = rows.iter().map(|row| row.key.size.to_string()).collect();
-                let values: Vec<_> = rows.iter().zip(&sizes).map(|(row, size)| Columns::of(row, size)).collect();
+                let values: Vec<_> = rows
+                    .iter()
+                    .zip(&sizes)
+                    .map(|(row, size)| Columns::of(row, size))
+                    .collect();
                 session.batch(&self.batches[rows.len() - 2], &values).await
             }
         };
-        sent.map(drop).map_err(|error| of_execution(&format!("writing row {}", first.key), &error))
+        sent.map(drop)
+            .map_err(|error| of_execution(&format!("writing row {}", first.key), &error))
     }
 
     /// Reads rows, in the order of the keys; those that stand in one partition together.
-    pub(super) async fn read(&self, session: &Session, keys: &[RowKey], in_flight: usize) -> Result<Vec<Option<RowState>>, StoreError> {
+    pub(super) async fn read(
+        &self,
+        session: &Session,
+        keys: &[RowKey],
+        in_flight: usize,
+    ) -> Result<Vec<Option<RowState>>, StoreError> {
         let mut found = vec![None; keys.len()];
-        let mut answers = stream::iter(grouped(keys)).map(|group| self.read_insistently(session, keys, group)).buffer_unordered(in_flight);
+        let mut answers = stream::iter(grouped(keys))
+            .map(|group| self.read_insistently(session, keys, group))
+            .buffer_unordered(in_flight);
         while let Some(rows) = answers.try_next().await? {
             rows.into_iter().for_each(|(at, row)| found[at] = row);
         }
         Ok(found)
     }
 
-    async fn read_insistently(&self, session: &Session, keys: &[RowKey], group: Vec<usize>) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
+    async fn read_insistently(
+        &self,
+        session: &Session,
+        keys: &[RowKey],
+        group: Vec<usize>,
+    ) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
         insist(|| self.read_group(session, keys, &group)).await
     }
 
     /// Reads the rows of these places of `keys`, all in one partition.
-    async fn read_group(&self, session: &Session, keys: &[RowKey], group: &[usize]) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
-        let Some(first) = group.first().map(|at| &keys[*at]) else { return Ok(Vec::new()) };
+    async fn read_group(
+        &self,
+        session: &Session,
+        keys: &[RowKey],
+        group: &[usize],
+    ) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
+        let Some(first) = group.first().map(|at| &keys[*at]) else {
+            return Ok(Vec::new());
+        };
         let doing = || format!("reading {} row(s) from {first} on", group.len());
         let size = first.size.to_string();
-        let starts: Vec<_> = group.iter().map(|at| CqlTimestamp(keys[*at].start)).collect();
-        let values = (first.symbol.as_str(), size.as_str(), CqlTimestamp(first.size.bucket(first.start)), starts);
-        let answer = session.execute_unpaged(&self.select, values).await.map_err(|error| of_execution(&doing(), &error))?;
-        let rows = answer.into_rows_result().map_err(|error| broken(format!("{}: {error}", doing())))?;
-        let rows = rows.rows::<(CqlTimestamp, Option<&[u8]>)>().map_err(|error| broken(format!("{}: {error}", doing())))?;
+        let starts: Vec<_> = group
+            .iter()
+            .map(|at| CqlTimestamp(keys[*at].start))
+            .collect();
+        let values = (
+            first.symbol.as_str(),
+            size.as_str(),
+            CqlTimestamp(first.size.bucket(first.start)),
+            starts,
+        );
+        let answer = session
+            .execute_unpaged(&self.select, values)
+            .await
+            .map_err(|error| of_execution(&doing(), &error))?;
+        let rows = answer
+            .into_rows_result()
+            .map_err(|error| broken(format!("{}: {error}", doing())))?;
+        let rows = rows
+            .rows::<(CqlTimestamp, Option<&[u8]>)>()
+            .map_err(|error| broken(format!("{}: {error}", doing())))?;
         let mut cells = HashMap::new();
         for row in rows {
-            let (CqlTimestamp(start), cell) = row.map_err(|error| broken(format!("{}: {error}", doing())))?;
+            let (CqlTimestamp(start), cell) =
+                row.map_err(|error| broken(format!("{}: {error}", doing())))?;
             cells.extend(cell.map(|cell| (start, cell)));
         }
-        let row = |at: &usize| Ok((*at, cells.get(&keys[*at].start).map(|cell| decode(&keys[*at], cell)).transpose()?));
+        let row = |at: &usize| {
+            Ok((
+                *at,
+                cells
+                    .get(&keys[*at].start)
+                    .map(|cell| decode(&keys[*at], cell))
+                    .transpose()?,
+            ))
+        };
         group.iter().map(row).collect()
     }
 
@@ -136,20 +201,43 @@ impl Rows {
         range: &Range<WindowStart>,
     ) -> Result<Vec<StoredRow>, StoreError> {
         let doing = format!("reading rows of {symbol} {size}");
-        let values = (symbol.as_str(), size.to_string(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
-        let pager = session.execute_iter(self.range.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
-        let mut found = pager.rows_stream::<(CqlTimestamp, Option<Vec<u8>>)>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let values = (
+            symbol.as_str(),
+            size.to_string(),
+            CqlTimestamp(bucket),
+            CqlTimestamp(range.start),
+            CqlTimestamp(range.end),
+        );
+        let pager = session
+            .execute_iter(self.range.clone(), values)
+            .await
+            .map_err(|error| of_pager(&doing, &error))?;
+        let mut found = pager
+            .rows_stream::<(CqlTimestamp, Option<Vec<u8>>)>()
+            .map_err(|error| broken(format!("{doing}: {error}")))?;
         let mut rows = Vec::new();
-        while let Some((CqlTimestamp(start), cell)) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+        while let Some((CqlTimestamp(start), cell)) = found
+            .try_next()
+            .await
+            .map_err(|error| of_row(&doing, &error))?
+        {
             if let Some(cell) = cell {
-                let key = RowKey { symbol: symbol.clone(), size, start };
-                rows.push(StoredRow { start, state: decode(&key, &cell)? });
+                let key = RowKey {
+                    symbol: symbol.clone(),
+                    size,
+                    start,
+                };
+                rows.push(StoredRow {
+                    start,
+                    state: decode(&key, &cell)?,
+                });
             }
         }
         Ok(rows)
     }
 
-    /// The same, each with what its columns show otherwise. A row is written whole at one stamp, so what is read of it is of one write.
+    /// The same, each with what its columns show otherwise. A row is written whole at one stamp, so
+    /// what is read of it is of one write.
     pub(super) async fn audit(
         &self,
         session: &Session,
@@ -160,17 +248,40 @@ impl Rows {
     ) -> Result<Vec<Audited<RowState>>, StoreError> {
         let doing = format!("reading rows of {symbol} {size}");
         let spelt = size.to_string();
-        let values = (symbol.as_str(), spelt.as_str(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
-        let pager = session.execute_iter(self.shown.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
-        let mut found = pager.rows_stream::<Shown>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let values = (
+            symbol.as_str(),
+            spelt.as_str(),
+            CqlTimestamp(bucket),
+            CqlTimestamp(range.start),
+            CqlTimestamp(range.end),
+        );
+        let pager = session
+            .execute_iter(self.shown.clone(), values)
+            .await
+            .map_err(|error| of_pager(&doing, &error))?;
+        let mut found = pager
+            .rows_stream::<Shown>()
+            .map_err(|error| broken(format!("{doing}: {error}")))?;
         let mut rows = Vec::new();
-        while let Some(shown) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+        while let Some(shown) = found
+            .try_next()
+            .await
+            .map_err(|error| of_row(&doing, &error))?
+        {
             let Some(cell) = &shown.state else {
                 rows.push(Audited::without_cell(shown.start.0));
                 continue;
             };
-            let key = RowKey { symbol: symbol.clone(), size, start: shown.start.0 };
-            let row = RowWrite { state: decode(&key, cell)?, key, stamp: 0 };
+            let key = RowKey {
+                symbol: symbol.clone(),
+                size,
+                start: shown.start.0,
+            };
+            let row = RowWrite {
+                state: decode(&key, cell)?,
+                key,
+                stamp: 0,
+            };
             let strays = shown.strays(&Columns::of(&row, &spelt));
             rows.push(Audited::new(row.key.start, row.state, strays));
         }
@@ -178,12 +289,28 @@ impl Rows {
     }
 
     /// All partitions, by asking every node for all it has: for an auditor.
-    pub(super) async fn partitions(&self, session: &Session) -> Result<BTreeSet<Unlisted>, StoreError> {
+    pub(super) async fn partitions(
+        &self,
+        session: &Session,
+    ) -> Result<BTreeSet<Unlisted>, StoreError> {
         const DOING: &str = "reading the partitions of bars";
-        let pager = session.execute_iter(self.partitions.clone(), ()).await.map_err(|error| of_pager(DOING, &error))?;
-        let found = pager.rows_stream::<(String, String, CqlTimestamp)>().map_err(|error| broken(format!("{DOING}: {error}")))?;
-        let partition = |(symbol, size, bucket): (_, _, CqlTimestamp)| Unlisted { symbol, size, bucket: Some(bucket.0) };
-        found.map_ok(partition).try_collect().await.map_err(|error| of_row(DOING, &error))
+        let pager = session
+            .execute_iter(self.partitions.clone(), ())
+            .await
+            .map_err(|error| of_pager(DOING, &error))?;
+        let found = pager
+            .rows_stream::<(String, String, CqlTimestamp)>()
+            .map_err(|error| broken(format!("{DOING}: {error}")))?;
+        let partition = |(symbol, size, bucket): (_, _, CqlTimestamp)| Unlisted {
+            symbol,
+            size,
+            bucket: Some(bucket.0),
+        };
+        found
+            .map_ok(partition)
+            .try_collect()
+            .await
+            .map_err(|error| of_row(DOING, &error))
     }
 }
 
@@ -196,14 +323,19 @@ fn grouped(keys: &[RowKey]) -> Vec<Vec<usize>> {
     let mut sorted: Vec<usize> = (0..keys.len()).collect();
     sorted.sort_by(|a, b| keys[*a].cmp(&keys[*b]));
     let same = |a: &usize, b: &usize| is_same_partition(&keys[*a], &keys[*b]);
-    sorted.chunk_by(same).flat_map(|group| group.chunks(MAX_READ)).map(<[_]>::to_vec).collect()
+    sorted
+        .chunk_by(same)
+        .flat_map(|group| group.chunks(MAX_READ))
+        .map(<[_]>::to_vec)
+        .collect()
 }
 
 fn is_same_partition(a: &RowKey, b: &RowKey) -> bool {
     a.symbol == b.symbol && a.size == b.size && a.size.bucket(a.start) == b.size.bucket(b.start)
 }
 
-/// Rows by the statement they go into: those of one partition together, and what is left of small partitions with its like.
+/// Rows by the statement they go into: those of one partition together, and what is left of small
+/// partitions with its like.
 pub(super) fn parcels<'a>(rows: &'a [RowWrite]) -> Vec<Vec<&'a RowWrite>> {
     let mut sorted: Vec<&RowWrite> = rows.iter().collect();
     // Stable: two writes of one row, which no job sends at once, keep their order.
@@ -211,7 +343,10 @@ pub(super) fn parcels<'a>(rows: &'a [RowWrite]) -> Vec<Vec<&'a RowWrite>> {
     let same = |a: &&'a RowWrite, b: &&'a RowWrite| is_same_partition(&a.key, &b.key);
     let mut parcels: Vec<Vec<&RowWrite>> = Vec::new();
     let mut small: Vec<&RowWrite> = Vec::new();
-    for group in sorted.chunk_by(same).flat_map(|group| group.chunks(MAX_BATCH)) {
+    for group in sorted
+        .chunk_by(same)
+        .flat_map(|group| group.chunks(MAX_BATCH))
+    {
         if group.len() >= MAX_ACROSS {
             parcels.push(group.to_vec());
             continue;
@@ -235,23 +370,54 @@ mod tests {
     #[test]
     fn rows_are_grouped_by_partition_and_no_statement_is_too_large() {
         let row = |symbol: &str, size: &str, start: i64| RowWrite {
-            key: RowKey { symbol: Symbol::new(symbol).expect("a symbol"), size: size.parse().expect("a size"), start },
-            state: RowState { epoch: 1, totals: Totals::default() },
+            key: RowKey {
+                symbol: Symbol::new(symbol).expect("a symbol"),
+                size: size.parse().expect("a size"),
+                start,
+            },
+            state: RowState {
+                epoch: 1,
+                totals: Totals::default(),
+            },
             stamp: 1,
         };
-        let mut rows: Vec<_> = (0..70).map(|n| row("A", "1s", 1_000 * ((n * 31) % 70))).collect();
-        rows.extend([row("A", "1m", 0), row("B", "1s", 0), row("A", "1s", 10_000_000)]);
+        let mut rows: Vec<_> = (0..70)
+            .map(|n| row("A", "1s", 1_000 * ((n * 31) % 70)))
+            .collect();
+        rows.extend([
+            row("A", "1m", 0),
+            row("B", "1s", 0),
+            row("A", "1s", 10_000_000),
+        ]);
         let groups = parcels(&rows);
         let sizes: Vec<_> = groups.iter().map(Vec::len).collect();
         assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, MAX_ACROSS, 9 - MAX_ACROSS]);
         for group in &groups {
-            let partition = |row: &RowWrite| (row.key.symbol.clone(), row.key.size, row.key.size.bucket(row.key.start));
-            assert!(group.len() <= MAX_ACROSS || group.iter().all(|row| partition(row) == partition(group[0])));
+            let partition = |row: &RowWrite| {
+                (
+                    row.key.symbol.clone(),
+                    row.key.size,
+                    row.key.size.bucket(row.key.start),
+                )
+            };
+            assert!(
+                group.len() <= MAX_ACROSS
+                    || group
+                        .iter()
+                        .all(|row| partition(row) == partition(group[0]))
+            );
         }
         let keys: Vec<RowKey> = rows.iter().rev().map(|row| row.key.clone()).collect();
         let reads = grouped(&keys);
-        assert_eq!(reads.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_READ, 6, 1, 1, 1]);
-        assert!(reads.iter().all(|group| group.iter().all(|at| is_same_partition(&keys[*at], &keys[group[0]]))));
+        assert_eq!(
+            reads.iter().map(Vec::len).collect::<Vec<_>>(),
+            [MAX_READ, 6, 1, 1, 1]
+        );
+        assert!(reads.iter().all(|group| {
+            group
+                .iter()
+                .all(|at| is_same_partition(&keys[*at], &keys[group[0]]))
+        }));
         let mut all: Vec<_> = groups.concat().into_iter().cloned().collect();
         all.sort_by(|a, b| a.key.cmp(&b.key));
         rows.sort_by(|a, b| a.key.cmp(&b.key));

@@ -1,4 +1,5 @@
-//! A session with the cluster, set up once for everything: TLS, consistency levels, no retries, one datacenter.
+//! A session with the cluster, set up once for everything: TLS, consistency levels, no retries, one
+//! datacenter.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -7,7 +8,10 @@ use std::{
 };
 
 use scylla::{
-    client::{PoolSize, execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
+    client::{
+        PoolSize, execution_profile::ExecutionProfile, session::Session,
+        session_builder::SessionBuilder,
+    },
     policies::{load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
     statement::{Consistency, SerialConsistency, Statement, prepared::PreparedStatement},
 };
@@ -43,11 +47,13 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
         .default_execution_profile_handle(handle.clone())
         .pool_size(PoolSize::PerHost(POOL_SIZE))
         .connection_timeout(config.request_timeout)
-        // A connection that has gone silent is given up when it leaves this question open for as long as a request may take. The driver itself would ask
-        // after half a minute and wait for another, and so long would every row stand still that is sent over it.
+        // A connection that has gone silent is given up when it leaves this question open for as
+        // long as a request may take. The driver itself would ask after half a minute and wait for
+        // another, and so long would every row stand still that is sent over it.
         .keepalive_interval(KEEPALIVE)
         .keepalive_timeout(config.request_timeout)
-        // Tables and columns are ours to know; the driver needs the replication alone, to send a statement to a replica of its row.
+        // Tables and columns are ours to know; the driver needs the replication alone, to send a
+        // statement to a replica of its row.
         .fetch_full_schema_metadata(false)
         .refresh_metadata_on_auto_schema_agreement(false)
         // The servers log what a client says about itself; a name helps whoever reads that.
@@ -58,22 +64,51 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
     if let Some(tls) = &config.tls {
         builder = builder.tls_context(Some(tls::client_config(tls, &config.hosts)?));
     }
-    let session = builder.build().await.map_err(|error| of_connecting(config, &error))?;
-    let mut found: Vec<String> = session.get_cluster_state().get_nodes_info().iter().filter_map(|node| node.datacenter.clone()).collect();
+    let session = builder
+        .build()
+        .await
+        .map_err(|error| of_connecting(config, &error))?;
+    let mut found: Vec<String> = session
+        .get_cluster_state()
+        .get_nodes_info()
+        .iter()
+        .filter_map(|node| node.datacenter.clone())
+        .collect();
     found.sort();
     found.dedup();
     let datacenter = choose_datacenter(config.datacenter.as_deref(), &found)?;
-    // LOCAL_QUORUM is the quorum of the coordinator's datacenter: a coordinator in another one would make it a quorum of other replicas.
-    let policy = DefaultPolicy::builder().prefer_datacenter(datacenter.clone()).token_aware(true).permit_dc_failover(false).build();
+    // LOCAL_QUORUM is the quorum of the coordinator's datacenter: a coordinator in another one
+    // would make it a quorum of other replicas.
+    let policy = DefaultPolicy::builder()
+        .prefer_datacenter(datacenter.clone())
+        .token_aware(true)
+        .permit_dc_failover(false)
+        .build();
     handle.map_to_another_profile(profile.to_builder().load_balancing_policy(policy).build());
     let in_clear = config.credentials.is_some() && config.tls.is_none();
-    let addresses = session.get_cluster_state().get_nodes_info().iter().map(|node| (node.address.ip(), node.address.port())).collect::<Vec<_>>();
-    Ok(Cluster { session, datacenter, overheard: if in_clear { beyond_this_machine(addresses) } else { Vec::new() } })
+    let addresses = session
+        .get_cluster_state()
+        .get_nodes_info()
+        .iter()
+        .map(|node| (node.address.ip(), node.address.port()))
+        .collect::<Vec<_>>();
+    Ok(Cluster {
+        session,
+        datacenter,
+        overheard: if in_clear {
+            beyond_this_machine(addresses)
+        } else {
+            Vec::new()
+        },
+    })
 }
 
 fn beyond_this_machine(addresses: Vec<(IpAddr, u16)>) -> Vec<String> {
-    let mut beyond: Vec<_> =
-        addresses.into_iter().filter(|(ip, _)| !ip.to_canonical().is_loopback()).map(|(ip, port)| SocketAddr::new(ip, port)).collect();
+    let mut beyond: Vec<_> = addresses
+        .into_iter()
+        .filter(|(ip, _)| !ip.to_canonical().is_loopback())
+        .map(|(ip, port)| SocketAddr::new(ip, port))
+        .collect();
     beyond.sort();
     beyond.iter().map(ToString::to_string).collect()
 }
@@ -86,17 +121,29 @@ const POOL_SIZE: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating
 fn choose_datacenter(wanted: Option<&str>, found: &[String]) -> Result<String, StoreError> {
     match (wanted, found) {
         (Some(wanted), _) if found.iter().any(|name| name == wanted) => Ok(wanted.into()),
-        (Some(wanted), _) => Err(broken(format!("the cluster has no datacenter {wanted:?}; it has {}", found.join(", ")))),
+        (Some(wanted), _) => Err(broken(format!(
+            "the cluster has no datacenter {wanted:?}; it has {}",
+            found.join(", ")
+        ))),
         (None, [only]) => Ok(only.clone()),
-        (None, []) => Err(broken("the cluster does not say which datacenter its nodes are in")),
-        (None, several) => Err(broken(format!("the cluster has datacenters {}: name the one whose quorum is to count", several.join(", ")))),
+        (None, []) => Err(broken(
+            "the cluster does not say which datacenter its nodes are in",
+        )),
+        (None, several) => Err(broken(format!(
+            "the cluster has datacenters {}: name the one whose quorum is to count",
+            several.join(", ")
+        ))),
     }
 }
 
 impl Cluster {
     /// Prepares a statement that may be sent twice.
     pub(super) async fn prepare(&self, cql: String) -> Result<PreparedStatement, StoreError> {
-        let mut statement = self.session.prepare(cql.as_str()).await.map_err(|error| of_prepare(&format!("preparing {cql}"), &error))?;
+        let mut statement = self
+            .session
+            .prepare(cql.as_str())
+            .await
+            .map_err(|error| of_prepare(&format!("preparing {cql}"), &error))?;
         statement.set_is_idempotent(true);
         Ok(statement)
     }
@@ -111,29 +158,58 @@ impl Cluster {
     where
         R: for<'f, 'm> scylla::deserialize::row::DeserializeRow<'f, 'm>,
     {
-        let answer = self.session.query_unpaged(statement, values).await.map_err(|error| of_execution(doing, &error))?;
-        let rows = answer.into_rows_result().map_err(|error| broken(format!("{doing}: {error}")))?;
-        let rows = rows.rows::<R>().map_err(|error| broken(format!("{doing}: {error}")))?;
-        rows.collect::<Result<_, _>>().map_err(|error| broken(format!("{doing}: {error}")))
+        let answer = self
+            .session
+            .query_unpaged(statement, values)
+            .await
+            .map_err(|error| of_execution(doing, &error))?;
+        let rows = answer
+            .into_rows_result()
+            .map_err(|error| broken(format!("{doing}: {error}")))?;
+        let rows = rows
+            .rows::<R>()
+            .map_err(|error| broken(format!("{doing}: {error}")))?;
+        rows.collect::<Result<_, _>>()
+            .map_err(|error| broken(format!("{doing}: {error}")))
     }
 
     /// The replication of a keyspace as the server writes it; `None` if there is no such keyspace.
-    pub(super) async fn replication(&self, keyspace: &str) -> Result<Option<Vec<(String, String)>>, StoreError> {
+    pub(super) async fn replication(
+        &self,
+        keyspace: &str,
+    ) -> Result<Option<Vec<(String, String)>>, StoreError> {
         let cql = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
-        let rows: Vec<(std::collections::HashMap<String, String>,)> = self.all("reading the keyspace's replication", cql, (keyspace,)).await?;
-        Ok(rows.into_iter().next().map(|(options,)| options.into_iter().collect()))
+        let rows: Vec<(std::collections::HashMap<String, String>,)> = self
+            .all("reading the keyspace's replication", cql, (keyspace,))
+            .await?;
+        Ok(rows
+            .into_iter()
+            .next()
+            .map(|(options,)| options.into_iter().collect()))
     }
 
     /// Which migrations have run in a keyspace; `None` if it has no record of any.
-    pub(super) async fn recorded(&self, keyspace: &str) -> Result<Option<Vec<Recorded>>, StoreError> {
+    pub(super) async fn recorded(
+        &self,
+        keyspace: &str,
+    ) -> Result<Option<Vec<Recorded>>, StoreError> {
         let cql = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'migrations'";
-        let tables: Vec<(String,)> = self.all("looking for the table of migrations", cql, (keyspace,)).await?;
+        let tables: Vec<(String,)> = self
+            .all("looking for the table of migrations", cql, (keyspace,))
+            .await?;
         if tables.is_empty() {
             return Ok(None);
         }
         let cql = format!("SELECT version, checksum FROM {keyspace}.migrations");
         let rows: Vec<(i32, Option<String>)> = self.all("reading the migrations", cql, ()).await?;
-        Ok(Some(rows.into_iter().map(|(version, checksum)| Recorded { version, checksum: checksum.unwrap_or_default() }).collect()))
+        Ok(Some(
+            rows.into_iter()
+                .map(|(version, checksum)| Recorded {
+                    version,
+                    checksum: checksum.unwrap_or_default(),
+                })
+                .collect(),
+        ))
     }
 }
 
@@ -144,14 +220,32 @@ mod tests {
     #[test]
     fn what_leaves_this_machine_can_be_overheard() {
         let at = |ip: &str| (ip.parse().expect("an address"), 9_042);
-        assert_eq!(beyond_this_machine(vec![at("127.0.0.1"), at("127.0.0.3"), at("::1"), at("::ffff:127.0.0.1")]), Vec::<String>::new());
-        assert_eq!(beyond_this_machine(vec![at("127.0.0.1"), at("fd00::1"), at("10.0.0.1")]), ["10.0.0.1:9042", "[fd00::1]:9042"]);
+        assert_eq!(
+            beyond_this_machine(vec![
+                at("127.0.0.1"),
+                at("127.0.0.3"),
+                at("::1"),
+                at("::ffff:127.0.0.1")
+            ]),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            beyond_this_machine(vec![at("127.0.0.1"), at("fd00::1"), at("10.0.0.1")]),
+            ["10.0.0.1:9042", "[fd00::1]:9042"]
+        );
     }
 
     #[test]
     fn the_datacenter_is_found_or_asked_for() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let choose = |wanted, found: &[&str]| choose_datacenter(wanted, &names(found)).map_err(|error| error.to_string());
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let choose = |wanted, found: &[&str]| {
+            choose_datacenter(wanted, &names(found)).map_err(|error| error.to_string())
+        };
         assert_eq!(choose(None, &["dc1"]), Ok("dc1".into()));
         assert_eq!(choose(Some("dc2"), &["dc1", "dc2"]), Ok("dc2".into()));
         assert!(choose(None, &["dc1", "dc2"]).is_err_and(|text| text.contains("dc1, dc2")));

@@ -1,7 +1,8 @@
 //! TLS to the nodes: whom we trust, and who we are.
 //!
-//! A node must show a certificate of a trusted authority that names its address, or one of the hosts the job was pointed at. There is no
-//! switch that accepts anything less. Files are read when a session is made; a bad one is told of by its path, and never by its content.
+//! A node must show a certificate of a trusted authority that names its address, or one of the
+//! hosts the job was pointed at. There is no switch that accepts anything less. Files are read when
+//! a session is made; a bad one is told of by its path, and never by its content.
 
 use std::{
     path::{Path, PathBuf},
@@ -43,21 +44,37 @@ pub struct ClientCertificate {
 }
 
 /// What the driver needs; `hosts` are those of the configuration, with ports.
-pub(super) fn client_config(tls: &TlsConfig, hosts: &[String]) -> Result<Arc<ClientConfig>, StoreError> {
+pub(super) fn client_config(
+    tls: &TlsConfig,
+    hosts: &[String],
+) -> Result<Arc<ClientConfig>, StoreError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = NodeVerifier::new(roots(tls.ca_file.as_deref())?, hosts, &provider)?;
     let unusable = |error: Error| broken(format!("TLS cannot be set up: {error}"));
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(unusable)?;
-    // "Dangerous" is what rustls calls every verifier of one's own; this one only asks rustls' own verifier about more names.
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?;
+    // "Dangerous" is what rustls calls every verifier of one's own; this one only asks rustls' own
+    // verifier about more names.
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let config = match &tls.client {
         None => builder.with_no_client_auth(),
-        Some(ClientCertificate { certificate_file, key_file }) => {
+        Some(ClientCertificate {
+            certificate_file,
+            key_file,
+        }) => {
             let chain = certificates("certificate", certificate_file)?;
-            let key =
-                PrivateKeyDer::from_pem_file(key_file).map_err(|error| unreadable("key", key_file, &error, "private key that is not encrypted"))?;
+            let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| {
+                unreadable("key", key_file, &error, "private key that is not encrypted")
+            })?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
-                broken(format!("the key in {} and the certificate in {} do not fit: {error}", key_file.display(), certificate_file.display()))
+                broken(format!(
+                    "the key in {} and the certificate in {} do not fit: {error}",
+                    key_file.display(),
+                    certificate_file.display()
+                ))
             })?
         }
     };
@@ -71,15 +88,27 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, StoreError> {
         return Ok(roots);
     };
     for certificate in certificates("CA", file)? {
-        roots.add(certificate).map_err(|error| broken(format!("a certificate in CA file {} cannot be used: {error}", file.display())))?;
+        roots.add(certificate).map_err(|error| {
+            broken(format!(
+                "a certificate in CA file {} cannot be used: {error}",
+                file.display()
+            ))
+        })?;
     }
     Ok(roots)
 }
 
 fn certificates(what: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
     let fault = |error: PemError| unreadable(what, file, &error, "certificate");
-    let found = CertificateDer::pem_file_iter(file).map_err(fault)?.collect::<Result<Vec<_>, _>>().map_err(fault)?;
-    if found.is_empty() { Err(fault(PemError::NoItemsFound)) } else { Ok(found) }
+    let found = CertificateDer::pem_file_iter(file)
+        .map_err(fault)?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(fault)?;
+    if found.is_empty() {
+        Err(fault(PemError::NoItemsFound))
+    } else {
+        Ok(found)
+    }
 }
 
 /// In our own words: the library's may show pieces of the file, and the file may be a key.
@@ -92,8 +121,9 @@ fn unreadable(what: &str, file: &Path, error: &PemError, wanted: &str) -> StoreE
     })
 }
 
-/// The driver knows nodes by address alone, and asks for a certificate that names the address. Certificates are often made for names: one
-/// that names a host of the configuration will do too, for that is who was to be talked to.
+/// The driver knows nodes by address alone, and asks for a certificate that names the address.
+/// Certificates are often made for names: one that names a host of the configuration will do too,
+/// for that is who was to be talked to.
 #[derive(Debug)]
 struct NodeVerifier {
     verifier: Arc<WebPkiServerVerifier>,
@@ -102,11 +132,25 @@ struct NodeVerifier {
 }
 
 impl NodeVerifier {
-    fn new(roots: RootCertStore, hosts: &[String], provider: &Arc<CryptoProvider>) -> Result<Self, StoreError> {
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
-        let verifier = verifier.map_err(|error| broken(format!("TLS cannot be set up: {error}")))?;
-        let named = hosts.iter().filter_map(|host| host.rsplit_once(':')).filter_map(|(host, _)| ServerName::try_from(host.to_owned()).ok());
-        Ok(Self { verifier, names: named.filter(|name| matches!(name, ServerName::DnsName(_))).collect() })
+    fn new(
+        roots: RootCertStore,
+        hosts: &[String],
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, StoreError> {
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+        let verifier =
+            verifier.map_err(|error| broken(format!("TLS cannot be set up: {error}")))?;
+        let named = hosts
+            .iter()
+            .filter_map(|host| host.rsplit_once(':'))
+            .filter_map(|(host, _)| ServerName::try_from(host.to_owned()).ok());
+        Ok(Self {
+            verifier,
+            names: named
+                .filter(|name| matches!(name, ServerName::DnsName(_)))
+                .collect(),
+        })
     }
 }
 
@@ -119,11 +163,21 @@ impl ServerCertVerifier for NodeVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verify = |name: &ServerName<'_>| self.verifier.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
+        let verify = |name: &ServerName<'_>| {
+            self.verifier
+                .verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+        };
         match verify(address) {
-            Err(error @ Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) => {
-                self.names.iter().find_map(|name| verify(name).ok()).ok_or(error)
-            }
+            Err(
+                error @ Error::InvalidCertificate(
+                    CertificateError::NotValidForName
+                    | CertificateError::NotValidForNameContext { .. },
+                ),
+            ) => self
+                .names
+                .iter()
+                .find_map(|name| verify(name).ok())
+                .ok_or(error),
             verdict => verdict,
         }
     }
@@ -134,7 +188,8 @@ impl ServerCertVerifier for NodeVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
+        self.verifier
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -143,7 +198,8 @@ impl ServerCertVerifier for NodeVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
+        self.verifier
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -168,11 +224,24 @@ mod tests {
     }
 
     /// A certificate for these names, and its key.
-    fn issued(authority: &Issuer<'static, KeyPair>, names: &[&str]) -> (CertificateDer<'static>, String, String) {
+    fn issued(
+        authority: &Issuer<'static, KeyPair>,
+        names: &[&str],
+    ) -> (CertificateDer<'static>, String, String) {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).expect("names");
+        let params = CertificateParams::new(
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        )
+        .expect("names");
         let certificate = params.signed_by(&key, authority).expect("a certificate");
-        (certificate.der().clone(), certificate.pem(), key.serialize_pem())
+        (
+            certificate.der().clone(),
+            certificate.pem(),
+            key.serialize_pem(),
+        )
     }
 
     fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
@@ -191,22 +260,53 @@ mod tests {
         let (ours, pem) = authority("ours");
         let (strangers, _) = authority("a stranger's");
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM")).expect("an authority");
+        roots
+            .add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"))
+            .expect("an authority");
         let hosts = ["db-1.market.example:9042", "10.0.0.9:9042", "[::1]:9042"].map(str::to_owned);
         let verifier = NodeVerifier::new(roots, &hosts, &provider).expect("a verifier");
         let check = |authority, names: &[&str]| {
             let address = ServerName::try_from("10.0.0.1").expect("an address");
-            verifier.verify_server_cert(&issued(authority, names).0, &[], &address, &[], UnixTime::now()).map(drop)
+            verifier
+                .verify_server_cert(
+                    &issued(authority, names).0,
+                    &[],
+                    &address,
+                    &[],
+                    UnixTime::now(),
+                )
+                .map(drop)
         };
         assert_eq!(check(&ours, &["10.0.0.1"]), Ok(()), "the address");
-        assert_eq!(check(&ours, &["db-1.market.example"]), Ok(()), "a host of the configuration");
-        assert_eq!(check(&ours, &["*.market.example"]), Ok(()), "a wildcard for such a host");
+        assert_eq!(
+            check(&ours, &["db-1.market.example"]),
+            Ok(()),
+            "a host of the configuration"
+        );
+        assert_eq!(
+            check(&ours, &["*.market.example"]),
+            Ok(()),
+            "a wildcard for such a host"
+        );
         for others in [&["db-2.market.example"][..], &["10.0.0.9"], &[]] {
             let error = check(&ours, others).expect_err("names nothing of ours");
-            assert!(matches!(error, Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })), "{others:?}: {error}");
+            assert!(
+                matches!(
+                    error,
+                    Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })
+                ),
+                "{others:?}: {error}"
+            );
         }
-        let error = check(&strangers, &["10.0.0.1", "db-1.market.example"]).expect_err("of an authority nobody trusts");
-        assert!(matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer)), "{error}");
+        let error = check(&strangers, &["10.0.0.1", "db-1.market.example"])
+            .expect_err("of an authority nobody trusts");
+        assert!(
+            matches!(
+                error,
+                Error::InvalidCertificate(CertificateError::UnknownIssuer)
+            ),
+            "{error}"
+        );
     }
 
     #[test]
@@ -214,10 +314,25 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (ours, ca) = authority("ours");
         let (_, certificate, key) = issued(&ours, &["job"]);
-        let client = ClientCertificate { certificate_file: file(&folder, "c.pem", &certificate), key_file: file(&folder, "k.pem", &key) };
-        let config = client_config(&TlsConfig { ca_file: Some(file(&folder, "ca.pem", &ca)), client: Some(client) }, &[]).expect("good files");
+        let client = ClientCertificate {
+            certificate_file: file(&folder, "c.pem", &certificate),
+            key_file: file(&folder, "k.pem", &key),
+        };
+        let config = client_config(
+            &TlsConfig {
+                ca_file: Some(file(&folder, "ca.pem", &ca)),
+                client: Some(client),
+            },
+            &[],
+        )
+        .expect("good files");
         assert!(config.client_auth_cert_resolver.has_certs());
-        assert!(!client_config(&TlsConfig::default(), &[]).expect("no files").client_auth_cert_resolver.has_certs());
+        assert!(
+            !client_config(&TlsConfig::default(), &[])
+                .expect("no files")
+                .client_auth_cert_resolver
+                .has_certs()
+        );
     }
 
     #[test]
@@ -226,31 +341,67 @@ mod tests {
         let (ours, ca) = authority("ours");
         let (_, certificate, key) = issued(&ours, &["job"]);
         let (_, _, other_key) = issued(&ours, &["job"]);
-        let ca_only = |path: &Path| TlsConfig { ca_file: Some(path.into()), client: None };
+        let ca_only = |path: &Path| TlsConfig {
+            ca_file: Some(path.into()),
+            client: None,
+        };
         let missing = refusal(&ca_only(&folder.path().join("missing.pem")));
-        assert!(missing.contains("CA file") && missing.contains("missing.pem") && missing.contains("No such file"), "{missing}");
+        assert!(
+            missing.contains("CA file")
+                && missing.contains("missing.pem")
+                && missing.contains("No such file"),
+            "{missing}"
+        );
         let empty = refusal(&ca_only(&file(&folder, "empty.pem", "hunter2")));
-        assert!(empty.ends_with("empty.pem holds no certificate in PEM"), "{empty}");
+        assert!(
+            empty.ends_with("empty.pem holds no certificate in PEM"),
+            "{empty}"
+        );
         let broken = refusal(&ca_only(&file(&folder, "half.pem", &ca[..ca.len() / 2])));
         assert!(broken.ends_with("half.pem is not whole PEM"), "{broken}");
-        let no_certificate = refusal(&ca_only(&file(&folder, "junk.pem", "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n")));
-        assert!(no_certificate.contains("junk.pem cannot be used"), "{no_certificate}");
+        let no_certificate = refusal(&ca_only(&file(
+            &folder,
+            "junk.pem",
+            "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n",
+        )));
+        assert!(
+            no_certificate.contains("junk.pem cannot be used"),
+            "{no_certificate}"
+        );
 
         let certificate_file = file(&folder, "certificate.pem", &certificate);
         let with_key = |name: &str, text: &str| {
-            let client = ClientCertificate { certificate_file: certificate_file.clone(), key_file: file(&folder, name, text) };
-            refusal(&TlsConfig { ca_file: None, client: Some(client) })
+            let client = ClientCertificate {
+                certificate_file: certificate_file.clone(),
+                key_file: file(&folder, name, text),
+            };
+            refusal(&TlsConfig {
+                ca_file: None,
+                client: Some(client),
+            })
         };
         let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\naHVudGVyMg==\n-----END ENCRYPTED PRIVATE KEY-----\n";
         let texts = [
             (with_key("other.pem", &other_key), "do not fit"),
-            (with_key("locked.pem", encrypted), "holds no private key that is not encrypted"),
-            (with_key("cut.pem", &key[..key.len() / 2]), "is not whole PEM"),
-            (with_key("line.pem", "-----BEGIN hunter2\nhunter2\n"), "is not whole PEM"),
+            (
+                with_key("locked.pem", encrypted),
+                "holds no private key that is not encrypted",
+            ),
+            (
+                with_key("cut.pem", &key[..key.len() / 2]),
+                "is not whole PEM",
+            ),
+            (
+                with_key("line.pem", "-----BEGIN hunter2\nhunter2\n"),
+                "is not whole PEM",
+            ),
         ];
         for (text, part) in texts {
             assert!(text.contains(part) && text.contains(".pem"), "{text}");
-            assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMg"), "{text}");
+            assert!(
+                !text.contains("hunter2") && !text.contains("aHVudGVyMg"),
+                "{text}"
+            );
         }
     }
 }

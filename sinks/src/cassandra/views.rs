@@ -1,4 +1,5 @@
-//! Lists of views: each written whole at its stamp, as one cell, and beside it its ranks for dashboards.
+//! Lists of views: each written whole at its stamp, as one cell, and beside it its ranks for
+//! dashboards.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,7 +53,8 @@ impl Views {
                      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
                 ))
                 .await?,
-            // No directory leads to these partitions: there are few, four views by four sizes by a week of minutes and more.
+            // No directory leads to these partitions: there are few, four views by four sizes by a
+            // week of minutes and more.
             buckets: cluster.prepare(format!("SELECT DISTINCT view_name, size, bucket FROM {keyspace}.views")).await?,
             rank_buckets: cluster.prepare(format!("SELECT DISTINCT view_name, size, bucket FROM {keyspace}.view_entries")).await?,
             range: cluster
@@ -73,34 +75,75 @@ impl Views {
     }
 
     /// Writes a list.
-    pub(super) async fn write_list(&self, session: &Session, write: &ViewWrite) -> Result<(), StoreError> {
+    pub(super) async fn write_list(
+        &self,
+        session: &Session,
+        write: &ViewWrite,
+    ) -> Result<(), StoreError> {
         let ViewKey { view, size, start } = write.key;
-        let place = (view.name(), size.to_string(), CqlTimestamp(size.bucket(start)), CqlTimestamp(start));
-        let values = (place.0, place.1, place.2, place.3, bigint(write.state.epoch), write.state.to_cell(), write.stamp);
+        let place = (
+            view.name(),
+            size.to_string(),
+            CqlTimestamp(size.bucket(start)),
+            CqlTimestamp(start),
+        );
+        let values = (
+            place.0,
+            place.1,
+            place.2,
+            place.3,
+            bigint(write.state.epoch),
+            write.state.to_cell(),
+            write.stamp,
+        );
         let sent = session.execute_unpaged(&self.insert, values).await;
-        sent.map(drop).map_err(|error| of_execution(&format!("writing {}", write.key), &error))
+        sent.map(drop)
+            .map_err(|error| of_execution(&format!("writing {}", write.key), &error))
     }
 
-    /// Writes a list's ranks, all in one statement: they stand in one partition, so no replica ever shows some of them.
-    pub(super) async fn write_ranks(&self, session: &Session, write: &ViewWrite) -> Result<(), StoreError> {
+    /// Writes a list's ranks, all in one statement: they stand in one partition, so no replica ever
+    /// shows some of them.
+    pub(super) async fn write_ranks(
+        &self,
+        session: &Session,
+        write: &ViewWrite,
+    ) -> Result<(), StoreError> {
         let size = write.key.size.to_string();
         let ranks = RankColumns::of(write, &size);
         if ranks.is_empty() {
             return Ok(());
         }
-        let statements = vec![BatchStatement::PreparedStatement(self.insert_rank.clone()); ranks.len()];
+        let statements =
+            vec![BatchStatement::PreparedStatement(self.insert_rank.clone()); ranks.len()];
         let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
         batch.set_is_idempotent(true);
-        session.batch(&batch, &ranks).await.map(drop).map_err(|error| of_execution(&format!("writing the ranks of {}", write.key), &error))
+        session
+            .batch(&batch, &ranks)
+            .await
+            .map(drop)
+            .map_err(|error| of_execution(&format!("writing the ranks of {}", write.key), &error))
     }
 
     /// The buckets in which a view has lists of a size, ascending.
-    pub(super) async fn buckets(&self, session: &Session, view: View, size: WindowSize) -> Result<Vec<i64>, StoreError> {
-        Ok(buckets(session, &self.buckets, view, size).await?.into_iter().collect())
+    pub(super) async fn buckets(
+        &self,
+        session: &Session,
+        view: View,
+        size: WindowSize,
+    ) -> Result<Vec<i64>, StoreError> {
+        Ok(buckets(session, &self.buckets, view, size)
+            .await?
+            .into_iter()
+            .collect())
     }
 
     /// Those in which it has lists, or lines of lists.
-    pub(super) async fn audited_buckets(&self, session: &Session, view: View, size: WindowSize) -> Result<Vec<i64>, StoreError> {
+    pub(super) async fn audited_buckets(
+        &self,
+        session: &Session,
+        view: View,
+        size: WindowSize,
+    ) -> Result<Vec<i64>, StoreError> {
         let mut found = buckets(session, &self.buckets, view, size).await?;
         found.extend(buckets(session, &self.rank_buckets, view, size).await?);
         Ok(found.into_iter().collect())
@@ -116,13 +159,31 @@ impl Views {
         range: &Range<WindowStart>,
     ) -> Result<Vec<StoredView>, StoreError> {
         let doing = format!("reading lists of view {view} {size}");
-        let values = (view.name(), size.to_string(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
-        let pager = session.execute_iter(self.range.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
-        let mut found = pager.rows_stream::<(CqlTimestamp, Option<Vec<u8>>)>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let values = (
+            view.name(),
+            size.to_string(),
+            CqlTimestamp(bucket),
+            CqlTimestamp(range.start),
+            CqlTimestamp(range.end),
+        );
+        let pager = session
+            .execute_iter(self.range.clone(), values)
+            .await
+            .map_err(|error| of_pager(&doing, &error))?;
+        let mut found = pager
+            .rows_stream::<(CqlTimestamp, Option<Vec<u8>>)>()
+            .map_err(|error| broken(format!("{doing}: {error}")))?;
         let mut lists = Vec::new();
-        while let Some((CqlTimestamp(start), cell)) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+        while let Some((CqlTimestamp(start), cell)) = found
+            .try_next()
+            .await
+            .map_err(|error| of_row(&doing, &error))?
+        {
             if let Some(cell) = cell {
-                lists.push(StoredView { start, state: decode(&ViewKey { view, size, start }, &cell)? });
+                lists.push(StoredView {
+                    start,
+                    state: decode(&ViewKey { view, size, start }, &cell)?,
+                });
             }
         }
         Ok(lists)
@@ -139,16 +200,39 @@ impl Views {
         committed: Epoch,
     ) -> Result<Vec<Audited<ViewState>>, StoreError> {
         let spelt = size.to_string();
-        let values = (view.name(), spelt.as_str(), CqlTimestamp(bucket), CqlTimestamp(range.start), CqlTimestamp(range.end));
+        let values = (
+            view.name(),
+            spelt.as_str(),
+            CqlTimestamp(bucket),
+            CqlTimestamp(range.start),
+            CqlTimestamp(range.end),
+        );
         let doing = format!("reading lists of view {view} {size}");
-        let pager = session.execute_iter(self.shown.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
-        let lists = pager.rows_stream::<(CqlTimestamp, Option<i64>, Option<Vec<u8>>)>().map_err(|error| broken(format!("{doing}: {error}")))?;
-        let lists: Vec<_> = lists.try_collect().await.map_err(|error| of_row(&doing, &error))?;
+        let pager = session
+            .execute_iter(self.shown.clone(), values)
+            .await
+            .map_err(|error| of_pager(&doing, &error))?;
+        let lists = pager
+            .rows_stream::<(CqlTimestamp, Option<i64>, Option<Vec<u8>>)>()
+            .map_err(|error| broken(format!("{doing}: {error}")))?;
+        let lists: Vec<_> = lists
+            .try_collect()
+            .await
+            .map_err(|error| of_row(&doing, &error))?;
         let doing = format!("reading the ranks of view {view} {size}");
-        let pager = session.execute_iter(self.ranks.clone(), values).await.map_err(|error| of_pager(&doing, &error))?;
-        let mut found = pager.rows_stream::<ShownRank>().map_err(|error| broken(format!("{doing}: {error}")))?;
+        let pager = session
+            .execute_iter(self.ranks.clone(), values)
+            .await
+            .map_err(|error| of_pager(&doing, &error))?;
+        let mut found = pager
+            .rows_stream::<ShownRank>()
+            .map_err(|error| broken(format!("{doing}: {error}")))?;
         let mut ranks: BTreeMap<WindowStart, Vec<ShownRank>> = BTreeMap::new();
-        while let Some(rank) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+        while let Some(rank) = found
+            .try_next()
+            .await
+            .map_err(|error| of_row(&doing, &error))?
+        {
             ranks.entry(rank.start.0).or_default().push(rank);
         }
         let mut audited = Vec::new();
@@ -156,11 +240,25 @@ impl Views {
             let key = ViewKey { view, size, start };
             let ranks = ranks.remove(&start).unwrap_or_default();
             audited.push(match cell {
-                Some(cell) => held_against(ViewWrite { state: decode(&key, &cell)?, key, stamp: 0 }, epoch, &ranks, committed),
+                Some(cell) => held_against(
+                    ViewWrite {
+                        state: decode(&key, &cell)?,
+                        key,
+                        stamp: 0,
+                    },
+                    epoch,
+                    &ranks,
+                    committed,
+                ),
                 None => Audited::without_cell(start),
             });
         }
-        let without = |(start, ranks): (_, Vec<_>)| Audited { start, state: None, strays: Vec::new(), ahead: Some(latest(&ranks)) };
+        let without = |(start, ranks): (_, Vec<_>)| Audited {
+            start,
+            state: None,
+            strays: Vec::new(),
+            ahead: Some(latest(&ranks)),
+        };
         audited.extend(ranks.into_iter().map(without));
         Ok(audited)
     }
@@ -171,13 +269,27 @@ fn decode(key: &ViewKey, cell: &[u8]) -> Result<ViewState, StoreError> {
 }
 
 /// The buckets that a statement finds, which asks for all partitions of a table.
-async fn buckets(session: &Session, partitions: &PreparedStatement, view: View, size: WindowSize) -> Result<BTreeSet<i64>, StoreError> {
+async fn buckets(
+    session: &Session,
+    partitions: &PreparedStatement,
+    view: View,
+    size: WindowSize,
+) -> Result<BTreeSet<i64>, StoreError> {
     let doing = format!("reading the buckets of view {view} {size}");
     let size = size.to_string();
-    let pager = session.execute_iter(partitions.clone(), ()).await.map_err(|error| of_pager(&doing, &error))?;
-    let mut found = pager.rows_stream::<(String, String, CqlTimestamp)>().map_err(|error| broken(format!("{doing}: {error}")))?;
+    let pager = session
+        .execute_iter(partitions.clone(), ())
+        .await
+        .map_err(|error| of_pager(&doing, &error))?;
+    let mut found = pager
+        .rows_stream::<(String, String, CqlTimestamp)>()
+        .map_err(|error| broken(format!("{doing}: {error}")))?;
     let mut buckets = BTreeSet::new();
-    while let Some((of_view, of_size, CqlTimestamp(bucket))) = found.try_next().await.map_err(|error| of_row(&doing, &error))? {
+    while let Some((of_view, of_size, CqlTimestamp(bucket))) = found
+        .try_next()
+        .await
+        .map_err(|error| of_row(&doing, &error))?
+    {
         if of_view == view.name() && of_size == size {
             buckets.insert(bucket);
         }

@@ -15,8 +15,11 @@ impl MemoryStore {
     #[must_use]
     pub fn all_views(&self) -> Vec<(ViewKey, Stamp, ViewState)> {
         let held = self.held();
-        let last =
-            |(key, writes): (&ViewKey, &BTreeMap<Stamp, ViewState>)| writes.last_key_value().map(|(stamp, state)| (*key, *stamp, state.clone()));
+        let last = |(key, writes): (&ViewKey, &BTreeMap<Stamp, ViewState>)| {
+            writes
+                .last_key_value()
+                .map(|(stamp, state)| (*key, *stamp, state.clone()))
+        };
         held.views.iter().filter_map(last).collect()
     }
 }
@@ -25,7 +28,11 @@ impl Held {
     pub(super) fn write_view(&mut self, view: &ViewWrite) {
         self.inspect_view(view);
         // As with rows, of two contents at one stamp the first stays.
-        self.views.entry(view.key).or_default().entry(view.stamp).or_insert_with(|| view.state.clone());
+        self.views
+            .entry(view.key)
+            .or_default()
+            .entry(view.stamp)
+            .or_insert_with(|| view.state.clone());
     }
 
     /// I2, I3 and I4, which hold of a list as of a row.
@@ -33,24 +40,45 @@ impl Held {
         if let Some(head) = &self.head
             && view.state.epoch > head.last_binding().epoch
         {
-            self.violations.push(format!("I2: {} is written as of epoch {}, which is not bound", view.key, view.state.epoch));
+            self.violations.push(format!(
+                "I2: {} is written as of epoch {}, which is not bound",
+                view.key, view.state.epoch
+            ));
         }
         for (stamp, state) in self.views.get(&view.key).into_iter().flatten() {
-            if let Some(fault) = breach((*stamp, state.epoch), (view.stamp, view.state.epoch), state.entries == view.state.entries) {
-                self.violations.push(format!("{fault}: {}, at {stamp} {state:?}, at {} {:?}", view.key, view.stamp, view.state));
+            if let Some(fault) = breach(
+                (*stamp, state.epoch),
+                (view.stamp, view.state.epoch),
+                state.entries == view.state.entries,
+            ) {
+                self.violations.push(format!(
+                    "{fault}: {}, at {stamp} {state:?}, at {} {:?}",
+                    view.key, view.stamp, view.state
+                ));
             }
         }
     }
 
-    pub(super) fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Vec<StoredView> {
+    pub(super) fn views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Vec<StoredView> {
         if range.is_empty() {
             return Vec::new();
         }
         let key = |start| ViewKey { view, size, start };
         let list = |(key, writes): (&ViewKey, &BTreeMap<Stamp, ViewState>)| {
-            writes.last_key_value().map(|(_, state)| StoredView { start: key.start, state: state.clone() })
+            writes.last_key_value().map(|(_, state)| StoredView {
+                start: key.start,
+                state: state.clone(),
+            })
         };
-        self.views.range(key(range.start)..key(range.end)).filter_map(list).collect()
+        self.views
+            .range(key(range.start)..key(range.end))
+            .filter_map(list)
+            .collect()
     }
 }
 
@@ -65,14 +93,40 @@ mod tests {
     use super::*;
 
     fn list(epoch: u64, stamp: Stamp, trades: u64) -> EpochWrites {
-        let key = ViewKey { view: View::Market, size: WindowSize::DEFAULTS[1], start: 0 };
-        let entry = ViewEntry { name: "stock".into(), symbols: 1, trades, volume: 1, notional: 1, open: None, close: None };
-        EpochWrites { views: vec![ViewWrite { key, state: ViewState { epoch, entries: vec![entry] }, stamp }], ..EpochWrites::default() }
+        let key = ViewKey {
+            view: View::Market,
+            size: WindowSize::DEFAULTS[1],
+            start: 0,
+        };
+        let entry = ViewEntry {
+            name: "stock".into(),
+            symbols: 1,
+            trades,
+            volume: 1,
+            notional: 1,
+            open: None,
+            close: None,
+        };
+        EpochWrites {
+            views: vec![ViewWrite {
+                key,
+                state: ViewState {
+                    epoch,
+                    entries: vec![entry],
+                },
+                stamp,
+            }],
+            ..EpochWrites::default()
+        }
     }
 
     /// A head with b = 5.
     fn head() -> Head {
-        let binding = |epoch: u64| Binding { epoch, stamp: i64::try_from(epoch).expect("small"), cuts: vec![Cut::default()] };
+        let binding = |epoch: u64| Binding {
+            epoch,
+            stamp: i64::try_from(epoch).expect("small"),
+            cuts: vec![Cut::default()],
+        };
         Head {
             format: HEAD_FORMAT,
             job: "tapeflow".into(),
@@ -80,7 +134,11 @@ mod tests {
             version: 1,
             owner: "0".repeat(32),
             logic: "1".into(),
-            source: SourceIdentity { cluster: "c".into(), topic: "t".into(), topic_id: None },
+            source: SourceIdentity {
+                cluster: "c".into(),
+                topic: "t".into(),
+                topic_id: None,
+            },
             flush_stamp: 0,
             last_stamp: 9,
             committed: binding(0),
@@ -88,19 +146,42 @@ mod tests {
         }
     }
 
-    /// Writes lists (epoch, stamp, content) under a head with b = 5; what the last one must be recorded as.
+    /// Writes lists (epoch, stamp, content) under a head with b = 5; what the last one must be
+    /// recorded as.
     async fn check(lists: &[(u64, Stamp, u64)], breach: Option<&str>) {
         let store = MemoryStore::new();
-        assert!(matches!(store.compare_and_set(None, &head()).await, CasOutcome::Won));
+        assert!(matches!(
+            store.compare_and_set(None, &head()).await,
+            CasOutcome::Won
+        ));
         for (epoch, stamp, content) in lists {
             assert_eq!(store.violations(), Vec::<String>::new(), "{lists:?}");
-            store.write(&list(*epoch, *stamp, *content)).await.expect("written");
+            store
+                .write(&list(*epoch, *stamp, *content))
+                .await
+                .expect("written");
         }
         let found = store.violations();
-        assert_eq!(found.len(), usize::from(breach.is_some()), "{lists:?}: {found:?}");
-        assert!(found.iter().all(|text| breach.is_some_and(|breach| text.starts_with(breach))), "{lists:?}: {found:?}");
+        assert_eq!(
+            found.len(),
+            usize::from(breach.is_some()),
+            "{lists:?}: {found:?}"
+        );
+        assert!(
+            found
+                .iter()
+                .all(|text| breach.is_some_and(|breach| text.starts_with(breach))),
+            "{lists:?}: {found:?}"
+        );
         let greatest = lists.iter().map(|(_, stamp, _)| *stamp).max();
-        assert_eq!(store.all_views().iter().map(|(_, stamp, _)| Some(*stamp)).collect::<Vec<_>>(), [greatest]);
+        assert_eq!(
+            store
+                .all_views()
+                .iter()
+                .map(|(_, stamp, _)| Some(*stamp))
+                .collect::<Vec<_>>(),
+            [greatest]
+        );
     }
 
     #[tokio::test]

@@ -39,7 +39,8 @@ impl Columns {
             epoch: integer("an epoch", row.state.epoch)?,
             stamp: row.stamp,
             // As text: the column's type makes the nearest double of it.
-            prices: [totals.open(), totals.high, totals.low, totals.close()].map(|price| price.as_ref().map(Price::to_string)),
+            prices: [totals.open(), totals.high, totals.low, totals.close()]
+                .map(|price| price.as_ref().map(Price::to_string)),
             vwap: sums.vwap_e8().map(|e8| format_fixed(e8, SCALE)),
             volume: format_fixed(sums.volume_e8, SCALE),
             notional: format_fixed(sums.notional_e16, 2 * SCALE),
@@ -52,11 +53,22 @@ impl Columns {
     fn strays(&self, shown: &rusqlite::Row<'_>) -> rusqlite::Result<Vec<String>> {
         let mut strays = Strays::default();
         strays.hold("epoch", shown.get("epoch")?, Some(self.epoch));
-        for (column, price) in ["open", "high", "low", "close"].into_iter().zip(&self.prices) {
+        for (column, price) in ["open", "high", "low", "close"]
+            .into_iter()
+            .zip(&self.prices)
+        {
             hold_price(&mut strays, column, shown.get(column)?, price.as_deref());
         }
-        for (column, text) in [("vwap", self.vwap.as_ref()), ("volume", Some(&self.volume)), ("notional", Some(&self.notional))] {
-            strays.hold(column, shown.get::<_, Option<String>>(column)?.as_ref(), text);
+        for (column, text) in [
+            ("vwap", self.vwap.as_ref()),
+            ("volume", Some(&self.volume)),
+            ("notional", Some(&self.notional)),
+        ] {
+            strays.hold(
+                column,
+                shown.get::<_, Option<String>>(column)?.as_ref(),
+                text,
+            );
         }
         strays.hold("trades", shown.get("trades")?, Some(self.trades));
         Ok(strays.0)
@@ -72,7 +84,11 @@ impl Columns {
                 close = excluded.close, vwap = excluded.vwap, volume = excluded.volume, notional = excluded.notional,
                 trades = excluded.trades, state = excluded.state
             WHERE excluded.stamp > bars.stamp";
-        let (symbol, size, start) = (self.key.symbol.as_str(), self.key.size.to_string(), self.key.start);
+        let (symbol, size, start) = (
+            self.key.symbol.as_str(),
+            self.key.size.to_string(),
+            self.key.start,
+        );
         let [open, high, low, close] = &self.prices;
         let mut upsert = connection.prepare_cached(UPSERT).map_err(fault)?;
         let columns = params![
@@ -94,22 +110,42 @@ impl Columns {
         if upsert.execute(columns).map_err(fault)? == 1 {
             return Ok(());
         }
-        // Stale, or a repeat; a second content at one stamp is neither (I4), and must not pass for a repeat.
-        let mut select = connection.prepare_cached("SELECT stamp, state FROM bars WHERE symbol = ?1 AND size = ?2 AND start = ?3").map_err(fault)?;
-        let found: (i64, Vec<u8>) = select.query_row(params![symbol, size, start], |row| Ok((row.get(0)?, row.get(1)?))).map_err(fault)?;
+        // Stale, or a repeat; a second content at one stamp is neither (I4), and must not pass for
+        // a repeat.
+        let mut select = connection
+            .prepare_cached(
+                "SELECT stamp, state FROM bars WHERE symbol = ?1 AND size = ?2 AND start = ?3",
+            )
+            .map_err(fault)?;
+        let found: (i64, Vec<u8>) = select
+            .query_row(params![symbol, size, start], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .map_err(fault)?;
         if found.0 == self.stamp && found.1 != self.cell {
-            return Err(StoreError::Broken(format!("row {} was written twice at stamp {} with different content", self.key, self.stamp)));
+            return Err(StoreError::Broken(format!(
+                "row {} was written twice at stamp {} with different content",
+                self.key, self.stamp
+            )));
         }
         Ok(())
     }
 }
 
 /// Reads rows in the order of the keys.
-pub(super) fn read_rows(connection: &Connection, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
-    let mut select = connection.prepare_cached("SELECT state FROM bars WHERE symbol = ?1 AND size = ?2 AND start = ?3").map_err(fault)?;
+pub(super) fn read_rows(
+    connection: &Connection,
+    keys: &[RowKey],
+) -> Result<Vec<Option<RowState>>, StoreError> {
+    let mut select = connection
+        .prepare_cached("SELECT state FROM bars WHERE symbol = ?1 AND size = ?2 AND start = ?3")
+        .map_err(fault)?;
     let mut read = |key: &RowKey| {
         let cell = select
-            .query_row(params![key.symbol.as_str(), key.size.to_string(), key.start], |row| Ok(state(row.get_ref(0)?.as_blob()?, key)))
+            .query_row(
+                params![key.symbol.as_str(), key.size.to_string(), key.start],
+                |row| Ok(state(row.get_ref(0)?.as_blob()?, key)),
+            )
             .optional();
         cell.map_err(fault)?.transpose()
     };
@@ -125,11 +161,26 @@ pub(super) fn rows(
 ) -> Result<Vec<StoredRow>, StoreError> {
     const SELECT: &str = "SELECT start, state FROM bars WHERE symbol = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
     let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
-    let found = select.query_map(params![symbol.as_str(), size.to_string(), range.start, range.end], |row| {
-        let key = RowKey { symbol: symbol.clone(), size, start: row.get(0)? };
-        Ok(state(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredRow { start: key.start, state }))
-    });
-    found.map_err(fault)?.map(|row| row.map_err(fault)?).collect()
+    let found = select.query_map(
+        params![symbol.as_str(), size.to_string(), range.start, range.end],
+        |row| {
+            let key = RowKey {
+                symbol: symbol.clone(),
+                size,
+                start: row.get(0)?,
+            };
+            Ok(
+                state(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredRow {
+                    start: key.start,
+                    state,
+                }),
+            )
+        },
+    );
+    found
+        .map_err(fault)?
+        .map(|row| row.map_err(fault)?)
+        .collect()
 }
 
 /// The same, each with what the columns beside the cell show otherwise.
@@ -143,12 +194,34 @@ pub(super) fn audit(
         SELECT start, state, epoch, open, high, low, close, vwap, volume, notional, trades FROM bars
         WHERE symbol = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
     let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
-    let mut found = select.query(params![symbol.as_str(), size.to_string(), range.start, range.end]).map_err(fault)?;
+    let mut found = select
+        .query(params![
+            symbol.as_str(),
+            size.to_string(),
+            range.start,
+            range.end
+        ])
+        .map_err(fault)?;
     let mut rows = Vec::new();
     while let Some(shown) = found.next().map_err(fault)? {
-        let key = RowKey { symbol: symbol.clone(), size, start: shown.get(0).map_err(fault)? };
-        let state = state(shown.get_ref(1).map_err(fault)?.as_blob().map_err(|error| fault(error.into()))?, &key)?;
-        let row = RowWrite { key, state, stamp: 0 };
+        let key = RowKey {
+            symbol: symbol.clone(),
+            size,
+            start: shown.get(0).map_err(fault)?,
+        };
+        let state = state(
+            shown
+                .get_ref(1)
+                .map_err(fault)?
+                .as_blob()
+                .map_err(|error| fault(error.into()))?,
+            &key,
+        )?;
+        let row = RowWrite {
+            key,
+            state,
+            stamp: 0,
+        };
         let strays = Columns::of(&row)?.strays(shown).map_err(fault)?;
         rows.push(Audited::new(row.key.start, row.state, strays));
     }
@@ -157,16 +230,34 @@ pub(super) fn audit(
 
 /// Rows of symbols that the directory does not have.
 pub(super) fn unlisted(connection: &Connection) -> Result<Vec<Unlisted>, StoreError> {
-    const SELECT: &str = "SELECT DISTINCT symbol, size FROM bars WHERE symbol NOT IN (SELECT symbol FROM symbols)";
+    const SELECT: &str =
+        "SELECT DISTINCT symbol, size FROM bars WHERE symbol NOT IN (SELECT symbol FROM symbols)";
     let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
-    let found = select.query_map([], |row| Ok(Unlisted { symbol: row.get(0)?, size: row.get(1)?, bucket: None }));
-    found.map_err(fault)?.map(|unlisted| unlisted.map_err(fault)).collect()
+    let found = select.query_map([], |row| {
+        Ok(Unlisted {
+            symbol: row.get(0)?,
+            size: row.get(1)?,
+            bucket: None,
+        })
+    });
+    found
+        .map_err(fault)?
+        .map(|unlisted| unlisted.map_err(fault))
+        .collect()
 }
 
-/// Holds a price against the text it was written as. SQLite made a double of the text, and may have missed the nearest one by its last bit.
-pub(super) fn hold_price(strays: &mut Strays, column: &str, shown: Option<f64>, text: Option<&str>) {
+/// Holds a price against the text it was written as. SQLite made a double of the text, and may have
+/// missed the nearest one by its last bit.
+pub(super) fn hold_price(
+    strays: &mut Strays,
+    column: &str,
+    shown: Option<f64>,
+    text: Option<&str>,
+) {
     let wanted = text.and_then(|text| text.parse::<f64>().ok());
-    let is_near = shown.zip(wanted).is_some_and(|(shown, wanted)| (shown - wanted).abs() <= wanted.abs() * f64::EPSILON);
+    let is_near = shown
+        .zip(wanted)
+        .is_some_and(|(shown, wanted)| (shown - wanted).abs() <= wanted.abs() * f64::EPSILON);
     if !is_near {
         strays.hold_double(column, shown, wanted);
     }

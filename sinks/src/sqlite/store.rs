@@ -11,7 +11,10 @@ use crate::{
     audit::{Audited, Unlisted},
     head::{Epoch, HEAD_FORMAT, Head, Stamp},
     row::{RowKey, RowState},
-    store::{CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
+    store::{
+        CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError,
+        StoredRow,
+    },
     view::{StoredView, View, ViewState},
 };
 
@@ -36,35 +39,77 @@ impl Store for SqliteStore {
     }
 
     async fn head(&self) -> Result<Option<Head>, StoreError> {
-        // Where this process writes, behind the writer's queue: a compare-and-set whose caller stopped waiting for the answer is applied
-        // before this reads, not after.
-        if self.database.writer().is_ok() { self.database.write(0, read_head).await } else { self.database.read(read_head).await }
+        // Where this process writes, behind the writer's queue: a compare-and-set whose caller
+        // stopped waiting for the answer is applied before this reads, not after.
+        if self.database.writer().is_ok() {
+            self.database.write(0, read_head).await
+        } else {
+            self.database.read(read_head).await
+        }
     }
 
     async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
         let json = match serde_json::to_string(proposed) {
             Ok(json) => json,
-            Err(error) => return CasOutcome::Unknown(format!("the head does not become JSON: {error}")),
+            Err(error) => {
+                return CasOutcome::Unknown(format!("the head does not become JSON: {error}"));
+            }
         };
-        let condition = expected.map(|head| (head.job.clone(), head.generation, head.version, head.owner.clone()));
-        let (job, generation, version, owner) = (proposed.job.clone(), proposed.generation, proposed.version, proposed.owner.clone());
+        let condition = expected.map(|head| {
+            (
+                head.job.clone(),
+                head.generation,
+                head.version,
+                head.owner.clone(),
+            )
+        });
+        let (job, generation, version, owner) = (
+            proposed.job.clone(),
+            proposed.generation,
+            proposed.version,
+            proposed.owner.clone(),
+        );
         let work = move |connection: &Connection| {
-            let (generation, version) = (integer("a generation", generation)?, integer("a version", version)?);
+            let (generation, version) = (
+                integer("a generation", generation)?,
+                integer("a version", version)?,
+            );
             let changed = match condition {
                 None => {
                     const CREATE: &str = "INSERT INTO job_head (only_one, job, generation, version, owner, head) VALUES (1, ?1, ?2, ?3, ?4, ?5) ON CONFLICT (only_one) DO NOTHING";
-                    connection.prepare_cached(CREATE).and_then(|mut create| create.execute(params![job, generation, version, owner, json]))
+                    connection.prepare_cached(CREATE).and_then(|mut create| {
+                        create.execute(params![job, generation, version, owner, json])
+                    })
                 }
                 Some((old_job, old_generation, old_version, old_owner)) => {
                     const REPLACE: &str = "UPDATE job_head SET job = ?1, generation = ?2, version = ?3, owner = ?4, head = ?5 WHERE job = ?6 AND generation = ?7 AND version = ?8 AND owner = ?9";
-                    let (old_generation, old_version) = (integer("a generation", old_generation)?, integer("a version", old_version)?);
-                    let parameters = params![job, generation, version, owner, json, old_job, old_generation, old_version, old_owner];
-                    connection.prepare_cached(REPLACE).and_then(|mut replace| replace.execute(parameters))
+                    let (old_generation, old_version) = (
+                        integer("a generation", old_generation)?,
+                        integer("a version", old_version)?,
+                    );
+                    let parameters = params![
+                        job,
+                        generation,
+                        version,
+                        owner,
+                        json,
+                        old_job,
+                        old_generation,
+                        old_version,
+                        old_owner
+                    ];
+                    connection
+                        .prepare_cached(REPLACE)
+                        .and_then(|mut replace| replace.execute(parameters))
                 }
             };
             Ok(changed.map_err(fault)? == 1)
         };
-        match self.database.write(proposed.bound.len() * 1_024, work).await {
+        match self
+            .database
+            .write(proposed.bound.len() * 1_024, work)
+            .await
+        {
             Ok(true) => CasOutcome::Won,
             Ok(false) => CasOutcome::Lost,
             // A commit that failed may yet be found whole in the write-ahead log after a crash.
@@ -77,25 +122,42 @@ impl Store for SqliteStore {
             return Ok(Vec::new());
         }
         let keys = keys.to_vec();
-        self.database.read(move |connection| rows::read_rows(connection, &keys)).await
+        self.database
+            .read(move |connection| rows::read_rows(connection, &keys))
+            .await
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
         if writes.is_empty() {
             return Ok(());
         }
-        let columns = writes.rows.iter().map(rows::Columns::of).collect::<Result<Vec<_>, _>>()?;
-        let lists = writes.views.iter().map(views::List::of).collect::<Result<Vec<_>, _>>()?;
+        let columns = writes
+            .rows
+            .iter()
+            .map(rows::Columns::of)
+            .collect::<Result<Vec<_>, _>>()?;
+        let lists = writes
+            .views
+            .iter()
+            .map(views::List::of)
+            .collect::<Result<Vec<_>, _>>()?;
         let (directory, rejects) = (writes.directory.clone(), writes.rejects.clone());
         let bytes = columns.len() * rows::ROW_BYTES
             + lists.iter().map(views::List::bytes).sum::<usize>()
             + directory.len() * 128
-            + rejects.iter().map(|reject| 256 + reject.payload.len()).sum::<usize>();
+            + rejects
+                .iter()
+                .map(|reject| 256 + reject.payload.len())
+                .sum::<usize>();
         let work = move |connection: &Connection| {
-            directory.iter().try_for_each(|entry| write_entry(connection, entry))?;
+            directory
+                .iter()
+                .try_for_each(|entry| write_entry(connection, entry))?;
             columns.iter().try_for_each(|row| row.write(connection))?;
             lists.iter().try_for_each(|list| list.write(connection))?;
-            rejects.iter().try_for_each(|reject| write_reject(connection, reject))
+            rejects
+                .iter()
+                .try_for_each(|reject| write_reject(connection, reject))
         };
         self.database.write(bytes, work).await
     }
@@ -105,34 +167,73 @@ impl Store for SqliteStore {
             return Ok(());
         }
         let entries = entries.to_vec();
-        self.database.write(entries.len() * 512, move |connection| entries.iter().try_for_each(|entry| write_history_entry(connection, entry))).await
+        self.database
+            .write(entries.len() * 512, move |connection| {
+                entries
+                    .iter()
+                    .try_for_each(|entry| write_history_entry(connection, entry))
+            })
+            .await
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         let read = |connection: &Connection| {
-            let mut select = connection.prepare_cached("SELECT DISTINCT symbol FROM symbols ORDER BY symbol").map_err(fault)?;
-            let names = select.query_map([], |row| row.get::<_, String>(0)).map_err(fault)?;
+            let mut select = connection
+                .prepare_cached("SELECT DISTINCT symbol FROM symbols ORDER BY symbol")
+                .map_err(fault)?;
+            let names = select
+                .query_map([], |row| row.get::<_, String>(0))
+                .map_err(fault)?;
             names.map(|name| symbol(&name.map_err(fault)?)).collect()
         };
         self.database.read(read).await
     }
 
-    async fn rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredRow>, StoreError> {
+    async fn rows(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         let symbol = symbol.clone();
-        self.database.read(move |connection| rows::rows(connection, &symbol, size, &range)).await
+        self.database
+            .read(move |connection| rows::rows(connection, &symbol, size, &range))
+            .await
     }
 
-    async fn views(&self, view: View, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
-        self.database.read(move |connection| views::views(connection, view, size, &range)).await
+    async fn views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
+        self.database
+            .read(move |connection| views::views(connection, view, size, &range))
+            .await
     }
 
-    async fn audit_rows(&self, symbol: &Symbol, size: WindowSize, range: Range<WindowStart>) -> Result<Vec<Audited<RowState>>, StoreError> {
+    async fn audit_rows(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<Audited<RowState>>, StoreError> {
         let symbol = symbol.clone();
-        self.database.read(move |connection| rows::audit(connection, &symbol, size, &range)).await
+        self.database
+            .read(move |connection| rows::audit(connection, &symbol, size, &range))
+            .await
     }
 
-    async fn audit_views(&self, view: View, size: WindowSize, range: Range<WindowStart>, _: Epoch) -> Result<Vec<Audited<ViewState>>, StoreError> {
-        self.database.read(move |connection| views::audit(connection, view, size, &range)).await
+    async fn audit_views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+        _: Epoch,
+    ) -> Result<Vec<Audited<ViewState>>, StoreError> {
+        self.database
+            .read(move |connection| views::audit(connection, view, size, &range))
+            .await
     }
 
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
@@ -140,8 +241,7 @@ impl Store for SqliteStore {
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        const SELECT: &str =
-            "SELECT epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late FROM history ORDER BY epoch DESC LIMIT ?1";
+        const SELECT: &str = "SELECT epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late FROM history ORDER BY epoch DESC LIMIT ?1";
         let read = move |connection: &Connection| {
             let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
             let mut found = select.query([at_most(limit)]).map_err(fault)?;
@@ -155,8 +255,7 @@ impl Store for SqliteStore {
     }
 
     async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        const SELECT: &str =
-            "SELECT partition, \"offset\", trade_index, reason, detail, payload FROM rejects ORDER BY partition, \"offset\", trade_index LIMIT ?1";
+        const SELECT: &str = "SELECT partition, \"offset\", trade_index, reason, detail, payload FROM rejects ORDER BY partition, \"offset\", trade_index LIMIT ?1";
         let read = move |connection: &Connection| {
             let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
             let mut found = select.query([at_most(limit)]).map_err(fault)?;
@@ -196,30 +295,78 @@ fn parse_head(json: &str) -> Result<Head, StoreError> {
 fn write_entry(connection: &Connection, entry: &DirectoryEntry) -> Result<(), StoreError> {
     const INSERT: &str = "INSERT INTO symbols (symbol, size, bucket, class) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
     let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
-    insert.execute(params![entry.symbol.as_str(), entry.size.to_string(), entry.bucket, entry.symbol.class().name()]).map(drop).map_err(fault)
+    insert
+        .execute(params![
+            entry.symbol.as_str(),
+            entry.size.to_string(),
+            entry.bucket,
+            entry.symbol.class().name()
+        ])
+        .map(drop)
+        .map_err(fault)
 }
 
 fn write_reject(connection: &Connection, reject: &Reject) -> Result<(), StoreError> {
-    const INSERT: &str =
-        "INSERT INTO rejects (partition, \"offset\", trade_index, reason, detail, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
+    const INSERT: &str = "INSERT INTO rejects (partition, \"offset\", trade_index, reason, detail, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
     let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
-    insert.execute(params![reject.partition, reject.offset, reject.index, reject.reason, reject.detail, reject.payload]).map(drop).map_err(fault)
+    insert
+        .execute(params![
+            reject.partition,
+            reject.offset,
+            reject.index,
+            reject.reason,
+            reject.detail,
+            reject.payload
+        ])
+        .map(drop)
+        .map_err(fault)
 }
 
 fn write_history_entry(connection: &Connection, entry: &HistoryEntry) -> Result<(), StoreError> {
     const INSERT: &str = "INSERT OR REPLACE INTO history (epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    let cuts = serde_json::to_string(&entry.cuts).map_err(|error| StoreError::Broken(format!("cuts do not become JSON: {error}")))?;
+    let cuts = serde_json::to_string(&entry.cuts)
+        .map_err(|error| StoreError::Broken(format!("cuts do not become JSON: {error}")))?;
     let counts = &entry.counts;
-    let numbers = [counts.records, counts.accepted, counts.rejected, counts.duplicates, counts.price_updates, counts.gaps, counts.late];
+    let numbers = [
+        counts.records,
+        counts.accepted,
+        counts.rejected,
+        counts.duplicates,
+        counts.price_updates,
+        counts.gaps,
+        counts.late,
+    ];
     let mut columns = [0; 7];
     for (column, number) in columns.iter_mut().zip(numbers) {
         *column = integer("a count", number)?;
     }
-    let [records, accepted, rejected, duplicates, price_updates, gaps, late] = columns;
+    let [
+        records,
+        accepted,
+        rejected,
+        duplicates,
+        price_updates,
+        gaps,
+        late,
+    ] = columns;
     let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
     let epoch = integer("an epoch", entry.epoch)?;
-    insert.execute(params![epoch, entry.stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late]).map(drop).map_err(fault)
+    insert
+        .execute(params![
+            epoch,
+            entry.stamp,
+            cuts,
+            records,
+            accepted,
+            rejected,
+            duplicates,
+            price_updates,
+            gaps,
+            late
+        ])
+        .map(drop)
+        .map_err(fault)
 }
 
 fn history_entry(row: &Row<'_>) -> Result<HistoryEntry, StoreError> {
@@ -228,7 +375,8 @@ fn history_entry(row: &Row<'_>) -> Result<HistoryEntry, StoreError> {
     Ok(HistoryEntry {
         epoch: whole("an epoch", row.get(0).map_err(fault)?)?,
         stamp: row.get(1).map_err(fault)?,
-        cuts: serde_json::from_str(&cuts).map_err(|error| StoreError::Broken(format!("cuts {cuts:?}: {error}")))?,
+        cuts: serde_json::from_str(&cuts)
+            .map_err(|error| StoreError::Broken(format!("cuts {cuts:?}: {error}")))?,
         counts: Counts {
             records: count(3)?,
             accepted: count(4)?,
@@ -243,13 +391,22 @@ fn history_entry(row: &Row<'_>) -> Result<HistoryEntry, StoreError> {
 
 fn reject(row: &Row<'_>) -> Result<Reject, StoreError> {
     let read = || {
-        Ok(Reject { partition: row.get(0)?, offset: row.get(1)?, index: row.get(2)?, reason: row.get(3)?, detail: row.get(4)?, payload: row.get(5)? })
+        Ok(Reject {
+            partition: row.get(0)?,
+            offset: row.get(1)?,
+            index: row.get(2)?,
+            reason: row.get(3)?,
+            detail: row.get(4)?,
+            payload: row.get(5)?,
+        })
     };
     read().map_err(fault)
 }
 
 fn symbol(name: &str) -> Result<(Symbol, AssetClass), StoreError> {
-    let symbol = Symbol::new(name).map_err(|error| StoreError::Broken(format!("symbol {name:?} in the directory: {error}")))?;
+    let symbol = Symbol::new(name).map_err(|error| {
+        StoreError::Broken(format!("symbol {name:?} in the directory: {error}"))
+    })?;
     let class = symbol.class();
     Ok((symbol, class))
 }

@@ -1,4 +1,5 @@
-//! The tables of the file, as any SQLite tool shows them, and the number that says which form they have.
+//! The tables of the file, as any SQLite tool shows them, and the number that says which form they
+//! have.
 
 use std::path::Path;
 
@@ -7,15 +8,17 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use super::broken;
 use crate::store::StoreError;
 
-/// The forms of the file, from 1: each adds to the one before, and none is edited once released. A file of an earlier form is brought up to
-/// date when a job opens it; one of a later form was made by a newer binary and is refused.
+/// The forms of the file, from 1: each adds to the one before, and none is edited once released. A
+/// file of an earlier form is brought up to date when a job opens it; one of a later form was made
+/// by a newer binary and is refused.
 const FORMS: [&str; FORMAT as usize] = [TABLES, VIEWS];
 /// The form this binary writes.
 const FORMAT: i64 = 2;
 
-/// Decimals are exact texts but for the four prices, which tools want to draw. `state` is what the job reads back; the columns beside
-/// it are for readers, by the market rules' default policy. The log keeps its records in the order of all appends, so that appending
-/// writes at the end of the file whatever the partition.
+/// Decimals are exact texts but for the four prices, which tools want to draw. `state` is what the
+/// job reads back; the columns beside it are for readers, by the market rules' default policy. The
+/// log keeps its records in the order of all appends, so that appending writes at the end of the
+/// file whatever the partition.
 const TABLES: &str = "
 CREATE TABLE schema (format INTEGER NOT NULL) STRICT;
 CREATE TABLE bars (
@@ -101,8 +104,9 @@ CREATE TABLE log_sessions (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// The lists of views. `state` is the list as the job wrote it; `view_entries` are its lines for readers, replaced together with it. An entry
-/// without a price or volume has null where they would stand; `change_bp` is in hundredths of a percent of open.
+/// The lists of views. `state` is the list as the job wrote it; `view_entries` are its lines for
+/// readers, replaced together with it. An entry without a price or volume has null where they would
+/// stand; `change_bp` is in hundredths of a percent of open.
 const VIEWS: &str = "
 CREATE TABLE views (
     view_name TEXT NOT NULL,
@@ -133,48 +137,80 @@ CREATE TABLE view_entries (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Makes the tables that the file lacks, after checking that it is ours, and sets it up for writing.
+/// Makes the tables that the file lacks, after checking that it is ours, and sets it up for
+/// writing.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let fault = |error: rusqlite::Error| broken(path, &error);
     match format(connection, path)? {
         Some(found) => refuse_newer(found, path)?,
         None if has_tables(connection).map_err(fault)? => {
-            return Err(broken(path, &"an SQLite file of something else: name a file of tapeflow's own with --store"));
+            return Err(broken(
+                path,
+                &"an SQLite file of something else: name a file of tapeflow's own with --store",
+            ));
         }
         None => {}
     }
     // Only now: a file that is not ours is left as it is.
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(fault)?;
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+        .map_err(fault)?;
     if mode != "wal" {
-        return Err(broken(path, &format!("its journal mode stays {mode}: the file system cannot do SQLite's write-ahead log; use a local disk")));
+        return Err(broken(
+            path,
+            &format!(
+                "its journal mode stays {mode}: the file system cannot do SQLite's write-ahead log; use a local disk"
+            ),
+        ));
     }
-    connection.pragma_update(None, "synchronous", "full").map_err(fault)?;
+    connection
+        .pragma_update(None, "synchronous", "full")
+        .map_err(fault)?;
     // What a burst leaves behind is given back at the next checkpoint.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(fault)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
+    connection
+        .pragma_update(None, "journal_size_limit", 64 << 20)
+        .map_err(fault)?;
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(fault)?;
     let found = format(&transaction, path)?;
-    let made = usize::try_from(found.unwrap_or(0)).map_err(|_| broken(path, &format!("its tables have format {}", found.unwrap_or(0))))?;
+    let made = usize::try_from(found.unwrap_or(0)).map_err(|_| {
+        broken(
+            path,
+            &format!("its tables have format {}", found.unwrap_or(0)),
+        )
+    })?;
     for form in FORMS.iter().skip(made) {
         transaction.execute_batch(form).map_err(fault)?;
     }
     if found != Some(FORMAT) {
-        transaction.execute("DELETE FROM schema", []).map_err(fault)?;
-        transaction.execute("INSERT INTO schema (format) VALUES (?1)", [FORMAT]).map_err(fault)?;
+        transaction
+            .execute("DELETE FROM schema", [])
+            .map_err(fault)?;
+        transaction
+            .execute("INSERT INTO schema (format) VALUES (?1)", [FORMAT])
+            .map_err(fault)?;
     }
     transaction.commit().map_err(fault)
 }
 
-/// Whether the file has the tables of views: one that no job has opened since they exist has not, and so has no lists.
+/// Whether the file has the tables of views: one that no job has opened since they exist has not,
+/// and so has no lists.
 pub(super) fn has_views(connection: &Connection) -> Result<bool, StoreError> {
     let select = connection.prepare_cached("SELECT max(format) >= 2 FROM schema");
-    select.and_then(|mut select| select.query_row([], |row| row.get(0))).map_err(super::fault)
+    select
+        .and_then(|mut select| select.query_row([], |row| row.get(0)))
+        .map_err(super::fault)
 }
 
 /// Checks that a reader will understand the file.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     match format(connection, path)? {
         Some(found) => refuse_newer(found, path),
-        None => Err(broken(path, &"it holds no tapeflow store: start the job that makes it first, or name another one with --store")),
+        None => Err(broken(
+            path,
+            &"it holds no tapeflow store: start the job that makes it first, or name another one with --store",
+        )),
     }
 }
 
@@ -182,7 +218,9 @@ fn refuse_newer(found: i64, path: &Path) -> Result<(), StoreError> {
     if found > FORMAT {
         return Err(broken(
             path,
-            &format!("its tables have format {found}, this binary knows {FORMAT}: use the newer tapeflow that made it, or another file with --store"),
+            &format!(
+                "its tables have format {found}, this binary knows {FORMAT}: use the newer tapeflow that made it, or another file with --store"
+            ),
         ));
     }
     Ok(())
@@ -191,14 +229,29 @@ fn refuse_newer(found: i64, path: &Path) -> Result<(), StoreError> {
 /// The format of the tables; `None` if there are none of ours.
 fn format(connection: &Connection, path: &Path) -> Result<Option<i64>, StoreError> {
     let named = connection
-        .query_row("SELECT count(*) FROM pragma_table_info('schema') WHERE name = 'format'", [], |row| row.get::<_, i64>(0))
-        .map_err(|error| broken(path, &format!("{error}: name a file of tapeflow's own with --store")))?;
+        .query_row(
+            "SELECT count(*) FROM pragma_table_info('schema') WHERE name = 'format'",
+            [],
+            |row| row.get::<_, i64>(0),
+        )
+        .map_err(|error| {
+            broken(
+                path,
+                &format!("{error}: name a file of tapeflow's own with --store"),
+            )
+        })?;
     if named == 0 {
         return Ok(None);
     }
-    connection.query_row("SELECT max(format) FROM schema", [], |row| row.get(0)).optional().map(Option::flatten).map_err(|error| broken(path, &error))
+    connection
+        .query_row("SELECT max(format) FROM schema", [], |row| row.get(0))
+        .optional()
+        .map(Option::flatten)
+        .map_err(|error| broken(path, &error))
 }
 
 fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT count(*) > 0 FROM sqlite_schema", [], |row| row.get(0))
+    connection.query_row("SELECT count(*) > 0 FROM sqlite_schema", [], |row| {
+        row.get(0)
+    })
 }

@@ -1,4 +1,5 @@
-//! Lists of views in SQLite: the upsert in which the greater stamp wins, and in the same transaction the lines that other tools read.
+//! Lists of views in SQLite: the upsert in which the greater stamp wins, and in the same
+//! transaction the lines that other tools read.
 
 use std::ops::Range;
 
@@ -43,7 +44,12 @@ impl List {
             epoch: integer("an epoch", write.state.epoch)?,
             stamp: write.stamp,
             cell: write.state.to_cell(),
-            lines: write.state.entries.iter().map(|entry| Line::of(write.key.view, entry)).collect::<Result<_, _>>()?,
+            lines: write
+                .state
+                .entries
+                .iter()
+                .map(|entry| Line::of(write.key.view, entry))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -52,26 +58,53 @@ impl List {
         256 + self.cell.len() + 256 * self.lines.len()
     }
 
-    /// Writes the list, and its lines in the place of those before, unless the table has it at a greater stamp.
+    /// Writes the list, and its lines in the place of those before, unless the table has it at a
+    /// greater stamp.
     pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
         const UPSERT: &str = "
             INSERT INTO views (view_name, size, start, epoch, stamp, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
             ON CONFLICT (view_name, size, start) DO UPDATE SET epoch = excluded.epoch, stamp = excluded.stamp, state = excluded.state
             WHERE excluded.stamp > views.stamp";
-        let (view, size, start) = (self.key.view.name(), self.key.size.to_string(), self.key.start);
+        let (view, size, start) = (
+            self.key.view.name(),
+            self.key.size.to_string(),
+            self.key.start,
+        );
         let mut upsert = connection.prepare_cached(UPSERT).map_err(fault)?;
-        if upsert.execute(params![view, size, start, self.epoch, self.stamp, self.cell]).map_err(fault)? == 1 {
-            let mut delete =
-                connection.prepare_cached("DELETE FROM view_entries WHERE view_name = ?1 AND size = ?2 AND start = ?3").map_err(fault)?;
+        if upsert
+            .execute(params![
+                view, size, start, self.epoch, self.stamp, self.cell
+            ])
+            .map_err(fault)?
+            == 1
+        {
+            let mut delete = connection
+                .prepare_cached(
+                    "DELETE FROM view_entries WHERE view_name = ?1 AND size = ?2 AND start = ?3",
+                )
+                .map_err(fault)?;
             delete.execute(params![view, size, start]).map_err(fault)?;
-            return (1..).zip(&self.lines).try_for_each(|(rank, line)| line.insert(connection, &self.key, &size, rank));
+            return (1..)
+                .zip(&self.lines)
+                .try_for_each(|(rank, line)| line.insert(connection, &self.key, &size, rank));
         }
-        // Stale, or a repeat, as with rows: a second content at one stamp (I4) must not pass for a repeat.
-        let mut select =
-            connection.prepare_cached("SELECT stamp, state FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3").map_err(fault)?;
-        let found: (i64, Vec<u8>) = select.query_row(params![view, size, start], |row| Ok((row.get(0)?, row.get(1)?))).map_err(fault)?;
+        // Stale, or a repeat, as with rows: a second content at one stamp (I4) must not pass for a
+        // repeat.
+        let mut select = connection
+            .prepare_cached(
+                "SELECT stamp, state FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3",
+            )
+            .map_err(fault)?;
+        let found: (i64, Vec<u8>) = select
+            .query_row(params![view, size, start], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .map_err(fault)?;
         if found.0 == self.stamp && found.1 != self.cell {
-            return Err(StoreError::Broken(format!("{} was written twice at stamp {} with different content", self.key, self.stamp)));
+            return Err(StoreError::Broken(format!(
+                "{} was written twice at stamp {} with different content",
+                self.key, self.stamp
+            )));
         }
         Ok(())
     }
@@ -88,19 +121,38 @@ impl Line {
             vwap: entry.vwap_e8().map(|e8| format_fixed(e8, SCALE)),
             // As text: the column's type makes the nearest double of it.
             prices: [entry.open, entry.close].map(|price| price.as_ref().map(Price::to_string)),
-            // From the smallest price to the largest is beyond SQLite's integers; that far up, the number no longer matters.
-            change_bp: entry.change_bp().map(|change| i64::try_from(change).unwrap_or(i64::MAX)),
+            // From the smallest price to the largest is beyond SQLite's integers; that far up, the
+            // number no longer matters.
+            change_bp: entry
+                .change_bp()
+                .map(|change| i64::try_from(change).unwrap_or(i64::MAX)),
         })
     }
 
-    fn hold(&self, rank: i64, shown: &rusqlite::Row<'_>, strays: &mut Strays) -> rusqlite::Result<()> {
+    fn hold(
+        &self,
+        rank: i64,
+        shown: &rusqlite::Row<'_>,
+        strays: &mut Strays,
+    ) -> rusqlite::Result<()> {
         let named = |column: &str| format!("{column} of rank {rank}");
-        for (column, text) in
-            [("name", Some(&self.name)), ("volume", Some(&self.volume)), ("notional", Some(&self.notional)), ("vwap", self.vwap.as_ref())]
-        {
-            strays.hold(&named(column), shown.get::<_, Option<String>>(column)?.as_ref(), text);
+        for (column, text) in [
+            ("name", Some(&self.name)),
+            ("volume", Some(&self.volume)),
+            ("notional", Some(&self.notional)),
+            ("vwap", self.vwap.as_ref()),
+        ] {
+            strays.hold(
+                &named(column),
+                shown.get::<_, Option<String>>(column)?.as_ref(),
+                text,
+            );
         }
-        for (column, count) in [("symbols", Some(self.symbols)), ("trades", Some(self.trades)), ("change_bp", self.change_bp)] {
+        for (column, count) in [
+            ("symbols", Some(self.symbols)),
+            ("trades", Some(self.trades)),
+            ("change_bp", self.change_bp),
+        ] {
             strays.hold(&named(column), shown.get(column)?, count);
         }
         for (column, price) in ["open", "close"].into_iter().zip(&self.prices) {
@@ -109,7 +161,13 @@ impl Line {
         Ok(())
     }
 
-    fn insert(&self, connection: &Connection, key: &ViewKey, size: &str, rank: i64) -> Result<(), StoreError> {
+    fn insert(
+        &self,
+        connection: &Connection,
+        key: &ViewKey,
+        size: &str,
+        rank: i64,
+    ) -> Result<(), StoreError> {
         const INSERT: &str = "
             INSERT INTO view_entries (view_name, size, start, rank, name, symbols, trades, volume, notional, vwap, open, close, change_bp)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
@@ -135,21 +193,41 @@ impl Line {
 }
 
 /// Reads the lists of one view and size with starts in `range`, ascending.
-pub(super) fn views(connection: &Connection, view: View, size: WindowSize, range: &Range<WindowStart>) -> Result<Vec<StoredView>, StoreError> {
+pub(super) fn views(
+    connection: &Connection,
+    view: View,
+    size: WindowSize,
+    range: &Range<WindowStart>,
+) -> Result<Vec<StoredView>, StoreError> {
     const SELECT: &str = "SELECT start, state FROM views WHERE view_name = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
     if !tables::has_views(connection)? {
         return Ok(Vec::new());
     }
     let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
-    let found = select.query_map(params![view.name(), size.to_string(), range.start, range.end], |row| {
-        let key = ViewKey { view, size, start: row.get(0)? };
-        Ok(state(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredView { start: key.start, state }))
-    });
-    found.map_err(fault)?.map(|list| list.map_err(fault)?).collect()
+    let found = select.query_map(
+        params![view.name(), size.to_string(), range.start, range.end],
+        |row| {
+            let key = ViewKey {
+                view,
+                size,
+                start: row.get(0)?,
+            };
+            Ok(
+                state(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredView {
+                    start: key.start,
+                    state,
+                }),
+            )
+        },
+    );
+    found
+        .map_err(fault)?
+        .map(|list| list.map_err(fault)?)
+        .collect()
 }
 
-/// The same, each with what the lines beside the cell show otherwise. The lines are written with their list, and a caller reads both in one
-/// transaction.
+/// The same, each with what the lines beside the cell show otherwise. The lines are written with
+/// their list, and a caller reads both in one transaction.
 pub(super) fn audit(
     connection: &Connection,
     view: View,
@@ -161,25 +239,48 @@ pub(super) fn audit(
         WHERE view_name = ?1 AND size = ?2 AND start = ?3 ORDER BY rank";
     let mut audited = Vec::new();
     for StoredView { start, state } in views(connection, view, size, range)? {
-        let list = ViewWrite { key: ViewKey { view, size, start }, state, stamp: 0 };
+        let list = ViewWrite {
+            key: ViewKey { view, size, start },
+            state,
+            stamp: 0,
+        };
         let lines = List::of(&list)?.lines;
         let mut strays = Strays::default();
-        let mut select = connection.prepare_cached("SELECT epoch FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3").map_err(fault)?;
-        let epoch: i64 = select.query_row(params![view.name(), size.to_string(), start], |row| row.get(0)).map_err(fault)?;
+        let mut select = connection
+            .prepare_cached(
+                "SELECT epoch FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3",
+            )
+            .map_err(fault)?;
+        let epoch: i64 = select
+            .query_row(params![view.name(), size.to_string(), start], |row| {
+                row.get(0)
+            })
+            .map_err(fault)?;
         strays.hold("epoch", u64::try_from(epoch).ok(), Some(list.state.epoch));
         let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
-        let mut shown = select.query(params![view.name(), size.to_string(), start]).map_err(fault)?;
+        let mut shown = select
+            .query(params![view.name(), size.to_string(), start])
+            .map_err(fault)?;
         let mut count = 0;
         while let Some(shown) = shown.next().map_err(fault)? {
             count += 1;
             let rank: i64 = shown.get(0).map_err(fault)?;
-            match usize::try_from(rank).ok().and_then(|rank| lines.get(rank.checked_sub(1)?)) {
+            match usize::try_from(rank)
+                .ok()
+                .and_then(|rank| lines.get(rank.checked_sub(1)?))
+            {
                 Some(line) => line.hold(rank, shown, &mut strays).map_err(fault)?,
-                None => strays.0.push(format!("rank {rank} is there, its list has {}", lines.len())),
+                None => strays.0.push(format!(
+                    "rank {rank} is there, its list has {}",
+                    lines.len()
+                )),
             }
         }
         if count < lines.len() {
-            strays.0.push(format!("{count} ranks are there, its list has {}", lines.len()));
+            strays.0.push(format!(
+                "{count} ranks are there, its list has {}",
+                lines.len()
+            ));
         }
         audited.push(Audited::new(start, list.state, strays.0));
     }
@@ -190,15 +291,31 @@ pub(super) fn audit(
 }
 
 /// Lines that stand there without a list.
-fn without_list(connection: &Connection, view: View, size: WindowSize, range: &Range<WindowStart>) -> Result<Vec<Audited<ViewState>>, StoreError> {
+fn without_list(
+    connection: &Connection,
+    view: View,
+    size: WindowSize,
+    range: &Range<WindowStart>,
+) -> Result<Vec<Audited<ViewState>>, StoreError> {
     const SELECT: &str = "
         SELECT start FROM view_entries WHERE view_name = ?1 AND size = ?2 AND start >= ?3 AND start < ?4
         EXCEPT SELECT start FROM views WHERE view_name = ?1 AND size = ?2";
     let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
-    let found = select.query_map(params![view.name(), size.to_string(), range.start, range.end], |row| {
-        Ok(Audited { start: row.get(0)?, state: None, strays: Vec::new(), ahead: Some(0) })
-    });
-    found.map_err(fault)?.map(|lines| lines.map_err(fault)).collect()
+    let found = select.query_map(
+        params![view.name(), size.to_string(), range.start, range.end],
+        |row| {
+            Ok(Audited {
+                start: row.get(0)?,
+                state: None,
+                strays: Vec::new(),
+                ahead: Some(0),
+            })
+        },
+    );
+    found
+        .map_err(fault)?
+        .map(|lines| lines.map_err(fault))
+        .collect()
 }
 
 fn state(cell: &[u8], key: &ViewKey) -> Result<ViewState, StoreError> {

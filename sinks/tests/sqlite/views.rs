@@ -28,33 +28,60 @@ fn entry(name: &str, volume: i128, prices: Option<(&str, &str)>) -> ViewEntry {
 }
 
 fn list(view: View, epoch: u64, entries: &[ViewEntry]) -> EpochWrites {
-    let key = ViewKey { view, size: WindowSize::DEFAULTS[1], start: 1_674_226_380_000 };
+    let key = ViewKey {
+        view,
+        size: WindowSize::DEFAULTS[1],
+        start: 1_674_226_380_000,
+    };
     let stamp = i64::try_from(epoch).expect("small");
-    EpochWrites { views: vec![ViewWrite { key, state: ViewState { epoch, entries: entries.to_vec() }, stamp }], ..EpochWrites::default() }
+    EpochWrites {
+        views: vec![ViewWrite {
+            key,
+            state: ViewState {
+                epoch,
+                entries: entries.to_vec(),
+            },
+            stamp,
+        }],
+        ..EpochWrites::default()
+    }
 }
 
 /// The first column of all rows, which is a text.
 fn texts(path: &Path, sql: &str) -> Vec<String> {
     let raw = Connection::open(path).expect("opens");
     let mut select = raw.prepare(sql).expect(sql);
-    select.query_map([], |row| row.get(0)).and_then(Iterator::collect).expect(sql)
+    select
+        .query_map([], |row| row.get(0))
+        .and_then(Iterator::collect)
+        .expect(sql)
 }
 
 /// The lines of a view as another tool sees them.
 fn lines(path: &Path, view: View) -> Vec<String> {
-    texts(path, &format!("SELECT rank || ' ' || name FROM view_entries WHERE view_name = '{view}' ORDER BY size, start, rank"))
+    texts(
+        path,
+        &format!(
+            "SELECT rank || ' ' || name FROM view_entries WHERE view_name = '{view}' ORDER BY size, start, rank"
+        ),
+    )
 }
 
 #[tokio::test]
 async fn the_lines_are_those_of_the_list_whatever_arrives() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
-    let [a, b, c] = ["AAPL", "MSFT", "TSLA"].map(|name| entry(name, 100_000_000, Some(("122.06", "122.09"))));
+    let [a, b, c] =
+        ["AAPL", "MSFT", "TSLA"].map(|name| entry(name, 100_000_000, Some(("122.06", "122.09"))));
     let check = async |writes: EpochWrites, want: &[&str]| {
         store.write(&writes).await.expect("written");
         assert_eq!(lines(&file.path, View::Movers), want);
     };
-    check(list(View::Movers, 1, &[a.clone(), b.clone(), c.clone()]), &["1 AAPL", "2 MSFT", "3 TSLA"]).await;
+    check(
+        list(View::Movers, 1, &[a.clone(), b.clone(), c.clone()]),
+        &["1 AAPL", "2 MSFT", "3 TSLA"],
+    )
+    .await;
     check(list(View::Movers, 3, std::slice::from_ref(&c)), &["1 TSLA"]).await;
     check(list(View::Movers, 2, &[b.clone(), a.clone()]), &["1 TSLA"]).await;
     check(list(View::Movers, 3, std::slice::from_ref(&c)), &["1 TSLA"]).await;
@@ -71,11 +98,24 @@ async fn any_sqlite_tool_reads_a_list() {
     let moved = entry("TSLA", 10_700_000_000, Some(("100", "99.875")));
     let beyond = entry("PENNY", 1, Some(("0.00000001", "1000000000")));
     let silent = entry("ODD", 0, None);
-    store.write(&list(View::Active, 3, &[moved, beyond, silent])).await.expect("written");
-    store.write(&list(View::Baskets, 3, &[entry("tech", 1_500_000_000_000, None)])).await.expect("written");
+    store
+        .write(&list(View::Active, 3, &[moved, beyond, silent]))
+        .await
+        .expect("written");
+    store
+        .write(&list(
+            View::Baskets,
+            3,
+            &[entry("tech", 1_500_000_000_000, None)],
+        ))
+        .await
+        .expect("written");
     let columns = "view_name || ' ' || size || ' ' || start_utc || ' ' || rank || ' ' || name || ' ' || symbols || ' ' || trades || ' ' || volume || ' ' || notional || ' ' || ifnull(vwap, 'none')";
     let prices = "ifnull(typeof(open) || ' ' || open || ' ' || close || ' ' || change_bp, 'none')";
-    let read = texts(&file.path, &format!("SELECT {columns} || ' ' || {prices} FROM view_entries ORDER BY view_name, rank"));
+    let read = texts(
+        &file.path,
+        &format!("SELECT {columns} || ' ' || {prices} FROM view_entries ORDER BY view_name, rank"),
+    );
     assert_eq!(
         read,
         [
@@ -86,42 +126,88 @@ async fn any_sqlite_tool_reads_a_list() {
             "baskets 1m 2023-01-20T14:53:00Z 1 tech 1 7 1.5 183.148037385 122.09869159 none".into(),
         ]
     );
-    let labels = texts(&file.path, "SELECT view_name || ' ' || start_utc || ' ' || epoch || ' ' || stamp FROM views ORDER BY view_name");
-    assert_eq!(labels, ["active 2023-01-20T14:53:00Z 3 3", "baskets 2023-01-20T14:53:00Z 3 3"]);
+    let labels = texts(
+        &file.path,
+        "SELECT view_name || ' ' || start_utc || ' ' || epoch || ' ' || stamp FROM views ORDER BY view_name",
+    );
+    assert_eq!(
+        labels,
+        [
+            "active 2023-01-20T14:53:00Z 3 3",
+            "baskets 2023-01-20T14:53:00Z 3 3"
+        ]
+    );
 }
 
 #[tokio::test]
 async fn two_contents_of_a_list_at_one_stamp_are_refused_and_change_nothing() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
-    let writes = |name: &str| EpochWrites { views: list(View::Market, 1, &[entry(name, 1, None)]).views, ..row(name, 1, 1) };
+    let writes = |name: &str| EpochWrites {
+        views: list(View::Market, 1, &[entry(name, 1, None)]).views,
+        ..row(name, 1, 1)
+    };
     store.write(&writes("stock")).await.expect("written");
     let reason = refusal(store.write(&writes("crypto")).await);
-    assert!(reason.contains("view market 1m 2023-01-20T14:53:00Z") && reason.contains("stamp 1"), "{reason}");
+    assert!(
+        reason.contains("view market 1m 2023-01-20T14:53:00Z") && reason.contains("stamp 1"),
+        "{reason}"
+    );
     assert_eq!(lines(&file.path, View::Market), ["1 stock"]);
-    assert_eq!(store.read_rows(&[key("stock"), key("crypto")]).await.expect("rows"), [Some(golden(1)), None], "a write is whole or not at all");
+    assert_eq!(
+        store
+            .read_rows(&[key("stock"), key("crypto")])
+            .await
+            .expect("rows"),
+        [Some(golden(1)), None],
+        "a write is whole or not at all"
+    );
 }
 
 #[tokio::test]
 async fn a_damaged_list_is_named_and_not_read() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
-    store.write(&list(View::Active, 1, &[entry("TSLA", 1, None)])).await.expect("written");
-    Connection::open(&file.path).and_then(|raw| raw.execute("UPDATE views SET state = substr(state, 1, 40)", [])).expect("changed");
-    let reason = refusal(store.views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX).await);
-    assert!(reason.contains("view active 1m 2023-01-20T14:53:00Z") && reason.contains("damaged"), "{reason}");
+    store
+        .write(&list(View::Active, 1, &[entry("TSLA", 1, None)]))
+        .await
+        .expect("written");
+    Connection::open(&file.path)
+        .and_then(|raw| raw.execute("UPDATE views SET state = substr(state, 1, 40)", []))
+        .expect("changed");
+    let reason = refusal(
+        store
+            .views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX)
+            .await,
+    );
+    assert!(
+        reason.contains("view active 1m 2023-01-20T14:53:00Z") && reason.contains("damaged"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
 async fn lines_that_say_otherwise_than_their_list_are_named() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
-    let entries = ["AAPL", "MSFT", "TSLA"].map(|name| entry(name, 10_700_000_000, Some(("100", "99.875"))));
-    store.write(&list(View::Active, 1, &entries)).await.expect("written");
+    let entries =
+        ["AAPL", "MSFT", "TSLA"].map(|name| entry(name, 10_700_000_000, Some(("100", "99.875"))));
+    store
+        .write(&list(View::Active, 1, &entries))
+        .await
+        .expect("written");
     let strays = async || {
-        let found = store.audit_views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX, 1).await.expect("read");
-        let [list] = &found[..] else { panic!("one list") };
-        assert_eq!(list.state.as_ref().map(|list| &list.entries[..]), Some(&entries[..]));
+        let found = store
+            .audit_views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX, 1)
+            .await
+            .expect("read");
+        let [list] = &found[..] else {
+            panic!("one list")
+        };
+        assert_eq!(
+            list.state.as_ref().map(|list| &list.entries[..]),
+            Some(&entries[..])
+        );
         list.strays.clone()
     };
     assert!(strays().await.is_empty());
@@ -130,15 +216,35 @@ async fn lines_that_say_otherwise_than_their_list_are_named() {
         .expect("changed");
     assert_eq!(
         strays().await,
-        ["name of rank 2 shows NVDA, its cell says MSFT", "close of rank 2 shows nothing, its cell says 99.875", "rank 4 is there, its list has 3"]
+        [
+            "name of rank 2 shows NVDA, its cell says MSFT",
+            "close of rank 2 shows nothing, its cell says 99.875",
+            "rank 4 is there, its list has 3"
+        ]
     );
-    raw.execute_batch("DELETE FROM view_entries WHERE rank > 1").expect("changed");
+    raw.execute_batch("DELETE FROM view_entries WHERE rank > 1")
+        .expect("changed");
     assert_eq!(strays().await, ["1 ranks are there, its list has 3"]);
-    raw.execute_batch("UPDATE views SET epoch = 9; UPDATE view_entries SET start = start + 60000").expect("changed");
-    let found = store.audit_views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX, 1).await.expect("read");
-    let [list, lines] = &found[..] else { panic!("a list and lines without one: {found:?}") };
-    assert_eq!(list.strays, ["epoch shows 9, its cell says 1", "0 ranks are there, its list has 3"]);
-    assert_eq!((lines.start, &lines.state, lines.ahead), (list.start + 60_000, &None, Some(0)));
+    raw.execute_batch("UPDATE views SET epoch = 9; UPDATE view_entries SET start = start + 60000")
+        .expect("changed");
+    let found = store
+        .audit_views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX, 1)
+        .await
+        .expect("read");
+    let [list, lines] = &found[..] else {
+        panic!("a list and lines without one: {found:?}")
+    };
+    assert_eq!(
+        list.strays,
+        [
+            "epoch shows 9, its cell says 1",
+            "0 ranks are there, its list has 3"
+        ]
+    );
+    assert_eq!(
+        (lines.start, &lines.state, lines.ahead),
+        (list.start + 60_000, &None, Some(0))
+    );
 }
 
 #[tokio::test]
@@ -153,22 +259,60 @@ async fn a_file_of_the_first_form_has_no_lists_until_a_job_brings_it_up_to_date(
 
     let reader = SqliteStore::new(Database::open(&old.path, Access::Reader).expect("opens"));
     let size = WindowSize::DEFAULTS[1];
-    assert_eq!(reader.views(View::Active, size, i64::MIN..i64::MAX).await.expect("no lists"), []);
-    assert_eq!(reader.read_rows(&[key("TSLA")]).await.expect("rows"), [Some(golden(1))]);
-    assert_eq!(texts(&old.path, "SELECT name FROM sqlite_schema WHERE name LIKE 'view%'"), Vec::<String>::new(), "a reader changes nothing");
+    assert_eq!(
+        reader
+            .views(View::Active, size, i64::MIN..i64::MAX)
+            .await
+            .expect("no lists"),
+        []
+    );
+    assert_eq!(
+        reader.read_rows(&[key("TSLA")]).await.expect("rows"),
+        [Some(golden(1))]
+    );
+    assert_eq!(
+        texts(
+            &old.path,
+            "SELECT name FROM sqlite_schema WHERE name LIKE 'view%'"
+        ),
+        Vec::<String>::new(),
+        "a reader changes nothing"
+    );
 
     let written = list(View::Active, 1, &[entry("TSLA", 1, None)]);
     for _ in 0..2 {
         // And once more, when there is nothing left to do.
         let store = SqliteStore::new(job(&old.path));
         store.write(&written).await.expect("written");
-        assert_eq!(store.read_rows(&[key("TSLA")]).await.expect("rows"), [Some(golden(1))]);
+        assert_eq!(
+            store.read_rows(&[key("TSLA")]).await.expect("rows"),
+            [Some(golden(1))]
+        );
     }
-    let found = reader.views(View::Active, size, i64::MIN..i64::MAX).await.expect("lists");
-    assert_eq!(found.into_iter().map(|list| list.state).collect::<Vec<_>>(), [written.views[0].state.clone()], "the reader that was there sees them");
+    let found = reader
+        .views(View::Active, size, i64::MIN..i64::MAX)
+        .await
+        .expect("lists");
+    assert_eq!(
+        found.into_iter().map(|list| list.state).collect::<Vec<_>>(),
+        [written.views[0].state.clone()],
+        "the reader that was there sees them"
+    );
 
     drop(job(&new.path));
-    let tables = |path: &Path| texts(path, "SELECT name || ': ' || ifnull(sql, '') FROM sqlite_schema ORDER BY name");
-    assert_eq!(tables(&old.path), tables(&new.path), "as a new file has them");
-    assert_eq!(texts(&old.path, "SELECT group_concat(format) FROM schema"), ["2"]);
+    let tables = |path: &Path| {
+        texts(
+            path,
+            "SELECT name || ': ' || ifnull(sql, '') FROM sqlite_schema ORDER BY name",
+        )
+    };
+    assert_eq!(
+        tables(&old.path),
+        tables(&new.path),
+        "as a new file has them"
+    );
+    assert_eq!(
+        texts(&old.path, "SELECT group_concat(format) FROM schema"),
+        ["2"]
+    );
 }

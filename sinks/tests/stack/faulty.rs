@@ -1,4 +1,5 @@
-//! Lost answers: between store and Cassandra stands a line that can swallow what the server says, or cut everything.
+//! Lost answers: between store and Cassandra stands a line that can swallow what the server says,
+//! or cut everything.
 
 use std::time::Duration;
 
@@ -22,8 +23,14 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             "a_lost_answer_leaves_a_proposal_unknown_and_it_may_be_applied",
             Box::new(|host| Box::pin(a_lost_answer_leaves_a_proposal_unknown(host))),
         ),
-        test("a_lost_answer_to_a_write_is_no_success_and_no_end", Box::new(|host| Box::pin(a_lost_answer_to_a_write(host)))),
-        test("a_cluster_out_of_reach_is_unavailable_and_not_broken", Box::new(|_| Box::pin(a_cluster_out_of_reach()))),
+        test(
+            "a_lost_answer_to_a_write_is_no_success_and_no_end",
+            Box::new(|host| Box::pin(a_lost_answer_to_a_write(host))),
+        ),
+        test(
+            "a_cluster_out_of_reach_is_unavailable_and_not_broken",
+            Box::new(|_| Box::pin(a_cluster_out_of_reach())),
+        ),
     ]
 }
 
@@ -44,7 +51,9 @@ async fn line(host: String) -> (String, watch::Sender<Mode>) {
     let (switch, mode) = watch::channel(Mode::Pass);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let Ok(server) = TcpStream::connect(&host).await else { continue };
+            let Ok(server) = TcpStream::connect(&host).await else {
+                continue;
+            };
             tokio::spawn(carry(client, server, mode.clone()));
         }
     });
@@ -60,7 +69,9 @@ async fn carry(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<M
         async move {
             let mut bytes = vec![0; 1 << 16];
             while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
-                if *mode.borrow() != Mode::Swallow && to_client.write_all(&bytes[..count]).await.is_err() {
+                if *mode.borrow() != Mode::Swallow
+                    && to_client.write_all(&bytes[..count]).await.is_err()
+                {
                     break;
                 }
             }
@@ -68,7 +79,11 @@ async fn carry(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<M
     };
     let requests = async move { tokio::io::copy(&mut from_client, &mut to_server).await };
     // A stream that lost bytes can never be used again.
-    let mended = async move { mode.wait_for(|now| *now == Mode::Mended && born != Mode::Mended).await.map(drop) };
+    let mended = async move {
+        mode.wait_for(|now| *now == Mode::Mended && born != Mode::Mended)
+            .await
+            .map(drop)
+    };
     tokio::select! {
         () = answers => {}
         _ = requests => {}
@@ -84,7 +99,10 @@ async fn through_line(keyspace: &Keyspace, host: String) -> (CassandraStore, wat
         cas_timeout: Duration::from_millis(1_500),
         ..keyspace.config.clone()
     };
-    (CassandraStore::connect(config).await.expect("connects"), switch)
+    (
+        CassandraStore::connect(config).await.expect("connects"),
+        switch,
+    )
 }
 
 async fn a_lost_answer_leaves_a_proposal_unknown(host: String) {
@@ -94,10 +112,15 @@ async fn a_lost_answer_leaves_a_proposal_unknown(host: String) {
     switch.send_replace(Mode::Swallow);
     let outcome = store.compare_and_set(None, &head).await;
     assert!(matches!(outcome, CasOutcome::Unknown(_)), "{outcome:?}");
-    assert!(matches!(store.head().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(
+        store.head().await,
+        Err(StoreError::Unavailable(_))
+    ));
     switch.send_replace(Mode::Mended);
     // The server had the proposal and nobody stood against it.
-    let found = until_answered("reading the head", || store.head()).await.expect("the line is mended");
+    let found = until_answered("reading the head", || store.head())
+        .await
+        .expect("the line is mended");
     assert_eq!(found, Some(head));
     keyspace.give_back();
 }
@@ -110,17 +133,39 @@ async fn a_lost_answer_to_a_write(host: String) {
     let want: Vec<_> = writes.rows.iter().map(|row| Some(row.state)).collect();
     switch.send_replace(Mode::Swallow);
     let outcome = store.write(&writes).await;
-    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(StoreError::Unavailable(_))),
+        "{outcome:?}"
+    );
     switch.send_replace(Mode::Mended);
-    until_answered("writing", || store.write(&writes)).await.expect("the line is mended");
-    assert_eq!(until_answered("reading", || store.read_rows(&keys)).await.expect("the line is mended"), want);
+    until_answered("writing", || store.write(&writes))
+        .await
+        .expect("the line is mended");
+    assert_eq!(
+        until_answered("reading", || store.read_rows(&keys))
+            .await
+            .expect("the line is mended"),
+        want
+    );
     keyspace.give_back();
 }
 
 async fn a_cluster_out_of_reach() {
     // Bound and closed again: nobody listens there.
-    let port = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
-    let config = CassandraConfig::parse(&format!("cassandra://127.0.0.1:{port}/k"), "contract").expect("an address");
-    let refused = CassandraStore::connect(config).await.err().expect("refused");
-    assert!(matches!(&refused, StoreError::Unavailable(text) if text.contains(&format!("127.0.0.1:{port}"))), "{refused:?}");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port")
+        .local_addr()
+        .expect("an address")
+        .port();
+    let config = CassandraConfig::parse(&format!("cassandra://127.0.0.1:{port}/k"), "contract")
+        .expect("an address");
+    let refused = CassandraStore::connect(config)
+        .await
+        .err()
+        .expect("refused");
+    assert!(
+        matches!(&refused, StoreError::Unavailable(text) if text.contains(&format!("127.0.0.1:{port}"))),
+        "{refused:?}"
+    );
 }

@@ -1,7 +1,7 @@
 //! A keyspace of a test's own, and a session of its own to look into it.
 //!
-//! Making tables takes a second, so tests that leave them as they are give their keyspace back, and the next one empties it. A test
-//! that fails keeps its keyspace: nobody builds on what it left.
+//! Making tables takes a second, so tests that leave them as they are give their keyspace back, and
+//! the next one empties it. A test that fails keeps its keyspace: nobody builds on what it left.
 
 use std::sync::{
     Mutex as Shelf,
@@ -13,7 +13,9 @@ use scylla::{
     serialize::row::SerializeRow,
     value::{CqlValue, Row},
 };
-use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore, InitReport, MIGRATIONS, Migration, init_with};
+use tapeflow_sinks::cassandra::{
+    CassandraConfig, CassandraStore, InitReport, MIGRATIONS, Migration, init_with,
+};
 use tokio::sync::Mutex;
 
 /// Cassandra does not order concurrent schema changes.
@@ -30,23 +32,47 @@ impl Keyspace {
     /// A name that no other test has; nothing is made yet.
     pub(crate) async fn plan(host: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        Self::named(host, &format!("{}{}", prefix(), NEXT.fetch_add(1, Ordering::Relaxed))).await
+        Self::named(
+            host,
+            &format!("{}{}", prefix(), NEXT.fetch_add(1, Ordering::Relaxed)),
+        )
+        .await
     }
 
     async fn named(host: &str, name: &str) -> Self {
-        let config = CassandraConfig::parse(&format!("cassandra://{host}/{name}"), "contract").expect("an address");
-        Self { config, session: session(host).await }
+        let config = CassandraConfig::parse(&format!("cassandra://{host}/{name}"), "contract")
+            .expect("an address");
+        Self {
+            config,
+            session: session(host).await,
+        }
     }
 
     /// A keyspace with all tables, empty.
     pub(crate) async fn borrow(host: &str) -> Self {
         let idle = IDLE.lock().expect("no test panics here").pop();
-        let Some(name) = idle else { return Self::create(host).await };
+        let Some(name) = idle else {
+            return Self::create(host).await;
+        };
         let keyspace = Self::named(host, &name).await;
-        let tables =
-            ["bars", "symbols", "symbol_buckets", "job_head", "history", "history_days", "rejects", "reject_blocks", "views", "view_entries"];
+        let tables = [
+            "bars",
+            "symbols",
+            "symbol_buckets",
+            "job_head",
+            "history",
+            "history_days",
+            "rejects",
+            "reject_blocks",
+            "views",
+            "view_entries",
+        ];
         for table in tables {
-            if !keyspace.cql(&format!("SELECT * FROM KS.{table} LIMIT 1"), ()).await.is_empty() {
+            if !keyspace
+                .cql(&format!("SELECT * FROM KS.{table} LIMIT 1"), ())
+                .await
+                .is_empty()
+            {
                 let _alone = SCHEMA.lock().await;
                 keyspace.cql(&format!("TRUNCATE KS.{table}"), ()).await;
             }
@@ -56,7 +82,9 @@ impl Keyspace {
 
     /// Leaves the keyspace to others.
     pub(crate) fn give_back(self) {
-        IDLE.lock().expect("no test panics here").push(self.config.keyspace);
+        IDLE.lock()
+            .expect("no test panics here")
+            .push(self.config.keyspace);
     }
 
     /// A keyspace with all tables.
@@ -72,20 +100,35 @@ impl Keyspace {
     }
 
     pub(crate) async fn connect(&self) -> CassandraStore {
-        CassandraStore::connect(self.config.clone()).await.expect("connects")
+        CassandraStore::connect(self.config.clone())
+            .await
+            .expect("connects")
     }
 
     /// Why connecting is refused.
     pub(crate) async fn refusal(&self) -> String {
-        CassandraStore::connect(self.config.clone()).await.err().expect("refused").to_string()
+        CassandraStore::connect(self.config.clone())
+            .await
+            .err()
+            .expect("refused")
+            .to_string()
     }
 
     /// Runs a statement; `KS` stands for the keyspace.
     pub(crate) async fn cql(&self, statement: &str, values: impl SerializeRow) -> Vec<Row> {
         let statement = statement.replace("KS", &self.config.keyspace);
-        let answer = self.session.query_unpaged(statement.as_str(), values).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
-        let Ok(rows) = answer.into_rows_result() else { return Vec::new() };
-        rows.rows::<Row>().expect("rows").collect::<Result<_, _>>().expect("rows")
+        let answer = self
+            .session
+            .query_unpaged(statement.as_str(), values)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+        let Ok(rows) = answer.into_rows_result() else {
+            return Vec::new();
+        };
+        rows.rows::<Row>()
+            .expect("rows")
+            .collect::<Result<_, _>>()
+            .expect("rows")
     }
 }
 
@@ -94,13 +137,21 @@ fn prefix() -> String {
 }
 
 async fn session(host: &str) -> Session {
-    SessionBuilder::new().known_node(host).fetch_schema_metadata(false).build().await.expect("Cassandra answers")
+    SessionBuilder::new()
+        .known_node(host)
+        .fetch_schema_metadata(false)
+        .build()
+        .await
+        .expect("Cassandra answers")
 }
 
 /// Drops what this process made in a cluster that outlives it.
 pub(crate) async fn drop_all(host: &str) {
     let looking = Keyspace::plan(host).await;
-    for row in looking.cql("SELECT keyspace_name FROM system_schema.keyspaces", ()).await {
+    for row in looking
+        .cql("SELECT keyspace_name FROM system_schema.keyspaces", ())
+        .await
+    {
         if let Some(Some(CqlValue::Text(name))) = row.columns.into_iter().next()
             && name.starts_with(&prefix())
         {

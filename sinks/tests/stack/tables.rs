@@ -1,11 +1,13 @@
-//! The tables themselves: made once, continued from an older version, and holding what the design says they hold.
+//! The tables themselves: made once, continued from an older version, and holding what the design
+//! says they hold.
 
 use std::sync::Mutex;
 
 use scylla::value::{CqlTimestamp, CqlValue};
 use tapeflow_schemas::{Position, Price, decimal::MAX_PRICE_E8, symbol::MAX_SYMBOL_BYTES};
 use tapeflow_sinks::{
-    CasOutcome, Counts, EpochWrites, HistoryEntry, Reject, RowKey, RowWrite, Store, StoreError, Sums, Totals,
+    CasOutcome, Counts, EpochWrites, HistoryEntry, Reject, RowKey, RowWrite, Store, StoreError,
+    Sums, Totals,
     cassandra::{CassandraConfig, CassandraStore, Finding, MIGRATIONS, init},
     totals::Mark,
 };
@@ -19,26 +21,74 @@ use crate::{
 pub(crate) fn tests() -> Vec<(String, Test)> {
     let test = |name: &str, test: Test| (format!("tables::{name}"), test);
     vec![
-        test("init_again_changes_nothing", Box::new(|host| Box::pin(init_again_changes_nothing(host)))),
-        test("init_continues_from_every_older_version", Box::new(|host| Box::pin(init_continues_from_every_older_version(host)))),
-        test("init_finishes_what_an_init_that_died_began", Box::new(|host| Box::pin(init_finishes_what_an_init_that_died_began(host)))),
-        test("init_refuses_more_replicas_than_nodes", Box::new(|host| Box::pin(init_refuses_more_replicas_than_nodes(host)))),
-        test("a_missing_keyspace_says_what_to_do", Box::new(|host| Box::pin(a_missing_keyspace_says_what_to_do(host)))),
-        test("tables_of_a_newer_binary_are_refused", Box::new(|host| Box::pin(tables_of_a_newer_binary_are_refused(host)))),
-        test("what_the_guarantee_lacks_is_found", Box::new(|host| Box::pin(what_the_guarantee_lacks_is_found(host)))),
-        test("two_jobs_cannot_both_claim_a_keyspace", Box::new(|host| Box::pin(two_jobs_cannot_both_claim_a_keyspace(host)))),
-        test("records_written_one_by_one_are_all_led_to", Box::new(|host| Box::pin(records_written_one_by_one_are_all_led_to(host)))),
-        test("a_row_has_all_columns_at_its_stamp_and_no_null", Box::new(|host| Box::pin(a_row_has_all_columns_at_its_stamp_and_no_null(host)))),
-        test("a_row_without_its_cell_is_absent", Box::new(|host| Box::pin(a_row_without_its_cell_is_absent(host)))),
-        test("a_damaged_cell_is_named_and_not_read", Box::new(|host| Box::pin(a_damaged_cell_is_named_and_not_read(host)))),
-        test("a_server_has_nothing_to_warn_of_in_the_widest_statements", Box::new(|host| Box::pin(no_statement_is_warned_of(host)))),
-        test("columns_that_say_otherwise_than_their_cell_are_named", Box::new(|host| Box::pin(columns_that_stray_are_named(host)))),
-        test("rows_beside_the_directory_are_found", Box::new(|host| Box::pin(rows_beside_the_directory_are_found(host)))),
+        test(
+            "init_again_changes_nothing",
+            Box::new(|host| Box::pin(init_again_changes_nothing(host))),
+        ),
+        test(
+            "init_continues_from_every_older_version",
+            Box::new(|host| Box::pin(init_continues_from_every_older_version(host))),
+        ),
+        test(
+            "init_finishes_what_an_init_that_died_began",
+            Box::new(|host| Box::pin(init_finishes_what_an_init_that_died_began(host))),
+        ),
+        test(
+            "init_refuses_more_replicas_than_nodes",
+            Box::new(|host| Box::pin(init_refuses_more_replicas_than_nodes(host))),
+        ),
+        test(
+            "a_missing_keyspace_says_what_to_do",
+            Box::new(|host| Box::pin(a_missing_keyspace_says_what_to_do(host))),
+        ),
+        test(
+            "tables_of_a_newer_binary_are_refused",
+            Box::new(|host| Box::pin(tables_of_a_newer_binary_are_refused(host))),
+        ),
+        test(
+            "what_the_guarantee_lacks_is_found",
+            Box::new(|host| Box::pin(what_the_guarantee_lacks_is_found(host))),
+        ),
+        test(
+            "two_jobs_cannot_both_claim_a_keyspace",
+            Box::new(|host| Box::pin(two_jobs_cannot_both_claim_a_keyspace(host))),
+        ),
+        test(
+            "records_written_one_by_one_are_all_led_to",
+            Box::new(|host| Box::pin(records_written_one_by_one_are_all_led_to(host))),
+        ),
+        test(
+            "a_row_has_all_columns_at_its_stamp_and_no_null",
+            Box::new(|host| Box::pin(a_row_has_all_columns_at_its_stamp_and_no_null(host))),
+        ),
+        test(
+            "a_row_without_its_cell_is_absent",
+            Box::new(|host| Box::pin(a_row_without_its_cell_is_absent(host))),
+        ),
+        test(
+            "a_damaged_cell_is_named_and_not_read",
+            Box::new(|host| Box::pin(a_damaged_cell_is_named_and_not_read(host))),
+        ),
+        test(
+            "a_server_has_nothing_to_warn_of_in_the_widest_statements",
+            Box::new(|host| Box::pin(no_statement_is_warned_of(host))),
+        ),
+        test(
+            "columns_that_say_otherwise_than_their_cell_are_named",
+            Box::new(|host| Box::pin(columns_that_stray_are_named(host))),
+        ),
+        test(
+            "rows_beside_the_directory_are_found",
+            Box::new(|host| Box::pin(rows_beside_the_directory_are_found(host))),
+        ),
     ]
 }
 
 fn names(count: usize) -> Vec<&'static str> {
-    MIGRATIONS[count..].iter().map(|migration| migration.name).collect()
+    MIGRATIONS[count..]
+        .iter()
+        .map(|migration| migration.name)
+        .collect()
 }
 
 async fn init_again_changes_nothing(host: String) {
@@ -49,7 +99,10 @@ async fn init_again_changes_nothing(host: String) {
     let before = keyspace.cql("SELECT * FROM KS.migrations", ()).await;
     let second = keyspace.init(MIGRATIONS).await;
     assert!(!second.created && second.applied.is_empty());
-    assert_eq!(keyspace.cql("SELECT * FROM KS.migrations", ()).await, before);
+    assert_eq!(
+        keyspace.cql("SELECT * FROM KS.migrations", ()).await,
+        before
+    );
 }
 
 async fn init_continues_from_every_older_version(host: String) {
@@ -57,7 +110,11 @@ async fn init_continues_from_every_older_version(host: String) {
         let keyspace = Keyspace::plan(&host).await;
         keyspace.init(&MIGRATIONS[..version]).await;
         let refusal = keyspace.refusal().await;
-        let lacking = format!("lacks migration {}: run `tapeflow init --store {}`", names(version)[0], keyspace.config.address());
+        let lacking = format!(
+            "lacks migration {}: run `tapeflow init --store {}`",
+            names(version)[0],
+            keyspace.config.address()
+        );
         assert!(refusal.ends_with(&lacking), "{refusal}");
         assert_eq!(keyspace.init(MIGRATIONS).await.applied, names(version));
         keyspace.connect().await;
@@ -68,47 +125,91 @@ async fn init_finishes_what_an_init_that_died_began(host: String) {
     let keyspace = Keyspace::create(&host).await;
     // As if it had died after the statements of the last file and before its entry.
     let last = i32::try_from(MIGRATIONS.len()).expect("small");
-    keyspace.cql("DELETE FROM KS.migrations WHERE version = ?", (last,)).await;
-    assert_eq!(keyspace.init(MIGRATIONS).await.applied, names(MIGRATIONS.len() - 1));
+    keyspace
+        .cql("DELETE FROM KS.migrations WHERE version = ?", (last,))
+        .await;
+    assert_eq!(
+        keyspace.init(MIGRATIONS).await.applied,
+        names(MIGRATIONS.len() - 1)
+    );
     keyspace.connect().await;
 }
 
 async fn init_refuses_more_replicas_than_nodes(host: String) {
     let keyspace = Keyspace::plan(&host).await;
     for replication in [0, 100] {
-        let refused = init(&keyspace.config, replication).await.expect_err("refused").to_string();
+        let refused = init(&keyspace.config, replication)
+            .await
+            .expect_err("refused")
+            .to_string();
         assert!(refused.contains("give a number between 1 and"), "{refused}");
     }
-    assert!(keyspace.refusal().await.contains("there is no keyspace"), "nothing was made");
+    assert!(
+        keyspace.refusal().await.contains("there is no keyspace"),
+        "nothing was made"
+    );
 }
 
 async fn a_missing_keyspace_says_what_to_do(host: String) {
-    let config = CassandraConfig::parse(&format!("cassandra://{host}/nobody_made_this"), "contract").expect("an address");
-    let refused = CassandraStore::connect(config).await.err().expect("refused");
+    let config =
+        CassandraConfig::parse(&format!("cassandra://{host}/nobody_made_this"), "contract")
+            .expect("an address");
+    let refused = CassandraStore::connect(config)
+        .await
+        .err()
+        .expect("refused");
     assert!(matches!(refused, StoreError::Broken(_)));
-    let want = format!("there is no keyspace nobody_made_this: run `tapeflow init --store cassandra://{host}/nobody_made_this`");
+    let want = format!(
+        "there is no keyspace nobody_made_this: run `tapeflow init --store cassandra://{host}/nobody_made_this`"
+    );
     assert_eq!(refused.to_string(), want);
 }
 
 async fn tables_of_a_newer_binary_are_refused(host: String) {
     let keyspace = Keyspace::create(&host).await;
-    keyspace.cql("INSERT INTO KS.migrations (version, name, checksum) VALUES (99, '0099_future', 'x')", ()).await;
-    assert!(keyspace.refusal().await.contains("made by a newer tapeflow"));
-    let refused = init(&keyspace.config, 1).await.expect_err("refused").to_string();
+    keyspace
+        .cql(
+            "INSERT INTO KS.migrations (version, name, checksum) VALUES (99, '0099_future', 'x')",
+            (),
+        )
+        .await;
+    assert!(
+        keyspace
+            .refusal()
+            .await
+            .contains("made by a newer tapeflow")
+    );
+    let refused = init(&keyspace.config, 1)
+        .await
+        .expect_err("refused")
+        .to_string();
     assert!(refused.contains("made by a newer tapeflow"), "{refused}");
 }
 
 async fn what_the_guarantee_lacks_is_found(host: String) {
     let keyspace = Keyspace::create(&host).await;
     let store = keyspace.connect().await;
-    assert!(matches!(store.findings(), [Finding::Replication { replicas: 1, .. }]), "{:?}", store.findings());
-    keyspace.cql("ALTER TABLE KS.bars WITH read_repair = 'NONE'", ()).await;
-    keyspace.cql("ALTER TABLE KS.views WITH default_time_to_live = 60", ()).await;
+    assert!(
+        matches!(store.findings(), [Finding::Replication { replicas: 1, .. }]),
+        "{:?}",
+        store.findings()
+    );
+    keyspace
+        .cql("ALTER TABLE KS.bars WITH read_repair = 'NONE'", ())
+        .await;
+    keyspace
+        .cql("ALTER TABLE KS.views WITH default_time_to_live = 60", ())
+        .await;
     let store = keyspace.connect().await;
     let found = store.findings();
     assert!(
-        found.contains(&Finding::ReadRepair { table: "bars".into(), option: "NONE".into() })
-            && found.contains(&Finding::TimeToLive { table: "views".into(), seconds: 60 }),
+        found.contains(&Finding::ReadRepair {
+            table: "bars".into(),
+            option: "NONE".into()
+        }) && found.contains(&Finding::TimeToLive {
+            table: "views".into(),
+            seconds: 60
+        }),
         "{found:?}"
     );
 }
@@ -117,35 +218,72 @@ async fn two_jobs_cannot_both_claim_a_keyspace(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let heads = ["one", "two"].map(first_head);
-    let outcomes = futures::future::join_all(heads.iter().map(|head| store.compare_and_set(None, head))).await;
-    let won = outcomes.iter().filter(|outcome| matches!(outcome, CasOutcome::Won)).count();
+    let outcomes =
+        futures::future::join_all(heads.iter().map(|head| store.compare_and_set(None, head))).await;
+    let won = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, CasOutcome::Won))
+        .count();
     // A race between two ballots may end unknown for one of them; both can never win.
     assert!(won <= 1, "{outcomes:?}");
     let found = store.head().await.expect("the head is read");
-    let claimed = heads.iter().zip(&outcomes).find(|(_, outcome)| matches!(outcome, CasOutcome::Won));
-    assert!(claimed.is_none_or(|(head, _)| found.as_ref() == Some(head)), "{outcomes:?}, {found:?}");
-    assert_eq!(keyspace.cql("SELECT only_one FROM KS.job_head", ()).await.len(), usize::from(found.is_some()));
+    let claimed = heads
+        .iter()
+        .zip(&outcomes)
+        .find(|(_, outcome)| matches!(outcome, CasOutcome::Won));
+    assert!(
+        claimed.is_none_or(|(head, _)| found.as_ref() == Some(head)),
+        "{outcomes:?}, {found:?}"
+    );
+    assert_eq!(
+        keyspace
+            .cql("SELECT only_one FROM KS.job_head", ())
+            .await
+            .len(),
+        usize::from(found.is_some())
+    );
     keyspace.give_back();
 }
 
-/// A store remembers which entries of the directories it has written: that must not lose a new one, nor one that comes back.
+/// A store remembers which entries of the directories it has written: that must not lose a new one,
+/// nor one that comes back.
 async fn records_written_one_by_one_are_all_led_to(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
-    let reject = |offset: i64| Reject { partition: 1, offset, index: 0, reason: "price".into(), detail: String::new(), payload: Vec::new() };
+    let reject = |offset: i64| Reject {
+        partition: 1,
+        offset,
+        index: 0,
+        reason: "price".into(),
+        detail: String::new(),
+        payload: Vec::new(),
+    };
     let entry = |day: i64| HistoryEntry {
         epoch: u64::try_from(day).expect("small"),
         stamp: 86_400_000_000 * day,
         cuts: vec![day],
         counts: Counts::default(),
     };
-    // Offsets and days that share a partition of their table with none, with the one before, and with one long before.
+    // Offsets and days that share a partition of their table with none, with the one before, and
+    // with one long before.
     for n in [0, 10_000, 10_001, 20_000, 1] {
-        store.write(&EpochWrites { rejects: vec![reject(n)], ..EpochWrites::default() }).await.expect("written");
+        store
+            .write(&EpochWrites {
+                rejects: vec![reject(n)],
+                ..EpochWrites::default()
+            })
+            .await
+            .expect("written");
         store.write_history(&[entry(n)], 0).await.expect("written");
     }
-    assert_eq!(store.rejects(10).await.expect("read"), [0, 1, 10_000, 10_001, 20_000].map(reject));
-    assert_eq!(store.history(10).await.expect("read"), [20_000, 10_001, 10_000, 1, 0].map(entry));
+    assert_eq!(
+        store.rejects(10).await.expect("read"),
+        [0, 1, 10_000, 10_001, 20_000].map(reject)
+    );
+    assert_eq!(
+        store.history(10).await.expect("read"),
+        [20_000, 10_001, 10_000, 1, 0].map(entry)
+    );
     keyspace.give_back();
 }
 
@@ -154,25 +292,53 @@ async fn a_row_has_all_columns_at_its_stamp_and_no_null(host: String) {
     let store = keyspace.connect().await;
     // The emptiest row there can be.
     let row = row("AAPL", 0, Totals::default());
-    store.write(&EpochWrites { directory: vec![entry(&row.key)], rows: vec![row.clone()], ..EpochWrites::default() }).await.expect("written");
+    store
+        .write(&EpochWrites {
+            directory: vec![entry(&row.key)],
+            rows: vec![row.clone()],
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("written");
     let read = keyspace.cql("SELECT * FROM KS.bars", ()).await;
-    let [found] = read.as_slice() else { panic!("one row: {read:?}") };
+    let [found] = read.as_slice() else {
+        panic!("one row: {read:?}")
+    };
     assert!(found.columns.iter().all(Option::is_some), "{found:?}");
     let columns = keyspace.cql("SELECT column_name FROM system_schema.columns WHERE keyspace_name = 'KS' AND table_name = 'bars'", ()).await;
     let mut regular = 0;
     for column in columns {
-        let Some(CqlValue::Text(name)) = column.columns.into_iter().next().flatten() else { panic!("a name") };
+        let Some(CqlValue::Text(name)) = column.columns.into_iter().next().flatten() else {
+            panic!("a name")
+        };
         if !["symbol", "size", "bucket", "start"].contains(&name.as_str()) {
-            let stamps = keyspace.cql(&format!("SELECT writetime({name}) FROM KS.bars"), ()).await;
-            assert_eq!(stamps[0].columns, [Some(CqlValue::BigInt(row.stamp))], "{name}");
+            let stamps = keyspace
+                .cql(&format!("SELECT writetime({name}) FROM KS.bars"), ())
+                .await;
+            assert_eq!(
+                stamps[0].columns,
+                [Some(CqlValue::BigInt(row.stamp))],
+                "{name}"
+            );
             regular += 1;
         }
     }
     assert_eq!(regular, 15);
-    let mirrors = keyspace.cql("SELECT open, high, low, close, vwap, volume, vwap_exact FROM KS.bars", ()).await;
+    let mirrors = keyspace
+        .cql(
+            "SELECT open, high, low, close, vwap, volume, vwap_exact FROM KS.bars",
+            (),
+        )
+        .await;
     let is_nan = |value: &Option<CqlValue>| matches!(value, Some(CqlValue::Double(double)) if double.is_nan());
     assert!(mirrors[0].columns[..5].iter().all(is_nan), "{mirrors:?}");
-    assert_eq!(mirrors[0].columns[5..], [Some(CqlValue::Double(0.0)), Some(CqlValue::Text(String::new()))]);
+    assert_eq!(
+        mirrors[0].columns[5..],
+        [
+            Some(CqlValue::Double(0.0)),
+            Some(CqlValue::Text(String::new()))
+        ]
+    );
     keyspace.give_back();
 }
 
@@ -180,10 +346,28 @@ async fn a_row_without_its_cell_is_absent(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let RowWrite { key, .. } = row("AAPL", 0, Totals::default());
-    store.write(&EpochWrites { directory: vec![entry(&key)], ..EpochWrites::default() }).await.expect("written");
+    store
+        .write(&EpochWrites {
+            directory: vec![entry(&key)],
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("written");
     insert(&keyspace, &key, "epoch", 8i64).await;
-    assert_eq!(store.read_rows(std::slice::from_ref(&key)).await.expect("read"), [None]);
-    assert_eq!(store.rows(&key.symbol, key.size, 0..i64::MAX).await.expect("read"), []);
+    assert_eq!(
+        store
+            .read_rows(std::slice::from_ref(&key))
+            .await
+            .expect("read"),
+        [None]
+    );
+    assert_eq!(
+        store
+            .rows(&key.symbol, key.size, 0..i64::MAX)
+            .await
+            .expect("read"),
+        []
+    );
     keyspace.give_back();
 }
 
@@ -191,15 +375,30 @@ async fn a_damaged_cell_is_named_and_not_read(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let RowWrite { key, state, .. } = row("AAPL", 0, Totals::default());
-    store.write(&EpochWrites { directory: vec![entry(&key)], ..EpochWrites::default() }).await.expect("written");
+    store
+        .write(&EpochWrites {
+            directory: vec![entry(&key)],
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("written");
     let mut cell = state.to_cell();
     cell[1] ^= 1;
     insert(&keyspace, &key, "state", cell).await;
     let want = "row AAPL 1m 2023-11-14T22:00:00Z: state cell is damaged";
-    let one = store.read_rows(std::slice::from_ref(&key)).await.expect_err("damaged");
-    let range = store.rows(&key.symbol, key.size, 0..i64::MAX).await.expect_err("damaged");
+    let one = store
+        .read_rows(std::slice::from_ref(&key))
+        .await
+        .expect_err("damaged");
+    let range = store
+        .rows(&key.symbol, key.size, 0..i64::MAX)
+        .await
+        .expect_err("damaged");
     for fault in [one, range] {
-        assert!(matches!(&fault, StoreError::Broken(text) if text == want), "{fault:?}");
+        assert!(
+            matches!(&fault, StoreError::Broken(text) if text == want),
+            "{fault:?}"
+        );
     }
     keyspace.give_back();
 }
@@ -216,27 +415,70 @@ async fn no_statement_is_warned_of(host: String) {
             Ok(())
         }
     }
-    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false).with_writer(|| Told).init();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(|| Told)
+        .init();
 
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let price = Price::from_e8(MAX_PRICE_E8 - 1).expect("a price");
-    let mark = Some(Mark { event_ms: 1_699_999_200_000, position: Position { partition: 0, offset: 1, index: 0 }, price });
-    let sums = Sums { volume_e8: i128::MAX, notional_e16: i128::MAX, trades: u64::from(u32::MAX) };
-    let widest = Totals { sums: [sums; 3], priced: 1, high: Some(price), low: Some(price), first: mark, last: mark, ..Totals::default() };
-    let rows: Vec<_> = (0..40).map(|n| row(&format!("{n:0MAX_SYMBOL_BYTES$}"), 1, widest)).collect();
+    let mark = Some(Mark {
+        event_ms: 1_699_999_200_000,
+        position: Position {
+            partition: 0,
+            offset: 1,
+            index: 0,
+        },
+        price,
+    });
+    let sums = Sums {
+        volume_e8: i128::MAX,
+        notional_e16: i128::MAX,
+        trades: u64::from(u32::MAX),
+    };
+    let widest = Totals {
+        sums: [sums; 3],
+        priced: 1,
+        high: Some(price),
+        low: Some(price),
+        first: mark,
+        last: mark,
+        ..Totals::default()
+    };
+    let rows: Vec<_> = (0..40)
+        .map(|n| row(&format!("{n:0MAX_SYMBOL_BYTES$}"), 1, widest))
+        .collect();
     let directory: Vec<_> = rows.iter().map(|row| entry(&row.key)).collect();
-    store.write(&EpochWrites { directory, rows, ..EpochWrites::default() }).await.expect("written");
+    store
+        .write(&EpochWrites {
+            directory,
+            rows,
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("written");
 
     let told = |keyspace: &str| {
         let told = String::from_utf8_lossy(&TOLD.lock().expect("nobody panics here")).into_owned();
-        told.lines().filter(|line| line.contains("contains a warning") && line.contains(keyspace)).map(str::to_owned).collect::<Vec<_>>()
+        told.lines()
+            .filter(|line| line.contains("contains a warning") && line.contains(keyspace))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let name = &keyspace.config.keyspace;
     assert!(told(&format!("{name}.")).is_empty(), "{:?}", told(name));
     // Were there something to warn of, this would have seen it.
-    let values: Vec<String> = (0..20).map(|n| format!("INSERT INTO KS.symbols (symbol, class) VALUES ('{n}', '')")).collect();
-    keyspace.cql(&format!("BEGIN UNLOGGED BATCH {} APPLY BATCH", values.join(" ")), ()).await;
+    let values: Vec<String> = (0..20)
+        .map(|n| format!("INSERT INTO KS.symbols (symbol, class) VALUES ('{n}', '')"))
+        .collect();
+    keyspace
+        .cql(
+            &format!("BEGIN UNLOGGED BATCH {} APPLY BATCH", values.join(" ")),
+            (),
+        )
+        .await;
     assert!(!told(&format!("{name}.")).is_empty());
     keyspace.give_back();
 }
@@ -245,10 +487,22 @@ async fn columns_that_stray_are_named(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let row = row("AAPL", 1, Totals::default());
-    store.write(&EpochWrites { directory: vec![entry(&row.key)], rows: vec![row.clone()], ..EpochWrites::default() }).await.expect("written");
+    store
+        .write(&EpochWrites {
+            directory: vec![entry(&row.key)],
+            rows: vec![row.clone()],
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("written");
     let strays = async || {
-        let found = store.audit_rows(&row.key.symbol, row.key.size, 0..i64::MAX).await.expect("read");
-        let [found] = &found[..] else { panic!("one row") };
+        let found = store
+            .audit_rows(&row.key.symbol, row.key.size, 0..i64::MAX)
+            .await
+            .expect("read");
+        let [found] = &found[..] else {
+            panic!("one row")
+        };
         assert_eq!(found.state.as_ref(), Some(&row.state));
         found.strays.clone()
     };
@@ -256,7 +510,13 @@ async fn columns_that_stray_are_named(host: String) {
     insert(&keyspace, &row.key, "open", 1.5f64).await;
     insert(&keyspace, &row.key, "volume_exact", "12").await;
     insert(&keyspace, &row.key, "trades", 3i64).await;
-    insert(&keyspace, &row.key, "priced", scylla::value::MaybeUnset::Set(None::<i64>)).await;
+    insert(
+        &keyspace,
+        &row.key,
+        "priced",
+        scylla::value::MaybeUnset::Set(None::<i64>),
+    )
+    .await;
     assert_eq!(
         strays().await,
         [
@@ -267,10 +527,23 @@ async fn columns_that_stray_are_named(host: String) {
         ]
     );
     // Dashboards see these too.
-    let other = RowKey { start: row.key.start + row.key.size.ms(), ..row.key.clone() };
+    let other = RowKey {
+        start: row.key.start + row.key.size.ms(),
+        ..row.key.clone()
+    };
     insert(&keyspace, &other, "trades", 3i64).await;
-    let found = store.audit_rows(&row.key.symbol, row.key.size, 0..i64::MAX).await.expect("read");
-    assert_eq!((found[1].start, &found[1].state, &found[1].strays[..]), (other.start, &None, &["columns stand there without a cell".to_owned()][..]));
+    let found = store
+        .audit_rows(&row.key.symbol, row.key.size, 0..i64::MAX)
+        .await
+        .expect("read");
+    assert_eq!(
+        (found[1].start, &found[1].state, &found[1].strays[..]),
+        (
+            other.start,
+            &None,
+            &["columns stand there without a cell".to_owned()][..]
+        )
+    );
     keyspace.give_back();
 }
 
@@ -279,22 +552,72 @@ async fn rows_beside_the_directory_are_found(host: String) {
     let store = keyspace.connect().await;
     let rows = ["AAPL", "MSFT", "TSLA"].map(|symbol| row(symbol, 1, Totals::default()));
     let directory = rows.iter().map(|row| entry(&row.key)).collect();
-    store.write(&EpochWrites { directory, rows: rows.to_vec(), ..EpochWrites::default() }).await.expect("written");
+    store
+        .write(&EpochWrites {
+            directory,
+            rows: rows.to_vec(),
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("written");
     assert_eq!(store.unlisted().await.expect("read"), []);
     let [_, msft, tsla] = &rows;
-    keyspace.cql("DELETE FROM KS.symbols WHERE symbol = 'MSFT'", ()).await;
-    keyspace.cql("DELETE FROM KS.symbol_buckets WHERE symbol = 'TSLA' AND size = '1m'", ()).await;
-    keyspace.cql("INSERT INTO KS.bars (symbol, size, bucket, start, trades) VALUES (' ', '7m', 0, 0, 1)", ()).await;
+    keyspace
+        .cql("DELETE FROM KS.symbols WHERE symbol = 'MSFT'", ())
+        .await;
+    keyspace
+        .cql(
+            "DELETE FROM KS.symbol_buckets WHERE symbol = 'TSLA' AND size = '1m'",
+            (),
+        )
+        .await;
+    keyspace
+        .cql(
+            "INSERT INTO KS.bars (symbol, size, bucket, start, trades) VALUES (' ', '7m', 0, 0, 1)",
+            (),
+        )
+        .await;
     let bucket = |key: &RowKey| Some(key.size.bucket(key.start));
-    let found: Vec<_> = store.unlisted().await.expect("read").into_iter().map(|found| (found.symbol, found.size, found.bucket)).collect();
-    let want = [(" ", "7m", Some(0)), ("MSFT", "1m", bucket(&msft.key)), ("TSLA", "1m", bucket(&tsla.key))];
-    assert_eq!(found, want.map(|(symbol, size, bucket)| (symbol.to_owned(), size.to_owned(), bucket)));
+    let found: Vec<_> = store
+        .unlisted()
+        .await
+        .expect("read")
+        .into_iter()
+        .map(|found| (found.symbol, found.size, found.bucket))
+        .collect();
+    let want = [
+        (" ", "7m", Some(0)),
+        ("MSFT", "1m", bucket(&msft.key)),
+        ("TSLA", "1m", bucket(&tsla.key)),
+    ];
+    assert_eq!(
+        found,
+        want.map(|(symbol, size, bucket)| (symbol.to_owned(), size.to_owned(), bucket))
+    );
     keyspace.give_back();
 }
 
 /// Sets one column of a row, and nothing else.
-async fn insert(keyspace: &Keyspace, key: &RowKey, column: &str, value: impl scylla::serialize::value::SerializeValue) {
-    let cql = format!("INSERT INTO KS.bars (symbol, size, bucket, start, {column}) VALUES (?, ?, ?, ?, ?)");
+async fn insert(
+    keyspace: &Keyspace,
+    key: &RowKey,
+    column: &str,
+    value: impl scylla::serialize::value::SerializeValue,
+) {
+    let cql = format!(
+        "INSERT INTO KS.bars (symbol, size, bucket, start, {column}) VALUES (?, ?, ?, ?, ?)"
+    );
     let bucket = CqlTimestamp(key.size.bucket(key.start));
-    keyspace.cql(&cql, (key.symbol.as_str(), key.size.to_string(), bucket, CqlTimestamp(key.start), value)).await;
+    keyspace
+        .cql(
+            &cql,
+            (
+                key.symbol.as_str(),
+                key.size.to_string(),
+                bucket,
+                CqlTimestamp(key.start),
+                value,
+            ),
+        )
+        .await;
 }

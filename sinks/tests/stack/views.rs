@@ -1,19 +1,37 @@
-//! Lists of views in Cassandra's tables: the ranks that dashboards read say what the list says, also after it grew shorter.
+//! Lists of views in Cassandra's tables: the ranks that dashboards read say what the list says,
+//! also after it grew shorter.
 
 use scylla::value::{CqlTimestamp, CqlValue};
 use tapeflow_schemas::{Price, WindowStart};
-use tapeflow_sinks::{EpochWrites, Store, StoreError, View, ViewEntry, ViewKey, ViewState, ViewWrite, view::TOP};
+use tapeflow_sinks::{
+    EpochWrites, Store, StoreError, View, ViewEntry, ViewKey, ViewState, ViewWrite, view::TOP,
+};
 
 use crate::{Test, keyspace::Keyspace, samples::STAMP};
 
 pub(crate) fn tests() -> Vec<(String, Test)> {
     let test = |name: &str, test: Test| (format!("views::{name}"), test);
     vec![
-        test("the_ranks_are_those_of_the_list_whatever_arrives", Box::new(|host| Box::pin(the_ranks_are_those_of_the_list(host)))),
-        test("a_list_and_its_ranks_have_all_columns_at_their_stamp", Box::new(|host| Box::pin(all_columns_at_their_stamp(host)))),
-        test("a_list_without_its_cell_is_absent", Box::new(|host| Box::pin(a_list_without_its_cell_is_absent(host)))),
-        test("a_damaged_list_is_named_and_not_read", Box::new(|host| Box::pin(a_damaged_list_is_named_and_not_read(host)))),
-        test("ranks_that_say_otherwise_than_their_list_are_named", Box::new(|host| Box::pin(ranks_that_stray_are_named(host)))),
+        test(
+            "the_ranks_are_those_of_the_list_whatever_arrives",
+            Box::new(|host| Box::pin(the_ranks_are_those_of_the_list(host))),
+        ),
+        test(
+            "a_list_and_its_ranks_have_all_columns_at_their_stamp",
+            Box::new(|host| Box::pin(all_columns_at_their_stamp(host))),
+        ),
+        test(
+            "a_list_without_its_cell_is_absent",
+            Box::new(|host| Box::pin(a_list_without_its_cell_is_absent(host))),
+        ),
+        test(
+            "a_damaged_list_is_named_and_not_read",
+            Box::new(|host| Box::pin(a_damaged_list_is_named_and_not_read(host))),
+        ),
+        test(
+            "ranks_that_say_otherwise_than_their_list_are_named",
+            Box::new(|host| Box::pin(ranks_that_stray_are_named(host))),
+        ),
     ]
 }
 
@@ -33,13 +51,26 @@ fn entry(name: &str) -> ViewEntry {
 }
 
 fn list(view: View, epoch: u64, names: &[&str]) -> ViewWrite {
-    let key = ViewKey { view, size: "1m".parse().expect("a size"), start: START };
+    let key = ViewKey {
+        view,
+        size: "1m".parse().expect("a size"),
+        start: START,
+    };
     let stamp = STAMP + i64::try_from(epoch).expect("small");
-    ViewWrite { key, state: ViewState { epoch, entries: names.iter().copied().map(entry).collect() }, stamp }
+    ViewWrite {
+        key,
+        state: ViewState {
+            epoch,
+            entries: names.iter().copied().map(entry).collect(),
+        },
+        stamp,
+    }
 }
 
 fn text(value: &Option<CqlValue>) -> String {
-    let Some(CqlValue::Text(text)) = value else { panic!("a text: {value:?}") };
+    let Some(CqlValue::Text(text)) = value else {
+        panic!("a text: {value:?}")
+    };
     text.clone()
 }
 
@@ -47,7 +78,12 @@ fn text(value: &Option<CqlValue>) -> String {
 async fn names(keyspace: &Keyspace, view: View) -> Vec<String> {
     let cql = "SELECT name FROM KS.view_entries WHERE view_name = ? AND size = '1m' AND bucket = ? AND start = ?";
     let bucket = list(view, 0, &[]).key.size.bucket(START);
-    let rows = keyspace.cql(cql, (view.name(), CqlTimestamp(bucket), CqlTimestamp(START))).await;
+    let rows = keyspace
+        .cql(
+            cql,
+            (view.name(), CqlTimestamp(bucket), CqlTimestamp(START)),
+        )
+        .await;
     rows.iter().map(|row| text(&row.columns[0])).collect()
 }
 
@@ -58,7 +94,13 @@ async fn the_ranks_are_those_of_the_list(host: String) {
     let top: Vec<&str> = top.iter().map(String::as_str).collect();
     for view in [View::Movers, View::Active] {
         let check = async |epoch, given: &[&str], want: &[&str]| {
-            store.write(&EpochWrites { views: vec![list(view, epoch, given)], ..EpochWrites::default() }).await.expect("written");
+            store
+                .write(&EpochWrites {
+                    views: vec![list(view, epoch, given)],
+                    ..EpochWrites::default()
+                })
+                .await
+                .expect("written");
             let mut want: Vec<_> = want.to_vec();
             want.resize(TOP, "");
             assert_eq!(names(&keyspace, view).await, want, "{view}, epoch {epoch}");
@@ -73,10 +115,18 @@ async fn the_ranks_are_those_of_the_list(host: String) {
         check(7, &["C"], &["C"]).await;
     }
     // These become more and never fewer, and have no blank ranks.
-    let baskets: Vec<_> = (0..64).map(|n| format!("{n:04}{}", "é".repeat(30))).collect();
+    let baskets: Vec<_> = (0..64)
+        .map(|n| format!("{n:04}{}", "é".repeat(30)))
+        .collect();
     let baskets: Vec<&str> = baskets.iter().map(String::as_str).collect();
     for (epoch, names_now) in [(1, &[][..]), (2, &baskets[..2]), (3, &baskets[..])] {
-        store.write(&EpochWrites { views: vec![list(View::Baskets, epoch, names_now)], ..EpochWrites::default() }).await.expect("written");
+        store
+            .write(&EpochWrites {
+                views: vec![list(View::Baskets, epoch, names_now)],
+                ..EpochWrites::default()
+            })
+            .await
+            .expect("written");
         assert_eq!(names(&keyspace, View::Baskets).await, names_now);
     }
     keyspace.give_back();
@@ -86,18 +136,42 @@ async fn all_columns_at_their_stamp(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let write = list(View::Movers, 3, &["TSLA"]);
-    store.write(&EpochWrites { views: vec![write.clone()], ..EpochWrites::default() }).await.expect("written");
+    store
+        .write(&EpochWrites {
+            views: vec![write.clone()],
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("written");
     for (table, rows, regular) in [("views", 1, 2), ("view_entries", TOP, 13)] {
         let read = keyspace.cql(&format!("SELECT * FROM KS.{table}"), ()).await;
         assert_eq!(read.len(), rows, "{table}");
-        assert!(read.iter().all(|row| row.columns.iter().all(Option::is_some)), "{table}: {read:?}");
-        let cql = format!("SELECT column_name, kind FROM system_schema.columns WHERE keyspace_name = 'KS' AND table_name = '{table}'");
-        let columns: Vec<_> = keyspace.cql(&cql, ()).await.into_iter().filter(|column| text(&column.columns[1]) == "regular").collect();
+        assert!(
+            read.iter()
+                .all(|row| row.columns.iter().all(Option::is_some)),
+            "{table}: {read:?}"
+        );
+        let cql = format!(
+            "SELECT column_name, kind FROM system_schema.columns WHERE keyspace_name = 'KS' AND table_name = '{table}'"
+        );
+        let columns: Vec<_> = keyspace
+            .cql(&cql, ())
+            .await
+            .into_iter()
+            .filter(|column| text(&column.columns[1]) == "regular")
+            .collect();
         assert_eq!(columns.len(), regular, "{table}");
         for column in columns {
             let name = text(&column.columns[0]);
-            let stamps = keyspace.cql(&format!("SELECT writetime({name}) FROM KS.{table}"), ()).await;
-            assert!(stamps.iter().all(|row| row.columns == [Some(CqlValue::BigInt(write.stamp))]), "{table}.{name}: {stamps:?}");
+            let stamps = keyspace
+                .cql(&format!("SELECT writetime({name}) FROM KS.{table}"), ())
+                .await;
+            assert!(
+                stamps
+                    .iter()
+                    .all(|row| row.columns == [Some(CqlValue::BigInt(write.stamp))]),
+                "{table}.{name}: {stamps:?}"
+            );
         }
     }
     let ranks =
@@ -122,10 +196,28 @@ async fn all_columns_at_their_stamp(host: String) {
 }
 
 /// Sets one column of a list, and nothing else.
-async fn insert(keyspace: &Keyspace, key: &ViewKey, column: &str, value: impl scylla::serialize::value::SerializeValue) {
-    let cql = format!("INSERT INTO KS.views (view_name, size, bucket, start, {column}) VALUES (?, ?, ?, ?, ?)");
+async fn insert(
+    keyspace: &Keyspace,
+    key: &ViewKey,
+    column: &str,
+    value: impl scylla::serialize::value::SerializeValue,
+) {
+    let cql = format!(
+        "INSERT INTO KS.views (view_name, size, bucket, start, {column}) VALUES (?, ?, ?, ?, ?)"
+    );
     let bucket = CqlTimestamp(key.size.bucket(key.start));
-    keyspace.cql(&cql, (key.view.name(), key.size.to_string(), bucket, CqlTimestamp(key.start), value)).await;
+    keyspace
+        .cql(
+            &cql,
+            (
+                key.view.name(),
+                key.size.to_string(),
+                bucket,
+                CqlTimestamp(key.start),
+                value,
+            ),
+        )
+        .await;
 }
 
 async fn a_list_without_its_cell_is_absent(host: String) {
@@ -133,7 +225,13 @@ async fn a_list_without_its_cell_is_absent(host: String) {
     let store = keyspace.connect().await;
     let key = list(View::Active, 1, &[]).key;
     insert(&keyspace, &key, "epoch", 8i64).await;
-    assert_eq!(store.views(key.view, key.size, i64::MIN..i64::MAX).await.expect("read"), []);
+    assert_eq!(
+        store
+            .views(key.view, key.size, i64::MIN..i64::MAX)
+            .await
+            .expect("read"),
+        []
+    );
     keyspace.give_back();
 }
 
@@ -144,8 +242,14 @@ async fn a_damaged_list_is_named_and_not_read(host: String) {
     let mut cell = state.to_cell();
     cell[1] ^= 1;
     insert(&keyspace, &key, "state", cell).await;
-    let fault = store.views(key.view, key.size, i64::MIN..i64::MAX).await.expect_err("damaged");
-    assert!(matches!(&fault, StoreError::Broken(text) if text == "view active 1m 2023-11-14T22:00:00Z: state cell is damaged"), "{fault:?}");
+    let fault = store
+        .views(key.view, key.size, i64::MIN..i64::MAX)
+        .await
+        .expect_err("damaged");
+    assert!(
+        matches!(&fault, StoreError::Broken(text) if text == "view active 1m 2023-11-14T22:00:00Z: state cell is damaged"),
+        "{fault:?}"
+    );
     keyspace.give_back();
 }
 
@@ -154,43 +258,94 @@ async fn ranks_that_stray_are_named(host: String) {
     let store = keyspace.connect().await;
     let written = list(View::Market, 5, &["stock", "crypto"]);
     let key = written.key;
-    store.write(&EpochWrites { views: vec![written.clone()], ..EpochWrites::default() }).await.expect("written");
-    let place = (key.view.name(), key.size.to_string(), CqlTimestamp(key.size.bucket(key.start)), CqlTimestamp(key.start));
+    store
+        .write(&EpochWrites {
+            views: vec![written.clone()],
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("written");
+    let place = (
+        key.view.name(),
+        key.size.to_string(),
+        CqlTimestamp(key.size.bucket(key.start)),
+        CqlTimestamp(key.start),
+    );
     let set = async |rank: i32, epoch: i64, name: &str| {
         let cql = "INSERT INTO KS.view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES (?, ?, ?, ?, ?, ?, ?)";
-        keyspace.cql(cql, (place.0, &place.1, place.2, place.3, rank, epoch, name)).await;
+        keyspace
+            .cql(
+                cql,
+                (place.0, &place.1, place.2, place.3, rank, epoch, name),
+            )
+            .await;
     };
     // What is found when the epoch is committed, and when it is not.
     let strays = async |committed: u64| {
-        let found = store.audit_views(key.view, key.size, i64::MIN..i64::MAX, committed).await.expect("read");
-        let [found] = &found[..] else { panic!("one list") };
+        let found = store
+            .audit_views(key.view, key.size, i64::MIN..i64::MAX, committed)
+            .await
+            .expect("read");
+        let [found] = &found[..] else {
+            panic!("one list")
+        };
         assert_eq!(found.state.as_ref(), Some(&written.state));
         (found.strays.clone(), found.ahead)
     };
     let none = || (Vec::new(), None);
     assert_eq!((strays(4).await, strays(5).await), (none(), none()));
     set(2, 5, "forex").await;
-    let wrong = || (vec!["name of rank 2 shows forex, its cell says crypto".to_owned()], None);
+    let wrong = || {
+        (
+            vec!["name of rank 2 shows forex, its cell says crypto".to_owned()],
+            None,
+        )
+    };
     assert_eq!((strays(4).await, strays(5).await), (wrong(), wrong()));
     set(2, 5, "crypto").await;
     set(3, 5, "forex").await;
     assert_eq!(strays(5).await.0, ["rank 3 is there, its list has 2"]);
     keyspace.cql("DELETE FROM KS.view_entries WHERE view_name = ? AND size = ? AND bucket = ? AND start = ? AND rank > 1", place.clone()).await;
     assert_eq!(strays(5).await.0, ["rank 2 is not there"]);
-    // A job that has got on: the ranks are those of a later list, or the list is of a later epoch and its ranks are on their way.
+    // A job that has got on: the ranks are those of a later list, or the list is of a later epoch
+    // and its ranks are on their way.
     set(1, 6, "stock").await;
     assert_eq!(strays(6).await, (Vec::new(), Some(6)));
     set(1, 4, "stock").await;
     assert_eq!(strays(4).await, none());
-    assert!(strays(5).await.0.iter().any(|stray| stray == "epoch of rank 1 shows 4, its cell says 5"), "{:?}", strays(5).await);
+    assert!(
+        strays(5)
+            .await
+            .0
+            .iter()
+            .any(|stray| stray == "epoch of rank 1 shows 4, its cell says 5"),
+        "{:?}",
+        strays(5).await
+    );
     insert(&keyspace, &key, "epoch", 7i64).await;
     assert_eq!(strays(4).await.0, ["epoch shows 7, its cell says 5"]);
     // Ranks without a list, in a bucket of their own too.
     let elsewhere = place.2.0 - 86_400_000 * 365;
     let cql = "INSERT INTO KS.view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES (?, ?, ?, ?, 1, 3, 'stock')";
-    keyspace.cql(cql, (place.0, &place.1, CqlTimestamp(key.size.bucket(elsewhere)), CqlTimestamp(elsewhere))).await;
-    let found = store.audit_views(key.view, key.size, i64::MIN..elsewhere + 1, 5).await.expect("read");
-    let found: Vec<_> = found.into_iter().map(|found| (found.start, found.state, found.ahead)).collect();
+    keyspace
+        .cql(
+            cql,
+            (
+                place.0,
+                &place.1,
+                CqlTimestamp(key.size.bucket(elsewhere)),
+                CqlTimestamp(elsewhere),
+            ),
+        )
+        .await;
+    let found = store
+        .audit_views(key.view, key.size, i64::MIN..elsewhere + 1, 5)
+        .await
+        .expect("read");
+    let found: Vec<_> = found
+        .into_iter()
+        .map(|found| (found.start, found.state, found.ahead))
+        .collect();
     assert_eq!(found, [(elsewhere, None, Some(3))]);
     keyspace.give_back();
 }

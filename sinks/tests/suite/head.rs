@@ -19,10 +19,18 @@ fn first(owner: u8) -> Head {
         version: 1,
         owner: format!("{owner:032x}"),
         logic: "sizes=1s,1m rules=1".into(),
-        source: SourceIdentity { cluster: "MkU3OEVBNTcwNTJENDM2Qg".into(), topic: "trades".into(), topic_id: Some("bXktdG9waWM".into()) },
+        source: SourceIdentity {
+            cluster: "MkU3OEVBNTcwNTJENDM2Qg".into(),
+            topic: "trades".into(),
+            topic_id: Some("bXktdG9waWM".into()),
+        },
         flush_stamp: stamp(0),
         last_stamp: stamp(0),
-        committed: Binding { epoch: 0, stamp: 0, cuts: vec![Cut::default(); 4] },
+        committed: Binding {
+            epoch: 0,
+            stamp: 0,
+            cuts: vec![Cut::default(); 4],
+        },
         bound: Vec::new(),
     }
 }
@@ -33,17 +41,32 @@ fn next(head: &Head) -> Head {
     next.version += 1;
     next.last_stamp += 250_000;
     let last = head.last_binding();
-    let cuts = last.cuts.iter().map(|cut| Cut { next: cut.next + 10, ..cut.clone() }).collect();
-    next.bound.push(Binding { epoch: last.epoch + 1, stamp: next.last_stamp, cuts });
+    let cuts = last
+        .cuts
+        .iter()
+        .map(|cut| Cut {
+            next: cut.next + 10,
+            ..cut.clone()
+        })
+        .collect();
+    next.bound.push(Binding {
+        epoch: last.epoch + 1,
+        stamp: next.last_stamp,
+        cuts,
+    });
     next
 }
 
-/// Proposes, and resolves an unknown outcome as the workflow does. Whether the head became `proposed` by this very proposal.
+/// Proposes, and resolves an unknown outcome as the workflow does. Whether the head became
+/// `proposed` by this very proposal.
 async fn propose(store: &dyn Store, expected: Option<&Head>, proposed: &Head) -> bool {
     loop {
         match store.compare_and_set(expected, proposed).await {
             CasOutcome::Won => return true,
-            CasOutcome::Lost => return store.head().await.expect("the head is read").as_ref() == Some(proposed) && expected != Some(proposed),
+            CasOutcome::Lost => {
+                return store.head().await.expect("the head is read").as_ref() == Some(proposed)
+                    && expected != Some(proposed);
+            }
             CasOutcome::Unknown(_) => {
                 let now = store.head().await.expect("the head is read");
                 if now.as_ref() == Some(proposed) {
@@ -58,7 +81,13 @@ async fn propose(store: &dyn Store, expected: Option<&Head>, proposed: &Head) ->
 }
 
 /// Proposes, and expects to lose, whatever the head is: the head stays `now`.
-async fn expect_lost(store: &dyn Store, what: &str, expected: Option<&Head>, proposed: &Head, now: Option<&Head>) {
+async fn expect_lost(
+    store: &dyn Store,
+    what: &str,
+    expected: Option<&Head>,
+    proposed: &Head,
+    now: Option<&Head>,
+) {
     let outcome = loop {
         match store.compare_and_set(expected, proposed).await {
             CasOutcome::Unknown(_) => {}
@@ -66,18 +95,32 @@ async fn expect_lost(store: &dyn Store, what: &str, expected: Option<&Head>, pro
         }
     };
     assert!(matches!(outcome, CasOutcome::Lost), "{what}: {outcome:?}");
-    assert_eq!(store.head().await.expect("the head is read").as_ref(), now, "{what}: the head stays");
+    assert_eq!(
+        store.head().await.expect("the head is read").as_ref(),
+        now,
+        "{what}: the head stays"
+    );
 }
 
 pub(super) async fn a_head_that_nobody_wrote_is_absent(store: Arc<dyn Store>) {
     assert_eq!(store.head().await.expect("an empty store answers"), None);
     let head = first(1);
-    expect_lost(&*store, "an expectation of a head that is not there", Some(&head), &next(&head), None).await;
+    expect_lost(
+        &*store,
+        "an expectation of a head that is not there",
+        Some(&head),
+        &next(&head),
+        None,
+    )
+    .await;
 }
 
 pub(super) async fn the_first_head_is_created_once(store: Arc<dyn Store>) {
     let (one, two) = (first(1), first(2));
-    assert!(propose(&*store, None, &one).await, "the first creation wins");
+    assert!(
+        propose(&*store, None, &one).await,
+        "the first creation wins"
+    );
     expect_lost(&*store, "a second creation", None, &two, Some(&one)).await;
 }
 
@@ -86,20 +129,35 @@ pub(super) async fn a_head_is_read_back_field_by_field(store: Arc<dyn Store>) {
     head.logic = "quotes ' \" \\ and \u{1f4c8}".into();
     head.source.topic_id = None;
     assert!(propose(&*store, None, &head).await);
-    assert_eq!(store.head().await.expect("the head is read"), Some(head.clone()));
+    assert_eq!(
+        store.head().await.expect("the head is read"),
+        Some(head.clone())
+    );
 
-    let window = |n: u8| SessionWindow { session: SessionId([n; 16]), highest: u64::MAX - u64::from(n), seen: u64::MAX ^ u64::from(n) };
+    let window = |n: u8| SessionWindow {
+        session: SessionId([n; 16]),
+        highest: u64::MAX - u64::from(n),
+        seen: u64::MAX ^ u64::from(n),
+    };
     let cut = |n: u8| Cut {
         next: i64::MAX - i64::from(n),
         max_event_ms: Some(7_258_118_399_999),
         filter: (n..n + 64).map(window).collect(),
-        lost: (n % 2 == 1).then_some(LostRange { from: i64::MAX - 300, to: i64::MAX - 250 }),
+        lost: (n % 2 == 1).then_some(LostRange {
+            from: i64::MAX - 300,
+            to: i64::MAX - 250,
+        }),
     };
     let mut full = next(&head);
     full.generation = 9_007_199_254_740_993;
     full.last_stamp = i64::MAX;
-    full.bound =
-        (1..=3).map(|epoch: u32| Binding { epoch: epoch.into(), stamp: i64::MAX - 4 + i64::from(epoch), cuts: (0..16).map(cut).collect() }).collect();
+    full.bound = (1..=3)
+        .map(|epoch: u32| Binding {
+            epoch: epoch.into(),
+            stamp: i64::MAX - 4 + i64::from(epoch),
+            cuts: (0..16).map(cut).collect(),
+        })
+        .collect();
     assert!(propose(&*store, Some(&head), &full).await);
     assert_eq!(store.head().await.expect("the head is read"), Some(full));
 }
@@ -109,14 +167,54 @@ pub(super) async fn a_stale_expectation_loses(store: Arc<dyn Store>) {
     assert!(propose(&*store, None, &one).await);
     let two = next(&one);
     assert!(propose(&*store, Some(&one), &two).await);
-    expect_lost(&*store, "the version before", Some(&one), &next(&one), Some(&two)).await;
-    let other_generation = Head { generation: 2, ..two.clone() };
-    expect_lost(&*store, "another generation", Some(&other_generation), &next(&two), Some(&two)).await;
-    let other_owner = Head { owner: format!("{:032x}", 9), ..two.clone() };
-    expect_lost(&*store, "another owner", Some(&other_owner), &next(&two), Some(&two)).await;
-    let other_version = Head { version: 3, ..two.clone() };
-    expect_lost(&*store, "a version still to come", Some(&other_version), &next(&two), Some(&two)).await;
-    assert!(propose(&*store, Some(&two), &next(&two)).await, "the true expectation wins after them all");
+    expect_lost(
+        &*store,
+        "the version before",
+        Some(&one),
+        &next(&one),
+        Some(&two),
+    )
+    .await;
+    let other_generation = Head {
+        generation: 2,
+        ..two.clone()
+    };
+    expect_lost(
+        &*store,
+        "another generation",
+        Some(&other_generation),
+        &next(&two),
+        Some(&two),
+    )
+    .await;
+    let other_owner = Head {
+        owner: format!("{:032x}", 9),
+        ..two.clone()
+    };
+    expect_lost(
+        &*store,
+        "another owner",
+        Some(&other_owner),
+        &next(&two),
+        Some(&two),
+    )
+    .await;
+    let other_version = Head {
+        version: 3,
+        ..two.clone()
+    };
+    expect_lost(
+        &*store,
+        "a version still to come",
+        Some(&other_version),
+        &next(&two),
+        Some(&two),
+    )
+    .await;
+    assert!(
+        propose(&*store, Some(&two), &next(&two)).await,
+        "the true expectation wins after them all"
+    );
 }
 
 pub(super) async fn the_same_proposal_again_loses_and_changes_nothing(store: Arc<dyn Store>) {
@@ -124,7 +222,14 @@ pub(super) async fn the_same_proposal_again_loses_and_changes_nothing(store: Arc
     assert!(propose(&*store, None, &one).await);
     let two = next(&one);
     assert!(propose(&*store, Some(&one), &two).await);
-    expect_lost(&*store, "the same proposal again", Some(&one), &two, Some(&two)).await;
+    expect_lost(
+        &*store,
+        "the same proposal again",
+        Some(&one),
+        &two,
+        Some(&two),
+    )
+    .await;
 }
 
 pub(super) async fn a_chain_of_heads_wins_step_by_step(store: Arc<dyn Store>) {
@@ -140,7 +245,10 @@ pub(super) async fn a_chain_of_heads_wins_step_by_step(store: Arc<dyn Store>) {
         if proposed.bound.len() > 2 {
             proposed.committed = proposed.bound.remove(0);
         }
-        assert!(propose(&*store, Some(&head), &proposed).await, "step {step}");
+        assert!(
+            propose(&*store, Some(&head), &proposed).await,
+            "step {step}"
+        );
         head = proposed;
     }
     assert_eq!(store.head().await.expect("the head is read"), Some(head));
@@ -154,8 +262,17 @@ pub(super) async fn of_concurrent_proposals_exactly_one_wins(store: Arc<dyn Stor
     let mut head = first(1);
     assert!(propose(&*store, None, &head).await);
     for round in 0..5 {
-        let rival = |n: u8| Head { generation: head.generation + 1, owner: format!("{:032x}", 16 * round + n), ..next(&head) };
-        head = race(Arc::clone(&store), Some(head.clone()), (1..=8).map(rival).collect()).await;
+        let rival = |n: u8| Head {
+            generation: head.generation + 1,
+            owner: format!("{:032x}", 16 * round + n),
+            ..next(&head)
+        };
+        head = race(
+            Arc::clone(&store),
+            Some(head.clone()),
+            (1..=8).map(rival).collect(),
+        )
+        .await;
     }
 }
 
@@ -165,10 +282,13 @@ async fn race(store: Arc<dyn Store>, expected: Option<Head>, rivals: Vec<Head>) 
     let tasks: Vec<_> = rivals
         .into_iter()
         .map(|rival| {
-            let (store, expected, start) = (Arc::clone(&store), expected.clone(), Arc::clone(&start));
+            let (store, expected, start) =
+                (Arc::clone(&store), expected.clone(), Arc::clone(&start));
             tokio::spawn(async move {
                 start.wait().await;
-                propose(&*store, expected.as_ref(), &rival).await.then_some(rival)
+                propose(&*store, expected.as_ref(), &rival)
+                    .await
+                    .then_some(rival)
             })
         })
         .collect();
@@ -176,7 +296,15 @@ async fn race(store: Arc<dyn Store>, expected: Option<Head>, rivals: Vec<Head>) 
     for task in tasks {
         winners.extend(task.await.expect("no rival panics"));
     }
-    let now = store.head().await.expect("the head is read").expect("one of them wrote it");
-    assert_eq!(winners, std::slice::from_ref(&now), "exactly one wins, and the head is what it proposed");
+    let now = store
+        .head()
+        .await
+        .expect("the head is read")
+        .expect("one of them wrote it");
+    assert_eq!(
+        winners,
+        std::slice::from_ref(&now),
+        "exactly one wins, and the head is what it proposed"
+    );
     now
 }

@@ -1,7 +1,8 @@
 //! The one contract suite: what every store does, checked through the trait alone.
 //!
-//! A check takes a fresh, empty store and panics if the store breaks the contract. Test targets run [`CHECKS`] on the store they know
-//! how to make; nothing here knows which one that is, and no check writes what a job could not write.
+//! A check takes a fresh, empty store and panics if the store breaks the contract. Test targets run
+//! [`CHECKS`] on the store they know how to make; nothing here knows which one that is, and no
+//! check writes what a job could not write.
 
 mod head;
 mod records;
@@ -12,7 +13,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tapeflow_schemas::{Position, Price, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{DirectoryEntry, EpochWrites, RowKey, RowState, RowWrite, Stamp, Store, Sums, Totals, totals::Mark};
+use tapeflow_sinks::{
+    DirectoryEntry, EpochWrites, RowKey, RowState, RowWrite, Stamp, Store, Sums, Totals,
+    totals::Mark,
+};
 
 /// The job whose head the checks write.
 pub(crate) const JOB: &str = "contract";
@@ -22,43 +26,119 @@ pub(crate) type Check = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
 
 /// All checks, by the sentence each one holds the store to.
 pub(crate) const CHECKS: &[(&str, Check)] = &[
-    ("a_head_that_nobody_wrote_is_absent", |store| Box::pin(head::a_head_that_nobody_wrote_is_absent(store))),
-    ("the_first_head_is_created_once", |store| Box::pin(head::the_first_head_is_created_once(store))),
-    ("a_head_is_read_back_field_by_field", |store| Box::pin(head::a_head_is_read_back_field_by_field(store))),
-    ("a_stale_expectation_loses", |store| Box::pin(head::a_stale_expectation_loses(store))),
-    ("the_same_proposal_again_loses_and_changes_nothing", |store| Box::pin(head::the_same_proposal_again_loses_and_changes_nothing(store))),
-    ("a_chain_of_heads_wins_step_by_step", |store| Box::pin(head::a_chain_of_heads_wins_step_by_step(store))),
-    ("of_concurrent_creations_exactly_one_wins", |store| Box::pin(head::of_concurrent_creations_exactly_one_wins(store))),
-    ("of_concurrent_proposals_exactly_one_wins", |store| Box::pin(head::of_concurrent_proposals_exactly_one_wins(store))),
-    ("rows_are_read_in_the_order_of_the_keys", |store| Box::pin(rows::rows_are_read_in_the_order_of_the_keys(store))),
-    ("nothing_to_read_or_write_is_no_error", |store| Box::pin(rows::nothing_to_read_or_write_is_no_error(store))),
-    ("the_greater_stamp_wins_in_any_order_of_arrival", |store| Box::pin(rows::the_greater_stamp_wins_in_any_order_of_arrival(store))),
-    ("an_equal_stamp_with_equal_content_is_harmless", |store| Box::pin(rows::an_equal_stamp_with_equal_content_is_harmless(store))),
-    ("each_row_of_a_write_has_its_own_stamp", |store| Box::pin(rows::each_row_of_a_write_has_its_own_stamp(store))),
-    ("unusual_symbols_are_kept_apart_and_whole", |store| Box::pin(rows::unusual_symbols_are_kept_apart_and_whole(store))),
-    ("extreme_values_are_kept_exactly", |store| Box::pin(rows::extreme_values_are_kept_exactly(store))),
-    ("thousands_of_rows_fit_one_write_and_one_read", |store| Box::pin(rows::thousands_of_rows_fit_one_write_and_one_read(store))),
-    ("concurrent_writers_of_one_row_leave_the_greatest_stamp", |store| Box::pin(rows::concurrent_writers_of_one_row_leave_the_greatest_stamp(store))),
-    ("ranges_are_half_open_and_cross_buckets", |store| Box::pin(records::ranges_are_half_open_and_cross_buckets(store))),
-    ("sizes_stand_side_by_side", |store| Box::pin(records::sizes_stand_side_by_side(store))),
-    ("the_directory_leads_to_every_row", |store| Box::pin(records::the_directory_leads_to_every_row(store))),
-    ("a_directory_entry_written_again_changes_nothing", |store| Box::pin(records::a_directory_entry_written_again_changes_nothing(store))),
-    ("dead_letters_are_kept_whole_and_in_order", |store| Box::pin(records::dead_letters_are_kept_whole_and_in_order(store))),
-    ("a_dead_letter_written_again_is_one_dead_letter", |store| Box::pin(records::a_dead_letter_written_again_is_one_dead_letter(store))),
-    ("the_greater_stamp_of_a_list_wins_in_any_order_of_arrival", |store| {
-        Box::pin(views::the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(store))
+    ("a_head_that_nobody_wrote_is_absent", |store| {
+        Box::pin(head::a_head_that_nobody_wrote_is_absent(store))
     }),
-    ("a_list_written_again_at_its_stamp_is_harmless", |store| Box::pin(views::a_list_written_again_at_its_stamp_is_harmless(store))),
-    ("lists_are_read_back_exactly", |store| Box::pin(views::lists_are_read_back_exactly(store))),
-    ("a_list_that_grew_shorter_leaves_nothing", |store| Box::pin(views::a_list_that_grew_shorter_leaves_nothing(store))),
-    ("ranges_of_lists_are_half_open_and_cross_buckets", |store| Box::pin(views::ranges_of_lists_are_half_open_and_cross_buckets(store))),
-    ("views_sizes_and_starts_are_kept_apart", |store| Box::pin(views::views_sizes_and_starts_are_kept_apart(store))),
-    ("concurrent_writers_of_one_list_leave_the_greatest_stamp", |store| {
-        Box::pin(views::concurrent_writers_of_one_list_leave_the_greatest_stamp(store))
+    ("the_first_head_is_created_once", |store| {
+        Box::pin(head::the_first_head_is_created_once(store))
     }),
-    ("rows_and_lists_fit_one_write", |store| Box::pin(views::rows_and_lists_fit_one_write(store))),
-    ("history_comes_newest_first", |store| Box::pin(records::history_comes_newest_first(store))),
-    ("a_history_entry_written_again_is_one_entry", |store| Box::pin(records::a_history_entry_written_again_is_one_entry(store))),
+    ("a_head_is_read_back_field_by_field", |store| {
+        Box::pin(head::a_head_is_read_back_field_by_field(store))
+    }),
+    ("a_stale_expectation_loses", |store| {
+        Box::pin(head::a_stale_expectation_loses(store))
+    }),
+    (
+        "the_same_proposal_again_loses_and_changes_nothing",
+        |store| {
+            Box::pin(head::the_same_proposal_again_loses_and_changes_nothing(
+                store,
+            ))
+        },
+    ),
+    ("a_chain_of_heads_wins_step_by_step", |store| {
+        Box::pin(head::a_chain_of_heads_wins_step_by_step(store))
+    }),
+    ("of_concurrent_creations_exactly_one_wins", |store| {
+        Box::pin(head::of_concurrent_creations_exactly_one_wins(store))
+    }),
+    ("of_concurrent_proposals_exactly_one_wins", |store| {
+        Box::pin(head::of_concurrent_proposals_exactly_one_wins(store))
+    }),
+    ("rows_are_read_in_the_order_of_the_keys", |store| {
+        Box::pin(rows::rows_are_read_in_the_order_of_the_keys(store))
+    }),
+    ("nothing_to_read_or_write_is_no_error", |store| {
+        Box::pin(rows::nothing_to_read_or_write_is_no_error(store))
+    }),
+    ("the_greater_stamp_wins_in_any_order_of_arrival", |store| {
+        Box::pin(rows::the_greater_stamp_wins_in_any_order_of_arrival(store))
+    }),
+    ("an_equal_stamp_with_equal_content_is_harmless", |store| {
+        Box::pin(rows::an_equal_stamp_with_equal_content_is_harmless(store))
+    }),
+    ("each_row_of_a_write_has_its_own_stamp", |store| {
+        Box::pin(rows::each_row_of_a_write_has_its_own_stamp(store))
+    }),
+    ("unusual_symbols_are_kept_apart_and_whole", |store| {
+        Box::pin(rows::unusual_symbols_are_kept_apart_and_whole(store))
+    }),
+    ("extreme_values_are_kept_exactly", |store| {
+        Box::pin(rows::extreme_values_are_kept_exactly(store))
+    }),
+    ("thousands_of_rows_fit_one_write_and_one_read", |store| {
+        Box::pin(rows::thousands_of_rows_fit_one_write_and_one_read(store))
+    }),
+    (
+        "concurrent_writers_of_one_row_leave_the_greatest_stamp",
+        |store| Box::pin(rows::concurrent_writers_of_one_row_leave_the_greatest_stamp(store)),
+    ),
+    ("ranges_are_half_open_and_cross_buckets", |store| {
+        Box::pin(records::ranges_are_half_open_and_cross_buckets(store))
+    }),
+    ("sizes_stand_side_by_side", |store| {
+        Box::pin(records::sizes_stand_side_by_side(store))
+    }),
+    ("the_directory_leads_to_every_row", |store| {
+        Box::pin(records::the_directory_leads_to_every_row(store))
+    }),
+    ("a_directory_entry_written_again_changes_nothing", |store| {
+        Box::pin(records::a_directory_entry_written_again_changes_nothing(
+            store,
+        ))
+    }),
+    ("dead_letters_are_kept_whole_and_in_order", |store| {
+        Box::pin(records::dead_letters_are_kept_whole_and_in_order(store))
+    }),
+    ("a_dead_letter_written_again_is_one_dead_letter", |store| {
+        Box::pin(records::a_dead_letter_written_again_is_one_dead_letter(
+            store,
+        ))
+    }),
+    (
+        "the_greater_stamp_of_a_list_wins_in_any_order_of_arrival",
+        |store| Box::pin(views::the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(store)),
+    ),
+    ("a_list_written_again_at_its_stamp_is_harmless", |store| {
+        Box::pin(views::a_list_written_again_at_its_stamp_is_harmless(store))
+    }),
+    ("lists_are_read_back_exactly", |store| {
+        Box::pin(views::lists_are_read_back_exactly(store))
+    }),
+    ("a_list_that_grew_shorter_leaves_nothing", |store| {
+        Box::pin(views::a_list_that_grew_shorter_leaves_nothing(store))
+    }),
+    ("ranges_of_lists_are_half_open_and_cross_buckets", |store| {
+        Box::pin(views::ranges_of_lists_are_half_open_and_cross_buckets(
+            store,
+        ))
+    }),
+    ("views_sizes_and_starts_are_kept_apart", |store| {
+        Box::pin(views::views_sizes_and_starts_are_kept_apart(store))
+    }),
+    (
+        "concurrent_writers_of_one_list_leave_the_greatest_stamp",
+        |store| Box::pin(views::concurrent_writers_of_one_list_leave_the_greatest_stamp(store)),
+    ),
+    ("rows_and_lists_fit_one_write", |store| {
+        Box::pin(views::rows_and_lists_fit_one_write(store))
+    }),
+    ("history_comes_newest_first", |store| {
+        Box::pin(records::history_comes_newest_first(store))
+    }),
+    ("a_history_entry_written_again_is_one_entry", |store| {
+        Box::pin(records::a_history_entry_written_again_is_one_entry(store))
+    }),
 ];
 
 /// A stamp of November 2023, in microseconds, plus some.
@@ -80,15 +160,26 @@ fn size(text: &str) -> WindowSize {
 }
 
 fn key(name: &str, window: &str, start: WindowStart) -> RowKey {
-    RowKey { symbol: symbol(name), size: size(window), start }
+    RowKey {
+        symbol: symbol(name),
+        size: size(window),
+        start,
+    }
 }
 
-/// A row as of `epoch` whose values follow from `seed`, with every field set, and differing in each field for each seed below 1e6.
+/// A row as of `epoch` whose values follow from `seed`, with every field set, and differing in each
+/// field for each seed below 1e6.
 fn state(epoch: u64, seed: u32) -> RowState {
-    let price = |plus: u32| Price::from_e8(16_406_010_000 + i64::from(seed) * 10 + i64::from(plus)).expect("a price");
+    let price = |plus: u32| {
+        Price::from_e8(16_406_010_000 + i64::from(seed) * 10 + i64::from(plus)).expect("a price")
+    };
     let mark = |plus: u32| Mark {
         event_ms: start(i64::from(seed + plus)),
-        position: Position { partition: seed % 4, offset: i64::from(seed), index: plus },
+        position: Position {
+            partition: seed % 4,
+            offset: i64::from(seed),
+            index: plus,
+        },
         price: price(plus),
     };
     let sums = |times: i128| Sums {
@@ -112,10 +203,21 @@ fn state(epoch: u64, seed: u32) -> RowState {
 
 /// What an epoch writes for these rows: the rows, and the directory entries that lead to them.
 fn writes(rows: impl IntoIterator<Item = (RowKey, RowState, Stamp)>) -> EpochWrites {
-    let rows: Vec<RowWrite> = rows.into_iter().map(|(key, state, stamp)| RowWrite { key, state, stamp }).collect();
-    let entry = |row: &RowWrite| DirectoryEntry { symbol: row.key.symbol.clone(), size: row.key.size, bucket: row.key.size.bucket(row.key.start) };
+    let rows: Vec<RowWrite> = rows
+        .into_iter()
+        .map(|(key, state, stamp)| RowWrite { key, state, stamp })
+        .collect();
+    let entry = |row: &RowWrite| DirectoryEntry {
+        symbol: row.key.symbol.clone(),
+        size: row.key.size,
+        bucket: row.key.size.bucket(row.key.start),
+    };
     let mut directory: Vec<DirectoryEntry> = rows.iter().map(entry).collect();
     directory.sort();
     directory.dedup();
-    EpochWrites { directory, rows, ..EpochWrites::default() }
+    EpochWrites {
+        directory,
+        rows,
+        ..EpochWrites::default()
+    }
 }

@@ -1,29 +1,56 @@
-//! What stands beside the rows: ranges of a symbol's rows, the directory that leads to them, dead letters and history.
+//! What stands beside the rows: ranges of a symbol's rows, the directory that leads to them, dead
+//! letters and history.
 
 use std::sync::Arc;
 
 use tapeflow_schemas::{WindowStart, window::WINDOWS_PER_BUCKET};
-use tapeflow_sinks::{Counts, EpochWrites, HistoryEntry, Reject, RowKey, Store, store::MAX_REJECT_BYTES};
+use tapeflow_sinks::{
+    Counts, EpochWrites, HistoryEntry, Reject, RowKey, Store, store::MAX_REJECT_BYTES,
+};
 
 use super::{key, size, stamp, start, state, symbol, writes};
 
 const DAY_US: i64 = 86_400_000_000;
 
-async fn starts(store: &dyn Store, name: &str, window: &str, range: std::ops::Range<WindowStart>) -> Vec<WindowStart> {
-    let rows = store.rows(&symbol(name), size(window), range).await.expect("rows are read");
+async fn starts(
+    store: &dyn Store,
+    name: &str,
+    window: &str,
+    range: std::ops::Range<WindowStart>,
+) -> Vec<WindowStart> {
+    let rows = store
+        .rows(&symbol(name), size(window), range)
+        .await
+        .expect("rows are read");
     rows.iter().map(|row| row.start).collect()
 }
 
 pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>) {
     let bucket_ms = 1_000 * WINDOWS_PER_BUCKET;
     let edge = size("1s").bucket(start(0)) + bucket_ms;
-    // The second of two buckets side by side, one window before it, and one three buckets on with nothing between.
-    let all = [edge - bucket_ms, edge - 1_000, edge, edge + 1_000, edge + 3 * bucket_ms];
-    let rows = all.iter().zip(1..).map(|(start, seed)| (key("AAPL", "1s", *start), state(1, seed), stamp(1)));
+    // The second of two buckets side by side, one window before it, and one three buckets on with
+    // nothing between.
+    let all = [
+        edge - bucket_ms,
+        edge - 1_000,
+        edge,
+        edge + 1_000,
+        edge + 3 * bucket_ms,
+    ];
+    let rows = all
+        .iter()
+        .zip(1..)
+        .map(|(start, seed)| (key("AAPL", "1s", *start), state(1, seed), stamp(1)));
     store.write(&writes(rows)).await.expect("rows are written");
     let check = |from, to, want: Vec<i64>| {
         let store = Arc::clone(&store);
-        async move { assert_eq!(starts(&*store, "AAPL", "1s", from..to).await, want, "{from}..{to}") }
+        async move {
+            assert_eq!(
+                starts(&*store, "AAPL", "1s", from..to).await,
+                want,
+                "{from}..{to}"
+            )
+        }
     };
     check(i64::MIN, i64::MAX, all.to_vec()).await;
     check(all[0], all[4], all[..4].to_vec()).await;
@@ -34,17 +61,35 @@ pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>
     check(edge + 2_000, all[4], vec![]).await;
     check(edge, edge, vec![]).await;
     check(all[4], all[0], vec![]).await;
-    let rows = store.rows(&symbol("AAPL"), size("1s"), edge..edge + 1_001).await.expect("rows are read");
-    assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), [state(1, 3), state(1, 4)]);
+    let rows = store
+        .rows(&symbol("AAPL"), size("1s"), edge..edge + 1_001)
+        .await
+        .expect("rows are read");
+    assert_eq!(
+        rows.iter().map(|row| row.state).collect::<Vec<_>>(),
+        [state(1, 3), state(1, 4)]
+    );
 }
 
 pub(super) async fn sizes_stand_side_by_side(store: Arc<dyn Store>) {
     let sizes = ["1s", "1m", "5m", "1h"];
-    let rows = sizes.iter().zip(1..).map(|(size, seed)| (key("AAPL", size, start(0)), state(1, seed), stamp(1)));
+    let rows = sizes
+        .iter()
+        .zip(1..)
+        .map(|(size, seed)| (key("AAPL", size, start(0)), state(1, seed), stamp(1)));
     store.write(&writes(rows)).await.expect("rows are written");
     for (window, seed) in sizes.iter().zip(1..) {
-        let rows = store.rows(&symbol("AAPL"), size(window), i64::MIN..i64::MAX).await.expect("rows are read");
-        assert_eq!(rows.iter().map(|row| (row.start, row.state)).collect::<Vec<_>>(), [(start(0), state(1, seed))], "{window}");
+        let rows = store
+            .rows(&symbol("AAPL"), size(window), i64::MIN..i64::MAX)
+            .await
+            .expect("rows are read");
+        assert_eq!(
+            rows.iter()
+                .map(|row| (row.start, row.state))
+                .collect::<Vec<_>>(),
+            [(start(0), state(1, seed))],
+            "{window}"
+        );
     }
 }
 
@@ -58,17 +103,37 @@ pub(super) async fn the_directory_leads_to_every_row(store: Arc<dyn Store>) {
     }
     // In several epochs, as they come.
     for (epoch, keys) in (1..).zip(all.chunks(7)) {
-        let rows = keys.iter().zip(0..).map(|(key, seed)| (key.clone(), state(epoch, seed), stamp(i64::try_from(epoch).expect("small"))));
+        let rows = keys.iter().zip(0..).map(|(key, seed)| {
+            (
+                key.clone(),
+                state(epoch, seed),
+                stamp(i64::try_from(epoch).expect("small")),
+            )
+        });
         store.write(&writes(rows)).await.expect("rows are written");
     }
     let symbols = store.symbols().await.expect("symbols are read");
-    let names: Vec<_> = symbols.iter().map(|(symbol, class)| (symbol.as_str(), class.name())).collect();
-    assert_eq!(names, [("AAPL", "stock"), ("BINANCE:BTCUSDT", "crypto"), ("OANDA:EUR_USD", "forex"), ("ZM", "stock")]);
+    let names: Vec<_> = symbols
+        .iter()
+        .map(|(symbol, class)| (symbol.as_str(), class.name()))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ("AAPL", "stock"),
+            ("BINANCE:BTCUSDT", "crypto"),
+            ("OANDA:EUR_USD", "forex"),
+            ("ZM", "stock")
+        ]
+    );
     let mut found = Vec::new();
     for (symbol, _) in &symbols {
         for window in ["1s", "1m", "1h"] {
             found.extend(
-                starts(&*store, symbol.as_str(), window, i64::MIN..i64::MAX).await.into_iter().map(|start| key(symbol.as_str(), window, start)),
+                starts(&*store, symbol.as_str(), window, i64::MIN..i64::MAX)
+                    .await
+                    .into_iter()
+                    .map(|start| key(symbol.as_str(), window, start)),
             );
         }
     }
@@ -83,29 +148,73 @@ pub(super) async fn a_directory_entry_written_again_changes_nothing(store: Arc<d
         store.write(&one).await.expect("rows are written");
     }
     // The directory of an older epoch may arrive after that of a newer one.
-    let newer = writes([(key("AAPL", "1m", start(60_000 * WINDOWS_PER_BUCKET)), state(2, 2), stamp(2))]);
+    let newer = writes([(
+        key("AAPL", "1m", start(60_000 * WINDOWS_PER_BUCKET)),
+        state(2, 2),
+        stamp(2),
+    )]);
     store.write(&newer).await.expect("rows are written");
-    store.write(&EpochWrites { directory: one.directory.clone(), ..EpochWrites::default() }).await.expect("a directory entry alone");
+    store
+        .write(&EpochWrites {
+            directory: one.directory.clone(),
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("a directory entry alone");
     assert_eq!(store.symbols().await.expect("symbols are read").len(), 1);
-    assert_eq!(starts(&*store, "AAPL", "1m", i64::MIN..i64::MAX).await, [start(0), start(60_000 * WINDOWS_PER_BUCKET)]);
+    assert_eq!(
+        starts(&*store, "AAPL", "1m", i64::MIN..i64::MAX).await,
+        [start(0), start(60_000 * WINDOWS_PER_BUCKET)]
+    );
 }
 
 fn reject(partition: u32, offset: i64, index: u32) -> Reject {
-    let payload = (0..=255).cycle().take(usize::try_from(offset % 5).expect("small") * 100).collect();
-    Reject { partition, offset, index, reason: "price".into(), detail: format!("price is negative: '{offset}' \"\u{20ac}\""), payload }
+    let payload = (0..=255)
+        .cycle()
+        .take(usize::try_from(offset % 5).expect("small") * 100)
+        .collect();
+    Reject {
+        partition,
+        offset,
+        index,
+        reason: "price".into(),
+        detail: format!("price is negative: '{offset}' \"\u{20ac}\""),
+        payload,
+    }
 }
 
 async fn write_rejects(store: &dyn Store, rejects: &[Reject]) {
-    store.write(&EpochWrites { rejects: rejects.to_vec(), ..EpochWrites::default() }).await.expect("dead letters are written");
+    store
+        .write(&EpochWrites {
+            rejects: rejects.to_vec(),
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("dead letters are written");
 }
 
 pub(super) async fn dead_letters_are_kept_whole_and_in_order(store: Arc<dyn Store>) {
-    let mut all: Vec<Reject> =
-        (0..4).flat_map(|partition| (0..9).map(move |n| reject(partition, 13 * n, u32::try_from(n % 3).expect("small")))).collect();
-    all.extend([reject(0, 13, 0), reject(0, 13, 11), reject(3, i64::MAX, u32::MAX)]);
-    all.push(Reject { payload: vec![0xff; MAX_REJECT_BYTES], detail: String::new(), ..reject(2, 7, 0) });
+    let mut all: Vec<Reject> = (0..4)
+        .flat_map(|partition| {
+            (0..9).map(move |n| reject(partition, 13 * n, u32::try_from(n % 3).expect("small")))
+        })
+        .collect();
+    all.extend([
+        reject(0, 13, 0),
+        reject(0, 13, 11),
+        reject(3, i64::MAX, u32::MAX),
+    ]);
+    all.push(Reject {
+        payload: vec![0xff; MAX_REJECT_BYTES],
+        detail: String::new(),
+        ..reject(2, 7, 0)
+    });
     all.sort_by_key(Reject::position);
-    let (odd, even): (Vec<_>, Vec<_>) = all.iter().cloned().enumerate().partition(|(n, _)| n % 2 == 1);
+    let (odd, even): (Vec<_>, Vec<_>) = all
+        .iter()
+        .cloned()
+        .enumerate()
+        .partition(|(n, _)| n % 2 == 1);
     for half in [odd, even] {
         let rejects: Vec<_> = half.into_iter().rev().map(|(_, reject)| reject).collect();
         write_rejects(&*store, &rejects).await;
@@ -126,16 +235,45 @@ pub(super) async fn a_dead_letter_written_again_is_one_dead_letter(store: Arc<dy
 /// The entry of an epoch `day` days after the suite's own time.
 fn entry(epoch: u64, day: i64) -> HistoryEntry {
     let n = epoch * 10;
-    let counts = Counts { records: n, accepted: n + 1, rejected: n + 2, duplicates: n + 3, price_updates: n + 4, gaps: n + 5, late: n + 6 };
+    let counts = Counts {
+        records: n,
+        accepted: n + 1,
+        rejected: n + 2,
+        duplicates: n + 3,
+        price_updates: n + 4,
+        gaps: n + 5,
+        late: n + 6,
+    };
     let stamp = stamp(day * DAY_US + i64::try_from(epoch).expect("small"));
-    HistoryEntry { epoch, stamp, cuts: vec![0, i64::MAX, i64::try_from(n).expect("small")], counts }
+    HistoryEntry {
+        epoch,
+        stamp,
+        cuts: vec![0, i64::MAX, i64::try_from(n).expect("small")],
+        counts,
+    }
 }
 
 pub(super) async fn history_comes_newest_first(store: Arc<dyn Store>) {
-    let all = [entry(1, 0), entry(2, 0), entry(3, 0), entry(4, 1), entry(9, 2), entry(10, 2), entry(11, 20), entry(100, 20)];
-    // A committed epoch's entry is written before its commit, so an older one may be written again after a newer.
-    store.write_history(&all[4..], 0).await.expect("history is written");
-    store.write_history(&all[..5], 0).await.expect("history is written");
+    let all = [
+        entry(1, 0),
+        entry(2, 0),
+        entry(3, 0),
+        entry(4, 1),
+        entry(9, 2),
+        entry(10, 2),
+        entry(11, 20),
+        entry(100, 20),
+    ];
+    // A committed epoch's entry is written before its commit, so an older one may be written again
+    // after a newer.
+    store
+        .write_history(&all[4..], 0)
+        .await
+        .expect("history is written");
+    store
+        .write_history(&all[..5], 0)
+        .await
+        .expect("history is written");
     let newest: Vec<_> = all.iter().rev().cloned().collect();
     for limit in [0, 1, 3, 6, 8, 9, usize::MAX] {
         let found = store.history(limit).await.expect("history is read");
@@ -145,7 +283,13 @@ pub(super) async fn history_comes_newest_first(store: Arc<dyn Store>) {
 
 pub(super) async fn a_history_entry_written_again_is_one_entry(store: Arc<dyn Store>) {
     for _ in 0..3 {
-        store.write_history(&[entry(7, 0), entry(8, 0)], 0).await.expect("history is written");
+        store
+            .write_history(&[entry(7, 0), entry(8, 0)], 0)
+            .await
+            .expect("history is written");
     }
-    assert_eq!(store.history(10).await.expect("history is read"), [entry(8, 0), entry(7, 0)]);
+    assert_eq!(
+        store.history(10).await.expect("history is read"),
+        [entry(8, 0), entry(7, 0)]
+    );
 }

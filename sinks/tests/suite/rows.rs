@@ -1,9 +1,12 @@
-//! Rows: the greater stamp wins, in whatever order writes arrive, and what is read is what was written.
+//! Rows: the greater stamp wins, in whatever order writes arrive, and what is read is what was
+//! written.
 
 use std::sync::Arc;
 
 use tapeflow_schemas::{Position, Price, decimal::MAX_PRICE_E8, symbol::MAX_SYMBOL_BYTES};
-use tapeflow_sinks::{EpochWrites, RowKey, RowState, Stamp, Store, Sums, Totals, View, totals::Mark};
+use tapeflow_sinks::{
+    EpochWrites, RowKey, RowState, Stamp, Store, Sums, Totals, View, totals::Mark,
+};
 
 use super::{key, size, stamp, start, state, writes};
 
@@ -12,52 +15,135 @@ async fn write(store: &dyn Store, rows: impl IntoIterator<Item = (RowKey, RowSta
 }
 
 async fn read(store: &dyn Store, key: &RowKey) -> Option<RowState> {
-    let rows = store.read_rows(std::slice::from_ref(key)).await.expect("rows are read");
+    let rows = store
+        .read_rows(std::slice::from_ref(key))
+        .await
+        .expect("rows are read");
     assert_eq!(rows.len(), 1, "one answer a key");
     rows[0]
 }
 
 pub(super) async fn rows_are_read_in_the_order_of_the_keys(store: Arc<dyn Store>) {
-    let keys = [key("MSFT", "1m", start(0)), key("AAPL", "1m", start(60_000)), key("AAPL", "1s", start(60_000)), key("AAPL", "1m", start(0))];
-    write(&*store, keys.iter().zip(1..).map(|(key, seed)| (key.clone(), state(1, seed), stamp(1)))).await;
-    let absent = [key("TSLA", "1m", start(0)), key("AAPL", "1m", start(120_000)), key("AAPL", "5m", start(0))];
-    let asked = [&keys[2], &absent[0], &keys[0], &absent[1], &keys[3], &keys[1], &absent[2], &keys[2]].map(Clone::clone);
-    let want = [Some(3), None, Some(1), None, Some(4), Some(2), None, Some(3)].map(|seed| seed.map(|seed| state(1, seed)));
+    let keys = [
+        key("MSFT", "1m", start(0)),
+        key("AAPL", "1m", start(60_000)),
+        key("AAPL", "1s", start(60_000)),
+        key("AAPL", "1m", start(0)),
+    ];
+    write(
+        &*store,
+        keys.iter()
+            .zip(1..)
+            .map(|(key, seed)| (key.clone(), state(1, seed), stamp(1))),
+    )
+    .await;
+    let absent = [
+        key("TSLA", "1m", start(0)),
+        key("AAPL", "1m", start(120_000)),
+        key("AAPL", "5m", start(0)),
+    ];
+    let asked = [
+        &keys[2], &absent[0], &keys[0], &absent[1], &keys[3], &keys[1], &absent[2], &keys[2],
+    ]
+    .map(Clone::clone);
+    let want = [
+        Some(3),
+        None,
+        Some(1),
+        None,
+        Some(4),
+        Some(2),
+        None,
+        Some(3),
+    ]
+    .map(|seed| seed.map(|seed| state(1, seed)));
     assert_eq!(store.read_rows(&asked).await.expect("rows are read"), want);
 }
 
 pub(super) async fn nothing_to_read_or_write_is_no_error(store: Arc<dyn Store>) {
     assert_eq!(store.read_rows(&[]).await.expect("nothing is read"), []);
-    store.write(&EpochWrites::default()).await.expect("nothing is written");
-    store.write_history(&[], 0).await.expect("no history is written");
+    store
+        .write(&EpochWrites::default())
+        .await
+        .expect("nothing is written");
+    store
+        .write_history(&[], 0)
+        .await
+        .expect("no history is written");
     assert_eq!(store.symbols().await.expect("no symbols"), []);
     assert_eq!(store.rejects(10).await.expect("no dead letters"), []);
     assert_eq!(store.history(10).await.expect("no history"), []);
-    assert_eq!(store.views(View::Active, size("1m"), i64::MIN..i64::MAX).await.expect("no lists"), []);
+    assert_eq!(
+        store
+            .views(View::Active, size("1m"), i64::MIN..i64::MAX)
+            .await
+            .expect("no lists"),
+        []
+    );
     let absent = key("AAPL", "1m", start(0));
-    assert_eq!(store.rows(&absent.symbol, absent.size, i64::MIN..i64::MAX).await.expect("no rows"), []);
+    assert_eq!(
+        store
+            .rows(&absent.symbol, absent.size, i64::MIN..i64::MAX)
+            .await
+            .expect("no rows"),
+        []
+    );
     assert!(!store.describe().is_empty());
 }
 
 pub(super) async fn the_greater_stamp_wins_in_any_order_of_arrival(store: Arc<dyn Store>) {
-    let orders = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
+    let orders = [
+        [1, 2, 3],
+        [1, 3, 2],
+        [2, 1, 3],
+        [2, 3, 1],
+        [3, 1, 2],
+        [3, 2, 1],
+    ];
     for (minute, order) in (0..).zip(orders) {
         let key = key("AAPL", "1m", start(60_000 * minute));
         let mut greatest = 0;
         for epoch in order {
-            write(&*store, [(key.clone(), state(u64::from(epoch), epoch), stamp(i64::from(epoch)))]).await;
+            write(
+                &*store,
+                [(
+                    key.clone(),
+                    state(u64::from(epoch), epoch),
+                    stamp(i64::from(epoch)),
+                )],
+            )
+            .await;
             greatest = greatest.max(epoch);
-            assert_eq!(read(&*store, &key).await, Some(state(u64::from(greatest), greatest)), "order {order:?}, after epoch {epoch}");
+            assert_eq!(
+                read(&*store, &key).await,
+                Some(state(u64::from(greatest), greatest)),
+                "order {order:?}, after epoch {epoch}"
+            );
         }
-        let rows = store.rows(&key.symbol, key.size, key.start..key.start + 1).await.expect("rows are read");
-        assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), [state(3, 3)], "order {order:?}");
+        let rows = store
+            .rows(&key.symbol, key.size, key.start..key.start + 1)
+            .await
+            .expect("rows are read");
+        assert_eq!(
+            rows.iter().map(|row| row.state).collect::<Vec<_>>(),
+            [state(3, 3)],
+            "order {order:?}"
+        );
     }
 }
 
 pub(super) async fn an_equal_stamp_with_equal_content_is_harmless(store: Arc<dyn Store>) {
     let key = key("AAPL", "1m", start(0));
     for epoch in [1, 2, 2, 1, 2] {
-        write(&*store, [(key.clone(), state(epoch, 5), stamp(i64::try_from(epoch).expect("small")))]).await;
+        write(
+            &*store,
+            [(
+                key.clone(),
+                state(epoch, 5),
+                stamp(i64::try_from(epoch).expect("small")),
+            )],
+        )
+        .await;
     }
     assert_eq!(read(&*store, &key).await, Some(state(2, 5)));
     // As a take-over does: the same content once more, at a greater stamp.
@@ -67,11 +153,36 @@ pub(super) async fn an_equal_stamp_with_equal_content_is_harmless(store: Arc<dyn
 
 pub(super) async fn each_row_of_a_write_has_its_own_stamp(store: Arc<dyn Store>) {
     // Both in one partition of the table: stores group such rows into one statement.
-    let (old, new) = (key("AAPL", "1m", start(0)), key("AAPL", "1m", start(60_000)));
-    write(&*store, [(old.clone(), state(5, 5), stamp(5)), (new.clone(), state(3, 3), stamp(3))]).await;
-    write(&*store, [(old.clone(), state(4, 4), stamp(4)), (new.clone(), state(4, 4), stamp(4))]).await;
-    assert_eq!(read(&*store, &old).await, Some(state(5, 5)), "the write of stamp 4 is stale here");
-    assert_eq!(read(&*store, &new).await, Some(state(4, 4)), "and newer there");
+    let (old, new) = (
+        key("AAPL", "1m", start(0)),
+        key("AAPL", "1m", start(60_000)),
+    );
+    write(
+        &*store,
+        [
+            (old.clone(), state(5, 5), stamp(5)),
+            (new.clone(), state(3, 3), stamp(3)),
+        ],
+    )
+    .await;
+    write(
+        &*store,
+        [
+            (old.clone(), state(4, 4), stamp(4)),
+            (new.clone(), state(4, 4), stamp(4)),
+        ],
+    )
+    .await;
+    assert_eq!(
+        read(&*store, &old).await,
+        Some(state(5, 5)),
+        "the write of stamp 4 is stale here"
+    );
+    assert_eq!(
+        read(&*store, &new).await,
+        Some(state(4, 4)),
+        "and newer there"
+    );
 }
 
 pub(super) async fn unusual_symbols_are_kept_apart_and_whole(store: Arc<dyn Store>) {
@@ -106,59 +217,159 @@ pub(super) async fn unusual_symbols_are_kept_apart_and_whole(store: Arc<dyn Stor
         "0x10",
         &longest,
     ];
-    let all: Vec<_> = names.iter().zip(1..).map(|(name, seed)| (key(name, "1m", start(0)), state(1, seed), stamp(1))).collect();
+    let all: Vec<_> = names
+        .iter()
+        .zip(1..)
+        .map(|(name, seed)| (key(name, "1m", start(0)), state(1, seed), stamp(1)))
+        .collect();
     write(&*store, all.iter().cloned()).await;
     for (key, state, _) in &all {
-        assert_eq!(read(&*store, key).await.as_ref(), Some(state), "{:?}", key.symbol);
-        let rows = store.rows(&key.symbol, key.size, start(0)..start(1)).await.expect("rows are read");
-        assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), [*state], "{:?}", key.symbol);
+        assert_eq!(
+            read(&*store, key).await.as_ref(),
+            Some(state),
+            "{:?}",
+            key.symbol
+        );
+        let rows = store
+            .rows(&key.symbol, key.size, start(0)..start(1))
+            .await
+            .expect("rows are read");
+        assert_eq!(
+            rows.iter().map(|row| row.state).collect::<Vec<_>>(),
+            [*state],
+            "{:?}",
+            key.symbol
+        );
     }
-    let mut want: Vec<_> = all.iter().map(|(key, ..)| (key.symbol.clone(), key.symbol.class())).collect();
+    let mut want: Vec<_> = all
+        .iter()
+        .map(|(key, ..)| (key.symbol.clone(), key.symbol.class()))
+        .collect();
     want.sort();
     assert_eq!(store.symbols().await.expect("symbols are read"), want);
 }
 
 pub(super) async fn extreme_values_are_kept_exactly(store: Arc<dyn Store>) {
     let price = |e8| Price::from_e8(e8).expect("a price");
-    let mark = |e8, event_ms| Mark { event_ms, position: Position { partition: u32::MAX, offset: i64::MAX, index: u32::MAX }, price: price(e8) };
-    let greatest = Sums { volume_e8: i128::MAX, notional_e16: i128::MAX, trades: i64::MAX as u64 };
-    let least = Sums { volume_e8: i128::MIN + 1, notional_e16: i128::MIN + 1, trades: 0 };
-    let tiny = Sums { volume_e8: 1, notional_e16: 1, trades: 1 };
-    let huge_vwap = Sums { volume_e8: 1, notional_e16: i128::MAX, trades: 1 };
+    let mark = |e8, event_ms| Mark {
+        event_ms,
+        position: Position {
+            partition: u32::MAX,
+            offset: i64::MAX,
+            index: u32::MAX,
+        },
+        price: price(e8),
+    };
+    let greatest = Sums {
+        volume_e8: i128::MAX,
+        notional_e16: i128::MAX,
+        trades: i64::MAX as u64,
+    };
+    let least = Sums {
+        volume_e8: i128::MIN + 1,
+        notional_e16: i128::MIN + 1,
+        trades: 0,
+    };
+    let tiny = Sums {
+        volume_e8: 1,
+        notional_e16: 1,
+        trades: 1,
+    };
+    let huge_vwap = Sums {
+        volume_e8: 1,
+        notional_e16: i128::MAX,
+        trades: 1,
+    };
     let cases = [
         Totals::default(),
         // Odd lots only: volume, and no price.
-        Totals { sums: [tiny, tiny, Sums::default()], ..Totals::default() },
-        Totals { sums: [greatest; 3], priced: u64::MAX, revision: u64::MAX, sole_trades: u64::MAX, sole_price_e8: i128::MAX, ..Totals::default() },
-        Totals { sums: [least; 3], sole_price_e8: i128::MIN, ..Totals::default() },
-        Totals { sums: [huge_vwap; 3], high: Some(price(MAX_PRICE_E8)), low: Some(price(1)), ..Totals::default() },
-        Totals { first: Some(mark(1, 0)), last: Some(mark(MAX_PRICE_E8, 7_258_118_399_999)), ..Totals::default() },
-        Totals { first: Some(mark(1, 0)), ..Totals::default() },
+        Totals {
+            sums: [tiny, tiny, Sums::default()],
+            ..Totals::default()
+        },
+        Totals {
+            sums: [greatest; 3],
+            priced: u64::MAX,
+            revision: u64::MAX,
+            sole_trades: u64::MAX,
+            sole_price_e8: i128::MAX,
+            ..Totals::default()
+        },
+        Totals {
+            sums: [least; 3],
+            sole_price_e8: i128::MIN,
+            ..Totals::default()
+        },
+        Totals {
+            sums: [huge_vwap; 3],
+            high: Some(price(MAX_PRICE_E8)),
+            low: Some(price(1)),
+            ..Totals::default()
+        },
+        Totals {
+            first: Some(mark(1, 0)),
+            last: Some(mark(MAX_PRICE_E8, 7_258_118_399_999)),
+            ..Totals::default()
+        },
+        Totals {
+            first: Some(mark(1, 0)),
+            ..Totals::default()
+        },
     ];
     // The New York day of 1970-01-01 starts before 1970; the last one is the day before 2200.
     let starts = [-68_400_000, 7_258_032_000_000];
     let all: Vec<_> = starts
         .iter()
         .flat_map(|start| {
-            (0..)
-                .zip(&cases)
-                .map(move |(n, totals)| (key(&format!("S{n}"), "1d", *start), RowState { epoch: i64::MAX as u64, totals: *totals }, stamp(1)))
+            (0..).zip(&cases).map(move |(n, totals)| {
+                (
+                    key(&format!("S{n}"), "1d", *start),
+                    RowState {
+                        epoch: i64::MAX as u64,
+                        totals: *totals,
+                    },
+                    stamp(1),
+                )
+            })
         })
         .collect();
     write(&*store, all.iter().cloned()).await;
     for (key, state, _) in &all {
         assert_eq!(read(&*store, key).await.as_ref(), Some(state), "{key}");
-        let starts: Vec<_> =
-            store.rows(&key.symbol, key.size, i64::MIN..i64::MAX).await.expect("rows are read").iter().map(|row| row.start).collect();
+        let starts: Vec<_> = store
+            .rows(&key.symbol, key.size, i64::MIN..i64::MAX)
+            .await
+            .expect("rows are read")
+            .iter()
+            .map(|row| row.start)
+            .collect();
         assert_eq!(starts, [-68_400_000, 7_258_032_000_000], "{key}");
-        let audited = store.audit_rows(&key.symbol, key.size, i64::MIN..i64::MAX).await.expect("rows are read");
-        assert!(audited.iter().all(|row| row.state.as_ref() == Some(state) && row.strays.is_empty()), "{key}: {audited:?}");
+        let audited = store
+            .audit_rows(&key.symbol, key.size, i64::MIN..i64::MAX)
+            .await
+            .expect("rows are read");
+        assert!(
+            audited
+                .iter()
+                .all(|row| row.state.as_ref() == Some(state) && row.strays.is_empty()),
+            "{key}: {audited:?}"
+        );
     }
     assert_eq!(store.unlisted().await.expect("the directory is read"), []);
 }
 
 pub(super) async fn thousands_of_rows_fit_one_write_and_one_read(store: Arc<dyn Store>) {
-    let row = |n: u32| (key(&format!("S{:03}", n % 300), "1s", start(i64::from(n) * 1_000)), state(1, n), stamp(1));
+    let row = |n: u32| {
+        (
+            key(
+                &format!("S{:03}", n % 300),
+                "1s",
+                start(i64::from(n) * 1_000),
+            ),
+            state(1, n),
+            stamp(1),
+        )
+    };
     let all: Vec<_> = (0..3_000).map(row).collect();
     write(&*store, all.iter().cloned()).await;
     let keys: Vec<_> = all.iter().rev().map(|(key, ..)| key.clone()).collect();
@@ -179,7 +390,11 @@ pub(super) async fn concurrent_writers_of_one_row_leave_the_greatest_stamp(store
                 barrier.wait().await;
                 // Scattered, so that the greatest is neither the first nor the last to be sent.
                 let epoch = (n * 7) % 17;
-                write(&*store, [(key, state(u64::from(epoch), epoch), stamp(i64::from(epoch)))]).await;
+                write(
+                    &*store,
+                    [(key, state(u64::from(epoch), epoch), stamp(i64::from(epoch)))],
+                )
+                .await;
             })
         })
         .collect();

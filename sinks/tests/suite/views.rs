@@ -1,15 +1,23 @@
-//! Lists of views: written whole, the greater stamp wins as with rows, and what is read is what was written.
+//! Lists of views: written whole, the greater stamp wins as with rows, and what is read is what was
+//! written.
 
 use std::{ops::Range, sync::Arc};
 
 use tapeflow_schemas::{Price, WindowStart, decimal::MAX_PRICE_E8, window::WINDOWS_PER_BUCKET};
-use tapeflow_sinks::{EpochWrites, Stamp, Store, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite, view::TOP};
+use tapeflow_sinks::{
+    EpochWrites, Stamp, Store, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite,
+    view::TOP,
+};
 
 use super::{key, size, stamp, start, state, writes};
 
 /// The key of a list.
 fn list_key(view: View, window: &str, start: WindowStart) -> ViewKey {
-    ViewKey { view, size: size(window), start }
+    ViewKey {
+        view,
+        size: size(window),
+        start,
+    }
 }
 
 /// A line whose values follow from `seed`, and differ in each field for each seed.
@@ -29,25 +37,65 @@ fn entry(name: &str, seed: u32) -> ViewEntry {
 /// A list of `length` lines as of an epoch.
 fn list(epoch: u64, length: u32) -> ViewState {
     let epoch_seed = u32::try_from(epoch).expect("small") * 1_000;
-    ViewState { epoch, entries: (0..length).map(|n| entry(&format!("S{epoch}-{n}"), epoch_seed + n)).collect() }
+    ViewState {
+        epoch,
+        entries: (0..length)
+            .map(|n| entry(&format!("S{epoch}-{n}"), epoch_seed + n))
+            .collect(),
+    }
 }
 
 async fn write(store: &dyn Store, lists: impl IntoIterator<Item = (ViewKey, ViewState, Stamp)>) {
-    let views = lists.into_iter().map(|(key, state, stamp)| ViewWrite { key, state, stamp }).collect();
-    store.write(&EpochWrites { views, ..EpochWrites::default() }).await.expect("lists are written");
+    let views = lists
+        .into_iter()
+        .map(|(key, state, stamp)| ViewWrite { key, state, stamp })
+        .collect();
+    store
+        .write(&EpochWrites {
+            views,
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("lists are written");
 }
 
-async fn read(store: &dyn Store, view: View, window: &str, range: Range<WindowStart>) -> Vec<(WindowStart, ViewState)> {
-    let lists = store.views(view, size(window), range).await.expect("lists are read");
-    lists.into_iter().map(|StoredView { start, state }| (start, state)).collect()
+async fn read(
+    store: &dyn Store,
+    view: View,
+    window: &str,
+    range: Range<WindowStart>,
+) -> Vec<(WindowStart, ViewState)> {
+    let lists = store
+        .views(view, size(window), range)
+        .await
+        .expect("lists are read");
+    lists
+        .into_iter()
+        .map(|StoredView { start, state }| (start, state))
+        .collect()
 }
 
 async fn read_one(store: &dyn Store, key: &ViewKey) -> Vec<(WindowStart, ViewState)> {
-    read(store, key.view, &key.size.to_string(), key.start..key.start + 1).await
+    read(
+        store,
+        key.view,
+        &key.size.to_string(),
+        key.start..key.start + 1,
+    )
+    .await
 }
 
-pub(super) async fn the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(store: Arc<dyn Store>) {
-    let orders = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
+pub(super) async fn the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(
+    store: Arc<dyn Store>,
+) {
+    let orders = [
+        [1, 2, 3],
+        [1, 3, 2],
+        [2, 1, 3],
+        [2, 3, 1],
+        [3, 1, 2],
+        [3, 2, 1],
+    ];
     for view in View::EVERY {
         for (minute, order) in (0..).zip(orders) {
             let key = list_key(view, "1m", start(60_000 * minute));
@@ -57,7 +105,11 @@ pub(super) async fn the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(sto
                 let state = |epoch: u32| list(u64::from(epoch), [0, 4, 2, 3][epoch as usize]);
                 write(&*store, [(key, state(epoch), stamp(i64::from(epoch)))]).await;
                 greatest = greatest.max(epoch);
-                assert_eq!(read_one(&*store, &key).await, [(key.start, state(greatest))], "{view}, order {order:?}, after epoch {epoch}");
+                assert_eq!(
+                    read_one(&*store, &key).await,
+                    [(key.start, state(greatest))],
+                    "{view}, order {order:?}, after epoch {epoch}"
+                );
             }
         }
     }
@@ -66,7 +118,15 @@ pub(super) async fn the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(sto
 pub(super) async fn a_list_written_again_at_its_stamp_is_harmless(store: Arc<dyn Store>) {
     let key = list_key(View::Movers, "1m", start(0));
     for epoch in [1, 2, 2, 1, 2] {
-        write(&*store, [(key, list(epoch, 3), stamp(i64::try_from(epoch).expect("small")))]).await;
+        write(
+            &*store,
+            [(
+                key,
+                list(epoch, 3),
+                stamp(i64::try_from(epoch).expect("small")),
+            )],
+        )
+        .await;
     }
     assert_eq!(read_one(&*store, &key).await, [(key.start, list(2, 3))]);
     // As a take-over does: the same content once more, at a greater stamp.
@@ -94,16 +154,47 @@ pub(super) async fn lists_are_read_back_exactly(store: Arc<dyn Store>) {
         close: price(1),
         ..entry("L", 0)
     };
-    let tiny = ViewEntry { volume: 1, notional: i128::MAX, open: None, close: None, ..entry("T", 0) };
-    let no_volume = ViewEntry { volume: 0, notional: 0, close: None, ..entry("N", 0) };
-    let names =
-        ["IC MARKETS:1", "O'NEIL", "say \"x\"", "';--", "%", "\\", "?", "ÄÖÜ", "A\u{308}", "株式", "\u{1f4c8}", " ", "0", "NULL", "brk.b", "BRK.B"];
+    let tiny = ViewEntry {
+        volume: 1,
+        notional: i128::MAX,
+        open: None,
+        close: None,
+        ..entry("T", 0)
+    };
+    let no_volume = ViewEntry {
+        volume: 0,
+        notional: 0,
+        close: None,
+        ..entry("N", 0)
+    };
+    let names = [
+        "IC MARKETS:1",
+        "O'NEIL",
+        "say \"x\"",
+        "';--",
+        "%",
+        "\\",
+        "?",
+        "ÄÖÜ",
+        "A\u{308}",
+        "株式",
+        "\u{1f4c8}",
+        " ",
+        "0",
+        "NULL",
+        "brk.b",
+        "BRK.B",
+    ];
     let longest = |n: u32| entry(&format!("{n:04}{}", "é".repeat(30)), n);
     assert_eq!(longest(63).name.len(), 64, "the longest names there can be");
     let contents = [
         Vec::new(),
         vec![greatest, least, tiny, no_volume],
-        names.iter().zip(0..).map(|(name, seed)| entry(name, seed)).collect(),
+        names
+            .iter()
+            .zip(0..)
+            .map(|(name, seed)| entry(name, seed))
+            .collect(),
         (0..64).map(longest).collect(),
         // One name twice is for the job to forbid, not for the store.
         vec![entry("X", 1), entry("X", 1)],
@@ -113,17 +204,36 @@ pub(super) async fn lists_are_read_back_exactly(store: Arc<dyn Store>) {
     let mut all = Vec::new();
     for view in View::EVERY {
         for (window, entries) in ["1d", "1h", "5m", "2m", "1m"].into_iter().zip(&contents) {
-            let state = ViewState { epoch: i64::MAX as u64, entries: entries.clone() };
-            all.extend(starts.map(|start| (list_key(view, window, start), state.clone(), stamp(1))));
+            let state = ViewState {
+                epoch: i64::MAX as u64,
+                entries: entries.clone(),
+            };
+            all.extend(
+                starts.map(|start| (list_key(view, window, start), state.clone(), stamp(1))),
+            );
         }
     }
     write(&*store, all.iter().cloned()).await;
     for (key, state, _) in &all {
         let want = starts.map(|start| (start, state.clone()));
-        assert_eq!(read(&*store, key.view, &key.size.to_string(), i64::MIN..i64::MAX).await, want, "{key}");
-        let audited = store.audit_views(key.view, key.size, i64::MIN..i64::MAX, u64::MAX).await.expect("lists are read");
-        let audited: Vec<_> = audited.into_iter().map(|list| (list.start, list.state, list.strays, list.ahead)).collect();
-        assert_eq!(audited, want.map(|(start, state)| (start, Some(state), Vec::new(), None)), "{key}: the lines beside the cell say the same");
+        assert_eq!(
+            read(&*store, key.view, &key.size.to_string(), i64::MIN..i64::MAX).await,
+            want,
+            "{key}"
+        );
+        let audited = store
+            .audit_views(key.view, key.size, i64::MIN..i64::MAX, u64::MAX)
+            .await
+            .expect("lists are read");
+        let audited: Vec<_> = audited
+            .into_iter()
+            .map(|list| (list.start, list.state, list.strays, list.ahead))
+            .collect();
+        assert_eq!(
+            audited,
+            want.map(|(start, state)| (start, Some(state), Vec::new(), None)),
+            "{key}: the lines beside the cell say the same"
+        );
     }
 }
 
@@ -132,8 +242,20 @@ pub(super) async fn a_list_that_grew_shorter_leaves_nothing(store: Arc<dyn Store
     for view in View::EVERY {
         let key = list_key(view, "1m", start(0));
         for (epoch, length) in (1..).zip([length, 3, 1, 0, 2]) {
-            write(&*store, [(key, list(epoch, length), stamp(i64::try_from(epoch).expect("small")))]).await;
-            assert_eq!(read_one(&*store, &key).await, [(key.start, list(epoch, length))], "{view}, {length} lines");
+            write(
+                &*store,
+                [(
+                    key,
+                    list(epoch, length),
+                    stamp(i64::try_from(epoch).expect("small")),
+                )],
+            )
+            .await;
+            assert_eq!(
+                read_one(&*store, &key).await,
+                [(key.start, list(epoch, length))],
+                "{view}, {length} lines"
+            );
         }
     }
 }
@@ -141,14 +263,31 @@ pub(super) async fn a_list_that_grew_shorter_leaves_nothing(store: Arc<dyn Store
 pub(super) async fn ranges_of_lists_are_half_open_and_cross_buckets(store: Arc<dyn Store>) {
     let bucket_ms = 60_000 * WINDOWS_PER_BUCKET;
     let edge = size("1m").bucket(start(0)) + bucket_ms;
-    // The second of two buckets side by side, one window before it, and one three buckets on with nothing between.
-    let all = [edge - bucket_ms, edge - 60_000, edge, edge + 60_000, edge + 3 * bucket_ms];
-    let lists = all.iter().zip(1..).map(|(start, epoch)| (list_key(View::Active, "1m", *start), list(epoch, 2), stamp(1)));
+    // The second of two buckets side by side, one window before it, and one three buckets on with
+    // nothing between.
+    let all = [
+        edge - bucket_ms,
+        edge - 60_000,
+        edge,
+        edge + 60_000,
+        edge + 3 * bucket_ms,
+    ];
+    let lists = all.iter().zip(1..).map(|(start, epoch)| {
+        (
+            list_key(View::Active, "1m", *start),
+            list(epoch, 2),
+            stamp(1),
+        )
+    });
     write(&*store, lists).await;
     let check = |from, to, want: Vec<i64>| {
         let store = Arc::clone(&store);
         async move {
-            let starts: Vec<_> = read(&*store, View::Active, "1m", from..to).await.into_iter().map(|(start, _)| start).collect();
+            let starts: Vec<_> = read(&*store, View::Active, "1m", from..to)
+                .await
+                .into_iter()
+                .map(|(start, _)| start)
+                .collect();
             assert_eq!(starts, want, "{from}..{to}");
         }
     };
@@ -161,23 +300,61 @@ pub(super) async fn ranges_of_lists_are_half_open_and_cross_buckets(store: Arc<d
     check(edge + 120_000, all[4], vec![]).await;
     check(edge, edge, vec![]).await;
     check(all[4], all[0], vec![]).await;
-    assert_eq!(read(&*store, View::Active, "1m", edge..edge + 60_001).await, [(edge, list(3, 2)), (edge + 60_000, list(4, 2))]);
+    assert_eq!(
+        read(&*store, View::Active, "1m", edge..edge + 60_001).await,
+        [(edge, list(3, 2)), (edge + 60_000, list(4, 2))]
+    );
 }
 
 pub(super) async fn views_sizes_and_starts_are_kept_apart(store: Arc<dyn Store>) {
     let keys: Vec<_> = View::EVERY
         .into_iter()
-        .flat_map(|view| ["1m", "5m", "1h"].into_iter().flat_map(move |window| [0, 1].map(|n| list_key(view, window, start(n * size(window).ms())))))
+        .flat_map(|view| {
+            ["1m", "5m", "1h"].into_iter().flat_map(move |window| {
+                [0, 1].map(|n| list_key(view, window, start(n * size(window).ms())))
+            })
+        })
         .collect();
     // In one write, each with a stamp of its own.
-    write(&*store, keys.iter().zip(1..).map(|(key, n)| (*key, list(n, 2), stamp(i64::try_from(n).expect("small"))))).await;
+    write(
+        &*store,
+        keys.iter()
+            .zip(1..)
+            .map(|(key, n)| (*key, list(n, 2), stamp(i64::try_from(n).expect("small")))),
+    )
+    .await;
     // And half of them once more.
-    write(&*store, keys.iter().zip(1..).skip(1).step_by(2).map(|(key, n)| (*key, list(n + 100, 1), stamp(100)))).await;
+    write(
+        &*store,
+        keys.iter()
+            .zip(1..)
+            .skip(1)
+            .step_by(2)
+            .map(|(key, n)| (*key, list(n + 100, 1), stamp(100))),
+    )
+    .await;
     for (pair, n) in keys.chunks(2).zip((1..).step_by(2)) {
-        let want = [(pair[0].start, list(n, 2)), (pair[1].start, list(n + 101, 1))];
-        assert_eq!(read(&*store, pair[0].view, &pair[0].size.to_string(), i64::MIN..i64::MAX).await, want, "{}", pair[0]);
+        let want = [
+            (pair[0].start, list(n, 2)),
+            (pair[1].start, list(n + 101, 1)),
+        ];
+        assert_eq!(
+            read(
+                &*store,
+                pair[0].view,
+                &pair[0].size.to_string(),
+                i64::MIN..i64::MAX
+            )
+            .await,
+            want,
+            "{}",
+            pair[0]
+        );
     }
-    assert_eq!(read(&*store, View::Active, "1d", i64::MIN..i64::MAX).await, []);
+    assert_eq!(
+        read(&*store, View::Active, "1d", i64::MIN..i64::MAX).await,
+        []
+    );
 }
 
 pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_stamp(store: Arc<dyn Store>) {
@@ -190,7 +367,15 @@ pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_stamp(stor
                 barrier.wait().await;
                 // Scattered, so that the greatest is neither the first nor the last to be sent.
                 let epoch = (n * 7) % 17;
-                write(&*store, [(key, list(u64::from(epoch), 1 + epoch % 10), stamp(i64::from(epoch)))]).await;
+                write(
+                    &*store,
+                    [(
+                        key,
+                        list(u64::from(epoch), 1 + epoch % 10),
+                        stamp(i64::from(epoch)),
+                    )],
+                )
+                .await;
             })
         })
         .collect();
@@ -202,21 +387,57 @@ pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_stamp(stor
 
 pub(super) async fn rows_and_lists_fit_one_write(store: Arc<dyn Store>) {
     let minutes: Vec<_> = (0..40).map(|minute| start(60_000 * minute)).collect();
-    let rows = minutes.iter().zip(1..).map(|(start, seed)| (key("AAPL", "1m", *start), state(1, seed), stamp(1)));
+    let rows = minutes
+        .iter()
+        .zip(1..)
+        .map(|(start, seed)| (key("AAPL", "1m", *start), state(1, seed), stamp(1)));
     let lists = |epoch, length| {
-        let keys = minutes.iter().flat_map(|start| View::EVERY.map(|view| list_key(view, "1m", *start)));
-        keys.map(|key| ViewWrite { key, state: list(epoch, length), stamp: stamp(i64::try_from(epoch).expect("small")) }).collect::<Vec<_>>()
+        let keys = minutes
+            .iter()
+            .flat_map(|start| View::EVERY.map(|view| list_key(view, "1m", *start)));
+        keys.map(|key| ViewWrite {
+            key,
+            state: list(epoch, length),
+            stamp: stamp(i64::try_from(epoch).expect("small")),
+        })
+        .collect::<Vec<_>>()
     };
-    let both = EpochWrites { views: lists(1, 10), ..writes(rows) };
-    store.write(&both).await.expect("rows and lists are written");
-    // A row of a later epoch goes with a list that is stale, and the other way round; neither takes the other along.
-    store.write(&EpochWrites { views: lists(3, 5), ..EpochWrites::default() }).await.expect("lists alone are written");
+    let both = EpochWrites {
+        views: lists(1, 10),
+        ..writes(rows)
+    };
+    store
+        .write(&both)
+        .await
+        .expect("rows and lists are written");
+    // A row of a later epoch goes with a list that is stale, and the other way round; neither takes
+    // the other along.
+    store
+        .write(&EpochWrites {
+            views: lists(3, 5),
+            ..EpochWrites::default()
+        })
+        .await
+        .expect("lists alone are written");
     let (row, newer) = (key("AAPL", "1m", minutes[0]), state(2, 99));
-    store.write(&EpochWrites { views: lists(2, 7), ..writes([(row.clone(), newer, stamp(2))]) }).await.expect("rows and lists are written");
-    let found = store.read_rows(&[row, key("AAPL", "1m", minutes[39])]).await.expect("rows are read");
+    store
+        .write(&EpochWrites {
+            views: lists(2, 7),
+            ..writes([(row.clone(), newer, stamp(2))])
+        })
+        .await
+        .expect("rows and lists are written");
+    let found = store
+        .read_rows(&[row, key("AAPL", "1m", minutes[39])])
+        .await
+        .expect("rows are read");
     assert_eq!(found, [Some(newer), Some(state(1, 40))]);
     for view in View::EVERY {
         let want: Vec<_> = minutes.iter().map(|start| (*start, list(3, 5))).collect();
-        assert_eq!(read(&*store, view, "1m", minutes[0]..minutes[39] + 1).await, want, "{view}");
+        assert_eq!(
+            read(&*store, view, "1m", minutes[0]..minutes[39] + 1).await,
+            want,
+            "{view}"
+        );
     }
 }

@@ -12,20 +12,56 @@ fn row(symbol: &str, size: &str, start: WindowStart, trades: u32) -> RowWrite {
     row_of(symbol, size, start, trades, Conditions::NONE)
 }
 
-fn row_of(symbol: &str, size: &str, start: WindowStart, trades: u32, conditions: Conditions) -> RowWrite {
+fn row_of(
+    symbol: &str,
+    size: &str,
+    start: WindowStart,
+    trades: u32,
+    conditions: Conditions,
+) -> RowWrite {
     let mut totals = Totals::default();
     for index in 0..trades {
-        let price = Price::parse(&(100 + index).to_string()).expect("price").value;
+        let price = Price::parse(&(100 + index).to_string())
+            .expect("price")
+            .value;
         let time = EventTime::from_ms(start + i64::from(index)).expect("time");
-        let trade = Trade::new(time, price, Size::parse("1").expect("size").value, conditions).expect("trade");
-        totals.add_trade(&trade, Position { partition: 0, offset: 0, index }, false);
+        let trade = Trade::new(
+            time,
+            price,
+            Size::parse("1").expect("size").value,
+            conditions,
+        )
+        .expect("trade");
+        totals.add_trade(
+            &trade,
+            Position {
+                partition: 0,
+                offset: 0,
+                index,
+            },
+            false,
+        );
     }
-    let key = RowKey { symbol: Symbol::new(symbol).expect("symbol"), size: size.parse().expect("size"), start };
-    RowWrite { key, state: RowState { epoch: 1, totals }, stamp: 1 }
+    let key = RowKey {
+        symbol: Symbol::new(symbol).expect("symbol"),
+        size: size.parse().expect("size"),
+        start,
+    };
+    RowWrite {
+        key,
+        state: RowState { epoch: 1, totals },
+        stamp: 1,
+    }
 }
 
 fn take(board: &mut Board, row: RowWrite) {
-    board.take(&EpochWrites { rows: vec![row], ..EpochWrites::default() }, 7);
+    board.take(
+        &EpochWrites {
+            rows: vec![row],
+            ..EpochWrites::default()
+        },
+        7,
+    );
 }
 
 fn board(rows: Vec<RowWrite>) -> Board {
@@ -36,11 +72,14 @@ fn board(rows: Vec<RowWrite>) -> Board {
 
 /// All closes, for one that has seen nothing.
 fn closes(change: &Change) -> Vec<String> {
-    let Closes::All(closes) = &change.closes else { panic!("{change:?}") };
+    let Closes::All(closes) = &change.closes else {
+        panic!("{change:?}")
+    };
     closes.iter().map(ToString::to_string).collect()
 }
 
-/// What a browser makes of the changes: trades of the newest window, and the closes as it has drawn them.
+/// What a browser makes of the changes: trades of the newest window, and the closes as it has drawn
+/// them.
 #[derive(Debug, Default)]
 struct Browser {
     base: u64,
@@ -55,8 +94,16 @@ impl Browser {
         if changes.len() < count {
             (self.base, self.seen) = (board.version(), board.version());
         }
-        for Change { symbol, line, closes } in changes {
-            let known = self.lines.entry(symbol.to_string()).or_insert((line.start, None, Vec::new()));
+        for Change {
+            symbol,
+            line,
+            closes,
+        } in changes
+        {
+            let known =
+                self.lines
+                    .entry(symbol.to_string())
+                    .or_insert((line.start, None, Vec::new()));
             match closes {
                 Closes::Known => {}
                 // What is told twice is taken in once.
@@ -71,10 +118,22 @@ impl Browser {
 
 #[test]
 fn the_newest_minute_is_shown_and_late_rows_change_only_a_close() {
-    let board = board(vec![row("A", "1m", 0, 3), row("A", "1m", 60_000, 1), row("A", "1m", 0, 9), row("A", "1s", 61_000, 70)]);
+    let board = board(vec![
+        row("A", "1m", 0, 3),
+        row("A", "1m", 60_000, 1),
+        row("A", "1m", 0, 9),
+        row("A", "1s", 61_000, 70),
+    ]);
     let (changes, seen) = board.since(0, 0, 10);
     assert_eq!((changes.len(), seen), (1, board.version()));
-    assert_eq!((changes[0].line.start, changes[0].line.trades, changes[0].line.acknowledged_ms), (60_000, 1, Some(7)));
+    assert_eq!(
+        (
+            changes[0].line.start,
+            changes[0].line.trades,
+            changes[0].line.acknowledged_ms
+        ),
+        (60_000, 1, Some(7))
+    );
     assert_eq!(closes(&changes[0]), ["108"]);
     assert!(board.since(seen, seen, 10).0.is_empty());
 }
@@ -82,12 +141,23 @@ fn the_newest_minute_is_shown_and_late_rows_change_only_a_close() {
 #[test]
 fn however_rarely_one_asks_it_ends_up_with_the_same() {
     let mut board = Board::new(&WindowSize::DEFAULTS);
-    let (mut eager, mut lazy, mut few) = (Browser::default(), Browser::default(), Browser::default());
+    let (mut eager, mut lazy, mut few) =
+        (Browser::default(), Browser::default(), Browser::default());
     let mut random = 1u64;
     for step in 0..2_000u32 {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let window = i64::from(step / 40) - i64::from(random >> 33 & 7 == 0);
-        take(&mut board, row(&format!("S{}", random >> 40 & 7), "1m", window.max(0) * 60_000, 1 + (random >> 50 & 3) as u32));
+        take(
+            &mut board,
+            row(
+                &format!("S{}", random >> 40 & 7),
+                "1m",
+                window.max(0) * 60_000,
+                1 + (random >> 50 & 3) as u32,
+            ),
+        );
         eager.ask(&board, 100);
         if step % 97 == 0 {
             lazy.ask(&board, 100);
@@ -103,7 +173,10 @@ fn however_rarely_one_asks_it_ends_up_with_the_same() {
     let mut fresh = Browser::default();
     fresh.ask(&board, 100);
     for browser in [&mut eager, &mut lazy, &mut few] {
-        browser.lines.values_mut().for_each(|line| drop(line.2.drain(..line.2.len().saturating_sub(CLOSES_KEPT))));
+        browser
+            .lines
+            .values_mut()
+            .for_each(|line| drop(line.2.drain(..line.2.len().saturating_sub(CLOSES_KEPT))));
         assert_eq!(browser.lines, fresh.lines);
     }
 }
@@ -115,8 +188,18 @@ fn a_flood_of_symbols_keeps_the_busy_ones_and_tells_that_some_are_gone() {
     let board = board(rows);
     assert_eq!((board.symbols(), board.clearings()), (SYMBOLS_KEPT, 1));
     let (changes, _) = board.since(0, 0, usize::MAX);
-    assert!(changes.iter().any(|change| change.symbol.as_str() == "BUSY"));
-    assert!(board.kept.iter().enumerate().all(|(place, kept)| board.places[&kept.symbol] == place));
+    assert!(
+        changes
+            .iter()
+            .any(|change| change.symbol.as_str() == "BUSY")
+    );
+    assert!(
+        board
+            .kept
+            .iter()
+            .enumerate()
+            .all(|(place, kept)| board.places[&kept.symbol] == place)
+    );
 }
 
 #[test]
@@ -124,20 +207,41 @@ fn rows_of_the_store_fill_what_the_job_has_not_told_and_no_more() {
     let mut board = board(vec![row("A", "1m", 120_000, 5)]);
     let stored = |start, trades| {
         let RowWrite { key, state, .. } = row("A", "1m", start, trades);
-        StoredRow { start: key.start, state }
+        StoredRow {
+            start: key.start,
+            state,
+        }
     };
     let symbol = Symbol::new("A").expect("symbol");
-    board.seed(&symbol, &[stored(0, 1), stored(60_000, 2), stored(120_000, 3)]);
+    board.seed(
+        &symbol,
+        &[stored(0, 1), stored(60_000, 2), stored(120_000, 3)],
+    );
     let (changes, _) = board.since(0, 0, 10);
     assert_eq!((changes[0].line.trades, closes(&changes[0]).len()), (5, 2));
-    board.seed(&Symbol::new("B").expect("symbol"), &[stored(0, 1), stored(60_000, 2)]);
+    board.seed(
+        &Symbol::new("B").expect("symbol"),
+        &[stored(0, 1), stored(60_000, 2)],
+    );
     let (changes, _) = board.since(0, 0, 10);
-    assert_eq!((changes[1].line.trades, changes[1].line.acknowledged_ms, closes(&changes[1]).len()), (2, None, 1));
+    assert_eq!(
+        (
+            changes[1].line.trades,
+            changes[1].line.acknowledged_ms,
+            closes(&changes[1]).len()
+        ),
+        (2, None, 1)
+    );
 }
 
 #[test]
 fn a_line_that_changes_while_a_reader_is_on_its_way_is_told_whole() {
-    let mut board = board(vec![row("A", "1m", 0, 1), row("B", "1m", 0, 1), row("B", "1m", 60_000, 1), row("C", "1m", 0, 1)]);
+    let mut board = board(vec![
+        row("A", "1m", 0, 1),
+        row("B", "1m", 0, 1),
+        row("B", "1m", 60_000, 1),
+        row("C", "1m", 0, 1),
+    ]);
     let mut browser = Browser::default();
     browser.ask(&board, 1);
     // It has passed A, and would have come to B next.
@@ -146,14 +250,34 @@ fn a_line_that_changes_while_a_reader_is_on_its_way_is_told_whole() {
     assert_eq!(browser.lines["B"].2.len(), 1, "{browser:?}");
     take(&mut board, row("B", "1m", 60_000, 3));
     (0..4).for_each(|_| browser.ask(&board, 1));
-    assert_eq!((browser.lines["B"].2.len(), browser.base), (1, board.version()), "and then it knows it");
+    assert_eq!(
+        (browser.lines["B"].2.len(), browser.base),
+        (1, board.version()),
+        "and then it knows it"
+    );
 }
 
 #[test]
 fn the_busiest_come_first() {
-    let board = board(vec![row("A", "1m", 0, 3), row("B", "1m", 0, 4), row("A", "1m", 60_000, 2), row("A", "1m", 60_000, 2), row("C", "1m", 0, 4)]);
-    let names = |count| board.busiest(count).into_iter().map(|(symbol, _)| symbol.to_string()).collect::<Vec<_>>();
-    assert_eq!(names(10), ["A", "B", "C"], "five trades in two windows; ties by name");
+    let board = board(vec![
+        row("A", "1m", 0, 3),
+        row("B", "1m", 0, 4),
+        row("A", "1m", 60_000, 2),
+        row("A", "1m", 60_000, 2),
+        row("C", "1m", 0, 4),
+    ]);
+    let names = |count| {
+        board
+            .busiest(count)
+            .into_iter()
+            .map(|(symbol, _)| symbol.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(10),
+        ["A", "B", "C"],
+        "five trades in two windows; ties by name"
+    );
     assert_eq!(names(1), ["A"]);
 }
 
@@ -165,10 +289,17 @@ fn a_window_without_a_price_leaves_the_last_one_in_sight() {
     assert_eq!(last(&board), None);
     take(&mut board, row("A", "1m", 60_000, 3));
     take(&mut board, odd_lots(120_000));
-    assert_eq!((last(&board).as_deref(), board.busiest(1)[0].1.trades), (Some("102"), 2));
+    assert_eq!(
+        (last(&board).as_deref(), board.busiest(1)[0].1.trades),
+        (Some("102"), 2)
+    );
     take(&mut board, row("A", "1m", 60_000, 4));
     assert_eq!(last(&board).as_deref(), Some("103"), "a late trade");
     take(&mut board, odd_lots(180_000));
     let (changes, _) = board.since(0, 0, 10);
-    assert_eq!((last(&board).as_deref(), closes(&changes[0])), (Some("103"), vec!["103".to_owned()]), "it is no close of the window without one");
+    assert_eq!(
+        (last(&board).as_deref(), closes(&changes[0])),
+        (Some("103"), vec!["103".to_owned()]),
+        "it is no close of the window without one"
+    );
 }
