@@ -6,13 +6,13 @@
 
 use std::io::{BufWriter, Write};
 
-use tapeflow_dataflow::{combine::GRACE_MS, sizes_of};
+use tapeflow_dataflow::{operators::combine::GRACE_MS, sizes_of};
+use tapeflow_protocol::Head;
 use tapeflow_schemas::{
-    AssetClass, Price, Symbol, WindowSize,
+    AssetClass, Policy, Price, StoredRow, Symbol, WindowSize,
     decimal::{SCALE, format_fixed},
     window::format_utc,
 };
-use tapeflow_sinks::{Head, Policy, store::StoredRow};
 
 use crate::{
     args::{
@@ -148,8 +148,9 @@ fn table_line(out: &mut impl Write, values: &[impl AsRef<str>; 14]) -> std::io::
 
 #[cfg(test)]
 mod tests {
+    use tapeflow_protocol::{SourceIdentity, decide};
     use tapeflow_schemas::{Conditions, EventTime, Position, Size, Trade};
-    use tapeflow_sinks::{RowState, SourceIdentity, Totals, decide};
+    use tapeflow_schemas::{RowState, Totals};
 
     use super::*;
 

@@ -12,11 +12,12 @@ use std::{
     },
 };
 
+use tapeflow_feed::{Clock, Feed};
+use tapeflow_log::kafka::admin as kafka;
 use tapeflow_sinks::cassandra;
 use tapeflow_throughput::{
     Fault, check,
     drain::{self, Plan},
-    feed::{Clock, Feed},
     fill,
     ground::{Ground, Program},
     rate,
@@ -27,8 +28,8 @@ use tokio::runtime::Runtime;
 
 use crate::{
     args::bench::{BenchSettings, PREFIX},
-    end::{End, say, unreachable_store},
-    kafka, signals, stores,
+    end::{End, say, unreachable_log, unreachable_store},
+    signals, stores,
 };
 
 /// The name of the bench's jobs: a keyspace of another job is none of ours.
@@ -126,8 +127,13 @@ fn measure(
         None => {
             let (written, fill) = if place.is_full {
                 // Not appended: what was is the same.
-                let mut feed = Feed::new(plan.shape, Clock::Tape, plan.partitions)?;
-                while feed.next(0)?.is_some() {}
+                let mut feed = Feed::new(plan.shape, Clock::Tape, plan.partitions)
+                    .map_err(tapeflow_throughput::Fault::from)?;
+                while feed
+                    .next(0)
+                    .map_err(tapeflow_throughput::Fault::from)?
+                    .is_some()
+                {}
                 (feed.written(), None)
             } else {
                 let mut log =
@@ -250,9 +256,13 @@ impl Place {
                 )));
             }
             if there.is_none() {
-                kafka::make_topic(&config, partitions, None).await?;
+                kafka::make_topic(&config, partitions, None)
+                    .await
+                    .map_err(|fault| unreachable_log(&fault))?;
                 // Until every broker knows it.
-                kafka::findings(config.clone()).await?;
+                kafka::findings(config.clone())
+                    .await
+                    .map_err(|fault| unreachable_log(&fault))?;
             }
             Ok(())
         })?;

@@ -8,8 +8,9 @@
 
 use std::process::ExitCode;
 
-use tapeflow_dataflow::{JobError, LogFault};
-use tapeflow_sinks::{Head, StoreError};
+use tapeflow_dataflow::JobError;
+use tapeflow_log::LogFault;
+use tapeflow_protocol::{Head, StoreError};
 
 /// The exit code of [`End::Input`].
 pub(crate) const INPUT_AT_FAULT: u8 = 2;

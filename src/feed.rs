@@ -1,12 +1,13 @@
 //! Runs a feed into a log: the simulated server, a recording, or Finnhub.
 
 use tapeflow_ingest::{
-    IngestError, LiveConfig, Progress, Publish, ReplayConfig, Stop, Summary,
+    IngestError, LiveConfig, Progress, ReplayConfig, Stop, Summary,
     finnhub::FinnhubConfig,
     replay::ReplayError,
     run_live, run_replay,
     simulator::{Simulator, SimulatorConfig},
 };
+use tapeflow_log::Publish;
 
 use crate::{args::feed::Feed, end::End};
 

@@ -23,8 +23,9 @@ use std::{
 use axum::{
     Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
 };
-use tapeflow_dataflow::{JobConfig, Log, Metrics};
+use tapeflow_dataflow::{JobConfig, Metrics};
 use tapeflow_ingest::Progress;
+use tapeflow_log::Log;
 
 use self::ends::Ends;
 pub(crate) use self::status::look;

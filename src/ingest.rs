@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use tapeflow_ingest::{
-    Progress,
-    publish_kafka::{KafkaConfig, KafkaPublisher},
-};
+use tapeflow_ingest::Progress;
+use tapeflow_log::kafka::{KafkaConfig, KafkaPublisher};
 use tokio::sync::watch;
 
 use crate::{

@@ -1,11 +1,12 @@
 //! `tapeflow init`: the topic and the keyspace.
 
+use tapeflow_log::kafka::admin as kafka;
 use tapeflow_sinks::cassandra;
 
 use crate::{
     args::{job::InitSettings, store::StoreAddress},
-    end::{End, say, unreachable_store},
-    kafka, stores,
+    end::{End, say, unreachable_log, unreachable_store},
+    stores,
 };
 
 /// Copies of rows where nobody says otherwise and there are nodes enough.
@@ -42,7 +43,9 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
                 }
             }
         }
-        let report = kafka::make_topic(&kafka, partitions, replication).await?;
+        let report = kafka::make_topic(&kafka, partitions, replication)
+            .await
+            .map_err(|fault| unreachable_log(&fault))?;
         say(&format!(
             "topic {} {} with {} partition(s)",
             kafka.topic,
@@ -53,7 +56,10 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
             },
             report.partitions
         ))?;
-        for finding in kafka::findings(kafka).await? {
+        for finding in kafka::findings(kafka)
+            .await
+            .map_err(|fault| unreachable_log(&fault))?
+        {
             say(&format!("note: {finding}"))?;
         }
         Ok(())

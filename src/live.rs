@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::{Router, routing::get};
 use tapeflow_dataflow::Observer;
+use tapeflow_protocol::{EpochWrites, Store};
 use tapeflow_schemas::WindowSize;
-use tapeflow_sinks::{EpochWrites, Store};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::board::Line;

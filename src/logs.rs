@@ -2,11 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use tapeflow_dataflow::{KafkaLog, Log};
-use tapeflow_sinks::{
-    Head,
+use tapeflow_log::{
+    Log,
+    kafka::KafkaLog,
     sqlite::{Access, SqliteLog},
 };
+use tapeflow_protocol::Head;
 
 use crate::{
     args::log::LogChoice,

@@ -2,7 +2,7 @@
 
 use std::io::{BufWriter, Write};
 
-use tapeflow_sinks::Reject;
+use tapeflow_protocol::Reject;
 
 use crate::{
     args::read::{Format, RejectsSettings},

@@ -18,15 +18,13 @@ use std::{
 use axum::Router;
 use tapeflow_dataflow::{Metrics, Stop};
 use tapeflow_ingest::Progress;
-use tapeflow_sinks::{
-    Store,
-    sqlite::{Access, SqliteLog, SqliteStore},
-};
+use tapeflow_log::sqlite::{Access, SqliteLog, SqlitePublisher};
+use tapeflow_protocol::Store;
+use tapeflow_sinks::sqlite::SqliteStore;
 use tokio::sync::watch;
 
 use crate::{
     args::{feed::Feed, run::RunSettings},
-    embedded::EmbeddedPublisher,
     end::{End, unreachable_store},
     feed,
     http::{self, Job, Told},
@@ -137,7 +135,7 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         )
     });
     let fed = runtime.block_on(async {
-        let mut publisher = EmbeddedPublisher::new(log);
+        let mut publisher = SqlitePublisher::new(log);
         let mut stop = asked.clone();
         let feeding = async {
             let fed = feed::feed(source, &mut publisher, asked.clone(), &progress).await;

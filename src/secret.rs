@@ -3,7 +3,7 @@
 
 use std::{env, path::Path};
 
-use tapeflow_ingest::Secret;
+use tapeflow_schemas::Secret;
 
 use crate::args::faults::Faults;
 

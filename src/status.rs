@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use tapeflow_dataflow::Log;
+use tapeflow_log::Log;
+use tapeflow_protocol::{Binding, Head, HistoryEntry};
 use tapeflow_schemas::{Offset, Partition, window::format_utc};
-use tapeflow_sinks::{Binding, Head, HistoryEntry};
 
 use crate::{
     args::{

@@ -2,10 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
+use tapeflow_log::sqlite::{Access, Database};
+use tapeflow_protocol::{Head, Store, StoreError};
 use tapeflow_sinks::{
-    Head, Store, StoreError,
-    cassandra::{CassandraConfig, CassandraStore, Credentials, Secret},
-    sqlite::{Access, Database, SqliteStore},
+    cassandra::{CassandraConfig, CassandraStore, Credentials},
+    sqlite::SqliteStore,
 };
 
 use crate::{
@@ -29,7 +30,7 @@ pub(crate) fn cassandra(
         .zip(login.password.as_ref())
         .map(|(user, password)| Credentials {
             user,
-            password: Secret::new(password.expose()),
+            password: password.clone(),
         });
     config.tls.clone_from(&login.tls);
     Ok(config)

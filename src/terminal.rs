@@ -260,8 +260,9 @@ fn plain(look: &Look) -> String {
 #[cfg(test)]
 mod tests {
     use tapeflow_dataflow::Observer;
+    use tapeflow_protocol::EpochWrites;
     use tapeflow_schemas::{Conditions, EventTime, Position, Price, Size, Trade};
-    use tapeflow_sinks::{EpochWrites, RowKey, RowState, RowWrite, Totals};
+    use tapeflow_schemas::{RowKey, RowState, RowWrite, Totals};
 
     use super::*;
 

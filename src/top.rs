@@ -9,14 +9,12 @@ use std::{
 };
 
 use tapeflow_dataflow::{baskets_of, sizes_of};
+use tapeflow_protocol::{Head, Store};
 use tapeflow_schemas::{
-    AssetClass, EventTime, Price, WindowSize,
+    AssetClass, EventTime, Price, StoredView, View, ViewEntry, WindowSize,
     decimal::{SCALE, format_fixed},
+    view::SMALLEST_VIEW_MS,
     window::format_utc,
-};
-use tapeflow_sinks::{
-    Head, Store, StoredView, View,
-    view::{SMALLEST_VIEW_MS, ViewEntry},
 };
 
 use crate::{
@@ -284,7 +282,7 @@ fn table_lines(out: &mut impl Write, table: &[Vec<String>]) -> std::io::Result<(
 
 #[cfg(test)]
 mod tests {
-    use tapeflow_sinks::ViewState;
+    use tapeflow_schemas::ViewState;
 
     use super::*;
 

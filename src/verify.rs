@@ -25,18 +25,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use judge::Findings;
+use scope::Scope;
+use survey::Ground;
 use tapeflow_dataflow::{baskets_of, sizes_of};
+use tapeflow_protocol::Head;
 use tapeflow_schemas::Baskets;
-use tapeflow_sinks::Head;
 
 use crate::{
     args::verify::VerifySettings,
     end::{End, other_rules, say},
     logs, signals, stores,
 };
-use judge::Findings;
-use scope::Scope;
-use survey::Ground;
 
 /// How soon a request to end is heard between two looks.
 const LISTEN: Duration = Duration::from_millis(50);

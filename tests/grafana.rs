@@ -7,8 +7,7 @@
 
 #[path = "shared/binary.rs"]
 mod binary;
-#[path = "../deploy/dev/stack.rs"]
-mod dev_stack;
+use tapeflow_stack::servers as dev_stack;
 #[path = "grafana/files.rs"]
 mod files;
 #[path = "grafana/fill.rs"]
@@ -23,8 +22,7 @@ mod promql;
 mod provisioning;
 #[path = "grafana/schema.rs"]
 mod schema;
-#[path = "../deploy/dev/trials.rs"]
-mod trials;
+use tapeflow_stack::trials;
 
 use dev_stack::{Layout, Stack};
 use libtest_mimic::{Arguments, Failed, Trial};

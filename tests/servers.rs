@@ -10,8 +10,7 @@
 mod bench;
 #[path = "shared/binary.rs"]
 mod binary;
-#[path = "../deploy/dev/stack.rs"]
-mod dev_stack;
+use tapeflow_stack::servers as dev_stack;
 #[path = "servers/golden.rs"]
 mod golden;
 #[path = "servers/heal.rs"]
@@ -22,8 +21,7 @@ mod job;
 mod kill;
 #[path = "servers/supervised.rs"]
 mod supervised;
-#[path = "../deploy/dev/trials.rs"]
-mod trials;
+use tapeflow_stack::trials;
 
 use dev_stack::{Layout, Stack};
 use libtest_mimic::{Arguments, Failed};

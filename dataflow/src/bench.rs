@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use differential_dataflow::input::Input;
+use tapeflow_log::LogRecord;
+use tapeflow_protocol::Cut;
 use tapeflow_schemas::{AssetClass, Baskets, Price, Symbol, WindowSize, codec::Entry};
-use tapeflow_sinks::Cut;
 
 use crate::{
-    combine::Combiner,
-    log::LogRecord,
-    partition::{Intake, PartitionState},
+    operators::{
+        combine::Combiner,
+        partition::{Intake, PartitionState},
+    },
     views::{self, Standing, Window},
 };
 

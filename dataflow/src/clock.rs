@@ -3,7 +3,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tapeflow_sinks::failpoint;
+use tapeflow_protocol::failpoint;
 
 /// Where a generation of the job looks for the time.
 pub trait Clock: Send + Sync + 'static {

@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-use tapeflow_schemas::{Baskets, WindowSize};
-use tapeflow_sinks::{
+use tapeflow_log::{Log, LogFault};
+use tapeflow_protocol::{
     EpochWrites, Head, Store,
     decide::Opening,
-    heal,
-    view::TOP,
+    repair as heal,
     workflow::{self, WorkflowError},
 };
+use tapeflow_schemas::{Baskets, WindowSize, view::TOP};
 use timely::{
     CommunicationConfig, WorkerConfig,
     communication::{
@@ -33,17 +33,17 @@ use tokio::runtime::Handle;
 
 use crate::{
     clock::{Clock, SystemClock},
-    combine::GRACE_MS,
-    log::{Log, LogFault},
-    mesh::{
-        self, MeshConfig, MeshFault,
-        pulse::{self, Lost, Turning},
+    cluster::{
+        handshake as mesh,
+        handshake::{MeshConfig, MeshFault},
+        heartbeat as pulse,
+        heartbeat::{Lost, Turning},
     },
-    metrics::Metrics,
+    metrics::{Metrics, store_calls::WatchedStore},
+    operators::combine::GRACE_MS,
     store_io::StoreIo,
-    watch,
-    watched_store::WatchedStore,
-    work::work,
+    topic_watch as watch,
+    worker::work,
 };
 
 /// The exit code of a process that another generation has fenced off: nothing to start again.

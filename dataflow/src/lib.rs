@@ -19,36 +19,21 @@
 #[doc(hidden)]
 pub mod bench;
 pub mod clock;
-pub mod combine;
-mod control;
-mod fresh;
+mod cluster;
+mod coordinator;
 mod hash;
 pub mod job;
-mod lead;
-mod leader;
-pub mod log;
-pub mod log_kafka;
-mod log_sqlite;
-mod mesh;
 pub mod metrics;
-mod parcel;
-mod partition;
-pub mod refold;
-mod replay;
-mod sink;
-mod source;
-mod state;
+pub mod operators;
+pub mod recompute;
 pub mod stepped;
 mod store_io;
+mod topic_watch;
 mod views;
-mod watch;
-mod watched_store;
-mod work;
+mod worker;
 
 pub use job::{
     EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets_of, may_run, run, sizes_of,
 };
-pub use log::{Log, LogFault, LogReader, LogRecord};
-pub use log_kafka::{KafkaLog, KafkaLogConfig, TopicFinding};
 pub use metrics::{Metrics, Observed};
-pub use refold::Refold;
+pub use recompute::Refold;

@@ -1,7 +1,9 @@
 //! What the job counts about itself: one set per process, shared by its workers. Names and meanings
 //! stand in [`tapeflow_schemas::metric`].
 
+pub(crate) mod freshness;
 mod histogram;
+pub(crate) mod store_calls;
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_sinks::{Counts, Head, Reject};
+use tapeflow_protocol::{Counts, Head, Reject};
 
 pub use self::histogram::{Histogram, Observed, Recent};
-use crate::mesh::pulse::Turning;
+use crate::cluster::heartbeat::Turning;
 
 /// Reasons of dead letters counted apart; a record brings its own word along, and whoever writes
 /// the log could bring any number of them.

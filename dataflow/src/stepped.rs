@@ -4,18 +4,18 @@
 
 use std::sync::{Arc, Mutex};
 
-use tapeflow_sinks::{Head, Store, decide::Opening};
+use tapeflow_log::Log;
+use tapeflow_protocol::{Head, Store, decide::Opening};
 use timely::{WorkerConfig, communication::allocator::Allocator, worker::Worker};
 
 use crate::{
     clock::Clock,
+    cluster::heartbeat::Turning,
     hash,
     job::{self, Failure, JobConfig, JobError, Observer, Shared, Stop, Summary},
-    log::Log,
-    mesh::pulse::Turning,
     metrics::Metrics,
     store_io::StoreIo,
-    work::{Work, run_out},
+    worker::{Work, run_out},
 };
 
 /// What a generation runs on.
@@ -38,7 +38,7 @@ pub struct Stage {
     pub hash_seed: u64,
 }
 
-/// What a generation says of itself when it takes over ([`tapeflow_sinks::workflow::take_over`]).
+/// What a generation says of itself when it takes over ([`tapeflow_protocol::workflow::take_over`]).
 ///
 /// # Errors
 /// [`JobError`], if the log does not answer.

@@ -10,8 +10,8 @@ use std::sync::{
     mpsc::{Receiver, Sender, channel},
 };
 
-use tapeflow_schemas::Symbol;
-use tapeflow_sinks::{EpochWrites, RowKey, RowState, Store, failpoint, workflow::until_answered};
+use tapeflow_protocol::{EpochWrites, Store, failpoint, workflow::until_answered};
+use tapeflow_schemas::{RowKey, RowState, Symbol};
 use timely::scheduling::SyncActivator;
 use tokio::{runtime::Handle, sync::Semaphore};
 

@@ -22,9 +22,8 @@ use differential_dataflow::{
     trace::implementations::{ValBatcher, ValBuilder, ValSpine},
 };
 use serde::{Deserialize, Serialize};
-use tapeflow_schemas::{Baskets, Price, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    Policy, RowKey, Totals, View, ViewEntry,
+use tapeflow_schemas::{
+    Baskets, Policy, Price, RowKey, Symbol, Totals, View, ViewEntry, WindowSize, WindowStart,
     view::{SMALLEST_VIEW_MS, TOP},
 };
 use timely::dataflow::channels::pact::Pipeline;

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use course::{Ends, block_on, clear_of_repeats, head, len, letters, life, next, refused};
 use support::{MemoryLog, append_trade, check, check_without, config, feed_as};
 use tapeflow_dataflow::{JobConfig, JobError};
-use tapeflow_schemas::{Offset, Partition, SessionId};
-use tapeflow_sinks::{LostRange, Policy, Store, memory::MemoryStore};
+use tapeflow_protocol::{LostRange, Store};
+use tapeflow_schemas::{Offset, Partition, Policy, SessionId};
+use tapeflow_sinks::memory::MemoryStore;
 
 /// Records of a session of their own, which repeat none that the log has.
 fn feed(log: &MemoryLog, seed: u8, records: usize) {

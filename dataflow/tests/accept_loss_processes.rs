@@ -12,8 +12,9 @@ use std::{net::TcpListener, sync::Arc};
 use course::{Ends, block_on, clear_of_repeats, head, letters, life, next};
 use support::{MemoryLog, check_without, config, feed_as, io};
 use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
+use tapeflow_protocol::LostRange;
 use tapeflow_schemas::SessionId;
-use tapeflow_sinks::{LostRange, memory::MemoryStore};
+use tapeflow_sinks::memory::MemoryStore;
 
 #[test]
 fn a_loss_in_another_process_is_bound_and_counted_there() {

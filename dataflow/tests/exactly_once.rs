@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use support::{CrashingStore, MemoryLog, check, config, feed, run_job};
-use tapeflow_sinks::{Store, memory::MemoryStore};
+use tapeflow_protocol::Store;
+use tapeflow_sinks::memory::MemoryStore;
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()

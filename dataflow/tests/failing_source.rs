@@ -15,16 +15,17 @@ use std::{
 
 use async_trait::async_trait;
 use support::{MemoryLog, check, config, io};
-use tapeflow_dataflow::{JobConfig, Log, LogFault, LogReader, LogRecord, Metrics, Stop, run};
+use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
+use tapeflow_log::{Log, LogFault, LogReader, LogRecord};
+use tapeflow_protocol::{
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, SourceIdentity, Store, StoreError,
+};
 use tapeflow_schemas::{
-    AssetClass, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade,
-    WindowSize, WindowStart,
+    AssetClass, Conditions, EventTime, Offset, Partition, Price, RowKey, RowState, SessionId, Size,
+    Stamp, StoredRow, StoredView, Symbol, Trade, View, WindowSize, WindowStart,
     codec::{BatchHeader, encode_batch},
 };
-use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, SourceIdentity, Stamp,
-    Store, StoreError, StoredView, View, memory::MemoryStore, store::StoredRow,
-};
+use tapeflow_sinks::memory::MemoryStore;
 
 /// What the two logs and the store do to each other.
 #[derive(Default)]

@@ -14,11 +14,14 @@ use std::{
 use async_trait::async_trait;
 use support::{MemoryLog, config, feed_as, io};
 use tapeflow_dataflow::{JobError, Metrics, Stop, run};
-use tapeflow_schemas::{AssetClass, SessionId, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store,
-    StoreError, StoredView, View, heal::Healer, memory::MemoryStore, store::StoredRow,
+use tapeflow_protocol::{
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, Store, StoreError, repair::Healer,
 };
+use tapeflow_schemas::{
+    AssetClass, RowKey, RowState, SessionId, Stamp, StoredRow, StoredView, Symbol, View,
+    WindowSize, WindowStart,
+};
+use tapeflow_sinks::memory::MemoryStore;
 
 struct Fencing {
     inner: Arc<MemoryStore>,

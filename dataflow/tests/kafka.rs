@@ -5,20 +5,17 @@
 //! Where java or mvn are missing each test is listed as not run, with the reason;
 //! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
 
-#[path = "../../deploy/dev/certificates.rs"]
-mod certificates;
+use tapeflow_stack::certificates;
 #[allow(
     dead_code,
     reason = "this target never starts its servers without preparing certificates"
 )]
-#[path = "../../deploy/dev/stack.rs"]
-mod dev_stack;
+use tapeflow_stack::servers as dev_stack;
 #[path = "kafka/entrance.rs"]
 mod entrance;
 #[path = "kafka/topics.rs"]
 mod topics;
-#[path = "../../deploy/dev/trials.rs"]
-mod trials;
+use tapeflow_stack::trials;
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -33,7 +30,10 @@ use rdkafka::{
     error::RDKafkaErrorCode,
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use tapeflow_dataflow::{KafkaLog, KafkaLogConfig, LogFault};
+use tapeflow_log::{
+    LogFault,
+    kafka::{KafkaLog, KafkaLogConfig},
+};
 
 /// Ports of this target alone, below those the system hands out: TLS and password, controller, and
 /// the one that asks nothing.

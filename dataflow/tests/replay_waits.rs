@@ -16,9 +16,11 @@ use std::{
 
 use course::{Ends, head, life};
 use support::{MemoryLog, append_trade, config, io};
-use tapeflow_dataflow::{JobConfig, Log, LogFault, LogReader, LogRecord, Metrics, Stop, run};
+use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
+use tapeflow_log::{Log, LogFault, LogReader, LogRecord};
+use tapeflow_protocol::SourceIdentity;
 use tapeflow_schemas::{Offset, Partition};
-use tapeflow_sinks::{SourceIdentity, memory::MemoryStore};
+use tapeflow_sinks::memory::MemoryStore;
 
 struct StallingLog {
     log: MemoryLog,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::admit::Reason;
+use crate::admission::Reason;
 
 /// Counts since the start of a run. Every entry of every trade frame is a trade, a price update or
 /// a reject.

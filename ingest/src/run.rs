@@ -16,21 +16,21 @@ use std::{
 };
 
 use rand::{RngCore, SeedableRng, rngs::StdRng};
+use tapeflow_log::{OutRecord, Publish, PublishError};
 use tapeflow_schemas::SessionId;
 use tracing::{debug, info, warn};
 
 use crate::{
-    admit::{Admitted, admit},
+    admission::{Admitted, admit},
     clock::now_ms,
     counts::Counts,
     finnhub::{FinnhubConfig, FinnhubError, socket},
     frame::Frame,
     pace::{Pace, Speed},
     progress::Progress,
-    publish::{OutRecord, Publish, PublishError},
     queue,
     replay::{Recording, ReplayError},
-    sequence::{Origin, Sequencer},
+    sequencing::{Origin, Sequencer},
     stop::{self, Stop},
 };
 

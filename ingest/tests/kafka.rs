@@ -14,11 +14,17 @@ use rdkafka::{
     producer::DefaultProducerContext,
 };
 use tapeflow_ingest::{
-    KafkaConfig, KafkaPublisher, OutRecord, Progress, Publish, ReplayConfig, Secret, Speed,
-    run_replay,
+    Progress, ReplayConfig, Speed, run_replay,
     simulator::{FeedFile, write_feed},
 };
-use tapeflow_schemas::SessionId;
+use tapeflow_log::{
+    OutRecord, Publish,
+    kafka::{KafkaConfig, KafkaPublisher},
+};
+use tapeflow_schemas::{
+    Secret, SessionId,
+    codec::{self, Header},
+};
 use tokio::sync::watch;
 
 const TOPIC: &str = "market";
@@ -94,6 +100,7 @@ fn topic(brokers: &str) -> BTreeMap<i32, Vec<OutRecord>> {
                         .expect("text"),
                     timestamp_ms: message.timestamp().to_millis().expect("a time"),
                     payload: message.payload().expect("a payload").to_vec(),
+                    session: session_of(message.payload().expect("a payload")),
                 }),
             Err(KafkaError::PartitionEOF(_)) => ended += 1,
             Err(fault) => panic!("{fault}"),
@@ -282,4 +289,17 @@ async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
         text.contains("no.such") && !text.contains("hunter2") && !debug.contains("hunter2"),
         "{text} {debug}"
     );
+}
+
+/// The session and sequence that a record's own bytes carry.
+fn session_of(payload: &[u8]) -> Option<(SessionId, u64)> {
+    match codec::decode(payload, &mut Vec::new()).expect("a record") {
+        Header::Batch {
+            session, sequence, ..
+        }
+        | Header::RejectedFrame {
+            session, sequence, ..
+        } => Some((session, sequence)),
+        Header::Legacy => None,
+    }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use common::{Decoded, MemoryLog, check_dense, reasons, trades};
 use tapeflow_ingest::{
-    Connection, IngestError, LiveConfig, Progress, Secret, Snapshot, Summary,
+    Connection, IngestError, LiveConfig, Progress, Snapshot, Summary,
     finnhub::{FinnhubConfig, FinnhubError, SessionFault, Timing},
     run_live,
     simulator::{Fate, Faults, FrameFaults, Simulator, SimulatorConfig, SimulatorStats, symbols},
 };
+use tapeflow_schemas::Secret;
 use tokio::{sync::watch, task::JoinHandle};
 
 const SYMBOLS: usize = 20;

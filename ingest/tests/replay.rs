@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, io::Write, path::Path, time::Duration};
 use common::{Decoded, MemoryLog, check_dense, reasons, trades};
 use tapeflow_ingest::{
     Counts, Frame, IngestError, Progress, ReplayConfig, Speed, Summary,
-    admit::admit,
+    admission::admit,
     run_replay,
-    sequence::{Origin, Sequencer},
+    sequencing::{Origin, Sequencer},
     simulator::{FeedFile, FrameFaults, Popularity, write_feed},
 };
 use tapeflow_schemas::{SessionId, decimal::format_fixed};

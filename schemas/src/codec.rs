@@ -128,7 +128,8 @@ pub enum DecodeFault {
 /// Reads a record. `entries` is cleared, then filled with what the record holds; the caller keeps
 /// it from record to record, so that nothing is allocated for a trade.
 ///
-/// # Errors [`DecodeFault`] if the record as a whole could not be read: then `entries` is empty,
+/// # Errors
+/// [`DecodeFault`] if the record as a whole could not be read: then `entries` is empty,
 /// and nothing of the record may be counted.
 pub fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
     entries.clear();

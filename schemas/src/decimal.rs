@@ -141,7 +141,8 @@ impl Size {
 
     /// A size from the text of a JSON number.
     ///
-    /// # Errors [`NumberFault`] if the text is not a decimal, or not above zero, or too large. A
+    /// # Errors
+    /// [`NumberFault`] if the text is not a decimal, or not above zero, or too large. A
     /// size of exactly zero is Finnhub's price update, not a fault: callers tell
     /// [`NumberFault::Zero`] apart.
     pub fn parse(text: &str) -> Result<Parsed<Self>, NumberFault> {

@@ -19,21 +19,31 @@
 //! # Ok::<(), tapeflow_schemas::NumberFault>(())
 //! ```
 
+pub mod bar;
 pub mod basket;
 pub mod codec;
 pub mod conditions;
 pub mod decimal;
+pub mod epoch;
 pub mod identity;
 pub mod metric;
+pub mod secret;
 pub mod symbol;
+pub mod totals;
 pub mod trade;
+pub mod view;
 pub mod window;
 
+pub use bar::{RowKey, RowState, RowWrite, StoredRow};
 pub use basket::{Baskets, Weight};
 pub use conditions::{Conditions, Effect};
 pub use decimal::{Notional, NumberFault, Price, Size};
+pub use epoch::{Epoch, Stamp};
 pub use identity::{Offset, Partition, Position, SessionId};
 pub use metric::Metric;
+pub use secret::Secret;
 pub use symbol::{AssetClass, Symbol, SymbolFault, partition_for};
+pub use totals::{Policy, Sums, Totals};
 pub use trade::{EventTime, Trade};
+pub use view::{StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite};
 pub use window::{WindowSize, WindowStart};

@@ -15,17 +15,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tapeflow_schemas::{AssetClass, Position, Symbol, WindowSize, WindowStart};
-use tokio::sync::watch;
-
-use crate::{
-    head::{Binding, Epoch, Head, Stamp},
-    row::{RowKey, RowState, RowWrite},
-    store::{
-        CasOutcome, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow,
-    },
-    view::{StoredView, View, ViewKey, ViewState, ViewWrite},
+use tapeflow_protocol::{
+    Binding, CasOutcome, DirectoryEntry, EpochWrites, Head, HistoryEntry, Reject, Store, StoreError,
 };
+use tapeflow_schemas::{
+    AssetClass, Epoch, Position, RowKey, RowState, RowWrite, Stamp, StoredRow, StoredView, Symbol,
+    View, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart,
+};
+use tokio::sync::watch;
 
 /// A store in memory; clones share it.
 #[derive(Clone, Default)]
@@ -537,7 +534,8 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::{head::Cut, head::HEAD_FORMAT, head::SourceIdentity, totals::Totals};
+    use tapeflow_protocol::{Cut, SourceIdentity, checkpoint::HEAD_FORMAT};
+    use tapeflow_schemas::Totals;
 
     fn head(version: u64) -> Head {
         let binding = |epoch: u64| Binding {

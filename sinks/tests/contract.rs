@@ -7,11 +7,9 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use libtest_mimic::{Arguments, Trial};
-use tapeflow_sinks::{
-    Store,
-    memory::MemoryStore,
-    sqlite::{Access, Database, SqliteStore},
-};
+use tapeflow_log::sqlite::{Access, Database};
+use tapeflow_protocol::Store;
+use tapeflow_sinks::{memory::MemoryStore, sqlite::SqliteStore};
 
 fn main() {
     let trials = suite::CHECKS.iter().flat_map(|(name, check)| {

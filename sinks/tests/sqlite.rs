@@ -10,14 +10,19 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tapeflow_schemas::{Position, Price, SessionId, Symbol, WindowSize, decimal::format_fixed};
-use tapeflow_sinks::{
-    Binding, CasOutcome, Cut, DirectoryEntry, EpochWrites, Head, RowKey, RowState, RowWrite,
-    SourceIdentity, Store, StoreError, Sums, Totals,
-    head::HEAD_FORMAT,
-    sqlite::{Access, AppendRecord, Database, SqliteLog, SqliteLogReader, SqliteStore},
-    totals::Mark,
+use tapeflow_log::{
+    OutRecord,
+    sqlite::{Access, Database, SqliteLog, SqliteLogReader},
 };
+use tapeflow_protocol::{
+    Binding, CasOutcome, Cut, DirectoryEntry, EpochWrites, Head, SourceIdentity, Store, StoreError,
+    checkpoint::HEAD_FORMAT,
+};
+use tapeflow_schemas::{
+    Position, Price, RowKey, RowState, RowWrite, SessionId, Sums, Symbol, Totals, WindowSize,
+    decimal::format_fixed, totals::Mark,
+};
+use tapeflow_sinks::sqlite::SqliteStore;
 
 struct File {
     _directory: tempfile::TempDir,
@@ -120,8 +125,8 @@ fn head(source: &SourceIdentity) -> Head {
     }
 }
 
-fn record(partition: u32, text: &str, session: Option<(SessionId, u64)>) -> AppendRecord {
-    AppendRecord {
+fn record(partition: u32, text: &str, session: Option<(SessionId, u64)>) -> OutRecord {
+    OutRecord {
         partition,
         key: "AAPL".into(),
         timestamp_ms: 1_674_226_439_365,

@@ -11,13 +11,15 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tapeflow_schemas::{SessionId, Symbol, WindowSize};
-use tapeflow_sinks::{
-    Binding, CasOutcome, Cut, EpochWrites, Head, RowKey, RowState, RowWrite, Store, StoreError,
-    Sums, Totals,
-    head::HEAD_FORMAT,
-    sqlite::{Access, AppendRecord, Database, SqliteLog, SqliteStore},
+use tapeflow_log::{
+    OutRecord,
+    sqlite::{Access, Database, SqliteLog},
 };
+use tapeflow_protocol::{
+    Binding, CasOutcome, Cut, EpochWrites, Head, Store, StoreError, checkpoint::HEAD_FORMAT,
+};
+use tapeflow_schemas::{RowKey, RowState, RowWrite, SessionId, Sums, Symbol, Totals, WindowSize};
+use tapeflow_sinks::sqlite::SqliteStore;
 
 const FILE: &str = "TAPEFLOW_TEST_KILL_FILE";
 const SESSION: SessionId = SessionId([3; 16]);
@@ -96,7 +98,7 @@ async fn write_for_ever(path: &Path) {
             let last = &mut sequences[usize::try_from(partition).expect("small")];
             for _ in 0..1 + (epoch + u64::from(partition)) % 4 {
                 *last += 1;
-                records.push(AppendRecord {
+                records.push(OutRecord {
                     partition,
                     key: "AAPL".into(),
                     timestamp_ms: 0,
@@ -218,7 +220,7 @@ async fn check(path: &Path, said: &Said) {
     let mut found = vec![0; last.len()];
     let from: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
     let mut reader = log.reader(&from).expect("a reader");
-    let each = &mut |record: tapeflow_sinks::sqlite::SqliteRecord<'_>| {
+    let each = &mut |record: tapeflow_log::sqlite::SqliteRecord<'_>| {
         let sequence = &mut found[usize::try_from(record.partition).expect("small")];
         *sequence += 1;
         assert_eq!(

@@ -3,16 +3,16 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::Args;
-use tapeflow_dataflow::KafkaLogConfig;
+use tapeflow_feed::Shape;
+use tapeflow_log::kafka::{KafkaLogConfig, admin as kafka};
 use tapeflow_schemas::WindowSize;
-use tapeflow_throughput::feed::Shape;
 
 use super::{
     faults::Faults,
     store::{Login, LoginArgs},
     values,
 };
-use crate::{end::End, kafka};
+use crate::end::End;
 
 /// What the bench's topics and keyspaces are called first; it touches no others.
 pub(crate) const PREFIX: &str = "tapeflow_bench_";

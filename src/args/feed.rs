@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tapeflow_dataflow::KafkaLogConfig;
-use tapeflow_ingest::{Secret, Speed};
-use tapeflow_schemas::Symbol;
+use tapeflow_ingest::Speed;
+use tapeflow_log::kafka::KafkaLogConfig;
+use tapeflow_schemas::{Secret, Symbol};
 
 use super::{
     faults::Faults,
@@ -13,7 +13,7 @@ use super::{
     log::KafkaArgs,
     values,
 };
-use crate::end::End;
+use crate::{end::End, secret};
 
 /// Where trades come from.
 #[derive(Debug)]
@@ -45,9 +45,7 @@ pub(crate) fn names(symbols: Vec<Symbol>) -> Vec<String> {
 
 /// Reads a token's file.
 pub(crate) fn token(file: &Path, flag: &str, faults: &mut Faults) -> Option<Secret> {
-    Secret::read_file(file)
-        .map_err(|fault| faults.add(format!("{flag}: {fault}")))
-        .ok()
+    secret::from(flag, Some(file), &[], faults)
 }
 
 /// `tapeflow ingest`.

@@ -7,7 +7,7 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tapeflow_ingest::Secret;
+use tapeflow_schemas::Secret;
 
 use super::faults::Faults;
 use crate::secret;

@@ -6,7 +6,8 @@ use std::{
 };
 
 use clap::Args;
-use tapeflow_dataflow::{JobConfig, KafkaLogConfig};
+use tapeflow_dataflow::JobConfig;
+use tapeflow_log::kafka::KafkaLogConfig;
 use tapeflow_schemas::Baskets;
 
 use super::{

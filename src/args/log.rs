@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tapeflow_dataflow::KafkaLogConfig;
+use tapeflow_log::kafka::{KafkaLogConfig, admin as kafka};
 
 use super::{faults::Faults, store::sqlite_address, values};
-use crate::kafka;
 
 /// Where the topic is.
 #[derive(Args, Debug)]

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use clap::{Args, ValueEnum};
-use tapeflow_schemas::{Symbol, WindowSize, window::parse_utc};
-use tapeflow_sinks::{Policy, View};
+use tapeflow_schemas::{Policy, Symbol, View, WindowSize, window::parse_utc};
 
 use super::{
     faults::Faults,

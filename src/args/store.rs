@@ -4,7 +4,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
-use tapeflow_ingest::Secret;
+use tapeflow_schemas::Secret;
 use tapeflow_sinks::cassandra::{ClientCertificate, TlsConfig};
 
 use super::{faults::Faults, values::abbreviated};

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_dataflow::Log;
+use tapeflow_log::Log;
 use tapeflow_schemas::{Offset, Partition};
 
 use super::{Job, Told};

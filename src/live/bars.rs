@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
-use tapeflow_schemas::{Symbol, WindowSize};
-use tapeflow_sinks::{Head, Policy, StoreError, store::StoredRow};
+use tapeflow_protocol::{Head, StoreError};
+use tapeflow_schemas::{Policy, StoredRow, Symbol, WindowSize};
 
 use super::{Shown, newest::newest};
 use crate::{bars, columns};

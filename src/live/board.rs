@@ -7,8 +7,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use tapeflow_schemas::{Price, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{EpochWrites, Policy, Totals, store::StoredRow};
+use tapeflow_protocol::EpochWrites;
+use tapeflow_schemas::{Policy, Price, StoredRow, Symbol, Totals, WindowSize, WindowStart};
 
 /// Symbols kept after a clearing; at twice as many the less busy ones are dropped.
 pub(super) const SYMBOLS_KEPT: usize = 10_000;

@@ -2,8 +2,8 @@
 //! says where smaller ones are, so that a silence of years costs a few questions, and no question
 //! is answered with more rows than a few times those asked for.
 
-use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{Store, StoreError, store::StoredRow};
+use tapeflow_protocol::{Store, StoreError};
+use tapeflow_schemas::{AssetClass, StoredRow, Symbol, WindowSize, WindowStart};
 
 /// How many windows of the largest size are looked through: days of half a century, minutes of two
 /// weeks.
@@ -138,11 +138,11 @@ fn count(limit: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use tapeflow_log::sqlite::{Access, Database};
+    use tapeflow_protocol::EpochWrites;
     use tapeflow_schemas::EventTime;
-    use tapeflow_sinks::{
-        EpochWrites, RowKey, RowState, RowWrite, Totals,
-        sqlite::{Access, Database, SqliteStore},
-    };
+    use tapeflow_schemas::{RowKey, RowState, RowWrite, Totals};
+    use tapeflow_sinks::sqlite::SqliteStore;
 
     use super::*;
 

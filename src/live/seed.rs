@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{Store, StoreError, store::StoredRow};
+use tapeflow_protocol::{Store, StoreError};
+use tapeflow_schemas::{StoredRow, Symbol, WindowSize, WindowStart};
 
 use super::{
     Live,

@@ -1,5 +1,5 @@
 //! `verify --heal`: writes what differs as it should be, as a generation of its own
-//! ([`tapeflow_sinks::heal`] says why that is safe).
+//! ([`tapeflow_protocol::repair`] says why that is safe).
 //!
 //! The log is read for it before the job is taken over, so that the job is held up for the end of
 //! the log and the writing alone.
@@ -7,9 +7,8 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use tapeflow_dataflow::clock::{Clock, SystemClock};
-use tapeflow_sinks::{
-    Head, RowKey, RowState, StoreError, ViewKey, heal::Healer, workflow::WorkflowError,
-};
+use tapeflow_protocol::{Head, StoreError, repair::Healer, workflow::WorkflowError};
+use tapeflow_schemas::{RowKey, RowState, ViewKey};
 
 use super::{
     judge::{Cure, Findings, Place},

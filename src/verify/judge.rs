@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 
 use tapeflow_oracle::OracleCounts;
-use tapeflow_schemas::{Baskets, Offset, WindowSize, WindowStart};
-use tapeflow_sinks::{Epoch, RowKey, RowState, Unlisted, ViewKey, ViewState};
+use tapeflow_protocol::Unlisted;
+use tapeflow_schemas::{
+    Baskets, Epoch, Offset, RowKey, RowState, ViewKey, ViewState, WindowSize, WindowStart,
+};
 
 use super::{
     lists,

@@ -25,8 +25,8 @@
 use std::time::Duration;
 
 use tapeflow_oracle::{Oracle, OracleCounts};
-use tapeflow_schemas::Offset;
-use tapeflow_sinks::{Counts, Epoch, Head, HistoryEntry, Stamp, Store};
+use tapeflow_protocol::{Counts, Head, HistoryEntry, Store};
+use tapeflow_schemas::{Epoch, Offset, Stamp};
 
 use super::recompute::COMMITTED;
 use crate::{end::End, stores};
@@ -320,7 +320,7 @@ impl Reach {
 
 #[cfg(test)]
 mod tests {
-    use tapeflow_sinks::{SourceIdentity, decide};
+    use tapeflow_protocol::{SourceIdentity, decide};
 
     use super::*;
 
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn what_was_given_up_is_missed_though_the_counts_agree() {
         let (mut head, history) = job([0, 0], &[[5, 5], [9, 6]]);
-        head.committed.cuts[0].lost = Some(tapeflow_sinks::LostRange { from: 0, to: 3 });
+        head.committed.cuts[0].lost = Some(tapeflow_protocol::LostRange { from: 0, to: 3 });
         let (mut told, mut first) = (history.clone(), history[1].clone());
         first.counts.records -= 3;
         told[1] = first;
@@ -497,7 +497,7 @@ mod tests {
         // Epoch 2 ends at offset 9 of partition 0, epoch 3 was read from 11 on.
         let (mut head, mut history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
         history[1].counts.records -= 2;
-        head.committed.cuts[0].lost = Some(tapeflow_sinks::LostRange { from: 9, to: 11 });
+        head.committed.cuts[0].lost = Some(tapeflow_protocol::LostRange { from: 9, to: 11 });
         let reach = begin(&history, &head, &[11, 0], 11, None);
         assert_eq!(
             (reach.from, reach.after, reach.basis),

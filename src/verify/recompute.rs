@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_dataflow::{Log, LogFault, LogRecord};
+use tapeflow_log::{Log, LogFault, LogRecord};
 use tapeflow_oracle::Oracle;
-use tapeflow_schemas::{Offset, WindowSize};
-use tapeflow_sinks::{Cut, Epoch, Head, HistoryEntry, LostRange};
+use tapeflow_protocol::{Cut, Head, HistoryEntry, LostRange};
+use tapeflow_schemas::{Epoch, Offset, WindowSize};
 
 use super::scope::Scope;
 use crate::end::{End, unreachable_log};

@@ -9,11 +9,13 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use tapeflow_dataflow::{Log, Refold};
+use tapeflow_dataflow::Refold;
+use tapeflow_log::Log;
 use tapeflow_oracle::{Oracle, OracleEntry};
-use tapeflow_schemas::{Baskets, Offset, Price, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    Epoch, Head, RowKey, Totals, View, ViewEntry, ViewKey, view::SMALLEST_VIEW_MS,
+use tapeflow_protocol::Head;
+use tapeflow_schemas::{
+    Baskets, Epoch, Offset, Price, RowKey, Totals, View, ViewEntry, ViewKey, WindowSize,
+    WindowStart, view::SMALLEST_VIEW_MS,
 };
 
 use super::{judge::Place, lists, recompute::Feed, rows};

@@ -2,10 +2,9 @@
 
 use tapeflow_oracle::OracleRow;
 use tapeflow_schemas::{
-    Price,
+    Policy, Price, Totals,
     decimal::{SCALE, format_fixed},
 };
-use tapeflow_sinks::{Policy, Totals};
 
 /// Trades of a row, whatever their conditions.
 pub(super) fn trades(totals: &Totals) -> u64 {

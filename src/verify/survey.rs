@@ -21,11 +21,11 @@ use std::{
     time::Duration,
 };
 
-use tapeflow_dataflow::Log;
-use tapeflow_schemas::{Baskets, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    Audited, Epoch, Head, HistoryEntry, RowKey, RowState, Store, StoreError, View, ViewKey,
-    ViewState, view::SMALLEST_VIEW_MS,
+use tapeflow_log::Log;
+use tapeflow_protocol::{Audited, Head, HistoryEntry, Store, StoreError};
+use tapeflow_schemas::{
+    Baskets, Epoch, RowKey, RowState, Symbol, View, ViewKey, ViewState, WindowSize, WindowStart,
+    view::SMALLEST_VIEW_MS,
 };
 use tokio::runtime::Runtime;
 

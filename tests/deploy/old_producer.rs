@@ -9,7 +9,7 @@ use serde_json::Value;
 
 const RECORDING: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/bench/golden/finnhub-recorded.jsonl"
+    "/tests/golden/finnhub-recorded.jsonl"
 );
 
 /// Avro's long: zigzag, seven bits a byte.

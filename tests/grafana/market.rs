@@ -1,5 +1,5 @@
 //! The dashboard *Market* on real Cassandra, with the rows that the job makes of the recordings in
-//! `bench/golden`.
+//! `tests/golden`.
 
 use std::{collections::BTreeMap, path::Path, sync::OnceLock};
 
@@ -74,7 +74,7 @@ fn replay() -> Result<(), String> {
         )?;
         for recording in ["finnhub-recorded", "crowd"] {
             let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join(format!("bench/golden/{recording}.jsonl"));
+                .join(format!("tests/golden/{recording}.jsonl"));
             let file = file.to_str().ok_or("a path in UTF-8")?;
             succeed(&[&["ingest", "--replay", file, "--exit-at-end"], &topic[..]].concat())?;
         }

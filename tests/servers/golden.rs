@@ -10,7 +10,7 @@ use crate::job::{Ends, Feed, Job, brokers, store, succeed, tapeflow, told};
 /// Real frames, and the rows an independent program makes of them.
 fn fixture(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("bench/golden")
+        .join("tests/golden")
         .join(name)
 }
 

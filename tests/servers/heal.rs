@@ -11,11 +11,9 @@ use std::{
 use libtest_mimic::Failed;
 use scylla::{client::session_builder::SessionBuilder, value::CqlTimestamp};
 use tapeflow_ingest::simulator::{FeedFile, write_feed};
-use tapeflow_schemas::Symbol;
-use tapeflow_sinks::{
-    EpochWrites, RowKey, RowState, RowWrite, Store,
-    cassandra::{CassandraConfig, CassandraStore},
-};
+use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_schemas::{RowKey, RowState, RowWrite, Symbol};
+use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore};
 
 use crate::{
     CQL_PORT,

@@ -1,17 +1,17 @@
 //! Whether anything was lost or counted twice: all rows of each window size, added up, must come to
 //! what was sent, and so must the history of epochs.
 
-use tapeflow_schemas::WindowSize;
-use tapeflow_sinks::{Counts, Policy, Store, cassandra::CassandraStore};
-
-use tapeflow_throughput::tape::Written;
+use tapeflow_feed::Written;
+use tapeflow_protocol::{Counts, Store};
+use tapeflow_schemas::{Policy, WindowSize};
+use tapeflow_sinks::cassandra::CassandraStore;
 
 /// Holds the store against what was sent; what there is to say.
 ///
 /// # Errors
 /// What differs.
 pub(crate) async fn check(store: &CassandraStore, written: Written) -> Result<String, String> {
-    let failed = |fault: tapeflow_sinks::StoreError| format!("checking: {fault}");
+    let failed = |fault: tapeflow_protocol::StoreError| format!("checking: {fault}");
     let symbols = store.symbols().await.map_err(failed)?;
     let mut rows = 0;
     for size in WindowSize::DEFAULTS {

@@ -11,8 +11,7 @@
 //! exactly the trades that were sent.
 
 mod check;
-#[path = "../../../deploy/dev/stack.rs"]
-mod dev_stack;
+use tapeflow_stack::servers as dev_stack;
 mod feed;
 mod fill;
 mod job;

@@ -11,7 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_sinks::{Head, RowKey, RowState, Store, cassandra::CassandraStore};
+use tapeflow_protocol::{Head, Store};
+use tapeflow_schemas::{RowKey, RowState};
+use tapeflow_sinks::cassandra::CassandraStore;
 use tapeflow_throughput::life::Life;
 use tokio::time::sleep;
 

@@ -8,8 +8,9 @@ use std::{
 };
 
 use rand::Rng;
-use tapeflow_schemas::{AssetClass, EventTime, Symbol, WindowSize};
-use tapeflow_sinks::{RowKey, Store, cassandra::CassandraStore};
+use tapeflow_protocol::Store;
+use tapeflow_schemas::{AssetClass, EventTime, RowKey, Symbol, WindowSize};
+use tapeflow_sinks::cassandra::CassandraStore;
 use tapeflow_throughput::{Fault, life::Life, now_ms};
 use tokio::runtime::Runtime;
 

@@ -1,15 +1,15 @@
 //! The tape: made-up trades of some fifty symbols, one a record.
 
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
+use tapeflow_feed::{Record, Written};
 use tapeflow_schemas::{EventTime, Price, SessionId, Size, Symbol, Trade, conditions::Conditions};
-use tapeflow_throughput::tape::{Record, Written};
 
 /// How many symbols there are.
 const SYMBOLS: usize = 50;
 
 /// The records of one session, on their way into one topic.
 pub(crate) struct Tape {
-    tape: tapeflow_throughput::tape::Tape,
+    tape: tapeflow_feed::RecordGenerator,
     random: SmallRng,
 }
 
@@ -22,7 +22,7 @@ impl Tape {
         let names = (0..SYMBOLS).map(|number| format!("SYM{number:02}"));
         // Two tapes in one topic must differ in their session, or the second's records would be
         // repeats.
-        let tape = tapeflow_throughput::tape::Tape::new(
+        let tape = tapeflow_feed::RecordGenerator::new(
             names,
             "restart",
             SessionId(rand::random()),

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_sinks::{Counts, HistoryEntry};
+use tapeflow_feed::Written;
+use tapeflow_protocol::{Counts, HistoryEntry};
 use tokio::runtime::Handle;
 
 use crate::{
     Fault,
     ground::{Ground, Program},
-    tape::Written,
 };
 
 /// Differences repeated in a report.

@@ -15,13 +15,13 @@ use std::{
 };
 
 use serde_json::Value;
-use tapeflow_sinks::{Head, Store};
+use tapeflow_feed::Shape;
+use tapeflow_protocol::{Head, Store};
 use tokio::runtime::Handle;
 
 use crate::{
     Fault,
     bar::Bar,
-    feed::Shape,
     ground::{Ground, Program},
     life::Life,
     process::{self, Cpu},

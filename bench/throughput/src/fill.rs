@@ -5,14 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    Fault,
-    bar::Bar,
-    feed::{Clock, Feed, Shape},
-    ground::Appender,
-    now_ms,
-    tape::Written,
-};
+use tapeflow_feed::{Clock, Feed, Shape, Written};
+
+use crate::{Fault, bar::Bar, ground::Appender, now_ms};
 
 /// How long records wait for others to travel with.
 pub const LINGER: Duration = Duration::from_millis(50);

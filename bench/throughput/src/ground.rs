@@ -8,18 +8,21 @@ use std::{
     time::Duration,
 };
 
+use tapeflow_feed::{Record, Shape};
+use tapeflow_log::{
+    OutRecord,
+    sqlite::{Access, Database, SqliteLog},
+};
+use tapeflow_protocol::{Store, StoreError};
 use tapeflow_schemas::codec::{self, Header};
 use tapeflow_sinks::{
-    Store, StoreError,
     cassandra::{CassandraConfig, CassandraStore},
-    sqlite::{Access, AppendRecord, Database, SqliteLog, SqliteStore},
+    sqlite::SqliteStore,
 };
 use tokio::runtime::Handle;
 
 use crate::{
     Fault,
-    feed::Shape,
-    tape::Record,
     topic::{Topic, TopicAddress},
 };
 
@@ -85,7 +88,7 @@ pub enum Appender {
         /// Answers when appends are on disk.
         runtime: Handle,
         /// Not yet appended.
-        waiting: Vec<AppendRecord>,
+        waiting: Vec<OutRecord>,
     },
 }
 
@@ -190,7 +193,7 @@ impl Appender {
         match self {
             Self::Topic(topic) => topic.append(record),
             Self::File { waiting, .. } => {
-                waiting.push(AppendRecord {
+                waiting.push(OutRecord {
                     partition: record.partition,
                     key: record.key.to_owned(),
                     timestamp_ms: record.timestamp_ms,

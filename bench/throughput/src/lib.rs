@@ -12,14 +12,12 @@
 pub mod bar;
 pub mod check;
 pub mod drain;
-pub mod feed;
 pub mod fill;
 pub mod ground;
 pub mod life;
 pub mod process;
 pub mod rate;
 pub mod report;
-pub mod tape;
 pub mod topic;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,6 +44,15 @@ impl Fault {
             Self::Refused(reason) => Self::Refused(format!("{what}: {reason}")),
             Self::Failed(reason) => Self::Failed(format!("{what}: {reason}")),
             Self::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+impl From<tapeflow_feed::FeedError> for Fault {
+    fn from(error: tapeflow_feed::FeedError) -> Self {
+        match error {
+            tapeflow_feed::FeedError::Shape(reason) => Self::Refused(reason),
+            tapeflow_feed::FeedError::Value(reason) => Self::Failed(reason),
         }
     }
 }

@@ -18,19 +18,17 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tapeflow_schemas::{Symbol, WindowSize};
-use tapeflow_sinks::{Policy, RowKey};
+use tapeflow_feed::{Clock, Feed, Message, Shape, Written};
+use tapeflow_schemas::{Policy, RowKey, Symbol, WindowSize};
 use tokio::runtime::Handle;
 
 use crate::{
     Fault,
     bar::Bar,
     drain::{Lives, Outside, Plan, Spent, committed},
-    feed::{Clock, Feed, Message},
     ground::{Appender, Ground, Program},
     now_ms, per_second,
     report::rounded,
-    tape::Written,
 };
 
 /// The symbols that are watched, by rank: the busiest, and some that trade ever more rarely.
@@ -249,7 +247,7 @@ impl Feeding<'_> {
     fn run(self, rate: u64, duration: Duration) -> Result<(Written, Duration, Instant), Fault> {
         let trades = u64::try_from(u128::from(rate) * duration.as_millis() / 1_000)
             .map_err(|fault| Fault::Refused(fault.to_string()))?;
-        let shape = crate::feed::Shape {
+        let shape = Shape {
             trades,
             ..self.plan.shape
         };

@@ -3,8 +3,9 @@
 use std::{fmt::Write, time::Duration};
 
 use serde_json::{Value, json};
+use tapeflow_feed::Written;
 
-use crate::{check::Checked, drain::Spent, grouped, per_second, rate::Sustained, tape::Written};
+use crate::{check::Checked, drain::Spent, grouped, per_second, rate::Sustained};
 
 /// All there is to tell.
 #[derive(Clone, Debug)]

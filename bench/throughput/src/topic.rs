@@ -18,8 +18,9 @@ use rdkafka::{
     message::DeliveryResult,
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
+use tapeflow_feed::Record;
 
-use crate::{Fault, tape::Record};
+use crate::Fault;
 
 /// How long the first question to the broker may take, which may be none; and how long others.
 const REACH: Duration = Duration::from_secs(10);

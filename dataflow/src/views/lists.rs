@@ -11,7 +11,8 @@ use std::{
     rc::Rc,
 };
 
-use tapeflow_sinks::{EpochWrites, View, ViewEntry, ViewKey, ViewState, ViewWrite};
+use tapeflow_protocol::EpochWrites;
+use tapeflow_schemas::{View, ViewEntry, ViewKey, ViewState, ViewWrite};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -23,7 +24,7 @@ use timely::{
 };
 
 use super::{Lists, Window};
-use crate::state::EpochBoard;
+use crate::operators::bar_state::EpochBoard;
 
 /// Lists that travel to the sink together.
 const LISTS_PER_WRITE: usize = 64;

@@ -23,8 +23,7 @@ use std::{
 };
 
 use differential_dataflow::AsCollection;
-use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{RowKey, RowState};
+use tapeflow_schemas::{RowKey, RowState, Symbol, WindowSize, WindowStart};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -37,12 +36,11 @@ use timely::{
 
 use super::{Change, Rows, Standing, Window};
 use crate::{
+    coordinator::decisions::EPOCHS_AHEAD,
     hash::{Map, Set},
     job::{Failure, JobError},
-    leader::EPOCHS_AHEAD,
     metrics::Metrics,
-    parcel::route,
-    state::EpochBoard,
+    operators::{bar_state::EpochBoard, exchange::route},
     store_io::{RowReader, StoreIo},
 };
 /// One change of the collection of rows.

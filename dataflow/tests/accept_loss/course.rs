@@ -10,11 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, run};
-use tapeflow_schemas::{AssetClass, Offset, Partition, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store,
-    StoreError, StoredView, View, memory::MemoryStore, store::StoredRow,
+use tapeflow_protocol::{CasOutcome, EpochWrites, Head, HistoryEntry, Reject, Store, StoreError};
+use tapeflow_schemas::{
+    AssetClass, Offset, Partition, RowKey, RowState, Stamp, StoredRow, StoredView, Symbol, View,
+    WindowSize, WindowStart,
 };
+use tapeflow_sinks::memory::MemoryStore;
 
 use crate::support::{MemoryLog, io};
 

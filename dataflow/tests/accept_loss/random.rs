@@ -10,8 +10,9 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_dataflow::{JobConfig, JobError};
 use tapeflow_oracle::Oracle;
-use tapeflow_schemas::{Offset, Partition, Symbol};
-use tapeflow_sinks::{Epoch, Head, RowKey, Store, memory::MemoryStore};
+use tapeflow_protocol::{Head, Store};
+use tapeflow_schemas::{Epoch, Offset, Partition, RowKey, Symbol};
+use tapeflow_sinks::memory::MemoryStore;
 
 use crate::{
     course::{Ends, block_on, clear_of_repeats, head, len, letters, life as live, refused},

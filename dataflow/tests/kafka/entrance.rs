@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use tapeflow_dataflow::{KafkaLogConfig, Log, LogFault};
+use tapeflow_log::{Log, LogFault, kafka::KafkaLogConfig};
 
 use super::{KAFKA_PORT, config, connect, internal, make, ours, refusal};
 

@@ -6,8 +6,13 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use tapeflow_dataflow::{JobConfig, JobError, KafkaLog, Log, Metrics, Stop, TopicFinding};
-use tapeflow_sinks::{CasOutcome, Head, LostRange, SourceIdentity, Store, memory::MemoryStore};
+use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop};
+use tapeflow_log::{
+    Log,
+    kafka::{KafkaLog, TopicFinding},
+};
+use tapeflow_protocol::{CasOutcome, Head, LostRange, SourceIdentity, Store};
+use tapeflow_sinks::memory::MemoryStore;
 
 use super::{
     INTERNAL_PORT, STACK, add_partitions, append, block_on, config, connect, delete, delete_below,

@@ -16,23 +16,19 @@ use std::{
 
 use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tapeflow_dataflow::{
-    JobConfig, JobError, Log, LogFault, LogReader, LogRecord, Metrics, Stop, Summary, run,
-};
+use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, Summary, run};
+use tapeflow_log::{Log, LogFault, LogReader, LogRecord};
 use tapeflow_oracle::{Oracle, OracleEntry, OracleRow, OracleView};
+use tapeflow_protocol::{
+    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, SourceIdentity, Store, StoreError,
+};
 use tapeflow_schemas::{
-    Baskets, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade,
-    WindowSize, WindowStart,
+    Baskets, Conditions, EventTime, Offset, Partition, Policy, Price, RowKey, RowState, SessionId,
+    Size, Stamp, StoredRow, StoredView, Symbol, Totals, Trade, View, WindowSize, WindowStart,
     codec::{BatchHeader, encode_batch},
     partition_for,
 };
-use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity,
-    Stamp, Store, StoreError, Totals,
-    memory::MemoryStore,
-    store::StoredRow,
-    view::{StoredView, View},
-};
+use tapeflow_sinks::memory::MemoryStore;
 
 /// One partition: timestamp and bytes of each record.
 type Records = Vec<(i64, Vec<u8>)>;
@@ -454,8 +450,9 @@ pub async fn check_without(
     let mut any_lost = false;
     for (partition, records) in (0u32..).zip(log.0.lock().expect("log").iter()) {
         for (offset, (timestamp_ms, payload)) in (0i64..).zip(records) {
-            let below =
-                |binding: &tapeflow_sinks::Binding| offset < binding.cuts[partition as usize].next;
+            let below = |binding: &tapeflow_protocol::Binding| {
+                offset < binding.cuts[partition as usize].next
+            };
             let epoch = if below(&head.committed) {
                 0
             } else {
@@ -514,7 +511,7 @@ pub async fn check_without(
         );
         // I6: what became of the records between the bindings, added up, is what became of them
         // all.
-        let mut sum = tapeflow_sinks::Counts::default();
+        let mut sum = tapeflow_protocol::Counts::default();
         store
             .history(usize::MAX)
             .await

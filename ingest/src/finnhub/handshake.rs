@@ -6,12 +6,12 @@
 
 use std::io;
 
+use tapeflow_schemas::Secret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use zeroize::Zeroizing;
 
 use super::{endpoint::Endpoint, session::Refusal};
-use crate::secret::Secret;
 
 /// The longest head of a request or an answer.
 const MAX_HEAD_BYTES: usize = 16 * 1024;

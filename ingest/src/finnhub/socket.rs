@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant};
 use futures::{SinkExt, StreamExt};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tapeflow_schemas::Secret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
@@ -26,12 +27,11 @@ use super::{
     session::{Command, Complaint, Ending, Refusal, Session, SessionFault, Timing, Why},
 };
 use crate::{
-    admit::cut,
+    admission::cut,
     clock::now_ms,
     frame::{Frame, MAX_FRAME_BYTES},
     progress::{Connection, Progress},
     queue,
-    secret::Secret,
     stop::{self, Stop},
 };
 

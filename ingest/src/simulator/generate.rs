@@ -309,7 +309,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{Counts, Frame, admit::admit, simulator::symbols};
+    use crate::{Counts, Frame, admission::admit, simulator::symbols};
 
     fn config(seed: u64, popularity: Popularity, faults: FrameFaults) -> GeneratorConfig {
         GeneratorConfig {
@@ -426,12 +426,12 @@ mod tests {
             .iter()
             .map(|frame| frame.matches("\"t\":").count())
             .sum();
-        let whole = counts.rejects[&crate::admit::Reason::Json]
-            + counts.rejects[&crate::admit::Reason::FrameType];
+        let whole = counts.rejects[&crate::admission::Reason::Json]
+            + counts.rejects[&crate::admission::Reason::FrameType];
         assert!(
             whole > 0
                 && counts.price_updates > 0
-                && counts.rejects[&crate::admit::Reason::Price] > 0
+                && counts.rejects[&crate::admission::Reason::Price] > 0
         );
         assert_eq!(
             counts.trades + counts.price_updates + counts.rejected() - whole,

@@ -1,7 +1,8 @@
 //! What the benches need of the inside, and nobody else: see `benches/`.
 
+use tapeflow_schemas::RowWrite;
+
 use super::mirrors::Columns;
-use crate::row::RowWrite;
 
 /// Makes a row's columns, as a write does.
 pub fn columns(row: &RowWrite) {

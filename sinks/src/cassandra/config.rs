@@ -3,6 +3,8 @@
 
 use std::{fmt, time::Duration};
 
+use tapeflow_schemas::Secret;
+
 use super::tls::TlsConfig;
 
 /// The port of a host that names none.
@@ -42,28 +44,6 @@ pub struct Credentials {
     pub user: String,
     /// The password.
     pub password: Secret,
-}
-
-/// A text that does not print.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub(super) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 /// One thing that is wrong with an address.

@@ -11,15 +11,12 @@ use scylla::{
     },
     value::CqlTimestamp,
 };
+use tapeflow_protocol::{DirectoryEntry, StoreError, Unlisted};
 use tapeflow_schemas::{AssetClass, Symbol, WindowSize};
 
 use super::{
     faults::{broken, of_execution, of_pager, of_row},
     session::Cluster,
-};
-use crate::{
-    audit::Unlisted,
-    store::{DirectoryEntry, StoreError},
 };
 
 /// Entries that go into one statement, from as many partitions: below what a server tells of in its

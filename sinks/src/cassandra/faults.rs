@@ -6,9 +6,9 @@ use scylla::errors::{
     NewSessionError, NextPageError, NextRowError, PagerExecutionError, PrepareError,
     RequestAttemptError, RequestError,
 };
+use tapeflow_protocol::StoreError;
 
 use super::config::CassandraConfig;
-use crate::store::StoreError;
 
 /// Something that no retry mends, found by us rather than by the driver.
 pub(super) fn broken(what: impl Into<String>) -> StoreError {

@@ -14,15 +14,12 @@ use scylla::{
     value::{CqlValue, Row},
 };
 use serde::Deserialize;
+use tapeflow_protocol::{CasOutcome, Head, StoreError, checkpoint::HEAD_FORMAT};
 
 use super::{
     faults::{broken, of_execution},
     mirrors::bigint,
     session::Cluster,
-};
-use crate::{
-    head::{HEAD_FORMAT, Head},
-    store::{CasOutcome, StoreError},
 };
 
 /// The statements on table `job_head`.

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::store::StoreError;
+use tapeflow_protocol::StoreError;
 
 /// Of 729 statements one finds the one bad replica of three six times.
 const TRIES: u32 = 6;

@@ -2,8 +2,7 @@
 //! are still to run.
 
 use sha2::{Digest, Sha256};
-
-use crate::store::StoreError;
+use tapeflow_protocol::StoreError;
 
 /// One numbered file of statements. Each statement bears running twice; the file counts as run once
 /// it is recorded.

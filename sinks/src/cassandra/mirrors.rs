@@ -2,17 +2,11 @@
 //! `sip`. And a list's ranks, which are only that.
 
 use scylla::{DeserializeRow, SerializeRow, value::CqlTimestamp};
+use tapeflow_protocol::{Audited, audit::Strays};
 use tapeflow_schemas::{
-    Price,
+    Epoch, Policy, Price, RowWrite, View, ViewEntry, ViewState, ViewWrite,
     decimal::{SCALE, format_fixed},
-};
-
-use crate::{
-    audit::{Audited, Strays},
-    head::Epoch,
-    row::RowWrite,
-    totals::Policy,
-    view::{TOP, View, ViewEntry, ViewState, ViewWrite},
+    view::TOP,
 };
 
 /// The values of one write, in the order of [`super::rows`]'s statement. None is ever null: a null
@@ -388,11 +382,7 @@ mod tests {
     use tapeflow_schemas::{Symbol, WindowSize};
 
     use super::*;
-    use crate::{
-        row::{RowKey, RowState},
-        totals::{Sums, Totals},
-        view::{ViewKey, ViewState},
-    };
+    use tapeflow_schemas::{RowKey, RowState, Sums, Totals, ViewKey, ViewState};
 
     fn write(totals: Totals) -> RowWrite {
         let size: WindowSize = "1m".parse().expect("a size");

@@ -35,7 +35,7 @@ mod store;
 mod tls;
 mod views;
 
-pub use config::{AddressFault, AddressFaults, CassandraConfig, Credentials, DEFAULT_PORT, Secret};
+pub use config::{AddressFault, AddressFaults, CassandraConfig, Credentials, DEFAULT_PORT};
 pub use findings::Finding;
 pub use init::{InitReport, drop_keyspace, init, init_with, nodes};
 pub use migrations::{MIGRATIONS, Migration};

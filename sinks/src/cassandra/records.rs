@@ -14,16 +14,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use scylla::{
     SerializeRow, client::session::Session, statement::prepared::PreparedStatement, value::CqlDate,
 };
-use tapeflow_schemas::{Offset, Partition};
+use tapeflow_protocol::{Counts, HistoryEntry, Reject, StoreError};
+use tapeflow_schemas::{Offset, Partition, Stamp};
 
 use super::{
     faults::{broken, of_execution, of_pager, of_row},
     mirrors::bigint,
     session::Cluster,
-};
-use crate::{
-    head::Stamp,
-    store::{Counts, HistoryEntry, Reject, StoreError},
 };
 
 /// Offsets of a partition whose dead letters share a partition of the table: 16 MB if every record

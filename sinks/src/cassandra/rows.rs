@@ -14,18 +14,14 @@ use scylla::{
     },
     value::CqlTimestamp,
 };
-use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
+use tapeflow_protocol::{Audited, StoreError, Unlisted};
+use tapeflow_schemas::{RowKey, RowState, RowWrite, StoredRow, Symbol, WindowSize, WindowStart};
 
 use super::{
     faults::{broken, of_execution, of_pager, of_row},
     insist::insist,
     mirrors::{Columns, Shown},
     session::Cluster,
-};
-use crate::{
-    audit::{Audited, Unlisted},
-    row::{RowKey, RowState, RowWrite},
-    store::{StoreError, StoredRow},
 };
 
 /// Rows of one partition that go into one statement: more save little, and all of them fail
@@ -365,7 +361,7 @@ pub(super) fn parcels<'a>(rows: &'a [RowWrite]) -> Vec<Vec<&'a RowWrite>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::totals::Totals;
+    use tapeflow_schemas::Totals;
 
     #[test]
     fn rows_are_grouped_by_partition_and_no_statement_is_too_large() {

@@ -6,7 +6,13 @@ use std::ops::Range;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::client::session::Session;
-use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart, window::WINDOWS_PER_BUCKET};
+use tapeflow_protocol::{
+    Audited, CasOutcome, EpochWrites, Head, HistoryEntry, Reject, Store, StoreError, Unlisted,
+};
+use tapeflow_schemas::{
+    AssetClass, Epoch, RowKey, RowState, RowWrite, Stamp, StoredRow, StoredView, Symbol, View,
+    ViewState, ViewWrite, WindowSize, WindowStart, window::WINDOWS_PER_BUCKET,
+};
 
 use super::{
     config::CassandraConfig,
@@ -20,13 +26,6 @@ use super::{
     rows::{Rows, parcels},
     session,
     views::Views,
-};
-use crate::{
-    audit::{Audited, Unlisted},
-    head::{Epoch, Head, Stamp},
-    row::{RowKey, RowState, RowWrite},
-    store::{CasOutcome, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
-    view::{StoredView, View, ViewState, ViewWrite},
 };
 
 /// A keyspace of a Cassandra cluster, as a [`Store`].
@@ -53,7 +52,8 @@ enum Parcel<'a> {
 impl CassandraStore {
     /// Connects to a keyspace that `tapeflow init` has made. Nothing is written.
     ///
-    /// # Errors [`StoreError::Broken`] with what to do if the keyspace or tables are missing or of
+    /// # Errors
+    /// [`StoreError::Broken`] with what to do if the keyspace or tables are missing or of
     /// another version, or credentials are refused; [`StoreError::Unavailable`] if the cluster does
     /// not answer.
     pub async fn connect(config: CassandraConfig) -> Result<Self, StoreError> {

@@ -21,9 +21,9 @@ use rustls::{
         pem::{Error as PemError, PemObject},
     },
 };
+use tapeflow_protocol::StoreError;
 
 use super::faults::broken;
-use crate::store::StoreError;
 
 /// How to talk TLS to the nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

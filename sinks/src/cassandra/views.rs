@@ -15,18 +15,15 @@ use scylla::{
     },
     value::CqlTimestamp,
 };
-use tapeflow_schemas::{WindowSize, WindowStart};
+use tapeflow_protocol::{Audited, StoreError};
+use tapeflow_schemas::{
+    Epoch, StoredView, View, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart,
+};
 
 use super::{
     faults::{broken, of_execution, of_pager, of_row},
     mirrors::{RankColumns, ShownRank, bigint, held_against, latest},
     session::Cluster,
-};
-use crate::{
-    audit::Audited,
-    head::Epoch,
-    store::StoreError,
-    view::{StoredView, View, ViewKey, ViewState, ViewWrite},
 };
 
 /// The statements on tables `views` and `view_entries`.

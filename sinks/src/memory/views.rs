@@ -2,13 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use tapeflow_schemas::{WindowSize, WindowStart};
+use tapeflow_schemas::{
+    Stamp, StoredView, View, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart,
+};
 
 use super::{Held, MemoryStore, breach};
-use crate::{
-    head::Stamp,
-    view::{StoredView, View, ViewKey, ViewState, ViewWrite},
-};
 
 impl MemoryStore {
     /// All lists, by key, with the stamp each was last written at.
@@ -84,11 +82,10 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        EpochWrites, Store, ViewEntry,
-        head::{Binding, Cut, HEAD_FORMAT, Head, SourceIdentity},
-        store::CasOutcome,
+    use tapeflow_protocol::{
+        Binding, CasOutcome, Cut, EpochWrites, Head, SourceIdentity, Store, checkpoint::HEAD_FORMAT,
     };
+    use tapeflow_schemas::ViewEntry;
 
     use super::*;
 

@@ -1,17 +1,11 @@
 //! Rows in SQLite: the upsert in which the greater stamp wins, and reading the state cell back.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use tapeflow_log::sqlite::{fault, integer};
+use tapeflow_protocol::{Audited, StoreError, Unlisted, audit::Strays};
 use tapeflow_schemas::{
-    Price, Symbol, WindowSize, WindowStart,
+    Policy, Price, RowKey, RowState, RowWrite, StoredRow, Symbol, WindowSize, WindowStart,
     decimal::{SCALE, format_fixed},
-};
-
-use super::{fault, integer};
-use crate::{
-    audit::{Audited, Strays, Unlisted},
-    row::{RowKey, RowState, RowWrite},
-    store::{StoreError, StoredRow},
-    totals::Policy,
 };
 
 /// A row as its columns hold it, made on the caller's thread: the writer's does nothing but SQLite.

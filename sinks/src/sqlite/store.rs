@@ -4,19 +4,17 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
-
-use super::{Database, fault, integer, rows, views, whole};
-use crate::{
-    audit::{Audited, Unlisted},
-    head::{Epoch, HEAD_FORMAT, Head, Stamp},
-    row::{RowKey, RowState},
-    store::{
-        CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError,
-        StoredRow,
-    },
-    view::{StoredView, View, ViewState},
+use tapeflow_log::sqlite::{Database, fault, integer, whole};
+use tapeflow_protocol::{
+    Audited, CasOutcome, Counts, DirectoryEntry, EpochWrites, Head, HistoryEntry, Reject, Store,
+    StoreError, Unlisted, checkpoint::HEAD_FORMAT,
 };
+use tapeflow_schemas::{
+    AssetClass, Epoch, RowKey, RowState, Stamp, StoredRow, StoredView, Symbol, View, ViewState,
+    WindowSize, WindowStart,
+};
+
+use super::{rows, views};
 
 /// The rows, the head and what stands beside them, in one file.
 #[derive(Clone, Debug)]
@@ -39,13 +37,7 @@ impl Store for SqliteStore {
     }
 
     async fn head(&self) -> Result<Option<Head>, StoreError> {
-        // Where this process writes, behind the writer's queue: a compare-and-set whose caller
-        // stopped waiting for the answer is applied before this reads, not after.
-        if self.database.writer().is_ok() {
-            self.database.write(0, read_head).await
-        } else {
-            self.database.read(read_head).await
-        }
+        self.database.read_after_writes(read_head).await
     }
 
     async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {

@@ -4,17 +4,14 @@
 use std::ops::Range;
 
 use rusqlite::{Connection, params};
+use tapeflow_log::sqlite::{fault, has_views, integer};
+use tapeflow_protocol::{Audited, StoreError, audit::Strays};
 use tapeflow_schemas::{
-    Price, WindowSize, WindowStart,
+    Price, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart,
     decimal::{SCALE, format_fixed},
 };
 
-use super::{fault, integer, rows::hold_price, tables};
-use crate::{
-    audit::{Audited, Strays},
-    store::StoreError,
-    view::{StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite},
-};
+use super::rows::hold_price;
 
 /// A list as its columns hold it, made on the caller's thread.
 pub(super) struct List {
@@ -200,7 +197,7 @@ pub(super) fn views(
     range: &Range<WindowStart>,
 ) -> Result<Vec<StoredView>, StoreError> {
     const SELECT: &str = "SELECT start, state FROM views WHERE view_name = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
-    if !tables::has_views(connection)? {
+    if !has_views(connection)? {
         return Ok(Vec::new());
     }
     let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
@@ -284,7 +281,7 @@ pub(super) fn audit(
         }
         audited.push(Audited::new(start, list.state, strays.0));
     }
-    if tables::has_views(connection)? {
+    if has_views(connection)? {
         audited.extend(without_list(connection, view, size, range)?);
     }
     Ok(audited)

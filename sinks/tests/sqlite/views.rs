@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use rusqlite::Connection;
-use tapeflow_schemas::{Price, WindowSize};
-use tapeflow_sinks::{
-    EpochWrites, Store, View, ViewEntry, ViewKey, ViewState, ViewWrite,
-    sqlite::{Access, Database, SqliteStore},
-};
+use tapeflow_log::sqlite::{Access, Database};
+use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_schemas::{Price, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowSize};
+use tapeflow_sinks::sqlite::SqliteStore;
 
 use super::{file, golden, job, key, refusal, row};
 

@@ -3,11 +3,8 @@
 
 use std::time::Duration;
 
-use tapeflow_sinks::{
-    CasOutcome, Store, StoreError,
-    cassandra::{CassandraConfig, CassandraStore},
-    workflow::until_answered,
-};
+use tapeflow_protocol::{CasOutcome, Store, StoreError, workflow::until_answered};
+use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

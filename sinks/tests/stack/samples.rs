@@ -1,10 +1,9 @@
 //! A head and some rows, as a job would write them.
 
-use tapeflow_schemas::{Price, Symbol};
-use tapeflow_sinks::{
-    Binding, Cut, DirectoryEntry, EpochWrites, Head, RowKey, RowState, RowWrite, SourceIdentity,
-    Sums, Totals, head::HEAD_FORMAT,
+use tapeflow_protocol::{
+    Binding, Cut, DirectoryEntry, EpochWrites, Head, SourceIdentity, checkpoint::HEAD_FORMAT,
 };
+use tapeflow_schemas::{Price, RowKey, RowState, RowWrite, Sums, Symbol, Totals};
 
 /// The stamp of the rows, in November 2023.
 pub(crate) const STAMP: i64 = 1_700_000_000_000_003;

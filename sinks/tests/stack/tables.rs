@@ -4,13 +4,12 @@
 use std::sync::Mutex;
 
 use scylla::value::{CqlTimestamp, CqlValue};
-use tapeflow_schemas::{Position, Price, decimal::MAX_PRICE_E8, symbol::MAX_SYMBOL_BYTES};
-use tapeflow_sinks::{
-    CasOutcome, Counts, EpochWrites, HistoryEntry, Reject, RowKey, RowWrite, Store, StoreError,
-    Sums, Totals,
-    cassandra::{CassandraConfig, CassandraStore, Finding, MIGRATIONS, init},
-    totals::Mark,
+use tapeflow_protocol::{CasOutcome, Counts, EpochWrites, HistoryEntry, Reject, Store, StoreError};
+use tapeflow_schemas::{
+    Position, Price, RowKey, RowWrite, Sums, Totals, decimal::MAX_PRICE_E8,
+    symbol::MAX_SYMBOL_BYTES, totals::Mark,
 };
+use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore, Finding, MIGRATIONS, init};
 
 use crate::{
     Test,

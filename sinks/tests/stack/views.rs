@@ -2,9 +2,9 @@
 //! also after it grew shorter.
 
 use scylla::value::{CqlTimestamp, CqlValue};
-use tapeflow_schemas::{Price, WindowStart};
-use tapeflow_sinks::{
-    EpochWrites, Store, StoreError, View, ViewEntry, ViewKey, ViewState, ViewWrite, view::TOP,
+use tapeflow_protocol::{EpochWrites, Store, StoreError};
+use tapeflow_schemas::{
+    Price, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowStart, view::TOP,
 };
 
 use crate::{Test, keyspace::Keyspace, samples::STAMP};

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tapeflow_schemas::SessionId;
-use tapeflow_sinks::{
+use tapeflow_protocol::{
     Binding, CasOutcome, Cut, Head, LostRange, SourceIdentity, Store,
-    head::{HEAD_FORMAT, SessionWindow},
+    checkpoint::{HEAD_FORMAT, SessionWindow},
 };
+use tapeflow_schemas::SessionId;
 
 use super::{JOB, stamp};
 

@@ -12,10 +12,10 @@ mod views;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tapeflow_schemas::{Position, Price, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    DirectoryEntry, EpochWrites, RowKey, RowState, RowWrite, Stamp, Store, Sums, Totals,
-    totals::Mark,
+use tapeflow_protocol::{DirectoryEntry, EpochWrites, Store};
+use tapeflow_schemas::{
+    Position, Price, RowKey, RowState, RowWrite, Stamp, Sums, Symbol, Totals, WindowSize,
+    WindowStart, totals::Mark,
 };
 
 /// The job whose head the checks write.

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use tapeflow_schemas::{WindowStart, window::WINDOWS_PER_BUCKET};
-use tapeflow_sinks::{
-    Counts, EpochWrites, HistoryEntry, Reject, RowKey, Store, store::MAX_REJECT_BYTES,
+use tapeflow_protocol::{
+    Counts, EpochWrites, HistoryEntry, Reject, Store, store::MAX_REJECT_BYTES,
 };
+use tapeflow_schemas::{RowKey, WindowStart, window::WINDOWS_PER_BUCKET};
 
 use super::{key, size, stamp, start, state, symbol, writes};
 

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use tapeflow_schemas::{Position, Price, decimal::MAX_PRICE_E8, symbol::MAX_SYMBOL_BYTES};
-use tapeflow_sinks::{
-    EpochWrites, RowKey, RowState, Stamp, Store, Sums, Totals, View, totals::Mark,
+use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_schemas::{
+    Position, Price, RowKey, RowState, Stamp, Sums, Totals, View, decimal::MAX_PRICE_E8,
+    symbol::MAX_SYMBOL_BYTES, totals::Mark,
 };
 
 use super::{key, size, stamp, start, state, writes};

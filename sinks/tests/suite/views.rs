@@ -3,10 +3,10 @@
 
 use std::{ops::Range, sync::Arc};
 
-use tapeflow_schemas::{Price, WindowStart, decimal::MAX_PRICE_E8, window::WINDOWS_PER_BUCKET};
-use tapeflow_sinks::{
-    EpochWrites, Stamp, Store, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite,
-    view::TOP,
+use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_schemas::{
+    Price, Stamp, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowStart,
+    decimal::MAX_PRICE_E8, view::TOP, window::WINDOWS_PER_BUCKET,
 };
 
 use super::{key, size, stamp, start, state, writes};

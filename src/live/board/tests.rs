@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tapeflow_schemas::{Conditions, EventTime, Position, Size, Trade};
-use tapeflow_sinks::{RowKey, RowState, RowWrite};
+use tapeflow_schemas::{Conditions, EventTime, Position, RowKey, RowState, RowWrite, Size, Trade};
 
 use super::*;
 

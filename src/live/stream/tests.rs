@@ -1,8 +1,12 @@
 //! The streams' own tests: what each is told at which beat, and in whose words.
 
 use tapeflow_dataflow::Observer;
-use tapeflow_schemas::{Conditions, EventTime, Position, Price, Size, Symbol, Trade, WindowSize};
-use tapeflow_sinks::{EpochWrites, RowKey, RowState, RowWrite, Totals, memory::MemoryStore};
+use tapeflow_protocol::EpochWrites;
+use tapeflow_schemas::{
+    Conditions, EventTime, Position, Price, RowKey, RowState, RowWrite, Size, Symbol, Totals,
+    Trade, WindowSize,
+};
+use tapeflow_sinks::memory::MemoryStore;
 use tokio::sync::Semaphore;
 
 use super::*;

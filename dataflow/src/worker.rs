@@ -1,0 +1,400 @@
+//! One worker's life: it builds the same two dataflows as all others, and turns the same loop: hear
+//! the leader, read, step.
+//!
+//! A turn never waits, so that a thread may turn one worker for ever, or a simulation many by turns
+//! ([`crate::stepped`]).
+
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+
+use tapeflow_protocol::{EpochWrites, Head, failpoint, workflow};
+use tapeflow_schemas::{Epoch, RowKey, RowState, RowWrite, WindowSize};
+use timely::{
+    dataflow::{
+        InputHandleVec, ProbeHandle,
+        operators::{Concat, Exchange, Input, Inspect, Probe, core::OkErr, vec::Broadcast},
+    },
+    scheduling::Activator,
+    worker::Worker,
+};
+
+use crate::{
+    coordinator::{
+        driver::Lead,
+        messages::{Down, Shown, Up},
+    },
+    job::{Ending, JobError, Observer, Shared},
+    operators::{
+        bar_state as state,
+        bar_state::{EpochBoard, Folded, StateSettings},
+        sink::{self, Showing, SinkSettings},
+        source::{self, Mailbox, SourceSettings},
+    },
+    views::{self, Change, windows::WindowSettings},
+};
+
+/// One knob for memory: for each so many resident rows a window of the views is kept as well. The
+/// default of 12,000 keeps the open windows of five sizes and those before them.
+const RESIDENT_ROWS_PER_WINDOW: usize = 1_000;
+/// How long a worker with nothing to do waits before it asks the log again; what other threads have
+/// for it wakes it at once. A turn costs some 40 us, most of it the system's: at 5 ms a worker of a
+/// quiet market takes less than a hundredth of a core, and a trade waits for its epoch anyway.
+const IDLE_PARK: Duration = Duration::from_millis(5);
+
+/// One worker's life, from its first dataflow to its last.
+pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) {
+    let mut work = Work::new(worker, shared);
+    while work.goes_on(shared) {
+        shared.turning.turn(worker.index() % shared.config.workers);
+        if !work.turn(worker, shared) {
+            worker.step_or_park(Some(IDLE_PARK));
+        }
+    }
+    // Before anything that lets another process come to its end: none may be gone before this one
+    // knows why.
+    shared.turning.end();
+    work.close();
+    while run_out(worker, shared) {
+        worker.step_or_park(Some(IDLE_PARK));
+    }
+}
+
+/// The ways into the control dataflow: to the leader, from it, and to whoever looks on at process
+/// 0.
+type Said = (
+    InputHandleVec<u64, Up>,
+    InputHandleVec<u64, Down>,
+    InputHandleVec<u64, Shown>,
+);
+
+/// What a worker holds besides its dataflows.
+pub(crate) struct Work {
+    mailbox: Mailbox,
+    board: Rc<RefCell<EpochBoard>>,
+    /// Into the control dataflow; none once it is closed.
+    said: Option<Said>,
+    /// Rows to be shown to process 0.
+    showing: Showing,
+    to_leader: Rc<RefCell<VecDeque<Up>>>,
+    from_leader: Rc<RefCell<VecDeque<Down>>>,
+    acknowledged: ProbeHandle<u64>,
+    source: Activator,
+    /// Operators that look at the board.
+    waiting: [Activator; 3],
+    lead: Option<Lead>,
+    /// The ending that the leader has been told of.
+    told: Ending,
+    finished: bool,
+}
+
+impl Work {
+    /// Builds the worker's dataflows. The first worker of the process that has the head leads.
+    pub(crate) fn new(worker: &mut Worker, shared: &Arc<Shared>) -> Self {
+        let mailbox = Mailbox::default();
+        let board = Rc::new(RefCell::new(EpochBoard::default()));
+        let (mut up, mut down, mut show) = (
+            InputHandleVec::<u64, Up>::new(),
+            InputHandleVec::<u64, Down>::new(),
+            InputHandleVec::<u64, Shown>::new(),
+        );
+        let size = shared.observer.shared_size();
+        let to_leader: Rc<RefCell<VecDeque<Up>>> = Rc::default();
+        let from_leader: Rc<RefCell<VecDeque<Down>>> = Rc::default();
+        worker.dataflow_named("control", |scope| {
+            let (arrived, told) = (Rc::clone(&to_leader), Rc::clone(&from_leader));
+            scope
+                .input_from(&mut up)
+                .exchange(|_| 0)
+                .inspect(move |message: &Up| arrived.borrow_mut().push_back(message.clone()));
+            scope
+                .input_from(&mut down)
+                .broadcast()
+                .inspect(move |message: &Down| told.borrow_mut().push_back(message.clone()));
+            let observer = Arc::clone(&shared.observer);
+            scope
+                .input_from(&mut show)
+                .exchange(|_| 0)
+                .inspect_core(move |event| {
+                    if let (Some(size), Ok((_, rows))) = (size, event) {
+                        seen(&*observer, size, rows);
+                    }
+                });
+        });
+        let acknowledged = ProbeHandle::new();
+        let showing = Showing::default();
+        let shown = size
+            .filter(|_| shared.config.process > 0)
+            .map(|size| (size, Rc::clone(&showing)));
+        let (source, waiting) = trades(worker, shared, &mailbox, &board, &acknowledged, shown);
+        let taken = if worker.index() == 0 {
+            shared
+                .head
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take()
+        } else {
+            None
+        };
+        let lead = taken.map(|head| Lead::new(head, shared, worker.peers()));
+        Self {
+            mailbox,
+            board,
+            said: Some((up, down, show)),
+            showing,
+            to_leader,
+            from_leader,
+            acknowledged,
+            source,
+            waiting,
+            lead,
+            told: Ending::No,
+            finished: false,
+        }
+    }
+
+    /// Whether there is another turn: nothing has failed, and the leader has not said its last
+    /// word.
+    pub(crate) fn goes_on(&self, shared: &Shared) -> bool {
+        !self.finished && !shared.failure.happened()
+    }
+
+    /// One turn; whether another is worth having at once. Never waits.
+    pub(crate) fn turn(&mut self, worker: &mut Worker, shared: &Arc<Shared>) -> bool {
+        let Some((up, down, show)) = &mut self.said else {
+            return false;
+        };
+        let ending = shared.stop.ending();
+        if ending > self.told {
+            self.told = ending;
+            self.mailbox
+                .outbox
+                .borrow_mut()
+                .push(if ending == Ending::Now {
+                    Up::DrainRequested
+                } else {
+                    Up::EndRequested
+                });
+        }
+        send_all(up, self.mailbox.outbox.borrow_mut().drain(..));
+        let mut busy = false;
+        if let Some(lead) = &mut self.lead {
+            let mut said = Vec::new();
+            busy |= lead.turn(&self.to_leader, &self.acknowledged, shared, &mut said);
+            send_all(down, said.into_iter());
+        }
+        for message in self.from_leader.borrow_mut().drain(..) {
+            busy = true;
+            self.finished |= note(&message, &self.board, shared);
+            self.waiting.iter().for_each(Activator::activate);
+            self.mailbox.inbox.borrow_mut().push_back(message);
+        }
+        self.source.activate();
+        worker.step();
+        send_all(show, self.showing.borrow_mut().drain(..));
+        self.mailbox.unacknowledged.observe(
+            acknowledged(&self.acknowledged),
+            || shared.clock.wall_us(),
+            &shared.metrics,
+        );
+        busy | *self.mailbox.busy.borrow()
+    }
+
+    /// Says no more: from here on the dataflows run out.
+    pub(crate) fn close(&mut self) {
+        self.said = None;
+        self.source.activate();
+    }
+}
+
+/// Builds the dataflow of trades. The source's activator, and those of all operators that look at
+/// the board.
+fn trades(
+    worker: &mut Worker,
+    shared: &Arc<Shared>,
+    mailbox: &Mailbox,
+    board: &Rc<RefCell<EpochBoard>>,
+    probe: &ProbeHandle<u64>,
+    shown: Option<(WindowSize, Showing)>,
+) -> (Activator, [Activator; 3]) {
+    let (index, peers) = (worker.index(), worker.peers());
+    worker.dataflow_named("trades", |scope| {
+        let settings = SourceSettings {
+            log: Arc::clone(&shared.log),
+            sizes: shared.config.sizes.clone(),
+            until_end: shared.config.until_end,
+            accept_loss: shared.config.accept_loss,
+            failure: shared.failure.clone(),
+            metrics: Arc::clone(&shared.metrics),
+        };
+        let (items, source) = source::build(scope, settings, mailbox);
+        let acknowledged = state::Acknowledged::default();
+        let settings = StateSettings {
+            sizes: shared.config.sizes.clone(),
+            resident_rows: shared.config.resident_rows,
+            io: shared.io.clone(),
+            board: Rc::clone(board),
+            acknowledged: Rc::clone(&acknowledged),
+            failure: shared.failure.clone(),
+            metrics: Arc::clone(&shared.metrics),
+        };
+        let (folded, keeper) = state::build(items, settings);
+        let (writes, changes) = folded.ok_err::<Vec<EpochWrites>, _, Vec<Rc<Vec<Change>>>, _, _>(
+            |folded| match folded {
+                Folded::Writes(writes) => Ok(writes),
+                Folded::Changes(changes) => Err(changes),
+            },
+        );
+        let settings = WindowSettings {
+            io: shared.io.clone(),
+            board: Rc::clone(board),
+            failure: shared.failure.clone(),
+            metrics: Arc::clone(&shared.metrics),
+            windows_kept: shared.config.resident_rows / RESIDENT_ROWS_PER_WINDOW,
+            index,
+            peers,
+        };
+        let (rows, windows) = views::windows::build(changes, settings);
+        let (lists, list_writer) =
+            views::lists::build(views::build(rows, &shared.config.baskets), Rc::clone(board));
+        let settings = SinkSettings {
+            io: shared.io.clone(),
+            acknowledged,
+            keeper: keeper.clone(),
+            observer: Arc::clone(&shared.observer),
+            metrics: Arc::clone(&shared.metrics),
+            shown,
+        };
+        sink::build(writes.concat(lists), settings).probe_with(probe);
+        (source, [keeper, windows, list_writer])
+    })
+}
+
+/// The last epoch of which everything is acknowledged on all workers: the probe stands at the first
+/// of which something is not.
+pub(crate) fn acknowledged(probe: &ProbeHandle<u64>) -> Epoch {
+    probe.with_frontier(|frontier| {
+        frontier
+            .first()
+            .map_or(u64::MAX, |first| first.saturating_sub(1))
+    })
+}
+
+/// Rows of other processes, as the observer of this one hears of its own.
+fn seen(observer: &dyn Observer, size: WindowSize, rows: &[Shown]) {
+    for rows in rows.chunk_by(|a, b| a.epoch == b.epoch) {
+        let write = |row: &Shown| RowWrite {
+            key: RowKey {
+                symbol: row.symbol.clone(),
+                size,
+                start: row.start,
+            },
+            state: RowState {
+                epoch: row.epoch,
+                totals: row.totals,
+            },
+            stamp: row.stamp,
+        };
+        observer.acknowledged(
+            rows[0].epoch,
+            &EpochWrites {
+                rows: rows.iter().map(write).collect(),
+                ..EpochWrites::default()
+            },
+        );
+    }
+}
+
+/// Sends messages of the control dataflow. Its times mean nothing, but an exchange hands over what
+/// it holds only when the time moves on.
+fn send_all<M: Clone + 'static>(
+    input: &mut InputHandleVec<u64, M>,
+    messages: impl Iterator<Item = M>,
+) {
+    let mut any = false;
+    for message in messages {
+        input.send(message);
+        any = true;
+    }
+    if any {
+        let next = *input.time() + 1;
+        input.advance_to(next);
+    }
+}
+
+/// Whether the worker's dataflows still run out. After a failure they are dropped: what they hold
+/// is not durable and must not become so.
+pub(crate) fn run_out(worker: &mut Worker, shared: &Shared) -> bool {
+    if shared.failure.happened() {
+        worker
+            .installed_dataflows()
+            .into_iter()
+            .for_each(|id| worker.drop_dataflow(id));
+    }
+    worker.has_dataflows()
+}
+
+/// Whether this process looks at the same store as the leader: a process that writes elsewhere
+/// would let the job commit what is not there.
+fn is_our_head(head: &Head, shared: &Shared) -> Result<(), JobError> {
+    let found = shared
+        .runtime
+        .block_on(workflow::until_answered("reading the head", || {
+            shared.store.head()
+        }))
+        .map_err(JobError::Failed)?;
+    match found {
+        Some(found) if found.generation == head.generation && found.owner == head.owner => Ok(()),
+        Some(found) if found.job == head.job && found.generation > head.generation => {
+            Err(JobError::Fenced(format!(
+                "generation {} (owner {}) has taken the job over",
+                found.generation, found.owner
+            )))
+        }
+        _ => Err(JobError::Refused(format!(
+            "{} is not the store that process 0 writes to; see --store",
+            shared.store.describe()
+        ))),
+    }
+}
+
+/// Takes down what the leader says for those who need it later. Returns whether it was the last
+/// word.
+fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
+    let mut board = board.borrow_mut();
+    match message {
+        Down::Start(head) => {
+            if shared.config.process > 0
+                && let Err(fault) = is_our_head(head, shared)
+            {
+                // Nothing is read or written before the head is on the board.
+                shared.failure.set(fault);
+                return false;
+            }
+            shared.metrics.generation.set(head.generation);
+            shared.metrics.epoch_bound.set(head.last_binding().epoch);
+            shared.metrics.epoch_committed.set(head.committed.epoch);
+            board.start = Some(Rc::new((**head).clone()));
+        }
+        Down::Bound { epoch, stamp } => {
+            board.stamps.insert(*epoch, *stamp);
+            shared.metrics.epoch_bound.set(*epoch);
+        }
+        Down::Committed(epoch) => {
+            failpoint::reach("committed-heard");
+            board.stamps.retain(|bound, _| bound > epoch);
+            shared.metrics.epoch_committed.set(*epoch);
+            shared.metrics.progressed(shared.clock.now());
+        }
+        // Nobody has found anything in the log; if nothing is under way either, everything is
+        // committed.
+        Down::Reopen(_)
+            if shared.metrics.epoch_bound.get() == shared.metrics.epoch_committed.get() =>
+        {
+            shared.metrics.progressed(shared.clock.now())
+        }
+        // Sealed is only what comes after the replay, once all of the job has ended it.
+        Down::Seal(_) => shared.metrics.goes_on(),
+        Down::Finish => return true,
+        Down::Reopen(_) | Down::StopReading | Down::ReadToEnd => {}
+    }
+    false
+}
