@@ -61,10 +61,7 @@ const OFFLINE: [(&str, Test); 12] = [
         "every_panel_has_a_description_a_unit_and_thresholds",
         schema::described,
     ),
-    (
-        "panels_do_not_overlap_and_have_an_id_each",
-        schema::places,
-    ),
+    ("panels_do_not_overlap_and_have_an_id_each", schema::places),
     ("every_expression_is_promql", promql::syntax),
     (
         "every_metric_of_dashboards_and_alerts_exists_and_every_metric_is_used",
