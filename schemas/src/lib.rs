@@ -1,14 +1,15 @@
-//! The vocabulary every room of tapeflow shares: what a trade is, what a number is, what a window
-//! is, and how a batch of trades looks as bytes.
+//! The vocabulary that all crates of tapeflow share: trades, exact numbers, symbols, windows, and
+//! the Avro form of a batch of trades.
 //!
 //! ```text
-//!  frame text ──parse──▶ Price, Size, EventTime, Conditions ──▶ Trade ──encode──▶ Avro record (one symbol, many trades)
-//!                                                                  ▲                     │
-//!                                                                  └──────decode─────────┘
+//!  frame ──parse──▶ Price, Size, EventTime, Conditions ──▶ Trade ──encode──▶ Avro record
+//!                                                            ▲             (one symbol,
+//!                                                            │              many trades)
+//!                                                            └──────decode──────┘
 //! ```
 //!
-//! Everything here is pure: no clock, no socket, no file. All numbers are integers in fixed point,
-//! so that sums do not depend on the order of their terms; division happens where a person reads
+//! This crate is pure: it uses no clock, socket or file. All numbers are integers in fixed point,
+//! so a sum does not depend on the order of its terms. Division happens only for display
 //! ([`decimal::divide_half_even`]).
 //!
 //! ```

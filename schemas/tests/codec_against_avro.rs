@@ -1,5 +1,5 @@
-//! The hand-written codec against the reference implementation: what one writes the other reads,
-//! and both refuse the same bytes.
+//! Compares the hand-written codec with the reference implementation, apache-avro: each decodes
+//! what the other encodes, and both refuse the same bytes.
 
 use apache_avro::{
     Decimal, Schema, rabin::Rabin, reader::datum::GenericDatumReader, types::Value,
@@ -17,7 +17,7 @@ use tapeflow_schemas::{
     decimal::{MAX_PRICE_E8, MAX_SIZE_E8},
 };
 
-/// The fixed seeds, and one that is new each time; a failing test prints the one it was at.
+/// The fixed seeds, and a new one for each run. A failing test prints its seed.
 fn seeded(check: impl Fn(&mut StdRng)) {
     for seed in (0..60).chain([StdRng::from_os_rng().random()]) {
         println!("seed {seed}");
@@ -38,7 +38,7 @@ fn write(schema_text: &str, value: Value) -> Vec<u8> {
         .expect("a datum")
 }
 
-/// What the reference reads, all bytes used.
+/// Decodes with the reference implementation, which must use all bytes.
 fn read(schema_text: &str, mut datum: &[u8]) -> Value {
     let schema = schema(schema_text);
     let value = GenericDatumReader::builder(&schema)
@@ -176,9 +176,9 @@ impl Batch {
     }
 }
 
-/// The schema without its logical types. The parsing canonical form knows none, so this changes no
-/// fingerprint; but apache-avro 0.22 leaves traces of them in its form (`{"type":"long"}`,
-/// `precision`, `scale`), where the specification, Java's and fastavro's forms have none.
+/// The schema without its logical types. The parsing canonical form has no logical types, so this
+/// changes no fingerprint. But apache-avro 0.22 leaves traces of them in its form
+/// (`{"type":"long"}`, `precision`, `scale`), unlike the specification, Java and fastavro.
 fn without_logical_types(json: serde_json::Value) -> serde_json::Value {
     use serde_json::Value::{Array, Object, String};
     match json {
@@ -305,7 +305,7 @@ fn a_rejected_frame_is_written_as_the_reference_writes_it_and_read_by_both() {
     });
 }
 
-/// Read once with fastavro too, which saw the same values.
+/// fastavro decoded the same values from these bytes, in a check by hand.
 #[test]
 fn the_bytes_of_a_batch_never_change() {
     let trade = |ms, price: &str, size: &str, codes: &[u8]| {
@@ -383,8 +383,8 @@ fn blocks_with_their_size_told_and_several_blocks_are_read() {
         .len()
             - 1
     };
-    // One block of five: a count byte, the trades, a zero. The same as a block of two with its
-    // size, padded, and one of three.
+    // One block of five is a count byte, the trades and a zero. The other form of the same trades
+    // is a padded block of two that states its size, and a block of three.
     let (first, split, end) = (at(0) + 1, at(2), at(5));
     let size = u8::try_from(split - first).expect("two trades are short") * 2;
     let (low, high) = (size | 0x80, u8::from(split - first >= 64));

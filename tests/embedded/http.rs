@@ -118,7 +118,7 @@ fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
         "a name that is not in the list: {told:?}"
     );
     assert_eq!(
-        value(&text, "tapeflow_records_rejected_total{reason=\"json\"}"),
+        value(&text, "tapeflow_dead_letters_total{reason=\"json\"}"),
         Some(1.0),
         "{text}"
     );

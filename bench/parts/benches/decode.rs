@@ -1,4 +1,4 @@
-//! Reading a record: bytes of the log into trades. `cargo bench -p tapeflow-schemas`.
+//! Measures decoding: bytes of the log into trades. Run `cargo bench -p tapeflow-schemas`.
 
 use std::hint::black_box;
 
@@ -6,7 +6,7 @@ use criterion::{Criterion, Throughput};
 use tapeflow_feed::{Clock, Feed, Shape};
 use tapeflow_schemas::codec;
 
-/// Enough that no cache holds them and nothing else.
+/// Enough records to exceed the CPU caches.
 const TRADES: u64 = 100_000;
 
 fn payloads(per_message: u64) -> Vec<Vec<u8>> {

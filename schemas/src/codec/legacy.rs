@@ -1,4 +1,4 @@
-//! The old system's record: a raw datum of its schema, several symbols in one, numbers as doubles.
+//! Records of the Spark pipeline: a raw datum with several symbols, and numbers as doubles.
 
 use super::{DecodeFault, Entry, EntryFault, Header, admit, wire::Reader};
 use crate::{
@@ -6,7 +6,8 @@ use crate::{
     decimal::{Price, Size},
 };
 
-/// Reads a legacy record. One without trades is legal: its producer wrote pings and errors so.
+/// Decodes a legacy record. A record without trades is valid: the producer wrote pings and errors
+/// that way.
 pub(super) fn decode<'a>(
     payload: &'a [u8],
     entries: &mut Vec<Entry>,
@@ -40,8 +41,8 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeFault> {
     })
 }
 
-/// Only a true zero says "price update". What rounds to zero was a trade, too small for us: a
-/// fault, so that it is seen.
+/// Only an exact zero is a price update. A size that rounds to zero was a trade too small for
+/// eight places. It is an error, so that it becomes a dead letter and is not lost silently.
 fn admit_size(size: f64) -> Result<Size, EntryFault> {
     if size == 0.0 {
         Err(EntryFault::PriceUpdate)
@@ -52,8 +53,7 @@ fn admit_size(size: f64) -> Result<Size, EntryFault> {
     }
 }
 
-/// `[array<[null, string]>, null]`. A null item names no code and so says nothing, like a null
-/// list.
+/// Decodes `[array<[null, string]>, null]`. A null item and a null list add no code.
 fn conditions(reader: &mut Reader<'_>) -> Result<Conditions, DecodeFault> {
     let mut set = Conditions::NONE;
     match reader.long("conditions")? {

@@ -1,29 +1,29 @@
-//! Avro's binary primitives: longs as zigzag varints, bytes, strings, and the blocks of an array.
+//! Avro's binary primitives: longs as zigzag varints, bytes, strings, and array blocks.
 
 use super::{DecodeFault, Span};
 use crate::symbol::{Symbol, SymbolFault};
 
-/// The most bytes a long takes.
+/// The largest number of bytes in a long.
 const MAX_VARINT_BYTES: usize = 10;
 
-/// A place in a record. Every step either moves forward within the bytes or fails.
+/// Reads a record from front to back. Every method moves forward within the bytes or fails.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of a record, from byte `at` on.
+    /// A reader that starts at byte `at` of a record.
     pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
         Self { bytes, at }
     }
 
-    /// The fault of not finding `what` here.
+    /// The error that `what` was expected here.
     pub(super) fn malformed(&self, what: &'static str) -> DecodeFault {
         DecodeFault::Malformed { at: self.at, what }
     }
 
-    /// A long. Bits beyond the 64th, which only the tenth byte can have, are dropped, as all Avro
+    /// Reads a long. It drops bits beyond the 64th, which only the tenth byte can have, as all Avro
     /// implementations do.
     #[inline]
     pub(super) fn long(&mut self, what: &'static str) -> Result<i64, DecodeFault> {
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
         Err(self.malformed(what))
     }
 
-    /// The next `len` bytes.
+    /// Reads `len` bytes.
     #[inline]
     fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], DecodeFault> {
         let taken = self
@@ -57,7 +57,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// A `fixed` of `N` bytes.
+    /// Reads a `fixed` of `N` bytes.
     #[inline]
     pub(super) fn fixed<const N: usize>(
         &mut self,
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
         Ok(*fixed)
     }
 
-    /// Bytes with their length before them.
+    /// Reads bytes that are preceded by their length.
     #[inline]
     pub(super) fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], DecodeFault> {
         let len = self.long(what)?;
@@ -80,14 +80,14 @@ impl<'a> Reader<'a> {
         self.take(len, what)
     }
 
-    /// A string.
+    /// Reads a string, which must be UTF-8.
     #[inline]
     pub(super) fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeFault> {
         let bytes = self.bytes(what)?;
         std::str::from_utf8(bytes).map_err(|_| self.malformed(what))
     }
 
-    /// A string that nobody reads.
+    /// Skips a string, which must be UTF-8 too.
     #[inline]
     pub(super) fn skip_string(&mut self, what: &'static str) -> Result<(), DecodeFault> {
         let bytes = self.bytes(what)?;
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A symbol: whether it can be one, and where it stands.
+    /// Reads a symbol. Returns whether it is valid, and its span.
     #[inline]
     pub(super) fn symbol(
         &mut self,
@@ -115,9 +115,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How many items the next block of an array holds; zero after the last block. A negative count
-    /// is followed by the block's size in bytes, which serves those who skip and is not needed
-    /// here.
+    /// Reads the number of items in the next block of an array; zero after the last block. A
+    /// negative count is followed by the size of the block in bytes, which only a reader that skips
+    /// blocks needs.
     #[inline]
     pub(super) fn block(&mut self, what: &'static str) -> Result<u64, DecodeFault> {
         let count = self.long(what)?;
@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// That nothing is left.
+    /// Fails unless all bytes were read.
     pub(super) fn end(&self) -> Result<(), DecodeFault> {
         if self.at == self.bytes.len() {
             Ok(())
@@ -165,7 +165,7 @@ pub(super) fn put_length(out: &mut Vec<u8>, length: usize) {
     );
 }
 
-/// Appends bytes, or the bytes of a string, with their length before them.
+/// Appends bytes, or the bytes of a string, preceded by their length.
 #[inline]
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_length(out, bytes.len());
@@ -201,7 +201,7 @@ mod tests {
             long(&[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]),
             Ok(i64::MAX)
         );
-        // Padded with zeros: Avro allows it, and some writers do it to leave room for a length.
+        // Padded with zeros. Avro allows this, and some writers do it to reserve room for a length.
         assert_eq!(long(&[0x82, 0x80, 0x00]), Ok(1));
     }
 
