@@ -9,7 +9,7 @@ use crate::{
     stores,
 };
 
-/// Copies of rows where nobody says otherwise and there are nodes enough.
+/// Copies of bars where nobody says otherwise and there are nodes enough.
 const REPLICATION: u32 = 3;
 
 pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
@@ -26,7 +26,7 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
             StoreAddress::Cassandra { nodes, keyspace } => {
                 let config = stores::cassandra(nodes, keyspace, &store.login, "tapeflow")?;
                 let name = config.address();
-                let unreachable = |fault| unreachable_store(&name, &fault);
+                let unreachable = |error| unreachable_store(&name, &error);
                 let replicas = match replication {
                     Some(replicas) => replicas,
                     None => cassandra::nodes(&config)
@@ -45,7 +45,7 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
         }
         let report = kafka::make_topic(&kafka, partitions, replication)
             .await
-            .map_err(|fault| unreachable_log(&fault))?;
+            .map_err(|error| unreachable_log(&error))?;
         say(&format!(
             "topic {} {} with {} partition(s)",
             kafka.topic,
@@ -58,7 +58,7 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
         ))?;
         for finding in kafka::findings(kafka)
             .await
-            .map_err(|fault| unreachable_log(&fault))?
+            .map_err(|error| unreachable_log(&error))?
         {
             say(&format!("note: {finding}"))?;
         }

@@ -2,12 +2,12 @@
 //! browser.
 //!
 //! ```text
-//!  job ── acknowledged rows ──▶ board ◀── what changed since? ── stream ──▶ GET /events
+//!  job ── acknowledged bars ──▶ board ◀── what changed since? ── stream ──▶ GET /events
 //!                                 ▲                                          page
-//!  store ── newest rows, at start ┘       store ── rows of one ── bars ────▶ GET /bars
+//!  store ── newest bars, at start ┘       store ── bars of one ── bars ────▶ GET /bars
 //! ```
 //!
-//! The page shows rows that the store has acknowledged, so nothing on it can be lost any more. The
+//! The page shows bars that the store has acknowledged, so nothing on it can be lost any more. The
 //! job never waits for a browser.
 
 mod bars;

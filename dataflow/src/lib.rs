@@ -1,18 +1,18 @@
-//! From log records to exact rows: the timely dataflow.
+//! From log records to exact bars: the timely dataflow.
 //!
 //! ```text
-//!          log                                   leader (worker 0)
+//!          log                                   coordinator (worker 0)
 //!           │  records                     Seal │ ▲ cuts      │ Bound
 //!           ▼                                   ▼ │           ▼
 //!        source ──partition──▶ combine ──▶ sealed map ──────▶ release
 //!        (decide: count,       (add up)                          │ partials, exchanged by symbol
 //!         repeat, reject)                                        ▼
 //!                              store ◀──read back──── state (fold, once an epoch is complete)
-//!                                ▲                               │ rows, absolute, at the binding's stamp
+//!                                ▲                               │ bars, absolute, at the binding's write timestamp
 //!                                └────────── write ───────── sink ──▶ frontier: the epoch can be committed
 //! ```
 //!
-//! *Partial*: the combined trades of one window in one epoch. *Resident*: a row kept in memory.
+//! *Partial*: the combined trades of one window in one epoch. *Resident*: a bar kept in memory.
 //! *Replay*: the epochs bound and not committed when this generation took over, read again.
 
 #[cfg(feature = "bench")]
@@ -36,4 +36,4 @@ pub use job::{
     EXIT_FENCED, JobConfig, JobError, Observer, Stop, Summary, baskets_of, may_run, run, sizes_of,
 };
 pub use metrics::{Metrics, Observed};
-pub use recompute::Refold;
+pub use recompute::Recompute;

@@ -1,10 +1,10 @@
-//! Some rows folded anew from the log, by the very code that folds them in the job: for healing,
-//! where exact totals are to be written. They come with everything a row's cell holds, labels such
+//! Some bars folded anew from the log, by the very code that folds them in the job: for repair,
+//! where exact totals are to be written. They come with everything a bar's cell holds, labels such
 //! as revisions included, which a judge need not know.
 
 use tapeflow_log::LogRecord;
 use tapeflow_protocol::Cut;
-use tapeflow_schemas::{Offset, RowKey, Totals, WindowSize, codec::Entry};
+use tapeflow_schemas::{BarKey, Offset, Totals, WindowSize, codec::Entry};
 
 use crate::{
     hash::Map,
@@ -18,25 +18,25 @@ use crate::{
 /// Windows combined before they are looked through.
 const WINDOWS_OPEN: usize = 20_000;
 /// Dead letters kept: with so many, [`PartitionState`] tells of no more in the log.
-const REJECTS_KEPT: usize = 16;
+const DEAD_LETTERS_KEPT: usize = 16;
 
-/// Folds records into the rows that are wanted. Memory is bounded by their number.
-pub struct Refold {
+/// Folds records into the bars that are wanted. Memory is bounded by their number.
+pub struct Recompute {
     sizes: Vec<WindowSize>,
     partitions: Vec<PartitionState>,
     intake: Intake,
     entries: Vec<Entry>,
-    rows: Map<RowKey, Option<Totals>>,
+    bars: Map<BarKey, Option<Totals>>,
 }
 
-impl Refold {
-    /// For a log of which each partition is read from such an offset on. The rows are right if that
+impl Recompute {
+    /// For a log of which each partition is read from such an offset on. The bars are right if that
     /// is where the job began.
     #[must_use]
     pub fn new(
         sizes: &[WindowSize],
         from: &[Offset],
-        wanted: impl IntoIterator<Item = RowKey>,
+        wanted: impl IntoIterator<Item = BarKey>,
     ) -> Self {
         let begin = |(partition, next): (u32, &Offset)| {
             PartitionState::from_cut(
@@ -52,7 +52,7 @@ impl Refold {
             partitions: (0..).zip(from).map(begin).collect(),
             intake: Intake::new(Combiner::new(sizes)),
             entries: Vec::new(),
-            rows: wanted.into_iter().map(|key| (key, None)).collect(),
+            bars: wanted.into_iter().map(|key| (key, None)).collect(),
         }
     }
 
@@ -63,30 +63,32 @@ impl Refold {
     pub fn record(&mut self, record: LogRecord<'_>) {
         let at = usize::try_from(record.partition).expect("partitions are counted in 32 bits");
         self.partitions[at].take(record, &mut self.entries, &mut self.intake);
-        self.intake.rejects.truncate(REJECTS_KEPT);
+        self.intake.dead_letters.truncate(DEAD_LETTERS_KEPT);
         if self.intake.combiner.len() >= WINDOWS_OPEN {
             self.add_up();
         }
     }
 
-    /// A wanted row, as of the records taken so far; `None` if none of them is in it.
+    /// A wanted bar, as of the records taken so far; `None` if none of them is in it.
     #[must_use]
-    pub fn row(&mut self, key: &RowKey) -> Option<Totals> {
+    pub fn bar(&mut self, key: &BarKey) -> Option<Totals> {
         self.add_up();
-        self.rows.get(key).copied().flatten()
+        self.bars.get(key).copied().flatten()
     }
 
     fn add_up(&mut self) {
         for item in self.intake.combiner.seal(0) {
-            let Item::Parcel(parcel) = item else { continue };
+            let Item::SymbolPartials(parcel) = item else {
+                continue;
+            };
             for partial in parcel.partials {
-                let key = RowKey {
+                let key = BarKey {
                     symbol: parcel.symbol.clone(),
                     size: self.sizes[usize::from(partial.size)],
                     start: partial.start,
                 };
-                if let Some(row) = self.rows.get_mut(&key) {
-                    row.get_or_insert_default().merge(&partial.totals);
+                if let Some(bar) = self.bars.get_mut(&key) {
+                    bar.get_or_insert_default().merge(&partial.totals);
                 }
             }
         }
@@ -123,12 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn wanted_rows_hold_all_their_trades_once_and_others_are_not_kept() {
+    fn wanted_bars_hold_all_their_trades_once_and_others_are_not_kept() {
         let sizes: Vec<WindowSize> = ["1s", "1m"]
             .iter()
             .map(|size| size.parse().expect("a size"))
             .collect();
-        let key = |symbol: &str, size: usize, start| RowKey {
+        let key = |symbol: &str, size: usize, start| BarKey {
             symbol: Symbol::new(symbol).expect("a symbol"),
             size: sizes[size],
             start,
@@ -139,7 +141,7 @@ mod tests {
             key("B", 1, 0),
             key("C", 1, 0),
         ];
-        let mut refold = Refold::new(&sizes, &[3], wanted.clone());
+        let mut recompute = Recompute::new(&sizes, &[3], wanted.clone());
         // A repeat, a late trade, another symbol, and a record that is none.
         let trades = [
             ("A", 1, 1_000),
@@ -156,12 +158,12 @@ mod tests {
         for (offset, payload) in (3..).zip(&payloads) {
             if offset == 5 {
                 assert_eq!(
-                    refold.row(&wanted[1]).map(|totals| totals.priced),
+                    recompute.bar(&wanted[1]).map(|totals| totals.priced),
                     Some(2),
                     "as of what was taken"
                 );
             }
-            refold.record(LogRecord {
+            recompute.record(LogRecord {
                 partition: 0,
                 offset,
                 timestamp_ms: 0,
@@ -169,12 +171,12 @@ mod tests {
             });
         }
         let found = wanted.each_ref().map(|key| {
-            refold
-                .row(key)
+            recompute
+                .bar(key)
                 .map(|totals| (totals.sums[0].trades, totals.revision))
         });
         assert_eq!(found, [Some((2, 1)), Some((3, 0)), Some((1, 0)), None]);
-        assert_eq!(refold.row(&key("B", 0, 2_000)), None, "not wanted");
-        assert_eq!(refold.rows.len(), 4);
+        assert_eq!(recompute.bar(&key("B", 0, 2_000)), None, "not wanted");
+        assert_eq!(recompute.bars.len(), 4);
     }
 }

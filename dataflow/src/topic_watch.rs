@@ -57,8 +57,8 @@ pub(crate) fn start(
                 let (Ok(found), Ok(now)) = (log.identity(), log.partitions()) else {
                     continue;
                 };
-                if let Some(fault) = judge(&source, partitions, &found, now as usize) {
-                    return failure.set(fault);
+                if let Some(error) = judge(&source, partitions, &found, now as usize) {
+                    return failure.set(error);
                 }
             }
         })?;

@@ -1,13 +1,13 @@
 //! One worker's life: it builds the same two dataflows as all others, and turns the same loop: hear
-//! the leader, read, step.
+//! the coordinator, read, step.
 //!
 //! A turn never waits, so that a thread may turn one worker for ever, or a simulation many by turns
 //! ([`crate::stepped`]).
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
-use tapeflow_protocol::{EpochWrites, Head, failpoint, workflow};
-use tapeflow_schemas::{Epoch, RowKey, RowState, RowWrite, WindowSize};
+use tapeflow_protocol::{Checkpoint, EpochWrites, failpoint, workflow};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, Epoch, WindowSize};
 use timely::{
     dataflow::{
         InputHandleVec, ProbeHandle,
@@ -19,20 +19,20 @@ use timely::{
 
 use crate::{
     coordinator::{
-        driver::Lead,
-        messages::{Down, Shown, Up},
+        driver::Driver,
+        messages::{Shown, ToCoordinator, ToWorker},
     },
     job::{Ending, JobError, Observer, Shared},
     operators::{
         bar_state as state,
-        bar_state::{EpochBoard, Folded, StateSettings},
+        bar_state::{EpochTimestamps, Folded, StateSettings},
         sink::{self, Showing, SinkSettings},
         source::{self, Mailbox, SourceSettings},
     },
     views::{self, Change, windows::WindowSettings},
 };
 
-/// One knob for memory: for each so many resident rows a window of the views is kept as well. The
+/// One knob for memory: for each so many resident bars a window of the views is kept as well. The
 /// default of 12,000 keeps the open windows of five sizes and those before them.
 const RESIDENT_ROWS_PER_WINDOW: usize = 1_000;
 /// How long a worker with nothing to do waits before it asks the log again; what other threads have
@@ -44,78 +44,80 @@ const IDLE_PARK: Duration = Duration::from_millis(5);
 pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) {
     let mut work = Work::new(worker, shared);
     while work.goes_on(shared) {
-        shared.turning.turn(worker.index() % shared.config.workers);
+        shared.liveness.turn(worker.index() % shared.config.workers);
         if !work.turn(worker, shared) {
             worker.step_or_park(Some(IDLE_PARK));
         }
     }
     // Before anything that lets another process come to its end: none may be gone before this one
     // knows why.
-    shared.turning.end();
+    shared.liveness.end();
     work.close();
     while run_out(worker, shared) {
         worker.step_or_park(Some(IDLE_PARK));
     }
 }
 
-/// The ways into the control dataflow: to the leader, from it, and to whoever looks on at process
+/// The ways into the control dataflow: to the coordinator, from it, and to whoever looks on at process
 /// 0.
 type Said = (
-    InputHandleVec<u64, Up>,
-    InputHandleVec<u64, Down>,
+    InputHandleVec<u64, ToCoordinator>,
+    InputHandleVec<u64, ToWorker>,
     InputHandleVec<u64, Shown>,
 );
 
 /// What a worker holds besides its dataflows.
 pub(crate) struct Work {
     mailbox: Mailbox,
-    board: Rc<RefCell<EpochBoard>>,
+    board: Rc<RefCell<EpochTimestamps>>,
     /// Into the control dataflow; none once it is closed.
     said: Option<Said>,
-    /// Rows to be shown to process 0.
+    /// Bars to be shown to process 0.
     showing: Showing,
-    to_leader: Rc<RefCell<VecDeque<Up>>>,
-    from_leader: Rc<RefCell<VecDeque<Down>>>,
+    to_coordinator: Rc<RefCell<VecDeque<ToCoordinator>>>,
+    from_coordinator: Rc<RefCell<VecDeque<ToWorker>>>,
     acknowledged: ProbeHandle<u64>,
     source: Activator,
     /// Operators that look at the board.
     waiting: [Activator; 3],
-    lead: Option<Lead>,
-    /// The ending that the leader has been told of.
+    lead: Option<Driver>,
+    /// The ending that the coordinator has been told of.
     told: Ending,
     finished: bool,
 }
 
 impl Work {
-    /// Builds the worker's dataflows. The first worker of the process that has the head leads.
+    /// Builds the worker's dataflows. The first worker of the process that has the checkpoint leads.
     pub(crate) fn new(worker: &mut Worker, shared: &Arc<Shared>) -> Self {
         let mailbox = Mailbox::default();
-        let board = Rc::new(RefCell::new(EpochBoard::default()));
+        let board = Rc::new(RefCell::new(EpochTimestamps::default()));
         let (mut up, mut down, mut show) = (
-            InputHandleVec::<u64, Up>::new(),
-            InputHandleVec::<u64, Down>::new(),
+            InputHandleVec::<u64, ToCoordinator>::new(),
+            InputHandleVec::<u64, ToWorker>::new(),
             InputHandleVec::<u64, Shown>::new(),
         );
         let size = shared.observer.shared_size();
-        let to_leader: Rc<RefCell<VecDeque<Up>>> = Rc::default();
-        let from_leader: Rc<RefCell<VecDeque<Down>>> = Rc::default();
+        let to_coordinator: Rc<RefCell<VecDeque<ToCoordinator>>> = Rc::default();
+        let from_coordinator: Rc<RefCell<VecDeque<ToWorker>>> = Rc::default();
         worker.dataflow_named("control", |scope| {
-            let (arrived, told) = (Rc::clone(&to_leader), Rc::clone(&from_leader));
+            let (arrived, told) = (Rc::clone(&to_coordinator), Rc::clone(&from_coordinator));
             scope
                 .input_from(&mut up)
                 .exchange(|_| 0)
-                .inspect(move |message: &Up| arrived.borrow_mut().push_back(message.clone()));
+                .inspect(move |message: &ToCoordinator| {
+                    arrived.borrow_mut().push_back(message.clone())
+                });
             scope
                 .input_from(&mut down)
                 .broadcast()
-                .inspect(move |message: &Down| told.borrow_mut().push_back(message.clone()));
+                .inspect(move |message: &ToWorker| told.borrow_mut().push_back(message.clone()));
             let observer = Arc::clone(&shared.observer);
             scope
                 .input_from(&mut show)
                 .exchange(|_| 0)
                 .inspect_core(move |event| {
-                    if let (Some(size), Ok((_, rows))) = (size, event) {
-                        seen(&*observer, size, rows);
+                    if let (Some(size), Ok((_, bars))) = (size, event) {
+                        seen(&*observer, size, bars);
                     }
                 });
         });
@@ -127,21 +129,21 @@ impl Work {
         let (source, waiting) = trades(worker, shared, &mailbox, &board, &acknowledged, shown);
         let taken = if worker.index() == 0 {
             shared
-                .head
+                .checkpoint
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .take()
         } else {
             None
         };
-        let lead = taken.map(|head| Lead::new(head, shared, worker.peers()));
+        let lead = taken.map(|checkpoint| Driver::new(checkpoint, shared, worker.peers()));
         Self {
             mailbox,
             board,
             said: Some((up, down, show)),
             showing,
-            to_leader,
-            from_leader,
+            to_coordinator,
+            from_coordinator,
             acknowledged,
             source,
             waiting,
@@ -151,7 +153,7 @@ impl Work {
         }
     }
 
-    /// Whether there is another turn: nothing has failed, and the leader has not said its last
+    /// Whether there is another turn: nothing has failed, and the coordinator has not said its last
     /// word.
     pub(crate) fn goes_on(&self, shared: &Shared) -> bool {
         !self.finished && !shared.failure.happened()
@@ -169,19 +171,19 @@ impl Work {
                 .outbox
                 .borrow_mut()
                 .push(if ending == Ending::Now {
-                    Up::DrainRequested
+                    ToCoordinator::DrainRequested
                 } else {
-                    Up::EndRequested
+                    ToCoordinator::EndRequested
                 });
         }
         send_all(up, self.mailbox.outbox.borrow_mut().drain(..));
         let mut busy = false;
         if let Some(lead) = &mut self.lead {
             let mut said = Vec::new();
-            busy |= lead.turn(&self.to_leader, &self.acknowledged, shared, &mut said);
+            busy |= lead.turn(&self.to_coordinator, &self.acknowledged, shared, &mut said);
             send_all(down, said.into_iter());
         }
-        for message in self.from_leader.borrow_mut().drain(..) {
+        for message in self.from_coordinator.borrow_mut().drain(..) {
             busy = true;
             self.finished |= note(&message, &self.board, shared);
             self.waiting.iter().for_each(Activator::activate);
@@ -211,7 +213,7 @@ fn trades(
     worker: &mut Worker,
     shared: &Arc<Shared>,
     mailbox: &Mailbox,
-    board: &Rc<RefCell<EpochBoard>>,
+    board: &Rc<RefCell<EpochTimestamps>>,
     probe: &ProbeHandle<u64>,
     shown: Option<(WindowSize, Showing)>,
 ) -> (Activator, [Activator; 3]) {
@@ -229,7 +231,7 @@ fn trades(
         let acknowledged = state::Acknowledged::default();
         let settings = StateSettings {
             sizes: shared.config.sizes.clone(),
-            resident_rows: shared.config.resident_rows,
+            resident_bars: shared.config.resident_bars,
             io: shared.io.clone(),
             board: Rc::clone(board),
             acknowledged: Rc::clone(&acknowledged),
@@ -248,13 +250,13 @@ fn trades(
             board: Rc::clone(board),
             failure: shared.failure.clone(),
             metrics: Arc::clone(&shared.metrics),
-            windows_kept: shared.config.resident_rows / RESIDENT_ROWS_PER_WINDOW,
+            windows_kept: shared.config.resident_bars / RESIDENT_ROWS_PER_WINDOW,
             index,
             peers,
         };
-        let (rows, windows) = views::windows::build(changes, settings);
+        let (bars, windows) = views::windows::build(changes, settings);
         let (lists, list_writer) =
-            views::lists::build(views::build(rows, &shared.config.baskets), Rc::clone(board));
+            views::lists::build(views::build(bars, &shared.config.baskets), Rc::clone(board));
         let settings = SinkSettings {
             io: shared.io.clone(),
             acknowledged,
@@ -278,25 +280,25 @@ pub(crate) fn acknowledged(probe: &ProbeHandle<u64>) -> Epoch {
     })
 }
 
-/// Rows of other processes, as the observer of this one hears of its own.
-fn seen(observer: &dyn Observer, size: WindowSize, rows: &[Shown]) {
-    for rows in rows.chunk_by(|a, b| a.epoch == b.epoch) {
-        let write = |row: &Shown| RowWrite {
-            key: RowKey {
-                symbol: row.symbol.clone(),
+/// Bars of other processes, as the observer of this one hears of its own.
+fn seen(observer: &dyn Observer, size: WindowSize, bars: &[Shown]) {
+    for bars in bars.chunk_by(|a, b| a.epoch == b.epoch) {
+        let write = |bar: &Shown| BarWrite {
+            key: BarKey {
+                symbol: bar.symbol.clone(),
                 size,
-                start: row.start,
+                start: bar.start,
             },
-            state: RowState {
-                epoch: row.epoch,
-                totals: row.totals,
+            state: BarState {
+                epoch: bar.epoch,
+                totals: bar.totals,
             },
-            stamp: row.stamp,
+            write_timestamp: bar.write_timestamp,
         };
         observer.acknowledged(
-            rows[0].epoch,
+            bars[0].epoch,
             &EpochWrites {
-                rows: rows.iter().map(write).collect(),
+                bars: bars.iter().map(write).collect(),
                 ..EpochWrites::default()
             },
         );
@@ -332,18 +334,22 @@ pub(crate) fn run_out(worker: &mut Worker, shared: &Shared) -> bool {
     worker.has_dataflows()
 }
 
-/// Whether this process looks at the same store as the leader: a process that writes elsewhere
+/// Whether this process looks at the same store as the coordinator: a process that writes elsewhere
 /// would let the job commit what is not there.
-fn is_our_head(head: &Head, shared: &Shared) -> Result<(), JobError> {
+fn is_our_checkpoint(checkpoint: &Checkpoint, shared: &Shared) -> Result<(), JobError> {
     let found = shared
         .runtime
-        .block_on(workflow::until_answered("reading the head", || {
-            shared.store.head()
+        .block_on(workflow::until_answered("reading the checkpoint", || {
+            shared.store.checkpoint()
         }))
         .map_err(JobError::Failed)?;
     match found {
-        Some(found) if found.generation == head.generation && found.owner == head.owner => Ok(()),
-        Some(found) if found.job == head.job && found.generation > head.generation => {
+        Some(found)
+            if found.generation == checkpoint.generation && found.owner == checkpoint.owner =>
+        {
+            Ok(())
+        }
+        Some(found) if found.job == checkpoint.job && found.generation > checkpoint.generation => {
             Err(JobError::Fenced(format!(
                 "generation {} (owner {}) has taken the job over",
                 found.generation, found.owner
@@ -356,45 +362,54 @@ fn is_our_head(head: &Head, shared: &Shared) -> Result<(), JobError> {
     }
 }
 
-/// Takes down what the leader says for those who need it later. Returns whether it was the last
+/// Takes down what the coordinator says for those who need it later. Returns whether it was the last
 /// word.
-fn note(message: &Down, board: &RefCell<EpochBoard>, shared: &Shared) -> bool {
+fn note(message: &ToWorker, board: &RefCell<EpochTimestamps>, shared: &Shared) -> bool {
     let mut board = board.borrow_mut();
     match message {
-        Down::Start(head) => {
+        ToWorker::Start(checkpoint) => {
             if shared.config.process > 0
-                && let Err(fault) = is_our_head(head, shared)
+                && let Err(error) = is_our_checkpoint(checkpoint, shared)
             {
-                // Nothing is read or written before the head is on the board.
-                shared.failure.set(fault);
+                // Nothing is read or written before the checkpoint is on the board.
+                shared.failure.set(error);
                 return false;
             }
-            shared.metrics.generation.set(head.generation);
-            shared.metrics.epoch_bound.set(head.last_binding().epoch);
-            shared.metrics.epoch_committed.set(head.committed.epoch);
-            board.start = Some(Rc::new((**head).clone()));
+            shared.metrics.generation.set(checkpoint.generation);
+            shared
+                .metrics
+                .epoch_bound
+                .set(checkpoint.last_binding().epoch);
+            shared
+                .metrics
+                .epoch_committed
+                .set(checkpoint.committed.epoch);
+            board.start = Some(Rc::new((**checkpoint).clone()));
         }
-        Down::Bound { epoch, stamp } => {
-            board.stamps.insert(*epoch, *stamp);
+        ToWorker::Bound {
+            epoch,
+            write_timestamp,
+        } => {
+            board.write_timestamps.insert(*epoch, *write_timestamp);
             shared.metrics.epoch_bound.set(*epoch);
         }
-        Down::Committed(epoch) => {
+        ToWorker::Committed(epoch) => {
             failpoint::reach("committed-heard");
-            board.stamps.retain(|bound, _| bound > epoch);
+            board.write_timestamps.retain(|bound, _| bound > epoch);
             shared.metrics.epoch_committed.set(*epoch);
             shared.metrics.progressed(shared.clock.now());
         }
         // Nobody has found anything in the log; if nothing is under way either, everything is
         // committed.
-        Down::Reopen(_)
+        ToWorker::Reopen(_)
             if shared.metrics.epoch_bound.get() == shared.metrics.epoch_committed.get() =>
         {
             shared.metrics.progressed(shared.clock.now())
         }
         // Sealed is only what comes after the replay, once all of the job has ended it.
-        Down::Seal(_) => shared.metrics.goes_on(),
-        Down::Finish => return true,
-        Down::Reopen(_) | Down::StopReading | Down::ReadToEnd => {}
+        ToWorker::Seal(_) => shared.metrics.goes_on(),
+        ToWorker::Finish => return true,
+        ToWorker::Reopen(_) | ToWorker::StopReading | ToWorker::ReadToEnd => {}
     }
     false
 }

@@ -31,7 +31,7 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use tapeflow_log::{
-    LogFault,
+    LogError,
     kafka::{KafkaLog, KafkaLogConfig},
 };
 
@@ -176,11 +176,11 @@ fn delete(topic: &str) -> Result<(), Failed> {
 
 /// Connects to a topic that was just made: a broker hears of it a moment after the controller has
 /// made it.
-fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogFault> {
+fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogError> {
     let begun = std::time::Instant::now();
     loop {
         match KafkaLog::connect(config.clone()) {
-            Err(LogFault::Broken(text))
+            Err(LogError::Broken(text))
                 if text.contains("there is no topic") && begun.elapsed().as_secs() < 30 =>
             {
                 std::thread::yield_now()
@@ -191,7 +191,7 @@ fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogFault> {
 }
 
 /// What connecting says that must not succeed.
-fn refusal(config: KafkaLogConfig) -> Result<LogFault, Failed> {
+fn refusal(config: KafkaLogConfig) -> Result<LogError, Failed> {
     match KafkaLog::connect(config) {
         Ok(_) => Err("connects".into()),
         Err(fault) => Ok(fault),

@@ -1,4 +1,4 @@
-//! Admission: a frame becomes trades, grouped by symbol in the order of the frame, and rejects that
+//! Admission: a frame becomes trades, grouped by symbol in the order of the frame, and dead letters that
 //! say why.
 //!
 //! What is admitted depends on the frame's bytes alone, with one exception: a live frame's trades
@@ -8,7 +8,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use tapeflow_schemas::{EventTime, NumberFault, Price, Size, Symbol, Trade, decimal::Parsed};
+use tapeflow_schemas::{EventTime, NumberError, Price, Size, Symbol, Trade, decimal::Parsed};
 
 use crate::{
     counts::Counts,
@@ -68,7 +68,7 @@ pub struct Group<'a> {
 
 /// Something refused.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Reject<'a> {
+pub struct DeadLetter<'a> {
     /// Why, in one word.
     pub reason: Reason,
     /// Why, for a person: where it stood, and what was found, cut short.
@@ -83,7 +83,7 @@ pub struct Admitted<'a> {
     /// Trades by symbol, in the order in which the symbols first appear.
     pub groups: Vec<Group<'a>>,
     /// Refusals, in the order of the frame.
-    pub rejects: Vec<Reject<'a>>,
+    pub dead_letters: Vec<DeadLetter<'a>>,
     /// What the provider complains about, if this frame is a complaint.
     pub provider_error: Option<String>,
 }
@@ -119,11 +119,11 @@ pub fn admit<'a>(frame: &'a Frame, counts: &mut Counts) -> Admitted<'a> {
         Ok(Message::Unknown { kind }) => {
             admission.refuse_frame(Reason::FrameType, &format!("unknown type {}", quote(&kind)))
         }
-        Err(fault @ Malformed::TooLarge) => {
-            admission.refuse_frame(Reason::FrameTooLarge, &fault.to_string())
+        Err(error @ Malformed::TooLarge) => {
+            admission.refuse_frame(Reason::FrameTooLarge, &error.to_string())
         }
-        Err(fault @ Malformed::Json(_)) => {
-            admission.refuse_frame(Reason::Json, &cut(&fault.to_string()))
+        Err(error @ Malformed::Json(_)) => {
+            admission.refuse_frame(Reason::Json, &cut(&error.to_string()))
         }
     }
     admission.admitted
@@ -143,7 +143,7 @@ impl<'a> Admission<'a, '_> {
     fn take_entry(&mut self, index: usize, entry: Result<RawTrade<'a>, String>) {
         let raw = match entry {
             Ok(raw) => raw,
-            Err(fault) => return self.refuse_entry(index, Reason::Json, &cut(&fault)),
+            Err(error) => return self.refuse_entry(index, Reason::Json, &cut(&error)),
         };
         match judge(&raw, self.frame.taken_ms) {
             Ok(Judged::Trade { trade, rounded }) => {
@@ -206,8 +206,8 @@ impl<'a> Admission<'a, '_> {
     }
 
     fn refuse(&mut self, reason: Reason, detail: String, sent: &'a [u8]) {
-        *self.counts.rejects.entry(reason).or_default() += 1;
-        self.admitted.rejects.push(Reject {
+        *self.counts.dead_letters.entry(reason).or_default() += 1;
+        self.admitted.dead_letters.push(DeadLetter {
             reason,
             detail,
             frame: &sent[..sent.len().min(KEPT_BYTES)],
@@ -225,13 +225,13 @@ fn judge(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Judged, (Reason, S
         .symbol()
         .ok_or_else(|| (Reason::Symbol, "symbol is missing".to_owned()))?;
     Symbol::check(symbol)
-        .map_err(|fault| (Reason::Symbol, format!("{fault}: {}", quote(symbol))))?;
+        .map_err(|error| (Reason::Symbol, format!("{error}: {}", quote(symbol))))?;
     let event_time = event_time(raw.event_time()).map_err(|what| (Reason::EventTime, what))?;
     let price =
         number("price", raw.price(), Price::parse).map_err(|(_, what)| (Reason::Price, what))?;
     let size = match number("size", raw.size(), Size::parse) {
         Ok(size) => size,
-        Err((Some(NumberFault::Zero), _)) => return Ok(Judged::PriceUpdate),
+        Err((Some(NumberError::Zero), _)) => return Ok(Judged::PriceUpdate),
         Err((_, what)) => return Err((Reason::Size, what)),
     };
     if taken_ms.is_some_and(|taken_ms| event_time.is_far_future(taken_ms)) {
@@ -243,10 +243,10 @@ fn judge(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Judged, (Reason, S
         ));
     }
     let trade = Trade::new(event_time, price.value, size.value, raw.conditions());
-    let trade = trade.map_err(|fault| {
+    let trade = trade.map_err(|error| {
         (
             Reason::Notional,
-            format!("notional is {fault}: {} times {}", price.value, size.value),
+            format!("notional is {error}: {} times {}", price.value, size.value),
         )
     })?;
     Ok(Judged::Trade {
@@ -255,15 +255,15 @@ fn judge(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Judged, (Reason, S
     })
 }
 
-type Parse<T> = fn(&str) -> Result<Parsed<T>, NumberFault>;
+type Parse<T> = fn(&str) -> Result<Parsed<T>, NumberError>;
 
 fn number<T>(
     name: &str,
     text: Option<&str>,
     parse: Parse<T>,
-) -> Result<Parsed<T>, (Option<NumberFault>, String)> {
+) -> Result<Parsed<T>, (Option<NumberError>, String)> {
     let text = text.ok_or_else(|| (None, format!("{name} is missing")))?;
-    parse(text).map_err(|fault| (Some(fault), format!("{name} is {fault}: {}", quote(text))))
+    parse(text).map_err(|error| (Some(error), format!("{name} is {error}: {}", quote(text))))
 }
 
 fn event_time(text: Option<&str>) -> Result<EventTime, String> {
@@ -279,18 +279,18 @@ fn event_time(text: Option<&str>) -> Result<EventTime, String> {
 
 /// A value as a detail shows it: in quotes, control characters escaped, cut short.
 fn quote(text: &str) -> String {
-    let head: String = text.chars().take(QUOTED_CHARS).collect();
-    let more = if head.len() < text.len() {
+    let checkpoint: String = text.chars().take(QUOTED_CHARS).collect();
+    let more = if checkpoint.len() < text.len() {
         format!("... of {} bytes", text.len())
     } else {
         String::new()
     };
-    format!("{head:?}{more}")
+    format!("{checkpoint:?}{more}")
 }
 
 /// A message of another's making: control characters escaped, cut short.
 pub(crate) fn cut(text: &str) -> String {
-    let head: String = text
+    let checkpoint: String = text
         .chars()
         .take(4 * QUOTED_CHARS)
         .flat_map(|c| {
@@ -300,9 +300,9 @@ pub(crate) fn cut(text: &str) -> String {
         })
         .collect();
     if text.chars().nth(4 * QUOTED_CHARS).is_some() {
-        format!("{head}...")
+        format!("{checkpoint}...")
     } else {
-        head
+        checkpoint
     }
 }
 
@@ -331,20 +331,25 @@ mod tests {
         let admitted = admit(&frame, &mut counts);
         assert_eq!(admitted.groups.len(), 1, "{entry}");
         assert_eq!(admitted.groups[0].trades.len(), 2, "{entry}");
-        assert_eq!(admitted.rejects.len(), 1, "{entry}");
-        let reject = &admitted.rejects[0];
-        assert_eq!(reject.reason, reason, "{entry}: {}", reject.detail);
-        assert!(
-            reject.detail.starts_with("line 7, index 1: ") && reject.detail.contains(detail),
-            "{entry}: {}",
-            reject.detail
-        );
-        assert!(reject.detail.len() < 400);
+        assert_eq!(admitted.dead_letters.len(), 1, "{entry}");
+        let dead_letter = &admitted.dead_letters[0];
         assert_eq!(
-            reject.frame,
+            dead_letter.reason, reason,
+            "{entry}: {}",
+            dead_letter.detail
+        );
+        assert!(
+            dead_letter.detail.starts_with("line 7, index 1: ")
+                && dead_letter.detail.contains(detail),
+            "{entry}: {}",
+            dead_letter.detail
+        );
+        assert!(dead_letter.detail.len() < 400);
+        assert_eq!(
+            dead_letter.frame,
             &entry.as_bytes()[..entry.len().min(KEPT_BYTES)]
         );
-        assert_eq!((counts.trades, counts.rejected()), (2, 1));
+        assert_eq!((counts.trades, counts.dead_letters()), (2, 1));
     }
 
     #[test]
@@ -445,9 +450,9 @@ mod tests {
             assert!(admitted.groups.is_empty());
             (
                 admitted
-                    .rejects
+                    .dead_letters
                     .into_iter()
-                    .map(|reject| (reject.reason, reject.detail))
+                    .map(|dead_letter| (dead_letter.reason, dead_letter.detail))
                     .next(),
                 admitted.provider_error,
                 counts,
@@ -465,11 +470,11 @@ mod tests {
             refused(&" ".repeat(2 << 20)).0.map(|(reason, _)| reason),
             Some(Reason::FrameTooLarge)
         );
-        let (reject, error, counts) = refused(r#"{"type":"ping"}"#);
-        assert_eq!((reject, error, counts.pings), (None, None, 1));
-        let (reject, error, counts) = refused(r#"{"type":"error","msg":"Invalid symbol X"}"#);
+        let (dead_letter, error, counts) = refused(r#"{"type":"ping"}"#);
+        assert_eq!((dead_letter, error, counts.pings), (None, None, 1));
+        let (dead_letter, error, counts) = refused(r#"{"type":"error","msg":"Invalid symbol X"}"#);
         assert_eq!(
-            (reject, error.as_deref(), counts.provider_errors),
+            (dead_letter, error.as_deref(), counts.provider_errors),
             (None, Some("Invalid symbol X"), 1)
         );
     }
@@ -522,7 +527,7 @@ mod tests {
                 bytes: text.as_bytes().to_vec(),
                 taken_ms: None,
             };
-            assert_eq!(admit(&frame, &mut counts).rejects, []);
+            assert_eq!(admit(&frame, &mut counts).dead_letters, []);
         }
         assert_eq!(
             (

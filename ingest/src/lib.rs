@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A [`Frame`] is what the feed sent, byte for byte. [`admit`](admission::admit) makes of it trades,
-//! grouped by symbol, and rejects that say why; it is the only gate, and numbers pass it as text,
+//! grouped by symbol, and dead letters that say why; it is the only gate, and numbers pass it as text,
 //! never as doubles. A [`Sequencer`](sequence::Sequencer) makes of these records with a session and
 //! a dense sequence per partition: from them the reader of the log knows what it has seen and what
 //! is missing. [`run_live`] and [`run_replay`] wire it up, and [`simulator`] stands in for Finnhub
@@ -26,7 +26,7 @@
 //! let admitted = admit(&frame, &mut counts);
 //! assert_eq!(admitted.groups[0].symbol, "AAPL");
 //! assert_eq!(admitted.groups[0].trades[0].notional().to_string(), "23296.52");
-//! assert_eq!(admitted.rejects[0].detail, r#"line 1, index 1: price is negative: "-1""#);
+//! assert_eq!(admitted.dead letters[0].detail, r#"line 1, index 1: price is negative: "-1""#);
 //! ```
 
 pub mod frame;

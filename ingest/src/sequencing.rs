@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use tapeflow_log::OutRecord;
 use tapeflow_schemas::{
     Partition, SessionId,
-    codec::{self, BatchHeader, RejectedFrameHeader},
+    codec::{self, BatchHeader, InvalidFrameHeader},
     partition_for,
 };
 
 use crate::{admission::Admitted, counts::Counts};
 
 /// The partition of rejected frames: they have no symbol.
-pub const REJECTS_PARTITION: Partition = 0;
+pub const DEAD_LETTERS_PARTITION: Partition = 0;
 /// The most trades in one record. A flood of a megabyte in one frame must not become a record that
 /// Kafka refuses (1 MB by default).
 pub const MAX_TRADES_PER_RECORD: usize = 1_000;
@@ -96,23 +96,23 @@ impl Sequencer {
                 });
             }
         }
-        for reject in &admitted.rejects {
-            let Some(sequence) = self.next(REJECTS_PARTITION, counts) else {
+        for dead_letter in &admitted.dead_letters {
+            let Some(sequence) = self.next(DEAD_LETTERS_PARTITION, counts) else {
                 continue;
             };
-            let header = RejectedFrameHeader {
+            let header = InvalidFrameHeader {
                 session: self.session,
                 sequence,
                 taken_ms: origin.taken_ms,
                 line: origin.line,
-                reason: reject.reason.word(),
-                detail: &reject.detail,
-                frame: reject.frame,
+                reason: dead_letter.reason.word(),
+                detail: &dead_letter.detail,
+                frame: dead_letter.frame,
             };
             let mut payload = Vec::new();
-            codec::encode_rejected_frame(&mut payload, &header);
+            codec::encode_invalid_frame(&mut payload, &header);
             out.push(OutRecord {
-                partition: REJECTS_PARTITION,
+                partition: DEAD_LETTERS_PARTITION,
                 key: String::new(),
                 timestamp_ms: origin.taken_ms,
                 payload,
@@ -184,7 +184,7 @@ mod tests {
             Header::Batch {
                 session, sequence, ..
             }
-            | Header::RejectedFrame {
+            | Header::InvalidFrame {
                 session, sequence, ..
             } => {
                 assert_eq!(session, SESSION);
@@ -235,12 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reject_carries_its_line_reason_and_text() {
+    fn a_dead_letter_carries_its_line_reason_and_text() {
         let (records, _) = records(&frames(), 4, &[]);
         let last = records.last().expect("some");
         assert_eq!((last.partition, last.key.as_str()), (0, ""));
         match codec::decode(&last.payload, &mut Vec::new()).expect("our own record") {
-            Header::RejectedFrame {
+            Header::InvalidFrame {
                 reason,
                 detail,
                 frame,

@@ -103,7 +103,7 @@ fn topic(brokers: &str) -> BTreeMap<i32, Vec<OutRecord>> {
                     session: session_of(message.payload().expect("a payload")),
                 }),
             Err(KafkaError::PartitionEOF(_)) => ended += 1,
-            Err(fault) => panic!("{fault}"),
+            Err(error) => panic!("{error}"),
         }
     }
     records
@@ -261,13 +261,13 @@ async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
             rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
         )
         .expect("set");
-    let fault = |config| async move {
+    let error = |config| async move {
         KafkaPublisher::connect(config)
             .await
             .expect_err("refused")
             .to_string()
     };
-    let text = fault(KafkaConfig {
+    let text = error(KafkaConfig {
         topic: "elsewhere".into(),
         ..config(cluster.bootstrap_servers())
     })
@@ -284,7 +284,7 @@ async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
         ..config(cluster.bootstrap_servers())
     };
     let debug = format!("{wrong:?}");
-    let text = fault(wrong).await;
+    let text = error(wrong).await;
     assert!(
         text.contains("no.such") && !text.contains("hunter2") && !debug.contains("hunter2"),
         "{text} {debug}"
@@ -297,7 +297,7 @@ fn session_of(payload: &[u8]) -> Option<(SessionId, u64)> {
         Header::Batch {
             session, sequence, ..
         }
-        | Header::RejectedFrame {
+        | Header::InvalidFrame {
             session, sequence, ..
         } => Some((session, sequence)),
         Header::Legacy => None,

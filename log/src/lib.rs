@@ -12,4 +12,4 @@ pub mod read;
 pub mod sqlite;
 
 pub use append::{OutRecord, Publish, PublishError};
-pub use read::{Log, LogFault, LogReader, LogRecord};
+pub use read::{Log, LogError, LogReader, LogRecord};

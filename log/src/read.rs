@@ -21,7 +21,7 @@ pub struct LogRecord<'a> {
 
 /// Why a log could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum LogFault {
+pub enum LogError {
     /// Out of reach for now; the same call may succeed later.
     #[error("log does not answer: {0}")]
     Unavailable(String),
@@ -35,29 +35,29 @@ pub trait Log: Send + Sync + 'static {
     /// The log as a person would name it, without credentials.
     fn describe(&self) -> String;
 
-    /// Which log this is; a head of another one is refused.
-    fn identity(&self) -> Result<SourceIdentity, LogFault>;
+    /// Which log this is; a checkpoint of another one is refused.
+    fn identity(&self) -> Result<SourceIdentity, LogError>;
 
     /// The number of partitions.
-    fn partitions(&self) -> Result<u32, LogFault>;
+    fn partitions(&self) -> Result<u32, LogError>;
 
     /// The offsets a partition holds now, half-open: the first kept, and the one the next record
     /// will get.
-    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault>;
+    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError>;
 
     /// Notes how far a job is committed where tools that show lag look for it. Nobody recovers from
-    /// it: the truth stands in the head.
+    /// it: the truth stands in the checkpoint.
     ///
     /// # Errors
-    /// [`LogFault`]; the job goes on all the same.
-    fn mirror(&self, committed: &[(Partition, Offset)]) -> Result<(), LogFault> {
+    /// [`LogError`]; the job goes on all the same.
+    fn mirror(&self, committed: &[(Partition, Offset)]) -> Result<(), LogError> {
         let _ = committed;
         Ok(())
     }
 
     /// A reader of some partitions, each from an offset on. It belongs to the thread that asked for
     /// it.
-    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault>;
+    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogError>;
 }
 
 /// A position in some partitions of a log.
@@ -69,8 +69,8 @@ pub trait LogReader {
         &mut self,
         limit: usize,
         each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<usize, LogFault>;
+    ) -> Result<usize, LogError>;
 
     /// Stops (or goes on) handing over records of a partition, without losing its place.
-    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault>;
+    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError>;
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use tapeflow_schemas::{Epoch, RowState, StoredRow, StoredView, ViewState, WindowStart};
+use tapeflow_schemas::{BarState, Epoch, StoredBar, StoredView, ViewState, WindowStart};
 
 /// A window as readers see it: the state cell, and in what the columns beside it say something
 /// else.
@@ -15,18 +15,18 @@ pub struct Audited<T> {
     pub state: Option<T>,
     /// A phrase for each column that shows something else, such as `volume shows 12, its cell says
     /// 13`; empty if none does.
-    pub strays: Vec<String>,
+    pub mismatches: Vec<String>,
     /// The latest epoch of the lines beside the cell, if the cell is of an earlier one or not
     /// there: then they were not compared. A list and its lines are not written in one step.
     pub ahead: Option<Epoch>,
 }
 
 impl<T> Audited<T> {
-    pub fn new(start: WindowStart, state: T, strays: Vec<String>) -> Self {
+    pub fn new(start: WindowStart, state: T, mismatches: Vec<String>) -> Self {
         Self {
             start,
             state: Some(state),
-            strays,
+            mismatches,
             ahead: None,
         }
     }
@@ -35,15 +35,15 @@ impl<T> Audited<T> {
         Self {
             start,
             state: None,
-            strays: vec!["columns stand there without a cell".into()],
+            mismatches: vec!["columns stand there without a cell".into()],
             ahead: None,
         }
     }
 }
 
-impl From<StoredRow> for Audited<RowState> {
-    fn from(row: StoredRow) -> Self {
-        Self::new(row.start, row.state, Vec::new())
+impl From<StoredBar> for Audited<BarState> {
+    fn from(bar: StoredBar) -> Self {
+        Self::new(bar.start, bar.state, Vec::new())
     }
 }
 
@@ -53,7 +53,7 @@ impl From<StoredView> for Audited<ViewState> {
     }
 }
 
-/// Rows that readers see and the directory does not lead to, as the store spells their place.
+/// Bars that readers see and the directory does not lead to, as the store spells their place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unlisted {
     /// The symbol; it may be none that a symbol can be.
@@ -67,9 +67,9 @@ pub struct Unlisted {
 
 /// Collects what columns show beside what they should.
 #[derive(Default)]
-pub struct Strays(pub Vec<String>);
+pub struct Mismatches(pub Vec<String>);
 
-impl Strays {
+impl Mismatches {
     /// Holds a column against its cell; `None` is no value.
     pub fn hold<T: PartialEq + Display>(
         &mut self,
@@ -114,16 +114,16 @@ mod tests {
 
     #[test]
     fn what_differs_is_named_and_what_does_not_is_not() {
-        let mut strays = Strays::default();
-        strays.hold("trades", Some(3), Some(3));
-        strays.hold("name", Some("A"), Some("B"));
-        strays.hold::<i64>("symbols", None, Some(1));
-        strays.hold_double("vwap", Some(f64::NAN), Some(-f64::NAN));
-        strays.hold_double("open", None, None);
-        strays.hold_double("close", Some(0.1 + 0.2), Some(0.3));
-        strays.hold_double("low", Some(f64::NAN), None);
+        let mut mismatches = Mismatches::default();
+        mismatches.hold("trades", Some(3), Some(3));
+        mismatches.hold("name", Some("A"), Some("B"));
+        mismatches.hold::<i64>("symbols", None, Some(1));
+        mismatches.hold_double("vwap", Some(f64::NAN), Some(-f64::NAN));
+        mismatches.hold_double("open", None, None);
+        mismatches.hold_double("close", Some(0.1 + 0.2), Some(0.3));
+        mismatches.hold_double("low", Some(f64::NAN), None);
         assert_eq!(
-            strays.0,
+            mismatches.0,
             [
                 "name shows A, its cell says B",
                 "symbols shows nothing, its cell says 1",

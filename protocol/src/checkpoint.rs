@@ -1,18 +1,18 @@
-//! The head of a job: the one durable record that only compare-and-set touches.
+//! The checkpoint of a job: the one durable record that only compare-and-set touches.
 //!
 //! It fixes which epochs exist (the bindings), which are committed, and who may bind: everything
-//! that is left after a crash is a pure function of the head and the log. It is stored as JSON, so
+//! that is left after a crash is a pure function of the checkpoint and the log. It is stored as JSON, so
 //! that an operator can read it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tapeflow_schemas::{Epoch, Offset, SessionId, Stamp};
+use tapeflow_schemas::{Epoch, Offset, SessionId, WriteTimestamp};
 
-/// The newest format of heads that this binary writes and reads; a greater one is refused. 1 is the
+/// The newest format of checkpoints that this binary writes and reads; a greater one is refused. 1 is the
 /// first; in 2 a cut may tell of lost offsets, and whoever overlooked that would read other records
-/// than the binding decided on. A head says the oldest format that tells all it has to tell.
-pub const HEAD_FORMAT: u32 = 2;
+/// than the binding decided on. A checkpoint says the oldest format that tells all it has to tell.
+pub const CHECKPOINT_FORMAT: u32 = 2;
 /// The first format whose cuts may tell of lost offsets.
 const FORMAT_WITH_LOSSES: u32 = 2;
 /// The first format.
@@ -20,8 +20,8 @@ pub(crate) const FIRST_FORMAT: u32 = 1;
 
 /// The durable state of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
-    /// The oldest format that has words for all of it, at most [`HEAD_FORMAT`].
+pub struct Checkpoint {
+    /// The oldest format that has words for all of it, at most [`CHECKPOINT_FORMAT`].
     pub format: u32,
     /// The job's name: a keyspace belongs to one job.
     pub job: String,
@@ -29,19 +29,19 @@ pub struct Head {
     pub generation: u64,
     /// Each successful compare-and-set adds one.
     pub version: u64,
-    /// Drawn at random by each take-over (32 hexadecimal digits; a healer's begin with `heal-`):
+    /// Drawn at random by each take-over (32 hexadecimal digits; a repairer's begin with `repair-`):
     /// tells our own proposal from one that merely looks like it.
     pub owner: String,
-    /// The rules and settings that decide values. Another `logic` needs another keyspace.
-    pub logic: String,
+    /// The rules and settings that decide values. Another `fingerprint` needs another keyspace.
+    pub fingerprint: String,
     /// The log this job reads.
     pub source: SourceIdentity,
-    /// The stamp at which this generation rewrites the rows it replays, as of the last binding it
+    /// The write timestamp at which this generation rewrites the bars it replays, as of the last binding it
     /// took over.
-    pub flush_stamp: Stamp,
-    /// The largest stamp ever issued.
-    pub last_stamp: Stamp,
-    /// The last epoch of which every row is acknowledged by a quorum; its number is *c*.
+    pub recovery_timestamp: WriteTimestamp,
+    /// The largest write timestamp ever issued.
+    pub last_write_timestamp: WriteTimestamp,
+    /// The last epoch of which every bar is acknowledged by a quorum; its number is *c*.
     pub committed: Binding,
     /// The epochs after it that are bound, oldest first; the last one's number is *b*.
     pub bound: Vec<Binding>,
@@ -70,14 +70,14 @@ impl SourceIdentity {
     }
 }
 
-/// A durable decision: the epoch ends at these cuts, and its rows are written at this stamp. It
+/// A durable decision: the epoch ends at these cuts, and its bars are written at this write timestamp. It
 /// never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The epoch.
     pub epoch: Epoch,
-    /// The write timestamp of its rows.
-    pub stamp: Stamp,
+    /// The write timestamp of its bars.
+    pub write_timestamp: WriteTimestamp,
     /// Where it ends in each partition; the index is the partition.
     pub cuts: Vec<Cut>,
 }
@@ -87,15 +87,15 @@ pub struct Binding {
 pub struct Cut {
     /// The offset of the first record that is not in the epoch.
     pub next: Offset,
-    /// The largest event time of the accepted records below the cut, in milliseconds; `None` if
+    /// The watermark of the accepted records below the cut, in milliseconds; `None` if
     /// there is none.
-    pub max_event_ms: Option<i64>,
+    pub watermark_ms: Option<i64>,
     /// The duplicate filter, least recently heard session first.
     pub filter: Vec<SessionWindow>,
     /// The newest offsets that were gone from the log before they were committed, and that the
     /// operator has given up: a durable decision that they are in no epoch from this cut's on,
     /// whatever the log shows later. Every later cut carries them along, so that a judge of the
-    /// rows finds them in any head; what was lost before stands in the dead letters. (Never left
+    /// bars finds them in any checkpoint; what was lost before stands in the dead letters. (Never left
     /// out when written: cuts also travel between processes in a form that knows fields by their
     /// order alone.)
     #[serde(default)]
@@ -122,7 +122,7 @@ pub struct SessionWindow {
     pub seen: u64,
 }
 
-impl Head {
+impl Checkpoint {
     /// The last binding: the last bound epoch, or the committed one if none is bound beyond it. Its
     /// epoch is *b*.
     #[must_use]
@@ -130,11 +130,11 @@ impl Head {
         self.bound.last().unwrap_or(&self.committed)
     }
 
-    /// The largest event time of any partition as of the last binding, in milliseconds; `None`
+    /// The watermark of any partition as of the last binding, in milliseconds; `None`
     /// before the first trade.
     #[must_use]
-    pub fn max_event_ms(&self) -> Option<i64> {
-        self.last_binding().max_event_ms()
+    pub fn watermark_ms(&self) -> Option<i64> {
+        self.last_binding().watermark_ms()
     }
 
     /// The oldest format that has words for all of this.
@@ -150,19 +150,19 @@ impl Head {
         }
     }
 
-    /// The next stamp a binding or a take-over gets: after all others, and no earlier than the
+    /// The next write timestamp a binding or a take-over gets: after all others, and no earlier than the
     /// clock `now_us` says.
     #[must_use]
-    pub fn next_stamp(&self, now_us: i64) -> Stamp {
-        now_us.max(self.last_stamp + 1)
+    pub fn next_write_timestamp(&self, now_us: i64) -> WriteTimestamp {
+        now_us.max(self.last_write_timestamp + 1)
     }
 }
 
 impl Binding {
-    /// The largest event time of any partition, in milliseconds.
+    /// The watermark of any partition, in milliseconds.
     #[must_use]
-    pub fn max_event_ms(&self) -> Option<i64> {
-        self.cuts.iter().filter_map(|cut| cut.max_event_ms).max()
+    pub fn watermark_ms(&self) -> Option<i64> {
+        self.cuts.iter().filter_map(|cut| cut.watermark_ms).max()
     }
 }
 
@@ -206,24 +206,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_of_the_first_format_is_read_and_has_lost_nothing() {
+    fn a_checkpoint_of_the_first_format_is_read_and_has_lost_nothing() {
         let text = r#"{"format":1,"job":"j","generation":2,"version":3,"owner":"o","logic":"l","source":{"cluster":"c","topic":"t","topic_id":null},
-            "flush_stamp":4,"last_stamp":5,"committed":{"epoch":1,"stamp":4,"cuts":[{"next":7,"max_event_ms":8,"filter":[]}]},"bound":[]}"#;
-        let head: Head = serde_json::from_str(text).expect("a head");
+            "flush_stamp":4,"last_stamp":5,"committed":{"epoch":1,"write timestamp":4,"cuts":[{"next":7,"watermark_ms":8,"filter":[]}]},"bound":[]}"#;
+        let checkpoint: Checkpoint = serde_json::from_str(text).expect("a checkpoint");
         assert_eq!(
-            head.committed.cuts,
+            checkpoint.committed.cuts,
             [Cut {
                 next: 7,
-                max_event_ms: Some(8),
+                watermark_ms: Some(8),
                 ..Cut::default()
             }]
         );
-        assert_eq!(head.format_needed(), 1);
-        let mut lossy = head;
+        assert_eq!(checkpoint.format_needed(), 1);
+        let mut lossy = checkpoint;
         lossy.committed.cuts[0].lost = Some(LostRange { from: 2, to: 5 });
         assert_eq!(lossy.format_needed(), 2);
-        let again: Head =
-            serde_json::from_str(&serde_json::to_string(&lossy).expect("JSON")).expect("a head");
+        let again: Checkpoint = serde_json::from_str(&serde_json::to_string(&lossy).expect("JSON"))
+            .expect("a checkpoint");
         assert_eq!(again, lossy);
     }
 

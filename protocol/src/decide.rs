@@ -2,7 +2,9 @@
 
 use tapeflow_schemas::{Epoch, Offset};
 
-use crate::checkpoint::{Binding, Cut, FIRST_FORMAT, HEAD_FORMAT, Head, SourceIdentity};
+use crate::checkpoint::{
+    Binding, CHECKPOINT_FORMAT, Checkpoint, Cut, FIRST_FORMAT, SourceIdentity,
+};
 
 /// What a process that wants to lead the job brings along.
 #[derive(Clone, Debug)]
@@ -10,7 +12,7 @@ pub struct Opening {
     /// The job's name.
     pub job: String,
     /// The rules and settings that decide values, as text.
-    pub logic: String,
+    pub fingerprint: String,
     /// The log.
     pub source: SourceIdentity,
     /// The first offset each partition holds: where a new job begins.
@@ -19,12 +21,12 @@ pub struct Opening {
     pub owner: String,
 }
 
-/// Why a head must not be taken over. Nothing has been written.
+/// Why a checkpoint must not be taken over. Nothing has been written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A newer binary wrote it.
     #[error(
-        "the store's head has format {found}, this binary knows {HEAD_FORMAT}: use the newer tapeflow that wrote it, or another store"
+        "the store's checkpoint has format {found}, this binary knows {CHECKPOINT_FORMAT}: use the newer tapeflow that wrote it, or another store"
     )]
     NewerFormat {
         /// The format found.
@@ -42,9 +44,9 @@ pub enum Refusal {
     },
     /// Values would mean something else.
     #[error(
-        "the store's rows were computed under other rules ({found}; now {wanted}): run with the old settings (--sizes, --baskets), or rebuild beside it into a new store with --store"
+        "the store's bars were computed under other rules ({found}; now {wanted}): run with the old settings (--sizes, --baskets), or rebuild beside it into a new store with --store"
     )]
-    OtherLogic {
+    OtherFingerprint {
         /// The rules of the store.
         found: String,
         /// The rules of this binary and its settings.
@@ -52,7 +54,7 @@ pub enum Refusal {
     },
     /// Offsets would mean something else.
     #[error(
-        "the store's rows come from another log ({found}; now {wanted}): point --brokers and --topic at that one, or rebuild from this one into a new store with --store"
+        "the store's bars come from another log ({found}; now {wanted}): point --brokers and --topic at that one, or rebuild from this one into a new store with --store"
     )]
     OtherLog {
         /// The log of the store.
@@ -62,24 +64,28 @@ pub enum Refusal {
     },
     /// A topic never loses partitions: this is another topic.
     #[error(
-        "the log has {now} partitions, the store knows of {before}: this is not the log its rows come from"
+        "the log has {now} partitions, the store knows of {before}: this is not the log its bars come from"
     )]
     FewerPartitions {
-        /// Partitions the head knows.
+        /// Partitions the checkpoint knows.
         before: usize,
         /// Partitions of the log now.
         now: usize,
     },
 }
 
-/// The head that takes the job over from what the store holds now.
+/// The checkpoint that takes the job over from what the store holds now.
 ///
 /// Everything a generation starts from (committed and bound epochs, filters, largest event times,
-/// stamps) comes from the very head that the compare-and-set is conditional on.
+/// write timestamps) comes from the very checkpoint that the compare-and-set is conditional on.
 ///
 /// # Errors
 /// [`Refusal`], see there.
-pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result<Head, Refusal> {
+pub fn take_over(
+    found: Option<&Checkpoint>,
+    opening: &Opening,
+    now_us: i64,
+) -> Result<Checkpoint, Refusal> {
     let Some(found) = found else {
         let cuts = opening
             .earliest
@@ -89,25 +95,25 @@ pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result
                 ..Cut::default()
             })
             .collect();
-        return Ok(Head {
+        return Ok(Checkpoint {
             format: FIRST_FORMAT,
             job: opening.job.clone(),
             generation: 1,
             version: 1,
             owner: opening.owner.clone(),
-            logic: opening.logic.clone(),
+            fingerprint: opening.fingerprint.clone(),
             source: opening.source.clone(),
-            flush_stamp: now_us,
-            last_stamp: now_us,
+            recovery_timestamp: now_us,
+            last_write_timestamp: now_us,
             committed: Binding {
                 epoch: 0,
-                stamp: now_us,
+                write_timestamp: now_us,
                 cuts,
             },
             bound: Vec::new(),
         });
     };
-    if found.format > HEAD_FORMAT {
+    if found.format > CHECKPOINT_FORMAT {
         return Err(Refusal::NewerFormat {
             found: found.format,
         });
@@ -132,10 +138,10 @@ pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result
             wanted: name(&opening.source),
         });
     }
-    if found.logic != opening.logic {
-        return Err(Refusal::OtherLogic {
-            found: found.logic.clone(),
-            wanted: opening.logic.clone(),
+    if found.fingerprint != opening.fingerprint {
+        return Err(Refusal::OtherFingerprint {
+            found: found.fingerprint.clone(),
+            wanted: opening.fingerprint.clone(),
         });
     }
     let before = found.committed.cuts.len();
@@ -145,34 +151,39 @@ pub fn take_over(found: Option<&Head>, opening: &Opening, now_us: i64) -> Result
             now: opening.earliest.len(),
         });
     }
-    let mut head = found.clone();
+    let mut checkpoint = found.clone();
     // Partitions added since begin at their first offset, in every binding: no epoch so far
     // contains any of it. That is 0, and not the earliest that is left: what retention has removed
     // of it is lost, and to be told like any other loss (`crate::resume`).
-    for binding in std::iter::once(&mut head.committed).chain(&mut head.bound) {
+    for binding in std::iter::once(&mut checkpoint.committed).chain(&mut checkpoint.bound) {
         let known = binding.cuts.len();
         binding
             .cuts
             .resize(opening.earliest.len().max(known), Cut::default());
     }
-    head.generation += 1;
-    head.version += 1;
-    head.owner.clone_from(&opening.owner);
+    checkpoint.generation += 1;
+    checkpoint.version += 1;
+    checkpoint.owner.clone_from(&opening.owner);
     // An id that nobody knew before is known from here on.
-    head.source.clone_from(&opening.source);
-    head.flush_stamp = found.next_stamp(now_us);
-    head.last_stamp = head.flush_stamp;
-    Ok(head)
+    checkpoint.source.clone_from(&opening.source);
+    checkpoint.recovery_timestamp = found.next_write_timestamp(now_us);
+    checkpoint.last_write_timestamp = checkpoint.recovery_timestamp;
+    Ok(checkpoint)
 }
 
-/// The head that binds one more epoch at these cuts (one per partition) and commits all epochs up
+/// The checkpoint that binds one more epoch at these cuts (one per partition) and commits all epochs up
 /// to `acknowledged`.
 ///
 /// # Panics
 /// If a cut goes back or partitions are missing: the sources' own order says it cannot.
 #[must_use]
-pub fn bind(head: &Head, cuts: Vec<Cut>, acknowledged: Epoch, now_us: i64) -> Head {
-    let last = head.last_binding();
+pub fn bind(
+    checkpoint: &Checkpoint,
+    cuts: Vec<Cut>,
+    acknowledged: Epoch,
+    now_us: i64,
+) -> Checkpoint {
+    let last = checkpoint.last_binding();
     assert_eq!(
         cuts.len(),
         last.cuts.len(),
@@ -186,23 +197,23 @@ pub fn bind(head: &Head, cuts: Vec<Cut>, acknowledged: Epoch, now_us: i64) -> He
             old.next
         );
     }
-    let stamp = head.next_stamp(now_us);
-    let mut next = commit(head, acknowledged);
+    let write_timestamp = checkpoint.next_write_timestamp(now_us);
+    let mut next = commit(checkpoint, acknowledged);
     next.bound.push(Binding {
         epoch: last.epoch + 1,
-        stamp,
+        write_timestamp,
         cuts,
     });
-    next.last_stamp = stamp;
+    next.last_write_timestamp = write_timestamp;
     // It never goes down: what is lost is carried along in every later cut.
     next.format = next.format.max(next.format_needed());
     next
 }
 
-/// The head that commits all bound epochs up to `acknowledged`: every row of them is on a quorum.
+/// The checkpoint that commits all bound epochs up to `acknowledged`: every bar of them is on a quorum.
 #[must_use]
-pub fn commit(head: &Head, acknowledged: Epoch) -> Head {
-    let mut next = head.clone();
+pub fn commit(checkpoint: &Checkpoint, acknowledged: Epoch) -> Checkpoint {
+    let mut next = checkpoint.clone();
     next.version += 1;
     let done = next
         .bound
@@ -215,22 +226,26 @@ pub fn commit(head: &Head, acknowledged: Epoch) -> Head {
     next
 }
 
-/// What to do after a compare-and-set that was not plainly won, once the head has been read at
+/// What to do after a compare-and-set that was not plainly won, once the checkpoint has been read at
 /// SERIAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// The head is, field by field, what was proposed: it was applied.
+    /// The checkpoint is, field by field, what was proposed: it was applied.
     Applied,
-    /// The head is still what it was: send the byte-identical proposal again.
+    /// The checkpoint is still what it was: send the byte-identical proposal again.
     SendAgain,
-    /// Someone else has moved the head: stop.
+    /// Someone else has moved the checkpoint: stop.
     Fenced,
 }
 
 /// Resolves a compare-and-set whose outcome is lost or unknown. Generation and version alone would
 /// not do: another proposal may bear the same numbers.
 #[must_use]
-pub fn resolve(expected: Option<&Head>, proposed: &Head, observed: Option<&Head>) -> Resolution {
+pub fn resolve(
+    expected: Option<&Checkpoint>,
+    proposed: &Checkpoint,
+    observed: Option<&Checkpoint>,
+) -> Resolution {
     if observed == Some(proposed) {
         Resolution::Applied
     } else if observed == expected {
@@ -247,7 +262,7 @@ mod tests {
     fn opening(partitions: usize) -> Opening {
         Opening {
             job: "job".into(),
-            logic: "rules 1".into(),
+            fingerprint: "rules 1".into(),
             source: SourceIdentity {
                 cluster: "c".into(),
                 topic: "t".into(),
@@ -270,31 +285,42 @@ mod tests {
 
     #[test]
     fn a_new_job_begins_at_the_earliest_offset() {
-        let head = take_over(None, &opening(2), 10).expect("a fresh store");
+        let checkpoint = take_over(None, &opening(2), 10).expect("a fresh store");
         assert_eq!(
-            (head.generation, head.version, head.committed.epoch),
+            (
+                checkpoint.generation,
+                checkpoint.version,
+                checkpoint.committed.epoch
+            ),
             (1, 1, 0)
         );
-        assert_eq!(head.committed.cuts, cuts(3));
-        assert_eq!(head.last_binding().epoch, 0);
+        assert_eq!(checkpoint.committed.cuts, cuts(3));
+        assert_eq!(checkpoint.last_binding().epoch, 0);
     }
 
     #[test]
-    fn stamps_grow_even_when_the_clock_goes_back() {
-        let head = take_over(None, &opening(2), 1_000).expect("a fresh store");
-        let head = bind(&head, cuts(5), 0, 10);
-        assert_eq!(head.bound[0].stamp, 1_001);
-        let taken = take_over(Some(&head), &opening(2), 5).expect("the same job");
+    fn write_timestamps_grow_even_when_the_clock_goes_back() {
+        let checkpoint = take_over(None, &opening(2), 1_000).expect("a fresh store");
+        let checkpoint = bind(&checkpoint, cuts(5), 0, 10);
+        assert_eq!(checkpoint.bound[0].write_timestamp, 1_001);
+        let taken = take_over(Some(&checkpoint), &opening(2), 5).expect("the same job");
         assert_eq!(
-            (taken.flush_stamp, taken.last_stamp, taken.generation),
+            (
+                taken.recovery_timestamp,
+                taken.last_write_timestamp,
+                taken.generation
+            ),
             (1_002, 1_002, 2)
         );
-        assert_eq!(bind(&taken, cuts(6), 0, 9_000).bound[1].stamp, 9_000);
+        assert_eq!(
+            bind(&taken, cuts(6), 0, 9_000).bound[1].write_timestamp,
+            9_000
+        );
     }
 
     #[test]
-    fn a_head_says_the_newer_format_from_the_first_loss_on() {
-        let head = take_over(None, &opening(2), 0).expect("a fresh store");
+    fn a_checkpoint_says_the_newer_format_from_the_first_loss_on() {
+        let checkpoint = take_over(None, &opening(2), 0).expect("a fresh store");
         let lossy = |next| {
             cuts(next)
                 .into_iter()
@@ -304,11 +330,11 @@ mod tests {
                 })
                 .collect()
         };
-        let without = bind(&head, cuts(5), 0, 1);
+        let without = bind(&checkpoint, cuts(5), 0, 1);
         let with = bind(&without, lossy(6), 0, 2);
         let after = commit(&bind(&with, lossy(7), 2, 3), 3);
         assert_eq!(
-            [&head, &without, &with, &after].map(|head| head.format),
+            [&checkpoint, &without, &with, &after].map(|checkpoint| checkpoint.format),
             [1, 1, 2, 2],
             "an older binary would read what a loss left out"
         );
@@ -322,8 +348,8 @@ mod tests {
 
     #[test]
     fn binding_and_committing_ride_in_one_step() {
-        let head = take_over(None, &opening(2), 0).expect("a fresh store");
-        let one = bind(&head, cuts(5), 0, 1);
+        let checkpoint = take_over(None, &opening(2), 0).expect("a fresh store");
+        let one = bind(&checkpoint, cuts(5), 0, 1);
         let two = bind(&one, cuts(6), 0, 2);
         let three = bind(&two, cuts(6), 1, 3);
         assert_eq!(
@@ -348,9 +374,9 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_refused() {
-        let head = take_over(None, &opening(2), 0).expect("a fresh store");
-        let mut newer = head.clone();
-        newer.format = HEAD_FORMAT + 1;
+        let checkpoint = take_over(None, &opening(2), 0).expect("a fresh store");
+        let mut newer = checkpoint.clone();
+        newer.format = CHECKPOINT_FORMAT + 1;
         assert!(matches!(
             take_over(Some(&newer), &opening(2), 0),
             Err(Refusal::NewerFormat { found: 3 })
@@ -360,25 +386,25 @@ mod tests {
             ..opening(2)
         };
         assert!(matches!(
-            take_over(Some(&head), &other, 0),
+            take_over(Some(&checkpoint), &other, 0),
             Err(Refusal::OtherJob { .. })
         ));
         let other = Opening {
-            logic: "rules 2".into(),
+            fingerprint: "rules 2".into(),
             ..opening(2)
         };
         assert!(matches!(
-            take_over(Some(&head), &other, 0),
-            Err(Refusal::OtherLogic { .. })
+            take_over(Some(&checkpoint), &other, 0),
+            Err(Refusal::OtherFingerprint { .. })
         ));
         let mut other = opening(2);
         other.source.cluster = "another".into();
         assert!(matches!(
-            take_over(Some(&head), &other, 0),
+            take_over(Some(&checkpoint), &other, 0),
             Err(Refusal::OtherLog { .. })
         ));
         assert!(matches!(
-            take_over(Some(&head), &opening(1), 0),
+            take_over(Some(&checkpoint), &opening(1), 0),
             Err(Refusal::FewerPartitions { before: 2, now: 1 })
         ));
     }
@@ -391,7 +417,8 @@ mod tests {
             opening
         };
         let old = take_over(None, &named(None), 0).expect("a fresh store");
-        let learned = take_over(Some(&old), &named(Some("a")), 1).expect("a head that knows no id");
+        let learned =
+            take_over(Some(&old), &named(Some("a")), 1).expect("a checkpoint that knows no id");
         assert_eq!(learned.source.topic_id.as_deref(), Some("a"));
         assert_eq!(
             take_over(Some(&learned), &named(Some("a")), 2)
@@ -412,13 +439,13 @@ mod tests {
 
     #[test]
     fn added_partitions_begin_at_their_first_offset_in_every_binding() {
-        let head = bind(
+        let checkpoint = bind(
             &take_over(None, &opening(2), 0).expect("a fresh store"),
             cuts(5),
             0,
             1,
         );
-        let taken = take_over(Some(&head), &opening(3), 2).expect("the same job");
+        let taken = take_over(Some(&checkpoint), &opening(3), 2).expect("the same job");
         assert_eq!(
             taken
                 .committed
@@ -439,24 +466,24 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_outcome_is_resolved_by_the_whole_head() {
-        let head = take_over(None, &opening(2), 0).expect("a fresh store");
-        let ours = bind(&head, cuts(5), 0, 1);
+    fn an_unknown_outcome_is_resolved_by_the_whole_checkpoint() {
+        let checkpoint = take_over(None, &opening(2), 0).expect("a fresh store");
+        let ours = bind(&checkpoint, cuts(5), 0, 1);
         let mut theirs = ours.clone();
         theirs.bound[0].cuts[0].next = 6;
         assert_eq!(
-            resolve(Some(&head), &ours, Some(&ours)),
+            resolve(Some(&checkpoint), &ours, Some(&ours)),
             Resolution::Applied
         );
         assert_eq!(
-            resolve(Some(&head), &ours, Some(&head)),
+            resolve(Some(&checkpoint), &ours, Some(&checkpoint)),
             Resolution::SendAgain
         );
         assert_eq!(
-            resolve(Some(&head), &ours, Some(&theirs)),
+            resolve(Some(&checkpoint), &ours, Some(&theirs)),
             Resolution::Fenced,
             "same generation and version, other cuts"
         );
-        assert_eq!(resolve(None, &head, None), Resolution::SendAgain);
+        assert_eq!(resolve(None, &checkpoint, None), Resolution::SendAgain);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It is decision state: it travels in the binding, as of the cut, and is bounded by records, never
 //! by a clock. A replay that starts with a newer filter than its cut would drop records it must
-//! count, which is why it does not live in rows.
+//! count, which is why it does not live in bars.
 //!
 //! Sequences are dense per (session, partition), and a producer that retries repeats the youngest
 //! ones, so a window of 64 below the highest is enough to tell a repeat from a late arrival.

@@ -19,7 +19,7 @@ pub const NAMES: [&str; 16] = [
     "release-before",
     "release-after",
     "fold-emit",
-    "rows-before",
+    "bars-before",
     "lists-before",
     "write-acknowledged",
     "write-heard",

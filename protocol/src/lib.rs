@@ -22,7 +22,7 @@ pub mod store;
 pub mod workflow;
 
 pub use audit::{Audited, Unlisted};
-pub use checkpoint::{Binding, Cut, Head, LostRange, SourceIdentity};
+pub use checkpoint::{Binding, Checkpoint, Cut, LostRange, SourceIdentity};
 pub use store::{
-    CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError,
+    CasOutcome, Counts, DeadLetter, DirectoryEntry, EpochWrites, HistoryEntry, Store, StoreError,
 };

@@ -1,30 +1,30 @@
-//! Healing: a short generation of its own, which writes rows and lists anew that were found to
+//! Healing: a short generation of its own, which writes bars and lists anew that were found to
 //! differ from their recomputation.
 //!
 //! ```text
 //!  job          ── bind ── bind ──╳ fenced                  waits        ╭── take over ── replay ── bind ──
-//!  healer                         take over ── write at F ── read back ── release
-//!  head's owner      a job's      heal-…                                 healed-…      a job's
+//!  repairer                         take over ── write at F ── read back ── release
+//!  checkpoint's owner      a job's      repair-…                                 repaired-…      a job's
 //! ```
 //!
-//! A healed row is written **as of b, labelled b, at the flush stamp F** of the healer's take-over:
+//! A repaired bar is written **as of b, labelled b, at the recovery timestamp F** of the repairer's take-over:
 //! what any generation's replay would write. So the invariants hold: its content is the fold up to
-//! a bound epoch (I2), F is above all stamps issued before, and no one else writes at it (I3, I4).
+//! a bound epoch (I2), F is above all write timestamps issued before, and no one else writes at it (I3, I4).
 //!
 //! No generation can undo it by writing what it had read before:
-//! * An **older** one may hold a wrong row in memory. But it is fenced, binds nothing any more, and
-//!   all stamps it has are below F: whatever it still has under way loses.
-//! * A **later** one has greater stamps. But it begins with an empty memory, and takes over only
-//!   from a head that the healer has released, after a quorum had all that was healed: what it
-//!   reads is healed.
-//! * One that takes over **in between**, for it takes the healer for dead, may have read a wrong
-//!   row before it was written. Then the release fails: it is conditional on the head being still
-//!   the healer's ([`Healer::end`]), and the operator is told to verify again. No harm is done:
-//!   what the healer writes is a true prefix, and loses to what is newer.
+//! * An **older** one may hold a wrong bar in memory. But it is fenced, binds nothing any more, and
+//!   all write timestamps it has are below F: whatever it still has under way loses.
+//! * A **later** one has greater write timestamps. But it begins with an empty memory, and takes over only
+//!   from a checkpoint that the repairer has released, after a quorum had all that was repaired: what it
+//!   reads is repaired.
+//! * One that takes over **in between**, for it takes the repairer for dead, may have read a wrong
+//!   bar before it was written. Then the release fails: it is conditional on the checkpoint being still
+//!   the repairer's ([`Repairer::end`]), and the operator is told to verify again. No harm is done:
+//!   what the repairer writes is a true prefix, and loses to what is newer.
 //!
-//! A healer that dies leaves a head that says `heal-…`, and some rows healed. Whoever takes over
-//! waits for a sign of life (the head's version grows) no longer than [`SILENCE`]. Healing again is
-//! harmless; a second healer waits for the first like a job.
+//! A repairer that dies leaves a checkpoint that says `repair-…`, and some bars repaired. Whoever takes over
+//! waits for a sign of life (the checkpoint's version grows) no longer than [`SILENCE`]. Healing again is
+//! harmless; a second repairer waits for the first like a job.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -32,109 +32,119 @@ use std::{
 };
 
 use tapeflow_schemas::{
-    Epoch, RowKey, RowState, RowWrite, Stamp, Totals, ViewEntry, ViewKey, ViewState, ViewWrite,
+    BarKey, BarState, BarWrite, Epoch, Totals, ViewEntry, ViewKey, ViewState, ViewWrite,
+    WriteTimestamp,
 };
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
-    checkpoint::Head,
+    checkpoint::Checkpoint,
     decide::Opening,
     store::{DirectoryEntry, EpochWrites, Store, StoreError},
     workflow::{self, WorkflowError, until_answered},
 };
 
-/// How the owner of a head begins while a healer has it.
-const HEALING: &str = "heal-";
-/// How it begins when the healer has given it back.
-const HEALED: &str = "healed-";
-/// How long a healer may give no sign of life before it is taken for dead. Less than a process of
+/// How the owner of a checkpoint begins while a repairer has it.
+const REPAIRING: &str = "repair-";
+/// How it begins when the repairer has given it back.
+const REPAIRED: &str = "repaired-";
+/// How long a repairer may give no sign of life before it is taken for dead. Less than a process of
 /// the job may stand still without being left by the others.
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// How often it gives one, at least, between its writes.
 pub const SIGN_EVERY: Duration = Duration::from_secs(3);
-/// Rows, or lists, that are written and read back together.
+/// Bars, or lists, that are written and read back together.
 const AT_ONCE: usize = 256;
 /// How long the question takes at most who has fenced a job.
 const ASKED_AT_MOST: Duration = Duration::from_secs(10);
 
-/// Whether a healer has the head now.
+/// Whether a repairer has the checkpoint now.
 #[must_use]
-pub fn is_healing(owner: &str) -> bool {
-    owner.starts_with(HEALING)
+pub fn is_repairing(owner: &str) -> bool {
+    owner.starts_with(REPAIRING)
 }
 
-/// Whether a healer has, or had, the head: a job that is fenced by it is to be started again.
+/// Whether a repairer has, or had, the checkpoint: a job that is fenced by it is to be started again.
 #[must_use]
-pub fn is_healer(owner: &str) -> bool {
-    owner.starts_with(HEALING) || owner.starts_with(HEALED)
+pub fn is_repairer(owner: &str) -> bool {
+    owner.starts_with(REPAIRING) || owner.starts_with(REPAIRED)
 }
 
-/// Whether it is a healer that has fenced a job of this store, as far as the store answers.
+/// Whether it is a repairer that has fenced a job of this store, as far as the store answers.
 pub async fn has_fenced(store: &dyn Store) -> bool {
-    let head = tokio::time::timeout(
+    let checkpoint = tokio::time::timeout(
         ASKED_AT_MOST,
-        until_answered("reading the head", || store.head()),
+        until_answered("reading the checkpoint", || store.checkpoint()),
     )
     .await;
-    head.is_ok_and(|head| head.is_ok_and(|head| head.is_some_and(|head| is_healer(&head.owner))))
+    checkpoint.is_ok_and(|checkpoint| {
+        checkpoint.is_ok_and(|checkpoint| {
+            checkpoint.is_some_and(|checkpoint| is_repairer(&checkpoint.owner))
+        })
+    })
 }
 
-/// Waits for a healer, but not for one that is dead.
+/// Waits for a repairer, but not for one that is dead.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
-    /// Whose head was seen at which version, and when first.
+    /// Whose checkpoint was seen at which version, and when first.
     seen: Option<(String, u64, Instant)>,
 }
 
 impl Patience {
-    /// Whether to wait before this head is taken over.
-    pub(crate) fn waits(&mut self, head: &Head, now: Instant) -> bool {
-        if !is_healing(&head.owner) {
+    /// Whether to wait before this checkpoint is taken over.
+    pub(crate) fn waits(&mut self, checkpoint: &Checkpoint, now: Instant) -> bool {
+        if !is_repairing(&checkpoint.owner) {
             return false;
         }
         match &self.seen {
-            Some((owner, version, since)) if (owner, version) == (&head.owner, &head.version) => {
+            Some((owner, version, since))
+                if (owner, version) == (&checkpoint.owner, &checkpoint.version) =>
+            {
                 let waits = now.duration_since(*since) < SILENCE;
                 if !waits {
                     warn!(
                         owner,
-                        "the healer has given no sign of life for {} s: taking over from it",
+                        "the repairer has given no sign of life for {} s: taking over from it",
                         SILENCE.as_secs()
                     );
                 }
                 waits
             }
             seen => {
-                if seen.as_ref().is_none_or(|(owner, ..)| *owner != head.owner) {
+                if seen
+                    .as_ref()
+                    .is_none_or(|(owner, ..)| *owner != checkpoint.owner)
+                {
                     warn!(
-                        owner = head.owner,
-                        "a healer has the job: waiting for its end, or {} s after its last sign of life",
+                        owner = checkpoint.owner,
+                        "a repairer has the job: waiting for its end, or {} s after its last sign of life",
                         SILENCE.as_secs()
                     );
                 }
-                self.seen = Some((head.owner.clone(), head.version, now));
+                self.seen = Some((checkpoint.owner.clone(), checkpoint.version, now));
                 true
             }
         }
     }
 }
 
-/// A generation that heals.
+/// A generation that repairs.
 #[derive(Debug)]
-pub struct Healer {
-    head: Head,
+pub struct Repairer {
+    checkpoint: Checkpoint,
     sign_given: Instant,
 }
 
-impl Healer {
-    /// Takes the job over, from another healer only when that has ended or is dead. From here on
+impl Repairer {
+    /// Takes the job over, from another repairer only when that has ended or is dead. From here on
     /// nobody else binds or commits.
     ///
     /// # Errors
     /// [`WorkflowError`]; nothing was written then.
     pub async fn begin(store: &dyn Store, now_us: impl Fn() -> i64) -> Result<Self, WorkflowError> {
-        let found = until_answered("reading the head", || store.head())
+        let found = until_answered("reading the checkpoint", || store.checkpoint())
             .await
             .map_err(WorkflowError::Store)?;
         let found = found.ok_or_else(|| {
@@ -142,78 +152,78 @@ impl Healer {
         })?;
         let opening = Opening {
             job: found.job,
-            logic: found.logic,
+            fingerprint: found.fingerprint,
             source: found.source,
             // No partition is added: where it begins is a job's decision.
             earliest: vec![0; found.committed.cuts.len()],
-            owner: format!("{HEALING}{}", nonce()),
+            owner: format!("{REPAIRING}{}", nonce()),
         };
-        let head = workflow::take_over(store, &opening, now_us).await?;
+        let checkpoint = workflow::take_over(store, &opening, now_us).await?;
         Ok(Self {
-            head,
+            checkpoint,
             sign_given: Instant::now(),
         })
     }
 
-    /// The head that was taken over.
+    /// The checkpoint that was taken over.
     #[must_use]
-    pub fn head(&self) -> &Head {
-        &self.head
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
     }
 
-    /// The epoch as of which rows are healed: the last one bound.
+    /// The epoch as of which bars are repaired: the last one bound.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.head.last_binding().epoch
+        self.checkpoint.last_binding().epoch
     }
 
-    /// The stamp at which they are written.
+    /// The write timestamp at which they are written.
     #[must_use]
-    pub fn stamp(&self) -> Stamp {
-        self.head.flush_stamp
+    pub fn write_timestamp(&self) -> WriteTimestamp {
+        self.checkpoint.recovery_timestamp
     }
 
-    /// Writes rows and lists, each as of [`Healer::epoch`], and reads all of them back. What reads
-    /// back as something else is returned: whoever wrote that did so at a greater stamp.
+    /// Writes bars and lists, each as of [`Repairer::epoch`], and reads all of them back. What reads
+    /// back as something else is returned: whoever wrote that did so at a greater write timestamp.
     ///
     /// # Errors
     /// [`WorkflowError::Fenced`] if someone has taken over; [`WorkflowError::Store`].
     pub async fn write(
         &mut self,
         store: &dyn Store,
-        rows: &[(RowKey, Totals)],
+        bars: &[(BarKey, Totals)],
         lists: &[(ViewKey, Vec<ViewEntry>)],
     ) -> Result<Vec<String>, WorkflowError> {
-        let (epoch, stamp) = (self.epoch(), self.stamp());
+        let (epoch, write_timestamp) = (self.epoch(), self.write_timestamp());
         let mut refused = Vec::new();
-        for rows in rows.chunks(AT_ONCE) {
-            let rows: Vec<RowWrite> = rows
+        for bars in bars.chunks(AT_ONCE) {
+            let bars: Vec<BarWrite> = bars
                 .iter()
-                .map(|(key, totals)| RowWrite {
+                .map(|(key, totals)| BarWrite {
                     key: key.clone(),
-                    state: RowState {
+                    state: BarState {
                         epoch,
                         totals: *totals,
                     },
-                    stamp,
+                    write_timestamp,
                 })
                 .collect();
-            // A row that is missing may be so because the directory does not lead to it.
-            let directory = rows.iter().map(|RowWrite { key, .. }| DirectoryEntry {
+            // A bar that is missing may be so because the directory does not lead to it.
+            let directory = bars.iter().map(|BarWrite { key, .. }| DirectoryEntry {
                 symbol: key.symbol.clone(),
                 size: key.size,
                 bucket: key.size.bucket(key.start),
             });
             let writes = EpochWrites {
                 directory: directory.collect(),
-                rows,
+                bars,
                 ..EpochWrites::default()
             };
             self.send(store, &writes).await?;
-            for row in &writes.rows {
+            for bar in &writes.bars {
                 self.sign(store).await?;
-                if read_back(store, row).await? != Some(row.state) {
-                    refused.push(row.key.to_string());
+                if read_back(store, bar).await? != Some(bar.state) {
+                    refused.push(bar.key.to_string());
                 }
             }
         }
@@ -224,7 +234,7 @@ impl Healer {
                     epoch,
                     entries: entries.clone(),
                 },
-                stamp,
+                write_timestamp,
             });
             let writes = EpochWrites {
                 views: views.collect(),
@@ -248,12 +258,12 @@ impl Healer {
     /// [`WorkflowError::Fenced`] if someone has taken over; [`WorkflowError::Store`].
     pub async fn sign(&mut self, store: &dyn Store) -> Result<(), WorkflowError> {
         if self.sign_given.elapsed() >= SIGN_EVERY {
-            self.head = workflow::propose(
+            self.checkpoint = workflow::propose(
                 store,
-                Some(&self.head),
-                Head {
-                    version: self.head.version + 1,
-                    ..self.head.clone()
+                Some(&self.checkpoint),
+                Checkpoint {
+                    version: self.checkpoint.version + 1,
+                    ..self.checkpoint.clone()
                 },
             )
             .await?;
@@ -264,7 +274,7 @@ impl Healer {
 
     async fn send(&mut self, store: &dyn Store, writes: &EpochWrites) -> Result<(), WorkflowError> {
         self.sign(store).await?;
-        until_answered("healing", || store.write(writes))
+        until_answered("repairing", || store.write(writes))
             .await
             .map_err(WorkflowError::Store)
     }
@@ -273,26 +283,31 @@ impl Healer {
     /// written is what later generations read.
     ///
     /// # Errors
-    /// [`WorkflowError::Fenced`] if someone had taken over, and may have read rows before
-    /// they were healed; [`WorkflowError::Store`].
-    pub async fn end(self, store: &dyn Store) -> Result<Head, WorkflowError> {
-        let owner = format!("{HEALED}{}", self.head.owner.trim_start_matches(HEALING));
-        let released = Head {
-            version: self.head.version + 1,
+    /// [`WorkflowError::Fenced`] if someone had taken over, and may have read bars before
+    /// they were repaired; [`WorkflowError::Store`].
+    pub async fn end(self, store: &dyn Store) -> Result<Checkpoint, WorkflowError> {
+        let owner = format!(
+            "{REPAIRED}{}",
+            self.checkpoint.owner.trim_start_matches(REPAIRING)
+        );
+        let released = Checkpoint {
+            version: self.checkpoint.version + 1,
             owner,
-            ..self.head.clone()
+            ..self.checkpoint.clone()
         };
-        workflow::propose(store, Some(&self.head), released).await
+        workflow::propose(store, Some(&self.checkpoint), released).await
     }
 }
 
-/// What a quorum says of a row. A damaged cell is something else than what was written, and no
+/// What a quorum says of a bar. A damaged cell is something else than what was written, and no
 /// failure.
-async fn read_back(store: &dyn Store, row: &RowWrite) -> Result<Option<RowState>, WorkflowError> {
-    let keys = std::slice::from_ref(&row.key);
-    Ok(whole("reading a healed row back", || store.read_rows(keys))
-        .await?
-        .and_then(|found| found.into_iter().next().flatten()))
+async fn read_back(store: &dyn Store, bar: &BarWrite) -> Result<Option<BarState>, WorkflowError> {
+    let keys = std::slice::from_ref(&bar.key);
+    Ok(
+        whole("reading a repaired bar back", || store.read_bars(keys))
+            .await?
+            .and_then(|found| found.into_iter().next().flatten()),
+    )
 }
 
 /// The same for a list.
@@ -301,7 +316,7 @@ async fn list_back(
     list: &ViewWrite,
 ) -> Result<Option<ViewState>, WorkflowError> {
     let ViewKey { view, size, start } = list.key;
-    let found = whole("reading a healed list back", || {
+    let found = whole("reading a repaired list back", || {
         store.views(view, size, start..start + 1)
     })
     .await?;
@@ -336,7 +351,7 @@ fn nonce() -> String {
     format!(
         "{:016x}{:016x}",
         RandomState::new().hash_one(std::process::id()),
-        RandomState::new().hash_one(HEALING)
+        RandomState::new().hash_one(REPAIRING)
     )
 }
 
@@ -353,7 +368,7 @@ mod tests {
         };
         Opening {
             job: "j".into(),
-            logic: "l".into(),
+            fingerprint: "l".into(),
             source,
             earliest: vec![0],
             owner: owner.into(),
@@ -361,23 +376,24 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends_with_the_silence_of_one_healer_and_begins_anew_with_a_sign_of_life() {
+    fn patience_ends_with_the_silence_of_one_repairer_and_begins_anew_with_a_sign_of_life() {
         let begin = Instant::now();
-        let mut head = decide::take_over(None, &opening("heal-1"), 1).expect("a fresh store");
+        let mut checkpoint =
+            decide::take_over(None, &opening("repair-1"), 1).expect("a fresh store");
         let mut patience = Patience::default();
         let at = |ms: u64| begin + Duration::from_millis(ms);
-        assert!(patience.waits(&head, at(0)) && patience.waits(&head, at(29_999)));
-        head.version += 1;
+        assert!(patience.waits(&checkpoint, at(0)) && patience.waits(&checkpoint, at(29_999)));
+        checkpoint.version += 1;
         assert!(
-            patience.waits(&head, at(30_000)) && patience.waits(&head, at(59_999)),
+            patience.waits(&checkpoint, at(30_000)) && patience.waits(&checkpoint, at(59_999)),
             "a sign of life"
         );
-        assert!(!patience.waits(&head, at(60_000)), "none for 30 s");
-        head.owner = "heal-2".into();
-        assert!(patience.waits(&head, at(60_001)), "another healer");
-        for owner in ["healed-2", "0123", ""] {
-            head.owner = owner.into();
-            assert!(!Patience::default().waits(&head, at(0)), "{owner:?}");
+        assert!(!patience.waits(&checkpoint, at(60_000)), "none for 30 s");
+        checkpoint.owner = "repair-2".into();
+        assert!(patience.waits(&checkpoint, at(60_001)), "another repairer");
+        for owner in ["repaired-2", "0123", ""] {
+            checkpoint.owner = owner.into();
+            assert!(!Patience::default().waits(&checkpoint, at(0)), "{owner:?}");
         }
     }
 }

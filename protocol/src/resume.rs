@@ -1,5 +1,5 @@
 //! Where the reading of a partition goes on after a take-over, and what is given up there. Pure:
-//! the head and the log's bounds in, a decision out.
+//! the checkpoint and the log's bounds in, a decision out.
 //!
 //! Replay begins at the committed cut. Retention may have removed offsets above it: nobody has
 //! their records any more, so the job refuses, unless the operator accepts the loss. Then the next
@@ -14,11 +14,11 @@
 //! ```
 //!
 //! * **A binding never changes.** Epochs keep their cuts, and the records that remain belong to the
-//!   epochs they were bound to. A row that was written before the loss has an epoch of (c, b] in
+//!   epochs they were bound to. A bar that was written before the loss has an epoch of (c, b] in
 //!   its cell and keeps what it holds; replay adds to it what lies above that epoch, as ever.
 //! * **Decisions beyond a bound cut are the binding's.** The records that are gone may have taught
 //!   the duplicate filter, and it must not unlearn: one that repeats a lost record may stand in a
-//!   later epoch, and a row of the earlier epoch may hold the lost one. So the state is taken from
+//!   later epoch, and a bar of the earlier epoch may hold the lost one. So the state is taken from
 //!   every bound cut that is reached, or jumped over, whose epoch was bound before its loss was
 //!   known. At any other cut the replay must come to the state by itself ([`bound_without`]): the
 //!   epoch that carries the loss was read without the lost records in the first place.
@@ -30,15 +30,15 @@
 //!   lost nothing but the permission; after it, the replay of that epoch knows the range from its
 //!   binding, and writes the same dead letter again, at the same place.
 //!
-//! What is accepted with it: of an epoch in (c, b] some rows and lists may hold the lost records,
-//! and others not; and a reader who saw such a row before a majority of the replicas had it may see
+//! What is accepted with it: of an epoch in (c, b] some bars and lists may hold the lost records,
+//! and others not; and a reader who saw such a bar before a majority of the replicas had it may see
 //! it without them later.
 
 use std::ops::Range;
 
 use tapeflow_schemas::{Offset, Partition};
 
-use crate::checkpoint::{Cut, Head, LostRange};
+use crate::checkpoint::{Checkpoint, Cut, LostRange};
 
 /// How a partition goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +63,9 @@ pub enum Unreadable {
         lost: LostRange,
     },
     /// The log's end went back, and offsets will be given out a second time: no loss to be
-    /// accepted, for rows of the new records would be taken for the old.
+    /// accepted, for bars of the new records would be taken for the old.
     #[error(
-        "partition {partition}: the store has bound offsets below {bound}, but the log ends at {end}: it was truncated or is not the log these rows come from"
+        "partition {partition}: the store has bound offsets below {bound}, but the log ends at {end}: it was truncated or is not the log these bars come from"
     )]
     Truncated {
         /// The partition.
@@ -77,21 +77,24 @@ pub enum Unreadable {
     },
 }
 
-/// How a partition of the head goes on in a log that holds `bounds` of it.
+/// How a partition of the checkpoint goes on in a log that holds `bounds` of it.
 ///
 /// # Errors
 /// [`Unreadable`], see there; nothing is [`Unreadable::Gone`] if the loss is accepted.
 ///
 /// # Panics
-/// If the head does not know the partition.
+/// If the checkpoint does not know the partition.
 pub fn resume(
-    head: &Head,
+    checkpoint: &Checkpoint,
     partition: Partition,
     bounds: &Range<Offset>,
     accept_loss: bool,
 ) -> Result<Resume, Unreadable> {
     let at = usize::try_from(partition).expect("partitions are counted in 32 bits");
-    let (committed, last) = (head.committed.cuts[at].next, &head.last_binding().cuts[at]);
+    let (committed, last) = (
+        checkpoint.committed.cuts[at].next,
+        &checkpoint.last_binding().cuts[at],
+    );
     if last.next > bounds.end {
         return Err(Unreadable::Truncated {
             partition,
@@ -155,7 +158,7 @@ mod tests {
     };
 
     /// One partition: committed at 10, with further epochs bound at these cuts.
-    fn head(bound: &[Cut]) -> Head {
+    fn checkpoint(bound: &[Cut]) -> Checkpoint {
         let source = SourceIdentity {
             cluster: "c".into(),
             topic: "t".into(),
@@ -163,15 +166,15 @@ mod tests {
         };
         let opening = Opening {
             job: "j".into(),
-            logic: "l".into(),
+            fingerprint: "l".into(),
             source,
             earliest: vec![10],
             owner: "o".into(),
         };
         let fresh = take_over(None, &opening, 1).expect("a fresh store");
-        bound
-            .iter()
-            .fold(fresh, |head, cut| bind(&head, vec![cut.clone()], 0, 1))
+        bound.iter().fold(fresh, |checkpoint, cut| {
+            bind(&checkpoint, vec![cut.clone()], 0, 1)
+        })
     }
 
     fn cut(next: Offset) -> Cut {
@@ -195,7 +198,7 @@ mod tests {
     #[test]
     fn a_log_that_has_everything_is_read_from_the_committed_cut() {
         for start in [0, 9, 10] {
-            let resumed = resume(&head(&[cut(20)]), 0, &(start..20), true);
+            let resumed = resume(&checkpoint(&[cut(20)]), 0, &(start..20), true);
             assert_eq!(
                 resumed,
                 Ok(Resume {
@@ -211,15 +214,15 @@ mod tests {
     #[test]
     fn what_is_gone_is_named_exactly_and_only_given_up_when_accepted() {
         for bound in [vec![], vec![cut(20)], vec![cut(12), cut(30)]] {
-            let head = head(&bound);
-            let refused = resume(&head, 0, &(15..40), false).expect_err("a gap");
+            let checkpoint = checkpoint(&bound);
+            let refused = resume(&checkpoint, 0, &(15..40), false).expect_err("a gap");
             assert_eq!(
                 refused.to_string(),
                 "partition 0: offsets 10 to 14 are gone from the log (it begins at 15) before they were committed",
                 "{bound:?}"
             );
             assert_eq!(
-                resume(&head, 0, &(15..40), true),
+                resume(&checkpoint, 0, &(15..40), true),
                 Ok(Resume {
                     next: 15,
                     lost: range(10, 15),
@@ -231,15 +234,15 @@ mod tests {
 
     #[test]
     fn what_a_binding_has_lost_needs_no_second_permission_and_is_not_read_again() {
-        let head = head(&[cut(12), lossy(30, 10, 15)]);
+        let checkpoint = checkpoint(&[cut(12), lossy(30, 10, 15)]);
         let again = Ok(Resume {
             next: 15,
             lost: range(10, 15),
             given_up: None,
         });
-        assert_eq!(resume(&head, 0, &(15..40), false), again);
+        assert_eq!(resume(&checkpoint, 0, &(15..40), false), again);
         assert_eq!(
-            resume(&head, 0, &(4..40), false),
+            resume(&checkpoint, 0, &(4..40), false),
             again,
             "the log shows the offsets again"
         );
@@ -247,8 +250,8 @@ mod tests {
 
     #[test]
     fn what_goes_after_that_is_a_loss_of_its_own() {
-        let head = head(&[cut(12), lossy(30, 10, 15)]);
-        let refused = resume(&head, 0, &(18..40), false).expect_err("three more");
+        let checkpoint = checkpoint(&[cut(12), lossy(30, 10, 15)]);
+        let refused = resume(&checkpoint, 0, &(18..40), false).expect_err("three more");
         assert_eq!(
             refused,
             Unreadable::Gone {
@@ -257,7 +260,7 @@ mod tests {
             }
         );
         assert_eq!(
-            resume(&head, 0, &(18..40), true),
+            resume(&checkpoint, 0, &(18..40), true),
             Ok(Resume {
                 next: 18,
                 lost: range(10, 18),
@@ -265,7 +268,7 @@ mod tests {
             })
         );
         // Committed meanwhile, and read on.
-        let mut later = head;
+        let mut later = checkpoint;
         later.committed = later.bound.pop().expect("bound");
         later.bound.clear();
         assert_eq!(
@@ -290,7 +293,7 @@ mod tests {
     #[test]
     fn a_log_that_ends_before_the_last_binding_is_refused_even_so() {
         for start in [0, 15] {
-            let refused = resume(&head(&[cut(20)]), 0, &(start..19), true);
+            let refused = resume(&checkpoint(&[cut(20)]), 0, &(start..19), true);
             assert_eq!(
                 refused,
                 Err(Unreadable::Truncated {

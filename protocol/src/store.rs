@@ -6,13 +6,13 @@
 
 use async_trait::async_trait;
 use tapeflow_schemas::{
-    AssetClass, Epoch, Offset, Partition, Position, RowKey, RowState, RowWrite, Stamp, StoredRow,
-    StoredView, Symbol, View, ViewState, ViewWrite, WindowSize, WindowStart,
+    AssetClass, BarKey, BarState, BarWrite, Epoch, Offset, Partition, Position, StoredBar,
+    StoredView, Symbol, View, ViewState, ViewWrite, WindowSize, WindowStart, WriteTimestamp,
 };
 
 use crate::{
     audit::{Audited, Unlisted},
-    checkpoint::Head,
+    checkpoint::Checkpoint,
 };
 
 /// Why a store could not do what it was asked.
@@ -28,31 +28,31 @@ pub enum StoreError {
     Broken(String),
 }
 
-/// How one compare-and-set of the head ended.
+/// How one compare-and-set of the checkpoint ended.
 #[derive(Debug)]
 pub enum CasOutcome {
-    /// Applied: the head is what was proposed.
+    /// Applied: the checkpoint is what was proposed.
     Won,
-    /// Not applied: the head was not the expected one. Read it to see what it is. (After an unknown
+    /// Not applied: the checkpoint was not the expected one. Read it to see what it is. (After an unknown
     /// outcome of the same proposal this may also mean that the first try was applied.)
     Lost,
-    /// It may or may not have been applied, now or later: read the head at SERIAL before anything
+    /// It may or may not have been applied, now or later: read the checkpoint at SERIAL before anything
     /// else.
     Unknown(String),
 }
 
-/// What one epoch writes beside its rows, and before it is committed.
+/// What one epoch writes beside its bars, and before it is committed.
 #[derive(Clone, Debug, Default)]
 pub struct EpochWrites {
-    /// Directory entries: written and acknowledged before the rows, so that no row exists that the
+    /// Directory entries: written and acknowledged before the bars, so that no bar exists that the
     /// directory does not lead to.
     pub directory: Vec<DirectoryEntry>,
-    /// The rows.
-    pub rows: Vec<RowWrite>,
+    /// The bars.
+    pub bars: Vec<BarWrite>,
     /// The lists of views.
     pub views: Vec<ViewWrite>,
     /// The dead letters.
-    pub rejects: Vec<Reject>,
+    pub dead_letters: Vec<DeadLetter>,
 }
 
 impl EpochWrites {
@@ -60,13 +60,13 @@ impl EpochWrites {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.directory.is_empty()
-            && self.rows.is_empty()
+            && self.bars.is_empty()
             && self.views.is_empty()
-            && self.rejects.is_empty()
+            && self.dead_letters.is_empty()
     }
 }
 
-/// That a symbol has rows of a size in a bucket. Writing it again changes nothing.
+/// That a symbol has bars of a size in a bucket. Writing it again changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DirectoryEntry {
     /// The symbol.
@@ -80,7 +80,7 @@ pub struct DirectoryEntry {
 /// A dead letter: one record, or one trade of a record, that could not be counted, and why. Its
 /// place is its identity.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Reject {
+pub struct DeadLetter {
     /// The partition of the record.
     pub partition: Partition,
     /// The offset of the record.
@@ -91,14 +91,14 @@ pub struct Reject {
     pub reason: String,
     /// The reason for a person, with what was found.
     pub detail: String,
-    /// The record's bytes, at most [`MAX_REJECT_BYTES`] of them.
+    /// The record's bytes, at most [`MAX_DEAD_LETTER_BYTES`] of them.
     pub payload: Vec<u8>,
 }
 
 /// How much of a refused record is kept.
-pub const MAX_REJECT_BYTES: usize = 4_096;
+pub const MAX_DEAD_LETTER_BYTES: usize = 4_096;
 
-impl Reject {
+impl DeadLetter {
     /// The place.
     #[must_use]
     pub fn position(&self) -> Position {
@@ -119,7 +119,7 @@ pub struct Counts {
     /// Trades accepted: the trades of policy `all`, summed over the windows of any one size.
     pub accepted: u64,
     /// Trades or records refused: dead letters.
-    pub rejected: u64,
+    pub dead_letters: u64,
     /// Records dropped because their session had sent their sequence before.
     pub duplicates: u64,
     /// Price updates: entries with a size of zero, which are no trades.
@@ -135,7 +135,7 @@ impl Counts {
     pub fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.accepted += other.accepted;
-        self.rejected += other.rejected;
+        self.dead_letters += other.dead_letters;
         self.duplicates += other.duplicates;
         self.price_updates += other.price_updates;
         self.gaps += other.gaps;
@@ -148,8 +148,8 @@ impl Counts {
 pub struct HistoryEntry {
     /// The epoch.
     pub epoch: Epoch,
-    /// Its stamp.
-    pub stamp: Stamp,
+    /// Its write timestamp.
+    pub write_timestamp: WriteTimestamp,
     /// Where it ends, by partition.
     pub cuts: Vec<Offset>,
     /// What its records came to.
@@ -162,57 +162,62 @@ impl HistoryEntry {
     #[must_use]
     pub fn is_still(&self, before: &Self) -> bool {
         let cuts = before.cuts.len().min(self.cuts.len());
-        (before.epoch, before.stamp, before.counts) == (self.epoch, self.stamp, self.counts)
+        (before.epoch, before.write_timestamp, before.counts)
+            == (self.epoch, self.write_timestamp, self.counts)
             && before.cuts[..cuts] == self.cuts[..cuts]
     }
 }
 
-/// Where rows go, and where a job's head lives.
+/// Where bars go, and where a job's checkpoint lives.
 ///
 /// What holds for every store:
-/// * Of two writes to a row or a list the one with the greater stamp wins, in whatever order they
-///   arrive; equal stamps come with equal content, and writing it twice changes nothing. The same
-///   for directory entries and rejects, which are identified by their key.
+/// * Of two writes to a bar or a list the one with the greater write timestamp wins, in whatever order they
+///   arrive; equal write timestamps come with equal content, and writing it twice changes nothing. The same
+///   for directory entries and dead letters, which are identified by their key.
 /// * When `write` returns `Ok`, a quorum has everything in it.
-/// * [`Store::compare_and_set`] is linearizable, and [`Store::head`] reads linearizably.
+/// * [`Store::compare_and_set`] is linearizable, and [`Store::checkpoint`] reads linearizably.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The store as a person would name it, without credentials.
     fn describe(&self) -> String;
 
-    /// Reads the job's head, linearizably. `None` if no job has run here.
-    async fn head(&self) -> Result<Option<Head>, StoreError>;
+    /// Reads the job's checkpoint, linearizably. `None` if no job has run here.
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError>;
 
-    /// Replaces the head `expected` (`None`: there is none yet) by `proposed`; conditional on job,
+    /// Replaces the checkpoint `expected` (`None`: there is none yet) by `proposed`; conditional on job,
     /// generation, version and owner.
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome;
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome;
 
-    /// Reads rows at quorum, in the order of the keys; `None` where there is no row.
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError>;
+    /// Reads bars at quorum, in the order of the keys; `None` where there is no bar.
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError>;
 
-    /// Writes at quorum: the directory entries first, then rows, lists and rejects. One attempt;
+    /// Writes at quorum: the directory entries first, then bars, lists and dead letters. One attempt;
     /// all of it may be repeated.
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError>;
 
-    /// Writes history entries at quorum, each at its own stamp, or at the flush stamp of the
+    /// Writes history entries at quorum, each at its own write timestamp, or at the recovery timestamp of the
     /// generation that writes it, if that is greater: an epoch that is replayed without records
     /// that are gone by now comes to other counts than before, and the later ones must win.
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError>;
 
-    /// All symbols that have rows, ascending.
+    /// All symbols that have bars, ascending.
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError>;
 
-    /// A symbol's rows of a size with starts in the half-open range `from..to`, ascending.
-    async fn rows(
+    /// A symbol's bars of a size with starts in the half-open range `from..to`, ascending.
+    async fn bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: std::ops::Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError>;
+    ) -> Result<Vec<StoredBar>, StoreError>;
 
     /// A view's lists of a size with starts in the half-open range `from..to`, ascending.
     async fn views(
@@ -222,16 +227,16 @@ pub trait Store: Send + Sync + 'static {
         range: std::ops::Range<WindowStart>,
     ) -> Result<Vec<StoredView>, StoreError>;
 
-    /// [`Store::rows`], each with what the columns beside its cell say otherwise. A store without
+    /// [`Store::bars`], each with what the columns beside its cell say otherwise. A store without
     /// such columns has nothing to add.
-    async fn audit_rows(
+    async fn audit_bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: std::ops::Range<WindowStart>,
-    ) -> Result<Vec<Audited<RowState>>, StoreError> {
+    ) -> Result<Vec<Audited<BarState>>, StoreError> {
         Ok(self
-            .rows(symbol, size, range)
+            .bars(symbol, size, range)
             .await?
             .into_iter()
             .map(Audited::from)
@@ -257,8 +262,8 @@ pub trait Store: Send + Sync + 'static {
             .collect())
     }
 
-    /// Rows that the directory does not lead to, and [`Store::rows`] does not find therefore. A job
-    /// enters what it writes in the directory first. A store whose rows are found without a
+    /// Bars that the directory does not lead to, and [`Store::bars`] does not find therefore. A job
+    /// enters what it writes in the directory first. A store whose bars are found without a
     /// directory has none.
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
         Ok(Vec::new())
@@ -268,5 +273,5 @@ pub trait Store: Send + Sync + 'static {
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
 
     /// Dead letters by position, at most `limit`.
-    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError>;
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
 }

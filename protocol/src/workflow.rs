@@ -1,15 +1,15 @@
-//! The workflow that obeys [`crate::decide`]: it takes a job over, and moves its head from one
+//! The workflow that obeys [`crate::decide`]: it takes a job over, and moves its checkpoint from one
 //! state to the next.
 //!
 //! One proposal is in flight at a time. Nothing here gives up on a store that does not answer: a
-//! stalled head stalls the job, which costs latency and nothing else.
+//! stalled checkpoint stalls the job, which costs latency and nothing else.
 
 use std::time::Duration;
 
 use tracing::warn;
 
 use crate::{
-    checkpoint::Head,
+    checkpoint::Checkpoint,
     decide::{self, Opening, Refusal, Resolution},
     failpoint,
     repair::Patience,
@@ -19,10 +19,10 @@ use crate::{
 /// How a step of the workflow can fail for good.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkflowError {
-    /// The head must not be taken over; nothing was written.
+    /// The checkpoint must not be taken over; nothing was written.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Another owner moved the head: this process must stop.
+    /// Another owner moved the checkpoint: this process must stop.
     #[error("generation {generation} (owner {owner}) has taken the job over")]
     Fenced {
         /// The generation found.
@@ -35,7 +35,7 @@ pub enum WorkflowError {
     Store(String),
 }
 
-/// How often a head that a healer has is looked at.
+/// How often a checkpoint that a repairer has is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Waits between tries: 50 ms, doubling, at most 2 s.
@@ -55,7 +55,7 @@ impl Backoff {
 /// Repeats a call until the store answers.
 ///
 /// # Errors
-/// The text of a fault that no retry mends.
+/// The text of an error that no retry mends.
 pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
     what: &str,
     mut call: impl FnMut() -> F,
@@ -73,7 +73,7 @@ pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
     }
 }
 
-/// Takes the job over: reads the head, refuses what is not ours, waits for a healer to end
+/// Takes the job over: reads the checkpoint, refuses what is not ours, waits for a repairer to end
 /// ([`crate::repair`]), and makes it ours.
 ///
 /// # Errors
@@ -83,23 +83,23 @@ pub async fn take_over(
     store: &dyn Store,
     opening: &Opening,
     now_us: impl Fn() -> i64,
-) -> Result<Head, WorkflowError> {
+) -> Result<Checkpoint, WorkflowError> {
     let mut patience = Patience::default();
     loop {
-        let found = until_answered("reading the head", || store.head())
+        let found = until_answered("reading the checkpoint", || store.checkpoint())
             .await
             .map_err(WorkflowError::Store)?;
         let proposed = decide::take_over(found.as_ref(), opening, now_us())?;
         if found
             .as_ref()
-            .is_some_and(|head| patience.waits(head, tokio::time::Instant::now()))
+            .is_some_and(|checkpoint| patience.waits(checkpoint, tokio::time::Instant::now()))
         {
             tokio::time::sleep(LOOK_EVERY).await;
             continue;
         }
         failpoint::reach("take-over-before");
         match propose(store, found.as_ref(), proposed).await {
-            // Someone moved the head between our read and our write: look again.
+            // Someone moved the checkpoint between our read and our write: look again.
             Err(WorkflowError::Fenced { .. }) => {}
             other => {
                 failpoint::reach("take-over-after");
@@ -114,26 +114,26 @@ pub async fn take_over(
 /// # Errors
 /// [`WorkflowError::Refused`] or [`WorkflowError::Store`].
 pub async fn may_take_over(store: &dyn Store, opening: &Opening) -> Result<(), WorkflowError> {
-    let found = until_answered("reading the head", || store.head())
+    let found = until_answered("reading the checkpoint", || store.checkpoint())
         .await
         .map_err(WorkflowError::Store)?;
     decide::take_over(found.as_ref(), opening, 0)?;
     Ok(())
 }
 
-/// Writes the history of the epochs about to be committed, then moves the head to `proposed`.
+/// Writes the history of the epochs about to be committed, then moves the checkpoint to `proposed`.
 ///
 /// # Errors
 /// [`WorkflowError::Fenced`] or [`WorkflowError::Store`].
 pub async fn advance(
     store: &dyn Store,
-    head: &Head,
-    proposed: Head,
+    checkpoint: &Checkpoint,
+    proposed: Checkpoint,
     history: &[HistoryEntry],
-) -> Result<Head, WorkflowError> {
+) -> Result<Checkpoint, WorkflowError> {
     if !history.is_empty() {
         until_answered("writing history", || {
-            store.write_history(history, head.flush_stamp)
+            store.write_history(history, checkpoint.recovery_timestamp)
         })
         .await
         .map_err(WorkflowError::Store)?;
@@ -145,7 +145,7 @@ pub async fn advance(
         ("commit-before", "commit-after")
     };
     failpoint::reach(before);
-    let ended = propose(store, Some(head), proposed).await;
+    let ended = propose(store, Some(checkpoint), proposed).await;
     failpoint::reach(after);
     ended
 }
@@ -156,9 +156,9 @@ pub async fn advance(
 /// [`WorkflowError`]: another generation has taken over, or the store failed for good.
 pub async fn propose(
     store: &dyn Store,
-    expected: Option<&Head>,
-    proposed: Head,
-) -> Result<Head, WorkflowError> {
+    expected: Option<&Checkpoint>,
+    proposed: Checkpoint,
+) -> Result<Checkpoint, WorkflowError> {
     let mut backoff = Backoff::new();
     loop {
         match store.compare_and_set(expected, &proposed).await {
@@ -167,20 +167,21 @@ pub async fn propose(
             CasOutcome::Unknown(reason) => {
                 warn!(
                     reason,
-                    "outcome of compare-and-set unknown; reading the head"
+                    "outcome of compare-and-set unknown; reading the checkpoint"
                 );
                 backoff.wait().await;
             }
         }
-        let observed = until_answered("reading the head", || store.head())
+        let observed = until_answered("reading the checkpoint", || store.checkpoint())
             .await
             .map_err(WorkflowError::Store)?;
         match decide::resolve(expected, &proposed, observed.as_ref()) {
             Resolution::Applied => return Ok(proposed),
             Resolution::SendAgain => {}
             Resolution::Fenced => {
-                let (generation, owner) =
-                    observed.map_or((0, "none".into()), |head| (head.generation, head.owner));
+                let (generation, owner) = observed.map_or((0, "none".into()), |checkpoint| {
+                    (checkpoint.generation, checkpoint.owner)
+                });
                 return Err(WorkflowError::Fenced { generation, owner });
             }
         }

@@ -1,9 +1,9 @@
-//! One row of the output: its key, and its state cell, which holds the label and the exact values
+//! One bar of the output: its key, and its state cell, which holds the label and the exact values
 //! together.
 //!
 //! Label and values are **one cell** because Cassandra's read repair copies only the columns that a
 //! query selects: were they two, a dashboard that reads the label alone could carry a write's label
-//! to a replica that has not its values, and a row read back there would claim records it does not
+//! to a replica that has not its values, and a bar read back there would claim records it does not
 //! hold.
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -13,9 +13,9 @@ use crate::{
     totals::{Mark, Sums, Totals},
 };
 
-/// Which row: a symbol's window of a size.
+/// Which bar: a symbol's window of a size.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowKey {
+pub struct BarKey {
     /// The symbol.
     pub symbol: Symbol,
     /// The window's size.
@@ -24,7 +24,7 @@ pub struct RowKey {
     pub start: WindowStart,
 }
 
-impl std::fmt::Display for RowKey {
+impl std::fmt::Display for BarKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -36,31 +36,31 @@ impl std::fmt::Display for RowKey {
     }
 }
 
-/// What a row says: the fold of all accepted records of epochs up to `epoch`.
+/// What a bar says: the fold of all accepted records of epochs up to `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowState {
+pub struct BarState {
     /// The last epoch whose records the totals contain.
     pub epoch: u64,
     /// The totals as of that epoch.
     pub totals: Totals,
 }
 
-/// A row on its way to the store.
+/// A bar on its way to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RowWrite {
-    /// Which row.
-    pub key: RowKey,
+pub struct BarWrite {
+    /// Which bar.
+    pub key: BarKey,
     /// What it says.
-    pub state: RowState,
-    /// The binding's stamp, in microseconds: of two writes to a row the greater one wins, whatever
+    pub state: BarState,
+    /// The binding's write timestamp, in microseconds: of two writes to a bar the greater one wins, whatever
     /// their order of arrival.
-    pub stamp: i64,
+    pub write_timestamp: i64,
 }
 
-/// Why a state cell could not be read. Both mean that something other than this job wrote the row,
+/// Why a state cell could not be read. Both mean that something other than this job wrote the bar,
 /// or that storage is broken: the job stops rather than add to what it cannot trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CellFault {
+pub enum CellError {
     /// A format this binary does not know.
     #[error("state cell of format {0}; this binary reads format {FORMAT}")]
     Format(u8),
@@ -72,7 +72,7 @@ pub enum CellFault {
 /// The format byte of the cells this binary writes.
 const FORMAT: u8 = 1;
 
-impl RowState {
+impl BarState {
     /// The state cell: format byte, epoch, totals, all little-endian, and an XXH3 checksum over
     /// what stands before it.
     #[must_use]
@@ -111,23 +111,23 @@ impl RowState {
     /// Reads a state cell back.
     ///
     /// # Errors
-    /// [`CellFault`], see there.
-    pub fn from_cell(cell: &[u8]) -> Result<Self, CellFault> {
-        let (body, sum) = cell.split_last_chunk::<8>().ok_or(CellFault::Damaged)?;
+    /// [`CellError`], see there.
+    pub fn from_cell(cell: &[u8]) -> Result<Self, CellError> {
+        let (body, sum) = cell.split_last_chunk::<8>().ok_or(CellError::Damaged)?;
         match body.first() {
             Some(&FORMAT) => {}
-            Some(&other) => return Err(CellFault::Format(other)),
-            None => return Err(CellFault::Damaged),
+            Some(&other) => return Err(CellError::Format(other)),
+            None => return Err(CellError::Damaged),
         }
         if xxh3_64(body).to_le_bytes() != *sum {
-            return Err(CellFault::Damaged);
+            return Err(CellError::Damaged);
         }
         let mut reader = Reader(&body[1..]);
-        let state = reader.state().ok_or(CellFault::Damaged)?;
+        let state = reader.state().ok_or(CellError::Damaged)?;
         if reader.0.is_empty() {
             Ok(state)
         } else {
-            Err(CellFault::Damaged)
+            Err(CellError::Damaged)
         }
     }
 }
@@ -136,9 +136,9 @@ struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        let (checkpoint, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
-        Some(*head)
+        Some(*checkpoint)
     }
 
     fn u64(&mut self) -> Option<u64> {
@@ -192,8 +192,8 @@ impl Reader<'_> {
         }
     }
 
-    fn state(&mut self) -> Option<RowState> {
-        Some(RowState {
+    fn state(&mut self) -> Option<BarState> {
+        Some(BarState {
             epoch: self.u64()?,
             totals: Totals {
                 sums: [self.sums()?, self.sums()?, self.sums()?],
@@ -210,13 +210,13 @@ impl Reader<'_> {
     }
 }
 
-/// A row as readers see it.
+/// A bar as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredRow {
+pub struct StoredBar {
     /// Its window.
     pub start: WindowStart,
     /// What it says.
-    pub state: RowState,
+    pub state: BarState,
 }
 
 #[cfg(test)]
@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
 
-    fn random_state(random: &mut StdRng) -> RowState {
+    fn random_state(random: &mut StdRng) -> BarState {
         fn maybe<T>(random: &mut StdRng, make: impl FnOnce(&mut StdRng) -> T) -> Option<T> {
             random.random_bool(0.5).then(|| make(random))
         }
@@ -262,13 +262,13 @@ mod tests {
             sole_trades: random.random(),
             sole_price_e8: random.random(),
         };
-        RowState {
+        BarState {
             epoch: random.random(),
             totals,
         }
     }
 
-    fn for_each_seed(check: impl Fn(RowState)) {
+    fn for_each_seed(check: impl Fn(BarState)) {
         for seed in 0..40 {
             println!("seed {seed}");
             check(random_state(&mut StdRng::seed_from_u64(seed)));
@@ -277,18 +277,18 @@ mod tests {
 
     #[test]
     fn a_cell_is_read_back_as_it_was_written() {
-        for_each_seed(|state| assert_eq!(RowState::from_cell(&state.to_cell()), Ok(state)));
-        let empty = RowState {
+        for_each_seed(|state| assert_eq!(BarState::from_cell(&state.to_cell()), Ok(state)));
+        let empty = BarState {
             epoch: 0,
             totals: Totals::default(),
         };
-        assert_eq!(RowState::from_cell(&empty.to_cell()), Ok(empty));
+        assert_eq!(BarState::from_cell(&empty.to_cell()), Ok(empty));
         let sums = Sums {
             volume_e8: i128::MIN,
             notional_e16: i128::MAX,
             trades: u64::MAX,
         };
-        let extreme = RowState {
+        let extreme = BarState {
             epoch: u64::MAX,
             totals: Totals {
                 sums: [sums; 3],
@@ -296,7 +296,7 @@ mod tests {
                 ..Totals::default()
             },
         };
-        assert_eq!(RowState::from_cell(&extreme.to_cell()), Ok(extreme));
+        assert_eq!(BarState::from_cell(&extreme.to_cell()), Ok(extreme));
     }
 
     #[test]
@@ -310,13 +310,13 @@ mod tests {
             let mut cell = state.to_cell();
             for length in 0..cell.len() {
                 assert!(
-                    RowState::from_cell(&cell[..length]).is_err(),
+                    BarState::from_cell(&cell[..length]).is_err(),
                     "{length} of {} bytes",
                     cell.len()
                 );
             }
             cell.push(0);
-            assert_eq!(RowState::from_cell(&cell), Err(CellFault::Damaged));
+            assert_eq!(BarState::from_cell(&cell), Err(CellError::Damaged));
         });
     }
 
@@ -329,7 +329,7 @@ mod tests {
                     let mut flipped = cell.clone();
                     flipped[at] ^= 1 << bit;
                     assert!(
-                        RowState::from_cell(&flipped).is_err(),
+                        BarState::from_cell(&flipped).is_err(),
                         "bit {bit} of byte {at}"
                     );
                 }
@@ -344,27 +344,27 @@ mod tests {
         body
     }
 
-    fn body(state: RowState) -> Vec<u8> {
+    fn body(state: BarState) -> Vec<u8> {
         let cell = state.to_cell();
         cell[..cell.len() - 8].to_vec()
     }
 
     #[test]
     fn another_format_is_named() {
-        let mut other = body(RowState {
+        let mut other = body(BarState {
             epoch: 1,
             totals: Totals::default(),
         });
         other[0] = FORMAT + 1;
         assert_eq!(
-            RowState::from_cell(&sealed(other)),
-            Err(CellFault::Format(FORMAT + 1))
+            BarState::from_cell(&sealed(other)),
+            Err(CellError::Format(FORMAT + 1))
         );
     }
 
     #[test]
     fn a_sealed_body_of_impossible_values_is_refused() {
-        let empty = body(RowState {
+        let empty = body(BarState {
             epoch: 1,
             totals: Totals::default(),
         });
@@ -384,8 +384,8 @@ mod tests {
             vec![],
         ] {
             assert_eq!(
-                RowState::from_cell(&sealed(impossible.clone())),
-                Err(CellFault::Damaged),
+                BarState::from_cell(&sealed(impossible.clone())),
+                Err(CellError::Damaged),
                 "{impossible:?}"
             );
         }

@@ -63,46 +63,46 @@ pub struct Baskets {
 /// All errors in a file of baskets, each with its line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
-pub struct BasketFaults(pub Vec<String>);
+pub struct BasketErrors(pub Vec<String>);
 
 impl Baskets {
     /// Parses lines of `basket,symbol,weight`. Empty lines and lines that start with `#` are
     /// skipped.
     ///
     /// # Errors
-    /// [`BasketFaults`] with all errors at once, each with its line.
-    pub fn parse(text: &str) -> Result<Self, BasketFaults> {
-        let (mut baskets, mut faults) = (Self::default(), Vec::new());
+    /// [`BasketErrors`] with all errors at once, each with its line.
+    pub fn parse(text: &str) -> Result<Self, BasketErrors> {
+        let (mut baskets, mut errors) = (Self::default(), Vec::new());
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            if let Err(fault) = baskets.take(line) {
-                faults.push(format!("line {number}: {fault}"));
+            if let Err(error) = baskets.take(line) {
+                errors.push(format!("line {number}: {error}"));
             }
         }
         let members: usize = baskets.by_name.values().map(BTreeMap::len).sum();
         if baskets.by_name.len() > MAX_BASKETS {
-            faults.push(format!(
+            errors.push(format!(
                 "{} baskets, at most {MAX_BASKETS} are allowed",
                 baskets.by_name.len()
             ));
         }
         if members > MAX_MEMBERS {
-            faults.push(format!(
+            errors.push(format!(
                 "{members} members, at most {MAX_MEMBERS} are allowed"
             ));
         }
-        if faults.len() > FAULTS_TOLD {
-            let rest = faults.len() - FAULTS_TOLD;
-            faults.truncate(FAULTS_TOLD);
-            faults.push(format!("and {rest} more"));
+        if errors.len() > FAULTS_TOLD {
+            let rest = errors.len() - FAULTS_TOLD;
+            errors.truncate(FAULTS_TOLD);
+            errors.push(format!("and {rest} more"));
         }
-        if faults.is_empty() {
+        if errors.is_empty() {
             Ok(baskets)
         } else {
-            Err(BasketFaults(faults))
+            Err(BasketErrors(errors))
         }
     }
 
@@ -115,7 +115,7 @@ impl Baskets {
                 "a basket name has 1 to {MAX_NAME_BYTES} bytes and no control characters"
             ));
         }
-        let symbol = Symbol::new(symbol).map_err(|fault| fault.to_string())?;
+        let symbol = Symbol::new(symbol).map_err(|error| error.to_string())?;
         let weight = Weight::parse(weight)
             .ok_or("a weight is a decimal from 0.0001 to 100 with at most four places")?;
         if self
@@ -209,15 +209,15 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_with_its_line() {
+    fn every_error_is_told_with_its_line() {
         let text = "a,AAPL\na,AAPL,1\na,AAPL,2\n,X,1\nb,,1\nb,Y,0\nb,Y,-1\nb,Y,0.00001\n\
             b,Y,100.0001\nb,Y,NaN\n";
-        let Err(BasketFaults(faults)) = Baskets::parse(text) else {
+        let Err(BasketErrors(errors)) = Baskets::parse(text) else {
             panic!("refused")
         };
-        let lines: Vec<_> = faults
+        let lines: Vec<_> = errors
             .iter()
-            .map(|fault| fault.split(':').next().unwrap_or_default())
+            .map(|error| error.split(':').next().unwrap_or_default())
             .collect();
         assert_eq!(
             lines,
@@ -225,7 +225,7 @@ mod tests {
                 "line 1", "line 3", "line 4", "line 5", "line 6", "line 7", "line 8", "line 9",
                 "line 10"
             ],
-            "{faults:#?}"
+            "{errors:#?}"
         );
         let many: String = (0..=MAX_BASKETS).map(|n| format!("b{n},X,1\n")).collect();
         assert!(

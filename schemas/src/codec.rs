@@ -19,26 +19,26 @@ mod legacy;
 mod own;
 mod wire;
 
-pub use own::{BatchHeader, RejectedFrameHeader, encode_batch, encode_rejected_frame};
+pub use own::{BatchHeader, InvalidFrameHeader, encode_batch, encode_invalid_frame};
 
 use crate::{
     conditions::Conditions,
-    decimal::{NumberFault, Price, Size},
+    decimal::{NumberError, Price, Size},
     identity::SessionId,
-    symbol::SymbolFault,
+    symbol::SymbolError,
     trade::{EventTime, Trade},
 };
 
 /// The schema of a batch of trades.
 pub const TRADE_BATCH_SCHEMA: &str = include_str!("../avro/trade_batch.v1.avsc");
 /// The schema of an invalid frame.
-pub const REJECTED_FRAME_SCHEMA: &str = include_str!("../avro/rejected_frame.v1.avsc");
+pub const INVALID_FRAME_SCHEMA: &str = include_str!("../avro/invalid_frame.v1.avsc");
 /// The schema of the Spark pipeline's records.
 pub const FINNHUB_MESSAGE_SCHEMA: &str = include_str!("../avro/finnhub_message.avsc");
 /// CRC-64-AVRO of the parsing canonical form of [`TRADE_BATCH_SCHEMA`]. A test recomputes it.
 pub const TRADE_BATCH_FINGERPRINT: u64 = 0x608d_079d_402a_54c9;
-/// CRC-64-AVRO of the parsing canonical form of [`REJECTED_FRAME_SCHEMA`]. A test recomputes it.
-pub const REJECTED_FRAME_FINGERPRINT: u64 = 0x816a_ade4_30f8_a10f;
+/// CRC-64-AVRO of the parsing canonical form of [`INVALID_FRAME_SCHEMA`]. A test recomputes it.
+pub const INVALID_FRAME_FINGERPRINT: u64 = 0x816a_ade4_30f8_a10f;
 /// The first two bytes of Avro's single-object encoding.
 const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
 
@@ -56,7 +56,7 @@ pub enum Header<'a> {
     },
     /// A frame or an entry that failed admission. The job makes a dead letter of it. It travels
     /// through the log so that its place there identifies it.
-    RejectedFrame {
+    InvalidFrame {
         /// The sender's session.
         session: SessionId,
         /// The sequence within (session, partition), from 1.
@@ -84,24 +84,24 @@ pub struct Entry {
     /// The bytes of its symbol; see [`symbol_of`].
     pub symbol: Span,
     /// The trade, or why the entry is not a trade.
-    pub trade: Result<Trade, EntryFault>,
+    pub trade: Result<Trade, EntryError>,
 }
 
 /// Why an entry of a well-formed record is not a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EntryFault {
+pub enum EntryError {
     /// A size of zero: a price update, which is valid input.
     #[error("price update, not a trade")]
     PriceUpdate,
     /// The symbol is invalid.
     #[error("{0}")]
-    Symbol(SymbolFault),
+    Symbol(SymbolError),
     /// The price is invalid.
     #[error("price is {0}")]
-    Price(NumberFault),
+    Price(NumberError),
     /// The size is invalid.
     #[error("size is {0}")]
-    Size(NumberFault),
+    Size(NumberError),
     /// The event time, in milliseconds since 1970 UTC, is outside 1970 to 2200.
     #[error("event time {0} ms is outside 1970 to 2200")]
     EventTime(i64),
@@ -112,7 +112,7 @@ pub enum EntryFault {
 
 /// Why a record as a whole could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeFault {
+pub enum DecodeError {
     /// The single-object encoding names a schema that this binary does not know.
     #[error("unknown schema fingerprint {0:016x}")]
     UnknownFingerprint(u64),
@@ -133,9 +133,9 @@ pub enum DecodeFault {
 /// reuses the vector for each record, so that a trade costs no allocation.
 ///
 /// # Errors
-/// [`DecodeFault`] if the record as a whole could not be decoded. Then `entries` is empty, and
+/// [`DecodeError`] if the record as a whole could not be decoded. Then `entries` is empty, and
 /// nothing of the record may be counted.
-pub fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
+pub fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeError> {
     entries.clear();
     let header = decode_form(payload, entries);
     if header.is_err() {
@@ -144,19 +144,19 @@ pub fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<
     header
 }
 
-fn decode_form<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
+fn decode_form<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeError> {
     // This also bounds every offset below: the span of a symbol has two u32.
     if u32::try_from(payload.len()).is_err() {
-        return Err(DecodeFault::Malformed {
+        return Err(DecodeError::Malformed {
             at: 0,
             what: "a record below 4 GiB",
         });
     }
     let Some(datum) = payload.strip_prefix(&SINGLE_OBJECT) else {
         return match payload.first() {
-            None => Err(DecodeFault::Empty),
+            None => Err(DecodeError::Empty),
             // An empty legacy record starts with this byte too, so try that form first.
-            Some(0) => legacy::decode(payload, entries).map_err(|_| DecodeFault::Malformed {
+            Some(0) => legacy::decode(payload, entries).map_err(|_| DecodeError::Malformed {
                 at: 0,
                 what: "a datum without the header of Confluent's wire format \
                        (0x00 and a schema id), which is not supported",
@@ -167,15 +167,15 @@ fn decode_form<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header
     // A legacy datum starts with these two bytes only if it is a block of 98 trades that states its
     // size in bytes. Its producer never wrote such a block.
     let Some((fingerprint, _)) = datum.split_first_chunk::<8>() else {
-        return Err(DecodeFault::Malformed {
+        return Err(DecodeError::Malformed {
             at: payload.len(),
             what: "eight bytes of schema fingerprint",
         });
     };
     match u64::from_le_bytes(*fingerprint) {
         TRADE_BATCH_FINGERPRINT => own::decode_batch(payload, entries),
-        REJECTED_FRAME_FINGERPRINT => own::decode_rejected_frame(payload),
-        other => Err(DecodeFault::UnknownFingerprint(other)),
+        INVALID_FRAME_FINGERPRINT => own::decode_invalid_frame(payload),
+        other => Err(DecodeError::UnknownFingerprint(other)),
     }
 }
 
@@ -198,18 +198,18 @@ pub fn symbol_bytes_of<'a>(payload: &'a [u8], entry: &Entry) -> &'a [u8] {
 /// Makes a trade of the parts of an entry. Of several errors it returns the first in this order:
 /// symbol, a size of zero, price, size, event time, notional.
 fn admit(
-    symbol: Result<(), SymbolFault>,
+    symbol: Result<(), SymbolError>,
     event_ms: i64,
-    price: Result<Price, NumberFault>,
-    size: Result<Size, EntryFault>,
+    price: Result<Price, NumberError>,
+    size: Result<Size, EntryError>,
     conditions: Conditions,
-) -> Result<Trade, EntryFault> {
-    symbol.map_err(EntryFault::Symbol)?;
-    if size == Err(EntryFault::PriceUpdate) {
-        return Err(EntryFault::PriceUpdate);
+) -> Result<Trade, EntryError> {
+    symbol.map_err(EntryError::Symbol)?;
+    if size == Err(EntryError::PriceUpdate) {
+        return Err(EntryError::PriceUpdate);
     }
-    let price = price.map_err(EntryFault::Price)?;
+    let price = price.map_err(EntryError::Price)?;
     let size = size?;
-    let event_time = EventTime::from_ms(event_ms).ok_or(EntryFault::EventTime(event_ms))?;
-    Trade::new(event_time, price, size, conditions).map_err(|_| EntryFault::Notional)
+    let event_time = EventTime::from_ms(event_ms).ok_or(EntryError::EventTime(event_ms))?;
+    Trade::new(event_time, price, size, conditions).map_err(|_| EntryError::Notional)
 }

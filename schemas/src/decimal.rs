@@ -47,7 +47,7 @@ pub struct Parsed<T> {
 
 /// Why a text or an integer is not a valid price or size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NumberFault {
+pub enum NumberError {
     /// Not a JSON number: empty, a word, NaN or an infinity.
     #[error("not a decimal number")]
     NotANumber,
@@ -66,21 +66,21 @@ impl Price {
     /// A price from units of 1e-8.
     ///
     /// # Errors
-    /// [`NumberFault`] unless it is above zero and at most [`MAX_PRICE_E8`].
-    pub fn from_e8(e8: i64) -> Result<Self, NumberFault> {
+    /// [`NumberError`] unless it is above zero and at most [`MAX_PRICE_E8`].
+    pub fn from_e8(e8: i64) -> Result<Self, NumberError> {
         match e8 {
-            i64::MIN..=-1 => Err(NumberFault::Negative),
-            0 => Err(NumberFault::Zero),
+            i64::MIN..=-1 => Err(NumberError::Negative),
+            0 => Err(NumberError::Zero),
             1..=MAX_PRICE_E8 => Ok(Self(e8)),
-            _ => Err(NumberFault::TooLarge),
+            _ => Err(NumberError::TooLarge),
         }
     }
 
     /// A price from the text of a JSON number.
     ///
     /// # Errors
-    /// [`NumberFault`] if the text is not a decimal, not above zero, or too large.
-    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberFault> {
+    /// [`NumberError`] if the text is not a decimal, not above zero, or too large.
+    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberError> {
         let (e8, rounded) = parse_e8(text)?;
         Ok(Parsed {
             value: Self::admit(e8)?,
@@ -91,8 +91,8 @@ impl Price {
     /// A price from a double of the Spark pipeline's schema, by its shortest decimal.
     ///
     /// # Errors
-    /// [`NumberFault`] as in [`Price::parse`]. NaN and infinities are not numbers.
-    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberFault> {
+    /// [`NumberError`] as in [`Price::parse`]. NaN and infinities are not numbers.
+    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberError> {
         let (e8, rounded) = double_e8(double)?;
         Ok(Parsed {
             value: Self::admit(e8)?,
@@ -100,12 +100,12 @@ impl Price {
         })
     }
 
-    fn admit(e8: i128) -> Result<Self, NumberFault> {
+    fn admit(e8: i128) -> Result<Self, NumberError> {
         Self::from_e8(i64::try_from(e8).map_err(|_| {
             if e8 < 0 {
-                NumberFault::Negative
+                NumberError::Negative
             } else {
-                NumberFault::TooLarge
+                NumberError::TooLarge
             }
         })?)
     }
@@ -128,23 +128,23 @@ impl Size {
     /// A size from units of 1e-8.
     ///
     /// # Errors
-    /// [`NumberFault`] unless it is above zero and at most [`MAX_SIZE_E8`].
-    pub fn from_e8(e8: i128) -> Result<Self, NumberFault> {
+    /// [`NumberError`] unless it is above zero and at most [`MAX_SIZE_E8`].
+    pub fn from_e8(e8: i128) -> Result<Self, NumberError> {
         match e8 {
-            i128::MIN..=-1 => Err(NumberFault::Negative),
-            0 => Err(NumberFault::Zero),
+            i128::MIN..=-1 => Err(NumberError::Negative),
+            0 => Err(NumberError::Zero),
             1..=MAX_SIZE_E8 => Ok(Self(e8)),
-            _ => Err(NumberFault::TooLarge),
+            _ => Err(NumberError::TooLarge),
         }
     }
 
     /// A size from the text of a JSON number.
     ///
     /// # Errors
-    /// [`NumberFault`] if the text is not a decimal, not above zero, or too large. A size of
-    /// exactly zero is Finnhub's price update and no error, so callers handle [`NumberFault::Zero`]
+    /// [`NumberError`] if the text is not a decimal, not above zero, or too large. A size of
+    /// exactly zero is Finnhub's price update and no error, so callers handle [`NumberError::Zero`]
     /// apart.
-    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberFault> {
+    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberError> {
         let (e8, rounded) = parse_e8(text)?;
         Ok(Parsed {
             value: Self::from_e8(e8)?,
@@ -155,8 +155,8 @@ impl Size {
     /// A size from a double of the Spark pipeline's schema, by its shortest decimal.
     ///
     /// # Errors
-    /// [`NumberFault`] as in [`Size::parse`]. NaN and infinities are not numbers.
-    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberFault> {
+    /// [`NumberError`] as in [`Size::parse`]. NaN and infinities are not numbers.
+    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberError> {
         let (e8, rounded) = double_e8(double)?;
         Ok(Parsed {
             value: Self::from_e8(e8)?,
@@ -172,9 +172,9 @@ impl Size {
 }
 
 impl TryFrom<i64> for Price {
-    type Error = NumberFault;
+    type Error = NumberError;
 
-    fn try_from(e8: i64) -> Result<Self, NumberFault> {
+    fn try_from(e8: i64) -> Result<Self, NumberError> {
         Self::from_e8(e8)
     }
 }
@@ -207,8 +207,8 @@ impl fmt::Display for Notional {
 /// half-even to eight places. The flag reports whether rounding changed the value.
 ///
 /// # Errors
-/// [`NumberFault::NotANumber`] for other text; [`NumberFault::TooLarge`] above 1e28 units.
-pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
+/// [`NumberError::NotANumber`] for other text; [`NumberError::TooLarge`] above 1e28 units.
+pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberError> {
     let (negative, body) = match text.as_bytes() {
         [b'-', rest @ ..] => (true, rest),
         rest => (false, rest),
@@ -219,11 +219,11 @@ pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
     };
     let (whole, fraction) = match mantissa.iter().position(|b| *b == b'.') {
         Some(at) if at + 1 < mantissa.len() => (&mantissa[..at], &mantissa[at + 1..]),
-        Some(_) => return Err(NumberFault::NotANumber),
+        Some(_) => return Err(NumberError::NotANumber),
         None => (mantissa, &mantissa[..0]),
     };
     if whole.is_empty() || matches!(whole, [b'0', _, ..]) {
-        return Err(NumberFault::NotANumber);
+        return Err(NumberError::NotANumber);
     }
     // A digit at place p is worth 10^p units of 1e-8. Digits at places below zero determine the
     // rounding.
@@ -236,13 +236,13 @@ pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
     let (mut tenth, mut beyond) = (0u8, false);
     for digit in whole.iter().chain(fraction) {
         if !digit.is_ascii_digit() {
-            return Err(NumberFault::NotANumber);
+            return Err(NumberError::NotANumber);
         }
         let digit = digit - b'0';
         if place >= 0 {
             units = units * 10 + i128::from(digit);
             if units > MAX_NOTIONAL_E16 {
-                return Err(NumberFault::TooLarge);
+                return Err(NumberError::TooLarge);
             }
         } else if place == -1 {
             tenth = digit;
@@ -255,7 +255,7 @@ pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
         for _ in 0..=place.min(64) {
             units = units.saturating_mul(10);
             if units > MAX_NOTIONAL_E16 {
-                return Err(NumberFault::TooLarge);
+                return Err(NumberError::TooLarge);
             }
         }
     }
@@ -266,13 +266,13 @@ pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
     Ok((if negative { -units } else { units }, rounded))
 }
 
-fn parse_exponent(digits: &[u8]) -> Result<i64, NumberFault> {
+fn parse_exponent(digits: &[u8]) -> Result<i64, NumberError> {
     let (negative, digits) = match digits {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] | rest => (false, rest),
     };
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(NumberFault::NotANumber);
+        return Err(NumberError::NotANumber);
     }
     // Beyond the length of any text, an exponent yields zero or too large. The cap keeps the sum in
     // range.
@@ -284,15 +284,15 @@ fn parse_exponent(digits: &[u8]) -> Result<i64, NumberFault> {
 
 /// Units of 1e-8 from the shortest decimal of a double: the one with the fewest digits among those
 /// that parse to the same double.
-fn double_e8(double: f64) -> Result<(i128, bool), NumberFault> {
+fn double_e8(double: f64) -> Result<(i128, bool), NumberError> {
     let mut text = ShortText {
         bytes: [0; 32],
         len: 0,
     };
     // Such as `1.640601e2`: at most a sign, 17 digits, a point and `e-324`. NaN and infinities
     // print as words, which `parse_e8` refuses.
-    write!(text, "{double:e}").map_err(|_| NumberFault::NotANumber)?;
-    parse_e8(std::str::from_utf8(&text.bytes[..text.len]).map_err(|_| NumberFault::NotANumber)?)
+    write!(text, "{double:e}").map_err(|_| NumberError::NotANumber)?;
+    parse_e8(std::str::from_utf8(&text.bytes[..text.len]).map_err(|_| NumberError::NotANumber)?)
 }
 
 /// A buffer on the stack for the text of a double, because the hot path must not allocate.
@@ -356,7 +356,7 @@ pub fn divide_half_even(notional_e16: i128, volume_e8: i128) -> Option<i128> {
 mod tests {
     use super::*;
 
-    fn check(text: &str, want: Result<(i128, bool), NumberFault>) {
+    fn check(text: &str, want: Result<(i128, bool), NumberError>) {
         assert_eq!(parse_e8(text), want, "{text:?}");
     }
 
@@ -379,14 +379,14 @@ mod tests {
             "", "-", "NaN", "inf", "1.", ".5", "1e", "1e+", "0x10", " 1", "1 ", "١", "1.2.3",
             "--1", "1e5.0",
         ] {
-            check(text, Err(NumberFault::NotANumber));
+            check(text, Err(NumberError::NotANumber));
         }
-        check("1e30", Err(NumberFault::TooLarge));
+        check("1e30", Err(NumberError::TooLarge));
         check(
             "99999999999999999999999999999999",
-            Err(NumberFault::TooLarge),
+            Err(NumberError::TooLarge),
         );
-        check("1e9999999999999", Err(NumberFault::TooLarge));
+        check("1e9999999999999", Err(NumberError::TooLarge));
     }
 
     #[test]
@@ -401,13 +401,13 @@ mod tests {
 
     #[test]
     fn prices_and_sizes_must_be_above_zero_and_sane() {
-        assert_eq!(Price::parse("0"), Err(NumberFault::Zero));
-        assert_eq!(Price::parse("-1"), Err(NumberFault::Negative));
-        assert_eq!(Price::parse("-99999999999999"), Err(NumberFault::Negative));
+        assert_eq!(Price::parse("0"), Err(NumberError::Zero));
+        assert_eq!(Price::parse("-1"), Err(NumberError::Negative));
+        assert_eq!(Price::parse("-99999999999999"), Err(NumberError::Negative));
         assert_eq!(Price::parse("1e9").map(|p| p.value.e8()), Ok(MAX_PRICE_E8));
-        assert_eq!(Price::parse("1000000000.1"), Err(NumberFault::TooLarge));
-        assert_eq!(Size::parse("1e16"), Err(NumberFault::TooLarge));
-        assert_eq!(Price::from_f64(f64::NAN), Err(NumberFault::NotANumber));
+        assert_eq!(Price::parse("1000000000.1"), Err(NumberError::TooLarge));
+        assert_eq!(Size::parse("1e16"), Err(NumberError::TooLarge));
+        assert_eq!(Price::from_f64(f64::NAN), Err(NumberError::NotANumber));
         assert_eq!(
             Price::from_f64(164.0601).map(|p| p.value.e8()),
             Ok(16_406_010_000)

@@ -5,4 +5,4 @@ pub type Epoch = u64;
 
 /// Microseconds since 1970 UTC, strictly increasing over the bindings and take-overs of a job: the
 /// write timestamp of bars and views.
-pub type Stamp = i64;
+pub type WriteTimestamp = i64;

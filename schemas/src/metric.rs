@@ -29,13 +29,13 @@ impl Kind {
 
 /// Which processes export a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Teller {
+pub enum Scope {
     /// Every process.
     Process,
     /// Every process of a job: `run`, `dataflow`.
     Job,
     /// Process 0 of a job, which runs the coordinator.
-    Leader,
+    Coordinator,
     /// Processes that read a feed: `run`, `ingest`.
     Feed,
 }
@@ -69,8 +69,8 @@ macro_rules! metrics {
 
             /// Which processes export it.
             #[must_use]
-            pub fn teller(self) -> Teller {
-                match self { $(Self::$variant => Teller::$teller,)* }
+            pub fn teller(self) -> Scope {
+                match self { $(Self::$variant => Scope::$teller,)* }
             }
 
             /// The label that distinguishes its series; `None` if there is one series per process.
@@ -110,7 +110,7 @@ metrics! {
         "1 once the process has replayed all bound epochs and counts new records, else 0.";
     ProgressAge "tapeflow_progress_age_seconds" Gauge Job []
         "Seconds since the job last committed an epoch or found everything committed.";
-    TurnAge "tapeflow_worker_step_age_seconds" Gauge Job []
+    WorkerStepAge "tapeflow_worker_step_age_seconds" Gauge Job []
         "Seconds since the slowest worker of the process last began a step.";
     RecordsRead "tapeflow_records_read_total" Counter Job []
         "Records read from the log, including replayed ones.";
@@ -120,7 +120,7 @@ metrics! {
         "Counted trades that arrived after one of their windows was final.";
     PriceUpdates "tapeflow_price_updates_total" Counter Job []
         "Entries with a size of zero. They are not trades.";
-    RecordsRejected "tapeflow_dead_letters_total" Counter Job ["reason"]
+    DeadLetters "tapeflow_dead_letters_total" Counter Job ["reason"]
         "Records and trades that became dead letters, by reason.";
     RecordsDuplicate "tapeflow_records_duplicate_total" Counter Job []
         "Records dropped because their session had already sent their sequence.";
@@ -132,32 +132,32 @@ metrics! {
         "Last epoch bound: its end offsets are durable.";
     EpochCommitted "tapeflow_epoch_committed" Gauge Job []
         "Last epoch committed: the store has acknowledged all its bars and views.";
-    RowsWritten "tapeflow_bars_written_total" Counter Job []
+    BarsWritten "tapeflow_bars_written_total" Counter Job []
         "Bars acknowledged by the store.";
-    RowsRead "tapeflow_bars_read_total" Counter Job []
+    BarsRead "tapeflow_bars_read_total" Counter Job []
         "Bars read from the store because they were not in memory.";
-    RowsEvicted "tapeflow_bars_evicted_total" Counter Job []
+    BarsEvicted "tapeflow_bars_evicted_total" Counter Job []
         "Bars removed from memory to bound it; the store has them.";
-    ListsWritten "tapeflow_views_written_total" Counter Job []
+    ViewsWritten "tapeflow_views_written_total" Counter Job []
         "Views of windows acknowledged by the store.";
-    ViewRowsRead "tapeflow_view_bars_read_total" Counter Job []
+    ViewBarsRead "tapeflow_view_bars_read_total" Counter Job []
         "Bars read from the store because a view's window was not in memory.";
     StoreRetries "tapeflow_store_retries_total" Counter Job []
         "Store calls that failed and were retried.";
     Freshness "tapeflow_freshness_seconds" Histogram Job []
         "Seconds from the append of a record until the store acknowledges its bars, sampled.";
 
-    OffsetBound "tapeflow_offset_bound" Gauge Leader ["partition"]
+    OffsetBound "tapeflow_offset_bound" Gauge Coordinator ["partition"]
         "End offset of the bound epochs: the next record to bind.";
-    OffsetCommitted "tapeflow_offset_committed" Gauge Leader ["partition"]
+    OffsetCommitted "tapeflow_offset_committed" Gauge Coordinator ["partition"]
         "End offset of the committed epochs: the next record to commit.";
-    OffsetEnd "tapeflow_offset_end" Gauge Leader ["partition"]
+    OffsetEnd "tapeflow_offset_end" Gauge Coordinator ["partition"]
         "End offset of the log: the offset that the next record gets.";
-    Lag "tapeflow_lag_records" Gauge Leader ["partition"]
+    Lag "tapeflow_lag_records" Gauge Coordinator ["partition"]
         "Records in the log that are not committed; absent while the end offset is unknown.";
-    LogAge "tapeflow_end_offsets_age_seconds" Gauge Leader []
+    EndOffsetsAge "tapeflow_end_offsets_age_seconds" Gauge Coordinator []
         "Seconds since the end offset of every partition was last read.";
-    NewestTrade "tapeflow_newest_trade_timestamp_seconds" Gauge Leader []
+    NewestTrade "tapeflow_newest_trade_timestamp_seconds" Gauge Coordinator []
         "Event time of the newest committed trade in seconds since 1970 UTC.";
 
     FeedConnected "tapeflow_feed_connected" Gauge Feed []
@@ -170,7 +170,7 @@ metrics! {
         "Trades admitted from the feed.";
     FeedPriceUpdates "tapeflow_feed_price_updates_total" Counter Feed []
         "Entries of the feed with a size of zero. They are not trades.";
-    FeedRejected "tapeflow_feed_invalid_total" Counter Feed ["reason"]
+    FeedInvalid "tapeflow_feed_invalid_total" Counter Feed ["reason"]
         "Invalid frames and entries of the feed, by reason.";
     FeedRounded "tapeflow_feed_rounded_total" Counter Feed []
         "Trades whose price or size had more than eight decimal places and was rounded.";

@@ -15,7 +15,7 @@ pub struct Symbol(Arc<str>);
 
 /// Why a text is not a valid symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SymbolFault {
+pub enum SymbolError {
     /// The text is empty.
     #[error("empty symbol")]
     Empty,
@@ -31,22 +31,22 @@ impl Symbol {
     /// Makes a symbol of a valid text.
     ///
     /// # Errors
-    /// [`SymbolFault`] if the text is empty, too long, or has a control character.
-    pub fn new(text: &str) -> Result<Self, SymbolFault> {
+    /// [`SymbolError`] if the text is empty, too long, or has a control character.
+    pub fn new(text: &str) -> Result<Self, SymbolError> {
         Self::check(text).map(|()| Self(text.into()))
     }
 
     /// Checks a text without allocating. The hot path uses this and interns the symbols.
     ///
     /// # Errors
-    /// [`SymbolFault`] if the text is empty, too long, or has a control character.
-    pub fn check(text: &str) -> Result<(), SymbolFault> {
+    /// [`SymbolError`] if the text is empty, too long, or has a control character.
+    pub fn check(text: &str) -> Result<(), SymbolError> {
         if text.is_empty() {
-            Err(SymbolFault::Empty)
+            Err(SymbolError::Empty)
         } else if text.len() > MAX_SYMBOL_BYTES {
-            Err(SymbolFault::TooLong(text.len()))
+            Err(SymbolError::TooLong(text.len()))
         } else if text.chars().any(char::is_control) {
-            Err(SymbolFault::Control)
+            Err(SymbolError::Control)
         } else {
             Ok(())
         }
@@ -54,7 +54,7 @@ impl Symbol {
 
     /// Checks bytes as [`Symbol::check`] does; `None` if they are not UTF-8. Nearly all symbols are
     /// printable ASCII, which needs one comparison per byte.
-    pub(crate) fn check_bytes(bytes: &[u8]) -> Option<Result<(), SymbolFault>> {
+    pub(crate) fn check_bytes(bytes: &[u8]) -> Option<Result<(), SymbolError>> {
         if (1..=MAX_SYMBOL_BYTES).contains(&bytes.len())
             && bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
         {
@@ -158,11 +158,11 @@ impl AssetClass {
 pub fn partition_for(symbol: &str, partitions: u32) -> u32 {
     assert!(partitions > 0, "a topic has at least one partition");
     let digest = Sha256::digest(symbol.as_bytes());
-    let head = digest
+    let checkpoint = digest
         .iter()
         .take(8)
         .fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
-    u32::try_from(head % u64::from(partitions)).unwrap_or(0)
+    u32::try_from(checkpoint % u64::from(partitions)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -174,12 +174,12 @@ mod tests {
         for good in ["AAPL", "BRK.B", "BINANCE:BTCUSDT", "IC MARKETS:1", "ÄÖ"] {
             assert!(Symbol::new(good).is_ok(), "{good}");
         }
-        assert_eq!(Symbol::new(""), Err(SymbolFault::Empty));
+        assert_eq!(Symbol::new(""), Err(SymbolError::Empty));
         assert_eq!(
             Symbol::new(&"A".repeat(1 << 20)),
-            Err(SymbolFault::TooLong(1 << 20))
+            Err(SymbolError::TooLong(1 << 20))
         );
-        assert_eq!(Symbol::new("A\u{1b}[31m"), Err(SymbolFault::Control));
+        assert_eq!(Symbol::new("A\u{1b}[31m"), Err(SymbolError::Control));
     }
 
     #[test]

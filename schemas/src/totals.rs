@@ -22,7 +22,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// All policies, in the order their sums stand in a row.
+    /// All policies, in the order their sums stand in a bar.
     pub const EVERY: [Self; 3] = [Self::All, Self::Sip, Self::Strict];
 
     /// The word for it on the command line and in tables.

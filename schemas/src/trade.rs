@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     conditions::Conditions,
-    decimal::{MAX_NOTIONAL_E16, Notional, NumberFault, Price, Size},
+    decimal::{MAX_NOTIONAL_E16, Notional, NumberError, Price, Size},
 };
 
 /// When a trade happened, by Finnhub, in milliseconds since 1970-01-01 UTC. It lies between 1970
@@ -63,15 +63,15 @@ impl Trade {
     /// Makes a trade whose notional is within bounds.
     ///
     /// # Errors
-    /// [`NumberFault::TooLarge`] if price times size exceeds [`MAX_NOTIONAL_E16`].
+    /// [`NumberError::TooLarge`] if price times size exceeds [`MAX_NOTIONAL_E16`].
     pub fn new(
         event_time: EventTime,
         price: Price,
         size: Size,
         conditions: Conditions,
-    ) -> Result<Self, NumberFault> {
+    ) -> Result<Self, NumberError> {
         if price.times(size).0 > MAX_NOTIONAL_E16 {
-            Err(NumberFault::TooLarge)
+            Err(NumberError::TooLarge)
         } else {
             Ok(Self {
                 event_time,

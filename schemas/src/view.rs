@@ -1,5 +1,5 @@
-//! Views: what relates the rows of one window to each other, as lists that are kept and written
-//! like rows.
+//! Views: what relates the bars of one window to each other, as lists that are kept and written
+//! like bars.
 //!
 //! A view of a window is **one list in one cell with its label**, and is written whole: so a reader
 //! never sees a symbol twice because two ranks were read at different epochs, and a list that grows
@@ -9,16 +9,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     Price, WindowSize, WindowStart,
-    bar::CellFault,
+    bar::CellError,
     basket::WEIGHT_SCALE,
     decimal::SCALE,
-    epoch::{Epoch, Stamp},
+    epoch::{Epoch, WriteTimestamp},
 };
 
 /// How many symbols `active` and `movers` list.
 pub const TOP: usize = 10;
 /// The smallest window size that has views, in milliseconds: one minute. A second's lists would be
-/// read by nobody, and cost like rows.
+/// read by nobody, and cost like bars.
 pub const SMALLEST_VIEW_MS: i64 = 60_000;
 
 /// Which view. All are made of the policy `sip`.
@@ -31,7 +31,7 @@ pub enum View {
     /// The [`TOP`] symbols by how far close is from open, as a share of open, whatever the
     /// direction; equal ones by name. Symbols that did not move, or have no price, are not listed.
     Movers,
-    /// Each of the user's baskets of which a member has a row in the window, by name.
+    /// Each of the user's baskets of which a member has a bar in the window, by name.
     Baskets,
     /// Everything that traded, by asset class: crypto, forex, stock.
     Market,
@@ -105,7 +105,7 @@ impl std::fmt::Display for ViewKey {
 pub struct ViewEntry {
     /// The symbol, the basket, or the asset class; at most 64 bytes.
     pub name: String,
-    /// Symbols in it that have a row in the window: one, but for baskets and the market.
+    /// Symbols in it that have a bar in the window: one, but for baskets and the market.
     pub symbols: u64,
     /// Trades counted.
     pub trades: u64,
@@ -151,8 +151,8 @@ pub struct ViewWrite {
     pub key: ViewKey,
     /// What it says.
     pub state: ViewState,
-    /// The binding's stamp, in microseconds, as of a row's write.
-    pub stamp: Stamp,
+    /// The binding's write timestamp, in microseconds, as of a bar's write.
+    pub write_timestamp: WriteTimestamp,
 }
 
 /// A list as readers see it.
@@ -164,7 +164,7 @@ pub struct StoredView {
     pub state: ViewState,
 }
 
-/// The format byte of the cells this binary writes. Rows have 1.
+/// The format byte of the cells this binary writes. Bars have 1.
 const FORMAT: u8 = 101;
 
 impl ViewState {
@@ -203,31 +203,31 @@ impl ViewState {
     /// Reads a state cell back.
     ///
     /// # Errors
-    /// [`CellFault`], see there.
-    pub fn from_cell(cell: &[u8]) -> Result<Self, CellFault> {
-        let (body, sum) = cell.split_last_chunk::<8>().ok_or(CellFault::Damaged)?;
+    /// [`CellError`], see there.
+    pub fn from_cell(cell: &[u8]) -> Result<Self, CellError> {
+        let (body, sum) = cell.split_last_chunk::<8>().ok_or(CellError::Damaged)?;
         match body.first() {
             Some(&FORMAT) => {}
-            Some(&other) => return Err(CellFault::Format(other)),
-            None => return Err(CellFault::Damaged),
+            Some(&other) => return Err(CellError::Format(other)),
+            None => return Err(CellError::Damaged),
         }
         if xxh3_64(body).to_le_bytes() != *sum {
-            return Err(CellFault::Damaged);
+            return Err(CellError::Damaged);
         }
         let mut rest = &body[1..];
-        let state = read(&mut rest).ok_or(CellFault::Damaged)?;
+        let state = read(&mut rest).ok_or(CellError::Damaged)?;
         if rest.is_empty() {
             Ok(state)
         } else {
-            Err(CellFault::Damaged)
+            Err(CellError::Damaged)
         }
     }
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk::<N>()?;
+    let (checkpoint, tail) = rest.split_first_chunk::<N>()?;
     *rest = tail;
-    Some(*head)
+    Some(*checkpoint)
 }
 
 fn price(rest: &mut &[u8]) -> Option<Option<Price>> {
@@ -304,18 +304,18 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_no_view() {
-        let row = crate::bar::RowState {
+    fn a_bar_is_no_view() {
+        let bar = crate::bar::BarState {
             epoch: 1,
             totals: crate::totals::Totals::default(),
         };
         assert_eq!(
-            ViewState::from_cell(&row.to_cell()),
-            Err(CellFault::Format(1))
+            ViewState::from_cell(&bar.to_cell()),
+            Err(CellError::Format(1))
         );
         assert_eq!(
-            crate::bar::RowState::from_cell(&state().to_cell()),
-            Err(CellFault::Format(FORMAT))
+            crate::bar::BarState::from_cell(&state().to_cell()),
+            Err(CellError::Format(FORMAT))
         );
     }
 

@@ -31,7 +31,7 @@ pub struct WindowSize {
     "{0:?} is not a window size: give a number and s, m, h or d that divides a day evenly, \
      such as 1s, 5m, 1h, 1d"
 )]
-pub struct WindowSizeFault(String);
+pub struct WindowSizeError(String);
 
 impl WindowSize {
     /// The default sizes of a job: one second, one minute, five minutes, one hour, one day.
@@ -129,27 +129,27 @@ impl<'de> Deserialize<'de> for WindowSize {
 }
 
 impl FromStr for WindowSize {
-    type Err = WindowSizeFault;
+    type Err = WindowSizeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fault = || WindowSizeFault(text.into());
-        let unit = text.chars().next_back().ok_or_else(fault)?;
+        let error = || WindowSizeError(text.into());
+        let unit = text.chars().next_back().ok_or_else(error)?;
         let seconds = match unit {
             's' => 1,
             'm' => 60,
             'h' => 3_600,
             'd' => 86_400,
-            _ => return Err(fault()),
+            _ => return Err(error()),
         };
         let digits = &text[..text.len() - 1];
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(fault());
+            return Err(error());
         }
-        let count: i64 = digits.parse().map_err(|_| fault())?;
+        let count: i64 = digits.parse().map_err(|_| error())?;
         count
             .checked_mul(seconds * 1_000)
             .and_then(Self::from_ms)
-            .ok_or_else(fault)
+            .ok_or_else(error)
     }
 }
 

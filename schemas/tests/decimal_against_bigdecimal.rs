@@ -6,7 +6,7 @@ use std::str::FromStr;
 use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tapeflow_schemas::{
-    NumberFault, Price, Size,
+    NumberError, Price, Size,
     decimal::{MAX_NOTIONAL_E16, divide_half_even, format_fixed, parse_e8},
 };
 
@@ -82,8 +82,8 @@ fn every_number_is_what_the_other_library_makes_of_it() {
                         "{text}"
                     );
                 }
-                Err(fault) => {
-                    assert_eq!(fault, NumberFault::TooLarge, "{text}");
+                Err(error) => {
+                    assert_eq!(error, NumberError::TooLarge, "{text}");
                     let largest = BigDecimal::from(MAX_NOTIONAL_E16);
                     assert!(units.abs() > largest, "{text}");
                 }
@@ -115,8 +115,8 @@ fn a_double_is_read_by_its_shortest_decimal() {
         }
     });
     for double in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        assert_eq!(Price::from_f64(double), Err(NumberFault::NotANumber));
-        assert_eq!(Size::from_f64(double), Err(NumberFault::NotANumber));
+        assert_eq!(Price::from_f64(double), Err(NumberError::NotANumber));
+        assert_eq!(Size::from_f64(double), Err(NumberError::NotANumber));
     }
     for double in [
         f64::MAX,

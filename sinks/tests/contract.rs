@@ -16,8 +16,8 @@ fn main() {
         let memory = Trial::test(format!("memory::{name}"), || {
             let store = MemoryStore::default();
             run(*check, Arc::new(store.clone()));
-            // What the suite itself writes twice at one stamp is equal, and its epochs grow with
-            // their stamps.
+            // What the suite itself writes twice at one write timestamp is equal, and its epochs grow with
+            // their write timestamps.
             store
                 .violations()
                 .is_empty()

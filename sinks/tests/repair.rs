@@ -4,12 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tapeflow_protocol::{
-    Cut, EpochWrites, Head, SourceIdentity, Store,
+    Checkpoint, Cut, EpochWrites, SourceIdentity, Store,
     decide::{self, Opening},
-    repair::{Healer, SIGN_EVERY, has_fenced, is_healer, is_healing},
+    repair::{Repairer, SIGN_EVERY, has_fenced, is_repairer, is_repairing},
     workflow::{self, WorkflowError},
 };
-use tapeflow_schemas::{Epoch, RowKey, RowState, RowWrite, Stamp, Totals, View, ViewKey};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, Epoch, Totals, View, ViewKey, WriteTimestamp};
 use tapeflow_sinks::memory::{Accepted, Call, Fault, MemoryStore};
 
 fn opening(owner: &str) -> Opening {
@@ -20,7 +20,7 @@ fn opening(owner: &str) -> Opening {
     };
     Opening {
         job: "j".into(),
-        logic: "l".into(),
+        fingerprint: "l".into(),
         source,
         earliest: vec![0],
         owner: owner.into(),
@@ -37,8 +37,8 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// A job that has bound two epochs, with a row of the second.
-async fn job(store: &MemoryStore) -> Head {
-    let mut head = workflow::take_over(store, &opening("job"), || 100)
+async fn job(store: &MemoryStore) -> Checkpoint {
+    let mut checkpoint = workflow::take_over(store, &opening("job"), || 100)
         .await
         .expect("taken over");
     for next in [5, 9] {
@@ -46,15 +46,20 @@ async fn job(store: &MemoryStore) -> Head {
             next,
             ..Cut::default()
         }];
-        head = workflow::advance(store, &head, decide::bind(&head, cuts, 0, 100), &[])
-            .await
-            .expect("bound");
+        checkpoint = workflow::advance(
+            store,
+            &checkpoint,
+            decide::bind(&checkpoint, cuts, 0, 100),
+            &[],
+        )
+        .await
+        .expect("bound");
     }
-    head
+    checkpoint
 }
 
-fn key(start: i64) -> RowKey {
-    RowKey {
+fn key(start: i64) -> BarKey {
+    BarKey {
         symbol: tapeflow_schemas::Symbol::new("A").expect("a symbol"),
         size: "1m".parse().expect("a size"),
         start,
@@ -68,24 +73,24 @@ fn totals(priced: u64) -> Totals {
     }
 }
 
-fn row(epoch: Epoch, stamp: Stamp, priced: u64) -> EpochWrites {
-    let row = RowWrite {
+fn row(epoch: Epoch, write_timestamp: WriteTimestamp, priced: u64) -> EpochWrites {
+    let row = BarWrite {
         key: key(0),
-        state: RowState {
+        state: BarState {
             epoch,
             totals: totals(priced),
         },
-        stamp,
+        write_timestamp,
     };
     EpochWrites {
-        rows: vec![row],
+        bars: vec![row],
         ..EpochWrites::default()
     }
 }
 
 fn stored(store: &MemoryStore) -> (Epoch, u64) {
     store
-        .all_rows()
+        .all_bars()
         .iter()
         .find(|row| row.0 == key(0))
         .map(|(_, _, state)| (state.epoch, state.totals.priced))
@@ -93,28 +98,28 @@ fn stored(store: &MemoryStore) -> (Epoch, u64) {
 }
 
 #[test]
-fn what_is_healed_is_as_of_the_last_binding_and_what_was_under_way_loses_to_it() {
+fn what_is_repaired_is_as_of_the_last_binding_and_what_was_under_way_loses_to_it() {
     run(async {
         let store = MemoryStore::new();
         let job = job(&store).await;
         store
-            .write(&row(1, job.bound[0].stamp, 66))
+            .write(&row(1, job.bound[0].write_timestamp, 66))
             .await
             .expect("written by hand");
         store.arm(Call::Write, [Fault::UnderWay]);
         store
-            .write(&row(2, job.bound[1].stamp, 67))
+            .write(&row(2, job.bound[1].write_timestamp, 67))
             .await
             .expect_err("the job adds to it, and the write is under way");
 
-        let mut healer = Healer::begin(&store, || 100).await.expect("taken over");
-        assert_eq!((healer.epoch(), healer.head().generation), (2, 2));
+        let mut repairer = Repairer::begin(&store, || 100).await.expect("taken over");
+        assert_eq!((repairer.epoch(), repairer.checkpoint().generation), (2, 2));
         let list = ViewKey {
             view: View::Market,
             size: key(0).size,
             start: 0,
         };
-        let refused = healer
+        let refused = repairer
             .write(&store, &[(key(0), totals(7))], &[(list, Vec::new())])
             .await
             .expect("written");
@@ -122,7 +127,7 @@ fn what_is_healed_is_as_of_the_last_binding_and_what_was_under_way_loses_to_it()
         assert!(store.deliver(), "what the job had under way arrives");
         assert_eq!(stored(&store), (2, 7));
         assert!(
-            healer.stamp() > job.last_stamp
+            repairer.write_timestamp() > job.last_write_timestamp
                 && !store
                     .violations()
                     .iter()
@@ -130,9 +135,9 @@ fn what_is_healed_is_as_of_the_last_binding_and_what_was_under_way_loses_to_it()
             "{:?}",
             store.violations()
         );
-        let released = healer.end(&store).await.expect("still its own");
+        let released = repairer.end(&store).await.expect("still its own");
         assert!(
-            is_healer(&released.owner) && !is_healing(&released.owner),
+            is_repairer(&released.owner) && !is_repairing(&released.owner),
             "{}",
             released.owner
         );
@@ -155,25 +160,25 @@ fn what_is_healed_is_as_of_the_last_binding_and_what_was_under_way_loses_to_it()
                 .any(|accepted| matches!(accepted, Accepted::View(view) if view.key == list))
         );
 
-        // The job finds itself fenced by a healer, and the next generation takes over at once.
+        // The job finds itself fenced by a repairer, and the next generation takes over at once.
         let lost = workflow::advance(&store, &job, decide::commit(&job, 1), &[])
             .await
             .expect_err("fenced");
         assert!(
-            matches!(&lost, WorkflowError::Fenced { owner, .. } if is_healer(owner)),
+            matches!(&lost, WorkflowError::Fenced { owner, .. } if is_repairer(owner)),
             "{lost}"
         );
         assert!(has_fenced(&store).await);
         let next = workflow::take_over(&store, &opening("next"), || 100)
             .await
             .expect("taken over");
-        assert!(next.generation == 3 && next.flush_stamp > released.flush_stamp);
+        assert!(next.generation == 3 && next.recovery_timestamp > released.recovery_timestamp);
         assert!(!has_fenced(&store).await);
     });
 }
 
 #[test]
-fn what_someone_wrote_at_a_greater_stamp_is_told() {
+fn what_someone_wrote_at_a_greater_write_timestamp_is_told() {
     run(async {
         let store = MemoryStore::new();
         job(&store).await;
@@ -181,8 +186,8 @@ fn what_someone_wrote_at_a_greater_stamp_is_told() {
             .write(&row(1, 1_000_000, 66))
             .await
             .expect("written by a clock that is ahead");
-        let mut healer = Healer::begin(&store, || 100).await.expect("taken over");
-        let refused = healer
+        let mut repairer = Repairer::begin(&store, || 100).await.expect("taken over");
+        let refused = repairer
             .write(
                 &store,
                 &[(key(0), totals(7)), (key(60_000), totals(1))],
@@ -199,25 +204,29 @@ fn a_job_that_came_in_between_makes_the_release_fail() {
     run(async {
         let store = MemoryStore::new();
         job(&store).await;
-        let healer = Healer::begin(&store, || 100).await.expect("taken over");
-        // As after the healer's silence.
-        let found = store.head().await.expect("read").expect("a head");
+        let repairer = Repairer::begin(&store, || 100).await.expect("taken over");
+        // As after the repairer's silence.
+        let found = store
+            .checkpoint()
+            .await
+            .expect("read")
+            .expect("a checkpoint");
         let taken = decide::take_over(Some(&found), &opening("job"), 100).expect("the same job");
         workflow::propose(&store, Some(&found), taken)
             .await
             .expect("taken over");
         assert!(
-            matches!(healer.end(&store).await, Err(WorkflowError::Fenced { owner, .. }) if owner == "job")
+            matches!(repairer.end(&store).await, Err(WorkflowError::Fenced { owner, .. }) if owner == "job")
         );
     });
 }
 
 #[test]
-fn a_job_waits_for_a_healer_and_so_does_a_second_healer() {
+fn a_job_waits_for_a_repairer_and_so_does_a_second_repairer() {
     run(async {
         let store = Arc::new(MemoryStore::new());
         job(&store).await;
-        let mut first = Healer::begin(&*store, || 100).await.expect("taken over");
+        let mut first = Repairer::begin(&*store, || 100).await.expect("taken over");
         let (of_job, of_second) = (Arc::clone(&store), Arc::clone(&store));
         let job =
             tokio::spawn(
@@ -239,11 +248,11 @@ fn a_job_waits_for_a_healer_and_so_does_a_second_healer() {
             3
         );
 
-        let first = Healer::begin(&*store, || 100).await.expect("taken over");
+        let first = Repairer::begin(&*store, || 100).await.expect("taken over");
         let second = tokio::spawn(async move {
-            Healer::begin(&*of_second, || 100)
+            Repairer::begin(&*of_second, || 100)
                 .await
-                .map(|healer| healer.head().generation)
+                .map(|repairer| repairer.checkpoint().generation)
         });
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!second.is_finished(), "it waits");
@@ -253,29 +262,36 @@ fn a_job_waits_for_a_healer_and_so_does_a_second_healer() {
 }
 
 #[test]
-fn a_healer_gives_a_sign_of_life_before_it_is_taken_for_dead_and_not_all_the_time() {
+fn a_repairer_gives_a_sign_of_life_before_it_is_taken_for_dead_and_not_all_the_time() {
     run(async {
         let store = MemoryStore::new();
         job(&store).await;
-        let mut healer = Healer::begin(&store, || 100).await.expect("taken over");
-        let version = || async { store.head().await.expect("read").expect("a head").version };
+        let mut repairer = Repairer::begin(&store, || 100).await.expect("taken over");
+        let version = || async {
+            store
+                .checkpoint()
+                .await
+                .expect("read")
+                .expect("a checkpoint")
+                .version
+        };
         let before = version().await;
-        healer.sign(&store).await.expect("its own");
+        repairer.sign(&store).await.expect("its own");
         assert_eq!(version().await, before, "it has just begun");
         for sign in 1..=2 {
             tokio::time::advance(SIGN_EVERY).await;
             // Also while it reads back what it has written.
             if sign == 1 {
-                healer.sign(&store).await.expect("its own");
+                repairer.sign(&store).await.expect("its own");
             } else {
-                healer
+                repairer
                     .write(&store, &[(key(0), totals(7))], &[])
                     .await
                     .expect("written");
             }
             assert_eq!(version().await, before + sign);
         }
-        healer
+        repairer
             .end(&store)
             .await
             .expect("released, for nobody came in between");

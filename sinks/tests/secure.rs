@@ -185,7 +185,13 @@ fn everything_right() -> Result<(), Failed> {
                 .await
                 .map_err(|error| error.to_string())?,
         );
-        assert_eq!(store.head().await.map_err(|error| error.to_string())?, None);
+        assert_eq!(
+            store
+                .checkpoint()
+                .await
+                .map_err(|error| error.to_string())?,
+            None
+        );
         Ok(())
     })
 }

@@ -84,8 +84,8 @@ pub(super) fn follow(told: Arc<Told>, log: Arc<dyn Log>) {
                 thread::sleep(round(partitions));
             }
         });
-    if let Err(fault) = spawned {
-        tracing::warn!(%fault, "the log's ends cannot be followed: lag is not told");
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "the log's ends cannot be followed: lag is not told");
     }
 }
 

@@ -221,9 +221,9 @@ impl Feed {
         };
         let time = EventTime::from_ms(event_ms)
             .ok_or_else(|| format!("{event_ms} ms is no time of a trade"))?;
-        let price = Price::from_e8(cents * 1_000_000).map_err(|fault| fault.to_string())?;
-        let size = Size::from_e8(units_e8).map_err(|fault| fault.to_string())?;
-        Trade::new(time, price, size, conditions).map_err(|fault| fault.to_string())
+        let price = Price::from_e8(cents * 1_000_000).map_err(|error| error.to_string())?;
+        let size = Size::from_e8(units_e8).map_err(|error| error.to_string())?;
+        Trade::new(time, price, size, conditions).map_err(|error| error.to_string())
     }
 }
 

@@ -1,5 +1,5 @@
 //! The tape: records of one session on their way into one log, as bytes. Sequences are dense per
-//! partition, and what was written is added up, so that the rows can be held against it.
+//! partition, and what was written is added up, so that the bars can be held against it.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ struct Listed {
     partition: u32,
 }
 
-/// What all trades of a tape come to: the rows of each window size must come to the same.
+/// What all trades of a tape come to: the bars of each window size must come to the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Records.
@@ -74,7 +74,7 @@ impl RecordGenerator {
     ) -> Result<Self, FeedError> {
         let listed = |name: String| {
             let symbol = Symbol::new(&name)
-                .map_err(|fault| FeedError::Shape(format!("{name:?}: {fault}")))?;
+                .map_err(|error| FeedError::Shape(format!("{name:?}: {error}")))?;
             Ok(Listed {
                 symbol,
                 partition: partition_for(&name, partitions),
@@ -137,7 +137,7 @@ impl RecordGenerator {
             .get(number)
             .ok_or_else(|| FeedError::Value(format!("there is no symbol {number}")))?;
         let at = usize::try_from(listed.partition)
-            .map_err(|fault| FeedError::Value(fault.to_string()))?;
+            .map_err(|error| FeedError::Value(error.to_string()))?;
         self.sequences[at] += 1;
         let (key, sequence, session) = (listed.symbol.as_str(), self.sequences[at], self.session);
         let header = BatchHeader {

@@ -1,4 +1,4 @@
-//! The views' path through differential dataflow: rows of one window, of which some change each
+//! The views' path through differential dataflow: bars of one window, of which some change each
 //! epoch, arranged and ranked anew. `cargo bench -p tapeflow-dataflow`.
 
 use criterion::{Criterion, Throughput};
@@ -7,7 +7,7 @@ use tapeflow_dataflow::bench::views;
 const SYMBOLS: usize = 5_000;
 
 fn arrange(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group(format!("arrange, a changed row of {SYMBOLS}"));
+    let mut group = criterion.benchmark_group(format!("arrange, a changed bar of {SYMBOLS}"));
     group.sample_size(10);
     for changed in [10usize, 500, 5_000] {
         group.throughput(Throughput::Elements(changed as u64));

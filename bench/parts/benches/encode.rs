@@ -1,4 +1,4 @@
-//! A row on its way to the store and back: the state cell, and the columns that Cassandra gets.
+//! A bar on its way to the store and back: the state cell, and the columns that Cassandra gets.
 //! `cargo bench -p tapeflow-sinks`.
 
 use std::hint::black_box;
@@ -6,15 +6,15 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 use tapeflow_feed::{Clock, Feed, Shape};
 use tapeflow_schemas::{
-    AssetClass, Position, RowKey, RowState, RowWrite, Symbol, Totals, WindowSize,
+    AssetClass, BarKey, BarState, BarWrite, Position, Symbol, Totals, WindowSize,
 };
 use tapeflow_sinks::cassandra::bench::columns;
 
 const ROWS: u64 = 1_000;
 const TRADES_A_ROW: i64 = 20;
 
-/// Rows of some trades each, as an epoch writes them.
-fn rows() -> Vec<RowWrite> {
+/// Bars of some trades each, as an epoch writes them.
+fn bars() -> Vec<BarWrite> {
     let size = WindowSize::DEFAULTS[1];
     let per_message = TRADES_A_ROW.unsigned_abs();
     let mut feed = Feed::new(
@@ -28,7 +28,7 @@ fn rows() -> Vec<RowWrite> {
         4,
     )
     .expect("a feed");
-    let mut rows = Vec::new();
+    let mut bars = Vec::new();
     while let Some(message) = feed.next(0).expect("a message") {
         let symbol = Symbol::new(message.record.key).expect("a symbol");
         let mut totals = Totals::default();
@@ -44,28 +44,28 @@ fn rows() -> Vec<RowWrite> {
             );
         }
         let start = size.start_of(message.trades[0].event_time, AssetClass::Stock);
-        rows.push(RowWrite {
-            key: RowKey {
+        bars.push(BarWrite {
+            key: BarKey {
                 symbol,
                 size,
                 start,
             },
-            state: RowState { epoch: 7, totals },
-            stamp: 1,
+            state: BarState { epoch: 7, totals },
+            write_timestamp: 1,
         });
     }
-    rows
+    bars
 }
 
 fn encode(criterion: &mut Criterion) {
-    let rows = rows();
-    let cells: Vec<Vec<u8>> = rows.iter().map(|row| row.state.to_cell()).collect();
-    let mut group = criterion.benchmark_group("encode, a row");
+    let bars = bars();
+    let cells: Vec<Vec<u8>> = bars.iter().map(|bar| bar.state.to_cell()).collect();
+    let mut group = criterion.benchmark_group("encode, a bar");
     group.throughput(Throughput::Elements(ROWS));
     group.bench_function("state cell", |bencher| {
         bencher.iter(|| {
-            rows.iter()
-                .map(|row| black_box(row).state.to_cell().len())
+            bars.iter()
+                .map(|bar| black_box(bar).state.to_cell().len())
                 .sum::<usize>()
         })
     });
@@ -73,12 +73,12 @@ fn encode(criterion: &mut Criterion) {
         bencher.iter(|| {
             cells
                 .iter()
-                .filter(|cell| RowState::from_cell(black_box(cell)).is_ok())
+                .filter(|cell| BarState::from_cell(black_box(cell)).is_ok())
                 .count()
         });
     });
     group.bench_function("columns of Cassandra, cell included", |bencher| {
-        bencher.iter(|| rows.iter().for_each(|row| columns(black_box(row))))
+        bencher.iter(|| bars.iter().for_each(|bar| columns(black_box(bar))))
     });
     group.finish();
 }

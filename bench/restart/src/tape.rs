@@ -29,7 +29,7 @@ impl Tape {
             partitions,
         );
         Ok(Self {
-            tape: tape.map_err(|fault| fault.to_string())?,
+            tape: tape.map_err(|error| error.to_string())?,
             random: SmallRng::seed_from_u64(1),
         })
     }
@@ -66,15 +66,15 @@ impl Tape {
         // From 100.00 up to 109.99, from 1 to 100 units.
         let price =
             Price::from_e8(10_000_000_000 + i64::try_from(drawn % 1_000).unwrap_or(0) * 1_000_000)
-                .map_err(|fault| fault.to_string())?;
+                .map_err(|error| error.to_string())?;
         let size = Size::from_e8((1 + i128::from((drawn >> 32) % 100)) * 100_000_000)
-            .map_err(|fault| fault.to_string())?;
+            .map_err(|error| error.to_string())?;
         let time = EventTime::from_ms(event_ms)
             .ok_or_else(|| format!("{event_ms} ms is no time of a trade"))?;
         let trade =
-            Trade::new(time, price, size, Conditions::NONE).map_err(|fault| fault.to_string())?;
+            Trade::new(time, price, size, Conditions::NONE).map_err(|error| error.to_string())?;
         self.tape
             .record(symbol, &[trade], event_ms, event_ms)
-            .map_err(|fault| fault.to_string())
+            .map_err(|error| error.to_string())
     }
 }

@@ -1,4 +1,4 @@
-//! The mesh: the connections between the processes of a job, made by a handshake of our own.
+//! The cluster: the connections between the processes of a job, made by a handshake of our own.
 //!
 //! Timely's own handshake is one raw integer: a stray probe can crash the listener, two jobs can be
 //! wired into each other, and a process of an earlier incarnation into a new one. Here every
@@ -10,7 +10,7 @@
 //!  process i calls process j, 0 < j < i: hello(job, i → j, n) ◀── welcome(n), or a refusal if j was given another nonce
 //! ```
 //!
-//! Each pair has two connections: one for timely's data, one for the [`pulse`]. What does not greet
+//! Each pair has two connections: one for timely's data, one for the [`heartbeat`]. What does not greet
 //! properly within [`GREETING`] is dropped and told of; it harms nobody. A process that calls
 //! again, because it was restarted meanwhile, takes the place of its earlier self. All of it has a
 //! deadline: then the process leaves, for whoever starts the job to start all of it again.
@@ -46,7 +46,7 @@ const CALLERS_AT_ONCE: usize = 64;
 
 /// What a process needs to know to join.
 #[derive(Clone, Debug)]
-pub(crate) struct MeshConfig {
+pub(crate) struct ClusterConfig {
     pub(crate) job: String,
     /// What the processes must agree on beside the job's name: a word made of their settings.
     pub(crate) settings: String,
@@ -60,18 +60,18 @@ pub(crate) struct MeshConfig {
 }
 
 /// The connections to all other processes, by their number; nothing at the own place.
-pub(crate) struct Mesh {
+pub(crate) struct Cluster {
     pub(crate) data: Vec<Option<TcpStream>>,
-    pub(crate) pulse: Vec<Option<TcpStream>>,
+    pub(crate) heartbeat: Vec<Option<TcpStream>>,
 }
 
-/// Why there is no mesh.
+/// Why there is no cluster.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum MeshFault {
-    #[error("cannot listen at {address} for the other processes: {fault}; see --hosts")]
+pub(crate) enum ClusterError {
+    #[error("cannot listen at {address} for the other processes: {error}; see --hosts")]
     Listen {
         address: String,
-        fault: std::io::Error,
+        error: std::io::Error,
     },
     #[error("process {process} at {address} refuses: {reason}")]
     Refused {
@@ -90,13 +90,13 @@ pub(crate) enum MeshFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Purpose {
     Data,
-    Pulse,
+    Heartbeat,
 }
 
 /// The first line of a connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Hello {
-    tapeflow_mesh: u32,
+    tapeflow_cluster: u32,
     job: String,
     settings: String,
     processes: usize,
@@ -124,7 +124,7 @@ enum Answer {
 
 /// What the callers' threads and the listening one share.
 struct Hall {
-    config: MeshConfig,
+    config: ClusterConfig,
     /// What process 0 told us, or drew itself.
     nonce: Mutex<Option<String>>,
     callers: AtomicUsize,
@@ -140,9 +140,9 @@ impl Hall {
 
 /// Connects this process with all others; nothing if `asked_to_end` says so before they have met.
 pub(crate) fn connect(
-    config: &MeshConfig,
+    config: &ClusterConfig,
     asked_to_end: impl Fn() -> bool,
-) -> Result<Option<Mesh>, MeshFault> {
+) -> Result<Option<Cluster>, ClusterError> {
     let deadline = Instant::now() + config.patience;
     let (arrived, arrivals) = channel();
     let hall = Arc::new(Hall {
@@ -158,13 +158,15 @@ pub(crate) fn connect(
     let joined = join(&hall, &arrivals, deadline, &asked_to_end);
     hall.done.store(true, Ordering::Release);
     let _ = listening.join();
-    let Some(mesh) = joined? else { return Ok(None) };
-    for socket in mesh.data.iter().chain(&mesh.pulse).flatten() {
+    let Some(cluster) = joined? else {
+        return Ok(None);
+    };
+    for socket in cluster.data.iter().chain(&cluster.heartbeat).flatten() {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(None)?;
         socket.set_write_timeout(None)?;
     }
-    Ok(Some(mesh))
+    Ok(Some(cluster))
 }
 
 fn join(
@@ -172,11 +174,11 @@ fn join(
     arrivals: &Receiver<(Purpose, usize, TcpStream)>,
     deadline: Instant,
     asked_to_end: &impl Fn() -> bool,
-) -> Result<Option<Mesh>, MeshFault> {
+) -> Result<Option<Cluster>, ClusterError> {
     let config = &hall.config;
     let mut met: BTreeMap<(usize, Purpose), TcpStream> = BTreeMap::new();
     for to in 0..config.process {
-        for purpose in [Purpose::Data, Purpose::Pulse] {
+        for purpose in [Purpose::Data, Purpose::Heartbeat] {
             let Some(socket) = call(hall, to, purpose, deadline, asked_to_end)? else {
                 return Ok(None);
             };
@@ -192,13 +194,13 @@ fn join(
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let missing = (0..config.hosts.len()).filter(|other| {
-                    *other != config.process && !met.contains_key(&(*other, Purpose::Pulse))
+                    *other != config.process && !met.contains_key(&(*other, Purpose::Heartbeat))
                 });
                 let missing = missing
                     .map(|other| format!("process {other} at {}", config.hosts[other]))
                     .collect::<Vec<_>>()
                     .join(", ");
-                return Err(MeshFault::Late {
+                return Err(ClusterError::Late {
                     missing,
                     patience: config.patience,
                 });
@@ -210,9 +212,9 @@ fn join(
             .map(|other| met.remove(&(other, purpose)))
             .collect()
     };
-    Ok(Some(Mesh {
+    Ok(Some(Cluster {
         data: take(Purpose::Data),
-        pulse: take(Purpose::Pulse),
+        heartbeat: take(Purpose::Heartbeat),
     }))
 }
 
@@ -223,12 +225,12 @@ fn call(
     purpose: Purpose,
     deadline: Instant,
     asked_to_end: &impl Fn() -> bool,
-) -> Result<Option<TcpStream>, MeshFault> {
+) -> Result<Option<TcpStream>, ClusterError> {
     let config = &hall.config;
     let address = &config.hosts[to];
     loop {
         let hello = Hello {
-            tapeflow_mesh: VERSION,
+            tapeflow_cluster: VERSION,
             job: config.job.clone(),
             settings: config.settings.clone(),
             processes: config.hosts.len(),
@@ -246,19 +248,19 @@ fn call(
                     *known = Some(nonce);
                     return Ok(Some(socket));
                 }
-                return Err(MeshFault::Anew {
+                return Err(ClusterError::Anew {
                     process: to,
                     address: address.clone(),
                 });
             }
             Ok((_, Answer::Anew)) => {
-                return Err(MeshFault::Anew {
+                return Err(ClusterError::Anew {
                     process: to,
                     address: address.clone(),
                 });
             }
             Ok((_, Answer::Refused { reason })) => {
-                return Err(MeshFault::Refused {
+                return Err(ClusterError::Refused {
                     process: to,
                     address: address.clone(),
                     reason,
@@ -270,7 +272,7 @@ fn call(
             return Ok(None);
         }
         if Instant::now() + RETRY >= deadline {
-            return Err(MeshFault::Late {
+            return Err(ClusterError::Late {
                 missing: format!("process {to} at {address}"),
                 patience: config.patience,
             });
@@ -280,7 +282,7 @@ fn call(
 }
 
 fn greet(address: &str, hello: &Hello) -> std::io::Result<(TcpStream, Answer)> {
-    let mut fault = std::io::Error::other("the name leads nowhere");
+    let mut error = std::io::Error::other("the name leads nowhere");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, GREETING) {
             Ok(mut socket) => {
@@ -289,10 +291,10 @@ fn greet(address: &str, hello: &Hello) -> std::io::Result<(TcpStream, Answer)> {
                 let answer = hear(&socket)?;
                 return Ok((socket, answer));
             }
-            Err(refused) => fault = refused,
+            Err(refused) => error = refused,
         }
     }
-    Err(fault)
+    Err(error)
 }
 
 fn say(socket: &mut TcpStream, what: &impl Serialize) -> std::io::Result<()> {
@@ -320,12 +322,12 @@ fn hear<T: for<'de> Deserialize<'de>>(socket: &TcpStream) -> std::io::Result<T> 
     }
 }
 
-/// Listens until the mesh is made.
+/// Listens until the cluster is made.
 fn listen(
     hall: &Arc<Hall>,
     deadline: Instant,
     asked_to_end: &impl Fn() -> bool,
-) -> Result<Option<thread::JoinHandle<()>>, MeshFault> {
+) -> Result<Option<thread::JoinHandle<()>>, ClusterError> {
     let address = &hall.config.hosts[hall.config.process];
     let listener = loop {
         match TcpListener::bind(address) {
@@ -333,17 +335,17 @@ fn listen(
             Err(_) if asked_to_end() => return Ok(None),
             // The process before us may not be quite gone.
             Err(_) if Instant::now() + RETRY < deadline => thread::sleep(RETRY),
-            Err(fault) => {
-                return Err(MeshFault::Listen {
+            Err(error) => {
+                return Err(ClusterError::Listen {
                     address: address.clone(),
-                    fault,
+                    error,
                 });
             }
         }
     };
     listener.set_nonblocking(true)?;
     let hall = Arc::clone(hall);
-    let listening = thread::Builder::new().name("mesh".into()).spawn(move || {
+    let listening = thread::Builder::new().name("cluster".into()).spawn(move || {
         while !hall.done.load(Ordering::Acquire) {
             match listener.accept() {
                 Ok((socket, from)) => {
@@ -352,9 +354,9 @@ fn listen(
                         continue;
                     }
                     let caller = Arc::clone(&hall);
-                    let answered = thread::Builder::new().name("mesh caller".into()).spawn(move || {
-                        if let Err(fault) = answer(&caller, socket) {
-                            tracing::warn!(%from, %fault, "a stranger at the mesh's door; dropped");
+                    let answered = thread::Builder::new().name("cluster caller".into()).spawn(move || {
+                        if let Err(error) = answer(&caller, socket) {
+                            tracing::warn!(%from, %error, "a unknown peer at the cluster's door; dropped");
                         }
                         caller.callers.fetch_sub(1, Ordering::AcqRel);
                     });
@@ -376,10 +378,10 @@ fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
     socket.set_write_timeout(Some(GREETING))?;
     let hello: Hello = hear(&socket)?;
     let config = &hall.config;
-    let refusal = if hello.tapeflow_mesh != VERSION {
+    let refusal = if hello.tapeflow_cluster != VERSION {
         Some(format!(
             "it speaks version {VERSION} of the handshake, not {}",
-            hello.tapeflow_mesh
+            hello.tapeflow_cluster
         ))
     } else if hello.job != config.job {
         Some(format!(
@@ -411,7 +413,7 @@ fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
         tracing::warn!(
             from = hello.from,
             reason,
-            "a caller at the mesh's door refused"
+            "a caller at the cluster's door refused"
         );
         return say(&mut socket, &Answer::Refused { reason });
     }
@@ -425,7 +427,7 @@ fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
                 .map_or(config.process == 0, |theirs| *theirs == nonce) =>
         {
             say(&mut socket, &Answer::Welcome { nonce })?;
-            // Nobody listens any more if the mesh has failed.
+            // Nobody listens any more if the cluster has failed.
             let _ = hall.arrived.send((hello.purpose, hello.from, socket));
             Ok(())
         }
@@ -450,8 +452,8 @@ mod tests {
             .collect()
     }
 
-    fn config(hosts: &[String], process: usize) -> MeshConfig {
-        MeshConfig {
+    fn config(hosts: &[String], process: usize) -> ClusterConfig {
+        ClusterConfig {
             job: "test".into(),
             settings: "2 workers".into(),
             process,
@@ -461,23 +463,23 @@ mod tests {
         }
     }
 
-    fn start(config: MeshConfig) -> thread::JoinHandle<Result<Mesh, MeshFault>> {
+    fn start(config: ClusterConfig) -> thread::JoinHandle<Result<Cluster, ClusterError>> {
         thread::spawn(move || {
-            connect(&config, || false).map(|mesh| mesh.expect("nobody asked for the end"))
+            connect(&config, || false).map(|cluster| cluster.expect("nobody asked for the end"))
         })
     }
 
     /// Every pair can speak over both of its connections, each way, and hears the right one.
-    fn check(mut meshes: Vec<Mesh>) {
+    fn check(mut meshes: Vec<Cluster>) {
         let count = meshes.len();
         for from in 0..count {
             for to in (0..count).filter(|to| *to != from) {
-                for purpose in [Purpose::Data, Purpose::Pulse] {
-                    let pick = |mesh: &mut Mesh, other: usize| {
+                for purpose in [Purpose::Data, Purpose::Heartbeat] {
+                    let pick = |cluster: &mut Cluster, other: usize| {
                         let side = if purpose == Purpose::Data {
-                            &mut mesh.data
+                            &mut cluster.data
                         } else {
-                            &mut mesh.pulse
+                            &mut cluster.heartbeat
                         };
                         side[other]
                             .as_ref()
@@ -497,7 +499,7 @@ mod tests {
         }
         assert!(
             (0..count)
-                .all(|own| meshes[own].data[own].is_none() && meshes[own].pulse[own].is_none())
+                .all(|own| meshes[own].data[own].is_none() && meshes[own].heartbeat[own].is_none())
         );
     }
 
@@ -520,10 +522,10 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_dropped_and_harm_nobody() {
+    fn unknown_peers_are_dropped_and_harm_nobody() {
         let hosts = hosts(2);
         let zero = start(config(&hosts, 0));
-        let mut strangers = Vec::new();
+        let mut unknown_peers = Vec::new();
         let reach = |words: &[u8]| {
             loop {
                 if let Ok(mut socket) = TcpStream::connect(&hosts[0]) {
@@ -538,9 +540,9 @@ mod tests {
             b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
             &[0; 8],
             &[0xFF; 8_192],
-            b"{\"tapeflow_mesh\":1}\n",
+            b"{\"tapeflow_cluster\":1}\n",
         ] {
-            strangers.push(reach(words));
+            unknown_peers.push(reach(words));
         }
         let one = start(config(&hosts, 1));
         check(vec![
@@ -584,16 +586,16 @@ mod tests {
 
     /// A process that waits until `end` is set.
     fn start_until(
-        config: MeshConfig,
+        config: ClusterConfig,
         end: &Arc<AtomicBool>,
-    ) -> thread::JoinHandle<Result<Option<Mesh>, MeshFault>> {
+    ) -> thread::JoinHandle<Result<Option<Cluster>, ClusterError>> {
         let end = Arc::clone(end);
         thread::spawn(move || connect(&config, || end.load(Ordering::Acquire)))
     }
 
     #[test]
     fn another_job_other_settings_and_a_wrong_address_are_refused_with_the_reason() {
-        type Change = fn(&mut MeshConfig);
+        type Change = fn(&mut ClusterConfig);
         let cases: [(Change, &str); 3] = [
             (|config| config.job = "other".into(), "belongs to job"),
             (|config| config.settings = "3 workers".into(), "settings"),
@@ -604,16 +606,16 @@ mod tests {
             let zero = start_until(config(&hosts, 0), &end);
             let mut one = config(&hosts, 1);
             change(&mut one);
-            let fault = start(one)
+            let error = start(one)
                 .join()
                 .expect("no panic")
                 .err()
                 .expect("refused")
                 .to_string();
-            assert!(fault.contains("refuses") && fault.contains(want), "{fault}");
+            assert!(error.contains("refuses") && error.contains(want), "{error}");
             end.store(true, Ordering::Release);
             assert!(
-                zero.join().expect("no panic").expect("no fault").is_none(),
+                zero.join().expect("no panic").expect("no error").is_none(),
                 "who was refused is not let in"
             );
         }
@@ -623,8 +625,8 @@ mod tests {
     fn a_process_that_stays_alone_says_who_is_missing() {
         let hosts = hosts(3);
         for (process, missing) in [(0, &hosts[1..]), (2, &hosts[..1])] {
-            let fault = connect(
-                &MeshConfig {
+            let error = connect(
+                &ClusterConfig {
                     patience: Duration::from_millis(300),
                     ..config(&hosts, process)
                 },
@@ -633,8 +635,8 @@ mod tests {
             .err()
             .expect("alone");
             assert!(
-                missing.iter().all(|host| fault.to_string().contains(host)),
-                "{fault}"
+                missing.iter().all(|host| error.to_string().contains(host)),
+                "{error}"
             );
         }
     }
@@ -645,7 +647,7 @@ mod tests {
         let zero = start(config(&hosts, 0));
         // The earlier self of process 1 joins and dies.
         let hello = Hello {
-            tapeflow_mesh: VERSION,
+            tapeflow_cluster: VERSION,
             job: "test".into(),
             settings: "2 workers".into(),
             processes: 3,
@@ -675,7 +677,7 @@ mod tests {
     fn a_process_that_is_asked_to_end_waits_for_nobody() {
         let hosts = hosts(2);
         for process in [0, 1] {
-            let met = connect(&config(&hosts, process), || true).expect("no fault");
+            let met = connect(&config(&hosts, process), || true).expect("no error");
             assert!(met.is_none());
         }
     }
@@ -685,13 +687,13 @@ mod tests {
         let (hosts, end) = (hosts(2), Arc::default());
         let zero = start_until(config(&hosts, 0), &end);
         let hello = Hello {
-            tapeflow_mesh: VERSION,
+            tapeflow_cluster: VERSION,
             job: "test".into(),
             settings: "2 workers".into(),
             processes: 2,
             from: 1,
             to: 0,
-            purpose: Purpose::Pulse,
+            purpose: Purpose::Heartbeat,
             nonce: Some("of an earlier process 0".into()),
         };
         let answer = loop {
@@ -702,6 +704,6 @@ mod tests {
         };
         assert!(matches!(answer, Answer::Anew), "{answer:?}");
         end.store(true, Ordering::Release);
-        assert!(zero.join().expect("no panic").expect("no fault").is_none());
+        assert!(zero.join().expect("no panic").expect("no error").is_none());
     }
 }

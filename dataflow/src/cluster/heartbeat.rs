@@ -1,4 +1,4 @@
-//! The pulse: each process hears twice a second that the others are alive, and leaves when one is
+//! The heartbeat: each process hears twice a second that the others are alive, and leaves when one is
 //! not.
 //!
 //! Timely has no heartbeat: when a process is paused, or its network is cut without a word, the
@@ -35,7 +35,7 @@ const TURN: Duration = Duration::from_secs(60);
 
 /// What the workers of a process tell of themselves.
 #[derive(Clone, Debug)]
-pub(crate) struct Turning {
+pub(crate) struct Liveness {
     turns: Arc<[AtomicU64]>,
     began: Instant,
     /// When each worker last began a turn, in milliseconds since `began`.
@@ -44,7 +44,7 @@ pub(crate) struct Turning {
     fenced: Arc<AtomicBool>,
 }
 
-impl Turning {
+impl Liveness {
     pub(crate) fn new(workers: usize) -> Self {
         let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
         Self {
@@ -132,28 +132,30 @@ impl std::fmt::Display for Lost {
 /// called then.
 pub(crate) fn watch(
     peers: Vec<Option<TcpStream>>,
-    turning: Turning,
+    liveness: Liveness,
     leave: impl FnOnce(Lost) + Send + 'static,
 ) -> std::io::Result<()> {
     for peer in peers.iter().flatten() {
         peer.set_nonblocking(true)?;
     }
-    thread::Builder::new().name("pulse".into()).spawn(move || {
-        if let Some(lost) = beat(peers, &turning, (BEAT, SILENCE, TURN)) {
-            leave(lost);
-        }
-    })?;
+    thread::Builder::new()
+        .name("heartbeat".into())
+        .spawn(move || {
+            if let Some(lost) = beat(peers, &liveness, (BEAT, SILENCE, TURN)) {
+                leave(lost);
+            }
+        })?;
     Ok(())
 }
 
 fn beat(
     mut peers: Vec<Option<TcpStream>>,
-    turning: &Turning,
+    liveness: &Liveness,
     (every, silence, turn): (Duration, Duration, Duration),
 ) -> Option<Lost> {
     let now = Instant::now();
     let mut heard = vec![now; peers.len()];
-    let mut turned: Vec<(u64, Instant)> = turning
+    let mut turned: Vec<(u64, Instant)> = liveness
         .turns
         .iter()
         .map(|turns| (turns.load(Ordering::Relaxed), now))
@@ -167,7 +169,7 @@ fn beat(
             heard.fill(now);
         }
         looked = now;
-        for ((seen, at), turns) in turned.iter_mut().zip(&*turning.turns) {
+        for ((seen, at), turns) in turned.iter_mut().zip(&*liveness.turns) {
             let turns = turns.load(Ordering::Relaxed);
             if turns != *seen {
                 (*seen, *at) = (turns, now);
@@ -184,8 +186,8 @@ fn beat(
                         return Some(Lost::Fenced(process));
                     }
                     Ok(_) => heard[process] = now,
-                    Err(fault) if fault.kind() == ErrorKind::WouldBlock => break false,
-                    Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(_) => break true,
                 }
             };
@@ -193,17 +195,17 @@ fn beat(
             let gone = gone
                 || (alive
                     && socket
-                        .write(&[if turning.fenced.load(Ordering::Acquire) {
+                        .write(&[if liveness.fenced.load(Ordering::Acquire) {
                             FENCED
                         } else {
                             WELL
                         }])
-                        .is_err_and(|fault| {
-                            !matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+                        .is_err_and(|error| {
+                            !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
                         }));
             // At the end a peer that has gone is let go. Our own side stays open until then: others
             // may not have heard of the end yet, and would take a closed connection for a death.
-            let ending = turning.ending.load(Ordering::Acquire);
+            let ending = liveness.ending.load(Ordering::Acquire);
             if gone && ending {
                 *peer = None;
             } else if gone {
@@ -242,32 +244,32 @@ mod tests {
     fn side(
         socket: TcpStream,
         process: usize,
-        turning: &Turning,
+        liveness: &Liveness,
     ) -> std::sync::mpsc::Receiver<Option<Lost>> {
         socket.set_nonblocking(true).expect("set");
         let (send, came_to) = channel();
-        let turning = turning.clone();
+        let liveness = liveness.clone();
         let mut peers = vec![None, None];
         peers[process] = Some(socket);
-        thread::spawn(move || send.send(beat(peers, &turning, FAST)));
+        thread::spawn(move || send.send(beat(peers, &liveness, FAST)));
         came_to
     }
 
     #[test]
     fn a_peer_that_is_closed_is_gone_and_one_that_hangs_is_silent() {
         let (here, there) = pair();
-        let turning = Turning::new(1);
-        let came_to = side(here, 1, &turning);
+        let liveness = Liveness::new(1);
+        let came_to = side(here, 1, &liveness);
         drop(there);
         assert_eq!(came_to.recv(), Ok(Some(Lost::Gone(1))));
         let (here, _open) = pair();
-        assert_eq!(side(here, 0, &turning).recv(), Ok(Some(Lost::Silent(0))));
+        assert_eq!(side(here, 0, &liveness).recv(), Ok(Some(Lost::Silent(0))));
     }
 
     #[test]
     fn two_that_turn_stay_and_one_whose_worker_hangs_is_found_silent() {
         let (here, there) = pair();
-        let (mine, theirs) = (Turning::new(2), Turning::new(1));
+        let (mine, theirs) = (Liveness::new(2), Liveness::new(1));
         let (came_to, of_theirs) = (side(here, 1, &mine), side(there, 0, &theirs));
         let begun = Instant::now();
         while begun.elapsed() < 2 * FAST.1 {
@@ -298,7 +300,7 @@ mod tests {
     #[test]
     fn a_process_that_is_fenced_tells_its_peers() {
         let (here, there) = pair();
-        let (mine, theirs) = (Turning::new(1), Turning::new(1));
+        let (mine, theirs) = (Liveness::new(1), Liveness::new(1));
         mine.fence();
         let (_mine, of_theirs) = (side(here, 1, &mine), side(there, 0, &theirs));
         assert_eq!(of_theirs.recv(), Ok(Some(Lost::Fenced(0))));
@@ -307,7 +309,7 @@ mod tests {
     #[test]
     fn at_the_end_peers_go_as_they_please_and_nobody_hangs_up_on_one_that_has_not_heard_of_it() {
         let (here, there) = pair();
-        let (mine, theirs) = (Turning::new(1), Turning::new(1));
+        let (mine, theirs) = (Liveness::new(1), Liveness::new(1));
         mine.end();
         let (came_to, of_theirs) = (side(here, 1, &mine), side(there, 0, &theirs));
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! The leader: worker 0 of process 0. It decides when epochs end, binds them, and commits them.
+//! The coordinator: worker 0 of process 0. It decides when epochs end, binds them, and commits them.
 //!
 //! ```text
 //!  idle ──Seal──▶ sealing ──all cuts──▶ proposing ──won──▶ idle        (bind b+1, and commit what is acknowledged, in one step)
@@ -6,8 +6,8 @@
 //!    └───Reopen──────┘                      └─ also proposed without a binding: commit only
 //! ```
 //!
-//! It never waits: facts come in through [`Leader::hear`], [`Leader::proposal_ended`] and the
-//! arguments of [`Leader::turn`]; what is to be done goes out as [`Act`]s. Epochs bound and not
+//! It never waits: facts come in through [`Coordinator::hear`], [`Coordinator::proposal_ended`] and the
+//! arguments of [`Coordinator::turn`]; what is to be done goes out as [`Act`]s. Epochs bound and not
 //! committed are at most [`EPOCHS_AHEAD`], and fewer where each touches many windows
 //! ([`WINDOWS_AHEAD`]): a slow store stops the sealing, and with it the reading.
 
@@ -16,32 +16,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_protocol::{Counts, Cut, Head, HistoryEntry, decide};
+use tapeflow_protocol::{Checkpoint, Counts, Cut, HistoryEntry, decide};
 use tapeflow_schemas::{Epoch, Partition};
 
-use crate::coordinator::messages::{Down, Up};
+use crate::coordinator::messages::{ToCoordinator, ToWorker};
 
 /// The most epochs that may be bound and not yet committed.
 pub(crate) const EPOCHS_AHEAD: u64 = 4;
 /// Once the epochs that are bound and not committed touch so many windows together, no further one
-/// is bound. All of these rows are read and written by whoever takes over after a crash, before
+/// is bound. All of these bars are read and written by whoever takes over after a crash, before
 /// anything fresh is: this bounds how long that takes (`bench/results/restart.md`). One full epoch
 /// is more than that: it is written while the next is gathered, which keeps the store busy.
 pub(crate) const WINDOWS_AHEAD: u64 = 8_192;
 
-/// What the leader wants done.
+/// What the coordinator wants done.
 #[derive(Debug)]
 pub(crate) enum Act {
     /// Tell all workers.
-    Say(Down),
-    /// Move the head: first write these history entries, then compare-and-set.
+    Say(ToWorker),
+    /// Move the checkpoint: first write these history entries, then compare-and-set.
     Propose {
-        proposed: Box<Head>,
+        proposed: Box<Checkpoint>,
         history: Vec<HistoryEntry>,
     },
 }
 
-/// What the leader is doing.
+/// What the coordinator is doing.
 #[derive(Debug)]
 enum Phase {
     Idle,
@@ -71,8 +71,8 @@ enum Drain {
     Finished,
 }
 
-pub(crate) struct Leader {
-    head: Head,
+pub(crate) struct Coordinator {
+    checkpoint: Checkpoint,
     peers: usize,
     interval: Duration,
     until_end: bool,
@@ -94,19 +94,19 @@ pub(crate) struct Leader {
     drain: Drain,
 }
 
-impl Leader {
-    /// A leader that has taken over `head`.
+impl Coordinator {
+    /// A coordinator that has taken over `checkpoint`.
     pub(crate) fn new(
-        head: Head,
+        checkpoint: Checkpoint,
         peers: usize,
         interval: Duration,
         until_end: bool,
         now: Instant,
     ) -> (Self, Act) {
-        let start = Act::Say(Down::Start(Box::new(head.clone())));
-        let replayed_at = head.last_binding().epoch;
-        let leader = Self {
-            head,
+        let start = Act::Say(ToWorker::Start(Box::new(checkpoint.clone())));
+        let replayed_at = checkpoint.last_binding().epoch;
+        let coordinator = Self {
+            checkpoint,
             peers,
             interval,
             until_end,
@@ -120,11 +120,11 @@ impl Leader {
             quiet: true,
             drain: Drain::No,
         };
-        (leader, start)
+        (coordinator, start)
     }
 
-    pub(crate) fn head(&self) -> &Head {
-        &self.head
+    pub(crate) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
     }
 
     /// Whether everything is over.
@@ -137,28 +137,28 @@ impl Leader {
         if self.drain == Drain::No {
             self.drain = Drain::Asked;
             self.next_seal = now;
-            acts.push(Act::Say(Down::StopReading));
+            acts.push(Act::Say(ToWorker::StopReading));
         }
     }
 
     /// Hears what a worker says.
-    pub(crate) fn hear(&mut self, message: Up, acts: &mut Vec<Act>, now: Instant) {
+    pub(crate) fn hear(&mut self, message: ToCoordinator, acts: &mut Vec<Act>, now: Instant) {
         match message {
-            Up::Replayed { counts, lost } => {
+            ToCoordinator::Replayed { counts, lost } => {
                 self.replayed += 1;
                 self.unbound_loss |= lost;
                 for (epoch, counts) in counts {
                     self.counts.entry(epoch).or_default().add(&counts);
                 }
             }
-            Up::Full => self.next_seal = now,
-            Up::DrainRequested => self.drain(acts, now),
-            Up::EndRequested if self.until_end => {}
-            Up::EndRequested => {
+            ToCoordinator::Full => self.next_seal = now,
+            ToCoordinator::DrainRequested => self.drain(acts, now),
+            ToCoordinator::EndRequested if self.until_end => {}
+            ToCoordinator::EndRequested => {
                 self.until_end = true;
-                acts.push(Act::Say(Down::ReadToEnd));
+                acts.push(Act::Say(ToWorker::ReadToEnd));
             }
-            Up::Sealed {
+            ToCoordinator::Sealed {
                 epoch,
                 cuts,
                 counts,
@@ -178,41 +178,48 @@ impl Leader {
         }
     }
 
-    /// The proposal was applied: the head is what was proposed.
-    pub(crate) fn proposal_ended(&mut self, head: Head, acts: &mut Vec<Act>, now: Instant) {
+    /// The proposal was applied: the checkpoint is what was proposed.
+    pub(crate) fn proposal_ended(
+        &mut self,
+        checkpoint: Checkpoint,
+        acts: &mut Vec<Act>,
+        now: Instant,
+    ) {
         assert!(
-            head.version > self.head.version
-                && head.last_binding().epoch >= self.head.last_binding().epoch,
-            "the head only moves forward"
+            checkpoint.version > self.checkpoint.version
+                && checkpoint.last_binding().epoch >= self.checkpoint.last_binding().epoch,
+            "the checkpoint only moves forward"
         );
-        let before = std::mem::replace(&mut self.head, head);
+        let before = std::mem::replace(&mut self.checkpoint, checkpoint);
         self.phase = Phase::Idle;
         if let Some(binding) = self
-            .head
+            .checkpoint
             .bound
             .last()
             .filter(|binding| binding.epoch > before.last_binding().epoch)
         {
             self.unbound_loss = false;
-            acts.push(Act::Say(Down::Bound {
+            acts.push(Act::Say(ToWorker::Bound {
                 epoch: binding.epoch,
-                stamp: binding.stamp,
+                write_timestamp: binding.write_timestamp,
             }));
         }
-        if self.head.committed.epoch > before.committed.epoch {
+        if self.checkpoint.committed.epoch > before.committed.epoch {
             self.counts
-                .retain(|epoch, _| *epoch > self.head.committed.epoch);
+                .retain(|epoch, _| *epoch > self.checkpoint.committed.epoch);
             self.windows
-                .retain(|epoch, _| *epoch > self.head.committed.epoch);
-            acts.push(Act::Say(Down::Committed(self.head.committed.epoch)));
+                .retain(|epoch, _| *epoch > self.checkpoint.committed.epoch);
+            acts.push(Act::Say(ToWorker::Committed(
+                self.checkpoint.committed.epoch,
+            )));
         }
         if self.drain != Drain::No {
             self.next_seal = now;
         }
     }
 
-    /// One turn: what there is to do now. `acknowledged`: every row of the epochs up to it is on a
-    /// quorum, on all workers. `now_us` becomes a stamp.
+    /// One turn: what there is to do now. `acknowledged`: every bar of the epochs up to it is on a
+    /// quorum, on all workers. `now_us` becomes a write timestamp.
     pub(crate) fn turn(
         &mut self,
         acknowledged: Epoch,
@@ -223,9 +230,12 @@ impl Leader {
         if self.replayed < self.peers {
             return;
         }
-        let (bound, committed) = (self.head.last_binding().epoch, self.head.committed.epoch);
+        let (bound, committed) = (
+            self.checkpoint.last_binding().epoch,
+            self.checkpoint.committed.epoch,
+        );
         // What was bound before this generation is replayed as of b, all of it at that one time:
-        // while its rows are on their way, the frontier stands at b and says nothing of the epochs
+        // while its bars are on their way, the frontier stands at b and says nothing of the epochs
         // below. Were those committed then, a crash before the acknowledgement would lose them: the
         // next generation replays from c on only.
         let acknowledged = if acknowledged < self.replayed_at {
@@ -249,7 +259,7 @@ impl Leader {
                 {
                     let epoch = bound + 1;
                     self.next_seal = now + self.interval;
-                    acts.push(Act::Say(Down::Seal(epoch)));
+                    acts.push(Act::Say(ToWorker::Seal(epoch)));
                     Phase::Sealing(Seal {
                         epoch,
                         answers: 0,
@@ -259,7 +269,7 @@ impl Leader {
                         at_end: true,
                     })
                 } else if acknowledged.min(bound) > committed && (!room || self.quiet) {
-                    let proposed = Box::new(decide::commit(&self.head, acknowledged));
+                    let proposed = Box::new(decide::commit(&self.checkpoint, acknowledged));
                     acts.push(Act::Propose {
                         proposed,
                         history: self.history(acknowledged),
@@ -268,7 +278,7 @@ impl Leader {
                 } else {
                     if self.drain == Drain::Empty && bound == committed {
                         self.drain = Drain::Finished;
-                        acts.push(Act::Say(Down::Finish));
+                        acts.push(Act::Say(ToWorker::Finish));
                     }
                     Phase::Idle
                 }
@@ -278,7 +288,7 @@ impl Leader {
 
     /// Whether another epoch may be bound before one is committed.
     fn has_room(&self) -> bool {
-        self.head.last_binding().epoch - self.head.committed.epoch < EPOCHS_AHEAD
+        self.checkpoint.last_binding().epoch - self.checkpoint.committed.epoch < EPOCHS_AHEAD
             && self.windows.values().sum::<u64>() < WINDOWS_AHEAD
     }
 
@@ -296,11 +306,11 @@ impl Leader {
         let lost = seal
             .cuts
             .values()
-            .zip(&self.head.last_binding().cuts)
+            .zip(&self.checkpoint.last_binding().cuts)
             .any(|(now, before)| now.lost != before.lost);
         self.quiet = seal.counts.records == 0 && !lost;
         let phase = if self.quiet {
-            acts.push(Act::Say(Down::Reopen(seal.epoch)));
+            acts.push(Act::Say(ToWorker::Reopen(seal.epoch)));
             if self.drain == Drain::Asked {
                 self.drain = Drain::Empty;
             }
@@ -309,7 +319,7 @@ impl Leader {
             self.counts.insert(seal.epoch, seal.counts);
             self.windows.insert(seal.epoch, seal.windows);
             let proposed = Box::new(decide::bind(
-                &self.head,
+                &self.checkpoint,
                 seal.cuts.into_values().collect(),
                 acknowledged,
                 now_us,
@@ -328,13 +338,13 @@ impl Leader {
 
     fn history(&self, acknowledged: Epoch) -> Vec<HistoryEntry> {
         let done = self
-            .head
+            .checkpoint
             .bound
             .iter()
             .take_while(|binding| binding.epoch <= acknowledged);
         done.map(|binding| HistoryEntry {
             epoch: binding.epoch,
-            stamp: binding.stamp,
+            write_timestamp: binding.write_timestamp,
             cuts: binding.cuts.iter().map(|cut| cut.next).collect(),
             counts: self.counts.get(&binding.epoch).copied().unwrap_or_default(),
         })
@@ -350,7 +360,7 @@ mod tests {
 
     /// Two workers with a partition each, and a clock that a test moves.
     struct Table {
-        leader: Leader,
+        coordinator: Coordinator,
         now: Instant,
         acts: Vec<Act>,
     }
@@ -363,17 +373,18 @@ mod tests {
         };
         let opening = Opening {
             job: "j".into(),
-            logic: "l".into(),
+            fingerprint: "l".into(),
             source,
             earliest: vec![0, 0],
             owner: "o".into(),
         };
-        let head = decide::take_over(None, &opening, 1).expect("a fresh store");
+        let checkpoint = decide::take_over(None, &opening, 1).expect("a fresh store");
         let now = Instant::now();
-        let (leader, start) = Leader::new(head, 2, Duration::from_millis(100), until_end, now);
-        assert!(matches!(start, Act::Say(Down::Start(_))));
+        let (coordinator, start) =
+            Coordinator::new(checkpoint, 2, Duration::from_millis(100), until_end, now);
+        assert!(matches!(start, Act::Say(ToWorker::Start(_))));
         Table {
-            leader,
+            coordinator,
             now,
             acts: Vec::new(),
         }
@@ -382,8 +393,8 @@ mod tests {
     impl Table {
         fn replayed(mut self) -> Self {
             for _ in 0..2 {
-                self.leader.hear(
-                    Up::Replayed {
+                self.coordinator.hear(
+                    ToCoordinator::Replayed {
                         counts: Vec::new(),
                         lost: false,
                     },
@@ -396,7 +407,8 @@ mod tests {
 
         fn turn(&mut self, acknowledged: Epoch, later_ms: u64) -> Vec<Act> {
             self.now += Duration::from_millis(later_ms);
-            self.leader.turn(acknowledged, 50, self.now, &mut self.acts);
+            self.coordinator
+                .turn(acknowledged, 50, self.now, &mut self.acts);
             std::mem::take(&mut self.acts)
         }
 
@@ -414,8 +426,8 @@ mod tests {
                     records,
                     ..Counts::default()
                 };
-                self.leader.hear(
-                    Up::Sealed {
+                self.coordinator.hear(
+                    ToCoordinator::Sealed {
                         epoch,
                         cuts: vec![(partition, cut)],
                         counts,
@@ -432,7 +444,7 @@ mod tests {
             let [Act::Propose { proposed, .. }] = &acts[..] else {
                 panic!("a proposal, not {acts:?}")
             };
-            self.leader
+            self.coordinator
                 .proposal_ended((**proposed).clone(), &mut self.acts, self.now);
             std::mem::take(&mut self.acts)
         }
@@ -443,7 +455,10 @@ mod tests {
         let mut table = table(false);
         assert!(table.turn(0, 1_000).is_empty());
         let mut table = table.replayed();
-        assert!(matches!(table.turn(0, 0)[..], [Act::Say(Down::Seal(1))]));
+        assert!(matches!(
+            table.turn(0, 0)[..],
+            [Act::Say(ToWorker::Seal(1))]
+        ));
     }
 
     #[test]
@@ -464,9 +479,9 @@ mod tests {
         assert!(
             matches!(
                 acts[..],
-                [Act::Say(Down::Bound {
+                [Act::Say(ToWorker::Bound {
                     epoch: 1,
-                    stamp: 50
+                    write_timestamp: 50
                 })]
             ),
             "{acts:?}"
@@ -484,7 +499,10 @@ mod tests {
             table.turn(1, 1).is_empty(),
             "acknowledged, but the next binding is near"
         );
-        assert!(matches!(table.turn(1, 100)[..], [Act::Say(Down::Seal(2))]));
+        assert!(matches!(
+            table.turn(1, 100)[..],
+            [Act::Say(ToWorker::Seal(2))]
+        ));
         table.seals(2, 5, false);
         let acts = table.turn(1, 1);
         let [Act::Propose { history, .. }] = &acts[..] else {
@@ -500,8 +518,8 @@ mod tests {
             matches!(
                 acts[..],
                 [
-                    Act::Say(Down::Bound { epoch: 2, .. }),
-                    Act::Say(Down::Committed(1))
+                    Act::Say(ToWorker::Bound { epoch: 2, .. }),
+                    Act::Say(ToWorker::Committed(1))
                 ]
             ),
             "{acts:?}"
@@ -509,13 +527,13 @@ mod tests {
         table.turn(1, 100);
         table.seals(3, 0, false);
         assert!(
-            matches!(table.turn(2, 1)[..], [Act::Say(Down::Reopen(3))]),
+            matches!(table.turn(2, 1)[..], [Act::Say(ToWorker::Reopen(3))]),
             "nobody read anything: the number is used again"
         );
         let acts = table.turn(2, 1);
         let acts = table.won(acts);
         assert!(
-            matches!(acts[..], [Act::Say(Down::Committed(2))]),
+            matches!(acts[..], [Act::Say(ToWorker::Committed(2))]),
             "{acts:?}"
         );
     }
@@ -530,24 +548,24 @@ mod tests {
             before.won(acts);
         }
         let now = before.now;
-        let (leader, _) = Leader::new(
-            before.leader.head().clone(),
+        let (coordinator, _) = Coordinator::new(
+            before.coordinator.checkpoint().clone(),
             2,
             Duration::from_millis(100),
             false,
             now,
         );
         let mut table = Table {
-            leader,
+            coordinator,
             now,
             acts: Vec::new(),
         }
         .replayed();
         // All of (0, 3] is on its way at time 3: the frontier has passed 2 and has nothing to say
-        // of the rows of 1 and 2.
+        // of the bars of 1 and 2.
         assert!(
             table.turn(2, 1).is_empty(),
-            "a commit of 2 now, a crash, and the rows of 1 and 2 would never be written"
+            "a commit of 2 now, a crash, and the bars of 1 and 2 would never be written"
         );
         let acts = table.turn(3, 1);
         let [Act::Propose { proposed, .. }] = &acts[..] else {
@@ -566,21 +584,21 @@ mod tests {
             before.won(acts);
         }
         let now = before.now;
-        let (leader, _) = Leader::new(
-            before.leader.head().clone(),
+        let (coordinator, _) = Coordinator::new(
+            before.coordinator.checkpoint().clone(),
             2,
             Duration::from_millis(100),
             false,
             now,
         );
         let mut table = Table {
-            leader,
+            coordinator,
             now,
             acts: Vec::new(),
         };
         for lost in [true, false] {
-            table.leader.hear(
-                Up::Replayed {
+            table.coordinator.hear(
+                ToCoordinator::Replayed {
                     counts: Vec::new(),
                     lost,
                 },
@@ -588,10 +606,10 @@ mod tests {
                 table.now,
             );
         }
-        let last = table.leader.head().last_binding().cuts.clone();
+        let last = table.coordinator.checkpoint().last_binding().cuts.clone();
         let acts = table.turn(EPOCHS_AHEAD, 0);
         assert!(
-            matches!(acts[..], [Act::Say(Down::Seal(epoch))] if epoch == EPOCHS_AHEAD + 1),
+            matches!(acts[..], [Act::Say(ToWorker::Seal(epoch))] if epoch == EPOCHS_AHEAD + 1),
             "all is acknowledged, and yet: {acts:?}"
         );
         for (partition, cut) in (0..).zip(last) {
@@ -599,14 +617,14 @@ mod tests {
                 lost: (partition == 0).then_some(tapeflow_protocol::LostRange { from: 3, to: 7 }),
                 ..cut
             };
-            let sealed = Up::Sealed {
+            let sealed = ToCoordinator::Sealed {
                 epoch: EPOCHS_AHEAD + 1,
                 cuts: vec![(partition, cut)],
                 counts: Counts::default(),
                 windows: 0,
                 at_end: false,
             };
-            table.leader.hear(sealed, &mut table.acts, table.now);
+            table.coordinator.hear(sealed, &mut table.acts, table.now);
         }
         let acts = table.turn(EPOCHS_AHEAD, 0);
         let [Act::Propose { proposed, .. }] = &acts[..] else {
@@ -623,19 +641,22 @@ mod tests {
         );
         table.won(acts);
         table.turn(EPOCHS_AHEAD, 100);
-        let carried = table.leader.head().last_binding().cuts.clone();
+        let carried = table.coordinator.checkpoint().last_binding().cuts.clone();
         for (partition, cut) in (0..).zip(carried) {
-            let sealed = Up::Sealed {
+            let sealed = ToCoordinator::Sealed {
                 epoch: EPOCHS_AHEAD + 2,
                 cuts: vec![(partition, cut)],
                 counts: Counts::default(),
                 windows: 0,
                 at_end: false,
             };
-            table.leader.hear(sealed, &mut table.acts, table.now);
+            table.coordinator.hear(sealed, &mut table.acts, table.now);
         }
         assert!(
-            matches!(table.turn(EPOCHS_AHEAD, 1)[..], [Act::Say(Down::Reopen(_))]),
+            matches!(
+                table.turn(EPOCHS_AHEAD, 1)[..],
+                [Act::Say(ToWorker::Reopen(_))]
+            ),
             "what is carried along is no loss"
         );
     }
@@ -644,7 +665,7 @@ mod tests {
     fn a_store_that_does_not_acknowledge_stops_the_sealing() {
         let mut table = table(false).replayed();
         for epoch in 1..=EPOCHS_AHEAD {
-            assert!(matches!(table.turn(0, 100)[..], [Act::Say(Down::Seal(e))] if e == epoch));
+            assert!(matches!(table.turn(0, 100)[..], [Act::Say(ToWorker::Seal(e))] if e == epoch));
             table.seals(epoch, 1, false);
             let acts = table.turn(0, 1);
             table.won(acts);
@@ -657,7 +678,7 @@ mod tests {
         );
         table.won(acts);
         assert!(
-            matches!(table.turn(1, 100)[..], [Act::Say(Down::Seal(e))] if e == EPOCHS_AHEAD + 1)
+            matches!(table.turn(1, 100)[..], [Act::Say(ToWorker::Seal(e))] if e == EPOCHS_AHEAD + 1)
         );
     }
 
@@ -665,7 +686,7 @@ mod tests {
     fn epochs_that_touch_many_windows_are_not_bound_far_ahead() {
         let mut table = table(false).replayed();
         for epoch in 1..=2 {
-            assert!(matches!(table.turn(0, 100)[..], [Act::Say(Down::Seal(e))] if e == epoch));
+            assert!(matches!(table.turn(0, 100)[..], [Act::Say(ToWorker::Seal(e))] if e == epoch));
             // Two workers say so.
             table.seals_windows(epoch, 1, WINDOWS_AHEAD / 4, false);
             let acts = table.turn(0, 1);
@@ -681,7 +702,10 @@ mod tests {
             "a commit makes room"
         );
         table.won(acts);
-        assert!(matches!(table.turn(1, 100)[..], [Act::Say(Down::Seal(3))]));
+        assert!(matches!(
+            table.turn(1, 100)[..],
+            [Act::Say(ToWorker::Seal(3))]
+        ));
     }
 
     #[test]
@@ -690,17 +714,20 @@ mod tests {
         table.turn(0, 100);
         table.seals(1, 5, true);
         let acts = table.turn(0, 1);
-        let [propose, Act::Say(Down::StopReading)] = <[Act; 2]>::try_from(acts).expect("two")
+        let [propose, Act::Say(ToWorker::StopReading)] = <[Act; 2]>::try_from(acts).expect("two")
         else {
             panic!("bind, and stop reading")
         };
         table.won(vec![propose]);
         assert!(
-            matches!(table.turn(0, 0)[..], [Act::Say(Down::Seal(2))]),
+            matches!(table.turn(0, 0)[..], [Act::Say(ToWorker::Seal(2))]),
             "what was read before the stop is sealed at once"
         );
         table.seals(2, 0, true);
-        assert!(matches!(table.turn(0, 0)[..], [Act::Say(Down::Reopen(2))]));
+        assert!(matches!(
+            table.turn(0, 0)[..],
+            [Act::Say(ToWorker::Reopen(2))]
+        ));
         assert!(
             table.turn(0, 1_000).is_empty(),
             "not before everything is acknowledged"
@@ -709,9 +736,9 @@ mod tests {
         table.won(acts);
         assert!(matches!(
             table.turn(u64::MAX, 0)[..],
-            [Act::Say(Down::Finish)]
+            [Act::Say(ToWorker::Finish)]
         ));
-        assert!(table.leader.finished());
-        assert_eq!(table.leader.head().committed.epoch, 1);
+        assert!(table.coordinator.finished());
+        assert_eq!(table.coordinator.checkpoint().committed.epoch, 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The leader with its hands: what it decides is told, proposed and mirrored here, on tokio, so
+//! The coordinator with its hands: what it decides is told, proposed and mirrored here, on tokio, so
 //! that no step of a worker waits for it.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 use tapeflow_protocol::{
-    Head,
+    Checkpoint,
     workflow::{self, WorkflowError},
 };
 use tapeflow_schemas::Epoch;
@@ -21,8 +21,8 @@ use timely::dataflow::ProbeHandle;
 
 use crate::{
     coordinator::{
-        decisions::{Act, Leader},
-        messages::{Down, Up},
+        decisions::{Act, Coordinator},
+        messages::{ToCoordinator, ToWorker},
     },
     job::{Shared, failed},
     worker::acknowledged,
@@ -31,12 +31,12 @@ use crate::{
 /// How often committed offsets are mirrored for lag tools.
 const MIRROR_EVERY: Duration = Duration::from_secs(1);
 
-/// The leader together with its hands: the proposal under way.
-pub(crate) struct Lead {
-    leader: Leader,
+/// The coordinator together with its hands: the proposal under way.
+pub(crate) struct Driver {
+    coordinator: Coordinator,
     start: Option<Act>,
-    ended: Receiver<Result<Head, WorkflowError>>,
-    ends: Sender<Result<Head, WorkflowError>>,
+    ended: Receiver<Result<Checkpoint, WorkflowError>>,
+    ends: Sender<Result<Checkpoint, WorkflowError>>,
     mirror: Mirror,
 }
 
@@ -50,44 +50,44 @@ struct Mirror {
 }
 
 impl Mirror {
-    fn offer(&mut self, head: &Head, shared: &Shared, now: Instant) {
+    fn offer(&mut self, checkpoint: &Checkpoint, shared: &Shared, now: Instant) {
         let early = self
             .last
             .is_some_and(|last| now.duration_since(last) < MIRROR_EVERY);
-        if head.committed.epoch == self.epoch
+        if checkpoint.committed.epoch == self.epoch
             || early
             || self.under_way.swap(true, Ordering::AcqRel)
         {
             return;
         }
-        (self.last, self.epoch) = (Some(now), head.committed.epoch);
+        (self.last, self.epoch) = (Some(now), checkpoint.committed.epoch);
         let committed: Vec<_> = (0u32..)
-            .zip(&head.committed.cuts)
+            .zip(&checkpoint.committed.cuts)
             .map(|(partition, cut)| (partition, cut.next))
             .collect();
         let (log, under_way) = (Arc::clone(&shared.log), Arc::clone(&self.under_way));
         shared.runtime.spawn_blocking(move || {
-            if let Err(fault) = log.mirror(&committed) {
-                tracing::debug!(%fault, "committed offsets are not mirrored; only tools that show lag miss them");
+            if let Err(error) = log.mirror(&committed) {
+                tracing::debug!(%error, "committed offsets are not mirrored; only tools that show lag miss them");
             }
             under_way.store(false, Ordering::Release);
         });
     }
 }
 
-impl Lead {
-    pub(crate) fn new(head: Head, shared: &Shared, peers: usize) -> Self {
+impl Driver {
+    pub(crate) fn new(checkpoint: Checkpoint, shared: &Shared, peers: usize) -> Self {
         let (ends, ended) = channel();
-        shared.metrics.set_head(&head);
-        let (leader, start) = Leader::new(
-            head,
+        shared.metrics.set_checkpoint(&checkpoint);
+        let (coordinator, start) = Coordinator::new(
+            checkpoint,
             peers,
             shared.config.epoch,
             shared.config.until_end,
             shared.clock.now(),
         );
         Self {
-            leader,
+            coordinator,
             start: Some(start),
             ended,
             ends,
@@ -95,34 +95,35 @@ impl Lead {
         }
     }
 
-    /// One turn of the leader; returns whether anything happened.
+    /// One turn of the coordinator; returns whether anything happened.
     pub(crate) fn turn(
         &mut self,
-        arrived: &RefCell<VecDeque<Up>>,
+        arrived: &RefCell<VecDeque<ToCoordinator>>,
         probe: &ProbeHandle<u64>,
         shared: &Arc<Shared>,
-        said: &mut Vec<Down>,
+        said: &mut Vec<ToWorker>,
     ) -> bool {
         let now = shared.clock.now();
         let mut acts: Vec<Act> = self.start.take().into_iter().collect();
         for message in arrived.borrow_mut().drain(..) {
-            self.leader.hear(message, &mut acts, now);
+            self.coordinator.hear(message, &mut acts, now);
         }
         if let Ok(ended) = self.ended.try_recv() {
             match ended {
-                Ok(head) => {
-                    shared.metrics.set_head(&head);
-                    self.leader.proposal_ended(head, &mut acts, now);
+                Ok(checkpoint) => {
+                    shared.metrics.set_checkpoint(&checkpoint);
+                    self.coordinator.proposal_ended(checkpoint, &mut acts, now);
                 }
-                Err(fault) => {
-                    shared.failure.set(failed(fault));
+                Err(error) => {
+                    shared.failure.set(failed(error));
                     return true;
                 }
             }
         }
-        self.mirror.offer(self.leader.head(), shared, now);
-        if !self.leader.finished() {
-            self.leader
+        self.mirror
+            .offer(self.coordinator.checkpoint(), shared, now);
+        if !self.coordinator.finished() {
+            self.coordinator
                 .turn(acknowledged(probe), shared.clock.wall_us(), now, &mut acts);
         }
         let busy = !acts.is_empty();
@@ -130,15 +131,16 @@ impl Lead {
             match act {
                 Act::Say(message) => said.push(message),
                 Act::Propose { proposed, history } => {
-                    let (head, shared, ends, thread) = (
-                        self.leader.head().clone(),
+                    let (checkpoint, shared, ends, thread) = (
+                        self.coordinator.checkpoint().clone(),
                         Arc::clone(shared),
                         self.ends.clone(),
                         std::thread::current(),
                     );
                     shared.runtime.clone().spawn(async move {
                         let ended =
-                            workflow::advance(&*shared.store, &head, *proposed, &history).await;
+                            workflow::advance(&*shared.store, &checkpoint, *proposed, &history)
+                                .await;
                         let _ = ends.send(ended);
                         thread.unpark();
                     });

@@ -1,13 +1,13 @@
-//! What the leader and the sources say to each other, through a second, small dataflow beside the
+//! What the coordinator and the sources say to each other, through a second, small dataflow beside the
 //! one that carries trades; and what workers of other processes show to process 0.
 
 use serde::{Deserialize, Serialize};
-use tapeflow_protocol::{Counts, Cut, Head};
-use tapeflow_schemas::{Epoch, Partition, Stamp, Symbol, Totals, WindowStart};
+use tapeflow_protocol::{Checkpoint, Counts, Cut};
+use tapeflow_schemas::{Epoch, Partition, Symbol, Totals, WindowStart, WriteTimestamp};
 
-/// From a worker to the leader.
+/// From a worker to the coordinator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Up {
+pub(crate) enum ToCoordinator {
     /// The worker has replayed its part of all bound epochs; what each came to, and whether it had
     /// to give offsets up that no binding says are lost.
     Replayed {
@@ -32,15 +32,18 @@ pub(crate) enum Up {
     EndRequested,
 }
 
-/// From the leader to every worker.
+/// From the coordinator to every worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Down {
-    /// The job is ours: the head it starts from. Comes first.
-    Start(Box<Head>),
+pub(crate) enum ToWorker {
+    /// The job is ours: the checkpoint it starts from. Comes first.
+    Start(Box<Checkpoint>),
     /// Seal this epoch, and say where it ends.
     Seal(Epoch),
-    /// This epoch is bound: its partials may leave, its rows are written at this stamp.
-    Bound { epoch: Epoch, stamp: Stamp },
+    /// This epoch is bound: its partials may leave, its bars are written at this write timestamp.
+    Bound {
+        epoch: Epoch,
+        write_timestamp: WriteTimestamp,
+    },
     /// Nobody had anything for this epoch: its number will be used again.
     Reopen(Epoch),
     /// All epochs up to this one are committed.
@@ -53,11 +56,11 @@ pub(crate) enum Down {
     Finish,
 }
 
-/// A row that the store has acknowledged, for whoever looks on at process 0. Nothing depends on it.
+/// A bar that the store has acknowledged, for whoever looks on at process 0. Nothing depends on it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Shown {
     pub(crate) epoch: Epoch,
-    pub(crate) stamp: Stamp,
+    pub(crate) write_timestamp: WriteTimestamp,
     pub(crate) symbol: Symbol,
     pub(crate) start: WindowStart,
     pub(crate) totals: Totals,

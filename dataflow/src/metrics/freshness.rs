@@ -1,4 +1,4 @@
-//! How fresh rows are: from the append of a record to the log until the store has acknowledged what
+//! How fresh bars are: from the append of a record to the log until the store has acknowledged what
 //! came of it.
 //!
 //! Not every record is timed: of each epoch a source keeps at most [`KEPT`] times of append, evenly

@@ -4,10 +4,12 @@
 use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
-use tapeflow_protocol::{CasOutcome, EpochWrites, Head, HistoryEntry, Reject, Store, StoreError};
+use tapeflow_protocol::{
+    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+};
 use tapeflow_schemas::{
-    AssetClass, RowKey, RowState, Stamp, StoredRow, StoredView, Symbol, View, WindowSize,
-    WindowStart,
+    AssetClass, BarKey, BarState, StoredBar, StoredView, Symbol, View, WindowSize, WindowStart,
+    WriteTimestamp,
 };
 
 use crate::metrics::Metrics;
@@ -40,11 +42,15 @@ impl Store for WatchedStore {
         self.store.describe()
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
-        self.hear(self.store.head().await)
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        self.hear(self.store.checkpoint().await)
     }
 
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
         let outcome = self.store.compare_and_set(expected, proposed).await;
         if matches!(outcome, CasOutcome::Unknown(_)) {
             self.metrics.retries();
@@ -52,8 +58,8 @@ impl Store for WatchedStore {
         outcome
     }
 
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
-        self.hear(self.store.read_rows(keys).await)
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        self.hear(self.store.read_bars(keys).await)
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
@@ -63,22 +69,22 @@ impl Store for WatchedStore {
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
-        self.hear(self.store.write_history(entries, flush_stamp).await)
+        self.hear(self.store.write_history(entries, recovery_timestamp).await)
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.hear(self.store.symbols().await)
     }
 
-    async fn rows(
+    async fn bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
-        self.hear(self.store.rows(symbol, size, range).await)
+    ) -> Result<Vec<StoredBar>, StoreError> {
+        self.hear(self.store.bars(symbol, size, range).await)
     }
 
     async fn views(
@@ -94,8 +100,8 @@ impl Store for WatchedStore {
         self.hear(self.store.history(limit).await)
     }
 
-    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        self.hear(self.store.rejects(limit).await)
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.hear(self.store.dead_letters(limit).await)
     }
 }
 
@@ -111,7 +117,7 @@ mod tests {
         let store = WatchedStore::over(Arc::new(memory.clone()), &metrics);
         memory.arm(Call::Read, [Fault::NotApplied; 2]);
         memory.arm(Call::Write, [Fault::NotApplied; 2]);
-        assert!(store.head().await.is_err() && store.read_rows(&[]).await.is_err());
+        assert!(store.checkpoint().await.is_err() && store.read_bars(&[]).await.is_err());
         assert!(
             store.write(&EpochWrites::default()).await.is_err()
                 && store.write_history(&[], 1).await.is_err()
@@ -119,10 +125,12 @@ mod tests {
         assert_eq!(
             metrics.store_retries.get(),
             4,
-            "those of the leader too, not the rows' alone"
+            "those of the coordinator too, not the bars' alone"
         );
         assert!(metrics.retry_age().is_some());
-        assert!(store.head().await.is_ok() && store.write(&EpochWrites::default()).await.is_ok());
+        assert!(
+            store.checkpoint().await.is_ok() && store.write(&EpochWrites::default()).await.is_ok()
+        );
         assert_eq!(metrics.store_retries.get(), 4);
     }
 }

@@ -1,13 +1,13 @@
-//! The keeper of rows: a keyed operator that owns the rows of its symbols.
+//! The keeper of bars: a keyed operator that owns the bars of its symbols.
 //!
 //! It takes an epoch only when its input frontier has passed it, all partials of a key combined;
 //! taken earlier, the partial of a slower source would find its key already resident since a later
 //! epoch. Epochs are taken strictly in order. A key that is not resident is read back from the
-//! store, asked for as soon as its first partial arrives; what the row already contains (by the
-//! epoch in its cell) is not added again. A key that cannot have a row yet is not read.
+//! store, asked for as soon as its first partial arrives; what the bar already contains (by the
+//! epoch in its cell) is not added again. A key that cannot have a bar yet is not read.
 //!
-//! What changed leaves twice: as absolute rows for the store, once per epoch, each marked with its
-//! epoch and stamp; and as changes, the row before and the row after, for the views. A resident row
+//! What changed leaves twice: as absolute bars for the store, once per epoch, each marked with its
+//! epoch and write timestamp; and as changes, the bar before and the bar after, for the views. A resident bar
 //! may be put out of memory once its last write is acknowledged, whether its window is still open
 //! or not: memory is a cache, the store is the state, and the views see nothing of it.
 
@@ -19,8 +19,10 @@ use std::{
 };
 
 use hashbrown::hash_map::Entry;
-use tapeflow_protocol::{DirectoryEntry, EpochWrites, Head, failpoint};
-use tapeflow_schemas::{Epoch, RowKey, RowState, RowWrite, Stamp, Totals, WindowSize, WindowStart};
+use tapeflow_protocol::{Checkpoint, DirectoryEntry, EpochWrites, failpoint};
+use tapeflow_schemas::{
+    BarKey, BarState, BarWrite, Epoch, Totals, WindowSize, WindowStart, WriteTimestamp,
+};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -35,12 +37,12 @@ use crate::{
     hash::{Map, Set},
     job::{Failure, JobError},
     metrics::Metrics,
-    operators::exchange::{Item, Parcel},
-    store_io::{RowReader, StoreIo},
+    operators::exchange::{Item, SymbolPartials},
+    store_io::{BarReader, StoreIo},
     views::{Change, Standing, Window},
 };
 
-/// Rows that travel to the sink, and to the store, together.
+/// Bars that travel to the sink, and to the store, together.
 const ROWS_PER_WRITE: usize = 256;
 /// Emptied tables kept.
 const TABLES_SPARED: usize = 2;
@@ -49,24 +51,24 @@ const TABLES_SPARED: usize = 2;
 const DIRECTORY_REMEMBERED: usize = 100_000;
 
 /// What this worker has been told of epochs, shared with its loop, which hears of it from the
-/// leader.
+/// coordinator.
 #[derive(Default)]
-pub(crate) struct EpochBoard {
-    /// The head this generation took over; set once, before anything arrives.
-    pub(crate) start: Option<Rc<Head>>,
-    /// Stamps of the epochs bound since.
-    pub(crate) stamps: BTreeMap<Epoch, Stamp>,
+pub(crate) struct EpochTimestamps {
+    /// The checkpoint this generation took over; set once, before anything arrives.
+    pub(crate) start: Option<Rc<Checkpoint>>,
+    /// Write timestamps of the epochs bound since.
+    pub(crate) write_timestamps: BTreeMap<Epoch, WriteTimestamp>,
 }
 
-impl EpochBoard {
-    /// The stamp that what belongs to a time is written at; `None` until the leader's word has
+impl EpochTimestamps {
+    /// The write timestamp that what belongs to a time is written at; `None` until the coordinator's word has
     /// reached this worker.
-    pub(crate) fn stamp_of(&self, time: u64) -> Option<Stamp> {
-        let head = self.start.as_ref()?;
-        if time == head.last_binding().epoch {
-            Some(head.flush_stamp)
+    pub(crate) fn write_timestamp_of(&self, time: u64) -> Option<WriteTimestamp> {
+        let checkpoint = self.start.as_ref()?;
+        if time == checkpoint.last_binding().epoch {
+            Some(checkpoint.recovery_timestamp)
         } else {
-            self.stamps.get(&time).copied()
+            self.write_timestamps.get(&time).copied()
         }
     }
 }
@@ -80,16 +82,16 @@ pub(crate) enum Folded {
     Changes(Rc<Vec<Change>>),
 }
 
-/// Acknowledged rows on their way back from the sink on the same worker: by a queue and not by a
+/// Acknowledged bars on their way back from the sink on the same worker: by a queue and not by a
 /// feedback edge, which would make the store's latency serial.
 pub(crate) type Acknowledged = Rc<RefCell<VecDeque<EpochWrites>>>;
 
 /// What the keeper needs to know from the start.
 pub(crate) struct StateSettings {
     pub(crate) sizes: Vec<WindowSize>,
-    pub(crate) resident_rows: usize,
+    pub(crate) resident_bars: usize,
     pub(crate) io: StoreIo,
-    pub(crate) board: Rc<RefCell<EpochBoard>>,
+    pub(crate) board: Rc<RefCell<EpochTimestamps>>,
     pub(crate) acknowledged: Acknowledged,
     pub(crate) failure: Failure,
     pub(crate) metrics: Arc<Metrics>,
@@ -139,8 +141,8 @@ struct Pending {
     capability: Capability<u64>,
     /// By the epoch the partials belong to: one, but for the replay, where all of (c, b] enters at
     /// time b.
-    partials: BTreeMap<Epoch, Map<RowKey, Totals>>,
-    rejects: Vec<tapeflow_protocol::Reject>,
+    partials: BTreeMap<Epoch, Map<BarKey, Totals>>,
+    dead_letters: Vec<tapeflow_protocol::DeadLetter>,
 }
 
 struct Resident {
@@ -157,27 +159,27 @@ struct Resident {
 
 struct Keeper {
     settings: StateSettings,
-    reader: RowReader,
+    reader: BarReader,
     pending: BTreeMap<u64, Pending>,
-    /// Whether partials, rows or evictions have come since the oldest time was last found to wait
-    /// for rows.
+    /// Whether partials, bars or evictions have come since the oldest time was last found to wait
+    /// for bars.
     look_again: bool,
     /// The capability of a time that could not be folded, held to the end: were it dropped, others
     /// would take the time for written.
     failed: Option<Capability<u64>>,
-    /// Boxed, so that a growing table moves pointers and not rows.
-    resident: Map<RowKey, Box<Resident>>,
+    /// Boxed, so that a growing table moves pointers and not bars.
+    resident: Map<BarKey, Box<Resident>>,
     /// Emptied tables of partials, to be filled again: each epoch would otherwise grow its own from
     /// nothing.
-    spare: Vec<Map<RowKey, Totals>>,
+    spare: Vec<Map<BarKey, Totals>>,
     /// Keys asked for and not answered.
-    asked: Set<RowKey>,
-    /// Rows read for keys that are not resident. No row of such a key can be written by anyone but
+    asked: Set<BarKey>,
+    /// Bars read for keys that are not resident. No bar of such a key can be written by anyone but
     /// this keeper, so a reply stays good until the key becomes resident; it is used once, then.
-    replies: Map<RowKey, Option<RowState>>,
+    replies: Map<BarKey, Option<BarState>>,
     /// Eviction candidates, least recently acknowledged first.
-    queue: VecDeque<RowKey>,
-    /// By size, the latest start among the evicted: rows up to it may exist.
+    queue: VecDeque<BarKey>,
+    /// By size, the latest start among the evicted: bars up to it may exist.
     evicted_up_to: Vec<Option<WindowStart>>,
     directory: Set<DirectoryEntry>,
 }
@@ -200,7 +202,7 @@ impl Keeper {
         }
     }
 
-    /// Keeps what has arrived, and asks the store for the rows it will need.
+    /// Keeps what has arrived, and asks the store for the bars it will need.
     fn receive(&mut self, capability: &Capability<u64>, items: Vec<Item>) {
         self.look_again = true;
         let mut wanted = Vec::new();
@@ -211,13 +213,13 @@ impl Keeper {
                 .or_insert_with(|| Pending {
                     capability: capability.clone(),
                     partials: BTreeMap::new(),
-                    rejects: Vec::new(),
+                    dead_letters: Vec::new(),
                 });
             match item {
-                Item::Reject(reject) => pending.rejects.push(*reject),
-                Item::Parcel(Parcel { symbol, partials }) => {
+                Item::DeadLetter(dead_letter) => pending.dead_letters.push(*dead_letter),
+                Item::SymbolPartials(SymbolPartials { symbol, partials }) => {
                     for partial in partials {
-                        let key = RowKey {
+                        let key = BarKey {
                             symbol: symbol.clone(),
                             size: self.settings.sizes[usize::from(partial.size)],
                             start: partial.start,
@@ -242,31 +244,32 @@ impl Keeper {
         self.ask(wanted);
     }
 
-    fn ask(&mut self, mut keys: Vec<RowKey>) {
+    fn ask(&mut self, mut keys: Vec<BarKey>) {
         keys.retain(|key| self.asked.insert(key.clone()));
         if !keys.is_empty() {
-            self.settings.metrics.rows_read.add(keys.len() as u64);
+            self.settings.metrics.bars_read.add(keys.len() as u64);
             self.reader.request(keys);
         }
     }
 
-    /// Whether the key's row must come from the store and has neither come nor been asked for.
-    fn must_read(&self, key: &RowKey) -> bool {
+    /// Whether the key's bar must come from the store and has neither come nor been asked for.
+    fn must_read(&self, key: &BarKey) -> bool {
         !self.resident.contains_key(key)
             && !self.replies.contains_key(key)
             && !self.asked.contains(key)
             && self.may_exist(key)
     }
 
-    /// Whether the key may have a row. It cannot if its window starts after the largest event time
+    /// Whether the key may have a bar. It cannot if its window starts after the watermark
     /// of any partition as of the last binding this generation took over (no record so far falls
-    /// into it), and this generation has put no row that young out of memory.
-    fn may_exist(&self, key: &RowKey) -> bool {
+    /// into it), and this generation has put no bar that young out of memory.
+    fn may_exist(&self, key: &BarKey) -> bool {
         let board = self.settings.board.borrow();
-        let taken_over = board
-            .start
-            .as_ref()
-            .is_none_or(|head| head.max_event_ms().is_some_and(|max| key.start <= max));
+        let taken_over = board.start.as_ref().is_none_or(|checkpoint| {
+            checkpoint
+                .watermark_ms()
+                .is_some_and(|max| key.start <= max)
+        });
         let size = self
             .settings
             .sizes
@@ -276,17 +279,17 @@ impl Keeper {
         taken_over || self.evicted_up_to[size].is_some_and(|line| key.start <= line)
     }
 
-    /// Hears what came back from the store: rows asked for, and acknowledgements by way of the
+    /// Hears what came back from the store: bars asked for, and acknowledgements by way of the
     /// sink.
     fn hear(&mut self) {
-        for (key, row) in self.reader.replies() {
+        for (key, bar) in self.reader.replies() {
             self.look_again = true;
             if self.asked.remove(&key) && !self.resident.contains_key(&key) {
-                self.replies.insert(key, row);
+                self.replies.insert(key, bar);
             }
         }
         let mut acknowledged = self.settings.acknowledged.borrow_mut();
-        for write in acknowledged.drain(..).flat_map(|writes| writes.rows) {
+        for write in acknowledged.drain(..).flat_map(|writes| writes.bars) {
             if let Some(resident) = self
                 .resident
                 .get_mut(&write.key)
@@ -301,7 +304,7 @@ impl Keeper {
         }
     }
 
-    /// Takes the oldest time that is complete and whose rows are all at hand; `None` if there is
+    /// Takes the oldest time that is complete and whose bars are all at hand; `None` if there is
     /// none.
     fn take_next(
         &mut self,
@@ -311,7 +314,7 @@ impl Keeper {
             .pending
             .first_key_value()
             .filter(|_| self.failed.is_none())?;
-        let stamp = self.settings.board.borrow().stamp_of(time)?;
+        let write_timestamp = self.settings.board.borrow().write_timestamp_of(time)?;
         if !complete(&time) {
             return None;
         }
@@ -319,7 +322,7 @@ impl Keeper {
         if !std::mem::take(&mut self.look_again) {
             return None;
         }
-        let missing: Vec<RowKey> = pending
+        let missing: Vec<BarKey> = pending
             .partials
             .values()
             .flat_map(Map::keys)
@@ -340,31 +343,31 @@ impl Keeper {
         }
         self.look_again = true;
         let pending = self.pending.remove(&time)?;
-        match self.fold(time, stamp, pending.partials) {
+        match self.fold(time, write_timestamp, pending.partials) {
             Ok(mut folded) => {
-                if !pending.rejects.is_empty() {
+                if !pending.dead_letters.is_empty() {
                     folded.push(Folded::Writes(EpochWrites {
-                        rejects: pending.rejects,
+                        dead_letters: pending.dead_letters,
                         ..EpochWrites::default()
                     }));
                 }
                 Some((pending.capability, folded))
             }
-            Err(fault) => {
-                self.settings.failure.set(fault);
+            Err(error) => {
+                self.settings.failure.set(error);
                 self.failed = Some(pending.capability);
                 None
             }
         }
     }
 
-    /// Folds all partials of a time into their rows, and makes each touched row a write: also one
+    /// Folds all partials of a time into their bars, and makes each touched bar a write: also one
     /// to which nothing was added, for its old write may stand on one replica only.
     fn fold(
         &mut self,
         time: u64,
-        stamp: Stamp,
-        partials: BTreeMap<Epoch, Map<RowKey, Totals>>,
+        write_timestamp: WriteTimestamp,
+        partials: BTreeMap<Epoch, Map<BarKey, Totals>>,
     ) -> Result<Vec<Folded>, JobError> {
         let replaying = self
             .settings
@@ -372,13 +375,13 @@ impl Keeper {
             .borrow()
             .start
             .as_ref()
-            .is_some_and(|head| head.last_binding().epoch == time);
-        // A row newer than what this process knows to be bound means that another generation
+            .is_some_and(|checkpoint| checkpoint.last_binding().epoch == time);
+        // A bar newer than what this process knows to be bound means that another generation
         // writes: this one is a zombie. The limit is its own time, not the current b, which would
-        // let a row pass that already contains this partial.
+        // let a bar pass that already contains this partial.
         let newest = if replaying { time } else { time - 1 };
-        // The rows touched, with what the views knew of them before.
-        let mut touched: Vec<(RowKey, Option<Standing>)> = Vec::new();
+        // The bars touched, with what the views knew of them before.
+        let mut touched: Vec<(BarKey, Option<Standing>)> = Vec::new();
         for (epoch, mut partials) in partials {
             for (key, totals) in partials.drain() {
                 let resident = match self.resident.entry(key) {
@@ -393,15 +396,15 @@ impl Keeper {
                         let found = self.replies.remove(free.key()).flatten();
                         touched.push((
                             free.key().clone(),
-                            found.map(|row| Standing::of(&row.totals)),
+                            found.map(|bar| Standing::of(&bar.totals)),
                         ));
-                        let row = found.unwrap_or(RowState {
+                        let bar = found.unwrap_or(BarState {
                             epoch: 0,
                             totals: Totals::default(),
                         });
                         free.insert(Box::new(Resident {
-                            totals: row.totals,
-                            epoch: row.epoch,
+                            totals: bar.totals,
+                            epoch: bar.epoch,
                             folded_at: 0,
                             acknowledged: false,
                             queued: false,
@@ -416,7 +419,7 @@ impl Keeper {
                             .map(|(key, _)| key.to_string())
                             .unwrap_or_default();
                         return Err(JobError::Fenced(format!(
-                            "row {key} is of epoch {}, this process is at {time}",
+                            "bar {key} is of epoch {}, this process is at {time}",
                             resident.epoch
                         )));
                     }
@@ -437,7 +440,7 @@ impl Keeper {
                 .expect("it was touched just now");
             resident.epoch = time;
             resident.acknowledged = false;
-            let state = RowState {
+            let state = BarState {
                 epoch: time,
                 totals: resident.totals,
             };
@@ -451,12 +454,12 @@ impl Keeper {
             }
             if writes
                 .last()
-                .is_some_and(|last| last.rows.len() >= ROWS_PER_WRITE)
+                .is_some_and(|last| last.bars.len() >= ROWS_PER_WRITE)
             {
                 writes.push(EpochWrites::default());
             }
             let batch = writes.last_mut().expect("there is one from the start");
-            // A replayed row may exist without its directory entry only if a crash came between;
+            // A replayed bar may exist without its directory entry only if a crash came between;
             // writing it again is harmless.
             if before.is_none() || replaying {
                 let entry = DirectoryEntry {
@@ -471,7 +474,11 @@ impl Keeper {
                     batch.directory.push(entry);
                 }
             }
-            batch.rows.push(RowWrite { key, state, stamp });
+            batch.bars.push(BarWrite {
+                key,
+                state,
+                write_timestamp,
+            });
         }
         writes.retain(|batch| !batch.is_empty());
         let mut folded: Vec<Folded> = writes.into_iter().map(Folded::Writes).collect();
@@ -481,11 +488,11 @@ impl Keeper {
         Ok(folded)
     }
 
-    /// Puts rows out of memory down to the limit: only such whose last write is acknowledged, so
+    /// Puts bars out of memory down to the limit: only such whose last write is acknowledged, so
     /// that reading one back finds it.
     fn evict(&mut self) {
         let mut tries = self.queue.len();
-        while self.resident.len() > self.settings.resident_rows && tries > 0 {
+        while self.resident.len() > self.settings.resident_bars && tries > 0 {
             tries -= 1;
             let Some(key) = self.queue.pop_front() else {
                 return;
@@ -507,7 +514,7 @@ impl Keeper {
             self.evicted_up_to[size] = self.evicted_up_to[size].max(Some(key.start));
             self.resident.remove(&key);
             self.look_again = true;
-            self.settings.metrics.rows_evicted.add(1);
+            self.settings.metrics.bars_evicted.add(1);
         }
     }
 }

@@ -11,13 +11,13 @@ use tapeflow_schemas::{
 
 use crate::{
     hash::Map,
-    operators::exchange::{Item, Parcel, Partial},
+    operators::exchange::{Item, Partial, SymbolPartials},
 };
 
 /// How long after its end a window is still expected to receive trades, by the event times of the
 /// trade's own partition. A trade that comes later counts like any other, and as a revision. Prints
 /// late by seconds are routine on this feed.
-pub const GRACE_MS: i64 = 5_000;
+pub const ALLOWED_LATENESS_MS: i64 = 5_000;
 
 /// Symbols an empty combiner may keep interned; beyond, it forgets them at the next seal. Bounds
 /// memory under a flood of names.
@@ -114,17 +114,17 @@ impl Combiner {
         Some(Interned(id))
     }
 
-    /// Adds one trade to its window of every size. `max_event_ms`: the largest event time of
+    /// Adds one trade to its window of every size. `watermark_ms`: the watermark of
     /// earlier accepted trades of its partition. Returns whether it was late for any.
     pub(crate) fn add(
         &mut self,
         symbol: Interned,
         trade: &Trade,
         position: Position,
-        max_event_ms: Option<i64>,
+        watermark_ms: Option<i64>,
     ) -> bool {
         let event_ms = trade.event_time.ms();
-        let horizon = max_event_ms.map_or(i64::MIN, |max| max - GRACE_MS);
+        let horizon = watermark_ms.map_or(i64::MIN, |max| max - ALLOWED_LATENESS_MS);
         let base = symbol.0 as usize * self.sizes.len();
         let mut any_late = false;
         for at in 0..self.sizes.len() {
@@ -185,7 +185,7 @@ impl Combiner {
                     totals: slot.totals,
                 })
                 .collect();
-            items.push(Item::Parcel(Parcel {
+            items.push(Item::SymbolPartials(SymbolPartials {
                 symbol: self.symbols[slots[0].symbol as usize].symbol.clone(),
                 partials,
             }));
@@ -241,7 +241,7 @@ mod tests {
             );
         }
         let items = combiner.seal(7);
-        let [Item::Parcel(parcel)] = &items[..] else {
+        let [Item::SymbolPartials(parcel)] = &items[..] else {
             panic!("one symbol, one parcel")
         };
         let mut found: Vec<_> = parcel
@@ -274,7 +274,7 @@ mod tests {
         assert!(!combiner.add(id, &trade(1_500, "1", "1"), at(1), Some(6_999)));
         assert!(combiner.add(id, &trade(1_500, "1", "1"), at(2), Some(7_000)));
         let items = combiner.seal(1);
-        let [Item::Parcel(parcel)] = &items[..] else {
+        let [Item::SymbolPartials(parcel)] = &items[..] else {
             panic!("one parcel")
         };
         assert_eq!(

@@ -1,7 +1,7 @@
-//! What travels from sources to the keepers of rows: partial totals of a symbol, and dead letters.
+//! What travels from sources to the keepers of bars: partial totals of a symbol, and dead letters.
 
 use serde::{Deserialize, Serialize};
-use tapeflow_protocol::Reject;
+use tapeflow_protocol::DeadLetter;
 use tapeflow_schemas::{Epoch, Symbol, Totals, WindowStart};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -9,14 +9,14 @@ use xxhash_rust::xxh3::xxh3_64;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Item {
     /// Partials of one symbol.
-    Parcel(Parcel),
+    SymbolPartials(SymbolPartials),
     /// A dead letter: any worker can write it.
-    Reject(Box<Reject>),
+    DeadLetter(Box<DeadLetter>),
 }
 
 /// What one source has combined for one symbol in one epoch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Parcel {
+pub(crate) struct SymbolPartials {
     pub(crate) symbol: Symbol,
     pub(crate) partials: Vec<Partial>,
 }
@@ -33,12 +33,12 @@ pub(crate) struct Partial {
 }
 
 impl Item {
-    /// Decides the worker: a symbol's rows live on one worker only (I8). By a hash of the name, for
+    /// Decides the worker: a symbol's bars live on one worker only (I8). By a hash of the name, for
     /// ids mean nothing elsewhere.
     pub(crate) fn route(&self) -> u64 {
         match self {
-            Self::Parcel(parcel) => route(&parcel.symbol),
-            Self::Reject(reject) => u64::from(reject.partition),
+            Self::SymbolPartials(parcel) => route(&parcel.symbol),
+            Self::DeadLetter(dead_letter) => u64::from(dead_letter.partition),
         }
     }
 }

@@ -7,20 +7,20 @@
 
 use tapeflow_log::LogRecord;
 use tapeflow_protocol::{
-    Counts, Cut, LostRange, Reject,
+    Counts, Cut, DeadLetter, LostRange,
     dedup::{DuplicateFilter, Verdict},
-    store::MAX_REJECT_BYTES,
+    store::MAX_DEAD_LETTER_BYTES,
 };
 use tapeflow_schemas::{
     Offset, Partition, Position, Symbol,
-    codec::{self, DecodeFault, Entry, EntryFault, Header},
+    codec::{self, DecodeError, Entry, EntryError, Header},
 };
 
 use crate::{metrics::freshness::Samples, operators::combine::Combiner};
 
 /// Dead letters told of in the log, per epoch and source; the others are only written and counted,
 /// lest a flood of poison drown the log.
-const REJECTS_LOGGED: usize = 10;
+const DEAD_LETTERS_LOGGED: usize = 10;
 
 /// The decision state of one partition, as of the records it has taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) struct PartitionState {
     pub(crate) partition: Partition,
     /// The offset of the next record.
     pub(crate) next: Offset,
-    max_event_ms: Option<i64>,
+    watermark_ms: Option<i64>,
     filter: DuplicateFilter,
     /// What the next cut says is lost.
     pub(crate) lost: Option<LostRange>,
@@ -37,7 +37,7 @@ pub(crate) struct PartitionState {
 /// What the records of one stretch of the log come to.
 pub(crate) struct Intake {
     pub(crate) combiner: Combiner,
-    pub(crate) rejects: Vec<Reject>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
     pub(crate) counts: Counts,
     pub(crate) samples: Samples,
 }
@@ -46,7 +46,7 @@ impl Intake {
     pub(crate) fn new(combiner: Combiner) -> Self {
         Self {
             combiner,
-            rejects: Vec::new(),
+            dead_letters: Vec::new(),
             counts: Counts::default(),
             samples: Samples::default(),
         }
@@ -60,7 +60,7 @@ impl PartitionState {
         Self {
             partition,
             next: cut.next,
-            max_event_ms: cut.max_event_ms,
+            watermark_ms: cut.watermark_ms,
             filter,
             lost: cut.lost,
         }
@@ -70,7 +70,7 @@ impl PartitionState {
     pub(crate) fn to_cut(&self) -> Cut {
         Cut {
             next: self.next,
-            max_event_ms: self.max_event_ms,
+            watermark_ms: self.watermark_ms,
             filter: self.filter.windows().to_vec(),
             lost: self.lost,
         }
@@ -78,13 +78,13 @@ impl PartitionState {
 
     /// Whether the records from here on would come to the same as from a cut.
     pub(crate) fn decides_as(&self, cut: &Cut) -> bool {
-        self.max_event_ms == cut.max_event_ms && self.filter.windows() == cut.filter
+        self.watermark_ms == cut.watermark_ms && self.filter.windows() == cut.filter
     }
 
     /// Takes a cut's word for what the records below it, some of which are gone, decide about those
     /// above.
     pub(crate) fn adopt(&mut self, cut: &Cut) {
-        self.max_event_ms = cut.max_event_ms;
+        self.watermark_ms = cut.watermark_ms;
         self.filter = DuplicateFilter::from_windows(&cut.filter);
     }
 
@@ -102,12 +102,12 @@ impl PartitionState {
         let payload = record.payload.unwrap_or_default();
         let header = match codec::decode(payload, entries) {
             Ok(header) => header,
-            Err(fault) => {
-                return self.reject(
+            Err(error) => {
+                return self.dead_letter(
                     record,
                     0,
-                    decode_reason(&fault),
-                    fault.to_string(),
+                    decode_reason(&error),
+                    error.to_string(),
                     payload,
                     into,
                 );
@@ -119,7 +119,7 @@ impl PartitionState {
                 sequence,
                 taken_ms,
             }
-            | Header::RejectedFrame {
+            | Header::InvalidFrame {
                 session,
                 sequence,
                 taken_ms,
@@ -136,30 +136,30 @@ impl PartitionState {
                 }
             }
         }
-        if let Header::RejectedFrame {
+        if let Header::InvalidFrame {
             reason,
             detail,
             frame,
             ..
         } = header
         {
-            return self.reject(record, 0, reason, detail.to_owned(), frame, into);
+            return self.dead_letter(record, 0, reason, detail.to_owned(), frame, into);
         }
         // All entries of a batch share one symbol: look it up once.
         let mut interned = None;
         for (index, entry) in (0u32..).zip(entries.iter()) {
             let trade = match entry.trade {
                 Ok(trade) => trade,
-                Err(EntryFault::PriceUpdate) => {
+                Err(EntryError::PriceUpdate) => {
                     into.counts.price_updates += 1;
                     continue;
                 }
-                Err(fault) => {
-                    self.reject(
+                Err(error) => {
+                    self.dead_letter(
                         record,
                         index,
-                        entry_reason(&fault),
-                        fault.to_string(),
+                        entry_reason(&error),
+                        error.to_string(),
                         payload,
                         into,
                     );
@@ -172,7 +172,7 @@ impl PartitionState {
                     trade.event_time,
                     tapeflow_schemas::window::format_utc(taken_ms)
                 );
-                self.reject(record, index, "future", detail, payload, into);
+                self.dead_letter(record, index, "future", detail, payload, into);
                 continue;
             }
             let symbol = match interned {
@@ -180,10 +180,10 @@ impl PartitionState {
                 _ => into.combiner.intern(codec::symbol_bytes_of(payload, entry)),
             };
             let Some(symbol) = symbol else {
-                let fault = Symbol::check(codec::symbol_of(payload, entry))
+                let error = Symbol::check(codec::symbol_of(payload, entry))
                     .err()
-                    .map_or_else(|| "too many symbols".to_owned(), |fault| fault.to_string());
-                self.reject(record, index, "symbol", fault, payload, into);
+                    .map_or_else(|| "too many symbols".to_owned(), |error| error.to_string());
+                self.dead_letter(record, index, "symbol", error, payload, into);
                 continue;
             };
             interned = Some((entry.symbol, symbol));
@@ -194,14 +194,14 @@ impl PartitionState {
             };
             let late = into
                 .combiner
-                .add(symbol, &trade, position, self.max_event_ms);
+                .add(symbol, &trade, position, self.watermark_ms);
             into.counts.accepted += 1;
             into.counts.late += u64::from(late);
-            self.max_event_ms = self.max_event_ms.max(Some(trade.event_time.ms()));
+            self.watermark_ms = self.watermark_ms.max(Some(trade.event_time.ms()));
         }
     }
 
-    fn reject(
+    fn dead_letter(
         &self,
         record: LogRecord<'_>,
         index: u32,
@@ -210,8 +210,8 @@ impl PartitionState {
         bytes: &[u8],
         into: &mut Intake,
     ) {
-        into.counts.rejected += 1;
-        if into.rejects.len() < REJECTS_LOGGED {
+        into.counts.dead_letters += 1;
+        if into.dead_letters.len() < DEAD_LETTERS_LOGGED {
             tracing::warn!(
                 partition = self.partition,
                 offset = record.offset,
@@ -221,8 +221,8 @@ impl PartitionState {
                 "record rejected"
             );
         }
-        let payload = bytes[..bytes.len().min(MAX_REJECT_BYTES)].to_vec();
-        into.rejects.push(Reject {
+        let payload = bytes[..bytes.len().min(MAX_DEAD_LETTER_BYTES)].to_vec();
+        into.dead_letters.push(DeadLetter {
             partition: self.partition,
             offset: record.offset,
             index,
@@ -236,12 +236,12 @@ impl PartitionState {
 /// The dead letter of offsets that nobody can read any more. It says what the binding says and
 /// nothing else, so that it is the same whenever it is written; its index is one that no trade has,
 /// for the record at its place may have been refused in its time.
-pub(crate) fn lost_reject(partition: Partition, lost: LostRange) -> Reject {
+pub(crate) fn lost_dead_letter(partition: Partition, lost: LostRange) -> DeadLetter {
     let detail = format!(
         "offsets {lost} of partition {partition} were gone from the log before they were committed, and were given up (--accept-loss): {} offsets",
         lost.offsets()
     );
-    Reject {
+    DeadLetter {
         partition,
         offset: lost.from,
         index: u32::MAX,
@@ -252,22 +252,22 @@ pub(crate) fn lost_reject(partition: Partition, lost: LostRange) -> Reject {
 }
 
 /// The words dead letters of whole records are counted under.
-fn decode_reason(fault: &DecodeFault) -> &'static str {
-    match fault {
-        DecodeFault::UnknownFingerprint(_) => "unknown_fingerprint",
-        DecodeFault::Malformed { .. } => "malformed",
-        DecodeFault::Empty => "empty",
+fn decode_reason(error: &DecodeError) -> &'static str {
+    match error {
+        DecodeError::UnknownFingerprint(_) => "unknown_fingerprint",
+        DecodeError::Malformed { .. } => "malformed",
+        DecodeError::Empty => "empty",
     }
 }
 
 /// The words dead letters of single trades are counted under.
-fn entry_reason(fault: &EntryFault) -> &'static str {
-    match fault {
-        EntryFault::PriceUpdate => "price_update",
-        EntryFault::Symbol(_) => "symbol",
-        EntryFault::Price(_) => "price",
-        EntryFault::Size(_) => "size",
-        EntryFault::EventTime(_) => "event_time",
-        EntryFault::Notional => "notional",
+fn entry_reason(error: &EntryError) -> &'static str {
+    match error {
+        EntryError::PriceUpdate => "price_update",
+        EntryError::Symbol(_) => "symbol",
+        EntryError::Price(_) => "price",
+        EntryError::Size(_) => "size",
+        EntryError::EventTime(_) => "event_time",
+        EntryError::Notional => "notional",
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use tapeflow_protocol::{Counts, Cut, Head, resume::bound_without};
+use tapeflow_protocol::{Checkpoint, Counts, Cut, resume::bound_without};
 use tapeflow_schemas::{Epoch, Offset, Partition};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     operators::{
         combine::Combiner,
         exchange::Item,
-        partition::{Intake, PartitionState, lost_reject},
+        partition::{Intake, PartitionState, lost_dead_letter},
     },
 };
 
@@ -36,16 +36,17 @@ struct Bound {
 }
 
 impl Replay {
-    /// What `head` has bound, for these partitions, each as of the committed cut but for its next
+    /// What `checkpoint` has bound, for these partitions, each as of the committed cut but for its next
     /// offset; they are moved over the cuts that lie in their gaps. `None` if nothing is bound.
     pub(crate) fn new(
-        head: &Head,
+        checkpoint: &Checkpoint,
         partitions: &mut [PartitionState],
         open: impl Fn() -> Combiner,
     ) -> Option<Self> {
-        let last = head.bound.last()?;
-        let (mut epochs, mut gaps, mut before) = (Vec::new(), BTreeMap::new(), &head.committed);
-        for binding in &head.bound {
+        let last = checkpoint.bound.last()?;
+        let (mut epochs, mut gaps, mut before) =
+            (Vec::new(), BTreeMap::new(), &checkpoint.committed);
+        for binding in &checkpoint.bound {
             let mut intake = Intake::new(open());
             for partition in &*partitions {
                 let at = partition.partition as usize;
@@ -54,8 +55,8 @@ impl Replay {
                     .lost
                     .and_then(|lost| lost.beyond(before.cuts[at].lost));
                 intake
-                    .rejects
-                    .extend(lost.map(|lost| lost_reject(partition.partition, lost)));
+                    .dead_letters
+                    .extend(lost.map(|lost| lost_dead_letter(partition.partition, lost)));
             }
             epochs.push(Bound {
                 epoch: binding.epoch,
@@ -66,9 +67,10 @@ impl Replay {
         }
         for partition in &mut *partitions {
             let at = partition.partition as usize;
-            let gap = head.committed.cuts[at].next..partition.next;
+            let gap = checkpoint.committed.cuts[at].next..partition.next;
             if !gap.is_empty() {
-                head.bound
+                checkpoint
+                    .bound
                     .iter()
                     .map(|binding| &binding.cuts[at])
                     .filter(|cut| cut.next <= gap.end)
@@ -143,13 +145,13 @@ impl Replay {
         {
             items.extend(intake.combiner.seal(epoch));
             metrics.count(&intake.counts);
-            metrics.count_rejects(intake.rejects.iter());
+            metrics.count_dead_letters(intake.dead_letters.iter());
             sampled(intake.samples);
             items.extend(
                 intake
-                    .rejects
+                    .dead_letters
                     .drain(..)
-                    .map(|reject| Item::Reject(Box::new(reject))),
+                    .map(|dead_letter| Item::DeadLetter(Box::new(dead_letter))),
             );
             counts.push((epoch, intake.counts));
         }

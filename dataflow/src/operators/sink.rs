@@ -1,4 +1,4 @@
-//! The sink: writes rows and lists, and keeps its frontier at an epoch until everything of it is
+//! The sink: writes bars and lists, and keeps its frontier at an epoch until everything of it is
 //! acknowledged.
 //!
 //! It holds the capability of each batch until a quorum has it. So when its output frontier has
@@ -7,7 +7,7 @@
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use tapeflow_protocol::{EpochWrites, failpoint};
-use tapeflow_schemas::{RowWrite, WindowSize};
+use tapeflow_schemas::{BarWrite, WindowSize};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -27,25 +27,25 @@ use crate::{
 pub(crate) struct SinkSettings {
     pub(crate) io: StoreIo,
     pub(crate) acknowledged: Acknowledged,
-    /// Wakes the keeper of rows after acknowledgements.
+    /// Wakes the keeper of bars after acknowledgements.
     pub(crate) keeper: Activator,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Where rows go that process 0 is to hear of, and of which size they are; none in process 0
+    /// Where bars go that process 0 is to hear of, and of which size they are; none in process 0
     /// itself.
     pub(crate) shown: Option<(WindowSize, Showing)>,
 }
 
-/// Rows on their way to process 0.
+/// Bars on their way to process 0.
 pub(crate) type Showing = Rc<RefCell<Vec<Shown>>>;
 
 /// Builds the operator. Its output carries nothing but its frontier.
 pub(crate) fn build<'scope>(
-    rows: StreamVec<'scope, u64, EpochWrites>,
+    bars: StreamVec<'scope, u64, EpochWrites>,
     settings: SinkSettings,
 ) -> StreamVec<'scope, u64, ()> {
-    let scope = rows.scope();
-    rows.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+    let scope = bars.scope();
+    bars.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
         Pipeline,
         "sink",
         |_capability, info| {
@@ -71,7 +71,7 @@ pub(crate) fn build<'scope>(
                         .remove(&token)
                         .expect("each write is acknowledged once");
                     failpoint::reach("write-heard");
-                    settings.metrics.rows_written.add(writes.rows.len() as u64);
+                    settings.metrics.bars_written.add(writes.bars.len() as u64);
                     settings
                         .metrics
                         .lists_written
@@ -80,9 +80,9 @@ pub(crate) fn build<'scope>(
                     if let Some((size, showing)) = &settings.shown {
                         showing.borrow_mut().extend(
                             writes
-                                .rows
+                                .bars
                                 .iter()
-                                .filter(|row| row.key.size == *size)
+                                .filter(|bar| bar.key.size == *size)
                                 .map(shown),
                         );
                     }
@@ -96,11 +96,15 @@ pub(crate) fn build<'scope>(
     )
 }
 
-fn shown(row: &RowWrite) -> Shown {
-    let RowWrite { key, state, stamp } = row;
+fn shown(bar: &BarWrite) -> Shown {
+    let BarWrite {
+        key,
+        state,
+        write_timestamp,
+    } = bar;
     Shown {
         epoch: state.epoch,
-        stamp: *stamp,
+        write_timestamp: *write_timestamp,
         symbol: key.symbol.clone(),
         start: key.start,
         totals: state.totals,

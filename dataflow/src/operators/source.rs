@@ -1,6 +1,6 @@
 //! The source operator: one a worker, reading its share of the partitions.
 //!
-//! It combines what it reads in an open map. Asked by the leader it seals: the map is set aside,
+//! It combines what it reads in an open map. Asked by the coordinator it seals: the map is set aside,
 //! the cut is told, and a new map opens. A sealed map leaves **only after its binding has been
 //! broadcast**; until then nothing of the epoch is visible to anyone, and a crash forgets it whole.
 //! At most one map is sealed and one open, and the open one is bounded: a slow store stops the
@@ -14,9 +14,9 @@
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc};
 
-use tapeflow_log::{Log, LogFault, LogReader};
+use tapeflow_log::{Log, LogError, LogReader};
 use tapeflow_protocol::{
-    Counts, Head, LostRange, failpoint,
+    Checkpoint, Counts, LostRange, failpoint,
     resume::{Unreadable, resume},
 };
 use tapeflow_schemas::{Epoch, Offset, Partition, WindowSize, codec::Entry};
@@ -30,13 +30,13 @@ use timely::{
 };
 
 use crate::{
-    coordinator::messages::{Down, Up},
+    coordinator::messages::{ToCoordinator, ToWorker},
     job::{Failure, JobError},
     metrics::{Metrics, freshness::Unacknowledged},
     operators::{
         combine::Combiner,
         exchange::Item,
-        partition::{Intake, PartitionState, lost_reject},
+        partition::{Intake, PartitionState, lost_dead_letter},
         replay::Replay,
     },
 };
@@ -48,7 +48,7 @@ const RECORDS_PER_POLL: usize = 1_024;
 const WORTH_ANOTHER: usize = 32;
 /// Windows the open maps of a job may hold together before its sources stop reading until the next
 /// seal. With what may be ahead ([`crate::coordinator::decisions::WINDOWS_AHEAD`]) it bounds what a job holds, some
-/// 2 kB a window on its way from the log to an acknowledged row, and what a restart replays.
+/// 2 kB a window on its way from the log to an acknowledged bar, and what a restart replays.
 const OPEN_WINDOWS: usize = 8_192;
 /// The same while windows hold [`MANY_TRADES`]: a backlog is read in epochs as large as this, and a
 /// window whose trades lie in two epochs is written twice.
@@ -56,16 +56,16 @@ const OPEN_WINDOWS_OF_MANY: usize = 16_384;
 /// So many trades a window, on average, make larger epochs worth their memory.
 const MANY_TRADES: usize = 16;
 /// Windows each open map may hold at least, however many workers there are, and at most until the
-/// first seal: the first rows of a backlog are to be seen at once.
+/// first seal: the first bars of a backlog are to be seen at once.
 const OPEN_WINDOWS_AT_LEAST: usize = 1_024;
 /// Dead letters an open map may hold, likewise.
-const OPEN_REJECTS: usize = 4_096;
+const OPEN_DEAD_LETTERS: usize = 4_096;
 
 /// What a source is told, and what it answers: queues shared with its worker's loop.
 #[derive(Clone, Default)]
 pub(crate) struct Mailbox {
-    pub(crate) inbox: Rc<RefCell<VecDeque<Down>>>,
-    pub(crate) outbox: Rc<RefCell<Vec<Up>>>,
+    pub(crate) inbox: Rc<RefCell<VecDeque<ToWorker>>>,
+    pub(crate) outbox: Rc<RefCell<Vec<ToCoordinator>>>,
     /// Whether the last turn was told something, had something to say, or read so much that there
     /// is likely more.
     pub(crate) busy: Rc<RefCell<bool>>,
@@ -126,7 +126,7 @@ pub(crate) fn build<'scope>(
                         Ok(read) => busy |= read,
                         // The capability stays held: were it dropped, others would take what is
                         // sealed here for written, and commit it.
-                        Err(fault) => settings.failure.set(fault),
+                        Err(error) => settings.failure.set(error),
                     }
                 }
                 *mailbox.busy.borrow_mut() = busy || mailbox.outbox.borrow().len() != said;
@@ -137,7 +137,7 @@ pub(crate) fn build<'scope>(
 }
 
 enum State {
-    /// Before the leader has told the head.
+    /// Before the coordinator has told the checkpoint.
     Waiting(Capability<u64>),
     Running(Box<Running>),
     /// Finished: no capability is held. A failure never leads here.
@@ -162,7 +162,7 @@ struct Running {
     stopped: bool,
     /// Offsets given up that no binding says yet.
     lost: u64,
-    /// Whether the leader knows that the open map is full.
+    /// Whether the coordinator knows that the open map is full.
     full_told: bool,
     /// Whether nothing that was read has been sealed yet.
     first: bool,
@@ -176,32 +176,38 @@ struct Sealed {
 }
 
 impl State {
-    /// Does what the leader says. A failure is told, and changes nothing about what is held.
+    /// Does what the coordinator says. A failure is told, and changes nothing about what is held.
     fn obey(
         self,
-        message: Down,
+        message: ToWorker,
         settings: &SourceSettings,
         share: (usize, usize),
         mailbox: &Mailbox,
         mut release: impl FnMut(Vec<Item>, &Capability<u64>),
     ) -> Self {
         let mut running = match (self, message) {
-            (Self::Waiting(capability), Down::Start(head)) => {
-                return match Running::start(capability.clone(), &head, settings, share, mailbox) {
+            (Self::Waiting(capability), ToWorker::Start(checkpoint)) => {
+                return match Running::start(
+                    capability.clone(),
+                    &checkpoint,
+                    settings,
+                    share,
+                    mailbox,
+                ) {
                     Ok(running) => Self::Running(Box::new(running)),
-                    Err(fault) => {
-                        settings.failure.set(fault);
+                    Err(error) => {
+                        settings.failure.set(error);
                         Self::Waiting(capability)
                     }
                 };
             }
-            (Self::Waiting(_) | Self::Running(_), Down::Finish) => return Self::Done,
+            (Self::Waiting(_) | Self::Running(_), ToWorker::Finish) => return Self::Done,
             (Self::Running(running), message) => (running, message),
             (other, _) => return other,
         };
         match running.1 {
-            Down::Seal(epoch) => running.0.seal(epoch, mailbox, &settings.metrics),
-            Down::Bound { epoch, .. } => {
+            ToWorker::Seal(epoch) => running.0.seal(epoch, mailbox, &settings.metrics),
+            ToWorker::Bound { epoch, .. } => {
                 let sealed = running
                     .0
                     .sealed
@@ -214,7 +220,7 @@ impl State {
                 running.0.capability.downgrade(&(epoch + 1));
                 settings.metrics.lost.add(sealed.lost);
             }
-            Down::Reopen(epoch) => {
+            ToWorker::Reopen(epoch) => {
                 let sealed = running
                     .0
                     .sealed
@@ -226,19 +232,19 @@ impl State {
                     "an epoch is reopened only if nobody read, or lost, anything"
                 );
             }
-            Down::StopReading => running.0.stopped = true,
-            Down::ReadToEnd => {
+            ToWorker::StopReading => running.0.stopped = true,
+            ToWorker::ReadToEnd => {
                 let ends = running
                     .0
                     .partitions
                     .iter()
                     .map(|p| settings.log.bounds(p.partition).map(|bounds| bounds.end));
-                match ends.collect::<Result<_, LogFault>>() {
+                match ends.collect::<Result<_, LogError>>() {
                     Ok(ends) => running.0.ends = ends,
-                    Err(fault) => settings.failure.set(fault.into()),
+                    Err(error) => settings.failure.set(error.into()),
                 }
             }
-            Down::Start(_) | Down::Committed(_) | Down::Finish => {}
+            ToWorker::Start(_) | ToWorker::Committed(_) | ToWorker::Finish => {}
         }
         Self::Running(running.0)
     }
@@ -247,12 +253,12 @@ impl State {
 impl Running {
     fn start(
         mut capability: Capability<u64>,
-        head: &Head,
+        checkpoint: &Checkpoint,
         settings: &SourceSettings,
         (index, peers): (usize, usize),
         mailbox: &Mailbox,
     ) -> Result<Self, JobError> {
-        let mine: Vec<usize> = (0..head.committed.cuts.len())
+        let mine: Vec<usize> = (0..checkpoint.committed.cuts.len())
             .filter(|partition| partition % peers == index)
             .collect();
         let (mut partitions, mut ends) = (Vec::new(), Vec::new());
@@ -264,8 +270,8 @@ impl Running {
             if settings.until_end {
                 ends.push(bounds.end);
             }
-            let resumed = resume(head, number, &bounds, settings.accept_loss)
-                .map_err(|fault| refused(&fault, head, settings))?;
+            let resumed = resume(checkpoint, number, &bounds, settings.accept_loss)
+                .map_err(|error| refused(&error, checkpoint, settings))?;
             if let Some(given_up) = resumed.given_up {
                 tracing::warn!(
                     partition = number,
@@ -273,25 +279,27 @@ impl Running {
                     to = given_up.to - 1,
                     "offsets {given_up} of partition {number} are gone from the log before they were committed, and given up (--accept-loss)"
                 );
-                open.rejects.push(lost_reject(number, given_up));
+                open.dead_letters.push(lost_dead_letter(number, given_up));
                 lost += given_up.offsets();
             }
-            let mut partition = PartitionState::from_cut(number, &head.committed.cuts[*at]);
+            let mut partition = PartitionState::from_cut(number, &checkpoint.committed.cuts[*at]);
             (partition.next, partition.lost) = (resumed.next, resumed.lost);
             partitions.push(partition);
         }
-        let mut place = vec![None; head.committed.cuts.len()];
+        let mut place = vec![None; checkpoint.committed.cuts.len()];
         mine.iter()
             .enumerate()
             .for_each(|(at, partition)| place[*partition] = Some(at));
-        let replay = Replay::new(head, &mut partitions, || Combiner::new(&settings.sizes));
+        let replay = Replay::new(checkpoint, &mut partitions, || {
+            Combiner::new(&settings.sizes)
+        });
         let from: Vec<(Partition, Offset)> =
             partitions.iter().map(|p| (p.partition, p.next)).collect();
         let mut reader = settings.log.reader(&from)?;
         if replay.as_ref().is_some_and(|replay| !replay.is_complete()) {
             // These have nothing to replay: what they have waits, as with those that have replayed
             // before the others.
-            let last = head.last_binding();
+            let last = checkpoint.last_binding();
             for partition in partitions
                 .iter()
                 .filter(|p| p.next >= last.cuts[p.partition as usize].next)
@@ -299,9 +307,9 @@ impl Running {
                 reader.set_paused(partition.partition, true)?;
             }
         }
-        capability.downgrade(&(head.last_binding().epoch + u64::from(replay.is_none())));
+        capability.downgrade(&(checkpoint.last_binding().epoch + u64::from(replay.is_none())));
         if replay.is_none() {
-            mailbox.outbox.borrow_mut().push(Up::Replayed {
+            mailbox.outbox.borrow_mut().push(ToCoordinator::Replayed {
                 counts: Vec::new(),
                 lost: lost > 0,
             });
@@ -334,13 +342,13 @@ impl Running {
         release: impl FnOnce(Vec<Item>, &Capability<u64>),
     ) -> Result<bool, JobError> {
         let full = self.open.combiner.len() >= self.limit(settings.sizes.len())
-            || self.open.rejects.len() >= OPEN_REJECTS;
+            || self.open.dead_letters.len() >= OPEN_DEAD_LETTERS;
         if full && !std::mem::replace(&mut self.full_told, true) {
-            mailbox.outbox.borrow_mut().push(Up::Full);
+            mailbox.outbox.borrow_mut().push(ToCoordinator::Full);
         }
         let mut read = 0;
         if self.replay.is_some() || !(self.stopped || full) {
-            read = self.read().map_err(|fault| self.failed(fault, settings))?;
+            read = self.read().map_err(|error| self.failed(error, settings))?;
             settings.metrics.records.add(read as u64);
         }
         if self.replay.as_ref().is_some_and(Replay::is_complete) {
@@ -367,7 +375,7 @@ impl Running {
         }
     }
 
-    fn read(&mut self) -> Result<usize, LogFault> {
+    fn read(&mut self) -> Result<usize, LogError> {
         let Self {
             reader,
             partitions,
@@ -428,7 +436,7 @@ impl Running {
         release(items, &self.capability);
         let next = self.capability.time() + 1;
         self.capability.downgrade(&next);
-        mailbox.outbox.borrow_mut().push(Up::Replayed {
+        mailbox.outbox.borrow_mut().push(ToCoordinator::Replayed {
             counts,
             lost: self.lost > 0,
         });
@@ -453,12 +461,12 @@ impl Running {
         let windows = self.open.combiner.len() as u64;
         self.first &= windows == 0;
         let mut items = self.open.combiner.seal(epoch);
-        metrics.count_rejects(self.open.rejects.iter());
+        metrics.count_dead_letters(self.open.dead_letters.iter());
         items.extend(
             self.open
-                .rejects
+                .dead_letters
                 .drain(..)
-                .map(|reject| Item::Reject(Box::new(reject))),
+                .map(|dead_letter| Item::DeadLetter(Box::new(dead_letter))),
         );
         self.full_told = false;
         let counts: Counts = std::mem::take(&mut self.open.counts);
@@ -482,7 +490,7 @@ impl Running {
             items,
             lost: std::mem::take(&mut self.lost),
         });
-        mailbox.outbox.borrow_mut().push(Up::Sealed {
+        mailbox.outbox.borrow_mut().push(ToCoordinator::Sealed {
             epoch,
             cuts,
             counts,
@@ -491,11 +499,11 @@ impl Running {
         });
     }
 
-    /// A fault of the log as a failure of the job; if offsets have gone under the reader, with
+    /// An error of the log as a failure of the job; if offsets have gone under the reader, with
     /// their names, which not every log tells.
-    fn failed(&self, fault: LogFault, settings: &SourceSettings) -> JobError {
-        let LogFault::Broken(reason) = &fault else {
-            return fault.into();
+    fn failed(&self, error: LogError, settings: &SourceSettings) -> JobError {
+        let LogError::Broken(reason) = &error else {
+            return error.into();
         };
         let mut gone = Vec::new();
         for partition in &self.partitions {
@@ -514,7 +522,7 @@ impl Running {
             }
         }
         if gone.is_empty() {
-            fault.into()
+            error.into()
         } else {
             JobError::Failed(format!("{}; {LOSS_HINT} ({reason})", gone.join("; ")))
         }
@@ -523,31 +531,31 @@ impl Running {
 
 /// What is left to do about offsets that are gone.
 const LOSS_HINT: &str = "rebuild into a new store with --store, or start with --accept-loss to go on without them: their trades will be missing \
-    from the rows for good";
+    from the bars for good";
 
 /// Why the job does not start. If offsets are gone, those of all partitions are named, not only of
 /// this worker's: whoever accepts the loss accepts all of it.
-fn refused(fault: &Unreadable, head: &Head, settings: &SourceSettings) -> JobError {
-    if matches!(fault, Unreadable::Truncated { .. }) {
-        return JobError::Refused(fault.to_string());
+fn refused(error: &Unreadable, checkpoint: &Checkpoint, settings: &SourceSettings) -> JobError {
+    if matches!(error, Unreadable::Truncated { .. }) {
+        return JobError::Refused(error.to_string());
     }
     let gone: Vec<String> = (0u32..)
-        .zip(&head.committed.cuts)
+        .zip(&checkpoint.committed.cuts)
         .filter_map(|(partition, _)| {
             resume(
-                head,
+                checkpoint,
                 partition,
                 &settings.log.bounds(partition).ok()?,
                 false,
             )
             .err()
         })
-        .map(|fault| fault.to_string())
+        .map(|error| error.to_string())
         .collect();
     JobError::Refused(format!(
         "{}; {LOSS_HINT}",
         if gone.is_empty() {
-            fault.to_string()
+            error.to_string()
         } else {
             gone.join("; ")
         }

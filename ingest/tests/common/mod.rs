@@ -143,7 +143,7 @@ impl Decoded {
                 trades,
                 reason: None,
             },
-            Header::RejectedFrame {
+            Header::InvalidFrame {
                 session,
                 sequence,
                 reason,

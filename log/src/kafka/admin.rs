@@ -14,17 +14,17 @@ use rdkafka::{
 };
 
 use super::{KafkaLog, KafkaLogConfig};
-use crate::read::LogFault;
+use crate::read::LogError;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long records are kept: a week, well above any outage that is noticed.
 const RETENTION_MS: &str = "604800000";
 
 /// The settings in a file: one key=value a line; empty lines and lines that begin with # say
-/// nothing. Values are never repeated in a fault.
+/// nothing. Values are never repeated in an error.
 pub fn settings(file: &Path) -> Result<Vec<(String, String)>, String> {
     let text = std::fs::read_to_string(file)
-        .map_err(|fault| format!("cannot read {}: {fault}", file.display()))?;
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let lines = text
         .lines()
         .enumerate()
@@ -64,22 +64,22 @@ pub async fn make_topic(
     config: &KafkaLogConfig,
     partitions: u32,
     replication: Option<u32>,
-) -> Result<TopicReport, LogFault> {
-    let unreachable = |fault: &KafkaError| {
-        LogFault::Broken(match fault {
+) -> Result<TopicReport, LogError> {
+    let unreachable = |error: &KafkaError| {
+        LogError::Broken(match error {
             // Its own text shows the value, which may be secret.
             KafkaError::ClientConfig(_, reason, key, _) => {
                 format!("--kafka-config-file: setting {key}: {reason}")
             }
-            fault => format!(
-                "kafka at {} cannot be reached: {fault}; check --brokers",
+            error => format!(
+                "kafka at {} cannot be reached: {error}; check --brokers",
                 config.brokers
             ),
         })
     };
     let asker: BaseConsumer = client(config)
         .create()
-        .map_err(|fault| unreachable(&fault))?;
+        .map_err(|error| unreachable(&error))?;
     let (topic, brokers, found) = (config.topic.clone(), config.brokers.clone(), {
         let topic = config.topic.clone();
         tokio::task::spawn_blocking(move || {
@@ -95,8 +95,8 @@ pub async fn make_topic(
                 })
         })
         .await
-        .map_err(|fault| LogFault::Broken(fault.to_string()))?
-        .map_err(|fault| unreachable(&fault))?
+        .map_err(|error| LogError::Broken(error.to_string()))?
+        .map_err(|error| unreachable(&error))?
     });
     let (nodes, existing) = found;
     if existing > 0 {
@@ -107,14 +107,14 @@ pub async fn make_topic(
     }
     let wanted = replication.map_or(nodes.min(3), |n| n as usize);
     if wanted > nodes {
-        return Err(LogFault::Broken(format!(
+        return Err(LogError::Broken(format!(
             "--replication: {wanted} copies, but kafka at {brokers} has {nodes} brokers"
         )));
     }
     let copies = i32::try_from(wanted)
-        .map_err(|fault| LogFault::Broken(format!("--replication: {fault}")))?;
+        .map_err(|error| LogError::Broken(format!("--replication: {error}")))?;
     let count = i32::try_from(partitions)
-        .map_err(|fault| LogFault::Broken(format!("--partitions: {fault}")))?;
+        .map_err(|error| LogError::Broken(format!("--partitions: {error}")))?;
     let in_sync = if wanted >= 3 { "2" } else { "1" };
     let new = NewTopic::new(&topic, count, TopicReplication::Fixed(copies))
         .set("min.insync.replicas", in_sync)
@@ -123,14 +123,14 @@ pub async fn make_topic(
         .set("retention.ms", RETENTION_MS);
     let admin: AdminClient<DefaultClientContext> = client(config)
         .create()
-        .map_err(|fault| unreachable(&fault))?;
+        .map_err(|error| unreachable(&error))?;
     let options = AdminOptions::new()
         .operation_timeout(Some(PATIENCE))
         .request_timeout(Some(PATIENCE));
     let results = admin
         .create_topics([&new], &options)
         .await
-        .map_err(|fault| unreachable(&fault))?;
+        .map_err(|error| unreachable(&error))?;
     match results.into_iter().next() {
         Some(Ok(_)) => Ok(TopicReport {
             created: true,
@@ -140,10 +140,10 @@ pub async fn make_topic(
             created: false,
             partitions: partitions as usize,
         }),
-        Some(Err((_, code))) => Err(LogFault::Broken(format!(
+        Some(Err((_, code))) => Err(LogError::Broken(format!(
             "kafka at {brokers} does not make topic {topic}: {code}"
         ))),
-        None => Err(LogFault::Broken(format!(
+        None => Err(LogError::Broken(format!(
             "kafka at {brokers} says nothing about topic {topic}"
         ))),
     }
@@ -151,7 +151,7 @@ pub async fn make_topic(
 
 /// In what the topic is less than the guarantee needs. One that was just made may not be known to
 /// every broker yet.
-pub async fn findings(config: KafkaLogConfig) -> Result<Vec<String>, LogFault> {
+pub async fn findings(config: KafkaLogConfig) -> Result<Vec<String>, LogError> {
     let examine = move || {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -160,13 +160,13 @@ pub async fn findings(config: KafkaLogConfig) -> Result<Vec<String>, LogFault> {
                 Err(_) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(100))
                 }
-                Err(fault) => return Err(fault),
+                Err(error) => return Err(error),
             }
         }
     };
     tokio::task::spawn_blocking(examine)
         .await
-        .map_err(|fault| LogFault::Broken(fault.to_string()))?
+        .map_err(|error| LogError::Broken(error.to_string()))?
 }
 
 #[cfg(test)]
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_lines_of_key_and_value_and_faults_do_not_show_values() {
+    fn settings_are_lines_of_key_and_value_and_errors_do_not_show_values() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(
             file.path(),
@@ -190,10 +190,10 @@ mod tests {
             ]
         );
         std::fs::write(file.path(), "hunter2").expect("written");
-        let fault = settings(file.path()).expect_err("no key");
+        let error = settings(file.path()).expect_err("no key");
         assert!(
-            fault.contains("line 1") && !fault.contains("hunter2"),
-            "{fault}"
+            error.contains("line 1") && !error.contains("hunter2"),
+            "{error}"
         );
     }
 }

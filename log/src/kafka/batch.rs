@@ -57,7 +57,7 @@ impl<C: ConsumerContext> BatchConsumer<C> {
         &self.consumer
     }
 
-    /// Hands over what is there, at most about `limit` records and faults, in offset order within a
+    /// Hands over what is there, at most about `limit` records and errors, in offset order within a
     /// partition; never waits. Returns how many there were. `each` may stop it by an error; what it
     /// was not shown of the batch is lost to this consumer then.
     pub(super) fn poll<E>(

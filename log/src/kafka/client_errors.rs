@@ -19,7 +19,7 @@ const EVENTS: usize = 256;
 
 /// What a client's connections have come to since it was last forgotten.
 #[derive(Default)]
-pub(super) struct Trouble(Mutex<Told>);
+pub(super) struct ClientErrors(Mutex<Told>);
 
 #[derive(Default)]
 struct Told {
@@ -39,7 +39,7 @@ pub(super) enum Why {
 
 /// Takes in what the client has to tell. Only for clients that read nothing: a record would be lost
 /// here.
-pub(super) fn hear(client: &BaseConsumer<Trouble>) {
+pub(super) fn hear(client: &BaseConsumer<ClientErrors>) {
     // A poll handles one event at most, and answers for a log line as it does for no event at all.
     for _ in 0..EVENTS {
         let _ = client.poll(Duration::ZERO);
@@ -47,18 +47,18 @@ pub(super) fn hear(client: &BaseConsumer<Trouble>) {
 }
 
 /// Before a new question: what went wrong earlier is not why this one fails.
-pub(super) fn forget(client: &BaseConsumer<Trouble>) {
+pub(super) fn forget(client: &BaseConsumer<ClientErrors>) {
     hear(client);
     *client.context().told() = Told::default();
 }
 
-impl Trouble {
+impl ClientErrors {
     /// The reason that tells most: that we are refused, or else what came last.
     pub(super) fn why(&self) -> Option<Why> {
         self.told().why.clone()
     }
 
-    /// Refused, and by no fault of a single broker.
+    /// Refused, and by no error of a single broker.
     pub(super) fn is_hopeless(&self) -> bool {
         let told = self.told();
         told.all_down && matches!(told.why, Some(Why::Refused(_)))
@@ -69,7 +69,7 @@ impl Trouble {
     }
 }
 
-impl ClientContext for Trouble {
+impl ClientContext for ClientErrors {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         tracing::debug!(?level, facility, text, "librdkafka");
         // The line begins with the name of a thread.
@@ -94,19 +94,19 @@ impl ClientContext for Trouble {
     }
 }
 
-impl ConsumerContext for Trouble {}
+impl ConsumerContext for ClientErrors {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn error(trouble: &Trouble, code: RDKafkaErrorCode, reason: &str) {
+    fn error(trouble: &ClientErrors, code: RDKafkaErrorCode, reason: &str) {
         trouble.error(KafkaError::Global(code), reason);
     }
 
     #[test]
     fn that_we_are_refused_tells_more_than_what_follows_from_it() {
-        let trouble = Trouble::default();
+        let trouble = ClientErrors::default();
         assert_eq!(trouble.why(), None);
         trouble.log(
             RDKafkaLogLevel::Info,
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn brokers_that_are_only_down_may_come_back() {
-        let trouble = Trouble::default();
+        let trouble = ClientErrors::default();
         error(
             &trouble,
             RDKafkaErrorCode::BrokerTransportFailure,

@@ -20,10 +20,10 @@ static TROUBLE: Mutex<Hush> = Mutex::new(Hush {
     hushed: 0,
 });
 
-/// A fault that the library gets over by itself.
-pub(super) fn error(fault: &KafkaError, reason: &str) {
+/// An error that the library gets over by itself.
+pub(super) fn error(error: &KafkaError, reason: &str) {
     if let Some(hushed) = hear() {
-        warn!(%fault, reason, hushed, "kafka trouble; the client tries again by itself");
+        warn!(%error, reason, hushed, "kafka trouble; the client tries again by itself");
     }
 }
 

@@ -4,7 +4,7 @@
 //! the guarantee needs ([`topic`]).
 //!
 //! Partitions are assigned by the job itself: no consumer group, no rebalance, and committed
-//! offsets are never read, for the truth stands in the head. Queues are bounded: librdkafka's
+//! offsets are never read, for the truth stands in the checkpoint. Queues are bounded: librdkafka's
 //! defaults would take hundreds of megabytes.
 
 use std::{
@@ -28,10 +28,10 @@ use super::{
     TopicFinding,
     batch::{BatchConsumer, Record},
     client_errors as trouble,
-    client_errors::{Trouble, Why},
+    client_errors::{ClientErrors, Why},
     topic, topic_id,
 };
-use crate::read::{Log, LogFault, LogReader, LogRecord};
+use crate::read::{Log, LogError, LogReader, LogRecord};
 
 /// How long a question to the brokers may take before they count as out of reach.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ impl fmt::Debug for KafkaLogConfig {
 pub struct KafkaLog {
     config: KafkaLogConfig,
     /// Answers questions; reads nothing.
-    client: BaseConsumer<Trouble>,
+    client: BaseConsumer<ClientErrors>,
     findings: Vec<TopicFinding>,
 }
 
@@ -77,9 +77,9 @@ impl KafkaLog {
     /// examines its settings.
     ///
     /// # Errors
-    /// [`LogFault::Unavailable`] if no broker answers within ten seconds;
-    /// [`LogFault::Broken`] if brokers refuse us, if there is no such topic, or if it is compacted.
-    pub fn connect(config: KafkaLogConfig) -> Result<Self, LogFault> {
+    /// [`LogError::Unavailable`] if no broker answers within ten seconds;
+    /// [`LogError::Broken`] if brokers refuse us, if there is no such topic, or if it is compacted.
+    pub fn connect(config: KafkaLogConfig) -> Result<Self, LogError> {
         let client = consumer(&config)?;
         let mut log = Self {
             config,
@@ -98,7 +98,7 @@ impl KafkaLog {
             settings: topic::settings(&to_cluster(&log.config), &topic, PATIENCE),
         })?;
         log.findings = topic::judge(&topic, &facts)
-            .map_err(|compacted| LogFault::Broken(compacted.to_string()))?;
+            .map_err(|compacted| LogError::Broken(compacted.to_string()))?;
         Ok(log)
     }
 
@@ -113,7 +113,7 @@ impl KafkaLog {
     fn metadata<T>(
         &self,
         read: impl FnOnce(&Metadata, &MetadataTopic) -> T,
-    ) -> Result<T, LogFault> {
+    ) -> Result<T, LogError> {
         let metadata = self.answer()?;
         let topic = metadata
             .topics()
@@ -121,7 +121,7 @@ impl KafkaLog {
             .find(|topic| topic.name() == self.config.topic)
             .ok_or_else(|| self.no_topic())?;
         match topic.error() {
-            Some(code) => Err(self.fault(&KafkaError::MetadataFetch(code.into()))),
+            Some(code) => Err(self.error(&KafkaError::MetadataFetch(code.into()))),
             None if topic.partitions().is_empty() => Err(self.no_topic()),
             None => Ok(read(&metadata, topic)),
         }
@@ -129,7 +129,7 @@ impl KafkaLog {
 
     /// Asks about the topic. The first question of all comes here, so this is where one learns that
     /// brokers refuse us; the client itself would go on trying until the time is up.
-    fn answer(&self) -> Result<Metadata, LogFault> {
+    fn answer(&self) -> Result<Metadata, LogError> {
         let (deadline, mut patience) = (Instant::now() + PATIENCE, FIRST_TRY);
         trouble::forget(&self.client);
         loop {
@@ -139,10 +139,10 @@ impl KafkaLog {
                 .fetch_metadata(Some(&self.config.topic), patience.min(left))
             {
                 Ok(metadata) => return Ok(metadata),
-                Err(fault) => {
+                Err(error) => {
                     trouble::hear(&self.client);
                     if left <= patience || self.client.context().is_hopeless() {
-                        return Err(self.fault(&fault));
+                        return Err(self.error(&error));
                     }
                 }
             }
@@ -150,11 +150,11 @@ impl KafkaLog {
         }
     }
 
-    fn fault(&self, fault: &KafkaError) -> LogFault {
+    fn error(&self, error: &KafkaError) -> LogError {
         use RDKafkaErrorCode as Code;
         let brokers = &self.config.brokers;
         trouble::hear(&self.client);
-        match (fault.rdkafka_error_code(), self.client.context().why()) {
+        match (error.rdkafka_error_code(), self.client.context().why()) {
             (
                 Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition),
                 _,
@@ -166,28 +166,28 @@ impl KafkaLog {
                     | Code::SaslAuthenticationFailed),
                 ),
                 _,
-            ) => LogFault::Broken(format!(
+            ) => LogError::Broken(format!(
                 "kafka at {brokers} refuses us: {code}; see --kafka-config-file"
             )),
-            (_, Some(Why::Refused(reason))) => LogFault::Broken(format!(
+            (_, Some(Why::Refused(reason))) => LogError::Broken(format!(
                 "kafka at {brokers} refuses us or is not trusted: {reason}; see --kafka-config-file"
             )),
             (_, Some(Why::Failed(reason))) if reason.contains("Disconnected") => {
-                LogFault::Unavailable(format!(
+                LogError::Unavailable(format!(
                     "kafka at {brokers} ends the connection: {reason}; if it asks for TLS or a password, see security.protocol in --kafka-config-file"
                 ))
             }
-            (_, Some(Why::Failed(reason))) => LogFault::Unavailable(format!(
-                "kafka at {brokers}: {fault}: {reason}; see --brokers"
+            (_, Some(Why::Failed(reason))) => LogError::Unavailable(format!(
+                "kafka at {brokers}: {error}: {reason}; see --brokers"
             )),
             (_, None) => {
-                LogFault::Unavailable(format!("kafka at {brokers}: {fault}; see --brokers"))
+                LogError::Unavailable(format!("kafka at {brokers}: {error}; see --brokers"))
             }
         }
     }
 
-    fn no_topic(&self) -> LogFault {
-        LogFault::Broken(format!(
+    fn no_topic(&self) -> LogError {
+        LogError::Broken(format!(
             "there is no topic {:?} at {}: run `tapeflow init`, or see --topic",
             self.config.topic, self.config.brokers
         ))
@@ -206,7 +206,7 @@ fn to_cluster(config: &KafkaLogConfig) -> ClientConfig {
     client
 }
 
-fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer<Trouble>, LogFault> {
+fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer<ClientErrors>, LogError> {
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", &config.brokers)
@@ -237,15 +237,15 @@ fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer<Trouble>, LogFault> 
     for (key, value) in &config.settings {
         client.set(key, value);
     }
-    // The text of a configuration fault names the setting; values may be secret and are not
+    // The text of a configuration error names the setting; values may be secret and are not
     // repeated.
     client
-        .create_with_context(Trouble::default())
-        .map_err(|fault| match fault {
+        .create_with_context(ClientErrors::default())
+        .map_err(|error| match error {
             KafkaError::ClientConfig(_, reason, key, _) => {
-                LogFault::Broken(format!("kafka setting {key}: {reason}"))
+                LogError::Broken(format!("kafka setting {key}: {reason}"))
             }
-            other => LogFault::Broken(match unreadable(&config.settings) {
+            other => LogError::Broken(match unreadable(&config.settings) {
                 Some(file) => format!("kafka setting {file}"),
                 None => format!("cannot make a kafka client: {other}"),
             }),
@@ -260,7 +260,7 @@ fn unreadable(settings: &[(String, String)]) -> Option<String> {
     files.find_map(|(key, file)| {
         std::fs::File::open(file)
             .err()
-            .map(|fault| format!("{key}: cannot read {file}: {fault}"))
+            .map(|error| format!("{key}: cannot read {file}: {error}"))
     })
 }
 
@@ -272,17 +272,17 @@ impl Log for KafkaLog {
         )
     }
 
-    fn identity(&self) -> Result<SourceIdentity, LogFault> {
+    fn identity(&self) -> Result<SourceIdentity, LogError> {
         trouble::forget(&self.client);
         let cluster = self.client.client().fetch_cluster_id(PATIENCE);
         let cluster = cluster.ok_or_else(|| {
-            LogFault::Unavailable(format!(
+            LogError::Unavailable(format!(
                 "kafka at {} does not tell its cluster id; see --brokers",
                 self.config.brokers
             ))
         })?;
         let topic_id = topic_id::read(&self.client, &self.config.topic, PATIENCE)
-            .map_err(|fault| self.fault(&fault))?;
+            .map_err(|error| self.error(&error))?;
         Ok(SourceIdentity {
             cluster,
             topic: self.config.topic.clone(),
@@ -290,22 +290,22 @@ impl Log for KafkaLog {
         })
     }
 
-    fn partitions(&self) -> Result<u32, LogFault> {
+    fn partitions(&self) -> Result<u32, LogError> {
         let count = self.metadata(|_, topic| topic.partitions().len())?;
         u32::try_from(count)
-            .map_err(|_| LogFault::Broken(format!("kafka has no {count} partitions")))
+            .map_err(|_| LogError::Broken(format!("kafka has no {count} partitions")))
     }
 
-    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault> {
+    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError> {
         trouble::forget(&self.client);
         let (low, high) = self
             .client
             .fetch_watermarks(&self.config.topic, number(partition)?, PATIENCE)
-            .map_err(|fault| self.fault(&fault))?;
+            .map_err(|error| self.error(&error))?;
         Ok(low..high)
     }
 
-    fn mirror(&self, committed: &[(Partition, Offset)]) -> Result<(), LogFault> {
+    fn mirror(&self, committed: &[(Partition, Offset)]) -> Result<(), LogError> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in committed {
             list.add_partition_offset(
@@ -313,14 +313,14 @@ impl Log for KafkaLog {
                 number(*partition)?,
                 KafkaOffset::Offset(*offset),
             )
-            .map_err(|fault| self.fault(&fault))?;
+            .map_err(|error| self.error(&error))?;
         }
         self.client
             .commit(&list, CommitMode::Sync)
-            .map_err(|fault| self.fault(&fault))
+            .map_err(|error| self.error(&error))
     }
 
-    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
+    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogError> {
         let consumer = consumer(&self.config)?;
         let mut list = TopicPartitionList::new();
         for (partition, offset) in from {
@@ -329,12 +329,12 @@ impl Log for KafkaLog {
                 number(*partition)?,
                 KafkaOffset::Offset(*offset),
             )
-            .map_err(|fault| self.fault(&fault))?;
+            .map_err(|error| self.error(&error))?;
         }
         if !from.is_empty() {
-            consumer.assign(&list).map_err(|fault| self.fault(&fault))?;
+            consumer.assign(&list).map_err(|error| self.error(&error))?;
         }
-        let consumer = BatchConsumer::new(consumer).map_err(|fault| self.fault(&fault))?;
+        let consumer = BatchConsumer::new(consumer).map_err(|error| self.error(&error))?;
         Ok(Box::new(KafkaReader {
             consumer,
             topic: self.config.topic.clone(),
@@ -342,13 +342,13 @@ impl Log for KafkaLog {
     }
 }
 
-fn number(partition: Partition) -> Result<i32, LogFault> {
+fn number(partition: Partition) -> Result<i32, LogError> {
     i32::try_from(partition)
-        .map_err(|_| LogFault::Broken(format!("kafka has no partition {partition}")))
+        .map_err(|_| LogError::Broken(format!("kafka has no partition {partition}")))
 }
 
 struct KafkaReader {
-    consumer: BatchConsumer<Trouble>,
+    consumer: BatchConsumer<ClientErrors>,
     topic: String,
 }
 
@@ -357,7 +357,7 @@ impl LogReader for KafkaReader {
         &mut self,
         limit: usize,
         each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<usize, LogFault> {
+    ) -> Result<usize, LogError> {
         let (topic, trouble) = (&self.topic, Arc::clone(self.consumer.consumer().context()));
         self.consumer.poll(limit, |record| match record {
             Ok(Record {
@@ -374,11 +374,11 @@ impl LogReader for KafkaReader {
                 });
                 Ok(())
             }
-            Err(fault) => judge(topic, &trouble, &fault),
+            Err(error) => judge(topic, &trouble, &error),
         })
     }
 
-    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault> {
+    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.topic, number(partition)?);
         let done = if paused {
@@ -386,23 +386,23 @@ impl LogReader for KafkaReader {
         } else {
             self.consumer.consumer().resume(&list)
         };
-        done.map_err(|fault| {
-            LogFault::Broken(format!(
-                "cannot pause or resume partition {partition}: {fault}"
+        done.map_err(|error| {
+            LogError::Broken(format!(
+                "cannot pause or resume partition {partition}: {error}"
             ))
         })
     }
 }
 
-/// Tells faults that end the reading from such that librdkafka mends by itself.
-fn judge(topic: &str, trouble: &Trouble, fault: &KafkaError) -> Result<(), LogFault> {
+/// Tells errors that end the reading from such that librdkafka mends by itself.
+fn judge(topic: &str, trouble: &ClientErrors, error: &KafkaError) -> Result<(), LogError> {
     use RDKafkaErrorCode as Code;
-    match fault.rdkafka_error_code() {
-        Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => Err(LogFault::Broken(format!(
-            "topic {topic}: an offset to be read is gone from the log ({fault})"
+    match error.rdkafka_error_code() {
+        Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => Err(LogError::Broken(format!(
+            "topic {topic}: an offset to be read is gone from the log ({error})"
         ))),
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-            Err(LogFault::Broken(format!("topic {topic} is gone")))
+            Err(LogError::Broken(format!("topic {topic} is gone")))
         }
         // What cannot be read will not be read better a second time, and to go on without it would
         // lose it in silence.
@@ -412,9 +412,9 @@ fn judge(topic: &str, trouble: &Trouble, fault: &KafkaError) -> Result<(), LogFa
             | Code::NotImplemented
             | Code::TopicAuthorizationFailed
             | Code::Fatal,
-        ) => Err(LogFault::Broken(format!("topic {topic}: {fault}"))),
+        ) => Err(LogError::Broken(format!("topic {topic}: {error}"))),
         _ => {
-            tracing::warn!(%fault, why = ?trouble.why(), "kafka trouble; the client tries again by itself");
+            tracing::warn!(%error, why = ?trouble.why(), "kafka trouble; the client tries again by itself");
             Ok(())
         }
     }

@@ -55,7 +55,7 @@ impl Tail<'_> {
         let (begin, mut end) = self
             .consumer
             .fetch_watermarks(&self.config.topic, partition, PATIENCE)
-            .map_err(|fault| self.config.fault(&fault))?;
+            .map_err(|error| self.config.error(&error))?;
         let mut chunk = FIRST_CHUNK;
         while end > begin {
             let range = begin.max(end.saturating_sub(chunk))..end;
@@ -83,7 +83,7 @@ impl Tail<'_> {
                 KafkaOffset::Offset(range.start),
             )
             .and_then(|()| self.consumer.assign(&list));
-        assigned.map_err(|fault| self.config.fault(&fault))?;
+        assigned.map_err(|error| self.config.error(&error))?;
         let (mut last, mut heard) = (None, Instant::now());
         loop {
             match self.consumer.poll(Duration::from_millis(100)) {
@@ -101,8 +101,8 @@ impl Tail<'_> {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
-                Some(Err(fault)) => {
-                    warn!(%fault, partition, "kafka trouble; the client tries again by itself")
+                Some(Err(error)) => {
+                    warn!(%error, partition, "kafka trouble; the client tries again by itself")
                 }
                 None => {}
             }
@@ -123,7 +123,7 @@ fn sequence_of(payload: &[u8], wanted: SessionId, entries: &mut Vec<Entry>) -> O
             Header::Batch {
                 session, sequence, ..
             }
-            | Header::RejectedFrame {
+            | Header::InvalidFrame {
                 session, sequence, ..
             },
         ) => (session == wanted).then_some(sequence),

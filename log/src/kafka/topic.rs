@@ -217,7 +217,7 @@ pub(super) fn settings(
         .map_err(|_| "cannot make a kafka client to ask with".to_owned())?;
     let options = AdminOptions::new().request_timeout(Some(patience));
     let answers = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
-        .map_err(|fault| fault.to_string())?;
+        .map_err(|error| error.to_string())?;
     let described = answers
         .into_iter()
         .next()

@@ -46,7 +46,7 @@ pub(super) fn read<C: ConsumerContext>(
         )
     };
     let options = Owned::new(options, native::rd_kafka_AdminOptions_destroy)?;
-    // SAFETY: the options are live; a null text of size 0 says that no text of a fault is wanted.
+    // SAFETY: the options are live; a null text of size 0 says that no text of an error is wanted.
     let set = unsafe {
         native::rd_kafka_AdminOptions_set_request_timeout(
             options.pointer(),

@@ -90,11 +90,11 @@ impl KafkaConfig {
         client
     }
 
-    /// A fault in words, without secrets: a configuration fault of the library quotes values.
-    pub(super) fn fault(&self, fault: &KafkaError) -> PublishError {
+    /// An error in words, without secrets: a configuration error of the library quotes values.
+    pub(super) fn error(&self, error: &KafkaError) -> PublishError {
         use RDKafkaErrorCode as Code;
         let brokers = &self.brokers;
-        let text = match (fault, fault.rdkafka_error_code()) {
+        let text = match (error, error.rdkafka_error_code()) {
             (KafkaError::ClientConfig(_, reason, key, _), _) => {
                 format!("kafka setting {key}: {reason}")
             }
@@ -124,7 +124,7 @@ impl KafkaConfig {
                     self.topic
                 )
             }
-            _ => format!("kafka at {brokers}: {fault}; see --brokers"),
+            _ => format!("kafka at {brokers}: {error}; see --brokers"),
         };
         PublishError(self.scrub(text))
     }
@@ -142,7 +142,7 @@ impl KafkaConfig {
     ) -> Result<T, PublishError> {
         client
             .create_with_context(context)
-            .map_err(|fault| self.fault(&fault))
+            .map_err(|error| self.error(&error))
     }
 }
 
@@ -196,8 +196,8 @@ impl KafkaPublisher {
 
     /// Fails once any append has failed for good: what follows it must not be appended.
     fn check(&self) -> Result<(), PublishError> {
-        match self.appends.fault.get() {
-            Some(fault) => Err(self.config.fault(fault)),
+        match self.appends.error.get() {
+            Some(error) => Err(self.config.error(error)),
             None => Ok(()),
         }
     }
@@ -214,9 +214,9 @@ impl KafkaPublisher {
         }
         // Counted before it is sent: its report may come before the next line.
         self.appends.outstanding.fetch_add(1, Ordering::AcqRel);
-        self.producer.send(message).map_err(|(fault, _)| {
+        self.producer.send(message).map_err(|(error, _)| {
             self.appends.outstanding.fetch_sub(1, Ordering::AcqRel);
-            fault
+            error
         })
     }
 
@@ -258,7 +258,7 @@ impl Publish for KafkaPublisher {
                     Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
                         self.report().await
                     }
-                    Err(fault) => return Err(self.config.fault(&fault)),
+                    Err(error) => return Err(self.config.error(&error)),
                 }
             }
         }
@@ -280,7 +280,7 @@ struct Appends {
     /// Taken, and neither acknowledged nor failed.
     outstanding: AtomicU64,
     /// The first that failed for good.
-    fault: OnceLock<KafkaError>,
+    error: OnceLock<KafkaError>,
     /// Signalled at each report. There is one waiter, and the signal keeps until it comes.
     reported: Notify,
 }
@@ -293,13 +293,13 @@ impl ClientContext for Deliveries {
         log_throttle::log(level, facility, message);
     }
 
-    fn error(&self, fault: KafkaError, reason: &str) {
-        if fault.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            error!(%fault, reason, "kafka producer has failed for good");
-            let _ = self.0.fault.set(fault);
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            error!(%error, reason, "kafka producer has failed for good");
+            let _ = self.0.error.set(error);
             self.0.reported.notify_one();
         } else {
-            log_throttle::error(&fault, reason);
+            log_throttle::error(&error, reason);
         }
     }
 }
@@ -308,8 +308,8 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((fault, _)) = result {
-            let _ = self.0.fault.set(fault.clone());
+        if let Err((error, _)) = result {
+            let _ = self.0.error.set(error.clone());
         }
         self.0.outstanding.fetch_sub(1, Ordering::AcqRel);
         self.0.reported.notify_one();
@@ -324,8 +324,8 @@ impl ClientContext for Questions {
         log_throttle::log(level, facility, message);
     }
 
-    fn error(&self, fault: KafkaError, reason: &str) {
-        log_throttle::error(&fault, reason);
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_throttle::error(&error, reason);
     }
 }
 
@@ -358,19 +358,19 @@ fn count_partitions(config: &KafkaConfig) -> Result<u32, PublishError> {
     let consumer = consumer(config)?;
     let metadata = consumer
         .fetch_metadata(Some(&config.topic), PATIENCE)
-        .map_err(|fault| config.fault(&fault))?;
+        .map_err(|error| config.error(&error))?;
     let topic = metadata
         .topics()
         .iter()
         .find(|topic| topic.name() == config.topic);
     let no_topic = || {
-        config.fault(&KafkaError::MetadataFetch(
+        config.error(&KafkaError::MetadataFetch(
             RDKafkaErrorCode::UnknownTopicOrPartition,
         ))
     };
     let topic = topic.ok_or_else(no_topic)?;
     if let Some(code) = topic.error() {
-        return Err(config.fault(&KafkaError::MetadataFetch(code.into())));
+        return Err(config.error(&KafkaError::MetadataFetch(code.into())));
     }
     match u32::try_from(topic.partitions().len()) {
         Ok(count @ 1..) => Ok(count),
@@ -383,5 +383,5 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, PublishError> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|fault| Err(PublishError(format!("the kafka thread ended: {fault}"))))
+        .unwrap_or_else(|error| Err(PublishError(format!("the kafka thread ended: {error}"))))
 }

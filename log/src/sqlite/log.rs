@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tapeflow_protocol::{SourceIdentity, StoreError};
 use tapeflow_schemas::{Offset, Partition, SessionId};
 
-use super::{Database, fault, integer, open_reader, whole};
+use super::{Database, integer, open_reader, sqlite_error, whole};
 use crate::append::OutRecord;
 
 /// The name of the one topic of an embedded log.
@@ -278,14 +278,14 @@ impl Place {
         each: &mut dyn FnMut(SqliteRecord<'_>),
     ) -> Result<usize, StoreError> {
         const SELECT: &str = "SELECT \"offset\", timestamp_ms, payload FROM log WHERE partition = ?1 AND \"offset\" >= ?2 ORDER BY \"offset\" LIMIT ?3";
-        let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+        let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = select
             .query(params![self.partition, self.next, limit])
-            .map_err(fault)?;
+            .map_err(sqlite_error)?;
         let mut taken = 0;
-        while let Some(row) = rows.next().map_err(fault)? {
-            let offset: Offset = row.get(0).map_err(fault)?;
+        while let Some(row) = rows.next().map_err(sqlite_error)? {
+            let offset: Offset = row.get(0).map_err(sqlite_error)?;
             if offset != self.next {
                 return Err(StoreError::Broken(format!(
                     "partition {}: offsets {} to {} are gone",
@@ -294,16 +294,20 @@ impl Place {
                     offset - 1
                 )));
             }
-            let payload = row.get_ref(2).map_err(fault)?.as_blob().map_err(|error| {
-                StoreError::Broken(format!(
-                    "partition {} offset {offset}: {error}",
-                    self.partition
-                ))
-            })?;
+            let payload = row
+                .get_ref(2)
+                .map_err(sqlite_error)?
+                .as_blob()
+                .map_err(|error| {
+                    StoreError::Broken(format!(
+                        "partition {} offset {offset}: {error}",
+                        self.partition
+                    ))
+                })?;
             each(SqliteRecord {
                 partition: self.partition,
                 offset,
-                timestamp_ms: row.get(1).map_err(fault)?,
+                timestamp_ms: row.get(1).map_err(sqlite_error)?,
                 payload,
             });
             self.next = offset + 1;
@@ -318,7 +322,7 @@ fn create(connection: &Connection, partitions: u32) -> Result<(), StoreError> {
         VALUES (1, lower(hex(randomblob(16))), ?1, lower(hex(randomblob(16))), ?2) ON CONFLICT (only_one) DO NOTHING";
     if connection
         .execute(META, params![TOPIC, partitions])
-        .map_err(fault)?
+        .map_err(sqlite_error)?
         == 0
     {
         return Ok(());
@@ -327,8 +331,9 @@ fn create(connection: &Connection, partitions: u32) -> Result<(), StoreError> {
         .prepare(
             "INSERT INTO log_partitions (partition, first_offset, next_offset) VALUES (?1, 0, 0)",
         )
-        .map_err(fault)?;
-    (0..partitions).try_for_each(|partition| insert.execute([partition]).map(drop).map_err(fault))
+        .map_err(sqlite_error)?;
+    (0..partitions)
+        .try_for_each(|partition| insert.execute([partition]).map(drop).map_err(sqlite_error))
 }
 
 fn describe(connection: &Connection) -> Result<(SourceIdentity, u32), StoreError> {
@@ -348,7 +353,7 @@ fn describe(connection: &Connection) -> Result<(SourceIdentity, u32), StoreError
             },
         )
         .optional();
-    found.map_err(fault)?.ok_or_else(|| {
+    found.map_err(sqlite_error)?.ok_or_else(|| {
         StoreError::Broken(
             "it holds no log: run the job that makes one first, or name another file".into(),
         )
@@ -358,11 +363,11 @@ fn describe(connection: &Connection) -> Result<(SourceIdentity, u32), StoreError
 fn bounds(connection: &Connection, partition: Partition) -> Result<Range<Offset>, StoreError> {
     let mut select = connection
         .prepare_cached("SELECT first_offset, next_offset FROM log_partitions WHERE partition = ?1")
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     let found = select
         .query_row([partition], |row| Ok(row.get(0)?..row.get(1)?))
         .optional()
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     found.ok_or_else(|| StoreError::Broken(format!("the log has no partition {partition}")))
 }
 
@@ -373,11 +378,11 @@ fn last_sequence(
 ) -> Result<u64, StoreError> {
     let mut select = connection
         .prepare_cached("SELECT sequence FROM log_sessions WHERE session = ?1 AND partition = ?2")
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     let found = select
         .query_row(params![session.to_string(), partition], |row| row.get(0))
         .optional()
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     found.map_or(Ok(0), |sequence| whole("a sequence", sequence))
 }
 
@@ -389,7 +394,7 @@ fn append(
     let mut sequences: BTreeMap<(SessionId, Partition), u64> = BTreeMap::new();
     let mut insert = connection
         .prepare_cached("INSERT INTO log (partition, \"offset\", timestamp_ms, key, payload) VALUES (?1, ?2, ?3, ?4, ?5)")
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     let mut offsets = Vec::with_capacity(records.len());
     for record in records {
         if let Some((session, sequence)) = record.session {
@@ -416,18 +421,20 @@ fn append(
                 record.key,
                 record.payload
             ])
-            .map_err(fault)?;
+            .map_err(sqlite_error)?;
         next.insert(record.partition, offset + 1);
         offsets.push(Some(offset));
     }
     let mut advance = connection
         .prepare_cached("UPDATE log_partitions SET next_offset = ?2 WHERE partition = ?1")
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     for (partition, offset) in next {
-        advance.execute(params![partition, offset]).map_err(fault)?;
+        advance
+            .execute(params![partition, offset])
+            .map_err(sqlite_error)?;
     }
     const REMEMBER: &str = "INSERT INTO log_sessions (session, partition, sequence) VALUES (?1, ?2, ?3) ON CONFLICT (session, partition) DO UPDATE SET sequence = excluded.sequence";
-    let mut remember = connection.prepare_cached(REMEMBER).map_err(fault)?;
+    let mut remember = connection.prepare_cached(REMEMBER).map_err(sqlite_error)?;
     for ((session, partition), sequence) in sequences {
         remember
             .execute(params![
@@ -435,7 +442,7 @@ fn append(
                 partition,
                 integer("a sequence", sequence)?
             ])
-            .map_err(fault)?;
+            .map_err(sqlite_error)?;
     }
     Ok(offsets)
 }

@@ -1,4 +1,4 @@
-//! The embedded form: one SQLite file holds the log, the rows and the head, for one process at a
+//! The embedded form: one SQLite file holds the log, the rows and the checkpoint, for one process at a
 //! time.
 //!
 //! ```text
@@ -133,7 +133,7 @@ impl Database {
         })
     }
 
-    /// Says which file a fault is about.
+    /// Says which file an error is about.
     fn named(&self, error: StoreError) -> StoreError {
         let name = self.describe();
         match error {
@@ -214,7 +214,7 @@ impl Database {
         let connection = idle.map_or_else(|| open_reader(&self.0.path), Ok)?;
         let result = connection
             .unchecked_transaction()
-            .map_err(fault)
+            .map_err(sqlite_error)
             .and_then(|snapshot| read(&snapshot));
         self.0
             .idle_readers
@@ -310,7 +310,7 @@ fn broken(path: &Path, what: &dyn std::fmt::Display) -> StoreError {
 }
 
 /// Whether waiting may mend what SQLite says.
-pub fn fault(error: rusqlite::Error) -> StoreError {
+pub fn sqlite_error(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(
             ErrorCode::DatabaseBusy

@@ -55,7 +55,7 @@ impl Publish for SqlitePublisher {
         self.log
             .last_sequences(session)
             .await
-            .map_err(|fault| PublishError(fault.to_string()))
+            .map_err(|error| PublishError(error.to_string()))
     }
 
     async fn publish(&mut self, records: Vec<OutRecord>) -> Result<(), PublishError> {

@@ -6,14 +6,14 @@ use tapeflow_protocol::{SourceIdentity, StoreError};
 use tapeflow_schemas::{Offset, Partition};
 
 use crate::{
-    read::{Log, LogFault, LogReader, LogRecord},
+    read::{Log, LogError, LogReader, LogRecord},
     sqlite::{SqliteLog, SqliteLogReader},
 };
 
-fn fault(fault: StoreError) -> LogFault {
-    match fault {
-        StoreError::Unavailable(reason) => LogFault::Unavailable(reason),
-        StoreError::Broken(reason) => LogFault::Broken(reason),
+fn log_error(error: StoreError) -> LogError {
+    match error {
+        StoreError::Unavailable(reason) => LogError::Unavailable(reason),
+        StoreError::Broken(reason) => LogError::Broken(reason),
     }
 }
 
@@ -22,21 +22,21 @@ impl Log for SqliteLog {
         SqliteLog::describe(self)
     }
 
-    fn identity(&self) -> Result<SourceIdentity, LogFault> {
+    fn identity(&self) -> Result<SourceIdentity, LogError> {
         Ok(SqliteLog::identity(self).clone())
     }
 
-    fn partitions(&self) -> Result<u32, LogFault> {
+    fn partitions(&self) -> Result<u32, LogError> {
         Ok(SqliteLog::partitions(self))
     }
 
-    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault> {
-        SqliteLog::bounds(self, partition).map_err(fault)
+    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError> {
+        SqliteLog::bounds(self, partition).map_err(log_error)
     }
 
-    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
+    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogError> {
         Ok(Box::new(Reader(
-            SqliteLog::reader(self, from).map_err(fault)?,
+            SqliteLog::reader(self, from).map_err(log_error)?,
         )))
     }
 }
@@ -48,7 +48,7 @@ impl LogReader for Reader {
         &mut self,
         limit: usize,
         each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<usize, LogFault> {
+    ) -> Result<usize, LogError> {
         let polled = self.0.poll(limit, &mut |record| {
             each(LogRecord {
                 partition: record.partition,
@@ -60,11 +60,11 @@ impl LogReader for Reader {
         match polled {
             // A busy file is tried again at the next turn.
             Err(StoreError::Unavailable(_)) => Ok(0),
-            other => other.map_err(fault),
+            other => other.map_err(log_error),
         }
     }
 
-    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault> {
+    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError> {
         self.0.set_paused(partition, paused);
         Ok(())
     }

@@ -26,7 +26,7 @@ CREATE TABLE bars (
     size     TEXT NOT NULL,
     start    INTEGER NOT NULL,
     epoch    INTEGER NOT NULL,
-    stamp    INTEGER NOT NULL,
+    write_timestamp    INTEGER NOT NULL,
     open     REAL,
     high     REAL,
     low      REAL,
@@ -39,21 +39,21 @@ CREATE TABLE bars (
     start_utc TEXT GENERATED ALWAYS AS (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
     PRIMARY KEY (symbol, size, start)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE job_head (
+CREATE TABLE checkpoint (
     only_one   INTEGER PRIMARY KEY CHECK (only_one = 1),
     job        TEXT NOT NULL,
     generation INTEGER NOT NULL,
     version    INTEGER NOT NULL,
     owner      TEXT NOT NULL,
-    head       TEXT NOT NULL
+    checkpoint       TEXT NOT NULL
 ) STRICT;
 CREATE TABLE history (
     epoch         INTEGER PRIMARY KEY,
-    stamp         INTEGER NOT NULL,
+    write_timestamp         INTEGER NOT NULL,
     cuts          TEXT NOT NULL,
     records       INTEGER NOT NULL,
     accepted      INTEGER NOT NULL,
-    rejected      INTEGER NOT NULL,
+    dead_letters      INTEGER NOT NULL,
     duplicates    INTEGER NOT NULL,
     price_updates INTEGER NOT NULL,
     gaps          INTEGER NOT NULL,
@@ -66,7 +66,7 @@ CREATE TABLE symbols (
     class  TEXT NOT NULL,
     PRIMARY KEY (symbol, size, bucket)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE rejects (
+CREATE TABLE dead_letters (
     partition     INTEGER NOT NULL,
     \"offset\"      INTEGER NOT NULL,
     trade_index   INTEGER NOT NULL,
@@ -113,7 +113,7 @@ CREATE TABLE views (
     size      TEXT NOT NULL,
     start     INTEGER NOT NULL,
     epoch     INTEGER NOT NULL,
-    stamp     INTEGER NOT NULL,
+    write_timestamp     INTEGER NOT NULL,
     state     BLOB NOT NULL,
     start_utc TEXT GENERATED ALWAYS AS (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
     PRIMARY KEY (view_name, size, start)
@@ -140,10 +140,10 @@ CREATE TABLE view_entries (
 /// Makes the tables that the file lacks, after checking that it is ours, and sets it up for
 /// writing.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let fault = |error: rusqlite::Error| broken(path, &error);
+    let sqlite_error = |error: rusqlite::Error| broken(path, &error);
     match format(connection, path)? {
         Some(found) => refuse_newer(found, path)?,
-        None if has_tables(connection).map_err(fault)? => {
+        None if has_tables(connection).map_err(sqlite_error)? => {
             return Err(broken(
                 path,
                 &"an SQLite file of something else: name a file of tapeflow's own with --store",
@@ -154,7 +154,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
     // Only now: a file that is not ours is left as it is.
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     if mode != "wal" {
         return Err(broken(
             path,
@@ -165,14 +165,14 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
     }
     connection
         .pragma_update(None, "synchronous", "full")
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     // What a burst leaves behind is given back at the next checkpoint.
     connection
         .pragma_update(None, "journal_size_limit", 64 << 20)
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(fault)?;
+        .map_err(sqlite_error)?;
     let found = format(&transaction, path)?;
     let made = usize::try_from(found.unwrap_or(0)).map_err(|_| {
         broken(
@@ -181,17 +181,17 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
         )
     })?;
     for form in FORMS.iter().skip(made) {
-        transaction.execute_batch(form).map_err(fault)?;
+        transaction.execute_batch(form).map_err(sqlite_error)?;
     }
     if found != Some(FORMAT) {
         transaction
             .execute("DELETE FROM schema", [])
-            .map_err(fault)?;
+            .map_err(sqlite_error)?;
         transaction
             .execute("INSERT INTO schema (format) VALUES (?1)", [FORMAT])
-            .map_err(fault)?;
+            .map_err(sqlite_error)?;
     }
-    transaction.commit().map_err(fault)
+    transaction.commit().map_err(sqlite_error)
 }
 
 /// Whether the file has the tables of views: one that no job has opened since they exist has not,
@@ -200,7 +200,7 @@ pub fn has_views(connection: &Connection) -> Result<bool, StoreError> {
     let select = connection.prepare_cached("SELECT max(format) >= 2 FROM schema");
     select
         .and_then(|mut select| select.query_row([], |row| row.get(0)))
-        .map_err(super::fault)
+        .map_err(super::sqlite_error)
 }
 
 /// Checks that a reader will understand the file.

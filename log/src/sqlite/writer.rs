@@ -13,7 +13,7 @@ use tapeflow_protocol::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::warn;
 
-use super::fault;
+use super::sqlite_error;
 
 /// What may wait or be at work at once, in KiB; a single piece of work may be larger, and then is
 /// alone.
@@ -133,7 +133,7 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T, StoreError> + Send, C: FnOnce(
                     .into(),
             )),
         };
-        // A caller that no longer waits is no fault.
+        // A caller that no longer waits is no error.
         let _ = self.answer.send(result);
     }
 }
@@ -171,7 +171,7 @@ fn transact(connection: &Connection, group: &mut [Box<dyn Request>]) -> Result<(
             .prepare_cached(sql)
             .and_then(|mut statement| statement.execute([]))
             .map(drop)
-            .map_err(fault)
+            .map_err(sqlite_error)
     };
     run("BEGIN IMMEDIATE")?;
     for request in group {

@@ -1,6 +1,6 @@
 //! Records of the Spark pipeline: a raw datum with several symbols, and numbers as doubles.
 
-use super::{DecodeFault, Entry, EntryFault, Header, admit, wire::Reader};
+use super::{DecodeError, Entry, EntryError, Header, admit, wire::Reader};
 use crate::{
     conditions::Conditions,
     decimal::{Price, Size},
@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn decode<'a>(
     payload: &'a [u8],
     entries: &mut Vec<Entry>,
-) -> Result<Header<'a>, DecodeFault> {
+) -> Result<Header<'a>, DecodeError> {
     let mut reader = Reader::new(payload, 0);
     loop {
         let mut left = reader.block("a block of trades")?;
@@ -28,7 +28,7 @@ pub(super) fn decode<'a>(
     Ok(Header::Legacy)
 }
 
-fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeFault> {
+fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     let conditions = conditions(reader)?;
     let price = f64::from_le_bytes(reader.fixed("a price")?);
     let (checked, symbol) = reader.symbol("a symbol")?;
@@ -43,18 +43,18 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeFault> {
 
 /// Only an exact zero is a price update. A size that rounds to zero was a trade too small for
 /// eight places. It is an error, so that it becomes a dead letter and is not lost silently.
-fn admit_size(size: f64) -> Result<Size, EntryFault> {
+fn admit_size(size: f64) -> Result<Size, EntryError> {
     if size == 0.0 {
-        Err(EntryFault::PriceUpdate)
+        Err(EntryError::PriceUpdate)
     } else {
         Size::from_f64(size)
             .map(|parsed| parsed.value)
-            .map_err(EntryFault::Size)
+            .map_err(EntryError::Size)
     }
 }
 
 /// Decodes `[array<[null, string]>, null]`. A null item and a null list add no code.
-fn conditions(reader: &mut Reader<'_>) -> Result<Conditions, DecodeFault> {
+fn conditions(reader: &mut Reader<'_>) -> Result<Conditions, DecodeError> {
     let mut set = Conditions::NONE;
     match reader.long("conditions")? {
         0 => {}

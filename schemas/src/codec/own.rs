@@ -2,13 +2,13 @@
 //! single-object encoding.
 
 use super::{
-    DecodeFault, Entry, EntryFault, Header, REJECTED_FRAME_FINGERPRINT, SINGLE_OBJECT,
+    DecodeError, Entry, EntryError, Header, INVALID_FRAME_FINGERPRINT, SINGLE_OBJECT,
     TRADE_BATCH_FINGERPRINT, admit,
     wire::{Reader, put_bytes, put_length, put_long},
 };
 use crate::{
     conditions::Conditions,
-    decimal::{NumberFault, Price, Size},
+    decimal::{NumberError, Price, Size},
     identity::SessionId,
     trade::Trade,
 };
@@ -33,7 +33,7 @@ pub struct BatchHeader<'a> {
 
 /// The fields of an invalid frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RejectedFrameHeader<'a> {
+pub struct InvalidFrameHeader<'a> {
     /// The sender's session.
     pub session: SessionId,
     /// The sequence within (session, partition), from 1; batches share the count.
@@ -76,8 +76,8 @@ pub fn encode_batch(out: &mut Vec<u8>, header: &BatchHeader<'_>, trades: &[Trade
 ///
 /// # Panics
 /// If the sequence is zero or above `i64::MAX`, or the line is above `i64::MAX`.
-pub fn encode_rejected_frame(out: &mut Vec<u8>, header: &RejectedFrameHeader<'_>) {
-    put_fingerprint(out, REJECTED_FRAME_FINGERPRINT);
+pub fn encode_invalid_frame(out: &mut Vec<u8>, header: &InvalidFrameHeader<'_>) {
+    put_fingerprint(out, INVALID_FRAME_FINGERPRINT);
     put_identity(out, header.session, header.sequence, header.taken_ms);
     put_long(
         out,
@@ -107,9 +107,9 @@ fn put_identity(out: &mut Vec<u8>, session: SessionId, sequence: u64, taken_ms: 
 pub(super) fn decode_batch<'a>(
     payload: &'a [u8],
     entries: &mut Vec<Entry>,
-) -> Result<Header<'a>, DecodeFault> {
+) -> Result<Header<'a>, DecodeError> {
     let mut reader = Reader::new(payload, DATUM);
-    let (fault, symbol) = reader.symbol("the symbol")?;
+    let (error, symbol) = reader.symbol("the symbol")?;
     reader.skip_string("the source")?;
     let (session, sequence, taken_ms) = identity(&mut reader)?;
     loop {
@@ -121,11 +121,11 @@ pub(super) fn decode_batch<'a>(
             let event_ms = reader.long("an event time")?;
             let price = Price::from_e8(i64::from_be_bytes(reader.fixed("a price")?));
             let size = Size::from_e8(i128::from_be_bytes(reader.fixed("a size")?));
-            let size = size.map_err(|fault| {
-                if fault == NumberFault::Zero {
-                    EntryFault::PriceUpdate
+            let size = size.map_err(|error| {
+                if error == NumberError::Zero {
+                    EntryError::PriceUpdate
                 } else {
-                    EntryFault::Size(fault)
+                    EntryError::Size(error)
                 }
             });
             let conditions = reader
@@ -134,7 +134,7 @@ pub(super) fn decode_batch<'a>(
                 .fold(Conditions::NONE, |set, code| set.with(*code));
             entries.push(Entry {
                 symbol,
-                trade: admit(fault, event_ms, price, size, conditions),
+                trade: admit(error, event_ms, price, size, conditions),
             });
             left -= 1;
         }
@@ -148,7 +148,7 @@ pub(super) fn decode_batch<'a>(
 }
 
 /// Decodes an invalid frame whose fingerprint the caller has read.
-pub(super) fn decode_rejected_frame(payload: &[u8]) -> Result<Header<'_>, DecodeFault> {
+pub(super) fn decode_invalid_frame(payload: &[u8]) -> Result<Header<'_>, DecodeError> {
     let mut reader = Reader::new(payload, DATUM);
     let (session, sequence, taken_ms) = identity(&mut reader)?;
     // The line is checked and dropped, because the detail names it too.
@@ -158,7 +158,7 @@ pub(super) fn decode_rejected_frame(payload: &[u8]) -> Result<Header<'_>, Decode
     let (reason, detail) = (reader.string("the reason")?, reader.string("the detail")?);
     let frame = reader.bytes("the frame")?;
     reader.end()?;
-    Ok(Header::RejectedFrame {
+    Ok(Header::InvalidFrame {
         session,
         sequence,
         taken_ms,
@@ -168,7 +168,7 @@ pub(super) fn decode_rejected_frame(payload: &[u8]) -> Result<Header<'_>, Decode
     })
 }
 
-fn identity(reader: &mut Reader<'_>) -> Result<(SessionId, u64, i64), DecodeFault> {
+fn identity(reader: &mut Reader<'_>) -> Result<(SessionId, u64, i64), DecodeError> {
     let session = SessionId(reader.fixed("the session")?);
     let sequence = reader.long("the sequence")?;
     let sequence = u64::try_from(sequence)

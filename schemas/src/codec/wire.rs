@@ -1,7 +1,7 @@
 //! Avro's binary primitives: longs as zigzag varints, bytes, strings, and array blocks.
 
-use super::{DecodeFault, Span};
-use crate::symbol::{Symbol, SymbolFault};
+use super::{DecodeError, Span};
+use crate::symbol::{Symbol, SymbolError};
 
 /// The largest number of bytes in a long.
 const MAX_VARINT_BYTES: usize = 10;
@@ -19,14 +19,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The error that `what` was expected here.
-    pub(super) fn malformed(&self, what: &'static str) -> DecodeFault {
-        DecodeFault::Malformed { at: self.at, what }
+    pub(super) fn malformed(&self, what: &'static str) -> DecodeError {
+        DecodeError::Malformed { at: self.at, what }
     }
 
     /// Reads a long. It drops bits beyond the 64th, which only the tenth byte can have, as all Avro
     /// implementations do.
     #[inline]
-    pub(super) fn long(&mut self, what: &'static str) -> Result<i64, DecodeFault> {
+    pub(super) fn long(&mut self, what: &'static str) -> Result<i64, DecodeError> {
         let mut zigzag = 0u64;
         for (place, byte) in self
             .bytes
@@ -47,7 +47,7 @@ impl<'a> Reader<'a> {
 
     /// Reads `len` bytes.
     #[inline]
-    fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], DecodeFault> {
+    fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let taken = self
             .at
             .checked_add(len)
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
     pub(super) fn fixed<const N: usize>(
         &mut self,
         what: &'static str,
-    ) -> Result<[u8; N], DecodeFault> {
+    ) -> Result<[u8; N], DecodeError> {
         let fixed = self
             .bytes
             .get(self.at..)
@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
 
     /// Reads bytes that are preceded by their length.
     #[inline]
-    pub(super) fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], DecodeFault> {
+    pub(super) fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let len = self.long(what)?;
         let len = usize::try_from(len).map_err(|_| self.malformed(what))?;
         self.take(len, what)
@@ -82,14 +82,14 @@ impl<'a> Reader<'a> {
 
     /// Reads a string, which must be UTF-8.
     #[inline]
-    pub(super) fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeFault> {
+    pub(super) fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.bytes(what)?;
         std::str::from_utf8(bytes).map_err(|_| self.malformed(what))
     }
 
     /// Skips a string, which must be UTF-8 too.
     #[inline]
-    pub(super) fn skip_string(&mut self, what: &'static str) -> Result<(), DecodeFault> {
+    pub(super) fn skip_string(&mut self, what: &'static str) -> Result<(), DecodeError> {
         let bytes = self.bytes(what)?;
         if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
             Ok(())
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
     pub(super) fn symbol(
         &mut self,
         what: &'static str,
-    ) -> Result<(Result<(), SymbolFault>, Span), DecodeFault> {
+    ) -> Result<(Result<(), SymbolError>, Span), DecodeError> {
         let bytes = self.bytes(what)?;
         let checked = Symbol::check_bytes(bytes).ok_or_else(|| self.malformed(what))?;
         match (
@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
     /// negative count is followed by the size of the block in bytes, which only a reader that skips
     /// blocks needs.
     #[inline]
-    pub(super) fn block(&mut self, what: &'static str) -> Result<u64, DecodeFault> {
+    pub(super) fn block(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let count = self.long(what)?;
         if count < 0 {
             self.long(what)?;
@@ -132,7 +132,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Fails unless all bytes were read.
-    pub(super) fn end(&self) -> Result<(), DecodeFault> {
+    pub(super) fn end(&self) -> Result<(), DecodeError> {
         if self.at == self.bytes.len() {
             Ok(())
         } else {

@@ -10,7 +10,7 @@ use tapeflow_protocol::StoreError;
 
 use super::{
     config::CassandraConfig,
-    faults::{broken, of_execution},
+    errors::{broken, of_execution},
     findings::{self, Finding},
     migrations::{self, MIGRATIONS, Migration},
     session::{self, Cluster},
@@ -155,7 +155,7 @@ pub async fn init_with(
 pub async fn drop_keyspace(config: &CassandraConfig) -> Result<(), StoreError> {
     let cluster = session::open(config).await?;
     let keyspace = &config.keyspace;
-    let cql = format!("SELECT job FROM {keyspace}.job_head WHERE only_one = 1");
+    let cql = format!("SELECT job FROM {keyspace}.checkpoint WHERE only_one = 1");
     let found = cluster
         .session
         .query_unpaged(&*cql, ())

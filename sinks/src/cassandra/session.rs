@@ -19,7 +19,7 @@ use tapeflow_protocol::StoreError;
 
 use super::{
     config::CassandraConfig,
-    faults::{broken, of_connecting, of_execution, of_prepare},
+    errors::{broken, of_connecting, of_execution, of_prepare},
     migrations::Recorded,
     tls,
 };

@@ -3,7 +3,7 @@
 use tapeflow_dataflow::Observer;
 use tapeflow_protocol::EpochWrites;
 use tapeflow_schemas::{
-    Conditions, EventTime, Position, Price, RowKey, RowState, RowWrite, Size, Symbol, Totals,
+    BarKey, BarState, BarWrite, Conditions, EventTime, Position, Price, Size, Symbol, Totals,
     Trade, WindowSize,
 };
 use tapeflow_sinks::memory::MemoryStore;
@@ -48,20 +48,20 @@ fn trade(shown: &Shown, symbol: &str) {
         },
         false,
     );
-    let key = RowKey {
+    let key = BarKey {
         symbol: Symbol::new(symbol).expect("symbol"),
         size: WindowSize::DEFAULTS[1],
         start: 0,
     };
-    let rows = vec![RowWrite {
+    let bars = vec![BarWrite {
         key,
-        state: RowState { epoch: 1, totals },
-        stamp: 1,
+        state: BarState { epoch: 1, totals },
+        write_timestamp: 1,
     }];
     shown.live.acknowledged(
         1,
         &EpochWrites {
-            rows,
+            bars,
             ..EpochWrites::default()
         },
     );

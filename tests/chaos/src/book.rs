@@ -1,15 +1,15 @@
 //! What is fed: named trades, and the book of those that have been sent.
 //!
 //! **The id of a trade is in its size**: trade n of a symbol's minute has size 2^n x 1e-8. So the
-//! volume of a minute's row, in binary, is the set of the trades in it: a bit that is missing names
+//! volume of a minute's bar, in binary, is the set of the trades in it: a bit that is missing names
 //! a lost trade, and a trade counted twice carries into a bit that nobody sent. All trades of a
-//! symbol go to one partition in order, so a row that is right at any time has the lowest bits set
+//! symbol go to one partition in order, so a bar that is right at any time has the lowest bits set
 //! and no others: 2^k - 1.
 
 use std::sync::{Mutex, PoisonError};
 
 use tapeflow_schemas::{
-    EventTime, Price, RowKey, Size, Symbol, Trade, WindowSize, WindowStart, conditions::Conditions,
+    BarKey, EventTime, Price, Size, Symbol, Trade, WindowSize, WindowStart, conditions::Conditions,
 };
 
 use crate::{mood::Moody, poison::Cabinet};
@@ -22,7 +22,7 @@ const IN_TIME: u8 = 48;
 const FIRST_MINUTE_MS: i64 = 1_704_207_600_000;
 /// The size of the windows whose trades are named.
 pub(crate) const MINUTE_MS: i64 = 60_000;
-/// Far-future trades of which it is remembered which row they would make.
+/// Far-future trades of which it is remembered which bar they would make.
 const FUTURES_KEPT: usize = 500;
 
 /// One named trade.
@@ -32,7 +32,7 @@ pub(crate) struct Id {
     pub(crate) slot: u8,
 }
 
-/// One row whose trades are named.
+/// One bar whose trades are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Minute {
     /// The number of the symbol.
@@ -78,15 +78,15 @@ pub(crate) fn minute() -> WindowSize {
     WindowSize::from_ms(MINUTE_MS).expect("a minute is a window size")
 }
 
-/// What has been sent, shared with those who read rows. A trade is noted before it is sent.
+/// What has been sent, shared with those who read bars. A trade is noted before it is sent.
 pub(crate) struct Book {
     pub(crate) symbols: Vec<Symbol>,
     /// By symbol, the trades of each of its minutes.
     sent: Mutex<Vec<Vec<u8>>>,
     /// By partition, the records that are durable in it, at least.
     appended: Mutex<Vec<i64>>,
-    /// Rows that must not be.
-    futures: Mutex<Vec<RowKey>>,
+    /// Bars that must not be.
+    futures: Mutex<Vec<BarKey>>,
     /// Records that must become dead letters.
     pub(crate) poison: Cabinet,
     pub(crate) mood: Moody,
@@ -124,17 +124,17 @@ impl Book {
             .clone()
     }
 
-    /// Rows that far-future trades would have made, had they been counted.
-    pub(crate) fn futures(&self) -> Vec<RowKey> {
+    /// Bars that far-future trades would have made, had they been counted.
+    pub(crate) fn futures(&self) -> Vec<BarKey> {
         self.futures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// The row of a minute.
-    pub(crate) fn key(&self, of: Minute) -> RowKey {
-        RowKey {
+    /// The bar of a minute.
+    pub(crate) fn key(&self, of: Minute) -> BarKey {
+        BarKey {
             symbol: self.symbols[of.symbol].clone(),
             size: minute(),
             start: of.start(),
@@ -177,11 +177,11 @@ impl Book {
             .for_each(|(appended, count)| *appended += count);
     }
 
-    pub(crate) fn expect_no_row(&self, symbol: usize, trade: &Trade) {
+    pub(crate) fn expect_no_bar(&self, symbol: usize, trade: &Trade) {
         let symbol = &self.symbols[symbol];
         let mut futures = self.futures.lock().unwrap_or_else(PoisonError::into_inner);
         if futures.len() < FUTURES_KEPT {
-            futures.push(RowKey {
+            futures.push(BarKey {
                 symbol: symbol.clone(),
                 size: minute(),
                 start: minute().start_of(trade.event_time, symbol.class()),

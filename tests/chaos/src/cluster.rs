@@ -24,8 +24,8 @@ const KAFKA_PORT: u16 = 92;
 const KAFKA_PROXIED_PORT: u16 = KAFKA_PORT + 3;
 const CQL_PORT: u16 = 42;
 /// Ports from the first one on: 100 for the servers' own numbers and those of further nodes, then
-/// those of the processes' mesh.
-const MESH_PORTS: std::ops::Range<u16> = 800..1_000;
+/// those of the processes' cluster.
+const CLUSTER_PORTS: std::ops::Range<u16> = 800..1_000;
 
 /// How often servers that do not start are started again: on a busy machine a Cassandra node gives
 /// up when it hears no other soon.
@@ -52,7 +52,7 @@ pub(crate) struct Cluster {
     stack: Stack,
     pub(crate) nodes: u8,
     first_port: u16,
-    next_mesh_port: u16,
+    next_cluster_port: u16,
     pub(crate) links: Links,
 }
 
@@ -106,7 +106,7 @@ impl Cluster {
                 stack,
                 nodes,
                 first_port,
-                next_mesh_port: MESH_PORTS.start,
+                next_cluster_port: CLUSTER_PORTS.start,
                 links,
             };
             match cluster.stack.up() {
@@ -244,17 +244,17 @@ impl Cluster {
             .map_err(|fault| fault.to_string())
     }
 
-    /// Ports for the mesh of so many processes, with proxies before them: those of a process that
+    /// Ports for the cluster of so many processes, with proxies before them: those of a process that
     /// was killed may linger, so they go round.
     ///
     /// # Errors
     /// A proxy cannot listen.
-    pub(crate) fn mesh(&mut self, processes: u16) -> Result<Meeting, String> {
-        if self.next_mesh_port + processes > MESH_PORTS.end {
-            self.next_mesh_port = MESH_PORTS.start;
+    pub(crate) fn cluster(&mut self, processes: u16) -> Result<Meeting, String> {
+        if self.next_cluster_port + processes > CLUSTER_PORTS.end {
+            self.next_cluster_port = CLUSTER_PORTS.start;
         }
-        let from = self.first_port + self.next_mesh_port;
-        self.next_mesh_port += processes;
+        let from = self.first_port + self.next_cluster_port;
+        self.next_cluster_port += processes;
         let at = |address: Ipv4Addr| {
             (from..from + processes)
                 .map(|port| format!("{address}:{port}"))

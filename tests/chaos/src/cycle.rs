@@ -22,7 +22,7 @@ use crate::{
 
 /// How long the job may take to commit something new, once nothing hinders it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
-/// How long processes may stay when another of their job is gone: the pulse, and at a start the
+/// How long processes may stay when another of their job is gone: the heartbeat, and at a start the
 /// wait for each other.
 pub(crate) const LEAVING: Duration = Duration::from_secs(60);
 /// How long a failpoint is waited for.
@@ -60,7 +60,7 @@ pub(crate) struct Stage {
     pub(crate) preparing: Option<Preparing>,
     /// Small jobs that were begun.
     pub(crate) spoilt: u32,
-    /// Whether stamps have run ahead of the clock.
+    /// Whether write timestamps have run ahead of the clock.
     pub(crate) was_ahead: bool,
     /// How processes ended.
     pub(crate) ends: BTreeMap<String, u64>,
@@ -72,7 +72,7 @@ impl Stage {
     /// One cycle.
     ///
     /// # Errors
-    /// Whatever must not happen: a process that panics or stays, a head that goes back, a
+    /// Whatever must not happen: a process that panics or stays, a checkpoint that goes back, a
     /// job that does not come back.
     pub(crate) fn cycle(&mut self) -> Result<Cycle, String> {
         let fault = self.deck.peek()?;
@@ -150,8 +150,8 @@ impl Stage {
             supervised: wants
                 .and_then(|wants| wants.supervised)
                 .unwrap_or(supervised),
-            // Eight: every row is read back. Twelve thousand: hardly any is.
-            resident_rows: [8, 8, 200, 12_000][self.random.random_range(0..4)],
+            // Eight: every bar is read back. Twelve thousand: hardly any is.
+            resident_bars: [8, 8, 200, 12_000][self.random.random_range(0..4)],
             epoch_ms: [100, 250][self.random.random_range(0..2)],
         }
     }
@@ -423,7 +423,7 @@ impl Stage {
             // Something must have been bound and not committed.
             self.spring("bind-after", 1, 0)?;
         }
-        let of_the_leader = [
+        let of_the_coordinator = [
             "take-over-before",
             "take-over-after",
             "bind-before",
@@ -432,7 +432,7 @@ impl Stage {
             "commit-before",
             "commit-after",
         ];
-        let process = if of_the_leader.contains(&name) {
+        let process = if of_the_coordinator.contains(&name) {
             0
         } else {
             self.random.random_range(0..3)
@@ -554,7 +554,7 @@ impl Stage {
             processes: 2,
             workers: 2,
             supervised: false,
-            resident_rows: 12_000,
+            resident_bars: 12_000,
             epoch_ms: 250,
         };
         let mut life = self.binary.start(

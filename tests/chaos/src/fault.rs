@@ -5,7 +5,7 @@ use crate::{links::Link, mood::Mood};
 /// Who does not answer for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pause {
-    /// Shorter than the pulse between processes can bear: nobody need notice.
+    /// Shorter than the heartbeat between processes can bear: nobody need notice.
     Short,
     /// Longer: the others leave.
     Long,
@@ -31,7 +31,7 @@ impl Way {
 /// Whose clock is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Clocks {
-    /// That of process 0, which makes the stamps.
+    /// That of process 0, which makes the write timestamps.
     OfOne,
     OfAll,
 }
@@ -150,7 +150,7 @@ impl Fault {
 
     pub(crate) fn wants(&self) -> Wants {
         match self {
-            Self::KillOne | Self::PauseOne(_) | Self::Network(Link::Mesh, _) => Wants {
+            Self::KillOne | Self::PauseOne(_) | Self::Network(Link::Cluster, _) => Wants {
                 several: true,
                 supervised: None,
             },

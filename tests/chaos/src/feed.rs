@@ -2,7 +2,7 @@
 //! grows under every fault.
 //!
 //! Most trades come minute by minute; some fill the gaps that were left in older minutes, so that
-//! rows are read back and corrected late. Some records are sent twice under one sequence, as a
+//! bars are read back and corrected late. Some records are sent twice under one sequence, as a
 //! producer does that does not know whether it was heard. Between them come records that nobody can
 //! read, and among the trades some of the far future: [`crate::poison`], [`Mood`].
 
@@ -178,7 +178,7 @@ impl Feeder {
         if random.random_bool(mood.future())
             && let Some(future) = future(random, taken_ms)
         {
-            book.expect_no_row(symbol, &future);
+            book.expect_no_bar(symbol, &future);
             trades.insert(random.random_range(0..=trades.len()), future);
             self.fed.futures += 1;
         }

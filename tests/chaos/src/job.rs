@@ -32,8 +32,8 @@ pub(crate) struct Shape {
     pub(crate) workers: u16,
     /// Whether each has a supervisor that starts it again.
     pub(crate) supervised: bool,
-    /// `--resident-rows`.
-    pub(crate) resident_rows: u32,
+    /// `--resident-bars`.
+    pub(crate) resident_bars: u32,
     /// `--epoch`.
     pub(crate) epoch_ms: u32,
 }
@@ -47,8 +47,8 @@ impl std::fmt::Display for Shape {
         };
         write!(
             f,
-            "{} x {} workers, {how}, {} rows, {} ms",
-            self.processes, self.workers, self.resident_rows, self.epoch_ms
+            "{} x {} workers, {how}, {} bars, {} ms",
+            self.processes, self.workers, self.resident_bars, self.epoch_ms
         )
     }
 }
@@ -168,7 +168,7 @@ impl Binary {
             skew,
             further,
         } = *orders;
-        let meeting = cluster.mesh(shape.processes)?;
+        let meeting = cluster.cluster(shape.processes)?;
         let mut life = Life {
             number: self.lives,
             shape,
@@ -183,7 +183,7 @@ impl Binary {
             flag("topic", name.into());
             flag("store", cluster.job_store(name));
             flag("workers", shape.workers.to_string());
-            flag("resident-rows", shape.resident_rows.to_string());
+            flag("resident-bars", shape.resident_bars.to_string());
             flag("epoch", format!("{}ms", shape.epoch_ms));
             if shape.processes > 1 {
                 flag("processes", shape.processes.to_string());

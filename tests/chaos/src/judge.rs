@@ -1,4 +1,4 @@
-//! The end: every trade in exactly one row, once; every row and list that any reader ever saw, what
+//! The end: every trade in exactly one bar, once; every bar and list that any reader ever saw, what
 //! the prefix its epoch names comes to.
 
 use std::{
@@ -12,7 +12,7 @@ use tapeflow_log::{
 };
 use tapeflow_protocol::{HistoryEntry, Store};
 use tapeflow_schemas::{
-    AssetClass, Offset, Partition, Policy, Position, RowKey, RowState,
+    AssetClass, BarKey, BarState, Offset, Partition, Policy, Position,
     codec::{self, Header},
     partition_for,
 };
@@ -48,7 +48,7 @@ pub(crate) struct Topic {
 #[derive(Default)]
 pub(crate) struct Verdict {
     pub(crate) trades: u64,
-    pub(crate) rows: u64,
+    pub(crate) bars: u64,
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     /// Contents that readers saw, and that were held against the prefix their epoch names.
@@ -58,7 +58,7 @@ pub(crate) struct Verdict {
     pub(crate) not_audited: u64,
     /// Dead letters, each in its place.
     pub(crate) letters: u64,
-    /// Rows of far-future trades, looked for and not there.
+    /// Bars of far-future trades, looked for and not there.
     pub(crate) futures: u64,
     pub(crate) faults: Vec<String>,
 }
@@ -224,8 +224,8 @@ impl Verdict {
         }
     }
 
-    /// Holds the final rows against all that was sent.
-    pub(crate) async fn rows(
+    /// Holds the final bars against all that was sent.
+    pub(crate) async fn bars(
         &mut self,
         store: &CassandraStore,
         book: &Book,
@@ -233,24 +233,24 @@ impl Verdict {
     ) -> Result<(), String> {
         let all = book.all();
         for chunk in all.chunks(512) {
-            let keys: Vec<RowKey> = chunk.iter().map(|(minute, _)| book.key(*minute)).collect();
-            let rows = patiently(|| store.read_rows(&keys)).await?;
-            for ((minute, sent), row) in chunk.iter().zip(&rows) {
-                self.row(*minute, *sent, row.as_ref(), book, topic);
+            let keys: Vec<BarKey> = chunk.iter().map(|(minute, _)| book.key(*minute)).collect();
+            let bars = patiently(|| store.read_bars(&keys)).await?;
+            for ((minute, sent), bar) in chunk.iter().zip(&bars) {
+                self.bar(*minute, *sent, bar.as_ref(), book, topic);
             }
         }
         Ok(())
     }
 
-    fn row(
+    fn bar(
         &mut self,
         minute: Minute,
         sent: u8,
-        row: Option<&RowState>,
+        bar: Option<&BarState>,
         book: &Book,
         topic: &Topic,
     ) {
-        self.rows += 1;
+        self.bars += 1;
         self.trades += u64::from(sent);
         let logged = topic.places.get(&minute).map_or(0, Vec::len);
         if logged != usize::from(sent) {
@@ -259,11 +259,11 @@ impl Verdict {
                 book.key(minute)
             ));
         }
-        let sums = row
-            .map(|row| *row.totals.of_policy(Policy::All))
+        let sums = bar
+            .map(|bar| *bar.totals.of_policy(Policy::All))
             .unwrap_or_default();
-        if row.is_some_and(|row| prefix(minute, &row.totals) == Ok(sent))
-            || (row.is_none() && sent == 0)
+        if bar.is_some_and(|bar| prefix(minute, &bar.totals) == Ok(sent))
+            || (bar.is_none() && sent == 0)
         {
             return;
         }
@@ -283,7 +283,7 @@ impl Verdict {
                 .join(", ")
         };
         self.fault(format!(
-            "{}: {sent} trades were sent, the row has {} of volume {}; lost: {}; doubled: {}",
+            "{}: {sent} trades were sent, the bar has {} of volume {}; lost: {}; doubled: {}",
             book.key(minute),
             sums.trades,
             sums.volume_e8,
@@ -349,7 +349,7 @@ impl Verdict {
 }
 
 /// Which trades a wrong volume lacks, and which it has twice: the fewest that explain it, by the
-/// number of trades the row counts.
+/// number of trades the bar counts.
 fn explain(volume: i128, count: u64, sent: u8) -> (Vec<u8>, Vec<u8>) {
     let want = (1i128 << sent) - 1;
     // One wrong set of each kind explains any difference: what is missing in all is lost, what is
@@ -396,6 +396,6 @@ mod tests {
             explain(volume(&[0, 1, 2, 3, 1, 3]), 6, 4),
             (vec![], vec![1, 3])
         );
-        assert_eq!(explain(0, 0, 3), (vec![0, 1, 2], vec![]), "the whole row");
+        assert_eq!(explain(0, 0, 3), (vec![0, 1, 2], vec![]), "the whole bar");
     }
 }

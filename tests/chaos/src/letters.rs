@@ -18,7 +18,7 @@ const LETTERS: usize = 10_000_000;
 
 impl Verdict {
     /// Holds the dead letters against the topic, and makes sure that no trade of the future has
-    /// made a row.
+    /// made a bar.
     ///
     /// # Errors
     /// The store does not answer.
@@ -28,15 +28,15 @@ impl Verdict {
         book: &Book,
         topic: &Topic,
     ) -> Result<(), String> {
-        let found = patiently(|| store.rejects(LETTERS)).await?;
+        let found = patiently(|| store.dead_letters(LETTERS)).await?;
         let mut found: BTreeMap<_, _> = found
             .into_iter()
-            .map(|reject| {
+            .map(|dead_letter| {
                 (
-                    reject.position(),
+                    dead_letter.position(),
                     Letter {
-                        reason: reject.reason,
-                        payload: reject.payload,
+                        reason: dead_letter.reason,
+                        payload: dead_letter.payload,
                     },
                 )
             })
@@ -61,15 +61,15 @@ impl Verdict {
             ));
         }
         let futures = book.futures();
-        for (key, row) in futures
+        for (key, bar) in futures
             .iter()
-            .zip(patiently(|| store.read_rows(&futures)).await?)
+            .zip(patiently(|| store.read_bars(&futures)).await?)
         {
             self.futures += 1;
-            if let Some(row) = row {
+            if let Some(bar) = bar {
                 self.fault(format!(
-                    "{key}: a trade of the far future has made a row, at epoch {}",
-                    row.epoch
+                    "{key}: a trade of the far future has made a bar, at epoch {}",
+                    bar.epoch
                 ));
             }
         }

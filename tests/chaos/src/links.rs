@@ -18,18 +18,18 @@ pub(crate) enum Link {
     Kafka,
     Cassandra,
     /// Between the job's processes.
-    Mesh,
+    Cluster,
 }
 
 impl Link {
-    pub(crate) const ALL: [Self; 3] = [Self::Kafka, Self::Cassandra, Self::Mesh];
+    pub(crate) const ALL: [Self; 3] = [Self::Kafka, Self::Cassandra, Self::Cluster];
 
     /// For the report.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kafka => "link to Kafka",
             Self::Cassandra => "link to Cassandra",
-            Self::Mesh => "link between processes",
+            Self::Cluster => "link between processes",
         }
     }
 }
@@ -70,7 +70,11 @@ impl Links {
     /// # Errors
     /// It cannot listen.
     pub(crate) fn to_process(&self, port: u16) -> Result<Proxy, String> {
-        self.proxy(Link::Mesh, 1, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        self.proxy(
+            Link::Cluster,
+            1,
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        )
     }
 
     fn proxy(&self, link: Link, node: u8, to: SocketAddr) -> Result<Proxy, String> {

@@ -1,10 +1,10 @@
 //! The kill loop: real Kafka, real Cassandra, the real binary, and a feed whose every trade carries
 //! an id. Processes and servers are killed, paused and restarted at random times and at named
-//! places of the protocol, while readers look for a row that goes back or is no prefix; at the end
+//! places of the protocol, while readers look for a bar that goes back or is no prefix; at the end
 //! each trade must be there exactly once.
 //!
 //! ```text
-//!  feed ──▶ Kafka ──proxy──▶ the job, in one to three processes ──proxy──▶ Cassandra ◀── readers, who judge every row
+//!  feed ──▶ Kafka ──proxy──▶ the job, in one to three processes ──proxy──▶ Cassandra ◀── readers, who judge every bar
 //!             ▲        ▲               ▲      └─proxy─┘              ▲          ▲
 //!             └────────┴─────── cycle: a fault from the deck ────────┴──────────┘──▶ watch: has it committed something new?
 //! ```
@@ -38,7 +38,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-/// Kills, pauses and restarts everything of a job on real servers, and looks for a row that is
+/// Kills, pauses and restarts everything of a job on real servers, and looks for a bar that is
 /// wrong.
 #[derive(Parser, Debug)]
 pub(crate) struct Settings {

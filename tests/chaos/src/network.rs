@@ -25,7 +25,7 @@ impl Stage {
         let processes = self.life()?.len();
         let at = self
             .random
-            .random_range(usize::from(link == Link::Mesh && processes > 1)..processes);
+            .random_range(usize::from(link == Link::Cluster && processes > 1)..processes);
         let of = if self.random.random_bool(0.5) {
             None
         } else {
@@ -46,7 +46,7 @@ impl Stage {
         let again = self.caught_up(Instant::now())?;
         let standing = self.later_generation()?;
         // A store or a log that is out of reach stalls a job and must not end it.
-        if link != Link::Mesh
+        if link != Link::Cluster
             && (back.as_ref().unwrap_or(&again).started || standing.generation != before.generation)
         {
             let life = self.life()?;
@@ -70,8 +70,8 @@ impl Stage {
                 self.pass(1_000..5_000);
                 return Ok(Some(back));
             }
-            // Longer and shorter than the pulse between processes bears.
-            Way::BlackHole if link == Link::Mesh && self.random.random_bool(0.5) => {
+            // Longer and shorter than the heartbeat between processes bears.
+            Way::BlackHole if link == Link::Cluster && self.random.random_bool(0.5) => {
                 self.pass(11_000..15_000)
             }
             Way::Cut | Way::HalfOpen | Way::BlackHole => self.pass(500..6_000),
@@ -80,7 +80,7 @@ impl Stage {
     }
 
     /// Processes whose clocks are an hour ahead, and after them others whose clocks are right, or
-    /// an hour behind: the stamps must go on growing.
+    /// an hour behind: the write timestamps must go on growing.
     pub(crate) fn clock(&mut self, clocks: Clocks) -> Result<Back, String> {
         let (process, then) = match clocks {
             Clocks::OfOne => (Some(0), None),
@@ -92,7 +92,7 @@ impl Stage {
                 }),
             ),
         };
-        let stamp = self.watch.stamp()?;
+        let write_timestamp = self.watch.write_timestamp()?;
         let before = self.later_generation()?;
         self.bury();
         self.start_skewed(Some(Skew {
@@ -101,17 +101,17 @@ impl Stage {
         }))?;
         self.back(before, Instant::now())?;
         self.pass(0..2_000);
-        let (ahead, before) = (self.watch.stamp()?, self.later_generation()?);
-        // Within an hour of an earlier time this was done, stamps are as far ahead already, and
+        let (ahead, before) = (self.watch.write_timestamp()?, self.later_generation()?);
+        // Within an hour of an earlier time this was done, write timestamps are as far ahead already, and
         // each only adds one.
-        if ahead <= stamp {
+        if ahead <= write_timestamp {
             return Err(format!(
-                "with clocks an hour ahead the last stamp was {ahead}, and before it {stamp}"
+                "with clocks an hour ahead the last write timestamp was {ahead}, and before it {write_timestamp}"
             ));
         }
-        if !self.was_ahead && ahead - stamp < HOUR_S * 1_000_000 / 2 {
+        if !self.was_ahead && ahead - write_timestamp < HOUR_S * 1_000_000 / 2 {
             return Err(format!(
-                "clocks an hour ahead made the stamp {ahead} of {stamp}: the binary does not heed TAPEFLOW_CLOCK_OFFSET_S"
+                "clocks an hour ahead made the write timestamp {ahead} of {write_timestamp}: the binary does not heed TAPEFLOW_CLOCK_OFFSET_S"
             ));
         }
         self.was_ahead = true;

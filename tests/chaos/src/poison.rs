@@ -4,14 +4,14 @@
 use std::{collections::BTreeMap, sync::PoisonError};
 
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
-use tapeflow_protocol::store::MAX_REJECT_BYTES;
+use tapeflow_protocol::store::MAX_DEAD_LETTER_BYTES;
 use tapeflow_schemas::codec;
 
 /// Bytes of which no reading makes a number: each says that another one follows.
 const NONSENSE: [u8; 16] = [0xff; 16];
-/// The head of our own records: two bytes of magic, and eight of fingerprint.
+/// The checkpoint of our own records: two bytes of magic, and eight of fingerprint.
 const MAGIC: [u8; 2] = [0xc3, 0x01];
-const HEAD_BYTES: usize = MAGIC.len() + 8;
+const CHECKPOINT_BYTES: usize = MAGIC.len() + 8;
 /// Bytes of a record by which it is known again.
 const KNOWN_BY: usize = 64;
 
@@ -37,7 +37,7 @@ pub(crate) fn payload(random: &mut StdRng, good: &[u8]) -> (Vec<u8>, &'static st
             [
                 &MAGIC[..],
                 &noise(random, 8),
-                good.get(HEAD_BYTES..).unwrap_or_default(),
+                good.get(CHECKPOINT_BYTES..).unwrap_or_default(),
             ]
             .concat(),
             "unknown_fingerprint",
@@ -105,7 +105,7 @@ impl Letter {
     pub(crate) fn new(reason: &str, payload: &[u8]) -> Self {
         Self {
             reason: reason.into(),
-            payload: payload[..payload.len().min(MAX_REJECT_BYTES)].to_vec(),
+            payload: payload[..payload.len().min(MAX_DEAD_LETTER_BYTES)].to_vec(),
         }
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     use rand::SeedableRng;
     use tapeflow_schemas::{
         SessionId,
-        codec::{BatchHeader, DecodeFault},
+        codec::{BatchHeader, DecodeError},
     };
 
     use super::*;
@@ -154,9 +154,9 @@ mod tests {
             assert_eq!(cabinet.reason(&payload), Some(reason));
             let fault = codec::decode(&payload, &mut entries).expect_err("poison");
             let said = match fault {
-                DecodeFault::UnknownFingerprint(_) => "unknown_fingerprint",
-                DecodeFault::Malformed { .. } => "malformed",
-                DecodeFault::Empty => "empty",
+                DecodeError::UnknownFingerprint(_) => "unknown_fingerprint",
+                DecodeError::Malformed { .. } => "malformed",
+                DecodeError::Empty => "empty",
             };
             assert_eq!(said, reason);
             reasons.insert(reason);

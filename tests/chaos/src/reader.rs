@@ -1,7 +1,7 @@
-//! The readers: they read rows and lists at quorum for as long as the run lasts, as a dashboard
+//! The readers: they read bars and lists at quorum for as long as the run lasts, as a dashboard
 //! would, and judge each one on the spot.
 //!
-//! Every row that is read must be a prefix of its symbol's trades, exact in all sums; it must not
+//! Every bar that is read must be a prefix of its symbol's trades, exact in all sums; it must not
 //! be older than what any reader had seen before this read began; and one epoch must mean one
 //! content. A read that fails because servers are down is counted and is no fault.
 
@@ -16,12 +16,12 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_protocol::Store;
-use tapeflow_schemas::{Policy, RowKey, RowState, Totals, View, ViewState};
+use tapeflow_schemas::{BarKey, BarState, Policy, Totals, View, ViewState};
 use tapeflow_sinks::cassandra::CassandraStore;
 
 use crate::book::{Book, Id, MINUTE_MS, Minute, SLOTS, minute, trade};
 
-/// Rows asked for in one go.
+/// Bars asked for in one go.
 const ROWS_PER_READ: usize = 12;
 /// How long a reader rests between two reads: the machine has other work.
 const REST: Duration = Duration::from_millis(50);
@@ -30,7 +30,7 @@ const LISTS_EVERY: u64 = 8;
 /// Faults kept; one is enough to fail.
 const FAULTS_KEPT: usize = 50;
 
-/// What a reader has seen of a row.
+/// What a reader has seen of a bar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Floor {
     trades: u8,
@@ -55,8 +55,8 @@ pub(crate) struct Said {
 /// What all readers have seen.
 #[derive(Default)]
 pub(crate) struct Seen {
-    rows: HashMap<Minute, Floor>,
-    /// How many trades a row had at an epoch.
+    bars: HashMap<Minute, Floor>,
+    /// How many trades a bar had at an epoch.
     pub(crate) contents: HashMap<(Minute, u64), u8>,
     lists: HashMap<usize, u64>,
     lines: HashMap<Line, Said>,
@@ -64,7 +64,7 @@ pub(crate) struct Seen {
     pub(crate) said: HashMap<(Line, u64), Said>,
     pub(crate) counts: Counts,
     pub(crate) faults: Vec<String>,
-    /// Rows that were no prefix.
+    /// Bars that were no prefix.
     wrong: HashSet<Minute>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Seen {
 pub(crate) struct Counts {
     pub(crate) reads: u64,
     pub(crate) failed: u64,
-    pub(crate) rows: u64,
+    pub(crate) bars: u64,
     pub(crate) absent: u64,
     pub(crate) lists: u64,
 }
@@ -86,13 +86,13 @@ impl Seen {
         }
     }
 
-    /// Judges a row. `floor` is what had been seen of it when the read began, `sent` what had been
+    /// Judges a bar. `floor` is what had been seen of it when the read began, `sent` what had been
     /// sent when it ended.
-    fn row(
+    fn bar(
         &mut self,
         name: &str,
         minute: Minute,
-        state: Option<&RowState>,
+        state: Option<&BarState>,
         floor: Floor,
         sent: u8,
     ) {
@@ -100,16 +100,16 @@ impl Seen {
             self.counts.absent += 1;
             if floor != Floor::default() {
                 self.fault(format!(
-                    "{name}: a row that had {} trades at epoch {} is gone",
+                    "{name}: a bar that had {} trades at epoch {} is gone",
                     floor.trades, floor.epoch
                 ));
             }
             return;
         };
-        self.counts.rows += 1;
+        self.counts.bars += 1;
         let trades = match prefix(minute, &state.totals) {
             Ok(trades) => trades,
-            // Once a row: what is wrong stays wrong.
+            // Once a bar: what is wrong stays wrong.
             Err(what) if self.wrong.insert(minute) => {
                 return self.fault(format!("{name} at epoch {}: {what}", state.epoch));
             }
@@ -129,7 +129,7 @@ impl Seen {
         if before != trades {
             self.fault(format!("{at}: at the same epoch it had {before} trades"));
         }
-        let seen = self.rows.entry(minute).or_default();
+        let seen = self.bars.entry(minute).or_default();
         seen.trades = seen.trades.max(trades);
         seen.epoch = seen.epoch.max(state.epoch);
     }
@@ -178,7 +178,7 @@ impl Seen {
     }
 }
 
-/// How many trades a row has, if they are the first ones of its minute and all its sums are theirs.
+/// How many trades a bar has, if they are the first ones of its minute and all its sums are theirs.
 pub(crate) fn prefix(minute: Minute, totals: &Totals) -> Result<u8, String> {
     let sums = totals.of_policy(Policy::All);
     let held = sums.volume_e8;
@@ -233,7 +233,7 @@ impl Readers {
             let answered = if turn.is_multiple_of(LISTS_EVERY) {
                 self.read_lists(&store, &mut random).await
             } else {
-                self.read_rows(&store, &mut random).await
+                self.read_bars(&store, &mut random).await
             };
             let mut seen = self.seen();
             seen.counts.reads += 1;
@@ -256,16 +256,16 @@ impl Readers {
         }
     }
 
-    async fn read_rows(&self, store: &CassandraStore, random: &mut StdRng) -> bool {
+    async fn read_bars(&self, store: &CassandraStore, random: &mut StdRng) -> bool {
         let mut minutes: Vec<Minute> = (0..ROWS_PER_READ).map(|_| self.choose(random)).collect();
         minutes.sort_unstable();
         minutes.dedup();
         self.read(store, &minutes).await
     }
 
-    /// Reads these rows and judges them; whether the store answered.
+    /// Reads these bars and judges them; whether the store answered.
     pub(crate) async fn read(&self, store: &CassandraStore, minutes: &[Minute]) -> bool {
-        let keys: Vec<RowKey> = minutes
+        let keys: Vec<BarKey> = minutes
             .iter()
             .map(|minute| self.book.key(*minute))
             .collect();
@@ -273,11 +273,11 @@ impl Readers {
             let seen = self.seen();
             minutes
                 .iter()
-                .map(|minute| seen.rows.get(minute).copied().unwrap_or_default())
+                .map(|minute| seen.bars.get(minute).copied().unwrap_or_default())
                 .collect()
         };
-        let rows = match store.read_rows(&keys).await {
-            Ok(rows) => rows,
+        let bars = match store.read_bars(&keys).await {
+            Ok(bars) => bars,
             Err(tapeflow_protocol::StoreError::Unavailable(_)) => return false,
             Err(tapeflow_protocol::StoreError::Broken(reason)) => {
                 // A damaged cell is as bad as a wrong one; a session that broke is not.
@@ -289,11 +289,11 @@ impl Readers {
             }
         };
         let mut seen = self.seen();
-        for (((minute, key), row), floor) in minutes.iter().zip(&keys).zip(&rows).zip(floors) {
-            seen.row(
+        for (((minute, key), bar), floor) in minutes.iter().zip(&keys).zip(&bars).zip(floors) {
+            seen.bar(
                 &key.to_string(),
                 *minute,
-                row.as_ref(),
+                bar.as_ref(),
                 floor,
                 self.book.sent(*minute),
             );
@@ -366,7 +366,7 @@ mod tests {
         number: 2,
     };
 
-    fn row(slots: &[u8]) -> Totals {
+    fn bar(slots: &[u8]) -> Totals {
         let mut totals = Totals::default();
         for slot in slots {
             let trade = trade(Id {
@@ -390,34 +390,34 @@ mod tests {
     #[test]
     fn a_prefix_is_recognized_and_what_is_lost_or_doubled_is_named() {
         assert_eq!(prefix(MINUTE, &Totals::default()), Ok(0));
-        assert_eq!(prefix(MINUTE, &row(&[0, 1, 2])), Ok(3));
+        assert_eq!(prefix(MINUTE, &bar(&[0, 1, 2])), Ok(3));
         assert_eq!(
-            prefix(MINUTE, &row(&(0..SLOTS).collect::<Vec<_>>())),
+            prefix(MINUTE, &bar(&(0..SLOTS).collect::<Vec<_>>())),
             Ok(SLOTS)
         );
-        assert!(prefix(MINUTE, &row(&[0, 2])).is_err_and(|text| text.contains("[1] are missing")));
+        assert!(prefix(MINUTE, &bar(&[0, 2])).is_err_and(|text| text.contains("[1] are missing")));
         assert!(
-            prefix(MINUTE, &row(&[0, 1, 1])).is_err(),
+            prefix(MINUTE, &bar(&[0, 1, 1])).is_err(),
             "1 + 2 + 2 is no 2^k - 1"
         );
         assert!(
-            prefix(MINUTE, &row(&[0, 0, 1, 2, 3])).is_err(),
+            prefix(MINUTE, &bar(&[0, 0, 1, 2, 3])).is_err(),
             "16 has one bit"
         );
-        let mut cheap = row(&[0, 1]);
+        let mut cheap = bar(&[0, 1]);
         cheap.sums[0].notional_e16 -= 1;
         assert!(prefix(MINUTE, &cheap).is_err());
     }
 
     #[test]
-    fn a_row_that_goes_back_vanishes_or_has_two_contents_at_an_epoch_is_a_fault() {
-        let state = |slots: &[u8], epoch| RowState {
+    fn a_bar_that_goes_back_vanishes_or_has_two_contents_at_an_epoch_is_a_fault() {
+        let state = |slots: &[u8], epoch| BarState {
             epoch,
-            totals: row(slots),
+            totals: bar(slots),
         };
         let faults = |check: &dyn Fn(&mut Seen)| {
             let mut seen = Seen::default();
-            seen.row("row", MINUTE, Some(&state(&[0, 1], 5)), Floor::default(), 2);
+            seen.bar("bar", MINUTE, Some(&state(&[0, 1], 5)), Floor::default(), 2);
             assert!(seen.faults.is_empty());
             check(&mut seen);
             seen.faults.len()
@@ -427,31 +427,31 @@ mod tests {
             epoch: 5,
         };
         assert_eq!(
-            faults(&|seen| seen.row("row", MINUTE, Some(&state(&[0, 1], 6)), floor, 2)),
+            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0, 1], 6)), floor, 2)),
             0
         );
-        assert_eq!(faults(&|seen| seen.row("row", MINUTE, None, floor, 2)), 1);
+        assert_eq!(faults(&|seen| seen.bar("bar", MINUTE, None, floor, 2)), 1);
         assert_eq!(
-            faults(&|seen| seen.row("row", MINUTE, Some(&state(&[0], 6)), floor, 2)),
+            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0], 6)), floor, 2)),
             1
         );
         assert_eq!(
-            faults(&|seen| seen.row("row", MINUTE, Some(&state(&[0, 1], 4)), floor, 2)),
+            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0, 1], 4)), floor, 2)),
             1
         );
         assert_eq!(
-            faults(&|seen| seen.row("row", MINUTE, Some(&state(&[0, 1, 2], 5)), floor, 3)),
+            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0, 1, 2], 5)), floor, 3)),
             1
         );
         assert_eq!(
-            faults(&|seen| seen.row("row", MINUTE, Some(&state(&[0, 1, 2], 6)), floor, 2)),
+            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0, 1, 2], 6)), floor, 2)),
             1,
             "more than was sent"
         );
         assert_eq!(
-            faults(&|seen| seen.row("row", MINUTE, None, Floor::default(), 2)),
+            faults(&|seen| seen.bar("bar", MINUTE, None, Floor::default(), 2)),
             0,
-            "a read that began before the row was seen"
+            "a read that began before the bar was seen"
         );
     }
 }

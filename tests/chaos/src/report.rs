@@ -55,7 +55,7 @@ impl Outcome {
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let verdict = if self.faults.is_empty() {
-            "nothing lost, nothing doubled, no row went back"
+            "nothing lost, nothing doubled, no bar went back"
         } else {
             "FAULTS"
         };
@@ -154,28 +154,28 @@ impl Outcome {
         let Counts {
             reads,
             failed,
-            rows,
+            bars,
             absent,
             lists,
         } = self.reads;
         writeln!(
             text,
-            "- Readers at quorum: {reads} reads ({failed} failed while servers were down): {rows} rows, {lists} lists, {absent} not there yet."
+            "- Readers at quorum: {reads} reads ({failed} failed while servers were down): {bars} bars, {lists} lists, {absent} not there yet."
         )?;
         let verdict = &self.verdict;
         writeln!(
             text,
-            "- Contents that readers saw, each held against the prefix of the log that its epoch names: {} of rows, {} of lists; {} of epochs without history.",
+            "- Contents that readers saw, each held against the prefix of the log that its epoch names: {} of bars, {} of lists; {} of epochs without history.",
             verdict.audited, verdict.lists_audited, verdict.not_audited
         )?;
         writeln!(
             text,
-            "- At the end: {} trades in {} minute rows; {} lost, {} doubled.",
-            verdict.trades, verdict.rows, verdict.lost, verdict.doubled
+            "- At the end: {} trades in {} minute bars; {} lost, {} doubled.",
+            verdict.trades, verdict.bars, verdict.lost, verdict.doubled
         )?;
         writeln!(
             text,
-            "- Dead letters: {}, exactly the poison and the far-future trades, each in its place and under its reason; {} rows of far-future trades looked for, none there.",
+            "- Dead letters: {}, exactly the poison and the far-future trades, each in its place and under its reason; {} bars of far-future trades looked for, none there.",
             verdict.letters, verdict.futures
         )?;
         writeln!(text, "- Ends of processes: {}.", counted(&self.ends))?;

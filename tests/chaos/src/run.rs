@@ -323,7 +323,7 @@ fn judge(
     let mut verdict = Verdict::default();
     let store = &stage.watch.store;
     let judged = runtime.block_on(async {
-        verdict.rows(store, &book, &topic).await?;
+        verdict.bars(store, &book, &topic).await?;
         verdict.dead_letters(store, &book, &topic).await?;
         let seen = std::mem::take(&mut *readers.seen());
         verdict.audit(store, &seen, &book, &topic).await

@@ -11,8 +11,8 @@ use std::{
 
 use rand::{Rng, seq::IndexedRandom};
 use tapeflow_log::kafka::KafkaConfig;
-use tapeflow_protocol::{Head, Store};
-use tapeflow_schemas::{Offset, Policy, RowKey};
+use tapeflow_protocol::{Checkpoint, Store};
+use tapeflow_schemas::{BarKey, Offset, Policy};
 use tapeflow_sinks::cassandra::CassandraStore;
 
 use crate::{
@@ -150,15 +150,18 @@ impl Stage {
             .start(&mut self.cluster, &Orders::new(small.shape, &small.name))?;
         let deadline = Instant::now() + PATIENCE;
         let fed = small.book.appended();
-        let is_enough = |head: &Head| {
-            head.committed.epoch > 0
+        let is_enough = |checkpoint: &Checkpoint| {
+            checkpoint.committed.epoch > 0
                 && (!everything
                     || fed
                         .iter()
-                        .zip(&head.committed.cuts)
+                        .zip(&checkpoint.committed.cuts)
                         .all(|(fed, cut)| cut.next >= *fed))
         };
-        while !self.head(small).is_ok_and(|head| is_enough(&head)) {
+        while !self
+            .checkpoint(small)
+            .is_ok_and(|checkpoint| is_enough(&checkpoint))
+        {
             life.look()?;
             if life.any_ended() || Instant::now() > deadline {
                 return Err(format!(
@@ -172,18 +175,18 @@ impl Stage {
         Ok(life)
     }
 
-    fn head(&self, small: &Small) -> Result<Head, String> {
-        let head = self
+    fn checkpoint(&self, small: &Small) -> Result<Checkpoint, String> {
+        let checkpoint = self
             .watch
             .runtime
-            .block_on(patiently(|| small.store.head()))?;
-        head.ok_or_else(|| "there is no head".into())
+            .block_on(patiently(|| small.store.checkpoint()))?;
+        checkpoint.ok_or_else(|| "there is no checkpoint".into())
     }
 
     /// Starts processes that must refuse: all end, one with the code for it, and nothing of what
     /// was bound or committed changes.
     fn refused(&mut self, small: &Small) -> Result<(Duration, String), String> {
-        let before = self.head(small)?;
+        let before = self.checkpoint(small)?;
         let begun = Instant::now();
         let mut life = self
             .binary
@@ -202,10 +205,10 @@ impl Stage {
             ));
         }
         life.count_ends(&mut self.ends);
-        let after = self.head(small)?;
+        let after = self.checkpoint(small)?;
         if (&after.committed, &after.bound) != (&before.committed, &before.bound) {
             return Err(format!(
-                "life {} refused, and changed the head all the same: {before:?} to {after:?}",
+                "life {} refused, and changed the checkpoint all the same: {before:?} to {after:?}",
                 life.number
             ));
         }
@@ -224,10 +227,15 @@ impl Stage {
         }
         life.count_ends(&mut self.ends);
         self.feed_small(small, &small.book)?;
-        let head = self.head(small)?;
+        let checkpoint = self.checkpoint(small)?;
         let topic = Topic::read(self.cluster.brokers(), &small.name, &small.book)?;
         let ends = small.book.appended();
-        let committed: Vec<Offset> = head.committed.cuts.iter().map(|cut| cut.next).collect();
+        let committed: Vec<Offset> = checkpoint
+            .committed
+            .cuts
+            .iter()
+            .map(|cut| cut.next)
+            .collect();
         let behind: Vec<usize> = (0..committed.len())
             .filter(|at| ends.get(*at).is_some_and(|end| *end > committed[*at] + 1))
             .collect();
@@ -275,7 +283,7 @@ impl Stage {
                 "committed {committed:?}, deleted below {gone:?}, but it says: {said}"
             ));
         }
-        self.accept(small, &topic, &head, &gone)?;
+        self.accept(small, &topic, &checkpoint, &gone)?;
         Ok(took)
     }
 
@@ -285,12 +293,12 @@ impl Stage {
 
     /// With the loss accepted it goes on: all trades count but those that were deleted before they
     /// were committed, and from then on it needs no permission. What was bound already may stand in
-    /// rows all the same; and a record that was sent again later counts by its repeat.
+    /// bars all the same; and a record that was sent again later counts by its repeat.
     fn accept(
         &mut self,
         small: &Small,
         topic: &Topic,
-        head: &Head,
+        checkpoint: &Checkpoint,
         gone: &BTreeMap<usize, Offset>,
     ) -> Result<(), String> {
         for further in [&["--accept-loss", "--until-end"][..], &["--until-end"]] {
@@ -312,21 +320,21 @@ impl Stage {
             life.count_ends(&mut self.ends);
         }
         let all = small.book.all();
-        let keys: Vec<RowKey> = all
+        let keys: Vec<BarKey> = all
             .iter()
             .map(|(minute, _)| small.book.key(*minute))
             .collect();
-        let rows = self
+        let bars = self
             .watch
             .runtime
-            .block_on(patiently(|| small.store.read_rows(&keys)))?;
-        for (((minute, _), key), row) in all.iter().zip(&keys).zip(rows) {
+            .block_on(patiently(|| small.store.read_bars(&keys)))?;
+        for (((minute, _), key), bar) in all.iter().zip(&keys).zip(bars) {
             let (partition, places) = topic.places(*minute);
             let at = usize::try_from(partition).unwrap_or(0);
             let lost = gone
                 .get(&at)
-                .map_or(0..0, |start| head.committed.cuts[at].next..*start);
-            let bound = head.last_binding().cuts[at].next;
+                .map_or(0..0, |start| checkpoint.committed.cuts[at].next..*start);
+            let bound = checkpoint.last_binding().cuts[at].next;
             let (mut must, mut may) = (0i128, 0i128);
             for (slot, offset) in (0u32..).zip(places) {
                 let is_lost = lost.contains(offset);
@@ -335,7 +343,7 @@ impl Stage {
                     !is_lost || *offset < bound || topic.repeated.contains(&(partition, *offset)),
                 ) << slot;
             }
-            let have = row.map_or(0, |row| row.totals.of_policy(Policy::All).volume_e8);
+            let have = bar.map_or(0, |bar| bar.totals.of_policy(Policy::All).volume_e8);
             if have & must != must || have & !may != 0 {
                 return Err(format!(
                     "{key}: with the offsets {lost:?} lost the trades must be {must:b}, may be {may:b}, and are {have:b}"
@@ -345,7 +353,7 @@ impl Stage {
         let letters = self
             .watch
             .runtime
-            .block_on(patiently(|| small.store.rejects(LETTERS)))?;
+            .block_on(patiently(|| small.store.dead_letters(LETTERS)))?;
         let told: BTreeMap<usize, Offset> = letters
             .iter()
             .filter(|letter| letter.reason == "lost")
@@ -353,7 +361,7 @@ impl Stage {
             .collect();
         let want: BTreeMap<usize, Offset> = gone
             .keys()
-            .map(|at| (*at, head.committed.cuts[*at].next))
+            .map(|at| (*at, checkpoint.committed.cuts[*at].next))
             .collect();
         if told == want {
             Ok(())
@@ -397,23 +405,23 @@ impl Stage {
         }
         life.count_ends(&mut self.ends);
         let (took, said) = self.refused(small)?;
-        if !said.contains("rows come from another log") {
+        if !said.contains("bars come from another log") {
             return Err(format!(
                 "the topic was deleted and made again, and the job that refuses it says: {said}"
             ));
         }
-        let keys: Vec<RowKey> = others
+        let keys: Vec<BarKey> = others
             .all()
             .into_iter()
             .map(|(minute, _)| others.key(minute))
             .collect();
-        let rows = self
+        let bars = self
             .watch
             .runtime
-            .block_on(patiently(|| small.store.read_rows(&keys)))?;
-        match keys.iter().zip(&rows).find(|(_, row)| row.is_some()) {
+            .block_on(patiently(|| small.store.read_bars(&keys)))?;
+        match keys.iter().zip(&bars).find(|(_, bar)| bar.is_some()) {
             Some((key, _)) => Err(format!(
-                "{key}: a row of trades that were never in the topic the job began with"
+                "{key}: a bar of trades that were never in the topic the job began with"
             )),
             None => Ok(took),
         }

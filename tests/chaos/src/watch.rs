@@ -1,11 +1,11 @@
-//! The head, watched: how far the job has come, and under which generation.
+//! The checkpoint, watched: how far the job has come, and under which generation.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-use tapeflow_protocol::{Head, Store, StoreError};
+use tapeflow_protocol::{Checkpoint, Store, StoreError};
 use tapeflow_sinks::cassandra::CassandraStore;
 use tokio::runtime::Handle;
 
@@ -58,33 +58,37 @@ impl Watch {
     /// Where it stands, if the store answers.
     ///
     /// # Errors
-    /// The head went back.
+    /// The checkpoint went back.
     pub(crate) fn glance(&mut self) -> Result<Option<Standing>, String> {
-        let Ok(head) = self.runtime.block_on(self.store.head()) else {
+        let Ok(checkpoint) = self.runtime.block_on(self.store.checkpoint()) else {
             return Ok(None);
         };
-        self.stands(head.as_ref()).map(Some)
+        self.stands(checkpoint.as_ref()).map(Some)
     }
 
-    /// The head, if there is one and the store answers.
-    fn look(&mut self) -> Result<Option<Head>, String> {
-        let head = self.runtime.block_on(self.store.head()).ok().flatten();
-        if let Some(head) = &head {
-            self.stands(Some(head))?;
+    /// The checkpoint, if there is one and the store answers.
+    fn look(&mut self) -> Result<Option<Checkpoint>, String> {
+        let checkpoint = self
+            .runtime
+            .block_on(self.store.checkpoint())
+            .ok()
+            .flatten();
+        if let Some(checkpoint) = &checkpoint {
+            self.stands(Some(checkpoint))?;
         }
-        Ok(head)
+        Ok(checkpoint)
     }
 
-    fn stands(&mut self, head: Option<&Head>) -> Result<Standing, String> {
-        let now = head.map_or(Standing::default(), |head| Standing {
-            generation: head.generation,
-            bound: head.last_binding().epoch,
-            committed: head.committed.epoch,
+    fn stands(&mut self, checkpoint: Option<&Checkpoint>) -> Result<Standing, String> {
+        let now = checkpoint.map_or(Standing::default(), |checkpoint| Standing {
+            generation: checkpoint.generation,
+            bound: checkpoint.last_binding().epoch,
+            committed: checkpoint.committed.epoch,
         });
         let was = std::mem::replace(&mut self.last, now);
         if now.generation < was.generation || now.bound < was.bound || now.committed < was.committed
         {
-            return Err(format!("the head went back from {was:?} to {now:?}"));
+            return Err(format!("the checkpoint went back from {was:?} to {now:?}"));
         }
         Ok(now)
     }
@@ -92,31 +96,34 @@ impl Watch {
     /// Whether everything below these offsets is committed; not, if the store does not answer.
     ///
     /// # Errors
-    /// The head went back.
+    /// The checkpoint went back.
     pub(crate) fn has_committed(&mut self, offsets: &[i64]) -> Result<bool, String> {
-        let Some(head) = self.look()? else {
+        let Some(checkpoint) = self.look()? else {
             return Ok(false);
         };
         Ok(offsets
             .iter()
-            .zip(&head.committed.cuts)
+            .zip(&checkpoint.committed.cuts)
             .all(|(offset, cut)| cut.next >= *offset))
     }
 
-    /// The largest stamp issued.
+    /// The largest write timestamp issued.
     ///
     /// # Errors
     /// The store does not answer for long, or there is no job.
-    pub(crate) fn stamp(&self) -> Result<i64, String> {
-        let head = self.runtime.block_on(patiently(|| self.store.head()))?;
-        head.map(|head| head.last_stamp)
-            .ok_or_else(|| "there is no head".into())
+    pub(crate) fn write_timestamp(&self) -> Result<i64, String> {
+        let checkpoint = self
+            .runtime
+            .block_on(patiently(|| self.store.checkpoint()))?;
+        checkpoint
+            .map(|checkpoint| checkpoint.last_write_timestamp)
+            .ok_or_else(|| "there is no checkpoint".into())
     }
 
     /// Where it stands.
     ///
     /// # Errors
-    /// The head went back, or the store does not answer for long.
+    /// The checkpoint went back, or the store does not answer for long.
     pub(crate) fn standing(&mut self) -> Result<Standing, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -125,7 +132,7 @@ impl Watch {
             }
             if Instant::now() > deadline {
                 return Err(format!(
-                    "the head cannot be read for {} s",
+                    "the checkpoint cannot be read for {} s",
                     PATIENCE.as_secs()
                 ));
             }

@@ -13,7 +13,7 @@ use libtest_mimic::{Arguments, Failed};
 use tapeflow_stack::{servers as dev_stack, trials};
 
 const NAME: &str =
-    "twenty_five_kill_cycles_lose_and_double_nothing_and_no_reader_sees_a_row_go_back";
+    "twenty_five_kill_cycles_lose_and_double_nothing_and_no_reader_sees_a_bar_go_back";
 
 fn main() {
     let arguments = Arguments::from_args();

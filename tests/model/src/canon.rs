@@ -4,7 +4,7 @@
 use crate::{
     log::KEYS,
     mutants::Mutant,
-    state::{Head, Memory, Process, Proposal, REPLICAS, Stage, State},
+    state::{Checkpoint, Memory, Process, Proposal, REPLICAS, Stage, State},
     worlds::World,
 };
 
@@ -18,8 +18,13 @@ pub(crate) fn canonical(world: &World, mut state: State) -> State {
             .any(|copy| !write.cell.is_in(copy[usize::from(write.key)]))
     });
     for process in 0..world.generations {
-        let owner = usize::from(state.head.owner) == process + 1;
-        tidy(world, &state.head, owner, &mut state.processes[process]);
+        let owner = usize::from(state.checkpoint.owner) == process + 1;
+        tidy(
+            world,
+            &state.checkpoint,
+            owner,
+            &mut state.processes[process],
+        );
     }
     state
 }
@@ -44,8 +49,9 @@ fn sort_replicas(state: &mut State) {
     }
 }
 
-fn tidy(world: &World, head: &Head, owner: bool, process: &mut Process) {
-    let dead = process.proposal == Proposal::InFlight && head.identity() != process.head.identity();
+fn tidy(world: &World, checkpoint: &Checkpoint, owner: bool, process: &mut Process) {
+    let dead = process.proposal == Proposal::InFlight
+        && checkpoint.identity() != process.checkpoint.identity();
     if dead && !world.lacks(Mutant::CasUnconditional) {
         process.proposal = Proposal::Lost;
         let proposed_is_used = matches!(
@@ -53,9 +59,9 @@ fn tidy(world: &World, head: &Head, owner: bool, process: &mut Process) {
             Some(Mutant::ResolveByVersion | Mutant::ReleaseBeforeBinding)
         );
         match process.stage {
-            // It reads the head and tries again: as if it had not started.
+            // It reads the checkpoint and tries again: as if it had not started.
             Stage::Opening if !proposed_is_used => *process = Process::default(),
-            _ if !proposed_is_used => process.proposed = Head::default(),
+            _ if !proposed_is_used => process.proposed = Checkpoint::default(),
             _ => {}
         }
     }
@@ -86,5 +92,8 @@ fn tidy(world: &World, head: &Head, owner: bool, process: &mut Process) {
     {
         keeper.memory = Memory::Nothing;
     }
-    (process.head.committed, process.head.last_stamp) = (0, 0);
+    (
+        process.checkpoint.committed,
+        process.checkpoint.last_write_timestamp,
+    ) = (0, 0);
 }

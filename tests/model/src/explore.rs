@@ -179,7 +179,7 @@ pub fn explore(world: &World, limit: usize) -> Outcome {
             outcome.found = Some(Trace { steps, violation });
             break;
         }
-        outcome.finished += usize::from(is_finished(world, &state.head));
+        outcome.finished += usize::from(is_finished(world, &state.checkpoint));
         outcome.steps += after.len();
         for (choice, (_, reached)) in after.drain(..).enumerate() {
             let reached = canonical(world, reached);
@@ -204,7 +204,7 @@ fn turn(
 ) -> Result<(), (Option<Step>, Violation)> {
     check_state(world, state).map_err(|violation| (None, violation))?;
     steps(world, state, after).map_err(|Misstep { step, violation }| (Some(step), violation))?;
-    if after.is_empty() && !is_finished(world, &state.head) {
+    if after.is_empty() && !is_finished(world, &state.checkpoint) {
         let detail = "nothing can happen any more, and not all is committed".to_owned();
         return Err((
             None,

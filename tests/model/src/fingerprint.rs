@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::FixedState;
 
-use crate::state::{Cell, Head, Keeper, Memory, Process, Proposal, Stage, State};
+use crate::state::{Cell, Checkpoint, Keeper, Memory, Process, Proposal, Stage, State};
 
 /// Makes fingerprints, the same on every run.
 pub(crate) struct Fingerprints(FixedState);
@@ -19,7 +19,7 @@ impl Fingerprints {
 
     pub(crate) fn of(&self, state: &State) -> u64 {
         let mut to = self.0.build_hasher();
-        head(&state.head, &mut to);
+        checkpoint(&state.checkpoint, &mut to);
         state
             .replicas
             .iter()
@@ -47,32 +47,37 @@ fn bytes(list: &[u8]) -> u64 {
 
 /// A cell has 40 bits.
 fn cell(copy: Cell) -> u64 {
-    bytes(&[copy.stamp, copy.label, copy.totals_stamp]) << 16 | u64::from(copy.totals.0)
+    bytes(&[
+        copy.write_timestamp,
+        copy.label,
+        copy.totals_write_timestamp,
+    ]) << 16
+        | u64::from(copy.totals.0)
 }
 
-fn head(head: &Head, to: &mut impl Hasher) {
-    let Head {
+fn checkpoint(checkpoint: &Checkpoint, to: &mut impl Hasher) {
+    let Checkpoint {
         generation,
         version,
         owner,
         committed,
         bound,
-        flush_stamp,
-        last_stamp,
+        recovery_timestamp,
+        last_write_timestamp,
         ..
-    } = *head;
+    } = *checkpoint;
     to.write_u64(bytes(&[
         generation,
         version,
         owner,
         committed,
         bound,
-        flush_stamp,
-        last_stamp,
+        recovery_timestamp,
+        last_write_timestamp,
     ]));
-    let (cuts, stamps) = head.bindings();
+    let (cuts, write_timestamps) = checkpoint.bindings();
     to.write_u64(bytes(&cuts.map(|cut| cut.0)));
-    to.write_u64(bytes(&stamps));
+    to.write_u64(bytes(&write_timestamps));
 }
 
 fn process(process: &Process, to: &mut impl Hasher) {
@@ -114,9 +119,9 @@ fn process(process: &Process, to: &mut impl Hasher) {
         return;
     }
     to.write_u64(bytes(&released));
-    head(&process.head, to);
+    checkpoint(&process.checkpoint, to);
     if proposal != Proposal::None {
-        head(&process.proposed, to);
+        checkpoint(&process.proposed, to);
     }
     process
         .keepers

@@ -1,11 +1,11 @@
-//! What must hold: of every write when it is sent, of every step of the head, and of every state.
+//! What must hold: of every write when it is sent, of every step of the checkpoint, and of every state.
 
 use std::fmt;
 
 use crate::{
     log::Totals,
     mutants::Mutant,
-    state::{Cell, Epoch, Head, REPLICAS, State},
+    state::{Cell, Checkpoint, Epoch, REPLICAS, State},
     worlds::World,
 };
 
@@ -13,14 +13,14 @@ use crate::{
 /// breach of I7 shows as one of I2, and I8 is how the model is built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rule {
-    /// I1: generation, b, c and stamps only grow, a binding never changes, c <= b.
-    HeadOnlyGrows,
+    /// I1: generation, b, c and write timestamps only grow, a binding never changes, c <= b.
+    CheckpointOnlyGrows,
     /// I2: what is written is the fold of the records up to its label, and the label is bound.
     WritesArePrefixes,
-    /// I3: the order of stamps is the order of states.
+    /// I3: the order of write timestamps is the order of states.
     StampsOrderStates,
-    /// I4: no two contents of a row share a stamp.
-    OneContentPerStamp,
+    /// I4: no two contents of a row share a write timestamp.
+    OneContentPerWriteTimestamp,
     /// I5: what is committed stands on a quorum.
     CommittedIsOnQuorum,
     /// At the end every row is what an independent recomputation says.
@@ -57,24 +57,25 @@ pub(crate) fn broken(rule: Rule, detail: String) -> Checked {
     Err(Violation { rule, detail })
 }
 
-/// A step of the head.
-pub(crate) fn check_head(world: &World, before: &Head, after: &Head) -> Checked {
-    if world.mutant.is_some_and(Mutant::gives_the_head_up) {
+/// A step of the checkpoint.
+pub(crate) fn check_checkpoint(world: &World, before: &Checkpoint, after: &Checkpoint) -> Checked {
+    if world.mutant.is_some_and(Mutant::gives_the_checkpoint_up) {
         return Ok(());
     }
     let grows = after.generation >= before.generation
         && after.committed >= before.committed
         && after.bound >= before.bound
-        && after.last_stamp >= before.last_stamp
+        && after.last_write_timestamp >= before.last_write_timestamp
         && after.committed <= after.bound
         && (1..=before.bound).all(|epoch| {
-            (after.cut(epoch), after.stamp(epoch)) == (before.cut(epoch), before.stamp(epoch))
+            (after.cut(epoch), after.write_timestamp(epoch))
+                == (before.cut(epoch), before.write_timestamp(epoch))
         });
     if grows {
         Ok(())
     } else {
         broken(
-            Rule::HeadOnlyGrows,
+            Rule::CheckpointOnlyGrows,
             format!("{before:?}\n    became {after:?}"),
         )
     }
@@ -82,7 +83,7 @@ pub(crate) fn check_head(world: &World, before: &Head, after: &Head) -> Checked 
 
 /// A write, when it is sent.
 pub(crate) fn check_write(world: &World, state: &State, key: usize, cell: Cell) -> Checked {
-    let Some(prefix) = world.prefix(&state.head, cell.label) else {
+    let Some(prefix) = world.prefix(&state.checkpoint, cell.label) else {
         return broken(
             Rule::WritesArePrefixes,
             format!(
@@ -109,32 +110,34 @@ pub(crate) fn check_write(world: &World, state: &State, key: usize, cell: Cell) 
         .map(|write| write.cell);
     for other in written
         .chain(state.replicas.iter().map(|copy| copy[key]))
-        .filter(|other| other.stamp > 0 && other.stamp == other.totals_stamp)
+        .filter(|other| {
+            other.write_timestamp > 0 && other.write_timestamp == other.totals_write_timestamp
+        })
     {
-        if other.stamp == cell.stamp && other != cell {
+        if other.write_timestamp == cell.write_timestamp && other != cell {
             return broken(
-                Rule::OneContentPerStamp,
+                Rule::OneContentPerWriteTimestamp,
                 format!(
-                    "row {key} at stamp {}: {:?} at label {}, and {:?} at label {}",
-                    cell.stamp, other.totals, other.label, cell.totals, cell.label
+                    "row {key} at write timestamp {}: {:?} at label {}, and {:?} at label {}",
+                    cell.write_timestamp, other.totals, other.label, cell.totals, cell.label
                 ),
             );
         }
-        let (older, newer) = if other.stamp < cell.stamp {
+        let (older, newer) = if other.write_timestamp < cell.write_timestamp {
             (other, cell)
         } else {
             (cell, other)
         };
         if let (Some(before), Some(after)) = (
-            world.prefix(&state.head, older.label),
-            world.prefix(&state.head, newer.label),
+            world.prefix(&state.checkpoint, older.label),
+            world.prefix(&state.checkpoint, newer.label),
         ) && !after.covers(before)
         {
             return broken(
                 Rule::StampsOrderStates,
                 format!(
-                    "row {key}: {:?} at stamp {} is overtaken by {:?} at stamp {}",
-                    older.totals, older.stamp, newer.totals, newer.stamp
+                    "row {key}: {:?} at write timestamp {} is overtaken by {:?} at write timestamp {}",
+                    older.totals, older.write_timestamp, newer.totals, newer.write_timestamp
                 ),
             );
         }
@@ -149,14 +152,16 @@ pub(crate) fn check_state(world: &World, state: &State) -> Checked {
 
 /// Whether everything is read, bound and committed.
 #[must_use]
-pub fn is_finished(world: &World, head: &Head) -> bool {
-    head.committed == head.bound && head.cut(head.bound) == world.log.end()
+pub fn is_finished(world: &World, checkpoint: &Checkpoint) -> bool {
+    checkpoint.committed == checkpoint.bound && checkpoint.cut(checkpoint.bound) == world.log.end()
 }
 
 fn check_row(world: &World, state: &State, key: usize) -> Checked {
-    let head = &state.head;
-    let seen = world.prefix(head, state.seen[key]).unwrap_or_default();
-    let finished = is_finished(world, head).then(|| world.log.fold(key, world.log.end()));
+    let checkpoint = &state.checkpoint;
+    let seen = world
+        .prefix(checkpoint, state.seen[key])
+        .unwrap_or_default();
+    let finished = is_finished(world, checkpoint).then(|| world.log.fold(key, world.log.end()));
     for without in 0..REPLICAS {
         let found = state.quorum_without(without, key);
         if let Some(want) = finished.filter(|want| *want != found.totals) {
@@ -168,10 +173,10 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
                 ),
             );
         }
-        if found.stamp == 0 && found.totals_stamp == 0 {
+        if found.write_timestamp == 0 && found.totals_write_timestamp == 0 {
             continue;
         }
-        let Some(prefix) = world.prefix(head, found.label) else {
+        let Some(prefix) = world.prefix(checkpoint, found.label) else {
             return broken(
                 Rule::ReadsArePrefixes,
                 format!(
@@ -200,13 +205,13 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
             );
         }
     }
-    let committed = head.cut(head.committed);
+    let committed = checkpoint.cut(checkpoint.committed);
     let want = world.log.fold(key, committed);
     // Which epochs a copy contains is told by its prefix, which may reach further than the last
     // committed record of the row.
     let holds = |label: Epoch| {
         world
-            .prefix(head, label)
+            .prefix(checkpoint, label)
             .is_some_and(|prefix| contains(world.log.fold(key, prefix), want))
     };
     let holders = state
@@ -219,7 +224,7 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
             Rule::CommittedIsOnQuorum,
             format!(
                 "epoch {} is committed, and {holders} replicas have row {key} up to it",
-                head.committed
+                checkpoint.committed
             ),
         );
     }

@@ -5,14 +5,14 @@
 //!    log ──▶ process 0: binds, releases, reads back, writes, evicts, commits ──┐ writes under way   ┌─▶ replica 0 ┐
 //!       ├──▶ process 1: takes over, replays (c, b] as of b, goes on ───────────┼────────────────────┼─▶ replica 1 ├─▶ readers: any two
 //!       └──▶ process 2: ... (the others are zombies, or have crashed) ─────────┘ late, in any order └─▶ replica 2 ┘
-//!                     └───────────── compare-and-set ─────────────▶ head
+//!                     └───────────── compare-and-set ─────────────▶ checkpoint
 //! ```
 //!
 //! The guarantee cannot be tested by trying: what breaks it takes ten events in one order of
 //! thousands. Here all orders are tried. A world is a small log and a choice of what is modelled
 //! finely ([`worlds`]); a state is everything durable, everything under way and everything
 //! remembered ([`state`]); a step is one thing that one process or the store does ([`steps`]);
-//! rules are checked of every write, every step of the head and every state ([`invariants`]); and
+//! rules are checked of every write, every step of the checkpoint and every state ([`invariants`]); and
 //! breadth-first search finds the shortest way to what breaks one ([`explore()`]). A model that
 //! finds nothing proves little unless it finds what is wrong: so each guard of the protocol can be
 //! taken out ([`mutants`]), and then a rule must break.
@@ -22,16 +22,16 @@
 //!
 //! | step | code |
 //! |---|---|
-//! | take over: generation, flush stamp, stamps that never go back | `decide::take_over`, `Head::next_stamp` |
-//! | bind, commit, a commit riding with a binding | `decide::{bind, commit}`, `Leader::turn` |
+//! | take over: generation, recovery timestamp, write timestamps that never go back | `decide::take_over`, `Checkpoint::next_write_timestamp` |
+//! | bind, commit, a commit riding with a binding | `decide::{bind, commit}`, `Coordinator::turn` |
 //! | unknown outcomes: applied, sent again, fenced | `decide::resolve`, `workflow::propose`, `workflow::take_over` |
-//! | nothing of the replay is committed before all of it; nothing is bound before all have replayed | `Leader::turn` (`replayed_at`, `replayed`) |
-//! | at most so many epochs ahead | `leader::EPOCHS_AHEAD` |
-//! | repeats, late records, the filter and the largest event time as of the cut | `PartitionState`, `DuplicateFilter` |
+//! | nothing of the replay is committed before all of it; nothing is bound before all have replayed | `Coordinator::turn` (`replayed_at`, `replayed`) |
+//! | at most so many epochs ahead | `coordinator::EPOCHS_AHEAD` |
+//! | repeats, late records, the filter and the watermark as of the cut | `PartitionState`, `DuplicateFilter` |
 //! | all of (c, b] released at time b; an epoch only after its binding | `source::{finish_replay, obey}` |
 //! | an epoch is taken once every source has released it; early reads, replies used once | `Keeper::{receive, take_next}` |
-//! | the rule that spares a read: largest event time as of the b taken over, and evictions | `Keeper::may_exist` |
-//! | the filter by the row's label, the limit that tells a zombie, absolute rows at the time's stamp | `Keeper::fold`, `EpochBoard::stamp_of` |
+//! | the rule that spares a read: watermark as of the b taken over, and evictions | `Keeper::may_exist` |
+//! | the filter by the row's label, the limit that tells a zombie, absolute rows at the time's write timestamp | `Keeper::fold`, `EpochTimestamps::write_timestamp_of` |
 //! | eviction once the last write is acknowledged | `Keeper::{hear, evict}` |
 //! | an epoch is acknowledged once every row of it is, on all workers | the sink's frontier |
 //!
@@ -50,7 +50,7 @@
 //! the directory; TTL; partitions added; a log that is truncated or replaced; replicas that lose
 //! what they acknowledged; workers of one generation that fail apart (the code makes all of them
 //! leave); the sealing itself, which is no more than the choice of a cut; the inside of Paxos: the
-//! head is linearizable. Read repair is either blocking and whole or absent. That something good
+//! checkpoint is linearizable. Read repair is either blocking and whole or absent. That something good
 //! happens at last is checked only as: no state but a finished one is without a next step.
 
 mod canon;

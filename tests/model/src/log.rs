@@ -135,7 +135,7 @@ impl Reading {
 }
 
 /// What decides about the next record of one partition: the duplicate filter, in small, and the
-/// largest event time so far.
+/// watermark so far.
 #[derive(Clone, Default)]
 struct Decisions {
     /// (session, highest, bits of those seen below), least recently heard first.
@@ -265,7 +265,7 @@ impl Log {
         reading
     }
 
-    /// The largest event time below the cut, of the records that count in these partitions.
+    /// The watermark below the cut, of the records that count in these partitions.
     #[must_use]
     pub fn youngest(&self, cut: Cut, partitions: std::ops::Range<usize>) -> EventTime {
         let records = self.records.iter().enumerate().filter(|(at, r)| {

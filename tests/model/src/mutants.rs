@@ -60,10 +60,10 @@ mutants! {
     FreshCuts "fresh-cuts" in "hydrate" breaks WritesArePrefixes,
     /// A replayed row to which nothing was added is not written again.
     ReplayNotRewritten "replay-not-rewritten" in "hydrate" breaks CommittedIsOnQuorum,
-    /// Replay writes each epoch of (c, b], all at the flush stamp.
-    ReplayIntermediate "replay-intermediate" in "hydrate" breaks OneContentPerStamp,
-    /// A new generation's stamps come from its own clock alone.
-    StampsFromOwnClock "stamps-from-own-clock" in "hydrate" breaks StampsOrderStates,
+    /// Replay writes each epoch of (c, b], all at the recovery timestamp.
+    ReplayIntermediate "replay-intermediate" in "hydrate" breaks OneContentPerWriteTimestamp,
+    /// A new generation's write timestamps come from its own clock alone.
+    StampsFromOwnClock "write_timestamps-from-own-clock" in "hydrate" breaks StampsOrderStates,
     /// Rows bear a map of offsets, and nothing binds the epochs of different generations.
     RowOffsets "row-offsets" in "hydrate" breaks StampsOrderStates,
     /// A row is put out of memory before its last write is acknowledged.
@@ -72,12 +72,12 @@ mutants! {
     FilterAsOfBound "filter-as-of-bound" in "repeats" breaks CommittedIsOnQuorum,
     /// A row that is read back may be as new as the last binding the process knows.
     LimitIsBound "limit-is-bound" in "hydrate" breaks WritesArePrefixes,
-    /// Label and totals are two cells with a stamp each, and a reader of labels alone repairs
+    /// Label and totals are two cells with a write timestamp each, and a reader of labels alone repairs
     /// labels alone.
     LabelApart "label-apart" in "hydrate" breaks ReadsArePrefixes,
-    /// The largest event time is taken when the process starts, before its take-over.
+    /// The watermark is taken when the process starts, before its take-over.
     YoungestAtStart "youngest-at-start" in "windows" breaks WritesArePrefixes,
-    /// The largest event time is that of one partition.
+    /// The watermark is that of one partition.
     YoungestOfOnePartition "youngest-of-one-partition" in "windows" breaks WritesArePrefixes,
     /// The rule that spares a read does not look at what was put out of memory.
     EvictionsForgotten "evictions-forgotten" in "windows" breaks WritesArePrefixes,
@@ -85,12 +85,12 @@ mutants! {
     NoZombieAbort "no-zombie-abort" in "hydrate" breaks WritesArePrefixes,
     // Those of the code.
     /// While the rows of the replay are on their way, the epochs below b count as acknowledged (the
-    /// leader without `replayed_at`).
+    /// coordinator without `replayed_at`).
     CommitDuringReplay "commit-during-replay" in "hydrate" breaks CommittedIsOnQuorum,
     /// An unknown outcome is resolved by generation and version alone.
-    ResolveByVersion "resolve-by-version" in "zombies" breaks OneContentPerStamp,
-    /// The stamp of the take-over is not entered as issued, and the next binding gets it again.
-    FlushStampNotIssued "flush-stamp-not-issued" in "hydrate" breaks OneContentPerStamp,
+    ResolveByVersion "resolve-by-version" in "zombies" breaks OneContentPerWriteTimestamp,
+    /// The write timestamp of the take-over is not entered as issued, and the next binding gets it again.
+    FlushWriteTimestampNotIssued "flush-write_timestamp-not-issued" in "hydrate" breaks OneContentPerWriteTimestamp,
     /// A keeper takes an epoch before its frontier has passed it, with the partials that are there.
     TakeBeforeFrontier "take-before-frontier" in "workers" breaks WritesArePrefixes,
     /// A reply that was not used is kept when its key becomes resident, and used when it is read
@@ -106,7 +106,7 @@ mutants! {
     NoReplay "no-replay" in "hydrate" breaks CommittedIsOnQuorum,
     /// Cuts do not carry the duplicate filter: each generation starts with an empty one.
     FilterForgotten "filter-forgotten" in "repeats" breaks WritesArePrefixes,
-    /// Cuts do not carry the largest event time: what is late depends on where the process started.
+    /// Cuts do not carry the watermark: what is late depends on where the process started.
     YoungestForgotten "youngest-forgotten" in "windows" breaks WritesArePrefixes,
 }
 
@@ -123,7 +123,7 @@ impl Mutant {
     /// Whether it gives I1 up by its very nature, which would be found at its first step. The
     /// damage must then show in rows.
     #[must_use]
-    pub fn gives_the_head_up(self) -> bool {
+    pub fn gives_the_checkpoint_up(self) -> bool {
         matches!(
             self,
             Self::FreshCuts | Self::RowOffsets | Self::CasUnconditional | Self::StampsFromOwnClock

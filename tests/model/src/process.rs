@@ -1,23 +1,23 @@
 //! One process: what it starts from, and what it has to do next for a row. All of it follows from
-//! the head it took over, the bindings it has heard of, and the log.
+//! the checkpoint it took over, the bindings it has heard of, and the log.
 
 use crate::{
     log::{Cut, PARTITIONS, Totals, start_of},
     mutants::Mutant,
-    state::{Epoch, Head, Keeper, Memory, Process, Proposal, Stage, Stamp},
+    state::{Checkpoint, Epoch, Keeper, Memory, Process, Proposal, Stage, WriteTimestamp},
     worlds::{Sources, World},
 };
 
 impl Process {
-    /// Begins work from the head that its take-over has put in place.
-    pub(crate) fn begin(&mut self, world: &World, head: Head) {
-        let (from, at) = (head.committed, head.bound);
+    /// Begins work from the checkpoint that its take-over has put in place.
+    pub(crate) fn begin(&mut self, world: &World, checkpoint: Checkpoint) {
+        let (from, at) = (checkpoint.committed, checkpoint.bound);
         let from = if world.lacks(Mutant::NoReplay) {
             at
         } else {
             from
         };
-        let (committed, bound) = (head.cut(from), head.cut(at));
+        let (committed, bound) = (checkpoint.cut(from), checkpoint.cut(at));
         let filter = match world.mutant {
             Some(Mutant::FilterAsOfBound) => bound,
             Some(Mutant::FilterForgotten) => Cut::default(),
@@ -35,7 +35,7 @@ impl Process {
         };
         *self = Self {
             stage: Stage::Running,
-            head,
+            checkpoint,
             replay_from: from,
             replay_at: at,
             reading: world.log.reading(committed, filter, youngest),
@@ -56,12 +56,12 @@ impl Process {
         }
     }
 
-    /// The head as its keepers know it.
-    pub(crate) fn known(&self, world: &World) -> &Head {
+    /// The checkpoint as its keepers know it.
+    pub(crate) fn known(&self, world: &World) -> &Checkpoint {
         if world.lacks(Mutant::ReleaseBeforeBinding) && self.proposal != Proposal::None {
             &self.proposed
         } else {
-            &self.head
+            &self.checkpoint
         }
     }
 
@@ -76,10 +76,10 @@ impl Process {
     /// The epoch a record belongs to, as far as bound; `None` for records that do not count or lie
     /// below the start.
     fn epoch_of(&self, world: &World, record: usize) -> Option<Epoch> {
-        let head = self.known(world);
+        let checkpoint = self.known(world);
         let counts = self.reading.counts(record);
-        (self.replay_from + 1..=head.bound)
-            .find(|epoch| counts && head.cut(*epoch).contains(&world.log.records[record]))
+        (self.replay_from + 1..=checkpoint.bound)
+            .find(|epoch| counts && checkpoint.cut(*epoch).contains(&world.log.records[record]))
     }
 
     /// The epochs of a row's records, one a record.
@@ -132,7 +132,7 @@ impl Process {
     /// Whether any record of the row may still come to this process: bound and not taken, or, for
     /// the owner of the job, not bound yet.
     pub(crate) fn may_need(&self, world: &World, key: usize, owner: bool) -> bool {
-        let (taken, head) = (self.keepers[key].taken, self.known(world));
+        let (taken, checkpoint) = (self.keepers[key].taken, self.known(world));
         world
             .log
             .records
@@ -140,7 +140,7 @@ impl Process {
             .enumerate()
             .filter(|(at, record)| record.key == key && self.reading.counts(*at))
             .any(|(at, record)| {
-                if head.cut(head.bound).contains(record) {
+                if checkpoint.cut(checkpoint.bound).contains(record) {
                     self.epoch_of(world, at).is_some_and(|epoch| epoch > taken)
                 } else {
                     owner
@@ -179,12 +179,12 @@ impl Process {
         time <= self.replay_at
     }
 
-    /// The stamp of what is written at a time.
-    pub(crate) fn stamp_of(&self, world: &World, time: Epoch) -> Stamp {
+    /// The write timestamp of what is written at a time.
+    pub(crate) fn write_timestamp_of(&self, world: &World, time: Epoch) -> WriteTimestamp {
         if self.is_replay(time) {
-            self.head.flush_stamp
+            self.checkpoint.recovery_timestamp
         } else {
-            self.known(world).stamp(time)
+            self.known(world).write_timestamp(time)
         }
     }
 
@@ -192,7 +192,7 @@ impl Process {
     pub(crate) fn is_too_new(&self, world: &World, label: Epoch, time: Epoch) -> bool {
         let limit = match world.mutant {
             Some(Mutant::NoZombieAbort | Mutant::RowOffsets) => return false,
-            Some(Mutant::LimitIsBound) => self.head.bound,
+            Some(Mutant::LimitIsBound) => self.checkpoint.bound,
             _ if self.is_replay(time) => time.max(self.replay_at),
             _ => time - 1,
         };
@@ -230,7 +230,7 @@ impl Process {
     /// The label of what is written at a time.
     pub(crate) fn label_of(&self, world: &World, time: Epoch) -> Epoch {
         if world.lacks(Mutant::RowOffsets) {
-            self.head.cut(time).0
+            self.checkpoint.cut(time).0
         } else {
             time
         }

@@ -1,4 +1,4 @@
-//! The state of a world: the head, the replicas of the rows, the writes under way, and the
+//! The state of a world: the checkpoint, the replicas of the rows, the writes under way, and the
 //! processes with all they remember.
 //!
 //! A state is a plain value. What does not matter for anything that can still happen is kept out of
@@ -18,14 +18,14 @@ const WRITES: usize = 12;
 /// An epoch's number; 0 stands for "none yet".
 pub type Epoch = u8;
 /// The write timestamp of rows.
-pub type Stamp = u8;
+pub type WriteTimestamp = u8;
 
 /// The durable state of the job, which only compare-and-set touches.
 ///
-/// Other than the real head it keeps the bindings of committed epochs: so that it can be told what
+/// Other than the real checkpoint it keeps the bindings of committed epochs: so that it can be told what
 /// the label of a row says.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Head {
+pub struct Checkpoint {
     /// One more with each take-over.
     pub generation: u8,
     /// One more with each compare-and-set, where they are modelled in flight.
@@ -36,15 +36,15 @@ pub struct Head {
     pub committed: Epoch,
     /// *b*.
     pub bound: Epoch,
-    /// The stamp of what this generation replays.
-    pub flush_stamp: Stamp,
-    /// The largest stamp ever issued.
-    pub last_stamp: Stamp,
+    /// The write timestamp of what this generation replays.
+    pub recovery_timestamp: WriteTimestamp,
+    /// The largest write timestamp ever issued.
+    pub last_write_timestamp: WriteTimestamp,
     cuts: [Cut; EPOCHS],
-    stamps: [Stamp; EPOCHS],
+    write_timestamps: [WriteTimestamp; EPOCHS],
 }
 
-impl Head {
+impl Checkpoint {
     /// Where an epoch ends; epoch 0 ends before the first record.
     #[must_use]
     pub fn cut(&self, epoch: Epoch) -> Cut {
@@ -55,29 +55,29 @@ impl Head {
         }
     }
 
-    /// The stamp of an epoch's rows.
+    /// The write timestamp of an epoch's rows.
     #[must_use]
-    pub fn stamp(&self, epoch: Epoch) -> Stamp {
-        self.stamps[usize::from(epoch) - 1]
+    pub fn write_timestamp(&self, epoch: Epoch) -> WriteTimestamp {
+        self.write_timestamps[usize::from(epoch) - 1]
     }
 
     /// Adds a binding.
-    pub fn bind(&mut self, cut: Cut, stamp: Stamp) {
+    pub fn bind(&mut self, cut: Cut, write_timestamp: WriteTimestamp) {
         self.cuts[usize::from(self.bound)] = cut;
-        self.stamps[usize::from(self.bound)] = stamp;
+        self.write_timestamps[usize::from(self.bound)] = write_timestamp;
         self.bound += 1;
     }
 
     /// Forgets the bindings after an epoch. No right process does.
     pub fn forget_after(&mut self, epoch: Epoch) {
         self.cuts[usize::from(epoch)..].fill(Cut::default());
-        self.stamps[usize::from(epoch)..].fill(0);
+        self.write_timestamps[usize::from(epoch)..].fill(0);
         self.bound = epoch;
     }
 
-    /// Cuts and stamps of all epochs.
-    pub(crate) fn bindings(&self) -> ([Cut; EPOCHS], [Stamp; EPOCHS]) {
-        (self.cuts, self.stamps)
+    /// Cuts and write timestamps of all epochs.
+    pub(crate) fn bindings(&self) -> ([Cut; EPOCHS], [WriteTimestamp; EPOCHS]) {
+        (self.cuts, self.write_timestamps)
     }
 
     /// What a compare-and-set is conditional on.
@@ -87,16 +87,16 @@ impl Head {
     }
 }
 
-/// One replica's copy of a row: label and exact state. They are one cell, and so have one stamp;
-/// the second stamp is for the mutant that keeps them apart.
+/// One replica's copy of a row: label and exact state. They are one cell, and so have one write timestamp;
+/// the second write timestamp is for the mutant that keeps them apart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Cell {
     /// When it was written; 0: never.
-    pub stamp: Stamp,
+    pub write_timestamp: WriteTimestamp,
     /// The last epoch it contains.
     pub label: Epoch,
     /// When the totals were written.
-    pub totals_stamp: Stamp,
+    pub totals_write_timestamp: WriteTimestamp,
     /// What it holds.
     pub totals: Totals,
 }
@@ -106,21 +106,21 @@ impl Cell {
     #[must_use]
     pub fn newest(self, other: Self) -> Self {
         let (label, totals) = (
-            if self.stamp >= other.stamp {
+            if self.write_timestamp >= other.write_timestamp {
                 self
             } else {
                 other
             },
-            if self.totals_stamp >= other.totals_stamp {
+            if self.totals_write_timestamp >= other.totals_write_timestamp {
                 self
             } else {
                 other
             },
         );
         Self {
-            stamp: label.stamp,
+            write_timestamp: label.write_timestamp,
             label: label.label,
-            totals_stamp: totals.totals_stamp,
+            totals_write_timestamp: totals.totals_write_timestamp,
             totals: totals.totals,
         }
     }
@@ -128,7 +128,8 @@ impl Cell {
     /// Whether a write of this cell would change nothing there.
     #[must_use]
     pub fn is_in(self, copy: Self) -> bool {
-        copy.stamp >= self.stamp && copy.totals_stamp >= self.totals_stamp
+        copy.write_timestamp >= self.write_timestamp
+            && copy.totals_write_timestamp >= self.totals_write_timestamp
     }
 }
 
@@ -207,7 +208,7 @@ pub enum Proposal {
     #[default]
     None,
     /// Sent, and its outcome unknown: it may be applied now, later or never; it is sent again as
-    /// long as the head is what it was.
+    /// long as the checkpoint is what it was.
     InFlight,
     /// Applied, and its process has not heard.
     Applied,
@@ -260,19 +261,19 @@ pub struct Keeper {
 pub struct Process {
     /// How far it has come.
     pub stage: Stage,
-    /// The head as it knows it.
-    pub head: Head,
+    /// The checkpoint as it knows it.
+    pub checkpoint: Checkpoint,
     /// Its compare-and-set.
     pub proposal: Proposal,
     /// What that proposes.
-    pub proposed: Head,
+    pub proposed: Checkpoint,
     /// *c* when it took over: it replays the epochs above.
     pub replay_from: Epoch,
     /// *b* when it took over: it replays up to here, all at this one time.
     pub replay_at: Epoch,
     /// What it makes of the log.
     pub reading: Reading,
-    /// The largest event time as of that *b*: no row can stand in a later window.
+    /// The watermark as of that *b*: no row can stand in a later window.
     pub youngest: EventTime,
     /// The latest window put out of memory: rows up to here may exist after all.
     pub evicted_up_to: EventTime,
@@ -285,8 +286,8 @@ pub struct Process {
 /// A state of the world.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct State {
-    /// The head.
-    pub head: Head,
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
     /// The replicas.
     pub replicas: [[Cell; KEYS]; REPLICAS],
     /// The writes under way.
@@ -305,12 +306,15 @@ impl State {
             .newest(self.replicas[(replica + 2) % REPLICAS][key])
     }
 
-    /// How many replicas have all that was written to the row up to a stamp, or newer.
+    /// How many replicas have all that was written to the row up to a write timestamp, or newer.
     #[must_use]
-    pub fn holders(&self, key: usize, stamp: Stamp) -> usize {
+    pub fn holders(&self, key: usize, write_timestamp: WriteTimestamp) -> usize {
         self.replicas
             .iter()
-            .filter(|copy| copy[key].stamp >= stamp && copy[key].totals_stamp >= stamp)
+            .filter(|copy| {
+                copy[key].write_timestamp >= write_timestamp
+                    && copy[key].totals_write_timestamp >= write_timestamp
+            })
             .count()
     }
 }

@@ -6,11 +6,12 @@
 use std::fmt;
 
 use crate::{
-    invariants::{Checked, Rule, Violation, broken, check_head, check_write},
+    invariants::{Checked, Rule, Violation, broken, check_checkpoint, check_write},
     log::{Cut, KEYS, PARTITIONS, Totals, start_of},
     mutants::Mutant,
     state::{
-        Cell, EPOCHS, Epoch, Head, Memory, Process, Proposal, REPLICAS, Stage, Stamp, State, Write,
+        Cell, Checkpoint, EPOCHS, Epoch, Memory, Process, Proposal, REPLICAS, Stage, State, Write,
+        WriteTimestamp,
     },
     worlds::{Cas, Reads, Sources, World},
 };
@@ -27,7 +28,7 @@ pub enum Step {
     },
     TakeOver {
         process: usize,
-        head: Head,
+        checkpoint: Checkpoint,
     },
     Applied {
         process: usize,
@@ -47,7 +48,7 @@ pub enum Step {
         process: usize,
         cut: Cut,
         epoch: Epoch,
-        stamp: Stamp,
+        write_timestamp: WriteTimestamp,
         commit: Epoch,
         sent: bool,
     },
@@ -88,7 +89,7 @@ pub enum Step {
     Take {
         replica: usize,
         key: usize,
-        stamp: Stamp,
+        write_timestamp: WriteTimestamp,
         label: Epoch,
     },
     Look {
@@ -112,19 +113,22 @@ impl fmt::Display for Step {
             Self::Start { process } => write!(to, "process {process} starts"),
             Self::ProposeTakeOver { process } => write!(
                 to,
-                "process {process} starts, reads the head and proposes to take over"
+                "process {process} starts, reads the checkpoint and proposes to take over"
             ),
-            Self::TakeOver { process, head } => {
-                let Head {
+            Self::TakeOver {
+                process,
+                checkpoint,
+            } => {
+                let Checkpoint {
                     generation,
                     committed,
                     bound,
-                    flush_stamp,
+                    recovery_timestamp,
                     ..
-                } = head;
+                } = checkpoint;
                 write!(
                     to,
-                    "process {process} takes over: generation {generation}, replays ({committed}, {bound}] at stamp {flush_stamp}"
+                    "process {process} takes over: generation {generation}, replays ({committed}, {bound}] at write timestamp {recovery_timestamp}"
                 )
             }
             Self::Applied { process } => write!(to, "the proposal of process {process} is applied"),
@@ -146,13 +150,13 @@ impl fmt::Display for Step {
                 process,
                 cut: at,
                 epoch,
-                stamp,
+                write_timestamp,
                 commit,
                 sent,
             } => {
                 write!(
                     to,
-                    "process {process} {}bind{} epoch {epoch} at {}, stamp {stamp}",
+                    "process {process} {}bind{} epoch {epoch} at {}, write timestamp {write_timestamp}",
                     proposes(sent),
                     s(sent),
                     cut(at)
@@ -199,7 +203,7 @@ impl fmt::Display for Step {
                 time,
                 cell:
                     Some(Cell {
-                        stamp,
+                        write_timestamp,
                         label,
                         totals,
                         ..
@@ -207,7 +211,7 @@ impl fmt::Display for Step {
             } => {
                 write!(
                     to,
-                    "process {process} takes time {time} and writes row {key}: {totals:?}, label {label}, stamp {stamp}"
+                    "process {process} takes time {time} and writes row {key}: {totals:?}, label {label}, write timestamp {write_timestamp}"
                 )
             }
             Self::Fold {
@@ -237,11 +241,11 @@ impl fmt::Display for Step {
             Self::Take {
                 replica,
                 key,
-                stamp,
+                write_timestamp,
                 label,
             } => write!(
                 to,
-                "replica {replica} takes the write of row {key} at stamp {stamp}, label {label}"
+                "replica {replica} takes the write of row {key} at write timestamp {write_timestamp}, label {label}"
             ),
             Self::Look {
                 without,
@@ -283,7 +287,7 @@ pub(crate) fn steps(
     let mut steps = Steps { world, state, into };
     steps.start()?;
     for process in 0..world.generations {
-        steps.head(process)?;
+        steps.checkpoint(process)?;
         if state.processes[process].stage == Stage::Running {
             steps.release(process);
             for key in 0..world.keys {
@@ -318,7 +322,7 @@ impl Steps<'_> {
 
     /// The next process starts.
     fn start(&mut self) -> Result<(), Misstep> {
-        let (world, found) = (self.world, self.state.head);
+        let (world, found) = (self.world, self.state.checkpoint);
         let processes = &self.state.processes[..world.generations];
         if let Some(process) = processes
             .iter()
@@ -350,7 +354,7 @@ impl Steps<'_> {
                 self.to(Step::ProposeTakeOver { process }, |next| {
                     next.processes[process] = Process {
                         stage: Stage::Opening,
-                        head: found,
+                        checkpoint: found,
                         proposal: Proposal::InFlight,
                         proposed,
                         ..Process::default()
@@ -362,40 +366,47 @@ impl Steps<'_> {
     }
 
     fn take_over(&mut self, process: usize) -> Result<(), Misstep> {
-        let head = opening(self.world, process, &self.state.head);
-        let step = Step::TakeOver { process, head };
-        Self::checked(step, check_head(self.world, &self.state.head, &head))?;
+        let checkpoint = opening(self.world, process, &self.state.checkpoint);
+        let step = Step::TakeOver {
+            process,
+            checkpoint,
+        };
+        Self::checked(
+            step,
+            check_checkpoint(self.world, &self.state.checkpoint, &checkpoint),
+        )?;
         let world = self.world;
         self.to(step, |next| {
-            next.head = head;
-            next.processes[process].begin(world, head);
+            next.checkpoint = checkpoint;
+            next.processes[process].begin(world, checkpoint);
         });
         Ok(())
     }
 
     /// What becomes of a process's compare-and-set.
-    fn head(&mut self, process: usize) -> Result<(), Misstep> {
-        let (world, head) = (self.world, &self.state.head);
+    fn checkpoint(&mut self, process: usize) -> Result<(), Misstep> {
+        let (world, checkpoint) = (self.world, &self.state.checkpoint);
         let Process {
             stage,
             proposal,
             proposed,
-            head: expected,
+            checkpoint: expected,
             ..
         } = self.state.processes[process];
         if proposal == Proposal::InFlight
-            && (head.identity() == expected.identity() || world.lacks(Mutant::CasUnconditional))
+            && (checkpoint.identity() == expected.identity()
+                || world.lacks(Mutant::CasUnconditional))
         {
             let step = Step::Applied { process };
-            Self::checked(step, check_head(world, head, &proposed))?;
+            Self::checked(step, check_checkpoint(world, checkpoint, &proposed))?;
             self.to(step, |next| {
-                next.head = proposed;
+                next.checkpoint = proposed;
                 next.processes[process].proposal = Proposal::Applied;
             });
         }
-        let same_numbers = (head.generation, head.version)
+        let same_numbers = (checkpoint.generation, checkpoint.version)
             == (proposed.generation, proposed.version)
-            && *head != proposed;
+            && *checkpoint != proposed;
         let mistaken = world.lacks(Mutant::ResolveByVersion)
             && matches!(proposal, Proposal::InFlight | Proposal::Lost)
             && same_numbers;
@@ -407,10 +418,10 @@ impl Steps<'_> {
             };
             self.to(step, |next| {
                 let this = &mut next.processes[process];
-                (this.proposal, this.proposed) = (Proposal::None, Head::default());
+                (this.proposal, this.proposed) = (Proposal::None, Checkpoint::default());
                 match stage {
                     Stage::Opening => this.begin(world, proposed),
-                    _ => this.head = proposed,
+                    _ => this.checkpoint = proposed,
                 }
             });
         }
@@ -539,7 +550,7 @@ impl Steps<'_> {
                 label: base.0,
                 time,
             };
-            if usize::from(state.head.owner) == process + 1 {
+            if usize::from(state.checkpoint.owner) == process + 1 {
                 Self::checked(
                     step,
                     broken(
@@ -557,12 +568,12 @@ impl Steps<'_> {
             return Ok(());
         }
         let (totals, changed) = this.fold(world, key, time, base);
-        let stamp = this.stamp_of(world, time);
+        let write_timestamp = this.write_timestamp_of(world, time);
         let sent = changed || !(world.lacks(Mutant::ReplayNotRewritten) && this.is_replay(time));
         let cell = sent.then(|| Cell {
-            stamp,
+            write_timestamp,
             label: this.label_of(world, time),
-            totals_stamp: stamp,
+            totals_write_timestamp: write_timestamp,
             totals,
         });
         let step = Step::Fold {
@@ -607,7 +618,11 @@ impl Steps<'_> {
         let keeper = &this.keepers[key];
         let unsent =
             keeper.taken == time && matches!(keeper.memory, Memory::Resident { sent: false, .. });
-        unsent || self.state.holders(key, this.stamp_of(self.world, time)) >= quorum
+        unsent
+            || self
+                .state
+                .holders(key, this.write_timestamp_of(self.world, time))
+                >= quorum
     }
 
     /// A keeper puts a row out of memory whose last write is acknowledged. Where it can have no
@@ -618,7 +633,7 @@ impl Steps<'_> {
         let Memory::Resident { stale, .. } = keeper.memory else {
             return;
         };
-        let owner = usize::from(self.state.head.owner) == process + 1;
+        let owner = usize::from(self.state.checkpoint.owner) == process + 1;
         let matters = this.may_need(world, key, owner)
             || start_of(key) > this.evicted_up_to.max(this.youngest)
                 && (0..KEYS).any(|other| other != key && this.may_need(world, other, owner));
@@ -648,15 +663,15 @@ impl Steps<'_> {
         }
     }
 
-    /// The leader binds another epoch, or commits, or both.
+    /// The coordinator binds another epoch, or commits, or both.
     fn propose(&mut self, process: usize) -> Result<(), Misstep> {
         let (world, state) = (self.world, self.state);
         let this = &state.processes[process];
         let may = match world.cas {
-            Cas::AtOnce => usize::from(state.head.owner) == process + 1,
+            Cas::AtOnce => usize::from(state.checkpoint.owner) == process + 1,
             // A proposal that cannot be applied any more is the same as none.
             Cas::InFlight => {
-                let hopeless = state.head.identity() != this.head.identity();
+                let hopeless = state.checkpoint.identity() != this.checkpoint.identity();
                 this.proposal == Proposal::None
                     && (!hopeless
                         || matches!(
@@ -668,13 +683,13 @@ impl Steps<'_> {
         if !may || !this.has_replayed(world) {
             return Ok(());
         }
-        let head = this.head;
-        let version = head.version + u8::from(world.cas == Cas::InFlight);
-        let acknowledged: Vec<Epoch> = (head.committed + 1..=head.bound)
+        let checkpoint = this.checkpoint;
+        let version = checkpoint.version + u8::from(world.cas == Cas::InFlight);
+        let acknowledged: Vec<Epoch> = (checkpoint.committed + 1..=checkpoint.bound)
             .filter(|epoch| self.may_commit(this, *epoch))
             .collect();
         for epoch in &acknowledged {
-            let mut proposed = head;
+            let mut proposed = checkpoint;
             (proposed.version, proposed.committed) = (version, *epoch);
             self.send(
                 Step::Commit {
@@ -686,7 +701,9 @@ impl Steps<'_> {
                 proposed,
             )?;
         }
-        if head.bound - head.committed >= world.epochs_ahead || usize::from(head.bound) >= EPOCHS {
+        if checkpoint.bound - checkpoint.committed >= world.epochs_ahead
+            || usize::from(checkpoint.bound) >= EPOCHS
+        {
             return Ok(());
         }
         // That a commit rides along is two steps in one, which matters only where steps can be
@@ -696,21 +713,24 @@ impl Steps<'_> {
         } else {
             None
         };
-        let (last, end) = (head.cut(head.bound), world.log.end());
+        let (last, end) = (checkpoint.cut(checkpoint.bound), world.log.end());
         for first in last.next(0)..=end.next(0) {
             for second in last.next(1)..=end.next(1) {
                 let cut = Cut::at([first, second]);
-                for committed in [Some(head.committed), riding]
+                for committed in [Some(checkpoint.committed), riding]
                     .into_iter()
                     .flatten()
                     .filter(|_| cut != last)
                 {
-                    let stamp = world.next_stamp(process, &head);
-                    let mut proposed = head;
-                    (proposed.version, proposed.committed, proposed.last_stamp) =
-                        (version, committed, stamp);
-                    proposed.bind(cut, stamp);
-                    let commit = if committed > head.committed {
+                    let write_timestamp = world.next_write_timestamp(process, &checkpoint);
+                    let mut proposed = checkpoint;
+                    (
+                        proposed.version,
+                        proposed.committed,
+                        proposed.last_write_timestamp,
+                    ) = (version, committed, write_timestamp);
+                    proposed.bind(cut, write_timestamp);
+                    let commit = if committed > checkpoint.committed {
                         committed
                     } else {
                         0
@@ -721,7 +741,7 @@ impl Steps<'_> {
                             process,
                             cut,
                             epoch: proposed.bound,
-                            stamp,
+                            write_timestamp,
                             commit,
                             sent,
                         },
@@ -761,21 +781,24 @@ impl Steps<'_> {
     }
 
     /// A proposal: done at once, or sent on its way.
-    fn send(&mut self, step: Step, process: usize, proposed: Head) -> Result<(), Misstep> {
+    fn send(&mut self, step: Step, process: usize, proposed: Checkpoint) -> Result<(), Misstep> {
         let world = self.world;
         match world.cas {
             Cas::AtOnce if world.lacks(Mutant::RowOffsets) => self.to(step, |next| {
                 // Nothing is bound: the process keeps its cuts to itself, and makes durable what is
-                // committed, and stamps.
-                next.processes[process].head = proposed;
-                next.head = proposed;
-                next.head.forget_after(proposed.committed);
+                // committed, and write timestamps.
+                next.processes[process].checkpoint = proposed;
+                next.checkpoint = proposed;
+                next.checkpoint.forget_after(proposed.committed);
             }),
             Cas::AtOnce => {
-                Self::checked(step, check_head(world, &self.state.head, &proposed))?;
+                Self::checked(
+                    step,
+                    check_checkpoint(world, &self.state.checkpoint, &proposed),
+                )?;
                 self.to(step, |next| {
-                    next.processes[process].head = proposed;
-                    next.head = proposed;
+                    next.processes[process].checkpoint = proposed;
+                    next.checkpoint = proposed;
                 });
             }
             Cas::InFlight => self.to(step, |next| {
@@ -796,12 +819,16 @@ impl Steps<'_> {
                 let alike = self.world.reads == Reads::AtOnce
                     && state.replicas[..replica].contains(&state.replicas[replica]);
                 if !alike && !write.cell.is_in(state.replicas[replica][key]) {
-                    let Cell { stamp, label, .. } = write.cell;
+                    let Cell {
+                        write_timestamp,
+                        label,
+                        ..
+                    } = write.cell;
                     self.to(
                         Step::Take {
                             replica,
                             key,
-                            stamp,
+                            write_timestamp,
                             label,
                         },
                         |next| {
@@ -823,7 +850,10 @@ impl Steps<'_> {
                 let agree = [1, 2]
                     .iter()
                     .all(|n| found.is_in(state.replicas[(without + n) % REPLICAS][key]));
-                if world.repair && found.stamp > 0 && (state.seen[key] != found.label || !agree) {
+                if world.repair
+                    && found.write_timestamp > 0
+                    && (state.seen[key] != found.label || !agree)
+                {
                     self.to(
                         Step::Look {
                             without,
@@ -846,7 +876,8 @@ impl Steps<'_> {
                         |next| {
                             for n in [1, 2] {
                                 let copy = &mut next.replicas[(without + n) % REPLICAS][key];
-                                (copy.stamp, copy.label) = (found.stamp, found.label);
+                                (copy.write_timestamp, copy.label) =
+                                    (found.write_timestamp, found.label);
                             }
                         },
                     );
@@ -856,20 +887,20 @@ impl Steps<'_> {
     }
 }
 
-/// The head that takes the job over from the one found (`decide::take_over`).
-fn opening(world: &World, process: usize, found: &Head) -> Head {
-    let mut head = *found;
-    head.generation += 1;
-    head.version += u8::from(world.cas == Cas::InFlight);
-    head.owner = u8::try_from(process + 1).unwrap_or(u8::MAX);
-    head.flush_stamp = world.flush_stamp(process, found);
-    if !world.lacks(Mutant::FlushStampNotIssued) {
-        head.last_stamp = head.flush_stamp;
+/// The checkpoint that takes the job over from the one found (`decide::take_over`).
+fn opening(world: &World, process: usize, found: &Checkpoint) -> Checkpoint {
+    let mut checkpoint = *found;
+    checkpoint.generation += 1;
+    checkpoint.version += u8::from(world.cas == Cas::InFlight);
+    checkpoint.owner = u8::try_from(process + 1).unwrap_or(u8::MAX);
+    checkpoint.recovery_timestamp = world.recovery_timestamp(process, found);
+    if !world.lacks(Mutant::FlushWriteTimestampNotIssued) {
+        checkpoint.last_write_timestamp = checkpoint.recovery_timestamp;
     }
     if world.lacks(Mutant::FreshCuts) {
-        head.forget_after(head.committed);
+        checkpoint.forget_after(checkpoint.committed);
     }
-    head
+    checkpoint
 }
 
 /// Blocking read repair: both replicas that were read have what was found before the reader has its

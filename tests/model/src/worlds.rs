@@ -7,10 +7,10 @@
 use crate::{
     log::{Cut, Log, Record},
     mutants::Mutant,
-    state::{Epoch, Head, Stamp},
+    state::{Checkpoint, Epoch, WriteTimestamp},
 };
 
-/// How compare-and-sets of the head are modelled.
+/// How compare-and-sets of the checkpoint are modelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cas {
     /// Sent, applied and heard of in one step. A conditional one that is applied late could as well
@@ -18,7 +18,7 @@ pub enum Cas {
     /// does nothing more.
     AtOnce,
     /// Sent, then applied or not, then heard of or not, and everything else goes on in between:
-    /// unknown outcomes, a leader that resolves them, a proposal of a dead process that is applied
+    /// unknown outcomes, a coordinator that resolves them, a proposal of a dead process that is applied
     /// later.
     InFlight,
 }
@@ -54,7 +54,7 @@ pub struct World {
     pub keys: usize,
     /// How many processes may take the job over, one generation each.
     pub generations: usize,
-    /// The most epochs bound and not committed (4 in the real leader).
+    /// The most epochs bound and not committed (4 in the real coordinator).
     pub epochs_ahead: u8,
     /// See there.
     pub cas: Cas,
@@ -70,7 +70,7 @@ pub struct World {
 }
 
 /// The clocks of the processes: the second's is far behind, the third's far ahead.
-const CLOCKS: [Stamp; 3] = [20, 0, 60];
+const CLOCKS: [WriteTimestamp; 3] = [20, 0, 60];
 
 fn record(partition: usize, key: usize, event: u8, sequence: u8) -> Record {
     Record {
@@ -214,28 +214,28 @@ impl World {
         self.mutant == Some(mutant)
     }
 
-    /// The next stamp a process issues (`Head::next_stamp`).
+    /// The next write timestamp a process issues (`Checkpoint::next_write_timestamp`).
     #[must_use]
-    pub fn next_stamp(&self, process: usize, head: &Head) -> Stamp {
-        CLOCKS[process].max(head.last_stamp + 1)
+    pub fn next_write_timestamp(&self, process: usize, checkpoint: &Checkpoint) -> WriteTimestamp {
+        CLOCKS[process].max(checkpoint.last_write_timestamp + 1)
     }
 
-    /// The stamp of a take-over.
+    /// The write timestamp of a take-over.
     #[must_use]
-    pub fn flush_stamp(&self, process: usize, found: &Head) -> Stamp {
+    pub fn recovery_timestamp(&self, process: usize, found: &Checkpoint) -> WriteTimestamp {
         if self.lacks(Mutant::StampsFromOwnClock) {
             CLOCKS[process] + 1
         } else {
-            self.next_stamp(process, found)
+            self.next_write_timestamp(process, found)
         }
     }
 
     /// The prefix of the log that a row's label names; `None` if it names nothing.
     #[must_use]
-    pub fn prefix(&self, head: &Head, label: Epoch) -> Option<Cut> {
+    pub fn prefix(&self, checkpoint: &Checkpoint, label: Epoch) -> Option<Cut> {
         if self.lacks(Mutant::RowOffsets) {
             return Some(Cut(label));
         }
-        (label <= head.bound).then(|| head.cut(label))
+        (label <= checkpoint.bound).then(|| checkpoint.cut(label))
     }
 }

@@ -121,10 +121,10 @@ fn a_violation_is_told_as_a_story() {
         .expect("a world")
         .with(Mutant::CommitDuringReplay));
     let told = outcome.found.expect("it is caught").to_string();
-    let want = "   1. process 0 takes over: generation 1, replays (0, 0] at stamp 20
-   2. process 0 binds epoch 1 at [0, 1], stamp 21
-   3. process 0 binds epoch 2 at [0, 2], stamp 22
-   4. process 1 takes over: generation 2, replays (0, 2] at stamp 23
+    let want = "   1. process 0 takes over: generation 1, replays (0, 0] at write timestamp 20
+   2. process 0 binds epoch 1 at [0, 1], write timestamp 21
+   3. process 0 binds epoch 2 at [0, 2], write timestamp 22
+   4. process 1 takes over: generation 2, replays (0, 2] at write timestamp 23
    5. process 1 commits epoch 1
   => CommittedIsOnQuorum: epoch 1 is committed, and 0 replicas have row 0 up to it";
     assert_eq!(told, want);

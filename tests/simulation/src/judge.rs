@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use futures::FutureExt;
-use tapeflow_oracle::{Oracle, OracleEntry, OracleRow, OracleView};
-use tapeflow_protocol::{CasOutcome, Counts, EpochWrites, Head, HistoryEntry, Store};
+use tapeflow_oracle::{Oracle, OracleBar, OracleEntry, OracleView};
+use tapeflow_protocol::{CasOutcome, Checkpoint, Counts, EpochWrites, HistoryEntry, Store};
 use tapeflow_schemas::{
-    Baskets, Offset, Policy, Price, RowKey, RowState, View, ViewKey, ViewState, WindowSize,
+    BarKey, BarState, Baskets, Offset, Policy, Price, View, ViewKey, ViewState, WindowSize,
 };
 use tapeflow_sinks::memory::MemoryStore;
 
@@ -25,7 +25,7 @@ pub(crate) const VIEWS: [(View, OracleView); 4] = [
 /// What a cell was read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cell<'a> {
-    Row(&'a RowKey),
+    Row(&'a BarKey),
     View(&'a ViewKey),
 }
 
@@ -34,13 +34,13 @@ pub(crate) struct Judge {
     oracle: Oracle,
     pub(crate) sizes: Vec<WindowSize>,
     baskets: Baskets,
-    /// The head, and all writes as they are sent: it knows the invariants that a store can see (I1
+    /// The checkpoint, and all writes as they are sent: it knows the invariants that a store can see (I1
     /// to I4).
     pub(crate) seen: MemoryStore,
     /// By partition, the offset below which the oracle has heard the log.
     heard: Vec<Offset>,
     pub(crate) history: BTreeMap<u64, HistoryEntry>,
-    /// Rows and lists by name, with the latest epoch that a reader has seen of them.
+    /// Bars and lists by name, with the latest epoch that a reader has seen of them.
     read: BTreeMap<String, u64>,
     /// What was found, the first first.
     pub(crate) breaches: Vec<String>,
@@ -53,13 +53,13 @@ pub(crate) struct Judge {
 /// What a seed came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
-    /// Rows and lists sent, each held against the recomputation as of its epoch.
+    /// Bars and lists sent, each held against the recomputation as of its epoch.
     pub writes: u64,
-    /// Rows and lists that readers saw, likewise.
+    /// Bars and lists that readers saw, likewise.
     pub reads: u64,
     /// Epochs bound.
     pub bound: u64,
-    /// Epochs committed, each with every row of it held against the replicas.
+    /// Epochs committed, each with every bar of it held against the replicas.
     pub committed: u64,
     /// Generations that took over.
     pub generations: u64,
@@ -105,23 +105,23 @@ impl Judge {
         }
     }
 
-    pub(crate) fn head(&self) -> Option<Head> {
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
         self.seen
-            .head()
+            .checkpoint()
             .now_or_never()
             .and_then(Result::ok)
             .flatten()
     }
 
-    /// A row or a list must be the recomputation as of its own epoch.
-    fn row(&self, key: &RowKey, state: &RowState) -> Option<String> {
+    /// A bar or a list must be the recomputation as of its own epoch.
+    fn bar(&self, key: &BarKey, state: &BarState) -> Option<String> {
         let want = self
             .oracle
-            .row_as_of(key.symbol.as_str(), key.size, key.start, state.epoch);
+            .bar_as_of(key.symbol.as_str(), key.size, key.start, state.epoch);
         let have = recomputed(state);
         (want.as_ref() != Some(&have)).then(|| {
             format!(
-                "row {key} of epoch {}: {have:?}, recomputed {want:?}",
+                "bar {key} of epoch {}: {have:?}, recomputed {want:?}",
                 state.epoch
             )
         })
@@ -147,18 +147,24 @@ impl Judge {
     /// A generation sends writes. They are judged now: where they arrive, and whether, is the
     /// network's affair.
     pub(crate) fn sent(&mut self, writes: &EpochWrites) {
-        for row in &writes.rows {
+        for bar in &writes.bars {
             self.judged.writes += 1;
-            self.note(row.state.epoch, row.stamp.cast_unsigned());
-            if let Some(fault) = self.row(&row.key, &row.state) {
-                self.breach(format!("sent at stamp {}: {fault}", row.stamp));
+            self.note(bar.state.epoch, bar.write_timestamp.cast_unsigned());
+            if let Some(fault) = self.bar(&bar.key, &bar.state) {
+                self.breach(format!(
+                    "sent at write timestamp {}: {fault}",
+                    bar.write_timestamp
+                ));
             }
         }
         for view in &writes.views {
             self.judged.writes += 1;
-            self.note(view.state.epoch, view.stamp.cast_unsigned());
+            self.note(view.state.epoch, view.write_timestamp.cast_unsigned());
             if let Some(fault) = self.list(&view.key, &view.state) {
-                self.breach(format!("sent at stamp {}: {fault}", view.stamp));
+                self.breach(format!(
+                    "sent at write timestamp {}: {fault}",
+                    view.write_timestamp
+                ));
             }
         }
         let _ = self.seen.write(writes).now_or_never();
@@ -195,9 +201,9 @@ impl Judge {
         self.read.get(&name(cell)).copied().unwrap_or(0)
     }
 
-    /// What is wrong with a row that was read.
-    pub(crate) fn wrong_row(&self, key: &RowKey, state: &RowState) -> Option<String> {
-        self.row(key, state)
+    /// What is wrong with a bar that was read.
+    pub(crate) fn wrong_bar(&self, key: &BarKey, state: &BarState) -> Option<String> {
+        self.bar(key, state)
     }
 
     /// What is wrong with a list that was read.
@@ -205,17 +211,17 @@ impl Judge {
         self.list(key, state)
     }
 
-    /// Everything there is to read, as of all that was bound: rows, and windows that have lists.
-    pub(crate) fn cells(&self) -> (Vec<RowKey>, Vec<(WindowSize, i64)>) {
-        let rows = self.oracle.rows().filter_map(|(key, _)| {
+    /// Everything there is to read, as of all that was bound: bars, and windows that have lists.
+    pub(crate) fn cells(&self) -> (Vec<BarKey>, Vec<(WindowSize, i64)>) {
+        let bars = self.oracle.bars().filter_map(|(key, _)| {
             let symbol = tapeflow_schemas::Symbol::new(key.symbol).ok()?;
-            Some(RowKey {
+            Some(BarKey {
                 symbol,
                 size: key.size,
                 start: key.start,
             })
         });
-        (rows.collect(), self.oracle.windows().collect())
+        (bars.collect(), self.oracle.windows().collect())
     }
 }
 
@@ -226,8 +232,8 @@ fn name(cell: Cell<'_>) -> String {
     }
 }
 
-/// A row in the words of the recomputation.
-fn recomputed(state: &RowState) -> OracleRow {
+/// A bar in the words of the recomputation.
+fn recomputed(state: &BarState) -> OracleBar {
     let totals = &state.totals;
     let sums = |policy| {
         let sums = totals.of_policy(policy);
@@ -238,7 +244,7 @@ fn recomputed(state: &RowState) -> OracleRow {
         }
     };
     let e8 = |price: Option<Price>| price.map(Price::e8);
-    OracleRow {
+    OracleBar {
         all: sums(Policy::All),
         sip: sums(Policy::Sip),
         strict: sums(Policy::Strict),
@@ -264,11 +270,15 @@ fn entries(state: &ViewState) -> Vec<OracleEntry> {
     state.entries.iter().map(entry).collect()
 }
 
-/// What concerns more than the judge: the head with the log, and commits with the replicas.
+/// What concerns more than the judge: the checkpoint with the log, and commits with the replicas.
 impl World {
     /// A compare-and-set arrives.
-    pub(crate) fn compare_and_set(&mut self, expected: Option<&Head>, proposed: &Head) -> bool {
-        let before = self.judge.head();
+    pub(crate) fn compare_and_set(
+        &mut self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> bool {
+        let before = self.judge.checkpoint();
         let outcome = self
             .judge
             .seen
@@ -277,15 +287,17 @@ impl World {
         if !matches!(outcome, Some(CasOutcome::Won)) {
             return false;
         }
-        self.judge
-            .note(proposed.version, proposed.last_stamp.cast_unsigned());
+        self.judge.note(
+            proposed.version,
+            proposed.last_write_timestamp.cast_unsigned(),
+        );
         self.judge
             .breaches
             .extend(self.judge.seen.violations().into_iter().take(1));
-        let (bound, committed) = before.as_ref().map_or((0, 0), |head| {
-            (head.last_binding().epoch, head.committed.epoch)
+        let (bound, committed) = before.as_ref().map_or((0, 0), |checkpoint| {
+            (checkpoint.last_binding().epoch, checkpoint.committed.epoch)
         });
-        let generation = before.map_or(0, |head| head.generation);
+        let generation = before.map_or(0, |checkpoint| checkpoint.generation);
         self.judge.judged.generations += u64::from(proposed.generation > generation);
         for binding in proposed
             .bound
@@ -323,17 +335,24 @@ impl World {
                 let Counts {
                     records,
                     accepted,
-                    rejected,
+                    dead_letters,
                     duplicates,
                     price_updates,
                     gaps,
                     ..
                 } = entry.counts;
-                let have = (records, accepted, rejected, duplicates, price_updates, gaps);
+                let have = (
+                    records,
+                    accepted,
+                    dead_letters,
+                    duplicates,
+                    price_updates,
+                    gaps,
+                );
                 let want = (
                     want.records,
                     want.accepted,
-                    want.rejected_in_all(),
+                    want.dead_letters_in_all(),
                     want.duplicates,
                     want.price_updates,
                     want.gaps,
@@ -346,21 +365,21 @@ impl World {
         self.judge.breaches.extend(fault);
     }
 
-    /// I5: every row and every list of the epochs up to c is on a quorum.
+    /// I5: every bar and every list of the epochs up to c is on a quorum.
     fn inspect_commit(&mut self, committed: u64) {
-        let (rows, windows) = self.judge.cells();
+        let (bars, windows) = self.judge.cells();
         let mut found = Vec::new();
-        for key in rows {
+        for key in bars {
             let Some(want) =
                 self.judge
                     .oracle
-                    .row_as_of(key.symbol.as_str(), key.size, key.start, committed)
+                    .bar_as_of(key.symbol.as_str(), key.size, key.start, committed)
             else {
                 continue;
             };
             let holds = |replica: &&crate::replica::Replica| {
                 replica
-                    .rows
+                    .bars
                     .get(&key)
                     .is_some_and(|(_, state)| state.epoch > committed || recomputed(state) == want)
             };
@@ -374,7 +393,7 @@ impl World {
             });
             if copies < QUORUM || listed.count() < QUORUM {
                 found.push(format!(
-                    "I5: epoch {committed} is committed, and row {key} is on {copies} replica(s)"
+                    "I5: epoch {committed} is committed, and bar {key} is on {copies} replica(s)"
                 ));
             }
         }
@@ -403,33 +422,33 @@ impl World {
 
     /// At the end, when everything is committed: all is there that must be, and nothing else.
     pub(crate) fn inspect_end(&mut self) {
-        let (rows, _) = self.judge.cells();
-        let mut stored: Vec<&RowKey> = self
+        let (bars, _) = self.judge.cells();
+        let mut stored: Vec<&BarKey> = self
             .replicas
             .iter()
-            .flat_map(|replica| replica.rows.keys())
+            .flat_map(|replica| replica.bars.keys())
             .collect();
         stored.sort_unstable();
         stored.dedup();
         let mut found = Vec::new();
-        if stored.len() != rows.len() {
+        if stored.len() != bars.len() {
             found.push(format!(
-                "{} rows are stored, {} recomputed",
+                "{} bars are stored, {} recomputed",
                 stored.len(),
-                rows.len()
+                bars.len()
             ));
         }
         let mut places: Vec<_> = self
             .replicas
             .iter()
-            .flat_map(|replica| replica.rejects.keys().copied())
+            .flat_map(|replica| replica.dead_letters.keys().copied())
             .collect();
         places.sort_unstable();
         places.dedup();
-        let want = self.judge.oracle.rejects();
+        let want = self.judge.oracle.dead_letters();
         let mut wanted: Vec<_> = want
             .iter()
-            .map(|reject| (reject.partition, reject.offset, reject.index))
+            .map(|dead_letter| (dead_letter.partition, dead_letter.offset, dead_letter.index))
             .collect();
         wanted.sort_unstable();
         if places
@@ -444,7 +463,7 @@ impl World {
             let copies = self
                 .replicas
                 .iter()
-                .filter(|replica| replica.rejects.contains_key(place))
+                .filter(|replica| replica.dead_letters.contains_key(place))
                 .count();
             if copies < QUORUM {
                 found.push(format!(

@@ -1,4 +1,4 @@
-//! The real job in a simulated world: the operators, the leader and the workflow of
+//! The real job in a simulated world: the operators, the coordinator and the workflow of
 //! `tapeflow-dataflow` and `tapeflow-sinks`, several workers stepped on one thread by a seeded
 //! scheduler, on a simulated log, a simulated network with three replicas, and clocks that are off.
 //!

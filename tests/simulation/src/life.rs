@@ -15,7 +15,7 @@ use tapeflow_dataflow::{
     clock::Clock,
     stepped::{self, Stage, Stepped},
 };
-use tapeflow_protocol::{Head, Store, workflow};
+use tapeflow_protocol::{Checkpoint, Store, workflow};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -42,7 +42,7 @@ impl Clock for SimulatedClock {
 }
 
 /// What the take-over came to, once it has come to something.
-type Taken = Arc<Mutex<Option<Result<Head, workflow::WorkflowError>>>>;
+type Taken = Arc<Mutex<Option<Result<Checkpoint, workflow::WorkflowError>>>>;
 
 /// A generation.
 pub(crate) struct Life {
@@ -57,7 +57,7 @@ pub(crate) struct Life {
     stop: Stop,
     asked: bool,
     taken: Taken,
-    /// The generation in the head, once it is taken over.
+    /// The generation in the checkpoint, once it is taken over.
     pub(crate) generation: Option<u64>,
     /// Does nothing before this time.
     pub(crate) paused_until_us: u64,
@@ -163,8 +163,8 @@ impl Life {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take()?;
             return match taken {
-                Ok(head) => {
-                    self.generation = Some(head.generation);
+                Ok(checkpoint) => {
+                    self.generation = Some(checkpoint.generation);
                     let stage = Stage {
                         config: self.config.clone(),
                         log: Arc::clone(&self.log) as _,
@@ -175,7 +175,11 @@ impl Life {
                         runtime: self.runtime.handle().clone(),
                         hash_seed: self.hash_seed,
                     };
-                    self.stepped = Some(Stepped::new(stage, head, allocators(self.config.workers)));
+                    self.stepped = Some(Stepped::new(
+                        stage,
+                        checkpoint,
+                        allocators(self.config.workers),
+                    ));
                     None
                 }
                 Err(fault) => Some(Err(JobError::Failed(fault.to_string()))),

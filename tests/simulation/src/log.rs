@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use rand::Rng;
-use tapeflow_log::{Log, LogFault, LogReader, LogRecord};
+use tapeflow_log::{Log, LogError, LogReader, LogRecord};
 use tapeflow_protocol::SourceIdentity;
 use tapeflow_schemas::{Offset, Partition};
 
@@ -25,7 +25,7 @@ impl Log for SimulatedLog {
         "simulated".into()
     }
 
-    fn identity(&self) -> Result<SourceIdentity, LogFault> {
+    fn identity(&self) -> Result<SourceIdentity, LogError> {
         Ok(SourceIdentity {
             cluster: "simulated".into(),
             topic: "trades".into(),
@@ -33,15 +33,15 @@ impl Log for SimulatedLog {
         })
     }
 
-    fn partitions(&self) -> Result<u32, LogFault> {
+    fn partitions(&self) -> Result<u32, LogError> {
         Ok(u32::try_from(self.world.world().log.len()).expect("few"))
     }
 
-    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault> {
+    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError> {
         Ok(0..i64::try_from(self.world.world().log[partition as usize].len()).expect("few"))
     }
 
-    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
+    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogError> {
         let at = from
             .iter()
             .map(|(partition, offset)| (*partition, (*offset, false)))
@@ -65,7 +65,7 @@ impl LogReader for Reader {
         &mut self,
         limit: usize,
         each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<usize, LogFault> {
+    ) -> Result<usize, LogError> {
         let (records, breaks) = {
             let mut world = self.world.world();
             let breaks = world.chance(self.breaks);
@@ -100,13 +100,13 @@ impl LogReader for Reader {
             });
         }
         if breaks {
-            Err(LogFault::Broken(BROKEN.into()))
+            Err(LogError::Broken(BROKEN.into()))
         } else {
             Ok(records.len())
         }
     }
 
-    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault> {
+    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError> {
         self.at.get_mut(&partition).expect("one of the reader's").1 = paused;
         Ok(())
     }

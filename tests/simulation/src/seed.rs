@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_dataflow::{JobConfig, JobError, Summary};
-use tapeflow_schemas::{Baskets, RowKey, ViewKey, WindowSize};
+use tapeflow_schemas::{BarKey, Baskets, ViewKey, WindowSize};
 
 use crate::{
     feed::Feed,
@@ -64,12 +64,15 @@ pub fn play(seed: u64) -> Outcome {
                     )
                 })
                 .collect();
-            let head = world
-                .judge
-                .head()
-                .map(|head| (head.generation, head.committed.epoch, head.bound.len()));
+            let checkpoint = world.judge.checkpoint().map(|checkpoint| {
+                (
+                    checkpoint.generation,
+                    checkpoint.committed.epoch,
+                    checkpoint.bound.len(),
+                )
+            });
             let stuck = format!(
-                "stuck after {steps} steps at {} us: {} records and {} faults left, head (generation, c, bound) {head:?}, lives (number, generation, paused until, stop) {lives:?}",
+                "stuck after {steps} steps at {} us: {} records and {} faults left, checkpoint (generation, c, bound) {checkpoint:?}, lives (number, generation, paused until, stop) {lives:?}",
                 world.now_us, theatre.left, theatre.faults
             );
             world.judge.breach(stuck);
@@ -229,8 +232,8 @@ impl Theatre {
             )
             .expect("a list of baskets"),
             epoch: Duration::from_millis(random.random_range(5..120)),
-            // Every row is read back, or none is; a window of the views is kept for every thousand.
-            resident_rows: [1, 8, 2_000, 100_000][random.random_range(0..4)],
+            // Every bar is read back, or none is; a window of the views is kept for every thousand.
+            resident_bars: [1, 8, 2_000, 100_000][random.random_range(0..4)],
             until_end: false,
             accept_loss: false,
         };
@@ -365,13 +368,16 @@ impl Theatre {
             Ok(_) => Some("ended without having been asked to".into()),
             Err(JobError::Fenced(reason)) => {
                 self.fenced += 1;
-                let generation = world.judge.head().map(|head| head.generation);
+                let generation = world
+                    .judge
+                    .checkpoint()
+                    .map(|checkpoint| checkpoint.generation);
                 (generation <= life.generation)
                     .then(|| format!("fenced, and no later generation is there: {reason}"))
             }
             Err(fault) if fault.to_string().contains(BROKEN) => None,
             // It looked at the topic, the topic grew, another took over, and then it came to the
-            // head.
+            // checkpoint.
             Err(fault)
                 if self.grows_at.is_some()
                     && life.generation.is_none()
@@ -389,10 +395,10 @@ impl Theatre {
         }
     }
 
-    /// Someone reads a row and a list at quorum, anywhere.
+    /// Someone reads a bar and a list at quorum, anywhere.
     fn look(&mut self) {
         let mut world = self.world.world();
-        let (rows, windows) = world.judge.cells();
+        let (bars, windows) = world.judge.cells();
         let pick = |random: &mut StdRng, of: usize| {
             if of == 0 {
                 None
@@ -400,8 +406,8 @@ impl Theatre {
                 Some(random.random_range(0..of))
             }
         };
-        let rows: Vec<RowKey> = pick(&mut self.random, rows.len())
-            .map(|at| rows[at].clone())
+        let bars: Vec<BarKey> = pick(&mut self.random, bars.len())
+            .map(|at| bars[at].clone())
             .into_iter()
             .collect();
         let views: Vec<ViewKey> = pick(&mut self.random, windows.len())
@@ -412,7 +418,7 @@ impl Theatre {
             })
             .into_iter()
             .collect();
-        let row_floors: Vec<u64> = rows
+        let bar_floors: Vec<u64> = bars
             .iter()
             .map(|key| world.judge.floor(Cell::Row(key)))
             .collect();
@@ -422,12 +428,12 @@ impl Theatre {
             .collect();
         let repaired = world.climate.repair;
         world.read(
-            rows.clone(),
+            bars.clone(),
             views.clone(),
-            move |world, row_cells, view_cells| {
-                for (key, floor) in rows.iter().zip(row_floors) {
-                    let state = row_cells.get(key).map(|(_, state)| state);
-                    let fault = state.and_then(|state| world.judge.wrong_row(key, state));
+            move |world, bar_cells, view_cells| {
+                for (key, floor) in bars.iter().zip(bar_floors) {
+                    let state = bar_cells.get(key).map(|(_, state)| state);
+                    let fault = state.and_then(|state| world.judge.wrong_bar(key, state));
                     world.judge.reader_saw(
                         Cell::Row(key),
                         floor,
@@ -457,17 +463,17 @@ impl Theatre {
             return;
         }
         let world = self.world.world();
-        let Some(head) = world.judge.head() else {
+        let Some(checkpoint) = world.judge.checkpoint() else {
             return;
         };
         let ends = world.log.iter().map(|records| records.len());
-        let read = head.committed.cuts.len() == world.log.len()
-            && head
+        let read = checkpoint.committed.cuts.len() == world.log.len()
+            && checkpoint
                 .committed
                 .cuts
                 .iter()
                 .zip(ends)
                 .all(|(cut, end)| usize::try_from(cut.next).is_ok_and(|next| next == end));
-        self.over = read && head.bound.is_empty();
+        self.over = read && checkpoint.bound.is_empty();
     }
 }

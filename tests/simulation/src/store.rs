@@ -1,5 +1,5 @@
 //! The store of the simulation, as one generation sees it: three replicas behind a network that
-//! loses, doubles, delays and reorders, and a head whose compare-and-set is linearizable and whose
+//! loses, doubles, delays and reorders, and a checkpoint whose compare-and-set is linearizable and whose
 //! answers may be lost.
 //!
 //! A request, once sent, lives in the world: it arrives, or does not, whether its sender lives or
@@ -13,10 +13,12 @@ use std::{
 
 use async_trait::async_trait;
 use rand::Rng;
-use tapeflow_protocol::{CasOutcome, EpochWrites, Head, HistoryEntry, Reject, Store, StoreError};
+use tapeflow_protocol::{
+    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+};
 use tapeflow_schemas::{
-    AssetClass, RowKey, RowState, Stamp, StoredRow, StoredView, Symbol, View, ViewKey, ViewState,
-    WindowSize, WindowStart,
+    AssetClass, BarKey, BarState, StoredBar, StoredView, Symbol, View, ViewKey, ViewState,
+    WindowSize, WindowStart, WriteTimestamp,
 };
 use tokio::sync::oneshot;
 
@@ -59,8 +61,8 @@ impl<T: Send + 'static> Reply<T> {
 /// Tells a sender that a replica has something; nobody waits for what a hint brings.
 type Acknowledge = Arc<dyn Fn() + Send + Sync>;
 
-/// The cells of one read, by key, with their stamps.
-pub(crate) type Cells<K, V> = BTreeMap<K, (Stamp, V)>;
+/// The cells of one read, by key, with their write timestamps.
+pub(crate) type Cells<K, V> = BTreeMap<K, (WriteTimestamp, V)>;
 
 impl SimulatedStore {
     /// Asks the world for something, and waits. A request that the world drops is never answered.
@@ -145,9 +147,9 @@ impl World {
     /// replica that had not the newer one has it before the answer goes out.
     pub(crate) fn read(
         &mut self,
-        rows: Vec<RowKey>,
+        bars: Vec<BarKey>,
         views: Vec<ViewKey>,
-        done: impl FnOnce(&mut Self, Cells<RowKey, RowState>, Cells<ViewKey, ViewState>)
+        done: impl FnOnce(&mut Self, Cells<BarKey, BarState>, Cells<ViewKey, ViewState>)
         + Send
         + 'static,
     ) {
@@ -161,36 +163,40 @@ impl World {
             if world.down[first] {
                 return;
             }
-            let found = world.cells(first, &rows, &views);
+            let found = world.cells(first, &bars, &views);
             world.after(other_us, move |world| {
                 if world.down[second] {
                     return;
                 }
-                let other = world.cells(second, &rows, &views);
-                let (row_cells, lagging_rows) = newest(&[found.0, other.0]);
+                let other = world.cells(second, &bars, &views);
+                let (bar_cells, lagging_bars) = newest(&[found.0, other.0]);
                 let (view_cells, lagging_views) = newest(&[found.1, other.1]);
-                let item = |key: &RowKey| {
-                    row_cells
+                let item = |key: &BarKey| {
+                    bar_cells
                         .get(key)
-                        .map(|(stamp, state)| (key.clone(), *stamp, *state))
+                        .map(|(write_timestamp, state)| (key.clone(), *write_timestamp, *state))
                 };
                 let mut repairs: Vec<(usize, Item)> = Vec::new();
-                for (at, key) in &lagging_rows {
-                    if let Some((key, stamp, state)) = item(key) {
+                for (at, key) in &lagging_bars {
+                    if let Some((key, write_timestamp, state)) = item(key) {
                         repairs.push((
                             [first, second][*at],
-                            Item::Row(Box::new(tapeflow_schemas::RowWrite { key, state, stamp })),
+                            Item::Row(Box::new(tapeflow_schemas::BarWrite {
+                                key,
+                                state,
+                                write_timestamp,
+                            })),
                         ));
                     }
                 }
                 for (at, key) in &lagging_views {
-                    if let Some((stamp, state)) = view_cells.get(key) {
+                    if let Some((write_timestamp, state)) = view_cells.get(key) {
                         repairs.push((
                             [first, second][*at],
                             Item::View(tapeflow_schemas::ViewWrite {
                                 key: *key,
                                 state: state.clone(),
-                                stamp: *stamp,
+                                write_timestamp: *write_timestamp,
                             }),
                         ));
                     }
@@ -209,7 +215,7 @@ impl World {
                             world.replicas[replica].apply(item);
                         }
                     }
-                    world.after(back_us, move |world| done(world, row_cells, view_cells));
+                    world.after(back_us, move |world| done(world, bar_cells, view_cells));
                 });
             });
         });
@@ -218,13 +224,13 @@ impl World {
     fn cells(
         &self,
         replica: usize,
-        rows: &[RowKey],
+        bars: &[BarKey],
         views: &[ViewKey],
-    ) -> (Cells<RowKey, RowState>, Cells<ViewKey, ViewState>) {
+    ) -> (Cells<BarKey, BarState>, Cells<ViewKey, ViewState>) {
         let replica = &self.replicas[replica];
         (
-            rows.iter()
-                .filter_map(|key| Some((key.clone(), *replica.rows.get(key)?)))
+            bars.iter()
+                .filter_map(|key| Some((key.clone(), *replica.bars.get(key)?)))
                 .collect(),
             views
                 .iter()
@@ -259,19 +265,23 @@ impl Store for SimulatedStore {
         "simulated".into()
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
         self.ask(|world, reply| {
             let late = reply.clone();
             world.after(PATIENCE_US, move |_| unanswered(&late));
             world.message(move |world| {
-                let head = world.judge.head();
-                world.message(move |_| reply.send(Ok(head)));
+                let checkpoint = world.judge.checkpoint();
+                world.message(move |_| reply.send(Ok(checkpoint)));
             });
         })
         .await
     }
 
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
         let (expected, proposed) = (expected.cloned(), proposed.clone());
         self.ask(|world, reply| {
             let late = reply.clone();
@@ -302,16 +312,16 @@ impl Store for SimulatedStore {
         .await
     }
 
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         let keys = keys.to_vec();
         self.ask(|world, reply| {
             let late = reply.clone();
             world.after(PATIENCE_US, move |_| unanswered(&late));
             let asked = keys.clone();
-            world.read(keys, Vec::new(), move |_, rows, _| {
+            world.read(keys, Vec::new(), move |_, bars, _| {
                 reply.send(Ok(asked
                     .iter()
-                    .map(|key| rows.get(key).map(|(_, state)| *state))
+                    .map(|key| bars.get(key).map(|(_, state)| *state))
                     .collect()));
             });
         })
@@ -329,17 +339,21 @@ impl Store for SimulatedStore {
                 .collect(),
         )
         .await?;
-        let rows = writes.rows.iter().cloned().map(Box::new).map(Item::Row);
+        let bars = writes.bars.iter().cloned().map(Box::new).map(Item::Row);
         let views = writes.views.iter().cloned().map(Item::View);
         self.quorum(
-            rows.chain(views)
-                .chain(writes.rejects.iter().cloned().map(Item::Reject))
+            bars.chain(views)
+                .chain(writes.dead_letters.iter().cloned().map(Item::DeadLetter))
                 .collect(),
         )
         .await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry], _: Stamp) -> Result<(), StoreError> {
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        _: WriteTimestamp,
+    ) -> Result<(), StoreError> {
         let entries = entries.to_vec();
         self.ask(|world, reply| {
             let late = reply.clone();
@@ -383,13 +397,13 @@ impl Store for SimulatedStore {
         .await
     }
 
-    async fn rows(
+    async fn bars(
         &self,
         _: &Symbol,
         _: WindowSize,
         _: Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
-        Err(StoreError::Broken("the job reads rows by key".into()))
+    ) -> Result<Vec<StoredBar>, StoreError> {
+        Err(StoreError::Broken("the job reads bars by key".into()))
     }
 
     async fn views(
@@ -405,7 +419,7 @@ impl Store for SimulatedStore {
         Err(StoreError::Broken("the job reads no history".into()))
     }
 
-    async fn rejects(&self, _: usize) -> Result<Vec<Reject>, StoreError> {
+    async fn dead_letters(&self, _: usize) -> Result<Vec<DeadLetter>, StoreError> {
         Err(StoreError::Broken("the job reads no dead letters".into()))
     }
 }

@@ -17,7 +17,7 @@ type Act = Box<dyn FnOnce(&mut World) + Send>;
 /// A record of the log: the log's own timestamp, and the bytes.
 pub(crate) type LogRecord = (i64, Vec<u8>);
 
-/// Copies of every row.
+/// Copies of every bar.
 pub(crate) const REPLICAS: usize = 3;
 /// Copies that make a quorum.
 pub(crate) const QUORUM: usize = 2;

@@ -44,7 +44,7 @@ fn failing(seeds: &[u64]) -> (Judged, Vec<String>) {
 }
 
 #[test]
-fn a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_nobody_a_wrong_row() {
+fn a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_nobody_a_wrong_bar() {
     let seeds = std::env::var("TAPEFLOW_SEEDS").map_or(SEEDS, |text| {
         text.parse().expect("TAPEFLOW_SEEDS is a number")
     });

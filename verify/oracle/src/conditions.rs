@@ -18,8 +18,8 @@ pub(crate) struct Counts {
     pub(crate) volume: bool,
 }
 
-/// One row of the table; `None` for the neutral codes, which say nothing about price.
-fn row(code: u8) -> (Option<(bool, Sets)>, bool) {
+/// One bar of the table; `None` for the neutral codes, which say nothing about price.
+fn bar(code: u8) -> (Option<(bool, Sets)>, bool) {
     match code {
         // Regular, acquisition, bunched, distribution, automatic execution, intermarket sweep,
         // rules 127 and 155, opening prints, split, cross, yellow flag, stopped stock, re-opening
@@ -59,7 +59,7 @@ pub(crate) fn counts(codes: &[u8]) -> Counts {
         volume: true,
     };
     for code in codes {
-        let (price, volume) = row(*code);
+        let (price, volume) = bar(*code);
         counts.volume &= volume;
         if let Some((high_low, sets)) = price {
             counts.high_low &= high_low;

@@ -13,9 +13,9 @@ pub struct OracleSums {
     pub trades: u64,
 }
 
-/// What a row must say. Prices are in 1e-8.
+/// What a bar must say. Prices are in 1e-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct OracleRow {
+pub struct OracleBar {
     /// Every trade.
     pub all: OracleSums,
     /// The trades whose size the tape counts.
@@ -142,8 +142,8 @@ impl Fold {
         self.if_sole_count += other.if_sole_count;
     }
 
-    /// What the row must say.
-    pub(crate) fn row(&self) -> OracleRow {
+    /// What the bar must say.
+    pub(crate) fn bar(&self) -> OracleBar {
         let sole = self.if_sole.filter(|_| self.if_sole_count == 1);
         let open = [self.first_always, self.first_if_first]
             .into_iter()
@@ -152,7 +152,7 @@ impl Fold {
             .or(sole);
         let close = self.last_always.or(self.first_if_first).or(sole);
         let price = |candidate: Candidate| candidate.4;
-        OracleRow {
+        OracleBar {
             all: self.all,
             sip: self.sip,
             strict: self.strict,
@@ -201,9 +201,9 @@ mod tests {
             .add(print(at));
         }
         backwards.merge(&rest);
-        assert_eq!(forwards.row(), backwards.row(), "{prints:?}");
-        let row = forwards.row();
-        assert_eq!([row.open, row.high, row.low, row.close], want, "{prints:?}");
+        assert_eq!(forwards.bar(), backwards.bar(), "{prints:?}");
+        let bar = forwards.bar();
+        assert_eq!([bar.open, bar.high, bar.low, bar.close], want, "{prints:?}");
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! An independent recomputation of every row, and of every list made of rows, from the log alone.
+//! An independent recomputation of every bar, and of every list made of bars, from the log alone.
 //!
 //! It is the judge of the job, so it shares nothing with it but the vocabulary (types, bounds,
 //! windows): records are read by apache-avro, and repeats, conditions, sums and prices are decided
 //! by code of its own, written to be plain rather than fast.
 //!
 //! ```text
-//!  bytes ──read──▶ record ──repeats──▶ trades ──conditions──▶ fold, per (symbol, window, epoch) ──▶ row as of an epoch ──views──▶ list
+//!  bytes ──read──▶ record ──repeats──▶ trades ──conditions──▶ fold, per (symbol, window, epoch) ──▶ bar as of an epoch ──views──▶ list
 //! ```
 //!
-//! A row of the store names an epoch: it must equal [`Oracle::row_as_of`] that epoch, and a list
+//! A bar of the store names an epoch: it must equal [`Oracle::bar_as_of`] that epoch, and a list
 //! [`Oracle::list_as_of`]. The caller says with each record which epoch's binding contains it, and
-//! may call everything up to the last commit epoch 0: memory grows with rows times epochs told
+//! may call everything up to the last commit epoch 0: memory grows with bars times epochs told
 //! apart.
 
 mod conditions;
@@ -22,7 +22,7 @@ mod views;
 use std::{collections::BTreeMap, sync::Arc};
 
 use fold::{Fold, Print};
-pub use fold::{OracleRow, OracleSums};
+pub use fold::{OracleBar, OracleSums};
 use read::{Entry, Readers, Record, Size};
 use repeats::Repeats;
 use tapeflow_schemas::{
@@ -36,21 +36,21 @@ pub struct Oracle {
     sizes: Vec<WindowSize>,
     readers: Readers,
     partitions: Vec<Place>,
-    rows: BTreeMap<Arc<str>, BTreeMap<(WindowSize, WindowStart), Epochs>>,
-    /// The symbols that have a row in a window, of windows that have lists.
+    bars: BTreeMap<Arc<str>, BTreeMap<(WindowSize, WindowStart), Epochs>>,
+    /// The symbols that have a bar in a window, of windows that have lists.
     windows: BTreeMap<(WindowSize, WindowStart), Vec<Arc<str>>>,
     counts: BTreeMap<u64, OracleCounts>,
-    rejects: Vec<OracleReject>,
+    dead_letters: Vec<OracleDeadLetter>,
     keep: Option<Keep>,
 }
 
-/// Which rows are kept: by symbol, size and start.
+/// Which bars are kept: by symbol, size and start.
 type Keep = Box<dyn Fn(&str, WindowSize, WindowStart) -> bool + Send>;
 
-/// What each epoch added to a row, ascending by epoch.
+/// What each epoch added to a bar, ascending by epoch.
 type Epochs = Vec<(u64, Fold)>;
 
-/// Which row.
+/// Which bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OracleKey<'a> {
     /// The symbol.
@@ -70,7 +70,7 @@ pub struct OracleCounts {
     /// Trades accepted.
     pub accepted: u64,
     /// Trades and records refused, by reason.
-    pub rejected: BTreeMap<String, u64>,
+    pub dead_letters: BTreeMap<String, u64>,
     /// Records dropped as repeats.
     pub duplicates: u64,
     /// Entries with a size of zero.
@@ -83,8 +83,8 @@ impl OracleCounts {
     fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.accepted += other.accepted;
-        for (reason, count) in &other.rejected {
-            *self.rejected.entry(reason.clone()).or_default() += count;
+        for (reason, count) in &other.dead_letters {
+            *self.dead_letters.entry(reason.clone()).or_default() += count;
         }
         self.duplicates += other.duplicates;
         self.price_updates += other.price_updates;
@@ -93,14 +93,14 @@ impl OracleCounts {
 
     /// Refused for whatever reason.
     #[must_use]
-    pub fn rejected_in_all(&self) -> u64 {
-        self.rejected.values().sum()
+    pub fn dead_letters_in_all(&self) -> u64 {
+        self.dead_letters.values().sum()
     }
 }
 
 /// A trade or a record that was refused, by its place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OracleReject {
+pub struct OracleDeadLetter {
     /// The partition.
     pub partition: Partition,
     /// The offset.
@@ -123,21 +123,21 @@ impl Oracle {
     #[must_use]
     pub fn new(sizes: Vec<WindowSize>, partitions: u32) -> Self {
         let partitions = (0..partitions).map(|_| Place::default()).collect();
-        let (rows, windows, counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (bars, windows, counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self {
             sizes,
             readers: Readers::new(),
             partitions,
-            rows,
+            bars,
             windows,
             counts,
-            rejects: Vec::new(),
+            dead_letters: Vec::new(),
             keep: None,
         }
     }
 
-    /// The same, keeping only the rows that are wanted, by symbol, size and start. All records are
-    /// read and counted all the same; a list needs all rows of its window.
+    /// The same, keeping only the bars that are wanted, by symbol, size and start. All records are
+    /// read and counted all the same; a list needs all bars of its window.
     #[must_use]
     pub fn keeping(
         self,
@@ -177,12 +177,12 @@ impl Oracle {
         counts.records += 1;
         let record = match self.readers.read(payload.unwrap_or_default()) {
             Ok(record) => record,
-            Err(fault) => return self.reject(epoch, (partition, offset, 0), fault.word()),
+            Err(error) => return self.dead_letter(epoch, (partition, offset, 0), error.word()),
         };
         if let Record::Batch {
             session, sequence, ..
         }
-        | Record::RejectedFrame {
+        | Record::InvalidFrame {
             session, sequence, ..
         } = record
         {
@@ -199,8 +199,8 @@ impl Oracle {
                 taken_ms, trades, ..
             } => (taken_ms, trades),
             Record::Legacy { trades } => (timestamp_ms, trades),
-            Record::RejectedFrame { reason, .. } => {
-                return self.reject(epoch, (partition, offset, 0), &reason);
+            Record::InvalidFrame { reason, .. } => {
+                return self.dead_letter(epoch, (partition, offset, 0), &reason);
             }
         };
         for (index, entry) in (0..).zip(trades) {
@@ -222,7 +222,9 @@ impl Oracle {
                     self.accept(epoch, &entry.symbol, time, print);
                 }
                 Verdict::PriceUpdate => self.counts.entry(epoch).or_default().price_updates += 1,
-                Verdict::Refused(reason) => self.reject(epoch, (partition, offset, index), reason),
+                Verdict::Refused(reason) => {
+                    self.dead_letter(epoch, (partition, offset, index), reason)
+                }
             }
         }
     }
@@ -244,12 +246,12 @@ impl Oracle {
             return;
         }
         let name = self
-            .rows
+            .bars
             .get_key_value(symbol)
             .map_or_else(|| symbol.into(), |(name, _)| Arc::clone(name));
-        let windows = self.rows.entry(Arc::clone(&name)).or_default();
+        let windows = self.bars.entry(Arc::clone(&name)).or_default();
         for window in wanted {
-            // Most rows are of one epoch: room for one, where a list that grows by itself would
+            // Most bars are of one epoch: room for one, where a list that grows by itself would
             // begin with four.
             let epochs = windows
                 .entry(window)
@@ -268,7 +270,7 @@ impl Oracle {
         }
     }
 
-    fn reject(
+    fn dead_letter(
         &mut self,
         epoch: u64,
         (partition, offset, index): (Partition, Offset, u32),
@@ -278,10 +280,10 @@ impl Oracle {
             .counts
             .entry(epoch)
             .or_default()
-            .rejected
+            .dead_letters
             .entry(reason.to_owned())
             .or_default() += 1;
-        self.rejects.push(OracleReject {
+        self.dead_letters.push(OracleDeadLetter {
             partition,
             offset,
             index,
@@ -289,40 +291,40 @@ impl Oracle {
         });
     }
 
-    /// What a row must say that contains the epochs up to and with `epoch`; `None` if these have no
+    /// What a bar must say that contains the epochs up to and with `epoch`; `None` if these have no
     /// trade in it.
     #[must_use]
-    pub fn row_as_of(
+    pub fn bar_as_of(
         &self,
         symbol: &str,
         size: WindowSize,
         start: WindowStart,
         epoch: u64,
-    ) -> Option<OracleRow> {
-        as_of(self.rows.get(symbol)?.get(&(size, start))?, epoch)
+    ) -> Option<OracleBar> {
+        as_of(self.bars.get(symbol)?.get(&(size, start))?, epoch)
     }
 
-    /// The symbols that have a row, ascending.
+    /// The symbols that have a bar, ascending.
     pub fn symbols(&self) -> impl Iterator<Item = &str> {
-        self.rows.keys().map(|symbol| &**symbol)
+        self.bars.keys().map(|symbol| &**symbol)
     }
 
-    /// The windows in which a symbol has a row as of an epoch, by size and start.
+    /// The windows in which a symbol has a bar as of an epoch, by size and start.
     pub fn windows_of(
         &self,
         symbol: &str,
         epoch: u64,
     ) -> impl Iterator<Item = (WindowSize, WindowStart)> {
-        let windows = self.rows.get(symbol).into_iter().flatten();
+        let windows = self.bars.get(symbol).into_iter().flatten();
         windows
             .filter(move |(_, epochs)| epochs.first().is_some_and(|(of, _)| *of <= epoch))
             .map(|(window, _)| *window)
     }
 
-    /// Every row there is, by symbol, size and start, as of all that was fed.
-    pub fn rows(&self) -> impl Iterator<Item = (OracleKey<'_>, OracleRow)> {
+    /// Every bar there is, by symbol, size and start, as of all that was fed.
+    pub fn bars(&self) -> impl Iterator<Item = (OracleKey<'_>, OracleBar)> {
         let windows = self
-            .rows
+            .bars
             .iter()
             .flat_map(|(symbol, windows)| windows.iter().map(move |window| (symbol, window)));
         windows.filter_map(|(symbol, ((size, start), epochs))| {
@@ -349,16 +351,16 @@ impl Oracle {
         baskets: &Baskets,
     ) -> Option<Vec<OracleEntry>> {
         let symbols = self.windows.get(&(size, start))?;
-        let row = |symbol: &Arc<str>| self.row_as_of(symbol, size, start, epoch);
-        let mut rows: Vec<(&str, OracleRow)> = symbols
+        let bar = |symbol: &Arc<str>| self.bar_as_of(symbol, size, start, epoch);
+        let mut bars: Vec<(&str, OracleBar)> = symbols
             .iter()
-            .filter_map(|symbol| Some((&**symbol, row(symbol)?)))
+            .filter_map(|symbol| Some((&**symbol, bar(symbol)?)))
             .collect();
-        rows.sort_by_key(|(symbol, _)| *symbol);
-        views::list(view, &rows, baskets)
+        bars.sort_by_key(|(symbol, _)| *symbol);
+        views::list(view, &bars, baskets)
     }
 
-    /// The windows that have a row of some symbol, as of all that was fed, of the sizes that have
+    /// The windows that have a bar of some symbol, as of all that was fed, of the sizes that have
     /// lists: one minute and more.
     pub fn windows(&self) -> impl Iterator<Item = (WindowSize, WindowStart)> {
         self.windows.keys().copied()
@@ -382,19 +384,19 @@ impl Oracle {
 
     /// What was refused, in the order it was fed.
     #[must_use]
-    pub fn rejects(&self) -> &[OracleReject] {
-        &self.rejects
+    pub fn dead_letters(&self) -> &[OracleDeadLetter] {
+        &self.dead_letters
     }
 }
 
-fn as_of(epochs: &[(u64, Fold)], epoch: u64) -> Option<OracleRow> {
+fn as_of(epochs: &[(u64, Fold)], epoch: u64) -> Option<OracleBar> {
     let mut within = epochs
         .iter()
         .take_while(|(of, _)| *of <= epoch)
         .map(|(_, fold)| fold);
     let mut sum = within.next()?.clone();
     within.for_each(|fold| sum.merge(fold));
-    Some(sum.row())
+    Some(sum.bar())
 }
 
 /// What an entry is.

@@ -5,7 +5,7 @@ use apache_avro::{GenericSingleObjectReader, Schema, types::Value};
 use tapeflow_schemas::{
     SessionId,
     codec::{
-        FINNHUB_MESSAGE_SCHEMA, REJECTED_FRAME_FINGERPRINT, REJECTED_FRAME_SCHEMA,
+        FINNHUB_MESSAGE_SCHEMA, INVALID_FRAME_FINGERPRINT, INVALID_FRAME_SCHEMA,
         TRADE_BATCH_FINGERPRINT, TRADE_BATCH_SCHEMA,
     },
 };
@@ -19,7 +19,7 @@ pub(crate) enum Record {
         taken_ms: i64,
         trades: Vec<Entry>,
     },
-    RejectedFrame {
+    InvalidFrame {
         session: SessionId,
         sequence: u64,
         reason: String,
@@ -39,7 +39,7 @@ pub(crate) struct Entry {
     pub(crate) codes: Vec<u8>,
 }
 
-/// A size as written: exactly nothing says "price update", and is no fault.
+/// A size as written: exactly nothing says "price update", and is no error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Size {
     Nothing,
@@ -68,7 +68,7 @@ impl Unreadable {
 /// Readers of the three schemas.
 pub(crate) struct Readers {
     batch: GenericSingleObjectReader,
-    rejected: GenericSingleObjectReader,
+    dead_letters: GenericSingleObjectReader,
     legacy: GenericSingleObjectReader,
 }
 
@@ -86,7 +86,7 @@ impl Readers {
         };
         Self {
             batch: reader(TRADE_BATCH_SCHEMA),
-            rejected: reader(REJECTED_FRAME_SCHEMA),
+            dead_letters: reader(INVALID_FRAME_SCHEMA),
             legacy: reader(FINNHUB_MESSAGE_SCHEMA),
         }
     }
@@ -99,8 +99,8 @@ impl Readers {
                     TRADE_BATCH_FINGERPRINT => whole(&self.batch, datum)
                         .and_then(batch)
                         .ok_or(Unreadable::Malformed),
-                    REJECTED_FRAME_FINGERPRINT => whole(&self.rejected, datum)
-                        .and_then(rejected_frame)
+                    INVALID_FRAME_FINGERPRINT => whole(&self.dead_letters, datum)
+                        .and_then(invalid_frame)
                         .ok_or(Unreadable::Malformed),
                     _ => Err(Unreadable::UnknownFingerprint),
                 }
@@ -162,7 +162,7 @@ fn batch(fields: Vec<Value>) -> Option<Record> {
     })
 }
 
-fn rejected_frame(fields: Vec<Value>) -> Option<Record> {
+fn invalid_frame(fields: Vec<Value>) -> Option<Record> {
     let [session, sequence, taken_ms, line, reason, detail, frame] =
         <[Value; 7]>::try_from(fields).ok()?;
     (long(taken_ms).is_some()
@@ -170,7 +170,7 @@ fn rejected_frame(fields: Vec<Value>) -> Option<Record> {
         && string(detail).is_some()
         && bytes(frame).is_some())
     .then_some(())?;
-    Some(Record::RejectedFrame {
+    Some(Record::InvalidFrame {
         session: self::session(session)?,
         sequence: self::sequence(sequence)?,
         reason: string(reason)?,
@@ -314,8 +314,8 @@ mod tests {
     use tapeflow_schemas::{
         Conditions, EventTime, Price, Trade,
         codec::{
-            BatchHeader, DecodeFault, EntryFault, Header, RejectedFrameHeader, decode,
-            encode_batch, encode_rejected_frame, symbol_of,
+            BatchHeader, DecodeError, EntryError, Header, InvalidFrameHeader, decode, encode_batch,
+            encode_invalid_frame, symbol_of,
         },
     };
 
@@ -329,9 +329,9 @@ mod tests {
         let trades = match (readers.read(payload), theirs) {
             (Err(mine), Err(theirs)) => {
                 let theirs = match theirs {
-                    DecodeFault::Empty => Unreadable::Empty,
-                    DecodeFault::UnknownFingerprint(_) => Unreadable::UnknownFingerprint,
-                    DecodeFault::Malformed { .. } => Unreadable::Malformed,
+                    DecodeError::Empty => Unreadable::Empty,
+                    DecodeError::UnknownFingerprint(_) => Unreadable::UnknownFingerprint,
+                    DecodeError::Malformed { .. } => Unreadable::Malformed,
                 };
                 assert_eq!(mine, theirs, "{payload:02x?}");
                 return false;
@@ -357,12 +357,12 @@ mod tests {
                 trades
             }
             (
-                Ok(Record::RejectedFrame {
+                Ok(Record::InvalidFrame {
                     session,
                     sequence,
                     reason,
                 }),
-                Ok(Header::RejectedFrame {
+                Ok(Header::InvalidFrame {
                     session: s,
                     sequence: q,
                     reason: r,
@@ -401,16 +401,16 @@ mod tests {
                         "{mine:?}"
                     );
                 }
-                (crate::Verdict::PriceUpdate, Err(EntryFault::PriceUpdate)) => {}
-                (crate::Verdict::Refused(reason), Err(fault)) => assert_eq!(
+                (crate::Verdict::PriceUpdate, Err(EntryError::PriceUpdate)) => {}
+                (crate::Verdict::Refused(reason), Err(error)) => assert_eq!(
                     reason,
-                    match fault {
-                        EntryFault::Symbol(_) => "symbol",
-                        EntryFault::Price(_) => "price",
-                        EntryFault::Size(_) => "size",
-                        EntryFault::EventTime(_) => "event_time",
-                        EntryFault::Notional => "notional",
-                        EntryFault::PriceUpdate => "price update",
+                    match error {
+                        EntryError::Symbol(_) => "symbol",
+                        EntryError::Price(_) => "price",
+                        EntryError::Size(_) => "size",
+                        EntryError::EventTime(_) => "event_time",
+                        EntryError::Notional => "notional",
+                        EntryError::PriceUpdate => "price update",
                     },
                     "{mine:?}"
                 ),
@@ -441,8 +441,8 @@ mod tests {
         payload
     }
 
-    fn rejected_frame(rng: &mut StdRng) -> Vec<u8> {
-        let header = RejectedFrameHeader {
+    fn invalid_frame(rng: &mut StdRng) -> Vec<u8> {
+        let header = InvalidFrameHeader {
             session: SessionId(rng.random()),
             sequence: rng.random_range(1..200),
             taken_ms: 5,
@@ -452,7 +452,7 @@ mod tests {
             frame: b"{",
         };
         let mut payload = Vec::new();
-        encode_rejected_frame(&mut payload, &header);
+        encode_invalid_frame(&mut payload, &header);
         payload
     }
 
@@ -515,7 +515,7 @@ mod tests {
         for seed in (0..400).chain([StdRng::from_os_rng().random()]) {
             println!("seed {seed}");
             let rng = &mut StdRng::seed_from_u64(seed);
-            for payload in [batch(rng), rejected_frame(rng), legacy(rng)] {
+            for payload in [batch(rng), invalid_frame(rng), legacy(rng)] {
                 assert!(check(&readers, &payload), "{payload:02x?}");
                 whole += 1;
                 for len in 0..payload.len() {

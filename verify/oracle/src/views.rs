@@ -1,12 +1,12 @@
-//! What relates the rows of one window to each other: lists, made from the rows whenever they are
+//! What relates the bars of one window to each other: lists, made from the bars whenever they are
 //! asked for.
 //!
-//! Nothing is carried from one list to the next, so a late trade needs no thought here: the rows
+//! Nothing is carried from one list to the next, so a late trade needs no thought here: the bars
 //! are what they are, and the list is made anew.
 
 use tapeflow_schemas::{AssetClass, Baskets};
 
-use crate::fold::OracleRow;
+use crate::fold::OracleBar;
 
 /// Lines of the lists that rank symbols.
 const LINES: usize = 10;
@@ -33,7 +33,7 @@ pub enum OracleView {
 pub struct OracleEntry {
     /// The symbol, the basket or the class.
     pub name: String,
-    /// Symbols that have a row in the window.
+    /// Symbols that have a bar in the window.
     pub symbols: u64,
     /// Trades counted.
     pub trades: u64,
@@ -47,45 +47,45 @@ pub struct OracleEntry {
     pub close: Option<i64>,
 }
 
-/// The list that these rows of a window make, given by symbol, ascending; `None` if none of them
+/// The list that these bars of a window make, given by symbol, ascending; `None` if none of them
 /// calls for one.
 pub(crate) fn list(
     view: OracleView,
-    rows: &[(&str, OracleRow)],
+    bars: &[(&str, OracleBar)],
     baskets: &Baskets,
 ) -> Option<Vec<OracleEntry>> {
-    if rows.is_empty() {
+    if bars.is_empty() {
         return None;
     }
     match view {
-        OracleView::Active => Some(active(rows)),
-        OracleView::Movers => Some(movers(rows)),
-        OracleView::Market => Some(market(rows)),
-        OracleView::Baskets => Some(of_baskets(rows, baskets)).filter(|list| !list.is_empty()),
+        OracleView::Active => Some(active(bars)),
+        OracleView::Movers => Some(movers(bars)),
+        OracleView::Market => Some(market(bars)),
+        OracleView::Baskets => Some(of_baskets(bars, baskets)).filter(|list| !list.is_empty()),
     }
 }
 
-fn active(rows: &[(&str, OracleRow)]) -> Vec<OracleEntry> {
-    let mut ranked: Vec<_> = rows.iter().collect();
+fn active(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
+    let mut ranked: Vec<_> = bars.iter().collect();
     // A stable sort of what comes by name: equal ones stay by name.
-    ranked.sort_by_key(|(_, row)| std::cmp::Reverse(row.sip.notional_e16));
+    ranked.sort_by_key(|(_, bar)| std::cmp::Reverse(bar.sip.notional_e16));
     ranked
         .into_iter()
         .take(LINES)
-        .map(|(symbol, row)| of_symbol(symbol, row))
+        .map(|(symbol, bar)| of_symbol(symbol, bar))
         .collect()
 }
 
-fn movers(rows: &[(&str, OracleRow)]) -> Vec<OracleEntry> {
+fn movers(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
     let mut ranked = Vec::new();
-    for (symbol, row) in rows {
-        if let (Some(open), Some(close)) = (row.open, row.close)
+    for (symbol, bar) in bars {
+        if let (Some(open), Some(close)) = (bar.open, bar.close)
             && open != close
         {
             ranked.push((
                 i128::from((close - open).abs()),
                 i128::from(open),
-                of_symbol(symbol, row),
+                of_symbol(symbol, bar),
             ));
         }
     }
@@ -98,34 +98,34 @@ fn movers(rows: &[(&str, OracleRow)]) -> Vec<OracleEntry> {
         .collect()
 }
 
-fn market(rows: &[(&str, OracleRow)]) -> Vec<OracleEntry> {
+fn market(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
     let mut classes = [AssetClass::Crypto, AssetClass::Forex, AssetClass::Stock];
     classes.sort_by_key(|class| class.name());
     let sum = |class: AssetClass| {
         sum_of(
             class.name(),
-            rows.iter()
+            bars.iter()
                 .filter(|(symbol, _)| AssetClass::of(symbol) == class)
-                .map(|(_, row)| (1, row)),
+                .map(|(_, bar)| (1, bar)),
         )
     };
     classes.into_iter().filter_map(sum).collect()
 }
 
-fn of_baskets(rows: &[(&str, OracleRow)], baskets: &Baskets) -> Vec<OracleEntry> {
+fn of_baskets(bars: &[(&str, OracleBar)], baskets: &Baskets) -> Vec<OracleEntry> {
     let baskets = baskets.iter().filter_map(|(name, members)| {
-        let weighed = rows
+        let weighed = bars
             .iter()
-            .filter_map(|(symbol, row)| Some((members.get(*symbol)?.e4(), row)));
+            .filter_map(|(symbol, bar)| Some((members.get(*symbol)?.e4(), bar)));
         sum_of(name, weighed)
     });
     baskets.collect()
 }
 
-/// Weighted rows added up; `None` without any. Trades are counted, not weighed.
+/// Weighted bars added up; `None` without any. Trades are counted, not weighed.
 fn sum_of<'a>(
     name: &str,
-    rows: impl Iterator<Item = (i128, &'a OracleRow)>,
+    bars: impl Iterator<Item = (i128, &'a OracleBar)>,
 ) -> Option<OracleEntry> {
     // All is above zero, so the largest number of 128 bits stands for whatever is beyond it.
     let mut sum = OracleEntry {
@@ -137,28 +137,28 @@ fn sum_of<'a>(
         open: None,
         close: None,
     };
-    for (weight, row) in rows {
+    for (weight, bar) in bars {
         sum.symbols += 1;
-        sum.trades += row.sip.trades;
+        sum.trades += bar.sip.trades;
         sum.volume = sum
             .volume
-            .saturating_add(weight.saturating_mul(row.sip.volume_e8));
+            .saturating_add(weight.saturating_mul(bar.sip.volume_e8));
         sum.notional = sum
             .notional
-            .saturating_add(weight.saturating_mul(row.sip.notional_e16));
+            .saturating_add(weight.saturating_mul(bar.sip.notional_e16));
     }
     (sum.symbols > 0).then_some(sum)
 }
 
-fn of_symbol(symbol: &str, row: &OracleRow) -> OracleEntry {
+fn of_symbol(symbol: &str, bar: &OracleBar) -> OracleEntry {
     OracleEntry {
         name: symbol.to_owned(),
         symbols: 1,
-        trades: row.sip.trades,
-        volume: row.sip.volume_e8,
-        notional: row.sip.notional_e16,
-        open: row.open,
-        close: row.close,
+        trades: bar.sip.trades,
+        volume: bar.sip.volume_e8,
+        notional: bar.sip.notional_e16,
+        open: bar.open,
+        close: bar.close,
     }
 }
 
@@ -169,10 +169,10 @@ mod tests {
     use super::*;
     use crate::OracleSums;
 
-    /// Rows of (symbol, notional, open, close) by symbol; volume is twice and trades thrice the
+    /// Bars of (symbol, notional, open, close) by symbol; volume is twice and trades thrice the
     /// notional, so that none is taken for another.
-    fn rows<'a>(of: &[(&'a str, i128, Option<i64>, Option<i64>)]) -> Vec<(&'a str, OracleRow)> {
-        let row = |&(symbol, notional_e16, open, close)| {
+    fn bars<'a>(of: &[(&'a str, i128, Option<i64>, Option<i64>)]) -> Vec<(&'a str, OracleBar)> {
+        let bar = |&(symbol, notional_e16, open, close)| {
             let sums = OracleSums {
                 volume_e8: 2 * notional_e16,
                 notional_e16,
@@ -185,22 +185,22 @@ mod tests {
             };
             (
                 symbol,
-                OracleRow {
+                OracleBar {
                     all,
                     sip: sums,
                     open,
                     close,
-                    ..OracleRow::default()
+                    ..OracleBar::default()
                 },
             )
         };
-        let mut rows: Vec<_> = of.iter().map(row).collect();
-        rows.sort_by_key(|(symbol, _)| *symbol);
-        rows
+        let mut bars: Vec<_> = of.iter().map(bar).collect();
+        bars.sort_by_key(|(symbol, _)| *symbol);
+        bars
     }
 
-    fn names(view: OracleView, rows: &[(&str, OracleRow)]) -> Option<String> {
-        let list = list(view, rows, &Baskets::default())?;
+    fn names(view: OracleView, bars: &[(&str, OracleBar)]) -> Option<String> {
+        let list = list(view, bars, &Baskets::default())?;
         Some(
             list.iter()
                 .map(|entry| entry.name.as_str())
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_active_are_ranked_by_notional_and_equal_ones_by_the_bytes_of_their_names() {
-        let of = rows(&[
+        let of = bars(&[
             ("B", 5, None, None),
             ("b", 5, None, None),
             ("A", 7, None, None),
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(names(OracleView::Active, &[]), None);
         let list = list(
             OracleView::Active,
-            &rows(&[("A", 7, Some(3), Some(4))]),
+            &bars(&[("A", 7, Some(3), Some(4))]),
             &Baskets::default(),
         )
         .expect("a list");
@@ -272,15 +272,15 @@ mod tests {
             .collect();
         let first_ten = symbols[..10].join(" ");
         assert_eq!(
-            names(OracleView::Active, &rows(&of)),
+            names(OracleView::Active, &bars(&of)),
             Some(first_ten.clone())
         );
-        assert_eq!(names(OracleView::Movers, &rows(&of)), Some(first_ten));
+        assert_eq!(names(OracleView::Movers, &bars(&of)), Some(first_ten));
     }
 
     #[test]
     fn movers_are_ranked_by_their_share_of_open_in_either_direction() {
-        let of = rows(&[
+        let of = bars(&[
             // 10 % down, 10 % up: equal, so by name.
             ("UP", 1, Some(200), Some(220)),
             ("DOWN", 1, Some(1_000), Some(900)),
@@ -296,7 +296,7 @@ mod tests {
             Some("THREE HALF DOWN UP")
         );
         assert_eq!(
-            names(OracleView::Movers, &rows(&[("STILL", 1, Some(5), Some(5))])).as_deref(),
+            names(OracleView::Movers, &bars(&[("STILL", 1, Some(5), Some(5))])).as_deref(),
             Some(""),
             "a list without lines is one"
         );
@@ -306,7 +306,7 @@ mod tests {
     fn shares_that_doubles_cannot_tell_apart_are_told_apart() {
         // 1/(m-1) is the greater, by one part in 1e34.
         let m = MAX_PRICE_E8;
-        let of = rows(&[
+        let of = bars(&[
             ("A", 1, Some(m), Some(m - 1)),
             ("B", 1, Some(m - 1), Some(m - 2)),
             ("C", 1, Some(1), Some(m)),
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn the_market_is_summed_by_class() {
-        let of = rows(&[
+        let of = bars(&[
             ("AAPL", 5, Some(1), Some(2)),
             ("MSFT", 7, None, None),
             ("BINANCE:BTCUSDT", 11, None, None),
@@ -344,7 +344,7 @@ mod tests {
             "tech,AAPL,0.5\ntech,MSFT,2\ntech,GONE,1\ncoins,BINANCE:BTCUSDT,100\nabsent,NONE,1\n",
         )
         .expect("baskets");
-        let of = rows(&[
+        let of = bars(&[
             ("AAPL", 5, None, None),
             ("MSFT", 7, None, None),
             ("OTHER", 1_000, None, None),
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(
             list(
                 OracleView::Baskets,
-                &rows(&[("OTHER", 1, None, None)]),
+                &bars(&[("OTHER", 1, None, None)]),
                 &baskets
             ),
             None,
@@ -365,13 +365,13 @@ mod tests {
         );
         let zero = list(
             OracleView::Baskets,
-            &rows(&[("BINANCE:BTCUSDT", 0, None, None)]),
+            &bars(&[("BINANCE:BTCUSDT", 0, None, None)]),
             &baskets,
         );
         assert_eq!(
             sums(zero),
             [("coins".into(), 1, 0, 0, 0)],
-            "a row counts, whatever is in it"
+            "a bar counts, whatever is in it"
         );
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tapeflow_oracle::{Oracle, OracleEntry, OracleRow, OracleView};
+use tapeflow_oracle::{Oracle, OracleBar, OracleEntry, OracleView};
 use tapeflow_schemas::{
     Baskets, Conditions, EventTime, Price, SessionId, Size, Trade, WindowSize,
     codec::{BatchHeader, encode_batch},
@@ -87,19 +87,19 @@ fn oracle_of(frames: &str) -> Oracle {
     oracle
 }
 
-fn line(symbol: &str, size: WindowSize, start: i64, row: &OracleRow) -> String {
+fn line(symbol: &str, size: WindowSize, start: i64, bar: &OracleBar) -> String {
     let price = |e8: Option<i64>| e8.map_or_else(String::new, |e8| format_fixed(e8.into(), 8));
-    let sip = row.sip;
+    let sip = bar.sip;
     let vwap = divide_half_even(sip.notional_e16, sip.volume_e8)
         .map_or_else(String::new, |e8| format_fixed(e8, 8));
     [
         symbol.to_owned(),
         size.to_string(),
         format_utc(start),
-        price(row.open),
-        price(row.high),
-        price(row.low),
-        price(row.close),
+        price(bar.open),
+        price(bar.high),
+        price(bar.low),
+        price(bar.close),
         format_fixed(sip.volume_e8, 8),
         format_fixed(sip.notional_e16, 16),
         sip.trades.to_string(),
@@ -113,8 +113,8 @@ fn line(symbol: &str, size: WindowSize, start: i64, row: &OracleRow) -> String {
 fn the_recorded_trades_come_to_the_golden_bars() {
     let oracle = oracle_of(include_str!("../../../tests/golden/finnhub-recorded.jsonl"));
     let mine: Vec<_> = oracle
-        .rows()
-        .map(|(key, row)| line(key.symbol, key.size, key.start, &row))
+        .bars()
+        .map(|(key, bar)| line(key.symbol, key.size, key.start, &bar))
         .collect();
     let golden: Vec<_> = include_str!("../../../tests/golden/finnhub-recorded.csv")
         .lines()
@@ -125,7 +125,7 @@ fn the_recorded_trades_come_to_the_golden_bars() {
     assert_eq!(
         (
             counts.accepted,
-            counts.rejected_in_all(),
+            counts.dead_letters_in_all(),
             counts.duplicates,
             counts.gaps
         ),

@@ -3,7 +3,7 @@
 use tapeflow_oracle::{Oracle, OracleSums, OracleView};
 use tapeflow_schemas::{
     Baskets, Conditions, EventTime, Price, SessionId, Size, Trade, WindowSize,
-    codec::{BatchHeader, RejectedFrameHeader, encode_batch, encode_rejected_frame},
+    codec::{BatchHeader, InvalidFrameHeader, encode_batch, encode_invalid_frame},
 };
 
 const MINUTE: i64 = 60_000;
@@ -48,10 +48,10 @@ fn size(text: &str) -> WindowSize {
 }
 
 /// Reasons and their counts, as text.
-fn rejected(oracle: &Oracle) -> String {
+fn dead_letters(oracle: &Oracle) -> String {
     oracle
         .counts()
-        .rejected
+        .dead_letters
         .iter()
         .map(|(reason, count)| format!("{reason} {count}"))
         .collect::<Vec<_>>()
@@ -59,7 +59,7 @@ fn rejected(oracle: &Oracle) -> String {
 }
 
 #[test]
-fn a_row_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
+fn a_bar_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
     let mut oracle = oracle(2);
     let one = |sequence, price| batch("AAPL", 1, sequence, NOW, &[trade(120_000, price, 2)]);
     oracle.record(0, 0, 10, NOW, Some(&one(1, 100)));
@@ -79,15 +79,15 @@ fn a_row_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
         NOW,
         Some(&batch("AAPL", 2, 2, NOW, &[trade(120_000, 200, 3)])),
     );
-    let row = |epoch| oracle.row_as_of("AAPL", size("1m"), 2 * MINUTE, epoch);
+    let bar = |epoch| oracle.bar_as_of("AAPL", size("1m"), 2 * MINUTE, epoch);
     let seen = |epoch| {
-        row(epoch).map(|row| {
+        bar(epoch).map(|bar| {
             (
-                row.sip.trades,
-                row.sip.notional_e16,
-                row.open,
-                row.close,
-                row.high,
+                bar.sip.trades,
+                bar.sip.notional_e16,
+                bar.open,
+                bar.close,
+                bar.high,
             )
         })
     };
@@ -98,20 +98,20 @@ fn a_row_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
     assert_eq!(seen(9), seen(2));
     assert_eq!(
         oracle
-            .row_as_of("AAPL", size("1m"), MINUTE, 0)
-            .map(|row| row.all),
+            .bar_as_of("AAPL", size("1m"), MINUTE, 0)
+            .map(|bar| bar.all),
         Some(OracleSums {
             volume_e8: 1,
             notional_e16: 50,
             trades: 1
         })
     );
-    assert_eq!(oracle.row_as_of("AAPL", size("1m"), 3 * MINUTE, 9), None);
-    assert_eq!(oracle.row_as_of("MSFT", size("1m"), MINUTE, 9), None);
+    assert_eq!(oracle.bar_as_of("AAPL", size("1m"), 3 * MINUTE, 9), None);
+    assert_eq!(oracle.bar_as_of("MSFT", size("1m"), MINUTE, 9), None);
     // One day in New York: 1969-12-31, from five in the morning UTC.
     let keys: Vec<_> = oracle
-        .rows()
-        .map(|(key, row)| (key.symbol, key.size.to_string(), key.start, row.all.trades))
+        .bars()
+        .map(|(key, bar)| (key.symbol, key.size.to_string(), key.start, bar.all.trades))
         .collect();
     assert_eq!(
         keys,
@@ -124,7 +124,7 @@ fn a_row_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
 }
 
 #[test]
-fn a_row_of_a_later_epoch_is_not_there_before() {
+fn a_bar_of_a_later_epoch_is_not_there_before() {
     let mut oracle = oracle(1);
     oracle.record(
         7,
@@ -133,12 +133,12 @@ fn a_row_of_a_later_epoch_is_not_there_before() {
         NOW,
         Some(&batch("AAPL", 1, 1, NOW, &[trade(0, 1, 1)])),
     );
-    assert_eq!(oracle.row_as_of("AAPL", size("1m"), 0, 6), None);
-    assert!(oracle.row_as_of("AAPL", size("1m"), 0, 7).is_some());
+    assert_eq!(oracle.bar_as_of("AAPL", size("1m"), 0, 6), None);
+    assert!(oracle.bar_as_of("AAPL", size("1m"), 0, 7).is_some());
 }
 
 #[test]
-fn a_list_as_of_an_epoch_ranks_the_rows_as_of_it() {
+fn a_list_as_of_an_epoch_ranks_the_bars_as_of_it() {
     let mut oracle = Oracle::new(vec![size("1s"), size("1m"), size("1d")], 2);
     let baskets = Baskets::parse("late,MSFT,0.5\n").expect("baskets");
     let (coin, aapl) = (
@@ -247,7 +247,7 @@ fn counts_are_kept_by_epoch_and_add_up() {
         (
             oracle.counts().records,
             oracle.counts().duplicates,
-            rejected(&oracle).as_str()
+            dead_letters(&oracle).as_str()
         ),
         (4, 2, "empty 1")
     );
@@ -285,17 +285,26 @@ fn what_cannot_be_read_is_refused_at_its_place_and_is_no_sequence_heard() {
     oracle.record(0, 0, 3, NOW, Some(&[0xC3, 0x01, 1, 2, 3, 4, 5, 6, 7, 8, 9]));
     oracle.record(0, 0, 4, NOW, Some(&good));
     assert_eq!(
-        rejected(&oracle),
+        dead_letters(&oracle),
         "empty 2, malformed 1, unknown_fingerprint 1"
     );
     assert_eq!(
-        (oracle.counts().accepted, oracle.counts().rejected_in_all()),
+        (
+            oracle.counts().accepted,
+            oracle.counts().dead_letters_in_all()
+        ),
         (1, 4)
     );
     let places: Vec<_> = oracle
-        .rejects()
+        .dead_letters()
         .iter()
-        .map(|reject| (reject.offset, reject.index, reject.reason.as_str()))
+        .map(|dead_letter| {
+            (
+                dead_letter.offset,
+                dead_letter.index,
+                dead_letter.reason.as_str(),
+            )
+        })
         .collect();
     assert_eq!(
         places,
@@ -309,13 +318,13 @@ fn what_cannot_be_read_is_refused_at_its_place_and_is_no_sequence_heard() {
 }
 
 #[test]
-fn a_rejected_frame_is_one_reject_under_its_own_reason_and_can_repeat() {
+fn a_invalid_frame_is_one_dead_letter_under_its_own_reason_and_can_repeat() {
     let mut oracle = oracle(1);
     let mut record = Vec::new();
     let session = SessionId([1; 16]);
-    encode_rejected_frame(
+    encode_invalid_frame(
         &mut record,
-        &RejectedFrameHeader {
+        &InvalidFrameHeader {
             session,
             sequence: 1,
             taken_ms: 0,
@@ -328,7 +337,7 @@ fn a_rejected_frame_is_one_reject_under_its_own_reason_and_can_repeat() {
     oracle.record(0, 0, 0, NOW, Some(&record));
     oracle.record(0, 0, 1, NOW, Some(&record));
     assert_eq!(
-        (rejected(&oracle).as_str(), oracle.counts().duplicates),
+        (dead_letters(&oracle).as_str(), oracle.counts().duplicates),
         ("json 1", 1)
     );
 }
@@ -341,10 +350,10 @@ fn a_time_too_far_ahead_of_the_records_own_is_refused_by_the_records_own_clock()
     // The log's timestamp is years away: a batch carries its own.
     oracle.record(0, 0, 0, 0, Some(&batch("AAPL", 1, 1, NOW, &trades)));
     assert_eq!(
-        (oracle.counts().accepted, rejected(&oracle).as_str()),
+        (oracle.counts().accepted, dead_letters(&oracle).as_str()),
         (1, "future 1")
     );
-    assert_eq!(oracle.rejects()[0].index, 1);
+    assert_eq!(oracle.dead_letters()[0].index, 1);
     // A legacy record has none but the log's: t = 1, one share of A at 1.0.
     let legacy = [
         &[2, 2][..],
@@ -357,7 +366,7 @@ fn a_time_too_far_ahead_of_the_records_own_is_refused_by_the_records_own_clock()
     oracle.record(0, 0, 1, 1 - day, Some(&legacy));
     oracle.record(0, 0, 2, -day, Some(&legacy));
     assert_eq!(
-        (oracle.counts().accepted, rejected(&oracle).as_str()),
+        (oracle.counts().accepted, dead_letters(&oracle).as_str()),
         (2, "future 2")
     );
 }
@@ -391,9 +400,9 @@ fn every_entry_has_its_own_reason() {
     let record = [&[18][..], &entries.concat(), &[0, 0]].concat();
     oracle.record(0, 0, 0, NOW, Some(&record));
     let reasons: Vec<_> = oracle
-        .rejects()
+        .dead_letters()
         .iter()
-        .map(|reject| (reject.index, reject.reason.as_str()))
+        .map(|dead_letter| (dead_letter.index, dead_letter.reason.as_str()))
         .collect();
     assert_eq!(
         reasons,

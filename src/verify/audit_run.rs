@@ -5,13 +5,13 @@
 //! names, and is judged as of that:
 //!
 //! ```text
-//!  head h0            rows             head h1             lists            head h2
+//!  checkpoint h0            bars             checkpoint h1             lists            checkpoint h2
 //!  committed c0 ────▶ labels <= c0 ──▶ their epochs ─────▶ labels <= b1 ──▶ their epochs are
 //!  recomputed as one  judged at once   are known by now    judged at once   known by now
 //! ```
 //!
-//! Every epoch that a row was written for had been bound before it was written, so the head read
-//! after it knows it, or history does. What is committed in h0 must be there, in rows and lists
+//! Every epoch that a bar was written for had been bound before it was written, so the checkpoint read
+//! after it knows it, or history does. What is committed in h0 must be there, in bars and lists
 //! that are read later.
 
 use std::{
@@ -22,18 +22,18 @@ use std::{
 };
 
 use tapeflow_log::Log;
-use tapeflow_protocol::{Audited, Head, HistoryEntry, Store, StoreError};
+use tapeflow_protocol::{Audited, Checkpoint, HistoryEntry, Store, StoreError};
 use tapeflow_schemas::{
-    Baskets, Epoch, RowKey, RowState, Symbol, View, ViewKey, ViewState, WindowSize, WindowStart,
+    BarKey, BarState, Baskets, Epoch, Symbol, View, ViewKey, ViewState, WindowSize, WindowStart,
     view::SMALLEST_VIEW_MS,
 };
 use tokio::runtime::Runtime;
 
 use super::{
+    coverage,
     judge::{Findings, Judge, Place},
-    reach,
     recompute::{COMMITTED, Recomputation, starts},
-    scope::Scope,
+    selection::Selection,
 };
 use crate::{
     end::{End, say},
@@ -58,46 +58,55 @@ pub(super) struct Ground<'a> {
 struct Plan(BTreeMap<WindowSize, Vec<Range<WindowStart>>>);
 
 impl Ground<'_> {
-    pub(super) fn head(&self) -> Result<Head, End> {
-        self.runtime.block_on(stores::head(self.store))
+    pub(super) fn checkpoint(&self) -> Result<Checkpoint, End> {
+        self.runtime.block_on(stores::checkpoint(self.store))
     }
 
     /// The history since an epoch, newest first.
     fn history(&self, since: Epoch) -> Result<Vec<HistoryEntry>, End> {
         let mut history = self
             .runtime
-            .block_on(reach::back_to(self.store, |entry| entry.epoch <= since))?;
+            .block_on(coverage::back_to(self.store, |entry| entry.epoch <= since))?;
         history.retain(|entry| entry.epoch > since);
         Ok(history)
     }
 
     /// Looks once, at all of the scope, or at what the last `since` of the job has touched.
-    pub(super) fn look(&self, scope: &Scope, since: Option<Duration>) -> Result<Findings, End> {
-        let head = self.head()?;
-        let starts = starts(self.log, &head)?;
-        let mut reach = self
-            .runtime
-            .block_on(reach::of(self.store, &head, &starts, since))?;
-        let mut again =
-            Recomputation::new(self.log, self.sizes, &reach.from, scope.clone(), self.asked)?;
-        again.settle(&head)?;
+    pub(super) fn look(
+        &self,
+        selection: &Selection,
+        since: Option<Duration>,
+    ) -> Result<Findings, End> {
+        let checkpoint = self.checkpoint()?;
+        let starts = starts(self.log, &checkpoint)?;
+        let mut coverage =
+            self.runtime
+                .block_on(coverage::of(self.store, &checkpoint, &starts, since))?;
+        let mut again = Recomputation::new(
+            self.log,
+            self.sizes,
+            &coverage.from,
+            selection.clone(),
+            self.asked,
+        )?;
+        again.settle(&checkpoint)?;
         // That takes its time: a job may have gone on, and the more is one, the less must be told
         // apart.
-        let begun = self.head()?;
-        if begun.committed.epoch > head.committed.epoch {
-            reach.extend(
-                head.committed.epoch,
+        let begun = self.checkpoint()?;
+        if begun.committed.epoch > checkpoint.committed.epoch {
+            coverage.extend(
+                checkpoint.committed.epoch,
                 begun.committed.epoch,
-                &self.history(head.committed.epoch)?,
+                &self.history(checkpoint.committed.epoch)?,
             );
             again.settle(&begun)?;
         }
-        let trust = reach.trust(&again.oracle);
-        let contradiction = reach.contradiction(&again.oracle);
+        let trust = coverage.trust(&again.oracle);
+        let contradiction = coverage.contradiction(&again.oracle);
         if let Some(contradiction) = &contradiction {
             say(contradiction)?;
         }
-        let cheap = since.is_some() && reach.after > 0;
+        let cheap = since.is_some() && coverage.after > 0;
         let plan = if cheap {
             Plan::of(&again, self.sizes)
         } else {
@@ -105,12 +114,12 @@ impl Ground<'_> {
         };
         let mut judge = Judge::new(trust, self.baskets);
         again.finish_whatever_is_asked();
-        self.read_rows(scope, &plan, &again, &mut judge)?;
+        self.read_bars(selection, &plan, &again, &mut judge)?;
         let last = self.follow(&mut again)?;
-        judge.later_rows(&again);
+        judge.later_bars(&again);
         let mut bound = last.last_binding().epoch;
-        if scope.has_lists() {
-            self.read_lists(scope, &plan, &again, &mut judge)?;
+        if selection.has_lists() {
+            self.read_lists(selection, &plan, &again, &mut judge)?;
             if judge.has_later_lists() {
                 bound = self.follow(&mut again)?.last_binding().epoch;
                 judge.later_lists(&again);
@@ -119,15 +128,15 @@ impl Ground<'_> {
         }
         let mut findings = judge.findings;
         findings.contradictions = u64::from(contradiction.is_some());
-        if trust == reach::Trust::All {
+        if trust == coverage::Trust::All {
             findings.begins.push(starts);
         }
         (findings.counts, findings.gone) = (
             again.oracle.counts(),
-            if findings.all_read { 0 } else { reach.gone },
+            if findings.all_read { 0 } else { coverage.gone },
         );
         (findings.not_read, findings.after) = if cheap {
-            (reach.not_read, reach.after)
+            (coverage.not_read, coverage.after)
         } else {
             (0, 0)
         };
@@ -136,21 +145,21 @@ impl Ground<'_> {
     }
 
     /// Recomputes what has been bound since.
-    fn follow(&self, again: &mut Recomputation<'_>) -> Result<Head, End> {
-        let head = self.head()?;
-        // Between the two, the job may have committed more; that is told by the head as bound.
-        let history = if head.committed.epoch > again.base {
+    fn follow(&self, again: &mut Recomputation<'_>) -> Result<Checkpoint, End> {
+        let checkpoint = self.checkpoint()?;
+        // Between the two, the job may have committed more; that is told by the checkpoint as bound.
+        let history = if checkpoint.committed.epoch > again.base {
             self.history(again.base)?
         } else {
             Vec::new()
         };
-        again.follow(&head, &history)?;
-        Ok(head)
+        again.follow(&checkpoint, &history)?;
+        Ok(checkpoint)
     }
 
-    fn read_rows(
+    fn read_bars(
         &self,
-        scope: &Scope,
+        selection: &Selection,
         plan: &Plan,
         again: &Recomputation<'_>,
         judge: &mut Judge<'_>,
@@ -159,7 +168,7 @@ impl Ground<'_> {
         let listed: BTreeSet<Symbol> = listed
             .into_iter()
             .map(|(symbol, _)| symbol)
-            .filter(|symbol| scope.symbol(symbol.as_str()))
+            .filter(|symbol| selection.symbol(symbol.as_str()))
             .collect();
         // The directory must lead to whatever has trades; one that does not is found here.
         let traded = again
@@ -175,37 +184,37 @@ impl Ground<'_> {
             let mut found = HashSet::new();
             if listed.contains(&symbol) {
                 for (size, range) in plan.ranges() {
-                    for (start, row) in self.rows_of(&symbol, size, range, again)? {
-                        if !scope.window(size, start) {
+                    for (start, bar) in self.bars_of(&symbol, size, range, again)? {
+                        if !selection.window(size, start) {
                             continue;
                         }
                         found.insert((size, start));
-                        let key = RowKey {
+                        let key = BarKey {
                             symbol: symbol.clone(),
                             size,
                             start,
                         };
-                        match row {
+                        match bar {
                             Ok(Audited {
                                 state: Some(state),
-                                strays,
+                                mismatches,
                                 ..
-                            }) => judge.row(again, key, state, strays),
-                            Ok(Audited { strays, .. }) => {
-                                judge.unreadable(again, Place::Row(key), &strays.join("; "))
+                            }) => judge.bar(again, key, state, mismatches),
+                            Ok(Audited { mismatches, .. }) => {
+                                judge.unreadable(again, Place::Row(key), &mismatches.join("; "))
                             }
                             Err(reason) => judge.unreadable(again, Place::Row(key), &reason),
                         }
                     }
                 }
             }
-            // Rows of epochs that were not committed may not have been written yet.
+            // Bars of epochs that were not committed may not have been written yet.
             for (size, start) in again
                 .oracle
                 .windows_of(symbol.as_str(), COMMITTED)
                 .filter(|window| !found.contains(window))
             {
-                judge.missing(Place::Row(RowKey {
+                judge.missing(Place::Row(BarKey {
                     symbol: symbol.clone(),
                     size,
                     start,
@@ -215,28 +224,28 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// Reads rows in one go or, where one of them cannot be read, one by one those that the
+    /// Reads bars in one go or, where one of them cannot be read, one by one those that the
     /// recomputation has.
-    fn rows_of(
+    fn bars_of(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
         again: &Recomputation<'_>,
-    ) -> Result<Vec<Found<RowState>>, End> {
+    ) -> Result<Vec<Found<BarState>>, End> {
         let windows = again.oracle.windows_of(symbol.as_str(), Epoch::MAX);
         let read = |range| {
             self.runtime
-                .block_on(self.store.audit_rows(symbol, size, range))
+                .block_on(self.store.audit_bars(symbol, size, range))
         };
         in_one_go_or_one_by_one(size, &range, windows, read, || {
-            format!("rows of {symbol} {size}")
+            format!("bars of {symbol} {size}")
         })
     }
 
     fn read_lists(
         &self,
-        scope: &Scope,
+        selection: &Selection,
         plan: &Plan,
         again: &Recomputation<'_>,
         judge: &mut Judge<'_>,
@@ -249,7 +258,7 @@ impl Ground<'_> {
             {
                 for (start, list) in self.lists_of(view, size, range, again)? {
                     let key = ViewKey { view, size, start };
-                    if !scope.window(size, start) {
+                    if !selection.window(size, start) {
                         continue;
                     }
                     match list {
@@ -257,11 +266,11 @@ impl Ground<'_> {
                         Ok(Audited { ahead: Some(_), .. }) => judge.put_off(key),
                         Ok(Audited {
                             state: Some(state),
-                            strays,
+                            mismatches,
                             ..
-                        }) => judge.list(again, key, state, strays),
-                        Ok(Audited { strays, .. }) => {
-                            judge.unreadable(again, Place::List(key), &strays.join("; "))
+                        }) => judge.list(again, key, state, mismatches),
+                        Ok(Audited { mismatches, .. }) => {
+                            judge.unreadable(again, Place::List(key), &mismatches.join("; "))
                         }
                         Err(reason) => judge.unreadable(again, Place::List(key), &reason),
                     }
@@ -305,10 +314,10 @@ impl Ground<'_> {
                 match list {
                     Ok(Audited {
                         state,
-                        strays,
+                        mismatches,
                         ahead,
                         ..
-                    }) => judge.list_read_again(again, key, state, strays, ahead),
+                    }) => judge.list_read_again(again, key, state, mismatches, ahead),
                     Err(reason) => judge.unreadable(again, Place::List(key), &reason),
                 }
             }
@@ -317,7 +326,7 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// Rows that no reader finds who begins with the directory. Those that the log has trades for
+    /// Bars that no reader finds who begins with the directory. Those that the log has trades for
     /// have been found missing.
     pub(super) fn look_beside_the_directory(&self, findings: &mut Findings) -> Result<(), End> {
         for unlisted in stores::answered(self.runtime.block_on(self.store.unlisted()))? {
@@ -347,7 +356,7 @@ fn in_one_go_or_one_by_one<T>(
                 .collect());
         }
         Err(StoreError::Broken(reason)) => reason,
-        Err(fault) => return Err(crate::end::store_failed(&fault)),
+        Err(error) => return Err(crate::end::store_failed(&error)),
     };
     let (mut all, mut damaged) = (Vec::new(), false);
     for (_, start) in windows.filter(|(of, start)| *of == size && range.contains(start)) {
@@ -357,7 +366,7 @@ fn in_one_go_or_one_by_one<T>(
                 damaged = true;
                 all.push((start, Err(reason)));
             }
-            Err(fault) => return Err(crate::end::store_failed(&fault)),
+            Err(error) => return Err(crate::end::store_failed(&error)),
         }
     }
     // Else it is a window that no trade made, or the store as a whole.
@@ -378,7 +387,7 @@ impl Plan {
         )
     }
 
-    /// The windows that the recomputation has a row in, whatever the symbol: a list needs all rows
+    /// The windows that the recomputation has a bar in, whatever the symbol: a list needs all bars
     /// of its window.
     fn of(again: &Recomputation<'_>, sizes: &[WindowSize]) -> Self {
         let mut starts: BTreeMap<WindowSize, BTreeSet<WindowStart>> =

@@ -1,4 +1,4 @@
-//! The head: one row, touched by lightweight transactions alone.
+//! The checkpoint: one row, touched by lightweight transactions alone.
 //!
 //! An answer that says "applied" or "not applied" is believed. Anything else, an error of the
 //! server or of the driver included, leaves the outcome unknown: a proposal that a replica has
@@ -14,35 +14,35 @@ use scylla::{
     value::{CqlValue, Row},
 };
 use serde::Deserialize;
-use tapeflow_protocol::{CasOutcome, Head, StoreError, checkpoint::HEAD_FORMAT};
+use tapeflow_protocol::{CasOutcome, Checkpoint, StoreError, checkpoint::CHECKPOINT_FORMAT};
 
 use super::{
-    faults::{broken, of_execution},
-    mirrors::bigint,
+    display_columns::bigint,
+    errors::{broken, of_execution},
     session::Cluster,
 };
 
-/// The statements on table `job_head`.
-pub(super) struct HeadRow {
+/// The statements on table `checkpoint`.
+pub(super) struct CheckpointRow {
     create: PreparedStatement,
     replace: PreparedStatement,
     read: PreparedStatement,
     job: PreparedStatement,
 }
 
-impl HeadRow {
+impl CheckpointRow {
     pub(super) async fn prepare(
         cluster: &Cluster,
         keyspace: &str,
         timeout: Duration,
     ) -> Result<Self, StoreError> {
-        let table = format!("{keyspace}.job_head");
+        let table = format!("{keyspace}.checkpoint");
         let mut create = cluster
-            .prepare(format!("INSERT INTO {table} (only_one, job, generation, version, owner, head) VALUES (1, ?, ?, ?, ?, ?) IF NOT EXISTS"))
+            .prepare(format!("INSERT INTO {table} (only_one, job, generation, version, owner, checkpoint) VALUES (1, ?, ?, ?, ?, ?) IF NOT EXISTS"))
             .await?;
         let mut replace = cluster
             .prepare(format!(
-                "UPDATE {table} SET job = ?, generation = ?, version = ?, owner = ?, head = ? WHERE only_one = 1 \
+                "UPDATE {table} SET job = ?, generation = ?, version = ?, owner = ?, checkpoint = ? WHERE only_one = 1 \
                  IF job = ? AND generation = ? AND version = ? AND owner = ?"
             ))
             .await?;
@@ -53,7 +53,7 @@ impl HeadRow {
             statement.set_request_timeout(Some(timeout));
         }
         let mut read = cluster
-            .prepare(format!("SELECT head FROM {table} WHERE only_one = 1"))
+            .prepare(format!("SELECT checkpoint FROM {table} WHERE only_one = 1"))
             .await?;
         read.set_consistency(Consistency::LocalSerial);
         read.set_request_timeout(Some(timeout));
@@ -68,9 +68,9 @@ impl HeadRow {
         })
     }
 
-    /// Reads the head, linearizably.
-    pub(super) async fn read(&self, session: &Session) -> Result<Option<Head>, StoreError> {
-        const DOING: &str = "reading the head";
+    /// Reads the checkpoint, linearizably.
+    pub(super) async fn read(&self, session: &Session) -> Result<Option<Checkpoint>, StoreError> {
+        const DOING: &str = "reading the checkpoint";
         let text = only_text(DOING, session.execute_unpaged(&self.read, ()).await)?;
         text.as_deref().map(parse).transpose()
     }
@@ -88,15 +88,17 @@ impl HeadRow {
     pub(super) async fn compare_and_set(
         &self,
         session: &Session,
-        expected: Option<&Head>,
-        proposed: &Head,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
     ) -> CasOutcome {
         let text = match serde_json::to_string(proposed) {
             Ok(text) => text,
-            // Nothing was sent; but no outcome says so, and the caller reads the head in either
+            // Nothing was sent; but no outcome says so, and the caller reads the checkpoint in either
             // case.
             Err(error) => {
-                return CasOutcome::Unknown(format!("the head cannot be written as JSON: {error}"));
+                return CasOutcome::Unknown(format!(
+                    "the checkpoint cannot be written as JSON: {error}"
+                ));
             }
         };
         let (generation, version) = (bigint(proposed.generation), bigint(proposed.version));
@@ -110,13 +112,13 @@ impl HeadRow {
         let answer = match expected {
             None => session.execute_unpaged(&self.create, new).await,
             Some(old) => {
-                let (job, generation, version, owner, head) = new;
+                let (job, generation, version, owner, checkpoint) = new;
                 let values = (
                     job,
                     generation,
                     version,
                     owner,
-                    head,
+                    checkpoint,
                     old.job.as_str(),
                     bigint(old.generation),
                     bigint(old.version),
@@ -164,23 +166,25 @@ fn only_text(
     Ok(row.and_then(|(text,)| text))
 }
 
-/// A head from its JSON. A newer format may have any shape beside its number, so that is looked at
+/// A checkpoint from its JSON. A newer format may have any shape beside its number, so that is looked at
 /// first.
-fn parse(text: &str) -> Result<Head, StoreError> {
+fn parse(text: &str) -> Result<Checkpoint, StoreError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
-    let fault = |error: serde_json::Error| {
-        broken(format!("the head in table job_head is damaged: {error}"))
+    let error = |error: serde_json::Error| {
+        broken(format!(
+            "the checkpoint in table checkpoint is damaged: {error}"
+        ))
     };
-    let Format { format } = serde_json::from_str(text).map_err(fault)?;
-    if format > HEAD_FORMAT {
+    let Format { format } = serde_json::from_str(text).map_err(error)?;
+    if format > CHECKPOINT_FORMAT {
         return Err(broken(format!(
-            "the store's head has format {format}, this binary writes format {HEAD_FORMAT}: use the newer tapeflow that wrote it, or another store"
+            "the store's checkpoint has format {format}, this binary writes format {CHECKPOINT_FORMAT}: use the newer tapeflow that wrote it, or another store"
         )));
     }
-    serde_json::from_str(text).map_err(fault)
+    serde_json::from_str(text).map_err(error)
 }
 
 #[cfg(test)]
@@ -188,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_of_a_newer_format_and_a_damaged_one_are_told_apart() {
+    fn a_checkpoint_of_a_newer_format_and_a_damaged_one_are_told_apart() {
         assert!(
             parse("{\"format\":3,\"shape\":\"unknown\"}")
                 .expect_err("newer")

@@ -1,5 +1,5 @@
 //! An auditor beside a supervised job on real servers: it reports nothing while all is well, finds
-//! what was written by hand, and heals it, while the job is fenced, waits, and goes on by itself.
+//! what was written by hand, and repairs it, while the job is fenced, waits, and goes on by itself.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use libtest_mimic::Failed;
 use scylla::{client::session_builder::SessionBuilder, value::CqlTimestamp};
 use tapeflow_ingest::simulator::{FeedFile, write_feed};
 use tapeflow_protocol::{EpochWrites, Store};
-use tapeflow_schemas::{RowKey, RowState, RowWrite, Symbol};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, Symbol};
 use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore};
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 const LOOKS: usize = 3;
 
 pub(crate) fn beside_a_job() -> Result<(), Failed> {
-    let name = "healed";
+    let name = "repaired";
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feed.jsonl");
     write_feed(
@@ -84,13 +84,13 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
         child_of(job.processes[0].id())?,
         child_of(job.processes[1].id())?,
     ];
-    let healed = tapeflow(&[&verify[..], &["--heal", "--yes"]].concat()).output()?;
-    let said = String::from_utf8_lossy(&healed.stdout).into_owned();
-    if !healed.status.success() || !said.contains("; 0 places not healed") {
+    let repaired = tapeflow(&[&verify[..], &["--repair", "--yes"]].concat()).output()?;
+    let said = String::from_utf8_lossy(&repaired.stdout).into_owned();
+    if !repaired.status.success() || !said.contains("; 0 places not repaired") {
         return Err(format!(
-            "not healed: {}, {said}{}",
-            healed.status,
-            String::from_utf8_lossy(&healed.stderr)
+            "not repaired: {}, {said}{}",
+            repaired.status,
+            String::from_utf8_lossy(&repaired.stderr)
         )
         .into());
     }
@@ -105,7 +105,7 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
             .zip(before)
             .all(|(now, before)| *now != 0 && *now != before))
     })?;
-    progress(name, "after the healing")?;
+    progress(name, "after the repair")?;
     for process in &mut job.processes {
         if let Some(status) = process.try_wait()? {
             return Err(format!("a supervisor has ended with {status}").into());
@@ -141,7 +141,7 @@ fn what_only_readers_see(keyspace: &str, verify: &[&str]) -> Result<(), Failed> 
     let lasting = [
         "columns stand there without a cell",
         "lines stand there without a list",
-        "rows of \"ZZZZ\" \"1m\" in the bucket of 0 ms: the directory",
+        "bars of \"ZZZZ\" \"1m\" in the bucket of 0 ms: the directory",
     ];
     let said = look(&[])?;
     let missing: Vec<_> = lasting
@@ -153,19 +153,19 @@ fn what_only_readers_see(keyspace: &str, verify: &[&str]) -> Result<(), Failed> 
         return Err(format!("not found: {missing:?}; {said}").into());
     }
     // Nothing is deleted; what trades call for is written again.
-    let said = look(&["--heal", "--yes"])?;
-    if !said.contains("; 3 places not healed") {
-        return Err(format!("not healed: {said}").into());
+    let said = look(&["--repair", "--yes"])?;
+    if !said.contains("; 3 places not repaired") {
+        return Err(format!("not repaired: {said}").into());
     }
     let said = look(&[])?;
     if lasting.iter().any(|text| !said.contains(text)) || !said.contains("\n3 differences; ") {
-        return Err(format!("after the healing: {said}").into());
+        return Err(format!("after the repair: {said}").into());
     }
     Ok(())
 }
 
 /// Writes past the state cells: a line of a list of an epoch that never was, lines without a list,
-/// a row without a cell, and one that the directory does not lead to.
+/// a bar without a cell, and one that the directory does not lead to.
 fn forge(keyspace: &str) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -194,7 +194,7 @@ fn forge(keyspace: &str) -> Result<(), Failed> {
     })
 }
 
-/// Writes what someone may write by hand: over a row that no trade will touch again, and over one
+/// Writes what someone may write by hand: over a bar that no trade will touch again, and over one
 /// that the job adds to all the time.
 fn spoil(keyspace: &str) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -207,31 +207,31 @@ fn spoil(keyspace: &str) -> Result<(), Failed> {
         .await?;
         let symbol = Symbol::new("AAPL")?;
         let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
-        let mut rows = Vec::new();
+        let mut bars = Vec::new();
         for size in ["1s", "1d"] {
             let size = size.parse()?;
-            let found = store.rows(&symbol, size, i64::MIN..i64::MAX).await?;
-            let row = found.first().ok_or("AAPL has traded")?;
-            let mut totals = row.state.totals;
+            let found = store.bars(&symbol, size, i64::MIN..i64::MAX).await?;
+            let bar = found.first().ok_or("AAPL has traded")?;
+            let mut totals = bar.state.totals;
             let again = totals;
             totals.merge(&again);
-            let key = RowKey {
+            let key = BarKey {
                 symbol: symbol.clone(),
                 size,
-                start: row.start,
+                start: bar.start,
             };
-            rows.push(RowWrite {
+            bars.push(BarWrite {
                 key,
-                state: RowState {
-                    epoch: row.state.epoch,
+                state: BarState {
+                    epoch: bar.state.epoch,
                     totals,
                 },
-                stamp: now_us,
+                write_timestamp: now_us,
             });
         }
         store
             .write(&EpochWrites {
-                rows,
+                bars,
                 ..EpochWrites::default()
             })
             .await?;

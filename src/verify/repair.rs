@@ -1,4 +1,4 @@
-//! `verify --heal`: writes what differs as it should be, as a generation of its own
+//! `verify --repair`: writes what differs as it should be, as a generation of its own
 //! ([`tapeflow_protocol::repair`] says why that is safe).
 //!
 //! The log is read for it before the job is taken over, so that the job is held up for the end of
@@ -7,16 +7,16 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use tapeflow_dataflow::clock::{Clock, SystemClock};
-use tapeflow_protocol::{Head, StoreError, repair::Healer, workflow::WorkflowError};
-use tapeflow_schemas::{RowKey, RowState, ViewKey};
+use tapeflow_protocol::{Checkpoint, StoreError, repair::Repairer, workflow::WorkflowError};
+use tapeflow_schemas::{BarKey, BarState, ViewKey};
 
 use super::{
-    judge::{Cure, Findings, Place},
+    audit_run::Ground,
+    bars,
+    judge::{Findings, Place, RepairAction},
     lists, recompute,
-    remedy::Remedy,
-    rows,
-    scope::Scope,
-    survey::Ground,
+    repair_plan::RepairPlan,
+    selection::Selection,
 };
 use crate::{
     end::{End, say},
@@ -29,23 +29,23 @@ pub(super) fn may_ask(yes: bool) -> Result<(), End> {
         Ok(())
     } else {
         Err(End::Input(
-            "--heal: asks before it writes, and there is no terminal to ask on: give --yes as well"
+            "--repair: asks before it writes, and there is no terminal to ask on: give --yes as well"
                 .into(),
         ))
     }
 }
 
 /// Mends what can be mended. `Ok` if nothing is left that differs.
-pub(super) fn heal(
+pub(super) fn repair(
     ground: &Ground<'_>,
-    scope: &Scope,
+    selection: &Selection,
     findings: &Findings,
     yes: bool,
 ) -> Result<(), End> {
     let places: Vec<Place> = findings
-        .faults
+        .errors
         .iter()
-        .filter(|(_, cure)| *cure == Cure::Write)
+        .filter(|(_, repair_action)| *repair_action == RepairAction::Write)
         .map(|(place, _)| place.clone())
         .collect();
     let left = left_alone(findings)?;
@@ -57,56 +57,57 @@ pub(super) fn heal(
         }
     };
     if places.is_empty() {
-        say("nothing to heal")?;
+        say("nothing to repair")?;
         return ended(left);
     }
-    let head = ground.head()?;
-    let from = recompute::starts(ground.log, &head)?;
-    // What differs was found with all of the job's records. With fewer of them, right rows would be
+    let checkpoint = ground.checkpoint()?;
+    let from = recompute::starts(ground.log, &checkpoint)?;
+    // What differs was found with all of the job's records. With fewer of them, right bars would be
     // cut short.
     if findings.begins.iter().any(|begin| *begin != from) {
         return Err(gone());
     }
-    let mut remedy = Remedy::new(
+    let mut repair_plan = RepairPlan::new(
         ground.log,
         ground.sizes,
         &from,
         &places,
-        scope.has_lists(),
+        selection.has_lists(),
         ground.baskets,
         ground.asked,
     )?;
-    remedy.advance(&head)?;
+    repair_plan.advance(&checkpoint)?;
     if !yes && !agreed(places.len())? {
         return Err(End::Differs(findings.differences()));
     }
-    remedy.advance(&ground.head()?)?;
+    repair_plan.advance(&ground.checkpoint()?)?;
 
-    let failed = |fault: WorkflowError| End::Failed(fault.to_string());
+    let failed = |error: WorkflowError| End::Failed(error.to_string());
     // From here on Ctrl-C waits for the end; a second one leaves, and the job waits for a while in
     // vain.
     signals::on_end(ground.runtime.handle(), || ());
-    let mut healer = ground
+    let mut repairer = ground
         .runtime
-        .block_on(Healer::begin(ground.store, || SystemClock.wall_us()))
+        .block_on(Repairer::begin(ground.store, || SystemClock.wall_us()))
         .map_err(failed)?;
-    let lost = |head: &Head| {
-        head.last_binding()
+    let lost = |checkpoint: &Checkpoint| {
+        checkpoint
+            .last_binding()
             .cuts
             .iter()
             .map(|cut| cut.lost)
             .collect::<Vec<_>>()
     };
-    let written = if lost(&head) == lost(healer.head()) {
-        write(ground, &mut remedy, &mut healer)
+    let written = if lost(&checkpoint) == lost(repairer.checkpoint()) {
+        write(ground, &mut repair_plan, &mut repairer)
     } else {
         Err(gone())
     };
-    let (epoch, generation) = (healer.epoch(), healer.head().generation);
+    let (epoch, generation) = (repairer.epoch(), repairer.checkpoint().generation);
     // Given back whatever became of it: the job need not wait for one who has failed.
-    let released = ground.runtime.block_on(healer.end(ground.store));
+    let released = ground.runtime.block_on(repairer.end(ground.store));
     let Written {
-        rows,
+        bars,
         lists,
         refused,
     } = written?;
@@ -117,62 +118,62 @@ pub(super) fn heal(
             owner,
         }) => {
             return Err(End::Failed(format!(
-                "generation {by} (owner {owner}) took the job over while generation {generation} was healing: what was written is right, \
-                 but it may have read a row before and write it anew: run verify again"
+                "generation {by} (owner {owner}) took the job over while generation {generation} was repair: what was written is right, \
+                 but it may have read a bar before and write it anew: run verify again"
             )));
         }
-        Err(fault) => return Err(failed(fault)),
+        Err(error) => return Err(failed(error)),
     }
     for place in &refused {
         say(&format!(
-            "{place}: does not stay healed: it was written with a later stamp than the healer's, by a clock that is ahead or by hand"
+            "{place}: does not stay repaired: it was written with a later write timestamp than the repairer's, by a clock that is ahead or by hand"
         ))?;
     }
     let left = left + refused.len() as u64;
     say(&format!(
-        "healed: {rows} rows and {lists} lists written and read back, as of epoch {epoch}, by generation {generation}; {left} places not healed"
+        "repaired: {bars} bars and {lists} lists written and read back, as of epoch {epoch}, by generation {generation}; {left} places not repaired"
     ))?;
     ended(left)
 }
 
 fn gone() -> End {
-    End::Failed("records have been removed from the log, or given up, since the look: nothing was healed; run verify again".into())
+    End::Failed("records have been removed from the log, or given up, since the look: nothing was repaired; run verify again".into())
 }
 
 /// Says what is not touched, and why; how many they are.
 fn left_alone(findings: &Findings) -> Result<u64, End> {
-    let count = |of: Cure| {
+    let count = |of: RepairAction| {
         findings
-            .faults
+            .errors
             .iter()
-            .filter(|(_, cure)| *cure == of)
+            .filter(|(_, repair_action)| *repair_action == of)
             .count() as u64
     };
     for (place, _) in findings
-        .faults
+        .errors
         .iter()
-        .filter(|(_, cure)| *cure == Cure::CannotBeDeleted)
+        .filter(|(_, repair_action)| *repair_action == RepairAction::CannotBeDeleted)
     {
         say(&format!(
-            "{place}: not healed: no trade of the log calls for it, and nothing is ever deleted"
+            "{place}: not repaired: no trade of the log calls for it, and nothing is ever deleted"
         ))?;
     }
-    let out_of_reach = count(Cure::OutOfReach);
-    if out_of_reach > 0 {
+    let out_of_coverage = count(RepairAction::OutOfReach);
+    if out_of_coverage > 0 {
         say(&format!(
-            "{out_of_reach} places not healed: not all records are there that may belong to them, so that nobody can say what they were"
+            "{out_of_coverage} places not repaired: not all records are there that may belong to them, so that nobody can say what they were"
         ))?;
     }
-    Ok(count(Cure::CannotBeDeleted) + out_of_reach + findings.contradictions)
+    Ok(count(RepairAction::CannotBeDeleted) + out_of_coverage + findings.contradictions)
 }
 
 /// Asks on the terminal.
 fn agreed(places: usize) -> Result<bool, End> {
-    let failed = |fault: std::io::Error| End::Failed(format!("cannot ask: {fault}"));
+    let failed = |error: std::io::Error| End::Failed(format!("cannot ask: {error}"));
     let mut out = std::io::stderr();
     write!(
         out,
-        "Heal {places} rows and lists, and with them the lists of their windows? A running job is stopped for it, and goes on if supervised. [y/N] "
+        "Heal {places} bars and lists, and with them the lists of their windows? A running job is stopped for it, and goes on if supervised. [y/N] "
     )
     .and_then(|()| out.flush())
     .map_err(failed)?;
@@ -186,51 +187,51 @@ fn agreed(places: usize) -> Result<bool, End> {
 
 /// What was written.
 struct Written {
-    rows: usize,
+    bars: usize,
     lists: usize,
     refused: Vec<String>,
 }
 
-/// Writes everything as of the healer's last binding, and says of each what it was and what it is.
+/// Writes everything as of the repairer's last binding, and says of each what it was and what it is.
 fn write(
     ground: &Ground<'_>,
-    remedy: &mut Remedy<'_>,
-    healer: &mut Healer,
+    repair_plan: &mut RepairPlan<'_>,
+    repairer: &mut Repairer,
 ) -> Result<Written, End> {
-    remedy.advance(healer.head())?;
+    repair_plan.advance(repairer.checkpoint())?;
     let (keys, list_keys) = (
-        std::mem::take(&mut remedy.rows),
-        std::mem::take(&mut remedy.lists),
+        std::mem::take(&mut repair_plan.bars),
+        std::mem::take(&mut repair_plan.lists),
     );
-    let (mut rows, mut lists, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-    // Whoever waits for the healer must not take it for dead while it looks at what it is about to
+    let (mut bars, mut lists, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    // Whoever waits for the repairer must not take it for dead while it looks at what it is about to
     // write.
-    let sign = |healer: &mut Healer| {
+    let sign = |repairer: &mut Repairer| {
         ground
             .runtime
-            .block_on(healer.sign(ground.store))
-            .map_err(|fault| End::Failed(fault.to_string()))
+            .block_on(repairer.sign(ground.store))
+            .map_err(|error| End::Failed(error.to_string()))
     };
     for key in keys {
-        sign(healer)?;
-        match remedy.row(&key) {
+        sign(repairer)?;
+        match repair_plan.bar(&key) {
             Ok(totals) => {
                 say(&format!(
                     "{key}: {} -> {}",
-                    row_before(ground, &key)?,
-                    rows::describe(&totals)
+                    bar_before(ground, &key)?,
+                    bars::describe(&totals)
                 ))?;
-                rows.push((key, totals));
+                bars.push((key, totals));
             }
             Err(reason) => {
-                say(&format!("{key}: not healed: {reason}"))?;
+                say(&format!("{key}: not repaired: {reason}"))?;
                 refused.push(key.to_string());
             }
         }
     }
     for key in list_keys {
-        sign(healer)?;
-        let Some(entries) = remedy.list(key) else {
+        sign(repairer)?;
+        let Some(entries) = repair_plan.list(key) else {
             continue;
         };
         let before = list_before(ground, key)?;
@@ -243,28 +244,28 @@ fn write(
     refused.extend(
         ground
             .runtime
-            .block_on(healer.write(ground.store, &rows, &lists))
-            .map_err(|fault| End::Failed(fault.to_string()))?,
+            .block_on(repairer.write(ground.store, &bars, &lists))
+            .map_err(|error| End::Failed(error.to_string()))?,
     );
     Ok(Written {
-        rows: rows.len(),
+        bars: bars.len(),
         lists: lists.len(),
         refused,
     })
 }
 
-fn row_before(ground: &Ground<'_>, key: &RowKey) -> Result<String, End> {
+fn bar_before(ground: &Ground<'_>, key: &BarKey) -> Result<String, End> {
     let state = match ground
         .runtime
-        .block_on(ground.store.read_rows(std::slice::from_ref(key)))
+        .block_on(ground.store.read_bars(std::slice::from_ref(key)))
     {
         Ok(found) => found.into_iter().next().flatten(),
         Err(StoreError::Broken(_)) => return Ok("unreadable".into()),
-        Err(fault) => return Err(crate::end::store_failed(&fault)),
+        Err(error) => return Err(crate::end::store_failed(&error)),
     };
     Ok(state.map_or_else(
         || "nothing".into(),
-        |RowState { totals, .. }| rows::describe(&totals),
+        |BarState { totals, .. }| bars::describe(&totals),
     ))
 }
 
@@ -276,7 +277,7 @@ fn list_before(ground: &Ground<'_>, key: ViewKey) -> Result<String, End> {
     )) {
         Ok(found) => found.into_iter().next(),
         Err(StoreError::Broken(_)) => return Ok("unreadable".into()),
-        Err(fault) => return Err(crate::end::store_failed(&fault)),
+        Err(error) => return Err(crate::end::store_failed(&error)),
     };
     Ok(state.map_or_else(
         || "nothing".into(),

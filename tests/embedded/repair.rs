@@ -1,5 +1,5 @@
-//! `verify --heal`: what was changed behind the job's back is put right, what nobody can know is
-//! left alone, and a job waits for the healer.
+//! `verify --repair`: what was changed behind the job's back is put right, what nobody can know is
+//! left alone, and a job waits for the repairer.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ fn change(place: &Place, change: &str) {
     assert!(count > 0, "{change}");
 }
 
-/// All rows and lists as their cells say them, without labels that a healing changes: values of
+/// All bars and lists as their cells say them, without labels that a repair changes: values of
 /// bars, and lines of lists.
 fn everything(place: &Place) -> (Vec<String>, Vec<String>) {
     let lists = ["active", "movers", "market"].into_iter().flat_map(|view| {
@@ -51,21 +51,21 @@ fn everything(place: &Place) -> (Vec<String>, Vec<String>) {
     (values(&place.bars()), lists.collect())
 }
 
-fn head(place: &Place) -> serde_json::Value {
-    let head: String = database(place)
-        .query_row("SELECT head FROM job_head", [], |row| row.get(0))
-        .expect("a head");
-    serde_json::from_str(&head).expect("JSON")
+fn checkpoint(place: &Place) -> serde_json::Value {
+    let checkpoint: String = database(place)
+        .query_row("SELECT checkpoint FROM checkpoint", [], |bar| bar.get(0))
+        .expect("a checkpoint");
+    serde_json::from_str(&checkpoint).expect("JSON")
 }
 
-fn heal(place: &Place, code: i32) -> String {
+fn repair(place: &Place, code: i32) -> String {
     end_with(
         code,
-        &["verify", "--store", &place.store, "--heal", "--yes"],
+        &["verify", "--store", &place.store, "--repair", "--yes"],
     )
 }
 
-/// Wrong values, missing and damaged rows and lists, and a symbol that the directory has lost.
+/// Wrong values, missing and damaged bars and lists, and a symbol that the directory has lost.
 fn spoil(place: &Place) -> usize {
     let wrong = [
         "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
@@ -89,12 +89,12 @@ fn what_was_changed_behind_the_jobs_back_is_put_right() {
         ..FeedFile::default()
     };
     place.replay(&place.feed(&feed), &[]);
-    let (before, was) = (everything(&place), head(&place));
+    let (before, was) = (everything(&place), checkpoint(&place));
     assert!(before.1.len() > 20);
     spoil(&place);
     let found = summary(&end_with(1, &["verify", "--store", &place.store]));
 
-    let said = heal(&place, 0);
+    let said = repair(&place, 0);
     assert_eq!(summary(&said), found, "the look before is a look");
     assert!(
         said.contains("AAPL 1h ")
@@ -102,14 +102,14 @@ fn what_was_changed_behind_the_jobs_back_is_put_right() {
             && said.contains(": unreadable -> "),
         "{said}"
     );
-    assert!(said.contains("; 0 places not healed"), "{said}");
+    assert!(said.contains("; 0 places not repaired"), "{said}");
     assert!(
         place.verify().starts_with("0 differences; "),
         "{}",
         place.verify()
     );
     assert_eq!(everything(&place), before);
-    let now = head(&place);
+    let now = checkpoint(&place);
     assert_eq!(
         now["generation"].as_u64(),
         was["generation"].as_u64().map(|generation| generation + 1)
@@ -121,14 +121,14 @@ fn what_was_changed_behind_the_jobs_back_is_put_right() {
     assert!(
         now["owner"]
             .as_str()
-            .is_some_and(|owner| owner.starts_with("healed-"))
-            && now["flush_stamp"].as_i64() > was["last_stamp"].as_i64()
+            .is_some_and(|owner| owner.starts_with("repaired-"))
+            && now["recovery_timestamp"].as_i64() > was["last_write_timestamp"].as_i64()
     );
 
     // Healing what is well writes nothing, and the job goes on as if nothing had been.
-    let said = heal(&place, 0);
-    assert!(said.contains("nothing to heal"), "{said}");
-    assert_eq!(head(&place), now);
+    let said = repair(&place, 0);
+    assert!(said.contains("nothing to repair"), "{said}");
+    assert_eq!(checkpoint(&place), now);
     let more = FeedFile { seed: 2, ..feed };
     place.replay(&place.feed(&more), &[]);
     assert!(
@@ -167,12 +167,12 @@ fn columns_beside_the_cells_are_held_against_them_and_written_again() {
     );
 
     let found = end_with(1, &["verify", "--store", &place.store]);
-    let row = found
+    let bar = found
         .lines()
         .find(|line| line.starts_with("AAPL 1h "))
-        .expect("a difference of the row");
+        .expect("a difference of the bar");
     assert!(
-        row.contains("volume shows 1, its cell says ") && row.contains("close shows "),
+        bar.contains("volume shows 1, its cell says ") && bar.contains("close shows "),
         "{found}"
     );
     assert!(
@@ -182,7 +182,7 @@ fn columns_beside_the_cells_are_held_against_them_and_written_again() {
     assert!(found.contains(" ranks are there, its list has "), "{found}");
     assert!(summary(&found).starts_with("3 differences; "), "{found}");
 
-    heal(&place, 0);
+    repair(&place, 0);
     assert!(
         place.verify().starts_with("0 differences; "),
         "{}",
@@ -192,7 +192,7 @@ fn columns_beside_the_cells_are_held_against_them_and_written_again() {
 }
 
 #[test]
-fn a_job_that_was_killed_is_healed_as_of_what_it_had_bound_and_replays_it() {
+fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
     let (place, undisturbed) = (Place::new(), Place::new());
     // At the pace below half a minute of trades, so that no life comes to the end of them, however
     // slow the machine.
@@ -207,12 +207,12 @@ fn a_job_that_was_killed_is_healed_as_of_what_it_had_bound_and_replays_it() {
     for _ in 0..4 {
         let mut life = place.replay_begun(
             &file,
-            &["--speed", "1x", "--resident-rows", "8", "--epoch", "20ms"],
+            &["--speed", "1x", "--resident-bars", "8", "--epoch", "20ms"],
         );
         committed = committed_beyond(&place, committed + 3);
         life.kill().expect("killed");
         life.wait().expect("gone");
-        let was = head(&place);
+        let was = checkpoint(&place);
         let bound = was["bound"].as_array().expect("bindings").len();
         between += bound;
         // The busiest symbol's hour and day: more is added to them in every epoch.
@@ -220,20 +220,20 @@ fn a_job_that_was_killed_is_healed_as_of_what_it_had_bound_and_replays_it() {
             &place,
             "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1m') WHERE symbol = 'AAPL' AND size IN ('1h', '1d')",
         );
-        heal(&place, 0);
+        repair(&place, 0);
         let epoch: i64 = database(&place)
             .query_row(
                 "SELECT epoch FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
                 [],
-                |row| row.get(0),
+                |bar| bar.get(0),
             )
-            .expect("a row");
+            .expect("a bar");
         let last = was["committed"]["epoch"]
             .as_i64()
             .map(|committed| committed + i64::try_from(bound).expect("few"));
         assert_eq!(Some(epoch), last, "as of the last epoch bound");
         assert_eq!(
-            head(&place)["bound"],
+            checkpoint(&place)["bound"],
             was["bound"],
             "and what was bound stays to be replayed"
         );
@@ -255,7 +255,8 @@ fn a_job_that_was_killed_is_healed_as_of_what_it_had_bound_and_replays_it() {
 fn what_no_trade_calls_for_is_not_deleted_and_said() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &[]);
-    let columns = "epoch, stamp, open, high, low, close, vwap, volume, notional, trades, state";
+    let columns =
+        "epoch, write timestamp, open, high, low, close, vwap, volume, notional, trades, state";
     let extra = format!(
         "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
     );
@@ -277,23 +278,23 @@ fn what_no_trade_calls_for_is_not_deleted_and_said() {
         &place,
         "UPDATE view_entries SET start = start - 86400000 WHERE view_name = 'market' AND size = '1d' AND start < 1630000000000",
     );
-    let said = heal(&place, 1);
+    let said = repair(&place, 1);
     assert!(
-        said.contains("not healed: no trade of the log calls for it")
-            && said.contains("healed: 1 rows and "),
+        said.contains("not repaired: no trade of the log calls for it")
+            && said.contains("repaired: 1 bars and "),
         "{said}"
     );
-    let said = heal(&place, 1);
+    let said = repair(&place, 1);
     assert!(
-        summary(&said).starts_with("3 differences; ") && said.contains("nothing to heal"),
+        summary(&said).starts_with("3 differences; ") && said.contains("nothing to repair"),
         "{said}"
     );
-    assert!(said.contains("rows of \"NOBODY\" \"1d\": the directory does not lead to them, and the log has no trades for them"), "{said}");
+    assert!(said.contains("bars of \"NOBODY\" \"1d\": the directory does not lead to them, and the log has no trades for them"), "{said}");
     assert!(said.contains("lines stand there without a list"), "{said}");
 }
 
 #[test]
-fn a_damaged_row_hides_nothing_of_the_others_and_the_directory_is_written_again() {
+fn a_damaged_bar_hides_nothing_of_the_others_and_the_directory_is_written_again() {
     let place = Place::new();
     place.replay(
         &place.feed(&FeedFile {
@@ -329,7 +330,7 @@ fn a_damaged_row_hides_nothing_of_the_others_and_the_directory_is_written_again(
             && said.contains("epoch shows "),
         "{said}"
     );
-    heal(&place, 0);
+    repair(&place, 0);
     assert!(
         place.verify().starts_with("0 differences; "),
         "{}",
@@ -357,8 +358,8 @@ fn what_records_that_are_gone_may_have_touched_is_left_alone() {
         &[],
     );
     let cuts: String = database(&place)
-        .query_row("SELECT cuts FROM history WHERE epoch = 1", [], |row| {
-            row.get(0)
+        .query_row("SELECT cuts FROM history WHERE epoch = 1", [], |bar| {
+            bar.get(0)
         })
         .expect("history");
     let first_epoch = cuts
@@ -375,13 +376,13 @@ fn what_records_that_are_gone_may_have_touched_is_left_alone() {
         &place,
         "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
     );
-    let was = head(&place);
-    let said = heal(&place, 1);
+    let was = checkpoint(&place);
+    let said = repair(&place, 1);
     assert!(
-        said.contains("1 places not healed: not all records are there"),
+        said.contains("1 places not repaired: not all records are there"),
         "{said}"
     );
-    assert_eq!(head(&place), was, "nothing was written");
+    assert_eq!(checkpoint(&place), was, "nothing was written");
 }
 
 #[test]
@@ -394,10 +395,10 @@ fn without_a_terminal_and_without_yes_nothing_is_written() {
     );
     let was = fs::read(place.path("t.db")).expect("a file");
     for (flags, hint) in [
-        (&["--heal"][..], "--yes"),
-        (&["--yes"], "--heal"),
-        (&["--heal", "--yes", "--since", "1m"], "--since"),
-        (&["--heal", "--yes", "--every", "1m"], "--every"),
+        (&["--repair"][..], "--yes"),
+        (&["--yes"], "--repair"),
+        (&["--repair", "--yes", "--since", "1m"], "--since"),
+        (&["--repair", "--yes", "--every", "1m"], "--every"),
     ] {
         let said = end_with(2, &[&["verify", "--store", &place.store], flags].concat());
         assert!(said.contains(hint), "{hint} in {said}");
@@ -406,7 +407,7 @@ fn without_a_terminal_and_without_yes_nothing_is_written() {
 }
 
 #[test]
-fn rows_of_some_symbols_are_healed_alone() {
+fn bars_of_some_symbols_are_repaired_alone() {
     let place = Place::new();
     place.replay(
         &place.feed(&FeedFile {
@@ -426,13 +427,13 @@ fn rows_of_some_symbols_are_healed_alone() {
             "verify",
             "--store",
             &place.store,
-            "--heal",
+            "--repair",
             "--yes",
             "--symbol",
             "AAPL",
         ],
     );
-    assert!(said.contains("healed: 1 rows and 0 lists"), "{said}");
+    assert!(said.contains("repaired: 1 bars and 0 lists"), "{said}");
     let said = end_with(1, &["verify", "--store", &place.store]);
     assert!(
         summary(&said).starts_with("1 differences; ") && said.contains("MSFT 1d "),
@@ -441,24 +442,24 @@ fn rows_of_some_symbols_are_healed_alone() {
 }
 
 #[test]
-fn a_job_waits_for_the_healer_that_has_its_head() {
+fn a_job_waits_for_the_repairer_that_has_its_checkpoint() {
     let place = Place::new();
     let file = golden("finnhub-recorded.jsonl");
     place.replay(&file, &[]);
-    // As a healer leaves it that is at work, or was killed at it.
+    // As a repairer leaves it that is at work, or was killed at it.
     let own = |owner: &str| {
-        let mut head = head(&place);
-        head["owner"] = owner.into();
-        head["version"] = (head["version"].as_u64().expect("a version") + 1).into();
-        let version = head["version"].as_i64();
+        let mut checkpoint = checkpoint(&place);
+        checkpoint["owner"] = owner.into();
+        checkpoint["version"] = (checkpoint["version"].as_u64().expect("a version") + 1).into();
+        let version = checkpoint["version"].as_i64();
         database(&place)
             .execute(
-                "UPDATE job_head SET owner = ?1, version = ?2, head = ?3",
-                (owner, version, head.to_string()),
+                "UPDATE checkpoint SET owner = ?1, version = ?2, checkpoint = ?3",
+                (owner, version, checkpoint.to_string()),
             )
             .expect("changed");
     };
-    own("heal-0123");
+    own("repair-0123");
     let mut run = tapeflow(&[
         "run",
         "--replay",
@@ -476,18 +477,18 @@ fn a_job_waits_for_the_healer_that_has_its_head() {
         .lines()
         .map(|line| line.expect("text"));
     assert!(
-        lines.any(|line| line.contains("a healer has the job")),
+        lines.any(|line| line.contains("a repairer has the job")),
         "it says what it waits for"
     );
-    assert_eq!(head(&place)["generation"], 1, "and waits");
-    own("healed-0123");
+    assert_eq!(checkpoint(&place)["generation"], 1, "and waits");
+    own("repaired-0123");
     assert!(lines.any(|line| line.contains("job taken over")));
     assert!(lines.count() < 1_000 && run.wait().expect("ended").success());
-    assert_eq!(head(&place)["generation"], 2);
+    assert_eq!(checkpoint(&place)["generation"], 2);
 }
 
 #[test]
-fn a_file_that_a_job_is_writing_is_not_healed_beside_it() {
+fn a_file_that_a_job_is_writing_is_not_repaired_beside_it() {
     let place = Place::new();
     let mut run = tapeflow(&["run", "--store", &place.store])
         .stdout(Stdio::piped())
@@ -496,14 +497,14 @@ fn a_file_that_a_job_is_writing_is_not_healed_beside_it() {
         .expect("the binary starts");
     let mut lines = BufReader::new(run.stdout.take().expect("piped")).lines();
     assert!(lines.next().is_some_and(|line| line.is_ok()));
-    let said = end_with(2, &["verify", "--store", &place.store, "--heal", "--yes"]);
+    let said = end_with(2, &["verify", "--store", &place.store, "--repair", "--yes"]);
     run.kill().expect("killed");
     run.wait().expect("gone");
     assert!(said.contains("is writing it"), "{said}");
 }
 
 #[test]
-fn records_that_go_between_the_look_and_the_healing_cut_no_row_short() {
+fn records_that_go_between_the_look_and_the_repairing_cut_no_bar_short() {
     let place = Place::new();
     let feed = FeedFile {
         trades: 6_000,
@@ -525,16 +526,16 @@ fn records_that_go_between_the_look_and_the_healing_cut_no_row_short() {
         &place.store,
         "--passes",
         "12",
-        "--heal",
+        "--repair",
         "--yes",
     ];
-    let mut healer = tapeflow(&arguments)
+    let mut repairer = tapeflow(&arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("the binary starts");
     let mut said = Vec::new();
-    for line in BufReader::new(healer.stdout.take().expect("piped")).lines() {
+    for line in BufReader::new(repairer.stdout.take().expect("piped")).lines() {
         said.push(line.expect("a line"));
         if said.len() == 1 {
             assert!(said[0].contains("AAPL 1d "), "{said:?}");
@@ -548,7 +549,7 @@ fn records_that_go_between_the_look_and_the_healing_cut_no_row_short() {
             assert!(removed > 1_000, "{removed}");
         }
     }
-    let code = healer.wait().expect("it ends").code();
+    let code = repairer.wait().expect("it ends").code();
     let is = everything(&place);
     // Healed in full before they went, or not at all.
     assert!(

@@ -2,15 +2,15 @@
 //! `sip`. And a list's ranks, which are only that.
 
 use scylla::{DeserializeRow, SerializeRow, value::CqlTimestamp};
-use tapeflow_protocol::{Audited, audit::Strays};
+use tapeflow_protocol::{Audited, audit::Mismatches};
 use tapeflow_schemas::{
-    Epoch, Policy, Price, RowWrite, View, ViewEntry, ViewState, ViewWrite,
+    BarWrite, Epoch, Policy, Price, View, ViewEntry, ViewState, ViewWrite,
     decimal::{SCALE, format_fixed},
     view::TOP,
 };
 
 /// The values of one write, in the order of [`super::rows`]'s statement. None is ever null: a null
-/// would be a tombstone at the stamp.
+/// would be a tombstone at the write timestamp.
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
 pub(super) struct Columns<'a> {
@@ -33,12 +33,12 @@ pub(super) struct Columns<'a> {
     priced: i64,
     revision: i64,
     state: Vec<u8>,
-    stamp: i64,
+    write_timestamp: i64,
 }
 
 impl<'a> Columns<'a> {
     /// The columns of a row whose size is spelt `size`.
-    pub(super) fn of(row: &'a RowWrite, size: &'a str) -> Self {
+    pub(super) fn of(row: &'a BarWrite, size: &'a str) -> Self {
         let totals = &row.state.totals;
         let sums = totals.of_policy(Policy::Sip);
         let volume_exact = format_fixed(sums.volume_e8, SCALE);
@@ -65,7 +65,7 @@ impl<'a> Columns<'a> {
             priced: bigint(totals.priced),
             revision: bigint(totals.revision),
             state: row.state.to_cell(),
-            stamp: row.stamp,
+            write_timestamp: row.write_timestamp,
         }
     }
 }
@@ -97,8 +97,8 @@ impl Shown {
          trades, priced, revision";
 
     /// What differs from the columns of the cell.
-    pub(super) fn strays(&self, wanted: &Columns<'_>) -> Vec<String> {
-        let mut strays = Strays::default();
+    pub(super) fn mismatches(&self, wanted: &Columns<'_>) -> Vec<String> {
+        let mut mismatches = Mismatches::default();
         for (column, shown, wanted) in [
             ("open", self.open, wanted.open),
             ("high", self.high, wanted.high),
@@ -108,7 +108,7 @@ impl Shown {
             ("volume", self.volume, wanted.volume),
             ("notional", self.notional, wanted.notional),
         ] {
-            strays.hold_double(column, shown, Some(wanted));
+            mismatches.hold_double(column, shown, Some(wanted));
         }
         for (column, shown, wanted) in [
             ("volume_exact", &self.volume_exact, &wanted.volume_exact),
@@ -119,7 +119,7 @@ impl Shown {
             ),
             ("vwap_exact", &self.vwap_exact, &wanted.vwap_exact),
         ] {
-            strays.hold(column, shown.as_ref(), Some(wanted));
+            mismatches.hold(column, shown.as_ref(), Some(wanted));
         }
         for (column, shown, wanted) in [
             ("epoch", self.epoch, wanted.epoch),
@@ -127,9 +127,9 @@ impl Shown {
             ("priced", self.priced, wanted.priced),
             ("revision", self.revision, wanted.revision),
         ] {
-            strays.hold(column, shown, Some(wanted));
+            mismatches.hold(column, shown, Some(wanted));
         }
-        strays.0
+        mismatches.0
     }
 }
 
@@ -156,7 +156,7 @@ pub(super) struct RankColumns<'a> {
     volume_exact: String,
     notional_exact: String,
     vwap_exact: String,
-    stamp: i64,
+    write_timestamp: i64,
 }
 
 /// What readers are shown of a rank.
@@ -184,7 +184,7 @@ impl ShownRank {
     pub(super) const COLUMNS: &str = "start, rank, epoch, name, symbols, trades, volume, notional, vwap, open, close, change_pct, volume_exact, \
          notional_exact, vwap_exact";
 
-    fn hold(&self, wanted: &RankColumns<'_>, strays: &mut Strays) {
+    fn hold(&self, wanted: &RankColumns<'_>, mismatches: &mut Mismatches) {
         let named = |column: &str| format!("{column} of rank {}", self.rank);
         for (column, shown, wanted) in [
             ("volume", self.volume, wanted.volume),
@@ -194,7 +194,7 @@ impl ShownRank {
             ("close", self.close, wanted.close),
             ("change_pct", self.change_pct, wanted.change_pct),
         ] {
-            strays.hold_double(&named(column), shown, Some(wanted));
+            mismatches.hold_double(&named(column), shown, Some(wanted));
         }
         for (column, shown, wanted) in [
             ("name", &self.name, wanted.name),
@@ -206,14 +206,14 @@ impl ShownRank {
             ),
             ("vwap_exact", &self.vwap_exact, &wanted.vwap_exact),
         ] {
-            strays.hold(&named(column), shown.as_deref(), Some(wanted));
+            mismatches.hold(&named(column), shown.as_deref(), Some(wanted));
         }
         for (column, shown, wanted) in [
             ("epoch", self.epoch, wanted.epoch),
             ("symbols", self.symbols, wanted.symbols),
             ("trades", self.trades, wanted.trades),
         ] {
-            strays.hold(&named(column), shown, Some(wanted));
+            mismatches.hold(&named(column), shown, Some(wanted));
         }
     }
 }
@@ -239,33 +239,35 @@ pub(super) fn held_against(
     let (start, latest) = (list.key.start, latest(shown));
     let ahead = Some(latest).filter(|latest| *latest > list.state.epoch);
     let is_on_its_way = list.state.epoch > committed && latest < list.state.epoch;
-    let mut strays = Strays::default();
-    strays.hold("epoch", epoch, Some(bigint(list.state.epoch)));
+    let mut mismatches = Mismatches::default();
+    mismatches.hold("epoch", epoch, Some(bigint(list.state.epoch)));
     if ahead.is_none() && !is_on_its_way {
-        hold_ranks(&list, shown, &mut strays);
+        hold_ranks(&list, shown, &mut mismatches);
     }
     Audited {
         start,
         state: Some(list.state),
-        strays: strays.0,
+        mismatches: mismatches.0,
         ahead,
     }
 }
 
-fn hold_ranks(list: &ViewWrite, shown: &[ShownRank], strays: &mut Strays) {
+fn hold_ranks(list: &ViewWrite, shown: &[ShownRank], mismatches: &mut Mismatches) {
     let size = list.key.size.to_string();
     let wanted = RankColumns::of(list, &size);
     for wanted in &wanted {
         match shown.iter().find(|rank| rank.rank == wanted.rank) {
-            Some(shown) => shown.hold(wanted, strays),
-            None => strays.0.push(format!("rank {} is not there", wanted.rank)),
+            Some(shown) => shown.hold(wanted, mismatches),
+            None => mismatches
+                .0
+                .push(format!("rank {} is not there", wanted.rank)),
         }
     }
     for extra in shown
         .iter()
         .filter(|rank| wanted.iter().all(|wanted| wanted.rank != rank.rank))
     {
-        strays.0.push(format!(
+        mismatches.0.push(format!(
             "rank {} is there, its list has {}",
             extra.rank,
             wanted.len()
@@ -330,7 +332,7 @@ impl<'a> RankColumns<'a> {
             volume_exact,
             notional_exact,
             vwap_exact,
-            stamp: write.stamp,
+            write_timestamp: write.write_timestamp,
         }
     }
 }
@@ -382,19 +384,19 @@ mod tests {
     use tapeflow_schemas::{Symbol, WindowSize};
 
     use super::*;
-    use tapeflow_schemas::{RowKey, RowState, Sums, Totals, ViewKey, ViewState};
+    use tapeflow_schemas::{BarKey, BarState, Sums, Totals, ViewKey, ViewState};
 
-    fn write(totals: Totals) -> RowWrite {
+    fn write(totals: Totals) -> BarWrite {
         let size: WindowSize = "1m".parse().expect("a size");
-        let key = RowKey {
+        let key = BarKey {
             symbol: Symbol::new("TSLA").expect("a symbol"),
             size,
             start: 1_680_286_500_000,
         };
-        RowWrite {
+        BarWrite {
             key,
-            state: RowState { epoch: 7, totals },
-            stamp: 9,
+            state: BarState { epoch: 7, totals },
+            write_timestamp: 9,
         }
     }
 
@@ -407,7 +409,7 @@ mod tests {
         ViewWrite {
             key,
             state: ViewState { epoch: 7, entries },
-            stamp: 9,
+            write_timestamp: 9,
         }
     }
 
@@ -446,7 +448,7 @@ mod tests {
         );
         assert!(columns.low.is_nan() && columns.open.is_nan());
         assert_eq!(columns.bucket.0, row.key.size.bucket(row.key.start));
-        assert_eq!(RowState::from_cell(&columns.state), Ok(row.state));
+        assert_eq!(BarState::from_cell(&columns.state), Ok(row.state));
     }
 
     #[test]
@@ -548,7 +550,9 @@ mod tests {
                 "{view}"
             );
             assert!(
-                ranks.iter().all(|rank| (rank.epoch, rank.stamp) == (7, 9)),
+                ranks
+                    .iter()
+                    .all(|rank| (rank.epoch, rank.write_timestamp) == (7, 9)),
                 "{view}"
             );
         }

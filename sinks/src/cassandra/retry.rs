@@ -4,7 +4,7 @@
 //! driver goes on asking it, as one of three. A call of a hundred statements would then never
 //! succeed as a whole, however often it is repeated, while each of its statements does at the next
 //! try: the driver draws a replica at random each time. Statements of rows may be sent twice, for
-//! they bring their stamps along. A compare-and-set may not, and is not sent by way of this: what
+//! they bring their write timestamps along. A compare-and-set may not, and is not sent by way of this: what
 //! became of it is read first.
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The answer, or what the last try said. What no retry mends is said at once.
-pub(super) async fn insist<T, F: Future<Output = Result<T, StoreError>>>(
+pub(super) async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
     mut send: impl FnMut() -> F,
 ) -> Result<T, StoreError> {
     let mut tries = 1;
@@ -44,7 +44,7 @@ mod tests {
             .enable_time()
             .build()
             .expect("a runtime");
-        let answer = runtime.block_on(insist(|| {
+        let answer = runtime.block_on(retry(|| {
             std::future::ready(answers.pop().expect("no further try"))
         }));
         (answer, all - answers.len())

@@ -1,39 +1,39 @@
-//! `tapeflow rejects list`: dead letters by their place in the log.
+//! `tapeflow dead_letters list`: dead letters by their place in the log.
 
 use std::io::{BufWriter, Write};
 
-use tapeflow_protocol::Reject;
+use tapeflow_protocol::DeadLetter;
 
 use crate::{
-    args::read::{Format, RejectsSettings},
+    args::read::{DeadLettersSettings, Format},
     end::{End, output_failed},
     stores,
 };
 
-pub(crate) fn run(settings: RejectsSettings) -> Result<(), End> {
-    let rejects = crate::small_runtime()?.block_on(async {
+pub(crate) fn run(settings: DeadLettersSettings) -> Result<(), End> {
+    let dead_letters = crate::small_runtime()?.block_on(async {
         let store = stores::reader(&settings.store).await?;
-        stores::answered(store.rejects(settings.limit).await)
+        stores::answered(store.dead_letters(settings.limit).await)
     })?;
     let mut out = BufWriter::new(std::io::stdout().lock());
-    print(&mut out, &rejects, settings.format)
+    print(&mut out, &dead_letters, settings.format)
         .and_then(|()| out.flush())
-        .map_err(|fault| output_failed(&fault))
+        .map_err(|error| output_failed(&error))
 }
 
-fn print(out: &mut impl Write, rejects: &[Reject], format: Format) -> std::io::Result<()> {
+fn print(out: &mut impl Write, dead_letters: &[DeadLetter], format: Format) -> std::io::Result<()> {
     if format == Format::Csv {
         writeln!(out, "partition,offset,index,reason,detail")?;
     }
-    for reject in rejects {
-        let Reject {
+    for dead_letter in dead_letters {
+        let DeadLetter {
             partition,
             offset,
             index,
             reason,
             detail,
             payload,
-        } = reject;
+        } = dead_letter;
         match format {
             Format::Table => writeln!(
                 out,
@@ -52,7 +52,7 @@ fn print(out: &mut impl Write, rejects: &[Reject], format: Format) -> std::io::R
             }
         }
     }
-    if format == Format::Table && rejects.is_empty() {
+    if format == Format::Table && dead_letters.is_empty() {
         writeln!(out, "no dead letters")?;
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! What the rows and lists that differ must say, made from the log once more, for them alone.
+//! What the bars and lists that differ must say, made from the log once more, for them alone.
 //!
-//! Rows are made by two programs that share no rule: the recomputation that judged them, and the
-//! job's own fold, which alone knows all that a row's cell holds. Only what both agree on is ever
+//! Bars are made by two programs that share no rule: the recomputation that judged them, and the
+//! job's own fold, which alone knows all that a bar's cell holds. Only what both agree on is ever
 //! written.
 
 use std::{
@@ -9,31 +9,31 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use tapeflow_dataflow::Refold;
+use tapeflow_dataflow::Recompute;
 use tapeflow_log::Log;
 use tapeflow_oracle::{Oracle, OracleEntry};
-use tapeflow_protocol::Head;
+use tapeflow_protocol::Checkpoint;
 use tapeflow_schemas::{
-    Baskets, Epoch, Offset, Price, RowKey, Totals, View, ViewEntry, ViewKey, WindowSize,
+    BarKey, Baskets, Epoch, Offset, Price, Totals, View, ViewEntry, ViewKey, WindowSize,
     WindowStart, view::SMALLEST_VIEW_MS,
 };
 
-use super::{judge::Place, lists, recompute::Feed, rows};
+use super::{bars, judge::Place, lists, recompute::Feed};
 use crate::end::End;
 
-/// Some rows and lists, recomputed up to a head's last binding.
-pub(super) struct Remedy<'a> {
-    pub(super) rows: BTreeSet<RowKey>,
+/// Some bars and lists, recomputed up to a checkpoint's last binding.
+pub(super) struct RepairPlan<'a> {
+    pub(super) bars: BTreeSet<BarKey>,
     pub(super) lists: BTreeSet<ViewKey>,
     baskets: &'a Baskets,
     feed: Feed<'a>,
     oracle: Oracle,
-    refold: Refold,
+    recompute: Recompute,
 }
 
-impl<'a> Remedy<'a> {
-    /// For these places. The lists of a row's window come along, if lists are looked at: while the
-    /// row was wrong, a job may have made them of it.
+impl<'a> RepairPlan<'a> {
+    /// For these places. The lists of a bar's window come along, if lists are looked at: while the
+    /// bar was wrong, a job may have made them of it.
     pub(super) fn new(
         log: &'a dyn Log,
         sizes: &[WindowSize],
@@ -43,11 +43,11 @@ impl<'a> Remedy<'a> {
         baskets: &'a Baskets,
         asked: &'a AtomicBool,
     ) -> Result<Self, End> {
-        let (mut rows, mut lists) = (BTreeSet::new(), BTreeSet::new());
+        let (mut bars, mut lists) = (BTreeSet::new(), BTreeSet::new());
         for place in places {
             match place {
                 Place::Row(key) => {
-                    rows.insert(key.clone());
+                    bars.insert(key.clone());
                     if with_lists && key.size.ms() >= SMALLEST_VIEW_MS {
                         lists.extend(View::EVERY.map(|view| ViewKey {
                             view,
@@ -66,7 +66,7 @@ impl<'a> Remedy<'a> {
         let windows: HashSet<(WindowSize, WindowStart)> =
             lists.iter().map(|key| (key.size, key.start)).collect();
         let mut symbols: HashMap<(WindowSize, WindowStart), HashSet<String>> = HashMap::new();
-        for key in &rows {
+        for key in &bars {
             symbols
                 .entry((key.size, key.start))
                 .or_default()
@@ -79,43 +79,44 @@ impl<'a> Remedy<'a> {
                     .is_some_and(|symbols| symbols.contains(symbol))
         };
         let partitions =
-            u32::try_from(from.len()).map_err(|fault| End::Failed(fault.to_string()))?;
+            u32::try_from(from.len()).map_err(|error| End::Failed(error.to_string()))?;
         let oracle = Oracle::new(sizes.to_vec(), partitions).keeping(wanted);
-        let refold = Refold::new(sizes, from, rows.iter().cloned());
+        let recompute = Recompute::new(sizes, from, bars.iter().cloned());
         Ok(Self {
-            rows,
+            bars,
             lists,
             baskets,
             feed: Feed::new(log, from, asked),
             oracle,
-            refold,
+            recompute,
         })
     }
 
-    /// Goes on to all that a head has bound.
-    pub(super) fn advance(&mut self, head: &Head) -> Result<(), End> {
-        let (oracle, refold) = (&mut self.oracle, &mut self.refold);
-        self.feed.to(&head.last_binding().cuts, &mut |record| {
-            oracle.record(
-                0,
-                record.partition,
-                record.offset,
-                record.timestamp_ms,
-                record.payload,
-            );
-            refold.record(record);
-        })
+    /// Goes on to all that a checkpoint has bound.
+    pub(super) fn advance(&mut self, checkpoint: &Checkpoint) -> Result<(), End> {
+        let (oracle, recompute) = (&mut self.oracle, &mut self.recompute);
+        self.feed
+            .to(&checkpoint.last_binding().cuts, &mut |record| {
+                oracle.record(
+                    0,
+                    record.partition,
+                    record.offset,
+                    record.timestamp_ms,
+                    record.payload,
+                );
+                recompute.record(record);
+            })
     }
 
-    /// What a row must hold.
-    pub(super) fn row(&mut self, key: &RowKey) -> Result<Totals, String> {
+    /// What a bar must hold.
+    pub(super) fn bar(&mut self, key: &BarKey) -> Result<Totals, String> {
         let judged = self
             .oracle
-            .row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX);
-        let (Some(judged), Some(folded)) = (judged, self.refold.row(key)) else {
+            .bar_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX);
+        let (Some(judged), Some(folded)) = (judged, self.recompute.bar(key)) else {
             return Err("the log has no trades for it".into());
         };
-        let differences = rows::differences(&folded, &judged);
+        let differences = bars::differences(&folded, &judged);
         if differences.is_empty() {
             Ok(folded)
         } else {
@@ -126,7 +127,7 @@ impl<'a> Remedy<'a> {
         }
     }
 
-    /// What a list must hold; none if no row calls for it.
+    /// What a list must hold; none if no bar calls for it.
     pub(super) fn list(&self, key: ViewKey) -> Option<Vec<ViewEntry>> {
         let lines = self.oracle.list_as_of(
             lists::named(key.view),

@@ -7,15 +7,15 @@ use crate::end::End;
 
 /// What is wrong so far, each with the flag to change.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<String>);
+pub(crate) struct Errors(Vec<String>);
 
-impl Faults {
-    /// Notes one fault.
+impl Errors {
+    /// Notes one error.
     pub(crate) fn add(&mut self, text: impl Into<String>) {
         self.0.push(text.into());
     }
 
-    /// Reads a flag's value; notes the fault under the flag's name if it is none.
+    /// Reads a flag's value; notes the error under the flag's name if it is none.
     pub(crate) fn read<T, E: Display>(
         &mut self,
         flag: &str,
@@ -23,14 +23,14 @@ impl Faults {
         read: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
         read(text)
-            .map_err(|fault| self.add(format!("{flag}: {fault}")))
+            .map_err(|error| self.add(format!("{flag}: {error}")))
             .ok()
     }
 
     /// The same for a flag that may be absent: `Some(None)` then.
     #[expect(
         clippy::option_option,
-        reason = "the outer one is a fault, the inner one an absent flag"
+        reason = "the outer one is an error, the inner one an absent flag"
     )]
     pub(crate) fn read_option<T, E: Display>(
         &mut self,
@@ -41,7 +41,7 @@ impl Faults {
         text.map_or(Some(None), |text| self.read(flag, text, read).map(Some))
     }
 
-    /// The settings, if nothing was wrong; otherwise every fault in one message.
+    /// The settings, if nothing was wrong; otherwise every error in one message.
     pub(crate) fn settle<T>(self, settings: impl FnOnce() -> Option<T>) -> Result<T, End> {
         match settings() {
             Some(settings) if self.0.is_empty() => Ok(settings),
@@ -55,15 +55,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_is_told_at_once() {
-        let mut faults = Faults::default();
+    fn every_error_is_told_at_once() {
+        let mut errors = Errors::default();
         let number = |text: &str| text.parse::<u8>();
         let (a, b, c) = (
-            faults.read("--a", "x", number),
-            faults.read("--b", "7", number),
-            faults.read("--c", "999", number),
+            errors.read("--a", "x", number),
+            errors.read("--b", "7", number),
+            errors.read("--c", "999", number),
         );
-        let told = faults
+        let told = errors
             .settle(|| Some((a?, b?, c?)))
             .expect_err("two are wrong")
             .to_string();

@@ -71,9 +71,9 @@ pub(super) fn of_connecting(config: &CassandraConfig, error: &NewSessionError) -
                         setup.error
                     ))
                 }
-                other => match (&config.tls, tls_fault(other)) {
-                    (Some(_), Some(fault)) => {
-                        broken(format!("Cassandra at {hosts}: {}", of_tls(fault)))
+                other => match (&config.tls, tls_error(other)) {
+                    (Some(_), Some(error)) => {
+                        broken(format!("Cassandra at {hosts}: {}", of_tls(error)))
                     }
                     // It hangs up, or answers what is no CQL: so does a node that waits for TLS.
                     (None, _) if hangs_up(other) => StoreError::Unavailable(format!(
@@ -99,7 +99,7 @@ pub(super) fn of_connecting(config: &CassandraConfig, error: &NewSessionError) -
 
 /// What TLS said: in the handshake, or to the first question, for that is when a node without our
 /// certificate tells so.
-fn tls_fault(error: &ConnectionError) -> Option<&rustls::Error> {
+fn tls_error(error: &ConnectionError) -> Option<&rustls::Error> {
     let broken = match error {
         ConnectionError::IoError(error) => return error.get_ref()?.downcast_ref(),
         ConnectionError::BrokenConnection(broken) => broken,
@@ -119,24 +119,24 @@ fn tls_fault(error: &ConnectionError) -> Option<&rustls::Error> {
 }
 
 /// What to do about it.
-fn of_tls(fault: &rustls::Error) -> String {
+fn of_tls(error: &rustls::Error) -> String {
     use rustls::{CertificateError as Reason, Error};
-    match fault {
+    match error {
         Error::InvalidCertificate(
             Reason::NotValidForName | Reason::NotValidForNameContext { .. },
         ) => format!(
-            "a node's certificate names neither its address nor a host of --store ({fault}): name it there as its certificate does, or give it another certificate"
+            "a node's certificate names neither its address nor a host of --store ({error}): name it there as its certificate does, or give it another certificate"
         ),
         Error::InvalidCertificate(_) => {
-            format!("a node's certificate is not trusted ({fault}); see --cassandra-ca-file")
+            format!("a node's certificate is not trusted ({error}); see --cassandra-ca-file")
         }
         Error::AlertReceived(_) => format!(
-            "a node refuses us over TLS ({fault}); see --cassandra-cert-file and --cassandra-key-file"
+            "a node refuses us over TLS ({error}); see --cassandra-cert-file and --cassandra-key-file"
         ),
         Error::InvalidMessage(_) => {
-            format!("a node does not speak TLS ({fault}); see --cassandra-tls")
+            format!("a node does not speak TLS ({error}); see --cassandra-tls")
         }
-        _ => format!("no TLS with a node ({fault})"),
+        _ => format!("no TLS with a node ({error})"),
     }
 }
 

@@ -1,46 +1,46 @@
-//! Compare-and-set: one head, one winner, and the head read back is the head that was proposed.
+//! Compare-and-set: one checkpoint, one winner, and the checkpoint read back is the checkpoint that was proposed.
 
 use std::sync::Arc;
 
 use tapeflow_protocol::{
-    Binding, CasOutcome, Cut, Head, LostRange, SourceIdentity, Store,
-    checkpoint::{HEAD_FORMAT, SessionWindow},
+    Binding, CasOutcome, Checkpoint, Cut, LostRange, SourceIdentity, Store,
+    checkpoint::{CHECKPOINT_FORMAT, SessionWindow},
 };
 use tapeflow_schemas::SessionId;
 
-use super::{JOB, stamp};
+use super::{JOB, write_timestamp};
 
-/// The head of a job that has just been created by `owner`.
-fn first(owner: u8) -> Head {
-    Head {
-        format: HEAD_FORMAT,
+/// The checkpoint of a job that has just been created by `owner`.
+fn first(owner: u8) -> Checkpoint {
+    Checkpoint {
+        format: CHECKPOINT_FORMAT,
         job: JOB.into(),
         generation: 1,
         version: 1,
         owner: format!("{owner:032x}"),
-        logic: "sizes=1s,1m rules=1".into(),
+        fingerprint: "sizes=1s,1m rules=1".into(),
         source: SourceIdentity {
             cluster: "MkU3OEVBNTcwNTJENDM2Qg".into(),
             topic: "trades".into(),
             topic_id: Some("bXktdG9waWM".into()),
         },
-        flush_stamp: stamp(0),
-        last_stamp: stamp(0),
+        recovery_timestamp: write_timestamp(0),
+        last_write_timestamp: write_timestamp(0),
         committed: Binding {
             epoch: 0,
-            stamp: 0,
+            write_timestamp: 0,
             cuts: vec![Cut::default(); 4],
         },
         bound: Vec::new(),
     }
 }
 
-/// The head that binds one more epoch.
-fn next(head: &Head) -> Head {
-    let mut next = head.clone();
+/// The checkpoint that binds one more epoch.
+fn next(checkpoint: &Checkpoint) -> Checkpoint {
+    let mut next = checkpoint.clone();
     next.version += 1;
-    next.last_stamp += 250_000;
-    let last = head.last_binding();
+    next.last_write_timestamp += 250_000;
+    let last = checkpoint.last_binding();
     let cuts = last
         .cuts
         .iter()
@@ -51,24 +51,29 @@ fn next(head: &Head) -> Head {
         .collect();
     next.bound.push(Binding {
         epoch: last.epoch + 1,
-        stamp: next.last_stamp,
+        write_timestamp: next.last_write_timestamp,
         cuts,
     });
     next
 }
 
-/// Proposes, and resolves an unknown outcome as the workflow does. Whether the head became
+/// Proposes, and resolves an unknown outcome as the workflow does. Whether the checkpoint became
 /// `proposed` by this very proposal.
-async fn propose(store: &dyn Store, expected: Option<&Head>, proposed: &Head) -> bool {
+async fn propose(store: &dyn Store, expected: Option<&Checkpoint>, proposed: &Checkpoint) -> bool {
     loop {
         match store.compare_and_set(expected, proposed).await {
             CasOutcome::Won => return true,
             CasOutcome::Lost => {
-                return store.head().await.expect("the head is read").as_ref() == Some(proposed)
+                return store
+                    .checkpoint()
+                    .await
+                    .expect("the checkpoint is read")
+                    .as_ref()
+                    == Some(proposed)
                     && expected != Some(proposed);
             }
             CasOutcome::Unknown(_) => {
-                let now = store.head().await.expect("the head is read");
+                let now = store.checkpoint().await.expect("the checkpoint is read");
                 if now.as_ref() == Some(proposed) {
                     return true;
                 }
@@ -80,13 +85,13 @@ async fn propose(store: &dyn Store, expected: Option<&Head>, proposed: &Head) ->
     }
 }
 
-/// Proposes, and expects to lose, whatever the head is: the head stays `now`.
+/// Proposes, and expects to lose, whatever the checkpoint is: the checkpoint stays `now`.
 async fn expect_lost(
     store: &dyn Store,
     what: &str,
-    expected: Option<&Head>,
-    proposed: &Head,
-    now: Option<&Head>,
+    expected: Option<&Checkpoint>,
+    proposed: &Checkpoint,
+    now: Option<&Checkpoint>,
 ) {
     let outcome = loop {
         match store.compare_and_set(expected, proposed).await {
@@ -96,26 +101,33 @@ async fn expect_lost(
     };
     assert!(matches!(outcome, CasOutcome::Lost), "{what}: {outcome:?}");
     assert_eq!(
-        store.head().await.expect("the head is read").as_ref(),
+        store
+            .checkpoint()
+            .await
+            .expect("the checkpoint is read")
+            .as_ref(),
         now,
-        "{what}: the head stays"
+        "{what}: the checkpoint stays"
     );
 }
 
-pub(super) async fn a_head_that_nobody_wrote_is_absent(store: Arc<dyn Store>) {
-    assert_eq!(store.head().await.expect("an empty store answers"), None);
-    let head = first(1);
+pub(super) async fn a_checkpoint_that_nobody_wrote_is_absent(store: Arc<dyn Store>) {
+    assert_eq!(
+        store.checkpoint().await.expect("an empty store answers"),
+        None
+    );
+    let checkpoint = first(1);
     expect_lost(
         &*store,
-        "an expectation of a head that is not there",
-        Some(&head),
-        &next(&head),
+        "an expectation of a checkpoint that is not there",
+        Some(&checkpoint),
+        &next(&checkpoint),
         None,
     )
     .await;
 }
 
-pub(super) async fn the_first_head_is_created_once(store: Arc<dyn Store>) {
+pub(super) async fn the_first_checkpoint_is_created_once(store: Arc<dyn Store>) {
     let (one, two) = (first(1), first(2));
     assert!(
         propose(&*store, None, &one).await,
@@ -124,14 +136,14 @@ pub(super) async fn the_first_head_is_created_once(store: Arc<dyn Store>) {
     expect_lost(&*store, "a second creation", None, &two, Some(&one)).await;
 }
 
-pub(super) async fn a_head_is_read_back_field_by_field(store: Arc<dyn Store>) {
-    let mut head = first(7);
-    head.logic = "quotes ' \" \\ and \u{1f4c8}".into();
-    head.source.topic_id = None;
-    assert!(propose(&*store, None, &head).await);
+pub(super) async fn a_checkpoint_is_read_back_field_by_field(store: Arc<dyn Store>) {
+    let mut checkpoint = first(7);
+    checkpoint.fingerprint = "quotes ' \" \\ and \u{1f4c8}".into();
+    checkpoint.source.topic_id = None;
+    assert!(propose(&*store, None, &checkpoint).await);
     assert_eq!(
-        store.head().await.expect("the head is read"),
-        Some(head.clone())
+        store.checkpoint().await.expect("the checkpoint is read"),
+        Some(checkpoint.clone())
     );
 
     let window = |n: u8| SessionWindow {
@@ -141,25 +153,28 @@ pub(super) async fn a_head_is_read_back_field_by_field(store: Arc<dyn Store>) {
     };
     let cut = |n: u8| Cut {
         next: i64::MAX - i64::from(n),
-        max_event_ms: Some(7_258_118_399_999),
+        watermark_ms: Some(7_258_118_399_999),
         filter: (n..n + 64).map(window).collect(),
         lost: (n % 2 == 1).then_some(LostRange {
             from: i64::MAX - 300,
             to: i64::MAX - 250,
         }),
     };
-    let mut full = next(&head);
+    let mut full = next(&checkpoint);
     full.generation = 9_007_199_254_740_993;
-    full.last_stamp = i64::MAX;
+    full.last_write_timestamp = i64::MAX;
     full.bound = (1..=3)
         .map(|epoch: u32| Binding {
             epoch: epoch.into(),
-            stamp: i64::MAX - 4 + i64::from(epoch),
+            write_timestamp: i64::MAX - 4 + i64::from(epoch),
             cuts: (0..16).map(cut).collect(),
         })
         .collect();
-    assert!(propose(&*store, Some(&head), &full).await);
-    assert_eq!(store.head().await.expect("the head is read"), Some(full));
+    assert!(propose(&*store, Some(&checkpoint), &full).await);
+    assert_eq!(
+        store.checkpoint().await.expect("the checkpoint is read"),
+        Some(full)
+    );
 }
 
 pub(super) async fn a_stale_expectation_loses(store: Arc<dyn Store>) {
@@ -175,7 +190,7 @@ pub(super) async fn a_stale_expectation_loses(store: Arc<dyn Store>) {
         Some(&two),
     )
     .await;
-    let other_generation = Head {
+    let other_generation = Checkpoint {
         generation: 2,
         ..two.clone()
     };
@@ -187,7 +202,7 @@ pub(super) async fn a_stale_expectation_loses(store: Arc<dyn Store>) {
         Some(&two),
     )
     .await;
-    let other_owner = Head {
+    let other_owner = Checkpoint {
         owner: format!("{:032x}", 9),
         ..two.clone()
     };
@@ -199,7 +214,7 @@ pub(super) async fn a_stale_expectation_loses(store: Arc<dyn Store>) {
         Some(&two),
     )
     .await;
-    let other_version = Head {
+    let other_version = Checkpoint {
         version: 3,
         ..two.clone()
     };
@@ -232,11 +247,11 @@ pub(super) async fn the_same_proposal_again_loses_and_changes_nothing(store: Arc
     .await;
 }
 
-pub(super) async fn a_chain_of_heads_wins_step_by_step(store: Arc<dyn Store>) {
-    let mut head = first(1);
-    assert!(propose(&*store, None, &head).await);
+pub(super) async fn a_chain_of_checkpoints_wins_step_by_step(store: Arc<dyn Store>) {
+    let mut checkpoint = first(1);
+    assert!(propose(&*store, None, &checkpoint).await);
     for step in 0..20 {
-        let mut proposed = next(&head);
+        let mut proposed = next(&checkpoint);
         if step % 5 == 4 {
             // A take-over: everything bound stays, the owner changes.
             proposed.generation += 1;
@@ -246,12 +261,15 @@ pub(super) async fn a_chain_of_heads_wins_step_by_step(store: Arc<dyn Store>) {
             proposed.committed = proposed.bound.remove(0);
         }
         assert!(
-            propose(&*store, Some(&head), &proposed).await,
+            propose(&*store, Some(&checkpoint), &proposed).await,
             "step {step}"
         );
-        head = proposed;
+        checkpoint = proposed;
     }
-    assert_eq!(store.head().await.expect("the head is read"), Some(head));
+    assert_eq!(
+        store.checkpoint().await.expect("the checkpoint is read"),
+        Some(checkpoint)
+    );
 }
 
 pub(super) async fn of_concurrent_creations_exactly_one_wins(store: Arc<dyn Store>) {
@@ -259,25 +277,29 @@ pub(super) async fn of_concurrent_creations_exactly_one_wins(store: Arc<dyn Stor
 }
 
 pub(super) async fn of_concurrent_proposals_exactly_one_wins(store: Arc<dyn Store>) {
-    let mut head = first(1);
-    assert!(propose(&*store, None, &head).await);
+    let mut checkpoint = first(1);
+    assert!(propose(&*store, None, &checkpoint).await);
     for round in 0..5 {
-        let rival = |n: u8| Head {
-            generation: head.generation + 1,
+        let rival = |n: u8| Checkpoint {
+            generation: checkpoint.generation + 1,
             owner: format!("{:032x}", 16 * round + n),
-            ..next(&head)
+            ..next(&checkpoint)
         };
-        head = race(
+        checkpoint = race(
             Arc::clone(&store),
-            Some(head.clone()),
+            Some(checkpoint.clone()),
             (1..=8).map(rival).collect(),
         )
         .await;
     }
 }
 
-/// All `rivals` propose at once; returns the head after it.
-async fn race(store: Arc<dyn Store>, expected: Option<Head>, rivals: Vec<Head>) -> Head {
+/// All `rivals` propose at once; returns the checkpoint after it.
+async fn race(
+    store: Arc<dyn Store>,
+    expected: Option<Checkpoint>,
+    rivals: Vec<Checkpoint>,
+) -> Checkpoint {
     let start = Arc::new(tokio::sync::Barrier::new(rivals.len()));
     let tasks: Vec<_> = rivals
         .into_iter()
@@ -297,14 +319,14 @@ async fn race(store: Arc<dyn Store>, expected: Option<Head>, rivals: Vec<Head>) 
         winners.extend(task.await.expect("no rival panics"));
     }
     let now = store
-        .head()
+        .checkpoint()
         .await
-        .expect("the head is read")
+        .expect("the checkpoint is read")
         .expect("one of them wrote it");
     assert_eq!(
         winners,
         std::slice::from_ref(&now),
-        "exactly one wins, and the head is what it proposed"
+        "exactly one wins, and the checkpoint is what it proposed"
     );
     now
 }

@@ -1,5 +1,5 @@
-//! Which rows one look is about: some symbols, a fixed sample of them, or a slice of the windows.
-//! Memory is that of the rows in scope.
+//! Which bars one look is about: some symbols, a fixed sample of them, or a slice of the windows.
+//! Memory is that of the bars in scope.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
 
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Scope {
+pub(super) struct Selection {
     /// These symbols; all if none are named.
     symbols: BTreeSet<String>,
     /// One of so many symbols, by a hash of the name that never changes.
@@ -16,7 +16,7 @@ pub(super) struct Scope {
     slice: (u64, u64),
 }
 
-impl Scope {
+impl Selection {
     pub(super) fn new(symbols: &[Symbol], sample: u64) -> Self {
         Self {
             symbols: symbols
@@ -72,10 +72,10 @@ mod tests {
         let symbols: Vec<String> = (0..2_000).map(|n| format!("S{n}")).collect();
         let sampled = symbols
             .iter()
-            .filter(|symbol| Scope::new(&[], 10).symbol(symbol))
+            .filter(|symbol| Selection::new(&[], 10).symbol(symbol))
             .count();
         assert!((140..260).contains(&sampled), "{sampled} of 2,000");
-        assert!(!Scope::new(&[], 10).has_lists() && Scope::new(&[], 1).has_lists());
+        assert!(!Selection::new(&[], 10).has_lists() && Selection::new(&[], 1).has_lists());
         // Whoever compares two looks compares the same symbols.
         let fixed: Vec<_> = ["AAPL", "MSFT", "BINANCE:BTCUSDT"]
             .map(|symbol| hash(symbol.as_bytes()) % 1_000)
@@ -85,7 +85,7 @@ mod tests {
         let slices: Vec<usize> = (0..4)
             .map(|at| {
                 (0..4_000)
-                    .filter(|n| Scope::new(&[], 1).slice(at, 4).window(size, n * 1_000))
+                    .filter(|n| Selection::new(&[], 1).slice(at, 4).window(size, n * 1_000))
                     .count()
             })
             .collect();
@@ -98,8 +98,8 @@ mod tests {
 
     #[test]
     fn named_symbols_are_looked_at_and_no_others() {
-        let scope = Scope::new(&[Symbol::new("AAPL").expect("a symbol")], 1);
-        assert!(scope.symbol("AAPL") && !scope.symbol("MSFT") && !scope.has_lists());
-        assert!(scope.slice(1, 3).symbol("AAPL") && !scope.slice(1, 3).symbol("MSFT"));
+        let selection = Selection::new(&[Symbol::new("AAPL").expect("a symbol")], 1);
+        assert!(selection.symbol("AAPL") && !selection.symbol("MSFT") && !selection.has_lists());
+        assert!(selection.slice(1, 3).symbol("AAPL") && !selection.slice(1, 3).symbol("MSFT"));
     }
 }

@@ -2,31 +2,31 @@
 //! earlier records, because an operator has given some of them up, or because a cheap look was
 //! asked for.
 //!
-//! A record that is not read may have held any symbol and any time, so no row is out of its reach
+//! A record that is not read may have held any symbol and any time, so no bar is out of its reach
 //! by what it is. And a record that is read may repeat one that is not: the job dropped it, the
-//! recomputation does not know. Still, most rows can be judged:
+//! recomputation does not know. Still, most bars can be judged:
 //!
 //! 1. The recomputation begins at a committed cut of which everything after it is still there.
 //!    History says what the job made of the records after that cut. A filter that has forgotten
 //!    finds no more repeats than one that has not; so if both counted as many, they dropped the
 //!    same records, and the recomputation has exactly the trades that the job accepted since.
-//! 2. Every accepted trade adds one to its row. So a row that has as many trades as the
+//! 2. Every accepted trade adds one to its bar. So a bar that has as many trades as the
 //!    recomputation of its window holds no trade from before the cut, or it is wrong: either way it
 //!    must equal the recomputation. One that has fewer is wrong. One that has more is not judged.
-//! 3. A list is judged if every row of its window was. If all those rows are right, no trade from
+//! 3. A list is judged if every bar of its window was. If all those bars are right, no trade from
 //!    before the cut is in the window, and the list must equal its recomputation; if one is not,
 //!    the store is wrong anyway.
-//! 4. A row or a list that the remaining records call for must be there, whatever else was in it.
+//! 4. A bar or a list that the remaining records call for must be there, whatever else was in it.
 //!
-//! So what is reported is always a fault of the store, though not every fault is found. What it
-//! should say instead is not known: a wrong row may have had trades from before the cut. So such
-//! faults are not healed.
+//! So what is reported is always an error of the store, though not every error is found. What it
+//! should say instead is not known: a wrong bar may have had trades from before the cut. So such
+//! errors are not repaired.
 
 use std::time::Duration;
 
 use tapeflow_oracle::{Oracle, OracleCounts};
-use tapeflow_protocol::{Counts, Head, HistoryEntry, Store};
-use tapeflow_schemas::{Epoch, Offset, Stamp};
+use tapeflow_protocol::{Checkpoint, Counts, HistoryEntry, Store};
+use tapeflow_schemas::{Epoch, Offset, WriteTimestamp};
 
 use super::recompute::COMMITTED;
 use crate::{end::End, stores};
@@ -38,7 +38,7 @@ const FIRST_READ: usize = 256;
 
 /// Where the recomputation begins, and why there.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reach {
+pub(super) struct Coverage {
     /// The first offset to be folded, by partition.
     pub(super) from: Vec<Offset>,
     /// Records that the job may have read and the log no longer has.
@@ -70,30 +70,31 @@ pub(super) enum Trust {
     /// What holds nothing from before the recomputation's beginning: its own number of trades says
     /// so.
     Since,
-    /// Nothing but that rows and lists are there.
+    /// Nothing but that bars and lists are there.
     Presence,
 }
 
 /// Finds where to begin, given the first offset that can be read of each partition, and how far
-/// back the look shall go: from the last commit, by the stamps of epochs.
+/// back the look shall go: from the last commit, by the write timestamps of epochs.
 pub(super) async fn of(
     store: &dyn Store,
-    head: &Head,
+    checkpoint: &Checkpoint,
     starts: &[Offset],
     since: Option<Duration>,
-) -> Result<Reach, End> {
+) -> Result<Coverage, End> {
     let gone = starts
         .iter()
-        .zip(&head.last_binding().cuts)
+        .zip(&checkpoint.last_binding().cuts)
         .map(|(start, cut)| u64::try_from(*start.min(&cut.next)).unwrap_or(0))
         .sum();
     let not_before = since.map(|since| {
-        head.committed
-            .stamp
+        checkpoint
+            .committed
+            .write_timestamp
             .saturating_sub(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     });
     if gone == 0 && not_before.is_none() {
-        return Ok(Reach {
+        return Ok(Coverage {
             from: starts.to_vec(),
             gone,
             not_read: 0,
@@ -102,10 +103,10 @@ pub(super) async fn of(
         });
     }
     let history = back_to(store, |entry| {
-        not_before.is_some_and(|limit| entry.stamp < limit)
+        not_before.is_some_and(|limit| entry.write_timestamp < limit)
     })
     .await?;
-    Ok(begin(&history, head, starts, gone, not_before))
+    Ok(begin(&history, checkpoint, starts, gone, not_before))
 }
 
 /// The newest history, newest first, back to an entry that is old enough.
@@ -127,12 +128,12 @@ pub(super) async fn back_to(
 /// The same, given the history, newest first.
 fn begin(
     history: &[HistoryEntry],
-    head: &Head,
+    checkpoint: &Checkpoint,
     starts: &[Offset],
     gone: u64,
-    not_before: Option<Stamp>,
-) -> Reach {
-    let committed = &head.committed;
+    not_before: Option<WriteTimestamp>,
+) -> Coverage {
+    let committed = &checkpoint.committed;
     let (mut expected, mut since, mut oldest) = (committed.epoch, Counts::default(), None);
     let mut within = true;
     // History is written before the commit: a crash between the two leaves an entry that is not
@@ -148,7 +149,8 @@ fn begin(
         // given up is in no epoch, so that a cut before it is as good as one after it.
         let at = |at: usize| {
             let cut = entry.cuts.get(at).copied().unwrap_or(0);
-            head.last_binding()
+            checkpoint
+                .last_binding()
                 .cuts
                 .get(at)
                 .and_then(|last| last.lost)
@@ -161,7 +163,7 @@ fn begin(
             oldest = Some((cuts, since, entry.epoch));
         }
         // What came after it is all that was asked for.
-        if not_before.is_some_and(|limit| entry.stamp < limit) {
+        if not_before.is_some_and(|limit| entry.write_timestamp < limit) {
             break;
         }
         since.add(&entry.counts);
@@ -169,7 +171,7 @@ fn begin(
     }
     let all = || starts.to_vec();
     if expected == 0 && gone == 0 {
-        return Reach {
+        return Coverage {
             from: all(),
             gone,
             not_read: 0,
@@ -184,9 +186,9 @@ fn begin(
         .try_fold(0, |sum, (cut, start)| {
             u64::try_from(cut.next - start).ok().map(|read| sum + read)
         });
-    // Rows of epochs that were bound before a loss was known may hold what was lost.
+    // Bars of epochs that were bound before a loss was known may hold what was lost.
     let lossless = std::iter::once(committed)
-        .chain(&head.bound)
+        .chain(&checkpoint.bound)
         .flat_map(|binding| &binding.cuts)
         .all(|cut| cut.lost.is_none());
     if expected == 0 && read == Some(since.records) {
@@ -195,7 +197,7 @@ fn begin(
         } else {
             Basis::SinceACut(since)
         };
-        return Reach {
+        return Coverage {
             from: all(),
             gone,
             not_read: 0,
@@ -210,7 +212,7 @@ fn begin(
                 .zip(starts)
                 .map(|(from, start)| u64::try_from(from - start).unwrap_or(0))
                 .sum();
-            Reach {
+            Coverage {
                 from,
                 gone,
                 not_read,
@@ -219,13 +221,13 @@ fn begin(
             }
         }
         None => {
-            let bound = &head.last_binding().cuts;
+            let bound = &checkpoint.last_binding().cuts;
             let from = starts
                 .iter()
                 .zip(bound)
                 .map(|(start, cut)| *start.min(&cut.next))
                 .collect();
-            Reach {
+            Coverage {
                 from,
                 gone,
                 not_read: 0,
@@ -242,19 +244,19 @@ pub(super) fn same(counted: &OracleCounts, said: &Counts) -> bool {
     (
         counted.records,
         counted.accepted,
-        counted.rejected_in_all(),
+        counted.dead_letters_in_all(),
         counted.duplicates,
         counted.price_updates,
     ) == (
         said.records,
         said.accepted,
-        said.rejected,
+        said.dead_letters,
         said.duplicates,
         said.price_updates,
     )
 }
 
-impl Reach {
+impl Coverage {
     /// The recomputation has gone on to all of `upto`, which was committed since; history says, in
     /// any order, what the job made of that.
     pub(super) fn extend(&mut self, since: Epoch, upto: Epoch, history: &[HistoryEntry]) {
@@ -284,7 +286,7 @@ impl Reach {
         let repeats = counted.records == said.records
             && counted.duplicates < said.duplicates
             && counted.accepted >= said.accepted
-            && counted.rejected_in_all() >= said.rejected
+            && counted.dead_letters_in_all() >= said.dead_letters
             && counted.price_updates >= said.price_updates;
         if same(&counted, said) || (may_repeat && repeats) {
             return None;
@@ -295,12 +297,12 @@ impl Reach {
             self.after,
             said.records,
             said.accepted,
-            said.rejected,
+            said.dead_letters,
             said.duplicates,
             said.price_updates,
             counted.records,
             counted.accepted,
-            counted.rejected_in_all(),
+            counted.dead_letters_in_all(),
             counted.duplicates,
             counted.price_updates
         ))
@@ -326,7 +328,7 @@ mod tests {
 
     /// A job of two partitions that began at these offsets and has committed an epoch at each of
     /// these cuts.
-    fn job(began: [Offset; 2], cuts: &[[Offset; 2]]) -> (Head, Vec<HistoryEntry>) {
+    fn job(began: [Offset; 2], cuts: &[[Offset; 2]]) -> (Checkpoint, Vec<HistoryEntry>) {
         let source = SourceIdentity {
             cluster: "c".into(),
             topic: "t".into(),
@@ -334,12 +336,12 @@ mod tests {
         };
         let opening = decide::Opening {
             job: "j".into(),
-            logic: "l".into(),
+            fingerprint: "l".into(),
             source,
             earliest: began.to_vec(),
             owner: "o".into(),
         };
-        let mut head = decide::take_over(None, &opening, 1).expect("a fresh store");
+        let mut checkpoint = decide::take_over(None, &opening, 1).expect("a fresh store");
         let (mut history, mut before) = (Vec::new(), began);
         for (epoch, cut) in (1..).zip(cuts) {
             let records = cut
@@ -351,7 +353,7 @@ mod tests {
                 0,
                 HistoryEntry {
                     epoch,
-                    stamp: i64::try_from(epoch).expect("few") * 10,
+                    write_timestamp: i64::try_from(epoch).expect("few") * 10,
                     cuts: cut.to_vec(),
                     counts: Counts {
                         records,
@@ -361,11 +363,11 @@ mod tests {
             );
             before = *cut;
         }
-        head.committed.epoch = u64::try_from(cuts.len()).expect("few");
-        for (cut, next) in head.committed.cuts.iter_mut().zip(before) {
+        checkpoint.committed.epoch = u64::try_from(cuts.len()).expect("few");
+        for (cut, next) in checkpoint.committed.cuts.iter_mut().zip(before) {
             cut.next = next;
         }
-        (head, history)
+        (checkpoint, history)
     }
 
     fn counts(records: u64) -> Counts {
@@ -377,10 +379,10 @@ mod tests {
 
     #[test]
     fn the_oldest_cut_with_everything_after_it_is_the_beginning() {
-        let (head, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
+        let (checkpoint, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
         let from = |starts: [Offset; 2]| {
-            let reach = begin(&history, &head, &starts, 1, None);
-            (reach.from, reach.basis)
+            let coverage = begin(&history, &checkpoint, &starts, 1, None);
+            (coverage.from, coverage.basis)
         };
         assert_eq!(from([7, 0]), (vec![9, 6], Basis::SinceACut(counts(19))));
         assert_eq!(
@@ -399,52 +401,60 @@ mod tests {
 
     #[test]
     fn what_was_gone_before_the_job_began_is_missed_by_nobody() {
-        let (head, history) = job([100, 3], &[[105, 5], [109, 6]]);
-        let reach = begin(&history, &head, &[100, 3], 103, None);
+        let (checkpoint, history) = job([100, 3], &[[105, 5], [109, 6]]);
+        let coverage = begin(&history, &checkpoint, &[100, 3], 103, None);
         assert_eq!(
-            (reach.from, reach.basis),
+            (coverage.from, coverage.basis),
             (vec![100, 3], Basis::SinceTheJobBegan(counts(12)))
         );
         // One more is gone since.
-        let reach = begin(&history, &head, &[101, 3], 104, None);
+        let coverage = begin(&history, &checkpoint, &[101, 3], 104, None);
         assert_eq!(
-            (reach.from, reach.basis),
+            (coverage.from, coverage.basis),
             (vec![105, 5], Basis::SinceACut(counts(5)))
         );
     }
 
     #[test]
     fn a_hole_in_the_history_is_no_evidence() {
-        let (head, mut history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
+        let (checkpoint, mut history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
         history.remove(1);
         assert_eq!(
-            begin(&history, &head, &[5, 5], 10, None).from,
+            begin(&history, &checkpoint, &[5, 5], 10, None).from,
             [13, 21],
             "nothing says what became of epoch 3"
         );
         assert_eq!(
-            begin(&history[1..], &head, &[5, 5], 10, None).basis,
+            begin(&history[1..], &checkpoint, &[5, 5], 10, None).basis,
             Basis::Nothing
         );
     }
 
     #[test]
     fn an_entry_of_an_epoch_that_is_not_committed_is_passed_over() {
-        let (mut head, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20]]);
-        head.committed.epoch = 2;
-        (head.committed.cuts[0].next, head.committed.cuts[1].next) = (9, 6);
+        let (mut checkpoint, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20]]);
+        checkpoint.committed.epoch = 2;
+        (
+            checkpoint.committed.cuts[0].next,
+            checkpoint.committed.cuts[1].next,
+        ) = (9, 6);
         assert_eq!(
-            begin(&history, &head, &[3, 0], 3, None).basis,
+            begin(&history, &checkpoint, &[3, 0], 3, None).basis,
             Basis::SinceACut(counts(5))
         );
     }
 
     #[test]
     fn a_cheap_look_begins_where_the_oldest_epoch_that_is_young_enough_does() {
-        let (head, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
-        let since = |stamp| {
-            let reach = begin(&history, &head, &[0, 0], 0, Some(stamp));
-            (reach.from, reach.not_read, reach.after, reach.basis)
+        let (checkpoint, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
+        let since = |write_timestamp| {
+            let coverage = begin(&history, &checkpoint, &[0, 0], 0, Some(write_timestamp));
+            (
+                coverage.from,
+                coverage.not_read,
+                coverage.after,
+                coverage.basis,
+            )
         };
         assert_eq!(
             since(20),
@@ -465,9 +475,9 @@ mod tests {
             (vec![0, 0], 0, 0, Basis::Everything),
             "the job is younger than that"
         );
-        let reach = begin(&history, &head, &[6, 0], 6, Some(5));
+        let coverage = begin(&history, &checkpoint, &[6, 0], 6, Some(5));
         assert_eq!(
-            (reach.from, reach.basis),
+            (coverage.from, coverage.basis),
             (vec![9, 6], Basis::SinceACut(counts(19))),
             "what is gone is gone"
         );
@@ -475,19 +485,19 @@ mod tests {
 
     #[test]
     fn what_was_given_up_is_missed_though_the_counts_agree() {
-        let (mut head, history) = job([0, 0], &[[5, 5], [9, 6]]);
-        head.committed.cuts[0].lost = Some(tapeflow_protocol::LostRange { from: 0, to: 3 });
+        let (mut checkpoint, history) = job([0, 0], &[[5, 5], [9, 6]]);
+        checkpoint.committed.cuts[0].lost = Some(tapeflow_protocol::LostRange { from: 0, to: 3 });
         let (mut told, mut first) = (history.clone(), history[1].clone());
         first.counts.records -= 3;
         told[1] = first;
         assert_eq!(
-            begin(&told, &head, &[3, 0], 3, None).basis,
+            begin(&told, &checkpoint, &[3, 0], 3, None).basis,
             Basis::SinceACut(counts(12)),
-            "a row of the first epoch may hold what is lost"
+            "a bar of the first epoch may hold what is lost"
         );
-        head.committed.cuts[0].lost = None;
+        checkpoint.committed.cuts[0].lost = None;
         assert_eq!(
-            begin(&told, &head, &[3, 0], 3, None).basis,
+            begin(&told, &checkpoint, &[3, 0], 3, None).basis,
             Basis::SinceTheJobBegan(counts(12))
         );
     }
@@ -495,17 +505,17 @@ mod tests {
     #[test]
     fn a_cut_before_what_was_given_up_is_as_good_as_one_after_it() {
         // Epoch 2 ends at offset 9 of partition 0, epoch 3 was read from 11 on.
-        let (mut head, mut history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
+        let (mut checkpoint, mut history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
         history[1].counts.records -= 2;
-        head.committed.cuts[0].lost = Some(tapeflow_protocol::LostRange { from: 9, to: 11 });
-        let reach = begin(&history, &head, &[11, 0], 11, None);
+        checkpoint.committed.cuts[0].lost = Some(tapeflow_protocol::LostRange { from: 9, to: 11 });
+        let coverage = begin(&history, &checkpoint, &[11, 0], 11, None);
         assert_eq!(
-            (reach.from, reach.after, reach.basis),
+            (coverage.from, coverage.after, coverage.basis),
             (vec![11, 6], 2, Basis::SinceACut(counts(17))),
             "all of epoch 3 is judged"
         );
         assert_eq!(
-            begin(&history, &head, &[12, 0], 12, None).from,
+            begin(&history, &checkpoint, &[12, 0], 12, None).from,
             [12, 20],
             "more is gone than was given up"
         );
@@ -517,12 +527,12 @@ mod tests {
         oracle.record(COMMITTED, 0, 7, 1_700_000_000_000, None);
         let counted = oracle.counts_of(COMMITTED);
         assert_eq!(
-            (counted.records, counted.rejected_in_all()),
+            (counted.records, counted.dead_letters_in_all()),
             (1, 1),
             "a record without a payload"
         );
         let told = |basis| {
-            Reach {
+            Coverage {
                 from: vec![7],
                 gone: 7,
                 not_read: 0,
@@ -533,7 +543,7 @@ mod tests {
         };
         let right = Counts {
             records: 1,
-            rejected: 1,
+            dead_letters: 1,
             ..Counts::default()
         };
         assert_eq!(told(Basis::SinceACut(right)), None);
@@ -569,15 +579,15 @@ mod tests {
 
     #[test]
     fn what_is_committed_while_the_log_is_read_is_added_if_history_has_all_of_it() {
-        let (head, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
-        let mut earlier = head;
+        let (checkpoint, history) = job([0, 0], &[[5, 5], [9, 6], [12, 20], [13, 21]]);
+        let mut earlier = checkpoint;
         earlier.committed.epoch = 2;
-        let reach = |history: &[HistoryEntry]| {
-            let mut reach = begin(history, &earlier, &[5, 5], 10, None);
-            reach.extend(2, 4, history);
-            reach.basis
+        let coverage = |history: &[HistoryEntry]| {
+            let mut coverage = begin(history, &earlier, &[5, 5], 10, None);
+            coverage.extend(2, 4, history);
+            coverage.basis
         };
-        assert_eq!(reach(&history), Basis::SinceACut(counts(24)));
-        assert_eq!(reach(&history[1..]), Basis::Nothing);
+        assert_eq!(coverage(&history), Basis::SinceACut(counts(24)));
+        assert_eq!(coverage(&history[1..]), Basis::Nothing);
     }
 }

@@ -1,4 +1,4 @@
-//! A job that a healer fences is started again, whatever the store does next: the fence itself said
+//! A job that a repairer fences is started again, whatever the store does next: the fence itself said
 //! who it was.
 
 mod support;
@@ -15,18 +15,19 @@ use async_trait::async_trait;
 use support::{MemoryLog, config, feed_as, io};
 use tapeflow_dataflow::{JobError, Metrics, Stop, run};
 use tapeflow_protocol::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, Store, StoreError, repair::Healer,
+    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    repair::Repairer,
 };
 use tapeflow_schemas::{
-    AssetClass, RowKey, RowState, SessionId, Stamp, StoredRow, StoredView, Symbol, View,
-    WindowSize, WindowStart,
+    AssetClass, BarKey, BarState, SessionId, StoredBar, StoredView, Symbol, View, WindowSize,
+    WindowStart, WriteTimestamp,
 };
 use tapeflow_sinks::memory::MemoryStore;
 
 struct Fencing {
     inner: Arc<MemoryStore>,
-    healed: AtomicBool,
-    /// The head has been read since.
+    repaired: AtomicBool,
+    /// The checkpoint has been read since.
     told: AtomicBool,
 }
 
@@ -36,25 +37,31 @@ impl Store for Fencing {
         "fencing".into()
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
-        if self.healed.load(SeqCst) && self.told.swap(true, SeqCst) {
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        if self.repaired.load(SeqCst) && self.told.swap(true, SeqCst) {
             return Err(StoreError::Unavailable("no quorum".into()));
         }
-        self.inner.head().await
+        self.inner.checkpoint().await
     }
 
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
         let binds = expected
             .is_some_and(|before| proposed.last_binding().epoch > before.last_binding().epoch);
-        if binds && !self.healed.load(SeqCst) {
-            Healer::begin(&*self.inner, || 0).await.expect("taken over");
-            self.healed.store(true, SeqCst);
+        if binds && !self.repaired.load(SeqCst) {
+            Repairer::begin(&*self.inner, || 0)
+                .await
+                .expect("taken over");
+            self.repaired.store(true, SeqCst);
         }
         self.inner.compare_and_set(expected, proposed).await
     }
 
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
-        self.inner.read_rows(keys).await
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        self.inner.read_bars(keys).await
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
@@ -64,22 +71,22 @@ impl Store for Fencing {
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
-        self.inner.write_history(entries, flush_stamp).await
+        self.inner.write_history(entries, recovery_timestamp).await
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.inner.symbols().await
     }
 
-    async fn rows(
+    async fn bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
-        self.inner.rows(symbol, size, range).await
+    ) -> Result<Vec<StoredBar>, StoreError> {
+        self.inner.bars(symbol, size, range).await
     }
 
     async fn views(
@@ -95,18 +102,18 @@ impl Store for Fencing {
         self.inner.history(limit).await
     }
 
-    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        self.inner.rejects(limit).await
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.inner.dead_letters(limit).await
     }
 }
 
 #[test]
-fn a_job_that_a_healer_has_fenced_is_started_again_though_the_store_goes_silent() {
+fn a_job_that_a_repairer_has_fenced_is_started_again_though_the_store_goes_silent() {
     let (log, inner) = (MemoryLog::new(1), Arc::new(MemoryStore::new()));
     feed_as(&log, SessionId([1; 16]), 1, 50);
     let store = Arc::new(Fencing {
         inner,
-        healed: AtomicBool::new(false),
+        repaired: AtomicBool::new(false),
         told: AtomicBool::new(false),
     });
     let metrics = Arc::new(Metrics::default());

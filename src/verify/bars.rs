@@ -1,18 +1,18 @@
-//! Where a row differs from its recomputation.
+//! Where a bar differs from its recomputation.
 
-use tapeflow_oracle::OracleRow;
+use tapeflow_oracle::OracleBar;
 use tapeflow_schemas::{
     Policy, Price, Totals,
     decimal::{SCALE, format_fixed},
 };
 
-/// Trades of a row, whatever their conditions.
+/// Trades of a bar, whatever their conditions.
 pub(super) fn trades(totals: &Totals) -> u64 {
     totals.of_policy(Policy::All).trades
 }
 
 /// Which values differ, for a person.
-pub(super) fn differences(have: &Totals, want: &OracleRow) -> Vec<String> {
+pub(super) fn differences(have: &Totals, want: &OracleBar) -> Vec<String> {
     let mut found = Vec::new();
     for (policy, want) in [
         (Policy::All, want.all),
@@ -54,7 +54,7 @@ pub(super) fn differences(have: &Totals, want: &OracleRow) -> Vec<String> {
     found
 }
 
-/// A row in short, for a person.
+/// A bar in short, for a person.
 pub(super) fn describe(totals: &Totals) -> String {
     let sums = totals.of_policy(Policy::All);
     let price =
