@@ -67,8 +67,9 @@ PROPERTIES
 
 # PORT NODE: settings that add a listener. It announces the address of the node's proxy.
 kafka_proxied() {
+  local at=127.0.0.1
   cat <<PROPERTIES
-listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$(($1 + 1)),PROXIED://127.0.0.1:$(($1 + 3))
+listeners=PLAINTEXT://$at:$1,CONTROLLER://$at:$(($1 + 1)),PROXIED://$at:$(($1 + 3))
 advertised.listeners=PLAINTEXT://127.0.0.1:$1,PROXIED://127.0.1.$2:$(($1 + 3))
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 PROPERTIES
@@ -78,8 +79,9 @@ PROPERTIES
 # Tools and other nodes connect to the listener INTERNAL, which asks for no password.
 kafka_secure() {
   local mechanism=listener.name.sasl_ssl.scram-sha-512 login=org.apache.kafka.common.security.scram
+  local at=127.0.0.1
   cat <<PROPERTIES
-listeners=SASL_SSL://127.0.0.1:$1,CONTROLLER://127.0.0.1:$(($1 + 1)),INTERNAL://127.0.0.1:$(($1 + 2))
+listeners=SASL_SSL://$at:$1,CONTROLLER://$at:$(($1 + 1)),INTERNAL://$at:$(($1 + 2))
 advertised.listeners=SASL_SSL://localhost:$1,INTERNAL://127.0.0.1:$(($1 + 2))
 inter.broker.listener.name=INTERNAL
 listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT
