@@ -1,4 +1,8 @@
-"""spoil.py HOST PORT KEYSPACE: gives one row the contents of another, which `tapeflow verify` must find. For a job that is not writing."""
+"""corrupt.py HOST PORT KEYSPACE
+
+Overwrites the state of one bar with that of another, to check that `tapeflow verify` finds the
+difference. The job must not write while this runs.
+"""
 
 import sys
 
@@ -7,13 +11,15 @@ from cql import Connection
 
 def main(host, port, keyspace):
     connection = Connection(host, int(port))
-    rows = connection.query(f"SELECT symbol, size, bucket, start, state FROM {keyspace}.bars LIMIT 50")
-    symbol, size, bucket, start, state = rows[0]
-    other = next(row[4] for row in rows if row[4] != state)
+    columns = "symbol, size, bucket, start, state"
+    bars = connection.query(f"SELECT {columns} FROM {keyspace}.bars LIMIT 50")
+    symbol, size, bucket, start, state = bars[0]
+    other = next(bar[4] for bar in bars if bar[4] != state)
     connection.query(
-        f"UPDATE {keyspace}.bars SET state = 0x{other.hex()} WHERE symbol = '{symbol}' AND size = '{size}' AND bucket = {bucket} AND start = {start}"
+        f"UPDATE {keyspace}.bars SET state = 0x{other.hex()} WHERE symbol = '{symbol}'"
+        f" AND size = '{size}' AND bucket = {bucket} AND start = {start}"
     )
-    print(f"the row of {symbol}, {size}, {start}")
+    print(f"symbol {symbol}, size {size}, start {start}")
 
 
 if __name__ == "__main__":
