@@ -33,7 +33,7 @@ records = (
     .option("startingOffsets", "earliest")
     .load()
 )
-# A record is in Avro's single-object encoding: ten bytes identify the schema, the rest is the datum.
+# A record is in Avro's single-object encoding: ten bytes that identify the schema, then the datum.
 datum, schema = F.expr("substring(value, 11)"), open(schema_file).read()
 batches = records.select(from_avro(datum, schema).alias("batch"))
 trades = batches.select(
