@@ -32,8 +32,8 @@ COLUMNS = [
     *"vwap,epoch,final,revision".split(","),
 ]
 
-# Sale conditions of the consolidated tape that exclude a trade from prices or volume. The other
-# codes from 1 to 41 exclude nothing.
+# Sale conditions that exclude a trade from prices or volume, by the SIP rules for US stocks. The
+# other codes from 1 to 41 exclude nothing.
 NO_PRICE = {3, 5, 10, 11, 12, 17, 22, 24, 25, 26, 27, 37} | {16, 20}
 NO_VOLUME = {16, 20, 39}
 IF_FIRST = {15, 18}

@@ -1,6 +1,6 @@
-// Loads compose files as Docker Compose does, without Docker: reads the .env file beside them, checks
-// the schema of the Compose Specification, merges the files and checks consistency. Prints the
-// resulting project as JSON.
+// Loads compose files as Docker Compose does, without Docker: reads the .env file beside them,
+// checks the schema of the Compose Specification, merges the files and checks consistency. Prints
+// the resulting project as JSON.
 package main
 
 import (
