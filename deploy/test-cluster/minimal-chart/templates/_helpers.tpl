@@ -6,5 +6,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- define "servers" -}}
 - {name: TAPEFLOW_BROKERS, value: {{ .Values.kafka.brokers | quote }}}
 - {name: TAPEFLOW_TOPIC, value: {{ .Values.kafka.topic | quote }}}
-- {name: TAPEFLOW_STORE, value: "cassandra://{{ .Values.cassandra.contactPoints }}/{{ .Values.cassandra.keyspace }}"}
+{{- with .Values.cassandra }}
+- {name: TAPEFLOW_STORE, value: "cassandra://{{ .contactPoints }}/{{ .keyspace }}"}
+{{- end }}
 {{- end }}
