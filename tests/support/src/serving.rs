@@ -11,10 +11,13 @@ use serde_json::Value;
 use crate::binary::tapeflow;
 
 /// A run that is killed when the test ends.
-pub(crate) struct Running {
-    pub(crate) child: Child,
-    pub(crate) address: SocketAddr,
-    pub(crate) said: BufReader<ChildStderr>,
+pub struct Running {
+    /// The process.
+    pub child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its log, from the line after the one that names the address.
+    pub said: BufReader<ChildStderr>,
 }
 
 impl Drop for Running {
@@ -25,12 +28,12 @@ impl Drop for Running {
 }
 
 /// Starts a command that serves, at a port that was free, and reads where from its log.
-pub(crate) fn serving(arguments: &[&str]) -> Running {
+pub fn serving(arguments: &[&str]) -> Running {
     serving_at("127.0.0.1:0", arguments)
 }
 
 /// Starts a command that serves at an address.
-pub(crate) fn serving_at(address: &str, arguments: &[&str]) -> Running {
+pub fn serving_at(address: &str, arguments: &[&str]) -> Running {
     let arguments = [
         arguments,
         &[

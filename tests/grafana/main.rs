@@ -5,22 +5,14 @@
 //! and its Cassandra plugin do. Without java or mvn they are listed as not run;
 //! `TAPEFLOW_REQUIRE_STACK=1` makes them fail instead.
 
-#[path = "shared/binary.rs"]
-mod binary;
 use tapeflow_stack::servers as dev_stack;
-#[path = "grafana/files.rs"]
+use tapeflow_support::binary;
 mod files;
-#[path = "grafana/fill.rs"]
 mod fill;
-#[path = "grafana/market.rs"]
 mod market;
-#[path = "grafana/plugin.rs"]
 mod plugin;
-#[path = "grafana/promql.rs"]
 mod promql;
-#[path = "grafana/provisioning.rs"]
 mod provisioning;
-#[path = "grafana/schema.rs"]
 mod schema;
 use tapeflow_stack::trials;
 

@@ -2,17 +2,20 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Output, Stdio},
 };
 
 use tapeflow_ingest::simulator::{FeedFile, write_feed};
 use tempfile::TempDir;
 
-pub(crate) use crate::binary::tapeflow;
+pub use crate::binary::tapeflow;
 
-/// What a command said, for a person.
-pub(crate) fn told(output: &Output) -> String {
+use crate::binary::root;
+
+/// The exit status and the output of a command, for a failure message.
+#[must_use]
+pub fn told(output: &Output) -> String {
     format!(
         "{}\n{}{}",
         output.status,
@@ -22,7 +25,7 @@ pub(crate) fn told(output: &Output) -> String {
 }
 
 /// Runs a command that must succeed; its standard output.
-pub(crate) fn succeed(arguments: &[&str]) -> String {
+pub fn succeed(arguments: &[&str]) -> String {
     let output = tapeflow(arguments).output().expect("the binary starts");
     assert!(
         output.status.success(),
@@ -34,7 +37,7 @@ pub(crate) fn succeed(arguments: &[&str]) -> String {
 }
 
 /// Runs a command that must end with `code`; all it said.
-pub(crate) fn end_with(code: i32, arguments: &[&str]) -> String {
+pub fn end_with(code: i32, arguments: &[&str]) -> String {
     let output = tapeflow(arguments).output().expect("the binary starts");
     assert_eq!(
         output.status.code(),
@@ -47,8 +50,8 @@ pub(crate) fn end_with(code: i32, arguments: &[&str]) -> String {
 }
 
 /// A file of `tests/golden`.
-pub(crate) fn golden(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+pub fn golden(name: &str) -> String {
+    root()
         .join("tests/golden")
         .join(name)
         .to_str()
@@ -57,26 +60,31 @@ pub(crate) fn golden(name: &str) -> String {
 }
 
 /// A folder for one test, removed at its end.
-pub(crate) struct Place {
+pub struct Place {
     folder: TempDir,
     /// `--store` of the test.
-    pub(crate) store: String,
+    pub store: String,
 }
 
 impl Place {
-    pub(crate) fn new() -> Self {
+    /// A new, empty folder.
+    ///
+    /// # Panics
+    /// If the system gives no folder.
+    #[must_use]
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = format!("sqlite:{}", folder.path().join("t.db").display());
         Self { folder, store }
     }
 
     /// A path in the folder.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Writes a file into the folder; its path.
-    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+    pub fn file(&self, name: &str, text: &str) -> String {
         fs::write(self.path(name), text).expect("written");
         self.path(name)
             .to_str()
@@ -85,21 +93,21 @@ impl Place {
     }
 
     /// Writes a recording of a simulated market into the folder; its path.
-    pub(crate) fn feed(&self, feed: &FeedFile) -> String {
+    pub fn feed(&self, feed: &FeedFile) -> String {
         let mut out = Vec::new();
         write_feed(&mut out, feed).expect("written");
         self.file("feed.jsonl", std::str::from_utf8(&out).expect("JSON lines"))
     }
 
-    /// `tapeflow run --replay FILE --exit-at-end` with further flags, to its end.
-    pub(crate) fn replay(&self, file: &str, flags: &[&str]) -> String {
+    /// `tapeflow run --replay FILE --until-end` with further flags, to its end.
+    pub fn replay(&self, file: &str, flags: &[&str]) -> String {
         succeed(
             &[
                 &[
                     "run",
                     "--replay",
                     file,
-                    "--exit-at-end",
+                    "--until-end",
                     "--store",
                     &self.store,
                 ],
@@ -110,13 +118,13 @@ impl Place {
     }
 
     /// The same in the background.
-    pub(crate) fn replay_begun(&self, file: &str, flags: &[&str]) -> Child {
+    pub fn replay_begun(&self, file: &str, flags: &[&str]) -> Child {
         let arguments = [
             &[
                 "run",
                 "--replay",
                 file,
-                "--exit-at-end",
+                "--until-end",
                 "--store",
                 &self.store,
             ],
@@ -131,7 +139,7 @@ impl Place {
     }
 
     /// `tapeflow bars` of all sizes, as csv.
-    pub(crate) fn bars(&self) -> String {
+    pub fn bars(&self) -> String {
         succeed(&[
             "bars",
             "--store",
@@ -144,7 +152,7 @@ impl Place {
     }
 
     /// `tapeflow verify`, which must find no difference; its last line.
-    pub(crate) fn verify(&self) -> String {
+    pub fn verify(&self) -> String {
         succeed(&["verify", "--log", &self.store])
             .lines()
             .last()
@@ -154,7 +162,7 @@ impl Place {
 }
 
 /// The csv without its last three columns, which are labels: epoch, final, revision.
-pub(crate) fn values(csv: &str) -> Vec<String> {
+pub fn values(csv: &str) -> Vec<String> {
     csv.lines()
         .map(|line| line.rsplitn(4, ',').last().unwrap_or_default().to_owned())
         .collect()

@@ -4,15 +4,7 @@
 //! Where there is no Chromium the tests say so and pass; with `TAPEFLOW_REQUIRE_BROWSER=1` they
 //! fail instead.
 
-#[path = "shared/binary.rs"]
-mod binary;
-#[path = "page/browser.rs"]
 mod browser;
-#[path = "embedded/command.rs"]
-#[expect(dead_code, reason = "other tests use more of it")]
-mod command;
-#[path = "shared/serving.rs"]
-mod serving;
 
 use std::{
     collections::BTreeMap,
@@ -22,9 +14,11 @@ use std::{
 };
 
 use browser::{Browser, browser};
-use command::{Place, golden, succeed};
 use serde_json::Value;
-use serving::{Running, serving, serving_at};
+use tapeflow_support::{
+    command::{Place, golden, succeed},
+    serving::{Running, serving, serving_at},
+};
 
 fn get(running: &Running, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(running.address).expect("a connection");

@@ -6,20 +6,13 @@
 //! `TAPEFLOW_SERVERS_{TRADES,SYMBOLS,KILLS,SPEED}` make the kill tests as large as wanted (see
 //! bench/results/spine.md).
 
-#[path = "servers/bench.rs"]
 mod bench;
-#[path = "shared/binary.rs"]
-mod binary;
 use tapeflow_stack::servers as dev_stack;
-#[path = "servers/golden.rs"]
+use tapeflow_support::binary;
 mod golden;
-#[path = "servers/job.rs"]
 mod job;
-#[path = "servers/kill.rs"]
 mod kill;
-#[path = "servers/repair.rs"]
 mod repair;
-#[path = "servers/supervised.rs"]
 mod supervised;
 use tapeflow_stack::trials;
 

@@ -2,7 +2,6 @@
 //! that the program knows, files that exist, and open no port to the world. Whether they are legal
 //! compose and legal Kubernetes is for `deploy/compose/check` and `deploy/helm/check`.
 
-#[path = "deploy/old_producer.rs"]
 mod old_producer;
 
 use std::{
