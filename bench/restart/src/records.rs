@@ -1,4 +1,4 @@
-//! The tape: made-up trades of some fifty symbols, one a record.
+//! The records: made-up trades of some fifty symbols, one a record.
 
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use tapeflow_feed::{Record, Written};
@@ -8,13 +8,13 @@ use tapeflow_schemas::{EventTime, Price, SessionId, Size, Symbol, Trade, conditi
 const SYMBOLS: usize = 50;
 
 /// The records of one session, on their way into one topic.
-pub(crate) struct Tape {
-    tape: tapeflow_feed::RecordGenerator,
+pub(crate) struct Records {
+    records: tapeflow_feed::RecordGenerator,
     random: SmallRng,
 }
 
-impl Tape {
-    /// A tape on which nothing stands yet.
+impl Records {
+    /// A records on which nothing stands yet.
     ///
     /// # Errors
     /// A symbol is none.
@@ -22,39 +22,39 @@ impl Tape {
         let names = (0..SYMBOLS).map(|number| format!("SYM{number:02}"));
         // Two tapes in one topic must differ in their session, or the second's records would be
         // repeats.
-        let tape = tapeflow_feed::RecordGenerator::new(
+        let records = tapeflow_feed::RecordGenerator::new(
             names,
             "restart",
             SessionId(rand::random()),
             partitions,
         );
         Ok(Self {
-            tape: tape.map_err(|error| error.to_string())?,
+            records: records.map_err(|error| error.to_string())?,
             random: SmallRng::seed_from_u64(1),
         })
     }
 
     /// How many symbols trade here.
     pub(crate) fn symbols(&self) -> usize {
-        self.tape.symbols()
+        self.records.symbols()
     }
 
     /// What stands on it.
     pub(crate) fn written(&self) -> Written {
-        self.tape.written()
+        self.records.written()
     }
 
     /// A symbol of each partition.
     pub(crate) fn of_each_partition(&self) -> Vec<Symbol> {
-        self.tape.of_each_partition()
+        self.records.of_each_partition()
     }
 
     /// The symbol that trades most while the feed lasts, the first one.
     pub(crate) fn hot(&self) -> Result<Symbol, String> {
-        self.tape
+        self.records
             .symbol(0)
             .cloned()
-            .ok_or_else(|| "a tape without symbols".into())
+            .ok_or_else(|| "a records without symbols".into())
     }
 
     /// The next trade of a symbol, at that time.
@@ -73,7 +73,7 @@ impl Tape {
             .ok_or_else(|| format!("{event_ms} ms is no time of a trade"))?;
         let trade =
             Trade::new(time, price, size, Conditions::NONE).map_err(|error| error.to_string())?;
-        self.tape
+        self.records
             .record(symbol, &[trade], event_ms, event_ms)
             .map_err(|error| error.to_string())
     }

@@ -1,4 +1,4 @@
-//! One generation's life: its take-over, its workers, its own runtime for calls of the store.
+//! One generation's job process: its take-over, its workers, its own runtime for calls of the store.
 //! Dropped, it is a crash: whatever it waited for is never heard of, and what it sent goes on its
 //! way.
 
@@ -45,7 +45,7 @@ impl Clock for SimulatedClock {
 type Taken = Arc<Mutex<Option<Result<Checkpoint, workflow::WorkflowError>>>>;
 
 /// A generation.
-pub(crate) struct Life {
+pub(crate) struct JobProcess {
     pub(crate) number: u64,
     /// Before the runtime: its workers are dropped first.
     stepped: Option<Stepped>,
@@ -66,7 +66,7 @@ pub(crate) struct Life {
     hash_seed: u64,
 }
 
-impl Life {
+impl JobProcess {
     /// Starts: from here on it tries to take the job over.
     pub(crate) fn start(
         world: &Shared,
@@ -154,7 +154,7 @@ impl Life {
         });
     }
 
-    /// Turns a worker, if there are any yet. How the life ended, if it has.
+    /// Turns a worker, if there are any yet. How the job process ended, if it has.
     pub(crate) fn turn(&mut self, worker: usize) -> Option<Result<Summary, JobError>> {
         let Some(stepped) = &mut self.stepped else {
             let taken = self

@@ -1,4 +1,4 @@
-//! One life of a process of the job: started, looked at, ended; killed when dropped.
+//! One job process of a process of the job: started, looked at, ended; killed when dropped.
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// A process of the job.
 #[derive(Debug)]
-pub struct Life {
+pub struct JobProcess {
     child: Child,
     /// When it was started.
     pub begun: Instant,
@@ -34,7 +34,7 @@ pub struct Life {
     status: Option<ExitStatus>,
 }
 
-impl Life {
+impl JobProcess {
     /// Starts a process; what it says goes into that file.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Life {
         &self.log
     }
 
-    /// Looks at what it uses; whether it lives.
+    /// Looks at what it uses; whether it job processes.
     ///
     /// # Errors
     /// Its exit code cannot be had.
@@ -92,7 +92,7 @@ impl Life {
         Ok(self.status.is_none())
     }
 
-    /// Looks, and demands that it lives.
+    /// Looks, and demands that it job processes.
     ///
     /// # Errors
     /// It has ended.
@@ -189,7 +189,7 @@ impl Life {
     }
 }
 
-impl Drop for Life {
+impl Drop for JobProcess {
     fn drop(&mut self) {
         if self.status.is_none() {
             let _ = self.child.kill();

@@ -1,4 +1,4 @@
-//! What is fed: named trades, and the book of those that have been sent.
+//! What is fed: named trades, and the ledger of those that have been sent.
 //!
 //! **The id of a trade is in its size**: trade n of a symbol's minute has size 2^n x 1e-8. So the
 //! volume of a minute's bar, in binary, is the set of the trades in it: a bit that is missing names
@@ -12,7 +12,7 @@ use tapeflow_schemas::{
     BarKey, EventTime, Price, Size, Symbol, Trade, WindowSize, WindowStart, conditions::Conditions,
 };
 
-use crate::{mood::Moody, poison::Cabinet};
+use crate::{feed_profile::SharedProfile, poison::Cabinet};
 
 /// Trades a minute of a symbol can have: as many as bits that fit a size.
 pub(crate) const SLOTS: u8 = 60;
@@ -79,7 +79,7 @@ pub(crate) fn minute() -> WindowSize {
 }
 
 /// What has been sent, shared with those who read bars. A trade is noted before it is sent.
-pub(crate) struct Book {
+pub(crate) struct Ledger {
     pub(crate) symbols: Vec<Symbol>,
     /// By symbol, the trades of each of its minutes.
     sent: Mutex<Vec<Vec<u8>>>,
@@ -89,18 +89,18 @@ pub(crate) struct Book {
     futures: Mutex<Vec<BarKey>>,
     /// Records that must become dead letters.
     pub(crate) poison: Cabinet,
-    pub(crate) mood: Moody,
+    pub(crate) feed_profile: SharedProfile,
 }
 
-impl Book {
-    /// A book of so many symbols, whose names begin with `letter`.
-    pub(crate) fn new(letter: char, symbols: usize) -> Self {
+impl Ledger {
+    /// A ledger of so many symbols, whose names begin with `dead_letter`.
+    pub(crate) fn new(dead_letter: char, symbols: usize) -> Self {
         // Stocks and coins: their days begin at different hours.
         let name = |n: usize| {
             if n.is_multiple_of(2) {
-                format!("{letter}{n:02}")
+                format!("{dead_letter}{n:02}")
             } else {
-                format!("CHAOS:{letter}{n:02}")
+                format!("CHAOS:{dead_letter}{n:02}")
             }
         };
         let symbols: Vec<Symbol> = (0..symbols)
@@ -112,7 +112,7 @@ impl Book {
             appended: Mutex::default(),
             futures: Mutex::default(),
             poison: Cabinet::default(),
-            mood: Moody::default(),
+            feed_profile: SharedProfile::default(),
         }
     }
 
@@ -244,12 +244,12 @@ mod tests {
 
     #[test]
     fn a_minute_leaves_room_for_late_trades() {
-        let book = Book::new('C', 2);
+        let ledger = Ledger::new('C', 2);
         for _ in 0..IN_TIME {
-            book.take(1, 1, None);
+            ledger.take(1, 1, None);
         }
         assert_eq!(
-            book.take(1, 2, None),
+            ledger.take(1, 2, None),
             (
                 Minute {
                     symbol: 1,
@@ -259,7 +259,7 @@ mod tests {
             )
         );
         assert_eq!(
-            book.take(1, 2, Some(0)),
+            ledger.take(1, 2, Some(0)),
             (
                 Minute {
                     symbol: 1,
@@ -269,7 +269,7 @@ mod tests {
             )
         );
         assert_eq!(
-            book.take(1, 30, Some(0)),
+            ledger.take(1, 30, Some(0)),
             (
                 Minute {
                     symbol: 1,
@@ -279,7 +279,7 @@ mod tests {
             )
         );
         assert_eq!(
-            book.take(1, 1, Some(0)),
+            ledger.take(1, 1, Some(0)),
             (
                 Minute {
                     symbol: 1,
@@ -290,7 +290,7 @@ mod tests {
             "a full minute takes no more"
         );
         assert_eq!(
-            book.take(1, 1, Some(5)),
+            ledger.take(1, 1, Some(5)),
             (
                 Minute {
                     symbol: 1,
@@ -302,9 +302,9 @@ mod tests {
         );
         assert_eq!(
             (
-                book.minutes(1),
-                book.minutes(0),
-                book.sent(Minute {
+                ledger.minutes(1),
+                ledger.minutes(0),
+                ledger.sent(Minute {
                     symbol: 1,
                     number: 0
                 })

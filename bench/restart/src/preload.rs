@@ -8,7 +8,7 @@ use tapeflow_throughput::{
     topic::{Topic, TopicAddress},
 };
 
-use crate::tape::Tape;
+use crate::records::Records;
 
 /// What event times spread over.
 pub(crate) const SPAN_MS: i64 = 20 * 60_000;
@@ -32,16 +32,16 @@ pub(crate) fn topic_at(brokers: &str, name: &str) -> TopicAddress {
 ///
 /// # Errors
 /// The topic did not take them all, each once.
-pub(crate) fn fill(
+pub(crate) fn preload(
     brokers: &str,
     name: &str,
-    tape: &mut Tape,
+    records: &mut Records,
     messages: u64,
 ) -> Result<Duration, String> {
     let failed = |error: Error| error.to_string();
     let address = topic_at(brokers, name);
     let topic = Topic::new(&address, LINGER).map_err(failed)?;
-    let (begun, from_ms, symbols) = (Instant::now(), now_ms() - SPAN_MS, tape.symbols());
+    let (begun, from_ms, symbols) = (Instant::now(), now_ms() - SPAN_MS, records.symbols());
     let (count, mut told) = (i128::from(messages), begun);
     for n in 0..messages {
         let event_ms = from_ms
@@ -49,7 +49,7 @@ pub(crate) fn fill(
                 .map_err(|error| error.to_string())?;
         let symbol = usize::try_from(n).map_err(|error| error.to_string())? % symbols;
         topic
-            .append(&tape.next(symbol, event_ms)?)
+            .append(&records.next(symbol, event_ms)?)
             .map_err(failed)?;
         if n.is_multiple_of(STRETCH) {
             topic.hear(Duration::ZERO).map_err(failed)?;

@@ -7,7 +7,7 @@ use std::{
 
 use tapeflow_feed::{Clock, Feed, Shape, Written};
 
-use crate::{Error, bar::Bar, ground::Appender, now_ms};
+use crate::{Error, bar::Bar, now_ms, target::Appender};
 
 /// How long records wait for others to travel with.
 pub const LINGER: Duration = Duration::from_millis(50);
@@ -18,7 +18,7 @@ const STRETCH: u64 = 1_024;
 ///
 /// # Errors
 /// The log did not take it, or a person wants it to end.
-pub fn fill(
+pub fn preload(
     log: &mut Appender,
     shape: Shape,
     partitions: u32,

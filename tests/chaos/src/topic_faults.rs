@@ -1,5 +1,5 @@
 //! Topics that can no longer be read: each cycle makes a small job with a topic and a keyspace of
-//! its own, lets it commit, spoils the topic, and demands that the job says so, exactly, and
+//! its own, lets it commit, topic faults the topic, and demands that the job says so, exactly, and
 //! touches nothing more. The job of all other cycles goes on meanwhile.
 
 use std::{
@@ -16,13 +16,13 @@ use tapeflow_schemas::{BarKey, Offset, Policy};
 use tapeflow_sinks::cassandra::CassandraStore;
 
 use crate::{
-    book::Book,
+    checker::Topic,
     cycle::{Back, LEAVING, LOOK, PATIENCE, Stage},
-    fault::Spoil,
+    fault::TopicFault,
     feed::Feeder,
-    job::{Life, Orders, Shape},
-    judge::Topic,
-    mood::Mood,
+    feed_profile::FeedProfile,
+    job::{JobRun, Orders, Shape},
+    ledger::Ledger,
     run,
     topics::Topics,
     watch::patiently,
@@ -32,7 +32,7 @@ use crate::{
 const SYMBOLS: usize = 12;
 /// Trades fed at a time.
 const TRADES: u64 = 400;
-/// Dead letters of a small job, at most.
+/// Dead dead letters of a small job, at most.
 const LETTERS: usize = 100_000;
 /// What the job says of offsets that it cannot read any more.
 const GONE: &str = "are gone from the log";
@@ -55,23 +55,23 @@ impl Drop for Preparing {
 /// A small job and what was fed to it.
 struct Small {
     name: String,
-    book: Book,
+    ledger: Ledger,
     store: CassandraStore,
     shape: Shape,
 }
 
 impl Stage {
     /// One such cycle; the time is that from the start of processes that must refuse to their end.
-    pub(crate) fn spoil(&mut self, spoil: Spoil) -> Result<Back, String> {
+    pub(crate) fn topic_faults(&mut self, topic_faults: TopicFault) -> Result<Back, String> {
         let small = self.small()?;
-        let spoilt = match spoil {
-            Spoil::Retention => self.retention(&small),
-            Spoil::AgainWhileDown => self.again(&small, false),
-            Spoil::AgainWhileUp => self.again(&small, true),
+        let damaged = match topic_faults {
+            TopicFault::Retention => self.retention(&small),
+            TopicFault::AgainWhileDown => self.again(&small, false),
+            TopicFault::AgainWhileUp => self.again(&small, true),
         };
         // Whatever came of it, servers need not carry the topic on.
         let deleted = self.topics()?.delete(&small.name);
-        let after = spoilt.map_err(|fault| format!("{}: {fault}", small.name))?;
+        let after = damaged.map_err(|fault| format!("{}: {fault}", small.name))?;
         deleted?;
         // The other job has been looked at by nobody meanwhile.
         let before = self.any_generation()?;
@@ -85,8 +85,8 @@ impl Stage {
     /// Begins to make the next small job's tables: on busy nodes that takes long, so it is done
     /// beside other cycles.
     pub(crate) fn prepare_small(&mut self) -> Result<(), String> {
-        self.spoilt += 1;
-        let name = format!("spoilt_{}", self.spoilt);
+        self.damaged += 1;
+        let name = format!("damaged_{}", self.damaged);
         let mut command = run::init_command(&self.binary, &self.cluster, &name);
         let making = command
             .stdout(Stdio::null())
@@ -116,13 +116,13 @@ impl Stage {
         };
         Ok(Small {
             name,
-            book: Book::new('S', SYMBOLS),
+            ledger: Ledger::new('S', SYMBOLS),
             store,
             shape,
         })
     }
 
-    fn feed_small(&mut self, small: &Small, book: &Book) -> Result<(), String> {
+    fn feed_small(&mut self, small: &Small, ledger: &Ledger) -> Result<(), String> {
         let kafka = KafkaConfig {
             brokers: self.cluster.brokers(),
             topic: small.name.clone(),
@@ -139,17 +139,17 @@ impl Stage {
                     connected => break connected?,
                 }
             };
-            feeder.feed(book, Mood::Calm, TRADES).await
+            feeder.feed(ledger, FeedProfile::Calm, TRADES).await
         })
     }
 
     /// Starts a small job and waits until something, or everything that was fed, is committed.
-    fn run_small(&mut self, small: &Small, everything: bool) -> Result<Life, String> {
-        let mut life = self
+    fn run_small(&mut self, small: &Small, everything: bool) -> Result<JobRun, String> {
+        let mut job_run = self
             .binary
             .start(&mut self.cluster, &Orders::new(small.shape, &small.name))?;
         let deadline = Instant::now() + PATIENCE;
-        let fed = small.book.appended();
+        let fed = small.ledger.appended();
         let is_enough = |checkpoint: &Checkpoint| {
             checkpoint.committed.epoch > 0
                 && (!everything
@@ -162,17 +162,17 @@ impl Stage {
             .checkpoint(small)
             .is_ok_and(|checkpoint| is_enough(&checkpoint))
         {
-            life.look()?;
-            if life.any_ended() || Instant::now() > deadline {
+            job_run.look()?;
+            if job_run.any_ended() || Instant::now() > deadline {
                 return Err(format!(
-                    "life {} does not commit: {:?}",
-                    life.number,
-                    life.codes()
+                    "job run {} does not commit: {:?}",
+                    job_run.number,
+                    job_run.codes()
                 ));
             }
             thread::sleep(LOOK);
         }
-        Ok(life)
+        Ok(job_run)
     }
 
     fn checkpoint(&self, small: &Small) -> Result<Checkpoint, String> {
@@ -188,48 +188,48 @@ impl Stage {
     fn refused(&mut self, small: &Small) -> Result<(Duration, String), String> {
         let before = self.checkpoint(small)?;
         let begun = Instant::now();
-        let mut life = self
+        let mut job_run = self
             .binary
             .start(&mut self.cluster, &Orders::new(small.shape, &small.name))?;
-        life.all_ended(LEAVING)?;
+        job_run.all_ended(LEAVING)?;
         let took = begun.elapsed();
-        let codes = life.codes();
+        let codes = job_run.codes();
         if !codes.contains(&Some(REFUSED))
             || codes
                 .iter()
                 .any(|code| !matches!(code, Some(REFUSED | FAILED)))
         {
             return Err(format!(
-                "life {} should have refused with code {REFUSED}, and ended with {codes:?}",
-                life.number
+                "job run {} should have refused with code {REFUSED}, and ended with {codes:?}",
+                job_run.number
             ));
         }
-        life.count_ends(&mut self.ends);
+        job_run.count_ends(&mut self.ends);
         let after = self.checkpoint(small)?;
         if (&after.committed, &after.bound) != (&before.committed, &before.bound) {
             return Err(format!(
-                "life {} refused, and changed the checkpoint all the same: {before:?} to {after:?}",
-                life.number
+                "job run {} refused, and changed the checkpoint all the same: {before:?} to {after:?}",
+                job_run.number
             ));
         }
-        Ok((took, life.said()))
+        Ok((took, job_run.said()))
     }
 
     /// Records are deleted beyond what is committed, in some partitions, while the job is down.
     fn retention(&mut self, small: &Small) -> Result<Duration, String> {
-        self.feed_small(small, &small.book)?;
-        let mut life = self.run_small(small, false)?;
+        self.feed_small(small, &small.ledger)?;
+        let mut job_run = self.run_small(small, false)?;
         // Some leave epochs that are bound and not committed.
         if self.random.random_bool(0.5) {
-            life.kill_all();
+            job_run.kill_all();
         } else {
-            life.ask_to_end(LEAVING)?;
+            job_run.ask_to_end(LEAVING)?;
         }
-        life.count_ends(&mut self.ends);
-        self.feed_small(small, &small.book)?;
+        job_run.count_ends(&mut self.ends);
+        self.feed_small(small, &small.ledger)?;
         let checkpoint = self.checkpoint(small)?;
-        let topic = Topic::read(self.cluster.brokers(), &small.name, &small.book)?;
-        let ends = small.book.appended();
+        let topic = Topic::read(self.cluster.brokers(), &small.name, &small.ledger)?;
+        let ends = small.ledger.appended();
         let committed: Vec<Offset> = checkpoint
             .committed
             .cuts
@@ -302,27 +302,27 @@ impl Stage {
         gone: &BTreeMap<usize, Offset>,
     ) -> Result<(), String> {
         for further in [&["--accept-loss", "--until-end"][..], &["--until-end"]] {
-            let mut life = self.binary.start(
+            let mut job_run = self.binary.start(
                 &mut self.cluster,
                 &Orders {
                     further,
                     ..Orders::new(small.shape, &small.name)
                 },
             )?;
-            life.all_ended(PATIENCE)?;
-            if life.codes().iter().any(|code| *code != Some(0)) {
+            job_run.all_ended(PATIENCE)?;
+            if job_run.codes().iter().any(|code| *code != Some(0)) {
                 return Err(format!(
-                    "life {} goes on with the loss accepted ({further:?}), and ended with {:?}",
-                    life.number,
-                    life.codes()
+                    "job run {} goes on with the loss accepted ({further:?}), and ended with {:?}",
+                    job_run.number,
+                    job_run.codes()
                 ));
             }
-            life.count_ends(&mut self.ends);
+            job_run.count_ends(&mut self.ends);
         }
-        let all = small.book.all();
+        let all = small.ledger.all();
         let keys: Vec<BarKey> = all
             .iter()
-            .map(|(minute, _)| small.book.key(*minute))
+            .map(|(minute, _)| small.ledger.key(*minute))
             .collect();
         let bars = self
             .watch
@@ -350,14 +350,19 @@ impl Stage {
                 ));
             }
         }
-        let letters = self
+        let dead_letters = self
             .watch
             .runtime
             .block_on(patiently(|| small.store.dead_letters(LETTERS)))?;
-        let told: BTreeMap<usize, Offset> = letters
+        let told: BTreeMap<usize, Offset> = dead_letters
             .iter()
-            .filter(|letter| letter.reason == "lost")
-            .filter_map(|letter| Some((usize::try_from(letter.partition).ok()?, letter.offset)))
+            .filter(|dead_letter| dead_letter.reason == "lost")
+            .filter_map(|dead_letter| {
+                Some((
+                    usize::try_from(dead_letter.partition).ok()?,
+                    dead_letter.offset,
+                ))
+            })
             .collect();
         let want: BTreeMap<usize, Offset> = gone
             .keys()
@@ -375,35 +380,39 @@ impl Stage {
     /// The topic is deleted and made again, and filled with other trades at the same offsets: none
     /// of them may be counted.
     fn again(&mut self, small: &Small, running: bool) -> Result<Duration, String> {
-        self.feed_small(small, &small.book)?;
-        let mut life = self.run_small(small, true)?;
+        self.feed_small(small, &small.ledger)?;
+        let mut job_run = self.run_small(small, true)?;
         if !running {
-            life.ask_to_end(LEAVING)?;
+            job_run.ask_to_end(LEAVING)?;
         }
         let topics = self.topics()?;
         topics.delete(&small.name)?;
-        topics.make(&small.name, small.book.appended().len(), self.cluster.nodes)?;
+        topics.make(
+            &small.name,
+            small.ledger.appended().len(),
+            self.cluster.nodes,
+        )?;
         // More than there were: every offset the job has read, or is about to, is that of another
         // record now.
-        let others = Book::new('X', SYMBOLS);
+        let others = Ledger::new('X', SYMBOLS);
         for _ in 0..3 {
             self.feed_small(small, &others)?;
         }
         if running {
-            life.all_ended(LEAVING)?;
-            if life
+            job_run.all_ended(LEAVING)?;
+            if job_run
                 .codes()
                 .iter()
                 .any(|code| !matches!(code, Some(REFUSED | FAILED)))
             {
                 return Err(format!(
-                    "life {} reads a topic that was made again, and ended with {:?}",
-                    life.number,
-                    life.codes()
+                    "job run {} reads a topic that was made again, and ended with {:?}",
+                    job_run.number,
+                    job_run.codes()
                 ));
             }
         }
-        life.count_ends(&mut self.ends);
+        job_run.count_ends(&mut self.ends);
         let (took, said) = self.refused(small)?;
         if !said.contains("bars come from another log") {
             return Err(format!(

@@ -1,11 +1,11 @@
-//! What the feed is in the mood for: mostly ordinary trades, at times too many of one kind.
+//! What the feed is in the feed profile for: mostly ordinary trades, at times too many of one kind.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What is fed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(crate) enum Mood {
+pub(crate) enum FeedProfile {
     /// Trades, with some poison and a far-future trade now and then.
     #[default]
     Calm = 0,
@@ -17,7 +17,7 @@ pub(crate) enum Mood {
     Future = 3,
 }
 
-impl Mood {
+impl FeedProfile {
     /// All but the calm one.
     pub(crate) const FAULTS: [Self; 3] = [Self::OneSymbol, Self::Poison, Self::Future];
 
@@ -42,20 +42,20 @@ impl Mood {
     }
 }
 
-/// A mood that others may change.
+/// A feed profile that others may change.
 #[derive(Default)]
-pub(crate) struct Moody(AtomicU8);
+pub(crate) struct SharedProfile(AtomicU8);
 
-impl Moody {
-    pub(crate) fn set(&self, mood: Mood) {
-        self.0.store(mood as u8, Ordering::Release);
+impl SharedProfile {
+    pub(crate) fn set(&self, feed_profile: FeedProfile) {
+        self.0.store(feed_profile as u8, Ordering::Release);
     }
 
-    pub(crate) fn get(&self) -> Mood {
+    pub(crate) fn get(&self) -> FeedProfile {
         let number = self.0.load(Ordering::Acquire);
-        Mood::FAULTS
+        FeedProfile::FAULTS
             .into_iter()
-            .find(|mood| *mood as u8 == number)
+            .find(|feed_profile| *feed_profile as u8 == number)
             .unwrap_or_default()
     }
 }

@@ -7,12 +7,12 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tapeflow_protocol::failpoint;
 
 use crate::{
-    fault::{Clocks, Fault, Pause, Spoil, Way},
+    fault::{Clocks, Fault, Pause, TopicFault, Way},
+    feed_profile::FeedProfile,
     links::Link,
-    mood::Mood,
 };
 
-/// Kinds of which a deck has only some: the next deck goes on where this one ended, and all come up
+/// Kinds of which a fault schedule has only some: the next fault schedule goes on where this one ended, and all come up
 /// before one comes again.
 struct Round<T> {
     of: Vec<T>,
@@ -42,23 +42,23 @@ impl<T: Clone> Round<T> {
 }
 
 /// Faults in the order in which they come.
-pub(crate) struct Deck {
+pub(crate) struct FaultSchedule {
     random: StdRng,
     nodes: u8,
     dealt: VecDeque<Fault>,
     failpoints: Round<&'static str>,
     /// Of each link.
     networks: [Round<Fault>; 3],
-    decks: usize,
+    fault_schedules: usize,
     pauses: Round<Fault>,
     clocks: Round<Fault>,
     feeds: Round<Fault>,
-    spoils: Round<Fault>,
+    topic_faults: Round<Fault>,
     /// Only kinds whose names contain one of these; all if there are none.
     only: Vec<String>,
 }
 
-impl Deck {
+impl FaultSchedule {
     pub(crate) fn new(seed: u64, nodes: u8, only: Vec<String>) -> Self {
         let mut pauses = vec![Fault::PauseOne(Pause::Short), Fault::PauseAll(Pause::Short)];
         if nodes > 1 {
@@ -72,11 +72,11 @@ impl Deck {
             failpoints: Round::new(failpoint::NAMES.to_vec()),
             networks: Link::ALL
                 .map(|link| Round::new(Way::ALL.map(|way| Fault::Network(link, way)).to_vec())),
-            decks: 0,
+            fault_schedules: 0,
             pauses: Round::new(pauses),
             clocks: Round::new([Clocks::OfOne, Clocks::OfAll].map(Fault::Clock).to_vec()),
-            feeds: Round::new(Mood::FAULTS.map(Fault::Feed).to_vec()),
-            spoils: Round::new(Spoil::ALL.map(Fault::Spoil).to_vec()),
+            feeds: Round::new(FeedProfile::FAULTS.map(Fault::Feed).to_vec()),
+            topic_faults: Round::new(TopicFault::ALL.map(Fault::TopicFault).to_vec()),
             only,
         }
     }
@@ -87,7 +87,7 @@ impl Deck {
     /// If `only` names none.
     pub(crate) fn peek(&mut self) -> Result<Fault, String> {
         if self.dealt.is_empty() {
-            // Of those asked for, each comes once a deck.
+            // Of those asked for, each comes once a fault schedule.
             let mut cards = if self.only.is_empty() {
                 self.cards()
             } else {
@@ -123,8 +123,8 @@ impl Deck {
         Ok(next)
     }
 
-    /// Whether topics will be spoilt.
-    pub(crate) fn has_spoils(&self) -> bool {
+    /// Whether topics will be damaged.
+    pub(crate) fn has_topic_faults(&self) -> bool {
         let is_asked_for = |fault: &Fault| {
             self.only
                 .iter()
@@ -133,11 +133,11 @@ impl Deck {
         if self.only.is_empty() {
             self.nodes > 1
         } else {
-            self.spoils.of.iter().any(is_asked_for)
+            self.topic_faults.of.iter().any(is_asked_for)
         }
     }
 
-    /// A deck: with one node of each server 25 faults, with three 26.
+    /// A fault schedule: with one node of each server 25 faults, with three 26.
     fn cards(&mut self) -> Vec<Fault> {
         let mut cards = Vec::new();
         for name in self
@@ -153,12 +153,12 @@ impl Deck {
             Fault::PauseOne(Pause::Long),
         ]);
         cards.extend([Fault::Zombies, Fault::Overtake, Fault::Rescale]);
-        // With three nodes a deck has two of one link.
-        let twice = (self.nodes > 1).then_some(self.decks % self.networks.len());
+        // With three nodes a fault schedule has two of one link.
+        let twice = (self.nodes > 1).then_some(self.fault_schedules % self.networks.len());
         for (at, ways) in self.networks.iter_mut().enumerate() {
             cards.extend(ways.some(if twice == Some(at) { 2 } else { 1 }, &mut self.random));
         }
-        self.decks += 1;
+        self.fault_schedules += 1;
         cards.extend(self.clocks.next(&mut self.random));
         cards.extend(self.feeds.next(&mut self.random));
         cards.extend(self.pauses.next(&mut self.random));
@@ -174,7 +174,7 @@ impl Deck {
             } else {
                 Fault::KillAll
             });
-            cards.extend(self.spoils.next(&mut self.random));
+            cards.extend(self.topic_faults.next(&mut self.random));
         }
         cards
     }
@@ -202,18 +202,19 @@ impl Deck {
                 Fault::KillController,
             ]);
         }
-        for round in
-            self.networks
-                .iter()
-                .chain([&self.pauses, &self.clocks, &self.feeds, &self.spoils])
-        {
+        for round in self.networks.iter().chain([
+            &self.pauses,
+            &self.clocks,
+            &self.feeds,
+            &self.topic_faults,
+        ]) {
             cards.extend(round.of.iter().cloned());
         }
         cards
     }
 
     fn failpoint(&mut self, name: &'static str) -> Fault {
-        // What a process passes once in its life, or seldom; and what it passes several times a
+        // What a process passes once in its job run, or seldom; and what it passes several times a
         // second.
         let most = match name {
             "take-over-before" | "take-over-after" | "replay-release" | "bind-before"
@@ -239,11 +240,11 @@ mod tests {
     use super::*;
 
     fn kinds(nodes: u8, cycles: usize) -> BTreeMap<String, usize> {
-        let mut deck = Deck::new(7, nodes, Vec::new());
+        let mut fault_schedule = FaultSchedule::new(7, nodes, Vec::new());
         let mut kinds = BTreeMap::new();
         (0..cycles).for_each(|_| {
             *kinds
-                .entry(deck.deal().expect("a fault").kind())
+                .entry(fault_schedule.deal().expect("a fault").kind())
                 .or_default() += 1
         });
         kinds
@@ -251,14 +252,14 @@ mod tests {
 
     #[test]
     fn a_seed_deals_the_same_faults_again_and_a_long_run_has_all_of_them() {
-        let deal = |mut deck: Deck| {
+        let deal = |mut fault_schedule: FaultSchedule| {
             (0..60)
-                .map(|_| deck.deal().expect("a fault"))
+                .map(|_| fault_schedule.deal().expect("a fault"))
                 .collect::<Vec<_>>()
         };
         assert_eq!(
-            deal(Deck::new(7, 1, Vec::new())),
-            deal(Deck::new(7, 1, Vec::new()))
+            deal(FaultSchedule::new(7, 1, Vec::new())),
+            deal(FaultSchedule::new(7, 1, Vec::new()))
         );
         let all = kinds(3, 208);
         assert_eq!(
@@ -286,15 +287,19 @@ mod tests {
 
     #[test]
     fn only_what_is_asked_for_is_dealt_and_each_kind_as_often() {
-        let mut deck = Deck::new(1, 3, vec!["link".into(), "topic".into()]);
+        let mut fault_schedule = FaultSchedule::new(1, 3, vec!["link".into(), "topic".into()]);
         let mut kinds = BTreeMap::<String, u32>::new();
         (0..30).for_each(|_| {
             *kinds
-                .entry(deck.deal().expect("a fault").kind())
+                .entry(fault_schedule.deal().expect("a fault").kind())
                 .or_default() += 1
         });
         assert_eq!(kinds.len(), 15);
         assert!(kinds.values().all(|times| *times == 2), "{kinds:?}");
-        assert!(Deck::new(1, 1, vec!["controller".into()]).deal().is_err());
+        assert!(
+            FaultSchedule::new(1, 1, vec!["controller".into()])
+                .deal()
+                .is_err()
+        );
     }
 }

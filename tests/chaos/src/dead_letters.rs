@@ -7,13 +7,13 @@ use tapeflow_protocol::Store;
 use tapeflow_sinks::cassandra::CassandraStore;
 
 use crate::{
-    book::Book,
-    judge::{Topic, Verdict},
-    poison::Letter,
+    checker::{Topic, Verdict},
+    ledger::Ledger,
+    poison::DeadLetter,
     watch::patiently,
 };
 
-/// Dead letters read at most.
+/// Dead dead letters read at most.
 const LETTERS: usize = 10_000_000;
 
 impl Verdict {
@@ -25,7 +25,7 @@ impl Verdict {
     pub(crate) async fn dead_letters(
         &mut self,
         store: &CassandraStore,
-        book: &Book,
+        ledger: &Ledger,
         topic: &Topic,
     ) -> Result<(), String> {
         let found = patiently(|| store.dead_letters(LETTERS)).await?;
@@ -34,16 +34,16 @@ impl Verdict {
             .map(|dead_letter| {
                 (
                     dead_letter.position(),
-                    Letter {
+                    DeadLetter {
                         reason: dead_letter.reason,
                         payload: dead_letter.payload,
                     },
                 )
             })
             .collect();
-        for (position, want) in &topic.letters {
+        for (position, want) in &topic.dead_letters {
             match found.remove(position) {
-                Some(have) if have == *want => self.letters += 1,
+                Some(have) if have == *want => self.dead_letters += 1,
                 Some(have) => self.fault(format!(
                     "dead letter {position:?}: refused as {} with {} bytes, it should be {} with {}",
                     have.reason,
@@ -54,13 +54,13 @@ impl Verdict {
                 None => self.fault(format!("dead letter {position:?}: missing; it should be refused as {}", want.reason)),
             }
         }
-        for (position, letter) in found {
+        for (position, dead_letter) in found {
             self.fault(format!(
                 "dead letter {position:?}: refused as {}, though nothing is wrong with it",
-                letter.reason
+                dead_letter.reason
             ));
         }
-        let futures = book.futures();
+        let futures = ledger.futures();
         for (key, bar) in futures
             .iter()
             .zip(patiently(|| store.read_bars(&futures)).await?)

@@ -22,9 +22,9 @@ use tokio::runtime::Handle;
 use crate::{
     Error,
     bar::Bar,
-    ground::{Ground, Program},
-    life::Life,
+    job_process::JobProcess,
     process::{self, Cpu},
+    target::{Program, Target},
 };
 
 /// How often the processes are looked at.
@@ -71,7 +71,7 @@ pub struct Spent {
 
 /// The processes of a job.
 pub(crate) struct Lives {
-    lives: Vec<Life>,
+    job_processes: Vec<JobProcess>,
     pub(crate) begun: Instant,
     busy: Option<Duration>,
     /// Where the first one tells of itself.
@@ -117,37 +117,39 @@ impl Lives {
                     &hosts,
                 ]);
             }
-            Life::start(command, plan.logs.join(format!("job-{number}.log")))
+            JobProcess::start(command, plan.logs.join(format!("job-{number}.log")))
         };
         Ok(Self {
-            lives: (0..plan.processes).map(start).collect::<Result<_, _>>()?,
+            job_processes: (0..plan.processes).map(start).collect::<Result<_, _>>()?,
             begun,
             busy,
             told_at,
         })
     }
 
-    /// Looks at all; whether any lives. One that has ended badly ends the measurement.
+    /// Looks at all; whether any job processes. One that has ended badly ends the measurement.
     pub(crate) fn look(&mut self) -> Result<bool, Error> {
         let mut any = false;
-        for life in &mut self.lives {
-            let lives = life.look()?;
-            if !lives {
-                life.must_have_ended_well()?;
+        for job_process in &mut self.job_processes {
+            let job_processes = job_process.look()?;
+            if !job_processes {
+                job_process.must_have_ended_well()?;
             }
-            any |= lives;
+            any |= job_processes;
         }
         Ok(any)
     }
 
     /// Looks, and demands that all live.
     pub(crate) fn must_live(&mut self) -> Result<(), Error> {
-        self.lives.iter_mut().try_for_each(Life::must_live)
+        self.job_processes
+            .iter_mut()
+            .try_for_each(JobProcess::must_live)
     }
 
     /// Asks all to end.
     pub(crate) fn ask_to_end(&self) {
-        self.lives.iter().for_each(Life::ask_to_end);
+        self.job_processes.iter().for_each(JobProcess::ask_to_end);
     }
 
     /// What the job says of its own freshness; none if it does not.
@@ -175,21 +177,32 @@ impl Lives {
 
     /// The memory they use now, in kilobytes.
     pub(crate) fn memory_kb(&self) -> u64 {
-        self.lives.iter().map(|life| life.memory.now_kb).sum()
+        self.job_processes
+            .iter()
+            .map(|job_process| job_process.memory.now_kb)
+            .sum()
     }
 
     /// What they came to. All have ended.
     pub(crate) fn spent(&self, start_up: Option<Duration>) -> Result<Spent, Error> {
         let took = self.age();
         let cpu = self
-            .lives
+            .job_processes
             .iter()
-            .fold(Cpu::default(), |sum, life| sum + life.cpu);
+            .fold(Cpu::default(), |sum, job_process| sum + job_process.cpu);
         let busy = process::machine()
             .zip(self.busy)
             .map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
-        let bars = self.lives.iter().map(bars_written).sum::<Result<_, _>>()?;
-        let peak_kb = self.lives.iter().map(|life| life.memory.peak_kb).sum();
+        let bars = self
+            .job_processes
+            .iter()
+            .map(bars_written)
+            .sum::<Result<_, _>>()?;
+        let peak_kb = self
+            .job_processes
+            .iter()
+            .map(|job_process| job_process.memory.peak_kb)
+            .sum();
         Ok(Spent {
             took,
             start_up,
@@ -205,15 +218,15 @@ impl Lives {
 ///
 /// # Errors
 /// It failed, or a person wants it to end.
-pub fn drain(
+pub fn backlog(
     program: &Program,
-    ground: &Ground,
+    target: &Target,
     plan: &Plan,
     runtime: &Handle,
     asked: &AtomicBool,
 ) -> Result<Spent, Error> {
-    let mut outside = Outside::new(ground, runtime)?;
-    let mut lives = Lives::until_end(program, plan)?;
+    let mut outside = Outside::new(target, runtime)?;
+    let mut job_processes = Lives::until_end(program, plan)?;
     let deadline = Instant::now()
         + PATIENCE
         + PATIENCE_A_TRADE * u32::try_from(plan.shape.trades).unwrap_or(u32::MAX);
@@ -222,7 +235,7 @@ pub fn drain(
         Bar::new("running", plan.shape.messages()),
         None,
     );
-    while lives.look()? {
+    while job_processes.look()? {
         if asked.load(Ordering::Acquire) {
             return Err(Error::Interrupted);
         }
@@ -234,40 +247,40 @@ pub fn drain(
                 .checkpoint()
                 .map_or(0, |checkpoint| committed(&checkpoint));
             if committed > 0 && start_up.is_none() {
-                start_up = Some(lives.age());
+                start_up = Some(job_processes.age());
             }
             if bar.is_due() {
                 bar.show(
                     committed.min(messages),
-                    &format!(", {} MB", lives.memory_kb() / 1_024),
+                    &format!(", {} MB", job_processes.memory_kb() / 1_024),
                 );
             }
         }
         thread::sleep(LOOK);
     }
-    lives.spent(start_up)
+    job_processes.spent(start_up)
 }
 
 /// The store as anyone may see it.
 pub(crate) struct Outside<'a> {
-    ground: &'a Ground,
+    target: &'a Target,
     pub(crate) runtime: &'a Handle,
     store: Option<Arc<dyn Store>>,
 }
 
 impl<'a> Outside<'a> {
-    pub(crate) fn new(ground: &'a Ground, runtime: &'a Handle) -> Result<Self, Error> {
+    pub(crate) fn new(target: &'a Target, runtime: &'a Handle) -> Result<Self, Error> {
         Ok(Self {
-            ground,
+            target,
             runtime,
-            store: ground.look(runtime)?,
+            store: target.look(runtime)?,
         })
     }
 
     /// The store, once it is there.
     pub(crate) fn store(&mut self) -> Option<Arc<dyn Store>> {
         if self.store.is_none() {
-            self.store = self.ground.look(self.runtime).ok().flatten();
+            self.store = self.target.look(self.runtime).ok().flatten();
         }
         self.store.clone()
     }
@@ -310,12 +323,12 @@ fn hosts(processes: usize) -> Result<String, Error> {
 }
 
 /// What a process said at its end that it had written.
-fn bars_written(life: &Life) -> Result<u64, Error> {
-    let said = fs::read_to_string(life.log()).unwrap_or_default();
+fn bars_written(job_process: &JobProcess) -> Result<u64, Error> {
+    let said = fs::read_to_string(job_process.log()).unwrap_or_default();
     bars_said(&said).ok_or_else(|| {
         Error::Failed(format!(
             "{} does not end with what the job wrote",
-            life.log().display()
+            job_process.log().display()
         ))
     })
 }
@@ -330,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bars_are_those_the_last_life_told() {
+    fn the_bars_are_those_the_last_job_process_told() {
         let log = "{\"fields\":{\"message\":\"job begins\"}}\n{\"level\":\"INFO\",\"fields\":{\"message\":\"job ended, all is committed\",\"bars\":17}}\n";
         assert_eq!(bars_said(log), Some(17));
         assert_eq!(bars_said("thread panicked"), None);

@@ -30,13 +30,13 @@ pub(crate) enum Cell<'a> {
 }
 
 /// The judge.
-pub(crate) struct Judge {
+pub(crate) struct Checker {
     oracle: Oracle,
     pub(crate) sizes: Vec<WindowSize>,
     baskets: Baskets,
     /// The checkpoint, and all writes as they are sent: it knows the invariants that a store can see (I1
     /// to I4).
-    pub(crate) seen: MemoryStore,
+    pub(crate) observed: MemoryStore,
     /// By partition, the offset below which the oracle has heard the log.
     heard: Vec<Offset>,
     pub(crate) history: BTreeMap<u64, HistoryEntry>,
@@ -45,14 +45,14 @@ pub(crate) struct Judge {
     /// What was found, the first first.
     pub(crate) breaches: Vec<String>,
     /// How often something was judged.
-    pub(crate) judged: Judged,
+    pub(crate) checked: Checked,
     /// Everything sent, read and decided, hashed: two runs of a seed agree in it.
     pub(crate) digest: u64,
 }
 
 /// What a seed came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Judged {
+pub struct Checked {
     /// Bars and lists sent, each held against the recomputation as of its epoch.
     pub writes: u64,
     /// Bars and lists that readers saw, likewise.
@@ -65,7 +65,7 @@ pub struct Judged {
     pub generations: u64,
 }
 
-impl Judged {
+impl Checked {
     /// Adds what another seed came to.
     pub fn add(&mut self, other: &Self) {
         self.writes += other.writes;
@@ -76,18 +76,18 @@ impl Judged {
     }
 }
 
-impl Judge {
+impl Checker {
     pub(crate) fn new(sizes: Vec<WindowSize>, baskets: Baskets, most_partitions: u32) -> Self {
         Self {
             oracle: Oracle::new(sizes.clone(), most_partitions),
             sizes,
             baskets,
-            seen: MemoryStore::new(),
+            observed: MemoryStore::new(),
             heard: vec![0; most_partitions as usize],
             history: BTreeMap::new(),
             read: BTreeMap::new(),
             breaches: Vec::new(),
-            judged: Judged::default(),
+            checked: Checked::default(),
             digest: 0,
         }
     }
@@ -106,7 +106,7 @@ impl Judge {
     }
 
     pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
-        self.seen
+        self.observed
             .checkpoint()
             .now_or_never()
             .and_then(Result::ok)
@@ -148,7 +148,7 @@ impl Judge {
     /// network's affair.
     pub(crate) fn sent(&mut self, writes: &EpochWrites) {
         for bar in &writes.bars {
-            self.judged.writes += 1;
+            self.checked.writes += 1;
             self.note(bar.state.epoch, bar.write_timestamp.cast_unsigned());
             if let Some(fault) = self.bar(&bar.key, &bar.state) {
                 self.breach(format!(
@@ -158,7 +158,7 @@ impl Judge {
             }
         }
         for view in &writes.views {
-            self.judged.writes += 1;
+            self.checked.writes += 1;
             self.note(view.state.epoch, view.write_timestamp.cast_unsigned());
             if let Some(fault) = self.list(&view.key, &view.state) {
                 self.breach(format!(
@@ -167,9 +167,9 @@ impl Judge {
                 ));
             }
         }
-        let _ = self.seen.write(writes).now_or_never();
+        let _ = self.observed.write(writes).now_or_never();
         self.breaches
-            .extend(self.seen.violations().into_iter().take(1));
+            .extend(self.observed.violations().into_iter().take(1));
     }
 
     /// A reader, who began when it had seen `floor` of the cell, sees an epoch of it, or nothing.
@@ -181,7 +181,7 @@ impl Judge {
         epoch: Option<u64>,
         repaired: bool,
     ) {
-        self.judged.reads += 1;
+        self.checked.reads += 1;
         self.note(2, epoch.unwrap_or(0));
         if let Some(fault) = fault {
             self.breach(format!("read: {fault}"));
@@ -278,36 +278,36 @@ impl World {
         expected: Option<&Checkpoint>,
         proposed: &Checkpoint,
     ) -> bool {
-        let before = self.judge.checkpoint();
+        let before = self.checker.checkpoint();
         let outcome = self
-            .judge
-            .seen
+            .checker
+            .observed
             .compare_and_set(expected, proposed)
             .now_or_never();
         if !matches!(outcome, Some(CasOutcome::Won)) {
             return false;
         }
-        self.judge.note(
+        self.checker.note(
             proposed.version,
             proposed.last_write_timestamp.cast_unsigned(),
         );
-        self.judge
+        self.checker
             .breaches
-            .extend(self.judge.seen.violations().into_iter().take(1));
+            .extend(self.checker.observed.violations().into_iter().take(1));
         let (bound, committed) = before.as_ref().map_or((0, 0), |checkpoint| {
             (checkpoint.last_binding().epoch, checkpoint.committed.epoch)
         });
         let generation = before.map_or(0, |checkpoint| checkpoint.generation);
-        self.judge.judged.generations += u64::from(proposed.generation > generation);
+        self.checker.checked.generations += u64::from(proposed.generation > generation);
         for binding in proposed
             .bound
             .iter()
             .chain([&proposed.committed])
             .filter(|binding| binding.epoch > bound)
         {
-            self.judge.judged.bound += 1;
+            self.checker.checked.bound += 1;
             for (partition, cut) in (0u32..).zip(&binding.cuts) {
-                self.judge.hear(
+                self.checker.hear(
                     &self.log[partition as usize],
                     binding.epoch,
                     partition,
@@ -316,7 +316,7 @@ impl World {
             }
         }
         for epoch in committed + 1..=proposed.committed.epoch {
-            self.judge.judged.committed += 1;
+            self.checker.checked.committed += 1;
             self.inspect_history(epoch);
         }
         if proposed.committed.epoch > committed {
@@ -328,8 +328,8 @@ impl World {
     /// The history of an epoch is written before its commit, and says what the recomputation says
     /// (I6).
     fn inspect_history(&mut self, epoch: u64) {
-        let want = self.judge.oracle.counts_of(epoch);
-        let fault = match self.judge.history.get(&epoch) {
+        let want = self.checker.oracle.counts_of(epoch);
+        let fault = match self.checker.history.get(&epoch) {
             None => Some(format!("epoch {epoch} is committed, and has no history")),
             Some(entry) => {
                 let Counts {
@@ -362,16 +362,16 @@ impl World {
                 })
             }
         };
-        self.judge.breaches.extend(fault);
+        self.checker.breaches.extend(fault);
     }
 
     /// I5: every bar and every list of the epochs up to c is on a quorum.
     fn inspect_commit(&mut self, committed: u64) {
-        let (bars, windows) = self.judge.cells();
+        let (bars, windows) = self.checker.cells();
         let mut found = Vec::new();
         for key in bars {
             let Some(want) =
-                self.judge
+                self.checker
                     .oracle
                     .bar_as_of(key.symbol.as_str(), key.size, key.start, committed)
             else {
@@ -400,7 +400,7 @@ impl World {
         for (size, start) in windows {
             for (view, _) in VIEWS {
                 let key = ViewKey { view, size, start };
-                let Some(want) = self.judge.list_as_of(&key, committed) else {
+                let Some(want) = self.checker.list_as_of(&key, committed) else {
                     continue;
                 };
                 let holds = |replica: &&crate::replica::Replica| {
@@ -417,12 +417,12 @@ impl World {
                 }
             }
         }
-        self.judge.breaches.append(&mut found);
+        self.checker.breaches.append(&mut found);
     }
 
     /// At the end, when everything is committed: all is there that must be, and nothing else.
     pub(crate) fn inspect_end(&mut self) {
-        let (bars, _) = self.judge.cells();
+        let (bars, _) = self.checker.cells();
         let mut stored: Vec<&BarKey> = self
             .replicas
             .iter()
@@ -445,7 +445,7 @@ impl World {
             .collect();
         places.sort_unstable();
         places.dedup();
-        let want = self.judge.oracle.dead_letters();
+        let want = self.checker.oracle.dead_letters();
         let mut wanted: Vec<_> = want
             .iter()
             .map(|dead_letter| (dead_letter.partition, dead_letter.offset, dead_letter.index))
@@ -471,11 +471,11 @@ impl World {
                 ));
             }
         }
-        self.judge.breaches.append(&mut found);
+        self.checker.breaches.append(&mut found);
     }
 }
 
-impl Judge {
+impl Checker {
     /// The records of a partition below an offset belong to an epoch, those that no earlier one
     /// has.
     fn hear(&mut self, log: &[LogRecord], epoch: u64, partition: u32, below: Offset) {

@@ -31,7 +31,7 @@ const RECORDS_AT_ONCE: usize = 4_096;
 
 /// A log and a store.
 #[derive(Clone, Debug)]
-pub enum Ground {
+pub enum Target {
     /// Files of SQLite: needs no server.
     Embedded {
         /// The log's file.
@@ -92,7 +92,7 @@ pub enum Appender {
     },
 }
 
-impl Ground {
+impl Target {
     /// What it is called in a report.
     #[must_use]
     pub fn name(&self) -> &'static str {

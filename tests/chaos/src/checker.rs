@@ -19,9 +19,9 @@ use tapeflow_schemas::{
 use tapeflow_sinks::cassandra::CassandraStore;
 
 use crate::{
-    book::{Book, Id, Minute, minute},
-    poison::Letter,
-    reader::{Said, Seen, prefix},
+    ledger::{Id, Ledger, Minute, minute},
+    poison::DeadLetter,
+    reader::{Observed, Said, prefix},
     watch::patiently,
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct Topic {
     places: HashMap<Minute, Vec<Offset>>,
     partition_of: Vec<Partition>,
     /// What must stand among the dead letters.
-    pub(crate) letters: BTreeMap<Position, Letter>,
+    pub(crate) dead_letters: BTreeMap<Position, DeadLetter>,
     /// Records that come again later.
     pub(crate) repeated: HashSet<(Partition, Offset)>,
     pub(crate) records: u64,
@@ -56,8 +56,8 @@ pub(crate) struct Verdict {
     pub(crate) lists_audited: u64,
     /// Of epochs that history does not have.
     pub(crate) not_audited: u64,
-    /// Dead letters, each in its place.
-    pub(crate) letters: u64,
+    /// Dead dead letters, each in its place.
+    pub(crate) dead_letters: u64,
     /// Bars of far-future trades, looked for and not there.
     pub(crate) futures: u64,
     pub(crate) faults: Vec<String>,
@@ -65,7 +65,7 @@ pub(crate) struct Verdict {
 
 impl Topic {
     /// Reads all of it.
-    pub(crate) fn read(brokers: String, name: &str, book: &Book) -> Result<Self, String> {
+    pub(crate) fn read(brokers: String, name: &str, ledger: &Ledger) -> Result<Self, String> {
         let log = KafkaLog::connect(KafkaLogConfig {
             brokers,
             topic: name.into(),
@@ -85,7 +85,7 @@ impl Topic {
             .iter()
             .map(|(p, bounds)| (*p, bounds.start))
             .collect();
-        let number: HashMap<&str, usize> = book
+        let number: HashMap<&str, usize> = ledger
             .symbols
             .iter()
             .enumerate()
@@ -94,12 +94,12 @@ impl Topic {
         let mut reader = log.reader(&from).map_err(|fault| fault.to_string())?;
         let mut topic = Self {
             places: HashMap::new(),
-            partition_of: book
+            partition_of: ledger
                 .symbols
                 .iter()
                 .map(|symbol| partition_for(symbol.as_str(), partitions))
                 .collect(),
-            letters: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
             repeated: HashSet::new(),
             records: 0,
             repeats: 0,
@@ -119,10 +119,10 @@ impl Topic {
                     offset: record.offset,
                     index,
                 };
-                if let Some(reason) = book.poison.reason(payload) {
+                if let Some(reason) = ledger.poison.reason(payload) {
                     topic
-                        .letters
-                        .insert(position(0), Letter::new(reason, payload));
+                        .dead_letters
+                        .insert(position(0), DeadLetter::new(reason, payload));
                     return;
                 }
                 let Ok(Header::Batch {
@@ -152,8 +152,8 @@ impl Topic {
                     // else years back.
                     if trade.event_time.ms() > record.timestamp_ms {
                         topic
-                            .letters
-                            .insert(position(index), Letter::new("future", payload));
+                            .dead_letters
+                            .insert(position(index), DeadLetter::new("future", payload));
                         continue;
                     }
                     let start = minute().start_of(trade.event_time, AssetClass::Crypto);
@@ -228,15 +228,18 @@ impl Verdict {
     pub(crate) async fn bars(
         &mut self,
         store: &CassandraStore,
-        book: &Book,
+        ledger: &Ledger,
         topic: &Topic,
     ) -> Result<(), String> {
-        let all = book.all();
+        let all = ledger.all();
         for chunk in all.chunks(512) {
-            let keys: Vec<BarKey> = chunk.iter().map(|(minute, _)| book.key(*minute)).collect();
+            let keys: Vec<BarKey> = chunk
+                .iter()
+                .map(|(minute, _)| ledger.key(*minute))
+                .collect();
             let bars = patiently(|| store.read_bars(&keys)).await?;
             for ((minute, sent), bar) in chunk.iter().zip(&bars) {
-                self.bar(*minute, *sent, bar.as_ref(), book, topic);
+                self.bar(*minute, *sent, bar.as_ref(), ledger, topic);
             }
         }
         Ok(())
@@ -247,7 +250,7 @@ impl Verdict {
         minute: Minute,
         sent: u8,
         bar: Option<&BarState>,
-        book: &Book,
+        ledger: &Ledger,
         topic: &Topic,
     ) {
         self.bars += 1;
@@ -256,7 +259,7 @@ impl Verdict {
         if logged != usize::from(sent) {
             self.fault(format!(
                 "{}: {sent} trades were sent, {logged} are in the topic",
-                book.key(minute)
+                ledger.key(minute)
             ));
         }
         let sums = bar
@@ -284,7 +287,7 @@ impl Verdict {
         };
         self.fault(format!(
             "{}: {sent} trades were sent, the bar has {} of volume {}; lost: {}; doubled: {}",
-            book.key(minute),
+            ledger.key(minute),
             sums.trades,
             sums.volume_e8,
             told(&lost),
@@ -296,14 +299,14 @@ impl Verdict {
     pub(crate) async fn audit(
         &mut self,
         store: &CassandraStore,
-        seen: &Seen,
-        book: &Book,
+        observed: &Observed,
+        ledger: &Ledger,
         topic: &Topic,
     ) -> Result<(), String> {
         let history = patiently(|| store.history(HISTORY)).await?;
         let cuts: HashMap<u64, &HistoryEntry> =
             history.iter().map(|entry| (entry.epoch, entry)).collect();
-        for ((minute, epoch), trades) in &seen.contents {
+        for ((minute, epoch), trades) in &observed.contents {
             let Some(below) = cuts
                 .get(epoch)
                 .and_then(|entry| topic.below(*minute, &entry.cuts))
@@ -313,19 +316,19 @@ impl Verdict {
             };
             self.audited += 1;
             if below != *trades {
-                let key = book.key(*minute);
+                let key = ledger.key(*minute);
                 self.fault(format!("{key}: seen with {trades} trades at epoch {epoch}, below whose cut there are {below}"));
             }
         }
-        for ((line, epoch), said) in &seen.said {
+        for ((line, epoch), said) in &observed.said {
             let Some(entry) = cuts.get(epoch) else {
                 self.not_audited += 1;
                 continue;
             };
             self.lists_audited += 1;
             let mut want = Said::default();
-            for symbol in (0..book.symbols.len())
-                .filter(|symbol| book.symbols[*symbol].class().name() == line.class)
+            for symbol in (0..ledger.symbols.len())
+                .filter(|symbol| ledger.symbols[*symbol].class().name() == line.class)
             {
                 let trades = topic
                     .below(
