@@ -10,8 +10,12 @@
 mod bench;
 #[path = "shared/binary.rs"]
 mod binary;
+#[path = "documents/blocks.rs"]
+mod blocks;
 #[path = "../deploy/dev/stack.rs"]
 mod dev_stack;
+#[path = "servers/documents.rs"]
+mod documents;
 #[path = "servers/golden.rs"]
 mod golden;
 #[path = "servers/heal.rs"]
@@ -46,7 +50,7 @@ static STACK: Stack = Stack::new(Layout {
 
 type Test = fn() -> Result<(), Failed>;
 
-const TESTS: [(&str, Test); 11] = [
+const TESTS: [(&str, Test); 12] = [
     (
         "the_recorded_trades_give_the_golden_csv_for_any_workers_and_processes",
         golden::recorded_trades,
@@ -90,6 +94,10 @@ const TESTS: [(&str, Test); 11] = [
     (
         "a_bench_is_right_reads_its_topic_again_and_leaves_those_of_others_alone",
         bench::on_servers,
+    ),
+    (
+        "the_shell_blocks_of_the_documents_that_need_servers_run",
+        documents::server_blocks,
     ),
 ];
 
