@@ -7,8 +7,9 @@
 //! bench/results/spine.md).
 
 mod bench;
+mod documents;
 use tapeflow_stack::servers as dev_stack;
-use tapeflow_support::binary;
+use tapeflow_support::{binary, blocks};
 mod golden;
 mod job;
 mod kill;
@@ -37,7 +38,7 @@ static STACK: Stack = Stack::new(Layout {
 
 type Test = fn() -> Result<(), Failed>;
 
-const TESTS: [(&str, Test); 11] = [
+const TESTS: [(&str, Test); 12] = [
     (
         "the_recorded_trades_give_the_golden_csv_for_any_workers_and_processes",
         golden::recorded_trades,
@@ -81,6 +82,10 @@ const TESTS: [(&str, Test); 11] = [
     (
         "a_bench_is_right_reads_its_topic_again_and_leaves_those_of_others_alone",
         bench::on_servers,
+    ),
+    (
+        "the_shell_blocks_of_the_documents_that_need_servers_run",
+        documents::server_blocks,
     ),
 ];
 

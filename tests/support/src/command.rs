@@ -72,6 +72,7 @@ impl Place {
     /// # Panics
     /// If the system gives no folder.
     #[must_use]
+    #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = format!("sqlite:{}", folder.path().join("t.db").display());

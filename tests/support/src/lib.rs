@@ -3,6 +3,7 @@
 //! Only tests of the root package use it, for only there does cargo build the binary first.
 
 pub mod binary;
+pub mod blocks;
 pub mod command;
 pub mod serving;
 
