@@ -1,6 +1,6 @@
 //! The registry of all metrics: name, type, label and help text.
 //!
-//! Code that counts, `/metrics`, dashboards and alerts all use these names; `tests/grafana.rs`
+//! Code that counts, `/metrics`, dashboards and alerts all use these names; `tests/grafana/`
 //! checks that each metric appears in a dashboard or an alert. Names follow the rules of Prometheus
 //! (<https://prometheus.io/docs/practices/naming/>): base units, and `_total` for counters.
 
