@@ -18,6 +18,7 @@ mod logs;
 mod rejects;
 mod run;
 mod secret;
+mod shell;
 mod signals;
 mod simulate;
 mod status;
@@ -71,6 +72,8 @@ fn obey(command: Command) -> Result<(), End> {
         Command::Rejects(RejectsCommand::List(args)) => rejects::run(args.check()?),
         Command::Simulate(args) => simulate::run(args.check()?),
         Command::Bench(args) => bench::run(args.check()?),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { command } => shell::man(&command),
     }
 }
 

@@ -84,6 +84,16 @@ pub(crate) enum Command {
     /// How fast this program is on this machine: a made-up feed through a job of its own, every row
     /// checked
     Bench(BenchArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page of the program, or of one command
+    Man {
+        /// The command, such as `dataflow`
+        command: Vec<String>,
+    },
 }
 
 /// What to do with dead letters.
