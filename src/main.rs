@@ -73,7 +73,7 @@ fn obey(command: Command) -> Result<(), End> {
         Command::Simulate(args) => simulate::run(args.check()?),
         Command::Bench(args) => bench::run(args.check()?),
         Command::Completions { shell } => shell::completions(shell),
-        Command::Man { command } => shell::man(&command),
+        Command::Man { command, out } => shell::man(&command, out.as_deref()),
     }
 }
 

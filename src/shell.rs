@@ -1,6 +1,8 @@
 //! `tapeflow completions` and `tapeflow man`: the command line as shells and `man` read it, made
 //! from the same definitions as `--help`.
 
+use std::path::Path;
+
 use clap::CommandFactory;
 use clap_complete::Shell;
 
@@ -14,9 +16,16 @@ pub(crate) fn completions(shell: Shell) -> Result<(), End> {
     print(&completion_script(shell))
 }
 
-/// Prints the man page of the program, or of one command.
-pub(crate) fn man(command: &[String]) -> Result<(), End> {
-    print(&man_page(command)?)
+/// Prints the man page of the program, or of one command; with `folder`, writes all of them there.
+pub(crate) fn man(command: &[String], folder: Option<&Path>) -> Result<(), End> {
+    match folder {
+        None => print(&man_page(command)?),
+        Some(folder) => std::fs::create_dir_all(folder)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
+            .map_err(|error| {
+                End::Input(format!("--out: cannot write to {}: {error}", folder.display()))
+            }),
+    }
 }
 
 fn completion_script(shell: Shell) -> Vec<u8> {
@@ -115,6 +124,17 @@ mod tests {
             for long in flags.filter_map(clap::Arg::get_long) {
                 assert!(plain.contains(&format!("--{long}")), "{path:?} --{long}:\n{page}");
             }
+        }
+    }
+
+    #[test]
+    fn all_man_pages_go_into_a_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        man(&[], Some(&folder.path().join("man"))).expect("written");
+        for (path, _) in commands() {
+            let name = [&["tapeflow".to_owned()], &path[..]].concat().join("-");
+            let file = folder.path().join(format!("man/{name}.1"));
+            assert!(file.is_file(), "{}", file.display());
         }
     }
 

@@ -99,7 +99,7 @@ def main():
     parser.add_argument("--only", default="tapeflow,spark,flink")
     parser.add_argument("--brokers", default="127.0.0.1:19092")
     parser.add_argument("--cassandra", default="127.0.0.1:19042")
-    parser.add_argument("--binary", default=str(ROOT / "target/release/tapeflow"))
+    parser.add_argument("--binary", default=str(ROOT / "target/dist/tapeflow"))
     arguments = parser.parse_args()
     folder = ROOT / "target/peers"
     topic = f"tapeflow_bench_peers_{arguments.trades}_{arguments.per_message}"

@@ -93,6 +93,9 @@ pub(crate) enum Command {
     Man {
         /// The command, such as `dataflow`
         command: Vec<String>,
+        /// Write the pages of the program and of all commands into this folder instead
+        #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+        out: Option<std::path::PathBuf>,
     },
 }
 
