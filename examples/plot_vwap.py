@@ -20,7 +20,7 @@ def read(lines, symbol, size):
     rows = csv.DictReader(lines)
     missing = {"symbol", "size", "start", "close", "vwap"} - set(rows.fieldnames or ())
     if missing:
-        sys.exit(f"not the CSV of `tapeflow bars`: columns {', '.join(sorted(missing))} are missing")
+        sys.exit(f"not the CSV of `tapeflow bars`: it lacks {', '.join(sorted(missing))}")
     for row in rows:
         symbol, size = symbol or row["symbol"], size or row["size"]
         # A bar without a price (odd lots alone) has no close; one without volume has no VWAP.
