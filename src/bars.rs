@@ -1,18 +1,18 @@
-//! `tapeflow bars`: rows, with exact decimals.
+//! `tapeflow bars`: bars, with exact decimals.
 //!
-//! `final` is worked out here, at the time of reading: a window is final once its end and a grace
-//! have passed, by the largest event time of the committed records. A label stored with the row
-//! would grow stale, for nobody touches a row again when its window closes.
+//! `final` is worked out here, at the time of reading: a window is final once its end and a allowed lateness
+//! have passed, by the watermark of the committed records. A label stored with the bar
+//! would grow stale, for nobody touches a bar again when its window closes.
 
 use std::io::{BufWriter, Write};
 
-use tapeflow_dataflow::{combine::GRACE_MS, sizes_of};
+use tapeflow_dataflow::{operators::combine::ALLOWED_LATENESS_MS, sizes_of};
+use tapeflow_protocol::Checkpoint;
 use tapeflow_schemas::{
-    AssetClass, Price, Symbol, WindowSize,
+    AssetClass, Policy, Price, StoredBar, Symbol, WindowSize,
     decimal::{SCALE, format_fixed},
     window::format_utc,
 };
-use tapeflow_sinks::{Head, Policy, store::StoredRow};
 
 use crate::{
     args::{
@@ -37,14 +37,14 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     runtime.block_on(async {
         let store = stores::reader(&settings.store).await?;
-        let head = stores::head(&*store).await?;
-        let kept = sizes_of(&head.logic).ok_or_else(|| other_rules(&head))?;
+        let checkpoint = stores::checkpoint(&*store).await?;
+        let kept = sizes_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(&checkpoint))?;
         let sizes = match &settings.sizes {
             SizeChoice::All => kept,
             SizeChoice::These(wanted) => {
                 if let Some(missing) = wanted.iter().find(|size| !kept.contains(size)) {
                     return Err(End::Input(format!(
-                        "--size: the store has no rows of {missing}; it has {}",
+                        "--size: the store has no bars of {missing}; it has {}",
                         columns::sizes(&kept)
                     )));
                 }
@@ -62,38 +62,38 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), End> {
             symbols.dedup();
             symbols
         };
-        heading(&mut out, settings.format).map_err(|fault| output_failed(&fault))?;
+        heading(&mut out, settings.format).map_err(|error| output_failed(&error))?;
         for symbol in symbols {
             for size in &sizes {
-                for row in
-                    stores::answered(store.rows(&symbol, *size, settings.range.clone()).await)?
+                for bar in
+                    stores::answered(store.bars(&symbol, *size, settings.range.clone()).await)?
                 {
-                    let values = values(&symbol, *size, &row, settings.policy, &head);
+                    let values = values(&symbol, *size, &bar, settings.policy, &checkpoint);
                     line(&mut out, &values, settings.format)
-                        .map_err(|fault| output_failed(&fault))?;
+                        .map_err(|error| output_failed(&error))?;
                 }
             }
         }
         Ok(())
     })?;
-    out.flush().map_err(|fault| output_failed(&fault))
+    out.flush().map_err(|error| output_failed(&error))
 }
 
-/// One row's values, in the order of [`COLUMNS`]; empty where there is none.
+/// One bar's values, in the order of [`COLUMNS`]; empty where there is none.
 pub(crate) fn values(
     symbol: &Symbol,
     size: WindowSize,
-    row: &StoredRow,
+    bar: &StoredBar,
     policy: Policy,
-    head: &Head,
+    checkpoint: &Checkpoint,
 ) -> [String; 14] {
-    let totals = &row.state.totals;
+    let totals = &bar.state.totals;
     let sums = totals.of_policy(policy);
     let price = |price: Option<Price>| price.map(|price| price.to_string()).unwrap_or_default();
     [
         symbol.to_string(),
         size.to_string(),
-        format_utc(row.start),
+        format_utc(bar.start),
         price(totals.open()),
         price(totals.high),
         price(totals.low),
@@ -104,16 +104,17 @@ pub(crate) fn values(
         sums.vwap_e8()
             .map(|vwap| format_fixed(vwap, SCALE))
             .unwrap_or_default(),
-        row.state.epoch.to_string(),
-        is_final(size, row.start, symbol.class(), head).to_string(),
+        bar.state.epoch.to_string(),
+        is_final(size, bar.start, symbol.class(), checkpoint).to_string(),
         totals.revision.to_string(),
     ]
 }
 
-fn is_final(size: WindowSize, start: i64, class: AssetClass, head: &Head) -> bool {
-    head.committed
-        .max_event_ms()
-        .is_some_and(|max| size.end_of(start, class) + GRACE_MS <= max)
+fn is_final(size: WindowSize, start: i64, class: AssetClass, checkpoint: &Checkpoint) -> bool {
+    checkpoint
+        .committed
+        .watermark_ms()
+        .is_some_and(|max| size.end_of(start, class) + ALLOWED_LATENESS_MS <= max)
 }
 
 fn heading(out: &mut impl Write, format: Format) -> std::io::Result<()> {
@@ -148,12 +149,13 @@ fn table_line(out: &mut impl Write, values: &[impl AsRef<str>; 14]) -> std::io::
 
 #[cfg(test)]
 mod tests {
+    use tapeflow_protocol::{SourceIdentity, decide};
+    use tapeflow_schemas::{BarState, Totals};
     use tapeflow_schemas::{Conditions, EventTime, Position, Size, Trade};
-    use tapeflow_sinks::{RowState, SourceIdentity, Totals, decide};
 
     use super::*;
 
-    fn head(max_event_ms: i64) -> Head {
+    fn checkpoint(watermark_ms: i64) -> Checkpoint {
         let source = SourceIdentity {
             cluster: "c".into(),
             topic: "t".into(),
@@ -161,17 +163,17 @@ mod tests {
         };
         let opening = decide::Opening {
             job: "j".into(),
-            logic: "l".into(),
+            fingerprint: "l".into(),
             source,
             earliest: vec![0],
             owner: "o".into(),
         };
-        let mut head = decide::take_over(None, &opening, 1).expect("a fresh store");
-        head.committed.cuts[0].max_event_ms = Some(max_event_ms);
-        head
+        let mut checkpoint = decide::take_over(None, &opening, 1).expect("a fresh store");
+        checkpoint.committed.cuts[0].watermark_ms = Some(watermark_ms);
+        checkpoint
     }
 
-    fn row(condition: Option<u8>) -> StoredRow {
+    fn bar(condition: Option<u8>) -> StoredBar {
         let conditions = condition.map_or(Conditions::NONE, |code| Conditions::NONE.with(code));
         let (price, size) = (
             Price::parse("164.0601").expect("price").value,
@@ -193,30 +195,30 @@ mod tests {
             },
             false,
         );
-        StoredRow {
+        StoredBar {
             start: 60_000,
-            state: RowState { epoch: 7, totals },
+            state: BarState { epoch: 7, totals },
         }
     }
 
-    fn csv(row: &StoredRow, max_event_ms: i64) -> String {
+    fn csv(bar: &StoredBar, watermark_ms: i64) -> String {
         let mut out = Vec::new();
         let symbol = Symbol::new("AAPL").expect("symbol");
         let values = values(
             &symbol,
             "1m".parse().expect("size"),
-            row,
+            bar,
             Policy::Sip,
-            &head(max_event_ms),
+            &checkpoint(watermark_ms),
         );
         line(&mut out, &values, Format::Csv).expect("written");
         String::from_utf8(out).expect("text")
     }
 
     #[test]
-    fn a_row_is_printed_exactly() {
+    fn a_bar_is_printed_exactly() {
         assert_eq!(
-            csv(&row(None), 124_999),
+            csv(&bar(None), 124_999),
             "AAPL,1m,1970-01-01T00:01:00Z,164.0601,164.0601,164.0601,164.0601,5,820.3005,1,164.0601,7,false,0\n"
         );
     }
@@ -224,12 +226,12 @@ mod tests {
     #[test]
     fn a_window_without_price_or_volume_has_empty_fields_and_no_zero_price() {
         assert_eq!(
-            csv(&row(Some(12)), 125_000),
+            csv(&bar(Some(12)), 125_000),
             "AAPL,1m,1970-01-01T00:01:00Z,,,,,5,820.3005,1,164.0601,7,true,0\n",
             "an odd lot"
         );
         assert_eq!(
-            csv(&row(Some(16)), 125_000),
+            csv(&bar(Some(16)), 125_000),
             "AAPL,1m,1970-01-01T00:01:00Z,,,,,0,0,0,,7,true,0\n",
             "an official close"
         );

@@ -12,11 +12,12 @@ use std::{
     },
 };
 
+use tapeflow_feed::{Clock, Feed};
+use tapeflow_log::kafka::admin as kafka;
 use tapeflow_sinks::cassandra;
 use tapeflow_throughput::{
-    Fault, check,
+    Error, check,
     drain::{self, Plan},
-    feed::{Clock, Feed},
     fill,
     ground::{Ground, Program},
     rate,
@@ -27,22 +28,22 @@ use tokio::runtime::Runtime;
 
 use crate::{
     args::bench::{BenchSettings, PREFIX},
-    end::{End, say, unreachable_store},
-    kafka, signals, stores,
+    end::{End, say, unreachable_log, unreachable_store},
+    signals, stores,
 };
 
 /// The name of the bench's jobs: a keyspace of another job is none of ours.
 const JOB: &str = "tapeflow-bench";
-/// Copies of rows where there are nodes enough.
+/// Copies of bars where there are nodes enough.
 const REPLICATION: u32 = 3;
 /// The smallest windows that freshness is measured by, in milliseconds, if there are such.
 const FRESHNESS_SIZE_MS: i64 = 60_000;
 
-impl From<Fault> for End {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Refused(reason) => Self::Input(reason),
-            fault => Self::Failed(fault.to_string()),
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(reason) => Self::Input(reason),
+            error => Self::Failed(error.to_string()),
         }
     }
 }
@@ -58,8 +59,8 @@ pub(crate) fn run(settings: BenchSettings) -> Result<(), End> {
     let measured = measure(&settings, &place, &runtime, &asked);
     if settings.keep {
         tell(&format!("kept: {}", place.describe()));
-    } else if let Err(fault) = place.take_away(&runtime, measured.is_ok()) {
-        tell(&format!("not taken away: {fault}; {}", place.describe()));
+    } else if let Err(error) = place.take_away(&runtime, measured.is_ok()) {
+        tell(&format!("not taken away: {error}; {}", place.describe()));
     }
     let report = measured?;
     if !settings.json {
@@ -70,7 +71,7 @@ pub(crate) fn run(settings: BenchSettings) -> Result<(), End> {
         Ok(())
     } else {
         Err(End::Failed(
-            "the rows are not what the feed calls for".into(),
+            "the bars are not what the feed calls for".into(),
         ))
     }
 }
@@ -126,8 +127,13 @@ fn measure(
         None => {
             let (written, fill) = if place.is_full {
                 // Not appended: what was is the same.
-                let mut feed = Feed::new(plan.shape, Clock::Tape, plan.partitions)?;
-                while feed.next(0)?.is_some() {}
+                let mut feed = Feed::new(plan.shape, Clock::Tape, plan.partitions)
+                    .map_err(tapeflow_throughput::Error::from)?;
+                while feed
+                    .next(0)
+                    .map_err(tapeflow_throughput::Error::from)?
+                    .is_some()
+                {}
                 (feed.written(), None)
             } else {
                 let mut log =
@@ -146,10 +152,10 @@ fn measure(
         }
     };
     if settings.ask_before_check {
-        tell("the rows are written; a line on standard input lets them be checked");
+        tell("the bars are written; a line on standard input lets them be checked");
         stdin()
             .read_line(&mut String::new())
-            .map_err(|fault| End::Failed(fault.to_string()))?;
+            .map_err(|error| End::Failed(error.to_string()))?;
     }
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -186,11 +192,11 @@ impl Place {
         let name = format!("{PREFIX}{}", tapeflow_throughput::tag());
         let folder = std::env::temp_dir().join(&name);
         fs::create_dir_all(&folder)
-            .map_err(|fault| End::Input(format!("cannot make {}: {fault}", folder.display())))?;
+            .map_err(|error| End::Input(format!("cannot make {}: {error}", folder.display())))?;
         let made = if settings.embedded {
             let ground = Ground::Embedded {
                 log: folder.join("log.db"),
-                rows: folder.join("rows.db"),
+                bars: folder.join("rows.db"),
             };
             Ok(Self {
                 ground,
@@ -222,9 +228,9 @@ impl Place {
             name: config.topic.clone(),
             settings: config.settings.clone(),
         };
-        let unreachable = |fault: Fault| {
+        let unreachable = |error: Error| {
             End::Input(format!(
-                "kafka at {}: {fault}; check --brokers",
+                "kafka at {}: {error}; check --brokers",
                 config.brokers
             ))
         };
@@ -235,7 +241,7 @@ impl Place {
         }
         let store = stores::cassandra(&settings.nodes, name, &settings.login, JOB)?;
         runtime.block_on(async {
-            let refused = |fault| unreachable_store(&store.address(), &fault);
+            let refused = |error| unreachable_store(&store.address(), &error);
             let replicas = cassandra::nodes(&store)
                 .await
                 .map_err(refused)?
@@ -250,9 +256,13 @@ impl Place {
                 )));
             }
             if there.is_none() {
-                kafka::make_topic(&config, partitions, None).await?;
+                kafka::make_topic(&config, partitions, None)
+                    .await
+                    .map_err(|error| unreachable_log(&error))?;
                 // Until every broker knows it.
-                kafka::findings(config.clone()).await?;
+                kafka::findings(config.clone())
+                    .await
+                    .map_err(|error| unreachable_log(&error))?;
             }
             Ok(())
         })?;
@@ -270,15 +280,15 @@ impl Place {
     /// This binary, with the flags that lead it here.
     fn program(&self, settings: &BenchSettings) -> Result<Program, End> {
         let executable = std::env::current_exe()
-            .map_err(|fault| End::Failed(format!("cannot find this program: {fault}")))?;
+            .map_err(|error| End::Failed(format!("cannot find this program: {error}")))?;
         let file = |path: &PathBuf| {
             let mut address = OsString::from("sqlite:");
             address.push(path);
             address
         };
         let place = match &self.ground {
-            Ground::Embedded { log, rows } => {
-                vec!["--log".into(), file(log), "--store".into(), file(rows)]
+            Ground::Embedded { log, bars } => {
+                vec!["--log".into(), file(log), "--store".into(), file(bars)]
             }
             Ground::Servers { topic, store } => {
                 let flags = [
@@ -306,13 +316,13 @@ impl Place {
 
     fn describe(&self) -> String {
         match &self.ground {
-            Ground::Embedded { log, rows } => format!(
-                "log sqlite:{}, rows sqlite:{}",
+            Ground::Embedded { log, bars } => format!(
+                "log sqlite:{}, bars sqlite:{}",
                 log.display(),
-                rows.display()
+                bars.display()
             ),
             Ground::Servers { topic, store } => format!(
-                "topic {}, rows {}, logs {}",
+                "topic {}, bars {}, logs {}",
                 topic.name,
                 store.address(),
                 self.folder.display()
@@ -325,14 +335,14 @@ impl Place {
         if let Ground::Servers { topic, store } = &self.ground {
             runtime
                 .block_on(cassandra::drop_keyspace(store))
-                .map_err(|fault| End::Failed(fault.to_string()))?;
+                .map_err(|error| End::Failed(error.to_string()))?;
             if !self.is_full {
                 runtime.block_on(topic.delete())?;
             }
         }
         if is_well || matches!(self.ground, Ground::Embedded { .. }) {
             fs::remove_dir_all(&self.folder)
-                .map_err(|fault| End::Failed(format!("{}: {fault}", self.folder.display())))
+                .map_err(|error| End::Failed(format!("{}: {error}", self.folder.display())))
         } else {
             tell(&format!("the job's logs are in {}", self.folder.display()));
             Ok(())

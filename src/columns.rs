@@ -1,4 +1,4 @@
-//! Rows of text as csv and as JSON, one way for every command that prints rows.
+//! Bars of text as csv and as JSON, one way for every command that prints bars.
 
 use std::{borrow::Cow, io::Write};
 

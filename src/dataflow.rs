@@ -1,4 +1,4 @@
-//! `tapeflow dataflow`: a log into rows, one process of the job.
+//! `tapeflow dataflow`: a log into bars, one process of the job.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
     tracing::info!(
         committed = summary.committed,
         records = summary.records,
-        rows = summary.rows_written,
+        bars = summary.bars_written,
         "job ended, everything read is committed"
     );
     Ok(())

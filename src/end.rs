@@ -8,8 +8,9 @@
 
 use std::process::ExitCode;
 
-use tapeflow_dataflow::{JobError, LogFault};
-use tapeflow_sinks::{Head, StoreError};
+use tapeflow_dataflow::JobError;
+use tapeflow_log::LogError;
+use tapeflow_protocol::{Checkpoint, StoreError};
 
 /// The exit code of [`End::Input`].
 pub(crate) const INPUT_AT_FAULT: u8 = 2;
@@ -19,7 +20,7 @@ pub(crate) const FENCED: u8 = tapeflow_dataflow::EXIT_FENCED;
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum End {
-    /// The input or the configuration is at fault; nothing was written.
+    /// The input or the configuration is at error; nothing was written.
     #[error("{0}")]
     Input(String),
     /// Failed in the middle, after work had begun.
@@ -34,7 +35,7 @@ pub(crate) enum End {
     /// `verify` found this many differences; they have been printed.
     #[error("the store differs from its log in {0} places")]
     Differs(u64),
-    /// The reader of our output has gone: `tapeflow bars | head`. Nobody is left to be told.
+    /// The reader of our output has gone: `tapeflow bars | checkpoint`. Nobody is left to be told.
     #[error("output closed")]
     OutputClosed,
 }
@@ -53,29 +54,29 @@ impl End {
 }
 
 impl From<JobError> for End {
-    fn from(fault: JobError) -> Self {
-        match fault {
-            JobError::Refused(_) => Self::Input(fault.to_string()),
-            JobError::Fenced(_) => Self::Fenced(fault.to_string()),
-            JobError::Log(_) | JobError::Failed(_) => Self::Failed(fault.to_string()),
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Refused(_) => Self::Input(error.to_string()),
+            JobError::Fenced(_) => Self::Fenced(error.to_string()),
+            JobError::Log(_) | JobError::Failed(_) => Self::Failed(error.to_string()),
         }
     }
 }
 
-/// For the first question a command asks of a log, when a fault means a wrong address and not a
+/// For the first question a command asks of a log, when an error means a wrong address and not a
 /// failure under way.
-pub(crate) fn unreachable_log(fault: &LogFault) -> End {
-    End::Input(match fault {
-        LogFault::Unavailable(reason) => format!(
+pub(crate) fn unreachable_log(error: &LogError) -> End {
+    End::Input(match error {
+        LogError::Unavailable(reason) => format!(
             "the log cannot be reached: {reason}; check --brokers and that the brokers are up"
         ),
-        LogFault::Broken(reason) => reason.clone(),
+        LogError::Broken(reason) => reason.clone(),
     })
 }
 
 /// For the first question a command asks of a store.
-pub(crate) fn unreachable_store(name: &str, fault: &StoreError) -> End {
-    End::Input(match fault {
+pub(crate) fn unreachable_store(name: &str, error: &StoreError) -> End {
+    End::Input(match error {
         StoreError::Unavailable(reason) => {
             format!("the store {name} cannot be reached: {reason}; check --store and that it is up")
         }
@@ -84,29 +85,29 @@ pub(crate) fn unreachable_store(name: &str, fault: &StoreError) -> End {
 }
 
 /// For a store whose rules this binary cannot read.
-pub(crate) fn other_rules(head: &Head) -> End {
+pub(crate) fn other_rules(checkpoint: &Checkpoint) -> End {
     End::Input(format!(
         "the store's rules are not this binary's: {}",
-        head.logic
+        checkpoint.fingerprint
     ))
 }
 
 /// For later questions.
-pub(crate) fn store_failed(fault: &StoreError) -> End {
-    End::Failed(fault.to_string())
+pub(crate) fn store_failed(error: &StoreError) -> End {
+    End::Failed(error.to_string())
 }
 
 /// Prints one line. `println!` would panic where the reader has gone.
 pub(crate) fn say(line: &str) -> Result<(), End> {
     use std::io::Write;
-    writeln!(std::io::stdout(), "{line}").map_err(|fault| output_failed(&fault))
+    writeln!(std::io::stdout(), "{line}").map_err(|error| output_failed(&error))
 }
 
 /// What a failed write to standard output means.
-pub(crate) fn output_failed(fault: &std::io::Error) -> End {
-    if fault.kind() == std::io::ErrorKind::BrokenPipe {
+pub(crate) fn output_failed(error: &std::io::Error) -> End {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
         End::OutputClosed
     } else {
-        End::Failed(format!("cannot write the output: {fault}"))
+        End::Failed(format!("cannot write the output: {error}"))
     }
 }

@@ -1,12 +1,13 @@
 //! Runs a feed into a log: the simulated server, a recording, or Finnhub.
 
 use tapeflow_ingest::{
-    IngestError, LiveConfig, Progress, Publish, ReplayConfig, Stop, Summary,
+    IngestError, LiveConfig, Progress, ReplayConfig, Stop, Summary,
     finnhub::FinnhubConfig,
     replay::ReplayError,
     run_live, run_replay,
     simulator::{Simulator, SimulatorConfig},
 };
+use tapeflow_log::Publish;
 
 use crate::{args::feed::Feed, end::End};
 
@@ -37,7 +38,7 @@ pub(crate) async fn feed(
             token,
         } => {
             let finnhub = FinnhubConfig::new(&url, token, symbols)
-                .map_err(|fault| End::Input(fault.to_string()))?;
+                .map_err(|error| End::Input(error.to_string()))?;
             run_live(
                 &LiveConfig {
                     finnhub,
@@ -60,11 +61,11 @@ pub(crate) async fn feed(
                 trades_per_second: Some(per_second(rate)),
                 ..SimulatorConfig::default()
             };
-            let simulator = Simulator::start(config).await.map_err(|fault| {
-                End::Failed(format!("the simulated feed does not start: {fault}"))
+            let simulator = Simulator::start(config).await.map_err(|error| {
+                End::Failed(format!("the simulated feed does not start: {error}"))
             })?;
             let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols)
-                .map_err(|fault| End::Failed(fault.to_string()))?;
+                .map_err(|error| End::Failed(error.to_string()))?;
             run_live(
                 &LiveConfig {
                     finnhub,
@@ -86,12 +87,12 @@ fn per_second(rate: u64) -> f64 {
 }
 
 /// A file that cannot be read, and an address, a token or symbols that are refused, are the input's
-/// fault; the rest failed under way.
-fn failed(fault: IngestError) -> End {
-    match &fault {
+/// error; the rest failed under way.
+fn failed(error: IngestError) -> End {
+    match &error {
         IngestError::Replay(ReplayError::Unreadable { .. }) | IngestError::Finnhub(_) => {
-            End::Input(fault.to_string())
+            End::Input(error.to_string())
         }
-        _ => End::Failed(fault.to_string()),
+        _ => End::Failed(error.to_string()),
     }
 }

@@ -23,8 +23,9 @@ use std::{
 use axum::{
     Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
 };
-use tapeflow_dataflow::{JobConfig, Log, Metrics};
+use tapeflow_dataflow::{JobConfig, Metrics};
 use tapeflow_ingest::Progress;
+use tapeflow_log::Log;
 
 use self::ends::Ends;
 pub(crate) use self::status::look;
@@ -87,8 +88,8 @@ impl Job {
     /// Partitions of the log; none in a process that does not lead.
     fn partitions(&self) -> usize {
         self.metrics
-            .head()
-            .map_or(0, |head| head.committed.cuts.len())
+            .checkpoint()
+            .map_or(0, |checkpoint| checkpoint.committed.cuts.len())
     }
 
     /// How long ago the log last told where it ends; none in a process that does not ask.
@@ -149,7 +150,7 @@ pub(crate) fn serve(
         .local_addr()
         .map(|address| format!("{scheme}://{address}"))
         .ok();
-    // The leader alone knows what is committed, so it alone tells how far that is behind.
+    // The coordinator alone knows what is committed, so it alone tells how far that is behind.
     if let Some(log) = log.filter(|_| told.job.as_ref().is_some_and(|job| job.process == 0)) {
         ends::follow(Arc::clone(&told), log);
     }

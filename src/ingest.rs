@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use tapeflow_ingest::{
-    Progress,
-    publish_kafka::{KafkaConfig, KafkaPublisher},
-};
+use tapeflow_ingest::Progress;
+use tapeflow_log::kafka::{KafkaConfig, KafkaPublisher};
 use tokio::sync::watch;
 
 use crate::{
@@ -33,8 +31,8 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
     );
     if let Feed::Replay { path, .. } = &settings.feed {
         // Before anything is asked of the brokers.
-        std::fs::File::open(path).map_err(|fault| {
-            End::Input(format!("--replay: cannot read {}: {fault}", path.display()))
+        std::fs::File::open(path).map_err(|error| {
+            End::Input(format!("--replay: cannot read {}: {error}", path.display()))
         })?;
     }
     runtime.block_on(async {
@@ -49,11 +47,11 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
         http::serve(&settings.http, told, None, Router::new(), runtime.handle())?;
         let mut publisher = KafkaPublisher::connect(config)
             .await
-            .map_err(|fault| End::Input(fault.to_string()))?;
+            .map_err(|error| End::Input(error.to_string()))?;
         let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &progress).await?;
         tracing::info!(
             trades = summary.counts.trades,
-            rejects = summary.counts.rejected(),
+            dead_letters = summary.counts.dead_letters(),
             records = summary.counts.records,
             "everything is in the topic"
         );

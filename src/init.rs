@@ -1,14 +1,15 @@
 //! `tapeflow init`: the topic and the keyspace.
 
+use tapeflow_log::kafka::admin as kafka;
 use tapeflow_sinks::cassandra;
 
 use crate::{
     args::{job::InitSettings, store::StoreAddress},
-    end::{End, say, unreachable_store},
-    kafka, stores,
+    end::{End, say, unreachable_log, unreachable_store},
+    stores,
 };
 
-/// Copies of rows where nobody says otherwise and there are nodes enough.
+/// Copies of bars where nobody says otherwise and there are nodes enough.
 const REPLICATION: u32 = 3;
 
 pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
@@ -25,7 +26,7 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
             StoreAddress::Cassandra { nodes, keyspace } => {
                 let config = stores::cassandra(nodes, keyspace, &store.login, "tapeflow")?;
                 let name = config.address();
-                let unreachable = |fault| unreachable_store(&name, &fault);
+                let unreachable = |error| unreachable_store(&name, &error);
                 let replicas = match replication {
                     Some(replicas) => replicas,
                     None => cassandra::nodes(&config)
@@ -42,7 +43,9 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
                 }
             }
         }
-        let report = kafka::make_topic(&kafka, partitions, replication).await?;
+        let report = kafka::make_topic(&kafka, partitions, replication)
+            .await
+            .map_err(|error| unreachable_log(&error))?;
         say(&format!(
             "topic {} {} with {} partition(s)",
             kafka.topic,
@@ -53,7 +56,10 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
             },
             report.partitions
         ))?;
-        for finding in kafka::findings(kafka).await? {
+        for finding in kafka::findings(kafka)
+            .await
+            .map_err(|error| unreachable_log(&error))?
+        {
             say(&format!("note: {finding}"))?;
         }
         Ok(())

@@ -2,12 +2,12 @@
 //! browser.
 //!
 //! ```text
-//!  job ── acknowledged rows ──▶ board ◀── what changed since? ── stream ──▶ GET /events
+//!  job ── acknowledged bars ──▶ board ◀── what changed since? ── stream ──▶ GET /events
 //!                                 ▲                                          page
-//!  store ── newest rows, at start ┘       store ── rows of one ── bars ────▶ GET /bars
+//!  store ── newest bars, at start ┘       store ── bars of one ── bars ────▶ GET /bars
 //! ```
 //!
-//! The page shows rows that the store has acknowledged, so nothing on it can be lost any more. The
+//! The page shows bars that the store has acknowledged, so nothing on it can be lost any more. The
 //! job never waits for a browser.
 
 mod bars;
@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::{Router, routing::get};
 use tapeflow_dataflow::Observer;
+use tapeflow_protocol::{EpochWrites, Store};
 use tapeflow_schemas::WindowSize;
-use tapeflow_sinks::{EpochWrites, Store};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::board::Line;

@@ -2,11 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use tapeflow_dataflow::{KafkaLog, Log};
-use tapeflow_sinks::{
-    Head,
+use tapeflow_log::{
+    Log,
+    kafka::KafkaLog,
     sqlite::{Access, SqliteLog},
 };
+use tapeflow_protocol::Checkpoint;
 
 use crate::{
     args::log::LogChoice,
@@ -23,7 +24,7 @@ pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, End> 
             config
                 .settings
                 .insert(0, ("group.id".into(), job.to_owned()));
-            let log = KafkaLog::connect(config).map_err(|fault| unreachable_log(&fault))?;
+            let log = KafkaLog::connect(config).map_err(|error| unreachable_log(&error))?;
             for finding in log.findings() {
                 tracing::warn!("{finding}");
             }
@@ -36,39 +37,42 @@ fn sqlite(path: &Path) -> Result<Arc<dyn Log>, End> {
     let database = stores::sqlite(path, Access::Reader)?;
     let name = database.describe();
     Ok(Arc::new(
-        SqliteLog::open(&database).map_err(|fault| unreachable_store(&name, &fault))?,
+        SqliteLog::open(&database).map_err(|error| unreachable_store(&name, &error))?,
     ))
 }
 
-/// The log that the rows of a store come from. Another one is refused: its offsets mean nothing
+/// The log that the bars of a store come from. Another one is refused: its offsets mean nothing
 /// here.
-pub(crate) fn of_head(choice: LogChoice, head: &Head) -> Result<Arc<dyn Log>, End> {
-    let kafka = |config| KafkaLog::connect(config).map_err(|fault| unreachable_log(&fault));
+pub(crate) fn of_checkpoint(
+    choice: LogChoice,
+    checkpoint: &Checkpoint,
+) -> Result<Arc<dyn Log>, End> {
+    let kafka = |config| KafkaLog::connect(config).map_err(|error| unreachable_log(&error));
     let log: Arc<dyn Log> = match choice {
         LogChoice::Kafka(config) => Arc::new(kafka(config)?),
         LogChoice::Beside(path, config) => {
             let beside = stores::sqlite(&path, Access::Reader)
                 .ok()
                 .and_then(|database| SqliteLog::open(&database).ok());
-            match beside.filter(|log| head.source.is_still(log.identity())) {
+            match beside.filter(|log| checkpoint.source.is_still(log.identity())) {
                 Some(log) => Arc::new(log),
                 None => Arc::new(kafka(config)?),
             }
         }
         LogChoice::Sqlite(path) => sqlite(&path)?,
     };
-    let given = log.identity().map_err(|fault| unreachable_log(&fault))?;
-    if head.source.is_still(&given) {
+    let given = log.identity().map_err(|error| unreachable_log(&error))?;
+    if checkpoint.source.is_still(&given) {
         return Ok(log);
     }
-    let found = &head.source;
+    let found = &checkpoint.source;
     let id = |id: &Option<String>| {
         id.as_deref()
             .map(|id| format!(" with id {id}"))
             .unwrap_or_default()
     };
     Err(End::Input(format!(
-        "the rows come from topic {}{} of cluster {}, not from topic {}{} of cluster {}: see --brokers, --topic, --log",
+        "the bars come from topic {}{} of cluster {}, not from topic {}{} of cluster {}: see --brokers, --topic, --log",
         found.topic,
         id(&found.topic_id),
         found.cluster,

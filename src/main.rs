@@ -6,16 +6,14 @@ mod bars;
 mod bench;
 mod columns;
 mod dataflow;
-mod embedded;
+mod dead_letters;
 mod end;
 mod feed;
 mod http;
 mod ingest;
 mod init;
-mod kafka;
 mod live;
 mod logs;
-mod rejects;
 mod run;
 mod secret;
 mod shell;
@@ -35,7 +33,7 @@ use std::{
 
 use args::{
     Cli, Command,
-    commands::{LogFormat, Output, RejectsCommand},
+    commands::{DeadLettersCommand, LogFormat, Output},
     run::RunArgs,
 };
 use clap::Parser;
@@ -69,7 +67,7 @@ fn obey(command: Command) -> Result<(), End> {
         Command::Top(args) => top::run(args.check()?),
         Command::Verify(args) => verify::run(args.check()?),
         Command::Status(args) => status::run(args.check()?),
-        Command::Rejects(RejectsCommand::List(args)) => rejects::run(args.check()?),
+        Command::DeadLetters(DeadLettersCommand::List(args)) => dead_letters::run(args.check()?),
         Command::Simulate(args) => simulate::run(args.check()?),
         Command::Bench(args) => bench::run(args.check()?),
         Command::Completions { shell } => shell::completions(shell),
@@ -108,5 +106,5 @@ fn small_runtime() -> Result<tokio::runtime::Runtime, End> {
         .thread_name("tapeflow-io")
         .enable_all()
         .build()
-        .map_err(|fault| End::Failed(format!("cannot start the I/O threads: {fault}")))
+        .map_err(|error| End::Failed(format!("cannot start the I/O threads: {error}")))
 }

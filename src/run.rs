@@ -18,15 +18,13 @@ use std::{
 use axum::Router;
 use tapeflow_dataflow::{Metrics, Stop};
 use tapeflow_ingest::Progress;
-use tapeflow_sinks::{
-    Store,
-    sqlite::{Access, SqliteLog, SqliteStore},
-};
+use tapeflow_log::sqlite::{Access, SqliteLog, SqlitePublisher};
+use tapeflow_protocol::Store;
+use tapeflow_sinks::sqlite::SqliteStore;
 use tokio::sync::watch;
 
 use crate::{
     args::{feed::Feed, run::RunSettings},
-    embedded::EmbeddedPublisher,
     end::{End, unreachable_store},
     feed,
     http::{self, Job, Told},
@@ -52,8 +50,8 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         }
     );
     if let Feed::Replay { path, .. } = &source {
-        let unreadable = |fault: std::io::Error| {
-            End::Input(format!("--replay: cannot read {}: {fault}", path.display()))
+        let unreadable = |error: std::io::Error| {
+            End::Input(format!("--replay: cannot read {}: {error}", path.display()))
         };
         if std::fs::File::open(path)
             .and_then(|file| file.metadata())
@@ -72,7 +70,7 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     let name = database.describe();
     let log = runtime
         .block_on(SqliteLog::create_if_absent(&database, partitions))
-        .map_err(|fault| unreachable_store(&name, &fault))?;
+        .map_err(|error| unreachable_store(&name, &error))?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::new(database));
     // Before the feed begins: what a refused run has appended would be counted by the next one.
     tapeflow_dataflow::may_run(&job, &log, &*store, runtime.handle())?;
@@ -137,7 +135,7 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         )
     });
     let fed = runtime.block_on(async {
-        let mut publisher = EmbeddedPublisher::new(log);
+        let mut publisher = SqlitePublisher::new(log);
         let mut stop = asked.clone();
         let feeding = async {
             let fed = feed::feed(source, &mut publisher, asked.clone(), &progress).await;
@@ -159,12 +157,12 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         .map_err(|_| End::Failed("the job's thread panicked".into()));
     done.store(true, Ordering::Release);
     let _ = painter.join();
-    // The job's own fault says more than the feed's end that it caused.
+    // The job's own error says more than the feed's end that it caused.
     let summary = ran??;
     fed?;
     tracing::info!(
         committed = summary.committed,
-        rows = summary.rows_written,
+        bars = summary.bars_written,
         "everything is committed"
     );
     Ok(())

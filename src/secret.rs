@@ -3,17 +3,17 @@
 
 use std::{env, path::Path};
 
-use tapeflow_ingest::Secret;
+use tapeflow_schemas::Secret;
 
-use crate::args::faults::Faults;
+use crate::args::errors::Errors;
 
 /// Reads a secret from `file`, or from the first of `variables` that is set. `None` if there is
-/// neither, or if the file is at fault, which is noted.
+/// neither, or if the file is at error, which is noted.
 pub(crate) fn from(
     flag: &str,
     file: Option<&Path>,
     variables: &[&str],
-    faults: &mut Faults,
+    errors: &mut Errors,
 ) -> Option<Secret> {
     let Some(file) = file else {
         return variables
@@ -25,13 +25,13 @@ pub(crate) fn from(
     };
     match std::fs::read_to_string(file) {
         Ok(text) if text.trim().is_empty() => {
-            faults.add(format!("{flag}: {} is empty", file.display()))
+            errors.add(format!("{flag}: {} is empty", file.display()))
         }
         Ok(text) if text.trim().lines().count() > 1 => {
-            faults.add(format!("{flag}: {} has more than one line", file.display()))
+            errors.add(format!("{flag}: {} has more than one line", file.display()))
         }
         Ok(text) => return Some(Secret::new(text.trim())),
-        Err(fault) => faults.add(format!("{flag}: cannot read {}: {fault}", file.display())),
+        Err(error) => errors.add(format!("{flag}: cannot read {}: {error}", file.display())),
     }
     None
 }

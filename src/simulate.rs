@@ -20,8 +20,8 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
         .one_symbol_share
         .map_or(Popularity::Zipf(1.0), Popularity::OneHot);
     if let Some(path) = &settings.out {
-        let cannot = |fault: std::io::Error| {
-            End::Input(format!("--out: cannot write {}: {fault}", path.display()))
+        let cannot = |error: std::io::Error| {
+            End::Input(format!("--out: cannot write {}: {error}", path.display()))
         };
         let mut file = BufWriter::new(File::create(path).map_err(cannot)?);
         let feed = FeedFile {
@@ -59,7 +59,7 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
         };
         let simulator = Simulator::start(config)
             .await
-            .map_err(|fault| End::Input(format!("--bind: {fault}")))?;
+            .map_err(|error| End::Input(format!("--bind: {error}")))?;
         say(&format!("ws://{}", simulator.address()))?;
         let _ = asked.wait_for(|asked| *asked).await;
         let stats = simulator.stats();

@@ -1,10 +1,10 @@
-//! `tapeflow status`: where the job stands, as its head says, and how far that is behind its log.
+//! `tapeflow status`: where the job stands, as its checkpoint says, and how far that is behind its log.
 
 use std::io::Write;
 
-use tapeflow_dataflow::Log;
+use tapeflow_log::Log;
+use tapeflow_protocol::{Binding, Checkpoint, HistoryEntry};
 use tapeflow_schemas::{Offset, Partition, window::format_utc};
-use tapeflow_sinks::{Binding, Head, HistoryEntry};
 
 use crate::{
     args::{
@@ -28,24 +28,27 @@ struct Lag {
 }
 
 pub(crate) fn run(settings: StatusSettings) -> Result<(), End> {
-    let (head, history) = crate::small_runtime()?.block_on(async {
+    let (checkpoint, history) = crate::small_runtime()?.block_on(async {
         let store = stores::reader(&settings.store).await?;
-        let head = stores::head(&*store).await?;
+        let checkpoint = stores::checkpoint(&*store).await?;
         let history = stores::answered(store.history(1).await)?;
-        Ok::<_, End>((head, history))
+        Ok::<_, End>((checkpoint, history))
     })?;
     // Where the job stands is told even if its log is out of reach: then most of all.
-    let lag = settings.log.map(|choice| lag(choice, &head)).transpose();
+    let lag = settings
+        .log
+        .map(|choice| lag(choice, &checkpoint))
+        .transpose();
     let told = lag.as_ref().ok().and_then(Option::as_deref);
     let mut out = std::io::stdout().lock();
     let printed = if settings.format == Format::Json {
-        serde_json::to_string(&serde_json::json!({ "head": head, "last_history": history.first(), "lag": told.map(json) }))
+        serde_json::to_string(&serde_json::json!({ "checkpoint": checkpoint, "last_history": history.first(), "lag": told.map(json) }))
             .map_err(std::io::Error::other)
             .and_then(|text| writeln!(out, "{text}"))
     } else {
-        print(&mut out, &head, history.first(), told)
+        print(&mut out, &checkpoint, history.first(), told)
     };
-    printed.map_err(|fault| output_failed(&fault))?;
+    printed.map_err(|error| output_failed(&error))?;
     lag.map(drop)
 }
 
@@ -62,18 +65,18 @@ fn json(lag: &[Lag]) -> serde_json::Value {
     lag.iter().map(each).collect()
 }
 
-fn lag(choice: LogChoice, head: &Head) -> Result<Vec<Lag>, End> {
-    let log = logs::of_head(choice, head)?;
-    let partitions = log.partitions().map_err(|fault| unreachable_log(&fault))?;
+fn lag(choice: LogChoice, checkpoint: &Checkpoint) -> Result<Vec<Lag>, End> {
+    let log = logs::of_checkpoint(choice, checkpoint)?;
+    let partitions = log.partitions().map_err(|error| unreachable_log(&error))?;
     (0..partitions)
-        .map(|partition| lag_of(&*log, partition, head))
+        .map(|partition| lag_of(&*log, partition, checkpoint))
         .collect()
 }
 
-fn lag_of(log: &dyn Log, partition: Partition, head: &Head) -> Result<Lag, End> {
+fn lag_of(log: &dyn Log, partition: Partition, checkpoint: &Checkpoint) -> Result<Lag, End> {
     let bounds = log
         .bounds(partition)
-        .map_err(|fault| unreachable_log(&fault))?;
+        .map_err(|error| unreachable_log(&error))?;
     // A partition that the job has not heard of yet begins at its first record.
     let behind = |binding: &Binding| {
         let next = usize::try_from(partition)
@@ -85,40 +88,40 @@ fn lag_of(log: &dyn Log, partition: Partition, head: &Head) -> Result<Lag, End> 
     Ok(Lag {
         partition,
         end: bounds.end,
-        uncommitted: behind(&head.committed),
-        unbound: behind(head.last_binding()),
+        uncommitted: behind(&checkpoint.committed),
+        unbound: behind(checkpoint.last_binding()),
     })
 }
 
 fn print(
     out: &mut impl Write,
-    head: &Head,
+    checkpoint: &Checkpoint,
     last: Option<&HistoryEntry>,
     lag: Option<&[Lag]>,
 ) -> std::io::Result<()> {
-    let bound = head.last_binding();
+    let bound = checkpoint.last_binding();
     let time = |binding: &Binding| {
         binding
-            .max_event_ms()
+            .watermark_ms()
             .map_or_else(|| "none yet".to_owned(), format_utc)
     };
     writeln!(
         out,
         "job              {} (generation {}, version {})",
-        head.job, head.generation, head.version
+        checkpoint.job, checkpoint.generation, checkpoint.version
     )?;
-    writeln!(out, "logic            {}", head.logic)?;
+    writeln!(out, "logic            {}", checkpoint.fingerprint)?;
     writeln!(
         out,
         "log              topic {} of cluster {}",
-        head.source.topic, head.source.cluster
+        checkpoint.source.topic, checkpoint.source.cluster
     )?;
     writeln!(
         out,
-        "epoch committed  {} (newest trade {}, stamp {})",
-        head.committed.epoch,
-        time(&head.committed),
-        format_utc(head.committed.stamp / 1_000)
+        "epoch committed  {} (newest trade {}, write timestamp {})",
+        checkpoint.committed.epoch,
+        time(&checkpoint.committed),
+        format_utc(checkpoint.committed.write_timestamp / 1_000)
     )?;
     writeln!(
         out,
@@ -126,7 +129,13 @@ fn print(
         bound.epoch,
         time(bound)
     )?;
-    for (partition, (committed, bound)) in head.committed.cuts.iter().zip(&bound.cuts).enumerate() {
+    for (partition, (committed, bound)) in checkpoint
+        .committed
+        .cuts
+        .iter()
+        .zip(&bound.cuts)
+        .enumerate()
+    {
         writeln!(
             out,
             "partition {partition:<6} committed to offset {}, bound to {}",
@@ -141,7 +150,7 @@ fn print(
     {
         writeln!(
             out,
-            "lost {partition:<11} offsets {lost} were given up with --accept-loss: their trades are in no row, or in some"
+            "lost {partition:<11} offsets {lost} were given up with --accept-loss: their trades are in no bar, or in some"
         )?;
     }
     for Lag {
@@ -171,7 +180,7 @@ fn print(
         entry.epoch,
         counts.records,
         counts.accepted,
-        counts.rejected,
+        counts.dead_letters,
         counts.duplicates,
         counts.price_updates,
         counts.gaps,

@@ -2,10 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
+use tapeflow_log::sqlite::{Access, Database};
+use tapeflow_protocol::{Checkpoint, Store, StoreError};
 use tapeflow_sinks::{
-    Head, Store, StoreError,
-    cassandra::{CassandraConfig, CassandraStore, Credentials, Secret},
-    sqlite::{Access, Database, SqliteStore},
+    cassandra::{CassandraConfig, CassandraStore, Credentials},
+    sqlite::SqliteStore,
 };
 
 use crate::{
@@ -22,20 +23,20 @@ pub(crate) fn cassandra(
 ) -> Result<CassandraConfig, End> {
     let address = format!("cassandra://{}/{keyspace}", nodes.join(","));
     let mut config = CassandraConfig::parse(&address, job)
-        .map_err(|faults| End::Input(format!("--store: {faults}")))?;
+        .map_err(|errors| End::Input(format!("--store: {errors}")))?;
     config.credentials = login
         .user
         .clone()
         .zip(login.password.as_ref())
         .map(|(user, password)| Credentials {
             user,
-            password: Secret::new(password.expose()),
+            password: password.clone(),
         });
     config.tls.clone_from(&login.tls);
     Ok(config)
 }
 
-/// A store to read from. `job` is asked for by name only where rows are written; a reader takes the
+/// A store to read from. `job` is asked for by name only where bars are written; a reader takes the
 /// keyspace's own.
 pub(crate) async fn reader(choice: &StoreChoice) -> Result<Arc<dyn Store>, End> {
     match &choice.address {
@@ -46,7 +47,7 @@ pub(crate) async fn reader(choice: &StoreChoice) -> Result<Arc<dyn Store>, End> 
             Ok(Arc::new(
                 CassandraStore::connect(config)
                     .await
-                    .map_err(|fault| unreachable_store(&name, &fault))?,
+                    .map_err(|error| unreachable_store(&name, &error))?,
             ))
         }
     }
@@ -64,7 +65,7 @@ pub(crate) async fn writer(choice: &StoreChoice, job: &str) -> Result<Arc<dyn St
             let name = config.address();
             let store = CassandraStore::connect(config)
                 .await
-                .map_err(|fault| unreachable_store(&name, &fault))?;
+                .map_err(|error| unreachable_store(&name, &error))?;
             for finding in store.findings() {
                 tracing::warn!("{finding}");
             }
@@ -76,7 +77,7 @@ pub(crate) async fn writer(choice: &StoreChoice, job: &str) -> Result<Arc<dyn St
 /// Opens an SQLite file.
 pub(crate) fn sqlite(path: &Path, access: Access) -> Result<Database, End> {
     Database::open(path, access)
-        .map_err(|fault| unreachable_store(&format!("sqlite:{}", path.display()), &fault))
+        .map_err(|error| unreachable_store(&format!("sqlite:{}", path.display()), &error))
 }
 
 /// Makes the folder an SQLite file will lie in.
@@ -85,21 +86,21 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), End> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     folder.map_or(Ok(()), |folder| {
-        std::fs::create_dir_all(folder).map_err(|fault| {
+        std::fs::create_dir_all(folder).map_err(|error| {
             End::Input(format!(
-                "--store: cannot make {}: {fault}",
+                "--store: cannot make {}: {error}",
                 folder.display()
             ))
         })
     })
 }
 
-/// The head of the job whose store this is.
-pub(crate) async fn head(store: &dyn Store) -> Result<Head, End> {
+/// The checkpoint of the job whose store this is.
+pub(crate) async fn checkpoint(store: &dyn Store) -> Result<Checkpoint, End> {
     let found = store
-        .head()
+        .checkpoint()
         .await
-        .map_err(|fault| unreachable_store(&store.describe(), &fault))?;
+        .map_err(|error| unreachable_store(&store.describe(), &error))?;
     found.ok_or_else(|| {
         End::Input(format!(
             "no job has run on {}: nothing to show yet",
@@ -110,5 +111,5 @@ pub(crate) async fn head(store: &dyn Store) -> Result<Head, End> {
 
 /// What a later question to the store came to.
 pub(crate) fn answered<T>(answer: Result<T, StoreError>) -> Result<T, End> {
-    answer.map_err(|fault| crate::end::store_failed(&fault))
+    answer.map_err(|error| crate::end::store_failed(&error))
 }

@@ -56,8 +56,8 @@ pub(crate) fn is_child() -> bool {
     else {
         return false;
     };
-    if let Err(fault) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        tracing::warn!(%fault, "this process will outlive its supervisor");
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        tracing::warn!(%error, "this process will outlive its supervisor");
     }
     // It may have died before the kernel was asked.
     if getppid()
@@ -80,7 +80,7 @@ pub(crate) fn run() -> Result<(), End> {
         heard.store(true, Ordering::Release)
     });
     let executable = std::env::current_exe()
-        .map_err(|fault| End::Failed(format!("cannot find this program: {fault}")))?;
+        .map_err(|error| End::Failed(format!("cannot find this program: {error}")))?;
     let (mut wait, mut first) = (Duration::ZERO, true);
     loop {
         let begun = Instant::now();
@@ -90,8 +90,8 @@ pub(crate) fn run() -> Result<(), End> {
             .args(std::env::args_os().skip(1))
             .env(SUPERVISOR, std::process::id().to_string())
             .spawn();
-        let child = child.map_err(|fault| {
-            End::Failed(format!("cannot start {}: {fault}", executable.display()))
+        let child = child.map_err(|error| {
+            End::Failed(format!("cannot start {}: {error}", executable.display()))
         })?;
         let status = look_after(child, &asked)?;
         match after(
@@ -124,7 +124,7 @@ fn look_after(mut child: Child, asked: &AtomicBool) -> Result<ExitStatus, End> {
     loop {
         if let Some(status) = child
             .try_wait()
-            .map_err(|fault| End::Failed(format!("cannot wait for the process: {fault}")))?
+            .map_err(|error| End::Failed(format!("cannot wait for the process: {error}")))?
         {
             return Ok(status);
         }
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(
             after(Some(2), false, true, SHORT, Duration::ZERO),
             Next::End(2),
-            "a setting is at fault"
+            "a setting is at error"
         );
         assert_eq!(
             after(Some(3), false, false, LONG_LIFE, Duration::ZERO),

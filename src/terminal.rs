@@ -1,6 +1,6 @@
 //! The live view of `tapeflow run`: a table on a terminal, one plain line a second elsewhere.
 //!
-//! It shows rows that the store has acknowledged, so nothing on it can be lost any more. It never
+//! It shows bars that the store has acknowledged, so nothing on it can be lost any more. It never
 //! holds the job up: the job's threads put what they wrote on a small board, and a thread of its
 //! own draws from there.
 
@@ -57,12 +57,12 @@ struct Look {
     /// What was taken in, with its unit: trades where the feed is in this process, records of the
     /// log otherwise.
     taken: String,
-    rows: u64,
-    /// Of what was taken in, and of rows.
+    bars: u64,
+    /// Of what was taken in, and of bars.
     per_second: [u64; 2],
     bound: u64,
     committed: u64,
-    rejects: u64,
+    dead_letters: u64,
     connection: String,
     /// Symbols on the board.
     symbols: usize,
@@ -96,7 +96,7 @@ impl View {
 
     fn look(&self, symbols: usize) -> Look {
         let elapsed = self.began.elapsed();
-        let rows = self.metrics.rows_written.get();
+        let bars = self.metrics.bars_written.get();
         let (count, unit, connection) = match &self.progress {
             Some(progress) => {
                 let now = progress.snapshot();
@@ -110,7 +110,7 @@ impl View {
         };
         let per_second = locked(&self.rates).per_second(
             u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            [count, rows],
+            [count, bars],
         );
         let board = self.live.board();
         Look {
@@ -119,11 +119,11 @@ impl View {
             page: self.page.clone(),
             size: board.size(),
             taken: format!("{} {unit}", grouped(count)),
-            rows,
+            bars,
             per_second,
             bound: self.metrics.epoch_bound.get(),
             committed: self.metrics.epoch_committed.get(),
-            rejects: board.rejects(),
+            dead_letters: board.dead_letters(),
             connection,
             symbols: board.symbols(),
             lines: board.busiest(symbols),
@@ -180,9 +180,9 @@ pub(crate) fn paint(
     let painted = match held {
         Ok(Some(held)) => screen::run(held, &view, &done, colours, &on_quit),
         Ok(None) => print_lines(&view, &done),
-        Err(fault) => {
+        Err(error) => {
             // A terminal without keys, as after setsid: no reason to end the run.
-            tracing::warn!(%fault, "cannot take the terminal; printing lines instead");
+            tracing::warn!(%error, "cannot take the terminal; printing lines instead");
             print_lines(&view, &done)
         }
     };
@@ -206,7 +206,7 @@ fn print_lines(view: &View, done: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// When a plain line is due: with the first row or after a second, whichever comes first, then each
+/// When a plain line is due: with the first bar or after a second, whichever comes first, then each
 /// second. A second that was missed, while the process was stopped or the pipe full, is not made up
 /// for.
 #[derive(Debug, Default)]
@@ -215,10 +215,10 @@ struct Pace {
 }
 
 impl Pace {
-    fn is_due(&mut self, elapsed: Duration, any_row: bool) -> bool {
+    fn is_due(&mut self, elapsed: Duration, any_bar: bool) -> bool {
         let due = self
             .next
-            .map_or(any_row || elapsed >= LINE_EVERY, |next| elapsed >= next);
+            .map_or(any_bar || elapsed >= LINE_EVERY, |next| elapsed >= next);
         if due {
             let on_time = self.next.unwrap_or(elapsed) + LINE_EVERY;
             self.next = Some(if on_time > elapsed {
@@ -234,15 +234,15 @@ impl Pace {
 /// One line: what happened, then the busiest symbols.
 fn plain(look: &Look) -> String {
     let mut text = format!(
-        "{:.1}s  {} ({}/s)  {} rows ({}/s)  epoch {} bound, {} committed  {} dead letters",
+        "{:.1}s  {} ({}/s)  {} bars ({}/s)  epoch {} bound, {} committed  {} dead letters",
         look.elapsed.as_secs_f64(),
         look.taken,
         grouped(look.per_second[0]),
-        grouped(look.rows),
+        grouped(look.bars),
         grouped(look.per_second[1]),
         look.bound,
         look.committed,
-        look.rejects
+        look.dead_letters
     );
     for (symbol, line) in &look.lines {
         let number = |e8: Option<i128>| e8.map_or_else(|| "-".to_owned(), glance);
@@ -260,8 +260,9 @@ fn plain(look: &Look) -> String {
 #[cfg(test)]
 mod tests {
     use tapeflow_dataflow::Observer;
+    use tapeflow_protocol::EpochWrites;
+    use tapeflow_schemas::{BarKey, BarState, BarWrite, Totals};
     use tapeflow_schemas::{Conditions, EventTime, Position, Price, Size, Trade};
-    use tapeflow_sinks::{EpochWrites, RowKey, RowState, RowWrite, Totals};
 
     use super::*;
 
@@ -295,20 +296,20 @@ mod tests {
             },
             false,
         );
-        let key = RowKey {
+        let key = BarKey {
             symbol: Symbol::new("AAPL").expect("symbol"),
             size: WindowSize::DEFAULTS[1],
             start: 60_000,
         };
-        let rows = vec![RowWrite {
+        let bars = vec![BarWrite {
             key,
-            state: RowState { epoch: 7, totals },
-            stamp: 1,
+            state: BarState { epoch: 7, totals },
+            write_timestamp: 1,
         }];
         view.live.acknowledged(
             7,
             &EpochWrites {
-                rows,
+                bars,
                 ..EpochWrites::default()
             },
         );
@@ -320,7 +321,7 @@ mod tests {
             per_second: [56, 7],
             bound: 8,
             committed: 7,
-            rejects: 2,
+            dead_letters: 2,
             now_ms: 61_000,
             elapsed: Duration::from_millis(2_040),
             ..now
@@ -328,12 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_comes_with_the_first_row_and_missed_ones_are_not_made_up_for() {
+    fn the_first_line_comes_with_the_first_bar_and_missed_ones_are_not_made_up_for() {
         let due = |ticks: &[(u64, bool)]| -> Vec<u64> {
             let mut pace = Pace::default();
             ticks
                 .iter()
-                .filter(|(ms, row)| pace.is_due(Duration::from_millis(*ms), *row))
+                .filter(|(ms, bar)| pace.is_due(Duration::from_millis(*ms), *bar))
                 .map(|(ms, _)| *ms)
                 .collect()
         };
@@ -371,7 +372,7 @@ mod tests {
     fn a_plain_line_says_what_happened_and_to_whom() {
         assert_eq!(
             plain(&look()),
-            "2.0s  1,234 trades (56/s)  0 rows (7/s)  epoch 8 bound, 7 committed  2 dead letters  AAPL 164.0601 vwap 164.0601 volume 5"
+            "2.0s  1,234 trades (56/s)  0 bars (7/s)  epoch 8 bound, 7 committed  2 dead letters  AAPL 164.0601 vwap 164.0601 volume 5"
         );
     }
 }

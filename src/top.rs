@@ -9,14 +9,12 @@ use std::{
 };
 
 use tapeflow_dataflow::{baskets_of, sizes_of};
+use tapeflow_protocol::{Checkpoint, Store};
 use tapeflow_schemas::{
-    AssetClass, EventTime, Price, WindowSize,
+    AssetClass, EventTime, Price, StoredView, View, ViewEntry, WindowSize,
     decimal::{SCALE, format_fixed},
+    view::SMALLEST_VIEW_MS,
     window::format_utc,
-};
-use tapeflow_sinks::{
-    Head, Store, StoredView, View,
-    view::{SMALLEST_VIEW_MS, ViewEntry},
 };
 
 use crate::{
@@ -51,20 +49,24 @@ pub(crate) fn run(settings: TopSettings) -> Result<(), End> {
         range,
         format,
     } = settings;
-    let (lists, head) = crate::small_runtime()?.block_on(async {
+    let (lists, checkpoint) = crate::small_runtime()?.block_on(async {
         let store = stores::reader(&store).await?;
-        let head = stores::head(&*store).await?;
-        check_size(size, &head)?;
+        let checkpoint = stores::checkpoint(&*store).await?;
+        check_size(size, &checkpoint)?;
         let lists = match range {
             Some(range) => stores::answered(store.views(view, size, range).await)?,
-            None => newest(&*store, view, size, &head).await?,
+            None => newest(&*store, view, size, &checkpoint).await?,
         };
-        Ok::<_, End>((lists, head))
+        Ok::<_, End>((lists, checkpoint))
     })?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let printed = match format {
         Format::Table if lists.is_empty() => {
-            writeln!(out, "no list of {view} {size}{}", why_none(view, &head))
+            writeln!(
+                out,
+                "no list of {view} {size}{}",
+                why_none(view, &checkpoint)
+            )
         }
         Format::Table => tables(&mut out, view, size, &lists),
         Format::Csv => csv(&mut out, view, size, &lists),
@@ -73,11 +75,11 @@ pub(crate) fn run(settings: TopSettings) -> Result<(), End> {
     };
     printed
         .and_then(|()| out.flush())
-        .map_err(|fault| output_failed(&fault))
+        .map_err(|error| output_failed(&error))
 }
 
-fn check_size(size: WindowSize, head: &Head) -> Result<(), End> {
-    let kept = sizes_of(&head.logic).ok_or_else(|| other_rules(head))?;
+fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), End> {
+    let kept = sizes_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(checkpoint))?;
     let listed: Vec<WindowSize> = kept
         .into_iter()
         .filter(|size| size.ms() >= SMALLEST_VIEW_MS)
@@ -100,8 +102,8 @@ fn check_size(size: WindowSize, head: &Head) -> Result<(), End> {
     )))
 }
 
-fn why_none(view: View, head: &Head) -> &'static str {
-    if view == View::Baskets && baskets_of(&head.logic) == Some("none") {
+fn why_none(view: View, checkpoint: &Checkpoint) -> &'static str {
+    if view == View::Baskets && baskets_of(&checkpoint.fingerprint) == Some("none") {
         ": the store was begun without --baskets"
     } else {
         ""
@@ -114,9 +116,9 @@ async fn newest(
     store: &dyn Store,
     view: View,
     size: WindowSize,
-    head: &Head,
+    checkpoint: &Checkpoint,
 ) -> Result<Vec<StoredView>, End> {
-    let Some(newest) = head.max_event_ms().and_then(EventTime::from_ms) else {
+    let Some(newest) = checkpoint.watermark_ms().and_then(EventTime::from_ms) else {
         return Ok(Vec::new());
     };
     // One start, but for days.
@@ -284,7 +286,7 @@ fn table_lines(out: &mut impl Write, table: &[Vec<String>]) -> std::io::Result<(
 
 #[cfg(test)]
 mod tests {
-    use tapeflow_sinks::ViewState;
+    use tapeflow_schemas::ViewState;
 
     use super::*;
 

@@ -1,20 +1,20 @@
-//! `tapeflow verify`: recomputes every row and every list from the log with code the job does not
+//! `tapeflow verify`: recomputes every bar and every list from the log with code the job does not
 //! use, and prints each difference.
 //!
 //! What is labelled with a committed epoch must equal the recomputation of all committed records;
 //! what is labelled with an epoch that is bound but not committed must equal the recomputation up
 //! to that very epoch. Values are compared, labels are not. A job may run meanwhile
-//! (`verify/survey.rs`); what differs can be healed (`verify/heal.rs`).
+//! (`verify/audit_run.rs`); what differs can be repaired (`verify/repair.rs`).
 
-mod heal;
+mod audit_run;
+mod bars;
+mod coverage;
 mod judge;
 mod lists;
-mod reach;
 mod recompute;
-mod remedy;
-mod rows;
-mod scope;
-mod survey;
+mod repair;
+mod repair_plan;
+mod selection;
 
 use std::{
     sync::{
@@ -25,35 +25,35 @@ use std::{
     time::{Duration, Instant},
 };
 
+use audit_run::Ground;
+use judge::Findings;
+use selection::Selection;
 use tapeflow_dataflow::{baskets_of, sizes_of};
+use tapeflow_protocol::Checkpoint;
 use tapeflow_schemas::Baskets;
-use tapeflow_sinks::Head;
 
 use crate::{
     args::verify::VerifySettings,
     end::{End, other_rules, say},
     logs, signals, stores,
 };
-use judge::Findings;
-use scope::Scope;
-use survey::Ground;
 
 /// How soon a request to end is heard between two looks.
 const LISTEN: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
-    if settings.heal {
-        heal::may_ask(settings.yes)?;
+    if settings.repair {
+        repair::may_ask(settings.yes)?;
     }
     let runtime = crate::small_runtime()?;
     let mut store = runtime.block_on(stores::reader(&settings.store))?;
-    let head = runtime.block_on(stores::head(&*store))?;
-    let sizes = sizes_of(&head.logic).ok_or_else(|| other_rules(&head))?;
-    check_baskets(&head, &settings.baskets)?;
-    let log = logs::of_head(settings.log, &head)?;
-    if settings.heal {
-        // Before the long look: a file that a job is writing cannot be healed beside it.
-        store = runtime.block_on(stores::writer(&settings.store, &head.job))?;
+    let checkpoint = runtime.block_on(stores::checkpoint(&*store))?;
+    let sizes = sizes_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(&checkpoint))?;
+    check_baskets(&checkpoint, &settings.baskets)?;
+    let log = logs::of_checkpoint(settings.log, &checkpoint)?;
+    if settings.repair {
+        // Before the long look: a file that a job is writing cannot be repaired beside it.
+        store = runtime.block_on(stores::writer(&settings.store, &checkpoint.job))?;
     }
     let asked = Arc::new(AtomicBool::new(false));
     let ground = Ground {
@@ -64,16 +64,16 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
         baskets: &settings.baskets,
         asked: &asked,
     };
-    let scope = Scope::new(&settings.symbols, settings.sample);
+    let selection = Selection::new(&settings.symbols, settings.sample);
     let look = || -> Result<Findings, End> {
         let mut found = Findings::default();
         for slice in 0..settings.passes {
-            found.add(ground.look(&scope.slice(slice, settings.passes), settings.since)?);
+            found.add(ground.look(&selection.slice(slice, settings.passes), settings.since)?);
         }
-        if scope.has_lists() && settings.since.is_none() {
+        if selection.has_lists() && settings.since.is_none() {
             ground.look_beside_the_directory(&mut found)?;
         }
-        say(&found.summary(scope.has_lists()))?;
+        say(&found.summary(selection.has_lists()))?;
         Ok(found)
     };
     if let Some(every) = settings.every {
@@ -84,8 +84,8 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
         return again_and_again(every, &asked, || look().and_then(|found| verdict(&found)));
     }
     let found = look()?;
-    if settings.heal {
-        heal::heal(&ground, &scope, &found, settings.yes)
+    if settings.repair {
+        repair::repair(&ground, &selection, &found, settings.yes)
     } else {
         verdict(&found)
     }
@@ -143,8 +143,8 @@ fn worse(before: Result<(), End>, now: End) -> End {
 }
 
 /// Lists of baskets cannot be recomputed from other baskets than the job's.
-fn check_baskets(head: &Head, given: &Baskets) -> Result<(), End> {
-    let wanted = baskets_of(&head.logic).ok_or_else(|| other_rules(head))?;
+fn check_baskets(checkpoint: &Checkpoint, given: &Baskets) -> Result<(), End> {
+    let wanted = baskets_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(checkpoint))?;
     let given = given.digest();
     match (wanted, given.as_str()) {
         (wanted, given) if wanted == given => Ok(()),

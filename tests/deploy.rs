@@ -19,11 +19,11 @@ fn path(path: &str) -> PathBuf {
 }
 
 fn read(file: &str) -> String {
-    fs::read_to_string(path(file)).unwrap_or_else(|fault| panic!("{file}: {fault}"))
+    fs::read_to_string(path(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 fn yaml(file: &str) -> Value {
-    serde_norway::from_str(&read(file)).unwrap_or_else(|fault| panic!("{file}: {fault}"))
+    serde_norway::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 /// `NAME=VALUE` lines of the one file.
@@ -69,8 +69,8 @@ fn list(value: &Value) -> Vec<Value> {
     }
 }
 
-fn none(what: &str, faults: Vec<String>) {
-    assert!(faults.is_empty(), "{what}:\n  {}", faults.join("\n  "));
+fn none(what: &str, errors: Vec<String>) {
+    assert!(errors.is_empty(), "{what}:\n  {}", errors.join("\n  "));
 }
 
 #[test]
@@ -82,10 +82,10 @@ fn versions_stand_in_one_file_and_all_others_say_the_same() {
             .map(String::as_str)
             .unwrap_or_else(|| panic!("{name} is not in deploy/versions.env"))
     };
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     let mut same = |place: &str, found: &str, wanted: String| {
         if found != wanted {
-            faults.push(format!("{place}: {found}, not {wanted}"));
+            errors.push(format!("{place}: {found}, not {wanted}"));
         }
     };
     for line in read("deploy/image/Dockerfile")
@@ -142,23 +142,23 @@ fn versions_stand_in_one_file_and_all_others_say_the_same() {
             of(name)
         );
     }
-    none("other versions", faults);
+    none("other versions", errors);
 }
 
 #[test]
 fn compose_takes_every_version_from_the_one_file() {
     let versions = versions();
     let mut used: BTreeSet<String> = BTreeSet::new();
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for (file, name, service) in services() {
         let Some(image) = service["image"].as_str() else {
             continue;
         };
         if image != "tapeflow:local" && !image.contains("_VERSION:?}") {
-            faults.push(format!("{file}: {name}: {image}"));
+            errors.push(format!("{file}: {name}: {image}"));
         }
     }
-    none("images whose version stands elsewhere", faults);
+    none("images whose version stands elsewhere", errors);
     for part in read("deploy/compose/compose.yaml")
         .split("${")
         .skip(1)
@@ -187,22 +187,22 @@ fn compose_takes_every_version_from_the_one_file() {
 
 #[test]
 fn compose_opens_ports_on_loopback_alone() {
-    let (mut ports, mut faults) = (BTreeMap::new(), Vec::new());
+    let (mut ports, mut errors) = (BTreeMap::new(), Vec::new());
     for (file, name, service) in services() {
         for port in list(&service["ports"]) {
             let port = string(&port, "a port").to_owned();
             if !port.starts_with("127.0.0.1:") {
-                faults.push(format!("{file}: {name}: {port}"));
+                errors.push(format!("{file}: {name}: {port}"));
             }
             // The feed's stands in both files: where there is no simulated market, ingest opens it
             // itself.
             if let Some(other) = ports.insert((file, port.clone()), name.clone()) {
-                faults.push(format!("{file}: {name} and {other}: {port}"));
+                errors.push(format!("{file}: {name} and {other}: {port}"));
             }
         }
     }
     assert!(ports.len() > 6, "ports are opened");
-    none("open to others than this machine, or twice", faults);
+    none("open to others than this machine, or twice", errors);
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn every_setting_that_is_deployed_is_one_of_the_program() {
         "deploy/compose/compose.yaml".into(),
         "deploy/compose/finnhub.yaml".into(),
     ]);
-    let (mut count, mut faults) = (0, Vec::new());
+    let (mut count, mut errors) = (0, Vec::new());
     for place in places {
         let text = read(&place);
         for name in text
@@ -292,17 +292,17 @@ fn every_setting_that_is_deployed_is_one_of_the_program() {
             }
             count += 1;
             if !known.contains(&format!("[env: {name}=")) {
-                faults.push(format!("{place}: {name}"));
+                errors.push(format!("{place}: {name}"));
             }
         }
     }
     assert!(count > 25, "{count} settings are given");
-    none("settings the program does not know", faults);
+    none("settings the program does not know", errors);
 }
 
 #[test]
 fn every_flag_that_compose_gives_is_one_of_its_command() {
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for (file, name, service) in services() {
         let words: Vec<String> = list(&service["command"])
             .iter()
@@ -321,14 +321,14 @@ fn every_flag_that_compose_gives_is_one_of_its_command() {
             continue;
         }
         let help = help(command);
-        let strangers = flags.iter().filter(|flag| {
+        let unknown_peers = flags.iter().filter(|flag| {
             flag.starts_with("--")
                 && !help.contains(&format!("{flag} "))
                 && !help.contains(&format!("{flag}\n"))
         });
-        faults.extend(strangers.map(|flag| format!("{file}: {name}: {command} {flag}")));
+        errors.extend(unknown_peers.map(|flag| format!("{file}: {name}: {command} {flag}")));
     }
-    none("flags the program does not know", faults);
+    none("flags the program does not know", errors);
 }
 
 #[test]

@@ -13,8 +13,6 @@ mod command;
 mod endings;
 #[path = "embedded/flags.rs"]
 mod flags;
-#[path = "embedded/heal.rs"]
-mod heal;
 #[path = "embedded/http.rs"]
 mod http;
 #[path = "embedded/judge.rs"]
@@ -23,6 +21,8 @@ mod judge;
 mod lists;
 #[path = "embedded/loss.rs"]
 mod loss;
+#[path = "embedded/repair.rs"]
+mod repair;
 #[path = "embedded/retention.rs"]
 mod retention;
 #[path = "shared/serving.rs"]

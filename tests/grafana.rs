@@ -1,14 +1,13 @@
-//! Dashboards, provisioning and alert rules, from both ends: against Grafana's own schema and the
-//! names in the code; and every query of the dashboard *Market* on real Cassandra, filled in as
-//! Grafana and its Cassandra plugin do.
+//! Tests of dashboards, provisioning and alert rules.
 //!
-//! What needs no server always runs. The rest is listed as not run where java or mvn are missing;
-//! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
+//! The offline tests compare the files with Grafana's schema and with the names in the code. The
+//! online tests run every query of the dashboard *Market* on real Cassandra, filled in as Grafana
+//! and its Cassandra plugin do. Without java or mvn they are listed as not run;
+//! `TAPEFLOW_REQUIRE_STACK=1` makes them fail instead.
 
 #[path = "shared/binary.rs"]
 mod binary;
-#[path = "../deploy/dev/stack.rs"]
-mod dev_stack;
+use tapeflow_stack::servers as dev_stack;
 #[path = "grafana/files.rs"]
 mod files;
 #[path = "grafana/fill.rs"]
@@ -23,15 +22,14 @@ mod promql;
 mod provisioning;
 #[path = "grafana/schema.rs"]
 mod schema;
-#[path = "../deploy/dev/trials.rs"]
-mod trials;
+use tapeflow_stack::trials;
 
 use dev_stack::{Layout, Stack};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// Ports of this target alone, below those the system hands out.
+/// A port that only this target uses, below the system's ephemeral ports.
 pub(crate) const KAFKA_PORT: u16 = 22_592;
-/// Likewise.
+/// A port that only this target uses, below the system's ephemeral ports.
 pub(crate) const CQL_PORT: u16 = 22_542;
 
 static STACK: Stack = Stack::new(Layout {
@@ -47,24 +45,21 @@ static STACK: Stack = Stack::new(Layout {
 
 type Test = fn() -> Result<(), Failed>;
 
-/// These read files.
+/// Tests that only read files.
 const OFFLINE: [(&str, Test); 12] = [
     (
         "dashboards_keep_to_the_schema_of_grafana_11_3",
         schema::dashboards,
     ),
     (
-        "a_misspelt_word_anywhere_in_a_dashboard_is_refused",
-        schema::spoilt,
+        "an_unknown_key_or_value_anywhere_in_a_dashboard_is_refused",
+        schema::broken,
     ),
     (
-        "every_panel_says_what_it_is_and_has_a_unit_and_thresholds",
-        schema::told,
+        "every_panel_has_a_description_a_unit_and_thresholds",
+        schema::described,
     ),
-    (
-        "panels_stand_beside_each_other_and_have_an_id_each",
-        schema::places,
-    ),
+    ("panels_do_not_overlap_and_have_an_id_each", schema::places),
     ("every_expression_is_promql", promql::syntax),
     (
         "every_metric_of_dashboards_and_alerts_exists_and_every_metric_is_used",
@@ -83,11 +78,11 @@ const OFFLINE: [(&str, Test); 12] = [
         provisioning::same_alerts,
     ),
     (
-        "dashboards_ask_the_data_sources_that_are_provisioned",
+        "dashboards_query_the_data_sources_that_are_provisioned",
         provisioning::data_sources,
     ),
     (
-        "no_secret_stands_in_a_file_and_every_variable_is_documented",
+        "no_file_holds_a_secret_and_every_variable_is_documented",
         provisioning::variables,
     ),
     (
@@ -96,18 +91,18 @@ const OFFLINE: [(&str, Test); 12] = [
     ),
 ];
 
-/// These ask real servers.
+/// Tests that query real servers.
 const ONLINE: [(&str, Test); 4] = [
     (
         "every_panel_and_variable_query_has_rows_the_plugin_can_read",
         market::queries,
     ),
     (
-        "what_the_panels_draw_equals_what_tapeflow_prints",
+        "the_panels_draw_the_values_that_tapeflow_prints",
         market::numbers,
     ),
     (
-        "a_range_of_several_partitions_and_one_without_any_are_answered",
+        "ranges_of_many_partitions_and_of_none_return_the_right_bars",
         market::ranges,
     ),
     (
@@ -118,7 +113,7 @@ const ONLINE: [(&str, Test); 4] = [
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // They share two servers and two cores.
+    // The tests share two servers and two cores.
     arguments.test_threads = Some(1);
     let online = ONLINE.map(|(name, test)| {
         (name, move || {

@@ -119,7 +119,7 @@ fn address(running: &Running, rest: &str) -> String {
 /// The texts of elements, one list an element.
 fn texts(browser: &mut Browser, expression: &str) -> Vec<Vec<String>> {
     serde_json::from_value(browser.eval(expression))
-        .unwrap_or_else(|fault| panic!("{expression}: {fault}"))
+        .unwrap_or_else(|error| panic!("{expression}: {error}"))
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn every_number_on_the_page_is_that_of_the_store() {
             .map(|number| number.to_string())
             .unwrap_or_default()
     };
-    let committed = &stored["head"]["committed"];
+    let committed = &stored["checkpoint"]["committed"];
     let wanted: Vec<Vec<String>> = stored["lag"]
         .as_array()
         .expect("partitions")
@@ -266,7 +266,7 @@ fn every_number_on_the_page_is_that_of_the_store() {
     for (place, wanted) in [
         ("epoch_committed", text(&committed["epoch"])),
         ("ready", "true".into()),
-        ("generation", text(&stored["head"]["generation"])),
+        ("generation", text(&stored["checkpoint"]["generation"])),
         ("workers", text(&told["workers"])),
         ("trades_accepted", text(&told["trades_accepted"])),
         ("trades_late", text(&told["trades_late"])),
@@ -277,7 +277,7 @@ fn every_number_on_the_page_is_that_of_the_store() {
         ));
         assert_eq!(plain(shown.as_str().expect("a text")), wanted, "{place}");
     }
-    assert_eq!(browser.faults, Vec::<String>::new());
+    assert_eq!(browser.errors, Vec::<String>::new());
 }
 
 #[test]
@@ -312,8 +312,8 @@ fn thousands_of_symbols_are_few_elements_and_a_phone_needs_no_scrolling_sideways
     browser.eval("(box => { box.value = 'zzzz'; box.dispatchEvent(new Event('input')) })(document.getElementById('filter'))");
     browser.until("!document.getElementById('empty').hidden");
     browser.eval("(box => { box.value = ''; box.dispatchEvent(new Event('input')) })(document.getElementById('filter'))");
-    browser.eval("document.querySelector('#head .volume button').click()");
-    browser.until("document.querySelector('#head .volume').ariaSort === 'descending'");
+    browser.eval("document.querySelector('#checkpoint .volume button').click()");
+    browser.until("document.querySelector('#checkpoint .volume').ariaSort === 'descending'");
 
     for rest in ["", "#/pipeline", "#/symbol"] {
         browser.open(&address(&running, rest), 390, 844);
@@ -327,7 +327,7 @@ fn thousands_of_symbols_are_few_elements_and_a_phone_needs_no_scrolling_sideways
                       && e.checkVisibility()).map(e => e.outerHTML.slice(0, 120))";
         assert_eq!(browser.eval(beyond), serde_json::json!([]), "{rest}");
     }
-    assert_eq!(browser.faults, Vec::<String>::new());
+    assert_eq!(browser.errors, Vec::<String>::new());
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn a_page_whose_process_was_started_again_says_so_meanwhile_and_is_not_empty_aft
 }
 
 #[test]
-fn the_page_is_closed_to_strangers_and_wrong_questions_are_told_so() {
+fn the_page_is_closed_to_unknown_peers_and_wrong_questions_are_told_so() {
     let place = Place::new();
     let running = at_rest(&place);
     for path in [
@@ -372,7 +372,7 @@ fn the_page_is_closed_to_strangers_and_wrong_questions_are_told_so() {
     ] {
         let (code, answer) = get(&running, path);
         assert_eq!(code, 200, "{path}");
-        let head = answer.split_once("\r\n\r\n").expect("a head").0;
+        let checkpoint = answer.split_once("\r\n\r\n").expect("a checkpoint").0;
         for header in [
             "content-security-policy: default-src 'self'",
             "x-content-type-options: nosniff",
@@ -380,8 +380,8 @@ fn the_page_is_closed_to_strangers_and_wrong_questions_are_told_so() {
             "cache-control: no-cache",
         ] {
             assert!(
-                head.contains(header),
-                "{path}: {header} is missing in {head}"
+                checkpoint.contains(header),
+                "{path}: {header} is missing in {checkpoint}"
             );
         }
     }

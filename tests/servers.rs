@@ -10,20 +10,18 @@
 mod bench;
 #[path = "shared/binary.rs"]
 mod binary;
-#[path = "../deploy/dev/stack.rs"]
-mod dev_stack;
+use tapeflow_stack::servers as dev_stack;
 #[path = "servers/golden.rs"]
 mod golden;
-#[path = "servers/heal.rs"]
-mod heal;
 #[path = "servers/job.rs"]
 mod job;
 #[path = "servers/kill.rs"]
 mod kill;
+#[path = "servers/repair.rs"]
+mod repair;
 #[path = "servers/supervised.rs"]
 mod supervised;
-#[path = "../deploy/dev/trials.rs"]
-mod trials;
+use tapeflow_stack::trials;
 
 use dev_stack::{Layout, Stack};
 use libtest_mimic::{Arguments, Failed};
@@ -84,8 +82,8 @@ const TESTS: [(&str, Test); 11] = [
         supervised::two_under_one_name,
     ),
     (
-        "what_was_written_by_hand_is_found_and_healed_beside_a_supervised_job",
-        heal::beside_a_job,
+        "what_was_written_by_hand_is_found_and_repaired_beside_a_supervised_job",
+        repair::beside_a_job,
     ),
     (
         "a_bench_is_right_reads_its_topic_again_and_leaves_those_of_others_alone",

@@ -1,5 +1,5 @@
 //! The tree itself: what files, crates, licences and documents must keep to. Each test lists
-//! everything it finds, not the first fault.
+//! everything it finds, not the first error.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
             "tapeflow-throughput",
         ],
     ),
-    // It knows the job as a process and by its rows, not by its code.
+    // It knows the job as a process and by its bars, not by its code.
     (
         "tapeflow-throughput",
         &["tapeflow-schemas", "tapeflow-sinks"],
@@ -74,7 +74,7 @@ const ROOMS: [(&str, &[&str]); 5] = [
             "dataflow/src/log_kafka",
             "ingest/src/publish_kafka",
             "src/kafka.rs",
-            "bench/chaos/src/topics.rs",
+            "tests/chaos/src/topics.rs",
             "bench/throughput/src/topic.rs",
         ],
     ),
@@ -90,7 +90,7 @@ const ROOMS: [(&str, &[&str]); 5] = [
             "dataflow/src/clock.rs",
             "src/http/process.rs",
             "src/terminal",
-            "bench/chaos/src/feed.rs",
+            "tests/chaos/src/feed.rs",
             "bench/throughput/src/lib.rs",
         ],
     ),
@@ -126,7 +126,7 @@ fn files() -> Vec<String> {
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|fault| panic!("{path}: {fault}"))
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// All Rust files with their text.
@@ -140,9 +140,9 @@ fn sources() -> Vec<(String, String)> {
     sources
 }
 
-fn none(what: &str, faults: impl IntoIterator<Item = String>) {
-    let faults: Vec<String> = faults.into_iter().collect();
-    assert!(faults.is_empty(), "{what}:\n  {}", faults.join("\n  "));
+fn none(what: &str, errors: impl IntoIterator<Item = String>) {
+    let errors: Vec<String> = errors.into_iter().collect();
+    assert!(errors.is_empty(), "{what}:\n  {}", errors.join("\n  "));
 }
 
 #[test]
@@ -298,12 +298,12 @@ fn crates_use_each_other_only_along_the_arrows() {
     let metadata = metadata();
     let arrows = BTreeMap::from(ARROWS);
     let mut seen = BTreeSet::new();
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for package in packages(&metadata) {
         let name = package["name"].as_str().expect("a name");
         seen.insert(name);
         let Some(allowed) = arrows.get(name) else {
-            faults.push(format!("{name} is not in the list"));
+            errors.push(format!("{name} is not in the list"));
             continue;
         };
         for dependency in package["dependencies"].as_array().expect("dependencies") {
@@ -311,17 +311,17 @@ fn crates_use_each_other_only_along_the_arrows() {
             // `kind` is null for normal dependencies, "dev" or "build" for others.
             if dependency["kind"].is_null() && of.starts_with("tapeflow") && !allowed.contains(&of)
             {
-                faults.push(format!("{name} uses {of}"));
+                errors.push(format!("{name} uses {of}"));
             }
         }
     }
-    faults.extend(
+    errors.extend(
         arrows
             .keys()
             .filter(|name| !seen.contains(*name))
             .map(|name| format!("{name} is in the list and not in the workspace")),
     );
-    none("arrows", faults);
+    none("arrows", errors);
 }
 
 /// Those of dependencies are checked by cargo-deny (`deny.toml`).

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use differential_dataflow::input::Input;
+use tapeflow_log::LogRecord;
+use tapeflow_protocol::Cut;
 use tapeflow_schemas::{AssetClass, Baskets, Price, Symbol, WindowSize, codec::Entry};
-use tapeflow_sinks::Cut;
 
 use crate::{
-    combine::Combiner,
-    log::LogRecord,
-    partition::{Intake, PartitionState},
+    operators::{
+        combine::Combiner,
+        partition::{Intake, PartitionState},
+    },
     views::{self, Standing, Window},
 };
 
@@ -60,7 +62,7 @@ impl Source {
     }
 }
 
-/// How long so many epochs take in which so many of a window's rows change; all of its rows are
+/// How long so many epochs take in which so many of a window's bars change; all of its bars are
 /// there before.
 ///
 /// # Panics
@@ -72,8 +74,8 @@ pub fn views(symbols: usize, changed: usize, epochs: u64) -> Duration {
         .collect();
     timely::execute_directly(move |worker| {
         let (mut input, probe) = worker.dataflow(|scope| {
-            let (input, rows) = scope.new_collection();
-            let (probe, _) = views::build(rows, &Baskets::default()).probe();
+            let (input, bars) = scope.new_collection();
+            let (probe, _) = views::build(bars, &Baskets::default()).probe();
             (input, probe)
         });
         let size = WindowSize::DEFAULTS[1];

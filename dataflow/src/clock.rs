@@ -1,9 +1,9 @@
-//! What the job knows of time. Only stamps and the lengths of waits come from here: what a record
+//! What the job knows of time. Only write timestamps and the lengths of waits come from here: what a record
 //! is worth never depends on a clock.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tapeflow_sinks::failpoint;
+use tapeflow_protocol::failpoint;
 
 /// Where a generation of the job looks for the time.
 pub trait Clock: Send + Sync + 'static {
@@ -11,7 +11,7 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Instant;
 
     /// Microseconds since 1970 UTC by this machine's clock, which may be wrong and may go back:
-    /// only stamps are made of it, and those never go back.
+    /// only write timestamps are made of it, and those never go back.
     fn wall_us(&self) -> i64;
 }
 

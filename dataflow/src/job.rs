@@ -1,6 +1,6 @@
 //! Running the job: what it needs to know, how its pieces are put together, and how it ends.
 //!
-//! Each worker thread lives in `work`. Process 0's worker 0 is the leader as well; its
+//! Each worker thread lives in `work`. Process 0's worker 0 is the coordinator as well; its
 //! compare-and-sets run on tokio (`lead`), so that no step waits for one.
 
 use std::{
@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-use tapeflow_schemas::{Baskets, WindowSize};
-use tapeflow_sinks::{
-    EpochWrites, Head, Store,
+use tapeflow_log::{Log, LogError};
+use tapeflow_protocol::{
+    Checkpoint, EpochWrites, Store,
     decide::Opening,
-    heal,
-    view::TOP,
+    repair,
     workflow::{self, WorkflowError},
 };
+use tapeflow_schemas::{Baskets, WindowSize, view::TOP};
 use timely::{
     CommunicationConfig, WorkerConfig,
     communication::{
@@ -33,26 +33,26 @@ use tokio::runtime::Handle;
 
 use crate::{
     clock::{Clock, SystemClock},
-    combine::GRACE_MS,
-    log::{Log, LogFault},
-    mesh::{
-        self, MeshConfig, MeshFault,
-        pulse::{self, Lost, Turning},
+    cluster::{
+        handshake as cluster,
+        handshake::{ClusterConfig, ClusterError},
+        heartbeat,
+        heartbeat::{Liveness, Lost},
     },
-    metrics::Metrics,
+    metrics::{Metrics, store_calls::WatchedStore},
+    operators::combine::ALLOWED_LATENESS_MS,
     store_io::StoreIo,
-    watch,
-    watched_store::WatchedStore,
-    work::work,
+    topic_watch as watch,
+    worker::work,
 };
 
 /// The exit code of a process that another generation has fenced off: nothing to start again.
 pub const EXIT_FENCED: u8 = 3;
 /// The rules that decide values. Whoever changes one of them changes this number, and with it every
-/// job's `logic`.
+/// job's `fingerprint`.
 const RULES: u32 = 1;
 /// How long the processes of a job wait for each other at the start.
-const MESH_PATIENCE: Duration = Duration::from_secs(20);
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What one process of the job needs to know. All processes get the same, but for `process`.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ pub struct JobConfig {
     pub processes: usize,
     /// This process, from 0.
     pub process: usize,
-    /// `host:port` of each process's mesh listener; empty if there is one process.
+    /// `host:port` of each process's cluster listener; empty if there is one process.
     pub hosts: Vec<String>,
     /// The window sizes, ascending, without repeats, at most 16.
     pub sizes: Vec<WindowSize>,
@@ -73,9 +73,9 @@ pub struct JobConfig {
     pub baskets: Baskets,
     /// How often an epoch is cut.
     pub epoch: Duration,
-    /// How many rows a worker keeps in memory beyond those it is writing; for each thousand of
+    /// How many bars a worker keeps in memory beyond those it is writing; for each thousand of
     /// them, a window of the views as well. The same in all processes.
-    pub resident_rows: usize,
+    pub resident_bars: usize,
     /// End once everything that was in the log at the start is committed.
     pub until_end: bool,
     /// Go on without offsets that the log had lost before they were committed, instead of refusing.
@@ -84,32 +84,32 @@ pub struct JobConfig {
 }
 
 impl JobConfig {
-    /// The rules and settings that decide values, as the head keeps them.
+    /// The rules and settings that decide values, as the checkpoint keeps them.
     #[must_use]
-    pub fn logic(&self) -> String {
+    pub fn fingerprint(&self) -> String {
         let sizes: Vec<String> = self.sizes.iter().map(ToString::to_string).collect();
         format!(
-            "rules {RULES}; sizes {}; grace {GRACE_MS} ms; views {TOP}; baskets {}",
+            "rules {RULES}; sizes {}; allowed lateness {ALLOWED_LATENESS_MS} ms; views {TOP}; baskets {}",
             sizes.join(","),
             self.baskets.digest()
         )
     }
 }
 
-/// The window sizes that a head's `logic` names; `None` if this binary cannot read it.
+/// The window sizes that a checkpoint's `fingerprint` names; `None` if this binary cannot read it.
 #[must_use]
-pub fn sizes_of(logic: &str) -> Option<Vec<WindowSize>> {
-    let sizes = logic
+pub fn sizes_of(fingerprint: &str) -> Option<Vec<WindowSize>> {
+    let sizes = fingerprint
         .split("; ")
         .find_map(|part| part.strip_prefix("sizes "))?;
     sizes.split(',').map(|size| size.parse().ok()).collect()
 }
 
-/// The baskets that a head's `logic` names, as [`Baskets::digest`] has them; `None` if this binary
+/// The baskets that a checkpoint's `fingerprint` names, as [`Baskets::digest`] has them; `None` if this binary
 /// cannot read it.
 #[must_use]
-pub fn baskets_of(logic: &str) -> Option<&str> {
-    logic
+pub fn baskets_of(fingerprint: &str) -> Option<&str> {
+    fingerprint
         .split("; ")
         .find_map(|part| part.strip_prefix("baskets "))
 }
@@ -117,7 +117,7 @@ pub fn baskets_of(logic: &str) -> Option<&str> {
 /// Why the job ended without having been asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// Found before anything was written: another job's store, another log, changed `logic`, a
+    /// Found before anything was written: another job's store, another log, changed `fingerprint`, a
     /// newer format, offsets that are gone. The text says what to do.
     #[error("{0}")]
     Refused(String),
@@ -126,8 +126,8 @@ pub enum JobError {
     Fenced(String),
     /// The log failed.
     #[error(transparent)]
-    Log(#[from] LogFault),
-    /// The store failed for good, or the mesh between processes could not be made.
+    Log(#[from] LogError),
+    /// The store failed for good, or the cluster between processes could not be made.
     #[error("{0}")]
     Failed(String),
 }
@@ -137,13 +137,13 @@ pub enum JobError {
 pub(crate) struct Failure(Arc<(AtomicBool, Mutex<Option<JobError>>)>);
 
 impl Failure {
-    pub(crate) fn set(&self, fault: JobError) {
+    pub(crate) fn set(&self, error: JobError) {
         let mut first = self
             .0
             .1
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        first.get_or_insert(fault);
+        first.get_or_insert(error);
         self.0.0.store(true, Ordering::Release);
     }
 
@@ -162,16 +162,16 @@ impl Failure {
         )
     }
 
-    /// The fence was a healer's, who gives the job back in a moment: this process and its peers are
+    /// The fence was a repairer's, who gives the job back in a moment: this process and its peers are
     /// to be started again, and wait for that.
-    fn was_healed(&self) {
-        if let Some(fault) = &mut *self
+    fn was_repaired(&self) {
+        if let Some(error) = &mut *self
             .0
             .1
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
         {
-            *fault = JobError::Failed(healed(&fault.to_string()));
+            *error = JobError::Failed(repaired(&error.to_string()));
         }
     }
 
@@ -225,7 +225,7 @@ pub trait Observer: Send + Sync + 'static {
     /// These writes of one epoch are acknowledged. They may not be committed yet.
     fn acknowledged(&self, _epoch: u64, _writes: &EpochWrites) {}
 
-    /// The size of windows whose rows process 0's observer is to hear of from all processes. Asked
+    /// The size of windows whose bars process 0's observer is to hear of from all processes. Asked
     /// once, in each process.
     fn shared_size(&self) -> Option<WindowSize> {
         None
@@ -242,8 +242,8 @@ pub struct Summary {
     pub committed: u64,
     /// Log records read by this process's workers, replayed ones included.
     pub records: u64,
-    /// Rows acknowledged by the store.
-    pub rows_written: u64,
+    /// Bars acknowledged by the store.
+    pub bars_written: u64,
 }
 
 /// What every worker of this process shares.
@@ -258,9 +258,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) runtime: Handle,
     pub(crate) io: StoreIo,
-    pub(crate) turning: Turning,
-    /// The head taken over; taken by the leader's worker.
-    pub(crate) head: Mutex<Option<Head>>,
+    pub(crate) liveness: Liveness,
+    /// The checkpoint taken over; taken by the coordinator's worker.
+    pub(crate) checkpoint: Mutex<Option<Checkpoint>>,
 }
 
 /// Runs this process's part of the job until it is asked to stop, has reached the end it was given,
@@ -294,13 +294,13 @@ pub fn run(
     {
         return Ok(Summary::default());
     }
-    let turning = Turning::new(config.workers);
-    metrics.watch_turns(&turning);
-    let Some((builders, mesh)) = connect(&config, &opening, &turning, &stop)? else {
+    let liveness = Liveness::new(config.workers);
+    metrics.watch_turns(&liveness);
+    let Some((builders, cluster)) = connect(&config, &opening, &liveness, &stop)? else {
         return Ok(Summary::default());
     };
     // Only a job whose processes have all met takes over from another generation.
-    let head = if config.process == 0 {
+    let checkpoint = if config.process == 0 {
         let taken = runtime
             .block_on(unless_asked(
                 &stop,
@@ -308,32 +308,32 @@ pub fn run(
             ))
             .transpose()
             .map_err(failed)?;
-        let Some(head) = taken else {
+        let Some(checkpoint) = taken else {
             return Ok(Summary::default());
         };
         tracing::info!(
-            generation = head.generation,
-            committed = head.committed.epoch,
-            bound = head.last_binding().epoch,
+            generation = checkpoint.generation,
+            committed = checkpoint.committed.epoch,
+            bound = checkpoint.last_binding().epoch,
             "job taken over"
         );
-        Some(head)
+        Some(checkpoint)
     } else {
         None
     };
     // A job that ends with the log has a fixed end; what is added to the log later is not its own.
-    let watched = head.as_ref().filter(|_| !config.until_end);
+    let watched = checkpoint.as_ref().filter(|_| !config.until_end);
     let _watch = watched
-        .map(|head| {
+        .map(|checkpoint| {
             watch::start(
                 Arc::clone(&log),
-                head.source.clone(),
-                head.committed.cuts.len(),
+                checkpoint.source.clone(),
+                checkpoint.committed.cuts.len(),
                 failure.clone(),
             )
         })
         .transpose()
-        .map_err(|fault| JobError::Failed(format!("cannot watch the log: {fault}")))?;
+        .map_err(|error| JobError::Failed(format!("cannot watch the log: {error}")))?;
     let io = StoreIo::new(runtime.clone(), Arc::clone(&store), failure.clone());
     let shared = Arc::new(Shared {
         config,
@@ -346,10 +346,10 @@ pub fn run(
         metrics: Arc::clone(&metrics),
         runtime: runtime.clone(),
         io,
-        turning,
-        head: Mutex::new(head),
+        liveness,
+        checkpoint: Mutex::new(checkpoint),
     });
-    let (turning_at_end, fenced_in) = (shared.turning.clone(), Arc::clone(&shared.store));
+    let (liveness_at_end, fenced_in) = (shared.liveness.clone(), Arc::clone(&shared.store));
     let guards = timely::execute::execute_from(
         builders,
         Box::new(()),
@@ -359,22 +359,22 @@ pub fn run(
     .map_err(JobError::Failed)?;
     let results = guards.join();
     if failure.happened() {
-        if failure.is_fenced() && runtime.block_on(heal::has_fenced(&*fenced_in)) {
-            failure.was_healed();
+        if failure.is_fenced() && runtime.block_on(repair::has_fenced(&*fenced_in)) {
+            failure.was_repaired();
         }
-        if failure.is_fenced() && mesh.is_some() {
+        if failure.is_fenced() && cluster.is_some() {
             // The others leave for the same reason, and are not started again either.
-            turning_at_end.fence();
-            std::thread::sleep(2 * pulse::BEAT);
+            liveness_at_end.fence();
+            std::thread::sleep(2 * heartbeat::BEAT);
         }
         // Its threads end when the other processes close their connections, which they do when they
         // hear of our end: nobody waits for that.
-        std::mem::forget(mesh);
+        std::mem::forget(cluster);
     } else {
-        drop(mesh);
+        drop(cluster);
     }
-    if let Some(fault) = failure.take() {
-        return Err(fault);
+    if let Some(error) = failure.take() {
+        return Err(error);
     }
     if let Some(reason) = results.into_iter().find_map(Result::err) {
         return Err(JobError::Failed(format!("a worker stopped: {reason}")));
@@ -382,7 +382,7 @@ pub fn run(
     Ok(Summary {
         committed: metrics.epoch_committed.get(),
         records: metrics.records.get(),
-        rows_written: metrics.rows_written.get(),
+        bars_written: metrics.bars_written.get(),
     })
 }
 
@@ -413,7 +413,7 @@ type Way = (Vec<AllocatorBuilder>, Option<CommsGuard>);
 fn connect(
     config: &JobConfig,
     opening: &Opening,
-    turning: &Turning,
+    liveness: &Liveness,
     stop: &Stop,
 ) -> Result<Option<Way>, JobError> {
     if config.processes == 1 {
@@ -423,16 +423,19 @@ fn connect(
         return Ok(Some((builders, None)));
     }
     leave_on_panic();
-    let settings = MeshConfig {
+    let settings = ClusterConfig {
         job: config.job.clone(),
         settings: settings_of(config, opening),
         process: config.process,
         hosts: config.hosts.clone(),
         nonce: opening.owner.clone(),
-        patience: MESH_PATIENCE,
+        patience: CLUSTER_PATIENCE,
     };
-    let mesh = mesh::connect(&settings, || stop.ending() != Ending::No).map_err(of_mesh)?;
-    let Some(mesh) = mesh else { return Ok(None) };
+    let cluster =
+        cluster::connect(&settings, || stop.ending() != Ending::No).map_err(of_cluster)?;
+    let Some(cluster) = cluster else {
+        return Ok(None);
+    };
     tracing::info!(processes = config.processes, "all processes have met");
     let leave = |lost: Lost| {
         leave(
@@ -441,14 +444,14 @@ fn connect(
         )
     };
     let broken =
-        |fault: std::io::Error| JobError::Failed(format!("cannot set the mesh up: {fault}"));
-    pulse::watch(mesh.pulse, turning.clone(), leave).map_err(broken)?;
+        |error: std::io::Error| JobError::Failed(format!("cannot set the cluster up: {error}"));
+    heartbeat::watch(cluster.heartbeat, liveness.clone(), leave).map_err(broken)?;
     let hooks = Hooks::default();
     let within =
         ProcessBuilder::new_typed_vector(config.workers, hooks.refill.clone(), hooks.spill.clone());
     let (builders, guard) = initialize_networking_from_sockets(
         within,
-        mesh.data,
+        cluster.data,
         config.process,
         config.workers,
         hooks,
@@ -471,21 +474,21 @@ fn settings_of(config: &JobConfig, opening: &Opening) -> String {
         "refused"
     };
     format!(
-        "{} workers, {} resident rows, losses {losses}, topic {} (id {id}) of cluster {}; {}",
-        config.workers, config.resident_rows, source.topic, source.cluster, opening.logic
+        "{} workers, {} resident bars, losses {losses}, topic {} (id {id}) of cluster {}; {}",
+        config.workers, config.resident_bars, source.topic, source.cluster, opening.fingerprint
     )
 }
 
-fn of_mesh(fault: MeshFault) -> JobError {
-    match fault {
+fn of_cluster(error: ClusterError) -> JobError {
+    match error {
         // Nothing that starting again mends.
-        MeshFault::Refused { .. } => JobError::Refused(format!(
-            "{fault}; start all processes with the same settings"
+        ClusterError::Refused { .. } => JobError::Refused(format!(
+            "{error}; start all processes with the same settings"
         )),
-        MeshFault::Anew { .. }
-        | MeshFault::Listen { .. }
-        | MeshFault::Late { .. }
-        | MeshFault::Broken(_) => JobError::Failed(fault.to_string()),
+        ClusterError::Anew { .. }
+        | ClusterError::Listen { .. }
+        | ClusterError::Late { .. }
+        | ClusterError::Broken(_) => JobError::Failed(error.to_string()),
     }
 }
 
@@ -496,19 +499,19 @@ fn leave(reason: &str, code: u8) {
     std::process::exit(code.into());
 }
 
-/// A job of several processes lives and dies as a whole: timely has no fault tolerance, and a
+/// A job of several processes lives and dies as a whole: timely has no error tolerance, and a
 /// process that outlives a panicking thread would keep the others waiting for ever.
 fn leave_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        // The threads that carry the mesh's data panic when a connection breaks: no fault of this
+        // The threads that carry the cluster's data panic when a connection breaks: no error of this
         // process.
         if std::thread::current()
             .name()
             .is_some_and(|name| name.starts_with("timely:send") || name.starts_with("timely:recv"))
         {
-            // The pulse knows more: whether it was fenced, say. It speaks first if it has heard.
-            std::thread::sleep(2 * pulse::BEAT);
+            // The heartbeat knows more: whether it was fenced, say. It speaks first if it has heard.
+            std::thread::sleep(2 * heartbeat::BEAT);
             leave("a connection to another process broke", 1);
         }
         before(info);
@@ -527,7 +530,7 @@ pub(crate) fn opening(
         .collect::<Result<_, _>>()?;
     Ok(Opening {
         job: config.job.clone(),
-        logic: config.logic(),
+        fingerprint: config.fingerprint(),
         source: log.identity()?,
         earliest,
         owner,
@@ -548,20 +551,20 @@ async fn unless_asked<T>(stop: &Stop, answer: impl Future<Output = T>) -> Option
     }
 }
 
-fn healed(fault: &str) -> String {
+fn repaired(error: &str) -> String {
     format!(
-        "{fault}; that is verify --heal: start this again, and it goes on when the healing is done"
+        "{error}; that is verify --repair: start this again, and it goes on when the repair is done"
     )
 }
 
-pub(crate) fn failed(fault: WorkflowError) -> JobError {
-    match fault {
+pub(crate) fn failed(error: WorkflowError) -> JobError {
+    match error {
         WorkflowError::Refused(refusal) => JobError::Refused(refusal.to_string()),
         // Who says so is known here, whether or not the store goes on answering.
-        WorkflowError::Fenced { ref owner, .. } if heal::is_healer(owner) => {
-            JobError::Failed(healed(&fault.to_string()))
+        WorkflowError::Fenced { ref owner, .. } if repair::is_repairer(owner) => {
+            JobError::Failed(repaired(&error.to_string()))
         }
-        WorkflowError::Fenced { .. } => JobError::Fenced(fault.to_string()),
+        WorkflowError::Fenced { .. } => JobError::Fenced(error.to_string()),
         WorkflowError::Store(reason) => JobError::Failed(reason),
     }
 }

@@ -1,7 +1,9 @@
 //! What the job counts about itself: one set per process, shared by its workers. Names and meanings
 //! stand in [`tapeflow_schemas::metric`].
 
+pub(crate) mod freshness;
 mod histogram;
+pub(crate) mod store_calls;
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_sinks::{Counts, Head, Reject};
+use tapeflow_protocol::{Checkpoint, Counts, DeadLetter};
 
 pub use self::histogram::{Histogram, Observed, Recent};
-use crate::mesh::pulse::Turning;
+use crate::cluster::heartbeat::Liveness;
 
 /// Reasons of dead letters counted apart; a record brings its own word along, and whoever writes
 /// the log could bring any number of them.
@@ -60,7 +62,7 @@ impl Gauge {
 pub struct Metrics {
     /// Log records read, replayed ones included.
     pub records: Counter,
-    /// Trades counted into rows, replayed ones included.
+    /// Trades counted into bars, replayed ones included.
     pub accepted: Counter,
     /// Of those, late ones.
     pub late: Counter,
@@ -73,16 +75,16 @@ pub struct Metrics {
     /// Offsets that bindings of this run gave up, because the log had lost them before they were
     /// committed.
     pub lost: Counter,
-    /// Rows acknowledged by the store.
-    pub rows_written: Counter,
-    /// Rows read back because their key was not resident.
-    pub rows_read: Counter,
-    /// Rows put out of memory.
-    pub rows_evicted: Counter,
+    /// Bars acknowledged by the store.
+    pub bars_written: Counter,
+    /// Bars read back because their key was not resident.
+    pub bars_read: Counter,
+    /// Bars put out of memory.
+    pub bars_evicted: Counter,
     /// Lists of views acknowledged by the store.
     pub lists_written: Counter,
-    /// Rows asked for because a view's window was not in memory.
-    pub view_rows_read: Counter,
+    /// Bars asked for because a view's window was not in memory.
+    pub view_bars_read: Counter,
     /// Calls of the store that were tried again.
     pub store_retries: Counter,
     /// The generation of the job; 0 before it has begun.
@@ -96,25 +98,25 @@ pub struct Metrics {
     pub freshness: Histogram,
     /// The same of the last one to two minutes.
     pub recent_freshness: Recent,
-    rejected: Mutex<BTreeMap<String, u64>>,
-    head: Mutex<Option<Arc<Head>>>,
+    dead_letters: Mutex<BTreeMap<String, u64>>,
+    checkpoint: Mutex<Option<Arc<Checkpoint>>>,
     ready: AtomicBool,
     progress: Mutex<Option<Instant>>,
     retried: Mutex<Option<Instant>>,
-    turning: OnceLock<Turning>,
+    liveness: OnceLock<Liveness>,
 }
 
 impl Metrics {
     /// Dead letters of this process, by reason.
     #[must_use]
-    pub fn rejected(&self) -> BTreeMap<String, u64> {
-        locked(&self.rejected).clone()
+    pub fn dead_letters(&self) -> BTreeMap<String, u64> {
+        locked(&self.dead_letters).clone()
     }
 
-    /// The head as the leader last knew it; none in other processes, and before the job has begun.
+    /// The checkpoint as the coordinator last knew it; none in other processes, and before the job has begun.
     #[must_use]
-    pub fn head(&self) -> Option<Arc<Head>> {
-        locked(&self.head).clone()
+    pub fn checkpoint(&self) -> Option<Arc<Checkpoint>> {
+        locked(&self.checkpoint).clone()
     }
 
     /// Whether all of the job has replayed what was bound, and goes on.
@@ -138,11 +140,11 @@ impl Metrics {
     /// How long ago the slowest worker began a turn; none before the workers have begun.
     #[must_use]
     pub fn turn_age(&self) -> Option<Duration> {
-        self.turning.get().and_then(Turning::age)
+        self.liveness.get().and_then(Liveness::age)
     }
 
-    pub(crate) fn watch_turns(&self, turning: &Turning) {
-        let _ = self.turning.set(turning.clone());
+    pub(crate) fn watch_turns(&self, liveness: &Liveness) {
+        let _ = self.liveness.set(liveness.clone());
     }
 
     pub(crate) fn retries(&self) {
@@ -158,11 +160,11 @@ impl Metrics {
         *locked(&self.progress) = Some(now);
     }
 
-    pub(crate) fn set_head(&self, head: &Head) {
-        *locked(&self.head) = Some(Arc::new(head.clone()));
-        self.generation.set(head.generation);
-        self.epoch_bound.set(head.last_binding().epoch);
-        self.epoch_committed.set(head.committed.epoch);
+    pub(crate) fn set_checkpoint(&self, checkpoint: &Checkpoint) {
+        *locked(&self.checkpoint) = Some(Arc::new(checkpoint.clone()));
+        self.generation.set(checkpoint.generation);
+        self.epoch_bound.set(checkpoint.last_binding().epoch);
+        self.epoch_committed.set(checkpoint.committed.epoch);
     }
 
     /// Adds what a stretch of the log came to. Records are counted as they are read.
@@ -174,13 +176,16 @@ impl Metrics {
         self.gaps.add(counts.gaps);
     }
 
-    pub(crate) fn count_rejects<'a>(&self, rejects: impl Iterator<Item = &'a Reject>) {
-        let mut by_reason = locked(&self.rejected);
-        for reject in rejects {
-            let known = by_reason.contains_key(&reject.reason) || by_reason.len() < REASONS;
+    pub(crate) fn count_dead_letters<'a>(
+        &self,
+        dead_letters: impl Iterator<Item = &'a DeadLetter>,
+    ) {
+        let mut by_reason = locked(&self.dead_letters);
+        for dead_letter in dead_letters {
+            let known = by_reason.contains_key(&dead_letter.reason) || by_reason.len() < REASONS;
             *by_reason
                 .entry(if known {
-                    reject.reason.clone()
+                    dead_letter.reason.clone()
                 } else {
                     OTHER_REASON.to_owned()
                 })
@@ -201,7 +206,7 @@ mod tests {
     #[test]
     fn dead_letters_are_counted_by_reason_and_a_flood_of_reasons_is_one() {
         let metrics = Metrics::default();
-        let reject = |reason: String| Reject {
+        let dead_letter = |reason: String| DeadLetter {
             partition: 0,
             offset: 0,
             index: 0,
@@ -210,18 +215,18 @@ mod tests {
             payload: Vec::new(),
         };
         let few = [
-            reject("json".into()),
-            reject("price".into()),
-            reject("json".into()),
+            dead_letter("json".into()),
+            dead_letter("price".into()),
+            dead_letter("json".into()),
         ];
-        metrics.count_rejects(few.iter());
+        metrics.count_dead_letters(few.iter());
         assert_eq!(
-            metrics.rejected(),
+            metrics.dead_letters(),
             BTreeMap::from([("json".into(), 2), ("price".into(), 1)])
         );
-        let many: Vec<Reject> = (0..1_000).map(|n| reject(format!("r{n}"))).collect();
-        metrics.count_rejects(many.iter());
-        let found = metrics.rejected();
+        let many: Vec<DeadLetter> = (0..1_000).map(|n| dead_letter(format!("r{n}"))).collect();
+        metrics.count_dead_letters(many.iter());
+        let found = metrics.dead_letters();
         assert_eq!(
             (found.len(), found.values().sum::<u64>()),
             (REASONS + 1, 1_003)

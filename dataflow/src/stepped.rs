@@ -1,21 +1,21 @@
 //! The job turned by hand: several workers on one thread, in whatever order the caller chooses,
-//! with the caller's clock, log and store. For simulations: the operators, the leader and the
+//! with the caller's clock, log and store. For simulations: the operators, the coordinator and the
 //! workflow are those of [`crate::run`], and nothing runs unless the caller lets it.
 
 use std::sync::{Arc, Mutex};
 
-use tapeflow_sinks::{Head, Store, decide::Opening};
+use tapeflow_log::Log;
+use tapeflow_protocol::{Checkpoint, Store, decide::Opening};
 use timely::{WorkerConfig, communication::allocator::Allocator, worker::Worker};
 
 use crate::{
     clock::Clock,
+    cluster::heartbeat::Liveness,
     hash,
     job::{self, Failure, JobConfig, JobError, Observer, Shared, Stop, Summary},
-    log::Log,
-    mesh::pulse::Turning,
     metrics::Metrics,
     store_io::StoreIo,
-    work::{Work, run_out},
+    worker::{Work, run_out},
 };
 
 /// What a generation runs on.
@@ -38,7 +38,7 @@ pub struct Stage {
     pub hash_seed: u64,
 }
 
-/// What a generation says of itself when it takes over ([`tapeflow_sinks::workflow::take_over`]).
+/// What a generation says of itself when it takes over ([`tapeflow_protocol::workflow::take_over`]).
 ///
 /// # Errors
 /// [`JobError`], if the log does not answer.
@@ -53,9 +53,9 @@ pub struct Stepped {
 }
 
 impl Stepped {
-    /// Builds the workers, one for each allocator. `head` is what the take-over made of the head.
+    /// Builds the workers, one for each allocator. `checkpoint` is what the take-over made of the checkpoint.
     #[must_use]
-    pub fn new(stage: Stage, head: Head, allocators: Vec<Allocator>) -> Self {
+    pub fn new(stage: Stage, checkpoint: Checkpoint, allocators: Vec<Allocator>) -> Self {
         hash::fix(stage.hash_seed);
         let (failure, workers, metrics) = (
             Failure::default(),
@@ -77,8 +77,8 @@ impl Stepped {
             failure,
             metrics,
             runtime: stage.runtime,
-            turning: Turning::new(workers),
-            head: Mutex::new(Some(head)),
+            liveness: Liveness::new(workers),
+            checkpoint: Mutex::new(Some(checkpoint)),
         });
         let worker = |allocator| {
             let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
@@ -101,8 +101,8 @@ impl Stepped {
 
     /// How it ended; `None` as long as a worker has something left to do.
     pub fn ended(&mut self) -> Option<Result<Summary, JobError>> {
-        if let Some(fault) = self.shared.failure.take() {
-            return Some(Err(fault));
+        if let Some(error) = self.shared.failure.take() {
+            return Some(Err(error));
         }
         let metrics = &self.shared.metrics;
         let done = self
@@ -113,7 +113,7 @@ impl Stepped {
             Ok(Summary {
                 committed: metrics.epoch_committed.get(),
                 records: metrics.records.get(),
-                rows_written: metrics.rows_written.get(),
+                bars_written: metrics.bars_written.get(),
             })
         })
     }

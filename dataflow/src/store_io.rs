@@ -2,7 +2,7 @@
 //! tokio tasks, replies come back through a channel and wake the operator that asked.
 //!
 //! Reads and writes are repeated until the store answers. What bounds them: an operator has no more
-//! in flight than the rows of the epochs between c and b, and the semaphores let only so many calls
+//! in flight than the bars of the epochs between c and b, and the semaphores let only so many calls
 //! through at once.
 
 use std::sync::{
@@ -10,14 +10,14 @@ use std::sync::{
     mpsc::{Receiver, Sender, channel},
 };
 
-use tapeflow_schemas::Symbol;
-use tapeflow_sinks::{EpochWrites, RowKey, RowState, Store, failpoint, workflow::until_answered};
+use tapeflow_protocol::{EpochWrites, Store, failpoint, workflow::until_answered};
+use tapeflow_schemas::{BarKey, BarState, Symbol};
 use timely::scheduling::SyncActivator;
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::job::{Failure, JobError};
 
-/// Rows asked for in one call.
+/// Bars asked for in one call.
 const ROWS_PER_READ: usize = 512;
 /// Read calls under way at once, per process. A store spreads each over its own connections; more
 /// at once only overload it.
@@ -50,9 +50,9 @@ impl StoreIo {
         }
     }
 
-    pub(crate) fn reader(&self, wake: SyncActivator) -> RowReader {
+    pub(crate) fn reader(&self, wake: SyncActivator) -> BarReader {
         let (send, replies) = channel();
-        RowReader {
+        BarReader {
             io: self.clone(),
             wake,
             send,
@@ -91,30 +91,30 @@ impl StoreIo {
 }
 
 /// One operator's reads.
-pub(crate) struct RowReader {
+pub(crate) struct BarReader {
     io: StoreIo,
     wake: SyncActivator,
-    send: Sender<Vec<(RowKey, Option<RowState>)>>,
-    replies: Receiver<Vec<(RowKey, Option<RowState>)>>,
+    send: Sender<Vec<(BarKey, Option<BarState>)>>,
+    replies: Receiver<Vec<(BarKey, Option<BarState>)>>,
 }
 
-impl RowReader {
-    /// Asks for rows. Each key is answered once.
-    pub(crate) fn request(&self, mut keys: Vec<RowKey>) {
-        // Rows that stand in one partition of the store come with one call.
+impl BarReader {
+    /// Asks for bars. Each key is answered once.
+    pub(crate) fn request(&self, mut keys: Vec<BarKey>) {
+        // Bars that stand in one partition of the store come with one call.
         keys.sort_unstable();
         let mut keys = keys.into_iter().peekable();
         while keys.peek().is_some() {
-            let chunk: Vec<RowKey> = keys.by_ref().take(ROWS_PER_READ).collect();
+            let chunk: Vec<BarKey> = keys.by_ref().take(ROWS_PER_READ).collect();
             let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
             self.io.runtime.spawn(async move {
                 let Ok(_permit) = io.reads.acquire().await else {
                     return;
                 };
-                match until_answered("reading rows", || io.store.read_rows(&chunk)).await {
-                    Ok(rows) => {
+                match until_answered("reading bars", || io.store.read_bars(&chunk)).await {
+                    Ok(bars) => {
                         // A receiver that is gone belongs to a job that is ending.
-                        let _ = send.send(chunk.into_iter().zip(rows).collect());
+                        let _ = send.send(chunk.into_iter().zip(bars).collect());
                     }
                     Err(reason) => io.failure.set(JobError::Failed(reason)),
                 }
@@ -124,7 +124,7 @@ impl RowReader {
     }
 
     /// The replies that have arrived.
-    pub(crate) fn replies(&self) -> impl Iterator<Item = (RowKey, Option<RowState>)> + '_ {
+    pub(crate) fn replies(&self) -> impl Iterator<Item = (BarKey, Option<BarState>)> + '_ {
         self.replies.try_iter().flatten()
     }
 }
@@ -146,11 +146,11 @@ impl<T: Send + 'static> RowWriter<T> {
                 return;
             };
             failpoint::reach(if writes.views.is_empty() {
-                "rows-before"
+                "bars-before"
             } else {
                 "lists-before"
             });
-            match until_answered("writing rows", || io.store.write(&writes)).await {
+            match until_answered("writing bars", || io.store.write(&writes)).await {
                 Ok(()) => {
                     failpoint::reach("write-acknowledged");
                     let _ = send.send((token, writes));

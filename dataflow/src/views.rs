@@ -1,16 +1,16 @@
-//! The views, in differential dataflow: what relates the rows of a window to each other.
+//! The views, in differential dataflow: what relates the bars of a window to each other.
 //!
 //! ```text
-//!  state ── changes ──▶ windows (loads a window's rows when it is first touched)
-//!                          │ rows of loaded windows, as a collection
+//!  state ── changes ──▶ windows (loads a window's bars when it is first touched)
+//!                          │ bars of loaded windows, as a collection
 //!                          ├─▶ active, movers: best of each shard, then best of all      ┐
 //!                          ├─▶ market: summed by asset class                             ├─▶ lists ──▶ sink
-//!                          └─▶ baskets: the members' rows, weighted, summed by basket    ┘
+//!                          └─▶ baskets: the members' bars, weighted, summed by basket    ┘
 //! ```
 //!
-//! Here stand only the definitions, and each is right under late trades because a changed row comes
-//! as its retraction and its new value. That all rows of a window are there before the first of its
-//! lists is made is the work of [`windows`]; that a list is written at its epoch's stamp, and
+//! Here stand only the definitions, and each is right under late trades because a changed bar comes
+//! as its retraction and its new value. That all bars of a window are there before the first of its
+//! lists is made is the work of [`windows`]; that a list is written at its epoch's write timestamp, and
 //! acknowledged before the epoch is committed, that of [`lists`].
 
 use std::{cmp::Ordering, collections::HashMap, hash::BuildHasher, rc::Rc};
@@ -22,9 +22,8 @@ use differential_dataflow::{
     trace::implementations::{ValBatcher, ValBuilder, ValSpine},
 };
 use serde::{Deserialize, Serialize};
-use tapeflow_schemas::{Baskets, Price, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    Policy, RowKey, Totals, View, ViewEntry,
+use tapeflow_schemas::{
+    BarKey, Baskets, Policy, Price, Symbol, Totals, View, ViewEntry, WindowSize, WindowStart,
     view::{SMALLEST_VIEW_MS, TOP},
 };
 use timely::dataflow::channels::pact::Pipeline;
@@ -32,7 +31,7 @@ use timely::dataflow::channels::pact::Pipeline;
 pub(crate) mod lists;
 pub(crate) mod windows;
 
-/// Shards of a window's rows on each worker: when a row changes, only its shard is ranked anew.
+/// Shards of a window's bars on each worker: when a bar changes, only its shard is ranked anew.
 const SHARDS: u64 = 32;
 
 /// The windows of one size that start together, of all symbols.
@@ -42,7 +41,7 @@ pub(crate) struct Window {
     pub(crate) start: WindowStart,
 }
 
-/// What the views need of a row: its sums by the policy `sip`, and its first and last price.
+/// What the views need of a bar: its sums by the policy `sip`, and its first and last price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Standing {
     trades: u64,
@@ -52,21 +51,21 @@ pub(crate) struct Standing {
     close: Option<Price>,
 }
 
-/// A row that an epoch has changed, as the keeper of rows tells it.
+/// A bar that an epoch has changed, as the keeper of bars tells it.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     pub(crate) symbol: Symbol,
     pub(crate) window: Window,
-    /// As of the epoch before; `None` if there was no row.
+    /// As of the epoch before; `None` if there was no bar.
     pub(crate) before: Option<Standing>,
     pub(crate) after: Standing,
 }
 
-/// A symbol's row, as far as views need it.
+/// A symbol's bar, as far as views need it.
 type Row = (Symbol, Standing);
-/// An order of rows, best first.
+/// An order of bars, best first.
 type Order = fn(&Row, &Row) -> Ordering;
-/// The rows of the loaded windows.
+/// The bars of the loaded windows.
 pub(crate) type Rows<'scope> = VecCollection<'scope, u64, (Window, Row)>;
 /// The lists made of them.
 pub(crate) type Lists<'scope> = VecCollection<'scope, u64, ((View, Window), Vec<ViewEntry>)>;
@@ -86,7 +85,7 @@ impl Standing {
 
 #[cfg(feature = "bench")]
 impl Standing {
-    /// Some row.
+    /// Some bar.
     pub(crate) fn for_bench(trades: u64, price: Option<Price>) -> Self {
         Self {
             trades,
@@ -97,7 +96,7 @@ impl Standing {
         }
     }
 
-    /// The same row after another trade, at another price.
+    /// The same bar after another trade, at another price.
     pub(crate) fn one_trade_more(self) -> Self {
         let close = self
             .close
@@ -130,8 +129,8 @@ pub(crate) fn has_views(size: WindowSize) -> bool {
 }
 
 impl Window {
-    /// The window of a row, if its size has views.
-    pub(crate) fn of(key: &RowKey) -> Option<Self> {
+    /// The window of a bar, if its size has views.
+    pub(crate) fn of(key: &BarKey) -> Option<Self> {
         has_views(key.size).then_some(Self {
             size: key.size,
             start: key.start,
@@ -171,12 +170,12 @@ fn moved((_, standing): &Row) -> bool {
         .is_some_and(|(open, close)| open != close)
 }
 
-/// All views of these rows.
-pub(crate) fn build<'scope>(rows: Rows<'scope>, baskets: &Baskets) -> Lists<'scope> {
+/// All views of these bars.
+pub(crate) fn build<'scope>(bars: Rows<'scope>, baskets: &Baskets) -> Lists<'scope> {
     let hash = foldhash::fast::FixedState::with_seed(0);
-    // A symbol's rows are on one worker, where its keeper is: ranked there first, and only the best
+    // A symbol's bars are on one worker, where its keeper is: ranked there first, and only the best
     // of each shard travel.
-    let shards = rows.clone().map(move |(window, (symbol, standing))| {
+    let shards = bars.clone().map(move |(window, (symbol, standing))| {
         (
             (window, hash.hash_one(symbol.as_str()) % SHARDS),
             (symbol, standing),
@@ -187,13 +186,13 @@ pub(crate) fn build<'scope>(rows: Rows<'scope>, baskets: &Baskets) -> Lists<'sco
         _,
         ValBatcher<(Window, u64), Row, u64, isize>,
         ValSpine<_, _, _, _>,
-    >(shards.inner, Pipeline, "rows by window", ValBatcher::new);
+    >(shards.inner, Pipeline, "bars by window", ValBatcher::new);
     let top = |view: View, order: Order, listed: fn(&Row) -> bool| {
         shards
             .clone()
             .reduce_abelian::<_, ValBuilder<_, _, _, _>, ValSpine<(Window, u64), Vec<Row>, u64, isize>, _, _>(
                 "best of a shard",
-                move |_key, rows, best| best.push((top_of(rows.iter().map(|(row, _)| *row).filter(|row| listed(row)).collect(), order), 1)),
+                move |_key, bars, best| best.push((top_of(bars.iter().map(|(bar, _)| *bar).filter(|bar| listed(bar)).collect(), order), 1)),
                 |out, key, updates| {
                     out.clear();
                     out.extend(updates.drain(..).map(|(best, time, diff)| ((*key, best), time, diff)));
@@ -208,7 +207,7 @@ pub(crate) fn build<'scope>(rows: Rows<'scope>, baskets: &Baskets) -> Lists<'sco
     };
     let active = top(View::Active, by_notional, |_| true);
     let movers = top(View::Movers, by_move, moved);
-    let market = rows.clone().explode(|(window, (symbol, standing))| {
+    let market = bars.clone().explode(|(window, (symbol, standing))| {
         Some((
             (window, symbol.class().name().to_owned()),
             Sum::of(&standing, 1),
@@ -216,7 +215,7 @@ pub(crate) fn build<'scope>(rows: Rows<'scope>, baskets: &Baskets) -> Lists<'sco
     });
     // A join with a list that never changes needs no trace of its own: a look-up.
     let weights = Rc::new(weights(baskets));
-    let members = rows.explode(move |(window, (symbol, standing))| {
+    let members = bars.explode(move |(window, (symbol, standing))| {
         let weights = Rc::clone(&weights);
         let count = weights.get(&symbol).map_or(0, Vec::len);
         (0..count).map(move |n| {
@@ -230,10 +229,10 @@ pub(crate) fn build<'scope>(rows: Rows<'scope>, baskets: &Baskets) -> Lists<'sco
         .concat(summed(View::Baskets, members))
 }
 
-fn top_of(mut rows: Vec<&Row>, order: Order) -> Vec<Row> {
-    rows.sort_unstable_by(|a, b| order(a, b));
-    rows.truncate(TOP);
-    rows.into_iter().cloned().collect()
+fn top_of(mut bars: Vec<&Row>, order: Order) -> Vec<Row> {
+    bars.sort_unstable_by(|a, b| order(a, b));
+    bars.truncate(TOP);
+    bars.into_iter().cloned().collect()
 }
 
 /// The baskets each symbol is a member of, with its weight there.
@@ -267,8 +266,8 @@ fn summed<'scope>(
         .map(move |(window, list)| ((view, window), list))
 }
 
-/// A sum of products that cannot overflow: weights take what 128 bits leave to the sums of a row.
-/// High and low halves are added apart; 2^40 rows fit.
+/// A sum of products that cannot overflow: weights take what 128 bits leave to the sums of a bar.
+/// High and low halves are added apart; 2^40 bars fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Wide {
     high: i128,
@@ -307,7 +306,7 @@ impl Wide {
     }
 }
 
-/// What rows add up to: the difference type of the sums, so that a change costs an addition and not
+/// What bars add up to: the difference type of the sums, so that a change costs an addition and not
 /// a walk over the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Sum {
@@ -344,7 +343,7 @@ impl Sum {
 
 impl IsZero for Sum {
     fn is_zero(&self) -> bool {
-        // Each row counts one symbol: without any there is nothing.
+        // Each bar counts one symbol: without any there is nothing.
         *self
             == Self {
                 symbols: 0,
@@ -391,7 +390,7 @@ mod tests {
         Price::from_e8(e8).ok()
     }
 
-    fn row(name: &str, notional_e16: i128, open: i64, close: i64) -> Row {
+    fn bar(name: &str, notional_e16: i128, open: i64, close: i64) -> Row {
         let standing = Standing {
             trades: 1,
             volume_e8: 1,
@@ -402,8 +401,8 @@ mod tests {
         (Symbol::new(name).expect("a symbol"), standing)
     }
 
-    fn ranked(rows: &[Row], order: Order) -> Vec<String> {
-        top_of(rows.iter().collect(), order)
+    fn ranked(bars: &[Row], order: Order) -> Vec<String> {
+        top_of(bars.iter().collect(), order)
             .iter()
             .map(|(symbol, _)| symbol.to_string())
             .collect()
@@ -413,7 +412,7 @@ mod tests {
     fn the_most_notional_comes_first_and_equal_ones_by_name() {
         assert_eq!(
             ranked(
-                &[row("B", 5, 1, 1), row("C", 9, 1, 1), row("A", 5, 1, 1)],
+                &[bar("B", 5, 1, 1), bar("C", 9, 1, 1), bar("A", 5, 1, 1)],
                 by_notional
             ),
             ["C", "A", "B"]
@@ -423,16 +422,16 @@ mod tests {
     #[test]
     fn moves_are_compared_as_exact_shares_of_open_whatever_their_direction() {
         let max = tapeflow_schemas::decimal::MAX_PRICE_E8;
-        let rows = [
-            row("HALF DOWN", 1, 2, 1),
-            row("HALF UP", 1, 4, 6),
-            row("NEARLY HALF", 1, max - 1, max / 2),
-            row("A THIRD", 1, 3, 2),
-            row("TO THE TOP", 1, 1, max),
-            row("NO PRICE", 1, 0, 0),
+        let bars = [
+            bar("HALF DOWN", 1, 2, 1),
+            bar("HALF UP", 1, 4, 6),
+            bar("NEARLY HALF", 1, max - 1, max / 2),
+            bar("A THIRD", 1, 3, 2),
+            bar("TO THE TOP", 1, 1, max),
+            bar("NO PRICE", 1, 0, 0),
         ];
         assert_eq!(
-            ranked(&rows, by_move),
+            ranked(&bars, by_move),
             [
                 "TO THE TOP",
                 "HALF DOWN",
@@ -442,7 +441,7 @@ mod tests {
                 "NO PRICE"
             ]
         );
-        assert!(moved(&rows[0]) && !moved(&rows[5]) && !moved(&row("X", 1, 7, 7)));
+        assert!(moved(&bars[0]) && !moved(&bars[5]) && !moved(&bar("X", 1, 7, 7)));
     }
 
     #[test]
@@ -478,29 +477,29 @@ mod tests {
     type ListUpdate = (((View, Window), Vec<ViewEntry>), u64, isize);
     type Table = std::collections::BTreeMap<(Window, Symbol), Standing>;
 
-    /// The lists of a table of rows, made all at once.
+    /// The lists of a table of bars, made all at once.
     fn from_scratch(table: &Table, baskets: &Baskets) -> Vec<((View, Window), Vec<ViewEntry>)> {
         let mut lists = std::collections::BTreeMap::new();
         let windows: std::collections::BTreeSet<Window> =
             table.keys().map(|(window, _)| *window).collect();
         for window in windows {
-            let rows: Vec<Row> = table
+            let bars: Vec<Row> = table
                 .iter()
                 .filter(|((of, _), _)| *of == window)
-                .map(|((_, symbol), row)| (symbol.clone(), *row))
+                .map(|((_, symbol), bar)| (symbol.clone(), *bar))
                 .collect();
-            let top = |rows: Vec<&Row>, order| top_of(rows, order).iter().map(entry).collect();
+            let top = |bars: Vec<&Row>, order| top_of(bars, order).iter().map(entry).collect();
             lists.insert(
                 (View::Active, window),
-                top(rows.iter().collect(), by_notional),
+                top(bars.iter().collect(), by_notional),
             );
             lists.insert(
                 (View::Movers, window),
-                top(rows.iter().filter(|row| moved(row)).collect(), by_move),
+                top(bars.iter().filter(|bar| moved(bar)).collect(), by_move),
             );
             let mut sums: std::collections::BTreeMap<(View, String), Sum> =
                 std::collections::BTreeMap::new();
-            for (symbol, standing) in &rows {
+            for (symbol, standing) in &bars {
                 let class = (View::Market, symbol.class().name().to_owned(), 1);
                 let of = baskets.iter().filter_map(|(name, members)| {
                     Some((View::Baskets, name.to_owned(), members.get(symbol)?.e4()))
@@ -522,10 +521,10 @@ mod tests {
         lists.into_iter().collect()
     }
 
-    /// Rows come, change and go, on several workers; after each time the lists are those that the
-    /// rows of the time make from scratch.
+    /// Bars come, change and go, on several workers; after each time the lists are those that the
+    /// bars of the time make from scratch.
     #[test]
-    fn lists_follow_rows_that_come_change_and_go() {
+    fn lists_follow_bars_that_come_change_and_go() {
         let baskets =
             Baskets::parse("a,S1,1\na,S2,0.5\nb,S2,100\nb,BINANCE:S3,0.0001\n").expect("baskets");
         for seed in 0..12 {
@@ -536,8 +535,8 @@ mod tests {
             timely::execute(timely::Config::process(workers), move |worker| {
                 let listened = Arc::clone(&listened);
                 let mut input = worker.dataflow(|scope| {
-                    let (input, rows) = scope.new_collection();
-                    build(rows, &of).inspect(move |update| {
+                    let (input, bars) = scope.new_collection();
+                    build(bars, &of).inspect(move |update| {
                         listened.lock().expect("heard").push(update.clone())
                     });
                     input

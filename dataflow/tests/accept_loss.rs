@@ -1,5 +1,5 @@
 //! Offsets that retention removed before they were committed: the job names them and refuses, or,
-//! if the operator accepts the loss, goes on with rows that are exactly those of what remains,
+//! if the operator accepts the loss, goes on with bars that are exactly those of what remains,
 //! through crashes, and tells of the loss once and for good.
 
 mod support;
@@ -11,11 +11,12 @@ mod random;
 
 use std::sync::Arc;
 
-use course::{Ends, block_on, clear_of_repeats, head, len, letters, life, next, refused};
+use course::{Ends, block_on, checkpoint, clear_of_repeats, len, letters, life, next, refused};
 use support::{MemoryLog, append_trade, check, check_without, config, feed_as};
 use tapeflow_dataflow::{JobConfig, JobError};
-use tapeflow_schemas::{Offset, Partition, SessionId};
-use tapeflow_sinks::{LostRange, Policy, Store, memory::MemoryStore};
+use tapeflow_protocol::{LostRange, Store};
+use tapeflow_schemas::{Offset, Partition, Policy, SessionId};
+use tapeflow_sinks::memory::MemoryStore;
 
 /// Records of a session of their own, which repeat none that the log has.
 fn feed(log: &MemoryLog, seed: u8, records: usize) {
@@ -30,14 +31,14 @@ fn committed(partitions: u32, config: &JobConfig) -> (MemoryLog, Arc<MemoryStore
     (log, store)
 }
 
-/// Binds as many epochs as there are numbers, each of so many new records, and writes no row of
+/// Binds as many epochs as there are numbers, each of so many new records, and writes no bar of
 /// them.
 fn bind(log: &MemoryLog, store: &Arc<MemoryStore>, config: &JobConfig, records: &[usize]) {
     for (seed, records) in (10..).zip(records) {
         feed(log, seed, *records);
-        let before = head(store).bound.len();
+        let before = checkpoint(store).bound.len();
         life(config, log, store, Ends::AfterBinding).expect_err("a crash");
-        assert_eq!(head(store).bound.len(), before + 1);
+        assert_eq!(checkpoint(store).bound.len(), before + 1);
     }
 }
 
@@ -98,12 +99,12 @@ fn accepted(
                 .collect::<Vec<_>>(),
             "{what}: dead letters"
         );
-        let head = head(store);
+        let checkpoint = checkpoint(store);
         assert!(
-            head.bound.is_empty() && head.format == 2,
-            "{what}: {head:?}"
+            checkpoint.bound.is_empty() && checkpoint.format == 2,
+            "{what}: {checkpoint:?}"
         );
-        for (partition, cut) in (0u32..).zip(&head.committed.cuts) {
+        for (partition, cut) in (0u32..).zip(&checkpoint.committed.cuts) {
             assert_eq!(
                 (cut.next, cut.lost),
                 (
@@ -129,7 +130,7 @@ fn offsets_that_are_gone_are_named_exactly_and_nothing_is_written() {
     for workers in [1, 3] {
         let config = config(workers, 8);
         let (log, store) = committed(3, &config);
-        let before = (store.all_rows(), head(&store));
+        let before = (store.all_bars(), checkpoint(&store));
         feed(&log, 2, 200);
         let lost = [0, 2].map(|partition| {
             (
@@ -153,10 +154,10 @@ fn offsets_that_are_gone_are_named_exactly_and_nothing_is_written() {
             )
         };
         assert!(text.starts_with(&lost.map(of).concat()), "{text}");
-        assert!(text.ends_with("start with --accept-loss to go on without them: their trades will be missing from the rows for good"), "{text}");
-        let after = head(&store);
+        assert!(text.ends_with("start with --accept-loss to go on without them: their trades will be missing from the bars for good"), "{text}");
+        let after = checkpoint(&store);
         assert_eq!(
-            (store.all_rows(), after.committed, after.bound),
+            (store.all_bars(), after.committed, after.bound),
             (before.0, before.1.committed, before.1.bound)
         );
         assert_eq!(letters(&store), []);
@@ -164,7 +165,7 @@ fn offsets_that_are_gone_are_named_exactly_and_nothing_is_written() {
 }
 
 #[test]
-fn with_nothing_bound_rows_are_those_of_what_remains() {
+fn with_nothing_bound_bars_are_those_of_what_remains() {
     for workers in 1..5 {
         let config = config(workers, if workers % 2 == 0 { 8 } else { 100_000 });
         let (log, store) = committed(3, &config);
@@ -180,13 +181,14 @@ fn with_nothing_bound_rows_are_those_of_what_remains() {
 }
 
 #[test]
-fn with_all_that_was_bound_gone_rows_are_those_of_what_remains() {
+fn with_all_that_was_bound_gone_bars_are_those_of_what_remains() {
     for workers in 1..4 {
         let config = config(workers, 8);
         let (log, store) = committed(3, &config);
         bind(&log, &store, &config, &[60, 60]);
         feed(&log, 3, 200);
-        let end = |partition: Partition| head(&store).last_binding().cuts[partition as usize].next;
+        let end =
+            |partition: Partition| checkpoint(&store).last_binding().cuts[partition as usize].next;
         let lost =
             [0, 2].map(|partition| (partition, lose(&log, &store, partition, end(partition) + 7)));
         accepted(&config, &log, &store, &lost, &format!("{workers} workers"));
@@ -194,7 +196,7 @@ fn with_all_that_was_bound_gone_rows_are_those_of_what_remains() {
 }
 
 #[test]
-fn with_part_of_what_was_bound_gone_rows_are_those_of_what_remains() {
+fn with_part_of_what_was_bound_gone_bars_are_those_of_what_remains() {
     for (workers, cut) in [(1, 0), (2, 1), (3, 0), (1, 1)] {
         let config = config(workers, 8);
         let (log, store) = committed(2, &config);
@@ -202,7 +204,7 @@ fn with_part_of_what_was_bound_gone_rows_are_those_of_what_remains() {
         feed(&log, 3, 100);
         // Inside of the first epoch that is bound, or of the second.
         let before_end =
-            |partition: Partition| head(&store).bound[cut].cuts[partition as usize].next - 3;
+            |partition: Partition| checkpoint(&store).bound[cut].cuts[partition as usize].next - 3;
         let lost = [0, 1].map(|partition| {
             (
                 partition,
@@ -211,7 +213,8 @@ fn with_part_of_what_was_bound_gone_rows_are_those_of_what_remains() {
         });
         assert!(
             lost.iter()
-                .all(|(p, range)| range.to < head(&store).last_binding().cuts[*p as usize].next),
+                .all(|(p, range)| range.to
+                    < checkpoint(&store).last_binding().cuts[*p as usize].next),
             "{lost:?}"
         );
         accepted(
@@ -238,10 +241,10 @@ fn a_loss_that_is_bound_needs_no_second_permission_and_what_goes_after_it_does()
         &log,
         &store,
         0,
-        head(&store).last_binding().cuts[0].next - 4,
+        checkpoint(&store).last_binding().cuts[0].next - 4,
     );
     life(&accepting, &log, &store, Ends::AfterBinding).expect_err("a crash");
-    let bound = head(&store);
+    let bound = checkpoint(&store);
     assert_eq!(
         (
             bound.bound.len(),
@@ -259,7 +262,7 @@ fn a_loss_that_is_bound_needs_no_second_permission_and_what_goes_after_it_does()
         feed(&log, seed, 40);
         log.remove_below(0, start);
         life(&plain, &log, &store, Ends::AfterBinding).expect_err("a crash");
-        assert_eq!(head(&store).last_binding().cuts[0].lost, Some(first));
+        assert_eq!(checkpoint(&store).last_binding().cuts[0].lost, Some(first));
     }
     // More goes, of the epoch that carries the loss; it is bound though no further epoch may be
     // ahead.
@@ -275,7 +278,7 @@ fn a_loss_that_is_bound_needs_no_second_permission_and_what_goes_after_it_does()
         from: first.from,
         to: cut,
     };
-    assert_eq!(head(&store).last_binding().cuts[0].lost, Some(whole));
+    assert_eq!(checkpoint(&store).last_binding().cuts[0].lost, Some(whole));
     let metrics = life(&plain, &log, &store, Ends::ByItself).expect("goes on without permission");
     assert_eq!(
         metrics.lost.get(),
@@ -309,14 +312,14 @@ fn a_loss_is_bound_though_there_is_nothing_left_to_read() {
             lose(&log, &store, partition, len(&log, partition)),
         )
     });
-    let epoch = head(&store).committed.epoch;
+    let epoch = checkpoint(&store).committed.epoch;
     accepted(&config, &log, &store, &lost, "all is gone");
-    assert!(head(&store).committed.epoch > epoch);
+    assert!(checkpoint(&store).committed.epoch > epoch);
 }
 
 #[test]
 fn a_record_that_repeats_a_lost_one_is_still_a_repeat() {
-    // The first epoch's rows are written, those of the second are not; a repeat of what the first
+    // The first epoch's bars are written, those of the second are not; a repeat of what the first
     // held is in the second.
     for (of_first, gone) in [(vec![2], 2), (vec![2, 3], 2)] {
         let (log, store) = (MemoryLog::new(1), Arc::new(MemoryStore::new()));
@@ -341,10 +344,10 @@ fn a_record_that_repeats_a_lost_one_is_still_a_repeat() {
             Ends::ByItself,
         )
         .expect("goes on");
-        let rows = store.all_rows();
-        assert_eq!(rows.len(), 3, "one of each size");
-        for (key, _, row) in rows {
-            let trades = row.totals.of_policy(Policy::All).trades;
+        let bars = store.all_bars();
+        assert_eq!(bars.len(), 3, "one of each size");
+        for (key, _, bar) in bars {
+            let trades = bar.totals.of_policy(Policy::All).trades;
             assert_eq!(
                 trades,
                 2 + of_first.len() as u64,
@@ -373,7 +376,7 @@ fn a_log_that_ends_too_early_is_refused_whatever_is_accepted() {
         "{text}"
     );
     log.remove_below(0, 0);
-    assert_eq!(head(&store).last_binding().cuts[0].lost, None);
+    assert_eq!(checkpoint(&store).last_binding().cuts[0].lost, None);
 }
 
 #[test]
@@ -418,7 +421,7 @@ fn offsets_that_go_while_the_job_runs_end_it_and_are_named() {
         },
     );
     log.remove_below(0, whole.1.to);
-    if head(&store).bound.is_empty() {
+    if checkpoint(&store).bound.is_empty() {
         accepted(
             &JobConfig {
                 accept_loss: false,
@@ -444,7 +447,7 @@ fn without_a_loss_nothing_changes_for_older_binaries() {
     feed(&log, 2, 100);
     life(&config, &log, &store, Ends::ByItself).expect("runs to the end");
     assert_eq!(
-        (head(&store).format, letters(&store)),
+        (checkpoint(&store).format, letters(&store)),
         (1, vec![]),
         "the permission alone loses nothing"
     );
@@ -455,10 +458,10 @@ fn without_a_loss_nothing_changes_for_older_binaries() {
         "with a permission that nobody needs",
     ));
     assert!(
-        block_on(store.rejects(usize::MAX))
+        block_on(store.dead_letters(usize::MAX))
             .expect("dead letters")
             .iter()
-            .all(|reject| reject.reason != "lost")
+            .all(|dead_letter| dead_letter.reason != "lost")
     );
 }
 
@@ -520,13 +523,16 @@ fn the_history_of_an_epoch_that_lost_records_is_that_of_the_later_generation() {
         "some of what was told is gone: {before:?}"
     );
     for (before, after) in changed {
-        assert_eq!(after.stamp, before.stamp, "a label of the binding");
+        assert_eq!(
+            after.write_timestamp, before.write_timestamp,
+            "a label of the binding"
+        );
         assert!(
             after.counts.records < before.counts.records,
             "{before:?} and then {after:?}"
         );
     }
-    // Which would say so, had both been written at one stamp: Cassandra would then keep the greater
+    // Which would say so, had both been written at one write timestamp: Cassandra would then keep the greater
     // value of each column.
     assert_eq!(store.violations(), Vec::<String>::new());
 }

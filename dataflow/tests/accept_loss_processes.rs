@@ -1,4 +1,4 @@
-//! Offsets that are gone, in a partition of another process than the leader's. In a target of its
+//! Offsets that are gone, in a partition of another process than the coordinator's. In a target of its
 //! own: a process of several leaves as a whole when anything in it panics.
 
 mod support;
@@ -9,11 +9,12 @@ mod course;
 
 use std::{net::TcpListener, sync::Arc};
 
-use course::{Ends, block_on, clear_of_repeats, head, letters, life, next};
+use course::{Ends, block_on, checkpoint, clear_of_repeats, letters, life, next};
 use support::{MemoryLog, check_without, config, feed_as, io};
 use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
+use tapeflow_protocol::LostRange;
 use tapeflow_schemas::SessionId;
-use tapeflow_sinks::{LostRange, memory::MemoryStore};
+use tapeflow_sinks::memory::MemoryStore;
 
 #[test]
 fn a_loss_in_another_process_is_bound_and_counted_there() {
@@ -67,7 +68,7 @@ fn a_loss_in_another_process_is_bound_and_counted_there() {
     assert_eq!(counted, [0, lost.offsets()]);
     assert_eq!(letters(&store), [(1, lost.from, lost.to)]);
     assert_eq!(
-        head(&store)
+        checkpoint(&store)
             .committed
             .cuts
             .iter()

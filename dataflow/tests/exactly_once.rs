@@ -1,5 +1,5 @@
 //! The guarantee, in one process: whatever the number of workers, the memory, the cuts and the
-//! crashes, every row equals an independent recomputation of the prefix its epoch names.
+//! crashes, every bar equals an independent recomputation of the prefix its epoch names.
 
 mod support;
 
@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use support::{CrashingStore, MemoryLog, check, config, feed, run_job};
-use tapeflow_sinks::{Store, memory::MemoryStore};
+use tapeflow_protocol::Store;
+use tapeflow_sinks::memory::MemoryStore;
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
@@ -18,17 +19,20 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn rows_are_the_same_for_any_number_of_workers_and_any_memory() {
+fn bars_are_the_same_for_any_number_of_workers_and_any_memory() {
     let log = MemoryLog::new(4);
     feed(&log, 1, 3_000);
     for (workers, resident) in [(1, 100_000), (1, 8), (2, 8), (3, 100_000), (4, 8), (7, 8)] {
         let store = Arc::new(MemoryStore::new());
         let config = config(workers, resident);
         run_job(&config, &log, store.clone()).expect("runs to the end");
-        let head = block_on(store.head()).expect("head").expect("there");
-        assert!(head.bound.is_empty(), "everything is committed");
+        let checkpoint = block_on(store.checkpoint())
+            .expect("checkpoint")
+            .expect("there");
+        assert!(checkpoint.bound.is_empty(), "everything is committed");
         assert!(
-            head.committed
+            checkpoint
+                .committed
                 .cuts
                 .iter()
                 .enumerate()
@@ -90,7 +94,7 @@ fn after_any_crash_nothing_is_lost_and_nothing_counts_twice() {
             ));
             let ended = run_job(&config, &log, crashing);
             let what = format!("seed {seed}, life {life}");
-            if block_on(store.head()).expect("head").is_some() {
+            if block_on(store.checkpoint()).expect("checkpoint").is_some() {
                 block_on(check(&config, &log, &*store, &what));
             }
             match ended {
@@ -99,9 +103,11 @@ fn after_any_crash_nothing_is_lost_and_nothing_counts_twice() {
             }
             crashes += 1;
         }
-        let head = block_on(store.head()).expect("head").expect("there");
+        let checkpoint = block_on(store.checkpoint())
+            .expect("checkpoint")
+            .expect("there");
         assert!(
-            head.bound.is_empty(),
+            checkpoint.bound.is_empty(),
             "seed {seed}: committed to the end after {crashes} crashes"
         );
         assert_eq!(store.violations(), Vec::<String>::new(), "seed {seed}");

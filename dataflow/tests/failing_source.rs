@@ -15,16 +15,18 @@ use std::{
 
 use async_trait::async_trait;
 use support::{MemoryLog, check, config, io};
-use tapeflow_dataflow::{JobConfig, Log, LogFault, LogReader, LogRecord, Metrics, Stop, run};
+use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
+use tapeflow_log::{Log, LogError, LogReader, LogRecord};
+use tapeflow_protocol::{
+    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, SourceIdentity, Store,
+    StoreError,
+};
 use tapeflow_schemas::{
-    AssetClass, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade,
-    WindowSize, WindowStart,
+    AssetClass, BarKey, BarState, Conditions, EventTime, Offset, Partition, Price, SessionId, Size,
+    StoredBar, StoredView, Symbol, Trade, View, WindowSize, WindowStart, WriteTimestamp,
     codec::{BatchHeader, encode_batch},
 };
-use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, SourceIdentity, Stamp,
-    Store, StoreError, StoredView, View, memory::MemoryStore, store::StoredRow,
-};
+use tapeflow_sinks::memory::MemoryStore;
 
 /// What the two logs and the store do to each other.
 #[derive(Default)]
@@ -35,7 +37,7 @@ struct Course {
     one_failed: AtomicBool,
     /// The log of process 0 fails from here on, which ends the test.
     fail_zero: AtomicBool,
-    /// Rows of process 0 are not acknowledged before.
+    /// Bars of process 0 are not acknowledged before.
     let_through: AtomicBool,
 }
 
@@ -56,7 +58,7 @@ impl LogReader for FailingReader {
         &mut self,
         limit: usize,
         each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<usize, LogFault> {
+    ) -> Result<usize, LogError> {
         let fails = if self.process == 0 {
             &self.course.fail_zero
         } else {
@@ -66,12 +68,12 @@ impl LogReader for FailingReader {
             if self.process == 1 {
                 self.course.one_failed.store(true, SeqCst);
             }
-            return Err(LogFault::Broken("an offset is gone".into()));
+            return Err(LogError::Broken("an offset is gone".into()));
         }
         self.reader.poll(limit, each)
     }
 
-    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault> {
+    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError> {
         self.reader.set_paused(partition, paused)
     }
 }
@@ -81,19 +83,19 @@ impl Log for FailingLog {
         "a log that fails".into()
     }
 
-    fn identity(&self) -> Result<SourceIdentity, LogFault> {
+    fn identity(&self) -> Result<SourceIdentity, LogError> {
         self.log.identity()
     }
 
-    fn partitions(&self) -> Result<u32, LogFault> {
+    fn partitions(&self) -> Result<u32, LogError> {
         self.log.partitions()
     }
 
-    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault> {
+    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError> {
         self.log.bounds(partition)
     }
 
-    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
+    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogError> {
         Ok(Box::new(FailingReader {
             reader: self.log.reader(from)?,
             course: Arc::clone(&self.course),
@@ -102,8 +104,8 @@ impl Log for FailingLog {
     }
 }
 
-/// A store that is slow with the rows of process 0, so that all epochs ahead are used up and the
-/// leader commits without sealing first.
+/// A store that is slow with the bars of process 0, so that all epochs ahead are used up and the
+/// coordinator commits without sealing first.
 struct SlowStore {
     inner: Arc<MemoryStore>,
     course: Arc<Course>,
@@ -116,11 +118,15 @@ impl Store for SlowStore {
         "slow".into()
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
-        self.inner.head().await
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        self.inner.checkpoint().await
     }
 
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
         if proposed.bound.len() == 4 && !self.course.fail_one.swap(true, SeqCst) {
             // While the binding that fills the epochs ahead is under way, the source of process 1
             // fails with its part of it sealed.
@@ -140,16 +146,16 @@ impl Store for SlowStore {
         self.inner.compare_and_set(expected, proposed).await
     }
 
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
-        self.inner.read_rows(keys).await
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        self.inner.read_bars(keys).await
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
         while !self.course.let_through.load(SeqCst)
             && writes
-                .rows
+                .bars
                 .iter()
-                .any(|row| row.key.symbol.as_str() == self.symbol_of_zero)
+                .any(|bar| bar.key.symbol.as_str() == self.symbol_of_zero)
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -159,22 +165,22 @@ impl Store for SlowStore {
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
-        self.inner.write_history(entries, flush_stamp).await
+        self.inner.write_history(entries, recovery_timestamp).await
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.inner.symbols().await
     }
 
-    async fn rows(
+    async fn bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
-        self.inner.rows(symbol, size, range).await
+    ) -> Result<Vec<StoredBar>, StoreError> {
+        self.inner.bars(symbol, size, range).await
     }
 
     async fn views(
@@ -190,12 +196,12 @@ impl Store for SlowStore {
         self.inner.history(limit).await
     }
 
-    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        self.inner.rejects(limit).await
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.inner.dead_letters(limit).await
     }
 }
 
-/// A symbol whose rows the worker of this process keeps.
+/// A symbol whose bars the worker of this process keeps.
 fn symbol_of(process: u64) -> String {
     let kept = |name: &String| xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % 2 == process;
     (0..1_000)

@@ -5,20 +5,17 @@
 //! Where java or mvn are missing each test is listed as not run, with the reason;
 //! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
 
-#[path = "../../deploy/dev/certificates.rs"]
-mod certificates;
+use tapeflow_stack::certificates;
 #[allow(
     dead_code,
     reason = "this target never starts its servers without preparing certificates"
 )]
-#[path = "../../deploy/dev/stack.rs"]
-mod dev_stack;
+use tapeflow_stack::servers as dev_stack;
 #[path = "kafka/entrance.rs"]
 mod entrance;
 #[path = "kafka/topics.rs"]
 mod topics;
-#[path = "../../deploy/dev/trials.rs"]
-mod trials;
+use tapeflow_stack::trials;
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -33,7 +30,10 @@ use rdkafka::{
     error::RDKafkaErrorCode,
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use tapeflow_dataflow::{KafkaLog, KafkaLogConfig, LogFault};
+use tapeflow_log::{
+    LogError,
+    kafka::{KafkaLog, KafkaLogConfig},
+};
 
 /// Ports of this target alone, below those the system hands out: TLS and password, controller, and
 /// the one that asks nothing.
@@ -176,11 +176,11 @@ fn delete(topic: &str) -> Result<(), Failed> {
 
 /// Connects to a topic that was just made: a broker hears of it a moment after the controller has
 /// made it.
-fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogFault> {
+fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogError> {
     let begun = std::time::Instant::now();
     loop {
         match KafkaLog::connect(config.clone()) {
-            Err(LogFault::Broken(text))
+            Err(LogError::Broken(text))
                 if text.contains("there is no topic") && begun.elapsed().as_secs() < 30 =>
             {
                 std::thread::yield_now()
@@ -191,7 +191,7 @@ fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogFault> {
 }
 
 /// What connecting says that must not succeed.
-fn refusal(config: KafkaLogConfig) -> Result<LogFault, Failed> {
+fn refusal(config: KafkaLogConfig) -> Result<LogError, Failed> {
     match KafkaLog::connect(config) {
         Ok(_) => Err("connects".into()),
         Err(fault) => Ok(fault),

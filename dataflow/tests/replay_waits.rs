@@ -14,11 +14,13 @@ use std::{
     },
 };
 
-use course::{Ends, head, life};
+use course::{Ends, checkpoint, life};
 use support::{MemoryLog, append_trade, config, io};
-use tapeflow_dataflow::{JobConfig, Log, LogFault, LogReader, LogRecord, Metrics, Stop, run};
+use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
+use tapeflow_log::{Log, LogError, LogReader, LogRecord};
+use tapeflow_protocol::SourceIdentity;
 use tapeflow_schemas::{Offset, Partition};
-use tapeflow_sinks::{SourceIdentity, memory::MemoryStore};
+use tapeflow_sinks::memory::MemoryStore;
 
 struct StallingLog {
     log: MemoryLog,
@@ -42,7 +44,7 @@ impl LogReader for StallingReader {
         &mut self,
         limit: usize,
         each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<usize, LogFault> {
+    ) -> Result<usize, LogError> {
         if !self.let_go && self.handed.load(SeqCst) < TOO_MANY {
             let records = self.log.0.lock().expect("log");
             let mut count = 0;
@@ -68,7 +70,7 @@ impl LogReader for StallingReader {
         self.reader.poll(limit, each)
     }
 
-    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault> {
+    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError> {
         // What a mended source does while partition 1 does not answer.
         self.let_go |= partition == 0 && paused;
         self.reader.set_paused(partition, paused)
@@ -80,19 +82,19 @@ impl Log for StallingLog {
         "a log of which one partition does not answer".into()
     }
 
-    fn identity(&self) -> Result<SourceIdentity, LogFault> {
+    fn identity(&self) -> Result<SourceIdentity, LogError> {
         self.log.identity()
     }
 
-    fn partitions(&self) -> Result<u32, LogFault> {
+    fn partitions(&self) -> Result<u32, LogError> {
         self.log.partitions()
     }
 
-    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault> {
+    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError> {
         self.log.bounds(partition)
     }
 
-    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
+    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogError> {
         let at = from
             .iter()
             .find(|(partition, _)| *partition == 0)
@@ -128,8 +130,8 @@ fn a_replay_that_waits_for_one_partition_does_not_read_the_others_without_end() 
     // An epoch of partition 1 alone is bound, and a crash.
     append_trade(&log, of(1), 2, base + 1);
     life(&config, &log, &store, Ends::AfterBinding).expect_err("a crash");
-    assert_eq!(head(&store).bound.len(), 1);
-    // Partition 0 has a backlog, each record in a window of its own, and the leader of partition 1
+    assert_eq!(checkpoint(&store).bound.len(), 1);
+    // Partition 0 has a backlog, each record in a window of its own, and the coordinator of partition 1
     // does not answer.
     for n in 0..30_000 {
         append_trade(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::admit::Reason;
+use crate::admission::Reason;
 
 /// Counts since the start of a run. Every entry of every trade frame is a trade, a price update or
 /// a reject.
@@ -21,7 +21,7 @@ pub struct Counts {
     /// Trades whose price or size had more than eight places and was rounded.
     pub rounded: u64,
     /// Frames and entries refused, by reason.
-    pub rejects: BTreeMap<Reason, u64>,
+    pub dead_letters: BTreeMap<Reason, u64>,
     /// Sale conditions that the table does not know, by code, in admitted trades.
     pub unknown_conditions: BTreeMap<u8, u64>,
     /// Records handed to the log.
@@ -33,7 +33,7 @@ pub struct Counts {
 impl Counts {
     /// Frames and entries refused, for any reason.
     #[must_use]
-    pub fn rejected(&self) -> u64 {
-        self.rejects.values().sum()
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters.values().sum()
     }
 }

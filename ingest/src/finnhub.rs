@@ -9,7 +9,7 @@ pub mod message;
 pub mod session;
 pub mod socket;
 
-pub use endpoint::{Endpoint, EndpointFault};
+pub use endpoint::{Endpoint, EndpointError};
 pub use message::{Malformed, Message, RawTrade};
-pub use session::{SessionFault, Timing};
+pub use session::{SessionError, Timing};
 pub use socket::{FinnhubConfig, FinnhubError};

@@ -6,8 +6,8 @@
 //!  replay ───────────┘  frames    trades   records
 //! ```
 //!
-//! A [`Frame`] is what the feed sent, byte for byte. [`admit`](admit::admit) makes of it trades,
-//! grouped by symbol, and rejects that say why; it is the only gate, and numbers pass it as text,
+//! A [`Frame`] is what the feed sent, byte for byte. [`admit`](admission::admit) makes of it trades,
+//! grouped by symbol, and dead letters that say why; it is the only gate, and numbers pass it as text,
 //! never as doubles. A [`Sequencer`](sequence::Sequencer) makes of these records with a session and
 //! a dense sequence per partition: from them the reader of the log knows what it has seen and what
 //! is missing. [`run_live`] and [`run_replay`] wire it up, and [`simulator`] stands in for Finnhub
@@ -18,7 +18,7 @@
 //! partition count alone; the token is in the request of the handshake and nowhere else.
 //!
 //! ```
-//! use tapeflow_ingest::{Counts, Frame, admit::admit};
+//! use tapeflow_ingest::{Counts, Frame, admission::admit};
 //!
 //! let text = br#"{"data":[{"c":["1"],"p":164.06,"s":"AAPL","t":1680286538064,"v":142},{"p":-1,"s":"AAPL","t":1680286538064,"v":1}],"type":"trade"}"#;
 //! let frame = Frame { line: 1, bytes: text.to_vec(), taken_ms: None };
@@ -26,15 +26,15 @@
 //! let admitted = admit(&frame, &mut counts);
 //! assert_eq!(admitted.groups[0].symbol, "AAPL");
 //! assert_eq!(admitted.groups[0].trades[0].notional().to_string(), "23296.52");
-//! assert_eq!(admitted.rejects[0].detail, r#"line 1, index 1: price is negative: "-1""#);
+//! assert_eq!(admitted.dead letters[0].detail, r#"line 1, index 1: price is negative: "-1""#);
 //! ```
 
 pub mod frame;
 
 pub mod finnhub;
 
-pub mod admit;
-pub mod sequence;
+pub mod admission;
+pub mod sequencing;
 
 pub mod counts;
 pub mod progress;
@@ -45,10 +45,6 @@ pub mod replay;
 pub mod run;
 mod stop;
 
-pub mod publish;
-pub mod publish_kafka;
-
-pub mod secret;
 pub mod simulator;
 
 mod clock;
@@ -57,8 +53,5 @@ pub use counts::Counts;
 pub use frame::Frame;
 pub use pace::Speed;
 pub use progress::{Connection, Progress, Snapshot};
-pub use publish::{OutRecord, Publish, PublishError};
-pub use publish_kafka::{KafkaConfig, KafkaPublisher};
 pub use run::{IngestError, LiveConfig, ReplayConfig, Summary, run_live, run_replay};
-pub use secret::Secret;
 pub use stop::Stop;

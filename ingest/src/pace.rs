@@ -16,12 +16,12 @@ pub enum Speed {
 /// Why a text is no speed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a speed: give max, or a multiple such as 1x or 10x")]
-pub struct SpeedFault(String);
+pub struct SpeedError(String);
 
 impl FromStr for Speed {
-    type Err = SpeedFault;
+    type Err = SpeedError;
 
-    fn from_str(text: &str) -> Result<Self, SpeedFault> {
+    fn from_str(text: &str) -> Result<Self, SpeedError> {
         if text == "max" {
             return Ok(Self::Max);
         }
@@ -32,7 +32,7 @@ impl FromStr for Speed {
         times
             .filter(|times| (0.001..=1e6).contains(times))
             .map(Self::Times)
-            .ok_or_else(|| SpeedFault(text.into()))
+            .ok_or_else(|| SpeedError(text.into()))
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!("10x".parse(), Ok(Speed::Times(10.0)));
         assert_eq!("0.5x".parse(), Ok(Speed::Times(0.5)));
         for text in ["", "x", "10", "0x", "-1x", "infx", "nanx", "1e9x", "fast"] {
-            assert_eq!(text.parse::<Speed>(), Err(SpeedFault(text.into())));
+            assert_eq!(text.parse::<Speed>(), Err(SpeedError(text.into())));
         }
     }
 

@@ -70,8 +70,8 @@ impl Recording {
                     });
                 }
                 Ok(read) => read,
-                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
-                Err(fault) => return Err(unreadable(fault)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(unreadable(error)),
             };
             hash.update(&buffer[..read]);
             length += u64::try_from(read).unwrap_or(0);
@@ -163,8 +163,8 @@ impl<R: Read> Lines<R> {
             while !ended {
                 let available = match self.reader.fill_buf() {
                     Ok(available) => available,
-                    Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(fault) => return Err(fault),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
                 };
                 if available.is_empty() {
                     if bytes.is_empty() {
@@ -262,22 +262,22 @@ mod tests {
         file.write_all(b"c\n").expect("written");
         assert_eq!(frames(&recording).len(), 2);
         std::fs::write(file.path(), b"a\nx\n").expect("written");
-        let fault = recording.read(|_| true).expect_err("changed").to_string();
-        assert!(fault.contains("changed while it was replayed"), "{fault}");
+        let error = recording.read(|_| true).expect_err("changed").to_string();
+        assert!(error.contains("changed while it was replayed"), "{error}");
     }
 
     #[test]
     fn an_unreadable_file_is_named() {
-        let fault = Recording::open(Path::new("no/such/recording.jsonl"))
+        let error = Recording::open(Path::new("no/such/recording.jsonl"))
             .expect_err("missing")
             .to_string();
         assert!(
-            fault.starts_with("cannot read no/such/recording.jsonl: "),
-            "{fault}"
+            error.starts_with("cannot read no/such/recording.jsonl: "),
+            "{error}"
         );
-        let fault = Recording::open(Path::new("."))
+        let error = Recording::open(Path::new("."))
             .expect_err("a directory")
             .to_string();
-        assert!(fault.starts_with("cannot read .: "), "{fault}");
+        assert!(error.starts_with("cannot read .: "), "{error}");
     }
 }

@@ -16,21 +16,21 @@ use std::{
 };
 
 use rand::{RngCore, SeedableRng, rngs::StdRng};
+use tapeflow_log::{OutRecord, Publish, PublishError};
 use tapeflow_schemas::SessionId;
 use tracing::{debug, info, warn};
 
 use crate::{
-    admit::{Admitted, admit},
+    admission::{Admitted, admit},
     clock::now_ms,
     counts::Counts,
     finnhub::{FinnhubConfig, FinnhubError, socket},
     frame::Frame,
     pace::{Pace, Speed},
     progress::Progress,
-    publish::{OutRecord, Publish, PublishError},
     queue,
     replay::{Recording, ReplayError},
-    sequence::{Origin, Sequencer},
+    sequencing::{Origin, Sequencer},
     stop::{self, Stop},
 };
 
@@ -174,7 +174,7 @@ async fn side_by_side<A, B>(
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(fault) => match fault.try_into_panic() {
+        Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             // The runtime is shutting down, and so are we.
             Err(_) => std::future::pending().await,
@@ -196,7 +196,7 @@ fn log_summary(summary: &Summary) {
         frames = counts.frames,
         trades = counts.trades,
         price_updates = counts.price_updates,
-        rejected = counts.rejected(),
+        dead_letters = counts.dead_letters(),
         rounded = counts.rounded,
         records = counts.records,
         records_resumed = counts.records_resumed,

@@ -14,11 +14,17 @@ use rdkafka::{
     producer::DefaultProducerContext,
 };
 use tapeflow_ingest::{
-    KafkaConfig, KafkaPublisher, OutRecord, Progress, Publish, ReplayConfig, Secret, Speed,
-    run_replay,
+    Progress, ReplayConfig, Speed, run_replay,
     simulator::{FeedFile, write_feed},
 };
-use tapeflow_schemas::SessionId;
+use tapeflow_log::{
+    OutRecord, Publish,
+    kafka::{KafkaConfig, KafkaPublisher},
+};
+use tapeflow_schemas::{
+    Secret, SessionId,
+    codec::{self, Header},
+};
 use tokio::sync::watch;
 
 const TOPIC: &str = "market";
@@ -94,9 +100,10 @@ fn topic(brokers: &str) -> BTreeMap<i32, Vec<OutRecord>> {
                         .expect("text"),
                     timestamp_ms: message.timestamp().to_millis().expect("a time"),
                     payload: message.payload().expect("a payload").to_vec(),
+                    session: session_of(message.payload().expect("a payload")),
                 }),
             Err(KafkaError::PartitionEOF(_)) => ended += 1,
-            Err(fault) => panic!("{fault}"),
+            Err(error) => panic!("{error}"),
         }
     }
     records
@@ -254,13 +261,13 @@ async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
             rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
         )
         .expect("set");
-    let fault = |config| async move {
+    let error = |config| async move {
         KafkaPublisher::connect(config)
             .await
             .expect_err("refused")
             .to_string()
     };
-    let text = fault(KafkaConfig {
+    let text = error(KafkaConfig {
         topic: "elsewhere".into(),
         ..config(cluster.bootstrap_servers())
     })
@@ -277,9 +284,22 @@ async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
         ..config(cluster.bootstrap_servers())
     };
     let debug = format!("{wrong:?}");
-    let text = fault(wrong).await;
+    let text = error(wrong).await;
     assert!(
         text.contains("no.such") && !text.contains("hunter2") && !debug.contains("hunter2"),
         "{text} {debug}"
     );
+}
+
+/// The session and sequence that a record's own bytes carry.
+fn session_of(payload: &[u8]) -> Option<(SessionId, u64)> {
+    match codec::decode(payload, &mut Vec::new()).expect("a record") {
+        Header::Batch {
+            session, sequence, ..
+        }
+        | Header::InvalidFrame {
+            session, sequence, ..
+        } => Some((session, sequence)),
+        Header::Legacy => None,
+    }
 }

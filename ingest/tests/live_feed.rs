@@ -1,4 +1,4 @@
-//! The real client against the simulated server, over real sockets, with each fault of the real
+//! The real client against the simulated server, over real sockets, with each error of the real
 //! one.
 
 mod common;
@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use common::{Decoded, MemoryLog, check_dense, reasons, trades};
 use tapeflow_ingest::{
-    Connection, IngestError, LiveConfig, Progress, Secret, Snapshot, Summary,
-    finnhub::{FinnhubConfig, FinnhubError, SessionFault, Timing},
+    Connection, IngestError, LiveConfig, Progress, Snapshot, Summary,
+    finnhub::{FinnhubConfig, FinnhubError, SessionError, Timing},
     run_live,
     simulator::{Fate, Faults, FrameFaults, Simulator, SimulatorConfig, SimulatorStats, symbols},
 };
+use tapeflow_schemas::Secret;
 use tokio::{sync::watch, task::JoinHandle};
 
 const SYMBOLS: usize = 20;
@@ -114,11 +115,11 @@ impl Run {
     }
 
     /// Waits for a run that ends by itself.
-    async fn fault(self) -> IngestError {
+    async fn error(self) -> IngestError {
         let ended = tokio::time::timeout(Duration::from_secs(60), self.task)
             .await
             .expect("it ends");
-        ended.expect("no panic").expect_err("a fault")
+        ended.expect("no panic").expect_err("an error")
     }
 }
 
@@ -156,7 +157,7 @@ async fn every_trade_sent_arrives_once() {
         (stats.connections, stats.subscriptions, stats.trades),
         (1, 20, 2_000)
     );
-    assert_eq!(summary.counts.rejected(), 0);
+    assert_eq!(summary.counts.dead_letters(), 0);
     assert!(
         log.records()
             .iter()
@@ -203,7 +204,7 @@ async fn a_drop_within_a_frame_is_survived() {
         timing(),
     )
     .await;
-    assert_eq!(summary.counts.rejected(), 0, "half a frame is no frame");
+    assert_eq!(summary.counts.dead_letters(), 0, "half a frame is no frame");
 }
 
 #[tokio::test]
@@ -248,17 +249,17 @@ async fn a_flood_is_taken_whole() {
 }
 
 #[tokio::test]
-async fn a_refused_token_ends_the_run_with_a_clear_fault() {
-    let fault = Run::start(with_fates(&[Fate::Unauthorized]))
+async fn a_refused_token_ends_the_run_with_a_clear_error() {
+    let error = Run::start(with_fates(&[Fate::Unauthorized]))
         .await
-        .fault()
+        .error()
         .await;
     assert!(matches!(
-        &fault,
-        IngestError::Finnhub(FinnhubError::Session(SessionFault::TokenRefused))
+        &error,
+        IngestError::Finnhub(FinnhubError::Session(SessionError::TokenRefused))
     ));
     assert_eq!(
-        fault.to_string(),
+        error.to_string(),
         "the server refuses the token (HTTP 401): check the token file"
     );
 }
@@ -273,20 +274,20 @@ async fn the_token_is_in_no_error_and_no_debug_text() {
     })
     .await;
     let stats = format!("{:?}", run.simulator);
-    let fault = run.fault().await;
+    let error = run.error().await;
     for text in [
         debug,
         stats,
-        fault.to_string(),
-        format!("{fault:?} {fault:#?}"),
+        error.to_string(),
+        format!("{error:?} {error:#?}"),
     ] {
         assert!(!text.contains(TOKEN) && !text.is_empty(), "{text}");
     }
     for bad in ["with space", "line\r\nInjected: header", "amp&er"] {
-        let fault = FinnhubConfig::new("wss://ws.finnhub.io", Secret::new(bad), symbols(1))
+        let error = FinnhubConfig::new("wss://ws.finnhub.io", Secret::new(bad), symbols(1))
             .expect_err("refused");
-        assert_eq!(fault, FinnhubError::Token);
-        assert!(!format!("{fault} {fault:?}").contains(bad));
+        assert_eq!(error, FinnhubError::Token);
+        assert!(!format!("{error} {error:?}").contains(bad));
     }
 }
 
@@ -307,8 +308,8 @@ async fn an_invalid_symbol_is_left_out_and_the_rest_trade() {
 #[tokio::test]
 async fn a_feed_that_knows_none_of_the_symbols_ends_the_run() {
     let run = Run::start_with(quick(), |finnhub| finnhub.symbols = vec!["NOPE".into()]).await;
-    let fault = run.fault().await.to_string();
-    assert!(fault.contains("\"NOPE\""), "{fault}");
+    let error = run.error().await.to_string();
+    assert!(error.contains("\"NOPE\""), "{error}");
 }
 
 #[tokio::test]
@@ -350,8 +351,10 @@ async fn bad_frames_and_values_are_refused_by_name_and_the_feed_goes_on() {
         ..quick()
     })
     .await;
-    run.until(|now| now.counts.trades + now.counts.price_updates + now.counts.rejected() > 2_000)
-        .await;
+    run.until(|now| {
+        now.counts.trades + now.counts.price_updates + now.counts.dead_letters() > 2_000
+    })
+    .await;
     let (summary, log, stats) = run.end().await;
     let reasons = reasons(&log.records());
     assert_eq!(
@@ -360,7 +363,7 @@ async fn bad_frames_and_values_are_refused_by_name_and_the_feed_goes_on() {
     );
     let refused: usize = reasons.values().sum();
     assert_eq!(
-        summary.counts.rejected(),
+        summary.counts.dead_letters(),
         u64::try_from(refused).expect("small")
     );
     assert_eq!(stats.connections, 1);
@@ -416,7 +419,7 @@ async fn a_log_that_fails_ends_the_run() {
         .expect("a configuration");
     let mut log = MemoryLog::new(4).failing_after(10);
     let (_stop, stopped) = watch::channel(false);
-    let fault = run_live(
+    let error = run_live(
         &LiveConfig {
             finnhub,
             source: "simulator".into(),
@@ -426,8 +429,8 @@ async fn a_log_that_fails_ends_the_run() {
         &Progress::default(),
     )
     .await
-    .expect_err("a fault");
-    assert_eq!(fault.to_string(), "cannot publish: the disk is full");
+    .expect_err("an error");
+    assert_eq!(error.to_string(), "cannot publish: the disk is full");
 }
 
 #[tokio::test]
@@ -436,9 +439,9 @@ async fn the_simulator_listens_on_this_machine_only() {
         bind: ([0, 0, 0, 0], 0).into(),
         ..quick()
     };
-    let fault = Simulator::start(config)
+    let error = Simulator::start(config)
         .await
         .expect_err("refused")
         .to_string();
-    assert!(fault.contains("this machine only"), "{fault}");
+    assert!(error.contains("this machine only"), "{error}");
 }

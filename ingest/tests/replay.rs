@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, io::Write, path::Path, time::Duration};
 use common::{Decoded, MemoryLog, check_dense, reasons, trades};
 use tapeflow_ingest::{
     Counts, Frame, IngestError, Progress, ReplayConfig, Speed, Summary,
-    admit::admit,
+    admission::admit,
     run_replay,
-    sequence::{Origin, Sequencer},
+    sequencing::{Origin, Sequencer},
     simulator::{FeedFile, FrameFaults, Popularity, write_feed},
 };
 use tapeflow_schemas::{SessionId, decimal::format_fixed};
@@ -63,7 +63,7 @@ async fn the_recorded_frames_become_81_trades() {
         (
             summary.counts.frames,
             summary.counts.trades,
-            summary.counts.rejected()
+            summary.counts.dead_letters()
         ),
         (14, 81, 0)
     );
@@ -146,10 +146,10 @@ async fn a_run_interrupted_anywhere_goes_on_where_it_stopped() {
     assert!(reasons(&whole.records()).len() > 2);
     for stop_at in (0..want.len()).step_by(7) {
         let log = MemoryLog::new(4);
-        let fault = replay(&config(file.path()), &log.failing_after(stop_at))
+        let error = replay(&config(file.path()), &log.failing_after(stop_at))
             .await
             .expect_err("interrupted");
-        assert!(matches!(fault, IngestError::Publish(_)));
+        assert!(matches!(error, IngestError::Publish(_)));
         assert_eq!(log.records().len(), stop_at);
         replay(&config(file.path()), &log).await.expect("replayed");
         // The log's time differs, its content does not.
@@ -257,13 +257,13 @@ async fn a_stop_ends_a_paced_replay_at_once_and_the_next_run_goes_on() {
 
 #[tokio::test]
 async fn an_unreadable_file_is_named() {
-    let fault = replay(&config(Path::new("no/such/file.jsonl")), &MemoryLog::new(1))
+    let error = replay(&config(Path::new("no/such/file.jsonl")), &MemoryLog::new(1))
         .await
         .expect_err("missing")
         .to_string();
     assert!(
-        fault.starts_with("cannot read no/such/file.jsonl: "),
-        "{fault}"
+        error.starts_with("cannot read no/such/file.jsonl: "),
+        "{error}"
     );
 }
 

@@ -7,12 +7,13 @@ use std::{
 };
 
 use tapeflow_ingest::{
-    LiveConfig, OutRecord, Progress, Publish, PublishError, Secret,
+    LiveConfig, Progress,
     finnhub::{FinnhubConfig, Timing},
     run_live,
     simulator::{Fate, Faults, Simulator, SimulatorConfig, symbols},
 };
-use tapeflow_schemas::SessionId;
+use tapeflow_log::{OutRecord, Publish, PublishError};
+use tapeflow_schemas::{Secret, SessionId};
 use tokio::sync::watch;
 
 const TOKEN: &str = "c0ffee-very-secret";

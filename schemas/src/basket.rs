@@ -7,9 +7,13 @@
 //! coins,BINANCE:BTCUSDT,1
 //! ```
 //!
-//! A weight scales each trade of its symbol: basket volume = Σ weight × volume, basket notional = Σ
-//! weight × notional, basket VWAP = one divided by the other. With equal weights that is the VWAP
-//! of all the members' trades together.
+//! A weight scales each trade of its symbol:
+//!
+//! - basket volume = Σ weight × volume
+//! - basket notional = Σ weight × notional
+//! - basket VWAP = basket notional / basket volume
+//!
+//! With equal weights, this is the VWAP of all trades of all members.
 
 use std::collections::BTreeMap;
 
@@ -19,19 +23,20 @@ use crate::{decimal::Size, symbol::Symbol};
 
 /// Decimal places of a [`Weight`].
 pub const WEIGHT_SCALE: u32 = 4;
-/// The largest weight, in units of 1e-4: one hundred. With it ten thousand of the largest trades
-/// admitted still fit in one sum.
+/// The largest weight, in units of 1e-4: one hundred. A sum of 128 bits holds ten thousand of the
+/// largest trades at this weight.
 pub const MAX_WEIGHT_E4: i128 = 1_000_000;
-/// Baskets in a file at most: a window's baskets are one list, written whole.
+/// The largest number of baskets in a file. All baskets of a window form one view, which is written
+/// as a whole.
 pub const MAX_BASKETS: usize = 64;
-/// Members of all baskets together at most.
+/// The largest number of members of all baskets together.
 pub const MAX_MEMBERS: usize = 100_000;
 /// The longest name of a basket, in bytes.
 const MAX_NAME_BYTES: usize = 64;
-/// Faults told one by one.
+/// The largest number of errors that are listed one by one.
 const FAULTS_TOLD: usize = 20;
 
-/// How much a member's trades weigh, in units of 1e-4; above zero.
+/// The weight of a member's trades, in units of 1e-4: above zero, at most [`MAX_WEIGHT_E4`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weight(i128);
 
@@ -49,66 +54,68 @@ impl Weight {
     }
 }
 
-/// All the baskets of a job: by name, ascending; in each, its members by symbol.
+/// All baskets of a job, by name, each with its members by symbol.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Baskets {
     by_name: BTreeMap<String, BTreeMap<Symbol, Weight>>,
 }
 
-/// Why a file of baskets was refused: every fault, by its line.
+/// All errors in a file of baskets, each with its line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
-pub struct BasketFaults(pub Vec<String>);
+pub struct BasketErrors(pub Vec<String>);
 
 impl Baskets {
-    /// Reads lines of `basket,symbol,weight`. Empty lines and lines that begin with `#` say
-    /// nothing.
+    /// Parses lines of `basket,symbol,weight`. Empty lines and lines that start with `#` are
+    /// skipped.
     ///
     /// # Errors
-    /// [`BasketFaults`]: all faults at once, each with its line.
-    pub fn parse(text: &str) -> Result<Self, BasketFaults> {
-        let (mut baskets, mut faults) = (Self::default(), Vec::new());
+    /// [`BasketErrors`] with all errors at once, each with its line.
+    pub fn parse(text: &str) -> Result<Self, BasketErrors> {
+        let (mut baskets, mut errors) = (Self::default(), Vec::new());
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            if let Err(fault) = baskets.take(line) {
-                faults.push(format!("line {number}: {fault}"));
+            if let Err(error) = baskets.take(line) {
+                errors.push(format!("line {number}: {error}"));
             }
         }
         let members: usize = baskets.by_name.values().map(BTreeMap::len).sum();
         if baskets.by_name.len() > MAX_BASKETS {
-            faults.push(format!(
-                "{} baskets, at most {MAX_BASKETS} are kept",
+            errors.push(format!(
+                "{} baskets, at most {MAX_BASKETS} are allowed",
                 baskets.by_name.len()
             ));
         }
         if members > MAX_MEMBERS {
-            faults.push(format!("{members} members, at most {MAX_MEMBERS} are kept"));
+            errors.push(format!(
+                "{members} members, at most {MAX_MEMBERS} are allowed"
+            ));
         }
-        if faults.len() > FAULTS_TOLD {
-            let rest = faults.len() - FAULTS_TOLD;
-            faults.truncate(FAULTS_TOLD);
-            faults.push(format!("and {rest} more"));
+        if errors.len() > FAULTS_TOLD {
+            let rest = errors.len() - FAULTS_TOLD;
+            errors.truncate(FAULTS_TOLD);
+            errors.push(format!("and {rest} more"));
         }
-        if faults.is_empty() {
+        if errors.is_empty() {
             Ok(baskets)
         } else {
-            Err(BasketFaults(faults))
+            Err(BasketErrors(errors))
         }
     }
 
     fn take(&mut self, line: &str) -> Result<(), String> {
         let [name, symbol, weight] = line.split(',').map(str::trim).collect::<Vec<_>>()[..] else {
-            return Err("not basket,symbol,weight".into());
+            return Err("expected basket,symbol,weight".into());
         };
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
             return Err(format!(
-                "a basket's name is 1 to {MAX_NAME_BYTES} bytes without control characters"
+                "a basket name has 1 to {MAX_NAME_BYTES} bytes and no control characters"
             ));
         }
-        let symbol = Symbol::new(symbol).map_err(|fault| fault.to_string())?;
+        let symbol = Symbol::new(symbol).map_err(|error| error.to_string())?;
         let weight = Weight::parse(weight)
             .ok_or("a weight is a decimal from 0.0001 to 100 with at most four places")?;
         if self
@@ -118,27 +125,28 @@ impl Baskets {
             .insert(symbol.clone(), weight)
             .is_some()
         {
-            return Err(format!("{symbol} stands in {name} twice"));
+            return Err(format!("{symbol} appears twice in {name}"));
         }
         Ok(())
     }
 
-    /// The baskets by name, ascending, each with its members by symbol, ascending.
+    /// Iterates over the baskets by name, each with its members by symbol, both ascending.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &BTreeMap<Symbol, Weight>)> {
         self.by_name
             .iter()
             .map(|(name, members)| (name.as_str(), members))
     }
 
-    /// Whether there is none.
+    /// Whether there are no baskets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 
-    /// What these baskets are, in one word: `none`, or 16 hexadecimal digits of a SHA-256 over
-    /// names, symbols and weights. Equal for equal baskets, in whatever order and spelling the file
-    /// has them. It decides values, so a job's head keeps it.
+    /// A digest of the baskets: `none`, or the first 16 hexadecimal digits of a SHA-256 over names,
+    /// symbols and weights. Equal baskets have equal digests, regardless of the order of lines and
+    /// the spelling of numbers in the file. Baskets determine views, so the digest is part of the
+    /// job's fingerprint.
     #[must_use]
     pub fn digest(&self) -> String {
         if self.is_empty() {
@@ -147,7 +155,7 @@ impl Baskets {
         let mut hash = Sha256::new();
         for (name, members) in self.iter() {
             for (symbol, weight) in members {
-                // None of the three can hold a line feed.
+                // Line feeds separate the three, because none of them can contain one.
                 hash.update(format!("{name}\n{symbol}\n{}\n", weight.e4()));
             }
         }
@@ -201,14 +209,15 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_with_its_line() {
-        let text = "a,AAPL\na,AAPL,1\na,AAPL,2\n,X,1\nb,,1\nb,Y,0\nb,Y,-1\nb,Y,0.00001\nb,Y,100.0001\nb,Y,NaN\n";
-        let Err(BasketFaults(faults)) = Baskets::parse(text) else {
+    fn every_error_is_told_with_its_line() {
+        let text = "a,AAPL\na,AAPL,1\na,AAPL,2\n,X,1\nb,,1\nb,Y,0\nb,Y,-1\nb,Y,0.00001\n\
+            b,Y,100.0001\nb,Y,NaN\n";
+        let Err(BasketErrors(errors)) = Baskets::parse(text) else {
             panic!("refused")
         };
-        let lines: Vec<_> = faults
+        let lines: Vec<_> = errors
             .iter()
-            .map(|fault| fault.split(':').next().unwrap_or_default())
+            .map(|error| error.split(':').next().unwrap_or_default())
             .collect();
         assert_eq!(
             lines,
@@ -216,7 +225,7 @@ mod tests {
                 "line 1", "line 3", "line 4", "line 5", "line 6", "line 7", "line 8", "line 9",
                 "line 10"
             ],
-            "{faults:#?}"
+            "{errors:#?}"
         );
         let many: String = (0..=MAX_BASKETS).map(|n| format!("b{n},X,1\n")).collect();
         assert!(

@@ -1,136 +1,141 @@
-//! Avro: the bytes of a record, both ways. The only file that knows them.
+//! Encodes and decodes the Avro bytes of a record. Only this module knows them.
 //!
-//! Three forms are read. Our own, in Avro single-object encoding (`C3 01`, the schema's CRC-64-AVRO
-//! fingerprint, the datum): a [`batch`](Header::Batch) of one symbol's trades, or a [`rejected
-//! frame`](Header::RejectedFrame). And the old system's raw datum (`FinnhubProducer.message`),
-//! which has no header and may hold several symbols.
+//! It decodes three forms:
 //!
-//! What holds: a record is read as a whole or not at all, so a record cut short leaves nothing
-//! behind. No length is believed before the bytes are there: nothing is allocated from it, and a
-//! claimed count ends where the bytes end. What is read is exactly what the reference
-//! implementation, apache-avro, reads; `tests/codec_against_avro.rs` holds the two together,
-//! damaged bytes included.
+//! - A [`batch`](Header::Batch) of one symbol's trades, in Avro single-object encoding: `C3 01`,
+//!   the CRC-64-AVRO fingerprint of the schema, the datum.
+//! - An [invalid frame](Header::RejectedFrame), in the same encoding.
+//! - A raw datum of the Spark pipeline's schema (`FinnhubProducer.message`), which has no header
+//!   and may hold several symbols.
+//!
+//! A record is decoded as a whole or not at all: a truncated record yields no entries. A length in
+//! the bytes is never trusted: it causes no allocation, and a count ends at the end of the bytes.
+//! The decoder accepts exactly what the reference implementation, apache-avro, accepts;
+//! `tests/codec_against_avro.rs` compares the two, also on damaged bytes.
+//!
+//! The codec is written by hand because the schemas are fixed: it allocates nothing per trade.
 
 mod legacy;
 mod own;
 mod wire;
 
-pub use own::{BatchHeader, RejectedFrameHeader, encode_batch, encode_rejected_frame};
+pub use own::{BatchHeader, InvalidFrameHeader, encode_batch, encode_invalid_frame};
 
 use crate::{
     conditions::Conditions,
-    decimal::{NumberFault, Price, Size},
+    decimal::{NumberError, Price, Size},
     identity::SessionId,
-    symbol::SymbolFault,
+    symbol::SymbolError,
     trade::{EventTime, Trade},
 };
 
 /// The schema of a batch of trades.
 pub const TRADE_BATCH_SCHEMA: &str = include_str!("../avro/trade_batch.v1.avsc");
-/// The schema of a rejected frame.
-pub const REJECTED_FRAME_SCHEMA: &str = include_str!("../avro/rejected_frame.v1.avsc");
-/// The schema of the old system's records.
+/// The schema of an invalid frame.
+pub const INVALID_FRAME_SCHEMA: &str = include_str!("../avro/invalid_frame.v1.avsc");
+/// The schema of the Spark pipeline's records.
 pub const FINNHUB_MESSAGE_SCHEMA: &str = include_str!("../avro/finnhub_message.avsc");
-/// CRC-64-AVRO of the parsing canonical form of [`TRADE_BATCH_SCHEMA`]; a test computes it.
+/// CRC-64-AVRO of the parsing canonical form of [`TRADE_BATCH_SCHEMA`]. A test recomputes it.
 pub const TRADE_BATCH_FINGERPRINT: u64 = 0x608d_079d_402a_54c9;
-/// CRC-64-AVRO of the parsing canonical form of [`REJECTED_FRAME_SCHEMA`]; a test computes it.
-pub const REJECTED_FRAME_FINGERPRINT: u64 = 0x816a_ade4_30f8_a10f;
+/// CRC-64-AVRO of the parsing canonical form of [`INVALID_FRAME_SCHEMA`]. A test recomputes it.
+pub const INVALID_FRAME_FINGERPRINT: u64 = 0x816a_ade4_30f8_a10f;
 /// The first two bytes of Avro's single-object encoding.
 const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
 
-/// What a record says about itself.
+/// The header of a record, by its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header<'a> {
-    /// A batch of one symbol's trades, by our ingest.
+    /// A batch of one symbol's trades.
     Batch {
         /// The sender's session.
         session: SessionId,
-        /// Its sequence in (session, partition), from 1.
+        /// The sequence within (session, partition), from 1.
         sequence: u64,
-        /// When ingest took it in, in milliseconds since 1970 UTC.
+        /// When ingest received it, in milliseconds since 1970 UTC.
         taken_ms: i64,
     },
-    /// Something the feed sent that is no trade: a dead letter, carried through the log so that its
-    /// place there is its identity.
-    RejectedFrame {
+    /// A frame or an entry that failed admission. The job makes a dead letter of it. It travels
+    /// through the log so that its place there identifies it.
+    InvalidFrame {
         /// The sender's session.
         session: SessionId,
-        /// Its sequence in (session, partition), from 1.
+        /// The sequence within (session, partition), from 1.
         sequence: u64,
-        /// When ingest took it in, in milliseconds since 1970 UTC.
+        /// When ingest received it, in milliseconds since 1970 UTC.
         taken_ms: i64,
-        /// The reason: one short word of a fixed list.
+        /// The reason: a short word of a fixed list.
         reason: &'a str,
-        /// The reason for a person, with what was found and where (the line of a file, the index in
-        /// a frame).
+        /// The reason in a sentence: what was found, and where (line of the file, index in the
+        /// frame).
         detail: &'a str,
-        /// What was sent, cut to a bounded length.
+        /// The bytes that the feed sent, cut to a bounded length.
         frame: &'a [u8],
     },
-    /// A record of the old system's producer: no session, no sequence.
+    /// A record of the Spark pipeline's producer. It has neither session nor sequence.
     Legacy,
 }
 
-/// A place in a record's bytes: offset and length.
+/// A range of a record's bytes: offset and length.
 pub type Span = (u32, u32);
 
-/// One entry of a record.
+/// One entry of a record: a trade, or an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where its symbol stands.
+    /// The bytes of its symbol; see [`symbol_of`].
     pub symbol: Span,
-    /// The trade, or why it is none.
-    pub trade: Result<Trade, EntryFault>,
+    /// The trade, or why the entry is not a trade.
+    pub trade: Result<Trade, EntryError>,
 }
 
-/// Why an entry of a well-formed record is no trade.
+/// Why an entry of a well-formed record is not a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EntryFault {
-    /// A size of zero: a price update. Not a fault of anyone's.
-    #[error("price update, no trade")]
+pub enum EntryError {
+    /// A size of zero: a price update, which is valid input.
+    #[error("price update, not a trade")]
     PriceUpdate,
-    /// The symbol.
+    /// The symbol is invalid.
     #[error("{0}")]
-    Symbol(SymbolFault),
-    /// The price.
+    Symbol(SymbolError),
+    /// The price is invalid.
     #[error("price is {0}")]
-    Price(NumberFault),
-    /// The size.
+    Price(NumberError),
+    /// The size is invalid.
     #[error("size is {0}")]
-    Size(NumberFault),
-    /// The event time, in milliseconds, lies outside 1970 to 2200.
+    Size(NumberError),
+    /// The event time, in milliseconds since 1970 UTC, is outside 1970 to 2200.
     #[error("event time {0} ms is outside 1970 to 2200")]
     EventTime(i64),
-    /// Price times size.
+    /// Price times size exceeds [`crate::decimal::MAX_NOTIONAL_E16`].
     #[error("notional is absurdly large")]
     Notional,
 }
 
-/// Why a record as a whole could not be read.
+/// Why a record as a whole could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeFault {
-    /// Single-object encoding of a schema this binary does not know.
+pub enum DecodeError {
+    /// The single-object encoding names a schema that this binary does not know.
     #[error("unknown schema fingerprint {0:016x}")]
     UnknownFingerprint(u64),
-    /// Not a datum of the schema it should be of.
+    /// The bytes do not match the schema.
     #[error("malformed Avro at byte {at}: {what}")]
     Malformed {
-        /// Where reading stopped.
+        /// The byte at which decoding stopped.
         at: usize,
         /// What was expected.
         what: &'static str,
     },
-    /// No bytes at all.
+    /// The record has no bytes.
     #[error("empty record")]
     Empty,
 }
 
-/// Reads a record. `entries` is cleared, then filled with what the record holds; the caller keeps
-/// it from record to record, so that nothing is allocated for a trade.
+/// Decodes a record. It clears `entries` and fills it with the entries of the record. The caller
+/// reuses the vector for each record, so that a trade costs no allocation.
 ///
-/// # Errors [`DecodeFault`] if the record as a whole could not be read: then `entries` is empty,
-/// and nothing of the record may be counted.
-pub fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
+/// # Errors
+/// [`DecodeError`] if the record as a whole could not be decoded. Then `entries` is empty, and
+/// nothing of the record may be counted.
+pub fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeError> {
     entries.clear();
     let header = decode_form(payload, entries);
     if header.is_err() {
@@ -139,47 +144,48 @@ pub fn decode<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<
     header
 }
 
-fn decode_form<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeFault> {
-    // Also bounds every offset below: the span of a symbol is two u32.
+fn decode_form<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header<'a>, DecodeError> {
+    // This also bounds every offset below: the span of a symbol has two u32.
     if u32::try_from(payload.len()).is_err() {
-        return Err(DecodeFault::Malformed {
+        return Err(DecodeError::Malformed {
             at: 0,
             what: "a record below 4 GiB",
         });
     }
     let Some(datum) = payload.strip_prefix(&SINGLE_OBJECT) else {
         return match payload.first() {
-            None => Err(DecodeFault::Empty),
-            // An empty legacy record starts with this byte too, so that is tried first.
-            Some(0) => legacy::decode(payload, entries).map_err(|_| DecodeFault::Malformed {
+            None => Err(DecodeError::Empty),
+            // An empty legacy record starts with this byte too, so try that form first.
+            Some(0) => legacy::decode(payload, entries).map_err(|_| DecodeError::Malformed {
                 at: 0,
-                what: "a datum without Confluent's wire format (0x00 and a schema id), which is not read",
+                what: "a datum without the header of Confluent's wire format \
+                       (0x00 and a schema id), which is not supported",
             }),
             Some(_) => legacy::decode(payload, entries),
         };
     };
-    // A legacy datum could begin with these two bytes only as a block of 98 trades with its size
-    // told, which its producer never wrote.
+    // A legacy datum starts with these two bytes only if it is a block of 98 trades that states its
+    // size in bytes. Its producer never wrote such a block.
     let Some((fingerprint, _)) = datum.split_first_chunk::<8>() else {
-        return Err(DecodeFault::Malformed {
+        return Err(DecodeError::Malformed {
             at: payload.len(),
             what: "eight bytes of schema fingerprint",
         });
     };
     match u64::from_le_bytes(*fingerprint) {
         TRADE_BATCH_FINGERPRINT => own::decode_batch(payload, entries),
-        REJECTED_FRAME_FINGERPRINT => own::decode_rejected_frame(payload),
-        other => Err(DecodeFault::UnknownFingerprint(other)),
+        INVALID_FRAME_FINGERPRINT => own::decode_invalid_frame(payload),
+        other => Err(DecodeError::UnknownFingerprint(other)),
     }
 }
 
-/// The symbol of an entry that [`decode`] found in this very payload; empty if it was another one.
+/// The symbol of an entry that [`decode`] found in this payload; empty for another payload.
 #[must_use]
 pub fn symbol_of<'a>(payload: &'a [u8], entry: &Entry) -> &'a str {
     std::str::from_utf8(symbol_bytes_of(payload, entry)).unwrap_or("")
 }
 
-/// The same as bytes, for whoever looks them up and need not read them.
+/// The bytes of [`symbol_of`], for callers that only look them up.
 #[must_use]
 pub fn symbol_bytes_of<'a>(payload: &'a [u8], entry: &Entry) -> &'a [u8] {
     let at = |offset: u32| usize::try_from(offset).ok();
@@ -189,21 +195,21 @@ pub fn symbol_bytes_of<'a>(payload: &'a [u8], entry: &Entry) -> &'a [u8] {
     bytes.unwrap_or_default()
 }
 
-/// What an entry's parts come to. Of several faults the first in this order is told: symbol, a size
-/// of zero, price, size, event time, notional.
+/// Makes a trade of the parts of an entry. Of several errors it returns the first in this order:
+/// symbol, a size of zero, price, size, event time, notional.
 fn admit(
-    symbol: Result<(), SymbolFault>,
+    symbol: Result<(), SymbolError>,
     event_ms: i64,
-    price: Result<Price, NumberFault>,
-    size: Result<Size, EntryFault>,
+    price: Result<Price, NumberError>,
+    size: Result<Size, EntryError>,
     conditions: Conditions,
-) -> Result<Trade, EntryFault> {
-    symbol.map_err(EntryFault::Symbol)?;
-    if size == Err(EntryFault::PriceUpdate) {
-        return Err(EntryFault::PriceUpdate);
+) -> Result<Trade, EntryError> {
+    symbol.map_err(EntryError::Symbol)?;
+    if size == Err(EntryError::PriceUpdate) {
+        return Err(EntryError::PriceUpdate);
     }
-    let price = price.map_err(EntryFault::Price)?;
+    let price = price.map_err(EntryError::Price)?;
     let size = size?;
-    let event_time = EventTime::from_ms(event_ms).ok_or(EntryFault::EventTime(event_ms))?;
-    Trade::new(event_time, price, size, conditions).map_err(|_| EntryFault::Notional)
+    let event_time = EventTime::from_ms(event_ms).ok_or(EntryError::EventTime(event_ms))?;
+    Trade::new(event_time, price, size, conditions).map_err(|_| EntryError::Notional)
 }

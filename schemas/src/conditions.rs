@@ -1,40 +1,40 @@
-//! Which trades count: Finnhub's sale conditions, and what each allows a trade to do to a bar.
+//! Which trades count: Finnhub's sale conditions, and how each lets a trade change a bar.
 //!
-//! The table is the consolidated tape's (CTA and UTP participant specifications, trade-condition
-//! matrix) in Finnhub's numeric codes. A trap for the next reader: public ports of Finnhub's sheet
-//! deny volume to 31, 34, 36 and 41 and so lose the closing auction.
+//! The table is that of the consolidated tape (CTA and UTP participant specifications,
+//! trade-condition matrix) in Finnhub's numeric codes. Caution: public ports of Finnhub's sheet
+//! exclude 31, 34, 36 and 41 from volume, and so lose the closing auction.
 
-/// The sale conditions of one trade: a set of Finnhub's numeric codes. `null`, `[]` and absent are
-/// the empty set.
+/// The sale conditions of one trade: a set of Finnhub's numeric codes. A missing list, `null` and
+/// `[]` are the empty set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Conditions(u64);
 
 /// The bit that stands for every code outside the table: above 62, zero, or not a number.
 const UNKNOWN: u64 = 1 << 63;
-/// The byte that stands for a code that is no number between 1 and 254.
+/// The byte that stands for a code that is not a number between 1 and 254.
 pub const UNKNOWN_CODE: u8 = 255;
 
-/// What a trade may do to the last price (and, by the same column, to the open) of a bar.
+/// Whether a trade sets the last price of a bar. The same rule applies to the open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Last {
-    /// It sets it.
+    /// The trade sets it.
     Always,
-    /// It sets it only if it is the first qualifying trade of the bar.
+    /// Only the first qualifying trade of the bar sets it.
     IfFirst,
-    /// It sets it only if it is the sole qualifying trade of the bar.
+    /// The trade sets it only if no other trade of the bar qualifies.
     IfSole,
-    /// It never does.
+    /// The trade never sets it.
     Never,
 }
 
-/// What a trade with given conditions counts for.
+/// How a trade with given conditions changes a bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Effect {
-    /// Whether it moves high and low: whether it is price-forming.
+    /// Whether it changes high and low, that is, whether it forms a price.
     pub high_low: bool,
-    /// Whether, and when, it sets open and last.
+    /// Whether it sets open and last.
     pub last: Last,
-    /// Whether the tape counts its size.
+    /// Whether the consolidated tape counts its size.
     pub volume: bool,
 }
 
@@ -45,10 +45,10 @@ const REGULAR: Effect = Effect {
 };
 
 impl Conditions {
-    /// No condition at all.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// The set with one more code. Codes above 62 and zero are kept as unknown.
+    /// Adds a code. Zero and codes above 62 become the unknown code.
     #[must_use]
     pub fn with(self, code: u8) -> Self {
         match code {
@@ -57,7 +57,7 @@ impl Conditions {
         }
     }
 
-    /// The code of one of Finnhub's strings: its number if that is 1 to 254, else [`UNKNOWN_CODE`].
+    /// Reads a code as Finnhub spells it: the number if it is 1 to 254, else [`UNKNOWN_CODE`].
     #[must_use]
     pub fn code_of(text: &str) -> u8 {
         match text.parse::<u8>() {
@@ -66,26 +66,26 @@ impl Conditions {
         }
     }
 
-    /// The codes in the set, ascending; [`UNKNOWN_CODE`] last if there is one that the table does
-    /// not know.
+    /// The codes in the set, ascending. [`UNKNOWN_CODE`] comes last, if the set has an unknown
+    /// code.
     pub fn codes(self) -> impl Iterator<Item = u8> {
         (1..=62u8)
             .filter(move |code| self.0 & (1 << code) != 0)
             .chain((self.0 & UNKNOWN != 0).then_some(UNKNOWN_CODE))
     }
 
-    /// Whether any code in the set is not in the table: such a trade counts for volume and forms no
+    /// Whether any code in the set is not in the table. Such a trade counts for volume and forms no
     /// price.
     #[must_use]
     pub fn has_unknown(self) -> bool {
         self.0 & !KNOWN != 0
     }
 
-    /// What a trade with these conditions counts for. Any "no" wins; neutral codes say nothing, and
-    /// a lone one counts as regular.
+    /// The effect of a trade with these conditions. A code that forbids an effect wins over codes
+    /// that allow it. Neutral codes change nothing; a neutral code alone counts as regular.
     #[must_use]
     pub fn effect(self) -> Effect {
-        // Almost every trade: nothing but unconditional or neutral codes.
+        // Fast path: nearly all trades have only unconditional or neutral codes.
         if self.0 & !(UNCONDITIONAL | NEUTRAL) == 0 {
             return REGULAR;
         }
@@ -119,7 +119,7 @@ const fn mask(codes: &[u8]) -> u64 {
 
 /// Regular, Acquisition, Bunched, Distribution, Automatic Execution, Intermarket Sweep, Rule 127,
 /// Rule 155, Opening Prints, Split, Cross, Yellow Flag, Stopped Stock, Re-opening Trade, Re-opening
-/// Prints, Closing Trade, Closing Prints: yes, yes, yes.
+/// Prints, Closing Trade, Closing Prints: high and low, last, and volume.
 const UNCONDITIONAL: u64 = mask(&[1, 2, 4, 6, 7, 8, 13, 14, 19, 23, 28, 29, 31, 33, 34, 35, 36]);
 /// Sold Last, Opening Trade: last only if the first qualifying trade.
 const IF_FIRST: u64 = mask(&[15, 18]);
@@ -129,11 +129,11 @@ const IF_SOLE: u64 = mask(&[9, 21, 30, 32]);
 /// Average Price, Cash Sale, Price Variation, CAP Election, Odd Lot, Next Day, Seller, Form T,
 /// Extended Hours Out of Sequence, Contingent, Stock Option, Qualified Contingent: volume only.
 const VOLUME_ONLY: u64 = mask(&[3, 5, 10, 11, 12, 17, 22, 24, 25, 26, 27, 37]);
-/// Official Close, Official Open: nothing at all.
+/// Official Close, Official Open: no price and no volume.
 const OFFICIAL: u64 = mask(&[16, 20]);
-/// Corrected Consolidated Close: price, no volume.
+/// Corrected Consolidated Close: price, but no volume.
 const CORRECTED_CLOSE: u64 = mask(&[39]);
-/// 611 Exempt, Opened, Trade Through Exempt: neutral on price, volume yes.
+/// 611 Exempt, Opened, Trade Through Exempt: no effect on price; volume counts.
 const NEUTRAL: u64 = mask(&[38, 40, 41]);
 const KNOWN: u64 =
     UNCONDITIONAL | IF_FIRST | IF_SOLE | VOLUME_ONLY | OFFICIAL | CORRECTED_CLOSE | NEUTRAL;

@@ -1,10 +1,9 @@
-//! Exact decimals in fixed point, and the only place where a decimal text becomes a number or a
-//! number a text.
+//! Exact decimals in fixed point. Only this file converts decimal text to numbers and back.
 //!
-//! Prices and sizes are integers of 1e-8; their product, the notional, is an integer of 1e-16. A
-//! decimal with more than eight places is rounded half-even once, at admission, and says so
-//! ([`Parsed::rounded`]). Nothing here uses floating point but [`Price::from_f64`] and
-//! [`Size::from_f64`], which read the doubles of the old system's schema by their shortest decimal.
+//! Prices and sizes are integers in units of 1e-8. Their product, the notional, is an integer in
+//! units of 1e-16. A decimal with more than eight places is rounded half-even once, at admission,
+//! and [`Parsed::rounded`] reports it. Only [`Price::from_f64`] and [`Size::from_f64`] take
+//! floating point: they read the doubles of the Spark pipeline's schema by their shortest decimal.
 
 use std::fmt::{self, Write};
 
@@ -14,21 +13,22 @@ use serde::{Deserialize, Serialize};
 pub const SCALE: u32 = 8;
 /// One whole unit of a price or a size, in units of 1e-8.
 pub const ONE_E8: i128 = 100_000_000;
-/// The largest price admitted, in units of 1e-8: one billion. Berkshire Hathaway A trades near 7e5;
-/// anything above is a fault.
+/// The largest price admitted, in units of 1e-8: one billion. The highest real price, that of
+/// Berkshire Hathaway A, is near 7e5.
 pub const MAX_PRICE_E8: i64 = 100_000_000_000_000_000;
-/// The largest size admitted, in units of 1e-8: 1e15. One trade of a small coin is some 1e11.
+/// The largest size admitted, in units of 1e-8: 1e15. A trade of a cheap coin can have about 1e11.
 pub const MAX_SIZE_E8: i128 = 100_000_000_000_000_000_000_000;
-/// The largest notional of one trade admitted, in units of 1e-16: 1e12. It leaves room for 1e10
-/// such trades in one sum.
+/// The largest notional of one trade admitted, in units of 1e-16: 1e12. A sum of 128 bits holds
+/// 1e10 such trades.
 pub const MAX_NOTIONAL_E16: i128 = 10_000_000_000_000_000_000_000_000_000;
 
-/// A price per unit, in units of 1e-8 of the quote currency; always above zero.
+/// A price per unit traded, in units of 1e-8 of the quote currency: above zero, at most
+/// [`MAX_PRICE_E8`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
 pub struct Price(i64);
 
-/// A number of units traded, in units of 1e-8; always above zero.
+/// A number of units traded, in units of 1e-8: above zero, at most [`MAX_SIZE_E8`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(i128);
 
@@ -36,19 +36,19 @@ pub struct Size(i128);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Notional(pub i128);
 
-/// A number admitted, and whether admission had to round it to eight places.
+/// An admitted number, and whether it was rounded to eight places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed<T> {
     /// The admitted value.
     pub value: T,
-    /// True if the text had more than eight significant places.
+    /// Whether rounding changed the value.
     pub rounded: bool,
 }
 
-/// Why a text or an integer is not a price or a size.
+/// Why a text or an integer is not a valid price or size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NumberFault {
-    /// Not a JSON number: empty, a word, NaN, an infinity.
+pub enum NumberError {
+    /// Not a JSON number: empty, a word, NaN or an infinity.
     #[error("not a decimal number")]
     NotANumber,
     /// Below zero.
@@ -66,21 +66,21 @@ impl Price {
     /// A price from units of 1e-8.
     ///
     /// # Errors
-    /// [`NumberFault`] if it is not above zero or too large.
-    pub fn from_e8(e8: i64) -> Result<Self, NumberFault> {
+    /// [`NumberError`] unless it is above zero and at most [`MAX_PRICE_E8`].
+    pub fn from_e8(e8: i64) -> Result<Self, NumberError> {
         match e8 {
-            i64::MIN..=-1 => Err(NumberFault::Negative),
-            0 => Err(NumberFault::Zero),
+            i64::MIN..=-1 => Err(NumberError::Negative),
+            0 => Err(NumberError::Zero),
             1..=MAX_PRICE_E8 => Ok(Self(e8)),
-            _ => Err(NumberFault::TooLarge),
+            _ => Err(NumberError::TooLarge),
         }
     }
 
     /// A price from the text of a JSON number.
     ///
     /// # Errors
-    /// [`NumberFault`] if the text is not a decimal, or not above zero, or too large.
-    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberFault> {
+    /// [`NumberError`] if the text is not a decimal, not above zero, or too large.
+    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberError> {
         let (e8, rounded) = parse_e8(text)?;
         Ok(Parsed {
             value: Self::admit(e8)?,
@@ -88,11 +88,11 @@ impl Price {
         })
     }
 
-    /// A price from a double of the old system's schema, by its shortest decimal.
+    /// A price from a double of the Spark pipeline's schema, by its shortest decimal.
     ///
     /// # Errors
-    /// [`NumberFault`] as [`Price::parse`]; NaN and infinities are not numbers.
-    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberFault> {
+    /// [`NumberError`] as in [`Price::parse`]. NaN and infinities are not numbers.
+    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberError> {
         let (e8, rounded) = double_e8(double)?;
         Ok(Parsed {
             value: Self::admit(e8)?,
@@ -100,12 +100,12 @@ impl Price {
         })
     }
 
-    fn admit(e8: i128) -> Result<Self, NumberFault> {
+    fn admit(e8: i128) -> Result<Self, NumberError> {
         Self::from_e8(i64::try_from(e8).map_err(|_| {
             if e8 < 0 {
-                NumberFault::Negative
+                NumberError::Negative
             } else {
-                NumberFault::TooLarge
+                NumberError::TooLarge
             }
         })?)
     }
@@ -116,9 +116,8 @@ impl Price {
         self.0
     }
 
-    /// Price times size. Whether it is absurd is for [`crate::trade::Trade::new`] to say; the
-    /// product of an admitted price and an admitted size fits only below [`MAX_NOTIONAL_E16`], so
-    /// this saturates.
+    /// Price times size. The product of an admitted price and an admitted size can overflow, so it
+    /// saturates. [`crate::trade::Trade::new`] refuses a product above [`MAX_NOTIONAL_E16`].
     #[must_use]
     pub fn times(self, size: Size) -> Notional {
         Notional(i128::from(self.0).saturating_mul(size.0))
@@ -129,22 +128,23 @@ impl Size {
     /// A size from units of 1e-8.
     ///
     /// # Errors
-    /// [`NumberFault`] if it is not above zero or too large.
-    pub fn from_e8(e8: i128) -> Result<Self, NumberFault> {
+    /// [`NumberError`] unless it is above zero and at most [`MAX_SIZE_E8`].
+    pub fn from_e8(e8: i128) -> Result<Self, NumberError> {
         match e8 {
-            i128::MIN..=-1 => Err(NumberFault::Negative),
-            0 => Err(NumberFault::Zero),
+            i128::MIN..=-1 => Err(NumberError::Negative),
+            0 => Err(NumberError::Zero),
             1..=MAX_SIZE_E8 => Ok(Self(e8)),
-            _ => Err(NumberFault::TooLarge),
+            _ => Err(NumberError::TooLarge),
         }
     }
 
     /// A size from the text of a JSON number.
     ///
-    /// # Errors [`NumberFault`] if the text is not a decimal, or not above zero, or too large. A
-    /// size of exactly zero is Finnhub's price update, not a fault: callers tell
-    /// [`NumberFault::Zero`] apart.
-    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberFault> {
+    /// # Errors
+    /// [`NumberError`] if the text is not a decimal, not above zero, or too large. A size of
+    /// exactly zero is Finnhub's price update and no error, so callers handle [`NumberError::Zero`]
+    /// apart.
+    pub fn parse(text: &str) -> Result<Parsed<Self>, NumberError> {
         let (e8, rounded) = parse_e8(text)?;
         Ok(Parsed {
             value: Self::from_e8(e8)?,
@@ -152,11 +152,11 @@ impl Size {
         })
     }
 
-    /// A size from a double of the old system's schema, by its shortest decimal.
+    /// A size from a double of the Spark pipeline's schema, by its shortest decimal.
     ///
     /// # Errors
-    /// [`NumberFault`] as [`Size::parse`].
-    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberFault> {
+    /// [`NumberError`] as in [`Size::parse`]. NaN and infinities are not numbers.
+    pub fn from_f64(double: f64) -> Result<Parsed<Self>, NumberError> {
         let (e8, rounded) = double_e8(double)?;
         Ok(Parsed {
             value: Self::from_e8(e8)?,
@@ -172,9 +172,9 @@ impl Size {
 }
 
 impl TryFrom<i64> for Price {
-    type Error = NumberFault;
+    type Error = NumberError;
 
-    fn try_from(e8: i64) -> Result<Self, NumberFault> {
+    fn try_from(e8: i64) -> Result<Self, NumberError> {
         Self::from_e8(e8)
     }
 }
@@ -203,12 +203,12 @@ impl fmt::Display for Notional {
     }
 }
 
-/// Units of 1e-8 from the text of a JSON number (sign, digits, fraction, exponent), rounded
-/// half-even to eight places; the flag says whether rounding lost anything.
+/// Parses the text of a JSON number (sign, digits, fraction, exponent) into units of 1e-8, rounded
+/// half-even to eight places. The flag reports whether rounding changed the value.
 ///
 /// # Errors
-/// [`NumberFault::NotANumber`] for anything else; [`NumberFault::TooLarge`] beyond 1e28 units.
-pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
+/// [`NumberError::NotANumber`] for other text; [`NumberError::TooLarge`] above 1e28 units.
+pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberError> {
     let (negative, body) = match text.as_bytes() {
         [b'-', rest @ ..] => (true, rest),
         rest => (false, rest),
@@ -219,14 +219,14 @@ pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
     };
     let (whole, fraction) = match mantissa.iter().position(|b| *b == b'.') {
         Some(at) if at + 1 < mantissa.len() => (&mantissa[..at], &mantissa[at + 1..]),
-        Some(_) => return Err(NumberFault::NotANumber),
+        Some(_) => return Err(NumberError::NotANumber),
         None => (mantissa, &mantissa[..0]),
     };
     if whole.is_empty() || matches!(whole, [b'0', _, ..]) {
-        return Err(NumberFault::NotANumber);
+        return Err(NumberError::NotANumber);
     }
-    // The digit at place p counts 10^p units of 1e-8; places below zero are what rounding decides
-    // on.
+    // A digit at place p is worth 10^p units of 1e-8. Digits at places below zero determine the
+    // rounding.
     let mut place = i64::try_from(whole.len())
         .unwrap_or(i64::MAX)
         .saturating_sub(1)
@@ -236,13 +236,13 @@ pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
     let (mut tenth, mut beyond) = (0u8, false);
     for digit in whole.iter().chain(fraction) {
         if !digit.is_ascii_digit() {
-            return Err(NumberFault::NotANumber);
+            return Err(NumberError::NotANumber);
         }
         let digit = digit - b'0';
         if place >= 0 {
             units = units * 10 + i128::from(digit);
             if units > MAX_NOTIONAL_E16 {
-                return Err(NumberFault::TooLarge);
+                return Err(NumberError::TooLarge);
             }
         } else if place == -1 {
             tenth = digit;
@@ -255,7 +255,7 @@ pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
         for _ in 0..=place.min(64) {
             units = units.saturating_mul(10);
             if units > MAX_NOTIONAL_E16 {
-                return Err(NumberFault::TooLarge);
+                return Err(NumberError::TooLarge);
             }
         }
     }
@@ -266,36 +266,36 @@ pub fn parse_e8(text: &str) -> Result<(i128, bool), NumberFault> {
     Ok((if negative { -units } else { units }, rounded))
 }
 
-fn parse_exponent(digits: &[u8]) -> Result<i64, NumberFault> {
+fn parse_exponent(digits: &[u8]) -> Result<i64, NumberError> {
     let (negative, digits) = match digits {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] | rest => (false, rest),
     };
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(NumberFault::NotANumber);
+        return Err(NumberError::NotANumber);
     }
-    // An exponent longer than any text only decides between zero and too large; the cap keeps the
-    // sum in range.
+    // Beyond the length of any text, an exponent yields zero or too large. The cap keeps the sum in
+    // range.
     let value = digits.iter().fold(0i64, |sum, d| {
         (sum * 10 + i64::from(d - b'0')).min(1_000_000_000_000_000)
     });
     Ok(if negative { -value } else { value })
 }
 
-/// Units of 1e-8 from a double's shortest decimal: of the decimals that read back as this double
-/// one with the fewest digits.
-fn double_e8(double: f64) -> Result<(i128, bool), NumberFault> {
+/// Units of 1e-8 from the shortest decimal of a double: the one with the fewest digits among those
+/// that parse to the same double.
+fn double_e8(double: f64) -> Result<(i128, bool), NumberError> {
     let mut text = ShortText {
         bytes: [0; 32],
         len: 0,
     };
-    // `1.640601e2`: at most a sign, 17 digits, a point and `e-324`; NaN and infinities print as
-    // words, which are refused.
-    write!(text, "{double:e}").map_err(|_| NumberFault::NotANumber)?;
-    parse_e8(std::str::from_utf8(&text.bytes[..text.len]).map_err(|_| NumberFault::NotANumber)?)
+    // Such as `1.640601e2`: at most a sign, 17 digits, a point and `e-324`. NaN and infinities
+    // print as words, which `parse_e8` refuses.
+    write!(text, "{double:e}").map_err(|_| NumberError::NotANumber)?;
+    parse_e8(std::str::from_utf8(&text.bytes[..text.len]).map_err(|_| NumberError::NotANumber)?)
 }
 
-/// Room for the text of a double on the stack: this stands on the path of a trade.
+/// A buffer on the stack for the text of a double, because the hot path must not allocate.
 struct ShortText {
     bytes: [u8; 32],
     len: usize,
@@ -313,8 +313,7 @@ impl fmt::Write for ShortText {
     }
 }
 
-/// The decimal text of `units` of `10^-places`: exact, no exponent, no trailing zeros after the
-/// point.
+/// The exact decimal text of `units` times `10^-places`, without exponent or trailing zeros.
 #[must_use]
 pub fn format_fixed(units: i128, places: u32) -> String {
     let one = 10u128.pow(places);
@@ -331,8 +330,8 @@ pub fn format_fixed(units: i128, places: u32) -> String {
     format!("{sign}{whole}.{}", digits.trim_end_matches('0'))
 }
 
-/// `notional_e16 / volume_e8` in units of 1e-8, rounded half-even: the VWAP as a person reads it.
-/// `None` if the volume is zero.
+/// The VWAP for display: `notional_e16 / volume_e8` in units of 1e-8, rounded half-even. `None` if
+/// the volume is zero.
 #[must_use]
 pub fn divide_half_even(notional_e16: i128, volume_e8: i128) -> Option<i128> {
     if volume_e8 == 0 {
@@ -357,7 +356,7 @@ pub fn divide_half_even(notional_e16: i128, volume_e8: i128) -> Option<i128> {
 mod tests {
     use super::*;
 
-    fn check(text: &str, want: Result<(i128, bool), NumberFault>) {
+    fn check(text: &str, want: Result<(i128, bool), NumberError>) {
         assert_eq!(parse_e8(text), want, "{text:?}");
     }
 
@@ -380,14 +379,14 @@ mod tests {
             "", "-", "NaN", "inf", "1.", ".5", "1e", "1e+", "0x10", " 1", "1 ", "١", "1.2.3",
             "--1", "1e5.0",
         ] {
-            check(text, Err(NumberFault::NotANumber));
+            check(text, Err(NumberError::NotANumber));
         }
-        check("1e30", Err(NumberFault::TooLarge));
+        check("1e30", Err(NumberError::TooLarge));
         check(
             "99999999999999999999999999999999",
-            Err(NumberFault::TooLarge),
+            Err(NumberError::TooLarge),
         );
-        check("1e9999999999999", Err(NumberFault::TooLarge));
+        check("1e9999999999999", Err(NumberError::TooLarge));
     }
 
     #[test]
@@ -402,13 +401,13 @@ mod tests {
 
     #[test]
     fn prices_and_sizes_must_be_above_zero_and_sane() {
-        assert_eq!(Price::parse("0"), Err(NumberFault::Zero));
-        assert_eq!(Price::parse("-1"), Err(NumberFault::Negative));
-        assert_eq!(Price::parse("-99999999999999"), Err(NumberFault::Negative));
+        assert_eq!(Price::parse("0"), Err(NumberError::Zero));
+        assert_eq!(Price::parse("-1"), Err(NumberError::Negative));
+        assert_eq!(Price::parse("-99999999999999"), Err(NumberError::Negative));
         assert_eq!(Price::parse("1e9").map(|p| p.value.e8()), Ok(MAX_PRICE_E8));
-        assert_eq!(Price::parse("1000000000.1"), Err(NumberFault::TooLarge));
-        assert_eq!(Size::parse("1e16"), Err(NumberFault::TooLarge));
-        assert_eq!(Price::from_f64(f64::NAN), Err(NumberFault::NotANumber));
+        assert_eq!(Price::parse("1000000000.1"), Err(NumberError::TooLarge));
+        assert_eq!(Size::parse("1e16"), Err(NumberError::TooLarge));
+        assert_eq!(Price::from_f64(f64::NAN), Err(NumberError::NotANumber));
         assert_eq!(
             Price::from_f64(164.0601).map(|p| p.value.e8()),
             Ok(16_406_010_000)

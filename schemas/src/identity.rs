@@ -1,4 +1,4 @@
-//! Who a record is: its position in the log, and the session and sequence its sender gave it.
+//! The identity of a record: its position in the log, and the session and sequence of its sender.
 
 use std::{fmt, str::FromStr};
 
@@ -9,8 +9,8 @@ pub type Partition = u32;
 /// The offset of a record in its partition. A *cut* at offset n contains the records below n.
 pub type Offset = i64;
 
-/// The place of one trade in the log: the identity of a trade, for Finnhub gives none. Ordered as
-/// ties in event time are broken.
+/// The place of one trade in the log. It identifies the trade, because Finnhub assigns no id. Its
+/// order breaks ties between trades of equal event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The partition of the record.
@@ -31,9 +31,9 @@ impl fmt::Display for Position {
     }
 }
 
-/// One sender's unbroken run: within it and a partition, sequences are dense from 1. A live feed
-/// draws a random one at each start; a replay's is the hash of its file and of the partition count,
-/// so that the same file goes on where it stopped.
+/// One uninterrupted run of a sender. Within a session and a partition, sequences count from 1
+/// without gaps. A live feed draws a random session at each start. A replay hashes its file and the
+/// partition count, so that a second run of the same file continues where the first one stopped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub [u8; 16]);
 

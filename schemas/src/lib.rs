@@ -1,14 +1,15 @@
-//! The vocabulary every room of tapeflow shares: what a trade is, what a number is, what a window
-//! is, and how a batch of trades looks as bytes.
+//! The vocabulary that all crates of tapeflow share: trades, exact numbers, symbols, windows, and
+//! the Avro form of a batch of trades.
 //!
 //! ```text
-//!  frame text ──parse──▶ Price, Size, EventTime, Conditions ──▶ Trade ──encode──▶ Avro record (one symbol, many trades)
-//!                                                                  ▲                     │
-//!                                                                  └──────decode─────────┘
+//!  frame ──parse──▶ Price, Size, EventTime, Conditions ──▶ Trade ──encode──▶ Avro record
+//!                                                            ▲             (one symbol,
+//!                                                            │              many trades)
+//!                                                            └──────decode──────┘
 //! ```
 //!
-//! Everything here is pure: no clock, no socket, no file. All numbers are integers in fixed point,
-//! so that sums do not depend on the order of their terms; division happens where a person reads
+//! This crate is pure: it uses no clock, socket or file. All numbers are integers in fixed point,
+//! so a sum does not depend on the order of its terms. Division happens only for display
 //! ([`decimal::divide_half_even`]).
 //!
 //! ```
@@ -19,21 +20,31 @@
 //! # Ok::<(), tapeflow_schemas::NumberFault>(())
 //! ```
 
+pub mod bar;
 pub mod basket;
 pub mod codec;
 pub mod conditions;
 pub mod decimal;
+pub mod epoch;
 pub mod identity;
 pub mod metric;
+pub mod secret;
 pub mod symbol;
+pub mod totals;
 pub mod trade;
+pub mod view;
 pub mod window;
 
+pub use bar::{BarKey, BarState, BarWrite, StoredBar};
 pub use basket::{Baskets, Weight};
 pub use conditions::{Conditions, Effect};
-pub use decimal::{Notional, NumberFault, Price, Size};
+pub use decimal::{Notional, NumberError, Price, Size};
+pub use epoch::{Epoch, WriteTimestamp};
 pub use identity::{Offset, Partition, Position, SessionId};
 pub use metric::Metric;
-pub use symbol::{AssetClass, Symbol, SymbolFault, partition_for};
+pub use secret::Secret;
+pub use symbol::{AssetClass, Symbol, SymbolError, partition_for};
+pub use totals::{Policy, Sums, Totals};
 pub use trade::{EventTime, Trade};
+pub use view::{StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite};
 pub use window::{WindowSize, WindowStart};

@@ -1,22 +1,22 @@
-//! The names of all metrics, in one place: what counts something, what serves it, what draws it and
-//! what alarms at it use the same word.
+//! The registry of all metrics: name, type, label and help text.
 //!
-//! Names follow Prometheus' rules (<https://prometheus.io/docs/practices/naming/>): base units,
-//! `_total` at the end of what only grows.
+//! Code that counts, `/metrics`, dashboards and alerts all use these names; `tests/grafana.rs`
+//! checks that each metric appears in a dashboard or an alert. Names follow the rules of Prometheus
+//! (<https://prometheus.io/docs/practices/naming/>): base units, and `_total` for counters.
 
-/// How a metric behaves.
+/// The type of a metric in Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows, from zero at the start of the process.
+    /// Starts at zero with the process and never decreases.
     Counter,
-    /// Goes up and down.
+    /// Increases and decreases.
     Gauge,
     /// Counts observations in buckets.
     Histogram,
 }
 
 impl Kind {
-    /// The word of the text format.
+    /// The name of the type in Prometheus' text format.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -27,56 +27,59 @@ impl Kind {
     }
 }
 
-/// Which processes tell a metric.
+/// Which processes export a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Teller {
+pub enum Scope {
     /// Every process.
     Process,
     /// Every process of a job: `run`, `dataflow`.
     Job,
-    /// Process 0 of a job, which leads it.
-    Leader,
-    /// Whoever takes a feed in: `run`, `ingest`.
+    /// Process 0 of a job, which runs the coordinator.
+    Coordinator,
+    /// Processes that read a feed: `run`, `ingest`.
     Feed,
 }
 
 macro_rules! metrics {
-    ($($variant:ident $name:literal $kind:ident $teller:ident [$($label:literal)?] $help:literal;)*) => {
-        /// A metric.
+    ($(
+        $variant:ident $name:literal $kind:ident $teller:ident [$($label:literal)?]
+        $help:literal;
+    )*) => {
+        /// A metric that tapeflow exports.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Metric {
             $(#[doc = $help] $variant,)*
         }
 
         impl Metric {
-            /// All of them.
+            /// All metrics, in the order of the registry.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// Its name.
+            /// The name in `/metrics`, without a histogram's `_bucket`, `_sum` and `_count`.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// How it behaves.
+            /// The type, for the `# TYPE` line.
             #[must_use]
             pub fn kind(self) -> Kind {
                 match self { $(Self::$variant => Kind::$kind,)* }
             }
 
-            /// Who tells it.
+            /// Which processes export it.
             #[must_use]
-            pub fn teller(self) -> Teller {
-                match self { $(Self::$variant => Teller::$teller,)* }
+            pub fn teller(self) -> Scope {
+                match self { $(Self::$variant => Scope::$teller,)* }
             }
 
-            /// The label its series differ in, if there are several.
+            /// The label that distinguishes its series; `None` if there is one series per process.
             #[must_use]
             pub fn label(self) -> Option<&'static str> {
                 match self { $(Self::$variant => None$(.or(Some($label)))?,)* }
             }
 
-            /// What it says, for a person.
+            /// The help text, for the `# HELP` line.
             #[must_use]
             pub fn help(self) -> &'static str {
                 match self { $(Self::$variant => $help,)* }
@@ -86,54 +89,99 @@ macro_rules! metrics {
 }
 
 metrics! {
-    BuildInfo "tapeflow_build_info" Gauge Process ["version"] "Always 1; the label says which version runs.";
-    CpuSeconds "process_cpu_seconds_total" Counter Process [] "CPU time of the process, user and system, in seconds.";
-    ResidentMemory "process_resident_memory_bytes" Gauge Process [] "Memory of the process that stands in RAM.";
-    OpenFiles "process_open_fds" Gauge Process [] "Open files and connections of the process.";
-    StartTime "process_start_time_seconds" Gauge Process [] "When the process began, in seconds since 1970 UTC.";
-    PageStreams "tapeflow_page_streams" Gauge Process [] "Browsers that follow the live page now.";
+    BuildInfo "tapeflow_build_info" Gauge Process ["version"]
+        "Always 1; the label is the version of the binary.";
+    CpuSeconds "process_cpu_seconds_total" Counter Process []
+        "CPU time of the process, user and system, in seconds.";
+    ResidentMemory "process_resident_memory_bytes" Gauge Process []
+        "Resident memory of the process in bytes.";
+    OpenFiles "process_open_fds" Gauge Process []
+        "Open file descriptors of the process.";
+    StartTime "process_start_time_seconds" Gauge Process []
+        "Start time of the process in seconds since 1970 UTC.";
+    PageStreams "tapeflow_page_streams" Gauge Process []
+        "Browsers that follow the live page.";
 
-    Workers "tapeflow_workers" Gauge Job [] "Worker threads of this process.";
-    Generation "tapeflow_generation" Gauge Job [] "Incarnation of the whole job: each start of all its processes adds one.";
-    Ready "tapeflow_ready" Gauge Job [] "1 once the process has replayed what was bound and its job goes on, else 0.";
-    ProgressAge "tapeflow_progress_age_seconds" Gauge Job [] "Time since the job last committed an epoch, or found everything in the log committed.";
-    TurnAge "tapeflow_turn_age_seconds" Gauge Job [] "Time since the slowest worker of this process last began a turn.";
-    RecordsRead "tapeflow_records_read_total" Counter Job [] "Log records read, replayed ones included.";
-    TradesAccepted "tapeflow_trades_accepted_total" Counter Job [] "Trades counted into rows, replayed ones included.";
-    TradesLate "tapeflow_trades_late_total" Counter Job [] "Of the trades counted, those that came after one of their windows had closed.";
-    PriceUpdates "tapeflow_price_updates_total" Counter Job [] "Entries with a size of zero, which are no trades.";
-    RecordsRejected "tapeflow_records_rejected_total" Counter Job ["reason"] "Records and trades that became dead letters, by reason.";
-    RecordsDuplicate "tapeflow_records_duplicate_total" Counter Job [] "Records dropped because their session had sent their sequence before.";
-    SequenceGaps "tapeflow_sequence_gaps_total" Counter Job [] "Sequences that a session skipped: records lost before the log.";
-    OffsetsLost "tapeflow_offsets_lost_total" Counter Job [] "Offsets given up with --accept-loss, because the log had lost them before they were committed.";
-    EpochBound "tapeflow_epoch_bound" Gauge Job [] "The last epoch bound: its offsets are durable.";
-    EpochCommitted "tapeflow_epoch_committed" Gauge Job [] "The last epoch committed: a quorum has all its rows.";
-    RowsWritten "tapeflow_rows_written_total" Counter Job [] "Rows acknowledged by the store.";
-    RowsRead "tapeflow_rows_read_total" Counter Job [] "Rows asked of the store because they were not in memory.";
-    RowsEvicted "tapeflow_rows_evicted_total" Counter Job [] "Rows put out of memory; the store has them.";
-    ListsWritten "tapeflow_lists_written_total" Counter Job [] "Lists of views acknowledged by the store.";
-    ViewRowsRead "tapeflow_view_rows_read_total" Counter Job [] "Rows asked of the store because a view's window was not in memory.";
-    StoreRetries "tapeflow_store_retries_total" Counter Job [] "Calls of the store that failed and were tried again.";
-    Freshness "tapeflow_freshness_seconds" Histogram Job [] "From the append of a record to the log until the store has acknowledged its rows; a sample of all records.";
+    Workers "tapeflow_workers" Gauge Job []
+        "Worker threads of the process.";
+    Generation "tapeflow_generation" Gauge Job []
+        "Generation of the job: each start of the whole job adds one.";
+    Ready "tapeflow_ready" Gauge Job []
+        "1 once the process has replayed all bound epochs and counts new records, else 0.";
+    ProgressAge "tapeflow_progress_age_seconds" Gauge Job []
+        "Seconds since the job last committed an epoch or found everything committed.";
+    WorkerStepAge "tapeflow_worker_step_age_seconds" Gauge Job []
+        "Seconds since the slowest worker of the process last began a step.";
+    RecordsRead "tapeflow_records_read_total" Counter Job []
+        "Records read from the log, including replayed ones.";
+    TradesAccepted "tapeflow_trades_accepted_total" Counter Job []
+        "Trades counted into bars, including replayed ones.";
+    TradesLate "tapeflow_trades_late_total" Counter Job []
+        "Counted trades that arrived after one of their windows was final.";
+    PriceUpdates "tapeflow_price_updates_total" Counter Job []
+        "Entries with a size of zero. They are not trades.";
+    DeadLetters "tapeflow_dead_letters_total" Counter Job ["reason"]
+        "Records and trades that became dead letters, by reason.";
+    RecordsDuplicate "tapeflow_records_duplicate_total" Counter Job []
+        "Records dropped because their session had already sent their sequence.";
+    SequenceGaps "tapeflow_sequence_gaps_total" Counter Job []
+        "Sequences missing within a session: records lost before the log.";
+    OffsetsLost "tapeflow_offsets_lost_total" Counter Job []
+        "Offsets skipped with --accept-loss: the log had removed them before they were committed.";
+    EpochBound "tapeflow_epoch_bound" Gauge Job []
+        "Last epoch bound: its end offsets are durable.";
+    EpochCommitted "tapeflow_epoch_committed" Gauge Job []
+        "Last epoch committed: the store has acknowledged all its bars and views.";
+    BarsWritten "tapeflow_bars_written_total" Counter Job []
+        "Bars acknowledged by the store.";
+    BarsRead "tapeflow_bars_read_total" Counter Job []
+        "Bars read from the store because they were not in memory.";
+    BarsEvicted "tapeflow_bars_evicted_total" Counter Job []
+        "Bars removed from memory to bound it; the store has them.";
+    ViewsWritten "tapeflow_views_written_total" Counter Job []
+        "Views of windows acknowledged by the store.";
+    ViewBarsRead "tapeflow_view_bars_read_total" Counter Job []
+        "Bars read from the store because a view's window was not in memory.";
+    StoreRetries "tapeflow_store_retries_total" Counter Job []
+        "Store calls that failed and were retried.";
+    Freshness "tapeflow_freshness_seconds" Histogram Job []
+        "Seconds from the append of a record until the store acknowledges its bars, sampled.";
 
-    OffsetBound "tapeflow_offset_bound" Gauge Leader ["partition"] "The offset that bound epochs end at: the next record to be bound.";
-    OffsetCommitted "tapeflow_offset_committed" Gauge Leader ["partition"] "The offset that committed epochs end at: the next record to be committed.";
-    OffsetEnd "tapeflow_offset_end" Gauge Leader ["partition"] "The offset that the log's next record will get.";
-    Lag "tapeflow_lag_records" Gauge Leader ["partition"] "Records in the log that are not committed yet; gone while the log does not tell where it ends.";
-    LogAge "tapeflow_log_age_seconds" Gauge Leader [] "Time since the log last told where each of its partitions ends.";
-    NewestTrade "tapeflow_newest_trade_timestamp_seconds" Gauge Leader [] "Event time of the newest committed trade, in seconds since 1970 UTC.";
+    OffsetBound "tapeflow_offset_bound" Gauge Coordinator ["partition"]
+        "End offset of the bound epochs: the next record to bind.";
+    OffsetCommitted "tapeflow_offset_committed" Gauge Coordinator ["partition"]
+        "End offset of the committed epochs: the next record to commit.";
+    OffsetEnd "tapeflow_offset_end" Gauge Coordinator ["partition"]
+        "End offset of the log: the offset that the next record gets.";
+    Lag "tapeflow_lag_records" Gauge Coordinator ["partition"]
+        "Records in the log that are not committed; absent while the end offset is unknown.";
+    EndOffsetsAge "tapeflow_end_offsets_age_seconds" Gauge Coordinator []
+        "Seconds since the end offset of every partition was last read.";
+    NewestTrade "tapeflow_newest_trade_timestamp_seconds" Gauge Coordinator []
+        "Event time of the newest committed trade in seconds since 1970 UTC.";
 
-    FeedConnected "tapeflow_feed_connected" Gauge Feed [] "1 while the connection to the feed is open, else 0.";
-    FeedReconnects "tapeflow_feed_reconnects_total" Counter Feed [] "Times the connection to the feed was opened again.";
-    FeedFrames "tapeflow_feed_frames_total" Counter Feed [] "Frames taken in from the feed.";
-    FeedTrades "tapeflow_feed_trades_total" Counter Feed [] "Trades admitted from the feed.";
-    FeedPriceUpdates "tapeflow_feed_price_updates_total" Counter Feed [] "Entries of the feed with a size of zero, which are no trades.";
-    FeedRejected "tapeflow_feed_rejected_total" Counter Feed ["reason"] "Frames and entries of the feed that were refused, by reason.";
-    FeedRounded "tapeflow_feed_rounded_total" Counter Feed [] "Trades whose price or size had more than eight decimals and was rounded.";
-    FeedUnknownConditions "tapeflow_feed_unknown_conditions_total" Counter Feed ["code"] "Sale conditions that the table does not know, by code.";
-    FeedProviderErrors "tapeflow_feed_provider_errors_total" Counter Feed [] "Errors that the provider of the feed sent.";
-    FeedRecords "tapeflow_feed_records_total" Counter Feed [] "Records that the log has acknowledged.";
-    FeedLastFrame "tapeflow_feed_last_frame_timestamp_seconds" Gauge Feed [] "When the last frame was taken in, in seconds since 1970 UTC; before the first one, when the process began.";
+    FeedConnected "tapeflow_feed_connected" Gauge Feed []
+        "1 while the connection to the feed is open, else 0.";
+    FeedReconnects "tapeflow_feed_reconnects_total" Counter Feed []
+        "Times that the connection to the feed was opened again.";
+    FeedFrames "tapeflow_feed_frames_total" Counter Feed []
+        "Frames received from the feed.";
+    FeedTrades "tapeflow_feed_trades_total" Counter Feed []
+        "Trades admitted from the feed.";
+    FeedPriceUpdates "tapeflow_feed_price_updates_total" Counter Feed []
+        "Entries of the feed with a size of zero. They are not trades.";
+    FeedInvalid "tapeflow_feed_invalid_total" Counter Feed ["reason"]
+        "Invalid frames and entries of the feed, by reason.";
+    FeedRounded "tapeflow_feed_rounded_total" Counter Feed []
+        "Trades whose price or size had more than eight decimal places and was rounded.";
+    FeedUnknownConditions "tapeflow_feed_unknown_conditions_total" Counter Feed ["code"]
+        "Sale conditions that are not in the table, by code.";
+    FeedProviderErrors "tapeflow_feed_provider_errors_total" Counter Feed []
+        "Errors that the provider of the feed sent.";
+    FeedRecords "tapeflow_feed_records_total" Counter Feed []
+        "Records that the log acknowledged.";
+    FeedLastFrame "tapeflow_feed_last_frame_timestamp_seconds" Gauge Feed []
+        "Time of the last frame in seconds since 1970 UTC; before it, the start of the process.";
 }
 
 #[cfg(test)]
@@ -164,7 +212,7 @@ mod tests {
             );
             assert!(
                 metric.help().ends_with('.') && metric.help().len() > 10,
-                "{name}: says what it says"
+                "{name}: its help is a sentence"
             );
         }
     }

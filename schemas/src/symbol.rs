@@ -1,61 +1,60 @@
-//! What trades: the symbol as Finnhub spells it, the class it belongs to, and the partition its
-//! trades go to.
+//! Symbols as Finnhub spells them, their asset class, and the partition of their trades.
 
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The longest symbol admitted, in bytes. Finnhub's longest known are near 40.
+/// The longest valid symbol, in bytes. The longest ones of Finnhub have about 40.
 pub const MAX_SYMBOL_BYTES: usize = 64;
 
-/// A symbol as Finnhub spells it: `AAPL`, `BRK.B`, `BINANCE:BTCUSDT`, `IC MARKETS:1`. Cheap to
-/// clone; never empty, at most [`MAX_SYMBOL_BYTES`] bytes, no control characters.
+/// A symbol as Finnhub spells it: `AAPL`, `BRK.B`, `BINANCE:BTCUSDT`, `IC MARKETS:1`. It has 1 to
+/// [`MAX_SYMBOL_BYTES`] bytes and no control characters. A clone shares the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Symbol(Arc<str>);
 
-/// Why a text is not a symbol.
+/// Why a text is not a valid symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SymbolFault {
-    /// No characters at all.
+pub enum SymbolError {
+    /// The text is empty.
     #[error("empty symbol")]
     Empty,
-    /// More than [`MAX_SYMBOL_BYTES`] bytes; the length is given.
-    #[error("symbol of {0} bytes, at most {MAX_SYMBOL_BYTES} are admitted")]
+    /// The text has more than [`MAX_SYMBOL_BYTES`] bytes; the value is its length.
+    #[error("symbol of {0} bytes is longer than {MAX_SYMBOL_BYTES}")]
     TooLong(usize),
-    /// A control character, which no symbol has and a terminal must not be shown.
+    /// A control character. No symbol has one, and a terminal would interpret it.
     #[error("control character in symbol")]
     Control,
 }
 
 impl Symbol {
-    /// A symbol, if the text can be one.
+    /// Makes a symbol of a valid text.
     ///
     /// # Errors
-    /// [`SymbolFault`], see there.
-    pub fn new(text: &str) -> Result<Self, SymbolFault> {
+    /// [`SymbolError`] if the text is empty, too long, or has a control character.
+    pub fn new(text: &str) -> Result<Self, SymbolError> {
         Self::check(text).map(|()| Self(text.into()))
     }
 
-    /// Whether a text can be a symbol, without making one: for the hot path, which interns.
+    /// Checks a text without allocating. The hot path uses this and interns the symbols.
     ///
     /// # Errors
-    /// [`SymbolFault`], see there.
-    pub fn check(text: &str) -> Result<(), SymbolFault> {
+    /// [`SymbolError`] if the text is empty, too long, or has a control character.
+    pub fn check(text: &str) -> Result<(), SymbolError> {
         if text.is_empty() {
-            Err(SymbolFault::Empty)
+            Err(SymbolError::Empty)
         } else if text.len() > MAX_SYMBOL_BYTES {
-            Err(SymbolFault::TooLong(text.len()))
+            Err(SymbolError::TooLong(text.len()))
         } else if text.chars().any(char::is_control) {
-            Err(SymbolFault::Control)
+            Err(SymbolError::Control)
         } else {
             Ok(())
         }
     }
 
-    /// The same of bytes, `None` if they are no text. The letters of nearly all symbols take one
-    /// look each.
-    pub(crate) fn check_bytes(bytes: &[u8]) -> Option<Result<(), SymbolFault>> {
+    /// Checks bytes as [`Symbol::check`] does; `None` if they are not UTF-8. Nearly all symbols are
+    /// printable ASCII, which needs one comparison per byte.
+    pub(crate) fn check_bytes(bytes: &[u8]) -> Option<Result<(), SymbolError>> {
         if (1..=MAX_SYMBOL_BYTES).contains(&bytes.len())
             && bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
         {
@@ -64,13 +63,13 @@ impl Symbol {
         std::str::from_utf8(bytes).ok().map(Self::check)
     }
 
-    /// The text.
+    /// The text, as Finnhub spells it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The class, by prefix.
+    /// The asset class, which the prefix determines.
     #[must_use]
     pub fn class(&self) -> AssetClass {
         AssetClass::of(&self.0)
@@ -107,18 +106,18 @@ impl fmt::Debug for Symbol {
     }
 }
 
-/// What kind of market a symbol trades on: it decides which day a trade belongs to.
+/// The kind of market that a symbol trades on. It determines the day that a trade belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AssetClass {
-    /// No venue prefix: a US stock or fund; its day is the date in New York.
+    /// A US stock or fund, which has no venue prefix. Its day is the date in New York.
     Stock,
-    /// A crypto venue's prefix; its day is the UTC date.
+    /// A symbol with the prefix of a crypto venue. Its day is the UTC date.
     Crypto,
-    /// A foreign-exchange venue's prefix; its day is the UTC date.
+    /// A symbol with the prefix of a foreign-exchange venue. Its day is the UTC date.
     Forex,
 }
 
-/// Venues whose symbols are currencies or contracts; every other prefix is a crypto venue.
+/// Venues whose symbols are currencies or contracts. Every other prefix is a crypto venue.
 const FOREX_VENUES: [&str; 6] = [
     "OANDA",
     "FXCM",
@@ -129,8 +128,7 @@ const FOREX_VENUES: [&str; 6] = [
 ];
 
 impl AssetClass {
-    /// The class of a symbol's text: `VENUE:NAME` is forex or crypto by its venue, anything else a
-    /// stock.
+    /// The class of a symbol: forex or crypto by the venue of `VENUE:NAME`, else a stock.
     #[must_use]
     pub fn of(symbol: &str) -> Self {
         match symbol.split_once(':') {
@@ -140,7 +138,7 @@ impl AssetClass {
         }
     }
 
-    /// The word for it in tables and labels.
+    /// The name in tables and labels.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -151,20 +149,20 @@ impl AssetClass {
     }
 }
 
-/// The partition all trades of a symbol go to, among `partitions`: the first eight bytes of SHA-256
-/// of its text, so that any program in any language finds the same one.
+/// The partition of all trades of a symbol, among `partitions`: the first eight bytes of the
+/// SHA-256 of its text, modulo `partitions`. Programs in other languages can compute the same.
 ///
 /// # Panics
-/// If `partitions` is zero: a topic has at least one.
+/// If `partitions` is zero.
 #[must_use]
 pub fn partition_for(symbol: &str, partitions: u32) -> u32 {
     assert!(partitions > 0, "a topic has at least one partition");
     let digest = Sha256::digest(symbol.as_bytes());
-    let head = digest
+    let checkpoint = digest
         .iter()
         .take(8)
         .fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
-    u32::try_from(head % u64::from(partitions)).unwrap_or(0)
+    u32::try_from(checkpoint % u64::from(partitions)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -176,12 +174,12 @@ mod tests {
         for good in ["AAPL", "BRK.B", "BINANCE:BTCUSDT", "IC MARKETS:1", "ÄÖ"] {
             assert!(Symbol::new(good).is_ok(), "{good}");
         }
-        assert_eq!(Symbol::new(""), Err(SymbolFault::Empty));
+        assert_eq!(Symbol::new(""), Err(SymbolError::Empty));
         assert_eq!(
             Symbol::new(&"A".repeat(1 << 20)),
-            Err(SymbolFault::TooLong(1 << 20))
+            Err(SymbolError::TooLong(1 << 20))
         );
-        assert_eq!(Symbol::new("A\u{1b}[31m"), Err(SymbolFault::Control));
+        assert_eq!(Symbol::new("A\u{1b}[31m"), Err(SymbolError::Control));
     }
 
     #[test]

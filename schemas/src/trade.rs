@@ -1,22 +1,21 @@
-//! One trade, as everything after admission knows it.
+//! One admitted trade.
 
 use std::fmt;
 
 use crate::{
     conditions::Conditions,
-    decimal::{MAX_NOTIONAL_E16, Notional, NumberFault, Price, Size},
+    decimal::{MAX_NOTIONAL_E16, Notional, NumberError, Price, Size},
 };
 
-/// When a trade happened, in milliseconds since 1970-01-01 UTC, as Finnhub gives it. Between 1970
-/// and 2200: a time in seconds or microseconds, mistaken for milliseconds, falls near 1970 or far
-/// beyond.
+/// When a trade happened, by Finnhub, in milliseconds since 1970-01-01 UTC. It lies between 1970
+/// and 2200. A time in microseconds that is mistaken for milliseconds falls outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventTime(i64);
 
-/// The first millisecond of the year 2200: event times end below it.
+/// The first millisecond of the year 2200. Every event time is below it.
 pub const END_OF_TIME_MS: i64 = 7_258_118_400_000;
-/// How far an event time may lie ahead of the record's own timestamp before the trade is refused:
-/// one day covers any clock or time-zone mistake of a feed that is still worth having.
+/// How far an event time may lie ahead of the timestamp of its record, in milliseconds; a trade
+/// beyond it becomes a dead letter. One day covers the clock and time-zone errors of a usable feed.
 pub const FUTURE_TOLERANCE_MS: i64 = 86_400_000;
 
 impl EventTime {
@@ -32,9 +31,9 @@ impl EventTime {
         self.0
     }
 
-    /// Whether this lies more than [`FUTURE_TOLERANCE_MS`] ahead of the time its record was taken
-    /// in, `taken_ms` (the record's own timestamp: never the reader's clock, or a second reading
-    /// would decide otherwise).
+    /// Whether this lies more than [`FUTURE_TOLERANCE_MS`] ahead of `taken_ms`, the time at which
+    /// ingest received the record. With the reader's clock instead, a replay could decide
+    /// otherwise.
     #[must_use]
     pub fn is_far_future(self, taken_ms: i64) -> bool {
         self.0 > taken_ms.saturating_add(FUTURE_TOLERANCE_MS)
@@ -47,33 +46,32 @@ impl fmt::Display for EventTime {
     }
 }
 
-/// An admitted trade of a symbol known from its surroundings: price and size above zero, notional
-/// in bounds.
+/// An admitted trade: price and size above zero, notional in bounds. Its record holds the symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trade {
-    /// When it happened.
+    /// When the trade happened.
     pub event_time: EventTime,
     /// Price per unit.
     pub price: Price,
     /// Units traded.
     pub size: Size,
-    /// The sale conditions it carries.
+    /// The sale conditions.
     pub conditions: Conditions,
 }
 
 impl Trade {
-    /// A trade, if its notional is not absurd.
+    /// Makes a trade whose notional is within bounds.
     ///
     /// # Errors
-    /// [`NumberFault::TooLarge`] if price times size exceeds [`MAX_NOTIONAL_E16`].
+    /// [`NumberError::TooLarge`] if price times size exceeds [`MAX_NOTIONAL_E16`].
     pub fn new(
         event_time: EventTime,
         price: Price,
         size: Size,
         conditions: Conditions,
-    ) -> Result<Self, NumberFault> {
+    ) -> Result<Self, NumberError> {
         if price.times(size).0 > MAX_NOTIONAL_E16 {
-            Err(NumberFault::TooLarge)
+            Err(NumberError::TooLarge)
         } else {
             Ok(Self {
                 event_time,

@@ -1,9 +1,8 @@
-//! Windows: tumbling, half-open `[start, end)`, labelled by their start, several sizes side by
-//! side.
+//! Tumbling windows: half-open `[start, end)`, labelled by their start, in several sizes at once.
 //!
-//! A window of less than a day is a multiple of its size since 1970 UTC. A day is the date of the
-//! market: New York's for stocks (a UTC day would cut the US evening session in two), UTC's for
-//! crypto and forex.
+//! A window shorter than a day starts at a multiple of its size since 1970 UTC. A window of a day
+//! is the date of the market: in New York for stocks, because a UTC day would split the US evening
+//! session, and in UTC for crypto and forex.
 
 use std::{fmt, str::FromStr};
 
@@ -17,7 +16,7 @@ use crate::{symbol::AssetClass, trade::EventTime};
 pub type WindowStart = i64;
 
 const DAY_MS: i64 = 86_400_000;
-/// How many windows stand in one partition of the bars table; see [`WindowSize::bucket`].
+/// How many windows one bucket holds; see [`WindowSize::bucket`].
 pub const WINDOWS_PER_BUCKET: i64 = 10_000;
 
 /// The length of a window: a whole number of seconds that divides a day, or the day itself.
@@ -29,12 +28,13 @@ pub struct WindowSize {
 /// Why a text is not a window size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a window size: give a number and s, m, h or d that divides a day evenly, such as 1s, 5m, 1h, 1d"
+    "{0:?} is not a window size: give a number and s, m, h or d that divides a day evenly, \
+     such as 1s, 5m, 1h, 1d"
 )]
-pub struct WindowSizeFault(String);
+pub struct WindowSizeError(String);
 
 impl WindowSize {
-    /// One second, one minute, five minutes, one hour, one day: the sizes of a job that names none.
+    /// The default sizes of a job: one second, one minute, five minutes, one hour, one day.
     pub const DEFAULTS: [Self; 5] = [
         Self { ms: 1_000 },
         Self { ms: 60_000 },
@@ -43,32 +43,32 @@ impl WindowSize {
         Self { ms: DAY_MS },
     ];
 
-    /// A size of whole seconds that divides a day, from milliseconds.
+    /// A size from milliseconds; `None` unless it is whole seconds and divides a day.
     #[must_use]
     pub fn from_ms(ms: i64) -> Option<Self> {
         (ms > 0 && ms % 1_000 == 0 && DAY_MS % ms == 0).then_some(Self { ms })
     }
 
-    /// Milliseconds; of a New York day nominally, for such a day has 23 or 25 hours twice a year.
+    /// The nominal length in milliseconds. A New York day has 23 or 25 hours twice a year.
     #[must_use]
     pub fn ms(self) -> i64 {
         self.ms
     }
 
-    /// Whether this is the day, whose bounds depend on the market.
+    /// Whether this is one day, whose bounds depend on the asset class.
     #[must_use]
     pub fn is_day(self) -> bool {
         self.ms == DAY_MS
     }
 
-    /// The window that holds `time`, for a symbol of `class`.
+    /// The start of the window that contains `time`, for a symbol of `class`.
     #[must_use]
     pub fn start_of(self, time: EventTime, class: AssetClass) -> WindowStart {
         self.start_at(time.ms(), class)
     }
 
-    /// Whether a window of a symbol of `class` starts at this millisecond. The first day of stocks
-    /// starts before 1970.
+    /// Whether a window of a symbol of `class` starts at this millisecond, which is negative for
+    /// the first day of stocks.
     #[must_use]
     pub fn is_start(self, ms: i64, class: AssetClass) -> bool {
         self.start_at(ms, class) == ms
@@ -93,9 +93,10 @@ impl WindowSize {
         }
     }
 
-    /// The partition of the bars table a window stands in, by its first possible start:
-    /// [`WINDOWS_PER_BUCKET`] windows share one, so that none grows beyond some ten megabytes
-    /// whatever the size. Three hours of seconds, a week of minutes, 27 years of days.
+    /// The bucket of a window: the start of the partition of table `bars` that holds it, in
+    /// milliseconds since 1970 UTC. [`WINDOWS_PER_BUCKET`] windows share a bucket, so that a
+    /// partition stays below about ten megabytes for every size: three hours of seconds, a week of
+    /// minutes, 27 years of days.
     #[must_use]
     pub fn bucket(self, start: WindowStart) -> i64 {
         start - start.rem_euclid(self.ms * WINDOWS_PER_BUCKET)
@@ -128,27 +129,27 @@ impl<'de> Deserialize<'de> for WindowSize {
 }
 
 impl FromStr for WindowSize {
-    type Err = WindowSizeFault;
+    type Err = WindowSizeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fault = || WindowSizeFault(text.into());
-        let unit = text.chars().next_back().ok_or_else(fault)?;
+        let error = || WindowSizeError(text.into());
+        let unit = text.chars().next_back().ok_or_else(error)?;
         let seconds = match unit {
             's' => 1,
             'm' => 60,
             'h' => 3_600,
             'd' => 86_400,
-            _ => return Err(fault()),
+            _ => return Err(error()),
         };
         let digits = &text[..text.len() - 1];
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(fault());
+            return Err(error());
         }
-        let count: i64 = digits.parse().map_err(|_| fault())?;
+        let count: i64 = digits.parse().map_err(|_| error())?;
         count
             .checked_mul(seconds * 1_000)
             .and_then(Self::from_ms)
-            .ok_or_else(fault)
+            .ok_or_else(error)
     }
 }
 
@@ -164,8 +165,8 @@ fn new_york_midnight(ms: i64) -> WindowStart {
 }
 
 thread_local! {
-    /// The zone, and the day last asked for: trades come day by day, so the path of a trade makes
-    /// two comparisons.
+    /// The time zone and the last day looked up. Successive trades mostly share a day, so most
+    /// look-ups take two comparisons.
     static NEW_YORK: std::cell::RefCell<NewYork> = std::cell::RefCell::new(NewYork {
         zone: TimeZone::get("America/New_York").expect("the tz database is bundled"),
         day: (0, 0),
@@ -178,7 +179,7 @@ struct NewYork {
 }
 
 impl NewYork {
-    /// The bounds of the New York day that holds `ms`; New York has never skipped or repeated a
+    /// The bounds of the New York day that contains `ms`. New York has never skipped or repeated a
     /// midnight.
     fn look_up(&self, ms: i64) -> (i64, i64) {
         let bound = |date: jiff::civil::Date| {
@@ -188,7 +189,7 @@ impl NewYork {
         let day = Timestamp::from_millisecond(ms)
             .map(|t| t.to_zoned(self.zone.clone()).date())
             .and_then(|date| Ok((bound(date)?, bound(date.tomorrow()?)?)));
-        day.expect("event times end in 2200, well within what the calendar can say")
+        day.expect("event times end in 2200, within the range of the calendar")
     }
 }
 
@@ -201,7 +202,7 @@ pub fn format_utc(ms: i64) -> String {
 /// Milliseconds since 1970 of an RFC 3339 time or a date (its UTC midnight).
 ///
 /// # Errors
-/// What is wrong with the text, for a person.
+/// A message that quotes the text and names the valid forms.
 pub fn parse_utc(text: &str) -> Result<i64, String> {
     let date = || {
         text.parse::<jiff::civil::Date>()
@@ -260,7 +261,7 @@ mod tests {
             start("1d", "2022-02-15T00:30:00Z", AssetClass::Crypto),
             "2022-02-15T00:00:00Z"
         );
-        // Daylight saving: the day of the change has 23 hours, then 25.
+        // Daylight saving time: the day it begins has 23 hours, the day it ends 25.
         assert_eq!(
             start("1d", "2023-03-12T23:00:00Z", AssetClass::Stock),
             "2023-03-12T05:00:00Z"

@@ -1,5 +1,5 @@
-//! The hand-written codec against the reference implementation: what one writes the other reads,
-//! and both refuse the same bytes.
+//! Compares the hand-written codec with the reference implementation, apache-avro: each decodes
+//! what the other encodes, and both refuse the same bytes.
 
 use apache_avro::{
     Decimal, Schema, rabin::Rabin, reader::datum::GenericDatumReader, types::Value,
@@ -7,17 +7,17 @@ use apache_avro::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_schemas::{
-    AssetClass, Conditions, EventTime, NumberFault, Price, SessionId, Size, SymbolFault, Trade,
+    AssetClass, Conditions, EventTime, NumberError, Price, SessionId, Size, SymbolError, Trade,
     codec::{
-        BatchHeader, DecodeFault, Entry, EntryFault, FINNHUB_MESSAGE_SCHEMA, Header,
-        REJECTED_FRAME_FINGERPRINT, REJECTED_FRAME_SCHEMA, RejectedFrameHeader,
-        TRADE_BATCH_FINGERPRINT, TRADE_BATCH_SCHEMA, decode, encode_batch, encode_rejected_frame,
+        BatchHeader, DecodeError, Entry, EntryError, FINNHUB_MESSAGE_SCHEMA, Header,
+        INVALID_FRAME_FINGERPRINT, INVALID_FRAME_SCHEMA, InvalidFrameHeader,
+        TRADE_BATCH_FINGERPRINT, TRADE_BATCH_SCHEMA, decode, encode_batch, encode_invalid_frame,
         symbol_of,
     },
     decimal::{MAX_PRICE_E8, MAX_SIZE_E8},
 };
 
-/// The fixed seeds, and one that is new each time; a failing test prints the one it was at.
+/// The fixed seeds, and a new one for each run. A failing test prints its seed.
 fn seeded(check: impl Fn(&mut StdRng)) {
     for seed in (0..60).chain([StdRng::from_os_rng().random()]) {
         println!("seed {seed}");
@@ -38,7 +38,7 @@ fn write(schema_text: &str, value: Value) -> Vec<u8> {
         .expect("a datum")
 }
 
-/// What the reference reads, all bytes used.
+/// Decodes with the reference implementation, which must use all bytes.
 fn read(schema_text: &str, mut datum: &[u8]) -> Value {
     let schema = schema(schema_text);
     let value = GenericDatumReader::builder(&schema)
@@ -153,7 +153,7 @@ impl Batch {
     fn check_decoded(&self, payload: &[u8]) {
         let mut entries = vec![Entry {
             symbol: (9, 9),
-            trade: Err(EntryFault::Notional),
+            trade: Err(EntryError::Notional),
         }];
         let header = decode(payload, &mut entries);
         assert_eq!(
@@ -176,9 +176,9 @@ impl Batch {
     }
 }
 
-/// The schema without its logical types. The parsing canonical form knows none, so this changes no
-/// fingerprint; but apache-avro 0.22 leaves traces of them in its form (`{"type":"long"}`,
-/// `precision`, `scale`), where the specification, Java's and fastavro's forms have none.
+/// The schema without its logical types. The parsing canonical form has no logical types, so this
+/// changes no fingerprint. But apache-avro 0.22 leaves traces of them in its form
+/// (`{"type":"long"}`, `precision`, `scale`), unlike the specification, Java and fastavro.
 fn without_logical_types(json: serde_json::Value) -> serde_json::Value {
     use serde_json::Value::{Array, Object, String};
     match json {
@@ -204,7 +204,7 @@ fn without_logical_types(json: serde_json::Value) -> serde_json::Value {
 fn the_fingerprints_are_those_of_the_schema_files() {
     for (text, fingerprint) in [
         (TRADE_BATCH_SCHEMA, TRADE_BATCH_FINGERPRINT),
-        (REJECTED_FRAME_SCHEMA, REJECTED_FRAME_FINGERPRINT),
+        (INVALID_FRAME_SCHEMA, INVALID_FRAME_FINGERPRINT),
     ] {
         let plain = without_logical_types(serde_json::from_str(text).expect("json"));
         assert_eq!(
@@ -235,12 +235,12 @@ fn a_batch_is_written_as_the_reference_writes_it_and_read_by_both() {
 }
 
 #[test]
-fn a_rejected_frame_is_written_as_the_reference_writes_it_and_read_by_both() {
+fn a_invalid_frame_is_written_as_the_reference_writes_it_and_read_by_both() {
     seeded(|rng| {
         let frame: Vec<u8> = (0..rng.random_range(0..300))
             .map(|_| rng.random())
             .collect();
-        let header = RejectedFrameHeader {
+        let header = InvalidFrameHeader {
             session: SessionId(rng.random()),
             sequence: rng.random_range(1..1 << 40),
             taken_ms: rng.random_range(0..1 << 42),
@@ -265,17 +265,17 @@ fn a_rejected_frame_is_written_as_the_reference_writes_it_and_read_by_both() {
             ("frame", Value::Bytes(frame.clone())),
         ]);
         let mut payload = Vec::new();
-        encode_rejected_frame(&mut payload, &header);
+        encode_invalid_frame(&mut payload, &header);
         assert_eq!(
             payload,
             single_object(
-                REJECTED_FRAME_FINGERPRINT,
-                &write(REJECTED_FRAME_SCHEMA, value.clone())
+                INVALID_FRAME_FINGERPRINT,
+                &write(INVALID_FRAME_SCHEMA, value.clone())
             )
         );
-        assert_eq!(read(REJECTED_FRAME_SCHEMA, &payload[10..]), value);
+        assert_eq!(read(INVALID_FRAME_SCHEMA, &payload[10..]), value);
         let mut entries = Vec::new();
-        let RejectedFrameHeader {
+        let InvalidFrameHeader {
             session,
             sequence,
             taken_ms,
@@ -286,7 +286,7 @@ fn a_rejected_frame_is_written_as_the_reference_writes_it_and_read_by_both() {
         } = header;
         assert_eq!(
             decode(&payload, &mut entries),
-            Ok(Header::RejectedFrame {
+            Ok(Header::InvalidFrame {
                 session,
                 sequence,
                 taken_ms,
@@ -305,7 +305,7 @@ fn a_rejected_frame_is_written_as_the_reference_writes_it_and_read_by_both() {
     });
 }
 
-/// Read once with fastavro too, which saw the same values.
+/// fastavro decoded the same values from these bytes, in a check by hand.
 #[test]
 fn the_bytes_of_a_batch_never_change() {
     let trade = |ms, price: &str, size: &str, codes: &[u8]| {
@@ -383,8 +383,8 @@ fn blocks_with_their_size_told_and_several_blocks_are_read() {
         .len()
             - 1
     };
-    // One block of five: a count byte, the trades, a zero. The same as a block of two with its
-    // size, padded, and one of three.
+    // One block of five is a count byte, the trades and a zero. The other form of the same trades
+    // is a padded block of two that states its size, and a block of three.
     let (first, split, end) = (at(0) + 1, at(2), at(5));
     let size = u8::try_from(split - first).expect("two trades are short") * 2;
     let (low, high) = (size | 0x80, u8::from(split - first >= 64));
@@ -407,12 +407,12 @@ fn a_record_cut_short_or_too_long_leaves_nothing_behind() {
         let payload = Batch::random(rng).encode();
         let mut entries = Vec::new();
         for len in 0..payload.len() {
-            let fault = decode(&payload[..len], &mut entries).expect_err("a record cut short");
+            let error = decode(&payload[..len], &mut entries).expect_err("a record cut short");
             match len {
-                0 => assert_eq!(fault, DecodeFault::Empty),
+                0 => assert_eq!(error, DecodeError::Empty),
                 _ => assert!(
-                    matches!(fault, DecodeFault::Malformed { at, .. } if at <= len),
-                    "{fault:?} at {len}"
+                    matches!(error, DecodeError::Malformed { at, .. } if at <= len),
+                    "{error:?} at {len}"
                 ),
             }
             assert!(entries.is_empty());
@@ -420,7 +420,7 @@ fn a_record_cut_short_or_too_long_leaves_nothing_behind() {
         let longer = [&payload[..], &[0]].concat();
         assert_eq!(
             decode(&longer, &mut entries),
-            Err(DecodeFault::Malformed {
+            Err(DecodeError::Malformed {
                 at: payload.len(),
                 what: "the end of the record"
             })
@@ -430,7 +430,7 @@ fn a_record_cut_short_or_too_long_leaves_nothing_behind() {
 }
 
 #[test]
-fn damaged_bytes_never_panic_and_never_leave_entries_with_a_fault() {
+fn damaged_bytes_never_panic_and_never_leave_entries_with_a_error() {
     seeded(|rng| {
         let batch = Batch::random(rng);
         let legacy = write(FINNHUB_MESSAGE_SCHEMA, legacy_message(rng));
@@ -466,7 +466,7 @@ fn damaged_bytes_never_panic_and_never_leave_entries_with_a_fault() {
             &mut entries,
         );
         let _ = decode(
-            &single_object(REJECTED_FRAME_FINGERPRINT, &noise),
+            &single_object(INVALID_FRAME_FINGERPRINT, &noise),
             &mut entries,
         );
     });
@@ -475,16 +475,16 @@ fn damaged_bytes_never_panic_and_never_leave_entries_with_a_fault() {
 #[test]
 fn a_claimed_count_or_length_costs_nothing() {
     let varint = |value: i64| write(r#""long""#, Value::Long(value));
-    let head = Batch {
+    let checkpoint = Batch {
         trades: Vec::new(),
         ..Batch::random(&mut StdRng::seed_from_u64(1))
     }
     .encode();
-    let head = &head[..head.len() - 1];
+    let checkpoint = &checkpoint[..checkpoint.len() - 1];
     let mut entries = Vec::new();
     for count in [1, i64::MAX, i64::MIN, i64::MIN + 1, -5] {
         for tail in [&[][..], &[0], &[0, 0, 0, 0]] {
-            let payload = [head, &varint(count), tail].concat();
+            let payload = [checkpoint, &varint(count), tail].concat();
             assert!(decode(&payload, &mut entries).is_err(), "{count}");
             let legacy = [&varint(count), tail].concat();
             assert!(decode(&legacy, &mut entries).is_err(), "{count}");
@@ -508,7 +508,7 @@ fn a_claimed_count_or_length_costs_nothing() {
 }
 
 #[test]
-fn each_entry_of_a_batch_has_its_own_fault() {
+fn each_entry_of_a_batch_has_its_own_error() {
     let faulty = |symbol: &str, ms: i64, price_e8: i64, size_e8: i128| {
         let trade = record([
             ("event_time", Value::TimestampMillis(ms)),
@@ -535,36 +535,36 @@ fn each_entry_of_a_batch_has_its_own_fault() {
         .expect("a record");
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0], entries[1]);
-        entries[0].trade.expect_err("a fault")
+        entries[0].trade.expect_err("an error")
     };
     assert_eq!(
         faulty(&"A".repeat(1 << 20), -1, -1, 0),
-        EntryFault::Symbol(SymbolFault::TooLong(1 << 20))
+        EntryError::Symbol(SymbolError::TooLong(1 << 20))
     );
-    assert_eq!(faulty("A", -1, -1, 0), EntryFault::PriceUpdate);
+    assert_eq!(faulty("A", -1, -1, 0), EntryError::PriceUpdate);
     assert_eq!(
         faulty("A", -1, -1, -1),
-        EntryFault::Price(NumberFault::Negative)
+        EntryError::Price(NumberError::Negative)
     );
     assert_eq!(
         faulty("A", -1, 1, -1),
-        EntryFault::Size(NumberFault::Negative)
+        EntryError::Size(NumberError::Negative)
     );
     assert_eq!(
         faulty("A", -1, i64::MAX, i128::MAX),
-        EntryFault::Price(NumberFault::TooLarge)
+        EntryError::Price(NumberError::TooLarge)
     );
     assert_eq!(
         faulty("A", -1, 1, i128::MIN),
-        EntryFault::Size(NumberFault::Negative)
+        EntryError::Size(NumberError::Negative)
     );
     assert_eq!(
         faulty("A", -1, MAX_PRICE_E8, MAX_SIZE_E8),
-        EntryFault::EventTime(-1)
+        EntryError::EventTime(-1)
     );
     assert_eq!(
         faulty("A", 0, MAX_PRICE_E8, MAX_SIZE_E8),
-        EntryFault::Notional
+        EntryError::Notional
     );
 }
 
@@ -581,7 +581,7 @@ fn a_sequence_below_one_or_a_foreign_fingerprint_is_refused() {
         payload[at] = bad;
         assert_eq!(
             decode(&payload, &mut entries),
-            Err(DecodeFault::Malformed {
+            Err(DecodeError::Malformed {
                 at: at + 1,
                 what: "a sequence above zero"
             })
@@ -590,7 +590,7 @@ fn a_sequence_below_one_or_a_foreign_fingerprint_is_refused() {
     let foreign = single_object(0x0123_4567_89ab_cdef, b"datum");
     assert_eq!(
         decode(&foreign, &mut entries),
-        Err(DecodeFault::UnknownFingerprint(0x0123_4567_89ab_cdef))
+        Err(DecodeError::UnknownFingerprint(0x0123_4567_89ab_cdef))
     );
 }
 
@@ -705,7 +705,7 @@ fn the_old_producers_records_are_read() {
         (AssetClass::of(symbol), trade.price.e8(), trade.size.e8()),
         (AssetClass::Crypto, 6_697_277_000_000, 8_000)
     );
-    assert_eq!(seen[2].1, Err(EntryFault::PriceUpdate));
+    assert_eq!(seen[2].1, Err(EntryError::PriceUpdate));
     let trade = seen[3].1.expect("a trade");
     assert_eq!(
         (
@@ -714,13 +714,13 @@ fn the_old_producers_records_are_read() {
         ),
         (30_000_000, vec![255])
     );
-    assert_eq!(seen[4].1, Err(EntryFault::Price(NumberFault::NotANumber)));
-    assert_eq!(seen[5].1, Err(EntryFault::Size(NumberFault::NotANumber)));
-    assert_eq!(seen[6].1, Err(EntryFault::PriceUpdate));
-    assert_eq!(seen[7].1, Err(EntryFault::Size(NumberFault::Zero)));
-    assert_eq!(seen[8].1, Err(EntryFault::Symbol(SymbolFault::Empty)));
-    assert_eq!(seen[9].1, Err(EntryFault::EventTime(-1)));
-    assert_eq!(seen[10].1, Err(EntryFault::Notional));
+    assert_eq!(seen[4].1, Err(EntryError::Price(NumberError::NotANumber)));
+    assert_eq!(seen[5].1, Err(EntryError::Size(NumberError::NotANumber)));
+    assert_eq!(seen[6].1, Err(EntryError::PriceUpdate));
+    assert_eq!(seen[7].1, Err(EntryError::Size(NumberError::Zero)));
+    assert_eq!(seen[8].1, Err(EntryError::Symbol(SymbolError::Empty)));
+    assert_eq!(seen[9].1, Err(EntryError::EventTime(-1)));
+    assert_eq!(seen[10].1, Err(EntryError::Notional));
     for len in 1..payload.len() {
         assert!(
             decode(&payload[..len], &mut entries).is_err(),
@@ -744,9 +744,9 @@ fn an_old_record_without_trades_is_legal_and_confluents_format_is_named() {
         )[..],
     ]
     .concat();
-    let fault = decode(&confluent, &mut entries).expect_err("not read");
+    let error = decode(&confluent, &mut entries).expect_err("not read");
     assert!(
-        matches!(fault, DecodeFault::Malformed { .. }) && fault.to_string().contains("Confluent"),
-        "{fault}"
+        matches!(error, DecodeError::Malformed { .. }) && error.to_string().contains("Confluent"),
+        "{error}"
     );
 }

@@ -1,12 +1,12 @@
-//! Texts to integers against an independent big decimal, on random texts: this is where exactness
-//! begins.
+//! Compares the conversion of decimal texts to integers with an independent library, on random
+//! texts.
 
 use std::str::FromStr;
 
 use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tapeflow_schemas::{
-    NumberFault, Price, Size,
+    NumberError, Price, Size,
     decimal::{MAX_NOTIONAL_E16, divide_half_even, format_fixed, parse_e8},
 };
 
@@ -17,7 +17,8 @@ fn seeded(check: impl Fn(&mut StdRng)) {
     }
 }
 
-/// The same by the other library: units of 1e-8 rounded half-even, and whether that lost anything.
+/// The expected result, by the other library: units of 1e-8 rounded half-even, and whether rounding
+/// changed the value.
 fn reference(text: &str) -> (BigDecimal, bool) {
     let exact = BigDecimal::from_str(text).expect("a decimal");
     let units =
@@ -26,7 +27,7 @@ fn reference(text: &str) -> (BigDecimal, bool) {
     (units, rounded)
 }
 
-/// A JSON number, with a liking for ties, zeros, nines and long tails.
+/// A random JSON number. Ties, zeros, nines and long fractions are more likely.
 fn random_number(rng: &mut StdRng) -> String {
     let digits = |rng: &mut StdRng, most: usize| -> String {
         let alphabet: &[char] = [
@@ -74,15 +75,15 @@ fn every_number_is_what_the_other_library_makes_of_it() {
                         (units.clone(), rounded),
                         "{text}"
                     );
-                    // And back: the text of an integer is read as that integer.
+                    // The text of an integer parses to that integer.
                     assert_eq!(
                         parse_e8(&format_fixed(mine.0, 8)),
                         Ok((mine.0, false)),
                         "{text}"
                     );
                 }
-                Err(fault) => {
-                    assert_eq!(fault, NumberFault::TooLarge, "{text}");
+                Err(error) => {
+                    assert_eq!(error, NumberError::TooLarge, "{text}");
                     let largest = BigDecimal::from(MAX_NOTIONAL_E16);
                     assert!(units.abs() > largest, "{text}");
                 }
@@ -100,7 +101,7 @@ fn a_double_is_read_by_its_shortest_decimal() {
             (rng.random_range(0.0f64..1e9)).round() / 1e4,
         ];
         for double in doubles.into_iter().filter(|double| double.is_finite()) {
-            // Without an exponent: the other way of printing than the one inside.
+            // Without an exponent, unlike the form that `from_f64` uses.
             assert_eq!(
                 Price::from_f64(double),
                 Price::parse(&format!("{double}")),
@@ -114,8 +115,8 @@ fn a_double_is_read_by_its_shortest_decimal() {
         }
     });
     for double in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        assert_eq!(Price::from_f64(double), Err(NumberFault::NotANumber));
-        assert_eq!(Size::from_f64(double), Err(NumberFault::NotANumber));
+        assert_eq!(Price::from_f64(double), Err(NumberError::NotANumber));
+        assert_eq!(Size::from_f64(double), Err(NumberError::NotANumber));
     }
     for double in [
         f64::MAX,
@@ -136,7 +137,7 @@ fn division_rounds_as_the_other_library_does() {
             0 => 2,
             volume => volume,
         };
-        // Exact ties do not come up by chance.
+        // Random numbers yield no exact ties.
         let tie = if volume % 2 == 0 {
             (notional >> 70) * volume + volume / 2
         } else {
@@ -146,7 +147,7 @@ fn division_rounds_as_the_other_library_does() {
             for volume in [volume, -volume] {
                 let mine = divide_half_even(notional, volume).expect("a volume");
                 let exact = BigDecimal::from(notional);
-                // |n - q v| is at most |v| / 2, and where it is just that, q is even.
+                // |n - q v| is at most |v| / 2; if it equals |v| / 2, q is even.
                 let rest = (exact - BigDecimal::from(mine) * BigDecimal::from(volume)).abs()
                     * BigDecimal::from(2);
                 let size = BigDecimal::from(volume).abs();

@@ -15,17 +15,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tapeflow_schemas::{AssetClass, Position, Symbol, WindowSize, WindowStart};
-use tokio::sync::watch;
-
-use crate::{
-    head::{Binding, Epoch, Head, Stamp},
-    row::{RowKey, RowState, RowWrite},
-    store::{
-        CasOutcome, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow,
-    },
-    view::{StoredView, View, ViewKey, ViewState, ViewWrite},
+use tapeflow_protocol::{
+    Binding, CasOutcome, Checkpoint, DeadLetter, DirectoryEntry, EpochWrites, HistoryEntry, Store,
+    StoreError,
 };
+use tapeflow_schemas::{
+    AssetClass, BarKey, BarState, BarWrite, Epoch, Position, StoredBar, StoredView, Symbol, View,
+    ViewKey, ViewState, ViewWrite, WindowSize, WindowStart, WriteTimestamp,
+};
+use tokio::sync::watch;
 
 /// A store in memory; clones share it.
 #[derive(Clone, Default)]
@@ -41,7 +39,7 @@ pub enum Call {
     CompareAndSet,
     /// [`Store::write`] and [`Store::write_history`].
     Write,
-    /// [`Store::head`] and [`Store::read_rows`].
+    /// [`Store::checkpoint`] and [`Store::read_bars`].
     Read,
 }
 
@@ -60,16 +58,16 @@ pub enum Fault {
 /// One thing the store accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// A head that won.
-    Head(Head),
+    /// A checkpoint that won.
+    Checkpoint(Checkpoint),
     /// A directory entry.
     Directory(DirectoryEntry),
-    /// A row, stale ones included: the store took them, and they lost.
-    Row(RowWrite),
+    /// A bar, stale ones included: the store took them, and they lost.
+    Row(BarWrite),
     /// A list of a view, stale ones included.
     View(ViewWrite),
     /// A dead letter.
-    Reject(Reject),
+    DeadLetter(DeadLetter),
     /// A history entry.
     History(HistoryEntry),
 }
@@ -114,22 +112,22 @@ impl Gates {
 
 /// A call whose caller has been told nothing, still to arrive.
 enum UnderWay {
-    CompareAndSet(Box<(Option<Head>, Head)>),
+    CompareAndSet(Box<(Option<Checkpoint>, Checkpoint)>),
     Write(EpochWrites),
-    History(Vec<HistoryEntry>, Stamp),
+    History(Vec<HistoryEntry>, WriteTimestamp),
 }
 
 #[derive(Default)]
 struct Held {
-    head: Option<Head>,
-    /// All that ever arrived for a row, by stamp; the last one is what it says.
-    rows: BTreeMap<RowKey, BTreeMap<Stamp, RowState>>,
+    checkpoint: Option<Checkpoint>,
+    /// All that ever arrived for a bar, by write timestamp; the last one is what it says.
+    bars: BTreeMap<BarKey, BTreeMap<WriteTimestamp, BarState>>,
     /// The same for lists.
-    views: BTreeMap<ViewKey, BTreeMap<Stamp, ViewState>>,
+    views: BTreeMap<ViewKey, BTreeMap<WriteTimestamp, ViewState>>,
     directory: BTreeSet<DirectoryEntry>,
-    rejects: BTreeMap<Position, Reject>,
-    history: BTreeMap<Epoch, (Stamp, HistoryEntry)>,
-    /// Every binding ever seen in a head.
+    dead_letters: BTreeMap<Position, DeadLetter>,
+    history: BTreeMap<Epoch, (WriteTimestamp, HistoryEntry)>,
+    /// Every binding ever seen in a checkpoint.
     bindings: BTreeMap<Epoch, Binding>,
     accepted: Vec<Accepted>,
     violations: Vec<String>,
@@ -166,26 +164,28 @@ impl MemoryStore {
     pub fn deliver(&self) -> bool {
         let mut held = self.held();
         match held.under_way.pop_front() {
-            Some(UnderWay::CompareAndSet(heads)) => {
-                held.compare_and_set(heads.0.as_ref(), &heads.1);
+            Some(UnderWay::CompareAndSet(checkpoints)) => {
+                held.compare_and_set(checkpoints.0.as_ref(), &checkpoints.1);
             }
             Some(UnderWay::Write(writes)) => held.write(&writes),
-            Some(UnderWay::History(entries, stamp)) => held.write_history(&entries, stamp),
+            Some(UnderWay::History(entries, write_timestamp)) => {
+                held.write_history(&entries, write_timestamp)
+            }
             None => return false,
         }
         true
     }
 
-    /// All rows, by key, with the stamp each was last written at.
+    /// All bars, by key, with the write timestamp each was last written at.
     #[must_use]
-    pub fn all_rows(&self) -> Vec<(RowKey, Stamp, RowState)> {
+    pub fn all_bars(&self) -> Vec<(BarKey, WriteTimestamp, BarState)> {
         let held = self.held();
-        let last = |(key, writes): (&RowKey, &BTreeMap<Stamp, RowState>)| {
+        let last = |(key, writes): (&BarKey, &BTreeMap<WriteTimestamp, BarState>)| {
             writes
                 .last_key_value()
-                .map(|(stamp, state)| (key.clone(), *stamp, *state))
+                .map(|(write_timestamp, state)| (key.clone(), *write_timestamp, *state))
         };
-        held.rows.iter().filter_map(last).collect()
+        held.bars.iter().filter_map(last).collect()
     }
 
     /// Everything the store accepted, in the order it did.
@@ -246,21 +246,21 @@ impl Held {
     }
 
     /// Whether it was applied.
-    fn compare_and_set(&mut self, expected: Option<&Head>, proposed: &Head) -> bool {
-        let condition = |head: &Head| {
+    fn compare_and_set(&mut self, expected: Option<&Checkpoint>, proposed: &Checkpoint) -> bool {
+        let condition = |checkpoint: &Checkpoint| {
             (
-                head.job.clone(),
-                head.generation,
-                head.version,
-                head.owner.clone(),
+                checkpoint.job.clone(),
+                checkpoint.generation,
+                checkpoint.version,
+                checkpoint.owner.clone(),
             )
         };
-        if self.head.as_ref().map(condition) != expected.map(condition) {
+        if self.checkpoint.as_ref().map(condition) != expected.map(condition) {
             return false;
         }
-        self.inspect_head(proposed);
-        self.head = Some(proposed.clone());
-        self.accepted.push(Accepted::Head(proposed.clone()));
+        self.inspect_checkpoint(proposed);
+        self.checkpoint = Some(proposed.clone());
+        self.accepted.push(Accepted::Checkpoint(proposed.clone()));
         true
     }
 
@@ -269,54 +269,65 @@ impl Held {
             self.directory.insert(entry.clone());
             self.accepted.push(Accepted::Directory(entry.clone()));
         }
-        for row in &writes.rows {
-            self.inspect_row(row);
-            // Of two contents at one stamp the first stays; that there were two is a violation.
-            self.rows
-                .entry(row.key.clone())
+        for bar in &writes.bars {
+            self.inspect_bar(bar);
+            // Of two contents at one write timestamp the first stays; that there were two is a violation.
+            self.bars
+                .entry(bar.key.clone())
                 .or_default()
-                .entry(row.stamp)
-                .or_insert(row.state);
-            self.accepted.push(Accepted::Row(row.clone()));
+                .entry(bar.write_timestamp)
+                .or_insert(bar.state);
+            self.accepted.push(Accepted::Row(bar.clone()));
         }
         for view in &writes.views {
             self.write_view(view);
             self.accepted.push(Accepted::View(view.clone()));
         }
-        for reject in &writes.rejects {
-            self.rejects.insert(reject.position(), reject.clone());
-            self.accepted.push(Accepted::Reject(reject.clone()));
+        for dead_letter in &writes.dead_letters {
+            self.dead_letters
+                .insert(dead_letter.position(), dead_letter.clone());
+            self.accepted
+                .push(Accepted::DeadLetter(dead_letter.clone()));
         }
     }
 
-    fn write_history(&mut self, entries: &[HistoryEntry], flush_stamp: Stamp) {
+    fn write_history(&mut self, entries: &[HistoryEntry], recovery_timestamp: WriteTimestamp) {
         for entry in entries {
-            let stamp = entry.stamp.max(flush_stamp);
+            let write_timestamp = entry.write_timestamp.max(recovery_timestamp);
             match self.history.get(&entry.epoch) {
                 // A topic may have gained partitions since; those it had are cut where they were.
-                Some((held, other)) if *held == stamp && !entry.is_still(other) => {
+                Some((held, other)) if *held == write_timestamp && !entry.is_still(other) => {
                     self.violations.push(format!(
-                        "history: two contents at stamp {stamp}: {other:?} and {entry:?}"
+                        "history: two contents at write timestamp {write_timestamp}: {other:?} and {entry:?}"
                     ));
                 }
-                Some((held, _)) if *held > stamp => {}
-                _ => drop(self.history.insert(entry.epoch, (stamp, entry.clone()))),
+                Some((held, _)) if *held > write_timestamp => {}
+                _ => drop(
+                    self.history
+                        .insert(entry.epoch, (write_timestamp, entry.clone())),
+                ),
             }
             self.accepted.push(Accepted::History(entry.clone()));
         }
     }
 
-    /// I1: generation, version, b, c and stamps only grow, a binding never changes, c <= b.
-    fn inspect_head(&mut self, new: &Head) {
+    /// I1: generation, version, b, c and write timestamps only grow, a binding never changes, c <= b.
+    fn inspect_checkpoint(&mut self, new: &Checkpoint) {
         let mut found = Vec::new();
-        if let Some(old) = &self.head {
+        if let Some(old) = &self.checkpoint {
             let grows = [
                 ("version", new.version > old.version),
                 ("generation", new.generation >= old.generation),
                 ("c", new.committed.epoch >= old.committed.epoch),
                 ("b", new.last_binding().epoch >= old.last_binding().epoch),
-                ("flush stamp", new.flush_stamp >= old.flush_stamp),
-                ("last stamp", new.last_stamp >= old.last_stamp),
+                (
+                    "recovery timestamp",
+                    new.recovery_timestamp >= old.recovery_timestamp,
+                ),
+                (
+                    "last write timestamp",
+                    new.last_write_timestamp >= old.last_write_timestamp,
+                ),
             ];
             found.extend(
                 grows
@@ -330,8 +341,8 @@ impl Held {
             .zip(&new.bound)
         {
             if after.epoch != before.epoch + 1
-                || after.stamp <= before.stamp
-                || after.stamp > new.last_stamp
+                || after.write_timestamp <= before.write_timestamp
+                || after.write_timestamp > new.last_write_timestamp
             {
                 found.push(format!("I1: {after:?} follows {before:?}"));
             }
@@ -342,7 +353,9 @@ impl Held {
                 .entry(binding.epoch)
                 .or_insert_with(|| binding.clone());
             // A topic may have gained partitions since; those it had are cut where they were.
-            if known.stamp != binding.stamp || !binding.cuts.starts_with(&known.cuts) {
+            if known.write_timestamp != binding.write_timestamp
+                || !binding.cuts.starts_with(&known.cuts)
+            {
                 found.push(format!(
                     "I1: a binding changed: {known:?} became {binding:?}"
                 ));
@@ -352,44 +365,48 @@ impl Held {
         self.violations.append(&mut found);
     }
 
-    /// I2, as far as the store can see it: an epoch has one fold of a row, and is bound before it
-    /// is written. I3: the order of stamps is the order of epochs. I4: one content at one (row,
-    /// stamp).
-    fn inspect_row(&mut self, row: &RowWrite) {
-        if let Some(head) = &self.head
-            && row.state.epoch > head.last_binding().epoch
+    /// I2, as far as the store can see it: an epoch has one fold of a bar, and is bound before it
+    /// is written. I3: the order of write timestamps is the order of epochs. I4: one content at one (bar,
+    /// write timestamp).
+    fn inspect_bar(&mut self, bar: &BarWrite) {
+        if let Some(checkpoint) = &self.checkpoint
+            && bar.state.epoch > checkpoint.last_binding().epoch
         {
             self.violations.push(format!(
                 "I2: {} is written as of epoch {}, which is not bound",
-                row.key, row.state.epoch
+                bar.key, bar.state.epoch
             ));
         }
-        for (stamp, state) in self.rows.get(&row.key).into_iter().flatten() {
+        for (write_timestamp, state) in self.bars.get(&bar.key).into_iter().flatten() {
             let fault = breach(
-                (*stamp, state.epoch),
-                (row.stamp, row.state.epoch),
-                state.totals == row.state.totals,
+                (*write_timestamp, state.epoch),
+                (bar.write_timestamp, bar.state.epoch),
+                state.totals == bar.state.totals,
             );
             if let Some(fault) = fault {
                 self.violations.push(format!(
-                    "{fault}: {}, at {stamp} {state:?}, at {} {:?}",
-                    row.key, row.stamp, row.state
+                    "{fault}: {}, at {write_timestamp} {state:?}, at {} {:?}",
+                    bar.key, bar.write_timestamp, bar.state
                 ));
             }
         }
     }
 }
 
-/// What is wrong with two writes, each of a stamp and an epoch, to one row or one list, if anything
+/// What is wrong with two writes, each of a write timestamp and an epoch, to one bar or one list, if anything
 /// is.
-fn breach(one: (Stamp, Epoch), other: (Stamp, Epoch), equal: bool) -> Option<&'static str> {
+fn breach(
+    one: (WriteTimestamp, Epoch),
+    other: (WriteTimestamp, Epoch),
+    equal: bool,
+) -> Option<&'static str> {
     if one.0 == other.0 {
-        (one.1 != other.1 || !equal).then_some("I4: two contents at one stamp")
+        (one.1 != other.1 || !equal).then_some("I4: two contents at one write timestamp")
     } else if one.1 == other.1 {
         (!equal).then_some("I2: two folds of one epoch")
     } else {
         ((one.0 < other.0) != (one.1 < other.1))
-            .then_some("I3: stamps and epochs in different order")
+            .then_some("I3: write timestamps and epochs in different order")
     }
 }
 
@@ -399,11 +416,15 @@ impl Store for MemoryStore {
         "memory".into()
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
-        self.read(|held| held.head.clone()).await
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        self.read(|held| held.checkpoint.clone()).await
     }
 
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
         self.gates.pass(Call::CompareAndSet).await;
         let mut held = self.held();
         let fault = held.fault(Call::CompareAndSet);
@@ -427,9 +448,9 @@ impl Store for MemoryStore {
         CasOutcome::Unknown(format!("armed fault {fault:?}"))
     }
 
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         let last = |held: &Held, key| {
-            held.rows
+            held.bars
                 .get(key)
                 .and_then(BTreeMap::last_key_value)
                 .map(|(_, state)| *state)
@@ -449,11 +470,11 @@ impl Store for MemoryStore {
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
         self.change(
-            |held| held.write_history(entries, flush_stamp),
-            || UnderWay::History(entries.to_vec(), flush_stamp),
+            |held| held.write_history(entries, recovery_timestamp),
+            || UnderWay::History(entries.to_vec(), recovery_timestamp),
         )
         .await
     }
@@ -469,41 +490,41 @@ impl Store for MemoryStore {
         Ok(symbols)
     }
 
-    async fn rows(
+    async fn bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
+    ) -> Result<Vec<StoredBar>, StoreError> {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let key = |start| RowKey {
+        let key = |start| BarKey {
             symbol: symbol.clone(),
             size,
             start,
         };
         let held = self.held();
-        let listed = |key: &RowKey| {
+        let listed = |key: &BarKey| {
             held.directory.contains(&DirectoryEntry {
                 symbol: key.symbol.clone(),
                 size,
                 bucket: size.bucket(key.start),
             })
         };
-        let row = |(key, writes): (&RowKey, &BTreeMap<Stamp, RowState>)| {
-            writes.last_key_value().map(|(_, state)| StoredRow {
+        let bar = |(key, writes): (&BarKey, &BTreeMap<WriteTimestamp, BarState>)| {
+            writes.last_key_value().map(|(_, state)| StoredBar {
                 start: key.start,
                 state: *state,
             })
         };
-        // As on Cassandra, only the directory leads to rows: a test that forgets an entry finds out
+        // As on Cassandra, only the directory leads to bars: a test that forgets an entry finds out
         // here.
         Ok(held
-            .rows
+            .bars
             .range(key(range.start)..key(range.end))
             .filter(|(key, _)| listed(key))
-            .filter_map(row)
+            .filter_map(bar)
             .collect())
     }
 
@@ -527,8 +548,14 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        Ok(self.held().rejects.values().take(limit).cloned().collect())
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        Ok(self
+            .held()
+            .dead_letters
+            .values()
+            .take(limit)
+            .cloned()
+            .collect())
     }
 }
 
@@ -537,40 +564,41 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::{head::Cut, head::HEAD_FORMAT, head::SourceIdentity, totals::Totals};
+    use tapeflow_protocol::{Cut, SourceIdentity, checkpoint::CHECKPOINT_FORMAT};
+    use tapeflow_schemas::Totals;
 
-    fn head(version: u64) -> Head {
+    fn checkpoint(version: u64) -> Checkpoint {
         let binding = |epoch: u64| Binding {
             epoch,
-            stamp: i64::try_from(epoch).expect("small"),
+            write_timestamp: i64::try_from(epoch).expect("small"),
             cuts: vec![Cut::default()],
         };
-        Head {
-            format: HEAD_FORMAT,
+        Checkpoint {
+            format: CHECKPOINT_FORMAT,
             job: "tapeflow".into(),
             generation: 1,
             version,
             owner: "0".repeat(32),
-            logic: "1".into(),
+            fingerprint: "1".into(),
             source: SourceIdentity {
                 cluster: "c".into(),
                 topic: "t".into(),
                 topic_id: None,
             },
-            flush_stamp: 0,
-            last_stamp: 9,
+            recovery_timestamp: 0,
+            last_write_timestamp: 9,
             committed: binding(0),
             bound: (1..=5).map(binding).collect(),
         }
     }
 
-    fn row(epoch: u64, stamp: Stamp, priced: u64) -> EpochWrites {
-        let key = RowKey {
+    fn bar(epoch: u64, write_timestamp: WriteTimestamp, priced: u64) -> EpochWrites {
+        let key = BarKey {
             symbol: Symbol::new("AAPL").expect("a symbol"),
             size: WindowSize::DEFAULTS[0],
             start: 0,
         };
-        let state = RowState {
+        let state = BarState {
             epoch,
             totals: Totals {
                 priced,
@@ -578,16 +606,20 @@ mod tests {
             },
         };
         EpochWrites {
-            rows: vec![RowWrite { key, state, stamp }],
+            bars: vec![BarWrite {
+                key,
+                state,
+                write_timestamp,
+            }],
             ..EpochWrites::default()
         }
     }
 
-    fn stamps(store: &MemoryStore) -> Vec<Stamp> {
+    fn write_timestamps(store: &MemoryStore) -> Vec<WriteTimestamp> {
         store
-            .all_rows()
+            .all_bars()
             .into_iter()
-            .map(|(_, stamp, _)| stamp)
+            .map(|(_, write_timestamp, _)| write_timestamp)
             .collect()
     }
 
@@ -604,40 +636,53 @@ mod tests {
             ],
         );
         assert!(matches!(
-            store.compare_and_set(None, &head(1)).await,
+            store.compare_and_set(None, &checkpoint(1)).await,
             CasOutcome::Unknown(_)
         ));
-        assert_eq!(store.head().await.expect("answers"), None);
+        assert_eq!(store.checkpoint().await.expect("answers"), None);
         assert!(matches!(
-            store.compare_and_set(None, &head(1)).await,
+            store.compare_and_set(None, &checkpoint(1)).await,
             CasOutcome::Unknown(_)
         ));
-        assert_eq!(store.head().await.expect("answers"), Some(head(1)));
+        assert_eq!(
+            store.checkpoint().await.expect("answers"),
+            Some(checkpoint(1))
+        );
         for _ in 0..2 {
             assert!(matches!(
-                store.compare_and_set(Some(&head(1)), &head(2)).await,
+                store
+                    .compare_and_set(Some(&checkpoint(1)), &checkpoint(2))
+                    .await,
                 CasOutcome::Unknown(_)
             ));
         }
-        assert_eq!(store.head().await.expect("answers"), Some(head(1)));
+        assert_eq!(
+            store.checkpoint().await.expect("answers"),
+            Some(checkpoint(1))
+        );
         assert!(store.deliver());
-        assert_eq!(store.head().await.expect("answers"), Some(head(2)));
+        assert_eq!(
+            store.checkpoint().await.expect("answers"),
+            Some(checkpoint(2))
+        );
         assert!(
             matches!(
-                store.compare_and_set(Some(&head(2)), &head(3)).await,
+                store
+                    .compare_and_set(Some(&checkpoint(2)), &checkpoint(3))
+                    .await,
                 CasOutcome::Won
             ),
             "the plan is used up"
         );
         assert!(store.deliver());
         assert_eq!(
-            store.head().await.expect("answers"),
-            Some(head(3)),
+            store.checkpoint().await.expect("answers"),
+            Some(checkpoint(3)),
             "what arrives too late loses"
         );
         assert!(!store.deliver());
         let won: Vec<_> = [1, 2, 3]
-            .map(|version| Accepted::Head(head(version)))
+            .map(|version| Accepted::Checkpoint(checkpoint(version)))
             .into();
         assert_eq!((store.accepted(), store.violations()), (won, vec![]));
     }
@@ -650,19 +695,23 @@ mod tests {
             [Fault::NotApplied, Fault::UnderWay, Fault::AppliedUnanswered],
         );
         let unavailable = |result| matches!(result, Err(StoreError::Unavailable(_)));
-        assert!(unavailable(store.write(&row(1, 1, 1)).await) && stamps(&store).is_empty());
-        assert!(unavailable(store.write(&row(1, 1, 1)).await) && stamps(&store).is_empty());
-        assert!(unavailable(store.write(&row(2, 2, 2)).await));
-        assert_eq!(stamps(&store), [2]);
+        assert!(
+            unavailable(store.write(&bar(1, 1, 1)).await) && write_timestamps(&store).is_empty()
+        );
+        assert!(
+            unavailable(store.write(&bar(1, 1, 1)).await) && write_timestamps(&store).is_empty()
+        );
+        assert!(unavailable(store.write(&bar(2, 2, 2)).await));
+        assert_eq!(write_timestamps(&store), [2]);
         assert!(store.deliver(), "a write of an older epoch, late");
-        assert_eq!(stamps(&store), [2]);
+        assert_eq!(write_timestamps(&store), [2]);
         assert_eq!(store.accepted().len(), 2);
         store.arm(Call::Read, [Fault::NotApplied]);
         assert!(matches!(
-            store.head().await,
+            store.checkpoint().await,
             Err(StoreError::Unavailable(_))
         ));
-        assert!(store.head().await.is_ok());
+        assert!(store.checkpoint().await.is_ok());
         assert_eq!(store.violations(), Vec::<String>::new());
     }
 
@@ -670,32 +719,32 @@ mod tests {
     async fn held_calls_wait_until_the_last_hold_is_dropped() {
         let store = MemoryStore::new();
         let (one, two) = (store.hold(Call::Write), store.hold(Call::Write));
-        let writes = row(1, 1, 1);
+        let writes = bar(1, 1, 1);
         let mut write = store.write(&writes);
         assert!((&mut write).now_or_never().is_none());
         assert!(
-            store.head().now_or_never().is_some(),
+            store.checkpoint().now_or_never().is_some(),
             "other calls are not held"
         );
         drop(one);
-        assert!((&mut write).now_or_never().is_none() && stamps(&store).is_empty());
+        assert!((&mut write).now_or_never().is_none() && write_timestamps(&store).is_empty());
         drop(two);
         write.await.expect("written");
-        assert_eq!(stamps(&store), [1]);
+        assert_eq!(write_timestamps(&store), [1]);
     }
 
-    /// Writes rows (epoch, stamp, content) under a head with b = 5; what the last one must be
+    /// Writes bars (epoch, write timestamp, content) under a checkpoint with b = 5; what the last one must be
     /// recorded as.
-    async fn check(rows: &[(u64, Stamp, u64)], breach: Option<&str>) {
+    async fn check(bars: &[(u64, WriteTimestamp, u64)], breach: Option<&str>) {
         let store = MemoryStore::new();
         assert!(matches!(
-            store.compare_and_set(None, &head(1)).await,
+            store.compare_and_set(None, &checkpoint(1)).await,
             CasOutcome::Won
         ));
-        for (epoch, stamp, content) in rows {
-            assert_eq!(store.violations(), Vec::<String>::new(), "{rows:?}");
+        for (epoch, write_timestamp, content) in bars {
+            assert_eq!(store.violations(), Vec::<String>::new(), "{bars:?}");
             store
-                .write(&row(*epoch, *stamp, *content))
+                .write(&bar(*epoch, *write_timestamp, *content))
                 .await
                 .expect("written");
         }
@@ -703,18 +752,18 @@ mod tests {
         assert_eq!(
             found.len(),
             usize::from(breach.is_some()),
-            "{rows:?}: {found:?}"
+            "{bars:?}: {found:?}"
         );
         assert!(
             found
                 .iter()
                 .all(|text| breach.is_some_and(|breach| text.starts_with(breach))),
-            "{rows:?}: {found:?}"
+            "{bars:?}: {found:?}"
         );
     }
 
     #[tokio::test]
-    async fn breaches_by_rows_are_recorded() {
+    async fn breaches_by_bars_are_recorded() {
         check(&[(1, 1, 1), (2, 2, 2), (1, 1, 1), (2, 7, 2)], None).await;
         check(&[(1, 1, 1), (1, 1, 2)], Some("I4")).await;
         check(&[(1, 1, 1), (2, 1, 1)], Some("I4")).await;
@@ -725,30 +774,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn breaches_by_heads_are_recorded() {
-        type Change = fn(&mut Head);
+    async fn breaches_by_checkpoints_are_recorded() {
+        type Change = fn(&mut Checkpoint);
         let changes: [(Option<&str>, Change); 9] = [
             (None, |_| {}),
-            (None, |head| head.committed = head.bound.remove(0)),
-            (None, |head| {
-                head.bound
+            (None, |checkpoint| {
+                checkpoint.committed = checkpoint.bound.remove(0)
+            }),
+            (None, |checkpoint| {
+                checkpoint
+                    .bound
                     .iter_mut()
-                    .chain([&mut head.committed])
+                    .chain([&mut checkpoint.committed])
                     .for_each(|binding| binding.cuts.push(Cut::default()))
             }),
-            (Some("I1: generation"), |head| head.generation = 0),
-            (Some("I1: b went back"), |head| drop(head.bound.pop())),
-            (Some("I1: last stamp"), |head| head.last_stamp = 8),
-            (Some("I1: a binding changed"), |head| {
-                head.bound[4].cuts[0].next = 7
+            (Some("I1: generation"), |checkpoint| {
+                checkpoint.generation = 0
             }),
-            (Some("I1: a binding changed"), |head| {
-                head.committed.cuts.clear()
+            (Some("I1: b went back"), |checkpoint| {
+                drop(checkpoint.bound.pop())
             }),
-            (Some("I1: Binding { epoch: 6"), |head| {
-                head.bound.push(Binding {
+            (Some("I1: last write timestamp"), |checkpoint| {
+                checkpoint.last_write_timestamp = 8
+            }),
+            (Some("I1: a binding changed"), |checkpoint| {
+                checkpoint.bound[4].cuts[0].next = 7
+            }),
+            (Some("I1: a binding changed"), |checkpoint| {
+                checkpoint.committed.cuts.clear()
+            }),
+            (Some("I1: Binding { epoch: 6"), |checkpoint| {
+                checkpoint.bound.push(Binding {
                     epoch: 6,
-                    stamp: 5,
+                    write_timestamp: 5,
                     cuts: vec![Cut::default()],
                 })
             }),
@@ -756,13 +814,13 @@ mod tests {
         for (at, (breach, change)) in changes.into_iter().enumerate() {
             let store = MemoryStore::new();
             assert!(matches!(
-                store.compare_and_set(None, &head(1)).await,
+                store.compare_and_set(None, &checkpoint(1)).await,
                 CasOutcome::Won
             ));
-            let mut next = head(2);
+            let mut next = checkpoint(2);
             change(&mut next);
             assert!(matches!(
-                store.compare_and_set(Some(&head(1)), &next).await,
+                store.compare_and_set(Some(&checkpoint(1)), &next).await,
                 CasOutcome::Won
             ));
             let found = store.violations();

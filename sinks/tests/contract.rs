@@ -7,19 +7,17 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use libtest_mimic::{Arguments, Trial};
-use tapeflow_sinks::{
-    Store,
-    memory::MemoryStore,
-    sqlite::{Access, Database, SqliteStore},
-};
+use tapeflow_log::sqlite::{Access, Database};
+use tapeflow_protocol::Store;
+use tapeflow_sinks::{memory::MemoryStore, sqlite::SqliteStore};
 
 fn main() {
     let trials = suite::CHECKS.iter().flat_map(|(name, check)| {
         let memory = Trial::test(format!("memory::{name}"), || {
             let store = MemoryStore::default();
             run(*check, Arc::new(store.clone()));
-            // What the suite itself writes twice at one stamp is equal, and its epochs grow with
-            // their stamps.
+            // What the suite itself writes twice at one write timestamp is equal, and its epochs grow with
+            // their write timestamps.
             store
                 .violations()
                 .is_empty()

@@ -4,16 +4,14 @@
 //! Where java or mvn are missing each test is listed as not run, with the reason;
 //! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
 
-#[path = "../../deploy/dev/certificates.rs"]
-mod certificates;
+use tapeflow_schemas::Secret;
+use tapeflow_stack::certificates;
 #[allow(
     dead_code,
     reason = "this target never starts its servers without preparing certificates"
 )]
-#[path = "../../deploy/dev/stack.rs"]
-mod dev_stack;
-#[path = "../../deploy/dev/trials.rs"]
-mod trials;
+use tapeflow_stack::servers as dev_stack;
+use tapeflow_stack::trials;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -23,12 +21,9 @@ use std::{
 use certificates::Certificates;
 use dev_stack::{Layout, Stack};
 use libtest_mimic::{Arguments, Failed};
-use tapeflow_sinks::{
-    Store, StoreError,
-    cassandra::{
-        CassandraConfig, CassandraStore, ClientCertificate, Credentials, Finding, Secret,
-        TlsConfig, init,
-    },
+use tapeflow_protocol::{Store, StoreError};
+use tapeflow_sinks::cassandra::{
+    CassandraConfig, CassandraStore, ClientCertificate, Credentials, Finding, TlsConfig, init,
 };
 
 /// Ports of this target alone, below those the system hands out.
@@ -190,7 +185,13 @@ fn everything_right() -> Result<(), Failed> {
                 .await
                 .map_err(|error| error.to_string())?,
         );
-        assert_eq!(store.head().await.map_err(|error| error.to_string())?, None);
+        assert_eq!(
+            store
+                .checkpoint()
+                .await
+                .map_err(|error| error.to_string())?,
+            None
+        );
         Ok(())
     })
 }

@@ -10,14 +10,19 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tapeflow_schemas::{Position, Price, SessionId, Symbol, WindowSize, decimal::format_fixed};
-use tapeflow_sinks::{
-    Binding, CasOutcome, Cut, DirectoryEntry, EpochWrites, Head, RowKey, RowState, RowWrite,
-    SourceIdentity, Store, StoreError, Sums, Totals,
-    head::HEAD_FORMAT,
-    sqlite::{Access, AppendRecord, Database, SqliteLog, SqliteLogReader, SqliteStore},
-    totals::Mark,
+use tapeflow_log::{
+    OutRecord,
+    sqlite::{Access, Database, SqliteLog, SqliteLogReader},
 };
+use tapeflow_protocol::{
+    Binding, CasOutcome, Checkpoint, Cut, DirectoryEntry, EpochWrites, SourceIdentity, Store,
+    StoreError, checkpoint::CHECKPOINT_FORMAT,
+};
+use tapeflow_schemas::{
+    BarKey, BarState, BarWrite, Position, Price, SessionId, Sums, Symbol, Totals, WindowSize,
+    decimal::format_fixed, totals::Mark,
+};
+use tapeflow_sinks::sqlite::SqliteStore;
 
 struct File {
     _directory: tempfile::TempDir,
@@ -45,8 +50,8 @@ fn refusal<T>(result: Result<T, StoreError>) -> String {
     }
 }
 
-fn key(name: &str) -> RowKey {
-    RowKey {
+fn key(name: &str) -> BarKey {
+    BarKey {
         symbol: Symbol::new(name).expect("a symbol"),
         size: WindowSize::DEFAULTS[1],
         start: 1_674_226_380_000,
@@ -54,7 +59,7 @@ fn key(name: &str) -> RowKey {
 }
 
 /// The golden window: 7 prints, volume 107, notional 13064.56.
-fn golden(epoch: u64) -> RowState {
+fn golden(epoch: u64) -> BarState {
     let sums = Sums {
         volume_e8: 10_700_000_000,
         notional_e16: 130_645_600_000_000_000_000,
@@ -79,10 +84,10 @@ fn golden(epoch: u64) -> RowState {
         last: Some(mark(7, "122.09")),
         ..Totals::default()
     };
-    RowState { epoch, totals }
+    BarState { epoch, totals }
 }
 
-fn row(name: &str, epoch: u64, stamp: i64) -> EpochWrites {
+fn row(name: &str, epoch: u64, write_timestamp: i64) -> EpochWrites {
     let key = key(name);
     let entry = DirectoryEntry {
         symbol: key.symbol.clone(),
@@ -91,37 +96,37 @@ fn row(name: &str, epoch: u64, stamp: i64) -> EpochWrites {
     };
     EpochWrites {
         directory: vec![entry],
-        rows: vec![RowWrite {
+        bars: vec![BarWrite {
             key,
             state: golden(epoch),
-            stamp,
+            write_timestamp,
         }],
         ..EpochWrites::default()
     }
 }
 
-fn head(source: &SourceIdentity) -> Head {
-    Head {
-        format: HEAD_FORMAT,
+fn checkpoint(source: &SourceIdentity) -> Checkpoint {
+    Checkpoint {
+        format: CHECKPOINT_FORMAT,
         job: "tapeflow".into(),
         generation: 1,
         version: 1,
         owner: "0".repeat(32),
-        logic: "1".into(),
+        fingerprint: "1".into(),
         source: source.clone(),
-        flush_stamp: 1,
-        last_stamp: 1,
+        recovery_timestamp: 1,
+        last_write_timestamp: 1,
         committed: Binding {
             epoch: 0,
-            stamp: 1,
+            write_timestamp: 1,
             cuts: vec![Cut::default()],
         },
         bound: Vec::new(),
     }
 }
 
-fn record(partition: u32, text: &str, session: Option<(SessionId, u64)>) -> AppendRecord {
-    AppendRecord {
+fn record(partition: u32, text: &str, session: Option<(SessionId, u64)>) -> OutRecord {
+    OutRecord {
         partition,
         key: "AAPL".into(),
         timestamp_ms: 1_674_226_439_365,
@@ -164,7 +169,9 @@ async fn reopening_keeps_everything() {
         let store = SqliteStore::new(database.clone());
         store.write(&row("TSLA", 1, 1)).await.expect("written");
         assert!(matches!(
-            store.compare_and_set(None, &head(log.identity())).await,
+            store
+                .compare_and_set(None, &checkpoint(log.identity()))
+                .await,
             CasOutcome::Won
         ));
         log.identity().clone()
@@ -191,9 +198,12 @@ async fn reopening_keeps_everything() {
         [(0, 0, "a".into()), (2, 0, "b".into())]
     );
     let store = SqliteStore::new(database);
-    assert_eq!(store.head().await.expect("a head"), Some(head(&identity)));
     assert_eq!(
-        store.read_rows(&[key("TSLA")]).await.expect("rows"),
+        store.checkpoint().await.expect("a checkpoint"),
+        Some(checkpoint(&identity))
+    );
+    assert_eq!(
+        store.read_bars(&[key("TSLA")]).await.expect("rows"),
         [Some(golden(1))]
     );
 }
@@ -274,7 +284,7 @@ async fn a_reader_reads_beside_a_job_and_after_it_and_writes_nothing() {
             .await
             .expect("written");
         assert_eq!(
-            read.read_rows(&[key("TSLA")]).await.expect("rows"),
+            read.read_bars(&[key("TSLA")]).await.expect("rows"),
             [Some(golden(epoch))]
         );
         log.append(vec![record(0, "x", None)])
@@ -355,7 +365,7 @@ fn tables_of_a_newer_format_are_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_head_of_a_newer_shape_is_named_and_a_damaged_one_too() {
+async fn a_checkpoint_of_a_newer_shape_is_named_and_a_damaged_one_too() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     let source = SourceIdentity {
@@ -364,32 +374,32 @@ async fn a_head_of_a_newer_shape_is_named_and_a_damaged_one_too() {
         topic_id: None,
     };
     assert!(matches!(
-        store.compare_and_set(None, &head(&source)).await,
+        store.compare_and_set(None, &checkpoint(&source)).await,
         CasOutcome::Won
     ));
     let raw = Connection::open(&file.path).expect("opens");
     raw.execute(
-        "UPDATE job_head SET head = ?1",
+        "UPDATE checkpoint SET checkpoint = ?1",
         [r#"{"format":3,"epochs":{}}"#],
     )
     .expect("changed");
-    let reason = refusal(store.head().await);
+    let reason = refusal(store.checkpoint().await);
     assert!(
         reason.contains("format 3") && reason.contains("use the newer tapeflow"),
         "{reason}"
     );
-    raw.execute("UPDATE job_head SET head = ?1", [r#"{"format":1}"#])
+    raw.execute("UPDATE checkpoint SET checkpoint = ?1", [r#"{"format":1}"#])
         .expect("changed");
-    assert!(refusal(store.head().await).contains("damaged"));
+    assert!(refusal(store.checkpoint().await).contains("damaged"));
 }
 
 #[tokio::test]
-async fn two_contents_at_one_stamp_are_refused_and_take_no_neighbour_along() {
+async fn two_contents_at_one_write_timestamp_are_refused_and_take_no_neighbour_along() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     store.write(&row("TSLA", 1, 1)).await.expect("written");
     let (different, mut both) = (row("TSLA", 2, 1), row("GOOG", 2, 1));
-    both.rows.extend(different.rows.clone());
+    both.bars.extend(different.bars.clone());
     let good: Vec<_> = (0..20).map(|n| row(&format!("S{n}"), 1, 1)).collect();
     // All at once, so that they share transactions.
     let (bad, neighbours) = tokio::join!(
@@ -399,19 +409,19 @@ async fn two_contents_at_one_stamp_are_refused_and_take_no_neighbour_along() {
     for result in bad {
         let reason = refusal(result);
         assert!(
-            reason.contains("TSLA 1m 2023-01-20T14:53:00Z") && reason.contains("stamp 1"),
+            reason.contains("TSLA 1m 2023-01-20T14:53:00Z") && reason.contains("write timestamp 1"),
             "{reason}"
         );
     }
     assert!(neighbours.iter().all(Result::is_ok));
-    let keys: Vec<_> = good.iter().map(|good| good.rows[0].key.clone()).collect();
+    let keys: Vec<_> = good.iter().map(|good| good.bars[0].key.clone()).collect();
     assert_eq!(
-        store.read_rows(&keys).await.expect("rows"),
+        store.read_bars(&keys).await.expect("rows"),
         vec![Some(golden(1)); 20]
     );
     assert_eq!(
         store
-            .read_rows(&[key("TSLA"), key("GOOG")])
+            .read_bars(&[key("TSLA"), key("GOOG")])
             .await
             .expect("rows"),
         [Some(golden(1)), None],
@@ -429,8 +439,8 @@ async fn a_damaged_cell_stops_the_job_and_names_the_row() {
         .expect("changed");
     let key = key("TSLA");
     for reason in [
-        refusal(store.read_rows(std::slice::from_ref(&key)).await),
-        refusal(store.rows(&key.symbol, key.size, 0..i64::MAX).await),
+        refusal(store.read_bars(std::slice::from_ref(&key)).await),
+        refusal(store.bars(&key.symbol, key.size, 0..i64::MAX).await),
     ] {
         assert!(
             reason.contains("TSLA 1m") && reason.contains("damaged"),
@@ -444,24 +454,24 @@ async fn columns_that_say_otherwise_than_their_cell_are_named() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     store.write(&row("TSLA", 1, 1)).await.expect("written");
-    let strays = async || {
+    let mismatches = async || {
         let key = key("TSLA");
         let found = store
-            .audit_rows(&key.symbol, key.size, 0..i64::MAX)
+            .audit_bars(&key.symbol, key.size, 0..i64::MAX)
             .await
             .expect("read");
         let [row] = &found[..] else { panic!("one row") };
         assert_eq!(row.state, Some(golden(1)));
-        row.strays.clone()
+        row.mismatches.clone()
     };
-    assert!(strays().await.is_empty());
+    assert!(mismatches().await.is_empty());
     let change =
         "UPDATE bars SET epoch = 2, high = 1.5, low = NULL, volume = '107.00000001', trades = 8";
     Connection::open(&file.path)
         .and_then(|raw| raw.execute(change, []))
         .expect("changed");
     assert_eq!(
-        strays().await,
+        mismatches().await,
         [
             "epoch shows 2, its cell says 1",
             "high shows 1.5, its cell says 122.1",
@@ -481,13 +491,13 @@ async fn any_sqlite_tool_reads_a_bar() {
         sums: golden(3).totals.sums,
         ..Totals::default()
     };
-    writes.rows.push(RowWrite {
+    writes.bars.push(BarWrite {
         key: key("ODD"),
-        state: RowState {
+        state: BarState {
             epoch: 3,
             totals: odd_lots,
         },
-        stamp: 9,
+        write_timestamp: 9,
     });
     store.write(&writes).await.expect("written");
     let raw = Connection::open(&file.path).expect("opens");
@@ -495,7 +505,7 @@ async fn any_sqlite_tool_reads_a_bar() {
         raw.query_row(sql, [], |row| row.get::<_, String>(0))
             .expect(sql)
     };
-    let columns = "size || ' ' || start_utc || ' ' || epoch || ' ' || stamp || ' ' || volume || ' ' || notional || ' ' || vwap || ' ' || trades";
+    let columns = "size || ' ' || start_utc || ' ' || epoch || ' ' || write timestamp || ' ' || volume || ' ' || notional || ' ' || vwap || ' ' || trades";
     assert_eq!(
         read(&format!("SELECT {columns} FROM bars WHERE symbol = 'TSLA'")),
         "1m 2023-01-20T14:53:00Z 3 9 107 13064.56 122.09869159 7"

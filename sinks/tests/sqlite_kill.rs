@@ -11,20 +11,23 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tapeflow_schemas::{SessionId, Symbol, WindowSize};
-use tapeflow_sinks::{
-    Binding, CasOutcome, Cut, EpochWrites, Head, RowKey, RowState, RowWrite, Store, StoreError,
-    Sums, Totals,
-    head::HEAD_FORMAT,
-    sqlite::{Access, AppendRecord, Database, SqliteLog, SqliteStore},
+use tapeflow_log::{
+    OutRecord,
+    sqlite::{Access, Database, SqliteLog},
 };
+use tapeflow_protocol::{
+    Binding, CasOutcome, Checkpoint, Cut, EpochWrites, Store, StoreError,
+    checkpoint::CHECKPOINT_FORMAT,
+};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, SessionId, Sums, Symbol, Totals, WindowSize};
+use tapeflow_sinks::sqlite::SqliteStore;
 
 const FILE: &str = "TAPEFLOW_TEST_KILL_FILE";
 const SESSION: SessionId = SessionId([3; 16]);
 const PARTITIONS: u32 = 3;
 
-fn key() -> RowKey {
-    RowKey {
+fn key() -> BarKey {
+    BarKey {
         symbol: Symbol::new("AAPL").expect("a symbol"),
         size: WindowSize::DEFAULTS[0],
         start: 0,
@@ -33,13 +36,13 @@ fn key() -> RowKey {
 
 /// The row as of an epoch: its values name the epoch too, so that a label of one and values of
 /// another would show.
-fn state(epoch: u64) -> RowState {
+fn state(epoch: u64) -> BarState {
     let sums = Sums {
         volume_e8: i128::from(epoch) << 64,
         notional_e16: i128::from(epoch),
         trades: epoch,
     };
-    RowState {
+    BarState {
         epoch,
         totals: Totals {
             sums: [sums; 3],
@@ -64,39 +67,41 @@ async fn write_for_ever(path: &Path) {
         .expect("a log");
     let store = SqliteStore::new(database);
     let mut sequences = log.last_sequences(SESSION).await.expect("sequences");
-    let mut head = store.head().await.expect("a head");
+    let mut checkpoint = store.checkpoint().await.expect("a checkpoint");
     loop {
-        let epoch = head.as_ref().map_or(1, |head| head.version + 1);
-        let proposed = Head {
-            format: HEAD_FORMAT,
+        let epoch = checkpoint
+            .as_ref()
+            .map_or(1, |checkpoint| checkpoint.version + 1);
+        let proposed = Checkpoint {
+            format: CHECKPOINT_FORMAT,
             job: "tapeflow".into(),
             generation: 1,
             version: epoch,
             owner: "0".repeat(32),
-            logic: "1".into(),
+            fingerprint: "1".into(),
             source: log.identity().clone(),
-            flush_stamp: 1,
-            last_stamp: i64::try_from(epoch).expect("small"),
+            recovery_timestamp: 1,
+            last_write_timestamp: i64::try_from(epoch).expect("small"),
             committed: Binding {
                 epoch,
-                stamp: i64::try_from(epoch).expect("small"),
+                write_timestamp: i64::try_from(epoch).expect("small"),
                 cuts: vec![Cut::default()],
             },
             bound: Vec::new(),
         };
         assert!(matches!(
-            store.compare_and_set(head.as_ref(), &proposed).await,
+            store.compare_and_set(checkpoint.as_ref(), &proposed).await,
             CasOutcome::Won
         ));
-        say(&format!("head {epoch}"));
-        head = Some(proposed);
+        say(&format!("checkpoint {epoch}"));
+        checkpoint = Some(proposed);
 
         let mut records = Vec::new();
         for partition in 0..PARTITIONS {
             let last = &mut sequences[usize::try_from(partition).expect("small")];
             for _ in 0..1 + (epoch + u64::from(partition)) % 4 {
                 *last += 1;
-                records.push(AppendRecord {
+                records.push(OutRecord {
                     partition,
                     key: "AAPL".into(),
                     timestamp_ms: 0,
@@ -105,13 +110,13 @@ async fn write_for_ever(path: &Path) {
                 });
             }
         }
-        let row = RowWrite {
+        let row = BarWrite {
             key: key(),
             state: state(epoch),
-            stamp: i64::try_from(epoch).expect("small"),
+            write_timestamp: i64::try_from(epoch).expect("small"),
         };
         let writes = EpochWrites {
-            rows: vec![row],
+            bars: vec![row],
             ..EpochWrites::default()
         };
         // Both at once, so that they share a transaction as often as not.
@@ -183,7 +188,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// The most that was acknowledged.
 #[derive(Default, Debug)]
 struct Said {
-    head: u64,
+    checkpoint: u64,
     row: u64,
     log: Vec<u64>,
     lines: usize,
@@ -202,7 +207,7 @@ impl Said {
         self.lines += 1;
         let number = |text: &str| text.parse::<u64>().expect("a number");
         match words.split_once(' ') {
-            Some(("head", epoch)) => self.head = number(epoch),
+            Some(("checkpoint", epoch)) => self.checkpoint = number(epoch),
             Some(("row", epoch)) => self.row = number(epoch),
             Some(("log", sequences)) => self.log = sequences.split(' ').map(number).collect(),
             _ => panic!("the child said {line:?}"),
@@ -218,7 +223,7 @@ async fn check(path: &Path, said: &Said) {
     let mut found = vec![0; last.len()];
     let from: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
     let mut reader = log.reader(&from).expect("a reader");
-    let each = &mut |record: tapeflow_sinks::sqlite::SqliteRecord<'_>| {
+    let each = &mut |record: tapeflow_log::sqlite::SqliteRecord<'_>| {
         let sequence = &mut found[usize::try_from(record.partition).expect("small")];
         *sequence += 1;
         assert_eq!(
@@ -249,20 +254,20 @@ async fn check(path: &Path, said: &Said) {
         "{said:?}, found {found:?}"
     );
     let store = SqliteStore::new(database);
-    let head = store
-        .head()
+    let checkpoint = store
+        .checkpoint()
         .await
-        .expect("a head")
-        .map_or(0, |head| head.version);
-    let row = store.read_rows(&[key()]).await.expect("rows")[0];
+        .expect("a checkpoint")
+        .map_or(0, |checkpoint| checkpoint.version);
+    let row = store.read_bars(&[key()]).await.expect("rows")[0];
     assert!(
-        (said.head..=said.head + 1).contains(&head),
-        "{said:?}, found head {head}"
+        (said.checkpoint..=said.checkpoint + 1).contains(&checkpoint),
+        "{said:?}, found checkpoint {checkpoint}"
     );
     let epoch = row.map_or(0, |row| row.epoch);
     assert!(
-        said.row <= epoch && epoch <= head,
-        "{said:?}, found row {epoch} under head {head}"
+        said.row <= epoch && epoch <= checkpoint,
+        "{said:?}, found row {epoch} under checkpoint {checkpoint}"
     );
     assert_eq!(row, (epoch > 0).then(|| state(epoch)));
 }
@@ -313,7 +318,7 @@ fn kill_nine_loses_no_acknowledged_write_and_doubles_none() {
 fn another_process_that_writes_is_refused_until_it_is_killed() {
     if let Some(path) = as_child() {
         let _held = Database::open(&path, Access::Job).expect("the file opens");
-        say("head 1");
+        say("checkpoint 1");
         // Until killed.
         loop {
             std::thread::park();

@@ -3,8 +3,7 @@
 //! missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it
 //! fail instead.
 
-#[path = "../../deploy/dev/stack.rs"]
-mod dev_stack;
+use tapeflow_stack::servers as dev_stack;
 #[path = "stack/faulty.rs"]
 mod faulty;
 #[path = "stack/keyspace.rs"]
@@ -14,8 +13,7 @@ mod samples;
 mod suite;
 #[path = "stack/tables.rs"]
 mod tables;
-#[path = "../../deploy/dev/trials.rs"]
-mod trials;
+use tapeflow_stack::trials;
 #[path = "stack/views.rs"]
 mod views;
 

@@ -3,16 +3,16 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::Args;
-use tapeflow_dataflow::KafkaLogConfig;
+use tapeflow_feed::Shape;
+use tapeflow_log::kafka::{KafkaLogConfig, admin as kafka};
 use tapeflow_schemas::WindowSize;
-use tapeflow_throughput::feed::Shape;
 
 use super::{
-    faults::Faults,
+    errors::Errors,
     store::{Login, LoginArgs},
     values,
 };
-use crate::{end::End, kafka};
+use crate::end::End;
 
 /// What the bench's topics and keyspaces are called first; it touches no others.
 pub(crate) const PREFIX: &str = "tapeflow_bench_";
@@ -22,7 +22,7 @@ const TRADES_EMBEDDED: u64 = 500_000;
 /// `tapeflow bench`.
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
-    /// Without servers: log and rows are files that are deleted afterwards
+    /// Without servers: log and bars are files that are deleted afterwards
     #[arg(long, env = "TAPEFLOW_EMBEDDED")]
     embedded: bool,
     /// How many trades are fed [default: 5000000, or 500000 with --embedded]
@@ -52,7 +52,7 @@ pub(crate) struct BenchArgs {
     /// The same seed gives the same feed
     #[arg(long, env = "TAPEFLOW_SEED", default_value = "1", value_name = "N")]
     seed: String,
-    /// Feed so many trades a second while the job runs, and tell how fresh the rows are, instead of
+    /// Feed so many trades a second while the job runs, and tell how fresh the bars are, instead of
     /// filling the log first
     #[arg(long, env = "TAPEFLOW_RATE", value_name = "N")]
     rate: Option<String>,
@@ -76,10 +76,10 @@ pub(crate) struct BenchArgs {
     /// Print nothing but one line of JSON
     #[arg(long, env = "TAPEFLOW_JSON")]
     json: bool,
-    /// Leave the log and the rows where they are, and say where
+    /// Leave the log and the bars where they are, and say where
     #[arg(long, env = "TAPEFLOW_KEEP")]
     keep: bool,
-    /// Wait for a line on standard input before the rows are checked: so that a test can spoil one
+    /// Wait for a line on standard input before the bars are checked: so that a test can spoil one
     #[arg(long, hide = true)]
     ask_before_check: bool,
     #[command(flatten)]
@@ -190,59 +190,59 @@ fn own_topic(text: &str) -> Result<String, String> {
 
 impl BenchArgs {
     pub(crate) fn check(self) -> Result<BenchSettings, End> {
-        let mut faults = Faults::default();
+        let mut errors = Errors::default();
         let most = if self.embedded {
             TRADES_EMBEDDED
         } else {
             TRADES
         };
-        let trades = faults.read_option(
+        let trades = errors.read_option(
             "--trades",
             self.trades.as_deref(),
             values::number(1..=10_000_000_000),
         );
-        let per_message = faults.read(
+        let per_message = errors.read(
             "--per-message",
             &self.per_message,
             values::number(1..=10_000),
         );
-        let symbols = faults.read("--symbols", &self.symbols, values::count(1..=1_000_000));
-        let seed = faults.read("--seed", &self.seed, values::number(0..=u64::MAX));
-        let rate = faults.read_option(
+        let symbols = errors.read("--symbols", &self.symbols, values::count(1..=1_000_000));
+        let seed = errors.read("--seed", &self.seed, values::number(0..=u64::MAX));
+        let rate = errors.read_option(
             "--rate",
             self.rate.as_deref(),
             values::number(1..=10_000_000),
         );
-        let duration = faults.read("--duration", &self.duration, values::duration);
+        let duration = errors.read("--duration", &self.duration, values::duration);
         let small = |text: &str| {
             values::number(1..=10_000)(text)
-                .and_then(|n| u32::try_from(n).map_err(|fault| fault.to_string()))
+                .and_then(|n| u32::try_from(n).map_err(|error| error.to_string()))
         };
-        let partitions = faults.read("--partitions", &self.partitions, small);
-        let workers = faults.read("--workers", &self.job.workers, values::count(1..=256));
-        let processes = faults.read("--processes", &self.job.processes, values::count(1..=256));
-        let sizes = faults.read("--sizes", &self.job.sizes, values::sizes);
-        let epoch = faults.read("--epoch", &self.job.epoch, values::epoch);
-        let brokers = faults.read("--brokers", &self.servers.brokers, values::addresses);
-        let topic = faults.read_option(
+        let partitions = errors.read("--partitions", &self.partitions, small);
+        let workers = errors.read("--workers", &self.job.workers, values::count(1..=256));
+        let processes = errors.read("--processes", &self.job.processes, values::count(1..=256));
+        let sizes = errors.read("--sizes", &self.job.sizes, values::sizes);
+        let epoch = errors.read("--epoch", &self.job.epoch, values::epoch);
+        let brokers = errors.read("--brokers", &self.servers.brokers, values::addresses);
+        let topic = errors.read_option(
             "--bench-topic",
             self.servers.bench_topic.as_deref(),
             own_topic,
         );
-        let nodes = faults.read("--cassandra", &self.servers.cassandra, values::addresses);
+        let nodes = errors.read("--cassandra", &self.servers.cassandra, values::addresses);
         let settings = match &self.servers.kafka_config_file {
             Some(file) => kafka::settings(file)
-                .map_err(|fault| faults.add(format!("--kafka-config-file: {fault}")))
+                .map_err(|error| errors.add(format!("--kafka-config-file: {error}")))
                 .ok(),
             None => Some(Vec::new()),
         };
         if self.embedded && processes.is_some_and(|processes| processes > 1) {
-            faults
+            errors
                 .add("--processes: several processes cannot share one file: leave --embedded out");
         }
         let login_flags = self.login.flags();
-        let login = self.login.check(&mut faults);
-        faults.settle(|| {
+        let login = self.login.check(&mut errors);
+        errors.settle(|| {
             epoch?;
             let shape = Shape {
                 seed: seed?,

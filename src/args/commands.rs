@@ -1,5 +1,5 @@
 //! The commands, and how the program speaks. Flags are kept as text in each command's `Args` and
-//! read by its `check`, so that every fault is told at once.
+//! read by its `check`, so that every error is told at once.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -7,7 +7,7 @@ use super::{
     bench::BenchArgs,
     feed::{IngestArgs, SimulateArgs},
     job::{DataflowArgs, InitArgs},
-    read::{BarsArgs, RejectsArgs, StatusArgs, TopArgs},
+    read::{BarsArgs, DeadLettersArgs, StatusArgs, TopArgs},
     run::RunArgs,
     verify::VerifyArgs,
 };
@@ -26,7 +26,7 @@ pub(crate) struct Cli {
     pub(crate) output: Output,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed under way, or verify found differences; 2 the input or a setting is at fault, nothing was written; 3 another generation of the job has taken over.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed under way, or verify found differences; 2 the input or a setting is at error, nothing was written; 3 another generation of the job has taken over.";
 
 /// How the program speaks.
 #[derive(Args, Debug)]
@@ -66,22 +66,22 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Finnhub, or a recording, into Kafka
     Ingest(IngestArgs),
-    /// Kafka into rows: one process of the job
+    /// Kafka into bars: one process of the job
     Dataflow(DataflowArgs),
-    /// Print rows
+    /// Print bars
     Bars(BarsArgs),
     /// Print lists: the most active symbols, the movers, your baskets, the market
     Top(TopArgs),
-    /// Recompute every row and every list from the log, independently, and print each difference
+    /// Recompute every bar and every list from the log, independently, and print each difference
     Verify(VerifyArgs),
     /// Where the job stands: generation, epochs, offsets
     Status(StatusArgs),
     /// Dead letters
     #[command(subcommand)]
-    Rejects(RejectsCommand),
+    DeadLetters(DeadLettersCommand),
     /// The simulated Finnhub server by itself, or a recording of it
     Simulate(SimulateArgs),
-    /// How fast this program is on this machine: a made-up feed through a job of its own, every row
+    /// How fast this program is on this machine: a made-up feed through a job of its own, every bar
     /// checked
     Bench(BenchArgs),
     /// Print a completion script for a shell
@@ -101,7 +101,7 @@ pub(crate) enum Command {
 
 /// What to do with dead letters.
 #[derive(Subcommand, Debug)]
-pub(crate) enum RejectsCommand {
+pub(crate) enum DeadLettersCommand {
     /// Print dead letters: place, reason, detail
-    List(RejectsArgs),
+    List(DeadLettersArgs),
 }

@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tapeflow_dataflow::KafkaLogConfig;
-use tapeflow_ingest::{Secret, Speed};
-use tapeflow_schemas::Symbol;
+use tapeflow_ingest::Speed;
+use tapeflow_log::kafka::KafkaLogConfig;
+use tapeflow_schemas::{Secret, Symbol};
 
 use super::{
-    faults::Faults,
+    errors::Errors,
     http::{HttpArgs, HttpSettings},
     log::KafkaArgs,
     values,
 };
-use crate::end::End;
+use crate::{end::End, secret};
 
 /// Where trades come from.
 #[derive(Debug)]
@@ -44,10 +44,8 @@ pub(crate) fn names(symbols: Vec<Symbol>) -> Vec<String> {
 }
 
 /// Reads a token's file.
-pub(crate) fn token(file: &Path, flag: &str, faults: &mut Faults) -> Option<Secret> {
-    Secret::read_file(file)
-        .map_err(|fault| faults.add(format!("{flag}: {fault}")))
-        .ok()
+pub(crate) fn token(file: &Path, flag: &str, errors: &mut Errors) -> Option<Secret> {
+    secret::from(flag, Some(file), &[], errors)
 }
 
 /// `tapeflow ingest`.
@@ -103,10 +101,10 @@ pub(crate) struct IngestSettings {
 
 impl IngestArgs {
     pub(crate) fn check(self) -> Result<IngestSettings, End> {
-        let mut faults = Faults::default();
-        let kafka = self.kafka.check(&mut faults);
-        let http = self.http.check(([127, 0, 0, 1], 8_070).into(), &mut faults);
-        let speed = faults.read("--speed", &self.speed, str::parse::<Speed>);
+        let mut errors = Errors::default();
+        let kafka = self.kafka.check(&mut errors);
+        let http = self.http.check(([127, 0, 0, 1], 8_070).into(), &mut errors);
+        let speed = errors.read("--speed", &self.speed, str::parse::<Speed>);
         let feed = match (self.replay, self.token_file) {
             (Some(path), _) => speed.map(|speed| Feed::Replay {
                 path,
@@ -114,12 +112,12 @@ impl IngestArgs {
                 exit_at_end: self.exit_at_end,
             }),
             (None, Some(file)) => {
-                let symbols = faults.read(
+                let symbols = errors.read(
                     "--symbols",
                     self.symbols.as_deref().unwrap_or_default(),
                     values::symbols,
                 );
-                let token = token(&file, "--token-file", &mut faults);
+                let token = token(&file, "--token-file", &mut errors);
                 symbols.zip(token).map(|(symbols, token)| Feed::Live {
                     url: self.finnhub_url,
                     symbols: names(symbols),
@@ -127,11 +125,11 @@ impl IngestArgs {
                 })
             }
             (None, None) => {
-                faults.add("--replay or --token-file: one of them must name a file");
+                errors.add("--replay or --token-file: one of them must name a file");
                 None
             }
         };
-        faults.settle(|| {
+        errors.settle(|| {
             Some(IngestSettings {
                 kafka: kafka?,
                 feed: feed?,
@@ -202,27 +200,27 @@ pub(crate) struct SimulateSettings {
 
 impl SimulateArgs {
     pub(crate) fn check(self) -> Result<SimulateSettings, End> {
-        let mut faults = Faults::default();
-        let bind = faults.read("--bind", &self.bind, |text| {
+        let mut errors = Errors::default();
+        let bind = errors.read("--bind", &self.bind, |text| {
             text.parse::<std::net::SocketAddr>().map_err(|_| {
                 format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8765")
             })
         });
         let token = match &self.token_file {
-            Some(file) => token(file, "--token-file", &mut faults),
+            Some(file) => token(file, "--token-file", &mut errors),
             None => Some(Secret::new("simulated")),
         };
-        let seed = faults.read("--seed", &self.seed, values::number(0..=u64::MAX));
-        let symbols = faults.read("--symbols", &self.symbols, values::count(1..=100_000));
-        let rate = faults
+        let seed = errors.read("--seed", &self.seed, values::number(0..=u64::MAX));
+        let symbols = errors.read("--symbols", &self.symbols, values::count(1..=100_000));
+        let rate = errors
             .read("--rate", &self.rate, values::number(1..=10_000_000))
             .and_then(|n| u32::try_from(n).ok());
-        let trades = faults.read_option(
+        let trades = errors.read_option(
             "--trades",
             self.trades.as_deref(),
             values::number(1..=100_000_000_000),
         );
-        let one_symbol_share = faults.read_option(
+        let one_symbol_share = errors.read_option(
             "--one-symbol-share",
             self.one_symbol_share.as_deref(),
             |text| {
@@ -232,7 +230,7 @@ impl SimulateArgs {
                     .ok_or_else(|| format!("{text:?} is not a share: give 0 to 1"))
             },
         );
-        faults.settle(|| {
+        errors.settle(|| {
             Some(SimulateSettings {
                 bind: bind?,
                 token: token?,

@@ -7,9 +7,9 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tapeflow_ingest::Secret;
+use tapeflow_schemas::Secret;
 
-use super::faults::Faults;
+use super::errors::Errors;
 use crate::secret;
 
 /// Where a process serves, and to whom.
@@ -55,30 +55,30 @@ impl fmt::Debug for HttpSettings {
 
 impl HttpArgs {
     /// Reads the address, and the files; `default` is where to serve if nothing is said.
-    pub(crate) fn check(self, default: SocketAddr, faults: &mut Faults) -> Option<HttpSettings> {
+    pub(crate) fn check(self, default: SocketAddr, errors: &mut Errors) -> Option<HttpSettings> {
         let asked = self.http.is_some();
         let address = match self.http.as_deref() {
             None => Some(Some(default)),
             Some("off") => Some(None),
-            Some(text) => faults.read("--http", text, |text| {
+            Some(text) => errors.read("--http", text, |text| {
                 text.parse().map(Some).map_err(|_| format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8080 or [::1]:8080, or off"))
             }),
         };
         let tls = match (self.http_tls_cert, self.http_tls_key) {
             (None, None) => Some(None),
-            (Some(certificates), Some(key)) => tls(&certificates, &key, faults).map(Some),
+            (Some(certificates), Some(key)) => tls(&certificates, &key, errors).map(Some),
             (Some(_), None) => {
-                faults.add("--http-tls-cert: its key is missing; see --http-tls-key");
+                errors.add("--http-tls-cert: its key is missing; see --http-tls-key");
                 None
             }
             (None, Some(_)) => {
-                faults.add("--http-tls-key: its certificate is missing; see --http-tls-cert");
+                errors.add("--http-tls-key: its certificate is missing; see --http-tls-cert");
                 None
             }
         };
         let password = match self.http_password_file {
             None => Some(None),
-            Some(file) => secret::from("--http-password-file", Some(&file), &[], faults).map(Some),
+            Some(file) => secret::from("--http-password-file", Some(&file), &[], errors).map(Some),
         };
         Some(HttpSettings {
             address: address?,
@@ -92,20 +92,20 @@ impl HttpArgs {
 fn tls(
     certificates: &std::path::Path,
     key: &std::path::Path,
-    faults: &mut Faults,
+    errors: &mut Errors,
 ) -> Option<Arc<ServerConfig>> {
     let chain = CertificateDer::pem_file_iter(certificates)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain
-        .map_err(|fault| {
-            faults.add(format!(
-                "--http-tls-cert: {}: {fault}",
+        .map_err(|error| {
+            errors.add(format!(
+                "--http-tls-cert: {}: {error}",
                 certificates.display()
             ))
         })
         .ok();
     let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|fault| faults.add(format!("--http-tls-key: {}: {fault}", key.display())))
+        .map_err(|error| errors.add(format!("--http-tls-key: {}: {error}", key.display())))
         .ok();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let (chain, secret) = (chain?, secret?);
@@ -118,9 +118,9 @@ fn tls(
         });
     match made {
         Ok(config) => Some(Arc::new(config)),
-        Err(fault) => {
-            faults.add(format!(
-                "--http-tls-cert: {} does not do with {}: {fault}",
+        Err(error) => {
+            errors.add(format!(
+                "--http-tls-cert: {} does not do with {}: {error}",
                 certificates.display(),
                 key.display()
             ));

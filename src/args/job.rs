@@ -6,11 +6,12 @@ use std::{
 };
 
 use clap::Args;
-use tapeflow_dataflow::{JobConfig, KafkaLogConfig};
+use tapeflow_dataflow::JobConfig;
+use tapeflow_log::kafka::KafkaLogConfig;
 use tapeflow_schemas::Baskets;
 
 use super::{
-    faults::Faults,
+    errors::Errors,
     http::{HttpArgs, HttpSettings},
     log::{KafkaArgs, LogChoice},
     store::{LoginArgs, StoreAddress, StoreChoice, sqlite_address, store_choice},
@@ -29,7 +30,7 @@ pub(crate) struct BasketsArg {
 
 impl BasketsArg {
     /// Reads the file; no file is no baskets.
-    pub(crate) fn check(self, faults: &mut Faults) -> Option<Baskets> {
+    pub(crate) fn check(self, errors: &mut Errors) -> Option<Baskets> {
         let Some(file) = self.baskets else {
             return Some(Baskets::default());
         };
@@ -37,7 +38,7 @@ impl BasketsArg {
             .map_err(|found| {
                 found
                     .into_iter()
-                    .for_each(|fault| faults.add(format!("--baskets: {} {fault}", file.display())))
+                    .for_each(|error| errors.add(format!("--baskets: {} {error}", file.display())))
             })
             .ok()
     }
@@ -45,15 +46,15 @@ impl BasketsArg {
 
 fn read_baskets(file: &Path) -> Result<Baskets, Vec<String>> {
     let text =
-        std::fs::read_to_string(file).map_err(|fault| vec![format!("cannot be read: {fault}")])?;
-    Baskets::parse(&text).map_err(|faults| faults.0)
+        std::fs::read_to_string(file).map_err(|error| vec![format!("cannot be read: {error}")])?;
+    Baskets::parse(&text).map_err(|errors| errors.0)
 }
 
 /// The settings of the job that do not depend on where it runs.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Job")]
 pub(crate) struct JobArgs {
-    /// Window sizes side by side; they decide rows, so a store keeps the ones it began with
+    /// Window sizes side by side; they decide bars, so a store keeps the ones it began with
     #[arg(
         long,
         env = "TAPEFLOW_SIZES",
@@ -61,7 +62,7 @@ pub(crate) struct JobArgs {
         value_name = "SIZE,..."
     )]
     sizes: String,
-    /// How often an epoch is cut: how long a trade waits before its rows are written
+    /// How often an epoch is cut: how long a trade waits before its bars are written
     #[arg(
         long,
         env = "TAPEFLOW_EPOCH",
@@ -69,19 +70,19 @@ pub(crate) struct JobArgs {
         value_name = "DURATION"
     )]
     epoch: String,
-    /// Rows a worker keeps in memory beyond those it is writing; the store holds the rest
+    /// Bars a worker keeps in memory beyond those it is writing; the store holds the rest
     #[arg(
         long,
         env = "TAPEFLOW_RESIDENT_ROWS",
         default_value = "12000",
         value_name = "N"
     )]
-    resident_rows: String,
+    resident_bars: String,
     #[command(flatten)]
     baskets: BasketsArg,
     /// Go on without offsets that the log has lost before they were committed, instead of refusing
-    /// to start: their trades are missing from the rows for good. Where they were bound already,
-    /// some rows and lists may hold them and others not. Which offsets is told in the log, in a
+    /// to start: their trades are missing from the bars for good. Where they were bound already,
+    /// some bars and lists may hold them and others not. Which offsets is told in the log, in a
     /// dead letter, and to verify. It is meant for one start: leave it out again
     #[arg(long, env = "TAPEFLOW_ACCEPT_LOSS")]
     accept_loss: bool,
@@ -97,17 +98,17 @@ pub(crate) struct JobArgs {
 
 impl JobArgs {
     /// Reads the settings of a job of one process that does not end by itself.
-    pub(crate) fn check(self, workers: &str, faults: &mut Faults) -> Option<JobConfig> {
-        let workers = faults.read("--workers", workers, values::count(1..=256));
-        let sizes = faults.read("--sizes", &self.sizes, values::sizes);
-        let epoch = faults.read("--epoch", &self.epoch, values::epoch);
-        let resident_rows = faults.read(
-            "--resident-rows",
-            &self.resident_rows,
+    pub(crate) fn check(self, workers: &str, errors: &mut Errors) -> Option<JobConfig> {
+        let workers = errors.read("--workers", workers, values::count(1..=256));
+        let sizes = errors.read("--sizes", &self.sizes, values::sizes);
+        let epoch = errors.read("--epoch", &self.epoch, values::epoch);
+        let resident_bars = errors.read(
+            "--resident-bars",
+            &self.resident_bars,
             values::count(1..=100_000_000),
         );
-        let baskets = self.baskets.check(faults);
-        let job = faults.read("--job", &self.job, values::job);
+        let baskets = self.baskets.check(errors);
+        let job = errors.read("--job", &self.job, values::job);
         Some(JobConfig {
             job: job?,
             workers: workers?,
@@ -116,7 +117,7 @@ impl JobArgs {
             hosts: Vec::new(),
             sizes: sizes?,
             epoch: epoch?,
-            resident_rows: resident_rows?,
+            resident_bars: resident_bars?,
             baskets: baskets?,
             until_end: false,
             accept_loss: self.accept_loss,
@@ -129,7 +130,7 @@ impl JobArgs {
 pub(crate) struct InitArgs {
     #[command(flatten)]
     kafka: KafkaArgs,
-    /// Where rows go: cassandra://HOST[:PORT][,HOST...]/KEYSPACE
+    /// Where bars go: cassandra://HOST[:PORT][,HOST...]/KEYSPACE
     #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL")]
     store: String,
     /// Partitions of the topic, when it is made
@@ -140,7 +141,7 @@ pub(crate) struct InitArgs {
         value_name = "N"
     )]
     partitions: String,
-    /// Copies of every record and every row [default: 3, or as many as there are nodes]
+    /// Copies of every record and every bar [default: 3, or as many as there are nodes]
     #[arg(long, env = "TAPEFLOW_REPLICATION", value_name = "N")]
     replication: Option<String>,
     #[command(flatten)]
@@ -158,16 +159,16 @@ pub(crate) struct InitSettings {
 
 impl InitArgs {
     pub(crate) fn check(self) -> Result<InitSettings, End> {
-        let mut faults = Faults::default();
-        let kafka = self.kafka.check(&mut faults);
-        let store = store_choice(&self.store, self.login, &mut faults);
+        let mut errors = Errors::default();
+        let kafka = self.kafka.check(&mut errors);
+        let store = store_choice(&self.store, self.login, &mut errors);
         let small = |text: &str| {
             values::number(1..=10_000)(text)
-                .and_then(|n| u32::try_from(n).map_err(|fault| fault.to_string()))
+                .and_then(|n| u32::try_from(n).map_err(|error| error.to_string()))
         };
-        let partitions = faults.read("--partitions", &self.partitions, small);
-        let replication = faults.read_option("--replication", self.replication.as_deref(), small);
-        faults.settle(|| {
+        let partitions = errors.read("--partitions", &self.partitions, small);
+        let replication = errors.read_option("--replication", self.replication.as_deref(), small);
+        errors.settle(|| {
             Some(InitSettings {
                 kafka: kafka?,
                 store: store?,
@@ -186,7 +187,7 @@ pub(crate) struct DataflowArgs {
     /// An embedded log instead of a topic
     #[arg(long, env = "TAPEFLOW_LOG", value_name = "sqlite:PATH")]
     log: Option<String>,
-    /// Where rows go: cassandra://HOST[:PORT][,HOST...]/KEYSPACE, or sqlite:PATH for a job of one
+    /// Where bars go: cassandra://HOST[:PORT][,HOST...]/KEYSPACE, or sqlite:PATH for a job of one
     /// process
     #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL")]
     store: String,
@@ -245,36 +246,36 @@ pub(crate) struct DataflowSettings {
 
 impl DataflowArgs {
     pub(crate) fn check(self) -> Result<DataflowSettings, End> {
-        let mut faults = Faults::default();
-        let kafka = self.kafka.check(&mut faults);
+        let mut errors = Errors::default();
+        let kafka = self.kafka.check(&mut errors);
         let log = match &self.log {
-            Some(text) => faults
+            Some(text) => errors
                 .read("--log", text, sqlite_address)
                 .map(LogChoice::Sqlite),
             None => kafka.map(LogChoice::Kafka),
         };
-        let store = store_choice(&self.store, self.login, &mut faults);
-        let processes = faults.read("--processes", &self.processes, values::count(1..=256));
-        let process = faults.read("--process", &self.process, values::count(0..=255));
-        let hosts = faults
+        let store = store_choice(&self.store, self.login, &mut errors);
+        let processes = errors.read("--processes", &self.processes, values::count(1..=256));
+        let process = errors.read("--process", &self.process, values::count(0..=255));
+        let hosts = errors
             .read_option("--hosts", self.hosts.as_deref(), values::addresses)
             .map(Option::unwrap_or_default);
-        let job = self.job.check(&self.workers, &mut faults);
-        let end_within = faults.read("--end-within", &self.end_within, values::duration);
+        let job = self.job.check(&self.workers, &mut errors);
+        let end_within = errors.read("--end-within", &self.end_within, values::duration);
         // Each process of one machine has a place of its own.
         let port = 8_080
             + process
                 .and_then(|process| u16::try_from(process).ok())
                 .unwrap_or(0);
-        let http = self.http.check(([127, 0, 0, 1], port).into(), &mut faults);
+        let http = self.http.check(([127, 0, 0, 1], port).into(), &mut errors);
         if let (Some(processes), Some(process), Some(hosts)) = (processes, process, &hosts) {
             if process >= processes {
-                faults.add(format!(
+                errors.add(format!(
                     "--process: {process} is not below --processes {processes}"
                 ));
             }
             if processes > 1 && hosts.len() != processes {
-                faults.add(format!(
+                errors.add(format!(
                     "--hosts: {} addresses for --processes {processes}",
                     hosts.len()
                 ));
@@ -285,10 +286,10 @@ impl DataflowArgs {
                     Some(StoreAddress::Sqlite(_))
                 )
             {
-                faults.add("--store: several processes cannot share one sqlite: store; give cassandra://HOST/KEYSPACE");
+                errors.add("--store: several processes cannot share one sqlite: store; give cassandra://HOST/KEYSPACE");
             }
         }
-        faults.settle(|| {
+        errors.settle(|| {
             let job = JobConfig {
                 processes: processes?,
                 process: process?,

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tapeflow_dataflow::KafkaLogConfig;
+use tapeflow_log::kafka::{KafkaLogConfig, admin as kafka};
 
-use super::{faults::Faults, store::sqlite_address, values};
-use crate::kafka;
+use super::{errors::Errors, store::sqlite_address, values};
 
 /// Where the topic is.
 #[derive(Args, Debug)]
@@ -31,12 +30,12 @@ pub(crate) struct KafkaArgs {
 
 impl KafkaArgs {
     /// Reads the addresses, and the file of settings.
-    pub(crate) fn check(self, faults: &mut Faults) -> Option<KafkaLogConfig> {
-        let brokers = faults.read("--brokers", &self.brokers, values::addresses);
-        let topic = faults.read("--topic", &self.topic, values::topic);
+    pub(crate) fn check(self, errors: &mut Errors) -> Option<KafkaLogConfig> {
+        let brokers = errors.read("--brokers", &self.brokers, values::addresses);
+        let topic = errors.read("--topic", &self.topic, values::topic);
         let settings = match &self.kafka_config_file {
             Some(file) => kafka::settings(file)
-                .map_err(|fault| faults.add(format!("--kafka-config-file: {fault}")))
+                .map_err(|error| errors.add(format!("--kafka-config-file: {error}")))
                 .ok(),
             None => Some(Vec::new()),
         };
@@ -70,11 +69,11 @@ impl LagArgs {
     /// Which log, if any. An embedded one wins, as in `verify`.
     #[expect(
         clippy::option_option,
-        reason = "the outer one is a fault, the inner one no log"
+        reason = "the outer one is an error, the inner one no log"
     )]
-    pub(crate) fn check(self, faults: &mut Faults) -> Option<Option<LogChoice>> {
+    pub(crate) fn check(self, errors: &mut Errors) -> Option<Option<LogChoice>> {
         match (self.log, self.brokers) {
-            (Some(text), _) => faults
+            (Some(text), _) => errors
                 .read("--log", &text, sqlite_address)
                 .map(|path| Some(LogChoice::Sqlite(path))),
             (None, Some(brokers)) => {
@@ -84,7 +83,7 @@ impl LagArgs {
                     kafka_config_file: self.kafka_config_file,
                 };
                 kafka
-                    .check(faults)
+                    .check(errors)
                     .map(|config| Some(LogChoice::Kafka(config)))
             }
             (None, None) => Some(None),
@@ -99,6 +98,6 @@ pub(crate) enum LogChoice {
     Kafka(KafkaLogConfig),
     /// An SQLite file.
     Sqlite(PathBuf),
-    /// The log in the rows' own SQLite file, if that is where they come from; a topic else.
+    /// The log in the bars' own SQLite file, if that is where they come from; a topic else.
     Beside(PathBuf, KafkaLogConfig),
 }

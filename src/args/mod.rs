@@ -3,7 +3,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod commands;
-pub(crate) mod faults;
+pub(crate) mod errors;
 pub(crate) mod feed;
 pub(crate) mod http;
 pub(crate) mod job;

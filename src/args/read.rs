@@ -1,20 +1,19 @@
-//! The commands that only read the store: `bars`, `top`, `status`, `rejects list`.
+//! The commands that only read the store: `bars`, `top`, `status`, `dead_letters list`.
 
 use std::ops::Range;
 
 use clap::{Args, ValueEnum};
-use tapeflow_schemas::{Symbol, WindowSize, window::parse_utc};
-use tapeflow_sinks::{Policy, View};
+use tapeflow_schemas::{Policy, Symbol, View, WindowSize, window::parse_utc};
 
 use super::{
-    faults::Faults,
+    errors::Errors,
     log::{LagArgs, LogChoice},
     store::{DEFAULT_STORE, LoginArgs, StoreChoice, store_choice},
     values::{self, SizeChoice},
 };
 use crate::end::End;
 
-/// The form of printed rows.
+/// The form of printed bars.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Columns for people.
@@ -28,7 +27,7 @@ pub(crate) enum Format {
 /// `tapeflow bars`.
 #[derive(Args, Debug)]
 pub(crate) struct BarsArgs {
-    /// Where the rows are: sqlite:PATH, or cassandra://HOST[:PORT][,HOST...]/KEYSPACE
+    /// Where the bars are: sqlite:PATH, or cassandra://HOST[:PORT][,HOST...]/KEYSPACE
     #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "URL")]
     store: String,
     /// Window sizes, or all
@@ -77,23 +76,23 @@ pub(crate) struct BarsSettings {
 
 impl BarsArgs {
     pub(crate) fn check(self) -> Result<BarsSettings, End> {
-        let mut faults = Faults::default();
-        let store = store_choice(&self.store, self.login, &mut faults);
-        let sizes = faults.read("--size", &self.size, values::size_choice);
+        let mut errors = Errors::default();
+        let store = store_choice(&self.store, self.login, &mut errors);
+        let sizes = errors.read("--size", &self.size, values::size_choice);
         let symbols: Vec<_> = self
             .symbol
             .iter()
-            .map(|symbol| faults.read("--symbol", symbol, values::symbols))
+            .map(|symbol| errors.read("--symbol", symbol, values::symbols))
             .collect();
-        let from = faults.read_option("--from", self.from.as_deref(), parse_utc);
-        let to = faults.read_option("--to", self.to.as_deref(), parse_utc);
-        let policy = faults.read("--policy", &self.policy, |text| {
+        let from = errors.read_option("--from", self.from.as_deref(), parse_utc);
+        let to = errors.read_option("--to", self.to.as_deref(), parse_utc);
+        let policy = errors.read("--policy", &self.policy, |text| {
             Policy::EVERY
                 .into_iter()
                 .find(|policy| policy.name() == text)
                 .ok_or_else(|| format!("{text:?} is not a policy: give all, sip or strict"))
         });
-        faults.settle(|| {
+        errors.settle(|| {
             let symbols = symbols.into_iter().collect::<Option<Vec<_>>>()?.concat();
             let range = from?.unwrap_or(i64::MIN)..to?.unwrap_or(i64::MAX);
             Some(BarsSettings {
@@ -153,9 +152,9 @@ pub(crate) struct TopSettings {
 
 impl TopArgs {
     pub(crate) fn check(self) -> Result<TopSettings, End> {
-        let mut faults = Faults::default();
-        let store = store_choice(&self.store, self.login, &mut faults);
-        let view = faults.read("--view", &self.view, |text| {
+        let mut errors = Errors::default();
+        let store = store_choice(&self.store, self.login, &mut errors);
+        let view = errors.read("--view", &self.view, |text| {
             View::EVERY
                 .into_iter()
                 .find(|view| view.name() == text)
@@ -163,10 +162,10 @@ impl TopArgs {
                     format!("{text:?} is not a view: give active, movers, baskets or market")
                 })
         });
-        let size = faults.read("--size", &self.size, str::parse::<WindowSize>);
-        let from = faults.read_option("--from", self.from.as_deref(), parse_utc);
-        let to = faults.read_option("--to", self.to.as_deref(), parse_utc);
-        faults.settle(|| {
+        let size = errors.read("--size", &self.size, str::parse::<WindowSize>);
+        let from = errors.read_option("--from", self.from.as_deref(), parse_utc);
+        let to = errors.read_option("--to", self.to.as_deref(), parse_utc);
+        errors.settle(|| {
             let range = match (from?, to?) {
                 (None, None) => None,
                 (from, to) => Some(from.unwrap_or(i64::MIN)..to.unwrap_or(i64::MAX)),
@@ -208,10 +207,10 @@ pub(crate) struct StatusSettings {
 
 impl StatusArgs {
     pub(crate) fn check(self) -> Result<StatusSettings, End> {
-        let mut faults = Faults::default();
-        let store = store_choice(&self.store, self.login, &mut faults);
-        let log = self.log.check(&mut faults);
-        faults.settle(|| {
+        let mut errors = Errors::default();
+        let store = store_choice(&self.store, self.login, &mut errors);
+        let log = self.log.check(&mut errors);
+        errors.settle(|| {
             Some(StatusSettings {
                 store: store?,
                 log: log?,
@@ -221,9 +220,9 @@ impl StatusArgs {
     }
 }
 
-/// `tapeflow rejects list`.
+/// `tapeflow dead_letters list`.
 #[derive(Args, Debug)]
-pub(crate) struct RejectsArgs {
+pub(crate) struct DeadLettersArgs {
     /// The job's store
     #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "URL")]
     store: String,
@@ -237,21 +236,21 @@ pub(crate) struct RejectsArgs {
     login: LoginArgs,
 }
 
-/// What `rejects list` does.
+/// What `dead_letters list` does.
 #[derive(Debug)]
-pub(crate) struct RejectsSettings {
+pub(crate) struct DeadLettersSettings {
     pub(crate) store: StoreChoice,
     pub(crate) limit: usize,
     pub(crate) format: Format,
 }
 
-impl RejectsArgs {
-    pub(crate) fn check(self) -> Result<RejectsSettings, End> {
-        let mut faults = Faults::default();
-        let store = store_choice(&self.store, self.login, &mut faults);
-        let limit = faults.read("--limit", &self.limit, values::count(1..=100_000_000));
-        faults.settle(|| {
-            Some(RejectsSettings {
+impl DeadLettersArgs {
+    pub(crate) fn check(self) -> Result<DeadLettersSettings, End> {
+        let mut errors = Errors::default();
+        let store = store_choice(&self.store, self.login, &mut errors);
+        let limit = errors.read("--limit", &self.limit, values::count(1..=100_000_000));
+        errors.settle(|| {
+            Some(DeadLettersSettings {
                 store: store?,
                 limit: limit?,
                 format: self.format,

@@ -7,7 +7,7 @@ use tapeflow_dataflow::JobConfig;
 use tapeflow_ingest::Speed;
 
 use super::{
-    faults::Faults,
+    errors::Errors,
     feed::{Feed, names, token},
     http::{HttpArgs, HttpSettings},
     job::JobArgs,
@@ -25,7 +25,7 @@ pub(crate) struct RunArgs {
     /// Speed of a replay: max, or a multiple of the recording's own pace such as 1x, 10x
     #[arg(long, env = "TAPEFLOW_SPEED", default_value = "max")]
     speed: String,
-    /// End with code 0 once the replay's every row is committed
+    /// End with code 0 once the replay's every bar is committed
     #[arg(long, env = "TAPEFLOW_EXIT_AT_END", requires = "replay")]
     exit_at_end: bool,
     /// File holding Finnhub's token: read the live feed instead of the simulated one
@@ -52,7 +52,7 @@ pub(crate) struct RunArgs {
     /// Trades a second of the simulated feed
     #[arg(long, env = "TAPEFLOW_RATE", default_value = "1000", value_name = "N")]
     rate: String,
-    /// Log and rows
+    /// Log and bars
     #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "sqlite:PATH")]
     store: String,
     /// Worker threads
@@ -88,17 +88,17 @@ pub(crate) struct RunSettings {
 
 impl RunArgs {
     pub(crate) fn check(self) -> Result<RunSettings, End> {
-        let mut faults = Faults::default();
-        let speed = faults.read("--speed", &self.speed, str::parse::<Speed>);
-        let seed = faults.read("--seed", &self.seed, values::number(0..=u64::MAX));
-        let rate = faults.read("--rate", &self.rate, values::number(1..=10_000_000));
-        let partitions = faults
+        let mut errors = Errors::default();
+        let speed = errors.read("--speed", &self.speed, str::parse::<Speed>);
+        let seed = errors.read("--seed", &self.seed, values::number(0..=u64::MAX));
+        let rate = errors.read("--rate", &self.rate, values::number(1..=10_000_000));
+        let partitions = errors
             .read("--partitions", &self.partitions, values::number(1..=1_024))
             .and_then(|n| u32::try_from(n).ok());
-        let duration = faults.read_option("--duration", self.duration.as_deref(), values::duration);
-        let store = faults.read("--store", &self.store, sqlite_address);
-        let job = self.job.check(&self.workers, &mut faults);
-        let http = self.http.check(([127, 0, 0, 1], 8_080).into(), &mut faults);
+        let duration = errors.read_option("--duration", self.duration.as_deref(), values::duration);
+        let store = errors.read("--store", &self.store, sqlite_address);
+        let job = self.job.check(&self.workers, &mut errors);
+        let http = self.http.check(([127, 0, 0, 1], 8_080).into(), &mut errors);
         let feed = match (self.replay, self.finnhub_token_file) {
             (Some(path), _) => speed.map(|speed| Feed::Replay {
                 path,
@@ -106,14 +106,14 @@ impl RunArgs {
                 exit_at_end: self.exit_at_end,
             }),
             (None, Some(file)) => {
-                let symbols = faults.read(
+                let symbols = errors.read(
                     "--symbols",
                     self.symbols
                         .as_deref()
                         .unwrap_or("AAPL,MSFT,BINANCE:BTCUSDT"),
                     values::symbols,
                 );
-                let token = token(&file, "--finnhub-token-file", &mut faults);
+                let token = token(&file, "--finnhub-token-file", &mut errors);
                 let url = tapeflow_ingest::finnhub::endpoint::FINNHUB_URL.to_owned();
                 symbols.zip(token).map(|(symbols, token)| Feed::Live {
                     url,
@@ -124,10 +124,10 @@ impl RunArgs {
             (None, None) => {
                 let text = self.symbols.as_deref().unwrap_or("200");
                 let symbols = match text.parse::<usize>() {
-                    Ok(_) => faults
+                    Ok(_) => errors
                         .read("--symbols", text, values::count(1..=100_000))
                         .map(tapeflow_ingest::simulator::symbols),
-                    Err(_) => faults.read("--symbols", text, values::symbols).map(names),
+                    Err(_) => errors.read("--symbols", text, values::symbols).map(names),
                 };
                 symbols
                     .zip(seed)
@@ -139,7 +139,7 @@ impl RunArgs {
                     })
             }
         };
-        faults.settle(|| {
+        errors.settle(|| {
             Some(RunSettings {
                 feed: feed?,
                 store: store?,

@@ -1,13 +1,13 @@
-//! `--store`: where rows are, and how to get in. The address never holds a secret, for addresses
+//! `--store`: where bars are, and how to get in. The address never holds a secret, for addresses
 //! are shown.
 
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
-use tapeflow_ingest::Secret;
+use tapeflow_schemas::Secret;
 use tapeflow_sinks::cassandra::{ClientCertificate, TlsConfig};
 
-use super::{faults::Faults, values::abbreviated};
+use super::{errors::Errors, values::abbreviated};
 use crate::secret;
 
 /// The store of `tapeflow run`, and what commands that only read look at if they are not told
@@ -16,7 +16,7 @@ pub(crate) const DEFAULT_STORE: &str = "sqlite:tapeflow-data/tapeflow.db";
 /// Cassandra's own port.
 const CASSANDRA_PORT: u16 = 9042;
 
-/// Where rows are.
+/// Where bars are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoreAddress {
     /// An SQLite file.
@@ -93,26 +93,26 @@ impl LoginArgs {
     }
 
     /// Reads the password.
-    pub(crate) fn check(self, faults: &mut Faults) -> Login {
+    pub(crate) fn check(self, errors: &mut Errors) -> Login {
         let password = secret::from(
             "--cassandra-password-file",
             self.cassandra_password_file.as_deref(),
             &["TAPEFLOW_CASSANDRA_PASSWORD"],
-            faults,
+            errors,
         );
         if password.is_some() && self.cassandra_user.is_none() {
-            faults.add("--cassandra-user: missing, though there is a password");
+            errors.add("--cassandra-user: missing, though there is a password");
         }
         if password.is_none() && self.cassandra_user.is_some() {
-            faults.add("--cassandra-password-file: missing, though there is --cassandra-user");
+            errors.add("--cassandra-password-file: missing, though there is --cassandra-user");
         }
         if self.cassandra_cert_file.is_some() != self.cassandra_key_file.is_some() {
-            faults.add("--cassandra-cert-file and --cassandra-key-file: give both or neither");
+            errors.add("--cassandra-cert-file and --cassandra-key-file: give both or neither");
         }
         if !self.cassandra_tls
             && (self.cassandra_ca_file.is_some() || self.cassandra_cert_file.is_some())
         {
-            faults.add("--cassandra-tls: missing, though there are files for it");
+            errors.add("--cassandra-tls: missing, though there are files for it");
         }
         let client = self.cassandra_cert_file.zip(self.cassandra_key_file);
         let client = client.map(|(certificate_file, key_file)| ClientCertificate {
@@ -142,10 +142,10 @@ pub(crate) struct StoreChoice {
 pub(crate) fn store_choice(
     text: &str,
     login: LoginArgs,
-    faults: &mut Faults,
+    errors: &mut Errors,
 ) -> Option<StoreChoice> {
-    let login = login.check(faults);
-    let address = faults.read("--store", text, store_address)?;
+    let login = login.check(errors);
+    let address = errors.read("--store", text, store_address)?;
     Some(StoreChoice { address, login })
 }
 
@@ -262,8 +262,8 @@ mod tests {
             "cassandra://cassandra:hunter2@host/market",
             "postgres://u:hunter2@host/market",
         ] {
-            let fault = store_address(text).expect_err("refused");
-            assert!(!fault.contains("hunter2"), "{fault}");
+            let error = store_address(text).expect_err("refused");
+            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 }

@@ -10,7 +10,7 @@ const MAX_SIZES: usize = 16;
 
 /// A duration: a whole number and `ms`, `s`, `m` or `h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let fault = || {
+    let error = || {
         format!(
             "{text:?} is not a duration: give a whole number and ms, s, m or h, such as 250ms, 5s, 2m"
         )
@@ -22,13 +22,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err(fault()),
+        _ => return Err(error()),
     };
-    let number: u64 = number.parse().map_err(|_| fault())?;
+    let number: u64 = number.parse().map_err(|_| error())?;
     number
         .checked_mul(unit_ms)
         .map(Duration::from_millis)
-        .ok_or_else(fault)
+        .ok_or_else(error)
 }
 
 /// How long an epoch may be: from 10 ms, below which it would be bindings and nothing else, to a
@@ -49,7 +49,7 @@ pub(crate) fn sizes(text: &str) -> Result<Vec<WindowSize>, String> {
         .map(|size| {
             size.trim()
                 .parse::<WindowSize>()
-                .map_err(|fault| fault.to_string())
+                .map_err(|error| error.to_string())
         })
         .collect::<Result<BTreeSet<_>, _>>()?;
     if sizes.len() > MAX_SIZES {
@@ -86,7 +86,7 @@ pub(crate) fn symbols(text: &str) -> Result<Vec<Symbol>, String> {
     let mut symbols = Vec::new();
     for part in text.split(',') {
         let symbol = Symbol::new(part.trim())
-            .map_err(|fault| format!("{:?} is not a symbol: {fault}", abbreviated(part)))?;
+            .map_err(|error| format!("{:?} is not a symbol: {error}", abbreviated(part)))?;
         if seen.insert(symbol.clone()) {
             symbols.push(symbol);
         }
@@ -128,7 +128,7 @@ pub(crate) fn count(
 ) -> impl Fn(&str) -> Result<usize, String> {
     let read = number(range);
     move |text| {
-        read(text).and_then(|number| usize::try_from(number).map_err(|fault| fault.to_string()))
+        read(text).and_then(|number| usize::try_from(number).map_err(|error| error.to_string()))
     }
 }
 
@@ -139,14 +139,14 @@ pub(crate) fn addresses(text: &str) -> Result<Vec<String>, String> {
 
 /// One `HOST:PORT`; an IPv6 host stands in brackets.
 pub(crate) fn address(text: &str) -> Result<String, String> {
-    let fault = || format!("{text:?} is not an address: give HOST:PORT, such as 127.0.0.1:9092");
-    let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
+    let error = || format!("{text:?} is not an address: give HOST:PORT, such as 127.0.0.1:9092");
+    let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
     let bracketed = host.starts_with('[') && host.ends_with(']');
     let plain = !host.is_empty() && !host.contains([':', '/', '@', ' ', '[', ']']);
     if (bracketed || plain) && port.parse::<u16>().is_ok_and(|port| port > 0) {
         Ok(text.to_owned())
     } else {
-        Err(fault())
+        Err(error())
     }
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn topic(text: &str) -> Result<String, String> {
     }
 }
 
-/// A job's name: what stands in the head and in the consumer group.
+/// A job's name: what stands in the checkpoint and in the consumer group.
 pub(crate) fn job(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if (1..=100).contains(&text.len()) && text.chars().all(legal) {
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_huge_value_is_not_shown_back_whole() {
-        let fault = symbols(&"X".repeat(1_000_000)).expect_err("too long");
-        assert!(fault.len() < 300, "{}", fault.len());
+        let error = symbols(&"X".repeat(1_000_000)).expect_err("too long");
+        assert!(error.len() < 300, "{}", error.len());
     }
 }

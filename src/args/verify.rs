@@ -6,7 +6,7 @@ use clap::Args;
 use tapeflow_schemas::{Baskets, Symbol};
 
 use super::{
-    faults::Faults,
+    errors::Errors,
     job::BasketsArg,
     log::{KafkaArgs, LogChoice},
     store::{DEFAULT_STORE, LoginArgs, StoreAddress, StoreChoice, sqlite_address, store_choice},
@@ -19,11 +19,11 @@ use crate::end::End;
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     kafka: KafkaArgs,
-    /// An embedded log instead of a topic; its rows are beside it unless --store says otherwise
-    /// [default: the log beside the rows of a sqlite: store, if they come from it]
+    /// An embedded log instead of a topic; its bars are beside it unless --store says otherwise
+    /// [default: the log beside the bars of a sqlite: store, if they come from it]
     #[arg(long, env = "TAPEFLOW_LOG", value_name = "sqlite:PATH")]
     log: Option<String>,
-    /// Where the rows are [default: beside --log, or sqlite:tapeflow-data/tapeflow.db]
+    /// Where the bars are [default: beside --log, or sqlite:tapeflow-data/tapeflow.db]
     #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL")]
     store: Option<String>,
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub(crate) struct VerifyArgs {
     #[command(flatten)]
     look: LookArgs,
     #[command(flatten)]
-    heal: HealArgs,
+    repair: HealArgs,
     #[command(flatten)]
     login: LoginArgs,
 }
@@ -40,7 +40,7 @@ pub(crate) struct VerifyArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Look")]
 struct LookArgs {
-    /// Read only what the job read in so long a time before its last commit, and judge the rows and
+    /// Read only what the job read in so long a time before its last commit, and judge the bars and
     /// lists that nothing earlier can have touched
     #[arg(long, env = "TAPEFLOW_SINCE", value_name = "DURATION")]
     since: Option<String>,
@@ -73,9 +73,9 @@ struct HealArgs {
     /// Write what differs as the log says it must be. A running job is stopped for the time of the
     /// writing, and goes on by itself if it is supervised
     #[arg(long, env = "TAPEFLOW_HEAL", conflicts_with_all = ["since", "every"])]
-    heal: bool,
+    repair: bool,
     /// Do not ask before writing
-    #[arg(long, env = "TAPEFLOW_YES", requires = "heal")]
+    #[arg(long, env = "TAPEFLOW_YES", requires = "repair")]
     yes: bool,
 }
 
@@ -91,24 +91,24 @@ pub(crate) struct VerifySettings {
     pub(crate) sample: u64,
     pub(crate) passes: u64,
     pub(crate) every: Option<Duration>,
-    pub(crate) heal: bool,
+    pub(crate) repair: bool,
     pub(crate) yes: bool,
 }
 
 impl VerifyArgs {
     pub(crate) fn check(self) -> Result<VerifySettings, End> {
-        let mut faults = Faults::default();
-        let kafka = self.kafka.check(&mut faults);
+        let mut errors = Errors::default();
+        let kafka = self.kafka.check(&mut errors);
         let store = store_choice(
             self.store
                 .as_deref()
                 .or(self.log.as_deref())
                 .unwrap_or(DEFAULT_STORE),
             self.login,
-            &mut faults,
+            &mut errors,
         );
         let log = match (&self.log, store.as_ref().map(|store| &store.address)) {
-            (Some(text), _) => faults
+            (Some(text), _) => errors
                 .read("--log", text, sqlite_address)
                 .map(LogChoice::Sqlite),
             (None, Some(StoreAddress::Sqlite(path))) => {
@@ -116,18 +116,18 @@ impl VerifyArgs {
             }
             (None, _) => kafka.map(LogChoice::Kafka),
         };
-        let baskets = self.baskets.check(&mut faults);
-        let since = faults.read_option("--since", self.look.since.as_deref(), values::duration);
+        let baskets = self.baskets.check(&mut errors);
+        let since = errors.read_option("--since", self.look.since.as_deref(), values::duration);
         let symbols: Vec<_> = self
             .look
             .symbol
             .iter()
-            .map(|symbol| faults.read("--symbol", symbol, values::symbols))
+            .map(|symbol| errors.read("--symbol", symbol, values::symbols))
             .collect();
-        let sample = faults.read_option("--sample", self.look.sample.as_deref(), values::share);
-        let passes = faults.read("--passes", &self.look.passes, values::number(1..=1_000));
-        let every = faults.read_option("--every", self.look.every.as_deref(), values::duration);
-        faults.settle(|| {
+        let sample = errors.read_option("--sample", self.look.sample.as_deref(), values::share);
+        let passes = errors.read("--passes", &self.look.passes, values::number(1..=1_000));
+        let every = errors.read_option("--every", self.look.every.as_deref(), values::duration);
+        errors.settle(|| {
             Some(VerifySettings {
                 log: log?,
                 store: store?,
@@ -137,8 +137,8 @@ impl VerifyArgs {
                 sample: sample?.unwrap_or(1),
                 passes: passes?,
                 every: every?,
-                heal: self.heal.heal,
-                yes: self.heal.yes,
+                repair: self.repair.repair,
+                yes: self.repair.yes,
             })
         })
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_dataflow::Log;
+use tapeflow_log::Log;
 use tapeflow_schemas::{Offset, Partition};
 
 use super::{Job, Told};
@@ -84,8 +84,8 @@ pub(super) fn follow(told: Arc<Told>, log: Arc<dyn Log>) {
                 thread::sleep(round(partitions));
             }
         });
-    if let Err(fault) = spawned {
-        tracing::warn!(%fault, "the log's ends cannot be followed: lag is not told");
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "the log's ends cannot be followed: lag is not told");
     }
 }
 

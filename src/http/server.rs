@@ -6,7 +6,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::Request,
-    http::{StatusCode, header::AUTHORIZATION, header::WWW_AUTHENTICATE},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -16,7 +19,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use rustls::ServerConfig;
-use tapeflow_ingest::Secret;
+use tapeflow_schemas::Secret;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -31,7 +34,7 @@ use crate::end::End;
 
 /// Connections at once; further ones wait.
 const CONNECTIONS: usize = 256;
-/// How long a handshake, or a request's head, may take, and how long someone who is answered may
+/// How long a handshake, or a request's checkpoint, may take, and how long someone who is answered may
 /// read nothing: also one who has vanished.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After a failure to accept, such as too many open files.
@@ -62,11 +65,11 @@ pub(super) fn listen(
             }
             Ok(Some(listener))
         }
-        Err(fault) if asked => Err(End::Input(format!(
-            "--http: cannot listen at {address}: {fault}"
+        Err(error) if asked => Err(End::Input(format!(
+            "--http: cannot listen at {address}: {error}"
         ))),
-        Err(fault) => {
-            tracing::warn!(%address, %fault, "no live page and no metrics: the address cannot be had; see --http");
+        Err(error) => {
+            tracing::warn!(%address, %error, "no live page and no metrics: the address cannot be had; see --http");
             Ok(None)
         }
     }
@@ -84,8 +87,8 @@ pub(super) async fn run(listener: TcpListener, router: Router, tls: Option<Arc<S
         };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            Err(fault) => {
-                tracing::debug!(%fault, "a connection could not be accepted");
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -117,8 +120,8 @@ async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rout
         .header_read_timeout(PATIENCE)
         .serve_connection(TokioIo::new(stream), service)
         .await;
-    if let Err(fault) = served {
-        tracing::debug!(%fault, "a connection ended early");
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended early");
     }
 }
 

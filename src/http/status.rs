@@ -32,7 +32,7 @@ pub(crate) fn look(told: &Told) -> Value {
 
 fn job(job: &Job, told: &Told) -> Value {
     let metrics = &*job.metrics;
-    let head = metrics.head();
+    let checkpoint = metrics.checkpoint();
     json!({
         "name": job.name,
         "process": job.process,
@@ -44,7 +44,7 @@ fn job(job: &Job, told: &Told) -> Value {
         "generation": metrics.generation.get(),
         "epoch_bound": metrics.epoch_bound.get(),
         "epoch_committed": metrics.epoch_committed.get(),
-        "newest_trade_ms": head.as_ref().and_then(|head| head.committed.max_event_ms()),
+        "newest_trade_ms": checkpoint.as_ref().and_then(|checkpoint| checkpoint.committed.watermark_ms()),
         "progress_age_s": metrics.progress_age().map(|age| age.as_secs_f64()),
         "log_age_s": job.log_age(told.began).map(|age| age.as_secs_f64()),
         "turn_age_s": metrics.turn_age().map(|age| age.as_secs_f64()),
@@ -54,15 +54,15 @@ fn job(job: &Job, told: &Told) -> Value {
         "trades_accepted": metrics.accepted.get(),
         "trades_late": metrics.late.get(),
         "price_updates": metrics.price_updates.get(),
-        "records_rejected": metrics.rejected(),
+        "records_dead_letters": metrics.dead_letters(),
         "records_duplicate": metrics.duplicates.get(),
         "sequence_gaps": metrics.gaps.get(),
         "offsets_lost": metrics.lost.get(),
-        "rows_written": metrics.rows_written.get(),
-        "rows_read": metrics.rows_read.get(),
-        "rows_evicted": metrics.rows_evicted.get(),
+        "bars_written": metrics.bars_written.get(),
+        "bars_read": metrics.bars_read.get(),
+        "bars_evicted": metrics.bars_evicted.get(),
         "lists_written": metrics.lists_written.get(),
-        "view_rows_read": metrics.view_rows_read.get(),
+        "view_bars_read": metrics.view_bars_read.get(),
         "store_retries": metrics.store_retries.get(),
         // Of the last minute or two; since the start in /metrics.
         "freshness_s": freshness(metrics),
@@ -88,14 +88,14 @@ impl Standing {
 
 /// All partitions; none in a process that does not lead.
 pub(super) fn standings(job: &Job) -> Vec<Standing> {
-    let Some(head) = job.metrics.head() else {
+    let Some(checkpoint) = job.metrics.checkpoint() else {
         return Vec::new();
     };
-    let cuts = head
+    let cuts = checkpoint
         .committed
         .cuts
         .iter()
-        .zip(&head.last_binding().cuts)
+        .zip(&checkpoint.last_binding().cuts)
         .enumerate();
     cuts.map(|(partition, (committed, bound))| Standing {
         partition,
@@ -128,9 +128,9 @@ fn freshness(metrics: &Metrics) -> Value {
 
 fn feed(feed: &Progress) -> Value {
     let now = feed.snapshot();
-    let rejected: serde_json::Map<String, Value> = now
+    let dead_letters: serde_json::Map<String, Value> = now
         .counts
-        .rejects
+        .dead_letters
         .iter()
         .map(|(reason, count)| (reason.word().to_owned(), json!(count)))
         .collect();
@@ -141,7 +141,7 @@ fn feed(feed: &Progress) -> Value {
         "frames": now.counts.frames,
         "trades": now.counts.trades,
         "price_updates": now.counts.price_updates,
-        "rejected": rejected,
+        "dead_letters": dead_letters,
         "rounded": now.counts.rounded,
         "provider_errors": now.counts.provider_errors,
         "records": now.counts.records,

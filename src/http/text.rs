@@ -38,7 +38,7 @@ pub(super) fn render(told: &Told) -> String {
     if let Some(job) = &told.job {
         of_job(&mut text, job);
         text.some(
-            Metric::LogAge,
+            Metric::EndOffsetsAge,
             job.log_age(told.began).map(|age| age.as_secs_f64()),
         );
     }
@@ -58,7 +58,7 @@ fn of_job(text: &mut Text, job: &Job) {
         metrics.progress_age().map(|age| age.as_secs_f64()),
     );
     text.some(
-        Metric::TurnAge,
+        Metric::WorkerStepAge,
         metrics.turn_age().map(|age| age.as_secs_f64()),
     );
     for (metric, counter) in [
@@ -69,16 +69,16 @@ fn of_job(text: &mut Text, job: &Job) {
         (Metric::RecordsDuplicate, &metrics.duplicates),
         (Metric::SequenceGaps, &metrics.gaps),
         (Metric::OffsetsLost, &metrics.lost),
-        (Metric::RowsWritten, &metrics.rows_written),
-        (Metric::RowsRead, &metrics.rows_read),
-        (Metric::RowsEvicted, &metrics.rows_evicted),
-        (Metric::ListsWritten, &metrics.lists_written),
-        (Metric::ViewRowsRead, &metrics.view_rows_read),
+        (Metric::BarsWritten, &metrics.bars_written),
+        (Metric::BarsRead, &metrics.bars_read),
+        (Metric::BarsEvicted, &metrics.bars_evicted),
+        (Metric::ViewsWritten, &metrics.lists_written),
+        (Metric::ViewBarsRead, &metrics.view_bars_read),
         (Metric::StoreRetries, &metrics.store_retries),
     ] {
         text.one(metric, counter.get());
     }
-    text.series(Metric::RecordsRejected, metrics.rejected());
+    text.series(Metric::DeadLetters, metrics.dead_letters());
     text.one(Metric::EpochBound, metrics.epoch_bound.get());
     text.one(Metric::EpochCommitted, metrics.epoch_committed.get());
     text.histogram(Metric::Freshness, &metrics.freshness.look());
@@ -104,8 +104,8 @@ fn of_job(text: &mut Text, job: &Job) {
     text.some(
         Metric::NewestTrade,
         metrics
-            .head()
-            .and_then(|head| head.committed.max_event_ms())
+            .checkpoint()
+            .and_then(|checkpoint| checkpoint.committed.watermark_ms())
             .map(seconds),
     );
 }
@@ -132,9 +132,9 @@ fn of_feed(text: &mut Text, feed: &Progress, began: Instant) {
         text.one(metric, count);
     }
     text.series(
-        Metric::FeedRejected,
+        Metric::FeedInvalid,
         counts
-            .rejects
+            .dead_letters
             .iter()
             .map(|(reason, count)| (reason.word(), *count)),
     );
@@ -166,7 +166,7 @@ fn seconds(ms: i64) -> f64 {
 struct Text(String);
 
 impl Text {
-    fn head(&mut self, metric: Metric) {
+    fn checkpoint(&mut self, metric: Metric) {
         let (name, kind) = (metric.name(), metric.kind());
         let _ = writeln!(
             self.0,
@@ -181,7 +181,7 @@ impl Text {
             metric.label().is_none() && metric.kind() != Kind::Histogram,
             "{metric:?}"
         );
-        self.head(metric);
+        self.checkpoint(metric);
         let _ = writeln!(self.0, "{} {value}", metric.name());
     }
 
@@ -199,7 +199,7 @@ impl Text {
         let Some(label) = metric.label() else {
             return debug_assert!(false, "{metric:?} has no label");
         };
-        self.head(metric);
+        self.checkpoint(metric);
         for (of, value) in values {
             let _ = writeln!(
                 self.0,
@@ -212,7 +212,7 @@ impl Text {
 
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run")]
     fn histogram(&mut self, metric: Metric, seen: &tapeflow_dataflow::Observed) {
-        self.head(metric);
+        self.checkpoint(metric);
         let (name, count) = (metric.name(), seen.count());
         for bound in BOUNDS_MS {
             let _ = writeln!(
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn labels_cannot_break_out_of_their_quotes() {
         let mut text = Text::default();
-        text.series(Metric::RecordsRejected, [("a\"} 1\nevil 1 \\", 2)]);
+        text.series(Metric::DeadLetters, [("a\"} 1\nevil 1 \\", 2)]);
         assert_eq!(text.0.lines().count(), 3, "{}", text.0);
         assert!(
             text.0.ends_with("{reason=\"a\\\"} 1\\nevil 1 \\\\\"} 2\n"),

@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
-use tapeflow_schemas::{Symbol, WindowSize};
-use tapeflow_sinks::{Head, Policy, StoreError, store::StoredRow};
+use tapeflow_protocol::{Checkpoint, StoreError};
+use tapeflow_schemas::{Policy, StoredBar, Symbol, WindowSize};
 
 use super::{Shown, newest::newest};
 use crate::{bars, columns};
@@ -42,7 +42,7 @@ impl Refusal {
     }
 }
 
-/// Answers with the rows as JSON, or with `{"error": ...}`.
+/// Answers with the bars as JSON, or with `{"error": ...}`.
 pub(super) async fn answer(
     State(shown): State<Arc<Shown>>,
     query: Result<Query<HashMap<String, String>>, QueryRejection>,
@@ -54,7 +54,7 @@ pub(super) async fn answer(
                 .unwrap_or_else(|_| Err(Refusal::unavailable("the store is busy"))),
             Err(refusal) => Err(refusal),
         },
-        Err(fault) => Err(Refusal::bad(fault.body_text())),
+        Err(error) => Err(Refusal::bad(error.body_text())),
     };
     let (code, answer) = match found {
         Ok(answer) => (StatusCode::OK, answer),
@@ -75,12 +75,12 @@ fn asked(query: &HashMap<String, String>, sizes: &[WindowSize]) -> Result<Asked,
     let symbol = query
         .get("symbol")
         .ok_or_else(|| Refusal::bad("symbol is missing"))?;
-    let symbol = Symbol::new(symbol).map_err(|fault| Refusal::bad(format!("symbol: {fault}")))?;
+    let symbol = Symbol::new(symbol).map_err(|error| Refusal::bad(format!("symbol: {error}")))?;
     let size: WindowSize = query
         .get("size")
         .ok_or_else(|| Refusal::bad("size is missing"))?
         .parse()
-        .map_err(|fault| Refusal::bad(format!("size: {fault}")))?;
+        .map_err(|error| Refusal::bad(format!("size: {error}")))?;
     if !sizes.contains(&size) {
         return Err(Refusal(
             StatusCode::NOT_FOUND,
@@ -103,7 +103,7 @@ fn asked(query: &HashMap<String, String>, sizes: &[WindowSize]) -> Result<Asked,
 }
 
 async fn find(shown: &Shown, asked: &Asked) -> Result<Value, Refusal> {
-    let failed = |fault: StoreError| Refusal::unavailable(fault.to_string());
+    let failed = |error: StoreError| Refusal::unavailable(error.to_string());
     let _place = shown
         .questions
         .acquire()
@@ -114,48 +114,52 @@ async fn find(shown: &Shown, asked: &Asked) -> Result<Value, Refusal> {
         size,
         limit,
     } = asked;
-    // The leader has the head; others ask for it.
-    let known = shown.told.job.as_ref().and_then(|job| job.metrics.head());
-    let head = match known {
-        Some(head) => Some((*head).clone()),
-        None => shown.store.head().await.map_err(failed)?,
-    };
-    let committed = head
+    // The coordinator has the checkpoint; others ask for it.
+    let known = shown
+        .told
+        .job
         .as_ref()
-        .and_then(|head| head.last_binding().max_event_ms());
+        .and_then(|job| job.metrics.checkpoint());
+    let checkpoint = match known {
+        Some(checkpoint) => Some((*checkpoint).clone()),
+        None => shown.store.checkpoint().await.map_err(failed)?,
+    };
+    let committed = checkpoint
+        .as_ref()
+        .and_then(|checkpoint| checkpoint.last_binding().watermark_ms());
     let end = shown
         .live
         .board()
         .end_of(symbol)
         .or(committed.map(|newest_ms| newest_ms.saturating_add(size.ms())));
-    let rows = match end {
+    let bars = match end {
         Some(end) => newest(&*shown.store, symbol, &shown.live.sizes, *size, *limit, end)
             .await
             .map_err(failed)?,
         None => Vec::new(),
     };
-    let Some(head) = head.filter(|_| !rows.is_empty()) else {
+    let Some(checkpoint) = checkpoint.filter(|_| !bars.is_empty()) else {
         return Err(Refusal(
             StatusCode::NOT_FOUND,
             format!("no windows of {symbol}"),
         ));
     };
-    let rows: Vec<Value> = rows
+    let bars: Vec<Value> = bars
         .iter()
-        .map(|row| told(symbol, *size, row, &head))
+        .map(|bar| told(symbol, *size, bar, &checkpoint))
         .collect();
     Ok(
-        json!({ "symbol": symbol.as_str(), "size": size.to_string(), "policy": Policy::Sip.name(), "rows": rows }),
+        json!({ "symbol": symbol.as_str(), "size": size.to_string(), "policy": Policy::Sip.name(), "bars": bars }),
     )
 }
 
-/// A row as `tapeflow bars` prints it, but for its start, which is in milliseconds here.
-fn told(symbol: &Symbol, size: WindowSize, row: &StoredRow, head: &Head) -> Value {
+/// A bar as `tapeflow bars` prints it, but for its start, which is in milliseconds here.
+fn told(symbol: &Symbol, size: WindowSize, bar: &StoredBar, checkpoint: &Checkpoint) -> Value {
     let mut told = columns::json(
         &bars::COLUMNS[2..],
-        &bars::values(symbol, size, row, Policy::Sip, head)[2..],
+        &bars::values(symbol, size, bar, Policy::Sip, checkpoint)[2..],
     );
-    told["start"] = row.start.into();
+    told["start"] = bar.start.into();
     told
 }
 

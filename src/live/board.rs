@@ -7,8 +7,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use tapeflow_schemas::{Price, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{EpochWrites, Policy, Totals, store::StoredRow};
+use tapeflow_protocol::EpochWrites;
+use tapeflow_schemas::{Policy, Price, StoredBar, Symbol, Totals, WindowSize, WindowStart};
 
 /// Symbols kept after a clearing; at twice as many the less busy ones are dropped.
 pub(super) const SYMBOLS_KEPT: usize = 10_000;
@@ -30,7 +30,7 @@ pub(crate) struct Line {
     pub(crate) trades: u64,
     /// Event time of the newest trade that formed a price; the window's start if none did.
     pub(crate) event_ms: i64,
-    /// When its last row was acknowledged, by this machine's clock; none if it was read from the
+    /// When its last bar was acknowledged, by this machine's clock; none if it was read from the
     /// store.
     pub(crate) acknowledged_ms: Option<i64>,
 }
@@ -151,7 +151,7 @@ pub(crate) struct Board {
     /// How often symbols were dropped: whoever follows begins again then.
     clearings: u64,
     /// Dead letters acknowledged in this run.
-    rejects: u64,
+    dead_letters: u64,
 }
 
 impl Board {
@@ -171,7 +171,7 @@ impl Board {
             versions: Vec::new(),
             version: 0,
             clearings: 0,
-            rejects: 0,
+            dead_letters: 0,
         }
     }
 
@@ -196,8 +196,8 @@ impl Board {
     }
 
     /// Dead letters acknowledged in this run.
-    pub(crate) fn rejects(&self) -> u64 {
-        self.rejects
+    pub(crate) fn dead_letters(&self) -> u64 {
+        self.dead_letters
     }
 
     /// The end of the newest window of a symbol, if it is here.
@@ -225,30 +225,30 @@ impl Board {
 
     /// Takes in what one epoch has written and the store has acknowledged at `now_ms`.
     pub(super) fn take(&mut self, writes: &EpochWrites, now_ms: i64) {
-        self.rejects = self
-            .rejects
-            .saturating_add(u64::try_from(writes.rejects.len()).unwrap_or(u64::MAX));
+        self.dead_letters = self
+            .dead_letters
+            .saturating_add(u64::try_from(writes.dead_letters.len()).unwrap_or(u64::MAX));
         let size = self.size;
-        for row in writes.rows.iter().filter(|row| row.key.size == size) {
+        for bar in writes.bars.iter().filter(|bar| bar.key.size == size) {
             self.put(
-                &row.key.symbol,
-                row.key.start,
-                &row.state.totals,
+                &bar.key.symbol,
+                bar.key.start,
+                &bar.state.totals,
                 Some(now_ms),
             );
         }
         self.clear();
     }
 
-    /// Takes in rows read from the store, ascending. What the job has told since is newer.
-    pub(super) fn seed(&mut self, symbol: &Symbol, rows: &[StoredRow]) {
-        for row in rows {
+    /// Takes in bars read from the store, ascending. What the job has told since is newer.
+    pub(super) fn seed(&mut self, symbol: &Symbol, bars: &[StoredBar]) {
+        for bar in bars {
             let known = self.places.get(symbol).map(|place| &self.kept[*place]);
             if known.is_none_or(|kept| {
-                row.start != kept.line.start
-                    && kept.closes.iter().all(|(start, _)| *start != row.start)
+                bar.start != kept.line.start
+                    && kept.closes.iter().all(|(start, _)| *start != bar.start)
             }) {
-                self.put(symbol, row.start, &row.state.totals, None);
+                self.put(symbol, bar.start, &bar.state.totals, None);
             }
         }
         self.clear();
@@ -275,7 +275,7 @@ impl Board {
         };
         let kept = &mut self.kept[place];
         if start < kept.line.start {
-            // A late trade, or a row read from the store: of older windows only the close is shown.
+            // A late trade, or a bar read from the store: of older windows only the close is shown.
             if !kept.note(start, line.last) {
                 return;
             }

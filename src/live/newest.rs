@@ -1,9 +1,9 @@
-//! The newest rows of a symbol, however long it has been silent: each larger window that has a row
+//! The newest bars of a symbol, however long it has been silent: each larger window that has a bar
 //! says where smaller ones are, so that a silence of years costs a few questions, and no question
-//! is answered with more rows than a few times those asked for.
+//! is answered with more bars than a few times those asked for.
 
-use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{Store, StoreError, store::StoredRow};
+use tapeflow_protocol::{Store, StoreError};
+use tapeflow_schemas::{AssetClass, StoredBar, Symbol, WindowSize, WindowStart};
 
 /// How many windows of the largest size are looked through: days of half a century, minutes of two
 /// weeks.
@@ -12,7 +12,7 @@ const LARGEST: i64 = 20_000;
 /// each step is a question more.
 const STEP: i64 = 24;
 
-/// The newest rows of `size`, at most `limit`, ascending. `sizes` are those that the store has;
+/// The newest bars of `size`, at most `limit`, ascending. `sizes` are those that the store has;
 /// nothing ends after `end`, or little does.
 pub(super) async fn newest(
     store: &dyn Store,
@@ -21,20 +21,20 @@ pub(super) async fn newest(
     size: WindowSize,
     limit: usize,
     end: i64,
-) -> Result<Vec<StoredRow>, StoreError> {
+) -> Result<Vec<StoredBar>, StoreError> {
     // Nearly always the symbol has traded in each of the newest windows.
     let reach = count(limit).saturating_mul(size.ms());
-    let rows = store
-        .rows(symbol, size, end.saturating_sub(reach)..WindowStart::MAX)
+    let bars = store
+        .bars(symbol, size, end.saturating_sub(reach)..WindowStart::MAX)
         .await?;
-    if rows.len() >= limit {
-        return Ok(last(rows, limit));
+    if bars.len() >= limit {
+        return Ok(last(bars, limit));
     }
     let steps = ladder(sizes, size);
     let Some(largest) = steps.last().copied() else {
-        return Ok(rows);
+        return Ok(bars);
     };
-    // How many rows of each step are needed so that there are enough of the one below it.
+    // How many bars of each step are needed so that there are enough of the one below it.
     let mut needed = vec![limit];
     for pair in steps.windows(2) {
         let below = needed.last().copied().unwrap_or(limit);
@@ -45,18 +45,18 @@ pub(super) async fn newest(
         });
     }
     let reach = LARGEST.saturating_mul(largest.ms());
-    let mut rows = store
-        .rows(symbol, largest, end.saturating_sub(reach)..WindowStart::MAX)
+    let mut bars = store
+        .bars(symbol, largest, end.saturating_sub(reach)..WindowStart::MAX)
         .await?;
     let mut parent = largest;
     for (smaller, needed) in steps.into_iter().zip(needed).rev() {
         if smaller < largest {
-            rows = within(store, symbol, (parent, &rows), smaller, needed).await?;
+            bars = within(store, symbol, (parent, &bars), smaller, needed).await?;
         }
-        rows = last(rows, needed);
+        bars = last(bars, needed);
         parent = smaller;
     }
-    Ok(rows)
+    Ok(bars)
 }
 
 /// Whether each window of the larger size is made of whole windows of the smaller one; if not, two
@@ -94,20 +94,20 @@ fn ladder(sizes: &[WindowSize], size: WindowSize) -> Vec<WindowSize> {
     steps
 }
 
-/// The newest rows of `size` in windows of a larger one that have rows, ascending.
+/// The newest bars of `size` in windows of a larger one that have bars, ascending.
 async fn within(
     store: &dyn Store,
     symbol: &Symbol,
-    (parent, mut parents): (WindowSize, &[StoredRow]),
+    (parent, mut parents): (WindowSize, &[StoredBar]),
     size: WindowSize,
     limit: usize,
-) -> Result<Vec<StoredRow>, StoreError> {
+) -> Result<Vec<StoredBar>, StoreError> {
     let each = (parent.ms() / size.ms()).max(1);
-    // So many at once that their rows, were they all there, are a few times what is asked for.
+    // So many at once that their bars, were they all there, are a few times what is asked for.
     let most = usize::try_from(4 * count(limit) / each)
         .unwrap_or(usize::MAX)
         .max(1);
-    let (mut found, mut group) = (Vec::<StoredRow>::new(), 1);
+    let (mut found, mut group) = (Vec::<StoredBar>::new(), 1);
     while found.len() < limit && !parents.is_empty() {
         let (rest, now) = parents.split_at(parents.len().saturating_sub(group));
         let (Some(first), Some(newest)) = (now.first(), now.last()) else {
@@ -118,18 +118,18 @@ async fn within(
         let from = first.start.saturating_sub(size.ms() - 1);
         let to = found
             .first()
-            .map_or(parent.end_of(newest.start, symbol.class()), |row| row.start);
-        let mut rows = store.rows(symbol, size, from..to).await?;
-        rows.append(&mut found);
-        found = rows;
+            .map_or(parent.end_of(newest.start, symbol.class()), |bar| bar.start);
+        let mut bars = store.bars(symbol, size, from..to).await?;
+        bars.append(&mut found);
+        found = bars;
         (parents, group) = (rest, most.min(group.saturating_mul(4)));
     }
     Ok(found)
 }
 
-fn last(mut rows: Vec<StoredRow>, limit: usize) -> Vec<StoredRow> {
-    rows.drain(..rows.len().saturating_sub(limit));
-    rows
+fn last(mut bars: Vec<StoredBar>, limit: usize) -> Vec<StoredBar> {
+    bars.drain(..bars.len().saturating_sub(limit));
+    bars
 }
 
 fn count(limit: usize) -> i64 {
@@ -138,17 +138,17 @@ fn count(limit: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use tapeflow_log::sqlite::{Access, Database};
+    use tapeflow_protocol::EpochWrites;
     use tapeflow_schemas::EventTime;
-    use tapeflow_sinks::{
-        EpochWrites, RowKey, RowState, RowWrite, Totals,
-        sqlite::{Access, Database, SqliteStore},
-    };
+    use tapeflow_schemas::{BarKey, BarState, BarWrite, Totals};
+    use tapeflow_sinks::sqlite::SqliteStore;
 
     use super::*;
 
     const DAY: i64 = 86_400_000;
 
-    /// A store with rows of all `sizes` for trades at these times; and the starts of the rows of
+    /// A store with bars of all `sizes` for trades at these times; and the starts of the bars of
     /// `size` that a look finds, and ought to.
     async fn found(
         sizes: &[&str],
@@ -168,46 +168,46 @@ mod tests {
             Symbol::new("AAPL").expect("a symbol"),
             size.parse().expect("a size"),
         );
-        let mut rows = Vec::new();
+        let mut bars = Vec::new();
         for size in &sizes {
             let start =
                 |ms: &i64| size.start_of(EventTime::from_ms(*ms).expect("a time"), symbol.class());
             let starts: std::collections::BTreeSet<i64> = times.iter().map(start).collect();
-            rows.extend(starts.into_iter().map(|start| RowWrite {
-                key: RowKey {
+            bars.extend(starts.into_iter().map(|start| BarWrite {
+                key: BarKey {
                     symbol: symbol.clone(),
                     size: *size,
                     start,
                 },
-                state: RowState {
+                state: BarState {
                     epoch: 1,
                     totals: Totals::default(),
                 },
-                stamp: 1,
+                write_timestamp: 1,
             }));
         }
-        let mut wanted: Vec<i64> = rows
+        let mut wanted: Vec<i64> = bars
             .iter()
-            .filter(|row| row.key.size == size)
-            .map(|row| row.key.start)
+            .filter(|bar| bar.key.size == size)
+            .map(|bar| bar.key.start)
             .collect();
         store
             .write(&EpochWrites {
-                rows,
+                bars,
                 ..EpochWrites::default()
             })
             .await
             .expect("written");
         wanted.drain(..wanted.len().saturating_sub(limit));
         let end = times.iter().max().map_or(0, |newest| newest + size.ms());
-        let rows = newest(&store, &symbol, &sizes, size, limit, end)
+        let bars = newest(&store, &symbol, &sizes, size, limit, end)
             .await
             .expect("read");
-        (rows.iter().map(|row| row.start).collect(), wanted)
+        (bars.iter().map(|bar| bar.start).collect(), wanted)
     }
 
     #[tokio::test]
-    async fn rows_are_found_behind_any_silence() {
+    async fn bars_are_found_behind_any_silence() {
         let now = 20_000 * DAY + 15 * 3_600_000;
         let busy: Vec<i64> = (0..2_000).map(|n| now - n * 700).collect();
         let sparse: Vec<i64> = (0..40).map(|n| now - n * n * n * 3_600_000).collect();

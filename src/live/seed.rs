@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{Store, StoreError, store::StoredRow};
+use tapeflow_protocol::{Store, StoreError};
+use tapeflow_schemas::{StoredBar, Symbol, WindowSize, WindowStart};
 
 use super::{
     Live,
@@ -18,7 +18,7 @@ const AT_ONCE: usize = 4;
 /// traded for so long did last is looked for further back.
 const WINDOWS: i64 = 4 * CLOSES_KEPT as i64;
 
-/// Reads the newest rows of each symbol. A store that does not answer leaves the page to what the
+/// Reads the newest bars of each symbol. A store that does not answer leaves the page to what the
 /// job tells.
 pub(super) async fn seed(live: Arc<Live>, store: Arc<dyn Store>) {
     match symbols(&*store).await {
@@ -26,10 +26,10 @@ pub(super) async fn seed(live: Arc<Live>, store: Arc<dyn Store>) {
             let size = live.board().size();
             let (live, store) = (&live, &store);
             let each = |symbol: Symbol| async move {
-                match rows_of(&**store, &symbol, live, size, newest_ms).await {
-                    Ok(rows) => live.board().seed(&symbol, &rows),
-                    Err(fault) => {
-                        tracing::debug!(%symbol, %fault, "the page begins without this symbol")
+                match bars_of(&**store, &symbol, live, size, newest_ms).await {
+                    Ok(bars) => live.board().seed(&symbol, &bars),
+                    Err(error) => {
+                        tracing::debug!(%symbol, %error, "the page begins without this symbol")
                     }
                 }
             };
@@ -37,16 +37,16 @@ pub(super) async fn seed(live: Arc<Live>, store: Arc<dyn Store>) {
                 .for_each_concurrent(AT_ONCE, each)
                 .await;
         }
-        Err(fault) => tracing::debug!(%fault, "the page begins empty"),
+        Err(error) => tracing::debug!(%error, "the page begins empty"),
     }
 }
 
 /// All symbols, and the newest event time of what is committed; no symbols where nothing is.
 async fn symbols(store: &dyn Store) -> Result<(Vec<Symbol>, i64), StoreError> {
     let Some(newest_ms) = store
-        .head()
+        .checkpoint()
         .await?
-        .and_then(|head| head.last_binding().max_event_ms())
+        .and_then(|checkpoint| checkpoint.last_binding().watermark_ms())
     else {
         return Ok((Vec::new(), 0));
     };
@@ -62,24 +62,24 @@ async fn symbols(store: &dyn Store) -> Result<(Vec<Symbol>, i64), StoreError> {
     ))
 }
 
-async fn rows_of(
+async fn bars_of(
     store: &dyn Store,
     symbol: &Symbol,
     live: &Live,
     size: WindowSize,
     newest_ms: i64,
-) -> Result<Vec<StoredRow>, StoreError> {
+) -> Result<Vec<StoredBar>, StoreError> {
     let end = newest_ms.saturating_add(size.ms());
-    let mut rows = store
-        .rows(
+    let mut bars = store
+        .bars(
             symbol,
             size,
             end.saturating_sub(WINDOWS.saturating_mul(size.ms()))..WindowStart::MAX,
         )
         .await?;
-    if rows.is_empty() {
+    if bars.is_empty() {
         return newest(store, symbol, &live.sizes, size, CLOSES_KEPT + 1, end).await;
     }
-    rows.drain(..rows.len().saturating_sub(CLOSES_KEPT + 1));
-    Ok(rows)
+    bars.drain(..bars.len().saturating_sub(CLOSES_KEPT + 1));
+    Ok(bars)
 }

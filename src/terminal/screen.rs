@@ -91,13 +91,13 @@ fn draw(frame: &mut Frame<'_>, look: &Look, colours: bool, asked: bool) {
         .page
         .as_ref()
         .map_or_else(String::new, |page| format!("   live page {page}"));
-    let rejects = TextLine::styled(
+    let dead_letters = TextLine::styled(
         format!(
             "{} dead letters   {}{page}",
-            grouped(look.rejects),
+            grouped(look.dead_letters),
             look.connection
         ),
-        if look.rejects > 0 {
+        if look.dead_letters > 0 {
             warning
         } else {
             Style::new()
@@ -112,7 +112,7 @@ fn draw(frame: &mut Frame<'_>, look: &Look, colours: bool, asked: bool) {
             "{} = {}/s   {} rows written = {}/s",
             look.taken,
             grouped(look.per_second[0]),
-            grouped(look.rows),
+            grouped(look.bars),
             grouped(look.per_second[1])
         )),
         TextLine::from(format!(
@@ -125,7 +125,7 @@ fn draw(frame: &mut Frame<'_>, look: &Look, colours: bool, asked: bool) {
                 i64::try_from(look.elapsed.as_millis()).unwrap_or(i64::MAX)
             )
         )),
-        rejects,
+        dead_letters,
     ];
     frame.render_widget(Paragraph::new(lines), head);
 

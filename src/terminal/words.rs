@@ -1,4 +1,4 @@
-//! Numbers and ages as a person wants to glance at them. Rounded: the exact ones are in the rows.
+//! Numbers and ages as a person wants to glance at them. Rounded: the exact ones are in the bars.
 
 use tapeflow_schemas::decimal::{ONE_E8, SCALE, divide_half_even, format_fixed};
 

@@ -1,16 +1,18 @@
-//! Holds rows and lists against their recomputation one by one, and keeps what was found.
+//! Holds bars and lists against their recomputation one by one, and keeps what was found.
 
 use std::collections::HashSet;
 
 use tapeflow_oracle::OracleCounts;
-use tapeflow_schemas::{Baskets, Offset, WindowSize, WindowStart};
-use tapeflow_sinks::{Epoch, RowKey, RowState, Unlisted, ViewKey, ViewState};
+use tapeflow_protocol::Unlisted;
+use tapeflow_schemas::{
+    BarKey, BarState, Baskets, Epoch, Offset, ViewKey, ViewState, WindowSize, WindowStart,
+};
 
 use super::{
+    bars,
+    coverage::Trust,
     lists,
-    reach::Trust,
     recompute::{AsOf, COMMITTED, Recomputation},
-    rows,
 };
 use crate::end::say;
 
@@ -20,9 +22,9 @@ const PRINTED: usize = 100;
 /// What differs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    Row(RowKey),
+    Row(BarKey),
     List(ViewKey),
-    /// Rows that the directory does not lead to.
+    /// Bars that the directory does not lead to.
     Unlisted(Unlisted),
 }
 
@@ -37,23 +39,23 @@ impl std::fmt::Display for Place {
                 bucket: Some(bucket),
             }) => write!(
                 f,
-                "rows of {symbol:?} {size:?} in the bucket of {bucket} ms"
+                "bars of {symbol:?} {size:?} in the bucket of {bucket} ms"
             ),
             Self::Unlisted(Unlisted {
                 symbol,
                 size,
                 bucket: None,
-            }) => write!(f, "rows of {symbol:?} {size:?}"),
+            }) => write!(f, "bars of {symbol:?} {size:?}"),
         }
     }
 }
 
 /// What would mend a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cure {
+pub(super) enum RepairAction {
     /// Writing the recomputation.
     Write,
-    /// Nothing: no trade calls for what is there, and rows are never deleted.
+    /// Nothing: no trade calls for what is there, and bars are never deleted.
     CannotBeDeleted,
     /// Nothing that is known: it may have had trades that were not read.
     OutOfReach,
@@ -62,10 +64,10 @@ pub(super) enum Cure {
 /// What one look found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    pub(super) faults: Vec<(Place, Cure)>,
-    pub(super) rows: Tally,
+    pub(super) errors: Vec<(Place, RepairAction)>,
+    pub(super) bars: Tally,
     pub(super) lists: Tally,
-    /// Rows and lists of epochs of which nobody tells the end.
+    /// Bars and lists of epochs of which nobody tells the end.
     pub(super) untold: u64,
     /// What the job says of its records and the recomputation does not, though it should: 1 if
     /// there is such.
@@ -95,8 +97,8 @@ pub(super) struct Tally {
 impl Findings {
     /// What a look at another slice found as well.
     pub(super) fn add(&mut self, mut other: Self) {
-        self.faults.append(&mut other.faults);
-        for (mine, theirs) in [(&mut self.rows, other.rows), (&mut self.lists, other.lists)] {
+        self.errors.append(&mut other.errors);
+        for (mine, theirs) in [(&mut self.bars, other.bars), (&mut self.lists, other.lists)] {
             mine.compared += theirs.compared;
             mine.not_judged += theirs.not_judged;
         }
@@ -105,8 +107,8 @@ impl Findings {
         self.begins.append(&mut other.begins);
         self.begins.dedup();
         let Self {
-            faults,
-            rows,
+            errors,
+            bars,
             lists,
             untold,
             contradictions,
@@ -115,8 +117,8 @@ impl Findings {
         } = std::mem::take(self);
         // The rest is of the whole log each time; the last one read the most of it.
         *self = Self {
-            faults,
-            rows,
+            errors,
+            bars,
             lists,
             untold,
             contradictions,
@@ -127,19 +129,19 @@ impl Findings {
 
     /// The differences.
     pub(super) fn differences(&self) -> u64 {
-        self.faults.len() as u64 + self.contradictions
+        self.errors.len() as u64 + self.contradictions
     }
 
-    fn differ(&mut self, place: Place, cure: Cure, text: &str) {
-        if self.faults.len() < PRINTED {
+    fn differ(&mut self, place: Place, repair_action: RepairAction, text: &str) {
+        if self.errors.len() < PRINTED {
             // A reader that has gone misses the lines, not the exit code.
             let _ = say(text);
         }
-        self.faults.push((place, cure));
+        self.errors.push((place, repair_action));
     }
 
-    /// Rows that the directory does not lead to, unless one of them was found missing: then it is
-    /// that row which differs.
+    /// Bars that the directory does not lead to, unless one of them was found missing: then it is
+    /// that bar which differs.
     pub(super) fn unlisted(&mut self, unlisted: Unlisted) {
         let is_of = |place: &Place| match place {
             Place::Row(key) => {
@@ -150,12 +152,12 @@ impl Findings {
             }
             Place::List(_) | Place::Unlisted(_) => false,
         };
-        if !self.faults.iter().any(|(place, _)| is_of(place)) {
+        if !self.errors.iter().any(|(place, _)| is_of(place)) {
             let place = Place::Unlisted(unlisted);
             let text = format!(
                 "{place}: the directory does not lead to them, and the log has no trades for them"
             );
-            self.differ(place, Cure::CannotBeDeleted, &text);
+            self.differ(place, RepairAction::CannotBeDeleted, &text);
         }
     }
 
@@ -163,14 +165,14 @@ impl Findings {
     pub(super) fn summary(&self, has_lists: bool) -> String {
         let counts = &self.counts;
         let mut line = format!(
-            "{} differences; {} rows compared, {} lists compared; {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates, {} gaps; \
+            "{} differences; {} bars compared, {} lists compared; {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates, {} gaps; \
              {} records out of reach of the log",
             self.differences(),
-            self.rows.compared,
+            self.bars.compared,
             self.lists.compared,
             counts.records,
             counts.accepted,
-            counts.rejected_in_all(),
+            counts.dead_letters_in_all(),
             counts.duplicates,
             counts.price_updates,
             counts.gaps,
@@ -181,13 +183,13 @@ impl Findings {
         }
         if !self.all_read {
             line += &format!(
-                ", {} rows and {} lists that may rest on them not judged",
-                self.rows.not_judged, self.lists.not_judged
+                ", {} bars and {} lists that may rest on them not judged",
+                self.bars.not_judged, self.lists.not_judged
             );
         }
         if self.untold > 0 {
             line += &format!(
-                "; {} rows and lists of epochs that nobody tells the end of not judged",
+                "; {} bars and lists of epochs that nobody tells the end of not judged",
                 self.untold
             );
         }
@@ -198,15 +200,15 @@ impl Findings {
     }
 }
 
-/// Looks at rows and lists one by one.
+/// Looks at bars and lists one by one.
 pub(super) struct Judge<'a> {
     pub(super) findings: Findings,
     trust: Trust,
     baskets: &'a Baskets,
-    /// Windows of which a row was not judged.
+    /// Windows of which a bar was not judged.
     passed_over: HashSet<(WindowSize, WindowStart)>,
     /// Of epochs that were not known when they were read.
-    later_rows: Vec<(RowKey, RowState, Vec<String>)>,
+    later_bars: Vec<(BarKey, BarState, Vec<String>)>,
     later_lists: Vec<(ViewKey, ViewState, Vec<String>)>,
     /// To be read once more.
     put_off: Vec<ViewKey>,
@@ -223,41 +225,41 @@ impl<'a> Judge<'a> {
             trust,
             baskets,
             passed_over: HashSet::new(),
-            later_rows: Vec::new(),
+            later_bars: Vec::new(),
             later_lists: Vec::new(),
             put_off: Vec::new(),
         }
     }
 
-    /// A row as it was read, and in what its columns stray from its cell. What a job has bound
-    /// while it was read is judged when that is known: [`Judge::later_rows`].
-    pub(super) fn row(
+    /// A bar as it was read, and in what its columns stray from its cell. What a job has bound
+    /// while it was read is judged when that is known: [`Judge::later_bars`].
+    pub(super) fn bar(
         &mut self,
         again: &Recomputation<'_>,
-        key: RowKey,
-        state: RowState,
-        strays: Vec<String>,
+        key: BarKey,
+        state: BarState,
+        mismatches: Vec<String>,
     ) {
         match again.as_of(state.epoch) {
-            AsOf::Epoch(as_of) => self.judge_row(again, key, &state, strays, as_of),
-            AsOf::Unknown => self.later_rows.push((key, state, strays)),
+            AsOf::Epoch(as_of) => self.judge_bar(again, key, &state, mismatches, as_of),
+            AsOf::Unknown => self.later_bars.push((key, state, mismatches)),
         }
     }
 
-    /// Judges the rows that were put off, now that all is known that was bound when they were read.
-    pub(super) fn later_rows(&mut self, again: &Recomputation<'_>) {
-        for (key, state, strays) in std::mem::take(&mut self.later_rows) {
+    /// Judges the bars that were put off, now that all is known that was bound when they were read.
+    pub(super) fn later_bars(&mut self, again: &Recomputation<'_>) {
+        for (key, state, mismatches) in std::mem::take(&mut self.later_bars) {
             match again.as_of(state.epoch) {
-                AsOf::Epoch(as_of) => self.judge_row(again, key, &state, strays, as_of),
+                AsOf::Epoch(as_of) => self.judge_bar(again, key, &state, mismatches, as_of),
                 AsOf::Unknown if state.epoch > again.last() => {
-                    let cure = self.cure(
+                    let repair_action = self.repair_action(
                         again
                             .oracle
-                            .row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX)
+                            .bar_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX)
                             .is_some(),
                     );
                     let text = beyond(&key, state.epoch, again.last());
-                    self.findings.differ(Place::Row(key), cure, &text);
+                    self.findings.differ(Place::Row(key), repair_action, &text);
                 }
                 AsOf::Unknown => {
                     self.findings.untold += 1;
@@ -267,58 +269,58 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn judge_row(
+    fn judge_bar(
         &mut self,
         again: &Recomputation<'_>,
-        key: RowKey,
-        state: &RowState,
-        strays: Vec<String>,
+        key: BarKey,
+        state: &BarState,
+        mismatches: Vec<String>,
         as_of: Epoch,
     ) {
         let want = again
             .oracle
-            .row_as_of(key.symbol.as_str(), key.size, key.start, as_of);
+            .bar_as_of(key.symbol.as_str(), key.size, key.start, as_of);
         let judged = match self.trust {
             Trust::All => true,
             Trust::Since => {
                 state.epoch <= again.confirmed
-                    && rows::trades(&state.totals) <= want.map_or(0, |want| want.all.trades)
+                    && bars::trades(&state.totals) <= want.map_or(0, |want| want.all.trades)
             }
             Trust::Presence => false,
         };
         let mut told = if judged {
-            self.findings.rows.compared += 1;
+            self.findings.bars.compared += 1;
             match want {
-                None => vec!["the store has a row, the log has no trades".to_owned()],
-                Some(want) => rows::differences(&state.totals, &want),
+                None => vec!["the store has a bar, the log has no trades".to_owned()],
+                Some(want) => bars::differences(&state.totals, &want),
             }
         } else {
-            self.findings.rows.not_judged += 1;
+            self.findings.bars.not_judged += 1;
             self.passed_over.insert((key.size, key.start));
             Vec::new()
         };
         // Whoever cannot be judged by the log can still be held against itself.
-        told.extend(strays);
+        told.extend(mismatches);
         let told = told.join("; ");
         if !told.is_empty() {
-            let cure = self.cure(want.is_some());
+            let repair_action = self.repair_action(want.is_some());
             let text = format!("{key} (epoch {}): {told}", state.epoch);
-            self.findings.differ(Place::Row(key), cure, &text);
+            self.findings.differ(Place::Row(key), repair_action, &text);
         }
     }
 
-    /// A list as it was read, and in what its lines stray from its cell; the rows must have been
+    /// A list as it was read, and in what its lines stray from its cell; the bars must have been
     /// judged before.
     pub(super) fn list(
         &mut self,
         again: &Recomputation<'_>,
         key: ViewKey,
         state: ViewState,
-        strays: Vec<String>,
+        mismatches: Vec<String>,
     ) {
         match again.as_of(state.epoch) {
-            AsOf::Epoch(as_of) => self.judge_list(again, key, &state, strays, as_of),
-            AsOf::Unknown => self.later_lists.push((key, state, strays)),
+            AsOf::Epoch(as_of) => self.judge_list(again, key, &state, mismatches, as_of),
+            AsOf::Unknown => self.later_lists.push((key, state, mismatches)),
         }
     }
 
@@ -339,17 +341,17 @@ impl<'a> Judge<'a> {
         again: &Recomputation<'_>,
         key: ViewKey,
         state: Option<ViewState>,
-        mut strays: Vec<String>,
+        mut mismatches: Vec<String>,
         ahead: Option<Epoch>,
     ) {
         if let Some(ahead) = ahead
             && !(again.base + 1..=again.last()).contains(&ahead)
         {
-            strays.push(format!("lines of epoch {ahead} stand beside it"));
+            mismatches.push(format!("lines of epoch {ahead} stand beside it"));
         }
         match state {
-            Some(state) => self.list(again, key, state, strays),
-            None if strays.is_empty() => {
+            Some(state) => self.list(again, key, state, mismatches),
+            None if mismatches.is_empty() => {
                 if self.calls_for(again, key) {
                     self.missing(Place::List(key));
                 }
@@ -369,13 +371,14 @@ impl<'a> Judge<'a> {
 
     /// Judges the lists that were put off.
     pub(super) fn later_lists(&mut self, again: &Recomputation<'_>) {
-        for (key, state, strays) in std::mem::take(&mut self.later_lists) {
+        for (key, state, mismatches) in std::mem::take(&mut self.later_lists) {
             match again.as_of(state.epoch) {
-                AsOf::Epoch(as_of) => self.judge_list(again, key, &state, strays, as_of),
+                AsOf::Epoch(as_of) => self.judge_list(again, key, &state, mismatches, as_of),
                 AsOf::Unknown if state.epoch > again.last() => {
-                    let cure = self.cure(self.wanted(again, key, Epoch::MAX).is_some());
+                    let repair_action =
+                        self.repair_action(self.wanted(again, key, Epoch::MAX).is_some());
                     let text = beyond(&key, state.epoch, again.last());
-                    self.findings.differ(Place::List(key), cure, &text);
+                    self.findings.differ(Place::List(key), repair_action, &text);
                 }
                 AsOf::Unknown => self.findings.untold += 1,
             }
@@ -387,7 +390,7 @@ impl<'a> Judge<'a> {
         again: &Recomputation<'_>,
         key: ViewKey,
         state: &ViewState,
-        strays: Vec<String>,
+        mismatches: Vec<String>,
         as_of: Epoch,
     ) {
         let judged = match self.trust {
@@ -408,28 +411,28 @@ impl<'a> Judge<'a> {
             self.findings.lists.not_judged += 1;
             Vec::new()
         };
-        told.extend(strays);
+        told.extend(mismatches);
         let told = told.join("; ");
         if !told.is_empty() {
-            let cure = self.cure(want.is_some());
+            let repair_action = self.repair_action(want.is_some());
             self.findings.differ(
                 Place::List(key),
-                cure,
+                repair_action,
                 &format!("{key} (epoch {}): {told}", state.epoch),
             );
         }
     }
 
-    /// A row or a list that should be there, and is not.
+    /// A bar or a list that should be there, and is not.
     pub(super) fn missing(&mut self, place: Place) {
-        let cure = self.cure(true);
+        let repair_action = self.repair_action(true);
         let text = match &place {
-            Place::Row(_) => format!("{place}: the log has trades, the store has no row"),
+            Place::Row(_) => format!("{place}: the log has trades, the store has no bar"),
             Place::List(_) | Place::Unlisted(_) => {
                 format!("{place}: the log has trades for it, the store has no list")
             }
         };
-        self.findings.differ(place, cure, &text);
+        self.findings.differ(place, repair_action, &text);
     }
 
     /// One that is there, and cannot be read.
@@ -437,13 +440,13 @@ impl<'a> Judge<'a> {
         let wanted = match &place {
             Place::Row(key) => again
                 .oracle
-                .row_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX)
+                .bar_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX)
                 .is_some(),
             Place::List(key) => self.wanted(again, *key, Epoch::MAX).is_some(),
             Place::Unlisted(_) => false,
         };
-        let cure = self.cure(wanted);
-        self.findings.differ(place, cure, reason);
+        let repair_action = self.repair_action(wanted);
+        self.findings.differ(place, repair_action, reason);
     }
 
     /// What a list must be as of all that was committed before the store was read; none if nothing
@@ -467,11 +470,11 @@ impl<'a> Judge<'a> {
         )
     }
 
-    fn cure(&self, wanted: bool) -> Cure {
+    fn repair_action(&self, wanted: bool) -> RepairAction {
         match (self.trust, wanted) {
-            (Trust::All, true) => Cure::Write,
-            (Trust::All, false) => Cure::CannotBeDeleted,
-            (Trust::Since | Trust::Presence, _) => Cure::OutOfReach,
+            (Trust::All, true) => RepairAction::Write,
+            (Trust::All, false) => RepairAction::CannotBeDeleted,
+            (Trust::Since | Trust::Presence, _) => RepairAction::OutOfReach,
         }
     }
 }

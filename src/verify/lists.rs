@@ -2,10 +2,9 @@
 
 use tapeflow_oracle::{OracleEntry, OracleView};
 use tapeflow_schemas::{
-    Price,
+    Price, View, ViewEntry,
     decimal::{SCALE, format_fixed},
 };
-use tapeflow_sinks::{View, ViewEntry};
 
 /// Ranks told one by one.
 const TOLD: usize = 3;

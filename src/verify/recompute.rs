@@ -1,5 +1,5 @@
 //! Feeds the recomputation from the log: first all that is committed, as one; then what the job
-//! binds while its rows are read, epoch by epoch.
+//! binds while its bars are read, epoch by epoch.
 
 use std::{
     collections::BTreeMap,
@@ -8,15 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_dataflow::{Log, LogFault, LogRecord};
+use tapeflow_log::{Log, LogError, LogRecord};
 use tapeflow_oracle::Oracle;
-use tapeflow_schemas::{Offset, WindowSize};
-use tapeflow_sinks::{Cut, Epoch, Head, HistoryEntry, LostRange};
+use tapeflow_protocol::{Checkpoint, Cut, HistoryEntry, LostRange};
+use tapeflow_schemas::{Epoch, Offset, WindowSize};
 
-use super::scope::Scope;
+use super::selection::Selection;
 use crate::end::{End, unreachable_log};
 
-/// What the recomputation calls all epochs together that were committed when the rows were begun to
+/// What the recomputation calls all epochs together that were committed when the bars were begun to
 /// be read.
 pub(super) const COMMITTED: Epoch = 0;
 /// Records read in one go.
@@ -26,13 +26,13 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// The first offset that can be judged, of each partition that the job knows: the first that the
 /// log still has, and none that an operator has given up. Where a log shows those again, the job
-/// has not read them, and some rows may hold them all the same.
-pub(super) fn starts(log: &dyn Log, head: &Head) -> Result<Vec<Offset>, End> {
-    let partitions = (0u32..).zip(&head.last_binding().cuts);
+/// has not read them, and some bars may hold them all the same.
+pub(super) fn starts(log: &dyn Log, checkpoint: &Checkpoint) -> Result<Vec<Offset>, End> {
+    let partitions = (0u32..).zip(&checkpoint.last_binding().cuts);
     let start = |(partition, cut): (u32, &Cut)| {
         let bounds = log
             .bounds(partition)
-            .map_err(|fault| unreachable_log(&fault))?;
+            .map_err(|error| unreachable_log(&error))?;
         Ok(cut
             .lost
             .map_or(bounds.start, |lost| bounds.start.max(lost.to)))
@@ -63,7 +63,7 @@ impl<'a> Feed<'a> {
         cuts: &[Cut],
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<(), End> {
-        let failed = |fault: LogFault| End::Failed(fault.to_string());
+        let failed = |error: LogError| End::Failed(error.to_string());
         if cuts.len() > self.next.len() {
             return Err(End::Failed(
                 "the log has gained partitions meanwhile: run verify again".into(),
@@ -137,7 +137,7 @@ pub(super) enum AsOf {
     Unknown,
 }
 
-/// The rows in scope, recomputed so far.
+/// The bars in scope, recomputed so far.
 pub(super) struct Recomputation<'a> {
     pub(super) oracle: Oracle,
     feed: Feed<'a>,
@@ -154,13 +154,14 @@ impl<'a> Recomputation<'a> {
         log: &'a dyn Log,
         sizes: &[WindowSize],
         from: &[Offset],
-        scope: Scope,
+        selection: Selection,
         asked: &'a AtomicBool,
     ) -> Result<Self, End> {
         let partitions =
-            u32::try_from(from.len()).map_err(|fault| End::Failed(fault.to_string()))?;
-        let oracle = Oracle::new(sizes.to_vec(), partitions)
-            .keeping(move |symbol, size, start| scope.window(size, start) && scope.symbol(symbol));
+            u32::try_from(from.len()).map_err(|error| End::Failed(error.to_string()))?;
+        let oracle = Oracle::new(sizes.to_vec(), partitions).keeping(move |symbol, size, start| {
+            selection.window(size, start) && selection.symbol(symbol)
+        });
         Ok(Self {
             oracle,
             feed: Feed::new(log, from, asked),
@@ -170,10 +171,10 @@ impl<'a> Recomputation<'a> {
         })
     }
 
-    /// Folds all that a head has committed, as one.
-    pub(super) fn settle(&mut self, head: &Head) -> Result<(), End> {
+    /// Folds all that a checkpoint has committed, as one.
+    pub(super) fn settle(&mut self, checkpoint: &Checkpoint) -> Result<(), End> {
         let oracle = &mut self.oracle;
-        self.feed.to(&head.committed.cuts, &mut |record| {
+        self.feed.to(&checkpoint.committed.cuts, &mut |record| {
             oracle.record(
                 COMMITTED,
                 record.partition,
@@ -182,7 +183,7 @@ impl<'a> Recomputation<'a> {
                 record.payload,
             );
         })?;
-        (self.base, self.confirmed) = (head.committed.epoch, head.committed.epoch);
+        (self.base, self.confirmed) = (checkpoint.committed.epoch, checkpoint.committed.epoch);
         Ok(())
     }
 
@@ -191,50 +192,55 @@ impl<'a> Recomputation<'a> {
         self.feed.asked = None;
     }
 
-    /// Folds what a later head has committed and bound since, epoch by epoch; history, in any
-    /// order, says where those ended that the head no longer names.
-    pub(super) fn follow(&mut self, head: &Head, history: &[HistoryEntry]) -> Result<(), End> {
+    /// Folds what a later checkpoint has committed and bound since, epoch by epoch; history, in any
+    /// order, says where those ended that the checkpoint no longer names.
+    pub(super) fn follow(
+        &mut self,
+        checkpoint: &Checkpoint,
+        history: &[HistoryEntry],
+    ) -> Result<(), End> {
         let known = self.above.last().map_or(self.base, |(epoch, _)| *epoch);
         let offsets = |cuts: &[Cut]| cuts.iter().map(|cut| cut.next).collect::<Vec<_>>();
         let committed = history
             .iter()
-            .filter(|entry| entry.epoch <= head.committed.epoch);
+            .filter(|entry| entry.epoch <= checkpoint.committed.epoch);
         let mut ends: BTreeMap<Epoch, Vec<Offset>> = committed
             .map(|entry| (entry.epoch, entry.cuts.clone()))
             .collect();
         ends.extend(
-            std::iter::once(&head.committed)
-                .chain(&head.bound)
+            std::iter::once(&checkpoint.committed)
+                .chain(&checkpoint.bound)
                 .map(|binding| (binding.epoch, offsets(&binding.cuts))),
         );
         self.above
             .extend(ends.into_iter().filter(|(epoch, _)| *epoch > known));
         let (oracle, above) = (&mut self.oracle, &self.above);
-        self.feed.to(&head.last_binding().cuts, &mut |record| {
-            let within = |cuts: &[Offset]| {
-                cuts.get(record.partition as usize)
-                    .is_some_and(|cut| record.offset < *cut)
-            };
-            // It lies below the last one's cut.
-            let epoch = above
-                .iter()
-                .find(|(_, cuts)| within(cuts))
-                .map_or(Epoch::MAX, |(epoch, _)| *epoch);
-            oracle.record(
-                epoch,
-                record.partition,
-                record.offset,
-                record.timestamp_ms,
-                record.payload,
-            );
-        })?;
+        self.feed
+            .to(&checkpoint.last_binding().cuts, &mut |record| {
+                let within = |cuts: &[Offset]| {
+                    cuts.get(record.partition as usize)
+                        .is_some_and(|cut| record.offset < *cut)
+                };
+                // It lies below the last one's cut.
+                let epoch = above
+                    .iter()
+                    .find(|(_, cuts)| within(cuts))
+                    .map_or(Epoch::MAX, |(epoch, _)| *epoch);
+                oracle.record(
+                    epoch,
+                    record.partition,
+                    record.offset,
+                    record.timestamp_ms,
+                    record.payload,
+                );
+            })?;
         let told: BTreeMap<Epoch, &HistoryEntry> =
             history.iter().map(|entry| (entry.epoch, entry)).collect();
         while let Some(entry) = told
             .get(&(self.confirmed + 1))
-            .filter(|entry| entry.epoch <= head.committed.epoch)
+            .filter(|entry| entry.epoch <= checkpoint.committed.epoch)
         {
-            if !super::reach::same(&self.oracle.counts_of(entry.epoch), &entry.counts) {
+            if !super::coverage::same(&self.oracle.counts_of(entry.epoch), &entry.counts) {
                 break;
             }
             self.confirmed = entry.epoch;
@@ -242,7 +248,7 @@ impl<'a> Recomputation<'a> {
         Ok(())
     }
 
-    /// What a row or a list with this label must equal.
+    /// What a bar or a list with this label must equal.
     pub(super) fn as_of(&self, label: Epoch) -> AsOf {
         if label <= self.base {
             AsOf::Epoch(COMMITTED)

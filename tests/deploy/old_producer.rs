@@ -1,5 +1,5 @@
 //! MIGRATION.md says that the old system's producer can feed this job unchanged. Here its records,
-//! written by hand as its library writes them, stand in a log instead of ours: the rows must be
+//! written by hand as its library writes them, stand in a log instead of ours: the bars must be
 //! those that our own `ingest` makes of the same frames.
 
 use std::{path::Path, process::Command};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 const RECORDING: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/bench/golden/finnhub-recorded.jsonl"
+    "/tests/golden/finnhub-recorded.jsonl"
 );
 
 /// Avro's long: zigzag, seven bits a byte.
@@ -78,8 +78,8 @@ fn tapeflow(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// All rows without their labels (epoch, final, revision), which may differ between two runs.
-fn rows(folder: &Path, store: &str, size: &str) -> Vec<String> {
+/// All bars without their labels (epoch, final, revision), which may differ between two runs.
+fn bars(folder: &Path, store: &str, size: &str) -> Vec<String> {
     let csv = tapeflow(
         folder,
         &["bars", "--store", store, "--size", size, "--format", "csv"],
@@ -90,7 +90,7 @@ fn rows(folder: &Path, store: &str, size: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_old_producers_records_give_the_rows_that_our_own_ingest_gives() {
+fn the_old_producers_records_give_the_bars_that_our_own_ingest_gives() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     tapeflow(
@@ -126,7 +126,7 @@ fn the_old_producers_records_give_the_rows_that_our_own_ingest_gives() {
     assert!(count > 10, "frames were recorded");
     let log = Connection::open(at.join("old.db")).expect("the log");
     let timestamp: i64 = log
-        .query_row("SELECT max(timestamp_ms) FROM log", [], |row| row.get(0))
+        .query_row("SELECT max(timestamp_ms) FROM log", [], |bar| bar.get(0))
         .expect("a time");
     log.execute_batch("DELETE FROM log; DELETE FROM log_sessions; UPDATE log_partitions SET first_offset = 0, next_offset = 0").expect("emptied");
     for (offset, payload) in (0i64..).zip(&records) {
@@ -148,7 +148,7 @@ fn the_old_producers_records_give_the_rows_that_our_own_ingest_gives() {
             "--log",
             "sqlite:old.db",
             "--store",
-            "sqlite:rows.db",
+            "sqlite:bars.db",
             "--until-end",
             "--http",
             "off",
@@ -156,10 +156,10 @@ fn the_old_producers_records_give_the_rows_that_our_own_ingest_gives() {
     );
     for size in ["1s", "1m", "5m", "1h", "1d"] {
         let (ours, old) = (
-            rows(at, "sqlite:ours.db", size),
-            rows(at, "sqlite:rows.db", size),
+            bars(at, "sqlite:ours.db", size),
+            bars(at, "sqlite:bars.db", size),
         );
-        assert!(ours.len() > 5, "{size}: rows of the recording");
+        assert!(ours.len() > 5, "{size}: bars of the recording");
         assert_eq!(old, ours, "{size}");
     }
     let verdict = tapeflow(
@@ -169,7 +169,7 @@ fn the_old_producers_records_give_the_rows_that_our_own_ingest_gives() {
             "--log",
             "sqlite:old.db",
             "--store",
-            "sqlite:rows.db",
+            "sqlite:bars.db",
         ],
     );
     assert!(

@@ -51,8 +51,8 @@ fn changed(place: &Place, change: &str) {
 fn count(place: &Place, what: &str) -> u64 {
     let database = Connection::open(place.path("t.db")).expect("opened");
     let count: i64 = database
-        .query_row(&format!("SELECT count(*) FROM {what}"), [], |row| {
-            row.get(0)
+        .query_row(&format!("SELECT count(*) FROM {what}"), [], |bar| {
+            bar.get(0)
         })
         .expect("counted");
     u64::try_from(count).expect("a count")
@@ -111,8 +111,9 @@ pub(crate) fn committed_beyond(place: &Place, before: u64) -> u64 {
         let status = tapeflow(&["status", "--store", &place.store, "--format", "json"])
             .output()
             .expect("the binary starts");
-        let head: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
-        if let Some(epoch) = head["head"]["committed"]["epoch"]
+        let checkpoint: serde_json::Value =
+            serde_json::from_slice(&status.stdout).unwrap_or_default();
+        if let Some(epoch) = checkpoint["checkpoint"]["committed"]["epoch"]
             .as_u64()
             .filter(|epoch| *epoch > before)
         {
@@ -145,7 +146,7 @@ fn beside_a_running_job_no_difference_is_reported() {
             "20ms",
             "--workers",
             "2",
-            "--resident-rows",
+            "--resident-bars",
             "100",
         ];
         let _job = Running(
@@ -166,7 +167,7 @@ fn beside_a_running_job_no_difference_is_reported() {
                     .and_then(|epoch| epoch.parse::<u64>().ok())
                     .expect("the bound epoch"),
             );
-            assert!(number(&line, "rows compared") > 0, "{line}");
+            assert!(number(&line, "bars compared") > 0, "{line}");
             if epochs.len() >= 6 {
                 break;
             }
@@ -190,9 +191,9 @@ fn again_and_again_ends_as_its_worst_look() {
         .query_row(
             "SELECT state FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
             [],
-            |row| row.get(0),
+            |bar| bar.get(0),
         )
-        .expect("a row");
+        .expect("a bar");
     changed(&place, state);
     assert!(
         lines.any(|line| line.starts_with("1 differences; ")),
@@ -222,7 +223,7 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
         ..FeedFile::default()
     };
     place.replay(&place.feed(&first), &["--partitions", "2"]);
-    let (stamp, cuts): (i64, String) = newest(&place);
+    let (write_timestamp, cuts): (i64, String) = newest(&place);
     let read: u64 = serde_json::from_str::<Vec<u64>>(&cuts)
         .expect("offsets")
         .iter()
@@ -235,13 +236,13 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
         }),
         &[],
     );
-    let since = format!("{}ms", (newest(&place).0 - stamp - 1) / 1_000);
+    let since = format!("{}ms", (newest(&place).0 - write_timestamp - 1) / 1_000);
     let cheap = |code: i32| verify(&place, code, &["--since", &since]);
 
     let line = cheap(0);
     let of_second = format!("WHERE start >= {}", LATER_MS - 1_800_000);
     assert_eq!(
-        number(&line, "rows compared"),
+        number(&line, "bars compared"),
         count(&place, &format!("bars {of_second}")),
         "{line}"
     );
@@ -257,7 +258,7 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
     );
     // Of the day both have trades: what was touched in the second is out of reach, and what was not
     // is not asked about.
-    let days = number(&line, "rows and ");
+    let days = number(&line, "bars and ");
     assert!(
         days > 0 && days <= count(&place, "bars WHERE size = '1d'"),
         "{line}"
@@ -285,12 +286,12 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
     assert!(verify(&place, 1, &[]).starts_with("2 differences; "));
 }
 
-/// The newest epoch's stamp, and where it ends.
+/// The newest epoch's write timestamp, and where it ends.
 fn newest(place: &Place) -> (i64, String) {
     let database = Connection::open(place.path("t.db")).expect("opened");
-    let select = "SELECT stamp, cuts FROM history ORDER BY epoch DESC LIMIT 1";
+    let select = "SELECT write_timestamp, cuts FROM history ORDER BY epoch DESC LIMIT 1";
     database
-        .query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(select, [], |bar| Ok((bar.get(0)?, bar.get(1)?)))
         .expect("history")
 }
 
@@ -298,19 +299,19 @@ fn newest(place: &Place) -> (i64, String) {
 fn some_symbols_a_sample_and_slices_are_looked_at_alone() {
     let place = some_trades();
     let all = verify(&place, 0, &[]);
-    let rows = number(&all, "rows compared");
+    let bars = number(&all, "bars compared");
     let sliced = verify(&place, 0, &["--passes", "3"]);
     assert_eq!(sliced, all, "slices come to the whole");
     let sampled = verify(&place, 0, &["--sample", "1/3"]);
-    let share = number(&sampled, "rows compared");
+    let share = number(&sampled, "bars compared");
     assert!(
-        share > 0 && share < rows * 7 / 10 && sampled.contains("lists not judged"),
-        "{sampled}; {rows}"
+        share > 0 && share < bars * 7 / 10 && sampled.contains("lists not judged"),
+        "{sampled}; {bars}"
     );
     assert_eq!(number(&sampled, "lists compared"), 0, "{sampled}");
     let one = verify(&place, 0, &["--symbols", "AAPL"]);
     assert_eq!(
-        number(&one, "rows compared"),
+        number(&one, "bars compared"),
         count(&place, "bars WHERE symbol = 'AAPL'"),
         "{one}"
     );
@@ -342,7 +343,7 @@ fn some_symbols_a_sample_and_slices_are_looked_at_alone() {
 #[test]
 fn a_cell_that_cannot_be_read_is_one_difference_and_no_end_of_the_look() {
     let place = some_trades();
-    let rows = number(&verify(&place, 0, &[]), "rows compared");
+    let bars = number(&verify(&place, 0, &[]), "bars compared");
     changed(
         &place,
         "UPDATE bars SET state = x'0102' WHERE symbol = 'AAPL' AND size = '1h'",
@@ -360,18 +361,18 @@ fn a_cell_that_cannot_be_read_is_one_difference_and_no_end_of_the_look() {
     );
     assert_eq!(number(&summary(&said), "differences"), damaged, "{said}");
     assert_eq!(
-        number(&summary(&said), "rows compared"),
-        rows - count(&place, "bars WHERE state = x'0102'"),
+        number(&summary(&said), "bars compared"),
+        bars - count(&place, "bars WHERE state = x'0102'"),
         "{said}"
     );
 }
 
 #[test]
-fn the_log_beside_the_rows_is_the_one_they_come_from() {
+fn the_log_beside_the_bars_is_the_one_they_come_from() {
     let place = some_trades();
     let beside = succeed(&["verify", "--store", &place.store]);
     assert_eq!(beside, succeed(&["verify", "--log", &place.store]));
-    // The rows of a log that lies elsewhere.
+    // The bars of a log that lies elsewhere.
     let other = some_trades();
     let said = end_with(
         2,

@@ -1,4 +1,4 @@
-//! `tapeflow bench --embedded`: it measures, it checks every row, and it leaves nothing behind.
+//! `tapeflow bench --embedded`: it measures, it checks every bar, and it leaves nothing behind.
 
 use std::{
     fs,
@@ -52,7 +52,7 @@ fn a_bench_without_servers_is_correct_tells_what_it_measured_and_leaves_nothing_
         (&result["trades"], &result["messages"], &result["mode"]),
         (&20_000.into(), &6_667.into(), &"drain".into())
     );
-    assert!(result["rows_written"].as_u64() > Some(10_000), "{result}");
+    assert!(result["bars_written"].as_u64() > Some(10_000), "{result}");
     for figure in [
         "seconds",
         "trades_per_second",
@@ -72,7 +72,7 @@ fn a_bench_without_servers_is_correct_tells_what_it_measured_and_leaves_nothing_
 }
 
 #[test]
-fn a_spoilt_row_makes_the_bench_end_with_code_1() {
+fn a_spoilt_bar_makes_the_bench_end_with_code_1() {
     let place = Place::new();
     let mut command = bench(
         &place,
@@ -98,10 +98,10 @@ fn a_spoilt_row_makes_the_bench_end_with_code_1() {
             .is_ok_and(|line| line.contains("a line on standard input"))
     };
     assert!(said.any(|line| asks(&line)), "it asks before it checks");
-    let rows = folder(&place).expect("a folder").join("rows.db");
+    let bars = folder(&place).expect("a folder").join("rows.db");
     let spoil = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'S0001' AND size = '1h') WHERE symbol = 'S0000' AND size = '1h'";
     assert_eq!(
-        Connection::open(rows)
+        Connection::open(bars)
             .expect("opened")
             .execute(spoil, [])
             .expect("changed"),
@@ -137,7 +137,7 @@ fn a_spoilt_row_makes_the_bench_end_with_code_1() {
 }
 
 #[test]
-fn under_a_steady_feed_the_bench_tells_how_fresh_the_rows_are() {
+fn under_a_steady_feed_the_bench_tells_how_fresh_the_bars_are() {
     let place = Place::new();
     let flags = [
         "--rate",

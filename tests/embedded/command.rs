@@ -46,10 +46,10 @@ pub(crate) fn end_with(code: i32, arguments: &[&str]) -> String {
     told(&output)
 }
 
-/// A file of `bench/golden`.
+/// A file of `tests/golden`.
 pub(crate) fn golden(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("bench/golden")
+        .join("tests/golden")
         .join(name)
         .to_str()
         .expect("a path in UTF-8")

@@ -1,4 +1,4 @@
-//! However a run ends, the next one goes on, and rows are as if nothing had happened.
+//! However a run ends, the next one goes on, and bars are as if nothing had happened.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -43,7 +43,7 @@ fn kill_nine_again_and_again_loses_and_doubles_nothing() {
                 "4x",
                 "--workers",
                 &workers,
-                "--resident-rows",
+                "--resident-bars",
                 "8",
                 "--epoch",
                 "20ms",
@@ -73,7 +73,7 @@ fn kill_nine_again_and_again_loses_and_doubles_nothing() {
     );
 }
 
-/// Trades in all one-minute rows.
+/// Trades in all one-minute bars.
 fn trades(place: &Place) -> u64 {
     let csv = succeed(&[
         "bars",
@@ -128,7 +128,7 @@ fn a_signal_drains_and_the_next_run_goes_on() {
         assert!(verified.starts_with("0 differences"), "{verified}");
         assert!(
             verified.contains(&format!(" {after} trades accepted")),
-            "{after} trades in rows; {verified}"
+            "{after} trades in bars; {verified}"
         );
     }
 }

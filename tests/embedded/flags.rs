@@ -14,7 +14,7 @@ const COMMANDS: [&[&str]; 11] = [
     &["top"],
     &["verify"],
     &["status"],
-    &["rejects", "list"],
+    &["dead_letters", "list"],
     &["simulate"],
     &["bench"],
 ];
@@ -334,13 +334,13 @@ fn a_newer_format_is_refused_and_left_alone() {
     let recording = golden("finnhub-recorded.jsonl");
     place.replay(&recording, &[]);
     let database = rusqlite::Connection::open(place.path("t.db")).expect("opened");
-    let head: String = database
-        .query_row("SELECT head FROM job_head", [], |row| row.get(0))
-        .expect("a head");
-    let newer = head.replacen("\"format\":1", "\"format\":99", 1);
-    assert_ne!(newer, head);
+    let checkpoint: String = database
+        .query_row("SELECT checkpoint FROM checkpoint", [], |bar| bar.get(0))
+        .expect("a checkpoint");
+    let newer = checkpoint.replacen("\"format\":1", "\"format\":99", 1);
+    assert_ne!(newer, checkpoint);
     database
-        .execute("UPDATE job_head SET head = ?1", [&newer])
+        .execute("UPDATE checkpoint SET checkpoint = ?1", [&newer])
         .expect("changed");
     drop(database);
     let said = end_with(
@@ -357,7 +357,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     assert!(said.contains("99") && said.contains("newer"), "{said}");
     let database = rusqlite::Connection::open(place.path("t.db")).expect("opened");
     let after: String = database
-        .query_row("SELECT head FROM job_head", [], |row| row.get(0))
-        .expect("a head");
+        .query_row("SELECT checkpoint FROM checkpoint", [], |bar| bar.get(0))
+        .expect("a checkpoint");
     assert_eq!(after, newer);
 }

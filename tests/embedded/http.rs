@@ -14,7 +14,7 @@ use rustls::{
 use serde_json::Value;
 use tapeflow_schemas::{
     Metric,
-    metric::{Kind, Teller},
+    metric::{Kind, Scope},
 };
 
 use crate::{
@@ -31,14 +31,14 @@ fn ask(stream: &mut (impl Read + Write), path: &str, header: &str) -> (u16, Stri
     .expect("sent");
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
-    let (head, body) = answer
+    let (checkpoint, body) = answer
         .split_once("\r\n\r\n")
         .unwrap_or_else(|| panic!("{path}: no answer but {answer:?}"));
-    let code = head
+    let code = checkpoint
         .split_ascii_whitespace()
         .nth(1)
         .and_then(|code| code.parse().ok())
-        .unwrap_or_else(|| panic!("{path}: {head}"));
+        .unwrap_or_else(|| panic!("{path}: {checkpoint}"));
     (code, body.to_owned())
 }
 
@@ -106,7 +106,7 @@ fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
             "{name} is not told:\n{text}"
         );
         let (job, feed) = (status["job"].is_object(), status["feed"].is_object());
-        assert!(job && feed || metric.teller() == Teller::Process);
+        assert!(job && feed || metric.teller() == Scope::Process);
     }
     let told: Vec<&str> = text
         .lines()
@@ -118,7 +118,7 @@ fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
         "a name that is not in the list: {told:?}"
     );
     assert_eq!(
-        value(&text, "tapeflow_records_rejected_total{reason=\"json\"}"),
+        value(&text, "tapeflow_dead_letters_total{reason=\"json\"}"),
         Some(1.0),
         "{text}"
     );
@@ -146,7 +146,7 @@ fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
     .expect("JSON");
     assert_eq!(
         status["job"]["epoch_committed"],
-        stored["head"]["committed"]["epoch"]
+        stored["checkpoint"]["committed"]["epoch"]
     );
     for lag in stored["lag"].as_array().expect("partitions") {
         let partition = &status["job"]["partitions"]

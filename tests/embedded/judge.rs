@@ -8,7 +8,7 @@ use tapeflow_ingest::simulator::FeedFile;
 
 use crate::command::{Place, end_with, golden, succeed, values};
 
-/// Changes the rows behind the job's back, and demands that `verify` says so `times` times.
+/// Changes the bars behind the job's back, and demands that `verify` says so `times` times.
 fn found(change: &str, times: usize, hint: &str) {
     let place = Place::new();
     place.replay(
@@ -35,7 +35,7 @@ fn found(change: &str, times: usize, hint: &str) {
 }
 
 #[test]
-fn verify_finds_a_row_with_other_values() {
+fn verify_finds_a_bar_with_other_values() {
     // A sound cell of another symbol: only a recomputation tells.
     found(
         "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
@@ -45,22 +45,23 @@ fn verify_finds_a_row_with_other_values() {
 }
 
 #[test]
-fn verify_finds_a_missing_row() {
+fn verify_finds_a_missing_bar() {
     found(
         "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
         1,
-        "the store has no row",
+        "the store has no bar",
     );
 }
 
 #[test]
-fn verify_finds_a_row_that_no_trade_made() {
-    let columns = "epoch, stamp, open, high, low, close, vwap, volume, notional, trades, state";
-    let row = format!(
+fn verify_finds_a_bar_that_no_trade_made() {
+    let columns =
+        "epoch, write timestamp, open, high, low, close, vwap, volume, notional, trades, state";
+    let bar = format!(
         "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
     );
     found(
-        &format!("{row} WHERE symbol = 'AAPL' AND size = '1d'"),
+        &format!("{bar} WHERE symbol = 'AAPL' AND size = '1d'"),
         1,
         "AAPL 1d",
     );
@@ -129,7 +130,7 @@ fn verify_finds_a_missing_list() {
 
 #[test]
 fn verify_finds_a_list_that_no_trade_called_for() {
-    let columns = "epoch, stamp, state";
+    let columns = "epoch, write timestamp, state";
     let list = format!(
         "INSERT INTO views (view_name, size, start, {columns}) SELECT view_name, size, start - 86400000, {columns} FROM views"
     );
@@ -172,7 +173,7 @@ fn what_cannot_be_counted_becomes_a_dead_letter_and_the_stream_goes_on() {
         place.verify()
     );
     let list = succeed(&[
-        "rejects",
+        "dead_letters",
         "list",
         "--store",
         &place.store,
@@ -201,13 +202,15 @@ fn status_names_the_epochs_and_the_offsets() {
         "json",
     ]))
     .expect("JSON");
-    assert_eq!(status["head"]["generation"], 1);
+    assert_eq!(status["checkpoint"]["generation"], 1);
     assert_eq!(
-        status["head"]["committed"]["cuts"].as_array().map(Vec::len),
+        status["checkpoint"]["committed"]["cuts"]
+            .as_array()
+            .map(Vec::len),
         Some(3)
     );
     assert_eq!(
-        status["head"]["bound"],
+        status["checkpoint"]["bound"],
         serde_json::json!([]),
         "everything is committed"
     );

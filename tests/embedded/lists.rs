@@ -86,7 +86,7 @@ fn recorded_and_made_up_trades_give_the_golden_lists_and_a_second_run_changes_no
         let want = golden_lists(lists);
         let baskets = golden("baskets.csv");
         for flags in [
-            ["--workers", "1", "--resident-rows", "8"],
+            ["--workers", "1", "--resident-bars", "8"],
             ["--workers", "4", "--partitions", "7"],
         ] {
             let place = Place::new();
@@ -127,7 +127,7 @@ fn lists_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
             &baskets,
             "--workers",
             "1",
-            "--resident-rows",
+            "--resident-bars",
             "8",
             "--epoch",
             "10ms",

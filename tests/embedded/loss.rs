@@ -38,7 +38,7 @@ fn half_read() -> (Place, Connection, Vec<i64>) {
         .query_row(
             "SELECT cuts FROM half.history ORDER BY epoch DESC LIMIT 1",
             [],
-            |row| row.get(0),
+            |bar| bar.get(0),
         )
         .expect("history");
     for table in [
@@ -47,15 +47,15 @@ fn half_read() -> (Place, Connection, Vec<i64>) {
         "view_entries",
         "symbols",
         "history",
-        "rejects",
-        "job_head",
+        "dead_letters",
+        "checkpoint",
     ] {
         // Columns that are computed are not inserted.
         let mut columns = both
             .prepare("SELECT group_concat(name) FROM pragma_table_info(?1)")
             .expect("prepared");
         let columns: String = columns
-            .query_row([table], |row| row.get(0))
+            .query_row([table], |bar| bar.get(0))
             .expect("columns");
         both.execute_batch(&format!("DELETE FROM main.{table}; INSERT INTO main.{table} ({columns}) SELECT {columns} FROM half.{table}"))
             .expect("restored");
@@ -137,14 +137,14 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
             "{warning:?} in\n{warned}"
         );
     }
-    let rows = place.bars();
+    let bars = place.bars();
     assert!(
-        rows.lines().count() > before.lines().count() + 50,
-        "the second feed is in the rows"
+        bars.lines().count() > before.lines().count() + 50,
+        "the second feed is in the bars"
     );
     let letters = || {
         let listed = succeed(&[
-            "rejects",
+            "dead_letters",
             "list",
             "--store",
             &place.store,
@@ -170,7 +170,7 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
     // No permission is needed any more, and nothing is told twice.
     let said = end_with(0, &run);
     assert!(!said.contains("given up"), "{said}");
-    assert_eq!((letters(), place.bars()), (lost, rows));
+    assert_eq!((letters(), place.bars()), (lost, bars));
 
     let said = end_with(0, &["verify", "--log", &place.store]);
     let of_second = |table: &str| -> i64 {
@@ -179,13 +179,13 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
             LATER_MS - 1_800_000
         );
         database
-            .query_row(&count, [], |row| row.get(0))
+            .query_row(&count, [], |bar| bar.get(0))
             .expect("counted")
     };
     assert_eq!(
         (
             number(&said, "differences"),
-            number(&said, "rows compared"),
+            number(&said, "bars compared"),
             number(&said, "lists compared")
         ),
         (0, of_second("bars"), of_second("views")),

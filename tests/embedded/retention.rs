@@ -35,7 +35,7 @@ impl Kept {
             .query_row(
                 "SELECT cuts FROM history ORDER BY epoch DESC LIMIT 1",
                 [],
-                |row| row.get(0),
+                |bar| bar.get(0),
             )
             .expect("history");
         let end_of_first: Vec<i64> = serde_json::from_str(&cuts).expect("offsets");
@@ -79,8 +79,8 @@ impl Kept {
     fn count(&self, what: &str) -> u64 {
         let count: i64 = self
             .database
-            .query_row(&format!("SELECT count(*) FROM {what}"), [], |row| {
-                row.get(0)
+            .query_row(&format!("SELECT count(*) FROM {what}"), [], |bar| {
+                bar.get(0)
             })
             .expect("counted");
         u64::try_from(count).expect("a count")
@@ -132,7 +132,7 @@ fn what_the_removed_records_cannot_have_touched_is_judged() {
     let kept = Kept::two_runs(|_| {});
     let (_, number) = kept.verify(0);
     assert_eq!(
-        (number("rows compared"), number("lists compared")),
+        (number("bars compared"), number("lists compared")),
         (kept.count("bars"), kept.count("views"))
     );
     assert!(number("records out of reach") == 0 && number("lists compared") > 10);
@@ -148,12 +148,12 @@ fn what_the_removed_records_cannot_have_touched_is_judged() {
     // Of a day, both runs have trades.
     let of_second = format!("WHERE start >= {SECOND_HOUR_MS}");
     assert_eq!(
-        number("rows compared"),
+        number("bars compared"),
         kept.count(&format!("bars {of_second}")),
         "{said}"
     );
     assert_eq!(
-        number("rows and "),
+        number("bars and "),
         kept.count("bars") - kept.count(&format!("bars {of_second}")),
         "{said}"
     );
@@ -168,7 +168,7 @@ fn what_the_removed_records_cannot_have_touched_is_judged() {
         "{said}"
     );
     assert!(
-        number("rows compared") > 50 && number("rows and ") > 50 && number("lists compared") >= 9,
+        number("bars compared") > 50 && number("bars and ") > 50 && number("lists compared") >= 9,
         "{said}"
     );
 }
@@ -182,7 +182,7 @@ fn faults_in_what_can_be_judged_are_found_though_records_are_gone() {
     let state =
         |table: &str, of: &str| format!("(SELECT state FROM {table} WHERE {of} AND {hour})");
     let cases = [
-        // AAPL trades most: a row with fewer trades than the remaining log makes is wrong, whatever
+        // AAPL trades most: a bar with fewer trades than the remaining log makes is wrong, whatever
         // is gone.
         (format!("UPDATE bars SET state = {} WHERE symbol = 'AAPL' AND {hour}", state("bars", "symbol = 'MSFT'")), "AAPL 1h "),
         (format!("DELETE FROM bars WHERE symbol = 'AAPL' AND {hour}"), "AAPL 1h "),
@@ -233,14 +233,14 @@ fn a_record_that_may_repeat_a_removed_one_is_held_against_nobody() {
         (
             number("differences"),
             number("duplicates"),
-            number("rows compared"),
+            number("bars compared"),
             number("lists compared")
         ),
         (0, 0, 0, 0),
         "{said}"
     );
     assert_eq!(
-        (number("rows and "), number("lists that may rest")),
+        (number("bars and "), number("lists that may rest")),
         (kept.count("bars"), kept.count("views")),
         "{said}"
     );
@@ -257,8 +257,8 @@ fn what_was_removed_before_the_job_began_is_no_loss() {
             "view_entries",
             "symbols",
             "history",
-            "rejects",
-            "job_head",
+            "dead_letters",
+            "checkpoint",
         ] {
             database
                 .execute(&format!("DELETE FROM {table}"), [])
@@ -267,7 +267,7 @@ fn what_was_removed_before_the_job_began_is_no_loss() {
     });
     let (said, number) = kept.verify(0);
     assert_eq!(
-        (number("rows compared"), number("lists compared")),
+        (number("bars compared"), number("lists compared")),
         (kept.count("bars"), kept.count("views")),
         "{said}"
     );
@@ -283,7 +283,7 @@ fn with_nothing_left_nothing_is_judged() {
             .prepare("SELECT next_offset FROM log_partitions ORDER BY partition")
             .expect("prepared");
         select
-            .query_map([], |row| row.get(0))
+            .query_map([], |bar| bar.get(0))
             .expect("asked")
             .collect::<Result<_, _>>()
             .expect("read")
@@ -292,9 +292,9 @@ fn with_nothing_left_nothing_is_judged() {
     let (said, number) = kept.verify(0);
     assert_eq!(
         (
-            number("rows compared"),
+            number("bars compared"),
             number("lists compared"),
-            number("rows and ")
+            number("bars and ")
         ),
         (0, 0, kept.count("bars")),
         "{said}"

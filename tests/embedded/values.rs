@@ -1,4 +1,4 @@
-//! Known trades give known rows, whatever the workers, the partitions and the memory.
+//! Known trades give known bars, whatever the workers, the partitions and the memory.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ fn the_recorded_trades_give_the_golden_csv_and_a_second_run_adds_nothing() {
 }
 
 #[test]
-fn rows_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
+fn bars_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
     let shapes = [Popularity::Zipf(1.0), Popularity::OneHot(0.99)];
     for popularity in shapes {
         let feed = FeedFile {
@@ -44,10 +44,10 @@ fn rows_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
         };
         let (narrow, wide) = (Place::new(), Place::new());
         let file = narrow.feed(&feed);
-        // Eight resident rows: nearly every row is read back before it is added to.
+        // Eight resident bars: nearly every bar is read back before it is added to.
         narrow.replay(
             &file,
-            &["--workers", "1", "--resident-rows", "8", "--epoch", "10ms"],
+            &["--workers", "1", "--resident-bars", "8", "--epoch", "10ms"],
         );
         wide.replay(&file, &["--workers", "4", "--epoch", "1s"]);
         assert_eq!(
@@ -83,9 +83,9 @@ fn policies_govern_volume_and_vwap_and_not_prices() {
     };
     // A lone odd lot: volume under sip and all, no price, and nothing at all under strict.
     let (all, sip, strict) = (
-        bar("all").expect("a row"),
-        bar("sip").expect("a row"),
-        bar("strict").expect("a row"),
+        bar("all").expect("a bar"),
+        bar("sip").expect("a bar"),
+        bar("strict").expect("a bar"),
     );
     assert_eq!(
         values(&all),
@@ -139,14 +139,14 @@ fn bars_are_chosen_by_symbol_size_and_time() {
         "--format",
         "json",
     ]);
-    let rows: Vec<serde_json::Value> = json
+    let bars: Vec<serde_json::Value> = json
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
     assert_eq!(
-        rows.len(),
+        bars.len(),
         expected(&|line| line.starts_with("AAPL,1s,")).len() - 1
     );
-    assert_eq!(rows[1]["notional"], "820.3005", "decimals are strings");
-    assert!(rows[1]["open"].is_null(), "and no price is no number");
+    assert_eq!(bars[1]["notional"], "820.3005", "decimals are strings");
+    assert!(bars[1]["open"].is_null(), "and no price is no number");
 }

@@ -1,29 +1,29 @@
-//! What stands in `grafana/`, read and taken apart.
+//! Reads and parses the files in `grafana/`.
 
 use std::{fs, path::Path};
 
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-/// A file of `grafana/`.
+/// Reads a file of `grafana/`.
 pub(crate) fn text(path: &str) -> Result<String, Failed> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("grafana")
         .join(path);
-    fs::read_to_string(&path).map_err(|fault| format!("{}: {fault}", path.display()).into())
+    fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// A JSON file of `grafana/`.
+/// Parses a JSON file of `grafana/`.
 pub(crate) fn json(path: &str) -> Result<Value, Failed> {
-    serde_json::from_str(&text(path)?).map_err(|fault| format!("{path}: {fault}").into())
+    serde_json::from_str(&text(path)?).map_err(|error| format!("{path}: {error}").into())
 }
 
-/// A YAML file of `grafana/`; a key that stands twice is refused.
+/// Parses a YAML file of `grafana/`. A duplicate key is an error.
 pub(crate) fn yaml(path: &str) -> Result<Value, Failed> {
-    serde_norway::from_str(&text(path)?).map_err(|fault| format!("{path}: {fault}").into())
+    serde_norway::from_str(&text(path)?).map_err(|error| format!("{path}: {error}").into())
 }
 
-/// All dashboards, by file name.
+/// Parses all dashboards, sorted by file name.
 pub(crate) fn dashboards() -> Result<Vec<(String, Value)>, Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards");
     let mut found = Vec::new();
@@ -37,34 +37,34 @@ pub(crate) fn dashboards() -> Result<Vec<(String, Value)>, Failed> {
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
     if found.len() < 2 {
-        Err("the dashboards are not there".into())
+        Err("fewer than two dashboards in grafana/dashboards".into())
     } else {
         Ok(found)
     }
 }
 
-/// The panels of a dashboard, those in rows too, but not the rows.
+/// The panels of a dashboard, including those inside rows, without the rows themselves.
 pub(crate) fn panels(dashboard: &Value) -> Vec<&Value> {
     let all = list(&dashboard["panels"])
         .flat_map(|panel| std::iter::once(panel).chain(list(&panel["panels"])));
     all.filter(|panel| panel["type"] != "row").collect()
 }
 
-/// The items of a list; none where there is no list.
+/// The items of an array; none for any other value.
 pub(crate) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// A text; empty where there is none.
+/// A string; empty for any other value.
 pub(crate) fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Fails with every fault there is, not with the first.
-pub(crate) fn none(what: &str, faults: &[String]) -> Result<(), Failed> {
-    if faults.is_empty() {
+/// Fails with all errors, if there are any.
+pub(crate) fn none(what: &str, errors: &[String]) -> Result<(), Failed> {
+    if errors.is_empty() {
         Ok(())
     } else {
-        Err(format!("{what}:\n  {}", faults.join("\n  ")).into())
+        Err(format!("{what}:\n  {}", errors.join("\n  ")).into())
     }
 }

@@ -1,27 +1,27 @@
-//! What Grafana and the Cassandra plugin make of a query before Cassandra sees it: variables first
-//! (in the browser), then macros (in the plugin).
+//! Fills in a query as Grafana does: variables first (in the browser), then macros (in the
+//! Cassandra plugin).
 
 use std::collections::BTreeMap;
 
-/// The values of a dashboard's variables; Grafana's own `__from` and `__to` too.
+/// The values of a dashboard's variables, including Grafana's own `__from` and `__to`.
 pub(crate) type Values = BTreeMap<String, Vec<String>>;
 
-/// `${name}` and `${name:format}`. A list without a format is separated by commas, and an empty one
-/// is nothing at all: that is what the plugin asks for.
+/// Replaces `${name}` and `${name:format}`. A list without a format is joined by commas, and an
+/// empty list becomes an empty text, as the plugin requests.
 ///
 /// # Errors
-/// A variable nobody has, or a format that no query here needs.
+/// If a variable is unknown, or a format is not one that the dashboards use.
 pub(crate) fn variables(text: &str, values: &Values) -> Result<String, String> {
     let mut parts = text.split("${");
     let mut filled = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (inside, rest) = part
             .split_once('}')
-            .ok_or_else(|| format!("${{ without an end: {text}"))?;
+            .ok_or_else(|| format!("${{ without }}: {text}"))?;
         let (name, format) = inside.split_once(':').unwrap_or((inside, "csv"));
         let chosen = values
             .get(name)
-            .ok_or_else(|| format!("no variable {name}: {text}"))?;
+            .ok_or_else(|| format!("unknown variable {name}: {text}"))?;
         filled += &match format {
             "csv" => chosen.join(","),
             "singlequote" => chosen
@@ -29,17 +29,17 @@ pub(crate) fn variables(text: &str, values: &Values) -> Result<String, String> {
                 .map(|value| format!("'{}'", value.replace('\'', "\\'")))
                 .collect::<Vec<_>>()
                 .join(","),
-            other => return Err(format!("no format {other}: {text}")),
+            other => return Err(format!("unknown format {other}: {text}")),
         };
         filled += rest;
     }
     Ok(filled)
 }
 
-/// The plugin's macros, in its order. They take no parentheses.
+/// Replaces the plugin's macros, in the plugin's order. They have no parentheses.
 ///
 /// # Errors
-/// A dollar sign that is left: Cassandra would not take it.
+/// If a dollar sign remains, which Cassandra would refuse.
 pub(crate) fn macros(text: &str, from_ms: i64, to_ms: i64) -> Result<String, String> {
     let seconds = |ms: i64| ms.div_euclid(1_000).to_string();
     let filled = text

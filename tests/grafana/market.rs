@@ -1,5 +1,5 @@
-//! The dashboard *Market* on real Cassandra, with the rows that the job makes of the recordings in
-//! `bench/golden`.
+//! The dashboard *Market* on real Cassandra, with the bars that the job writes for the recordings
+//! in `tests/golden`.
 
 use std::{collections::BTreeMap, path::Path, sync::OnceLock};
 
@@ -22,19 +22,19 @@ use crate::{
 
 const KEYSPACE: &str = "market";
 /// 2021-01-01, and a minute after the newest trade of the recordings: the end of the range lies in
-/// the partition of the newest list.
+/// the bucket of the newest view.
 const FROM_MS: i64 = 1_609_459_200_000;
 const TO_MS: i64 = 1_731_600_000_000;
-/// The minute in which the made-up recording has more than ten symbols.
+/// A minute in which the generated recording has more than ten symbols.
 const CROWD_MS: i64 = 1_718_979_600_000;
-/// Rows of several partitions, rows without a price, and late ones.
+/// Symbols with bars in several partitions, without a price, and with late trades.
 const SYMBOLS: [&str; 4] = ["AAPL", "BINANCE:BTCUSDT", "HALF", "S03"];
 
-/// Runs a command of the binary to its end.
+/// Runs a command of the binary until it exits, and returns its output.
 fn succeed(arguments: &[&str]) -> Result<String, String> {
     let output = tapeflow(arguments)
         .output()
-        .map_err(|fault| fault.to_string())?;
+        .map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         Ok(text(&output.stdout))
@@ -51,7 +51,7 @@ fn store() -> String {
     format!("cassandra://127.0.0.1:{CQL_PORT}/{KEYSPACE}")
 }
 
-/// The recordings through Kafka and the job into Cassandra, once.
+/// Sends the recordings through Kafka and the job into Cassandra, once per test run.
 fn replay() -> Result<(), String> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     let run = || {
@@ -74,16 +74,16 @@ fn replay() -> Result<(), String> {
         )?;
         for recording in ["finnhub-recorded", "crowd"] {
             let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join(format!("bench/golden/{recording}.jsonl"));
+                .join(format!("tests/golden/{recording}.jsonl"));
             let file = file.to_str().ok_or("a path in UTF-8")?;
-            succeed(&[&["ingest", "--replay", file, "--exit-at-end"], &topic[..]].concat())?;
+            succeed(&[&["ingest", "--replay", file, "--until-end"], &topic[..]].concat())?;
         }
         succeed(&[&["dataflow", "--store", &store, "--until-end"], &topic[..]].concat()).map(drop)
     };
     DONE.get_or_init(run).clone()
 }
 
-/// The dashboard as somebody looks at it.
+/// The dashboard with chosen variables and a time range.
 struct Screen {
     dashboard: Value,
     session: Session,
@@ -93,7 +93,7 @@ struct Screen {
 }
 
 impl Screen {
-    /// Chooses symbols, size and range, and lets the other variables follow, in their order.
+    /// Chooses symbols, size and range, and queries the other variables in their order.
     async fn open(
         symbols: &[&str],
         size: &str,
@@ -147,7 +147,7 @@ impl Screen {
         .await
     }
 
-    /// One of the queries of the panel of this name.
+    /// Runs one query of the panel with this title.
     async fn panel(&self, title: &str, reference: &str) -> Result<Table, String> {
         let panel = panels(&self.dashboard)
             .into_iter()
@@ -160,7 +160,7 @@ impl Screen {
     }
 }
 
-/// Waits for the future of a test.
+/// Runs the future of a test to its end.
 fn wait<T>(future: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -168,7 +168,7 @@ fn wait<T>(future: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed>
         .block_on(future)
 }
 
-/// What a panel needs beyond what the plugin needs.
+/// Checks what a panel needs beyond what the plugin needs.
 fn drawable(panel: &Value, table: &Table) -> Result<(), String> {
     if table.rows.is_empty() {
         return Err("no row".into());
@@ -194,7 +194,7 @@ fn drawable(panel: &Value, table: &Table) -> Result<(), String> {
         .filter(|(_, kind)| is_number(kind))
         .count();
     match word(&panel["type"]) {
-        // One alias names all numbers of a query, so a query of a graph or a figure has one.
+        // An alias names all numbers of a query, so a query of a graph or a figure has one.
         "timeseries" | "stat" if numbers != 1 => {
             Err(format!("{numbers} columns of numbers, not one"))
         }
@@ -210,9 +210,9 @@ fn drawable(panel: &Value, table: &Table) -> Result<(), String> {
 }
 
 pub(crate) fn queries() -> Result<(), Failed> {
-    let mut faults = Vec::new();
-    // At the one end the partitions of two sizes begin at the same time, at the other those of all
-    // differ.
+    let mut errors = Vec::new();
+    // At one of the two ends the buckets of two sizes start at the same time; at the other the
+    // buckets of all sizes differ.
     for (size, to_ms) in WindowSize::DEFAULTS
         .into_iter()
         .flat_map(|size| [(size, TO_MS), (size, CROWD_MS)])
@@ -225,10 +225,10 @@ pub(crate) fn queries() -> Result<(), Failed> {
                 .filter(|(_, values)| values.is_empty())
                 .map(|(name, _)| format!("{size}: {name} is empty"))
                 .collect();
-            faults.extend(empty);
+            errors.extend(empty);
             for panel in panels(&screen.dashboard) {
                 for target in list(&panel["targets"]) {
-                    // There are no lists of seconds.
+                    // There are no views of seconds.
                     let has_rows = size.ms() >= 60_000
                         || !word(&target["target"]).contains("FROM view_entries");
                     let checked = screen.ask(target).await.and_then(|table| {
@@ -238,18 +238,18 @@ pub(crate) fn queries() -> Result<(), Failed> {
                             Ok(())
                         }
                     });
-                    faults.extend(checked.err().map(|fault| {
-                        format!("{size}: {} {}: {fault}", panel["title"], target["refId"])
+                    errors.extend(checked.err().map(|error| {
+                        format!("{size}: {} {}: {error}", panel["title"], target["refId"])
                     }));
                 }
             }
             Ok(())
         })?;
     }
-    none("queries", &faults)
+    none("queries", &errors)
 }
 
-/// The lines of a csv by their columns.
+/// The lines of a CSV text, by column name.
 fn csv(text: &str) -> Result<Vec<BTreeMap<&str, &str>>, String> {
     let mut lines = text.lines();
     let names: Vec<&str> = lines.next().ok_or("no line")?.split(',').collect();
@@ -261,10 +261,10 @@ fn csv(text: &str) -> Result<Vec<BTreeMap<&str, &str>>, String> {
 fn milliseconds(text: &str) -> Result<i64, String> {
     text.parse::<jiff::Timestamp>()
         .map(jiff::Timestamp::as_millisecond)
-        .map_err(|fault| format!("{text}: {fault}"))
+        .map_err(|error| format!("{text}: {error}"))
 }
 
-/// A printed number as the panel must have it: a double, or the whole number. Empty is NaN.
+/// Whether the panel's value equals the printed one. An empty text equals NaN.
 fn same(value: &CqlValue, printed: &str) -> bool {
     match value {
         CqlValue::Double(number) if printed.is_empty() => number.is_nan(),
@@ -279,8 +279,8 @@ fn same(value: &CqlValue, printed: &str) -> bool {
     }
 }
 
-/// Each row of a panel, by symbol and start, against the line that `tapeflow bars` prints; no row
-/// more and none fewer.
+/// Compares each row of a panel, by symbol and start, with the line that `tapeflow bars` prints.
+/// The two must have the same number of rows.
 async fn against_bars(
     screen: &Screen,
     title: &str,
@@ -319,13 +319,13 @@ async fn against_bars(
     Ok(())
 }
 
-/// The list that the panel's second query finds at the end of the range, without empty ranks,
-/// against what `tapeflow top` prints.
-async fn against_top(
+/// Compares the view that the panel's second query returns for the end of the range, without empty
+/// ranks, with what `tapeflow views` prints.
+async fn against_view(
     screen: &Screen,
     title: &str,
     columns: &[(&str, &str)],
-    top: &[BTreeMap<&str, &str>],
+    view: &[BTreeMap<&str, &str>],
 ) -> Result<(), String> {
     let table = screen.panel(title, "B").await?;
     let (rank, name) = (table.at("rank")?, table.at("name")?);
@@ -334,15 +334,15 @@ async fn against_top(
         .iter()
         .filter(|row| !same(&row[name], ""))
         .collect();
-    if top.is_empty() || ranks.len() != top.len() || table.rows.len() != 10 {
+    if view.is_empty() || ranks.len() != view.len() || table.rows.len() != 10 {
         return Err(format!(
             "{title}: {} of {} ranks, and {} are printed",
             ranks.len(),
             table.rows.len(),
-            top.len()
+            view.len()
         ));
     }
-    for (row, line) in ranks.into_iter().zip(top) {
+    for (row, line) in ranks.into_iter().zip(view) {
         for (column, printed) in [("rank", "rank"), ("name", "name"), ("start", "start")]
             .iter()
             .chain(columns)
@@ -382,7 +382,7 @@ pub(crate) fn numbers() -> Result<(), Failed> {
                 ("Number of trades", "A", &["trades"]),
                 ("Late trades", "A", &["revision"]),
                 (
-                    "Revised rows",
+                    "Revised bars",
                     "A",
                     &["revision", "trades", "volume", "vwap", "epoch"],
                 ),
@@ -398,12 +398,12 @@ pub(crate) fn numbers() -> Result<(), Failed> {
                 .iter()
                 .any(|bar| SYMBOLS.contains(&bar["symbol"]) && bar["revision"] != "0")
             {
-                return Err("no row was revised, so the panel of late ones shows nothing".into());
+                return Err("no bar was revised, so the panel of late trades is empty".into());
             }
             Ok(())
         })?;
     }
-    // The newest list of all; and of movers that of the minute in which most symbols trade.
+    // The newest view of all; for movers, that of the minute in which most symbols trade.
     wait(async {
         for (title, view, to_ms, columns) in [
             (
@@ -431,7 +431,7 @@ pub(crate) fn numbers() -> Result<(), Failed> {
         ] {
             let screen = Screen::open(&SYMBOLS, "1m", (FROM_MS, to_ms)).await?;
             let printed = succeed(&[
-                "top",
+                "views",
                 "--store",
                 &store(),
                 "--view",
@@ -443,14 +443,14 @@ pub(crate) fn numbers() -> Result<(), Failed> {
                 "--format",
                 "csv",
             ])?;
-            let mut lists = csv(&printed)?;
-            let newest = lists
+            let mut views = csv(&printed)?;
+            let newest = views
                 .iter()
                 .filter_map(|line| milliseconds(line["start"]).ok())
                 .filter(|start| *start <= to_ms)
                 .max();
-            lists.retain(|line| milliseconds(line["start"]).ok() == newest);
-            against_top(&screen, title, columns, &lists).await?;
+            views.retain(|line| milliseconds(line["start"]).ok() == newest);
+            against_view(&screen, title, columns, &views).await?;
         }
         Ok(())
     })
@@ -458,8 +458,8 @@ pub(crate) fn numbers() -> Result<(), Failed> {
 
 pub(crate) fn ranges() -> Result<(), Failed> {
     wait(async {
-        // Years of minutes: many partitions. An hour in the middle of one: that one, though it
-        // began before the range.
+        // Years of minutes touch many buckets. An hour in the middle of a bucket touches that one,
+        // although the bucket starts before the range.
         let years = Screen::open(&["AAPL"], "1m", (FROM_MS, TO_MS)).await?;
         let partitions = years.values["bucket"].len();
         let hour = Screen::open(&["AAPL"], "1m", (1_680_285_600_000, 1_680_289_200_000)).await?;
@@ -474,19 +474,19 @@ pub(crate) fn ranges() -> Result<(), Failed> {
             )
             .into());
         }
-        // Before there was anything: no partition, and an empty panel instead of a fault.
+        // Before the first trade: no bucket, and an empty panel without an error.
         let before = Screen::open(&["AAPL"], "1m", (1_000_000_000_000, 1_000_003_600_000)).await?;
         if !before.values["bucket"].is_empty() {
-            return Err(
-                format!("partitions before the first: {:?}", before.values["bucket"]).into(),
-            );
+            return Err(format!(
+                "buckets before the first trade: {:?}",
+                before.values["bucket"]
+            )
+            .into());
         }
         for panel in panels(&before.dashboard) {
             for target in list(&panel["targets"]) {
                 if !before.ask(target).await?.rows.is_empty() {
-                    return Err(
-                        format!("{}: rows before there was anything", panel["title"]).into(),
-                    );
+                    return Err(format!("{}: rows before the first trade", panel["title"]).into());
                 }
             }
         }
@@ -494,8 +494,8 @@ pub(crate) fn ranges() -> Result<(), Failed> {
     })
 }
 
-/// Each of these fails in Grafana, or draws what is not so. Without this a check that finds nothing
-/// would pass.
+/// Each of these queries fails in Grafana or draws a wrong value. Without this test, a check that
+/// finds nothing would pass.
 pub(crate) fn unreadable() -> Result<(), Failed> {
     wait(async {
         let screen = Screen::open(&SYMBOLS, "1m", (FROM_MS, TO_MS)).await?;
@@ -503,7 +503,7 @@ pub(crate) fn unreadable() -> Result<(), Failed> {
             .into_iter()
             .find(|panel| panel["type"] == "timeseries")
             .ok_or("no graph")?;
-        let sound = word(&panel["targets"][0]["target"]);
+        let valid = word(&panel["targets"][0]["target"]);
         let mut passed = Vec::new();
         for (what, columns) in [
             ("a decimal", "symbol, CAST(volume AS decimal), start"),
@@ -528,12 +528,12 @@ pub(crate) fn unreadable() -> Result<(), Failed> {
             ),
         ] {
             let target =
-                serde_json::json!({ "target": sound.replacen("symbol, close, start", columns, 1) });
+                serde_json::json!({ "target": valid.replacen("symbol, close, start", columns, 1) });
             let outcome = screen
                 .ask(&target)
                 .await
                 .and_then(|table| drawable(panel, &table));
-            if word(&target["target"]) == sound || outcome.is_ok() {
+            if word(&target["target"]) == valid || outcome.is_ok() {
                 passed.push(what.to_owned());
             }
         }

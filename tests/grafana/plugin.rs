@@ -1,5 +1,5 @@
-//! What the Cassandra plugin can read, of what Cassandra answers. Its rules are those of version
-//! 3.3, seen by asking its own backend the same queries.
+//! The limits of the Cassandra plugin: which results of Cassandra it can read. The rules are those
+//! of version 3.3, found by sending the same queries through its backend.
 
 use libtest_mimic::Failed;
 use scylla::{
@@ -12,20 +12,20 @@ use scylla::{
 
 use crate::CQL_PORT;
 
-/// Rows of a page. The plugin's driver asks for pages, and Cassandra refuses some queries by page
+/// The page size in rows. The plugin's driver pages, and Cassandra refuses some queries when paged
 /// (IN on the partition key with ORDER BY).
 const PAGE: i32 = 5_000;
 
-/// What came of a query.
+/// The result of a query.
 pub(crate) struct Table {
-    /// Columns, with their type.
+    /// The name and type of each column.
     pub(crate) columns: Vec<(String, NativeType)>,
-    /// Rows, a value a column.
+    /// The rows, with one value per column.
     pub(crate) rows: Vec<Vec<CqlValue>>,
 }
 
 impl Table {
-    /// Where a column stands.
+    /// The index of a column.
     pub(crate) fn at(&self, name: &str) -> Result<usize, String> {
         self.columns
             .iter()
@@ -34,30 +34,30 @@ impl Table {
     }
 }
 
-/// A session as the plugin has one, in a keyspace.
+/// Opens a session in a keyspace, as the plugin does.
 pub(crate) async fn session(keyspace: &str) -> Result<Session, Failed> {
     let session = SessionBuilder::new()
         .known_node(format!("127.0.0.1:{CQL_PORT}"))
         .use_keyspace(keyspace, false)
         .build()
         .await;
-    session.map_err(|fault| format!("keyspace {keyspace}: {fault}").into())
+    session.map_err(|error| format!("keyspace {keyspace}: {error}").into())
 }
 
-/// Asks, and refuses what the plugin would refuse, or would draw as what it is not.
+/// Runs a query. It fails if the plugin would fail, or would draw a wrong value.
 pub(crate) async fn ask(session: &Session, query: &str) -> Result<Table, String> {
     if !query.starts_with("SELECT ") {
-        return Err(format!("the plugin takes SELECT alone: {query}"));
+        return Err(format!("the plugin accepts only SELECT: {query}"));
     }
     let statement = Statement::new(query).with_page_size(PAGE);
     let answer = session
         .query_single_page(statement, (), PagingState::start())
         .await
-        .map_err(|fault| format!("{query}: {fault}"))?;
+        .map_err(|error| format!("{query}: {error}"))?;
     let result = answer
         .0
         .into_rows_result()
-        .map_err(|fault| format!("{query}: {fault}"))?;
+        .map_err(|error| format!("{query}: {error}"))?;
     let mut columns = Vec::new();
     for column in result.column_specs().iter() {
         let ColumnType::Native(kind) = column.typ() else {
@@ -85,47 +85,48 @@ pub(crate) async fn ask(session: &Session, query: &str) -> Result<Table, String>
         NativeType::SmallInt | NativeType::Varint | NativeType::Inet
     ) {
         return Err(format!(
-            "{id} is a {kind:?}, which the plugin does not take as the name of a series: {query}"
+            "{id} is a {kind:?}, which the plugin does not accept as a series name: {query}"
         ));
     }
     let mut rows = Vec::new();
     for row in result
         .rows::<Row>()
-        .map_err(|fault| format!("{query}: {fault}"))?
+        .map_err(|error| format!("{query}: {error}"))?
     {
-        let row = row.map_err(|fault| format!("{query}: {fault}"))?;
+        let row = row.map_err(|error| format!("{query}: {error}"))?;
         let values: Option<Vec<CqlValue>> = row.columns.into_iter().collect();
-        // The plugin makes 0 of a null number, which is a price nobody paid.
+        // The plugin draws a null number as 0, which is not a price.
         rows.push(values.ok_or_else(|| format!("a null: {query}"))?);
     }
     Ok(Table { columns, rows })
 }
 
-/// The first column as a variable's values: as Go prints them, each once. A null number is 0.
+/// The values of a variable: the first column, as Go prints it, without duplicates. A null number
+/// is 0.
 pub(crate) async fn variable(session: &Session, query: &str) -> Result<Vec<String>, String> {
     let statement = Statement::new(query).with_page_size(PAGE);
     let answer = session
         .query_single_page(statement, (), PagingState::start())
         .await
-        .map_err(|fault| format!("{query}: {fault}"))?;
+        .map_err(|error| format!("{query}: {error}"))?;
     let result = answer
         .0
         .into_rows_result()
-        .map_err(|fault| format!("{query}: {fault}"))?;
+        .map_err(|error| format!("{query}: {error}"))?;
     let mut values: Vec<String> = Vec::new();
     for row in result
         .rows::<Row>()
-        .map_err(|fault| format!("{query}: {fault}"))?
+        .map_err(|error| format!("{query}: {error}"))?
     {
-        let mut row = row.map_err(|fault| format!("{query}: {fault}"))?;
+        let mut row = row.map_err(|error| format!("{query}: {error}"))?;
         let value = match row.columns.swap_remove(0) {
             Some(CqlValue::Text(text)) => text,
             Some(CqlValue::BigInt(number)) => number.to_string(),
             None => "0".to_owned(),
-            // A timestamp is printed as Go does, which is no literal of CQL.
+            // Go prints a timestamp in a form that is not a CQL literal.
             other => {
                 return Err(format!(
-                    "{other:?} does not come back as it goes out: {query}"
+                    "{other:?} cannot be used in another query: {query}"
                 ));
             }
         };

@@ -1,4 +1,4 @@
-//! PromQL of dashboards and alert rules: it parses, and names what the code tells.
+//! PromQL of dashboards and alert rules: every expression parses, and names metrics of the code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,29 +11,29 @@ use tapeflow_schemas::metric::{Kind, Metric};
 
 use crate::files::{self, list, none, panels, word};
 
-/// Labels that Prometheus adds to everything it scrapes, and the one of a histogram's buckets.
+/// Labels that Prometheus adds to every series it scrapes, and the label of histogram buckets.
 const LABELS_OF_ALL: [&str; 3] = ["instance", "job", "le"];
 
-/// An expression, where it stands, and the labels its legend or its texts name.
+/// An expression, its place, and the labels that its legend or its annotations name.
 struct Expression {
     at: String,
     text: String,
-    told: Vec<String>,
+    labels: Vec<String>,
 }
 
-/// The names after `before` in `{{...}}`.
-fn told(text: &str, before: &str) -> Vec<String> {
+/// The labels that a template names: the texts in `{{...}}`, without `prefix`.
+fn labels_of(text: &str, prefix: &str) -> Vec<String> {
     let inside = text
         .split("{{")
         .skip(1)
         .filter_map(|rest| rest.split_once("}}"));
     inside
         .map(|(inside, _)| inside.trim())
-        .map(|inside| inside.strip_prefix(before).unwrap_or(inside).to_owned())
+        .map(|inside| inside.strip_prefix(prefix).unwrap_or(inside).to_owned())
         .collect()
 }
 
-/// All expressions there are, variables of Grafana filled in.
+/// All expressions of dashboards and rules, with Grafana's variables filled in.
 fn expressions() -> Result<Vec<Expression>, Failed> {
     let mut found = Vec::new();
     for (name, dashboard) in files::dashboards()? {
@@ -45,7 +45,7 @@ fn expressions() -> Result<Vec<Expression>, Failed> {
                 found.push(Expression {
                     at,
                     text: word(&target["expr"]).to_owned(),
-                    told: told(word(&target["legendFormat"]), ""),
+                    labels: labels_of(word(&target["legendFormat"]), ""),
                 });
             }
         }
@@ -62,22 +62,22 @@ fn expressions() -> Result<Vec<Expression>, Failed> {
             found.push(Expression {
                 at: format!("{name}: variable {}", variable["name"]),
                 text: text.to_owned(),
-                told: vec![label.trim().to_owned()],
+                labels: vec![label.trim().to_owned()],
             });
         }
     }
     for group in list(&files::yaml("alerts/tapeflow.rules.yaml")?["groups"]) {
         for rule in list(&group["rules"]) {
-            let told = list(&serde_json::json!([
+            let labels = list(&serde_json::json!([
                 rule["annotations"]["summary"],
                 rule["annotations"]["description"]
             ]))
-            .flat_map(|text| told(word(text), ".Labels."))
+            .flat_map(|text| labels_of(word(text), ".Labels."))
             .collect();
             found.push(Expression {
                 at: format!("alert {}", rule["alert"]),
                 text: word(&rule["expr"]).to_owned(),
-                told,
+                labels,
             });
         }
     }
@@ -97,7 +97,7 @@ fn expressions() -> Result<Vec<Expression>, Failed> {
     }
 }
 
-/// The series an expression reads, and the labels it names.
+/// The series that an expression reads, and the labels that it names.
 #[derive(Default)]
 struct Reads {
     series: BTreeSet<String>,
@@ -161,14 +161,14 @@ impl ExprVisitor for Reads {
 }
 
 pub(crate) fn syntax() -> Result<(), Failed> {
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for expression in expressions()? {
         match Reads::of(&expression.text) {
             Ok(reads) if reads.series.is_empty() || reads.nameless => {
-                faults.push(format!("{}: a selector without a metric", expression.at))
+                errors.push(format!("{}: a selector without a metric", expression.at))
             }
             Ok(_) => {}
-            Err(fault) => faults.push(format!("{}: {fault}: {}", expression.at, expression.text)),
+            Err(error) => errors.push(format!("{}: {error}: {}", expression.at, expression.text)),
         }
     }
     for wrong in [
@@ -178,13 +178,13 @@ pub(crate) fn syntax() -> Result<(), Failed> {
         "tapeflow_ready and on tapeflow_workers",
     ] {
         if Reads::of(wrong).is_ok() {
-            faults.push(format!("taken for PromQL: {wrong}"));
+            errors.push(format!("accepted as PromQL: {wrong}"));
         }
     }
-    none("PromQL", &faults)
+    none("PromQL", &errors)
 }
 
-/// The metric that a series belongs to: a histogram has three kinds of series.
+/// The metric of a series. A histogram has three kinds of series.
 fn metric(series: &str) -> Option<Metric> {
     Metric::ALL
         .iter()
@@ -202,31 +202,31 @@ pub(crate) fn metrics() -> Result<(), Failed> {
         .iter()
         .map(|metric| (metric.name(), 0))
         .collect();
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for expression in expressions()? {
         for series in Reads::of(&expression.text)?.series {
             match metric(&series) {
                 Some(metric) => *used.entry(metric.name()).or_default() += 1,
-                None => faults.push(format!("{}: no metric {series}", expression.at)),
+                None => errors.push(format!("{}: no metric {series}", expression.at)),
             }
         }
     }
-    faults.extend(
+    errors.extend(
         used.into_iter()
             .filter(|(_, times)| *times == 0)
-            .map(|(name, _)| format!("{name} is drawn nowhere and alarms nobody")),
+            .map(|(name, _)| format!("no panel and no alert uses {name}")),
     );
     if metric("tapeflow_freshness_seconds").is_some()
         || metric("tapeflow_ready_bucket").is_some()
         || metric("tapeflow_lag").is_some()
     {
-        faults.push("series that nobody tells are taken for some".into());
+        errors.push("series that do not exist are accepted".into());
     }
-    none("metrics", &faults)
+    none("metrics", &errors)
 }
 
 pub(crate) fn labels() -> Result<(), Failed> {
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for expression in expressions()? {
         let reads = Reads::of(&expression.text)?;
         let own: BTreeSet<&str> = reads
@@ -239,11 +239,11 @@ pub(crate) fn labels() -> Result<(), Failed> {
         let named = reads
             .labels
             .iter()
-            .chain(&expression.told)
+            .chain(&expression.labels)
             .filter(|label| !own.contains(label.as_str()));
-        faults.extend(
+        errors.extend(
             named.map(|label| format!("{}: its metrics have no label {label}", expression.at)),
         );
     }
-    none("labels", &faults)
+    none("labels", &errors)
 }

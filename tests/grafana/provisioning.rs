@@ -1,4 +1,4 @@
-//! Provisioning files and alert rules: their shape, and that they belong together.
+//! Provisioning files and alert rules: their shape, and that they agree with each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,11 +29,11 @@ fn is_duration(text: &str) -> bool {
         .is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
-/// All rules of a file of groups, and what is wrong with the groups.
-fn rules<'a>(file: &'a Value, of_group: &[&str], faults: &mut Vec<String>) -> Vec<&'a Value> {
+/// All rules of a file; pushes the errors of its groups to `errors`.
+fn rules<'a>(file: &'a Value, of_group: &[&str], errors: &mut Vec<String>) -> Vec<&'a Value> {
     for group in list(&file["groups"]) {
         if keys(group) != of_group || !is_duration(word(&group["interval"])) {
-            faults.push(format!(
+            errors.push(format!(
                 "a group has {:?}, {}",
                 keys(group),
                 group["interval"]
@@ -51,11 +51,11 @@ pub(crate) fn alerts() -> Result<(), Failed> {
         files::text("README.md")?,
         files::text("alerts-test.yaml")?,
     );
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     if keys(&file) != ["groups"] {
-        faults.push(format!("{RULES} has {:?}", keys(&file)));
+        errors.push(format!("{RULES} has {:?}", keys(&file)));
     }
-    let rules = rules(&file, &["interval", "name", "rules"], &mut faults);
+    let rules = rules(&file, &["interval", "name", "rules"], &mut errors);
     let mut names = BTreeSet::new();
     for rule in &rules {
         let (name, annotations) = (word(&rule["alert"]), &rule["annotations"]);
@@ -94,7 +94,7 @@ pub(crate) fn alerts() -> Result<(), Failed> {
                 !readme.lines().any(|line| line == format!("### {name}")),
             ),
         ];
-        faults.extend(
+        errors.extend(
             wrong
                 .into_iter()
                 .filter(|(_, wrong)| *wrong)
@@ -105,18 +105,17 @@ pub(crate) fn alerts() -> Result<(), Failed> {
         .lines()
         .filter_map(|line| line.strip_prefix("### Tapeflow"))
         .filter(|name| !names.contains(format!("Tapeflow{name}").as_str()));
-    faults
-        .extend(sections.map(|name| {
-            format!("grafana/README.md tells of Tapeflow{name}, which no rule raises")
-        }));
+    errors.extend(sections.map(|name| {
+        format!("grafana/README.md has a runbook for Tapeflow{name}, which no rule defines")
+    }));
     if rules.len() < 9 {
-        faults.push(format!("{} rules", rules.len()));
+        errors.push(format!("{} rules", rules.len()));
     }
-    none(RULES, &faults)
+    none(RULES, &errors)
 }
 
-/// What Grafana must be told so that it alarms when Prometheus would: the expression, which is
-/// empty or above 0, and a threshold of 0.
+/// The data of a Grafana rule that fires when Prometheus would: the expression, whose values are
+/// above 0 or missing, and a threshold of 0.
 fn data(expression: &Value) -> Value {
     json!([
         {
@@ -149,15 +148,15 @@ fn data(expression: &Value) -> Value {
 
 pub(crate) fn same_alerts() -> Result<(), Failed> {
     let (prometheus, grafana) = (files::yaml(RULES)?, files::yaml(ALERTING)?);
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     if keys(&grafana) != ["apiVersion", "groups"] || grafana["apiVersion"] != 1 {
-        faults.push(format!("{ALERTING} has {:?}", keys(&grafana)));
+        errors.push(format!("{ALERTING} has {:?}", keys(&grafana)));
     }
-    let wanted = rules(&prometheus, &["interval", "name", "rules"], &mut faults);
+    let wanted = rules(&prometheus, &["interval", "name", "rules"], &mut errors);
     let there = rules(
         &grafana,
         &["folder", "interval", "name", "orgId", "rules"],
-        &mut faults,
+        &mut errors,
     );
     let uids: BTreeSet<&str> = there.iter().map(|rule| word(&rule["uid"])).collect();
     let may_be_a_uid = |uid: &&str| {
@@ -167,7 +166,7 @@ pub(crate) fn same_alerts() -> Result<(), Failed> {
                 .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
     };
     if uids.len() != wanted.len() || there.len() != wanted.len() || !uids.iter().all(may_be_a_uid) {
-        faults.push(format!(
+        errors.push(format!(
             "{} rules, {} of Prometheus, under {uids:?}",
             there.len(),
             wanted.len()
@@ -176,30 +175,36 @@ pub(crate) fn same_alerts() -> Result<(), Failed> {
     for rule in wanted {
         let name = &rule["alert"];
         let Some(there) = there.iter().find(|there| there["title"] == *name) else {
-            faults.push(format!("{name} is not there"));
+            errors.push(format!("{name} is missing"));
             continue;
         };
-        let mut expected = json!({ "condition": "C", "noDataState": "OK", "execErrState": "Error", "title": name, "uid": there["uid"] });
+        let mut expected = json!({
+            "condition": "C",
+            "noDataState": "OK",
+            "execErrState": "Error",
+            "title": name,
+            "uid": there["uid"],
+        });
         for same in ["for", "labels", "annotations"] {
             expected[same] = rule[same].clone();
         }
         expected["data"] = data(&rule["expr"]);
         if **there != expected {
-            faults.push(format!(
-                "{name} is not as for Prometheus:\n  {there}\n  {expected}"
+            errors.push(format!(
+                "{name} differs from the rule for Prometheus:\n  {there}\n  {expected}"
             ));
         }
-        // Grafana may take a dollar sign in a text for a variable of its environment.
+        // Grafana may replace a dollar sign in a text by an environment variable.
         if there["annotations"].to_string().contains('$') {
-            faults.push(format!("{name}: a dollar sign in its texts"));
+            errors.push(format!("{name}: a dollar sign in its annotations"));
         }
     }
-    none(ALERTING, &faults)
+    none(ALERTING, &errors)
 }
 
 pub(crate) fn data_sources() -> Result<(), Failed> {
     let file = files::yaml(DATA_SOURCES)?;
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     let mut provisioned = BTreeMap::new();
     for source in list(&file["datasources"]) {
         provisioned.insert(word(&source["uid"]), word(&source["type"]));
@@ -207,7 +212,7 @@ pub(crate) fn data_sources() -> Result<(), Failed> {
             || source["editable"] != false
             || !word(&source["url"]).starts_with("${")
         {
-            faults.push(format!("{}: access, editable or url", source["name"]));
+            errors.push(format!("{}: access, editable or url", source["name"]));
         }
     }
     let expected = BTreeMap::from([
@@ -215,13 +220,13 @@ pub(crate) fn data_sources() -> Result<(), Failed> {
         ("prometheus", "prometheus"),
     ]);
     if provisioned != expected || file["apiVersion"] != 1 {
-        faults.push(format!("provisioned: {provisioned:?}"));
+        errors.push(format!("provisioned: {provisioned:?}"));
     }
-    // The plugin does not start without a consistency; below LOCAL_QUORUM a reader may see a row go
-    // back.
+    // The plugin does not start without a consistency. Below LOCAL_QUORUM a reader could see a bar
+    // go back.
     let cassandra = list(&file["datasources"]).find(|source| source["uid"] == "cassandra");
     if cassandra.is_none_or(|source| source["jsonData"]["consistency"] != "LOCAL_QUORUM") {
-        faults.push("consistency".into());
+        errors.push("consistency".into());
     }
     for (name, dashboard) in files::dashboards()? {
         let variables =
@@ -229,8 +234,8 @@ pub(crate) fn data_sources() -> Result<(), Failed> {
         for asked in panels(&dashboard).into_iter().chain(variables) {
             let source = &asked["datasource"];
             if provisioned.get(word(&source["uid"])) != Some(&word(&source["type"])) {
-                faults.push(format!(
-                    "{name}: {} {} asks {source}",
+                errors.push(format!(
+                    "{name}: {} {} queries {source}",
                     asked["title"], asked["name"]
                 ));
             }
@@ -240,21 +245,21 @@ pub(crate) fn data_sources() -> Result<(), Failed> {
                 .iter()
                 .any(|(_, other)| word(&link["url"]) == format!("/d/{}", word(&other["uid"])));
             if !there {
-                faults.push(format!("{name}: a link to {}", link["url"]));
+                errors.push(format!("{name}: a link to {}", link["url"]));
             }
         }
     }
-    none(DATA_SOURCES, &faults)
+    none(DATA_SOURCES, &errors)
 }
 
 pub(crate) fn variables() -> Result<(), Failed> {
     let readme = files::text("README.md")?;
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     let sources = files::yaml(DATA_SOURCES)?;
     for source in list(&sources["datasources"]) {
         for (name, value) in source["secureJsonData"].as_object().into_iter().flatten() {
             if !word(value).starts_with("${") || !word(value).ends_with('}') {
-                faults.push(format!("{}: {name} stands in the file", source["name"]));
+                errors.push(format!("{}: {name} is in the file", source["name"]));
             }
         }
     }
@@ -263,7 +268,7 @@ pub(crate) fn variables() -> Result<(), Failed> {
         || list(&provider["providers"])
             .any(|one| one["type"] != "file" || one["allowUiUpdates"] != false)
     {
-        faults.push(format!("{DASHBOARDS}: its shape"));
+        errors.push(format!("{DASHBOARDS}: its shape"));
     }
     for file in [DATA_SOURCES, DASHBOARDS] {
         let text = files::text(file)?;
@@ -274,13 +279,14 @@ pub(crate) fn variables() -> Result<(), Failed> {
             .map(|(name, _)| name)
             .collect();
         if found.is_empty() {
-            faults.push(format!("{file}: no variable"));
+            errors.push(format!("{file}: no variable"));
         }
         let missing = found.into_iter().filter(|name| {
             !name.starts_with("TAPEFLOW_GRAFANA_") || !readme.contains(&format!("`{name}`"))
         });
-        faults
-            .extend(missing.map(|name| format!("{file}: {name} is not told in grafana/README.md")));
+        errors.extend(
+            missing.map(|name| format!("{file}: {name} is not documented in grafana/README.md")),
+        );
     }
-    none("provisioning", &faults)
+    none("provisioning", &errors)
 }

@@ -1,4 +1,4 @@
-//! Dashboards against the schema of Grafana 11.3, which refuses every word it does not know.
+//! Dashboards against the schema of Grafana 11.3, which refuses every unknown key.
 
 use jsonschema::Validator;
 use libtest_mimic::Failed;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::files::{self, list, none, panels, word};
 
-/// Transformations of Grafana 11.3 that dashboards here may use; the schema takes any name.
+/// Transformations of Grafana 11.3 that the dashboards may use. The schema accepts any name.
 const TRANSFORMATIONS: [&str; 7] = [
     "filterByValue",
     "filterFieldsByName",
@@ -17,11 +17,11 @@ const TRANSFORMATIONS: [&str; 7] = [
     "sortBy",
 ];
 
-/// Changes something in a dashboard that may not be changed.
-type Spoil = fn(&mut Value);
+/// Breaks a dashboard in one way.
+type Break = fn(&mut Value);
 
-/// The schemas by name: `dashboard`, `timeseries.options`, `timeseries.custom` and so on, and the
-/// queries.
+/// The schemas by name: `dashboard`, `timeseries.options`, `timeseries.custom` and so on, and those
+/// of the queries.
 struct Schemas {
     grafana: Value,
     queries: Value,
@@ -35,38 +35,38 @@ impl Schemas {
         })
     }
 
-    /// One of them; a panel type without one is a fault of whoever drew it.
+    /// The schema of this name. A panel type without a schema is an error.
     fn named(&self, name: &str) -> Result<Validator, String> {
         let schema = self
             .grafana
             .get(name)
             .or_else(|| self.queries.get(name))
             .ok_or_else(|| format!("no schema {name}: add it to grafana/schema/make"))?;
-        jsonschema::validator_for(schema).map_err(|fault| format!("schema {name}: {fault}"))
+        jsonschema::validator_for(schema).map_err(|error| format!("schema {name}: {error}"))
     }
 
-    fn check(&self, name: &str, at: &str, value: &Value, faults: &mut Vec<String>) {
+    fn check(&self, name: &str, at: &str, value: &Value, errors: &mut Vec<String>) {
         match self.named(name) {
-            // What did not match is printed whole, and may be the dashboard.
-            Ok(schema) => faults.extend(schema.iter_errors(value).map(|fault| {
-                let said: String = fault.to_string().chars().take(300).collect();
-                format!("{at}{}: {said}", fault.instance_path())
+            // The message quotes the whole value, which can be the dashboard.
+            Ok(schema) => errors.extend(schema.iter_errors(value).map(|error| {
+                let said: String = error.to_string().chars().take(300).collect();
+                format!("{at}{}: {said}", error.instance_path())
             })),
-            Err(fault) => faults.push(format!("{at}: {fault}")),
+            Err(error) => errors.push(format!("{at}: {error}")),
         }
     }
 
-    /// Everything the schemas have to say of a dashboard.
-    fn faults(&self, dashboard: &Value) -> Vec<String> {
-        let mut faults = Vec::new();
-        self.check("dashboard", "", dashboard, &mut faults);
+    /// All errors of a dashboard.
+    fn errors(&self, dashboard: &Value) -> Vec<String> {
+        let mut errors = Vec::new();
+        self.check("dashboard", "", dashboard, &mut errors);
         for panel in panels(dashboard) {
             let (at, kind) = (word(&panel["title"]), word(&panel["type"]));
             self.check(
                 &format!("{kind}.options"),
                 &format!("{at}: options"),
                 &panel["options"],
-                &mut faults,
+                &mut errors,
             );
             let custom = panel.pointer("/fieldConfig/defaults/custom");
             if let Some(custom) = custom {
@@ -74,16 +74,16 @@ impl Schemas {
                     &format!("{kind}.custom"),
                     &format!("{at}: custom"),
                     custom,
-                    &mut faults,
+                    &mut errors,
                 );
             }
             for target in list(&panel["targets"]) {
                 let query = format!("{}.query", word(&target["datasource"]["type"]));
-                self.check(&query, &format!("{at}: target"), target, &mut faults);
+                self.check(&query, &format!("{at}: target"), target, &mut errors);
             }
             for transformation in list(&panel["transformations"]) {
                 if !TRANSFORMATIONS.contains(&word(&transformation["id"])) {
-                    faults.push(format!("{at}: transformation {}", transformation["id"]));
+                    errors.push(format!("{at}: transformation {}", transformation["id"]));
                 }
             }
         }
@@ -95,17 +95,17 @@ impl Schemas {
                 &query,
                 &format!("variable {}", variable["name"]),
                 &variable["query"],
-                &mut faults,
+                &mut errors,
             );
         }
-        faults
+        errors
     }
 }
 
 pub(crate) fn dashboards() -> Result<(), Failed> {
     let schemas = Schemas::load()?;
     for (name, dashboard) in files::dashboards()? {
-        none(&name, &schemas.faults(&dashboard))?;
+        none(&name, &schemas.errors(&dashboard))?;
         if dashboard["schemaVersion"] != 39 {
             return Err(format!("{name}: 39 is the schema version of Grafana 11.3").into());
         }
@@ -113,13 +113,13 @@ pub(crate) fn dashboards() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Each way of misspelling is found. Without this a schema that allows everything would pass.
-pub(crate) fn spoilt() -> Result<(), Failed> {
+/// Each broken dashboard is refused. Without this test, a schema that allows everything would pass.
+pub(crate) fn broken() -> Result<(), Failed> {
     let schemas = Schemas::load()?;
-    let sound = files::json("dashboards/market.json")?;
-    let spoil: [(&str, Spoil); 10] = [
-        ("a word of the dashboard", |d| d["refesh"] = json!("5s")),
-        ("a word of a panel", |d| {
+    let valid = files::json("dashboards/market.json")?;
+    let breaks: [(&str, Break); 10] = [
+        ("a key of the dashboard", |d| d["refesh"] = json!("5s")),
+        ("a key of a panel", |d| {
             d["panels"][0]["descripton"] = json!("")
         }),
         ("a missing type", |d| {
@@ -132,16 +132,16 @@ pub(crate) fn spoilt() -> Result<(), Failed> {
         ("a colour mode", |d| {
             d["panels"][0]["fieldConfig"]["defaults"]["color"]["mode"] = json!("rainbow")
         }),
-        ("a word of a panel's options", |d| {
+        ("a key of a panel's options", |d| {
             d["panels"][0]["options"]["colourMode"] = json!("value")
         }),
         ("a value of a panel's options", |d| {
             d["panels"][3]["options"]["tooltip"]["mode"] = json!("some")
         }),
-        ("a word of a field's settings", |d| {
+        ("a key of a field's settings", |d| {
             d["panels"][3]["fieldConfig"]["defaults"]["custom"]["lineWith"] = json!(1)
         }),
-        ("a word of a query", |d| {
+        ("a key of a query", |d| {
             d["panels"][3]["targets"][0]["rawQeury"] = json!(true)
         }),
         ("a variable's refresh", |d| {
@@ -151,22 +151,22 @@ pub(crate) fn spoilt() -> Result<(), Failed> {
             d["panels"][3]["transformations"][0]["id"] = json!("sortby")
         }),
     ];
-    none("the sound one", &schemas.faults(&sound))?;
-    let passed: Vec<String> = spoil
+    none("the unbroken dashboard", &schemas.errors(&valid))?;
+    let passed: Vec<String> = breaks
         .into_iter()
         .filter(|(_, change)| {
-            let mut dashboard = sound.clone();
+            let mut dashboard = valid.clone();
             change(&mut dashboard);
-            dashboard == sound || schemas.faults(&dashboard).is_empty()
+            dashboard == valid || schemas.errors(&dashboard).is_empty()
         })
         .map(|(what, _)| what.to_owned())
         .collect();
     none("not refused", &passed)
 }
 
-pub(crate) fn told() -> Result<(), Failed> {
+pub(crate) fn described() -> Result<(), Failed> {
     for (name, dashboard) in files::dashboards()? {
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         for panel in panels(&dashboard) {
             let (title, defaults) = (word(&panel["title"]), &panel["fieldConfig"]["defaults"]);
             let wanting = [
@@ -183,21 +183,21 @@ pub(crate) fn told() -> Result<(), Failed> {
                         .any(|target| target["datasource"] == panel["datasource"]),
                 ),
             ];
-            faults.extend(
+            errors.extend(
                 wanting
                     .into_iter()
                     .filter(|(_, wanting)| *wanting)
                     .map(|(what, _)| format!("{title}: no {what}")),
             );
         }
-        none(&name, &faults)?;
+        none(&name, &errors)?;
     }
     Ok(())
 }
 
 pub(crate) fn places() -> Result<(), Failed> {
     for (name, dashboard) in files::dashboards()? {
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         let all: Vec<&Value> = list(&dashboard["panels"]).collect();
         let place = |panel: &Value| {
             let [x, y, w, h] =
@@ -212,7 +212,7 @@ pub(crate) fn places() -> Result<(), Failed> {
                 || down.is_empty()
                 || across.end > 24
             {
-                faults.push(format!("{}: outside the 24 columns", panel["title"]));
+                errors.push(format!("{}: outside the 24 columns", panel["title"]));
             }
             for other in &all[..at] {
                 let (other_across, other_down) = place(other);
@@ -221,17 +221,17 @@ pub(crate) fn places() -> Result<(), Failed> {
                     && down.start < other_down.end
                     && other_down.start < down.end
                 {
-                    faults.push(format!("{} lies over {}", panel["title"], other["title"]));
+                    errors.push(format!("{} overlaps {}", panel["title"], other["title"]));
                 }
                 if panel["id"] == other["id"] {
-                    faults.push(format!(
+                    errors.push(format!(
                         "{} and {} have one id",
                         panel["title"], other["title"]
                     ));
                 }
             }
         }
-        none(&name, &faults)?;
+        none(&name, &errors)?;
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ pub(crate) struct Browser {
     session: String,
     asked: u64,
     /// Exceptions, and what the browser's log calls an error.
-    pub(crate) faults: Vec<String>,
+    pub(crate) errors: Vec<String>,
 }
 
 impl Drop for Browser {
@@ -107,7 +107,7 @@ pub(crate) fn browser() -> Option<Browser> {
         socket,
         session: String::new(),
         asked: 0,
-        faults: Vec::new(),
+        errors: Vec::new(),
     };
     let target =
         browser.call("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
@@ -137,7 +137,7 @@ impl Browser {
             runtime,
             socket,
             asked,
-            faults,
+            errors,
             ..
         } = self;
         runtime.block_on(async {
@@ -160,10 +160,10 @@ impl Browser {
                 }
                 match heard["method"].as_str() {
                     Some("Runtime.exceptionThrown") => {
-                        faults.push(heard["params"]["exceptionDetails"].to_string())
+                        errors.push(heard["params"]["exceptionDetails"].to_string())
                     }
                     Some("Log.entryAdded") if heard["params"]["entry"]["level"] == "error" => {
-                        faults.push(heard["params"]["entry"].to_string())
+                        errors.push(heard["params"]["entry"].to_string())
                     }
                     _ => {}
                 }

@@ -1,4 +1,4 @@
-//! `tapeflow bench` on real servers: every row right, a topic that is kept and read again, and
+//! `tapeflow bench` on real servers: every bar right, a topic that is kept and read again, and
 //! hands off what it has not made.
 
 use libtest_mimic::Failed;

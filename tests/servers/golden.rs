@@ -7,10 +7,10 @@ use tapeflow_ingest::simulator::{FeedFile, Popularity, write_feed};
 
 use crate::job::{Ends, Feed, Job, brokers, store, succeed, tapeflow, told};
 
-/// Real frames, and the rows an independent program makes of them.
+/// Real frames, and the bars an independent program makes of them.
 fn fixture(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("bench/golden")
+        .join("tests/golden")
         .join(name)
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn refusals() -> Result<(), Failed> {
     if before == after {
         Ok(())
     } else {
-        Err(format!("a refused run changed rows:\n{after}").into())
+        Err(format!("a refused run changed bars:\n{after}").into())
     }
 }
 
@@ -212,10 +212,10 @@ pub(crate) fn dead_letters() -> Result<(), Failed> {
         "csv",
     ])?;
     if values(&csv) != values(&fs::read_to_string(fixture("finnhub-recorded.csv"))?) {
-        return Err(format!("poison changed rows:\n{csv}").into());
+        return Err(format!("poison changed bars:\n{csv}").into());
     }
     feed.verify("poison")?;
-    let list = succeed(&["rejects", "list", "--store", &store("poison")])?;
+    let list = succeed(&["dead_letters", "list", "--store", &store("poison")])?;
     for (reason, _) in &poison {
         if !list.contains(reason) {
             return Err(format!("no dead letter for {reason}:\n{list}").into());

@@ -138,7 +138,7 @@ pub(crate) struct Job {
     logs: Vec<PathBuf>,
 }
 
-/// A free range of mesh ports for each job: a port of a killed process may linger.
+/// A free range of cluster ports for each job: a port of a killed process may linger.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(23_000);
 
 /// When a job ends by itself.
@@ -226,8 +226,8 @@ impl Job {
             if processes > 1 {
                 arguments.extend(["--processes", &all, "--process", &this, "--hosts", &hosts]);
             }
-            // Eight resident rows: hydration and eviction everywhere.
-            arguments.extend(["--resident-rows", "8"]);
+            // Eight resident bars: hydration and eviction everywhere.
+            arguments.extend(["--resident-bars", "8"]);
             let child = tapeflow(&arguments)
                 .stdout(file.try_clone().map_err(|error| error.to_string())?)
                 .stderr(file)
@@ -244,7 +244,7 @@ impl Job {
         feed: &Feed,
         keyspace: &str,
         (process, processes): (usize, usize),
-        resident_rows: &str,
+        resident_bars: &str,
     ) -> Result<Self, String> {
         let hosts: Vec<String> = (22_900..)
             .take(processes)
@@ -272,8 +272,8 @@ impl Job {
             &process,
             "--processes",
             &processes,
-            "--resident-rows",
-            resident_rows,
+            "--resident-bars",
+            resident_bars,
         ]);
         let child = command
             .stdout(file.try_clone().map_err(|error| error.to_string())?)

@@ -132,12 +132,12 @@ pub(crate) fn disagreeing() -> Result<(), Failed> {
     feed.init(name)?;
     feed.init(other)?;
     let cases = [
-        (name, "9", "resident rows"),
+        (name, "9", "resident bars"),
         (other, "8", "is not the store that process 0 writes to"),
     ];
-    for (keyspace, resident_rows, want) in cases {
+    for (keyspace, resident_bars, want) in cases {
         let mut zero = Job::start_part(&feed, name, (0, 2), "8")?;
-        let mut one = Job::start_part(&feed, keyspace, (1, 2), resident_rows)?;
+        let mut one = Job::start_part(&feed, keyspace, (1, 2), resident_bars)?;
         let status = one.ended(0, Duration::from_secs(30))?;
         let log = one.log(0);
         if status.code() != Some(2) || !log.contains(want) {
@@ -196,7 +196,7 @@ pub(crate) fn until(
 /// Waits until the job has committed more than it had.
 pub(crate) fn progress(keyspace: &str, when: &str) -> Result<(), Failed> {
     let committed = || -> Result<String, Failed> {
-        // Before the first take-over there is no head, which `status` says with an error.
+        // Before the first take-over there is no checkpoint, which `status` says with an error.
         let status = succeed(&["status", "--store", &store(keyspace)]).unwrap_or_default();
         Ok(status
             .lines()

@@ -1,32 +1,32 @@
-//! Whether anything was lost or counted twice: all rows of each window size, added up, must come to
+//! Whether anything was lost or counted twice: all bars of each window size, added up, must come to
 //! what was sent, and so must the history of epochs.
 
-use tapeflow_schemas::WindowSize;
-use tapeflow_sinks::{Counts, Policy, Store, cassandra::CassandraStore};
-
-use tapeflow_throughput::tape::Written;
+use tapeflow_feed::Written;
+use tapeflow_protocol::{Counts, Store};
+use tapeflow_schemas::{Policy, WindowSize};
+use tapeflow_sinks::cassandra::CassandraStore;
 
 /// Holds the store against what was sent; what there is to say.
 ///
 /// # Errors
 /// What differs.
 pub(crate) async fn check(store: &CassandraStore, written: Written) -> Result<String, String> {
-    let failed = |fault: tapeflow_sinks::StoreError| format!("checking: {fault}");
+    let failed = |error: tapeflow_protocol::StoreError| format!("checking: {error}");
     let symbols = store.symbols().await.map_err(failed)?;
-    let mut rows = 0;
+    let mut bars = 0;
     for size in WindowSize::DEFAULTS {
         let mut held = Written {
             records: written.records,
             ..Written::default()
         };
         for (symbol, _) in &symbols {
-            for row in store
-                .rows(symbol, size, 0..i64::MAX)
+            for bar in store
+                .bars(symbol, size, 0..i64::MAX)
                 .await
                 .map_err(failed)?
             {
-                rows += 1;
-                let sums = row.state.totals.of_policy(Policy::All);
+                bars += 1;
+                let sums = bar.state.totals.of_policy(Policy::All);
                 held.trades += sums.trades;
                 held.volume_e8 += sums.volume_e8;
                 held.notional_e16 += sums.notional_e16;
@@ -34,7 +34,7 @@ pub(crate) async fn check(store: &CassandraStore, written: Written) -> Result<St
         }
         if held != written {
             return Err(format!(
-                "the rows of {size} come to {held:?}, and {written:?} was sent"
+                "the bars of {size} come to {held:?}, and {written:?} was sent"
             ));
         }
     }
@@ -42,7 +42,7 @@ pub(crate) async fn check(store: &CassandraStore, written: Written) -> Result<St
     let mut counts = Counts::default();
     history.iter().for_each(|entry| counts.add(&entry.counts));
     let (clean, all) = (
-        counts.duplicates + counts.rejected + counts.gaps == 0,
+        counts.duplicates + counts.dead_letters + counts.gaps == 0,
         written.trades,
     );
     if (counts.accepted, counts.records, clean) != (all, all, true) {
@@ -51,7 +51,7 @@ pub(crate) async fn check(store: &CassandraStore, written: Written) -> Result<St
         ));
     }
     Ok(format!(
-        "the {rows} rows of {} sizes each come to all {all} trades, their volume and notional; so does the history of {} epochs",
+        "the {bars} bars of {} sizes each come to all {all} trades, their volume and notional; so does the history of {} epochs",
         WindowSize::DEFAULTS.len(),
         history.len()
     ))

@@ -32,7 +32,7 @@ impl Feed {
     /// There is no client.
     pub(crate) fn start(brokers: &str, name: &str, tape: Tape, rate: u32) -> Result<Self, String> {
         let (topic, stop) = (
-            Topic::new(&topic_at(brokers, name), LINGER).map_err(|fault| fault.to_string())?,
+            Topic::new(&topic_at(brokers, name), LINGER).map_err(|error| error.to_string())?,
             Arc::new(AtomicBool::new(false)),
         );
         let asked = Arc::clone(&stop);
@@ -65,11 +65,11 @@ fn run(topic: &Topic, mut tape: Tape, rate: u32, stop: &AtomicBool) -> Result<Ta
     let (begun, mut sent, others) = (
         Instant::now(),
         0u64,
-        u64::try_from(tape.symbols() - 1).map_err(|fault| fault.to_string())?,
+        u64::try_from(tape.symbols() - 1).map_err(|error| error.to_string())?,
     );
     while !stop.load(Ordering::Acquire) {
         let due = u64::try_from(begun.elapsed().as_micros() * u128::from(rate) / 1_000_000)
-            .map_err(|fault| fault.to_string())?;
+            .map_err(|error| error.to_string())?;
         while sent < due {
             let symbol = if sent.is_multiple_of(2) {
                 0
@@ -77,17 +77,17 @@ fn run(topic: &Topic, mut tape: Tape, rate: u32, stop: &AtomicBool) -> Result<Ta
                 1 + sent / 2 % others
             };
             let record = tape.next(
-                usize::try_from(symbol).map_err(|fault| fault.to_string())?,
+                usize::try_from(symbol).map_err(|error| error.to_string())?,
                 now_ms(),
             )?;
-            topic.append(&record).map_err(|fault| fault.to_string())?;
+            topic.append(&record).map_err(|error| error.to_string())?;
             sent += 1;
         }
         topic
             .hear(Duration::ZERO)
-            .map_err(|fault| fault.to_string())?;
+            .map_err(|error| error.to_string())?;
         std::thread::sleep(BEAT);
     }
-    topic.flush().map_err(|fault| fault.to_string())?;
+    topic.flush().map_err(|error| error.to_string())?;
     Ok(tape)
 }

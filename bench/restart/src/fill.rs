@@ -1,10 +1,10 @@
-//! Filling a topic: so many trades, evenly over the last twenty minutes before now, so that rows
+//! Filling a topic: so many trades, evenly over the last twenty minutes before now, so that bars
 //! are few and the job is bound by trades.
 
 use std::time::{Duration, Instant};
 
 use tapeflow_throughput::{
-    Fault, now_ms, per_second,
+    Error, now_ms, per_second,
     topic::{Topic, TopicAddress},
 };
 
@@ -38,7 +38,7 @@ pub(crate) fn fill(
     tape: &mut Tape,
     messages: u64,
 ) -> Result<Duration, String> {
-    let failed = |fault: Fault| fault.to_string();
+    let failed = |error: Error| error.to_string();
     let address = topic_at(brokers, name);
     let topic = Topic::new(&address, LINGER).map_err(failed)?;
     let (begun, from_ms, symbols) = (Instant::now(), now_ms() - SPAN_MS, tape.symbols());
@@ -46,8 +46,8 @@ pub(crate) fn fill(
     for n in 0..messages {
         let event_ms = from_ms
             + i64::try_from(i128::from(n) * i128::from(SPAN_MS) / count)
-                .map_err(|fault| fault.to_string())?;
-        let symbol = usize::try_from(n).map_err(|fault| fault.to_string())? % symbols;
+                .map_err(|error| error.to_string())?;
+        let symbol = usize::try_from(n).map_err(|error| error.to_string())? % symbols;
         topic
             .append(&tape.next(symbol, event_ms)?)
             .map_err(failed)?;

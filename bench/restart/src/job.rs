@@ -39,7 +39,7 @@ pub(crate) fn build(root: &Path, to: &Path) -> Result<PathBuf, String> {
         .current_dir(root)
         .stderr(Stdio::inherit())
         .output()
-        .map_err(|fault| format!("cargo does not start: {fault}"))?;
+        .map_err(|error| format!("cargo does not start: {error}"))?;
     if !output.status.success() {
         return Err(format!("the binary does not build: {}", output.status));
     }
@@ -50,7 +50,7 @@ pub(crate) fn build(root: &Path, to: &Path) -> Result<PathBuf, String> {
         .find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
     let built = executable.ok_or("cargo does not say where the binary is")?;
     let path = to.join("tapeflow");
-    fs::copy(built, &path).map_err(|fault| format!("cannot copy {built}: {fault}"))?;
+    fs::copy(built, &path).map_err(|error| format!("cannot copy {built}: {error}"))?;
     Ok(path)
 }
 
@@ -103,6 +103,6 @@ impl Binary {
             &workers,
         ]);
         command.args(further);
-        Life::start(command, log).map_err(|fault| fault.to_string())
+        Life::start(command, log).map_err(|error| error.to_string())
     }
 }

@@ -3,16 +3,15 @@
 //!
 //! ```text
 //!  tape ──fill──▶ topic ──▶ the job, to the end of it: seconds, CPU, memory
-//!  tape ──feed──▶ topic ──▶ the job ── kill -9, start again ──▶ taken over? a fresh row? a commit? how much memory?
+//!  tape ──feed──▶ topic ──▶ the job ── kill -9, start again ──▶ taken over? a fresh bar? a commit? how much memory?
 //! ```
 //!
-//! A job keeps no checkpoint but its rows and replays only what was bound and not committed, so
-//! neither time nor memory may depend on how long the topic is. At the end all rows must hold
+//! A job keeps no checkpoint but its bars and replays only what was bound and not committed, so
+//! neither time nor memory may depend on how long the topic is. At the end all bars must hold
 //! exactly the trades that were sent.
 
 mod check;
-#[path = "../../../deploy/dev/stack.rs"]
-mod dev_stack;
+use tapeflow_stack::servers as dev_stack;
 mod feed;
 mod fill;
 mod job;
@@ -26,7 +25,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-/// Measures how long a job takes from kill -9 to the first fresh row, behind topics of any length,
+/// Measures how long a job takes from kill -9 to the first fresh bar, behind topics of any length,
 /// and how much memory it takes.
 #[derive(Parser, Debug)]
 pub(crate) struct Settings {
@@ -47,7 +46,7 @@ pub(crate) struct Settings {
     /// Messages a second of the live feed
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Up to how many messages all rows are recomputed by `tapeflow verify`; beyond it their sums
+    /// Up to how many messages all bars are recomputed by `tapeflow verify`; beyond it their sums
     /// are compared
     #[arg(long, default_value_t = 2_000_000, value_name = "N")]
     verify_up_to: u64,

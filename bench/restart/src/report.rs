@@ -81,7 +81,7 @@ impl Report {
         )?;
         writeln!(
             text,
-            "Seconds from the start of the new process, median / largest. *Fresh*: a row of the busiest symbol's minute, read at quorum, is of an epoch above all that were\n\
+            "Seconds from the start of the new process, median / largest. *Fresh*: a bar of the busiest symbol's minute, read at quorum, is of an epoch above all that were\n\
              bound before the kill; *moved*: of a later epoch than right after the kill. *Made after*: it holds a trade that happened after the start.\n"
         )?;
         self.restarts(text, |outcome| &outcome.restarts)?;
@@ -97,7 +97,7 @@ impl Report {
             )?;
             self.restarts(text, |outcome| &outcome.behind)?;
         }
-        writeln!(text, "\n## What the rows come to\n")?;
+        writeln!(text, "\n## What the bars come to\n")?;
         self.outcomes.iter().try_for_each(|outcome| {
             writeln!(
                 text,
@@ -115,7 +115,7 @@ impl Report {
     ) -> std::fmt::Result {
         writeln!(
             text,
-            "| messages | kills | replayed records | taken over, s | moved, s | first fresh row, s | made after, s | first commit, s | memory after 2 s, MB | peak memory, MB |\n\
+            "| messages | kills | replayed records | taken over, s | moved, s | first fresh bar, s | made after, s | first commit, s | memory after 2 s, MB | peak memory, MB |\n\
              |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
         )?;
         for outcome in &self.outcomes {

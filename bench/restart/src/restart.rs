@@ -1,9 +1,9 @@
-//! One restart, measured: readers ask for the head and for rows of the hot symbol all the time, and
+//! One restart, measured: readers ask for the checkpoint and for bars of the hot symbol all the time, and
 //! note when they first see what they wait for.
 //!
-//! *Moved*: a row is of a later epoch than it was after the kill. *Fresh*: a row of an epoch above
+//! *Moved*: a bar is of a later epoch than it was after the kill. *Fresh*: a bar of an epoch above
 //! the last one that was bound before the kill. What is replayed is written again as of that epoch,
-//! so a fresh row holds records that no row held before. *Made after the start*: a row with a trade
+//! so a fresh bar holds records that no bar held before. *Made after the start*: a bar with a trade
 //! that happened after the new process was started.
 
 use std::{
@@ -11,15 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_sinks::{Head, RowKey, RowState, Store, cassandra::CassandraStore};
+use tapeflow_protocol::{Checkpoint, Store};
+use tapeflow_schemas::{BarKey, BarState};
+use tapeflow_sinks::cassandra::CassandraStore;
 use tapeflow_throughput::life::Life;
 use tokio::time::sleep;
 
-/// How often the readers ask for rows.
+/// How often the readers ask for bars.
 const ROWS_EVERY: Duration = Duration::from_millis(10);
-/// How often they ask for the head: at SERIAL, which the job's own compare-and-sets may have to
+/// How often they ask for the checkpoint: at SERIAL, which the job's own compare-and-sets may have to
 /// wait for.
-const HEAD_EVERY: Duration = Duration::from_millis(25);
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(25);
 /// How often the process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// When its memory is noted.
@@ -35,9 +37,9 @@ pub(crate) struct Stood {
     committed: u64,
     /// Records of epochs that are bound and not committed: what is replayed.
     pub(crate) to_replay: u64,
-    /// The largest event time as of the last binding.
-    pub(crate) max_event_ms: Option<i64>,
-    /// The latest epoch of the rows that are watched.
+    /// The watermark as of the last binding.
+    pub(crate) watermark_ms: Option<i64>,
+    /// The latest epoch of the bars that are watched.
     pub(crate) seen: u64,
 }
 
@@ -75,44 +77,47 @@ struct Wanted<'a> {
 /// # Errors
 /// The store does not say.
 pub(crate) async fn stands(store: &CassandraStore) -> Result<Stood, String> {
-    let head = store
-        .head()
+    let checkpoint = store
+        .checkpoint()
         .await
-        .map_err(|fault| fault.to_string())?
-        .ok_or("there is no head")?;
-    Ok(stood(&head))
+        .map_err(|error| error.to_string())?
+        .ok_or("there is no checkpoint")?;
+    Ok(stood(&checkpoint))
 }
 
-fn stood(head: &Head) -> Stood {
-    let last = head.last_binding();
-    let records = last
-        .cuts
-        .iter()
-        .enumerate()
-        .map(|(at, cut)| cut.next - head.committed.cuts.get(at).map_or(0, |from| from.next));
+fn stood(checkpoint: &Checkpoint) -> Stood {
+    let last = checkpoint.last_binding();
+    let records = last.cuts.iter().enumerate().map(|(at, cut)| {
+        cut.next
+            - checkpoint
+                .committed
+                .cuts
+                .get(at)
+                .map_or(0, |from| from.next)
+    });
     Stood {
-        generation: head.generation,
+        generation: checkpoint.generation,
         bound: last.epoch,
-        committed: head.committed.epoch,
+        committed: checkpoint.committed.epoch,
         to_replay: u64::try_from(records.sum::<i64>()).unwrap_or(0),
-        max_event_ms: last.max_event_ms(),
+        watermark_ms: last.watermark_ms(),
         seen: 0,
     }
 }
 
-/// The latest epoch of these rows; 0 if there are none.
+/// The latest epoch of these bars; 0 if there are none.
 ///
 /// # Errors
 /// The store does not say.
-pub(crate) async fn seen(store: &CassandraStore, keys: &[RowKey]) -> Result<u64, String> {
-    let rows = store
-        .read_rows(keys)
+pub(crate) async fn seen(store: &CassandraStore, keys: &[BarKey]) -> Result<u64, String> {
+    let bars = store
+        .read_bars(keys)
         .await
-        .map_err(|fault| fault.to_string())?;
-    Ok(rows
+        .map_err(|error| error.to_string())?;
+    Ok(bars
         .iter()
         .flatten()
-        .map(|row| row.epoch)
+        .map(|bar| bar.epoch)
         .max()
         .unwrap_or(0))
 }
@@ -128,9 +133,9 @@ pub(crate) async fn goes_on(
 ) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        life.must_live().map_err(|fault| fault.to_string())?;
-        if let Ok(Some(head)) = store.head().await
-            && head.committed.epoch > from.map_or(0, |stood| stood.committed)
+        life.must_live().map_err(|error| error.to_string())?;
+        if let Ok(Some(checkpoint)) = store.checkpoint().await
+            && checkpoint.committed.epoch > from.map_or(0, |stood| stood.committed)
         {
             return Ok(());
         }
@@ -140,11 +145,11 @@ pub(crate) async fn goes_on(
                 PATIENCE.as_secs()
             ));
         }
-        sleep(HEAD_EVERY).await;
+        sleep(CHECKPOINT_EVERY).await;
     }
 }
 
-/// Measures the restart that `life` is. `keys` names rows of which at least one changes in every
+/// Measures the restart that `life` is. `keys` names bars of which at least one changes in every
 /// epoch.
 ///
 /// # Errors
@@ -154,7 +159,7 @@ pub(crate) async fn measure(
     life: &mut Life,
     stood: Stood,
     live: bool,
-    keys: impl Fn() -> Vec<RowKey>,
+    keys: impl Fn() -> Vec<BarKey>,
 ) -> Result<Restart, String> {
     let over = AtomicBool::new(false);
     let wanted = Wanted {
@@ -165,11 +170,14 @@ pub(crate) async fn measure(
         live,
         over: &over,
     };
-    let (heads, rows, settled) =
-        tokio::join!(wanted.heads(), wanted.rows(&keys), settle(life, &over));
+    let (checkpoints, bars, settled) = tokio::join!(
+        wanted.checkpoints(),
+        wanted.bars(&keys),
+        settle(life, &over)
+    );
     let ((taken_over, committed), (moved, fresh, made_after), settled_kb) =
-        (heads?, rows?, settled?);
-    life.must_live().map_err(|fault| fault.to_string())?;
+        (checkpoints?, bars?, settled?);
+    life.must_live().map_err(|error| error.to_string())?;
     Ok(Restart {
         to_replay: stood.to_replay,
         taken_over,
@@ -185,60 +193,60 @@ pub(crate) async fn measure(
 /// Looks at the process for as long as its memory settles, and then once more.
 async fn settle(life: &mut Life, over: &AtomicBool) -> Result<u64, String> {
     while life.begun.elapsed() < SETTLED {
-        if let Err(fault) = life.must_live().map_err(|fault| fault.to_string()) {
+        if let Err(error) = life.must_live().map_err(|error| error.to_string()) {
             over.store(true, Ordering::Release);
-            return Err(fault);
+            return Err(error);
         }
         sleep(LOOK_EVERY).await;
     }
     life.must_live()
         .inspect_err(|_| over.store(true, Ordering::Release))
-        .map_err(|fault| fault.to_string())?;
+        .map_err(|error| error.to_string())?;
     Ok(life.memory.now_kb)
 }
 
 impl Wanted<'_> {
-    /// Until a later generation has the head, and until it has committed.
-    async fn heads(&self) -> Result<(Duration, Duration), String> {
+    /// Until a later generation has the checkpoint, and until it has committed.
+    async fn checkpoints(&self) -> Result<(Duration, Duration), String> {
         let mut taken_over = None;
         loop {
-            let head = self.store.head().await;
-            if let Ok(Some(head)) = &head {
+            let checkpoint = self.store.checkpoint().await;
+            if let Ok(Some(checkpoint)) = &checkpoint {
                 let now = self.begun.elapsed();
-                if head.generation > self.stood.generation {
+                if checkpoint.generation > self.stood.generation {
                     taken_over.get_or_insert(now);
                 }
                 if let Some(taken_over) = taken_over
-                    && head.committed.epoch > self.stood.committed
+                    && checkpoint.committed.epoch > self.stood.committed
                 {
                     return Ok((taken_over, now));
                 }
             }
             self.patient("a commit")
-                .map_err(|fault| format!("{fault}; the last answer: {head:?}"))?;
-            sleep(HEAD_EVERY).await;
+                .map_err(|error| format!("{error}; the last answer: {checkpoint:?}"))?;
+            sleep(CHECKPOINT_EVERY).await;
         }
     }
 
-    /// Until a row has moved, until one is fresh, and until one has a trade made after the start.
-    async fn rows(
+    /// Until a bar has moved, until one is fresh, and until one has a trade made after the start.
+    async fn bars(
         &self,
-        keys: &impl Fn() -> Vec<RowKey>,
+        keys: &impl Fn() -> Vec<BarKey>,
     ) -> Result<(Duration, Duration, Option<Duration>), String> {
         let (mut moved, mut fresh) = (None, None);
         loop {
-            let rows = self.store.read_rows(&keys()).await;
-            if let Ok(rows) = &rows {
+            let bars = self.store.read_bars(&keys()).await;
+            if let Ok(bars) = &bars {
                 let now = self.begun.elapsed();
-                let any = |is: &dyn Fn(&RowState) -> bool| rows.iter().flatten().any(is);
-                if any(&|row| row.epoch > self.stood.seen) {
+                let any = |is: &dyn Fn(&BarState) -> bool| bars.iter().flatten().any(is);
+                if any(&|bar| bar.epoch > self.stood.seen) {
                     moved.get_or_insert(now);
                 }
-                if any(&|row| row.epoch > self.stood.bound) {
+                if any(&|bar| bar.epoch > self.stood.bound) {
                     fresh.get_or_insert(now);
                 }
-                let made_after = any(&|row| {
-                    row.totals
+                let made_after = any(&|bar| {
+                    bar.totals
                         .last
                         .is_some_and(|last| last.event_ms >= self.begun_ms)
                 });
@@ -248,8 +256,8 @@ impl Wanted<'_> {
                     _ => {}
                 }
             }
-            self.patient("a fresh row")
-                .map_err(|fault| format!("{fault}; the last answer: {rows:?}"))?;
+            self.patient("a fresh bar")
+                .map_err(|error| format!("{error}; the last answer: {bars:?}"))?;
             sleep(ROWS_EVERY).await;
         }
     }

@@ -8,9 +8,10 @@ use std::{
 };
 
 use rand::Rng;
-use tapeflow_schemas::{AssetClass, EventTime, Symbol, WindowSize};
-use tapeflow_sinks::{RowKey, Store, cassandra::CassandraStore};
-use tapeflow_throughput::{Fault, life::Life, now_ms};
+use tapeflow_protocol::Store;
+use tapeflow_schemas::{AssetClass, BarKey, EventTime, Symbol, WindowSize};
+use tapeflow_sinks::cassandra::CassandraStore;
+use tapeflow_throughput::{Error, life::Life, now_ms};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -41,7 +42,7 @@ const INIT_PATIENCE: Duration = Duration::from_secs(60);
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Runs it all, and prints the report; whether rows came to what they must.
+/// Runs it all, and prints the report; whether bars came to what they must.
 ///
 /// # Errors
 /// It could not be measured.
@@ -56,7 +57,7 @@ pub(crate) fn run(settings: &Settings) -> Result<bool, String> {
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|fault| fault.to_string())?;
+        .map_err(|error| error.to_string())?;
     eprintln!("starting Kafka and Cassandra");
     let servers = Servers::start(root, &settings.stack, settings.ports)?;
     let mut report = Report {
@@ -80,7 +81,7 @@ pub(crate) fn run(settings: &Settings) -> Result<bool, String> {
         is_right &= right;
         if let Some(path) = &settings.report {
             fs::write(path, report.markdown())
-                .map_err(|fault| format!("cannot write {}: {fault}", path.display()))?;
+                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         }
     }
     println!("{}", report.markdown());
@@ -92,7 +93,7 @@ fn prepare(settings: &Settings, root: &Path) -> Result<Binary, String> {
     let logs = root
         .join("target/stack")
         .join(format!("{}-logs", settings.stack));
-    let failed = |fault: std::io::Error| format!("{}: {fault}", logs.display());
+    let failed = |error: std::io::Error| format!("{}: {error}", logs.display());
     if logs.exists() {
         fs::remove_dir_all(&logs).map_err(failed)?;
     }
@@ -100,7 +101,7 @@ fn prepare(settings: &Settings, root: &Path) -> Result<Binary, String> {
     let path: PathBuf = match &settings.binary {
         Some(path) => path
             .canonicalize()
-            .map_err(|fault| format!("--binary: {}: {fault}", path.display()))?,
+            .map_err(|error| format!("--binary: {}: {error}", path.display()))?,
         None => job::build(root, &logs)?,
     };
     Ok(Binary::new(path, logs, settings.workers))
@@ -139,7 +140,7 @@ impl Stage<'_> {
         let (restarts, tape) = self.keep_up(tape)?;
         let (verdict, right) = match self.judge(&tape, messages <= self.settings.verify_up_to) {
             Ok(verdict) => (verdict, true),
-            Err(fault) => (format!("FAULT: {fault}"), false),
+            Err(error) => (format!("FAULT: {error}"), false),
         };
         eprintln!("{verdict}");
         Ok((
@@ -205,8 +206,8 @@ impl Stage<'_> {
         let took = life.end(patience, |life| {
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
-                let head = self.runtime.block_on(store.head()).ok().flatten();
-                let committed: i64 = head.map_or(0, |head| head.committed.cuts.iter().map(|cut| cut.next).sum());
+                let checkpoint = self.runtime.block_on(store.checkpoint()).ok().flatten();
+                let committed: i64 = checkpoint.map_or(0, |checkpoint| checkpoint.committed.cuts.iter().map(|cut| cut.next).sum());
                 eprintln!(
                     "catch-up: {committed} of {messages} committed after {:.0} s, CPU {:.0} s, {} MB, at most {} MB",
                     life.begun.elapsed().as_secs_f64(),
@@ -248,7 +249,7 @@ impl Stage<'_> {
                 rand::rng().random_range(LIVES_BEHIND_MS),
             ));
             let mut stood = self.kill(&store, life)?;
-            let Some(reached_ms) = stood.max_event_ms.filter(|_| self.is_behind(&store)) else {
+            let Some(reached_ms) = stood.watermark_ms.filter(|_| self.is_behind(&store)) else {
                 eprintln!("behind: the job came to the end of the topic before kill {number}");
                 break;
             };
@@ -272,9 +273,14 @@ impl Stage<'_> {
 
     /// Whether there is something left that is not bound yet.
     fn is_behind(&self, store: &CassandraStore) -> bool {
-        let head = self.runtime.block_on(store.head()).ok().flatten();
-        let bound: i64 = head.map_or(0, |head| {
-            head.last_binding().cuts.iter().map(|cut| cut.next).sum()
+        let checkpoint = self.runtime.block_on(store.checkpoint()).ok().flatten();
+        let bound: i64 = checkpoint.map_or(0, |checkpoint| {
+            checkpoint
+                .last_binding()
+                .cuts
+                .iter()
+                .map(|cut| cut.next)
+                .sum()
         });
         u64::try_from(bound).is_ok_and(|bound| bound + LEFT < self.messages)
     }
@@ -348,7 +354,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Runs the job to the end of the topic, and holds rows against what was sent.
+    /// Runs the job to the end of the topic, and holds bars against what was sent.
     fn judge(&self, tape: &Tape, verify: bool) -> Result<String, String> {
         self.binary
             .start(
@@ -384,26 +390,26 @@ impl Stage<'_> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn failed(fault: Fault) -> String {
-    fault.to_string()
+fn failed(error: Error) -> String {
+    error.to_string()
 }
 
-/// The rows of a symbol's current minute and the one before.
-fn minutes(symbol: &Symbol) -> Vec<RowKey> {
+/// The bars of a symbol's current minute and the one before.
+fn minutes(symbol: &Symbol) -> Vec<BarKey> {
     let now = now_ms();
-    rows(
+    bars(
         std::slice::from_ref(symbol),
         WindowSize::DEFAULTS[1],
         &[now - 60_000, now],
     )
 }
 
-/// The rows of symbols' hours that hold these times.
-fn hours(symbols: &[Symbol], from_ms: i64, to_ms: i64) -> Vec<RowKey> {
-    rows(symbols, WindowSize::DEFAULTS[3], &[from_ms, to_ms])
+/// The bars of symbols' hours that hold these times.
+fn hours(symbols: &[Symbol], from_ms: i64, to_ms: i64) -> Vec<BarKey> {
+    bars(symbols, WindowSize::DEFAULTS[3], &[from_ms, to_ms])
 }
 
-fn rows(symbols: &[Symbol], size: WindowSize, times: &[i64]) -> Vec<RowKey> {
+fn bars(symbols: &[Symbol], size: WindowSize, times: &[i64]) -> Vec<BarKey> {
     let mut starts: Vec<_> = times
         .iter()
         .filter_map(|time| Some(size.start_of(EventTime::from_ms(*time)?, AssetClass::Stock)))
@@ -412,7 +418,7 @@ fn rows(symbols: &[Symbol], size: WindowSize, times: &[i64]) -> Vec<RowKey> {
     let keys = |symbol: &Symbol| {
         starts
             .iter()
-            .map(|start| RowKey {
+            .map(|start| BarKey {
                 symbol: symbol.clone(),
                 size,
                 start: *start,

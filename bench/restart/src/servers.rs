@@ -52,8 +52,8 @@ impl Servers {
             };
             match servers.stack.up() {
                 Ok(()) => return Ok(servers),
-                Err(fault) if tries.next().is_none() => return Err(fault),
-                Err(fault) => eprintln!("the servers do not start, again: {fault}"),
+                Err(error) if tries.next().is_none() => return Err(error),
+                Err(error) => eprintln!("the servers do not start, again: {error}"),
             }
         }
     }
@@ -77,10 +77,10 @@ impl Servers {
     /// There is none.
     pub(crate) async fn connect(&self, keyspace: &str) -> Result<CassandraStore, String> {
         let config = CassandraConfig::parse(&self.store(keyspace), "tapeflow")
-            .map_err(|faults| faults.to_string())?;
+            .map_err(|errors| errors.to_string())?;
         CassandraStore::connect(config)
             .await
-            .map_err(|fault| fault.to_string())
+            .map_err(|error| error.to_string())
     }
 
     /// How many bytes the records of a topic take on disk; 0 if that cannot be seen.
@@ -123,7 +123,7 @@ impl Drop for Servers {
 pub(crate) fn said(command: &mut Command) -> Result<String, String> {
     let output = command
         .output()
-        .map_err(|fault| format!("{command:?} does not start: {fault}"))?;
+        .map_err(|error| format!("{command:?} does not start: {error}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         Ok(text(&output.stdout))

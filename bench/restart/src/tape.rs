@@ -1,15 +1,15 @@
 //! The tape: made-up trades of some fifty symbols, one a record.
 
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
+use tapeflow_feed::{Record, Written};
 use tapeflow_schemas::{EventTime, Price, SessionId, Size, Symbol, Trade, conditions::Conditions};
-use tapeflow_throughput::tape::{Record, Written};
 
 /// How many symbols there are.
 const SYMBOLS: usize = 50;
 
 /// The records of one session, on their way into one topic.
 pub(crate) struct Tape {
-    tape: tapeflow_throughput::tape::Tape,
+    tape: tapeflow_feed::RecordGenerator,
     random: SmallRng,
 }
 
@@ -22,14 +22,14 @@ impl Tape {
         let names = (0..SYMBOLS).map(|number| format!("SYM{number:02}"));
         // Two tapes in one topic must differ in their session, or the second's records would be
         // repeats.
-        let tape = tapeflow_throughput::tape::Tape::new(
+        let tape = tapeflow_feed::RecordGenerator::new(
             names,
             "restart",
             SessionId(rand::random()),
             partitions,
         );
         Ok(Self {
-            tape: tape.map_err(|fault| fault.to_string())?,
+            tape: tape.map_err(|error| error.to_string())?,
             random: SmallRng::seed_from_u64(1),
         })
     }
@@ -66,15 +66,15 @@ impl Tape {
         // From 100.00 up to 109.99, from 1 to 100 units.
         let price =
             Price::from_e8(10_000_000_000 + i64::try_from(drawn % 1_000).unwrap_or(0) * 1_000_000)
-                .map_err(|fault| fault.to_string())?;
+                .map_err(|error| error.to_string())?;
         let size = Size::from_e8((1 + i128::from((drawn >> 32) % 100)) * 100_000_000)
-            .map_err(|fault| fault.to_string())?;
+            .map_err(|error| error.to_string())?;
         let time = EventTime::from_ms(event_ms)
             .ok_or_else(|| format!("{event_ms} ms is no time of a trade"))?;
         let trade =
-            Trade::new(time, price, size, Conditions::NONE).map_err(|fault| fault.to_string())?;
+            Trade::new(time, price, size, Conditions::NONE).map_err(|error| error.to_string())?;
         self.tape
             .record(symbol, &[trade], event_ms, event_ms)
-            .map_err(|fault| fault.to_string())
+            .map_err(|error| error.to_string())
     }
 }

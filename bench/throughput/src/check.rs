@@ -1,4 +1,4 @@
-//! Whether the rows are right: every one of them recomputed from the log by code that the job does
+//! Whether the bars are right: every one of them recomputed from the log by code that the job does
 //! not use, and the job's own counts against what was fed.
 
 use std::{
@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_sinks::{Counts, HistoryEntry};
+use tapeflow_feed::Written;
+use tapeflow_protocol::{Counts, HistoryEntry};
 use tokio::runtime::Handle;
 
 use crate::{
-    Fault,
+    Error,
     ground::{Ground, Program},
-    tape::Written,
 };
 
 /// Differences repeated in a report.
@@ -21,7 +21,7 @@ const TOLD: usize = 10;
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// Whether every row and every count is as it must be.
+    /// Whether every bar and every count is as it must be.
     pub correct: bool,
     /// What there is to say.
     pub told: Vec<String>,
@@ -38,21 +38,21 @@ pub fn check(
     ground: &Ground,
     written: Written,
     runtime: &Handle,
-) -> Result<Checked, Fault> {
+) -> Result<Checked, Error> {
     let begun = Instant::now();
     let output = program
         .command("verify")
         .args(["--log-level", "error"])
         .output();
     let (mut correct, mut told) = verdict(
-        &output.map_err(|fault| Fault::Failed(format!("verify does not start: {fault}")))?,
+        &output.map_err(|error| Error::Failed(format!("verify does not start: {error}")))?,
     )?;
     let store = ground
         .look(runtime)?
-        .ok_or_else(|| Fault::Failed("the job has made no store".into()))?;
+        .ok_or_else(|| Error::Failed("the job has made no store".into()))?;
     let history = runtime
         .block_on(store.history(usize::MAX))
-        .map_err(|fault| Fault::Failed(fault.to_string()))?;
+        .map_err(|error| Error::Failed(error.to_string()))?;
     let (counts_are_right, counts) = account(&history, written);
     correct &= counts_are_right;
     told.push(counts);
@@ -64,7 +64,7 @@ pub fn check(
 }
 
 /// What `verify` said: 0 without differences, 1 with some, anything else is no verdict.
-fn verdict(output: &Output) -> Result<(bool, Vec<String>), Fault> {
+fn verdict(output: &Output) -> Result<(bool, Vec<String>), Error> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let said = text(&output.stdout);
     let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
@@ -79,7 +79,7 @@ fn verdict(output: &Output) -> Result<(bool, Vec<String>), Fault> {
             false
         }
         _ => {
-            return Err(Fault::Failed(format!(
+            return Err(Error::Failed(format!(
                 "verify ended with {}: {}",
                 output.status,
                 text(&output.stderr).trim_end()
@@ -100,7 +100,7 @@ fn verdict(output: &Output) -> Result<(bool, Vec<String>), Fault> {
 fn account(history: &[HistoryEntry], written: Written) -> (bool, String) {
     let mut counts = Counts::default();
     history.iter().for_each(|entry| counts.add(&entry.counts));
-    let clean = counts.duplicates + counts.rejected + counts.gaps + counts.price_updates == 0;
+    let clean = counts.duplicates + counts.dead_letters + counts.gaps + counts.price_updates == 0;
     let correct = clean && (counts.records, counts.accepted) == (written.records, written.trades);
     let told = if correct {
         format!(
@@ -135,22 +135,22 @@ mod tests {
     #[test]
     fn differences_are_told_and_a_verify_that_failed_is_no_verdict() {
         assert!(
-            verdict(&output(0, "0 differences; 5 rows compared\n"))
+            verdict(&output(0, "0 differences; 5 bars compared\n"))
                 .is_ok_and(|(correct, told)| correct && told.len() == 1)
         );
         let many = format!(
-            "{}13 differences; 50 rows compared\n",
-            "a row: volume\n".repeat(13)
+            "{}13 differences; 50 bars compared\n",
+            "a bar: volume\n".repeat(13)
         );
         let (correct, told) = verdict(&output(1, &many)).expect("a verdict");
         assert!(!correct);
         assert_eq!(
             told[TOLD..],
-            ["and 3 more", "13 differences; 50 rows compared"]
+            ["and 3 more", "13 differences; 50 bars compared"]
         );
-        for failed in [output(1, ""), output(2, ""), output(1, "a row: volume\n")] {
+        for failed in [output(1, ""), output(2, ""), output(1, "a bar: volume\n")] {
             assert!(
-                verdict(&failed).is_err_and(|fault| fault.to_string().contains("no such store"))
+                verdict(&failed).is_err_and(|error| error.to_string().contains("no such store"))
             );
         }
     }
@@ -159,7 +159,7 @@ mod tests {
     fn counts_must_come_to_what_was_fed() {
         let entry = |accepted, duplicates| HistoryEntry {
             epoch: 1,
-            stamp: 1,
+            write_timestamp: 1,
             cuts: vec![1],
             counts: Counts {
                 records: accepted,

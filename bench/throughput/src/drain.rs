@@ -15,13 +15,13 @@ use std::{
 };
 
 use serde_json::Value;
-use tapeflow_sinks::{Head, Store};
+use tapeflow_feed::Shape;
+use tapeflow_protocol::{Checkpoint, Store};
 use tokio::runtime::Handle;
 
 use crate::{
-    Fault,
+    Error,
     bar::Bar,
-    feed::Shape,
     ground::{Ground, Program},
     life::Life,
     process::{self, Cpu},
@@ -63,8 +63,8 @@ pub struct Spent {
     pub cpu: Cpu,
     /// The most memory each used, added up.
     pub peak_kb: u64,
-    /// Rows written, each as often as it was.
-    pub rows: u64,
+    /// Bars written, each as often as it was.
+    pub bars: u64,
     /// CPU time of everything else on this machine meanwhile: servers, this program, others.
     pub elsewhere: Duration,
 }
@@ -80,16 +80,16 @@ pub(crate) struct Lives {
 
 impl Lives {
     /// Starts a job that ends with its log.
-    pub(crate) fn until_end(program: &Program, plan: &Plan) -> Result<Self, Fault> {
+    pub(crate) fn until_end(program: &Program, plan: &Plan) -> Result<Self, Error> {
         Self::start(program, plan, None)
     }
 
     /// Starts a job that goes on, and tells of itself.
-    pub(crate) fn telling(program: &Program, plan: &Plan) -> Result<Self, Fault> {
+    pub(crate) fn telling(program: &Program, plan: &Plan) -> Result<Self, Error> {
         Self::start(program, plan, Some(hosts(1)?))
     }
 
-    fn start(program: &Program, plan: &Plan, told_at: Option<String>) -> Result<Self, Fault> {
+    fn start(program: &Program, plan: &Plan, told_at: Option<String>) -> Result<Self, Error> {
         let hosts = hosts(plan.processes)?;
         let (busy, begun) = (process::machine(), Instant::now());
         let start = |number: usize| {
@@ -128,7 +128,7 @@ impl Lives {
     }
 
     /// Looks at all; whether any lives. One that has ended badly ends the measurement.
-    pub(crate) fn look(&mut self) -> Result<bool, Fault> {
+    pub(crate) fn look(&mut self) -> Result<bool, Error> {
         let mut any = false;
         for life in &mut self.lives {
             let lives = life.look()?;
@@ -141,7 +141,7 @@ impl Lives {
     }
 
     /// Looks, and demands that all live.
-    pub(crate) fn must_live(&mut self) -> Result<(), Fault> {
+    pub(crate) fn must_live(&mut self) -> Result<(), Error> {
         self.lives.iter_mut().try_for_each(Life::must_live)
     }
 
@@ -179,7 +179,7 @@ impl Lives {
     }
 
     /// What they came to. All have ended.
-    pub(crate) fn spent(&self, start_up: Option<Duration>) -> Result<Spent, Fault> {
+    pub(crate) fn spent(&self, start_up: Option<Duration>) -> Result<Spent, Error> {
         let took = self.age();
         let cpu = self
             .lives
@@ -188,14 +188,14 @@ impl Lives {
         let busy = process::machine()
             .zip(self.busy)
             .map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
-        let rows = self.lives.iter().map(rows_written).sum::<Result<_, _>>()?;
+        let bars = self.lives.iter().map(bars_written).sum::<Result<_, _>>()?;
         let peak_kb = self.lives.iter().map(|life| life.memory.peak_kb).sum();
         Ok(Spent {
             took,
             start_up,
             cpu,
             peak_kb,
-            rows,
+            bars,
             elsewhere: busy.saturating_sub(cpu.total()),
         })
     }
@@ -211,7 +211,7 @@ pub fn drain(
     plan: &Plan,
     runtime: &Handle,
     asked: &AtomicBool,
-) -> Result<Spent, Fault> {
+) -> Result<Spent, Error> {
     let mut outside = Outside::new(ground, runtime)?;
     let mut lives = Lives::until_end(program, plan)?;
     let deadline = Instant::now()
@@ -224,13 +224,15 @@ pub fn drain(
     );
     while lives.look()? {
         if asked.load(Ordering::Acquire) {
-            return Err(Fault::Interrupted);
+            return Err(Error::Interrupted);
         }
         if Instant::now() > deadline {
-            return Err(Fault::Failed("the job does not come to an end".into()));
+            return Err(Error::Failed("the job does not come to an end".into()));
         }
         if start_up.is_none() || bar.is_due() {
-            let committed = outside.head().map_or(0, |head| committed(&head));
+            let committed = outside
+                .checkpoint()
+                .map_or(0, |checkpoint| committed(&checkpoint));
             if committed > 0 && start_up.is_none() {
                 start_up = Some(lives.age());
             }
@@ -254,7 +256,7 @@ pub(crate) struct Outside<'a> {
 }
 
 impl<'a> Outside<'a> {
-    pub(crate) fn new(ground: &'a Ground, runtime: &'a Handle) -> Result<Self, Fault> {
+    pub(crate) fn new(ground: &'a Ground, runtime: &'a Handle) -> Result<Self, Error> {
         Ok(Self {
             ground,
             runtime,
@@ -270,16 +272,17 @@ impl<'a> Outside<'a> {
         self.store.clone()
     }
 
-    /// The head, if there is one and the store answers.
-    pub(crate) fn head(&mut self) -> Option<Head> {
+    /// The checkpoint, if there is one and the store answers.
+    pub(crate) fn checkpoint(&mut self) -> Option<Checkpoint> {
         let store = self.store()?;
-        self.runtime.block_on(store.head()).ok().flatten()
+        self.runtime.block_on(store.checkpoint()).ok().flatten()
     }
 }
 
 /// How many records are committed.
-pub(crate) fn committed(head: &Head) -> u64 {
-    head.committed
+pub(crate) fn committed(checkpoint: &Checkpoint) -> u64 {
+    checkpoint
+        .committed
         .cuts
         .iter()
         .map(|cut| u64::try_from(cut.next).unwrap_or(0))
@@ -287,8 +290,8 @@ pub(crate) fn committed(head: &Head) -> u64 {
 }
 
 /// Addresses of this machine at which nobody listens.
-fn hosts(processes: usize) -> Result<String, Fault> {
-    let failed = |fault: std::io::Error| Fault::Failed(format!("no port is free: {fault}"));
+fn hosts(processes: usize) -> Result<String, Error> {
+    let failed = |error: std::io::Error| Error::Failed(format!("no port is free: {error}"));
     let listeners: Vec<TcpListener> = (0..processes)
         .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
         .collect::<Result<_, _>>()
@@ -307,19 +310,19 @@ fn hosts(processes: usize) -> Result<String, Fault> {
 }
 
 /// What a process said at its end that it had written.
-fn rows_written(life: &Life) -> Result<u64, Fault> {
+fn bars_written(life: &Life) -> Result<u64, Error> {
     let said = fs::read_to_string(life.log()).unwrap_or_default();
-    rows_said(&said).ok_or_else(|| {
-        Fault::Failed(format!(
+    bars_said(&said).ok_or_else(|| {
+        Error::Failed(format!(
             "{} does not end with what the job wrote",
             life.log().display()
         ))
     })
 }
 
-fn rows_said(log: &str) -> Option<u64> {
+fn bars_said(log: &str) -> Option<u64> {
     let last = log.lines().rev().find(|line| line.contains("job ended"))?;
-    serde_json::from_str::<Value>(last).ok()?["fields"]["rows"].as_u64()
+    serde_json::from_str::<Value>(last).ok()?["fields"]["bars"].as_u64()
 }
 
 #[cfg(test)]
@@ -327,10 +330,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rows_are_those_the_last_life_told() {
-        let log = "{\"fields\":{\"message\":\"job begins\"}}\n{\"level\":\"INFO\",\"fields\":{\"message\":\"job ended, all is committed\",\"rows\":17}}\n";
-        assert_eq!(rows_said(log), Some(17));
-        assert_eq!(rows_said("thread panicked"), None);
+    fn the_bars_are_those_the_last_life_told() {
+        let log = "{\"fields\":{\"message\":\"job begins\"}}\n{\"level\":\"INFO\",\"fields\":{\"message\":\"job ended, all is committed\",\"bars\":17}}\n";
+        assert_eq!(bars_said(log), Some(17));
+        assert_eq!(bars_said("thread panicked"), None);
     }
 
     #[test]

@@ -5,14 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    Fault,
-    bar::Bar,
-    feed::{Clock, Feed, Shape},
-    ground::Appender,
-    now_ms,
-    tape::Written,
-};
+use tapeflow_feed::{Clock, Feed, Shape, Written};
+
+use crate::{Error, bar::Bar, ground::Appender, now_ms};
 
 /// How long records wait for others to travel with.
 pub const LINGER: Duration = Duration::from_millis(50);
@@ -28,7 +23,7 @@ pub fn fill(
     shape: Shape,
     partitions: u32,
     asked: &AtomicBool,
-) -> Result<(Written, Duration), Fault> {
+) -> Result<(Written, Duration), Error> {
     let mut feed = Feed::new(shape, Clock::Tape, partitions)?;
     let (begun, mut bar, mut now, mut sent) = (
         Instant::now(),
@@ -43,7 +38,7 @@ pub fn fill(
             now = now_ms();
             log.hear()?;
             if asked.load(Ordering::Acquire) {
-                return Err(Fault::Interrupted);
+                return Err(Error::Interrupted);
             }
             if bar.is_due() {
                 bar.show(sent - log.on_their_way().min(sent), "");

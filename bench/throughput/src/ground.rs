@@ -8,18 +8,21 @@ use std::{
     time::Duration,
 };
 
+use tapeflow_feed::{Record, Shape};
+use tapeflow_log::{
+    OutRecord,
+    sqlite::{Access, Database, SqliteLog},
+};
+use tapeflow_protocol::{Store, StoreError};
 use tapeflow_schemas::codec::{self, Header};
 use tapeflow_sinks::{
-    Store, StoreError,
     cassandra::{CassandraConfig, CassandraStore},
-    sqlite::{Access, AppendRecord, Database, SqliteLog, SqliteStore},
+    sqlite::SqliteStore,
 };
 use tokio::runtime::Handle;
 
 use crate::{
-    Fault,
-    feed::Shape,
-    tape::Record,
+    Error,
     topic::{Topic, TopicAddress},
 };
 
@@ -33,8 +36,8 @@ pub enum Ground {
     Embedded {
         /// The log's file.
         log: PathBuf,
-        /// The rows' file.
-        rows: PathBuf,
+        /// The bars' file.
+        bars: PathBuf,
     },
     /// Kafka and Cassandra.
     Servers {
@@ -85,7 +88,7 @@ pub enum Appender {
         /// Answers when appends are on disk.
         runtime: Handle,
         /// Not yet appended.
-        waiting: Vec<AppendRecord>,
+        waiting: Vec<OutRecord>,
     },
 }
 
@@ -103,12 +106,12 @@ impl Ground {
     ///
     /// # Errors
     /// It cannot be reached.
-    pub fn look(&self, runtime: &Handle) -> Result<Option<Arc<dyn Store>>, Fault> {
-        let failed = |fault: StoreError| Fault::Failed(fault.to_string());
+    pub fn look(&self, runtime: &Handle) -> Result<Option<Arc<dyn Store>>, Error> {
+        let failed = |error: StoreError| Error::Failed(error.to_string());
         match self {
-            Self::Embedded { rows, .. } if !rows.is_file() => Ok(None),
+            Self::Embedded { bars, .. } if !bars.is_file() => Ok(None),
             // A file that the job is just making has no tables yet.
-            Self::Embedded { rows, .. } => Ok(Database::open(rows, Access::Reader)
+            Self::Embedded { bars, .. } => Ok(Database::open(bars, Access::Reader)
                 .ok()
                 .map(|file| Arc::new(SqliteStore::new(file)) as Arc<dyn Store>)),
             Self::Servers { store, .. } => {
@@ -130,8 +133,8 @@ impl Ground {
         partitions: u32,
         linger: Duration,
         runtime: &Handle,
-    ) -> Result<Appender, Fault> {
-        let failed = |fault: StoreError| Fault::Failed(fault.to_string());
+    ) -> Result<Appender, Error> {
+        let failed = |error: StoreError| Error::Failed(error.to_string());
         match self {
             Self::Embedded { log, .. } => {
                 let file = Database::open(log, Access::Job).map_err(failed)?;
@@ -153,13 +156,13 @@ impl Ground {
     /// Demands that a topic that is there already was filled with this very feed, all of it.
     ///
     /// # Errors
-    /// [`Fault::Refused`] if it was not.
-    pub fn must_hold(topic: &TopicAddress, shape: Shape, partitions: u32) -> Result<(), Fault> {
+    /// [`Error::Refused`] if it was not.
+    pub fn must_hold(topic: &TopicAddress, shape: Shape, partitions: u32) -> Result<(), Error> {
         let name = &topic.name;
         let each = topic.held()?;
         let held: u64 = each.iter().sum();
         if held != shape.messages() {
-            return Err(Fault::Refused(format!(
+            return Err(Error::Refused(format!(
                 "topic {name} holds {held} messages, and this feed has {}: it is another one's",
                 shape.messages()
             )));
@@ -171,7 +174,7 @@ impl Ground {
             match codec::decode(&payload, &mut entries) {
                 Ok(Header::Batch { session, .. }) if session == shape.session(partitions) => {}
                 _ => {
-                    return Err(Fault::Refused(format!(
+                    return Err(Error::Refused(format!(
                         "topic {name} was not filled by this bench with these settings ({shape})"
                     )));
                 }
@@ -186,11 +189,11 @@ impl Appender {
     ///
     /// # Errors
     /// An append has failed for good.
-    pub fn append(&mut self, record: &Record<'_>) -> Result<(), Fault> {
+    pub fn append(&mut self, record: &Record<'_>) -> Result<(), Error> {
         match self {
             Self::Topic(topic) => topic.append(record),
             Self::File { waiting, .. } => {
-                waiting.push(AppendRecord {
+                waiting.push(OutRecord {
                     partition: record.partition,
                     key: record.key.to_owned(),
                     timestamp_ms: record.timestamp_ms,
@@ -210,7 +213,7 @@ impl Appender {
     ///
     /// # Errors
     /// One has failed for good.
-    pub fn hear(&mut self) -> Result<(), Fault> {
+    pub fn hear(&mut self) -> Result<(), Error> {
         match self {
             Self::Topic(topic) => topic.hear(Duration::ZERO),
             Self::File { .. } => Ok(()),
@@ -221,7 +224,7 @@ impl Appender {
     ///
     /// # Errors
     /// An append has failed for good.
-    pub fn send(&mut self) -> Result<(), Fault> {
+    pub fn send(&mut self) -> Result<(), Error> {
         match self {
             Self::Topic(topic) => topic.hear(Duration::ZERO),
             Self::File { .. } => self.flush(),
@@ -232,7 +235,7 @@ impl Appender {
     ///
     /// # Errors
     /// An append has failed for good.
-    pub fn flush(&mut self) -> Result<(), Fault> {
+    pub fn flush(&mut self) -> Result<(), Error> {
         match self {
             Self::Topic(topic) => topic.flush(),
             Self::File {
@@ -244,7 +247,7 @@ impl Appender {
                 runtime
                     .block_on(log.append(records))
                     .map(drop)
-                    .map_err(|fault| Fault::Failed(format!("appending: {fault}")))
+                    .map_err(|error| Error::Failed(format!("appending: {error}")))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! How fast the job is: `tapeflow bench`, and what other measurements share with it.
 //!
 //! ```text
-//!  feed ──fill──▶ log ──▶ the job, a process of its own: seconds, CPU, memory ──▶ rows ──▶ every row recomputed
+//!  feed ──fill──▶ log ──▶ the job, a process of its own: seconds, CPU, memory ──▶ bars ──▶ every bar recomputed
 //!  (seeded)       Kafka or SQLite     │ first commit, freshness: seen from outside        │ `verify`: independent code
 //!                                     └────────────────────── report ◀────────────────────┘
 //! ```
@@ -12,21 +12,19 @@
 pub mod bar;
 pub mod check;
 pub mod drain;
-pub mod feed;
 pub mod fill;
 pub mod ground;
 pub mod life;
 pub mod process;
 pub mod rate;
 pub mod report;
-pub mod tape;
 pub mod topic;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum Error {
     /// What was asked for cannot be done; nothing was begun.
     #[error("{0}")]
     Refused(String),
@@ -38,7 +36,7 @@ pub enum Fault {
     Interrupted,
 }
 
-impl Fault {
+impl Error {
     /// Names what was being done.
     #[must_use]
     pub fn while_doing(self, what: &str) -> Self {
@@ -46,6 +44,15 @@ impl Fault {
             Self::Refused(reason) => Self::Refused(format!("{what}: {reason}")),
             Self::Failed(reason) => Self::Failed(format!("{what}: {reason}")),
             Self::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+impl From<tapeflow_feed::FeedError> for Error {
+    fn from(error: tapeflow_feed::FeedError) -> Self {
+        match error {
+            tapeflow_feed::FeedError::Shape(reason) => Self::Refused(reason),
+            tapeflow_feed::FeedError::Value(reason) => Self::Failed(reason),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    Fault, now_ms,
+    Error, now_ms,
     process::{self, Cpu, Memory},
 };
 
@@ -39,8 +39,8 @@ impl Life {
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(mut command: Command, log: PathBuf) -> Result<Self, Fault> {
-        let failed = |fault: std::io::Error| Fault::Failed(format!("{}: {fault}", log.display()));
+    pub fn start(mut command: Command, log: PathBuf) -> Result<Self, Error> {
+        let failed = |error: std::io::Error| Error::Failed(format!("{}: {error}", log.display()));
         let file = File::create(&log).map_err(failed)?;
         command
             .stdout(file.try_clone().map_err(failed)?)
@@ -48,7 +48,7 @@ impl Life {
         let (begun, begun_ms) = (Instant::now(), now_ms());
         let child = command
             .spawn()
-            .map_err(|fault| Fault::Failed(format!("the job's process does not start: {fault}")))?;
+            .map_err(|error| Error::Failed(format!("the job's process does not start: {error}")))?;
         Ok(Self {
             child,
             begun,
@@ -70,7 +70,7 @@ impl Life {
     ///
     /// # Errors
     /// Its exit code cannot be had.
-    pub fn look(&mut self) -> Result<bool, Fault> {
+    pub fn look(&mut self) -> Result<bool, Error> {
         if self.status.is_some() {
             return Ok(false);
         }
@@ -87,7 +87,7 @@ impl Life {
             self.status = self
                 .child
                 .try_wait()
-                .map_err(|fault| Fault::Failed(fault.to_string()))?;
+                .map_err(|error| Error::Failed(error.to_string()))?;
         }
         Ok(self.status.is_none())
     }
@@ -96,7 +96,7 @@ impl Life {
     ///
     /// # Errors
     /// It has ended.
-    pub fn must_live(&mut self) -> Result<(), Fault> {
+    pub fn must_live(&mut self) -> Result<(), Error> {
         if self.look()? {
             Ok(())
         } else {
@@ -108,7 +108,7 @@ impl Life {
     ///
     /// # Errors
     /// It has not.
-    pub fn must_have_ended_well(&self) -> Result<(), Fault> {
+    pub fn must_have_ended_well(&self) -> Result<(), Error> {
         if self.status.is_some_and(|status| status.success()) {
             Ok(())
         } else {
@@ -116,12 +116,12 @@ impl Life {
         }
     }
 
-    fn ended_wrongly(&self) -> Fault {
+    fn ended_wrongly(&self) -> Error {
         let said = fs::read_to_string(&self.log).unwrap_or_default();
         let how = self
             .status
             .map_or("in an unknown way".into(), |status| status.to_string());
-        Fault::Failed(format!(
+        Error::Failed(format!(
             "the job ended with {how}: {}",
             said.lines().last().unwrap_or_default()
         ))
@@ -131,9 +131,9 @@ impl Life {
     ///
     /// # Errors
     /// It had ended before, or does not.
-    pub fn kill(mut self) -> Result<(), Fault> {
+    pub fn kill(mut self) -> Result<(), Error> {
         self.must_live()?;
-        let failed = |fault: std::io::Error| Fault::Failed(fault.to_string());
+        let failed = |error: std::io::Error| Error::Failed(error.to_string());
         self.child.kill().map_err(failed)?;
         self.status = Some(self.child.wait().map_err(failed)?);
         Ok(())
@@ -155,12 +155,12 @@ impl Life {
     pub fn end(
         &mut self,
         patience: Duration,
-        mut meanwhile: impl FnMut(&Self) -> Result<(), Fault>,
-    ) -> Result<Duration, Fault> {
+        mut meanwhile: impl FnMut(&Self) -> Result<(), Error>,
+    ) -> Result<Duration, Error> {
         let deadline = Instant::now() + patience;
         while self.look()? {
             if Instant::now() > deadline {
-                return Err(Fault::Failed(format!(
+                return Err(Error::Failed(format!(
                     "the job should have ended within {} s; {}",
                     patience.as_secs(),
                     self.log.display()

@@ -1,8 +1,8 @@
 //! The job under a steady feed: how soon what is appended can be read back.
 //!
 //! *Freshness* is measured from outside: from the moment a record of one of the watched symbols is
-//! handed to the log until a reader at quorum sees a row that holds its trades. All trades of a
-//! symbol travel in one partition, so that a row with n trades of a window holds the first n that
+//! handed to the log until a reader at quorum sees a bar that holds its trades. All trades of a
+//! symbol travel in one partition, so that a bar with n trades of a window holds the first n that
 //! were appended; the reader asks again and again, and what it adds to the figure is the time of
 //! one read.
 
@@ -18,19 +18,17 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tapeflow_schemas::{Symbol, WindowSize};
-use tapeflow_sinks::{Policy, RowKey};
+use tapeflow_feed::{Clock, Feed, Message, Shape, Written};
+use tapeflow_schemas::{BarKey, Policy, Symbol, WindowSize};
 use tokio::runtime::Handle;
 
 use crate::{
-    Fault,
+    Error,
     bar::Bar,
     drain::{Lives, Outside, Plan, Spent, committed},
-    feed::{Clock, Feed, Message},
     ground::{Appender, Ground, Program},
     now_ms, per_second,
     report::rounded,
-    tape::Written,
 };
 
 /// The symbols that are watched, by rank: the busiest, and some that trade ever more rarely.
@@ -41,9 +39,9 @@ const BEAT: Duration = Duration::from_millis(5);
 const LINGER: Duration = Duration::from_millis(2);
 /// What is appended in the first seconds does not count: connections are made, caches filled.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// How often rows are read, and the head.
+/// How often bars are read, and the checkpoint.
 const READ_EVERY: Duration = Duration::from_millis(5);
-const HEAD_EVERY: Duration = Duration::from_millis(250);
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 /// How long the job may take to begin, and to catch up once the feed has ended.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -120,9 +118,9 @@ impl fmt::Display for Freshness {
     }
 }
 
-/// Trades of a watched row were appended: so many by then.
+/// Trades of a watched bar were appended: so many by then.
 struct Noted {
-    key: RowKey,
+    key: BarKey,
     trades: u64,
     at: Instant,
 }
@@ -156,7 +154,7 @@ pub fn sustain(
     size: WindowSize,
     runtime: &Handle,
     asked: &AtomicBool,
-) -> Result<(Spent, Written, Sustained), Fault> {
+) -> Result<(Spent, Written, Sustained), Error> {
     let mut log = ground.appender(plan.partitions, LINGER, runtime)?;
     let mut outside = Outside::new(ground, runtime)?;
     let mut lives = Lives::telling(program, plan)?;
@@ -177,10 +175,10 @@ pub fn sustain(
         shared.ended.store(true, Ordering::Release);
         let watched = watch
             .join()
-            .map_err(|_| Fault::Failed("the reader panicked".into()))?;
+            .map_err(|_| Error::Failed("the reader panicked".into()))?;
         let fed = fed?;
         let (watched, first) = watched?;
-        Ok::<_, Fault>((fed, watched, first))
+        Ok::<_, Error>((fed, watched, first))
     })?;
     lives.must_live()?;
     let own_freshness = lives.own_freshness().unwrap_or_default();
@@ -188,7 +186,7 @@ pub fn sustain(
     let deadline = Instant::now() + PATIENCE;
     while lives.look()? {
         if Instant::now() > deadline {
-            return Err(Fault::Failed(
+            return Err(Error::Failed(
                 "the job does not end though it was asked to".into(),
             ));
         }
@@ -219,15 +217,15 @@ fn await_begin(
     outside: &mut Outside<'_>,
     lives: &mut Lives,
     asked: &AtomicBool,
-) -> Result<(), Fault> {
+) -> Result<(), Error> {
     let deadline = Instant::now() + PATIENCE;
-    while outside.head().is_none() {
+    while outside.checkpoint().is_none() {
         lives.must_live()?;
         if asked.load(Ordering::Acquire) {
-            return Err(Fault::Interrupted);
+            return Err(Error::Interrupted);
         }
         if Instant::now() > deadline {
-            return Err(Fault::Failed("the job does not begin".into()));
+            return Err(Error::Failed("the job does not begin".into()));
         }
         thread::sleep(BEAT);
     }
@@ -246,16 +244,16 @@ struct Feeding<'a> {
 
 impl Feeding<'_> {
     /// Feeds; what was written, in which time, and when it began.
-    fn run(self, rate: u64, duration: Duration) -> Result<(Written, Duration, Instant), Fault> {
+    fn run(self, rate: u64, duration: Duration) -> Result<(Written, Duration, Instant), Error> {
         let trades = u64::try_from(u128::from(rate) * duration.as_millis() / 1_000)
-            .map_err(|fault| Fault::Refused(fault.to_string()))?;
-        let shape = crate::feed::Shape {
+            .map_err(|error| Error::Refused(error.to_string()))?;
+        let shape = Shape {
             trades,
             ..self.plan.shape
         };
         let mut feed = Feed::new(shape, Clock::Wall, self.plan.partitions)?;
         let (begun, mut bar) = (Instant::now(), Bar::new("feeding", trades));
-        let mut sums: BTreeMap<RowKey, u64> = BTreeMap::new();
+        let mut sums: BTreeMap<BarKey, u64> = BTreeMap::new();
         let watched: BTreeMap<usize, Symbol> = WATCHED
             .into_iter()
             .filter_map(|rank| Some((rank, feed.symbol(rank)?.clone())))
@@ -279,7 +277,7 @@ impl Feeding<'_> {
             }
             self.lives.must_live()?;
             if self.asked.load(Ordering::Acquire) {
-                return Err(Fault::Interrupted);
+                return Err(Error::Interrupted);
             }
             if bar.is_due() {
                 bar.show(
@@ -299,11 +297,11 @@ impl Feeding<'_> {
         symbol: &Symbol,
         message: &Message<'_>,
         at: Instant,
-        sums: &mut BTreeMap<RowKey, u64>,
+        sums: &mut BTreeMap<BarKey, u64>,
     ) {
         for trade in message.trades {
             let start = self.size.start_of(trade.event_time, symbol.class());
-            let key = RowKey {
+            let key = BarKey {
                 symbol: symbol.clone(),
                 size: self.size,
                 start,
@@ -328,11 +326,11 @@ struct Watched {
     lag_at_end: u64,
 }
 
-/// Reads rows and the head until all that was appended is committed.
+/// Reads bars and the checkpoint until all that was appended is committed.
 struct Watch<'a, 'b> {
     outside: &'a mut Outside<'b>,
     shared: &'a Shared,
-    waiting: BTreeMap<RowKey, VecDeque<(u64, Instant)>>,
+    waiting: BTreeMap<BarKey, VecDeque<(u64, Instant)>>,
     found: Watched,
 }
 
@@ -347,19 +345,19 @@ impl<'a, 'b> Watch<'a, 'b> {
     }
 
     /// What it saw, and when the first commit was.
-    fn run(mut self) -> Result<(Watched, Option<Instant>), Fault> {
-        let (mut asked_head, mut first, mut ended) = (Instant::now(), None, None);
+    fn run(mut self) -> Result<(Watched, Option<Instant>), Error> {
+        let (mut asked_checkpoint, mut first, mut ended) = (Instant::now(), None, None);
         loop {
             self.look()?;
-            if first.is_none() || asked_head.elapsed() >= HEAD_EVERY {
-                asked_head = Instant::now();
+            if first.is_none() || asked_checkpoint.elapsed() >= CHECKPOINT_EVERY {
+                asked_checkpoint = Instant::now();
                 // Appended first: what comes in between is no lag.
                 let (over, appended) = (
                     self.shared.ended.load(Ordering::Acquire),
                     self.shared.appended.load(Ordering::Acquire),
                 );
-                if let Some(head) = self.outside.head() {
-                    let committed = committed(&head);
+                if let Some(checkpoint) = self.outside.checkpoint() {
+                    let committed = committed(&checkpoint);
                     if committed > 0 {
                         first.get_or_insert_with(Instant::now);
                     }
@@ -377,7 +375,7 @@ impl<'a, 'b> Watch<'a, 'b> {
                 if self.shared.given_up.load(Ordering::Acquire)
                     || ended.is_some_and(|ended| ended.elapsed() > PATIENCE)
                 {
-                    return Err(Fault::Failed(
+                    return Err(Error::Failed(
                         "the job does not catch up with a feed that has ended".into(),
                     ));
                 }
@@ -386,8 +384,8 @@ impl<'a, 'b> Watch<'a, 'b> {
         }
     }
 
-    /// Reads the rows that something is waited for in.
-    fn look(&mut self) -> Result<(), Fault> {
+    /// Reads the bars that something is waited for in.
+    fn look(&mut self) -> Result<(), Error> {
         for noted in self.shared.noted().drain(..) {
             self.waiting
                 .entry(noted.key)
@@ -405,13 +403,13 @@ impl<'a, 'b> Watch<'a, 'b> {
             return Ok(());
         }
         // A read that fails is made again at the next turn.
-        let Ok(rows) = self.outside.runtime.block_on(store.read_rows(&keys)) else {
+        let Ok(bars) = self.outside.runtime.block_on(store.read_bars(&keys)) else {
             return Ok(());
         };
         let now = Instant::now();
-        for (key, row) in keys.iter().zip(rows) {
+        for (key, bar) in keys.iter().zip(bars) {
             let (trades, Some(waiting)) = (
-                row.map_or(0, |row| row.totals.of_policy(Policy::All).trades),
+                bar.map_or(0, |bar| bar.totals.of_policy(Policy::All).trades),
                 self.waiting.get_mut(key),
             ) else {
                 continue;

@@ -3,8 +3,9 @@
 use std::{fmt::Write, time::Duration};
 
 use serde_json::{Value, json};
+use tapeflow_feed::Written;
 
-use crate::{check::Checked, drain::Spent, grouped, per_second, rate::Sustained, tape::Written};
+use crate::{check::Checked, drain::Spent, grouped, per_second, rate::Sustained};
 
 /// All there is to tell.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ impl Report {
             "cpu_seconds": seconds(spent.cpu.total()),
             "cpu_seconds_elsewhere": seconds(spent.elsewhere),
             "load_before": self.load_before,
-            "rows_written": spent.rows,
+            "bars_written": spent.bars,
             "peak_memory_mb": megabytes(spent.peak_kb),
             "start_up_seconds": spent.start_up.map(seconds),
             "freshness_ms": Value::Null,
@@ -113,8 +114,8 @@ impl Report {
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let (written, spent, [user, system, total]) = (self.written, &self.spent, self.cpu_us());
-        let mut row = |name: &str, value: String| writeln!(text, "{name:<22}{value}");
-        row(
+        let mut bar = |name: &str, value: String| writeln!(text, "{name:<22}{value}");
+        bar(
             "feed",
             format!(
                 "{} trades in {} messages, {} symbols, seed {}",
@@ -124,14 +125,14 @@ impl Report {
                 self.seed
             ),
         )?;
-        row(
+        bar(
             "ground",
             format!(
                 "{}, {} partitions, windows of {}",
                 self.ground, self.partitions, self.sizes
             ),
         )?;
-        row(
+        bar(
             "job",
             format!(
                 "{} process(es) of {} worker(s), version {}",
@@ -139,28 +140,28 @@ impl Report {
             ),
         )?;
         if !self.optimized {
-            row(
+            bar(
                 "",
                 "built without optimization: these figures say nothing about speed".into(),
             )?;
         }
         match &self.sustained {
             None => {
-                row(
+                bar(
                     "seconds",
                     format!(
                         "{:.2}, from the process's start to its end",
                         spent.took.as_secs_f64()
                     ),
                 )?;
-                row(
+                bar(
                     "trades a second",
                     grouped_rate(per_second(written.trades, spent.took)),
                 )?;
             }
             Some(sustained) => {
                 let reached = grouped_rate(sustained.reached);
-                row(
+                bar(
                     "trades a second",
                     format!(
                         "{reached} for {:.0} s, {} asked for",
@@ -168,11 +169,11 @@ impl Report {
                         grouped(sustained.asked)
                     ),
                 )?;
-                row("freshness", sustained.freshness.to_string())?;
+                bar("freshness", sustained.freshness.to_string())?;
                 if let [Some(p50), Some(p99)] =
                     ["p50", "p99"].map(|name| sustained.own_freshness[name].as_f64())
                 {
-                    row(
+                    bar(
                         "",
                         format!(
                             "by the job's own count, until acknowledged: p50 {:.0} ms, p99 {:.0} ms",
@@ -181,7 +182,7 @@ impl Report {
                         ),
                     )?;
                 }
-                row(
+                bar(
                     "lag",
                     format!(
                         "at most {} messages, {} when the feed ended",
@@ -191,31 +192,31 @@ impl Report {
                 )?;
             }
         }
-        row(
+        bar(
             "CPU a trade",
             format!(
                 "{total:.3} us: {user:.3} user, {system:.3} system; the whole process, start included"
             ),
         )?;
-        row("rows written", grouped(spent.rows))?;
-        row("peak memory", format!("{} MB", megabytes(spent.peak_kb)))?;
-        row(
+        bar("bars written", grouped(spent.bars))?;
+        bar("peak memory", format!("{} MB", megabytes(spent.peak_kb)))?;
+        bar(
             "start",
             spent.start_up.map_or("no commit was seen".into(), |time| {
-                format!("{:.2} s to the first committed row", time.as_secs_f64())
+                format!("{:.2} s to the first committed bar", time.as_secs_f64())
             }),
         )?;
         let load = self
             .load_before
             .map_or(String::new(), |load| format!("; load before {load:.2}"));
-        row(
+        bar(
             "elsewhere",
             format!(
                 "{:.1} s of CPU on this machine meanwhile: servers, this program, others{load}",
                 spent.elsewhere.as_secs_f64()
             ),
         )?;
-        row(
+        bar(
             "correct",
             if self.checked.correct {
                 "yes".into()
@@ -226,7 +227,7 @@ impl Report {
         self.checked
             .told
             .iter()
-            .try_for_each(|told| row("", told.clone()))
+            .try_for_each(|told| bar("", told.clone()))
     }
 }
 

@@ -18,8 +18,9 @@ use rdkafka::{
     message::DeliveryResult,
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
+use tapeflow_feed::Record;
 
-use crate::{Fault, tape::Record};
+use crate::Error;
 
 /// How long the first question to the broker may take, which may be none; and how long others.
 const REACH: Duration = Duration::from_secs(10);
@@ -44,16 +45,16 @@ pub struct TopicAddress {
 pub struct Topic {
     name: String,
     producer: BaseProducer<Deliveries>,
-    fault: Arc<OnceLock<String>>,
+    error: Arc<OnceLock<String>>,
 }
 
 /// Hears of appends that failed for good; of those that succeed nobody asks.
 struct Deliveries(Arc<OnceLock<String>>);
 
 impl ClientContext for Deliveries {
-    fn error(&self, fault: KafkaError, reason: &str) {
-        if fault.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            let _ = self.0.set(format!("{fault}: {reason}"));
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            let _ = self.0.set(format!("{error}: {reason}"));
         }
     }
 }
@@ -62,17 +63,17 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((fault, _)) = result {
-            let _ = self.0.set(fault.to_string());
+        if let Err((error, _)) = result {
+            let _ = self.0.set(error.to_string());
         }
     }
 }
 
 /// What a client says, without the value of a setting, which may be secret.
-fn said(what: &str, fault: &KafkaError) -> Fault {
-    Fault::Failed(match fault {
+fn said(what: &str, error: &KafkaError) -> Error {
+    Error::Failed(match error {
         KafkaError::ClientConfig(_, reason, key, _) => format!("{what}: setting {key}: {reason}"),
-        fault => format!("{what}: {fault}"),
+        error => format!("{what}: {error}"),
     })
 }
 
@@ -89,21 +90,21 @@ impl TopicAddress {
         client
     }
 
-    fn asker(&self) -> Result<BaseConsumer, Fault> {
+    fn asker(&self) -> Result<BaseConsumer, Error> {
         self.client()
             .create()
-            .map_err(|fault| said("no Kafka client", &fault))
+            .map_err(|error| said("no Kafka client", &error))
     }
 
     /// How many partitions it has; none if there is no such topic.
     ///
     /// # Errors
     /// The broker does not say.
-    pub fn partitions(&self) -> Result<Option<u32>, Fault> {
+    pub fn partitions(&self) -> Result<Option<u32>, Error> {
         let metadata = self
             .asker()?
             .fetch_metadata(Some(&self.name), REACH)
-            .map_err(|fault| said("asking about the topic", &fault))?;
+            .map_err(|error| said("asking about the topic", &error))?;
         let found = metadata
             .topics()
             .iter()
@@ -118,18 +119,18 @@ impl TopicAddress {
     ///
     /// # Errors
     /// The broker does not say.
-    pub fn held(&self) -> Result<Vec<u64>, Fault> {
+    pub fn held(&self) -> Result<Vec<u64>, Error> {
         let (asking, partitions) = (
             self.asker()?,
             self.partitions()?
-                .ok_or_else(|| Fault::Failed("the broker does not know the topic".into()))?,
+                .ok_or_else(|| Error::Failed("the broker does not know the topic".into()))?,
         );
         let partition = |id: u32| {
-            let number = i32::try_from(id).map_err(|fault| Fault::Failed(fault.to_string()))?;
+            let number = i32::try_from(id).map_err(|error| Error::Failed(error.to_string()))?;
             let found = asking.fetch_watermarks(&self.name, number, PATIENCE);
             let (low, high) =
-                found.map_err(|fault| said(&format!("asking for partition {id}"), &fault))?;
-            u64::try_from(high - low).map_err(|fault| Fault::Failed(fault.to_string()))
+                found.map_err(|error| said(&format!("asking for partition {id}"), &error))?;
+            u64::try_from(high - low).map_err(|error| Error::Failed(error.to_string()))
         };
         (0..partitions).map(partition).collect()
     }
@@ -138,15 +139,15 @@ impl TopicAddress {
     ///
     /// # Errors
     /// It does not arrive.
-    pub fn first(&self, partition: u32) -> Result<Option<Vec<u8>>, Fault> {
-        let failed = |fault: KafkaError| said("reading the topic", &fault);
+    pub fn first(&self, partition: u32) -> Result<Option<Vec<u8>>, Error> {
+        let failed = |error: KafkaError| said("reading the topic", &error);
         let reading: BaseConsumer = self
             .client()
             .set("group.id", "tapeflow-bench")
             .set("enable.auto.commit", "false")
             .create()
             .map_err(failed)?;
-        let number = i32::try_from(partition).map_err(|fault| Fault::Failed(fault.to_string()))?;
+        let number = i32::try_from(partition).map_err(|error| Error::Failed(error.to_string()))?;
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&self.name, number, Offset::Beginning)
             .map_err(failed)?;
@@ -155,7 +156,7 @@ impl TopicAddress {
         while Instant::now() < deadline {
             match reading.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => return Ok(message.payload().map(<[u8]>::to_vec)),
-                Some(Err(fault)) => return Err(failed(fault)),
+                Some(Err(error)) => return Err(failed(error)),
                 None => {}
             }
         }
@@ -166,23 +167,23 @@ impl TopicAddress {
     ///
     /// # Errors
     /// The broker does not.
-    pub async fn delete(&self) -> Result<(), Fault> {
+    pub async fn delete(&self) -> Result<(), Error> {
         let what = format!("deleting topic {}", self.name);
         let admin: AdminClient<DefaultClientContext> = self
             .client()
             .create()
-            .map_err(|fault| said(&what, &fault))?;
+            .map_err(|error| said(&what, &error))?;
         let options = AdminOptions::new()
             .operation_timeout(Some(PATIENCE))
             .request_timeout(Some(PATIENCE));
         let deleted = admin
             .delete_topics(&[&self.name], &options)
             .await
-            .map_err(|fault| said(&what, &fault))?;
+            .map_err(|error| said(&what, &error))?;
         deleted.into_iter().try_for_each(|deleted| {
             deleted
                 .map(drop)
-                .map_err(|(_, code)| Fault::Failed(format!("{what}: {code}")))
+                .map_err(|(_, code)| Error::Failed(format!("{what}: {code}")))
         })
     }
 }
@@ -192,8 +193,8 @@ impl Topic {
     ///
     /// # Errors
     /// There is no client.
-    pub fn new(address: &TopicAddress, linger: Duration) -> Result<Self, Fault> {
-        let fault = Arc::new(OnceLock::new());
+    pub fn new(address: &TopicAddress, linger: Duration) -> Result<Self, Error> {
+        let error = Arc::new(OnceLock::new());
         let producer = address
             .client()
             .set("acks", "all")
@@ -206,12 +207,12 @@ impl Topic {
             .set("batch.num.messages", "4000")
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072")
-            .create_with_context(Deliveries(Arc::clone(&fault)))
-            .map_err(|fault| said("no Kafka client", &fault))?;
+            .create_with_context(Deliveries(Arc::clone(&error)))
+            .map_err(|error| said("no Kafka client", &error))?;
         Ok(Self {
             name: address.name.clone(),
             producer,
-            fault,
+            error,
         })
     }
 
@@ -219,9 +220,9 @@ impl Topic {
     ///
     /// # Errors
     /// An append has failed for good, or nothing is taken for long.
-    pub fn append(&self, record: &Record<'_>) -> Result<(), Fault> {
+    pub fn append(&self, record: &Record<'_>) -> Result<(), Error> {
         let partition =
-            i32::try_from(record.partition).map_err(|fault| Fault::Failed(fault.to_string()))?;
+            i32::try_from(record.partition).map_err(|error| Error::Failed(error.to_string()))?;
         let mut message = BaseRecord::<str, [u8]>::to(&self.name)
             .partition(partition)
             .key(record.key)
@@ -232,11 +233,11 @@ impl Topic {
             message = match self.producer.send(message) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => back,
-                Err((fault, _)) => return Err(said("appending", &fault)),
+                Err((error, _)) => return Err(said("appending", &error)),
             };
             self.hear(Duration::from_millis(5))?;
             if full_since.get_or_insert_with(Instant::now).elapsed() > STANDSTILL {
-                return Err(Fault::Failed(format!(
+                return Err(Error::Failed(format!(
                     "the broker has taken nothing for {} s",
                     STANDSTILL.as_secs()
                 )));
@@ -248,10 +249,10 @@ impl Topic {
     ///
     /// # Errors
     /// One has failed for good.
-    pub fn hear(&self, time: Duration) -> Result<(), Fault> {
+    pub fn hear(&self, time: Duration) -> Result<(), Error> {
         self.producer.poll(time);
-        self.fault.get().map_or(Ok(()), |fault| {
-            Err(Fault::Failed(format!("appending: {fault}")))
+        self.error.get().map_or(Ok(()), |error| {
+            Err(Error::Failed(format!("appending: {error}")))
         })
     }
 
@@ -259,10 +260,10 @@ impl Topic {
     ///
     /// # Errors
     /// An append has failed for good, or they take too long.
-    pub fn flush(&self) -> Result<(), Fault> {
+    pub fn flush(&self) -> Result<(), Error> {
         self.producer
             .flush(STANDSTILL)
-            .map_err(|fault| said("appending", &fault))?;
+            .map_err(|error| said("appending", &error))?;
         self.hear(Duration::ZERO)
     }
 

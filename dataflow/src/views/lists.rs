@@ -1,9 +1,9 @@
 //! From changed lists to writes: each list whose content an epoch has changed is written once, at
-//! the epoch's stamp.
+//! the epoch's write timestamp.
 //!
 //! What is only retracted is a window that was put out of memory: that is no change, and nothing is
 //! written. What the replay brings is all new here, so every list of a window that the replay
-//! touches is written at the flush stamp, as its rows are.
+//! touches is written at the recovery timestamp, as its bars are.
 
 use std::{
     cell::RefCell,
@@ -11,7 +11,8 @@ use std::{
     rc::Rc,
 };
 
-use tapeflow_sinks::{EpochWrites, View, ViewEntry, ViewKey, ViewState, ViewWrite};
+use tapeflow_protocol::EpochWrites;
+use tapeflow_schemas::{View, ViewEntry, ViewKey, ViewState, ViewWrite};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -23,7 +24,7 @@ use timely::{
 };
 
 use super::{Lists, Window};
-use crate::state::EpochBoard;
+use crate::operators::bar_state::EpochTimestamps;
 
 /// Lists that travel to the sink together.
 const LISTS_PER_WRITE: usize = 64;
@@ -37,7 +38,7 @@ struct Pending {
 /// Builds the operator; the activator wakes it after news on the board.
 pub(crate) fn build<'scope>(
     lists: Lists<'scope>,
-    board: Rc<RefCell<EpochBoard>>,
+    board: Rc<RefCell<EpochTimestamps>>,
 ) -> (StreamVec<'scope, u64, EpochWrites>, Activator) {
     let scope = lists.inner.scope();
     let mut activator = None;
@@ -77,7 +78,7 @@ pub(crate) fn build<'scope>(
                         .filter(|entry| !frontier.less_equal(entry.key()))
                     {
                         let time = *entry.key();
-                        let Some(stamp) = board.borrow().stamp_of(time) else {
+                        let Some(write_timestamp) = board.borrow().write_timestamp_of(time) else {
                             break;
                         };
                         let Pending { capability, lists } = entry.remove();
@@ -91,7 +92,7 @@ pub(crate) fn build<'scope>(
                                 epoch: time,
                                 entries,
                             },
-                            stamp,
+                            write_timestamp,
                         };
                         let mut session = output.session(&capability);
                         let mut lists = lists.into_iter().map(write).peekable();

@@ -1,15 +1,15 @@
-//! Brings the rows of a window into memory when the window is first touched, and lets go of windows
+//! Brings the bars of a window into memory when the window is first touched, and lets go of windows
 //! that nobody touches any more.
 //!
-//! A list needs every row of its window, on all workers, as of one time. So each worker tells all
+//! A list needs every bar of its window, on all workers, as of one time. So each worker tells all
 //! others which windows its changes touch, and for a time t each of them brings in its own symbols'
-//! rows of the same windows:
+//! bars of the same windows:
 //!
-//! * what t itself has changed: the row after the change;
-//! * else, if a later time that has already arrived changes it: the row before that change;
-//! * else the row in the store, whose label is t at most.
+//! * what t itself has changed: the bar after the change;
+//! * else, if a later time that has already arrived changes it: the bar before that change;
+//! * else the bar in the store, whose label is t at most.
 //!
-//! The three agree on "as of t", because a row that is not acknowledged yet was changed within the
+//! The three agree on "as of t", because a bar that is not acknowledged yet was changed within the
 //! last [`EPOCHS_AHEAD`] epochs, and a window touched that lately is still in memory. For the same
 //! reason a window may be let go only when it was touched longer ago. Which one goes is decided by
 //! the touches alone, which all workers hear alike: so all let go of it at the same time, and a
@@ -23,8 +23,7 @@ use std::{
 };
 
 use differential_dataflow::AsCollection;
-use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{RowKey, RowState};
+use tapeflow_schemas::{BarKey, BarState, Symbol, WindowSize, WindowStart};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -37,21 +36,20 @@ use timely::{
 
 use super::{Change, Rows, Standing, Window};
 use crate::{
+    coordinator::decisions::EPOCHS_AHEAD,
     hash::{Map, Set},
     job::{Failure, JobError},
-    leader::EPOCHS_AHEAD,
     metrics::Metrics,
-    parcel::route,
-    state::EpochBoard,
-    store_io::{RowReader, StoreIo},
+    operators::{bar_state::EpochTimestamps, exchange::route},
+    store_io::{BarReader, StoreIo},
 };
-/// One change of the collection of rows.
+/// One change of the collection of bars.
 type Update = ((Window, (Symbol, Standing)), u64, isize);
 
 /// What the loader needs to know from the start.
 pub(crate) struct WindowSettings {
     pub(crate) io: StoreIo,
-    pub(crate) board: Rc<RefCell<EpochBoard>>,
+    pub(crate) board: Rc<RefCell<EpochTimestamps>>,
     pub(crate) failure: Failure,
     pub(crate) metrics: Arc<Metrics>,
     /// Windows kept in memory beyond those touched within the last epochs; the same on all workers.
@@ -91,7 +89,7 @@ pub(crate) fn build<'scope>(
             },
         )
         .broadcast();
-    let rows = changes.binary_frontier::<_, CapacityContainerBuilder<Vec<Update>>, _, _, _, _>(
+    let bars = changes.binary_frontier::<_, CapacityContainerBuilder<Vec<Update>>, _, _, _, _>(
         touched,
         Pipeline,
         Pipeline,
@@ -113,7 +111,7 @@ pub(crate) fn build<'scope>(
                         loader.pending_at(&capability).touched.extend(windows);
                     }
                 });
-                // Changes first: a row that the store hands over at a later label has its change
+                // Changes first: a bar that the store hands over at a later label has its change
                 // among them by now.
                 loader.hear();
                 while let Some((capability, updates)) = loader.take_next(|time| {
@@ -127,7 +125,7 @@ pub(crate) fn build<'scope>(
         },
     );
     (
-        rows.as_collection(),
+        bars.as_collection(),
         activator.expect("the constructor has run"),
     )
 }
@@ -143,19 +141,19 @@ struct Pending {
     touched: BTreeSet<Window>,
 }
 
-/// A window in memory: this worker's rows of it.
+/// A window in memory: this worker's bars of it.
 struct Loaded {
     touched_at: u64,
-    rows: Map<Symbol, Standing>,
+    bars: Map<Symbol, Standing>,
 }
 
 /// The reads that the oldest pending time waits for.
 struct Loading {
     outstanding: usize,
-    rows: Vec<(RowKey, Option<RowState>)>,
+    bars: Vec<(BarKey, Option<BarState>)>,
 }
 
-/// The symbols of this worker that may have rows.
+/// The symbols of this worker that may have bars.
 enum Symbols {
     Unknown,
     /// On its way from the directory.
@@ -167,15 +165,15 @@ enum Symbols {
 
 struct Loader {
     settings: WindowSettings,
-    reader: RowReader,
+    reader: BarReader,
     wake: SyncActivator,
     pending: BTreeMap<u64, Pending>,
     loading: Option<Loading>,
-    /// The capability of a time whose rows were not to be trusted, held to the end: were it
+    /// The capability of a time whose bars were not to be trusted, held to the end: were it
     /// dropped, others would take the time for written.
     failed: Option<Capability<u64>>,
     loaded: Map<Window, Loaded>,
-    /// By size, the latest start among the windows let go: those up to it may have rows.
+    /// By size, the latest start among the windows let go: those up to it may have bars.
     let_go_up_to: Map<WindowSize, WindowStart>,
     directory: Symbols,
     symbols: Set<Symbol>,
@@ -222,7 +220,7 @@ impl Loader {
             && let Ok(symbols) = answer.try_recv()
         {
             let (index, peers) = (self.settings.index as u64, self.settings.peers as u64);
-            // As the exchange in front of the keeper of rows routes them.
+            // As the exchange in front of the keeper of bars routes them.
             self.symbols.extend(
                 symbols
                     .into_iter()
@@ -234,9 +232,9 @@ impl Loader {
             let loading = self
                 .loading
                 .as_mut()
-                .expect("rows are read for a time that waits for them");
+                .expect("bars are read for a time that waits for them");
             loading.outstanding -= 1;
-            loading.rows.push(reply);
+            loading.bars.push(reply);
         }
     }
 
@@ -255,26 +253,26 @@ impl Loader {
         }
         let loading = self.loading.take_if(|loading| loading.outstanding == 0)?;
         let pending = self.pending.remove(&time)?;
-        match self.apply(time, &pending, loading.rows) {
+        match self.apply(time, &pending, loading.bars) {
             Ok(updates) => Some((pending.capability, updates)),
-            Err(fault) => {
-                self.settings.failure.set(fault);
+            Err(error) => {
+                self.settings.failure.set(error);
                 self.failed = Some(pending.capability);
                 None
             }
         }
     }
 
-    /// Asks for the rows of the windows that the time touches and that are not in memory; `None`
-    /// while the head or the directory are awaited.
+    /// Asks for the bars of the windows that the time touches and that are not in memory; `None`
+    /// while the checkpoint or the directory are awaited.
     fn begin_loading(&mut self, time: u64) -> Option<Loading> {
-        // Another worker's changes may arrive before the leader's first word does.
-        let max_event_ms = self.settings.board.borrow().start.as_ref()?.max_event_ms();
+        // Another worker's changes may arrive before the coordinator's first word does.
+        let watermark_ms = self.settings.board.borrow().start.as_ref()?.watermark_ms();
         let pending = &self.pending[&time];
-        // As in the keeper of rows: a window that starts after every event time as of the
-        // take-over, and is later than all that were let go, has no row that is not in the changes.
-        let may_have_rows = |window: &Window| {
-            max_event_ms.is_some_and(|max| window.start <= max)
+        // As in the keeper of bars: a window that starts after every event time as of the
+        // take-over, and is later than all that were let go, has no bar that is not in the changes.
+        let may_have_bars = |window: &Window| {
+            watermark_ms.is_some_and(|max| window.start <= max)
                 || self
                     .let_go_up_to
                     .get(&window.size)
@@ -283,13 +281,13 @@ impl Loader {
         let missing: Vec<Window> = pending
             .touched
             .iter()
-            .filter(|window| !self.loaded.contains_key(*window) && may_have_rows(window))
+            .filter(|window| !self.loaded.contains_key(*window) && may_have_bars(window))
             .copied()
             .collect();
         if missing.is_empty() {
             return Some(Loading {
                 outstanding: 0,
-                rows: Vec::new(),
+                bars: Vec::new(),
             });
         }
         match self.directory {
@@ -313,7 +311,7 @@ impl Loader {
                 if window.size.is_start(window.start, symbol.class())
                     && !changed.contains(&(window, symbol))
                 {
-                    keys.push(RowKey {
+                    keys.push(BarKey {
                         symbol: symbol.clone(),
                         size: window.size,
                         start: window.start,
@@ -322,21 +320,21 @@ impl Loader {
             }
         }
         let outstanding = keys.len();
-        self.settings.metrics.view_rows_read.add(outstanding as u64);
+        self.settings.metrics.view_bars_read.add(outstanding as u64);
         self.reader.request(keys);
         Some(Loading {
             outstanding,
-            rows: Vec::with_capacity(outstanding),
+            bars: Vec::with_capacity(outstanding),
         })
     }
 
-    /// All windows that the time touches are at hand: what the collection of rows gains and loses
+    /// All windows that the time touches are at hand: what the collection of bars gains and loses
     /// at it.
     fn apply(
         &mut self,
         time: u64,
         pending: &Pending,
-        read: Vec<(RowKey, Option<RowState>)>,
+        read: Vec<(BarKey, Option<BarState>)>,
     ) -> Result<Vec<Update>, JobError> {
         let mut updates = Vec::new();
         for window in &pending.touched {
@@ -344,7 +342,7 @@ impl Loader {
                 .entry(*window)
                 .or_insert_with(|| Loaded {
                     touched_at: time,
-                    rows: Map::default(),
+                    bars: Map::default(),
                 })
                 .touched_at = time;
         }
@@ -362,19 +360,19 @@ impl Loader {
                     .or_insert(change.before);
             }
         }
-        for (key, row) in read {
+        for (key, bar) in read {
             let window = Window {
                 size: key.size,
                 start: key.start,
             };
-            let standing = match (later.get(&(window, &key.symbol)), row) {
+            let standing = match (later.get(&(window, &key.symbol)), bar) {
                 (Some(before), _) => *before,
                 (None, None) => None,
-                (None, Some(row)) if row.epoch <= time => Some(Standing::of(&row.totals)),
-                (None, Some(row)) => {
+                (None, Some(bar)) if bar.epoch <= time => Some(Standing::of(&bar.totals)),
+                (None, Some(bar)) => {
                     return Err(JobError::Fenced(format!(
-                        "row {key} is of epoch {}, this process is at {time}",
-                        row.epoch
+                        "bar {key} is of epoch {}, this process is at {time}",
+                        bar.epoch
                     )));
                 }
             };
@@ -382,18 +380,18 @@ impl Loader {
                 self.loaded
                     .get_mut(&window)
                     .expect("it is touched")
-                    .rows
+                    .bars
                     .insert(key.symbol.clone(), standing);
                 updates.push(((window, (key.symbol, standing)), time, 1));
             }
         }
         for change in pending.changes.iter().flat_map(|changes| changes.iter()) {
-            let rows = &mut self
+            let bars = &mut self
                 .loaded
                 .get_mut(&change.window)
                 .expect("it is touched")
-                .rows;
-            let before = rows.insert(change.symbol.clone(), change.after);
+                .bars;
+            let before = bars.insert(change.symbol.clone(), change.after);
             if before == Some(change.after) {
                 continue;
             }
@@ -412,7 +410,7 @@ impl Loader {
     }
 
     /// Lets go of the windows that were touched longest ago, down to the limit: only such whose
-    /// every row is acknowledged by now.
+    /// every bar is acknowledged by now.
     fn let_go(&mut self, time: u64, updates: &mut Vec<Update>) {
         let mut oldest: BTreeSet<(u64, Window)> = BTreeSet::new();
         if self.loaded.len() > self.settings.windows_kept {
@@ -429,7 +427,7 @@ impl Loader {
             .take(self.loaded.len().saturating_sub(self.settings.windows_kept))
         {
             let loaded = self.loaded.remove(&window).expect("it was listed just now");
-            updates.extend(loaded.rows.into_iter().map(|row| ((window, row), time, -1)));
+            updates.extend(loaded.bars.into_iter().map(|bar| ((window, bar), time, -1)));
             let line = self.let_go_up_to.entry(window.size).or_insert(window.start);
             *line = window.start.max(*line);
         }

@@ -10,11 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, run};
-use tapeflow_schemas::{AssetClass, Offset, Partition, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Reject, RowKey, RowState, Stamp, Store,
-    StoreError, StoredView, View, memory::MemoryStore, store::StoredRow,
+use tapeflow_protocol::{
+    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
 };
+use tapeflow_schemas::{
+    AssetClass, BarKey, BarState, Offset, Partition, StoredBar, StoredView, Symbol, View,
+    WindowSize, WindowStart, WriteTimestamp,
+};
+use tapeflow_sinks::memory::MemoryStore;
 
 use crate::support::{MemoryLog, io};
 
@@ -22,7 +25,7 @@ use crate::support::{MemoryLog, io};
 pub(crate) enum Ends {
     /// At the end of the log.
     ByItself,
-    /// With a crash right after the first binding, no row written.
+    /// With a crash right after the first binding, no bar written.
     AfterBinding,
     /// With a crash right before the first commit: all that it would commit is written.
     BeforeCommit,
@@ -57,12 +60,16 @@ impl Store for Ending {
         "ending".into()
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
         self.alive()?;
-        self.inner.head().await
+        self.inner.checkpoint().await
     }
 
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
         let binds = expected
             .is_some_and(|before| proposed.last_binding().epoch > before.last_binding().epoch);
         let commits =
@@ -82,8 +89,8 @@ impl Store for Ending {
         }
     }
 
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
-        self.inner.read_rows(keys).await
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        self.inner.read_bars(keys).await
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
@@ -97,23 +104,23 @@ impl Store for Ending {
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
         self.alive()?;
-        self.inner.write_history(entries, flush_stamp).await
+        self.inner.write_history(entries, recovery_timestamp).await
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.inner.symbols().await
     }
 
-    async fn rows(
+    async fn bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
-        self.inner.rows(symbol, size, range).await
+    ) -> Result<Vec<StoredBar>, StoreError> {
+        self.inner.bars(symbol, size, range).await
     }
 
     async fn views(
@@ -129,8 +136,8 @@ impl Store for Ending {
         self.inner.history(limit).await
     }
 
-    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        self.inner.rejects(limit).await
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.inner.dead_letters(limit).await
     }
 }
 
@@ -167,15 +174,15 @@ pub(crate) fn life(
     .map(|_| metrics)
 }
 
-pub(crate) fn head(store: &MemoryStore) -> Head {
-    block_on(store.head())
-        .expect("head")
+pub(crate) fn checkpoint(store: &MemoryStore) -> Checkpoint {
+    block_on(store.checkpoint())
+        .expect("checkpoint")
         .expect("a job has run")
 }
 
 /// Where a partition is committed to.
 pub(crate) fn next(store: &MemoryStore, partition: Partition) -> Offset {
-    head(store).committed.cuts[partition as usize].next
+    checkpoint(store).committed.cuts[partition as usize].next
 }
 
 pub(crate) fn len(log: &MemoryLog, partition: Partition) -> Offset {
@@ -195,16 +202,18 @@ pub(crate) fn clear_of_repeats(log: &MemoryLog, partition: Partition, offset: Of
 
 /// The dead letters of lost offsets: partition, first offset, first that is not lost.
 pub(crate) fn letters(store: &MemoryStore) -> Vec<(Partition, Offset, Offset)> {
-    let rejects = block_on(store.rejects(usize::MAX)).expect("dead letters");
-    let lost = rejects.iter().filter(|reject| reject.reason == "lost");
-    lost.map(|reject| {
-        let Reject {
+    let dead_letters = block_on(store.dead_letters(usize::MAX)).expect("dead letters");
+    let lost = dead_letters
+        .iter()
+        .filter(|dead_letter| dead_letter.reason == "lost");
+    lost.map(|dead_letter| {
+        let DeadLetter {
             partition,
             offset,
             index,
             detail,
             ..
-        } = reject;
+        } = dead_letter;
         assert_eq!(
             *index,
             u32::MAX,

@@ -1,4 +1,4 @@
-//! Losses at random moments between random crashes: each row holds what remains, and of what was
+//! Losses at random moments between random crashes: each bar holds what remains, and of what was
 //! lost exactly what it had held before.
 
 use std::{
@@ -10,28 +10,29 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_dataflow::{JobConfig, JobError};
 use tapeflow_oracle::Oracle;
-use tapeflow_schemas::{Offset, Partition, Symbol};
-use tapeflow_sinks::{Epoch, Head, RowKey, Store, memory::MemoryStore};
+use tapeflow_protocol::{Checkpoint, Store};
+use tapeflow_schemas::{BarKey, Epoch, Offset, Partition, Symbol};
+use tapeflow_sinks::memory::MemoryStore;
 
 use crate::{
-    course::{Ends, block_on, clear_of_repeats, head, len, letters, life as live, refused},
-    support::{CrashingStore, MemoryLog, check_row, config, feed, run_job},
+    course::{Ends, block_on, checkpoint, clear_of_repeats, len, letters, life as live, refused},
+    support::{CrashingStore, MemoryLog, check_bar, config, feed, run_job},
 };
 
-/// Records that went, and what the rows held of them.
+/// Records that went, and what the bars held of them.
 struct Loss {
     /// By partition; none of them committed.
     gone: Vec<Range<Offset>>,
-    head: Head,
-    labels: BTreeMap<RowKey, Epoch>,
+    checkpoint: Checkpoint,
+    labels: BTreeMap<BarKey, Epoch>,
 }
 
 impl Loss {
-    /// Whether a row of that label, back then, had not the record.
+    /// Whether a bar of that label, back then, had not the record.
     fn excludes(&self, label: Epoch, partition: Partition, offset: Offset) -> bool {
         let at = partition as usize;
         let epoch = self
-            .head
+            .checkpoint
             .bound
             .iter()
             .find(|binding| offset < binding.cuts[at].next)
@@ -58,13 +59,13 @@ fn lose(
     random: &mut StdRng,
     seen: &mut Seen,
 ) -> Loss {
-    let head = head(store);
+    let checkpoint = checkpoint(store);
     let gone = (0u32..)
         .zip(starts)
         .map(|(partition, start)| {
             let at = partition as usize;
-            let from = head.committed.cuts[at].next.max(*start);
-            let (bound, end) = (head.last_binding().cuts[at].next, len(log, partition));
+            let from = checkpoint.committed.cuts[at].next.max(*start);
+            let (bound, end) = (checkpoint.last_binding().cuts[at].next, len(log, partition));
             if random.random_bool(0.3) || from == end {
                 return from..from;
             }
@@ -85,16 +86,24 @@ fn lose(
         })
         .collect();
     let labels = store
-        .all_rows()
+        .all_bars()
         .into_iter()
-        .map(|(key, _, row)| (key, row.epoch))
+        .map(|(key, _, bar)| (key, bar.epoch))
         .collect();
-    Loss { gone, head, labels }
+    Loss {
+        gone,
+        checkpoint,
+        labels,
+    }
 }
 
 /// Offsets that a start now must name: not committed, not there, and given up by no binding.
-fn unclaimed(head: &Head, starts: &[Offset]) -> Vec<(Partition, Offset, Offset)> {
-    let cuts = head.committed.cuts.iter().zip(&head.last_binding().cuts);
+fn unclaimed(checkpoint: &Checkpoint, starts: &[Offset]) -> Vec<(Partition, Offset, Offset)> {
+    let cuts = checkpoint
+        .committed
+        .cuts
+        .iter()
+        .zip(&checkpoint.last_binding().cuts);
     let from = cuts.map(|(committed, last)| {
         last.lost
             .map_or(committed.next, |lost| lost.to.max(committed.next))
@@ -126,7 +135,7 @@ fn len_of(log: &MemoryLog) -> u32 {
     u32::try_from(log.0.lock().expect("log").len()).expect("few")
 }
 
-/// Every row is the recomputation of what remains, and of what it had held of each loss.
+/// Every bar is the recomputation of what remains, and of what it had held of each loss.
 fn judge(
     config: &JobConfig,
     log: &MemoryLog,
@@ -135,7 +144,7 @@ fn judge(
     seen: &mut Seen,
     what: &str,
 ) {
-    let labels = |key: &RowKey| -> Vec<Epoch> {
+    let labels = |key: &BarKey| -> Vec<Epoch> {
         losses
             .iter()
             .map(|loss| loss.labels.get(key).copied().unwrap_or(0))
@@ -148,40 +157,40 @@ fn judge(
             .any(|(loss, label)| loss.excludes(*label, partition, offset))
     };
     let mut oracles: HashMap<Vec<Epoch>, Oracle> = HashMap::new();
-    let rows: BTreeMap<RowKey, _> = store
-        .all_rows()
+    let bars: BTreeMap<BarKey, _> = store
+        .all_bars()
         .into_iter()
-        .map(|(key, _, row)| (key, row))
+        .map(|(key, _, bar)| (key, bar))
         .collect();
     let least = recompute(config, log, |partition, offset| {
         losses
             .iter()
             .any(|loss| loss.excludes(0, partition, offset))
     });
-    for (key, row) in &rows {
+    for (key, bar) in &bars {
         let labels = labels(key);
         let oracle = oracles.entry(labels.clone()).or_insert_with(|| {
             recompute(config, log, |partition, offset| {
                 excluded(&labels, partition, offset)
             })
         });
-        let want = oracle.row_as_of(key.symbol.as_str(), key.size, key.start, 0);
+        let want = oracle.bar_as_of(key.symbol.as_str(), key.size, key.start, 0);
         seen.held +=
-            u32::from(want != least.row_as_of(key.symbol.as_str(), key.size, key.start, 0));
-        check_row(&row.totals, want, &format!("{what}: {key}"));
+            u32::from(want != least.bar_as_of(key.symbol.as_str(), key.size, key.start, 0));
+        check_bar(&bar.totals, want, &format!("{what}: {key}"));
     }
-    for (key, _) in least.rows() {
-        let key = RowKey {
+    for (key, _) in least.bars() {
+        let key = BarKey {
             symbol: Symbol::new(key.symbol).expect("a symbol"),
             size: key.size,
             start: key.start,
         };
-        assert!(rows.contains_key(&key), "{what}: {key} is missing");
+        assert!(bars.contains_key(&key), "{what}: {key} is missing");
     }
 }
 
 #[test]
-fn whatever_is_lost_between_whatever_crashes_each_row_holds_what_remains() {
+fn whatever_is_lost_between_whatever_crashes_each_bar_holds_what_remains() {
     let mut seen = Seen::default();
     for seed in 0..40u64 {
         let mut random = StdRng::seed_from_u64(seed);
@@ -198,12 +207,12 @@ fn whatever_is_lost_between_whatever_crashes_each_row_holds_what_remains() {
                 random.random_range(1..4),
                 if random.random_bool(0.5) { 8 } else { 100_000 },
             );
-            let begun = block_on(store.head()).expect("head").is_some();
+            let begun = block_on(store.checkpoint()).expect("checkpoint").is_some();
             if begun && losses.len() < 3 && random.random_bool(0.4) {
                 losses.push(lose(&log, &store, &mut starts, &mut random, &mut seen));
             }
             if begun
-                && let unclaimed = unclaimed(&head(&store), &starts)
+                && let unclaimed = unclaimed(&checkpoint(&store), &starts)
                 && !unclaimed.is_empty()
             {
                 assert_eq!(refused(&config, &log, &store), unclaimed, "{what}");
@@ -251,13 +260,13 @@ fn whatever_is_lost_between_whatever_crashes_each_row_holds_what_remains() {
             told, lost,
             "{what}: every lost offset is told of, and no other"
         );
-        // Lists may hold what rows do not, and so may change for one epoch.
-        let of_rows: Vec<String> = store
+        // Lists may hold what bars do not, and so may change for one epoch.
+        let of_bars: Vec<String> = store
             .violations()
             .into_iter()
             .filter(|fault| !fault.contains("view "))
             .collect();
-        assert_eq!(of_rows, Vec::<String>::new(), "{what}");
+        assert_eq!(of_bars, Vec::<String>::new(), "{what}");
     }
     assert!(
         seen.within > 8

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use tapeflow_dataflow::{KafkaLogConfig, Log, LogFault};
+use tapeflow_log::{Log, LogError, kafka::KafkaLogConfig};
 
 use super::{KAFKA_PORT, config, connect, internal, make, ours, refusal};
 
@@ -93,7 +93,7 @@ fn refused(config: KafkaLogConfig, for_good: bool, parts: &[&str]) -> Result<(),
     );
     let fault = refusal(config)?;
     let text = format!("{fault} {fault:?}");
-    if matches!(fault, LogFault::Broken(_)) != for_good {
+    if matches!(fault, LogError::Broken(_)) != for_good {
         return Err(format!("lasts: {for_good} expected: {text}").into());
     }
     if text.contains(WRONG) {

@@ -6,8 +6,13 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use tapeflow_dataflow::{JobConfig, JobError, KafkaLog, Log, Metrics, Stop, TopicFinding};
-use tapeflow_sinks::{CasOutcome, Head, LostRange, SourceIdentity, Store, memory::MemoryStore};
+use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop};
+use tapeflow_log::{
+    Log,
+    kafka::{KafkaLog, TopicFinding},
+};
+use tapeflow_protocol::{CasOutcome, Checkpoint, LostRange, SourceIdentity, Store};
+use tapeflow_sinks::memory::MemoryStore;
 
 use super::{
     INTERNAL_PORT, STACK, add_partitions, append, block_on, config, connect, delete, delete_below,
@@ -116,17 +121,17 @@ pub(crate) fn made_again() -> Result<(), Failed> {
     );
     let store = Arc::new(MemoryStore::new());
     run(log, store.clone())?;
-    // A head of a binary that did not know ids is taken over, and knows from then on.
+    // A checkpoint of a binary that did not know ids is taken over, and knows from then on.
     let old = Arc::new(MemoryStore::new());
-    let mut head = head(&*store)?;
-    assert_eq!(head.source, first);
-    head.source.topic_id = None;
+    let mut checkpoint = checkpoint(&*store)?;
+    assert_eq!(checkpoint.source, first);
+    checkpoint.source.topic_id = None;
     assert!(matches!(
-        block_on(old.compare_and_set(None, &head)),
+        block_on(old.compare_and_set(None, &checkpoint)),
         CasOutcome::Won
     ));
     run(connect(&ours("again"))?, old.clone())?;
-    assert_eq!(self::head(&*old)?.source, first, "learned");
+    assert_eq!(self::checkpoint(&*old)?.source, first, "learned");
 
     delete("again")?;
     make("again", &[])?;
@@ -137,7 +142,7 @@ pub(crate) fn made_again() -> Result<(), Failed> {
         (&first.cluster, &first.topic),
         "nothing else tells them apart"
     );
-    let before = self::head(&*store)?;
+    let before = self::checkpoint(&*store)?;
     match run(log, store.clone()) {
         Err(JobError::Refused(text)) => assert!(
             text.contains(first.topic_id.as_deref().unwrap_or("?")) && text.contains("--topic"),
@@ -145,7 +150,7 @@ pub(crate) fn made_again() -> Result<(), Failed> {
         ),
         other => return Err(format!("not refused: {other:?}").into()),
     }
-    assert_eq!(self::head(&*store)?, before, "nothing was written");
+    assert_eq!(self::checkpoint(&*store)?, before, "nothing was written");
     Ok(())
 }
 
@@ -157,7 +162,8 @@ pub(crate) fn grown() -> Result<(), Failed> {
     let (log, running) = (connect(&ours("grown"))?, store.clone());
     let job = std::thread::spawn(move || run_until(log, running, false));
     until("the first record is committed", || {
-        Ok(block_on(store.head())?.is_some_and(|head| head.committed.cuts[0].next == 1))
+        Ok(block_on(store.checkpoint())?
+            .is_some_and(|checkpoint| checkpoint.committed.cuts[0].next == 1))
     })?;
     let committed = |partition: i32| mirrored("grown", partition);
     until("the committed offset stands where lag tools look", || {
@@ -174,9 +180,10 @@ pub(crate) fn grown() -> Result<(), Failed> {
     append(4)?;
     let log = connect(&ours("grown"))?;
     run(log, store.clone())?;
-    let head = head(&*store)?;
+    let checkpoint = checkpoint(&*store)?;
     assert_eq!(
-        head.committed
+        checkpoint
+            .committed
             .cuts
             .iter()
             .map(|cut| cut.next)
@@ -197,7 +204,7 @@ pub(crate) fn lost() -> Result<(), Failed> {
     some(0, 5)?;
     some(1, 1)?;
     delete_below("lost", 0, 6)?;
-    let before = head(&*store)?;
+    let before = checkpoint(&*store)?;
     match run(connect(&ours("lost"))?, store.clone()) {
         Err(JobError::Refused(text)) => {
             let named = "partition 0: offsets 3 to 5 are gone from the log (it begins at 6) before they were committed; ";
@@ -208,7 +215,7 @@ pub(crate) fn lost() -> Result<(), Failed> {
         }
         other => return Err(format!("not refused: {other:?}").into()),
     }
-    assert_eq!(head(&*store)?.committed, before.committed);
+    assert_eq!(checkpoint(&*store)?.committed, before.committed);
     // A reader that is there when records go.
     let mut reader = connect(&ours("lost"))?.reader(&[(0, 3)])?;
     let mut fault = None;
@@ -231,7 +238,7 @@ pub(crate) fn lost() -> Result<(), Failed> {
             ..job(true)
         },
     )?;
-    let after = head(&*store)?;
+    let after = checkpoint(&*store)?;
     assert_eq!(
         after
             .committed
@@ -251,10 +258,16 @@ pub(crate) fn lost() -> Result<(), Failed> {
         [Some(LostRange { from: 3, to: 6 }), None]
     );
     // The records are dead letters all of them; of those that are gone there is one for all.
-    let rejects = block_on(store.rejects(100))?;
-    let places: Vec<_> = rejects
+    let dead_letters = block_on(store.dead_letters(100))?;
+    let places: Vec<_> = dead_letters
         .iter()
-        .map(|reject| (reject.partition, reject.offset, reject.reason == "lost"))
+        .map(|dead_letter| {
+            (
+                dead_letter.partition,
+                dead_letter.offset,
+                dead_letter.reason == "lost",
+            )
+        })
         .collect();
     assert_eq!(
         places,
@@ -272,8 +285,8 @@ pub(crate) fn lost() -> Result<(), Failed> {
     );
     run(connect(&ours("lost"))?, store.clone())?;
     assert_eq!(
-        block_on(store.rejects(100))?,
-        rejects,
+        block_on(store.dead_letters(100))?,
+        dead_letters,
         "nothing is told twice"
     );
     Ok(())
@@ -304,8 +317,8 @@ fn other_than(log: &KafkaLog, first: &SourceIdentity) -> Result<SourceIdentity, 
     Err("the topic that was made again has the old id".into())
 }
 
-fn head(store: &dyn Store) -> Result<Head, Failed> {
-    block_on(store.head())?.ok_or_else(|| "no head".into())
+fn checkpoint(store: &dyn Store) -> Result<Checkpoint, Failed> {
+    block_on(store.checkpoint())?.ok_or_else(|| "no checkpoint".into())
 }
 
 /// A job that ends with the log, in one process.
@@ -327,7 +340,7 @@ fn job(until_end: bool) -> JobConfig {
         sizes: vec!["1m".parse().expect("a size")],
         baskets: tapeflow_schemas::Baskets::default(),
         epoch: Duration::from_millis(10),
-        resident_rows: 8,
+        resident_bars: 8,
         until_end,
         accept_loss: false,
     }

@@ -1,5 +1,5 @@
 //! What the tests of the running job share: a log in memory, a store that crashes on purpose, a
-//! seeded feed, and the check of every row against the independent recomputation.
+//! seeded feed, and the check of every bar against the independent recomputation.
 
 #![allow(dead_code, reason = "each target uses its part")]
 #![allow(unreachable_pub, reason = "a module shared by test targets")]
@@ -16,23 +16,21 @@ use std::{
 
 use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tapeflow_dataflow::{
-    JobConfig, JobError, Log, LogFault, LogReader, LogRecord, Metrics, Stop, Summary, run,
+use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, Summary, run};
+use tapeflow_log::{Log, LogError, LogReader, LogRecord};
+use tapeflow_oracle::{Oracle, OracleBar, OracleEntry, OracleView};
+use tapeflow_protocol::{
+    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, SourceIdentity, Store,
+    StoreError,
 };
-use tapeflow_oracle::{Oracle, OracleEntry, OracleRow, OracleView};
 use tapeflow_schemas::{
-    Baskets, Conditions, EventTime, Offset, Partition, Price, SessionId, Size, Symbol, Trade,
-    WindowSize, WindowStart,
+    BarKey, BarState, Baskets, Conditions, EventTime, Offset, Partition, Policy, Price, SessionId,
+    Size, StoredBar, StoredView, Symbol, Totals, Trade, View, WindowSize, WindowStart,
+    WriteTimestamp,
     codec::{BatchHeader, encode_batch},
     partition_for,
 };
-use tapeflow_sinks::{
-    CasOutcome, EpochWrites, Head, HistoryEntry, Policy, Reject, RowKey, RowState, SourceIdentity,
-    Stamp, Store, StoreError, Totals,
-    memory::MemoryStore,
-    store::StoredRow,
-    view::{StoredView, View},
-};
+use tapeflow_sinks::memory::MemoryStore;
 
 /// One partition: timestamp and bytes of each record.
 type Records = Vec<(i64, Vec<u8>)>;
@@ -69,7 +67,7 @@ impl Log for MemoryLog {
         "memory".into()
     }
 
-    fn identity(&self) -> Result<SourceIdentity, LogFault> {
+    fn identity(&self) -> Result<SourceIdentity, LogError> {
         Ok(SourceIdentity {
             cluster: "memory".into(),
             topic: "test".into(),
@@ -77,16 +75,16 @@ impl Log for MemoryLog {
         })
     }
 
-    fn partitions(&self) -> Result<u32, LogFault> {
+    fn partitions(&self) -> Result<u32, LogError> {
         Ok(u32::try_from(self.0.lock().expect("log").len()).expect("few"))
     }
 
-    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogFault> {
+    fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError> {
         Ok(self.start(partition)
             ..i64::try_from(self.0.lock().expect("log")[partition as usize].len()).expect("few"))
     }
 
-    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogFault> {
+    fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogError> {
         Ok(Box::new(MemoryReader {
             log: self.clone(),
             at: from.iter().map(|(p, o)| (*p, (*o, false))).collect(),
@@ -104,14 +102,14 @@ impl LogReader for MemoryReader {
         &mut self,
         limit: usize,
         each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<usize, LogFault> {
+    ) -> Result<usize, LogError> {
         // A few records at a time, so that epochs end everywhere.
         let limit = limit.min(7);
         let log = self.log.0.lock().expect("log");
         let mut count = 0;
         for (partition, (offset, paused)) in &mut self.at {
             if *offset < self.log.start(*partition) {
-                return Err(LogFault::Broken("an offset is out of range".into()));
+                return Err(LogError::Broken("an offset is out of range".into()));
             }
             while !*paused && count < limit {
                 let Some((timestamp_ms, payload)) =
@@ -132,7 +130,7 @@ impl LogReader for MemoryReader {
         Ok(count)
     }
 
-    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogFault> {
+    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError> {
         self.at.get_mut(&partition).expect("ours").1 = paused;
         Ok(())
     }
@@ -175,15 +173,19 @@ impl Store for CrashingStore {
         "crashing".into()
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
         if self.left() < 0 {
             Self::gone()
         } else {
-            self.inner.head().await
+            self.inner.checkpoint().await
         }
     }
 
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
         match self.left() {
             1.. => self.inner.compare_and_set(expected, proposed).await,
             0 => {
@@ -196,8 +198,8 @@ impl Store for CrashingStore {
         }
     }
 
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
-        // Reads that take their time see rows of later epochs, if anything writes those meanwhile.
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        // Reads that take their time see bars of later epochs, if anything writes those meanwhile.
         let delay_ms = if self.chance() {
             0
         } else {
@@ -207,7 +209,7 @@ impl Store for CrashingStore {
         if self.left() < 0 {
             Self::gone()
         } else {
-            self.inner.read_rows(keys).await
+            self.inner.read_bars(keys).await
         }
     }
 
@@ -229,8 +231,8 @@ impl Store for CrashingStore {
                         .filter(|_| self.chance())
                         .cloned()
                         .collect(),
-                    rows: writes
-                        .rows
+                    bars: writes
+                        .bars
                         .iter()
                         .filter(|_| self.chance())
                         .cloned()
@@ -241,8 +243,8 @@ impl Store for CrashingStore {
                         .filter(|_| self.chance())
                         .cloned()
                         .collect(),
-                    rejects: writes
-                        .rejects
+                    dead_letters: writes
+                        .dead_letters
                         .iter()
                         .filter(|_| self.chance())
                         .cloned()
@@ -258,12 +260,12 @@ impl Store for CrashingStore {
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
         if self.left() < 0 {
             Self::gone()
         } else {
-            self.inner.write_history(entries, flush_stamp).await
+            self.inner.write_history(entries, recovery_timestamp).await
         }
     }
 
@@ -271,13 +273,13 @@ impl Store for CrashingStore {
         self.inner.symbols().await
     }
 
-    async fn rows(
+    async fn bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
-        self.inner.rows(symbol, size, range).await
+    ) -> Result<Vec<StoredBar>, StoreError> {
+        self.inner.bars(symbol, size, range).await
     }
 
     async fn views(
@@ -293,8 +295,8 @@ impl Store for CrashingStore {
         self.inner.history(limit).await
     }
 
-    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        self.inner.rejects(limit).await
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.inner.dead_letters(limit).await
     }
 }
 
@@ -392,7 +394,7 @@ pub fn feed_as(log: &MemoryLog, session: SessionId, seed: u64, records: usize) {
     }
 }
 
-pub fn config(workers: usize, resident_rows: usize) -> JobConfig {
+pub fn config(workers: usize, resident_bars: usize) -> JobConfig {
     JobConfig {
         job: "test".into(),
         workers,
@@ -401,7 +403,7 @@ pub fn config(workers: usize, resident_rows: usize) -> JobConfig {
         hosts: Vec::new(),
         sizes: vec!["1s".parse().expect("size"), "1m".parse().expect("size"), "1d".parse().expect("size")],
         epoch: Duration::from_millis(1),
-        resident_rows,
+        resident_bars,
         baskets: Baskets::parse(
             "tech,AAPL,0.5\ntech,MSFT,0.25\ntech,NVDA,100\ncoins,BINANCE:BTCUSDT,1\ncoins,BINANCE:ETHUSDT,0.0001\nnone,UNSEEN,1\n",
         )
@@ -436,7 +438,7 @@ pub fn run_job(
     )
 }
 
-/// Everything the store holds equals the independent recomputation, as of each row's own epoch.
+/// Everything the store holds equals the independent recomputation, as of each bar's own epoch.
 pub async fn check(config: &JobConfig, log: &MemoryLog, store: &dyn Store, what: &str) {
     check_without(config, log, store, what, &|_, _| false).await;
 }
@@ -449,17 +451,23 @@ pub async fn check_without(
     what: &str,
     lost: &dyn Fn(Partition, Offset) -> bool,
 ) {
-    let head = store.head().await.expect("head").expect("a job has run");
+    let checkpoint = store
+        .checkpoint()
+        .await
+        .expect("checkpoint")
+        .expect("a job has run");
     let mut oracle = Oracle::new(config.sizes.clone(), log.partitions().expect("partitions"));
     let mut any_lost = false;
     for (partition, records) in (0u32..).zip(log.0.lock().expect("log").iter()) {
         for (offset, (timestamp_ms, payload)) in (0i64..).zip(records) {
-            let below =
-                |binding: &tapeflow_sinks::Binding| offset < binding.cuts[partition as usize].next;
-            let epoch = if below(&head.committed) {
+            let below = |binding: &tapeflow_protocol::Binding| {
+                offset < binding.cuts[partition as usize].next
+            };
+            let epoch = if below(&checkpoint.committed) {
                 0
             } else {
-                head.bound
+                checkpoint
+                    .bound
                     .iter()
                     .find(|b| below(b))
                     .map_or(u64::MAX, |b| b.epoch)
@@ -474,29 +482,29 @@ pub async fn check_without(
     let mut found = 0usize;
     for (symbol, _) in store.symbols().await.expect("symbols") {
         for size in &config.sizes {
-            for row in store
-                .rows(&symbol, *size, i64::MIN..i64::MAX)
+            for bar in store
+                .bars(&symbol, *size, i64::MIN..i64::MAX)
                 .await
-                .expect("rows")
+                .expect("bars")
             {
                 found += 1;
                 // Labels up to c hold all that is committed; beyond, what their own epoch names.
-                let as_of = if row.state.epoch <= head.committed.epoch {
+                let as_of = if bar.state.epoch <= checkpoint.committed.epoch {
                     0
                 } else {
-                    row.state.epoch
+                    bar.state.epoch
                 };
-                let want = oracle.row_as_of(symbol.as_str(), *size, row.start, as_of);
-                check_row(
-                    &row.state.totals,
+                let want = oracle.bar_as_of(symbol.as_str(), *size, bar.start, as_of);
+                check_bar(
+                    &bar.state.totals,
                     want,
-                    &format!("{what}: {symbol} {size} {}", row.start),
+                    &format!("{what}: {symbol} {size} {}", bar.start),
                 );
             }
         }
     }
-    let lists = check_lists(config, &oracle, store, &head, what).await;
-    if head.bound.is_empty() {
+    let lists = check_lists(config, &oracle, store, &checkpoint, what).await;
+    if checkpoint.bound.is_empty() {
         let called_for = |(size, start)| {
             ORACLE_VIEWS
                 .iter()
@@ -514,7 +522,7 @@ pub async fn check_without(
         );
         // I6: what became of the records between the bindings, added up, is what became of them
         // all.
-        let mut sum = tapeflow_sinks::Counts::default();
+        let mut sum = tapeflow_protocol::Counts::default();
         store
             .history(usize::MAX)
             .await
@@ -526,14 +534,14 @@ pub async fn check_without(
             (
                 sum.records,
                 sum.accepted,
-                sum.rejected,
+                sum.dead_letters,
                 sum.duplicates,
                 sum.price_updates
             ),
             (
                 want.records,
                 want.accepted,
-                want.rejected_in_all(),
+                want.dead_letters_in_all(),
                 want.duplicates,
                 want.price_updates
             ),
@@ -548,14 +556,14 @@ pub async fn check_without(
         );
         assert_eq!(
             found,
-            oracle.rows().count(),
-            "{what}: every row of the recomputation is in the store"
+            oracle.bars().count(),
+            "{what}: every bar of the recomputation is in the store"
         );
     }
 }
 
-/// A row holds what was recomputed for it.
-pub fn check_row(totals: &Totals, want: Option<OracleRow>, what: &str) {
+/// A bar holds what was recomputed for it.
+pub fn check_bar(totals: &Totals, want: Option<OracleBar>, what: &str) {
     let want = want.unwrap_or_else(|| panic!("{what} has no trades in the log"));
     for (policy, want) in [
         (Policy::All, want.all),
@@ -593,7 +601,7 @@ async fn check_lists(
     config: &JobConfig,
     oracle: &Oracle,
     store: &dyn Store,
-    head: &Head,
+    checkpoint: &Checkpoint,
     what: &str,
 ) -> usize {
     let mut found = 0;
@@ -605,7 +613,7 @@ async fn check_lists(
                 .expect("views")
             {
                 found += 1;
-                let as_of = if list.state.epoch <= head.committed.epoch {
+                let as_of = if list.state.epoch <= checkpoint.committed.epoch {
                     0
                 } else {
                     list.state.epoch

@@ -18,7 +18,7 @@ pub struct Endpoint {
 
 /// Why a text is not an address that a token may be sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointFault {
+pub enum EndpointError {
     /// Not a URL with a host.
     #[error("not a WebSocket address: give one such as {FINNHUB_URL}")]
     NotAnAddress,
@@ -36,18 +36,18 @@ pub enum EndpointFault {
 }
 
 impl FromStr for Endpoint {
-    type Err = EndpointFault;
+    type Err = EndpointError;
 
-    fn from_str(text: &str) -> Result<Self, EndpointFault> {
-        let uri: Uri = text.parse().map_err(|_| EndpointFault::NotAnAddress)?;
-        let authority = uri.authority().ok_or(EndpointFault::NotAnAddress)?;
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let uri: Uri = text.parse().map_err(|_| EndpointError::NotAnAddress)?;
+        let authority = uri.authority().ok_or(EndpointError::NotAnAddress)?;
         let tls = match uri.scheme_str() {
             Some("wss") => true,
             Some("ws") => false,
-            _ => return Err(EndpointFault::Scheme),
+            _ => return Err(EndpointError::Scheme),
         };
         if uri.query().is_some() || authority.as_str().contains('@') {
-            return Err(EndpointFault::Query);
+            return Err(EndpointError::Query);
         }
         let host = authority
             .host()
@@ -55,10 +55,10 @@ impl FromStr for Endpoint {
             .trim_end_matches(']')
             .to_owned();
         if host.is_empty() {
-            return Err(EndpointFault::NotAnAddress);
+            return Err(EndpointError::NotAnAddress);
         }
         if !tls && !is_loopback(&host) {
-            return Err(EndpointFault::PlainText);
+            return Err(EndpointError::PlainText);
         }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         Ok(Self {
@@ -122,14 +122,14 @@ mod tests {
 
     #[test]
     fn a_token_may_not_travel_in_the_clear_or_stand_in_the_address() {
-        let fault = |text: &str| text.parse::<Endpoint>().expect_err(text);
-        assert_eq!(fault("ws://ws.finnhub.io"), EndpointFault::PlainText);
-        assert_eq!(fault("ws://10.0.0.1"), EndpointFault::PlainText);
-        assert_eq!(fault("wss://ws.finnhub.io?token=abc"), EndpointFault::Query);
-        assert_eq!(fault("wss://me@ws.finnhub.io"), EndpointFault::Query);
-        assert_eq!(fault("https://ws.finnhub.io"), EndpointFault::Scheme);
-        assert_eq!(fault("ws.finnhub.io"), EndpointFault::Scheme);
-        assert_eq!(fault("not an address"), EndpointFault::NotAnAddress);
-        assert_eq!(fault(""), EndpointFault::NotAnAddress);
+        let error = |text: &str| text.parse::<Endpoint>().expect_err(text);
+        assert_eq!(error("ws://ws.finnhub.io"), EndpointError::PlainText);
+        assert_eq!(error("ws://10.0.0.1"), EndpointError::PlainText);
+        assert_eq!(error("wss://ws.finnhub.io?token=abc"), EndpointError::Query);
+        assert_eq!(error("wss://me@ws.finnhub.io"), EndpointError::Query);
+        assert_eq!(error("https://ws.finnhub.io"), EndpointError::Scheme);
+        assert_eq!(error("ws.finnhub.io"), EndpointError::Scheme);
+        assert_eq!(error("not an address"), EndpointError::NotAnAddress);
+        assert_eq!(error(""), EndpointError::NotAnAddress);
     }
 }

@@ -6,18 +6,18 @@
 
 use std::io;
 
+use tapeflow_schemas::Secret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use zeroize::Zeroizing;
 
 use super::{endpoint::Endpoint, session::Refusal};
-use crate::secret::Secret;
 
-/// The longest head of a request or an answer.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// The longest checkpoint of a request or an answer.
+const MAX_CHECKPOINT_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 
-/// Opens a WebSocket as a client; returns what was read beyond the answer's head.
+/// Opens a WebSocket as a client; returns what was read beyond the answer's checkpoint.
 pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     endpoint: &Endpoint,
@@ -31,17 +31,17 @@ pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         endpoint.authority(),
         concat!("tapeflow/", env!("CARGO_PKG_VERSION")),
     ));
-    let unreachable = |fault: io::Error| Refusal::Unreachable(token.scrub(&fault.to_string()));
+    let unreachable = |error: io::Error| Refusal::Unreachable(token.scrub(&error.to_string()));
     stream
         .write_all(request.as_bytes())
         .await
         .map_err(unreachable)?;
     stream.flush().await.map_err(unreachable)?;
-    let (head, rest) = read_head(stream).await.map_err(unreachable)?;
+    let (checkpoint, rest) = read_checkpoint(stream).await.map_err(unreachable)?;
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
     answer
-        .parse(&head)
+        .parse(&checkpoint)
         .map_err(|_| Refusal::NotWebSocket("the answer is not HTTP"))?;
     match answer.code {
         Some(101) => {}
@@ -68,18 +68,18 @@ pub(crate) struct Request {
     pub(crate) token: Option<Secret>,
     /// The answer that accepts it; `None` if it does not ask for a WebSocket.
     pub(crate) acceptance: Option<String>,
-    /// What was read beyond the request's head.
+    /// What was read beyond the request's checkpoint.
     pub(crate) rest: Vec<u8>,
 }
 
 /// Reads a client's request.
 pub(crate) async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Request> {
-    let (head, rest) = read_head(stream).await?;
-    let head = Zeroizing::new(head);
+    let (checkpoint, rest) = read_checkpoint(stream).await?;
+    let checkpoint = Zeroizing::new(checkpoint);
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     request
-        .parse(&head)
+        .parse(&checkpoint)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP request"))?;
     let query = request
         .path
@@ -108,7 +108,7 @@ fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
 }
 
 /// Everything up to the empty line, and what came with it.
-async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Vec<u8>, Vec<u8>)> {
+async fn read_checkpoint<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -121,7 +121,7 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Vec<u8>,
             let rest = bytes.split_off(at + 4);
             return Ok((bytes, rest));
         }
-        if bytes.len() > MAX_HEAD_BYTES {
+        if bytes.len() > MAX_CHECKPOINT_BYTES {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "handshake too long",

@@ -122,7 +122,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
         return Err(Malformed::TooLarge);
     }
     let text = std::str::from_utf8(bytes)
-        .map_err(|fault| Malformed::Json(format!("not UTF-8 at byte {}", fault.valid_up_to())))?;
+        .map_err(|error| Malformed::Json(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
     // Almost every frame is of well-formed trades and needs one pass; only what is not is looked at
     // piece by piece.
     match serde_json::from_str::<Object<TradeFrame<'_>>>(text) {
@@ -176,7 +176,7 @@ struct Envelope<'a> {
 }
 
 fn parse_piecewise<'a>(text: &'a str) -> Result<Message<'a>, Malformed> {
-    let json = |fault: serde_json::Error| Malformed::Json(fault.to_string());
+    let json = |error: serde_json::Error| Malformed::Json(error.to_string());
     let Object(envelope): Object<Envelope<'_>> = serde_json::from_str(text).map_err(json)?;
     let kind = envelope.kind.map(|kind| kind.0).unwrap_or_default();
     match &*kind {
@@ -188,7 +188,7 @@ fn parse_piecewise<'a>(text: &'a str) -> Result<Message<'a>, Malformed> {
             let read = |entry: &'a RawValue| {
                 serde_json::from_str(entry.get())
                     .map(|Object(trade)| trade)
-                    .map_err(|fault| fault.to_string())
+                    .map_err(|error| error.to_string())
             };
             Ok(Message::Trades(entries.into_iter().map(read).collect()))
         }

@@ -23,7 +23,7 @@ pub struct Timing {
     pub silence: Duration,
     /// How long connecting, TLS and handshake together may take.
     pub connect: Duration,
-    /// The first back-off, doubled at each failure in a row.
+    /// The first back-off, doubled at each failure in a bar.
     pub first_delay: Duration,
     /// The longest back-off.
     pub longest_delay: Duration,
@@ -56,7 +56,7 @@ pub enum Command {
     /// Drop the connection, or the attempt at one.
     Disconnect(Why),
     /// End: waiting does not mend this.
-    Fail(SessionFault),
+    Fail(SessionError),
 }
 
 /// Why a connection is given up.
@@ -87,7 +87,7 @@ pub enum Refusal {
 
 /// Why the session cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SessionFault {
+pub enum SessionError {
     /// The token is refused.
     #[error("the server refuses the token (HTTP 401): check the token file")]
     TokenRefused,
@@ -118,7 +118,7 @@ pub enum Complaint {
 pub enum Ending {
     /// Drops are routine.
     Routine,
-    /// Several in a row were dropped soon after they opened: another client may be using the same
+    /// Several in a bar were dropped soon after they opened: another client may be using the same
     /// token, and each makes the other drop.
     SoonAgain,
 }
@@ -146,7 +146,7 @@ pub struct Session {
     timing: Timing,
     symbols: Vec<String>,
     state: State,
-    fault: Option<SessionFault>,
+    error: Option<SessionError>,
     random: SmallRng,
     failures: u32,
     refusals: u32,
@@ -154,7 +154,7 @@ pub struct Session {
     ever_open: bool,
 }
 
-/// Drops in a row, each soon after the opening, that are no longer routine.
+/// Drops in a bar, each soon after the opening, that are no longer routine.
 const SUSPICIOUS_DROPS: u32 = 3;
 
 impl Session {
@@ -166,7 +166,7 @@ impl Session {
             timing,
             symbols,
             state: State::Waiting { until: now },
-            fault: None,
+            error: None,
             random,
             failures: 0,
             refusals: 0,
@@ -183,9 +183,9 @@ impl Session {
 
     /// What to do now, if anything.
     pub fn poll(&mut self, now: Instant) -> Option<Command> {
-        if let Some(fault) = self.fault.take() {
+        if let Some(error) = self.error.take() {
             self.state = State::Ended;
-            return Some(Command::Fail(fault));
+            return Some(Command::Fail(error));
         }
         match &mut self.state {
             State::Waiting { until } if now >= *until => {
@@ -246,7 +246,7 @@ impl Session {
             Refusal::Unauthorized => {
                 self.refusals += 1;
                 if !self.ever_open || self.refusals > self.timing.refusals_tolerated {
-                    self.fault = Some(SessionFault::TokenRefused);
+                    self.error = Some(SessionError::TokenRefused);
                 }
             }
             // "Too many requests": asking again soon makes it worse.
@@ -292,7 +292,7 @@ impl Session {
             *sent -= 1;
         }
         if self.symbols.is_empty() {
-            self.fault = Some(SessionFault::NoSymbolLeft {
+            self.error = Some(SessionError::NoSymbolLeft {
                 last: name.to_owned(),
             });
         }
@@ -452,7 +452,7 @@ mod tests {
         let mut run = Run::new(&["A"]);
         run.commands();
         run.session.handle_refused(&Refusal::Unauthorized, run.now);
-        assert_eq!(run.commands(), [Command::Fail(SessionFault::TokenRefused)]);
+        assert_eq!(run.commands(), [Command::Fail(SessionError::TokenRefused)]);
         assert_eq!(run.session.deadline(), None);
 
         let mut run = Run::new(&["A"]);
@@ -466,7 +466,7 @@ mod tests {
         run.wait();
         assert_eq!(run.commands(), [Command::Connect]);
         run.session.handle_refused(&Refusal::Unauthorized, run.now);
-        assert_eq!(run.commands(), [Command::Fail(SessionFault::TokenRefused)]);
+        assert_eq!(run.commands(), [Command::Fail(SessionError::TokenRefused)]);
     }
 
     #[test]
@@ -509,7 +509,7 @@ mod tests {
         run.session.handle_provider_error("Invalid symbol NOPE");
         assert_eq!(
             run.commands(),
-            [Command::Fail(SessionFault::NoSymbolLeft {
+            [Command::Fail(SessionError::NoSymbolLeft {
                 last: "NOPE".into()
             })]
         );

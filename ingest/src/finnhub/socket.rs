@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant};
 use futures::{SinkExt, StreamExt};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tapeflow_schemas::Secret;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -23,18 +24,17 @@ use tokio_tungstenite::{
 use tracing::{error, info, warn};
 
 use super::{
-    endpoint::{Endpoint, EndpointFault},
+    endpoint::{Endpoint, EndpointError},
     handshake,
     message::{self, Message},
-    session::{Command, Complaint, Ending, Refusal, Session, SessionFault, Timing, Why},
+    session::{Command, Complaint, Ending, Refusal, Session, SessionError, Timing, Why},
 };
 use crate::{
-    admit::cut,
+    admission::cut,
     clock::now_ms,
     frame::{Frame, MAX_FRAME_BYTES},
     progress::{Connection, Progress},
     queue,
-    secret::Secret,
     stop::{self, Stop},
 };
 
@@ -56,7 +56,7 @@ pub struct FinnhubConfig {
 pub enum FinnhubError {
     /// The address.
     #[error(transparent)]
-    Endpoint(#[from] EndpointFault),
+    Endpoint(#[from] EndpointError),
     /// No symbol is given.
     #[error("no symbols to subscribe to: name at least one")]
     NoSymbols,
@@ -65,7 +65,7 @@ pub enum FinnhubError {
     Token,
     /// The server turned us away for good.
     #[error(transparent)]
-    Session(#[from] SessionFault),
+    Session(#[from] SessionError),
 }
 
 impl FinnhubConfig {
@@ -190,7 +190,7 @@ impl Feed<'_> {
                     || "closed by the server".to_owned(),
                     |close| format!("closed by the server: {close}"),
                 )),
-                Some(Some(Err(fault))) => self.closed(&fault.to_string()),
+                Some(Some(Err(error))) => self.closed(&error.to_string()),
                 Some(None) => self.closed("closed by the server"),
             }
         }
@@ -201,9 +201,9 @@ impl Feed<'_> {
             Command::Connect => self.connect().await,
             Command::Send(text) => {
                 if let Some(socket) = &mut self.socket
-                    && let Err(fault) = socket.send(WsMessage::text(text)).await
+                    && let Err(error) = socket.send(WsMessage::text(text)).await
                 {
-                    self.closed(&fault.to_string());
+                    self.closed(&error.to_string());
                 }
             }
             Command::Disconnect(why) => {
@@ -215,9 +215,9 @@ impl Feed<'_> {
                 self.socket = None;
                 self.progress.set_connection(Connection::Waiting);
             }
-            Command::Fail(fault) => {
-                error!(%fault, "feed turned us away");
-                return Err(fault.into());
+            Command::Fail(error) => {
+                error!(%error, "feed turned us away");
+                return Err(error.into());
             }
         }
         Ok(())
@@ -307,7 +307,7 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
 async fn connect(config: &FinnhubConfig, tls: &TlsConnector) -> Result<Socket, Refusal> {
     let endpoint = &config.endpoint;
     let unreachable =
-        |fault: std::io::Error| Refusal::Unreachable(config.token.scrub(&fault.to_string()));
+        |error: std::io::Error| Refusal::Unreachable(config.token.scrub(&error.to_string()));
     let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
         .await
         .map_err(unreachable)?;

@@ -309,7 +309,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{Counts, Frame, admit::admit, simulator::symbols};
+    use crate::{Counts, Frame, admission::admit, simulator::symbols};
 
     fn config(seed: u64, popularity: Popularity, faults: FrameFaults) -> GeneratorConfig {
         GeneratorConfig {
@@ -368,7 +368,7 @@ mod tests {
             config(3, Popularity::Zipf(1.0), FrameFaults::default()),
             20_000,
         ));
-        assert_eq!(counts.rejected(), 0, "{:?}", counts.rejects);
+        assert_eq!(counts.dead_letters(), 0, "{:?}", counts.dead_letters);
         assert_eq!(counts.trades + counts.price_updates, 20_000);
         assert_eq!(counts.rounded, 0);
         assert!(of.len() > 150, "{}", of.len());
@@ -426,15 +426,15 @@ mod tests {
             .iter()
             .map(|frame| frame.matches("\"t\":").count())
             .sum();
-        let whole = counts.rejects[&crate::admit::Reason::Json]
-            + counts.rejects[&crate::admit::Reason::FrameType];
+        let whole = counts.dead_letters[&crate::admission::Reason::Json]
+            + counts.dead_letters[&crate::admission::Reason::FrameType];
         assert!(
             whole > 0
                 && counts.price_updates > 0
-                && counts.rejects[&crate::admit::Reason::Price] > 0
+                && counts.dead_letters[&crate::admission::Reason::Price] > 0
         );
         assert_eq!(
-            counts.trades + counts.price_updates + counts.rejected() - whole,
+            counts.trades + counts.price_updates + counts.dead_letters() - whole,
             u64::try_from(entries).expect("small")
         );
     }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use tapeflow_schemas::Secret;
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -23,7 +24,7 @@ use super::{
     generate::{Clock, Generator, GeneratorConfig, Popularity, Selection},
     market,
 };
-use crate::{clock::now_ms, secret::Secret};
+use crate::clock::now_ms;
 
 /// What the simulated server needs to know.
 #[derive(Clone, Debug)]
@@ -94,7 +95,8 @@ pub struct Simulator {
 impl Simulator {
     /// Starts listening.
     ///
-    /// # Errors The address is taken, or not of this machine (others would have a use for neither
+    /// # Errors
+    /// The address is taken, or not of this machine (others would have a use for neither
     /// the trades nor the faults); the faults are not shares.
     pub async fn start(config: SimulatorConfig) -> io::Result<Self> {
         if !config.bind.ip().is_loopback() {

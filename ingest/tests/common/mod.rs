@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tapeflow_ingest::{OutRecord, Publish, PublishError};
+use tapeflow_log::{OutRecord, Publish, PublishError};
 use tapeflow_schemas::{
     SessionId, Trade,
     codec::{self, Header},
@@ -143,7 +143,7 @@ impl Decoded {
                 trades,
                 reason: None,
             },
-            Header::RejectedFrame {
+            Header::InvalidFrame {
                 session,
                 sequence,
                 reason,

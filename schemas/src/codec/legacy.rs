@@ -1,16 +1,17 @@
-//! The old system's record: a raw datum of its schema, several symbols in one, numbers as doubles.
+//! Records of the Spark pipeline: a raw datum with several symbols, and numbers as doubles.
 
-use super::{DecodeFault, Entry, EntryFault, Header, admit, wire::Reader};
+use super::{DecodeError, Entry, EntryError, Header, admit, wire::Reader};
 use crate::{
     conditions::Conditions,
     decimal::{Price, Size},
 };
 
-/// Reads a legacy record. One without trades is legal: its producer wrote pings and errors so.
+/// Decodes a legacy record. A record without trades is valid: the producer wrote pings and errors
+/// that way.
 pub(super) fn decode<'a>(
     payload: &'a [u8],
     entries: &mut Vec<Entry>,
-) -> Result<Header<'a>, DecodeFault> {
+) -> Result<Header<'a>, DecodeError> {
     let mut reader = Reader::new(payload, 0);
     loop {
         let mut left = reader.block("a block of trades")?;
@@ -27,7 +28,7 @@ pub(super) fn decode<'a>(
     Ok(Header::Legacy)
 }
 
-fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeFault> {
+fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     let conditions = conditions(reader)?;
     let price = f64::from_le_bytes(reader.fixed("a price")?);
     let (checked, symbol) = reader.symbol("a symbol")?;
@@ -40,21 +41,20 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeFault> {
     })
 }
 
-/// Only a true zero says "price update". What rounds to zero was a trade, too small for us: a
-/// fault, so that it is seen.
-fn admit_size(size: f64) -> Result<Size, EntryFault> {
+/// Only an exact zero is a price update. A size that rounds to zero was a trade too small for
+/// eight places. It is an error, so that it becomes a dead letter and is not lost silently.
+fn admit_size(size: f64) -> Result<Size, EntryError> {
     if size == 0.0 {
-        Err(EntryFault::PriceUpdate)
+        Err(EntryError::PriceUpdate)
     } else {
         Size::from_f64(size)
             .map(|parsed| parsed.value)
-            .map_err(EntryFault::Size)
+            .map_err(EntryError::Size)
     }
 }
 
-/// `[array<[null, string]>, null]`. A null item names no code and so says nothing, like a null
-/// list.
-fn conditions(reader: &mut Reader<'_>) -> Result<Conditions, DecodeFault> {
+/// Decodes `[array<[null, string]>, null]`. A null item and a null list add no code.
+fn conditions(reader: &mut Reader<'_>) -> Result<Conditions, DecodeError> {
     let mut set = Conditions::NONE;
     match reader.long("conditions")? {
         0 => {}

@@ -1,59 +1,59 @@
-//! Our own records: a batch of one symbol's trades, and a rejected frame, in single-object
-//! encoding.
+//! Records that ingest writes: a batch of one symbol's trades and an invalid frame, in
+//! single-object encoding.
 
 use super::{
-    DecodeFault, Entry, EntryFault, Header, REJECTED_FRAME_FINGERPRINT, SINGLE_OBJECT,
+    DecodeError, Entry, EntryError, Header, INVALID_FRAME_FINGERPRINT, SINGLE_OBJECT,
     TRADE_BATCH_FINGERPRINT, admit,
     wire::{Reader, put_bytes, put_length, put_long},
 };
 use crate::{
     conditions::Conditions,
-    decimal::{NumberFault, Price, Size},
+    decimal::{NumberError, Price, Size},
     identity::SessionId,
     trade::Trade,
 };
 
-/// Where the datum of a single object starts.
+/// The byte at which the datum of a single object starts.
 const DATUM: usize = SINGLE_OBJECT.len() + size_of::<u64>();
 
-/// What a batch says about its trades as a whole.
+/// The fields of a batch besides its trades.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader<'a> {
-    /// The symbol of all its trades.
+    /// The symbol of all trades.
     pub symbol: &'a str,
-    /// Where they come from: `finnhub`, `replay` or `simulator`.
+    /// The source of the trades: `finnhub`, `replay` or `simulator`.
     pub source: &'a str,
     /// The sender's session.
     pub session: SessionId,
-    /// Its sequence in (session, partition), from 1.
+    /// The sequence within (session, partition), from 1.
     pub sequence: u64,
-    /// When ingest took it in, in milliseconds since 1970 UTC.
+    /// When ingest received it, in milliseconds since 1970 UTC.
     pub taken_ms: i64,
 }
 
-/// What a dead letter says.
+/// The fields of an invalid frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RejectedFrameHeader<'a> {
+pub struct InvalidFrameHeader<'a> {
     /// The sender's session.
     pub session: SessionId,
-    /// Its sequence in (session, partition), from 1; shared with the batches.
+    /// The sequence within (session, partition), from 1; batches share the count.
     pub sequence: u64,
-    /// When ingest took it in, in milliseconds since 1970 UTC.
+    /// When ingest received it, in milliseconds since 1970 UTC.
     pub taken_ms: i64,
-    /// The line of the file or the number of the frame, from 1; 0 where there is none.
+    /// The line of the file or the number of the frame, from 1; 0 if there is none.
     pub line: u64,
-    /// The reason: one short word of a fixed list.
+    /// The reason: a short word of a fixed list.
     pub reason: &'a str,
-    /// The reason for a person, with what was found and where.
+    /// The reason in a sentence: what was found, and where.
     pub detail: &'a str,
-    /// What was sent, cut to a bounded length.
+    /// The bytes that the feed sent, cut to a bounded length.
     pub frame: &'a [u8],
 }
 
-/// Appends a batch to `out`: a whole record.
+/// Appends the record of a batch to `out`.
 ///
 /// # Panics
-/// If the sequence is zero or above `i64::MAX`: it counts records from one.
+/// If the sequence is zero or above `i64::MAX`.
 pub fn encode_batch(out: &mut Vec<u8>, header: &BatchHeader<'_>, trades: &[Trade]) {
     put_fingerprint(out, TRADE_BATCH_FINGERPRINT);
     put_bytes(out, header.symbol.as_bytes());
@@ -72,12 +72,12 @@ pub fn encode_batch(out: &mut Vec<u8>, header: &BatchHeader<'_>, trades: &[Trade
     put_long(out, 0);
 }
 
-/// Appends a rejected frame to `out`: a whole record.
+/// Appends the record of an invalid frame to `out`.
 ///
 /// # Panics
-/// If the sequence is zero or above `i64::MAX`, or the line above `i64::MAX`: they count from one.
-pub fn encode_rejected_frame(out: &mut Vec<u8>, header: &RejectedFrameHeader<'_>) {
-    put_fingerprint(out, REJECTED_FRAME_FINGERPRINT);
+/// If the sequence is zero or above `i64::MAX`, or the line is above `i64::MAX`.
+pub fn encode_invalid_frame(out: &mut Vec<u8>, header: &InvalidFrameHeader<'_>) {
+    put_fingerprint(out, INVALID_FRAME_FINGERPRINT);
     put_identity(out, header.session, header.sequence, header.taken_ms);
     put_long(
         out,
@@ -103,13 +103,13 @@ fn put_identity(out: &mut Vec<u8>, session: SessionId, sequence: u64, taken_ms: 
     put_long(out, taken_ms);
 }
 
-/// Reads a batch, its fingerprint known.
+/// Decodes a batch whose fingerprint the caller has read.
 pub(super) fn decode_batch<'a>(
     payload: &'a [u8],
     entries: &mut Vec<Entry>,
-) -> Result<Header<'a>, DecodeFault> {
+) -> Result<Header<'a>, DecodeError> {
     let mut reader = Reader::new(payload, DATUM);
-    let (fault, symbol) = reader.symbol("the symbol")?;
+    let (error, symbol) = reader.symbol("the symbol")?;
     reader.skip_string("the source")?;
     let (session, sequence, taken_ms) = identity(&mut reader)?;
     loop {
@@ -121,11 +121,11 @@ pub(super) fn decode_batch<'a>(
             let event_ms = reader.long("an event time")?;
             let price = Price::from_e8(i64::from_be_bytes(reader.fixed("a price")?));
             let size = Size::from_e8(i128::from_be_bytes(reader.fixed("a size")?));
-            let size = size.map_err(|fault| {
-                if fault == NumberFault::Zero {
-                    EntryFault::PriceUpdate
+            let size = size.map_err(|error| {
+                if error == NumberError::Zero {
+                    EntryError::PriceUpdate
                 } else {
-                    EntryFault::Size(fault)
+                    EntryError::Size(error)
                 }
             });
             let conditions = reader
@@ -134,7 +134,7 @@ pub(super) fn decode_batch<'a>(
                 .fold(Conditions::NONE, |set, code| set.with(*code));
             entries.push(Entry {
                 symbol,
-                trade: admit(fault, event_ms, price, size, conditions),
+                trade: admit(error, event_ms, price, size, conditions),
             });
             left -= 1;
         }
@@ -147,18 +147,18 @@ pub(super) fn decode_batch<'a>(
     })
 }
 
-/// Reads a rejected frame, its fingerprint known.
-pub(super) fn decode_rejected_frame(payload: &[u8]) -> Result<Header<'_>, DecodeFault> {
+/// Decodes an invalid frame whose fingerprint the caller has read.
+pub(super) fn decode_invalid_frame(payload: &[u8]) -> Result<Header<'_>, DecodeError> {
     let mut reader = Reader::new(payload, DATUM);
     let (session, sequence, taken_ms) = identity(&mut reader)?;
-    // The detail names it too, for it is what a person needs.
+    // The line is checked and dropped, because the detail names it too.
     if reader.long("the line")? < 0 {
         return Err(reader.malformed("a line that is not negative"));
     }
     let (reason, detail) = (reader.string("the reason")?, reader.string("the detail")?);
     let frame = reader.bytes("the frame")?;
     reader.end()?;
-    Ok(Header::RejectedFrame {
+    Ok(Header::InvalidFrame {
         session,
         sequence,
         taken_ms,
@@ -168,12 +168,12 @@ pub(super) fn decode_rejected_frame(payload: &[u8]) -> Result<Header<'_>, Decode
     })
 }
 
-fn identity(reader: &mut Reader<'_>) -> Result<(SessionId, u64, i64), DecodeFault> {
+fn identity(reader: &mut Reader<'_>) -> Result<(SessionId, u64, i64), DecodeError> {
     let session = SessionId(reader.fixed("the session")?);
     let sequence = reader.long("the sequence")?;
     let sequence = u64::try_from(sequence)
         .ok()
         .filter(|s| *s > 0)
         .ok_or_else(|| reader.malformed("a sequence above zero"))?;
-    Ok((session, sequence, reader.long("the time it was taken in")?))
+    Ok((session, sequence, reader.long("the time of receipt")?))
 }

@@ -1,32 +1,32 @@
-//! Avro's binary primitives: longs as zigzag varints, bytes, strings, and the blocks of an array.
+//! Avro's binary primitives: longs as zigzag varints, bytes, strings, and array blocks.
 
-use super::{DecodeFault, Span};
-use crate::symbol::{Symbol, SymbolFault};
+use super::{DecodeError, Span};
+use crate::symbol::{Symbol, SymbolError};
 
-/// The most bytes a long takes.
+/// The largest number of bytes in a long.
 const MAX_VARINT_BYTES: usize = 10;
 
-/// A place in a record. Every step either moves forward within the bytes or fails.
+/// Reads a record from front to back. Every method moves forward within the bytes or fails.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of a record, from byte `at` on.
+    /// A reader that starts at byte `at` of a record.
     pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
         Self { bytes, at }
     }
 
-    /// The fault of not finding `what` here.
-    pub(super) fn malformed(&self, what: &'static str) -> DecodeFault {
-        DecodeFault::Malformed { at: self.at, what }
+    /// The error that `what` was expected here.
+    pub(super) fn malformed(&self, what: &'static str) -> DecodeError {
+        DecodeError::Malformed { at: self.at, what }
     }
 
-    /// A long. Bits beyond the 64th, which only the tenth byte can have, are dropped, as all Avro
+    /// Reads a long. It drops bits beyond the 64th, which only the tenth byte can have, as all Avro
     /// implementations do.
     #[inline]
-    pub(super) fn long(&mut self, what: &'static str) -> Result<i64, DecodeFault> {
+    pub(super) fn long(&mut self, what: &'static str) -> Result<i64, DecodeError> {
         let mut zigzag = 0u64;
         for (place, byte) in self
             .bytes
@@ -45,9 +45,9 @@ impl<'a> Reader<'a> {
         Err(self.malformed(what))
     }
 
-    /// The next `len` bytes.
+    /// Reads `len` bytes.
     #[inline]
-    fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], DecodeFault> {
+    fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let taken = self
             .at
             .checked_add(len)
@@ -57,12 +57,12 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// A `fixed` of `N` bytes.
+    /// Reads a `fixed` of `N` bytes.
     #[inline]
     pub(super) fn fixed<const N: usize>(
         &mut self,
         what: &'static str,
-    ) -> Result<[u8; N], DecodeFault> {
+    ) -> Result<[u8; N], DecodeError> {
         let fixed = self
             .bytes
             .get(self.at..)
@@ -72,24 +72,24 @@ impl<'a> Reader<'a> {
         Ok(*fixed)
     }
 
-    /// Bytes with their length before them.
+    /// Reads bytes that are preceded by their length.
     #[inline]
-    pub(super) fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], DecodeFault> {
+    pub(super) fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let len = self.long(what)?;
         let len = usize::try_from(len).map_err(|_| self.malformed(what))?;
         self.take(len, what)
     }
 
-    /// A string.
+    /// Reads a string, which must be UTF-8.
     #[inline]
-    pub(super) fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeFault> {
+    pub(super) fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.bytes(what)?;
         std::str::from_utf8(bytes).map_err(|_| self.malformed(what))
     }
 
-    /// A string that nobody reads.
+    /// Skips a string, which must be UTF-8 too.
     #[inline]
-    pub(super) fn skip_string(&mut self, what: &'static str) -> Result<(), DecodeFault> {
+    pub(super) fn skip_string(&mut self, what: &'static str) -> Result<(), DecodeError> {
         let bytes = self.bytes(what)?;
         if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
             Ok(())
@@ -98,12 +98,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A symbol: whether it can be one, and where it stands.
+    /// Reads a symbol. Returns whether it is valid, and its span.
     #[inline]
     pub(super) fn symbol(
         &mut self,
         what: &'static str,
-    ) -> Result<(Result<(), SymbolFault>, Span), DecodeFault> {
+    ) -> Result<(Result<(), SymbolError>, Span), DecodeError> {
         let bytes = self.bytes(what)?;
         let checked = Symbol::check_bytes(bytes).ok_or_else(|| self.malformed(what))?;
         match (
@@ -115,11 +115,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How many items the next block of an array holds; zero after the last block. A negative count
-    /// is followed by the block's size in bytes, which serves those who skip and is not needed
-    /// here.
+    /// Reads the number of items in the next block of an array; zero after the last block. A
+    /// negative count is followed by the size of the block in bytes, which only a reader that skips
+    /// blocks needs.
     #[inline]
-    pub(super) fn block(&mut self, what: &'static str) -> Result<u64, DecodeFault> {
+    pub(super) fn block(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let count = self.long(what)?;
         if count < 0 {
             self.long(what)?;
@@ -131,8 +131,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// That nothing is left.
-    pub(super) fn end(&self) -> Result<(), DecodeFault> {
+    /// Fails unless all bytes were read.
+    pub(super) fn end(&self) -> Result<(), DecodeError> {
         if self.at == self.bytes.len() {
             Ok(())
         } else {
@@ -165,7 +165,7 @@ pub(super) fn put_length(out: &mut Vec<u8>, length: usize) {
     );
 }
 
-/// Appends bytes, or the bytes of a string, with their length before them.
+/// Appends bytes, or the bytes of a string, preceded by their length.
 #[inline]
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_length(out, bytes.len());
@@ -201,7 +201,7 @@ mod tests {
             long(&[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]),
             Ok(i64::MAX)
         );
-        // Padded with zeros: Avro allows it, and some writers do it to leave room for a length.
+        // Padded with zeros. Avro allows this, and some writers do it to reserve room for a length.
         assert_eq!(long(&[0x82, 0x80, 0x00]), Ok(1));
     }
 

@@ -1,7 +1,9 @@
 //! Which cluster, which keyspace, as whom: read from a `cassandra://` address in a pure function
-//! that reports every fault at once.
+//! that reports every error at once.
 
 use std::{fmt, time::Duration};
+
+use tapeflow_schemas::Secret;
 
 use super::tls::TlsConfig;
 
@@ -44,31 +46,9 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// A text that does not print.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub(super) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
 /// One thing that is wrong with an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressFault {
+pub enum AddressError {
     /// It does not begin with `cassandra://`.
     #[error("it does not begin with cassandra://")]
     Scheme,
@@ -102,46 +82,46 @@ pub enum AddressFault {
 
 /// Everything that is wrong with an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressFaults(pub Vec<AddressFault>);
+pub struct AddressErrors(pub Vec<AddressError>);
 
-impl fmt::Display for AddressFaults {
+impl fmt::Display for AddressErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("not an address such as cassandra://HOST[:PORT][,HOST...]/KEYSPACE: ")?;
-        for (n, fault) in self.0.iter().enumerate() {
-            write!(f, "{}{fault}", if n == 0 { "" } else { "; " })?;
+        for (n, error) in self.0.iter().enumerate() {
+            write!(f, "{}{error}", if n == 0 { "" } else { "; " })?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for AddressFaults {}
+impl std::error::Error for AddressErrors {}
 
 impl CassandraConfig {
     /// Reads `cassandra://HOST[:PORT][,HOST...]/KEYSPACE`; the rest is as a job that says nothing
     /// wants it.
     ///
     /// # Errors
-    /// All faults of the address.
-    pub fn parse(address: &str, job: &str) -> Result<Self, AddressFaults> {
+    /// All errors of the address.
+    pub fn parse(address: &str, job: &str) -> Result<Self, AddressErrors> {
         let Some(rest) = address.strip_prefix("cassandra://") else {
-            return Err(AddressFaults(vec![AddressFault::Scheme]));
+            return Err(AddressErrors(vec![AddressError::Scheme]));
         };
         if rest.contains('@') {
-            return Err(AddressFaults(vec![AddressFault::Credentials]));
+            return Err(AddressErrors(vec![AddressError::Credentials]));
         }
         let (hosts, keyspace) = rest.split_once('/').unwrap_or((rest, ""));
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         let hosts = hosts
             .split(',')
-            .filter_map(|host| parse_host(host).map_err(|fault| faults.push(fault)).ok())
+            .filter_map(|host| parse_host(host).map_err(|error| errors.push(error)).ok())
             .collect();
         if keyspace.is_empty() {
-            faults.push(AddressFault::NoKeyspace);
+            errors.push(AddressError::NoKeyspace);
         } else if !is_keyspace(keyspace) {
-            faults.push(AddressFault::Keyspace(keyspace.into()));
+            errors.push(AddressError::Keyspace(keyspace.into()));
         }
-        if !faults.is_empty() {
-            return Err(AddressFaults(faults));
+        if !errors.is_empty() {
+            return Err(AddressErrors(errors));
         }
         Ok(Self {
             hosts,
@@ -164,19 +144,19 @@ impl CassandraConfig {
     }
 }
 
-fn parse_host(text: &str) -> Result<String, AddressFault> {
+fn parse_host(text: &str) -> Result<String, AddressError> {
     // An IPv6 address stands in brackets, for it has colons of its own.
     let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(Some((host, ""))) => (host, None),
         Some(Some((host, port))) if port.starts_with(':') => (host, Some(&port[1..])),
-        Some(_) => return Err(AddressFault::Host(text.into())),
+        Some(_) => return Err(AddressError::Host(text.into())),
         None => text
             .split_once(':')
             .map_or((text, None), |(host, port)| (host, Some(port))),
     };
     let bracketed = text.starts_with('[');
     if host.is_empty() {
-        return Err(AddressFault::NoHost);
+        return Err(AddressError::NoHost);
     }
     let is_host = if bracketed {
         host.parse::<std::net::Ipv6Addr>().is_ok()
@@ -185,11 +165,11 @@ fn parse_host(text: &str) -> Result<String, AddressFault> {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
     };
     if !is_host {
-        return Err(AddressFault::Host(host.into()));
+        return Err(AddressError::Host(host.into()));
     }
     let port = match port {
         None => DEFAULT_PORT,
-        Some(text) => parse_port(text).ok_or_else(|| AddressFault::Port {
+        Some(text) => parse_port(text).ok_or_else(|| AddressError::Port {
             host: host.into(),
             port: text.into(),
         })?,
@@ -228,7 +208,7 @@ mod tests {
             .hosts
     }
 
-    fn faults(address: &str) -> Vec<AddressFault> {
+    fn errors(address: &str) -> Vec<AddressError> {
         CassandraConfig::parse(address, "tapeflow")
             .expect_err(address)
             .0
@@ -259,44 +239,44 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_an_address_is_reported() {
-        let port = |host: &str, port: &str| AddressFault::Port {
+    fn every_error_of_an_address_is_reported() {
+        let port = |host: &str, port: &str| AddressError::Port {
             host: host.into(),
             port: port.into(),
         };
-        assert_eq!(faults("sqlite:x"), [AddressFault::Scheme]);
+        assert_eq!(errors("sqlite:x"), [AddressError::Scheme]);
         assert_eq!(
-            faults("cassandra://"),
-            [AddressFault::NoHost, AddressFault::NoKeyspace]
+            errors("cassandra://"),
+            [AddressError::NoHost, AddressError::NoKeyspace]
         );
         assert_eq!(
-            faults("cassandra://a,,b:x,c:0,d:99999,e f/K-1"),
+            errors("cassandra://a,,b:x,c:0,d:99999,e f/K-1"),
             [
-                AddressFault::NoHost,
+                AddressError::NoHost,
                 port("b", "x"),
                 port("c", "0"),
                 port("d", "99999"),
-                AddressFault::Host("e f".into()),
-                AddressFault::Keyspace("K-1".into()),
+                AddressError::Host("e f".into()),
+                AddressError::Keyspace("K-1".into()),
             ]
         );
         assert_eq!(
-            faults("cassandra://[::1/k"),
-            [AddressFault::Host("[::1".into())]
+            errors("cassandra://[::1/k"),
+            [AddressError::Host("[::1".into())]
         );
         assert_eq!(
-            faults("cassandra://[a]/k"),
-            [AddressFault::Host("a".into())]
+            errors("cassandra://[a]/k"),
+            [AddressError::Host("a".into())]
         );
         assert_eq!(
-            faults("cassandra://a/k/more"),
-            [AddressFault::Keyspace("k/more".into())]
+            errors("cassandra://a/k/more"),
+            [AddressError::Keyspace("k/more".into())]
         );
         assert_eq!(
-            faults(&format!("cassandra://a/{}", "k".repeat(49))).len(),
+            errors(&format!("cassandra://a/{}", "k".repeat(49))).len(),
             1
         );
-        let text = AddressFaults(faults("cassandra://a:0")).to_string();
+        let text = AddressErrors(errors("cassandra://a:0")).to_string();
         assert!(
             text.ends_with("\"0\" of host \"a\" is not a port; the keyspace is missing"),
             "{text}"
@@ -305,10 +285,10 @@ mod tests {
 
     #[test]
     fn a_password_is_neither_taken_from_an_address_nor_printed() {
-        let fault = CassandraConfig::parse("cassandra://user:hunter2@a/k", "tapeflow")
+        let error = CassandraConfig::parse("cassandra://user:hunter2@a/k", "tapeflow")
             .expect_err("credentials");
-        assert_eq!(fault.0, [AddressFault::Credentials]);
-        assert!(!format!("{fault} {fault:?}").contains("hunter2"));
+        assert_eq!(error.0, [AddressError::Credentials]);
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
         let credentials = Credentials {
             user: "user".into(),
             password: Secret::new("hunter2"),

@@ -11,15 +11,12 @@ use scylla::{
     },
     value::CqlTimestamp,
 };
+use tapeflow_protocol::{DirectoryEntry, StoreError, Unlisted};
 use tapeflow_schemas::{AssetClass, Symbol, WindowSize};
 
 use super::{
-    faults::{broken, of_execution, of_pager, of_row},
+    errors::{broken, of_execution, of_pager, of_row},
     session::Cluster,
-};
-use crate::{
-    audit::Unlisted,
-    store::{DirectoryEntry, StoreError},
 };
 
 /// Entries that go into one statement, from as many partitions: below what a server tells of in its
@@ -126,7 +123,7 @@ impl Directory {
             .map_err(|error| of_row(DOING, &error))?
         {
             let symbol = Symbol::new(&text)
-                .map_err(|fault| broken(format!("table symbols holds {text:?}: {fault}")))?;
+                .map_err(|error| broken(format!("table symbols holds {text:?}: {error}")))?;
             if class.as_deref() != Some(symbol.class().name()) {
                 return Err(broken(format!(
                     "table symbols says {symbol} is of class {class:?}; this tapeflow says {}",

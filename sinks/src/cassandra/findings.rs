@@ -9,9 +9,9 @@ use scylla::{
     policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy},
     statement::{Consistency, Statement},
 };
+use tapeflow_protocol::StoreError;
 
 use super::session::Cluster;
-use crate::store::StoreError;
 
 /// Replicas of which a minority may be lost.
 const REPLICAS_NEEDED: u32 = 3;

@@ -6,15 +6,15 @@
 use std::{fmt, time::Duration};
 
 use scylla::statement::Statement;
+use tapeflow_protocol::StoreError;
 
 use super::{
     config::CassandraConfig,
-    faults::{broken, of_execution},
+    errors::{broken, of_execution},
     findings::{self, Finding},
     migrations::{self, MIGRATIONS, Migration},
     session::{self, Cluster},
 };
-use crate::store::StoreError;
 
 /// A schema change waits for all nodes, so it may take longer than a write.
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,7 +62,8 @@ impl fmt::Display for InitReport {
 /// Makes the keyspace with `replication` replicas in the local datacenter, and brings its tables to
 /// this binary's version. Idempotent.
 ///
-/// # Errors [`StoreError::Broken`] if there are too few nodes, or a newer binary made the tables;
+/// # Errors
+/// [`StoreError::Broken`] if there are too few nodes, or a newer binary made the tables;
 /// [`StoreError::Unavailable`] if the cluster does not answer.
 pub async fn init(config: &CassandraConfig, replication: u32) -> Result<InitReport, StoreError> {
     init_with(config, replication, MIGRATIONS).await
@@ -148,12 +149,13 @@ pub async fn init_with(
 /// Deletes a keyspace with all that is in it: for one that a measurement has made for itself. It is
 /// refused where a job of another name than the configuration's has run.
 ///
-/// # Errors [`StoreError::Broken`] if it is another job's; [`StoreError::Unavailable`] if the
+/// # Errors
+/// [`StoreError::Broken`] if it is another job's; [`StoreError::Unavailable`] if the
 /// cluster does not answer.
 pub async fn drop_keyspace(config: &CassandraConfig) -> Result<(), StoreError> {
     let cluster = session::open(config).await?;
     let keyspace = &config.keyspace;
-    let cql = format!("SELECT job FROM {keyspace}.job_head WHERE only_one = 1");
+    let cql = format!("SELECT job FROM {keyspace}.checkpoint WHERE only_one = 1");
     let found = cluster
         .session
         .query_unpaged(&*cql, ())

@@ -2,8 +2,7 @@
 //! are still to run.
 
 use sha2::{Digest, Sha256};
-
-use crate::store::StoreError;
+use tapeflow_protocol::StoreError;
 
 /// One numbered file of statements. Each statement bears running twice; the file counts as run once
 /// it is recorded.
@@ -21,18 +20,18 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
-        name: "0001_rows",
-        cql: include_str!("../../../cassandra/migrations/0001_rows.cql"),
+        name: "0001_bars",
+        cql: include_str!("../../../cassandra/migrations/0001_bars.cql"),
     },
     Migration {
         version: 2,
-        name: "0002_job",
-        cql: include_str!("../../../cassandra/migrations/0002_job.cql"),
+        name: "0002_checkpoint",
+        cql: include_str!("../../../cassandra/migrations/0002_checkpoint.cql"),
     },
     Migration {
         version: 3,
-        name: "0003_rejects",
-        cql: include_str!("../../../cassandra/migrations/0003_rejects.cql"),
+        name: "0003_dead_letters",
+        cql: include_str!("../../../cassandra/migrations/0003_dead_letters.cql"),
     },
     Migration {
         version: 4,
@@ -139,7 +138,7 @@ mod tests {
         versions.iter().map(record).collect()
     }
 
-    fn fault(recorded: &[Recorded]) -> String {
+    fn error(recorded: &[Recorded]) -> String {
         outstanding("k", MIGRATIONS, recorded)
             .expect_err("refused")
             .to_string()
@@ -244,10 +243,12 @@ mod tests {
 
     #[test]
     fn a_keyspace_of_another_binary_is_refused() {
-        assert!(fault(&recorded(&[1, 2, 3, 4, 5])).contains("newer tapeflow"));
+        assert!(error(&recorded(&[1, 2, 3, 4, 5])).contains("newer tapeflow"));
         let mut changed = recorded(&[1, 2]);
         changed[1].checksum = "0".into();
-        assert!(fault(&changed).contains("0002_job ran in keyspace k with other statements"));
-        assert!(fault(&recorded(&[1, 3])).contains("a gap after number 1"));
+        assert!(
+            error(&changed).contains("0002_checkpoint ran in keyspace k with other statements")
+        );
+        assert!(error(&recorded(&[1, 3])).contains("a gap after number 1"));
     }
 }

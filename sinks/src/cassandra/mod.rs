@@ -3,7 +3,7 @@
 //! ```text
 //!  config ──▶ session ──▶ findings (is this cluster what the guarantee needs?)
 //!                │
-//!     init: keyspace, migrations        store: head (LWT), rows, lists, directory, history, dead letters
+//!     init: keyspace, migrations        store: checkpoint (LWT), rows, lists, directory, history, dead letters
 //! ```
 //!
 //! What always holds here:
@@ -11,31 +11,31 @@
 //!   written at ONE.
 //! * The driver retries nothing and speculates nothing: a retry that hides a lost answer would turn
 //!   "unknown" into "lost". Callers retry.
-//! * `job_head` is touched by lightweight transactions alone; rows and lists are written whole, at
-//!   their binding's stamp, and never deleted.
+//! * `checkpoint` is touched by lightweight transactions alone; rows and lists are written whole, at
+//!   their binding's write timestamp, and never deleted.
 //!
 //! The tables, and the question each one answers, stand in `cassandra/README.md`.
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod checkpoint;
 mod config;
 mod directory;
-mod faults;
+mod display_columns;
+mod errors;
 mod findings;
-mod head;
 mod init;
-mod insist;
 mod migrations;
-mod mirrors;
 mod records;
+mod retry;
 mod rows;
 mod session;
 mod store;
 mod tls;
 mod views;
 
-pub use config::{AddressFault, AddressFaults, CassandraConfig, Credentials, DEFAULT_PORT, Secret};
+pub use config::{AddressError, AddressErrors, CassandraConfig, Credentials, DEFAULT_PORT};
 pub use findings::Finding;
 pub use init::{InitReport, drop_keyspace, init, init_with, nodes};
 pub use migrations::{MIGRATIONS, Migration};

@@ -14,16 +14,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use scylla::{
     SerializeRow, client::session::Session, statement::prepared::PreparedStatement, value::CqlDate,
 };
-use tapeflow_schemas::{Offset, Partition};
+use tapeflow_protocol::{Counts, DeadLetter, HistoryEntry, StoreError};
+use tapeflow_schemas::{Offset, Partition, WriteTimestamp};
 
 use super::{
-    faults::{broken, of_execution, of_pager, of_row},
-    mirrors::bigint,
+    display_columns::bigint,
+    errors::{broken, of_execution, of_pager, of_row},
     session::Cluster,
-};
-use crate::{
-    head::Stamp,
-    store::{Counts, HistoryEntry, Reject, StoreError},
 };
 
 /// Offsets of a partition whose dead letters share a partition of the table: 16 MB if every record
@@ -33,8 +30,8 @@ const DAY_US: i64 = 86_400_000_000;
 /// The day 1970-01-01 as CQL counts dates.
 const DAY_ZERO: i64 = 1 << 31;
 
-/// The statements on tables `rejects` and `reject_blocks`.
-pub(super) struct Rejects {
+/// The statements on tables `dead_letters` and `dead_letter_blocks`.
+pub(super) struct DeadLetters {
     insert: PreparedStatement,
     add_block: PreparedStatement,
     blocks: PreparedStatement,
@@ -43,14 +40,14 @@ pub(super) struct Rejects {
     known: Mutex<HashMap<Partition, i64>>,
 }
 
-impl Rejects {
+impl DeadLetters {
     pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
         let columns = "offset, trade_index, reason, detail, payload";
         Ok(Self {
-            insert: cluster.prepare(format!("INSERT INTO {keyspace}.rejects (partition, block, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?)")).await?,
-            add_block: cluster.prepare(format!("INSERT INTO {keyspace}.reject_blocks (only_one, partition, block) VALUES (1, ?, ?)")).await?,
-            blocks: cluster.prepare(format!("SELECT partition, block FROM {keyspace}.reject_blocks WHERE only_one = 1")).await?,
-            select: cluster.prepare(format!("SELECT {columns} FROM {keyspace}.rejects WHERE partition = ? AND block = ? LIMIT ?")).await?,
+            insert: cluster.prepare(format!("INSERT INTO {keyspace}.dead_letters (partition, block, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?)")).await?,
+            add_block: cluster.prepare(format!("INSERT INTO {keyspace}.dead_letter_blocks (only_one, partition, block) VALUES (1, ?, ?)")).await?,
+            blocks: cluster.prepare(format!("SELECT partition, block FROM {keyspace}.dead_letter_blocks WHERE only_one = 1")).await?,
+            select: cluster.prepare(format!("SELECT {columns} FROM {keyspace}.dead_letters WHERE partition = ? AND block = ? LIMIT ?")).await?,
             known: Mutex::default(),
         })
     }
@@ -59,12 +56,12 @@ impl Rejects {
     pub(super) async fn write_blocks(
         &self,
         session: &Session,
-        rejects: &[Reject],
+        dead_letters: &[DeadLetter],
         in_flight: usize,
     ) -> Result<(), StoreError> {
-        let mut blocks: Vec<_> = rejects
+        let mut blocks: Vec<_> = dead_letters
             .iter()
-            .map(|reject| (reject.partition, block(reject.offset)))
+            .map(|dead_letter| (dead_letter.partition, block(dead_letter.offset)))
             .collect();
         blocks.sort_unstable();
         blocks.dedup();
@@ -90,20 +87,24 @@ impl Rejects {
     }
 
     /// Writes one dead letter.
-    pub(super) async fn write(&self, session: &Session, reject: &Reject) -> Result<(), StoreError> {
+    pub(super) async fn write(
+        &self,
+        session: &Session,
+        dead_letter: &DeadLetter,
+    ) -> Result<(), StoreError> {
         let values = (
-            i64::from(reject.partition),
-            block(reject.offset),
-            reject.offset,
-            i64::from(reject.index),
-            reject.reason.as_str(),
-            reject.detail.as_str(),
-            reject.payload.as_slice(),
+            i64::from(dead_letter.partition),
+            block(dead_letter.offset),
+            dead_letter.offset,
+            i64::from(dead_letter.index),
+            dead_letter.reason.as_str(),
+            dead_letter.detail.as_str(),
+            dead_letter.payload.as_slice(),
         );
         let sent = session.execute_unpaged(&self.insert, values).await;
         sent.map(drop).map_err(|error| {
             of_execution(
-                &format!("writing the dead letter of {}", reject.position()),
+                &format!("writing the dead letter of {}", dead_letter.position()),
                 &error,
             )
         })
@@ -114,9 +115,9 @@ impl Rejects {
         &self,
         session: &Session,
         limit: usize,
-    ) -> Result<Vec<Reject>, StoreError> {
+    ) -> Result<Vec<DeadLetter>, StoreError> {
         const DOING: &str = "reading dead letters";
-        let fault = |error: &dyn std::fmt::Display| broken(format!("{DOING}: {error}"));
+        let damaged = |error: &dyn std::fmt::Display| broken(format!("{DOING}: {error}"));
         let mut all = Vec::new();
         if limit == 0 {
             return Ok(all);
@@ -127,7 +128,7 @@ impl Rejects {
             .map_err(|error| of_pager(DOING, &error))?;
         let mut blocks = pager
             .rows_stream::<(i64, i64)>()
-            .map_err(|error| fault(&error))?;
+            .map_err(|error| damaged(&error))?;
         while let Some((partition, block)) = blocks
             .try_next()
             .await
@@ -140,15 +141,15 @@ impl Rejects {
                 .map_err(|error| of_pager(DOING, &error))?;
             let mut found = pager
                 .rows_stream::<(i64, i64, String, String, Vec<u8>)>()
-                .map_err(|error| fault(&error))?;
-            let partition = Partition::try_from(partition).map_err(|error| fault(&error))?;
+                .map_err(|error| damaged(&error))?;
+            let partition = Partition::try_from(partition).map_err(|error| damaged(&error))?;
             while let Some((offset, index, reason, detail, payload)) = found
                 .try_next()
                 .await
                 .map_err(|error| of_row(DOING, &error))?
             {
-                let index = u32::try_from(index).map_err(|error| fault(&error))?;
-                all.push(Reject {
+                let index = u32::try_from(index).map_err(|error| damaged(&error))?;
+                all.push(DeadLetter {
                     partition,
                     offset,
                     index,
@@ -190,23 +191,23 @@ struct EntryColumns<'a> {
     job: &'a str,
     day: CqlDate,
     epoch: i64,
-    stamp: i64,
+    write_timestamp: i64,
     cuts: String,
     records: i64,
     accepted: i64,
-    rejected: i64,
+    dead_letters: i64,
     duplicates: i64,
     price_updates: i64,
     gaps: i64,
     late: i64,
-    write_stamp: i64,
+    write_write_timestamp: i64,
 }
 
 type EntryRow = (i64, i64, String, i64, i64, i64, i64, i64, i64, i64);
 
 impl History {
     pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
-        let columns = "epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late";
+        let columns = "epoch, write timestamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late";
         Ok(Self {
             insert: cluster
                 .prepare(format!(
@@ -226,10 +227,13 @@ impl History {
         session: &Session,
         job: &str,
         entries: &[HistoryEntry],
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
         in_flight: usize,
     ) -> Result<(), StoreError> {
-        let mut days: Vec<CqlDate> = entries.iter().map(|entry| day(entry.stamp)).collect();
+        let mut days: Vec<CqlDate> = entries
+            .iter()
+            .map(|entry| day(entry.write_timestamp))
+            .collect();
         days.dedup();
         for day in days {
             if *self.known.lock().unwrap_or_else(PoisonError::into_inner) != Some(day) {
@@ -241,7 +245,7 @@ impl History {
         stream::iter(entries)
             .map(Ok)
             .try_for_each_concurrent(in_flight, |entry| {
-                self.write_one(session, job, entry, flush_stamp)
+                self.write_one(session, job, entry, recovery_timestamp)
             })
             .await
     }
@@ -251,25 +255,25 @@ impl History {
         session: &Session,
         job: &str,
         entry: &HistoryEntry,
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
         let doing = || format!("writing the history of epoch {}", entry.epoch);
         let counts = &entry.counts;
         let values = EntryColumns {
             job,
-            day: day(entry.stamp),
+            day: day(entry.write_timestamp),
             epoch: bigint(entry.epoch),
-            stamp: entry.stamp,
+            write_timestamp: entry.write_timestamp,
             cuts: serde_json::to_string(&entry.cuts)
                 .map_err(|error| broken(format!("{}: {error}", doing())))?,
             records: bigint(counts.records),
             accepted: bigint(counts.accepted),
-            rejected: bigint(counts.rejected),
+            dead_letters: bigint(counts.dead_letters),
             duplicates: bigint(counts.duplicates),
             price_updates: bigint(counts.price_updates),
             gaps: bigint(counts.gaps),
             late: bigint(counts.late),
-            write_stamp: entry.stamp.max(flush_stamp),
+            write_write_timestamp: entry.write_timestamp.max(recovery_timestamp),
         };
         session
             .execute_unpaged(&self.insert, values)
@@ -286,7 +290,7 @@ impl History {
         limit: usize,
     ) -> Result<Vec<HistoryEntry>, StoreError> {
         const DOING: &str = "reading history";
-        let fault = |error: &dyn std::fmt::Display| broken(format!("{DOING}: {error}"));
+        let damaged = |error: &dyn std::fmt::Display| broken(format!("{DOING}: {error}"));
         let mut all = Vec::new();
         if limit == 0 {
             return Ok(all);
@@ -297,7 +301,7 @@ impl History {
             .map_err(|error| of_pager(DOING, &error))?;
         let mut days = pager
             .rows_stream::<(CqlDate,)>()
-            .map_err(|error| fault(&error))?;
+            .map_err(|error| damaged(&error))?;
         while let Some((day,)) = days
             .try_next()
             .await
@@ -312,13 +316,13 @@ impl History {
                 .map_err(|error| of_pager(DOING, &error))?;
             let mut found = pager
                 .rows_stream::<EntryRow>()
-                .map_err(|error| fault(&error))?;
+                .map_err(|error| damaged(&error))?;
             while let Some(row) = found
                 .try_next()
                 .await
                 .map_err(|error| of_row(DOING, &error))?
             {
-                all.push(entry(row).map_err(|reason| fault(&reason))?);
+                all.push(entry(row).map_err(|reason| damaged(&reason))?);
             }
             if all.len() >= limit {
                 break;
@@ -329,20 +333,31 @@ impl History {
 }
 
 fn entry(
-    (epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late): EntryRow,
+    (
+        epoch,
+        write_timestamp,
+        cuts,
+        records,
+        accepted,
+        dead_letters,
+        duplicates,
+        price_updates,
+        gaps,
+        late,
+    ): EntryRow,
 ) -> Result<HistoryEntry, String> {
     let count = |value: i64| {
         u64::try_from(value).map_err(|_| format!("epoch {epoch} has a count of {value}"))
     };
     Ok(HistoryEntry {
         epoch: count(epoch)?,
-        stamp,
+        write_timestamp,
         cuts: serde_json::from_str(&cuts)
             .map_err(|error| format!("cuts of epoch {epoch}: {error}"))?,
         counts: Counts {
             records: count(records)?,
             accepted: count(accepted)?,
-            rejected: count(rejected)?,
+            dead_letters: count(dead_letters)?,
             duplicates: count(duplicates)?,
             price_updates: count(price_updates)?,
             gaps: count(gaps)?,
@@ -351,8 +366,8 @@ fn entry(
     })
 }
 
-/// The UTC day of a stamp.
-fn day(stamp: Stamp) -> CqlDate {
-    // In range: the largest stamp is day 106,751,991.
-    CqlDate(u32::try_from(stamp.div_euclid(DAY_US) + DAY_ZERO).unwrap_or(u32::MAX))
+/// The UTC day of a write timestamp.
+fn day(write_timestamp: WriteTimestamp) -> CqlDate {
+    // In range: the largest write timestamp is day 106,751,991.
+    CqlDate(u32::try_from(write_timestamp.div_euclid(DAY_US) + DAY_ZERO).unwrap_or(u32::MAX))
 }

@@ -1,4 +1,4 @@
-//! Rows: written whole at their stamp, read back by their one cell.
+//! Rows: written whole at their write timestamp, read back by their one cell.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,18 +14,14 @@ use scylla::{
     },
     value::CqlTimestamp,
 };
-use tapeflow_schemas::{Symbol, WindowSize, WindowStart};
+use tapeflow_protocol::{Audited, StoreError, Unlisted};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, StoredBar, Symbol, WindowSize, WindowStart};
 
 use super::{
-    faults::{broken, of_execution, of_pager, of_row},
-    insist::insist,
-    mirrors::{Columns, Shown},
+    display_columns::{Columns, Shown},
+    errors::{broken, of_execution, of_pager, of_row},
+    retry::retry,
     session::Cluster,
-};
-use crate::{
-    audit::{Audited, Unlisted},
-    row::{RowKey, RowState, RowWrite},
-    store::{StoreError, StoredRow},
 };
 
 /// Rows of one partition that go into one statement: more save little, and all of them fail
@@ -90,7 +86,7 @@ impl Rows {
     pub(super) async fn write(
         &self,
         session: &Session,
-        rows: &[&RowWrite],
+        rows: &[&BarWrite],
     ) -> Result<(), StoreError> {
         let Some(first) = rows.first() else {
             return Ok(());
@@ -119,9 +115,9 @@ impl Rows {
     pub(super) async fn read(
         &self,
         session: &Session,
-        keys: &[RowKey],
+        keys: &[BarKey],
         in_flight: usize,
-    ) -> Result<Vec<Option<RowState>>, StoreError> {
+    ) -> Result<Vec<Option<BarState>>, StoreError> {
         let mut found = vec![None; keys.len()];
         let mut answers = stream::iter(grouped(keys))
             .map(|group| self.read_insistently(session, keys, group))
@@ -135,19 +131,19 @@ impl Rows {
     async fn read_insistently(
         &self,
         session: &Session,
-        keys: &[RowKey],
+        keys: &[BarKey],
         group: Vec<usize>,
-    ) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
-        insist(|| self.read_group(session, keys, &group)).await
+    ) -> Result<Vec<(usize, Option<BarState>)>, StoreError> {
+        retry(|| self.read_group(session, keys, &group)).await
     }
 
     /// Reads the rows of these places of `keys`, all in one partition.
     async fn read_group(
         &self,
         session: &Session,
-        keys: &[RowKey],
+        keys: &[BarKey],
         group: &[usize],
-    ) -> Result<Vec<(usize, Option<RowState>)>, StoreError> {
+    ) -> Result<Vec<(usize, Option<BarState>)>, StoreError> {
         let Some(first) = group.first().map(|at| &keys[*at]) else {
             return Ok(Vec::new());
         };
@@ -199,7 +195,7 @@ impl Rows {
         size: WindowSize,
         bucket: i64,
         range: &Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
+    ) -> Result<Vec<StoredBar>, StoreError> {
         let doing = format!("reading rows of {symbol} {size}");
         let values = (
             symbol.as_str(),
@@ -222,12 +218,12 @@ impl Rows {
             .map_err(|error| of_row(&doing, &error))?
         {
             if let Some(cell) = cell {
-                let key = RowKey {
+                let key = BarKey {
                     symbol: symbol.clone(),
                     size,
                     start,
                 };
-                rows.push(StoredRow {
+                rows.push(StoredBar {
                     start,
                     state: decode(&key, &cell)?,
                 });
@@ -236,7 +232,7 @@ impl Rows {
         Ok(rows)
     }
 
-    /// The same, each with what its columns show otherwise. A row is written whole at one stamp, so
+    /// The same, each with what its columns show otherwise. A row is written whole at one write timestamp, so
     /// what is read of it is of one write.
     pub(super) async fn audit(
         &self,
@@ -245,7 +241,7 @@ impl Rows {
         size: WindowSize,
         bucket: i64,
         range: &Range<WindowStart>,
-    ) -> Result<Vec<Audited<RowState>>, StoreError> {
+    ) -> Result<Vec<Audited<BarState>>, StoreError> {
         let doing = format!("reading rows of {symbol} {size}");
         let spelt = size.to_string();
         let values = (
@@ -272,18 +268,18 @@ impl Rows {
                 rows.push(Audited::without_cell(shown.start.0));
                 continue;
             };
-            let key = RowKey {
+            let key = BarKey {
                 symbol: symbol.clone(),
                 size,
                 start: shown.start.0,
             };
-            let row = RowWrite {
+            let row = BarWrite {
                 state: decode(&key, cell)?,
                 key,
-                stamp: 0,
+                write_timestamp: 0,
             };
-            let strays = shown.strays(&Columns::of(&row, &spelt));
-            rows.push(Audited::new(row.key.start, row.state, strays));
+            let mismatches = shown.mismatches(&Columns::of(&row, &spelt));
+            rows.push(Audited::new(row.key.start, row.state, mismatches));
         }
         Ok(rows)
     }
@@ -314,12 +310,12 @@ impl Rows {
     }
 }
 
-fn decode(key: &RowKey, cell: &[u8]) -> Result<RowState, StoreError> {
-    RowState::from_cell(cell).map_err(|fault| broken(format!("row {key}: {fault}")))
+fn decode(key: &BarKey, cell: &[u8]) -> Result<BarState, StoreError> {
+    BarState::from_cell(cell).map_err(|error| broken(format!("row {key}: {error}")))
 }
 
 /// The places of keys by the partition they stand in, each group small enough for one statement.
-fn grouped(keys: &[RowKey]) -> Vec<Vec<usize>> {
+fn grouped(keys: &[BarKey]) -> Vec<Vec<usize>> {
     let mut sorted: Vec<usize> = (0..keys.len()).collect();
     sorted.sort_by(|a, b| keys[*a].cmp(&keys[*b]));
     let same = |a: &usize, b: &usize| is_same_partition(&keys[*a], &keys[*b]);
@@ -330,19 +326,19 @@ fn grouped(keys: &[RowKey]) -> Vec<Vec<usize>> {
         .collect()
 }
 
-fn is_same_partition(a: &RowKey, b: &RowKey) -> bool {
+fn is_same_partition(a: &BarKey, b: &BarKey) -> bool {
     a.symbol == b.symbol && a.size == b.size && a.size.bucket(a.start) == b.size.bucket(b.start)
 }
 
 /// Rows by the statement they go into: those of one partition together, and what is left of small
 /// partitions with its like.
-pub(super) fn parcels<'a>(rows: &'a [RowWrite]) -> Vec<Vec<&'a RowWrite>> {
-    let mut sorted: Vec<&RowWrite> = rows.iter().collect();
+pub(super) fn parcels<'a>(rows: &'a [BarWrite]) -> Vec<Vec<&'a BarWrite>> {
+    let mut sorted: Vec<&BarWrite> = rows.iter().collect();
     // Stable: two writes of one row, which no job sends at once, keep their order.
     sorted.sort_by(|a, b| a.key.cmp(&b.key));
-    let same = |a: &&'a RowWrite, b: &&'a RowWrite| is_same_partition(&a.key, &b.key);
-    let mut parcels: Vec<Vec<&RowWrite>> = Vec::new();
-    let mut small: Vec<&RowWrite> = Vec::new();
+    let same = |a: &&'a BarWrite, b: &&'a BarWrite| is_same_partition(&a.key, &b.key);
+    let mut parcels: Vec<Vec<&BarWrite>> = Vec::new();
+    let mut small: Vec<&BarWrite> = Vec::new();
     for group in sorted
         .chunk_by(same)
         .flat_map(|group| group.chunks(MAX_BATCH))
@@ -365,21 +361,21 @@ pub(super) fn parcels<'a>(rows: &'a [RowWrite]) -> Vec<Vec<&'a RowWrite>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::totals::Totals;
+    use tapeflow_schemas::Totals;
 
     #[test]
     fn rows_are_grouped_by_partition_and_no_statement_is_too_large() {
-        let row = |symbol: &str, size: &str, start: i64| RowWrite {
-            key: RowKey {
+        let row = |symbol: &str, size: &str, start: i64| BarWrite {
+            key: BarKey {
                 symbol: Symbol::new(symbol).expect("a symbol"),
                 size: size.parse().expect("a size"),
                 start,
             },
-            state: RowState {
+            state: BarState {
                 epoch: 1,
                 totals: Totals::default(),
             },
-            stamp: 1,
+            write_timestamp: 1,
         };
         let mut rows: Vec<_> = (0..70)
             .map(|n| row("A", "1s", 1_000 * ((n * 31) % 70)))
@@ -393,7 +389,7 @@ mod tests {
         let sizes: Vec<_> = groups.iter().map(Vec::len).collect();
         assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, MAX_ACROSS, 9 - MAX_ACROSS]);
         for group in &groups {
-            let partition = |row: &RowWrite| {
+            let partition = |row: &BarWrite| {
                 (
                     row.key.symbol.clone(),
                     row.key.size,
@@ -407,7 +403,7 @@ mod tests {
                         .all(|row| partition(row) == partition(group[0]))
             );
         }
-        let keys: Vec<RowKey> = rows.iter().rev().map(|row| row.key.clone()).collect();
+        let keys: Vec<BarKey> = rows.iter().rev().map(|row| row.key.clone()).collect();
         let reads = grouped(&keys);
         assert_eq!(
             reads.iter().map(Vec::len).collect::<Vec<_>>(),

@@ -15,14 +15,14 @@ use scylla::{
     policies::{load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
     statement::{Consistency, SerialConsistency, Statement, prepared::PreparedStatement},
 };
+use tapeflow_protocol::StoreError;
 
 use super::{
     config::CassandraConfig,
-    faults::{broken, of_connecting, of_execution, of_prepare},
+    errors::{broken, of_connecting, of_execution, of_prepare},
     migrations::Recorded,
     tls,
 };
-use crate::store::StoreError;
 
 /// A session, and the datacenter whose quorum counts.
 pub(super) struct Cluster {
@@ -59,7 +59,7 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
         // The servers log what a client says about itself; a name helps whoever reads that.
         .custom_identity(scylla::client::SelfIdentity::new().with_application_name("tapeflow"));
     if let Some(credentials) = &config.credentials {
-        builder = builder.user(&credentials.user, credentials.password.reveal());
+        builder = builder.user(&credentials.user, credentials.password.expose());
     }
     if let Some(tls) = &config.tls {
         builder = builder.tls_context(Some(tls::client_config(tls, &config.hosts)?));

@@ -6,27 +6,27 @@ use std::ops::Range;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::client::session::Session;
-use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart, window::WINDOWS_PER_BUCKET};
+use tapeflow_protocol::{
+    Audited, CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    Unlisted,
+};
+use tapeflow_schemas::{
+    AssetClass, BarKey, BarState, BarWrite, Epoch, StoredBar, StoredView, Symbol, View, ViewState,
+    ViewWrite, WindowSize, WindowStart, WriteTimestamp, window::WINDOWS_PER_BUCKET,
+};
 
 use super::{
+    checkpoint::CheckpointRow,
     config::CassandraConfig,
     directory::Directory,
-    faults::broken,
+    errors::broken,
     findings::{self, Finding},
-    head::HeadRow,
-    insist::insist,
     migrations::{self, MIGRATIONS},
-    records::{History, Rejects},
+    records::{DeadLetters, History},
+    retry::retry,
     rows::{Rows, parcels},
     session,
     views::Views,
-};
-use crate::{
-    audit::{Audited, Unlisted},
-    head::{Epoch, Head, Stamp},
-    row::{RowKey, RowState, RowWrite},
-    store::{CasOutcome, EpochWrites, HistoryEntry, Reject, Store, StoreError, StoredRow},
-    view::{StoredView, View, ViewState, ViewWrite},
 };
 
 /// A keyspace of a Cassandra cluster, as a [`Store`].
@@ -34,26 +34,27 @@ pub struct CassandraStore {
     session: Session,
     config: CassandraConfig,
     findings: Vec<Finding>,
-    head: HeadRow,
+    checkpoint: CheckpointRow,
     rows: Rows,
     views: Views,
     directory: Directory,
     history: History,
-    rejects: Rejects,
+    dead_letters: DeadLetters,
 }
 
 /// What one statement of an epoch's writes carries.
-enum Parcel<'a> {
-    Rows(Vec<&'a RowWrite>),
+enum SymbolPartials<'a> {
+    Rows(Vec<&'a BarWrite>),
     List(&'a ViewWrite),
     Ranks(&'a ViewWrite),
-    Reject(&'a Reject),
+    DeadLetter(&'a DeadLetter),
 }
 
 impl CassandraStore {
     /// Connects to a keyspace that `tapeflow init` has made. Nothing is written.
     ///
-    /// # Errors [`StoreError::Broken`] with what to do if the keyspace or tables are missing or of
+    /// # Errors
+    /// [`StoreError::Broken`] with what to do if the keyspace or tables are missing or of
     /// another version, or credentials are refused; [`StoreError::Unavailable`] if the cluster does
     /// not answer.
     pub async fn connect(config: CassandraConfig) -> Result<Self, StoreError> {
@@ -76,12 +77,12 @@ impl CassandraStore {
         }
         Ok(Self {
             findings: findings::examine(&cluster, keyspace).await?,
-            head: HeadRow::prepare(&cluster, keyspace, config.cas_timeout).await?,
+            checkpoint: CheckpointRow::prepare(&cluster, keyspace, config.cas_timeout).await?,
             rows: Rows::prepare(&cluster, keyspace).await?,
             views: Views::prepare(&cluster, keyspace).await?,
             directory: Directory::prepare(&cluster, keyspace).await?,
             history: History::prepare(&cluster, keyspace).await?,
-            rejects: Rejects::prepare(&cluster, keyspace).await?,
+            dead_letters: DeadLetters::prepare(&cluster, keyspace).await?,
             session: cluster.session,
             config,
         })
@@ -94,12 +95,14 @@ impl CassandraStore {
         &self.findings
     }
 
-    async fn send(&self, parcel: &Parcel<'_>) -> Result<(), StoreError> {
+    async fn send(&self, parcel: &SymbolPartials<'_>) -> Result<(), StoreError> {
         match parcel {
-            Parcel::Rows(rows) => self.rows.write(&self.session, rows).await,
-            Parcel::List(write) => self.views.write_list(&self.session, write).await,
-            Parcel::Ranks(write) => self.views.write_ranks(&self.session, write).await,
-            Parcel::Reject(reject) => self.rejects.write(&self.session, reject).await,
+            SymbolPartials::Rows(rows) => self.rows.write(&self.session, rows).await,
+            SymbolPartials::List(write) => self.views.write_list(&self.session, write).await,
+            SymbolPartials::Ranks(write) => self.views.write_ranks(&self.session, write).await,
+            SymbolPartials::DeadLetter(dead_letter) => {
+                self.dead_letters.write(&self.session, dead_letter).await
+            }
         }
     }
 }
@@ -110,17 +113,21 @@ impl Store for CassandraStore {
         self.config.address()
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
-        self.head.read(&self.session).await
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        self.checkpoint.read(&self.session).await
     }
 
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
-        self.head
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
+        self.checkpoint
             .compare_and_set(&self.session, expected, proposed)
             .await
     }
 
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         self.rows
             .read(&self.session, keys, self.config.reads_in_flight.max(1))
             .await
@@ -131,35 +138,35 @@ impl Store for CassandraStore {
         self.directory
             .write(&self.session, &writes.directory, in_flight)
             .await?;
-        self.rejects
-            .write_blocks(&self.session, &writes.rejects, in_flight)
+        self.dead_letters
+            .write_blocks(&self.session, &writes.dead_letters, in_flight)
             .await?;
-        let rows = parcels(&writes.rows).into_iter().map(Parcel::Rows);
+        let rows = parcels(&writes.bars).into_iter().map(SymbolPartials::Rows);
         let lists = writes
             .views
             .iter()
-            .flat_map(|write| [Parcel::List(write), Parcel::Ranks(write)]);
+            .flat_map(|write| [SymbolPartials::List(write), SymbolPartials::Ranks(write)]);
         let parcels: Vec<_> = rows
             .chain(lists)
-            .chain(writes.rejects.iter().map(Parcel::Reject))
+            .chain(writes.dead_letters.iter().map(SymbolPartials::DeadLetter))
             .collect();
         stream::iter(&parcels)
             .map(Ok)
-            .try_for_each_concurrent(in_flight, |parcel| insist(|| self.send(parcel)))
+            .try_for_each_concurrent(in_flight, |parcel| retry(|| self.send(parcel)))
             .await
     }
 
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
-        flush_stamp: Stamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
         self.history
             .write(
                 &self.session,
                 &self.config.job,
                 entries,
-                flush_stamp,
+                recovery_timestamp,
                 self.config.writes_in_flight.max(1),
             )
             .await
@@ -169,18 +176,18 @@ impl Store for CassandraStore {
         self.directory.symbols(&self.session).await
     }
 
-    async fn rows(
+    async fn bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
+    ) -> Result<Vec<StoredBar>, StoreError> {
         let buckets = within(
             self.directory.buckets(&self.session, symbol, size).await?,
             size,
             &range,
         );
-        let parts: Vec<Vec<StoredRow>> = stream::iter(buckets)
+        let parts: Vec<Vec<StoredBar>> = stream::iter(buckets)
             .map(|bucket| self.rows.range(&self.session, symbol, size, bucket, &range))
             .buffered(self.config.reads_in_flight.clamp(1, 8))
             .try_collect()
@@ -207,12 +214,12 @@ impl Store for CassandraStore {
         Ok(parts.into_iter().flatten().collect())
     }
 
-    async fn audit_rows(
+    async fn audit_bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<Audited<RowState>>, StoreError> {
+    ) -> Result<Vec<Audited<BarState>>, StoreError> {
         let buckets = within(
             self.directory.buckets(&self.session, symbol, size).await?,
             size,
@@ -262,7 +269,7 @@ impl Store for CassandraStore {
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         // A reader need not know the job's name: the keyspace does.
-        let job = self.head.job(&self.session).await?;
+        let job = self.checkpoint.job(&self.session).await?;
         self.history
             .read(
                 &self.session,
@@ -272,8 +279,8 @@ impl Store for CassandraStore {
             .await
     }
 
-    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        self.rejects.read(&self.session, limit).await
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.dead_letters.read(&self.session, limit).await
     }
 }
 

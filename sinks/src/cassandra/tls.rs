@@ -21,9 +21,9 @@ use rustls::{
         pem::{Error as PemError, PemObject},
     },
 };
+use tapeflow_protocol::StoreError;
 
-use super::faults::broken;
-use crate::store::StoreError;
+use super::errors::broken;
 
 /// How to talk TLS to the nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,13 +99,13 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, StoreError> {
 }
 
 fn certificates(what: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let fault = |error: PemError| unreadable(what, file, &error, "certificate");
+    let error = |error: PemError| unreadable(what, file, &error, "certificate");
     let found = CertificateDer::pem_file_iter(file)
-        .map_err(fault)?
+        .map_err(error)?
         .collect::<Result<Vec<_>, _>>()
-        .map_err(fault)?;
+        .map_err(error)?;
     if found.is_empty() {
-        Err(fault(PemError::NoItemsFound))
+        Err(error(PemError::NoItemsFound))
     } else {
         Ok(found)
     }
@@ -258,7 +258,7 @@ mod tests {
     fn a_node_is_known_by_its_address_or_by_a_host_of_the_configuration_and_by_nothing_else() {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let (ours, pem) = authority("ours");
-        let (strangers, _) = authority("a stranger's");
+        let (unknown_peers, _) = authority("a unknown peer's");
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"))
@@ -298,7 +298,7 @@ mod tests {
                 "{others:?}: {error}"
             );
         }
-        let error = check(&strangers, &["10.0.0.1", "db-1.market.example"])
+        let error = check(&unknown_peers, &["10.0.0.1", "db-1.market.example"])
             .expect_err("of an authority nobody trusts");
         assert!(
             matches!(

@@ -1,4 +1,4 @@
-//! Lists of views: each written whole at its stamp, as one cell, and beside it its ranks for
+//! Lists of views: each written whole at its write timestamp, as one cell, and beside it its ranks for
 //! dashboards.
 
 use std::{
@@ -15,18 +15,15 @@ use scylla::{
     },
     value::CqlTimestamp,
 };
-use tapeflow_schemas::{WindowSize, WindowStart};
+use tapeflow_protocol::{Audited, StoreError};
+use tapeflow_schemas::{
+    Epoch, StoredView, View, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart,
+};
 
 use super::{
-    faults::{broken, of_execution, of_pager, of_row},
-    mirrors::{RankColumns, ShownRank, bigint, held_against, latest},
+    display_columns::{RankColumns, ShownRank, bigint, held_against, latest},
+    errors::{broken, of_execution, of_pager, of_row},
     session::Cluster,
-};
-use crate::{
-    audit::Audited,
-    head::Epoch,
-    store::StoreError,
-    view::{StoredView, View, ViewKey, ViewState, ViewWrite},
 };
 
 /// The statements on tables `views` and `view_entries`.
@@ -94,7 +91,7 @@ impl Views {
             place.3,
             bigint(write.state.epoch),
             write.state.to_cell(),
-            write.stamp,
+            write.write_timestamp,
         );
         let sent = session.execute_unpaged(&self.insert, values).await;
         sent.map(drop)
@@ -244,7 +241,7 @@ impl Views {
                     ViewWrite {
                         state: decode(&key, &cell)?,
                         key,
-                        stamp: 0,
+                        write_timestamp: 0,
                     },
                     epoch,
                     &ranks,
@@ -256,7 +253,7 @@ impl Views {
         let without = |(start, ranks): (_, Vec<_>)| Audited {
             start,
             state: None,
-            strays: Vec::new(),
+            mismatches: Vec::new(),
             ahead: Some(latest(&ranks)),
         };
         audited.extend(ranks.into_iter().map(without));
@@ -265,7 +262,7 @@ impl Views {
 }
 
 fn decode(key: &ViewKey, cell: &[u8]) -> Result<ViewState, StoreError> {
-    ViewState::from_cell(cell).map_err(|fault| broken(format!("{key}: {fault}")))
+    ViewState::from_cell(cell).map_err(|error| broken(format!("{key}: {error}")))
 }
 
 /// The buckets that a statement finds, which asks for all partitions of a table.

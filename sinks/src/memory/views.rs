@@ -1,24 +1,22 @@
-//! Lists of views in memory: kept, held against the invariants and read as rows are.
+//! Lists of views in memory: kept, held against the invariants and read as bars are.
 
 use std::{collections::BTreeMap, ops::Range};
 
-use tapeflow_schemas::{WindowSize, WindowStart};
-
-use super::{Held, MemoryStore, breach};
-use crate::{
-    head::Stamp,
-    view::{StoredView, View, ViewKey, ViewState, ViewWrite},
+use tapeflow_schemas::{
+    StoredView, View, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart, WriteTimestamp,
 };
 
+use super::{Held, MemoryStore, breach};
+
 impl MemoryStore {
-    /// All lists, by key, with the stamp each was last written at.
+    /// All lists, by key, with the write timestamp each was last written at.
     #[must_use]
-    pub fn all_views(&self) -> Vec<(ViewKey, Stamp, ViewState)> {
+    pub fn all_views(&self) -> Vec<(ViewKey, WriteTimestamp, ViewState)> {
         let held = self.held();
-        let last = |(key, writes): (&ViewKey, &BTreeMap<Stamp, ViewState>)| {
+        let last = |(key, writes): (&ViewKey, &BTreeMap<WriteTimestamp, ViewState>)| {
             writes
                 .last_key_value()
-                .map(|(stamp, state)| (*key, *stamp, state.clone()))
+                .map(|(write_timestamp, state)| (*key, *write_timestamp, state.clone()))
         };
         held.views.iter().filter_map(last).collect()
     }
@@ -27,33 +25,33 @@ impl MemoryStore {
 impl Held {
     pub(super) fn write_view(&mut self, view: &ViewWrite) {
         self.inspect_view(view);
-        // As with rows, of two contents at one stamp the first stays.
+        // As with bars, of two contents at one write timestamp the first stays.
         self.views
             .entry(view.key)
             .or_default()
-            .entry(view.stamp)
+            .entry(view.write_timestamp)
             .or_insert_with(|| view.state.clone());
     }
 
-    /// I2, I3 and I4, which hold of a list as of a row.
+    /// I2, I3 and I4, which hold of a list as of a bar.
     fn inspect_view(&mut self, view: &ViewWrite) {
-        if let Some(head) = &self.head
-            && view.state.epoch > head.last_binding().epoch
+        if let Some(checkpoint) = &self.checkpoint
+            && view.state.epoch > checkpoint.last_binding().epoch
         {
             self.violations.push(format!(
                 "I2: {} is written as of epoch {}, which is not bound",
                 view.key, view.state.epoch
             ));
         }
-        for (stamp, state) in self.views.get(&view.key).into_iter().flatten() {
+        for (write_timestamp, state) in self.views.get(&view.key).into_iter().flatten() {
             if let Some(fault) = breach(
-                (*stamp, state.epoch),
-                (view.stamp, view.state.epoch),
+                (*write_timestamp, state.epoch),
+                (view.write_timestamp, view.state.epoch),
                 state.entries == view.state.entries,
             ) {
                 self.violations.push(format!(
-                    "{fault}: {}, at {stamp} {state:?}, at {} {:?}",
-                    view.key, view.stamp, view.state
+                    "{fault}: {}, at {write_timestamp} {state:?}, at {} {:?}",
+                    view.key, view.write_timestamp, view.state
                 ));
             }
         }
@@ -69,7 +67,7 @@ impl Held {
             return Vec::new();
         }
         let key = |start| ViewKey { view, size, start };
-        let list = |(key, writes): (&ViewKey, &BTreeMap<Stamp, ViewState>)| {
+        let list = |(key, writes): (&ViewKey, &BTreeMap<WriteTimestamp, ViewState>)| {
             writes.last_key_value().map(|(_, state)| StoredView {
                 start: key.start,
                 state: state.clone(),
@@ -84,15 +82,15 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        EpochWrites, Store, ViewEntry,
-        head::{Binding, Cut, HEAD_FORMAT, Head, SourceIdentity},
-        store::CasOutcome,
+    use tapeflow_protocol::{
+        Binding, CasOutcome, Checkpoint, Cut, EpochWrites, SourceIdentity, Store,
+        checkpoint::CHECKPOINT_FORMAT,
     };
+    use tapeflow_schemas::ViewEntry;
 
     use super::*;
 
-    fn list(epoch: u64, stamp: Stamp, trades: u64) -> EpochWrites {
+    fn list(epoch: u64, write_timestamp: WriteTimestamp, trades: u64) -> EpochWrites {
         let key = ViewKey {
             view: View::Market,
             size: WindowSize::DEFAULTS[1],
@@ -114,50 +112,50 @@ mod tests {
                     epoch,
                     entries: vec![entry],
                 },
-                stamp,
+                write_timestamp,
             }],
             ..EpochWrites::default()
         }
     }
 
-    /// A head with b = 5.
-    fn head() -> Head {
+    /// A checkpoint with b = 5.
+    fn checkpoint() -> Checkpoint {
         let binding = |epoch: u64| Binding {
             epoch,
-            stamp: i64::try_from(epoch).expect("small"),
+            write_timestamp: i64::try_from(epoch).expect("small"),
             cuts: vec![Cut::default()],
         };
-        Head {
-            format: HEAD_FORMAT,
+        Checkpoint {
+            format: CHECKPOINT_FORMAT,
             job: "tapeflow".into(),
             generation: 1,
             version: 1,
             owner: "0".repeat(32),
-            logic: "1".into(),
+            fingerprint: "1".into(),
             source: SourceIdentity {
                 cluster: "c".into(),
                 topic: "t".into(),
                 topic_id: None,
             },
-            flush_stamp: 0,
-            last_stamp: 9,
+            recovery_timestamp: 0,
+            last_write_timestamp: 9,
             committed: binding(0),
             bound: (1..=5).map(binding).collect(),
         }
     }
 
-    /// Writes lists (epoch, stamp, content) under a head with b = 5; what the last one must be
+    /// Writes lists (epoch, write timestamp, content) under a checkpoint with b = 5; what the last one must be
     /// recorded as.
-    async fn check(lists: &[(u64, Stamp, u64)], breach: Option<&str>) {
+    async fn check(lists: &[(u64, WriteTimestamp, u64)], breach: Option<&str>) {
         let store = MemoryStore::new();
         assert!(matches!(
-            store.compare_and_set(None, &head()).await,
+            store.compare_and_set(None, &checkpoint()).await,
             CasOutcome::Won
         ));
-        for (epoch, stamp, content) in lists {
+        for (epoch, write_timestamp, content) in lists {
             assert_eq!(store.violations(), Vec::<String>::new(), "{lists:?}");
             store
-                .write(&list(*epoch, *stamp, *content))
+                .write(&list(*epoch, *write_timestamp, *content))
                 .await
                 .expect("written");
         }
@@ -173,12 +171,15 @@ mod tests {
                 .all(|text| breach.is_some_and(|breach| text.starts_with(breach))),
             "{lists:?}: {found:?}"
         );
-        let greatest = lists.iter().map(|(_, stamp, _)| *stamp).max();
+        let greatest = lists
+            .iter()
+            .map(|(_, write_timestamp, _)| *write_timestamp)
+            .max();
         assert_eq!(
             store
                 .all_views()
                 .iter()
-                .map(|(_, stamp, _)| Some(*stamp))
+                .map(|(_, write_timestamp, _)| Some(*write_timestamp))
                 .collect::<Vec<_>>(),
             [greatest]
         );

@@ -4,21 +4,19 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use tapeflow_schemas::{AssetClass, Symbol, WindowSize, WindowStart};
-
-use super::{Database, fault, integer, rows, views, whole};
-use crate::{
-    audit::{Audited, Unlisted},
-    head::{Epoch, HEAD_FORMAT, Head, Stamp},
-    row::{RowKey, RowState},
-    store::{
-        CasOutcome, Counts, DirectoryEntry, EpochWrites, HistoryEntry, Reject, Store, StoreError,
-        StoredRow,
-    },
-    view::{StoredView, View, ViewState},
+use tapeflow_log::sqlite::{Database, integer, sqlite_error, whole};
+use tapeflow_protocol::{
+    Audited, CasOutcome, Checkpoint, Counts, DeadLetter, DirectoryEntry, EpochWrites, HistoryEntry,
+    Store, StoreError, Unlisted, checkpoint::CHECKPOINT_FORMAT,
+};
+use tapeflow_schemas::{
+    AssetClass, BarKey, BarState, Epoch, StoredBar, StoredView, Symbol, View, ViewState,
+    WindowSize, WindowStart, WriteTimestamp,
 };
 
-/// The rows, the head and what stands beside them, in one file.
+use super::{rows, views};
+
+/// The rows, the checkpoint and what stands beside them, in one file.
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
     database: Database,
@@ -38,29 +36,29 @@ impl Store for SqliteStore {
         self.database.describe()
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
-        // Where this process writes, behind the writer's queue: a compare-and-set whose caller
-        // stopped waiting for the answer is applied before this reads, not after.
-        if self.database.writer().is_ok() {
-            self.database.write(0, read_head).await
-        } else {
-            self.database.read(read_head).await
-        }
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        self.database.read_after_writes(read_checkpoint).await
     }
 
-    async fn compare_and_set(&self, expected: Option<&Head>, proposed: &Head) -> CasOutcome {
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
         let json = match serde_json::to_string(proposed) {
             Ok(json) => json,
             Err(error) => {
-                return CasOutcome::Unknown(format!("the head does not become JSON: {error}"));
+                return CasOutcome::Unknown(format!(
+                    "the checkpoint does not become JSON: {error}"
+                ));
             }
         };
-        let condition = expected.map(|head| {
+        let condition = expected.map(|checkpoint| {
             (
-                head.job.clone(),
-                head.generation,
-                head.version,
-                head.owner.clone(),
+                checkpoint.job.clone(),
+                checkpoint.generation,
+                checkpoint.version,
+                checkpoint.owner.clone(),
             )
         });
         let (job, generation, version, owner) = (
@@ -76,13 +74,13 @@ impl Store for SqliteStore {
             );
             let changed = match condition {
                 None => {
-                    const CREATE: &str = "INSERT INTO job_head (only_one, job, generation, version, owner, head) VALUES (1, ?1, ?2, ?3, ?4, ?5) ON CONFLICT (only_one) DO NOTHING";
+                    const CREATE: &str = "INSERT INTO checkpoint (only_one, job, generation, version, owner, checkpoint) VALUES (1, ?1, ?2, ?3, ?4, ?5) ON CONFLICT (only_one) DO NOTHING";
                     connection.prepare_cached(CREATE).and_then(|mut create| {
                         create.execute(params![job, generation, version, owner, json])
                     })
                 }
                 Some((old_job, old_generation, old_version, old_owner)) => {
-                    const REPLACE: &str = "UPDATE job_head SET job = ?1, generation = ?2, version = ?3, owner = ?4, head = ?5 WHERE job = ?6 AND generation = ?7 AND version = ?8 AND owner = ?9";
+                    const REPLACE: &str = "UPDATE checkpoint SET job = ?1, generation = ?2, version = ?3, owner = ?4, checkpoint = ?5 WHERE job = ?6 AND generation = ?7 AND version = ?8 AND owner = ?9";
                     let (old_generation, old_version) = (
                         integer("a generation", old_generation)?,
                         integer("a version", old_version)?,
@@ -103,7 +101,7 @@ impl Store for SqliteStore {
                         .and_then(|mut replace| replace.execute(parameters))
                 }
             };
-            Ok(changed.map_err(fault)? == 1)
+            Ok(changed.map_err(sqlite_error)? == 1)
         };
         match self
             .database
@@ -117,13 +115,13 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn read_rows(&self, keys: &[RowKey]) -> Result<Vec<Option<RowState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         let keys = keys.to_vec();
         self.database
-            .read(move |connection| rows::read_rows(connection, &keys))
+            .read(move |connection| rows::read_bars(connection, &keys))
             .await
     }
 
@@ -132,7 +130,7 @@ impl Store for SqliteStore {
             return Ok(());
         }
         let columns = writes
-            .rows
+            .bars
             .iter()
             .map(rows::Columns::of)
             .collect::<Result<Vec<_>, _>>()?;
@@ -141,13 +139,13 @@ impl Store for SqliteStore {
             .iter()
             .map(views::List::of)
             .collect::<Result<Vec<_>, _>>()?;
-        let (directory, rejects) = (writes.directory.clone(), writes.rejects.clone());
+        let (directory, dead_letters) = (writes.directory.clone(), writes.dead_letters.clone());
         let bytes = columns.len() * rows::ROW_BYTES
             + lists.iter().map(views::List::bytes).sum::<usize>()
             + directory.len() * 128
-            + rejects
+            + dead_letters
                 .iter()
-                .map(|reject| 256 + reject.payload.len())
+                .map(|dead_letter| 256 + dead_letter.payload.len())
                 .sum::<usize>();
         let work = move |connection: &Connection| {
             directory
@@ -155,14 +153,18 @@ impl Store for SqliteStore {
                 .try_for_each(|entry| write_entry(connection, entry))?;
             columns.iter().try_for_each(|row| row.write(connection))?;
             lists.iter().try_for_each(|list| list.write(connection))?;
-            rejects
+            dead_letters
                 .iter()
-                .try_for_each(|reject| write_reject(connection, reject))
+                .try_for_each(|dead_letter| write_dead_letter(connection, dead_letter))
         };
         self.database.write(bytes, work).await
     }
 
-    async fn write_history(&self, entries: &[HistoryEntry], _: Stamp) -> Result<(), StoreError> {
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        _: WriteTimestamp,
+    ) -> Result<(), StoreError> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -180,21 +182,23 @@ impl Store for SqliteStore {
         let read = |connection: &Connection| {
             let mut select = connection
                 .prepare_cached("SELECT DISTINCT symbol FROM symbols ORDER BY symbol")
-                .map_err(fault)?;
+                .map_err(sqlite_error)?;
             let names = select
                 .query_map([], |row| row.get::<_, String>(0))
-                .map_err(fault)?;
-            names.map(|name| symbol(&name.map_err(fault)?)).collect()
+                .map_err(sqlite_error)?;
+            names
+                .map(|name| symbol(&name.map_err(sqlite_error)?))
+                .collect()
         };
         self.database.read(read).await
     }
 
-    async fn rows(
+    async fn bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
+    ) -> Result<Vec<StoredBar>, StoreError> {
         let symbol = symbol.clone();
         self.database
             .read(move |connection| rows::rows(connection, &symbol, size, &range))
@@ -212,12 +216,12 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn audit_rows(
+    async fn audit_bars(
         &self,
         symbol: &Symbol,
         size: WindowSize,
         range: Range<WindowStart>,
-    ) -> Result<Vec<Audited<RowState>>, StoreError> {
+    ) -> Result<Vec<Audited<BarState>>, StoreError> {
         let symbol = symbol.clone();
         self.database
             .read(move |connection| rows::audit(connection, &symbol, size, &range))
@@ -241,12 +245,12 @@ impl Store for SqliteStore {
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        const SELECT: &str = "SELECT epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late FROM history ORDER BY epoch DESC LIMIT ?1";
+        const SELECT: &str = "SELECT epoch, write_timestamp, cuts, records, accepted, dead_letters, duplicates, price_updates, gaps, late FROM history ORDER BY epoch DESC LIMIT ?1";
         let read = move |connection: &Connection| {
-            let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
-            let mut found = select.query([at_most(limit)]).map_err(fault)?;
+            let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
+            let mut found = select.query([at_most(limit)]).map_err(sqlite_error)?;
             let mut entries = Vec::new();
-            while let Some(row) = found.next().map_err(fault)? {
+            while let Some(row) = found.next().map_err(sqlite_error)? {
                 entries.push(history_entry(row)?);
             }
             Ok(entries)
@@ -254,47 +258,47 @@ impl Store for SqliteStore {
         self.database.read(read).await
     }
 
-    async fn rejects(&self, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        const SELECT: &str = "SELECT partition, \"offset\", trade_index, reason, detail, payload FROM rejects ORDER BY partition, \"offset\", trade_index LIMIT ?1";
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        const SELECT: &str = "SELECT partition, \"offset\", trade_index, reason, detail, payload FROM dead_letters ORDER BY partition, \"offset\", trade_index LIMIT ?1";
         let read = move |connection: &Connection| {
-            let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
-            let mut found = select.query([at_most(limit)]).map_err(fault)?;
-            let mut rejects = Vec::new();
-            while let Some(row) = found.next().map_err(fault)? {
-                rejects.push(reject(row)?);
+            let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
+            let mut found = select.query([at_most(limit)]).map_err(sqlite_error)?;
+            let mut dead_letters = Vec::new();
+            while let Some(row) = found.next().map_err(sqlite_error)? {
+                dead_letters.push(dead_letter(row)?);
             }
-            Ok(rejects)
+            Ok(dead_letters)
         };
         self.database.read(read).await
     }
 }
 
-fn read_head(connection: &Connection) -> Result<Option<Head>, StoreError> {
+fn read_checkpoint(connection: &Connection) -> Result<Option<Checkpoint>, StoreError> {
     let json: Option<String> = connection
-        .prepare_cached("SELECT head FROM job_head")
+        .prepare_cached("SELECT checkpoint FROM checkpoint")
         .and_then(|mut select| select.query_row([], |row| row.get(0)).optional())
-        .map_err(fault)?;
-    json.map(|json| parse_head(&json)).transpose()
+        .map_err(sqlite_error)?;
+    json.map(|json| parse_checkpoint(&json)).transpose()
 }
 
-fn parse_head(json: &str) -> Result<Head, StoreError> {
+fn parse_checkpoint(json: &str) -> Result<Checkpoint, StoreError> {
     #[derive(serde::Deserialize)]
     struct Format {
         format: u32,
     }
     serde_json::from_str(json).map_err(|error| {
-        // A newer head may have another shape; its format is what it always has.
-        let newer = serde_json::from_str(json).ok().filter(|Format { format }| *format > HEAD_FORMAT);
+        // A newer checkpoint may have another shape; its format is what it always has.
+        let newer = serde_json::from_str(json).ok().filter(|Format { format }| *format > CHECKPOINT_FORMAT);
         StoreError::Broken(newer.map_or_else(
-            || format!("the head is damaged: {error}"),
-            |Format { format }| format!("the head has format {format}, this binary knows {HEAD_FORMAT}: use the newer tapeflow that wrote it, or another file with --store"),
+            || format!("the checkpoint is damaged: {error}"),
+            |Format { format }| format!("the checkpoint has format {format}, this binary knows {CHECKPOINT_FORMAT}: use the newer tapeflow that wrote it, or another file with --store"),
         ))
     })
 }
 
 fn write_entry(connection: &Connection, entry: &DirectoryEntry) -> Result<(), StoreError> {
     const INSERT: &str = "INSERT INTO symbols (symbol, size, bucket, class) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-    let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
+    let mut insert = connection.prepare_cached(INSERT).map_err(sqlite_error)?;
     insert
         .execute(params![
             entry.symbol.as_str(),
@@ -303,27 +307,27 @@ fn write_entry(connection: &Connection, entry: &DirectoryEntry) -> Result<(), St
             entry.symbol.class().name()
         ])
         .map(drop)
-        .map_err(fault)
+        .map_err(sqlite_error)
 }
 
-fn write_reject(connection: &Connection, reject: &Reject) -> Result<(), StoreError> {
-    const INSERT: &str = "INSERT INTO rejects (partition, \"offset\", trade_index, reason, detail, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
-    let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
+fn write_dead_letter(connection: &Connection, dead_letter: &DeadLetter) -> Result<(), StoreError> {
+    const INSERT: &str = "INSERT INTO dead_letters (partition, \"offset\", trade_index, reason, detail, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
+    let mut insert = connection.prepare_cached(INSERT).map_err(sqlite_error)?;
     insert
         .execute(params![
-            reject.partition,
-            reject.offset,
-            reject.index,
-            reject.reason,
-            reject.detail,
-            reject.payload
+            dead_letter.partition,
+            dead_letter.offset,
+            dead_letter.index,
+            dead_letter.reason,
+            dead_letter.detail,
+            dead_letter.payload
         ])
         .map(drop)
-        .map_err(fault)
+        .map_err(sqlite_error)
 }
 
 fn write_history_entry(connection: &Connection, entry: &HistoryEntry) -> Result<(), StoreError> {
-    const INSERT: &str = "INSERT OR REPLACE INTO history (epoch, stamp, cuts, records, accepted, rejected, duplicates, price_updates, gaps, late)
+    const INSERT: &str = "INSERT OR REPLACE INTO history (epoch, write_timestamp, cuts, records, accepted, dead_letters, duplicates, price_updates, gaps, late)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     let cuts = serde_json::to_string(&entry.cuts)
         .map_err(|error| StoreError::Broken(format!("cuts do not become JSON: {error}")))?;
@@ -331,7 +335,7 @@ fn write_history_entry(connection: &Connection, entry: &HistoryEntry) -> Result<
     let numbers = [
         counts.records,
         counts.accepted,
-        counts.rejected,
+        counts.dead_letters,
         counts.duplicates,
         counts.price_updates,
         counts.gaps,
@@ -344,43 +348,43 @@ fn write_history_entry(connection: &Connection, entry: &HistoryEntry) -> Result<
     let [
         records,
         accepted,
-        rejected,
+        dead_letters,
         duplicates,
         price_updates,
         gaps,
         late,
     ] = columns;
-    let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
+    let mut insert = connection.prepare_cached(INSERT).map_err(sqlite_error)?;
     let epoch = integer("an epoch", entry.epoch)?;
     insert
         .execute(params![
             epoch,
-            entry.stamp,
+            entry.write_timestamp,
             cuts,
             records,
             accepted,
-            rejected,
+            dead_letters,
             duplicates,
             price_updates,
             gaps,
             late
         ])
         .map(drop)
-        .map_err(fault)
+        .map_err(sqlite_error)
 }
 
 fn history_entry(row: &Row<'_>) -> Result<HistoryEntry, StoreError> {
-    let count = |column: usize| whole("a count", row.get(column).map_err(fault)?);
-    let cuts: String = row.get(2).map_err(fault)?;
+    let count = |column: usize| whole("a count", row.get(column).map_err(sqlite_error)?);
+    let cuts: String = row.get(2).map_err(sqlite_error)?;
     Ok(HistoryEntry {
-        epoch: whole("an epoch", row.get(0).map_err(fault)?)?,
-        stamp: row.get(1).map_err(fault)?,
+        epoch: whole("an epoch", row.get(0).map_err(sqlite_error)?)?,
+        write_timestamp: row.get(1).map_err(sqlite_error)?,
         cuts: serde_json::from_str(&cuts)
             .map_err(|error| StoreError::Broken(format!("cuts {cuts:?}: {error}")))?,
         counts: Counts {
             records: count(3)?,
             accepted: count(4)?,
-            rejected: count(5)?,
+            dead_letters: count(5)?,
             duplicates: count(6)?,
             price_updates: count(7)?,
             gaps: count(8)?,
@@ -389,9 +393,9 @@ fn history_entry(row: &Row<'_>) -> Result<HistoryEntry, StoreError> {
     })
 }
 
-fn reject(row: &Row<'_>) -> Result<Reject, StoreError> {
+fn dead_letter(row: &Row<'_>) -> Result<DeadLetter, StoreError> {
     let read = || {
-        Ok(Reject {
+        Ok(DeadLetter {
             partition: row.get(0)?,
             offset: row.get(1)?,
             index: row.get(2)?,
@@ -400,7 +404,7 @@ fn reject(row: &Row<'_>) -> Result<Reject, StoreError> {
             payload: row.get(5)?,
         })
     };
-    read().map_err(fault)
+    read().map_err(sqlite_error)
 }
 
 fn symbol(name: &str) -> Result<(Symbol, AssetClass), StoreError> {

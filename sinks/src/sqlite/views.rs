@@ -1,26 +1,23 @@
-//! Lists of views in SQLite: the upsert in which the greater stamp wins, and in the same
+//! Lists of views in SQLite: the upsert in which the greater write timestamp wins, and in the same
 //! transaction the lines that other tools read.
 
 use std::ops::Range;
 
 use rusqlite::{Connection, params};
+use tapeflow_log::sqlite::{has_views, integer, sqlite_error};
+use tapeflow_protocol::{Audited, StoreError, audit::Mismatches};
 use tapeflow_schemas::{
-    Price, WindowSize, WindowStart,
+    Price, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart,
     decimal::{SCALE, format_fixed},
 };
 
-use super::{fault, integer, rows::hold_price, tables};
-use crate::{
-    audit::{Audited, Strays},
-    store::StoreError,
-    view::{StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite},
-};
+use super::rows::hold_price;
 
 /// A list as its columns hold it, made on the caller's thread.
 pub(super) struct List {
     key: ViewKey,
     epoch: i64,
-    stamp: i64,
+    write_timestamp: i64,
     cell: Vec<u8>,
     lines: Vec<Line>,
 }
@@ -42,7 +39,7 @@ impl List {
         Ok(Self {
             key: write.key,
             epoch: integer("an epoch", write.state.epoch)?,
-            stamp: write.stamp,
+            write_timestamp: write.write_timestamp,
             cell: write.state.to_cell(),
             lines: write
                 .state
@@ -59,51 +56,58 @@ impl List {
     }
 
     /// Writes the list, and its lines in the place of those before, unless the table has it at a
-    /// greater stamp.
+    /// greater write timestamp.
     pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
         const UPSERT: &str = "
-            INSERT INTO views (view_name, size, start, epoch, stamp, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-            ON CONFLICT (view_name, size, start) DO UPDATE SET epoch = excluded.epoch, stamp = excluded.stamp, state = excluded.state
-            WHERE excluded.stamp > views.stamp";
+            INSERT INTO views (view_name, size, start, epoch, write_timestamp, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            ON CONFLICT (view_name, size, start) DO UPDATE SET epoch = excluded.epoch, write_timestamp = excluded.write_timestamp, state = excluded.state
+            WHERE excluded.write_timestamp > views.write_timestamp";
         let (view, size, start) = (
             self.key.view.name(),
             self.key.size.to_string(),
             self.key.start,
         );
-        let mut upsert = connection.prepare_cached(UPSERT).map_err(fault)?;
+        let mut upsert = connection.prepare_cached(UPSERT).map_err(sqlite_error)?;
         if upsert
             .execute(params![
-                view, size, start, self.epoch, self.stamp, self.cell
+                view,
+                size,
+                start,
+                self.epoch,
+                self.write_timestamp,
+                self.cell
             ])
-            .map_err(fault)?
+            .map_err(sqlite_error)?
             == 1
         {
             let mut delete = connection
                 .prepare_cached(
                     "DELETE FROM view_entries WHERE view_name = ?1 AND size = ?2 AND start = ?3",
                 )
-                .map_err(fault)?;
-            delete.execute(params![view, size, start]).map_err(fault)?;
+                .map_err(sqlite_error)?;
+            delete
+                .execute(params![view, size, start])
+                .map_err(sqlite_error)?;
             return (1..)
                 .zip(&self.lines)
                 .try_for_each(|(rank, line)| line.insert(connection, &self.key, &size, rank));
         }
-        // Stale, or a repeat, as with rows: a second content at one stamp (I4) must not pass for a
+        // Stale, or a repeat, as with rows: a second content at one write timestamp (I4) must not pass for a
         // repeat.
         let mut select = connection
             .prepare_cached(
-                "SELECT stamp, state FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3",
+                "SELECT write_timestamp, state FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3",
             )
-            .map_err(fault)?;
+            .map_err(sqlite_error)?;
         let found: (i64, Vec<u8>) = select
             .query_row(params![view, size, start], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
-            .map_err(fault)?;
-        if found.0 == self.stamp && found.1 != self.cell {
+            .map_err(sqlite_error)?;
+        if found.0 == self.write_timestamp && found.1 != self.cell {
             return Err(StoreError::Broken(format!(
-                "{} was written twice at stamp {} with different content",
-                self.key, self.stamp
+                "{} was written twice at write timestamp {} with different content",
+                self.key, self.write_timestamp
             )));
         }
         Ok(())
@@ -133,7 +137,7 @@ impl Line {
         &self,
         rank: i64,
         shown: &rusqlite::Row<'_>,
-        strays: &mut Strays,
+        mismatches: &mut Mismatches,
     ) -> rusqlite::Result<()> {
         let named = |column: &str| format!("{column} of rank {rank}");
         for (column, text) in [
@@ -142,7 +146,7 @@ impl Line {
             ("notional", Some(&self.notional)),
             ("vwap", self.vwap.as_ref()),
         ] {
-            strays.hold(
+            mismatches.hold(
                 &named(column),
                 shown.get::<_, Option<String>>(column)?.as_ref(),
                 text,
@@ -153,10 +157,15 @@ impl Line {
             ("trades", Some(self.trades)),
             ("change_bp", self.change_bp),
         ] {
-            strays.hold(&named(column), shown.get(column)?, count);
+            mismatches.hold(&named(column), shown.get(column)?, count);
         }
         for (column, price) in ["open", "close"].into_iter().zip(&self.prices) {
-            hold_price(strays, &named(column), shown.get(column)?, price.as_deref());
+            hold_price(
+                mismatches,
+                &named(column),
+                shown.get(column)?,
+                price.as_deref(),
+            );
         }
         Ok(())
     }
@@ -172,7 +181,7 @@ impl Line {
             INSERT INTO view_entries (view_name, size, start, rank, name, symbols, trades, volume, notional, vwap, open, close, change_bp)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         let [open, close] = &self.prices;
-        let mut insert = connection.prepare_cached(INSERT).map_err(fault)?;
+        let mut insert = connection.prepare_cached(INSERT).map_err(sqlite_error)?;
         let columns = params![
             key.view.name(),
             size,
@@ -188,7 +197,7 @@ impl Line {
             close,
             self.change_bp,
         ];
-        insert.execute(columns).map(drop).map_err(fault)
+        insert.execute(columns).map(drop).map_err(sqlite_error)
     }
 }
 
@@ -200,10 +209,10 @@ pub(super) fn views(
     range: &Range<WindowStart>,
 ) -> Result<Vec<StoredView>, StoreError> {
     const SELECT: &str = "SELECT start, state FROM views WHERE view_name = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
-    if !tables::has_views(connection)? {
+    if !has_views(connection)? {
         return Ok(Vec::new());
     }
-    let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+    let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
     let found = select.query_map(
         params![view.name(), size.to_string(), range.start, range.end],
         |row| {
@@ -221,8 +230,8 @@ pub(super) fn views(
         },
     );
     found
-        .map_err(fault)?
-        .map(|list| list.map_err(fault)?)
+        .map_err(sqlite_error)?
+        .map(|list| list.map_err(sqlite_error)?)
         .collect()
 }
 
@@ -242,49 +251,51 @@ pub(super) fn audit(
         let list = ViewWrite {
             key: ViewKey { view, size, start },
             state,
-            stamp: 0,
+            write_timestamp: 0,
         };
         let lines = List::of(&list)?.lines;
-        let mut strays = Strays::default();
+        let mut mismatches = Mismatches::default();
         let mut select = connection
             .prepare_cached(
                 "SELECT epoch FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3",
             )
-            .map_err(fault)?;
+            .map_err(sqlite_error)?;
         let epoch: i64 = select
             .query_row(params![view.name(), size.to_string(), start], |row| {
                 row.get(0)
             })
-            .map_err(fault)?;
-        strays.hold("epoch", u64::try_from(epoch).ok(), Some(list.state.epoch));
-        let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+            .map_err(sqlite_error)?;
+        mismatches.hold("epoch", u64::try_from(epoch).ok(), Some(list.state.epoch));
+        let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
         let mut shown = select
             .query(params![view.name(), size.to_string(), start])
-            .map_err(fault)?;
+            .map_err(sqlite_error)?;
         let mut count = 0;
-        while let Some(shown) = shown.next().map_err(fault)? {
+        while let Some(shown) = shown.next().map_err(sqlite_error)? {
             count += 1;
-            let rank: i64 = shown.get(0).map_err(fault)?;
+            let rank: i64 = shown.get(0).map_err(sqlite_error)?;
             match usize::try_from(rank)
                 .ok()
                 .and_then(|rank| lines.get(rank.checked_sub(1)?))
             {
-                Some(line) => line.hold(rank, shown, &mut strays).map_err(fault)?,
-                None => strays.0.push(format!(
+                Some(line) => line
+                    .hold(rank, shown, &mut mismatches)
+                    .map_err(sqlite_error)?,
+                None => mismatches.0.push(format!(
                     "rank {rank} is there, its list has {}",
                     lines.len()
                 )),
             }
         }
         if count < lines.len() {
-            strays.0.push(format!(
+            mismatches.0.push(format!(
                 "{count} ranks are there, its list has {}",
                 lines.len()
             ));
         }
-        audited.push(Audited::new(start, list.state, strays.0));
+        audited.push(Audited::new(start, list.state, mismatches.0));
     }
-    if tables::has_views(connection)? {
+    if has_views(connection)? {
         audited.extend(without_list(connection, view, size, range)?);
     }
     Ok(audited)
@@ -300,21 +311,21 @@ fn without_list(
     const SELECT: &str = "
         SELECT start FROM view_entries WHERE view_name = ?1 AND size = ?2 AND start >= ?3 AND start < ?4
         EXCEPT SELECT start FROM views WHERE view_name = ?1 AND size = ?2";
-    let mut select = connection.prepare_cached(SELECT).map_err(fault)?;
+    let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
     let found = select.query_map(
         params![view.name(), size.to_string(), range.start, range.end],
         |row| {
             Ok(Audited {
                 start: row.get(0)?,
                 state: None,
-                strays: Vec::new(),
+                mismatches: Vec::new(),
                 ahead: Some(0),
             })
         },
     );
     found
-        .map_err(fault)?
-        .map(|lines| lines.map_err(fault))
+        .map_err(sqlite_error)?
+        .map(|lines| lines.map_err(sqlite_error))
         .collect()
 }
 

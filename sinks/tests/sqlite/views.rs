@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use rusqlite::Connection;
-use tapeflow_schemas::{Price, WindowSize};
-use tapeflow_sinks::{
-    EpochWrites, Store, View, ViewEntry, ViewKey, ViewState, ViewWrite,
-    sqlite::{Access, Database, SqliteStore},
-};
+use tapeflow_log::sqlite::{Access, Database};
+use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_schemas::{Price, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowSize};
+use tapeflow_sinks::sqlite::SqliteStore;
 
 use super::{file, golden, job, key, refusal, row};
 
@@ -33,7 +32,7 @@ fn list(view: View, epoch: u64, entries: &[ViewEntry]) -> EpochWrites {
         size: WindowSize::DEFAULTS[1],
         start: 1_674_226_380_000,
     };
-    let stamp = i64::try_from(epoch).expect("small");
+    let write_timestamp = i64::try_from(epoch).expect("small");
     EpochWrites {
         views: vec![ViewWrite {
             key,
@@ -41,7 +40,7 @@ fn list(view: View, epoch: u64, entries: &[ViewEntry]) -> EpochWrites {
                 epoch,
                 entries: entries.to_vec(),
             },
-            stamp,
+            write_timestamp,
         }],
         ..EpochWrites::default()
     }
@@ -128,7 +127,7 @@ async fn any_sqlite_tool_reads_a_list() {
     );
     let labels = texts(
         &file.path,
-        "SELECT view_name || ' ' || start_utc || ' ' || epoch || ' ' || stamp FROM views ORDER BY view_name",
+        "SELECT view_name || ' ' || start_utc || ' ' || epoch || ' ' || write_timestamp FROM views ORDER BY view_name",
     );
     assert_eq!(
         labels,
@@ -140,7 +139,7 @@ async fn any_sqlite_tool_reads_a_list() {
 }
 
 #[tokio::test]
-async fn two_contents_of_a_list_at_one_stamp_are_refused_and_change_nothing() {
+async fn two_contents_of_a_list_at_one_write_timestamp_are_refused_and_change_nothing() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     let writes = |name: &str| EpochWrites {
@@ -150,13 +149,14 @@ async fn two_contents_of_a_list_at_one_stamp_are_refused_and_change_nothing() {
     store.write(&writes("stock")).await.expect("written");
     let reason = refusal(store.write(&writes("crypto")).await);
     assert!(
-        reason.contains("view market 1m 2023-01-20T14:53:00Z") && reason.contains("stamp 1"),
+        reason.contains("view market 1m 2023-01-20T14:53:00Z")
+            && reason.contains("write timestamp 1"),
         "{reason}"
     );
     assert_eq!(lines(&file.path, View::Market), ["1 stock"]);
     assert_eq!(
         store
-            .read_rows(&[key("stock"), key("crypto")])
+            .read_bars(&[key("stock"), key("crypto")])
             .await
             .expect("rows"),
         [Some(golden(1)), None],
@@ -196,7 +196,7 @@ async fn lines_that_say_otherwise_than_their_list_are_named() {
         .write(&list(View::Active, 1, &entries))
         .await
         .expect("written");
-    let strays = async || {
+    let mismatches = async || {
         let found = store
             .audit_views(View::Active, WindowSize::DEFAULTS[1], 0..i64::MAX, 1)
             .await
@@ -208,14 +208,14 @@ async fn lines_that_say_otherwise_than_their_list_are_named() {
             list.state.as_ref().map(|list| &list.entries[..]),
             Some(&entries[..])
         );
-        list.strays.clone()
+        list.mismatches.clone()
     };
-    assert!(strays().await.is_empty());
+    assert!(mismatches().await.is_empty());
     let raw = Connection::open(&file.path).expect("opens");
     raw.execute_batch("UPDATE view_entries SET name = 'NVDA', close = NULL WHERE rank = 2; UPDATE view_entries SET rank = 4 WHERE rank = 3")
         .expect("changed");
     assert_eq!(
-        strays().await,
+        mismatches().await,
         [
             "name of rank 2 shows NVDA, its cell says MSFT",
             "close of rank 2 shows nothing, its cell says 99.875",
@@ -224,7 +224,7 @@ async fn lines_that_say_otherwise_than_their_list_are_named() {
     );
     raw.execute_batch("DELETE FROM view_entries WHERE rank > 1")
         .expect("changed");
-    assert_eq!(strays().await, ["1 ranks are there, its list has 3"]);
+    assert_eq!(mismatches().await, ["1 ranks are there, its list has 3"]);
     raw.execute_batch("UPDATE views SET epoch = 9; UPDATE view_entries SET start = start + 60000")
         .expect("changed");
     let found = store
@@ -235,7 +235,7 @@ async fn lines_that_say_otherwise_than_their_list_are_named() {
         panic!("a list and lines without one: {found:?}")
     };
     assert_eq!(
-        list.strays,
+        list.mismatches,
         [
             "epoch shows 9, its cell says 1",
             "0 ranks are there, its list has 3"
@@ -253,7 +253,7 @@ async fn a_file_of_the_first_form_has_no_lists_until_a_job_brings_it_up_to_date(
     let raw = Connection::open(&old.path).expect("opens");
     raw.execute_batch(FORM_1).expect("the first form");
     let cell = golden(1).to_cell();
-    let insert = "INSERT INTO bars (symbol, size, start, epoch, stamp, volume, notional, trades, state) VALUES ('TSLA', '1m', 1674226380000, 1, 1, '107', '13064.56', 7, ?1)";
+    let insert = "INSERT INTO bars (symbol, size, start, epoch, write_timestamp, volume, notional, trades, state) VALUES ('TSLA', '1m', 1674226380000, 1, 1, '107', '13064.56', 7, ?1)";
     raw.execute(insert, [cell]).expect("a row");
     drop(raw);
 
@@ -267,7 +267,7 @@ async fn a_file_of_the_first_form_has_no_lists_until_a_job_brings_it_up_to_date(
         []
     );
     assert_eq!(
-        reader.read_rows(&[key("TSLA")]).await.expect("rows"),
+        reader.read_bars(&[key("TSLA")]).await.expect("rows"),
         [Some(golden(1))]
     );
     assert_eq!(
@@ -285,7 +285,7 @@ async fn a_file_of_the_first_form_has_no_lists_until_a_job_brings_it_up_to_date(
         let store = SqliteStore::new(job(&old.path));
         store.write(&written).await.expect("written");
         assert_eq!(
-            store.read_rows(&[key("TSLA")]).await.expect("rows"),
+            store.read_bars(&[key("TSLA")]).await.expect("rows"),
             [Some(golden(1))]
         );
     }

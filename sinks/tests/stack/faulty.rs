@@ -3,11 +3,8 @@
 
 use std::time::Duration;
 
-use tapeflow_sinks::{
-    CasOutcome, Store, StoreError,
-    cassandra::{CassandraConfig, CassandraStore},
-    workflow::until_answered,
-};
+use tapeflow_protocol::{CasOutcome, Store, StoreError, workflow::until_answered};
+use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -108,20 +105,20 @@ async fn through_line(keyspace: &Keyspace, host: String) -> (CassandraStore, wat
 async fn a_lost_answer_leaves_a_proposal_unknown(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let (store, switch) = through_line(&keyspace, host).await;
-    let head = samples::first_head("contract");
+    let checkpoint = samples::first_checkpoint("contract");
     switch.send_replace(Mode::Swallow);
-    let outcome = store.compare_and_set(None, &head).await;
+    let outcome = store.compare_and_set(None, &checkpoint).await;
     assert!(matches!(outcome, CasOutcome::Unknown(_)), "{outcome:?}");
     assert!(matches!(
-        store.head().await,
+        store.checkpoint().await,
         Err(StoreError::Unavailable(_))
     ));
     switch.send_replace(Mode::Mended);
     // The server had the proposal and nobody stood against it.
-    let found = until_answered("reading the head", || store.head())
+    let found = until_answered("reading the checkpoint", || store.checkpoint())
         .await
         .expect("the line is mended");
-    assert_eq!(found, Some(head));
+    assert_eq!(found, Some(checkpoint));
     keyspace.give_back();
 }
 
@@ -129,8 +126,8 @@ async fn a_lost_answer_to_a_write(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let (store, switch) = through_line(&keyspace, host).await;
     let writes = samples::writes(500);
-    let keys: Vec<_> = writes.rows.iter().map(|row| row.key.clone()).collect();
-    let want: Vec<_> = writes.rows.iter().map(|row| Some(row.state)).collect();
+    let keys: Vec<_> = writes.bars.iter().map(|row| row.key.clone()).collect();
+    let want: Vec<_> = writes.bars.iter().map(|row| Some(row.state)).collect();
     switch.send_replace(Mode::Swallow);
     let outcome = store.write(&writes).await;
     assert!(
@@ -142,7 +139,7 @@ async fn a_lost_answer_to_a_write(host: String) {
         .await
         .expect("the line is mended");
     assert_eq!(
-        until_answered("reading", || store.read_rows(&keys))
+        until_answered("reading", || store.read_bars(&keys))
             .await
             .expect("the line is mended"),
         want

@@ -1,33 +1,33 @@
-//! A head and some rows, as a job would write them.
+//! A checkpoint and some rows, as a job would write them.
 
-use tapeflow_schemas::{Price, Symbol};
-use tapeflow_sinks::{
-    Binding, Cut, DirectoryEntry, EpochWrites, Head, RowKey, RowState, RowWrite, SourceIdentity,
-    Sums, Totals, head::HEAD_FORMAT,
+use tapeflow_protocol::{
+    Binding, Checkpoint, Cut, DirectoryEntry, EpochWrites, SourceIdentity,
+    checkpoint::CHECKPOINT_FORMAT,
 };
+use tapeflow_schemas::{BarKey, BarState, BarWrite, Price, Sums, Symbol, Totals};
 
-/// The stamp of the rows, in November 2023.
-pub(crate) const STAMP: i64 = 1_700_000_000_000_003;
+/// The write timestamp of the rows, in November 2023.
+pub(crate) const WRITE_TIMESTAMP: i64 = 1_700_000_000_000_003;
 
-/// The first head of a job.
-pub(crate) fn first_head(job: &str) -> Head {
-    Head {
-        format: HEAD_FORMAT,
+/// The first checkpoint of a job.
+pub(crate) fn first_checkpoint(job: &str) -> Checkpoint {
+    Checkpoint {
+        format: CHECKPOINT_FORMAT,
         job: job.into(),
         generation: 1,
         version: 1,
         owner: format!("owner of {job}"),
-        logic: "rules 1".into(),
+        fingerprint: "rules 1".into(),
         source: SourceIdentity {
             cluster: "cluster".into(),
             topic: "trades".into(),
             topic_id: None,
         },
-        flush_stamp: STAMP,
-        last_stamp: STAMP,
+        recovery_timestamp: WRITE_TIMESTAMP,
+        last_write_timestamp: WRITE_TIMESTAMP,
         committed: Binding {
             epoch: 0,
-            stamp: STAMP,
+            write_timestamp: WRITE_TIMESTAMP,
             cuts: vec![Cut::default(); 4],
         },
         bound: Vec::new(),
@@ -35,22 +35,22 @@ pub(crate) fn first_head(job: &str) -> Head {
 }
 
 /// A minute of a symbol as of epoch 3.
-pub(crate) fn row(symbol: &str, minute: i64, totals: Totals) -> RowWrite {
+pub(crate) fn row(symbol: &str, minute: i64, totals: Totals) -> BarWrite {
     let size = "1m".parse().expect("a size");
-    let key = RowKey {
+    let key = BarKey {
         symbol: Symbol::new(symbol).expect("a symbol"),
         size,
         start: 1_699_999_200_000 + 60_000 * minute,
     };
-    RowWrite {
+    BarWrite {
         key,
-        state: RowState { epoch: 3, totals },
-        stamp: STAMP,
+        state: BarState { epoch: 3, totals },
+        write_timestamp: WRITE_TIMESTAMP,
     }
 }
 
 /// The directory entry that leads to a row.
-pub(crate) fn entry(key: &RowKey) -> DirectoryEntry {
+pub(crate) fn entry(key: &BarKey) -> DirectoryEntry {
     DirectoryEntry {
         symbol: key.symbol.clone(),
         size: key.size,
@@ -85,7 +85,7 @@ pub(crate) fn writes(rows: i64) -> EpochWrites {
     directory.dedup();
     EpochWrites {
         directory,
-        rows,
+        bars: rows,
         ..EpochWrites::default()
     }
 }

@@ -4,18 +4,19 @@
 use std::sync::Mutex;
 
 use scylla::value::{CqlTimestamp, CqlValue};
-use tapeflow_schemas::{Position, Price, decimal::MAX_PRICE_E8, symbol::MAX_SYMBOL_BYTES};
-use tapeflow_sinks::{
-    CasOutcome, Counts, EpochWrites, HistoryEntry, Reject, RowKey, RowWrite, Store, StoreError,
-    Sums, Totals,
-    cassandra::{CassandraConfig, CassandraStore, Finding, MIGRATIONS, init},
-    totals::Mark,
+use tapeflow_protocol::{
+    CasOutcome, Counts, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
 };
+use tapeflow_schemas::{
+    BarKey, BarWrite, Position, Price, Sums, Totals, decimal::MAX_PRICE_E8,
+    symbol::MAX_SYMBOL_BYTES, totals::Mark,
+};
+use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore, Finding, MIGRATIONS, init};
 
 use crate::{
     Test,
     keyspace::Keyspace,
-    samples::{entry, first_head, row},
+    samples::{entry, first_checkpoint, row},
 };
 
 pub(crate) fn tests() -> Vec<(String, Test)> {
@@ -58,8 +59,12 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             Box::new(|host| Box::pin(records_written_one_by_one_are_all_led_to(host))),
         ),
         test(
-            "a_row_has_all_columns_at_its_stamp_and_no_null",
-            Box::new(|host| Box::pin(a_row_has_all_columns_at_its_stamp_and_no_null(host))),
+            "a_row_has_all_columns_at_its_write_timestamp_and_no_null",
+            Box::new(|host| {
+                Box::pin(a_row_has_all_columns_at_its_write_timestamp_and_no_null(
+                    host,
+                ))
+            }),
         ),
         test(
             "a_row_without_its_cell_is_absent",
@@ -75,7 +80,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         ),
         test(
             "columns_that_say_otherwise_than_their_cell_are_named",
-            Box::new(|host| Box::pin(columns_that_stray_are_named(host))),
+            Box::new(|host| Box::pin(columns_that_mismatch_are_named(host))),
         ),
         test(
             "rows_beside_the_directory_are_found",
@@ -217,27 +222,31 @@ async fn what_the_guarantee_lacks_is_found(host: String) {
 async fn two_jobs_cannot_both_claim_a_keyspace(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
-    let heads = ["one", "two"].map(first_head);
-    let outcomes =
-        futures::future::join_all(heads.iter().map(|head| store.compare_and_set(None, head))).await;
+    let checkpoints = ["one", "two"].map(first_checkpoint);
+    let outcomes = futures::future::join_all(
+        checkpoints
+            .iter()
+            .map(|checkpoint| store.compare_and_set(None, checkpoint)),
+    )
+    .await;
     let won = outcomes
         .iter()
         .filter(|outcome| matches!(outcome, CasOutcome::Won))
         .count();
     // A race between two ballots may end unknown for one of them; both can never win.
     assert!(won <= 1, "{outcomes:?}");
-    let found = store.head().await.expect("the head is read");
-    let claimed = heads
+    let found = store.checkpoint().await.expect("the checkpoint is read");
+    let claimed = checkpoints
         .iter()
         .zip(&outcomes)
         .find(|(_, outcome)| matches!(outcome, CasOutcome::Won));
     assert!(
-        claimed.is_none_or(|(head, _)| found.as_ref() == Some(head)),
+        claimed.is_none_or(|(checkpoint, _)| found.as_ref() == Some(checkpoint)),
         "{outcomes:?}, {found:?}"
     );
     assert_eq!(
         keyspace
-            .cql("SELECT only_one FROM KS.job_head", ())
+            .cql("SELECT only_one FROM KS.checkpoint", ())
             .await
             .len(),
         usize::from(found.is_some())
@@ -250,7 +259,7 @@ async fn two_jobs_cannot_both_claim_a_keyspace(host: String) {
 async fn records_written_one_by_one_are_all_led_to(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
-    let reject = |offset: i64| Reject {
+    let dead_letter = |offset: i64| DeadLetter {
         partition: 1,
         offset,
         index: 0,
@@ -260,7 +269,7 @@ async fn records_written_one_by_one_are_all_led_to(host: String) {
     };
     let entry = |day: i64| HistoryEntry {
         epoch: u64::try_from(day).expect("small"),
-        stamp: 86_400_000_000 * day,
+        write_timestamp: 86_400_000_000 * day,
         cuts: vec![day],
         counts: Counts::default(),
     };
@@ -269,7 +278,7 @@ async fn records_written_one_by_one_are_all_led_to(host: String) {
     for n in [0, 10_000, 10_001, 20_000, 1] {
         store
             .write(&EpochWrites {
-                rejects: vec![reject(n)],
+                dead_letters: vec![dead_letter(n)],
                 ..EpochWrites::default()
             })
             .await
@@ -277,8 +286,8 @@ async fn records_written_one_by_one_are_all_led_to(host: String) {
         store.write_history(&[entry(n)], 0).await.expect("written");
     }
     assert_eq!(
-        store.rejects(10).await.expect("read"),
-        [0, 1, 10_000, 10_001, 20_000].map(reject)
+        store.dead_letters(10).await.expect("read"),
+        [0, 1, 10_000, 10_001, 20_000].map(dead_letter)
     );
     assert_eq!(
         store.history(10).await.expect("read"),
@@ -287,7 +296,7 @@ async fn records_written_one_by_one_are_all_led_to(host: String) {
     keyspace.give_back();
 }
 
-async fn a_row_has_all_columns_at_its_stamp_and_no_null(host: String) {
+async fn a_row_has_all_columns_at_its_write_timestamp_and_no_null(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     // The emptiest row there can be.
@@ -295,7 +304,7 @@ async fn a_row_has_all_columns_at_its_stamp_and_no_null(host: String) {
     store
         .write(&EpochWrites {
             directory: vec![entry(&row.key)],
-            rows: vec![row.clone()],
+            bars: vec![row.clone()],
             ..EpochWrites::default()
         })
         .await
@@ -312,12 +321,12 @@ async fn a_row_has_all_columns_at_its_stamp_and_no_null(host: String) {
             panic!("a name")
         };
         if !["symbol", "size", "bucket", "start"].contains(&name.as_str()) {
-            let stamps = keyspace
+            let write_timestamps = keyspace
                 .cql(&format!("SELECT writetime({name}) FROM KS.bars"), ())
                 .await;
             assert_eq!(
-                stamps[0].columns,
-                [Some(CqlValue::BigInt(row.stamp))],
+                write_timestamps[0].columns,
+                [Some(CqlValue::BigInt(row.write_timestamp))],
                 "{name}"
             );
             regular += 1;
@@ -345,7 +354,7 @@ async fn a_row_has_all_columns_at_its_stamp_and_no_null(host: String) {
 async fn a_row_without_its_cell_is_absent(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
-    let RowWrite { key, .. } = row("AAPL", 0, Totals::default());
+    let BarWrite { key, .. } = row("AAPL", 0, Totals::default());
     store
         .write(&EpochWrites {
             directory: vec![entry(&key)],
@@ -356,14 +365,14 @@ async fn a_row_without_its_cell_is_absent(host: String) {
     insert(&keyspace, &key, "epoch", 8i64).await;
     assert_eq!(
         store
-            .read_rows(std::slice::from_ref(&key))
+            .read_bars(std::slice::from_ref(&key))
             .await
             .expect("read"),
         [None]
     );
     assert_eq!(
         store
-            .rows(&key.symbol, key.size, 0..i64::MAX)
+            .bars(&key.symbol, key.size, 0..i64::MAX)
             .await
             .expect("read"),
         []
@@ -374,7 +383,7 @@ async fn a_row_without_its_cell_is_absent(host: String) {
 async fn a_damaged_cell_is_named_and_not_read(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
-    let RowWrite { key, state, .. } = row("AAPL", 0, Totals::default());
+    let BarWrite { key, state, .. } = row("AAPL", 0, Totals::default());
     store
         .write(&EpochWrites {
             directory: vec![entry(&key)],
@@ -387,11 +396,11 @@ async fn a_damaged_cell_is_named_and_not_read(host: String) {
     insert(&keyspace, &key, "state", cell).await;
     let want = "row AAPL 1m 2023-11-14T22:00:00Z: state cell is damaged";
     let one = store
-        .read_rows(std::slice::from_ref(&key))
+        .read_bars(std::slice::from_ref(&key))
         .await
         .expect_err("damaged");
     let range = store
-        .rows(&key.symbol, key.size, 0..i64::MAX)
+        .bars(&key.symbol, key.size, 0..i64::MAX)
         .await
         .expect_err("damaged");
     for fault in [one, range] {
@@ -454,7 +463,7 @@ async fn no_statement_is_warned_of(host: String) {
     store
         .write(&EpochWrites {
             directory,
-            rows,
+            bars: rows,
             ..EpochWrites::default()
         })
         .await
@@ -483,30 +492,30 @@ async fn no_statement_is_warned_of(host: String) {
     keyspace.give_back();
 }
 
-async fn columns_that_stray_are_named(host: String) {
+async fn columns_that_mismatch_are_named(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let row = row("AAPL", 1, Totals::default());
     store
         .write(&EpochWrites {
             directory: vec![entry(&row.key)],
-            rows: vec![row.clone()],
+            bars: vec![row.clone()],
             ..EpochWrites::default()
         })
         .await
         .expect("written");
-    let strays = async || {
+    let mismatches = async || {
         let found = store
-            .audit_rows(&row.key.symbol, row.key.size, 0..i64::MAX)
+            .audit_bars(&row.key.symbol, row.key.size, 0..i64::MAX)
             .await
             .expect("read");
         let [found] = &found[..] else {
             panic!("one row")
         };
         assert_eq!(found.state.as_ref(), Some(&row.state));
-        found.strays.clone()
+        found.mismatches.clone()
     };
-    assert!(strays().await.is_empty());
+    assert!(mismatches().await.is_empty());
     insert(&keyspace, &row.key, "open", 1.5f64).await;
     insert(&keyspace, &row.key, "volume_exact", "12").await;
     insert(&keyspace, &row.key, "trades", 3i64).await;
@@ -518,7 +527,7 @@ async fn columns_that_stray_are_named(host: String) {
     )
     .await;
     assert_eq!(
-        strays().await,
+        mismatches().await,
         [
             "open shows 1.5, its cell says NaN",
             "volume_exact shows 12, its cell says 0",
@@ -527,17 +536,17 @@ async fn columns_that_stray_are_named(host: String) {
         ]
     );
     // Dashboards see these too.
-    let other = RowKey {
+    let other = BarKey {
         start: row.key.start + row.key.size.ms(),
         ..row.key.clone()
     };
     insert(&keyspace, &other, "trades", 3i64).await;
     let found = store
-        .audit_rows(&row.key.symbol, row.key.size, 0..i64::MAX)
+        .audit_bars(&row.key.symbol, row.key.size, 0..i64::MAX)
         .await
         .expect("read");
     assert_eq!(
-        (found[1].start, &found[1].state, &found[1].strays[..]),
+        (found[1].start, &found[1].state, &found[1].mismatches[..]),
         (
             other.start,
             &None,
@@ -555,7 +564,7 @@ async fn rows_beside_the_directory_are_found(host: String) {
     store
         .write(&EpochWrites {
             directory,
-            rows: rows.to_vec(),
+            bars: rows.to_vec(),
             ..EpochWrites::default()
         })
         .await
@@ -577,7 +586,7 @@ async fn rows_beside_the_directory_are_found(host: String) {
             (),
         )
         .await;
-    let bucket = |key: &RowKey| Some(key.size.bucket(key.start));
+    let bucket = |key: &BarKey| Some(key.size.bucket(key.start));
     let found: Vec<_> = store
         .unlisted()
         .await
@@ -600,7 +609,7 @@ async fn rows_beside_the_directory_are_found(host: String) {
 /// Sets one column of a row, and nothing else.
 async fn insert(
     keyspace: &Keyspace,
-    key: &RowKey,
+    key: &BarKey,
     column: &str,
     value: impl scylla::serialize::value::SerializeValue,
 ) {

@@ -2,12 +2,12 @@
 //! also after it grew shorter.
 
 use scylla::value::{CqlTimestamp, CqlValue};
-use tapeflow_schemas::{Price, WindowStart};
-use tapeflow_sinks::{
-    EpochWrites, Store, StoreError, View, ViewEntry, ViewKey, ViewState, ViewWrite, view::TOP,
+use tapeflow_protocol::{EpochWrites, Store, StoreError};
+use tapeflow_schemas::{
+    Price, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowStart, view::TOP,
 };
 
-use crate::{Test, keyspace::Keyspace, samples::STAMP};
+use crate::{Test, keyspace::Keyspace, samples::WRITE_TIMESTAMP};
 
 pub(crate) fn tests() -> Vec<(String, Test)> {
     let test = |name: &str, test: Test| (format!("views::{name}"), test);
@@ -17,8 +17,8 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             Box::new(|host| Box::pin(the_ranks_are_those_of_the_list(host))),
         ),
         test(
-            "a_list_and_its_ranks_have_all_columns_at_their_stamp",
-            Box::new(|host| Box::pin(all_columns_at_their_stamp(host))),
+            "a_list_and_its_ranks_have_all_columns_at_their_write_timestamp",
+            Box::new(|host| Box::pin(all_columns_at_their_write_timestamp(host))),
         ),
         test(
             "a_list_without_its_cell_is_absent",
@@ -30,7 +30,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         ),
         test(
             "ranks_that_say_otherwise_than_their_list_are_named",
-            Box::new(|host| Box::pin(ranks_that_stray_are_named(host))),
+            Box::new(|host| Box::pin(ranks_that_mismatch_are_named(host))),
         ),
     ]
 }
@@ -56,14 +56,14 @@ fn list(view: View, epoch: u64, names: &[&str]) -> ViewWrite {
         size: "1m".parse().expect("a size"),
         start: START,
     };
-    let stamp = STAMP + i64::try_from(epoch).expect("small");
+    let write_timestamp = WRITE_TIMESTAMP + i64::try_from(epoch).expect("small");
     ViewWrite {
         key,
         state: ViewState {
             epoch,
             entries: names.iter().copied().map(entry).collect(),
         },
-        stamp,
+        write_timestamp,
     }
 }
 
@@ -132,7 +132,7 @@ async fn the_ranks_are_those_of_the_list(host: String) {
     keyspace.give_back();
 }
 
-async fn all_columns_at_their_stamp(host: String) {
+async fn all_columns_at_their_write_timestamp(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let write = list(View::Movers, 3, &["TSLA"]);
@@ -163,14 +163,14 @@ async fn all_columns_at_their_stamp(host: String) {
         assert_eq!(columns.len(), regular, "{table}");
         for column in columns {
             let name = text(&column.columns[0]);
-            let stamps = keyspace
+            let write_timestamps = keyspace
                 .cql(&format!("SELECT writetime({name}) FROM KS.{table}"), ())
                 .await;
             assert!(
-                stamps
+                write_timestamps
                     .iter()
-                    .all(|row| row.columns == [Some(CqlValue::BigInt(write.stamp))]),
-                "{table}.{name}: {stamps:?}"
+                    .all(|row| row.columns == [Some(CqlValue::BigInt(write.write_timestamp))]),
+                "{table}.{name}: {write_timestamps:?}"
             );
         }
     }
@@ -253,7 +253,7 @@ async fn a_damaged_list_is_named_and_not_read(host: String) {
     keyspace.give_back();
 }
 
-async fn ranks_that_stray_are_named(host: String) {
+async fn ranks_that_mismatch_are_named(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let written = list(View::Market, 5, &["stock", "crypto"]);
@@ -281,7 +281,7 @@ async fn ranks_that_stray_are_named(host: String) {
             .await;
     };
     // What is found when the epoch is committed, and when it is not.
-    let strays = async |committed: u64| {
+    let mismatches = async |committed: u64| {
         let found = store
             .audit_views(key.view, key.size, i64::MIN..i64::MAX, committed)
             .await
@@ -290,10 +290,10 @@ async fn ranks_that_stray_are_named(host: String) {
             panic!("one list")
         };
         assert_eq!(found.state.as_ref(), Some(&written.state));
-        (found.strays.clone(), found.ahead)
+        (found.mismatches.clone(), found.ahead)
     };
     let none = || (Vec::new(), None);
-    assert_eq!((strays(4).await, strays(5).await), (none(), none()));
+    assert_eq!((mismatches(4).await, mismatches(5).await), (none(), none()));
     set(2, 5, "forex").await;
     let wrong = || {
         (
@@ -301,29 +301,32 @@ async fn ranks_that_stray_are_named(host: String) {
             None,
         )
     };
-    assert_eq!((strays(4).await, strays(5).await), (wrong(), wrong()));
+    assert_eq!(
+        (mismatches(4).await, mismatches(5).await),
+        (wrong(), wrong())
+    );
     set(2, 5, "crypto").await;
     set(3, 5, "forex").await;
-    assert_eq!(strays(5).await.0, ["rank 3 is there, its list has 2"]);
+    assert_eq!(mismatches(5).await.0, ["rank 3 is there, its list has 2"]);
     keyspace.cql("DELETE FROM KS.view_entries WHERE view_name = ? AND size = ? AND bucket = ? AND start = ? AND rank > 1", place.clone()).await;
-    assert_eq!(strays(5).await.0, ["rank 2 is not there"]);
+    assert_eq!(mismatches(5).await.0, ["rank 2 is not there"]);
     // A job that has got on: the ranks are those of a later list, or the list is of a later epoch
     // and its ranks are on their way.
     set(1, 6, "stock").await;
-    assert_eq!(strays(6).await, (Vec::new(), Some(6)));
+    assert_eq!(mismatches(6).await, (Vec::new(), Some(6)));
     set(1, 4, "stock").await;
-    assert_eq!(strays(4).await, none());
+    assert_eq!(mismatches(4).await, none());
     assert!(
-        strays(5)
+        mismatches(5)
             .await
             .0
             .iter()
-            .any(|stray| stray == "epoch of rank 1 shows 4, its cell says 5"),
+            .any(|mismatch| mismatch == "epoch of rank 1 shows 4, its cell says 5"),
         "{:?}",
-        strays(5).await
+        mismatches(5).await
     );
     insert(&keyspace, &key, "epoch", 7i64).await;
-    assert_eq!(strays(4).await.0, ["epoch shows 7, its cell says 5"]);
+    assert_eq!(mismatches(4).await.0, ["epoch shows 7, its cell says 5"]);
     // Ranks without a list, in a bucket of their own too.
     let elsewhere = place.2.0 - 86_400_000 * 365;
     let cql = "INSERT INTO KS.view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES (?, ?, ?, ?, 1, 3, 'stock')";

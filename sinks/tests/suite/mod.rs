@@ -4,7 +4,7 @@
 //! [`CHECKS`] on the store they know how to make; nothing here knows which one that is, and no
 //! check writes what a job could not write.
 
-mod head;
+mod checkpoint;
 mod records;
 mod rows;
 mod views;
@@ -12,13 +12,13 @@ mod views;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tapeflow_schemas::{Position, Price, Symbol, WindowSize, WindowStart};
-use tapeflow_sinks::{
-    DirectoryEntry, EpochWrites, RowKey, RowState, RowWrite, Stamp, Store, Sums, Totals,
-    totals::Mark,
+use tapeflow_protocol::{DirectoryEntry, EpochWrites, Store};
+use tapeflow_schemas::{
+    BarKey, BarState, BarWrite, Position, Price, Sums, Symbol, Totals, WindowSize, WindowStart,
+    WriteTimestamp, totals::Mark,
 };
 
-/// The job whose head the checks write.
+/// The job whose checkpoint the checks write.
 pub(crate) const JOB: &str = "contract";
 
 /// One check: it panics where the store breaks the contract.
@@ -26,34 +26,30 @@ pub(crate) type Check = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
 
 /// All checks, by the sentence each one holds the store to.
 pub(crate) const CHECKS: &[(&str, Check)] = &[
-    ("a_head_that_nobody_wrote_is_absent", |store| {
-        Box::pin(head::a_head_that_nobody_wrote_is_absent(store))
+    ("a_checkpoint_that_nobody_wrote_is_absent", |store| {
+        Box::pin(checkpoint::a_checkpoint_that_nobody_wrote_is_absent(store))
     }),
-    ("the_first_head_is_created_once", |store| {
-        Box::pin(head::the_first_head_is_created_once(store))
+    ("the_first_checkpoint_is_created_once", |store| {
+        Box::pin(checkpoint::the_first_checkpoint_is_created_once(store))
     }),
-    ("a_head_is_read_back_field_by_field", |store| {
-        Box::pin(head::a_head_is_read_back_field_by_field(store))
+    ("a_checkpoint_is_read_back_field_by_field", |store| {
+        Box::pin(checkpoint::a_checkpoint_is_read_back_field_by_field(store))
     }),
     ("a_stale_expectation_loses", |store| {
-        Box::pin(head::a_stale_expectation_loses(store))
+        Box::pin(checkpoint::a_stale_expectation_loses(store))
     }),
     (
         "the_same_proposal_again_loses_and_changes_nothing",
-        |store| {
-            Box::pin(head::the_same_proposal_again_loses_and_changes_nothing(
-                store,
-            ))
-        },
+        |store| Box::pin(checkpoint::the_same_proposal_again_loses_and_changes_nothing(store)),
     ),
-    ("a_chain_of_heads_wins_step_by_step", |store| {
-        Box::pin(head::a_chain_of_heads_wins_step_by_step(store))
+    ("a_chain_of_checkpoints_wins_step_by_step", |store| {
+        Box::pin(checkpoint::a_chain_of_checkpoints_wins_step_by_step(store))
     }),
     ("of_concurrent_creations_exactly_one_wins", |store| {
-        Box::pin(head::of_concurrent_creations_exactly_one_wins(store))
+        Box::pin(checkpoint::of_concurrent_creations_exactly_one_wins(store))
     }),
     ("of_concurrent_proposals_exactly_one_wins", |store| {
-        Box::pin(head::of_concurrent_proposals_exactly_one_wins(store))
+        Box::pin(checkpoint::of_concurrent_proposals_exactly_one_wins(store))
     }),
     ("rows_are_read_in_the_order_of_the_keys", |store| {
         Box::pin(rows::rows_are_read_in_the_order_of_the_keys(store))
@@ -61,14 +57,16 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("nothing_to_read_or_write_is_no_error", |store| {
         Box::pin(rows::nothing_to_read_or_write_is_no_error(store))
     }),
-    ("the_greater_stamp_wins_in_any_order_of_arrival", |store| {
-        Box::pin(rows::the_greater_stamp_wins_in_any_order_of_arrival(store))
-    }),
-    ("an_equal_stamp_with_equal_content_is_harmless", |store| {
-        Box::pin(rows::an_equal_stamp_with_equal_content_is_harmless(store))
-    }),
-    ("each_row_of_a_write_has_its_own_stamp", |store| {
-        Box::pin(rows::each_row_of_a_write_has_its_own_stamp(store))
+    (
+        "the_greater_write_timestamp_wins_in_any_order_of_arrival",
+        |store| Box::pin(rows::the_greater_write_timestamp_wins_in_any_order_of_arrival(store)),
+    ),
+    (
+        "an_equal_write_timestamp_with_equal_content_is_harmless",
+        |store| Box::pin(rows::an_equal_write_timestamp_with_equal_content_is_harmless(store)),
+    ),
+    ("each_row_of_a_write_has_its_own_write_timestamp", |store| {
+        Box::pin(rows::each_row_of_a_write_has_its_own_write_timestamp(store))
     }),
     ("unusual_symbols_are_kept_apart_and_whole", |store| {
         Box::pin(rows::unusual_symbols_are_kept_apart_and_whole(store))
@@ -80,8 +78,10 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
         Box::pin(rows::thousands_of_rows_fit_one_write_and_one_read(store))
     }),
     (
-        "concurrent_writers_of_one_row_leave_the_greatest_stamp",
-        |store| Box::pin(rows::concurrent_writers_of_one_row_leave_the_greatest_stamp(store)),
+        "concurrent_writers_of_one_row_leave_the_greatest_write_timestamp",
+        |store| {
+            Box::pin(rows::concurrent_writers_of_one_row_leave_the_greatest_write_timestamp(store))
+        },
     ),
     ("ranges_are_half_open_and_cross_buckets", |store| {
         Box::pin(records::ranges_are_half_open_and_cross_buckets(store))
@@ -106,12 +106,17 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
         ))
     }),
     (
-        "the_greater_stamp_of_a_list_wins_in_any_order_of_arrival",
-        |store| Box::pin(views::the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(store)),
+        "the_greater_write_timestamp_of_a_list_wins_in_any_order_of_arrival",
+        |store| {
+            Box::pin(
+                views::the_greater_write_timestamp_of_a_list_wins_in_any_order_of_arrival(store),
+            )
+        },
     ),
-    ("a_list_written_again_at_its_stamp_is_harmless", |store| {
-        Box::pin(views::a_list_written_again_at_its_stamp_is_harmless(store))
-    }),
+    (
+        "a_list_written_again_at_its_write_timestamp_is_harmless",
+        |store| Box::pin(views::a_list_written_again_at_its_write_timestamp_is_harmless(store)),
+    ),
     ("lists_are_read_back_exactly", |store| {
         Box::pin(views::lists_are_read_back_exactly(store))
     }),
@@ -127,8 +132,12 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
         Box::pin(views::views_sizes_and_starts_are_kept_apart(store))
     }),
     (
-        "concurrent_writers_of_one_list_leave_the_greatest_stamp",
-        |store| Box::pin(views::concurrent_writers_of_one_list_leave_the_greatest_stamp(store)),
+        "concurrent_writers_of_one_list_leave_the_greatest_write_timestamp",
+        |store| {
+            Box::pin(
+                views::concurrent_writers_of_one_list_leave_the_greatest_write_timestamp(store),
+            )
+        },
     ),
     ("rows_and_lists_fit_one_write", |store| {
         Box::pin(views::rows_and_lists_fit_one_write(store))
@@ -141,8 +150,8 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     }),
 ];
 
-/// A stamp of November 2023, in microseconds, plus some.
-fn stamp(plus: i64) -> Stamp {
+/// A write timestamp of November 2023, in microseconds, plus some.
+fn write_timestamp(plus: i64) -> WriteTimestamp {
     1_700_000_000_000_000 + plus
 }
 
@@ -159,8 +168,8 @@ fn size(text: &str) -> WindowSize {
     text.parse().expect("the suite's sizes are sizes")
 }
 
-fn key(name: &str, window: &str, start: WindowStart) -> RowKey {
-    RowKey {
+fn key(name: &str, window: &str, start: WindowStart) -> BarKey {
+    BarKey {
         symbol: symbol(name),
         size: size(window),
         start,
@@ -169,7 +178,7 @@ fn key(name: &str, window: &str, start: WindowStart) -> RowKey {
 
 /// A row as of `epoch` whose values follow from `seed`, with every field set, and differing in each
 /// field for each seed below 1e6.
-fn state(epoch: u64, seed: u32) -> RowState {
+fn state(epoch: u64, seed: u32) -> BarState {
     let price = |plus: u32| {
         Price::from_e8(16_406_010_000 + i64::from(seed) * 10 + i64::from(plus)).expect("a price")
     };
@@ -198,16 +207,20 @@ fn state(epoch: u64, seed: u32) -> RowState {
         sole_trades: u64::from(seed),
         sole_price_e8: i128::from(seed) * 7,
     };
-    RowState { epoch, totals }
+    BarState { epoch, totals }
 }
 
 /// What an epoch writes for these rows: the rows, and the directory entries that lead to them.
-fn writes(rows: impl IntoIterator<Item = (RowKey, RowState, Stamp)>) -> EpochWrites {
-    let rows: Vec<RowWrite> = rows
+fn writes(rows: impl IntoIterator<Item = (BarKey, BarState, WriteTimestamp)>) -> EpochWrites {
+    let rows: Vec<BarWrite> = rows
         .into_iter()
-        .map(|(key, state, stamp)| RowWrite { key, state, stamp })
+        .map(|(key, state, write_timestamp)| BarWrite {
+            key,
+            state,
+            write_timestamp,
+        })
         .collect();
-    let entry = |row: &RowWrite| DirectoryEntry {
+    let entry = |row: &BarWrite| DirectoryEntry {
         symbol: row.key.symbol.clone(),
         size: row.key.size,
         bucket: row.key.size.bucket(row.key.start),
@@ -217,7 +230,7 @@ fn writes(rows: impl IntoIterator<Item = (RowKey, RowState, Stamp)>) -> EpochWri
     directory.dedup();
     EpochWrites {
         directory,
-        rows,
+        bars: rows,
         ..EpochWrites::default()
     }
 }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use tapeflow_schemas::{WindowStart, window::WINDOWS_PER_BUCKET};
-use tapeflow_sinks::{
-    Counts, EpochWrites, HistoryEntry, Reject, RowKey, Store, store::MAX_REJECT_BYTES,
+use tapeflow_protocol::{
+    Counts, DeadLetter, EpochWrites, HistoryEntry, Store, store::MAX_DEAD_LETTER_BYTES,
 };
+use tapeflow_schemas::{BarKey, WindowStart, window::WINDOWS_PER_BUCKET};
 
-use super::{key, size, stamp, start, state, symbol, writes};
+use super::{key, size, start, state, symbol, write_timestamp, writes};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -19,7 +19,7 @@ async fn starts(
     range: std::ops::Range<WindowStart>,
 ) -> Vec<WindowStart> {
     let rows = store
-        .rows(&symbol(name), size(window), range)
+        .bars(&symbol(name), size(window), range)
         .await
         .expect("rows are read");
     rows.iter().map(|row| row.start).collect()
@@ -37,10 +37,13 @@ pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>
         edge + 1_000,
         edge + 3 * bucket_ms,
     ];
-    let rows = all
-        .iter()
-        .zip(1..)
-        .map(|(start, seed)| (key("AAPL", "1s", *start), state(1, seed), stamp(1)));
+    let rows = all.iter().zip(1..).map(|(start, seed)| {
+        (
+            key("AAPL", "1s", *start),
+            state(1, seed),
+            write_timestamp(1),
+        )
+    });
     store.write(&writes(rows)).await.expect("rows are written");
     let check = |from, to, want: Vec<i64>| {
         let store = Arc::clone(&store);
@@ -62,7 +65,7 @@ pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>
     check(edge, edge, vec![]).await;
     check(all[4], all[0], vec![]).await;
     let rows = store
-        .rows(&symbol("AAPL"), size("1s"), edge..edge + 1_001)
+        .bars(&symbol("AAPL"), size("1s"), edge..edge + 1_001)
         .await
         .expect("rows are read");
     assert_eq!(
@@ -73,14 +76,17 @@ pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>
 
 pub(super) async fn sizes_stand_side_by_side(store: Arc<dyn Store>) {
     let sizes = ["1s", "1m", "5m", "1h"];
-    let rows = sizes
-        .iter()
-        .zip(1..)
-        .map(|(size, seed)| (key("AAPL", size, start(0)), state(1, seed), stamp(1)));
+    let rows = sizes.iter().zip(1..).map(|(size, seed)| {
+        (
+            key("AAPL", size, start(0)),
+            state(1, seed),
+            write_timestamp(1),
+        )
+    });
     store.write(&writes(rows)).await.expect("rows are written");
     for (window, seed) in sizes.iter().zip(1..) {
         let rows = store
-            .rows(&symbol("AAPL"), size(window), i64::MIN..i64::MAX)
+            .bars(&symbol("AAPL"), size(window), i64::MIN..i64::MAX)
             .await
             .expect("rows are read");
         assert_eq!(
@@ -94,7 +100,7 @@ pub(super) async fn sizes_stand_side_by_side(store: Arc<dyn Store>) {
 }
 
 pub(super) async fn the_directory_leads_to_every_row(store: Arc<dyn Store>) {
-    let mut all: Vec<RowKey> = Vec::new();
+    let mut all: Vec<BarKey> = Vec::new();
     for name in ["ZM", "AAPL", "BINANCE:BTCUSDT", "OANDA:EUR_USD"] {
         for window in ["1s", "1m", "1h"] {
             let step = size(window).ms() * (WINDOWS_PER_BUCKET / 3);
@@ -107,7 +113,7 @@ pub(super) async fn the_directory_leads_to_every_row(store: Arc<dyn Store>) {
             (
                 key.clone(),
                 state(epoch, seed),
-                stamp(i64::try_from(epoch).expect("small")),
+                write_timestamp(i64::try_from(epoch).expect("small")),
             )
         });
         store.write(&writes(rows)).await.expect("rows are written");
@@ -143,7 +149,7 @@ pub(super) async fn the_directory_leads_to_every_row(store: Arc<dyn Store>) {
 }
 
 pub(super) async fn a_directory_entry_written_again_changes_nothing(store: Arc<dyn Store>) {
-    let one = writes([(key("AAPL", "1m", start(0)), state(1, 1), stamp(1))]);
+    let one = writes([(key("AAPL", "1m", start(0)), state(1, 1), write_timestamp(1))]);
     for _ in 0..3 {
         store.write(&one).await.expect("rows are written");
     }
@@ -151,7 +157,7 @@ pub(super) async fn a_directory_entry_written_again_changes_nothing(store: Arc<d
     let newer = writes([(
         key("AAPL", "1m", start(60_000 * WINDOWS_PER_BUCKET)),
         state(2, 2),
-        stamp(2),
+        write_timestamp(2),
     )]);
     store.write(&newer).await.expect("rows are written");
     store
@@ -168,12 +174,12 @@ pub(super) async fn a_directory_entry_written_again_changes_nothing(store: Arc<d
     );
 }
 
-fn reject(partition: u32, offset: i64, index: u32) -> Reject {
+fn dead_letter(partition: u32, offset: i64, index: u32) -> DeadLetter {
     let payload = (0..=255)
         .cycle()
         .take(usize::try_from(offset % 5).expect("small") * 100)
         .collect();
-    Reject {
+    DeadLetter {
         partition,
         offset,
         index,
@@ -183,10 +189,10 @@ fn reject(partition: u32, offset: i64, index: u32) -> Reject {
     }
 }
 
-async fn write_rejects(store: &dyn Store, rejects: &[Reject]) {
+async fn write_dead_letters(store: &dyn Store, dead_letters: &[DeadLetter]) {
     store
         .write(&EpochWrites {
-            rejects: rejects.to_vec(),
+            dead_letters: dead_letters.to_vec(),
             ..EpochWrites::default()
         })
         .await
@@ -194,42 +200,57 @@ async fn write_rejects(store: &dyn Store, rejects: &[Reject]) {
 }
 
 pub(super) async fn dead_letters_are_kept_whole_and_in_order(store: Arc<dyn Store>) {
-    let mut all: Vec<Reject> = (0..4)
+    let mut all: Vec<DeadLetter> = (0..4)
         .flat_map(|partition| {
-            (0..9).map(move |n| reject(partition, 13 * n, u32::try_from(n % 3).expect("small")))
+            (0..9)
+                .map(move |n| dead_letter(partition, 13 * n, u32::try_from(n % 3).expect("small")))
         })
         .collect();
     all.extend([
-        reject(0, 13, 0),
-        reject(0, 13, 11),
-        reject(3, i64::MAX, u32::MAX),
+        dead_letter(0, 13, 0),
+        dead_letter(0, 13, 11),
+        dead_letter(3, i64::MAX, u32::MAX),
     ]);
-    all.push(Reject {
-        payload: vec![0xff; MAX_REJECT_BYTES],
+    all.push(DeadLetter {
+        payload: vec![0xff; MAX_DEAD_LETTER_BYTES],
         detail: String::new(),
-        ..reject(2, 7, 0)
+        ..dead_letter(2, 7, 0)
     });
-    all.sort_by_key(Reject::position);
+    all.sort_by_key(DeadLetter::position);
     let (odd, even): (Vec<_>, Vec<_>) = all
         .iter()
         .cloned()
         .enumerate()
         .partition(|(n, _)| n % 2 == 1);
     for half in [odd, even] {
-        let rejects: Vec<_> = half.into_iter().rev().map(|(_, reject)| reject).collect();
-        write_rejects(&*store, &rejects).await;
+        let dead_letters: Vec<_> = half
+            .into_iter()
+            .rev()
+            .map(|(_, dead_letter)| dead_letter)
+            .collect();
+        write_dead_letters(&*store, &dead_letters).await;
     }
     for limit in [0, 1, 7, all.len(), all.len() + 1, usize::MAX] {
-        let found = store.rejects(limit).await.expect("dead letters are read");
+        let found = store
+            .dead_letters(limit)
+            .await
+            .expect("dead letters are read");
         assert_eq!(found, all[..limit.min(all.len())], "limit {limit}");
     }
 }
 
 pub(super) async fn a_dead_letter_written_again_is_one_dead_letter(store: Arc<dyn Store>) {
-    let all = [reject(0, 1, 0), reject(0, 1, 1), reject(1, 1, 0)];
-    write_rejects(&*store, &all).await;
-    write_rejects(&*store, &all).await;
-    assert_eq!(store.rejects(10).await.expect("dead letters are read"), all);
+    let all = [
+        dead_letter(0, 1, 0),
+        dead_letter(0, 1, 1),
+        dead_letter(1, 1, 0),
+    ];
+    write_dead_letters(&*store, &all).await;
+    write_dead_letters(&*store, &all).await;
+    assert_eq!(
+        store.dead_letters(10).await.expect("dead letters are read"),
+        all
+    );
 }
 
 /// The entry of an epoch `day` days after the suite's own time.
@@ -238,16 +259,16 @@ fn entry(epoch: u64, day: i64) -> HistoryEntry {
     let counts = Counts {
         records: n,
         accepted: n + 1,
-        rejected: n + 2,
+        dead_letters: n + 2,
         duplicates: n + 3,
         price_updates: n + 4,
         gaps: n + 5,
         late: n + 6,
     };
-    let stamp = stamp(day * DAY_US + i64::try_from(epoch).expect("small"));
+    let write_timestamp = write_timestamp(day * DAY_US + i64::try_from(epoch).expect("small"));
     HistoryEntry {
         epoch,
-        stamp,
+        write_timestamp,
         cuts: vec![0, i64::MAX, i64::try_from(n).expect("small")],
         counts,
     }

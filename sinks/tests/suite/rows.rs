@@ -1,22 +1,26 @@
-//! Rows: the greater stamp wins, in whatever order writes arrive, and what is read is what was
+//! Rows: the greater write timestamp wins, in whatever order writes arrive, and what is read is what was
 //! written.
 
 use std::sync::Arc;
 
-use tapeflow_schemas::{Position, Price, decimal::MAX_PRICE_E8, symbol::MAX_SYMBOL_BYTES};
-use tapeflow_sinks::{
-    EpochWrites, RowKey, RowState, Stamp, Store, Sums, Totals, View, totals::Mark,
+use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_schemas::{
+    BarKey, BarState, Position, Price, Sums, Totals, View, WriteTimestamp, decimal::MAX_PRICE_E8,
+    symbol::MAX_SYMBOL_BYTES, totals::Mark,
 };
 
-use super::{key, size, stamp, start, state, writes};
+use super::{key, size, start, state, write_timestamp, writes};
 
-async fn write(store: &dyn Store, rows: impl IntoIterator<Item = (RowKey, RowState, Stamp)>) {
+async fn write(
+    store: &dyn Store,
+    rows: impl IntoIterator<Item = (BarKey, BarState, WriteTimestamp)>,
+) {
     store.write(&writes(rows)).await.expect("rows are written");
 }
 
-async fn read(store: &dyn Store, key: &RowKey) -> Option<RowState> {
+async fn read(store: &dyn Store, key: &BarKey) -> Option<BarState> {
     let rows = store
-        .read_rows(std::slice::from_ref(key))
+        .read_bars(std::slice::from_ref(key))
         .await
         .expect("rows are read");
     assert_eq!(rows.len(), 1, "one answer a key");
@@ -34,7 +38,7 @@ pub(super) async fn rows_are_read_in_the_order_of_the_keys(store: Arc<dyn Store>
         &*store,
         keys.iter()
             .zip(1..)
-            .map(|(key, seed)| (key.clone(), state(1, seed), stamp(1))),
+            .map(|(key, seed)| (key.clone(), state(1, seed), write_timestamp(1))),
     )
     .await;
     let absent = [
@@ -57,11 +61,11 @@ pub(super) async fn rows_are_read_in_the_order_of_the_keys(store: Arc<dyn Store>
         Some(3),
     ]
     .map(|seed| seed.map(|seed| state(1, seed)));
-    assert_eq!(store.read_rows(&asked).await.expect("rows are read"), want);
+    assert_eq!(store.read_bars(&asked).await.expect("rows are read"), want);
 }
 
 pub(super) async fn nothing_to_read_or_write_is_no_error(store: Arc<dyn Store>) {
-    assert_eq!(store.read_rows(&[]).await.expect("nothing is read"), []);
+    assert_eq!(store.read_bars(&[]).await.expect("nothing is read"), []);
     store
         .write(&EpochWrites::default())
         .await
@@ -71,7 +75,7 @@ pub(super) async fn nothing_to_read_or_write_is_no_error(store: Arc<dyn Store>) 
         .await
         .expect("no history is written");
     assert_eq!(store.symbols().await.expect("no symbols"), []);
-    assert_eq!(store.rejects(10).await.expect("no dead letters"), []);
+    assert_eq!(store.dead_letters(10).await.expect("no dead letters"), []);
     assert_eq!(store.history(10).await.expect("no history"), []);
     assert_eq!(
         store
@@ -83,7 +87,7 @@ pub(super) async fn nothing_to_read_or_write_is_no_error(store: Arc<dyn Store>) 
     let absent = key("AAPL", "1m", start(0));
     assert_eq!(
         store
-            .rows(&absent.symbol, absent.size, i64::MIN..i64::MAX)
+            .bars(&absent.symbol, absent.size, i64::MIN..i64::MAX)
             .await
             .expect("no rows"),
         []
@@ -91,7 +95,9 @@ pub(super) async fn nothing_to_read_or_write_is_no_error(store: Arc<dyn Store>) 
     assert!(!store.describe().is_empty());
 }
 
-pub(super) async fn the_greater_stamp_wins_in_any_order_of_arrival(store: Arc<dyn Store>) {
+pub(super) async fn the_greater_write_timestamp_wins_in_any_order_of_arrival(
+    store: Arc<dyn Store>,
+) {
     let orders = [
         [1, 2, 3],
         [1, 3, 2],
@@ -109,7 +115,7 @@ pub(super) async fn the_greater_stamp_wins_in_any_order_of_arrival(store: Arc<dy
                 [(
                     key.clone(),
                     state(u64::from(epoch), epoch),
-                    stamp(i64::from(epoch)),
+                    write_timestamp(i64::from(epoch)),
                 )],
             )
             .await;
@@ -121,7 +127,7 @@ pub(super) async fn the_greater_stamp_wins_in_any_order_of_arrival(store: Arc<dy
             );
         }
         let rows = store
-            .rows(&key.symbol, key.size, key.start..key.start + 1)
+            .bars(&key.symbol, key.size, key.start..key.start + 1)
             .await
             .expect("rows are read");
         assert_eq!(
@@ -132,7 +138,7 @@ pub(super) async fn the_greater_stamp_wins_in_any_order_of_arrival(store: Arc<dy
     }
 }
 
-pub(super) async fn an_equal_stamp_with_equal_content_is_harmless(store: Arc<dyn Store>) {
+pub(super) async fn an_equal_write_timestamp_with_equal_content_is_harmless(store: Arc<dyn Store>) {
     let key = key("AAPL", "1m", start(0));
     for epoch in [1, 2, 2, 1, 2] {
         write(
@@ -140,18 +146,18 @@ pub(super) async fn an_equal_stamp_with_equal_content_is_harmless(store: Arc<dyn
             [(
                 key.clone(),
                 state(epoch, 5),
-                stamp(i64::try_from(epoch).expect("small")),
+                write_timestamp(i64::try_from(epoch).expect("small")),
             )],
         )
         .await;
     }
     assert_eq!(read(&*store, &key).await, Some(state(2, 5)));
-    // As a take-over does: the same content once more, at a greater stamp.
-    write(&*store, [(key.clone(), state(2, 5), stamp(9))]).await;
+    // As a take-over does: the same content once more, at a greater write timestamp.
+    write(&*store, [(key.clone(), state(2, 5), write_timestamp(9))]).await;
     assert_eq!(read(&*store, &key).await, Some(state(2, 5)));
 }
 
-pub(super) async fn each_row_of_a_write_has_its_own_stamp(store: Arc<dyn Store>) {
+pub(super) async fn each_row_of_a_write_has_its_own_write_timestamp(store: Arc<dyn Store>) {
     // Both in one partition of the table: stores group such rows into one statement.
     let (old, new) = (
         key("AAPL", "1m", start(0)),
@@ -160,23 +166,23 @@ pub(super) async fn each_row_of_a_write_has_its_own_stamp(store: Arc<dyn Store>)
     write(
         &*store,
         [
-            (old.clone(), state(5, 5), stamp(5)),
-            (new.clone(), state(3, 3), stamp(3)),
+            (old.clone(), state(5, 5), write_timestamp(5)),
+            (new.clone(), state(3, 3), write_timestamp(3)),
         ],
     )
     .await;
     write(
         &*store,
         [
-            (old.clone(), state(4, 4), stamp(4)),
-            (new.clone(), state(4, 4), stamp(4)),
+            (old.clone(), state(4, 4), write_timestamp(4)),
+            (new.clone(), state(4, 4), write_timestamp(4)),
         ],
     )
     .await;
     assert_eq!(
         read(&*store, &old).await,
         Some(state(5, 5)),
-        "the write of stamp 4 is stale here"
+        "the write of write timestamp 4 is stale here"
     );
     assert_eq!(
         read(&*store, &new).await,
@@ -220,7 +226,13 @@ pub(super) async fn unusual_symbols_are_kept_apart_and_whole(store: Arc<dyn Stor
     let all: Vec<_> = names
         .iter()
         .zip(1..)
-        .map(|(name, seed)| (key(name, "1m", start(0)), state(1, seed), stamp(1)))
+        .map(|(name, seed)| {
+            (
+                key(name, "1m", start(0)),
+                state(1, seed),
+                write_timestamp(1),
+            )
+        })
         .collect();
     write(&*store, all.iter().cloned()).await;
     for (key, state, _) in &all {
@@ -231,7 +243,7 @@ pub(super) async fn unusual_symbols_are_kept_apart_and_whole(store: Arc<dyn Stor
             key.symbol
         );
         let rows = store
-            .rows(&key.symbol, key.size, start(0)..start(1))
+            .bars(&key.symbol, key.size, start(0)..start(1))
             .await
             .expect("rows are read");
         assert_eq!(
@@ -324,11 +336,11 @@ pub(super) async fn extreme_values_are_kept_exactly(store: Arc<dyn Store>) {
             (0..).zip(&cases).map(move |(n, totals)| {
                 (
                     key(&format!("S{n}"), "1d", *start),
-                    RowState {
+                    BarState {
                         epoch: i64::MAX as u64,
                         totals: *totals,
                     },
-                    stamp(1),
+                    write_timestamp(1),
                 )
             })
         })
@@ -337,7 +349,7 @@ pub(super) async fn extreme_values_are_kept_exactly(store: Arc<dyn Store>) {
     for (key, state, _) in &all {
         assert_eq!(read(&*store, key).await.as_ref(), Some(state), "{key}");
         let starts: Vec<_> = store
-            .rows(&key.symbol, key.size, i64::MIN..i64::MAX)
+            .bars(&key.symbol, key.size, i64::MIN..i64::MAX)
             .await
             .expect("rows are read")
             .iter()
@@ -345,13 +357,13 @@ pub(super) async fn extreme_values_are_kept_exactly(store: Arc<dyn Store>) {
             .collect();
         assert_eq!(starts, [-68_400_000, 7_258_032_000_000], "{key}");
         let audited = store
-            .audit_rows(&key.symbol, key.size, i64::MIN..i64::MAX)
+            .audit_bars(&key.symbol, key.size, i64::MIN..i64::MAX)
             .await
             .expect("rows are read");
         assert!(
             audited
                 .iter()
-                .all(|row| row.state.as_ref() == Some(state) && row.strays.is_empty()),
+                .all(|row| row.state.as_ref() == Some(state) && row.mismatches.is_empty()),
             "{key}: {audited:?}"
         );
     }
@@ -367,20 +379,22 @@ pub(super) async fn thousands_of_rows_fit_one_write_and_one_read(store: Arc<dyn 
                 start(i64::from(n) * 1_000),
             ),
             state(1, n),
-            stamp(1),
+            write_timestamp(1),
         )
     };
     let all: Vec<_> = (0..3_000).map(row).collect();
     write(&*store, all.iter().cloned()).await;
     let keys: Vec<_> = all.iter().rev().map(|(key, ..)| key.clone()).collect();
-    let read = store.read_rows(&keys).await.expect("rows are read");
+    let read = store.read_bars(&keys).await.expect("rows are read");
     assert_eq!(read.len(), keys.len());
     for (found, (key, state, _)) in read.iter().zip(all.iter().rev()) {
         assert_eq!(found.as_ref(), Some(state), "{key}");
     }
 }
 
-pub(super) async fn concurrent_writers_of_one_row_leave_the_greatest_stamp(store: Arc<dyn Store>) {
+pub(super) async fn concurrent_writers_of_one_row_leave_the_greatest_write_timestamp(
+    store: Arc<dyn Store>,
+) {
     let key = key("AAPL", "1m", start(0));
     let barrier = Arc::new(tokio::sync::Barrier::new(16));
     let tasks: Vec<_> = (1..=16)
@@ -392,7 +406,11 @@ pub(super) async fn concurrent_writers_of_one_row_leave_the_greatest_stamp(store
                 let epoch = (n * 7) % 17;
                 write(
                     &*store,
-                    [(key, state(u64::from(epoch), epoch), stamp(i64::from(epoch)))],
+                    [(
+                        key,
+                        state(u64::from(epoch), epoch),
+                        write_timestamp(i64::from(epoch)),
+                    )],
                 )
                 .await;
             })

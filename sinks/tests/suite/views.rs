@@ -1,15 +1,15 @@
-//! Lists of views: written whole, the greater stamp wins as with rows, and what is read is what was
+//! Lists of views: written whole, the greater write timestamp wins as with rows, and what is read is what was
 //! written.
 
 use std::{ops::Range, sync::Arc};
 
-use tapeflow_schemas::{Price, WindowStart, decimal::MAX_PRICE_E8, window::WINDOWS_PER_BUCKET};
-use tapeflow_sinks::{
-    EpochWrites, Stamp, Store, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite,
-    view::TOP,
+use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_schemas::{
+    Price, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowStart, WriteTimestamp,
+    decimal::MAX_PRICE_E8, view::TOP, window::WINDOWS_PER_BUCKET,
 };
 
-use super::{key, size, stamp, start, state, writes};
+use super::{key, size, start, state, write_timestamp, writes};
 
 /// The key of a list.
 fn list_key(view: View, window: &str, start: WindowStart) -> ViewKey {
@@ -45,10 +45,17 @@ fn list(epoch: u64, length: u32) -> ViewState {
     }
 }
 
-async fn write(store: &dyn Store, lists: impl IntoIterator<Item = (ViewKey, ViewState, Stamp)>) {
+async fn write(
+    store: &dyn Store,
+    lists: impl IntoIterator<Item = (ViewKey, ViewState, WriteTimestamp)>,
+) {
     let views = lists
         .into_iter()
-        .map(|(key, state, stamp)| ViewWrite { key, state, stamp })
+        .map(|(key, state, write_timestamp)| ViewWrite {
+            key,
+            state,
+            write_timestamp,
+        })
         .collect();
     store
         .write(&EpochWrites {
@@ -85,7 +92,7 @@ async fn read_one(store: &dyn Store, key: &ViewKey) -> Vec<(WindowStart, ViewSta
     .await
 }
 
-pub(super) async fn the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(
+pub(super) async fn the_greater_write_timestamp_of_a_list_wins_in_any_order_of_arrival(
     store: Arc<dyn Store>,
 ) {
     let orders = [
@@ -103,7 +110,11 @@ pub(super) async fn the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(
             for epoch in order {
                 // Of different lengths, so that whole lists and not ranks must win.
                 let state = |epoch: u32| list(u64::from(epoch), [0, 4, 2, 3][epoch as usize]);
-                write(&*store, [(key, state(epoch), stamp(i64::from(epoch)))]).await;
+                write(
+                    &*store,
+                    [(key, state(epoch), write_timestamp(i64::from(epoch)))],
+                )
+                .await;
                 greatest = greatest.max(epoch);
                 assert_eq!(
                     read_one(&*store, &key).await,
@@ -115,7 +126,7 @@ pub(super) async fn the_greater_stamp_of_a_list_wins_in_any_order_of_arrival(
     }
 }
 
-pub(super) async fn a_list_written_again_at_its_stamp_is_harmless(store: Arc<dyn Store>) {
+pub(super) async fn a_list_written_again_at_its_write_timestamp_is_harmless(store: Arc<dyn Store>) {
     let key = list_key(View::Movers, "1m", start(0));
     for epoch in [1, 2, 2, 1, 2] {
         write(
@@ -123,14 +134,14 @@ pub(super) async fn a_list_written_again_at_its_stamp_is_harmless(store: Arc<dyn
             [(
                 key,
                 list(epoch, 3),
-                stamp(i64::try_from(epoch).expect("small")),
+                write_timestamp(i64::try_from(epoch).expect("small")),
             )],
         )
         .await;
     }
     assert_eq!(read_one(&*store, &key).await, [(key.start, list(2, 3))]);
-    // As a take-over does: the same content once more, at a greater stamp.
-    write(&*store, [(key, list(2, 3), stamp(9))]).await;
+    // As a take-over does: the same content once more, at a greater write timestamp.
+    write(&*store, [(key, list(2, 3), write_timestamp(9))]).await;
     assert_eq!(read_one(&*store, &key).await, [(key.start, list(2, 3))]);
 }
 
@@ -208,9 +219,13 @@ pub(super) async fn lists_are_read_back_exactly(store: Arc<dyn Store>) {
                 epoch: i64::MAX as u64,
                 entries: entries.clone(),
             };
-            all.extend(
-                starts.map(|start| (list_key(view, window, start), state.clone(), stamp(1))),
-            );
+            all.extend(starts.map(|start| {
+                (
+                    list_key(view, window, start),
+                    state.clone(),
+                    write_timestamp(1),
+                )
+            }));
         }
     }
     write(&*store, all.iter().cloned()).await;
@@ -227,7 +242,7 @@ pub(super) async fn lists_are_read_back_exactly(store: Arc<dyn Store>) {
             .expect("lists are read");
         let audited: Vec<_> = audited
             .into_iter()
-            .map(|list| (list.start, list.state, list.strays, list.ahead))
+            .map(|list| (list.start, list.state, list.mismatches, list.ahead))
             .collect();
         assert_eq!(
             audited,
@@ -247,7 +262,7 @@ pub(super) async fn a_list_that_grew_shorter_leaves_nothing(store: Arc<dyn Store
                 [(
                     key,
                     list(epoch, length),
-                    stamp(i64::try_from(epoch).expect("small")),
+                    write_timestamp(i64::try_from(epoch).expect("small")),
                 )],
             )
             .await;
@@ -276,7 +291,7 @@ pub(super) async fn ranges_of_lists_are_half_open_and_cross_buckets(store: Arc<d
         (
             list_key(View::Active, "1m", *start),
             list(epoch, 2),
-            stamp(1),
+            write_timestamp(1),
         )
     });
     write(&*store, lists).await;
@@ -315,12 +330,16 @@ pub(super) async fn views_sizes_and_starts_are_kept_apart(store: Arc<dyn Store>)
             })
         })
         .collect();
-    // In one write, each with a stamp of its own.
+    // In one write, each with a write timestamp of its own.
     write(
         &*store,
-        keys.iter()
-            .zip(1..)
-            .map(|(key, n)| (*key, list(n, 2), stamp(i64::try_from(n).expect("small")))),
+        keys.iter().zip(1..).map(|(key, n)| {
+            (
+                *key,
+                list(n, 2),
+                write_timestamp(i64::try_from(n).expect("small")),
+            )
+        }),
     )
     .await;
     // And half of them once more.
@@ -330,7 +349,7 @@ pub(super) async fn views_sizes_and_starts_are_kept_apart(store: Arc<dyn Store>)
             .zip(1..)
             .skip(1)
             .step_by(2)
-            .map(|(key, n)| (*key, list(n + 100, 1), stamp(100))),
+            .map(|(key, n)| (*key, list(n + 100, 1), write_timestamp(100))),
     )
     .await;
     for (pair, n) in keys.chunks(2).zip((1..).step_by(2)) {
@@ -357,7 +376,9 @@ pub(super) async fn views_sizes_and_starts_are_kept_apart(store: Arc<dyn Store>)
     );
 }
 
-pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_stamp(store: Arc<dyn Store>) {
+pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_write_timestamp(
+    store: Arc<dyn Store>,
+) {
     let key = list_key(View::Movers, "1m", start(0));
     let barrier = Arc::new(tokio::sync::Barrier::new(16));
     let tasks: Vec<_> = (1..=16)
@@ -372,7 +393,7 @@ pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_stamp(stor
                     [(
                         key,
                         list(u64::from(epoch), 1 + epoch % 10),
-                        stamp(i64::from(epoch)),
+                        write_timestamp(i64::from(epoch)),
                     )],
                 )
                 .await;
@@ -387,10 +408,13 @@ pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_stamp(stor
 
 pub(super) async fn rows_and_lists_fit_one_write(store: Arc<dyn Store>) {
     let minutes: Vec<_> = (0..40).map(|minute| start(60_000 * minute)).collect();
-    let rows = minutes
-        .iter()
-        .zip(1..)
-        .map(|(start, seed)| (key("AAPL", "1m", *start), state(1, seed), stamp(1)));
+    let rows = minutes.iter().zip(1..).map(|(start, seed)| {
+        (
+            key("AAPL", "1m", *start),
+            state(1, seed),
+            write_timestamp(1),
+        )
+    });
     let lists = |epoch, length| {
         let keys = minutes
             .iter()
@@ -398,7 +422,7 @@ pub(super) async fn rows_and_lists_fit_one_write(store: Arc<dyn Store>) {
         keys.map(|key| ViewWrite {
             key,
             state: list(epoch, length),
-            stamp: stamp(i64::try_from(epoch).expect("small")),
+            write_timestamp: write_timestamp(i64::try_from(epoch).expect("small")),
         })
         .collect::<Vec<_>>()
     };
@@ -423,12 +447,12 @@ pub(super) async fn rows_and_lists_fit_one_write(store: Arc<dyn Store>) {
     store
         .write(&EpochWrites {
             views: lists(2, 7),
-            ..writes([(row.clone(), newer, stamp(2))])
+            ..writes([(row.clone(), newer, write_timestamp(2))])
         })
         .await
         .expect("rows and lists are written");
     let found = store
-        .read_rows(&[row, key("AAPL", "1m", minutes[39])])
+        .read_bars(&[row, key("AAPL", "1m", minutes[39])])
         .await
         .expect("rows are read");
     assert_eq!(found, [Some(newer), Some(state(1, 40))]);

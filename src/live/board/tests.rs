@@ -2,23 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use tapeflow_schemas::{Conditions, EventTime, Position, Size, Trade};
-use tapeflow_sinks::{RowKey, RowState, RowWrite};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, Conditions, EventTime, Position, Size, Trade};
 
 use super::*;
 
-/// A row of `trades` trades of size 1, at the price 100 and one more for each.
-fn row(symbol: &str, size: &str, start: WindowStart, trades: u32) -> RowWrite {
-    row_of(symbol, size, start, trades, Conditions::NONE)
+/// A bar of `trades` trades of size 1, at the price 100 and one more for each.
+fn bar(symbol: &str, size: &str, start: WindowStart, trades: u32) -> BarWrite {
+    bar_of(symbol, size, start, trades, Conditions::NONE)
 }
 
-fn row_of(
+fn bar_of(
     symbol: &str,
     size: &str,
     start: WindowStart,
     trades: u32,
     conditions: Conditions,
-) -> RowWrite {
+) -> BarWrite {
     let mut totals = Totals::default();
     for index in 0..trades {
         let price = Price::parse(&(100 + index).to_string())
@@ -42,31 +41,31 @@ fn row_of(
             false,
         );
     }
-    let key = RowKey {
+    let key = BarKey {
         symbol: Symbol::new(symbol).expect("symbol"),
         size: size.parse().expect("size"),
         start,
     };
-    RowWrite {
+    BarWrite {
         key,
-        state: RowState { epoch: 1, totals },
-        stamp: 1,
+        state: BarState { epoch: 1, totals },
+        write_timestamp: 1,
     }
 }
 
-fn take(board: &mut Board, row: RowWrite) {
+fn take(board: &mut Board, bar: BarWrite) {
     board.take(
         &EpochWrites {
-            rows: vec![row],
+            bars: vec![bar],
             ..EpochWrites::default()
         },
         7,
     );
 }
 
-fn board(rows: Vec<RowWrite>) -> Board {
+fn board(bars: Vec<BarWrite>) -> Board {
     let mut board = Board::new(&WindowSize::DEFAULTS);
-    rows.into_iter().for_each(|row| take(&mut board, row));
+    bars.into_iter().for_each(|bar| take(&mut board, bar));
     board
 }
 
@@ -117,12 +116,12 @@ impl Browser {
 }
 
 #[test]
-fn the_newest_minute_is_shown_and_late_rows_change_only_a_close() {
+fn the_newest_minute_is_shown_and_late_bars_change_only_a_close() {
     let board = board(vec![
-        row("A", "1m", 0, 3),
-        row("A", "1m", 60_000, 1),
-        row("A", "1m", 0, 9),
-        row("A", "1s", 61_000, 70),
+        bar("A", "1m", 0, 3),
+        bar("A", "1m", 60_000, 1),
+        bar("A", "1m", 0, 9),
+        bar("A", "1s", 61_000, 70),
     ]);
     let (changes, seen) = board.since(0, 0, 10);
     assert_eq!((changes.len(), seen), (1, board.version()));
@@ -151,7 +150,7 @@ fn however_rarely_one_asks_it_ends_up_with_the_same() {
         let window = i64::from(step / 40) - i64::from(random >> 33 & 7 == 0);
         take(
             &mut board,
-            row(
+            bar(
                 &format!("S{}", random >> 40 & 7),
                 "1m",
                 window.max(0) * 60_000,
@@ -183,9 +182,9 @@ fn however_rarely_one_asks_it_ends_up_with_the_same() {
 
 #[test]
 fn a_flood_of_symbols_keeps_the_busy_ones_and_tells_that_some_are_gone() {
-    let mut rows = vec![row("BUSY", "1m", 0, 50)];
-    rows.extend((0..2 * SYMBOLS_KEPT).map(|n| row(&format!("S{n}"), "1m", 0, 1)));
-    let board = board(rows);
+    let mut bars = vec![bar("BUSY", "1m", 0, 50)];
+    bars.extend((0..2 * SYMBOLS_KEPT).map(|n| bar(&format!("S{n}"), "1m", 0, 1)));
+    let board = board(bars);
     assert_eq!((board.symbols(), board.clearings()), (SYMBOLS_KEPT, 1));
     let (changes, _) = board.since(0, 0, usize::MAX);
     assert!(
@@ -203,11 +202,11 @@ fn a_flood_of_symbols_keeps_the_busy_ones_and_tells_that_some_are_gone() {
 }
 
 #[test]
-fn rows_of_the_store_fill_what_the_job_has_not_told_and_no_more() {
-    let mut board = board(vec![row("A", "1m", 120_000, 5)]);
+fn bars_of_the_store_fill_what_the_job_has_not_told_and_no_more() {
+    let mut board = board(vec![bar("A", "1m", 120_000, 5)]);
     let stored = |start, trades| {
-        let RowWrite { key, state, .. } = row("A", "1m", start, trades);
-        StoredRow {
+        let BarWrite { key, state, .. } = bar("A", "1m", start, trades);
+        StoredBar {
             start: key.start,
             state,
         }
@@ -237,18 +236,18 @@ fn rows_of_the_store_fill_what_the_job_has_not_told_and_no_more() {
 #[test]
 fn a_line_that_changes_while_a_reader_is_on_its_way_is_told_whole() {
     let mut board = board(vec![
-        row("A", "1m", 0, 1),
-        row("B", "1m", 0, 1),
-        row("B", "1m", 60_000, 1),
-        row("C", "1m", 0, 1),
+        bar("A", "1m", 0, 1),
+        bar("B", "1m", 0, 1),
+        bar("B", "1m", 60_000, 1),
+        bar("C", "1m", 0, 1),
     ]);
     let mut browser = Browser::default();
     browser.ask(&board, 1);
     // It has passed A, and would have come to B next.
-    take(&mut board, row("B", "1m", 60_000, 2));
+    take(&mut board, bar("B", "1m", 60_000, 2));
     (0..4).for_each(|_| browser.ask(&board, 1));
     assert_eq!(browser.lines["B"].2.len(), 1, "{browser:?}");
-    take(&mut board, row("B", "1m", 60_000, 3));
+    take(&mut board, bar("B", "1m", 60_000, 3));
     (0..4).for_each(|_| browser.ask(&board, 1));
     assert_eq!(
         (browser.lines["B"].2.len(), browser.base),
@@ -260,11 +259,11 @@ fn a_line_that_changes_while_a_reader_is_on_its_way_is_told_whole() {
 #[test]
 fn the_busiest_come_first() {
     let board = board(vec![
-        row("A", "1m", 0, 3),
-        row("B", "1m", 0, 4),
-        row("A", "1m", 60_000, 2),
-        row("A", "1m", 60_000, 2),
-        row("C", "1m", 0, 4),
+        bar("A", "1m", 0, 3),
+        bar("B", "1m", 0, 4),
+        bar("A", "1m", 60_000, 2),
+        bar("A", "1m", 60_000, 2),
+        bar("C", "1m", 0, 4),
     ]);
     let names = |count| {
         board
@@ -283,17 +282,17 @@ fn the_busiest_come_first() {
 
 #[test]
 fn a_window_without_a_price_leaves_the_last_one_in_sight() {
-    let odd_lots = |start| row_of("A", "1m", start, 2, Conditions::NONE.with(12));
+    let odd_lots = |start| bar_of("A", "1m", start, 2, Conditions::NONE.with(12));
     let mut board = board(vec![odd_lots(0)]);
     let last = |board: &Board| board.busiest(1)[0].1.last.map(|price| price.to_string());
     assert_eq!(last(&board), None);
-    take(&mut board, row("A", "1m", 60_000, 3));
+    take(&mut board, bar("A", "1m", 60_000, 3));
     take(&mut board, odd_lots(120_000));
     assert_eq!(
         (last(&board).as_deref(), board.busiest(1)[0].1.trades),
         (Some("102"), 2)
     );
-    take(&mut board, row("A", "1m", 60_000, 4));
+    take(&mut board, bar("A", "1m", 60_000, 4));
     assert_eq!(last(&board).as_deref(), Some("103"), "a late trade");
     take(&mut board, odd_lots(180_000));
     let (changes, _) = board.since(0, 0, 10);

@@ -1,8 +1,12 @@
 //! The streams' own tests: what each is told at which beat, and in whose words.
 
 use tapeflow_dataflow::Observer;
-use tapeflow_schemas::{Conditions, EventTime, Position, Price, Size, Symbol, Trade, WindowSize};
-use tapeflow_sinks::{EpochWrites, RowKey, RowState, RowWrite, Totals, memory::MemoryStore};
+use tapeflow_protocol::EpochWrites;
+use tapeflow_schemas::{
+    BarKey, BarState, BarWrite, Conditions, EventTime, Position, Price, Size, Symbol, Totals,
+    Trade, WindowSize,
+};
+use tapeflow_sinks::memory::MemoryStore;
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -44,20 +48,20 @@ fn trade(shown: &Shown, symbol: &str) {
         },
         false,
     );
-    let key = RowKey {
+    let key = BarKey {
         symbol: Symbol::new(symbol).expect("symbol"),
         size: WindowSize::DEFAULTS[1],
         start: 0,
     };
-    let rows = vec![RowWrite {
+    let bars = vec![BarWrite {
         key,
-        state: RowState { epoch: 1, totals },
-        stamp: 1,
+        state: BarState { epoch: 1, totals },
+        write_timestamp: 1,
     }];
     shown.live.acknowledged(
         1,
         &EpochWrites {
-            rows,
+            bars,
             ..EpochWrites::default()
         },
     );

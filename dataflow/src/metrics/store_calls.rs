@@ -1,0 +1,136 @@
+//! The store as the job calls it: each call that it did not answer is counted, whoever made it. All
+//! of them are tried again.
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use tapeflow_protocol::{
+    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+};
+use tapeflow_schemas::{
+    AssetClass, BarKey, BarState, StoredBar, StoredView, Symbol, View, WindowSize, WindowStart,
+    WriteTimestamp,
+};
+
+use crate::metrics::Metrics;
+
+/// A store, and where its silence is counted.
+pub(crate) struct WatchedStore {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+}
+
+impl WatchedStore {
+    pub(crate) fn over(store: Arc<dyn Store>, metrics: &Arc<Metrics>) -> Arc<dyn Store> {
+        Arc::new(Self {
+            store,
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    fn hear<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if matches!(answer, Err(StoreError::Unavailable(_))) {
+            self.metrics.retries();
+        }
+        answer
+    }
+}
+
+#[async_trait]
+impl Store for WatchedStore {
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        self.hear(self.store.checkpoint().await)
+    }
+
+    async fn compare_and_set(
+        &self,
+        expected: Option<&Checkpoint>,
+        proposed: &Checkpoint,
+    ) -> CasOutcome {
+        let outcome = self.store.compare_and_set(expected, proposed).await;
+        if matches!(outcome, CasOutcome::Unknown(_)) {
+            self.metrics.retries();
+        }
+        outcome
+    }
+
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        self.hear(self.store.read_bars(keys).await)
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        self.hear(self.store.write(writes).await)
+    }
+
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        recovery_timestamp: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        self.hear(self.store.write_history(entries, recovery_timestamp).await)
+    }
+
+    async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
+        self.hear(self.store.symbols().await)
+    }
+
+    async fn bars(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredBar>, StoreError> {
+        self.hear(self.store.bars(symbol, size, range).await)
+    }
+
+    async fn views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<StoredView>, StoreError> {
+        self.hear(self.store.views(view, size, range).await)
+    }
+
+    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.hear(self.store.history(limit).await)
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.hear(self.store.dead_letters(limit).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tapeflow_sinks::memory::{Call, Fault, MemoryStore};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_call_that_is_not_answered_is_counted_and_no_other() {
+        let (memory, metrics) = (MemoryStore::new(), Arc::new(Metrics::default()));
+        let store = WatchedStore::over(Arc::new(memory.clone()), &metrics);
+        memory.arm(Call::Read, [Fault::NotApplied; 2]);
+        memory.arm(Call::Write, [Fault::NotApplied; 2]);
+        assert!(store.checkpoint().await.is_err() && store.read_bars(&[]).await.is_err());
+        assert!(
+            store.write(&EpochWrites::default()).await.is_err()
+                && store.write_history(&[], 1).await.is_err()
+        );
+        assert_eq!(
+            metrics.store_retries.get(),
+            4,
+            "those of the coordinator too, not the bars' alone"
+        );
+        assert!(metrics.retry_age().is_some());
+        assert!(
+            store.checkpoint().await.is_ok() && store.write(&EpochWrites::default()).await.is_ok()
+        );
+        assert_eq!(metrics.store_retries.get(), 4);
+    }
+}

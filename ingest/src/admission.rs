@@ -1,0 +1,550 @@
+//! Admission: a frame becomes trades, grouped by symbol in the order of the frame, and dead letters that
+//! say why.
+//!
+//! What is admitted depends on the frame's bytes alone, with one exception: a live frame's trades
+//! must not lie in the far future of the time it was taken in. A recording is not judged so here
+//! (its sequences must be the same at every run, whenever that is); its readers judge it by the
+//! time that its records carry. Nothing here panics on what a feed sends.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use tapeflow_schemas::{EventTime, NumberError, Price, Size, Symbol, Trade, decimal::Parsed};
+
+use crate::{
+    counts::Counts,
+    finnhub::message::{self, Malformed, Message, RawTrade},
+    frame::Frame,
+};
+
+/// Why a frame or an entry is no trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Not JSON, or not of a trade's shape.
+    Json,
+    /// A frame of a type that this program does not know.
+    FrameType,
+    /// A frame above [`crate::frame::MAX_FRAME_BYTES`].
+    FrameTooLarge,
+    /// No symbol, or none that could be one.
+    Symbol,
+    /// No price, or not a decimal above zero in bounds.
+    Price,
+    /// No size, or a negative or absurd one.
+    Size,
+    /// No event time, or one outside 1970 to 2200.
+    EventTime,
+    /// Price times size is absurd.
+    Notional,
+    /// The event time lies more than a day ahead of the time it was taken in.
+    Future,
+}
+
+impl Reason {
+    /// The word for it in records, tables and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::FrameType => "frame_type",
+            Self::FrameTooLarge => "frame_too_large",
+            Self::Symbol => "symbol",
+            Self::Price => "price",
+            Self::Size => "size",
+            Self::EventTime => "event_time",
+            Self::Notional => "notional",
+            Self::Future => "future",
+        }
+    }
+}
+
+/// The trades of one symbol in one frame, in the frame's order.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Group<'a> {
+    /// The symbol, checked.
+    pub symbol: Cow<'a, str>,
+    /// At least one trade.
+    pub trades: Vec<Trade>,
+}
+
+/// Something refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DeadLetter<'a> {
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, for a person: where it stood, and what was found, cut short.
+    pub detail: String,
+    /// The beginning of what was sent: the entry, or the frame if no entry can be told.
+    pub frame: &'a [u8],
+}
+
+/// What a frame came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Admitted<'a> {
+    /// Trades by symbol, in the order in which the symbols first appear.
+    pub groups: Vec<Group<'a>>,
+    /// Refusals, in the order of the frame.
+    pub dead_letters: Vec<DeadLetter<'a>>,
+    /// What the provider complains about, if this frame is a complaint.
+    pub provider_error: Option<String>,
+}
+
+/// The bytes of a rejected frame or entry that are kept.
+const KEPT_BYTES: usize = 1024;
+/// The characters of a refused value that a detail quotes.
+const QUOTED_CHARS: usize = 64;
+/// Above this many groups a symbol's group is found by hashing; real frames have fewer than ten.
+const LINEAR_GROUPS: usize = 16;
+
+/// Admits a frame.
+pub fn admit<'a>(frame: &'a Frame, counts: &mut Counts) -> Admitted<'a> {
+    counts.frames += 1;
+    let mut admission = Admission {
+        frame,
+        counts,
+        admitted: Admitted::default(),
+        index_of: HashMap::new(),
+        entry_texts: None,
+    };
+    match message::parse(&frame.bytes) {
+        Ok(Message::Trades(entries)) => {
+            for (index, entry) in entries.into_iter().enumerate() {
+                admission.take_entry(index, entry);
+            }
+        }
+        Ok(Message::Ping) => admission.counts.pings += 1,
+        Ok(Message::Error { message }) => {
+            admission.counts.provider_errors += 1;
+            admission.admitted.provider_error = Some(cut(&message));
+        }
+        Ok(Message::Unknown { kind }) => {
+            admission.refuse_frame(Reason::FrameType, &format!("unknown type {}", quote(&kind)))
+        }
+        Err(error @ Malformed::TooLarge) => {
+            admission.refuse_frame(Reason::FrameTooLarge, &error.to_string())
+        }
+        Err(error @ Malformed::Json(_)) => {
+            admission.refuse_frame(Reason::Json, &cut(&error.to_string()))
+        }
+    }
+    admission.admitted
+}
+
+struct Admission<'a, 'c> {
+    frame: &'a Frame,
+    counts: &'c mut Counts,
+    admitted: Admitted<'a>,
+    /// Filled once there are more than [`LINEAR_GROUPS`].
+    index_of: HashMap<String, usize>,
+    /// Looked up for the first refused entry.
+    entry_texts: Option<Vec<&'a str>>,
+}
+
+impl<'a> Admission<'a, '_> {
+    fn take_entry(&mut self, index: usize, entry: Result<RawTrade<'a>, String>) {
+        let raw = match entry {
+            Ok(raw) => raw,
+            Err(error) => return self.refuse_entry(index, Reason::Json, &cut(&error)),
+        };
+        match judge(&raw, self.frame.taken_ms) {
+            Ok(Judged::Trade { trade, rounded }) => {
+                self.counts.trades += 1;
+                self.counts.rounded += u64::from(rounded);
+                for code in raw.unknown_codes() {
+                    *self.counts.unknown_conditions.entry(*code).or_default() += 1;
+                }
+                self.add(raw.into_symbol().unwrap_or_default(), trade);
+            }
+            Ok(Judged::PriceUpdate) => self.counts.price_updates += 1,
+            Err((reason, detail)) => self.refuse_entry(index, reason, &detail),
+        }
+    }
+
+    fn add(&mut self, symbol: Cow<'a, str>, trade: Trade) {
+        let groups = &mut self.admitted.groups;
+        let known = if groups.len() <= LINEAR_GROUPS {
+            groups.iter().position(|group| group.symbol == symbol)
+        } else {
+            self.index_of.get(&*symbol).copied()
+        };
+        match known.and_then(|at| groups.get_mut(at)) {
+            Some(group) => group.trades.push(trade),
+            None => {
+                groups.push(Group {
+                    symbol,
+                    trades: vec![trade],
+                });
+                if groups.len() > LINEAR_GROUPS {
+                    let unindexed = groups.iter().enumerate().skip(self.index_of.len());
+                    self.index_of
+                        .extend(unindexed.map(|(at, group)| (group.symbol.to_string(), at)));
+                }
+            }
+        }
+    }
+
+    fn refuse_entry(&mut self, index: usize, reason: Reason, what: &str) {
+        let frame = self.frame;
+        let texts = self
+            .entry_texts
+            .get_or_insert_with(|| message::entry_texts(&frame.bytes));
+        let sent = texts
+            .get(index)
+            .map_or(frame.bytes.as_slice(), |text| text.as_bytes());
+        self.refuse(
+            reason,
+            format!("line {}, index {index}: {what}", frame.line),
+            sent,
+        );
+    }
+
+    fn refuse_frame(&mut self, reason: Reason, what: &str) {
+        self.refuse(
+            reason,
+            format!("line {}: {what}", self.frame.line),
+            &self.frame.bytes,
+        );
+    }
+
+    fn refuse(&mut self, reason: Reason, detail: String, sent: &'a [u8]) {
+        *self.counts.dead_letters.entry(reason).or_default() += 1;
+        self.admitted.dead_letters.push(DeadLetter {
+            reason,
+            detail,
+            frame: &sent[..sent.len().min(KEPT_BYTES)],
+        });
+    }
+}
+
+enum Judged {
+    Trade { trade: Trade, rounded: bool },
+    PriceUpdate,
+}
+
+fn judge(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Judged, (Reason, String)> {
+    let symbol = raw
+        .symbol()
+        .ok_or_else(|| (Reason::Symbol, "symbol is missing".to_owned()))?;
+    Symbol::check(symbol)
+        .map_err(|error| (Reason::Symbol, format!("{error}: {}", quote(symbol))))?;
+    let event_time = event_time(raw.event_time()).map_err(|what| (Reason::EventTime, what))?;
+    let price =
+        number("price", raw.price(), Price::parse).map_err(|(_, what)| (Reason::Price, what))?;
+    let size = match number("size", raw.size(), Size::parse) {
+        Ok(size) => size,
+        Err((Some(NumberError::Zero), _)) => return Ok(Judged::PriceUpdate),
+        Err((_, what)) => return Err((Reason::Size, what)),
+    };
+    if taken_ms.is_some_and(|taken_ms| event_time.is_far_future(taken_ms)) {
+        return Err((
+            Reason::Future,
+            format!(
+                "event time {event_time} lies more than a day ahead of the time it was taken in"
+            ),
+        ));
+    }
+    let trade = Trade::new(event_time, price.value, size.value, raw.conditions());
+    let trade = trade.map_err(|error| {
+        (
+            Reason::Notional,
+            format!("notional is {error}: {} times {}", price.value, size.value),
+        )
+    })?;
+    Ok(Judged::Trade {
+        trade,
+        rounded: price.rounded || size.rounded,
+    })
+}
+
+type Parse<T> = fn(&str) -> Result<Parsed<T>, NumberError>;
+
+fn number<T>(
+    name: &str,
+    text: Option<&str>,
+    parse: Parse<T>,
+) -> Result<Parsed<T>, (Option<NumberError>, String)> {
+    let text = text.ok_or_else(|| (None, format!("{name} is missing")))?;
+    parse(text).map_err(|error| (Some(error), format!("{name} is {error}: {}", quote(text))))
+}
+
+fn event_time(text: Option<&str>) -> Result<EventTime, String> {
+    let text = text.ok_or("event time is missing")?;
+    let ms: i64 = text.parse().map_err(|_| {
+        format!(
+            "event time is not a whole number of milliseconds: {}",
+            quote(text)
+        )
+    })?;
+    EventTime::from_ms(ms).ok_or_else(|| format!("event time {ms} ms is outside 1970 to 2200"))
+}
+
+/// A value as a detail shows it: in quotes, control characters escaped, cut short.
+fn quote(text: &str) -> String {
+    let checkpoint: String = text.chars().take(QUOTED_CHARS).collect();
+    let more = if checkpoint.len() < text.len() {
+        format!("... of {} bytes", text.len())
+    } else {
+        String::new()
+    };
+    format!("{checkpoint:?}{more}")
+}
+
+/// A message of another's making: control characters escaped, cut short.
+pub(crate) fn cut(text: &str) -> String {
+    let checkpoint: String = text
+        .chars()
+        .take(4 * QUOTED_CHARS)
+        .flat_map(|c| {
+            c.escape_default()
+                .take(if c.is_control() { 10 } else { 0 })
+                .chain((!c.is_control()).then_some(c))
+        })
+        .collect();
+    if text.chars().nth(4 * QUOTED_CHARS).is_some() {
+        format!("{checkpoint}...")
+    } else {
+        checkpoint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: i64 = 1_700_000_000_000;
+
+    fn frame(text: &str) -> Frame {
+        Frame {
+            line: 7,
+            bytes: text.as_bytes().to_vec(),
+            taken_ms: Some(NOW_MS),
+        }
+    }
+
+    /// One trade frame with `entry` between two good ones: they must survive, and `entry` be
+    /// refused so.
+    fn check_refused(entry: &str, reason: Reason, detail: &str) {
+        let good = r#"{"s":"GOOD","p":1,"t":1,"v":1}"#;
+        let frame = frame(&format!(
+            r#"{{"type":"trade","data":[{good},{entry},{good}]}}"#
+        ));
+        let mut counts = Counts::default();
+        let admitted = admit(&frame, &mut counts);
+        assert_eq!(admitted.groups.len(), 1, "{entry}");
+        assert_eq!(admitted.groups[0].trades.len(), 2, "{entry}");
+        assert_eq!(admitted.dead_letters.len(), 1, "{entry}");
+        let dead_letter = &admitted.dead_letters[0];
+        assert_eq!(
+            dead_letter.reason, reason,
+            "{entry}: {}",
+            dead_letter.detail
+        );
+        assert!(
+            dead_letter.detail.starts_with("line 7, index 1: ")
+                && dead_letter.detail.contains(detail),
+            "{entry}: {}",
+            dead_letter.detail
+        );
+        assert!(dead_letter.detail.len() < 400);
+        assert_eq!(
+            dead_letter.frame,
+            &entry.as_bytes()[..entry.len().min(KEPT_BYTES)]
+        );
+        assert_eq!((counts.trades, counts.dead_letters()), (2, 1));
+    }
+
+    #[test]
+    fn each_bad_entry_is_refused_for_its_own_reason_and_its_neighbours_stand() {
+        check_refused("5", Reason::Json, "invalid type");
+        check_refused(
+            r#"{"s":"A","p":1,"p":2,"t":1,"v":1}"#,
+            Reason::Json,
+            "duplicate field",
+        );
+        check_refused(r#"{"p":1,"t":1,"v":1}"#, Reason::Symbol, "missing");
+        check_refused(r#"{"s":"","p":1,"t":1,"v":1}"#, Reason::Symbol, "empty");
+        check_refused(
+            &format!(r#"{{"s":"{}","p":1,"t":1,"v":1}}"#, "A".repeat(900_000)),
+            Reason::Symbol,
+            "of 900000 bytes",
+        );
+        check_refused(
+            r#"{"s":"A\u001b[31m","p":1,"t":1,"v":1}"#,
+            Reason::Symbol,
+            "control character",
+        );
+        check_refused(
+            r#"{"s":"A","t":1,"v":1}"#,
+            Reason::Price,
+            "price is missing",
+        );
+        check_refused(
+            r#"{"s":"A","p":-1.5,"t":1,"v":1}"#,
+            Reason::Price,
+            "price is negative: \"-1.5\"",
+        );
+        check_refused(
+            r#"{"s":"A","p":"NaN","t":1,"v":1}"#,
+            Reason::Price,
+            "not a decimal",
+        );
+        check_refused(r#"{"s":"A","p":0,"t":1,"v":1}"#, Reason::Price, "zero");
+        check_refused(
+            r#"{"s":"A","p":1e400,"t":1,"v":1}"#,
+            Reason::Price,
+            "absurdly large",
+        );
+        check_refused(
+            r#"{"s":"A","p":{"x":[]},"t":1,"v":1}"#,
+            Reason::Price,
+            "not a decimal",
+        );
+        check_refused(r#"{"s":"A","p":1,"t":1}"#, Reason::Size, "size is missing");
+        check_refused(r#"{"s":"A","p":1,"t":1,"v":-3}"#, Reason::Size, "negative");
+        check_refused(
+            r#"{"s":"A","p":1,"t":1,"v":1e16}"#,
+            Reason::Size,
+            "absurdly large",
+        );
+        check_refused(r#"{"s":"A","p":1,"v":1}"#, Reason::EventTime, "missing");
+        check_refused(
+            r#"{"s":"A","p":1,"t":1.5,"v":1}"#,
+            Reason::EventTime,
+            "whole number",
+        );
+        check_refused(
+            r#"{"s":"A","p":1,"t":1700000000000000,"v":1}"#,
+            Reason::EventTime,
+            "outside",
+        );
+        check_refused(
+            r#"{"s":"A","p":1,"t":-1,"v":1}"#,
+            Reason::EventTime,
+            "outside",
+        );
+        check_refused(
+            r#"{"s":"A","p":1e9,"t":1,"v":1e9}"#,
+            Reason::Notional,
+            "absurdly large",
+        );
+        check_refused(
+            r#"{"s":"A","p":1,"t":1700100000000,"v":1}"#,
+            Reason::Future,
+            "ahead",
+        );
+    }
+
+    #[test]
+    fn a_recording_is_not_judged_by_the_clock() {
+        let mut frame =
+            frame(r#"{"type":"trade","data":[{"s":"A","p":1,"t":1700100000000,"v":1}]}"#);
+        frame.taken_ms = None;
+        assert_eq!(admit(&frame, &mut Counts::default()).groups.len(), 1);
+    }
+
+    #[test]
+    fn frames_that_are_no_trades_are_refused_whole_but_pings_and_errors_are_not() {
+        let refused = |text: &str| {
+            let frame = frame(text);
+            let mut counts = Counts::default();
+            let admitted = admit(&frame, &mut counts);
+            assert!(admitted.groups.is_empty());
+            (
+                admitted
+                    .dead_letters
+                    .into_iter()
+                    .map(|dead_letter| (dead_letter.reason, dead_letter.detail))
+                    .next(),
+                admitted.provider_error,
+                counts,
+            )
+        };
+        assert_eq!(
+            refused(r#"{"type":"news"}"#).0,
+            Some((Reason::FrameType, "line 7: unknown type \"news\"".into()))
+        );
+        assert_eq!(
+            refused("{nonsense").0.map(|(reason, _)| reason),
+            Some(Reason::Json)
+        );
+        assert_eq!(
+            refused(&" ".repeat(2 << 20)).0.map(|(reason, _)| reason),
+            Some(Reason::FrameTooLarge)
+        );
+        let (dead_letter, error, counts) = refused(r#"{"type":"ping"}"#);
+        assert_eq!((dead_letter, error, counts.pings), (None, None, 1));
+        let (dead_letter, error, counts) = refused(r#"{"type":"error","msg":"Invalid symbol X"}"#);
+        assert_eq!(
+            (dead_letter, error.as_deref(), counts.provider_errors),
+            (None, Some("Invalid symbol X"), 1)
+        );
+    }
+
+    #[test]
+    fn groups_stand_in_the_order_of_the_frame_however_many_there_are() {
+        let entries: Vec<String> = (0..3_000)
+            .map(|n| format!(r#"{{"s":"S{}","p":1,"t":{n},"v":1}}"#, n % 1_000))
+            .collect();
+        let frame = frame(&format!(
+            r#"{{"type":"trade","data":[{}]}}"#,
+            entries.join(",")
+        ));
+        let admitted = admit(&frame, &mut Counts::default());
+        assert_eq!(admitted.groups.len(), 1_000);
+        for (at, group) in admitted.groups.iter().enumerate() {
+            assert_eq!(group.symbol, format!("S{at}"));
+            let times: Vec<i64> = group
+                .trades
+                .iter()
+                .map(|trade| trade.event_time.ms())
+                .collect();
+            let at = i64::try_from(at).expect("small");
+            assert_eq!(times, [at, at + 1_000, at + 2_000]);
+        }
+    }
+
+    #[test]
+    fn price_updates_rounding_and_unknown_conditions_are_counted() {
+        let frame = frame(concat!(
+            r#"{"type":"trade","data":[{"s":"A","p":1,"t":1,"v":0},{"s":"A","p":1,"t":1,"v":0.0},{"s":"A","p":1.123456789,"t":1,"v":1},"#,
+            r#"{"s":"A","c":["1","77"],"p":1,"t":1,"v":1},{"s":"A","c":["x","77"],"p":1,"t":1,"v":1}]}"#
+        ));
+        let mut counts = Counts::default();
+        let admitted = admit(&frame, &mut counts);
+        assert_eq!(admitted.groups[0].trades.len(), 3);
+        assert_eq!(
+            (counts.price_updates, counts.rounded, counts.trades),
+            (2, 1, 3)
+        );
+        assert_eq!(counts.unknown_conditions, [(77, 2), (255, 1)].into());
+    }
+
+    #[test]
+    fn the_recording_is_admitted_whole() {
+        let mut counts = Counts::default();
+        for (line, text) in (1..).zip(include_str!("../fixtures/finnhub-recorded.jsonl").lines()) {
+            let frame = Frame {
+                line,
+                bytes: text.as_bytes().to_vec(),
+                taken_ms: None,
+            };
+            assert_eq!(admit(&frame, &mut counts).dead_letters, []);
+        }
+        assert_eq!(
+            (
+                counts.frames,
+                counts.pings,
+                counts.trades,
+                counts.price_updates,
+                counts.rounded
+            ),
+            (14, 1, 81, 0, 0)
+        );
+        assert!(counts.unknown_conditions.is_empty());
+    }
+
+    #[test]
+    fn a_foreign_message_is_cut_and_shows_no_control_characters() {
+        assert_eq!(cut("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+        assert!(cut(&"é".repeat(10_000)).len() < 600);
+    }
+}

@@ -1,0 +1,269 @@
+//! Sequences: every outgoing record's place in its session, dense from 1 in each partition.
+//!
+//! The records are a function of the frames and the partition count alone, so a recording read
+//! again gives each record the sequence it had before, and [`Sequencer::resume_from`] can leave out
+//! what the log already holds.
+
+use std::collections::HashMap;
+
+use tapeflow_log::OutRecord;
+use tapeflow_schemas::{
+    Partition, SessionId,
+    codec::{self, BatchHeader, InvalidFrameHeader},
+    partition_for,
+};
+
+use crate::{admission::Admitted, counts::Counts};
+
+/// The partition of rejected frames: they have no symbol.
+pub const DEAD_LETTERS_PARTITION: Partition = 0;
+/// The most trades in one record. A flood of a megabyte in one frame must not become a record that
+/// Kafka refuses (1 MB by default).
+pub const MAX_TRADES_PER_RECORD: usize = 1_000;
+/// How many symbols' partitions are remembered; a feed of ever new symbols starts over.
+const REMEMBERED_SYMBOLS: usize = 100_000;
+
+/// Where a frame's records come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The frame's number.
+    pub line: u64,
+    /// When it was taken in, in milliseconds since 1970 UTC.
+    pub taken_ms: i64,
+}
+
+/// Gives records their sequences.
+#[derive(Debug)]
+pub struct Sequencer {
+    session: SessionId,
+    source: String,
+    last: Vec<u64>,
+    held: Vec<u64>,
+    partition_of: HashMap<Box<str>, Partition>,
+}
+
+impl Sequencer {
+    /// A session from its beginning. `partitions` is at least one.
+    #[must_use]
+    pub fn new(session: SessionId, source: impl Into<String>, partitions: u32) -> Self {
+        let partitions = vec![0; usize::try_from(partitions.max(1)).unwrap_or(1)];
+        Self {
+            session,
+            source: source.into(),
+            held: partitions.clone(),
+            last: partitions,
+            partition_of: HashMap::new(),
+        }
+    }
+
+    /// Leaves out records at or below the last sequence that each partition already holds, as
+    /// [`tapeflow_log::Publish::last_sequences`] tells.
+    pub fn resume_from(&mut self, last_sequences: &[u64]) {
+        for (held, last) in self.held.iter_mut().zip(last_sequences) {
+            *held = *last;
+        }
+    }
+
+    /// Appends the records of a frame to `out`: one for each symbol, then one for each reject.
+    pub fn take(
+        &mut self,
+        admitted: &Admitted<'_>,
+        origin: Origin,
+        counts: &mut Counts,
+        out: &mut Vec<OutRecord>,
+    ) {
+        for group in &admitted.groups {
+            let partition = self.partition_of(&group.symbol);
+            for trades in group.trades.chunks(MAX_TRADES_PER_RECORD) {
+                let Some(sequence) = self.next(partition, counts) else {
+                    continue;
+                };
+                let header = BatchHeader {
+                    symbol: &group.symbol,
+                    source: &self.source,
+                    session: self.session,
+                    sequence,
+                    taken_ms: origin.taken_ms,
+                };
+                let mut payload = Vec::with_capacity(96 + 40 * trades.len());
+                codec::encode_batch(&mut payload, &header, trades);
+                out.push(OutRecord {
+                    partition,
+                    key: group.symbol.to_string(),
+                    timestamp_ms: origin.taken_ms,
+                    payload,
+                    session: Some((self.session, sequence)),
+                });
+            }
+        }
+        for dead_letter in &admitted.dead_letters {
+            let Some(sequence) = self.next(DEAD_LETTERS_PARTITION, counts) else {
+                continue;
+            };
+            let header = InvalidFrameHeader {
+                session: self.session,
+                sequence,
+                taken_ms: origin.taken_ms,
+                line: origin.line,
+                reason: dead_letter.reason.word(),
+                detail: &dead_letter.detail,
+                frame: dead_letter.frame,
+            };
+            let mut payload = Vec::new();
+            codec::encode_invalid_frame(&mut payload, &header);
+            out.push(OutRecord {
+                partition: DEAD_LETTERS_PARTITION,
+                key: String::new(),
+                timestamp_ms: origin.taken_ms,
+                payload,
+                session: Some((self.session, sequence)),
+            });
+        }
+    }
+
+    /// The next sequence of a partition; `None` if the log holds it already.
+    fn next(&mut self, partition: Partition, counts: &mut Counts) -> Option<u64> {
+        let at = usize::try_from(partition).ok()?;
+        let last = self.last.get_mut(at)?;
+        *last += 1;
+        let fresh = *last > *self.held.get(at)?;
+        *(if fresh {
+            &mut counts.records
+        } else {
+            &mut counts.records_resumed
+        }) += 1;
+        fresh.then_some(*last)
+    }
+
+    fn partition_of(&mut self, symbol: &str) -> Partition {
+        if let Some(partition) = self.partition_of.get(symbol) {
+            return *partition;
+        }
+        if self.partition_of.len() >= REMEMBERED_SYMBOLS {
+            self.partition_of.clear();
+        }
+        let partition = partition_for(symbol, u32::try_from(self.last.len()).unwrap_or(1));
+        self.partition_of.insert(symbol.into(), partition);
+        partition
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tapeflow_schemas::codec::Header;
+
+    use super::*;
+    use crate::{admission::admit, frame::Frame};
+
+    const SESSION: SessionId = SessionId([7; 16]);
+
+    fn records(frames: &[String], partitions: u32, held: &[u64]) -> (Vec<OutRecord>, Counts) {
+        let mut sequencer = Sequencer::new(SESSION, "test", partitions);
+        sequencer.resume_from(held);
+        let (mut out, mut counts) = (Vec::new(), Counts::default());
+        for (line, text) in (1..).zip(frames) {
+            let frame = Frame {
+                line,
+                bytes: text.as_bytes().to_vec(),
+                taken_ms: None,
+            };
+            let admitted = admit(&frame, &mut counts);
+            sequencer.take(
+                &admitted,
+                Origin { line, taken_ms: 5 },
+                &mut counts,
+                &mut out,
+            );
+        }
+        (out, counts)
+    }
+
+    fn sequence_of(record: &OutRecord) -> u64 {
+        let mut entries = Vec::new();
+        match codec::decode(&record.payload, &mut entries).expect("our own record") {
+            Header::Batch {
+                session, sequence, ..
+            }
+            | Header::InvalidFrame {
+                session, sequence, ..
+            } => {
+                assert_eq!(session, SESSION);
+                sequence
+            }
+            Header::Legacy => panic!("not ours"),
+        }
+    }
+
+    fn frames() -> Vec<String> {
+        let recorded = include_str!("../fixtures/finnhub-recorded.jsonl")
+            .lines()
+            .map(str::to_owned);
+        recorded
+            .chain(["{bad".to_owned(), r#"{"type":"trade","data":[{"s":"MSFT","p":1,"t":1,"v":1},{"s":"A","p":-1,"t":1,"v":1}]}"#.to_owned()])
+            .collect()
+    }
+
+    #[test]
+    fn sequences_are_dense_from_one_in_each_partition() {
+        for partitions in [1, 3, 4] {
+            let (records, counts) = records(&frames(), partitions, &[]);
+            let mut last = [0; 4];
+            for record in &records {
+                let last = &mut last[usize::try_from(record.partition).expect("small")];
+                *last += 1;
+                assert_eq!(sequence_of(record), *last);
+                if !record.key.is_empty() {
+                    assert_eq!(record.partition, partition_for(&record.key, partitions));
+                }
+            }
+            assert_eq!(counts.records, u64::try_from(records.len()).expect("small"));
+        }
+    }
+
+    #[test]
+    fn a_second_run_adds_exactly_what_the_first_did_not_bring_home() {
+        let (all, _) = records(&frames(), 3, &[]);
+        for kept in 0..=all.len() {
+            let mut held = vec![0; 3];
+            for record in &all[..kept] {
+                held[usize::try_from(record.partition).expect("small")] = sequence_of(record);
+            }
+            let (rest, counts) = records(&frames(), 3, &held);
+            assert_eq!(rest, all[kept..]);
+            assert_eq!(counts.records_resumed, u64::try_from(kept).expect("small"));
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_carries_its_line_reason_and_text() {
+        let (records, _) = records(&frames(), 4, &[]);
+        let last = records.last().expect("some");
+        assert_eq!((last.partition, last.key.as_str()), (0, ""));
+        match codec::decode(&last.payload, &mut Vec::new()).expect("our own record") {
+            Header::InvalidFrame {
+                reason,
+                detail,
+                frame,
+                taken_ms,
+                ..
+            } => {
+                assert_eq!((reason, taken_ms), ("price", 5));
+                assert_eq!(detail, "line 16, index 1: price is negative: \"-1\"");
+                assert_eq!(frame, br#"{"s":"A","p":-1,"t":1,"v":1}"#);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_flood_in_one_frame_is_split_into_records_that_a_broker_takes() {
+        let entries = vec![r#"{"s":"A","p":1,"t":1,"v":1}"#; 30_000].join(",");
+        let (records, counts) = records(
+            &[format!(r#"{{"type":"trade","data":[{entries}]}}"#)],
+            2,
+            &[],
+        );
+        assert_eq!((records.len(), counts.trades), (30, 30_000));
+        assert!(records.iter().all(|record| record.payload.len() < 100_000));
+    }
+}

@@ -1,0 +1,359 @@
+//! Is this topic what the guarantee needs? Facts are read here, a pure function judges them, and
+//! the caller says it to a person.
+//!
+//! A finding is no error: a development set-up of one broker runs the same code, and promises less.
+//! A compacted topic is refused: it loses trades by design.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use futures::executor::block_on;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, ResourceSpecifier},
+    client::DefaultClientContext,
+};
+
+/// Replicas of which one may be lost while writes still reach two.
+const REPLICAS_NEEDED: usize = 3;
+/// Replicas that must have a record before it counts as written.
+const IN_SYNC_NEEDED: i64 = 2;
+/// An outage that is noticed and mended within a day must lose nothing.
+const RETENTION_NEEDED_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Bytes a partition may come to on a busy day.
+const RETENTION_NEEDED_BYTES: i64 = 8 << 30;
+
+const SETTINGS: [&str; 5] = [CLEANUP, RETENTION_MS, RETENTION_BYTES, IN_SYNC, UNCLEAN];
+const CLEANUP: &str = "cleanup.policy";
+const RETENTION_MS: &str = "retention.ms";
+const RETENTION_BYTES: &str = "retention.bytes";
+const IN_SYNC: &str = "min.insync.replicas";
+const UNCLEAN: &str = "unclean.leader.election.enable";
+
+/// One way in which a topic is less than the guarantee needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicFinding {
+    /// Too few copies of some partition.
+    Replication {
+        /// Copies of the partition that has the fewest.
+        replicas: usize,
+        /// Brokers of the cluster.
+        brokers: usize,
+    },
+    /// A record counts as written once a single replica has it, though there are several.
+    InSync {
+        /// How many must have it.
+        wanted: i64,
+        /// How many there are.
+        replicas: usize,
+    },
+    /// A replica that lacks acknowledged records may become the leader, and they are lost.
+    UncleanElection,
+    /// Records go after less than a day.
+    RetentionTime {
+        /// After how many milliseconds.
+        ms: i64,
+    },
+    /// Records go once there are too many of them, however young.
+    RetentionSize {
+        /// Bytes kept of each partition.
+        bytes: i64,
+    },
+    /// A fact that could not be read, so that it could not be judged.
+    Unread {
+        /// Which.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl fmt::Display for TopicFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replication {
+                replicas,
+                brokers: 1,
+            } => {
+                write!(
+                    f,
+                    "development set-up: {replicas} replica(s) on one broker, {REPLICAS_NEEDED} on as many are needed for trades to survive its loss"
+                )
+            }
+            Self::Replication { replicas, brokers } => {
+                write!(
+                    f,
+                    "the topic has {replicas} replica(s) on {brokers} brokers, {REPLICAS_NEEDED} are needed for trades to survive the loss of one"
+                )
+            }
+            Self::InSync { wanted, replicas } => write!(
+                f,
+                "the topic has {IN_SYNC}={wanted} of {replicas} replicas: an acknowledged trade may be on one broker only, and be lost with it; \
+                 set {IN_SYNC}={IN_SYNC_NEEDED}, of {REPLICAS_NEEDED} replicas"
+            ),
+            Self::UncleanElection => {
+                write!(
+                    f,
+                    "the topic has {UNCLEAN}=true: acknowledged trades may be lost and their offsets used again; set it to false"
+                )
+            }
+            Self::RetentionTime { ms } => {
+                write!(
+                    f,
+                    "the topic has {RETENTION_MS}={ms}: a job that stands still for longer loses trades; set it to a week, 604800000"
+                )
+            }
+            Self::RetentionSize { bytes } => {
+                write!(
+                    f,
+                    "the topic has {RETENTION_BYTES}={bytes} a partition: a busy day may push out trades not yet read; set it to -1 and rely on {RETENTION_MS}"
+                )
+            }
+            Self::Unread { what, reason } => write!(f, "{what} could not be checked: {reason}"),
+        }
+    }
+}
+
+/// Why a topic must not be read at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "topic {topic} has cleanup.policy={policy}: compaction deletes trades; set it with `kafka-configs --alter --entity-type topics \
+     --entity-name {topic} --add-config cleanup.policy=delete`, or use another topic with --topic if it has been compacted already"
+)]
+pub(super) struct Compacted {
+    topic: String,
+    policy: String,
+}
+
+/// What is to be judged. Settings that could not be read hold the reason.
+pub(super) struct Facts {
+    pub(super) replicas: usize,
+    pub(super) brokers: usize,
+    pub(super) settings: Result<BTreeMap<String, String>, String>,
+}
+
+/// Judges the facts.
+pub(super) fn judge(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, Compacted> {
+    let mut findings = Vec::new();
+    let Facts {
+        replicas,
+        brokers,
+        settings,
+    } = facts;
+    if *replicas < REPLICAS_NEEDED {
+        findings.push(TopicFinding::Replication {
+            replicas: *replicas,
+            brokers: *brokers,
+        });
+    }
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(reason) => {
+            findings.push(TopicFinding::Unread {
+                what: format!("the settings of topic {topic}"),
+                reason: reason.clone(),
+            });
+            return Ok(findings);
+        }
+    };
+    for name in SETTINGS {
+        let unread = |reason: &str| TopicFinding::Unread {
+            what: format!("{name} of topic {topic}"),
+            reason: reason.into(),
+        };
+        let Some(value) = settings.get(name) else {
+            findings.push(unread("the broker does not tell it"));
+            continue;
+        };
+        if name == CLEANUP {
+            if value
+                .split(',')
+                .any(|policy| policy.trim().eq_ignore_ascii_case("compact"))
+            {
+                return Err(Compacted {
+                    topic: topic.into(),
+                    policy: value.clone(),
+                });
+            }
+            continue;
+        }
+        if name == UNCLEAN {
+            if value.eq_ignore_ascii_case("true") {
+                findings.push(TopicFinding::UncleanElection);
+            }
+            continue;
+        }
+        let Ok(number) = value.parse::<i64>() else {
+            findings.push(unread(&format!("{value:?} is not a number")));
+            continue;
+        };
+        // -1 stands for no limit.
+        match name {
+            RETENTION_MS if (0..RETENTION_NEEDED_MS).contains(&number) => {
+                findings.push(TopicFinding::RetentionTime { ms: number })
+            }
+            RETENTION_BYTES if (0..RETENTION_NEEDED_BYTES).contains(&number) => {
+                findings.push(TopicFinding::RetentionSize { bytes: number })
+            }
+            IN_SYNC if number < IN_SYNC_NEEDED && *replicas > 1 => {
+                findings.push(TopicFinding::InSync {
+                    wanted: number,
+                    replicas: *replicas,
+                })
+            }
+            _ => {}
+        }
+    }
+    Ok(findings)
+}
+
+/// Asks the brokers for the settings that are judged.
+pub(super) fn settings(
+    client: &ClientConfig,
+    topic: &str,
+    patience: Duration,
+) -> Result<BTreeMap<String, String>, String> {
+    let admin: AdminClient<DefaultClientContext> = client
+        .create()
+        .map_err(|_| "cannot make a kafka client to ask with".to_owned())?;
+    let options = AdminOptions::new().request_timeout(Some(patience));
+    let answers = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
+        .map_err(|error| error.to_string())?;
+    let described = answers
+        .into_iter()
+        .next()
+        .ok_or("kafka says nothing about it")?;
+    let described = described.map_err(|code| code.to_string())?;
+    // The client passes over a refusal, and then there is nothing in the answer.
+    if described.entries.is_empty() {
+        return Err("the broker tells none of them; to see them, a user needs the right to DescribeConfigs of the topic".into());
+    }
+    let known = described
+        .entries
+        .into_iter()
+        .filter(|entry| SETTINGS.contains(&entry.name.as_str()));
+    Ok(known
+        .filter_map(|entry| entry.value.map(|value| (entry.name, value)))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(replicas: usize, brokers: usize, changed: &[(&str, &str)]) -> Facts {
+        let good = [
+            (CLEANUP, "delete"),
+            (RETENTION_MS, "604800000"),
+            (RETENTION_BYTES, "-1"),
+            (IN_SYNC, "2"),
+            (UNCLEAN, "false"),
+        ];
+        let settings = good
+            .iter()
+            .chain(changed)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Facts {
+            replicas,
+            brokers,
+            settings: Ok(settings),
+        }
+    }
+
+    fn findings(facts: &Facts) -> Vec<TopicFinding> {
+        judge("trades", facts).expect("not compacted")
+    }
+
+    #[test]
+    fn a_topic_that_keeps_the_guarantee_gives_no_finding() {
+        assert_eq!(findings(&facts(3, 3, &[])), []);
+        assert_eq!(
+            findings(&facts(
+                3,
+                5,
+                &[
+                    (RETENTION_MS, "-1"),
+                    (RETENTION_BYTES, "8589934592"),
+                    (CLEANUP, "")
+                ]
+            )),
+            []
+        );
+        assert_eq!(findings(&facts(3, 3, &[(RETENTION_MS, "86400000")])), []);
+    }
+
+    #[test]
+    fn a_compacted_topic_is_refused_with_what_to_do() {
+        for policy in ["compact", "compact,delete", "delete, compact"] {
+            let text = judge("trades", &facts(3, 3, &[(CLEANUP, policy)]))
+                .expect_err(policy)
+                .to_string();
+            assert!(
+                text.contains(policy)
+                    && text.contains("--add-config cleanup.policy=delete")
+                    && text.contains("--topic"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn everything_that_weakens_the_guarantee_is_found() {
+        let weak = facts(
+            2,
+            3,
+            &[
+                (UNCLEAN, "true"),
+                (RETENTION_MS, "86399999"),
+                (RETENTION_BYTES, "1073741824"),
+                (IN_SYNC, "1"),
+            ],
+        );
+        let expected = [
+            TopicFinding::Replication {
+                replicas: 2,
+                brokers: 3,
+            },
+            TopicFinding::RetentionTime { ms: 86_399_999 },
+            TopicFinding::RetentionSize { bytes: 1 << 30 },
+            TopicFinding::InSync {
+                wanted: 1,
+                replicas: 2,
+            },
+            TopicFinding::UncleanElection,
+        ];
+        assert_eq!(findings(&weak), expected);
+        let one_broker = findings(&facts(1, 1, &[(IN_SYNC, "1")]));
+        assert_eq!(
+            one_broker,
+            [TopicFinding::Replication {
+                replicas: 1,
+                brokers: 1
+            }],
+            "of one replica no more can be asked"
+        );
+        assert!(one_broker[0].to_string().starts_with("development set-up"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_and_does_not_pass_for_good() {
+        let mut partly = facts(3, 3, &[(RETENTION_MS, "soon")]);
+        partly.settings.as_mut().expect("settings").remove(UNCLEAN);
+        let texts: Vec<_> = findings(&partly).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "retention.ms of topic trades could not be checked: \"soon\" is not a number",
+                "unclean.leader.election.enable of topic trades could not be checked: the broker does not tell it"
+            ]
+        );
+        let nothing = Facts {
+            settings: Err("refused".into()),
+            ..facts(3, 3, &[])
+        };
+        assert_eq!(
+            findings(&nothing)[0].to_string(),
+            "the settings of topic trades could not be checked: refused"
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! The writer: one thread, one transaction for all that waits, and an answer to each caller when it
+//! is on disk.
+//!
+//! A commit costs a sync of the disk, a row costs microseconds; grouped, a hundred callers pay for
+//! one sync. The queue is bounded by bytes, so that many callers wait rather than fill memory. Each
+//! piece of work is undone by itself if it fails, and does not take its neighbours along; only a
+//! failed commit fails them all.
+
+use std::{io, sync::Arc, thread::JoinHandle};
+
+use rusqlite::Connection;
+use tapeflow_protocol::StoreError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tracing::warn;
+
+use super::sqlite_error;
+
+/// What may wait or be at work at once, in KiB; a single piece of work may be larger, and then is
+/// alone.
+const ROOM_KIB: u32 = 16 << 10;
+
+/// The handle of the thread. Dropping it finishes what is queued and ends the thread.
+pub(super) struct Writer {
+    queue: Option<mpsc::UnboundedSender<Box<dyn Request>>>,
+    room: Arc<Semaphore>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(connection: Connection) -> io::Result<Self> {
+        // Unbounded by number, bounded by the room that each request holds: at least one KiB.
+        let (queue, requests) = mpsc::unbounded_channel();
+        let thread = std::thread::Builder::new()
+            .name("sqlite-writer".into())
+            .spawn(move || run(&connection, requests))?;
+        Ok(Self {
+            queue: Some(queue),
+            room: Arc::new(Semaphore::new(
+                usize::try_from(ROOM_KIB).unwrap_or(usize::MAX),
+            )),
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues work and waits until it is on disk. Once queued it is done, whether or not anyone
+    /// still waits; `committed` runs on the writer's thread after the commit.
+    pub(super) async fn submit<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        committed: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let gone = || StoreError::Broken("the writer thread has ended".into());
+        let kib = u32::try_from(bytes / 1_024)
+            .unwrap_or(ROOM_KIB)
+            .clamp(1, ROOM_KIB);
+        let room = Arc::clone(&self.room)
+            .acquire_many_owned(kib)
+            .await
+            .map_err(|_| gone())?;
+        let (answer, answered) = oneshot::channel();
+        let task = Task {
+            stage: Stage::Waiting(work),
+            committed,
+            answer,
+            _room: room,
+        };
+        self.queue
+            .as_ref()
+            .ok_or_else(gone)?
+            .send(Box::new(task))
+            .map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("the sqlite writer thread panicked");
+        }
+    }
+}
+
+/// One caller's piece of work, of whatever type it answers.
+trait Request: Send {
+    /// Does it, inside the transaction. Whether it succeeded.
+    fn apply(&mut self, connection: &Connection) -> bool;
+
+    /// Tells the caller, after the transaction has been committed or lost.
+    fn answer(self: Box<Self>, lost: Option<&str>);
+}
+
+enum Stage<T, F> {
+    Waiting(F),
+    Done(Result<T, StoreError>),
+    /// Only while `apply` runs.
+    Running,
+}
+
+struct Task<T, F, C> {
+    stage: Stage<T, F>,
+    committed: C,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl<T: Send, F: FnOnce(&Connection) -> Result<T, StoreError> + Send, C: FnOnce(&T) + Send> Request
+    for Task<T, F, C>
+{
+    fn apply(&mut self, connection: &Connection) -> bool {
+        let Stage::Waiting(work) = std::mem::replace(&mut self.stage, Stage::Running) else {
+            return false;
+        };
+        let result = work(connection);
+        let succeeded = result.is_ok();
+        self.stage = Stage::Done(result);
+        succeeded
+    }
+
+    fn answer(self: Box<Self>, lost: Option<&str>) {
+        let result = match (self.stage, lost) {
+            (Stage::Done(Err(error)), _) => Err(error),
+            (Stage::Done(Ok(value)), None) => {
+                (self.committed)(&value);
+                Ok(value)
+            }
+            (_, lost) => Err(StoreError::Unavailable(
+                lost.unwrap_or("the transaction ended before this was its turn")
+                    .into(),
+            )),
+        };
+        // A caller that no longer waits is no error.
+        let _ = self.answer.send(result);
+    }
+}
+
+fn run(connection: &Connection, mut requests: mpsc::UnboundedReceiver<Box<dyn Request>>) {
+    while let Some(first) = requests.blocking_recv() {
+        let mut group = vec![first];
+        while let Ok(more) = requests.try_recv() {
+            group.push(more);
+        }
+        let lost = transact(connection, &mut group)
+            .err()
+            .map(|error| error.to_string());
+        if let Some(reason) = &lost {
+            warn!(
+                reason,
+                requests = group.len(),
+                "a transaction of the sqlite writer was lost"
+            );
+            if !connection.is_autocommit() {
+                // If even this fails the next BEGIN does, and says so to its callers.
+                let _ = connection.execute_batch("ROLLBACK");
+            }
+        }
+        for request in group {
+            request.answer(lost.as_deref());
+        }
+    }
+}
+
+/// One transaction of all requests, each undone by itself if it fails.
+fn transact(connection: &Connection, group: &mut [Box<dyn Request>]) -> Result<(), StoreError> {
+    let run = |sql: &str| {
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([]))
+            .map(drop)
+            .map_err(sqlite_error)
+    };
+    run("BEGIN IMMEDIATE")?;
+    for request in group {
+        run("SAVEPOINT request")?;
+        if !request.apply(connection) {
+            // On a full disk and the like SQLite has already undone all of it.
+            if connection.is_autocommit() {
+                return Err(StoreError::Unavailable(
+                    "SQLite rolled the transaction back".into(),
+                ));
+            }
+            run("ROLLBACK TO request")?;
+        }
+        run("RELEASE request")?;
+    }
+    run("COMMIT")
+}

@@ -1,0 +1,189 @@
+//! The workflow that obeys [`crate::decide`]: it takes a job over, and moves its checkpoint from one
+//! state to the next.
+//!
+//! One proposal is in flight at a time. Nothing here gives up on a store that does not answer: a
+//! stalled checkpoint stalls the job, which costs latency and nothing else.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::{
+    checkpoint::Checkpoint,
+    decide::{self, Opening, Refusal, Resolution},
+    failpoint,
+    repair::Patience,
+    store::{CasOutcome, HistoryEntry, Store, StoreError},
+};
+
+/// How a step of the workflow can fail for good.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkflowError {
+    /// The checkpoint must not be taken over; nothing was written.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Another owner moved the checkpoint: this process must stop.
+    #[error("generation {generation} (owner {owner}) has taken the job over")]
+    Fenced {
+        /// The generation found.
+        generation: u64,
+        /// Its owner.
+        owner: String,
+    },
+    /// The store failed in a way that no retry mends.
+    #[error("{0}")]
+    Store(String),
+}
+
+/// How often a checkpoint that a repairer has is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Waits between tries: 50 ms, doubling, at most 2 s.
+pub(crate) struct Backoff(Duration);
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self(Duration::from_millis(50))
+    }
+
+    pub(crate) async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Repeats a call until the store answers.
+///
+/// # Errors
+/// The text of an error that no retry mends.
+pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
+    what: &str,
+    mut call: impl FnMut() -> F,
+) -> Result<T, String> {
+    let mut backoff = Backoff::new();
+    loop {
+        match call().await {
+            Ok(value) => return Ok(value),
+            Err(StoreError::Broken(reason)) => return Err(format!("{what}: {reason}")),
+            Err(StoreError::Unavailable(reason)) => {
+                warn!(what, reason, "store does not answer; trying again");
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+/// Takes the job over: reads the checkpoint, refuses what is not ours, waits for a repairer to end
+/// ([`crate::repair`]), and makes it ours.
+///
+/// # Errors
+/// [`WorkflowError`]. If others take over at the same time, the last one wins and the
+/// others are fenced by it later.
+pub async fn take_over(
+    store: &dyn Store,
+    opening: &Opening,
+    now_us: impl Fn() -> i64,
+) -> Result<Checkpoint, WorkflowError> {
+    let mut patience = Patience::default();
+    loop {
+        let found = until_answered("reading the checkpoint", || store.checkpoint())
+            .await
+            .map_err(WorkflowError::Store)?;
+        let proposed = decide::take_over(found.as_ref(), opening, now_us())?;
+        if found
+            .as_ref()
+            .is_some_and(|checkpoint| patience.waits(checkpoint, tokio::time::Instant::now()))
+        {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
+        failpoint::reach("take-over-before");
+        match propose(store, found.as_ref(), proposed).await {
+            // Someone moved the checkpoint between our read and our write: look again.
+            Err(WorkflowError::Fenced { .. }) => {}
+            other => {
+                failpoint::reach("take-over-after");
+                return other;
+            }
+        }
+    }
+}
+
+/// Whether [`take_over`] would refuse; nothing is written.
+///
+/// # Errors
+/// [`WorkflowError::Refused`] or [`WorkflowError::Store`].
+pub async fn may_take_over(store: &dyn Store, opening: &Opening) -> Result<(), WorkflowError> {
+    let found = until_answered("reading the checkpoint", || store.checkpoint())
+        .await
+        .map_err(WorkflowError::Store)?;
+    decide::take_over(found.as_ref(), opening, 0)?;
+    Ok(())
+}
+
+/// Writes the history of the epochs about to be committed, then moves the checkpoint to `proposed`.
+///
+/// # Errors
+/// [`WorkflowError::Fenced`] or [`WorkflowError::Store`].
+pub async fn advance(
+    store: &dyn Store,
+    checkpoint: &Checkpoint,
+    proposed: Checkpoint,
+    history: &[HistoryEntry],
+) -> Result<Checkpoint, WorkflowError> {
+    if !history.is_empty() {
+        until_answered("writing history", || {
+            store.write_history(history, checkpoint.recovery_timestamp)
+        })
+        .await
+        .map_err(WorkflowError::Store)?;
+        failpoint::reach("history-written");
+    }
+    let (before, after) = if history.is_empty() {
+        ("bind-before", "bind-after")
+    } else {
+        ("commit-before", "commit-after")
+    };
+    failpoint::reach(before);
+    let ended = propose(store, Some(checkpoint), proposed).await;
+    failpoint::reach(after);
+    ended
+}
+
+/// One compare-and-set, resolved to the end: an unknown outcome is read and tried until it is known.
+///
+/// # Errors
+/// [`WorkflowError`]: another generation has taken over, or the store failed for good.
+pub async fn propose(
+    store: &dyn Store,
+    expected: Option<&Checkpoint>,
+    proposed: Checkpoint,
+) -> Result<Checkpoint, WorkflowError> {
+    let mut backoff = Backoff::new();
+    loop {
+        match store.compare_and_set(expected, &proposed).await {
+            CasOutcome::Won => return Ok(proposed),
+            CasOutcome::Lost => {}
+            CasOutcome::Unknown(reason) => {
+                warn!(
+                    reason,
+                    "outcome of compare-and-set unknown; reading the checkpoint"
+                );
+                backoff.wait().await;
+            }
+        }
+        let observed = until_answered("reading the checkpoint", || store.checkpoint())
+            .await
+            .map_err(WorkflowError::Store)?;
+        match decide::resolve(expected, &proposed, observed.as_ref()) {
+            Resolution::Applied => return Ok(proposed),
+            Resolution::SendAgain => {}
+            Resolution::Fenced => {
+                let (generation, owner) = observed.map_or((0, "none".into()), |checkpoint| {
+                    (checkpoint.generation, checkpoint.owner)
+                });
+                return Err(WorkflowError::Fenced { generation, owner });
+            }
+        }
+    }
+}

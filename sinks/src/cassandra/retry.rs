@@ -1,0 +1,71 @@
+//! One statement, sent a few times before the whole call counts as unanswered.
+//!
+//! A node that is cut off from the others, and not from us, answers that it finds no quorum; the
+//! driver goes on asking it, as one of three. A call of a hundred statements would then never
+//! succeed as a whole, however often it is repeated, while each of its statements does at the next
+//! try: the driver draws a replica at random each time. Statements of rows may be sent twice, for
+//! they bring their write timestamps along. A compare-and-set may not, and is not sent by way of this: what
+//! became of it is read first.
+
+use std::time::Duration;
+
+use tapeflow_protocol::StoreError;
+
+/// Of 729 statements one finds the one bad replica of three six times.
+const TRIES: u32 = 6;
+/// Between two tries, growing by as much each time.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The answer, or what the last try said. What no retry mends is said at once.
+pub(super) async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
+    mut send: impl FnMut() -> F,
+) -> Result<T, StoreError> {
+    let mut tries = 1;
+    loop {
+        match send().await {
+            Err(StoreError::Unavailable(_)) if tries < TRIES => {
+                tokio::time::sleep(PAUSE * tries).await;
+                tries += 1;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of it, and how often it was sent, if the answers are these.
+    fn sent(mut answers: Vec<Result<u8, StoreError>>) -> (Result<u8, StoreError>, usize) {
+        answers.reverse();
+        let all = answers.len();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        let answer = runtime.block_on(retry(|| {
+            std::future::ready(answers.pop().expect("no further try"))
+        }));
+        (answer, all - answers.len())
+    }
+
+    #[test]
+    fn a_statement_is_sent_again_while_there_is_no_quorum_and_not_for_ever() {
+        let silent = || Err(StoreError::Unavailable("no quorum".into()));
+        assert!(matches!(sent(vec![Ok(1), Ok(2)]), (Ok(1), 1)));
+        assert!(matches!(sent(vec![silent(), silent(), Ok(3)]), (Ok(3), 3)));
+        assert!(matches!(
+            sent((0..9).map(|_| silent()).collect()),
+            (Err(StoreError::Unavailable(_)), 6)
+        ));
+        assert!(matches!(
+            sent(vec![
+                silent(),
+                Err(StoreError::Broken("no such table".into())),
+                Ok(1)
+            ]),
+            (Err(StoreError::Broken(_)), 2)
+        ));
+    }
+}

@@ -1,0 +1,587 @@
+//! Cycles: in each something is done to the job or its servers, and then the job must commit
+//! something new.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, rngs::StdRng};
+
+use crate::{
+    book::Book,
+    cluster::{Cluster, MAIN, Server},
+    deck::Deck,
+    fault::{Fault, Pause},
+    job::{Binary, Life, Orders, Shape, Skew, Trap, wake},
+    spoil::Preparing,
+    watch::{Standing, Watch},
+};
+
+/// How long the job may take to commit something new, once nothing hinders it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+/// How long processes may stay when another of their job is gone: the heartbeat, and at a start the
+/// wait for each other.
+pub(crate) const LEAVING: Duration = Duration::from_secs(60);
+/// How long a failpoint is waited for.
+const TRAP_PATIENCE: Duration = Duration::from_secs(25);
+pub(crate) const LOOK: Duration = Duration::from_millis(30);
+
+/// What a cycle came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Cycle {
+    pub(crate) fault: Fault,
+    /// From the start of new processes to their first commit, if they had to be started.
+    pub(crate) started: Option<Duration>,
+    /// From the fault to the next commit, if the job came back, or went on, by itself.
+    pub(crate) by_itself: Option<Duration>,
+    /// A failpoint that was not reached: the processes were killed then.
+    pub(crate) missed: bool,
+}
+
+/// How the job came to commit again.
+pub(crate) struct Back {
+    pub(crate) after: Duration,
+    /// Whether processes had to be started.
+    pub(crate) started: bool,
+}
+
+/// All that a cycle touches.
+pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
+    pub(crate) binary: Binary,
+    pub(crate) watch: Watch,
+    pub(crate) deck: Deck,
+    pub(crate) random: StdRng,
+    pub(crate) book: Arc<Book>,
+    /// The next small job to be spoilt.
+    pub(crate) preparing: Option<Preparing>,
+    /// Small jobs that were begun.
+    pub(crate) spoilt: u32,
+    /// Whether write timestamps have run ahead of the clock.
+    pub(crate) was_ahead: bool,
+    /// How processes ended.
+    pub(crate) ends: BTreeMap<String, u64>,
+    /// The processes of now.
+    pub(crate) life: Option<Life>,
+}
+
+impl Stage {
+    /// One cycle.
+    ///
+    /// # Errors
+    /// Whatever must not happen: a process that panics or stays, a checkpoint that goes back, a
+    /// job that does not come back.
+    pub(crate) fn cycle(&mut self) -> Result<Cycle, String> {
+        let fault = self.deck.peek()?;
+        if !self
+            .life
+            .as_ref()
+            .is_some_and(|life| fits(life.shape, &fault))
+        {
+            // Under a later generation: processes that are stopped before they have taken over
+            // would do so when they wake, and rightly.
+            let before = self.later_generation()?;
+            self.replace()?;
+            self.back(before, Instant::now())?;
+        }
+        let _ = self.deck.deal()?;
+        self.pass(0..1_500);
+        let mut cycle = Cycle {
+            fault: fault.clone(),
+            started: None,
+            by_itself: None,
+            missed: false,
+        };
+        let back = match &fault {
+            Fault::KillOne => self.kill_one(),
+            Fault::KillAll => self.kill_all(),
+            Fault::KillSupervisor => self.kill_supervisor(),
+            Fault::PauseOne(pause) => self.pause(*pause, false),
+            Fault::PauseAll(pause) => self.pause(*pause, true),
+            Fault::Zombies => self.zombies(),
+            Fault::Overtake => self.overtake(),
+            Fault::Failpoint { name, times } => self.failpoint(name, *times, &mut cycle.missed),
+            Fault::Rescale => self.rescale(),
+            Fault::KillCassandra => {
+                let node = self.cluster.any(&mut self.random);
+                self.kill_server(Server::Cassandra, node)
+            }
+            Fault::KillTwoCassandra => self.kill_two(),
+            Fault::KillBroker => {
+                let controller = self.cluster.controller()?;
+                let node = controller % self.cluster.nodes + 1;
+                self.kill_server(Server::Kafka, node)
+            }
+            Fault::KillController => {
+                let node = self.cluster.controller()?;
+                self.kill_server(Server::Kafka, node)
+            }
+            Fault::Network(link, way) => self.network(*link, *way),
+            Fault::Clock(clocks) => self.clock(*clocks),
+            Fault::Feed(mood) => self.moody(*mood),
+            Fault::Spoil(spoil) => self.spoil(*spoil),
+        }
+        .map_err(|what| format!("{fault:?}: {what}"))?;
+        *if back.started {
+            &mut cycle.started
+        } else {
+            &mut cycle.by_itself
+        } = Some(back.after);
+        Ok(cycle)
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, range_ms: std::ops::Range<u64>) {
+        let ms = self.random.random_range(range_ms);
+        thread::sleep(Duration::from_millis(ms));
+    }
+
+    /// A shape that the next fault can meet.
+    pub(crate) fn shape(&mut self, of: Option<&Fault>) -> Shape {
+        let wants = of.map(Fault::wants);
+        let several = wants.is_some_and(|wants| wants.several);
+        let supervised = self.random.random_bool(0.5);
+        Shape {
+            processes: self.random.random_range(if several { 2 } else { 1 }..=3),
+            workers: self.random.random_range(1..=2),
+            supervised: wants
+                .and_then(|wants| wants.supervised)
+                .unwrap_or(supervised),
+            // Eight: every bar is read back. Twelve thousand: hardly any is.
+            resident_bars: [8, 8, 200, 12_000][self.random.random_range(0..4)],
+            epoch_ms: [100, 250][self.random.random_range(0..2)],
+        }
+    }
+
+    pub(crate) fn life(&mut self) -> Result<&mut Life, String> {
+        self.life
+            .as_mut()
+            .ok_or_else(|| "no process is running".into())
+    }
+
+    /// Takes the processes of now out of the way, and remembers how they ended.
+    pub(crate) fn bury(&mut self) {
+        if let Some(mut life) = self.life.take() {
+            life.kill_all();
+            life.count_ends(&mut self.ends);
+        }
+    }
+
+    /// Starts processes that the next fault can meet; those of before are gone or left to the
+    /// caller.
+    fn start(&mut self) -> Result<Option<Life>, String> {
+        self.start_skewed(None)
+    }
+
+    /// The same, with clocks that are off.
+    pub(crate) fn start_skewed(&mut self, skew: Option<Skew>) -> Result<Option<Life>, String> {
+        let next = self.deck.peek()?;
+        let shape = self.shape(Some(&next));
+        let life = self.binary.start(
+            &mut self.cluster,
+            &Orders {
+                skew,
+                ..Orders::new(shape, MAIN)
+            },
+        )?;
+        Ok(self.life.replace(life))
+    }
+
+    /// Ends the processes of now and starts others.
+    pub(crate) fn replace(&mut self) -> Result<(), String> {
+        self.bury();
+        self.start().map(drop)
+    }
+
+    /// Waits until the job has committed more than `before`, under a later generation if `before`
+    /// names one; starts processes again when those without a supervisor have left.
+    pub(crate) fn back(&mut self, before: Standing, since: Instant) -> Result<Back, String> {
+        let is_back =
+            |now: Standing| now.committed > before.committed && now.generation > before.generation;
+        self.until(since, &format!("more than {before:?}"), |watch| {
+            Ok(watch.glance()?.is_some_and(is_back))
+        })
+    }
+
+    /// Likewise until all is committed that has been fed by now: where a part of the job stands
+    /// still, others may still commit.
+    pub(crate) fn caught_up(&mut self, since: Instant) -> Result<Back, String> {
+        let fed = self.book.appended();
+        self.until(
+            since,
+            &format!("everything below the offsets {fed:?}"),
+            |watch| watch.has_committed(&fed),
+        )
+    }
+
+    fn until(
+        &mut self,
+        since: Instant,
+        what: &str,
+        is_done: impl Fn(&mut Watch) -> Result<bool, String>,
+    ) -> Result<Back, String> {
+        let (mut since, mut started) = (since, false);
+        let mut leaving: Option<Instant> = None;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if is_done(&mut self.watch)? {
+                return Ok(Back {
+                    after: since.elapsed(),
+                    started,
+                });
+            }
+            let life = self.life()?;
+            life.look()?;
+            if life.any_ended() {
+                let begun = *leaving.get_or_insert_with(Instant::now);
+                // A supervisor that ends says that there is nothing to come back for: its peers'
+                // supervisors would wait for ever.
+                if life.shape.supervised || life.all_ended(Duration::ZERO).is_ok() {
+                    self.replace()?;
+                    (since, started, leaving) = (Instant::now(), true, None);
+                } else if begun.elapsed() > LEAVING {
+                    life.all_ended(Duration::ZERO)?;
+                }
+            }
+            if Instant::now() > deadline {
+                let now = self.watch.glance()?;
+                let life = self.life()?;
+                return Err(format!(
+                    "not committed within {} s: {what}; it stands at {now:?}; life {} ({})",
+                    PATIENCE.as_secs(),
+                    life.number,
+                    life.shape
+                ));
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Where the job stands now; what comes back must be of a later generation.
+    pub(crate) fn later_generation(&mut self) -> Result<Standing, String> {
+        self.watch.standing()
+    }
+
+    /// Where the job stands now; what comes next may be of the same generation.
+    pub(crate) fn any_generation(&mut self) -> Result<Standing, String> {
+        Ok(Standing {
+            generation: 0,
+            ..self.watch.standing()?
+        })
+    }
+
+    fn kill_one(&mut self) -> Result<Back, String> {
+        let begun = Instant::now();
+        let at = self.random_process()?;
+        let supervised = self.life()?.shape.supervised;
+        self.life()?.kill_worker(at);
+        if !supervised {
+            // It was ours: no surprise, and the others must leave by themselves.
+            self.expect_killed()?;
+            self.life()?.all_ended(LEAVING)?;
+            let before = self.later_generation()?;
+            self.replace()?;
+            return self.back(before, Instant::now()).map(|back| Back {
+                started: true,
+                ..back
+            });
+        }
+        let before = self.later_generation()?;
+        self.back(before, begun)
+    }
+
+    /// Waits for the end of a process that we killed, which `look` would take for a crash.
+    fn expect_killed(&mut self) -> Result<(), String> {
+        let life = self.life()?;
+        let deadline = Instant::now() + LEAVING;
+        while !life.any_ended() {
+            let _ = life.look();
+            if Instant::now() > deadline {
+                return Err("a killed process does not end".into());
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn random_process(&mut self) -> Result<usize, String> {
+        let processes = self.life()?.len();
+        Ok(self.random.random_range(0..processes))
+    }
+
+    fn kill_all(&mut self) -> Result<Back, String> {
+        self.bury();
+        for _ in 0..self.random.random_range(0..3) {
+            // Some die while they take over, some while they replay.
+            self.start()?;
+            self.pass(100..3_000);
+            self.bury();
+        }
+        let before = self.later_generation()?;
+        self.replace()?;
+        self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })
+    }
+
+    fn kill_supervisor(&mut self) -> Result<Back, String> {
+        let begun = Instant::now();
+        let at = self.random_process()?;
+        self.life()?.kill_supervisor(at)?;
+        let before = self.later_generation()?;
+        self.pass(0..1_000);
+        let mut life = self.life.take().ok_or("no process is running")?;
+        life.start_again(at, &self.binary)?;
+        self.life = Some(life);
+        self.back(before, begun)
+    }
+
+    fn pause(&mut self, pause: Pause, all: bool) -> Result<Back, String> {
+        let at = self.random_process()?;
+        let life = self.life()?;
+        let several = life.len() > 1;
+        let paused: Vec<u32> = (0..life.len())
+            .filter(|place| all || *place == at)
+            .filter_map(|place| life.pause(place))
+            .collect();
+        let before = if pause == Pause::Long && several && !all {
+            self.later_generation()?
+        } else {
+            self.any_generation()?
+        };
+        thread::sleep(match pause {
+            Pause::Short => Duration::from_secs(3),
+            Pause::Long => Duration::from_secs(15),
+        });
+        let woken = Instant::now();
+        paused.into_iter().for_each(wake);
+        self.back(before, woken)
+    }
+
+    /// Processes are stopped in the middle of their work, others take over, and then they wake:
+    /// what they still do must harm nobody, and they must find out and leave.
+    fn zombies(&mut self) -> Result<Back, String> {
+        let life = self.life()?;
+        let paused: Vec<u32> = (0..life.len())
+            .filter_map(|place| life.pause(place))
+            .collect();
+        let before = self.later_generation()?;
+        let mut old = self.start()?.ok_or("no process is running")?;
+        let back = self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })?;
+        self.pass(0..8_000);
+        paused.into_iter().for_each(wake);
+        old.all_ended(LEAVING)?;
+        if old.codes().iter().any(|code| !matches!(code, Some(1 | 3))) {
+            return Err(format!(
+                "zombies of life {} ended with {:?}, and not because they were fenced or left",
+                old.number,
+                old.codes()
+            ));
+        }
+        old.count_ends(&mut self.ends);
+        let before = self.any_generation()?;
+        self.back(before, Instant::now())?;
+        Ok(back)
+    }
+
+    /// Two jobs under one name: the later one goes on, and the earlier one ends.
+    fn overtake(&mut self) -> Result<Back, String> {
+        let before = self.later_generation()?;
+        let mut old = self.start()?.ok_or("no process is running")?;
+        let back = self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })?;
+        let deadline = Instant::now() + LEAVING;
+        while !old.codes().contains(&Some(3)) {
+            old.look()?;
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "life {} goes on, though life {} has taken over: {:?}",
+                    old.number,
+                    self.life()?.number,
+                    old.codes()
+                ));
+            }
+            thread::sleep(LOOK);
+        }
+        old.kill_all();
+        old.count_ends(&mut self.ends);
+        Ok(back)
+    }
+
+    fn failpoint(&mut self, name: &str, times: u32, missed: &mut bool) -> Result<Back, String> {
+        self.bury();
+        if name == "replay-release" {
+            // Something must have been bound and not committed.
+            self.spring("bind-after", 1, 0)?;
+        }
+        let of_the_coordinator = [
+            "take-over-before",
+            "take-over-after",
+            "bind-before",
+            "bind-after",
+            "history-written",
+            "commit-before",
+            "commit-after",
+        ];
+        let process = if of_the_coordinator.contains(&name) {
+            0
+        } else {
+            self.random.random_range(0..3)
+        };
+        *missed = !self.spring(name, times, process)?;
+        let before = self.later_generation()?;
+        self.start()?;
+        self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })
+    }
+
+    /// Starts processes one of which ends itself, and waits for that; the others are killed, or
+    /// leave. Returns whether it did.
+    fn spring(&mut self, name: &str, times: u32, process: usize) -> Result<bool, String> {
+        let shape = Shape {
+            supervised: false,
+            ..self.shape(None)
+        };
+        let process = process.min(usize::from(shape.processes) - 1);
+        let trap = Trap {
+            process,
+            failpoint: format!("{name}:{times}"),
+        };
+        let mut life = self.binary.start(
+            &mut self.cluster,
+            &Orders {
+                trap: Some(&trap),
+                ..Orders::new(shape, MAIN)
+            },
+        )?;
+        let deadline = Instant::now() + TRAP_PATIENCE;
+        while !life.trapped(process) && !life.any_ended() && Instant::now() < deadline {
+            life.look()?;
+            thread::sleep(LOOK);
+        }
+        let trapped = life.trapped(process);
+        if trapped && self.random.random_bool(0.3) {
+            life.all_ended(LEAVING)?;
+        }
+        life.kill_all();
+        life.count_ends(&mut self.ends);
+        Ok(trapped)
+    }
+
+    fn rescale(&mut self) -> Result<Back, String> {
+        let life = self.life()?;
+        life.ask_to_end(LEAVING)?;
+        if life.codes().iter().any(|code| *code != Some(0)) {
+            return Err(format!(
+                "life {} ({}) was asked to end, and ended with {:?}",
+                life.number,
+                life.shape,
+                life.codes()
+            ));
+        }
+        let before = self.later_generation()?;
+        self.replace()?;
+        self.back(before, Instant::now()).map(|back| Back {
+            started: true,
+            ..back
+        })
+    }
+
+    /// One node of three is killed: the job goes on while it is down, and after it is back.
+    fn kill_server(&mut self, server: Server, node: u8) -> Result<Back, String> {
+        self.pass(500..2_000);
+        let begun = Instant::now();
+        self.cluster.kill(server, node)?;
+        let before = self.any_generation()?;
+        let back = self.back(before, begun)?;
+        self.pass(0..2_000);
+        self.cluster.up()?;
+        let before = self.any_generation()?;
+        self.back(before, Instant::now())?;
+        Ok(back)
+    }
+
+    /// Two nodes of three are killed: the job stands still, and goes on when they are back.
+    fn kill_two(&mut self) -> Result<Back, String> {
+        // In full flow, and not just as it comes back from the fault before.
+        self.pass(2_000..6_000);
+        let spared = self.cluster.any(&mut self.random);
+        let killed: Vec<u8> = (1..=self.cluster.nodes)
+            .filter(|node| *node != spared)
+            .collect();
+        // At the same moment, as near as can be: what both had acknowledged may stand on the third
+        // alone.
+        let cluster = &self.cluster;
+        thread::scope(|scope| {
+            let killing: Vec<_> = killed
+                .iter()
+                .map(|node| scope.spawn(|| cluster.kill(Server::Cassandra, *node)))
+                .collect();
+            killing.into_iter().try_for_each(|kill| {
+                kill.join()
+                    .unwrap_or_else(|_| Err("a thread that kills a node panicked".into()))
+            })
+        })?;
+        self.pass(1_000..10_000);
+        self.cluster.up()?;
+        let up = Instant::now();
+        let before = self.any_generation()?;
+        self.back(before, up)
+    }
+
+    /// Asks the processes of now to end, and lets others run to the end of the topic.
+    ///
+    /// # Errors
+    /// They do not.
+    pub(crate) fn finish(&mut self, patience: Duration) -> Result<(), String> {
+        self.cluster.up()?;
+        if let Some(life) = &mut self.life {
+            let _ = life.ask_to_end(LEAVING);
+        }
+        self.bury();
+        let shape = Shape {
+            processes: 2,
+            workers: 2,
+            supervised: false,
+            resident_bars: 12_000,
+            epoch_ms: 250,
+        };
+        let mut life = self.binary.start(
+            &mut self.cluster,
+            &Orders {
+                further: &["--until-end"],
+                ..Orders::new(shape, MAIN)
+            },
+        )?;
+        life.all_ended(patience)?;
+        if life.codes().iter().any(|code| *code != Some(0)) {
+            return Err(format!(
+                "the last processes (life {}) ended with {:?}",
+                life.number,
+                life.codes()
+            ));
+        }
+        life.count_ends(&mut self.ends);
+        Ok(())
+    }
+}
+
+/// Whether a fault can meet processes of this shape.
+fn fits(shape: Shape, fault: &Fault) -> bool {
+    let wants = fault.wants();
+    (!wants.several || shape.processes > 1)
+        && wants
+            .supervised
+            .is_none_or(|supervised| supervised == shape.supervised)
+}

@@ -1,0 +1,369 @@
+//! A run: servers up, feed and readers on, cycle after cycle, then the judgement.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rand::{SeedableRng, rngs::StdRng};
+use tapeflow_log::kafka::KafkaConfig;
+use tokio::{runtime::Runtime, task::JoinHandle};
+
+use crate::{
+    Settings,
+    book::Book,
+    cluster::{Cluster, MAIN, said},
+    cycle::Stage,
+    deck::Deck,
+    feed::{self, Fed, FeedSettings},
+    job::{self, Binary},
+    judge::{Topic, Verdict},
+    reader::{Readers, Seen},
+    report::Outcome,
+    watch::Watch,
+};
+
+/// How long the last processes may take to the end of the topic.
+const LAST_PATIENCE: Duration = Duration::from_secs(600);
+/// Cycles, if nobody says how many.
+const CYCLES: u32 = 25;
+
+/// Runs it all; whether nothing was found that must not be.
+///
+/// # Errors
+/// It could not begin.
+pub(crate) fn run(settings: Settings) -> Result<bool, String> {
+    let begun = Instant::now();
+    let binary = prepare(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|fault| fault.to_string())?;
+    eprintln!("starting {} node(s) of each server", settings.nodes);
+    let cluster = Cluster::start(
+        &settings.stack,
+        settings.nodes,
+        settings.ports,
+        runtime.handle().clone(),
+    )?;
+    init(&binary, &cluster, MAIN)?;
+    let world = World::begin(&settings, &runtime, &cluster)?;
+    let watch = Watch::new(
+        runtime.handle().clone(),
+        runtime.block_on(cluster.connect(MAIN))?,
+    );
+    let deck = Deck::new(settings.seed, settings.nodes, settings.only.clone());
+    let random = StdRng::seed_from_u64(settings.seed ^ 0x5eed);
+    let mut stage = Stage {
+        cluster,
+        binary,
+        watch,
+        deck,
+        random,
+        book: Arc::clone(&world.book),
+        preparing: None,
+        spoilt: 0,
+        was_ahead: false,
+        ends: BTreeMap::new(),
+        life: None,
+    };
+    if stage.deck.has_spoils() {
+        stage.prepare_small()?;
+    }
+    let mut outcome = Outcome {
+        command: command_line(),
+        nodes: settings.nodes,
+        seed: settings.seed,
+        ..Outcome::default()
+    };
+    cycles(&settings, &mut stage, &world, &mut outcome, begun);
+    if let Err(fault) = judge(&runtime, &mut stage, world, &mut outcome) {
+        outcome.faults.push(fault);
+    }
+    outcome.took = begun.elapsed();
+    outcome.ends = std::mem::take(&mut stage.ends);
+    let text = outcome.markdown();
+    println!("{text}");
+    if let Some(path) = &settings.report {
+        fs::write(path, &text)
+            .map_err(|fault| format!("cannot write {}: {fault}", path.display()))?;
+    }
+    if !outcome.faults.is_empty() {
+        eprintln!(
+            "the logs of all processes are in {}",
+            stage.binary.logs().display()
+        );
+    }
+    Ok(outcome.faults.is_empty())
+}
+
+/// The binary, and a folder for its logs.
+fn prepare(settings: &Settings) -> Result<Binary, String> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = package
+        .ancestors()
+        .nth(2)
+        .ok_or("the package lies two folders below the root")?;
+    let logs = root
+        .join("target/stack")
+        .join(format!("{}-logs", settings.stack));
+    let failed = |fault: std::io::Error| format!("{}: {fault}", logs.display());
+    if logs.exists() {
+        fs::remove_dir_all(&logs).map_err(failed)?;
+    }
+    fs::create_dir_all(&logs).map_err(failed)?;
+    let path = match &settings.binary {
+        Some(path) => path
+            .canonicalize()
+            .map_err(|fault| format!("--binary: {}: {fault}", path.display()))?,
+        None => job::build(root, &logs)?,
+    };
+    Ok(Binary::new(path, logs))
+}
+
+/// `tapeflow init` of a topic and a keyspace of one name: nodes that have just started may not know
+/// of each other yet.
+pub(crate) fn init(binary: &Binary, cluster: &Cluster, name: &str) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match said(&mut init_command(binary, cluster, name)) {
+            Ok(_) => return Ok(()),
+            Err(fault) if Instant::now() > deadline => return Err(fault),
+            Err(_) => std::thread::sleep(Duration::from_secs(1)),
+        }
+    }
+}
+
+pub(crate) fn init_command(binary: &Binary, cluster: &Cluster, name: &str) -> Command {
+    let (brokers, store, copies) = (
+        cluster.brokers(),
+        cluster.store(name),
+        cluster.nodes.to_string(),
+    );
+    binary.command(&[
+        "init",
+        "--brokers",
+        &brokers,
+        "--topic",
+        name,
+        "--store",
+        &store,
+        "--replication",
+        &copies,
+    ])
+}
+
+/// The command that ran this, as one would type it.
+fn command_line() -> String {
+    let quoted = |argument: String| {
+        if argument.contains(' ') {
+            format!("'{argument}'")
+        } else {
+            argument
+        }
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+    format!("cargo run -p tapeflow-chaos -- {}", arguments.join(" "))
+}
+
+/// The feed and the readers.
+struct World {
+    book: Arc<Book>,
+    readers: Readers,
+    feed: JoinHandle<Result<Fed, String>>,
+    reading: Vec<JoinHandle<()>>,
+    stop_feed: Arc<AtomicBool>,
+}
+
+impl World {
+    fn begin(settings: &Settings, runtime: &Runtime, cluster: &Cluster) -> Result<Self, String> {
+        let book = Arc::new(Book::new('C', usize::from(settings.symbols)));
+        let kafka = KafkaConfig {
+            brokers: cluster.brokers(),
+            topic: MAIN.into(),
+            settings: Vec::new(),
+            secrets: Vec::new(),
+        };
+        let stop_feed = Arc::new(AtomicBool::new(false));
+        let feed = runtime.spawn(feed::run(
+            FeedSettings {
+                kafka,
+                seed: settings.seed,
+                rate: settings.rate,
+            },
+            Arc::clone(&book),
+            Arc::clone(&stop_feed),
+        ));
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let readers = Readers {
+            book: Arc::clone(&book),
+            seen,
+            stop: Arc::new(AtomicBool::new(false)),
+        };
+        let mut reading = Vec::new();
+        for number in 0..u64::from(settings.readers) {
+            let store = runtime.block_on(cluster.connect(MAIN))?;
+            reading.push(
+                runtime.spawn(
+                    readers
+                        .clone()
+                        .run(store, settings.seed.wrapping_add(number + 1)),
+                ),
+            );
+        }
+        Ok(Self {
+            book,
+            readers,
+            feed,
+            reading,
+            stop_feed,
+        })
+    }
+}
+
+/// Cycle after cycle, until there were enough or something was found.
+fn cycles(
+    settings: &Settings,
+    stage: &mut Stage,
+    world: &World,
+    outcome: &mut Outcome,
+    begun: Instant,
+) {
+    let wanted = settings.cycles.or(if settings.seconds.is_none() {
+        Some(CYCLES)
+    } else {
+        None
+    });
+    let first = Instant::now();
+    let mut number = 0;
+    while wanted.is_none_or(|wanted| number < wanted)
+        && settings
+            .seconds
+            .is_none_or(|seconds| first.elapsed() < Duration::from_secs(seconds))
+    {
+        number += 1;
+        match stage.cycle() {
+            Ok(cycle) => {
+                let of = wanted.map_or(String::new(), |wanted| format!(" of {wanted}"));
+                let (how, after) = match (cycle.started, cycle.by_itself) {
+                    (Some(after), _) => ("from the start", after),
+                    (None, after) => ("by itself", after.unwrap_or_default()),
+                };
+                let missed = if cycle.missed { ", not reached" } else { "" };
+                let life = stage.life.as_ref().map_or(String::new(), |life| {
+                    format!("life {}, {}", life.number, life.shape)
+                });
+                let (total, took) = (begun.elapsed().as_secs(), after.as_secs_f64());
+                eprintln!(
+                    "{total:>5} s  cycle {number}{of}: {:?}{missed}; committed {took:.1} s {how}; {life}",
+                    cycle.fault
+                );
+                outcome.cycles.push(cycle);
+            }
+            Err(fault) => {
+                eprintln!("FAULT in cycle {number}: {fault}");
+                outcome.faults.push(format!("cycle {number}: {fault}"));
+            }
+        }
+        if world.feed.is_finished() {
+            outcome.faults.push("the feed has ended".into());
+        }
+        if !outcome.faults.is_empty() || !world.readers.seen().faults.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Lets the job come to the end of the topic, and judges all that is there and all that was seen.
+fn judge(
+    runtime: &Runtime,
+    stage: &mut Stage,
+    world: World,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    eprintln!("no more faults: to the end of the topic, then the judgement");
+    let World {
+        book,
+        readers,
+        feed,
+        reading,
+        stop_feed,
+    } = world;
+    stage.cluster.up()?;
+    stop_feed.store(true, Ordering::Release);
+    outcome.fed = runtime
+        .block_on(feed)
+        .map_err(|fault| fault.to_string())??;
+    let finished = stage.finish(LAST_PATIENCE);
+    // Readers look on until there is nothing more to be written.
+    readers.stop.store(true, Ordering::Release);
+    for reader in reading {
+        runtime
+            .block_on(reader)
+            .map_err(|fault| fault.to_string())?;
+    }
+    {
+        let mut seen = readers.seen();
+        outcome.reads = seen.counts;
+        outcome.faults.append(&mut seen.faults);
+    }
+    outcome.faults.extend(panics(stage.binary.logs()));
+    let standing = stage.watch.standing()?;
+    (outcome.generations, outcome.epochs) = (standing.generation, standing.committed);
+    finished?;
+    let topic = Topic::read(stage.cluster.brokers(), MAIN, &book)?;
+    let mut verdict = Verdict::default();
+    let store = &stage.watch.store;
+    let judged = runtime.block_on(async {
+        verdict.bars(store, &book, &topic).await?;
+        verdict.dead_letters(store, &book, &topic).await?;
+        let seen = std::mem::take(&mut *readers.seen());
+        verdict.audit(store, &seen, &book, &topic).await
+    });
+    outcome.faults.append(&mut verdict.faults);
+    (outcome.topic, outcome.verdict) = (Some(topic), verdict);
+    let verified = said(&mut stage.binary.command(&[
+        "verify",
+        "--brokers",
+        &stage.cluster.brokers(),
+        "--topic",
+        MAIN,
+        "--store",
+        &stage.cluster.store(MAIN),
+    ]));
+    outcome.verify = verified
+        .as_ref()
+        .unwrap_or_else(|said| said)
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .to_owned();
+    judged?;
+    verified.map(drop)
+}
+
+/// Logs that tell of a panic: a belief of ours that was broken, also where a supervisor made up for
+/// it.
+fn panics(logs: &Path) -> Vec<String> {
+    let files = fs::read_dir(logs)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let logs =
+        files.filter(|path: &PathBuf| path.extension().is_some_and(|extension| extension == "log"));
+    let panicked = logs.filter_map(|path| {
+        let text = fs::read_to_string(&path).ok()?;
+        let line = text.lines().find(|line| line.contains("panicked at"))?;
+        Some(format!("{}: {line}", path.display()))
+    });
+    panicked.collect()
+}

@@ -1,0 +1,559 @@
+//! `verify --repair`: what was changed behind the job's back is put right, what nobody can know is
+//! left alone, and a job waits for the repairer.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
+use rusqlite::Connection;
+use tapeflow_ingest::simulator::FeedFile;
+
+use crate::{
+    audit::{committed_beyond, summary},
+    command::{Place, end_with, golden, succeed, tapeflow, values},
+};
+
+fn database(place: &Place) -> Connection {
+    Connection::open(place.path("t.db")).expect("opened")
+}
+
+fn change(place: &Place, change: &str) {
+    let count = database(place).execute(change, []).expect("changed");
+    assert!(count > 0, "{change}");
+}
+
+/// All bars and lists as their cells say them, without labels that a repair changes: values of
+/// bars, and lines of lists.
+fn everything(place: &Place) -> (Vec<String>, Vec<String>) {
+    let lists = ["active", "movers", "market"].into_iter().flat_map(|view| {
+        ["1m", "5m", "1h", "1d"].into_iter().flat_map(move |size| {
+            let top = [
+                "top",
+                "--store",
+                &place.store,
+                "--view",
+                view,
+                "--size",
+                size,
+                "--format",
+                "csv",
+                "--from",
+                "1960-01-01",
+            ];
+            succeed(&top)
+                .lines()
+                .map(|line| line.rsplit_once(',').expect("columns").0.to_owned())
+                .collect::<Vec<_>>()
+        })
+    });
+    (values(&place.bars()), lists.collect())
+}
+
+fn checkpoint(place: &Place) -> serde_json::Value {
+    let checkpoint: String = database(place)
+        .query_row("SELECT checkpoint FROM checkpoint", [], |bar| bar.get(0))
+        .expect("a checkpoint");
+    serde_json::from_str(&checkpoint).expect("JSON")
+}
+
+fn repair(place: &Place, code: i32) -> String {
+    end_with(
+        code,
+        &["verify", "--store", &place.store, "--repair", "--yes"],
+    )
+}
+
+/// Wrong values, missing and damaged bars and lists, and a symbol that the directory has lost.
+fn spoil(place: &Place) -> usize {
+    let wrong = [
+        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
+        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1h'",
+        "UPDATE bars SET state = x'00' WHERE symbol = 'MSFT' AND size = '1h'",
+        "DELETE FROM symbols WHERE symbol = 'TSLA'",
+        "UPDATE views SET state = (SELECT state FROM views WHERE view_name = 'active' AND size = '1h') WHERE view_name = 'movers' AND size = '1h'",
+        "DELETE FROM views WHERE view_name = 'market' AND size = '1h'",
+        "UPDATE views SET state = x'00' WHERE view_name = 'active' AND size = '1h'",
+    ];
+    wrong.iter().for_each(|wrong| change(place, wrong));
+    wrong.len()
+}
+
+#[test]
+fn what_was_changed_behind_the_jobs_back_is_put_right() {
+    let place = Place::new();
+    let feed = FeedFile {
+        trades: 3_000,
+        symbols: 12,
+        ..FeedFile::default()
+    };
+    place.replay(&place.feed(&feed), &[]);
+    let (before, was) = (everything(&place), checkpoint(&place));
+    assert!(before.1.len() > 20);
+    spoil(&place);
+    let found = summary(&end_with(1, &["verify", "--store", &place.store]));
+
+    let said = repair(&place, 0);
+    assert_eq!(summary(&said), found, "the look before is a look");
+    assert!(
+        said.contains("AAPL 1h ")
+            && said.contains(": nothing -> ")
+            && said.contains(": unreadable -> "),
+        "{said}"
+    );
+    assert!(said.contains("; 0 places not repaired"), "{said}");
+    assert!(
+        place.verify().starts_with("0 differences; "),
+        "{}",
+        place.verify()
+    );
+    assert_eq!(everything(&place), before);
+    let now = checkpoint(&place);
+    assert_eq!(
+        now["generation"].as_u64(),
+        was["generation"].as_u64().map(|generation| generation + 1)
+    );
+    assert_eq!(
+        (&now["committed"]["epoch"], &now["bound"]),
+        (&was["committed"]["epoch"], &was["bound"])
+    );
+    assert!(
+        now["owner"]
+            .as_str()
+            .is_some_and(|owner| owner.starts_with("repaired-"))
+            && now["recovery_timestamp"].as_i64() > was["last_write_timestamp"].as_i64()
+    );
+
+    // Healing what is well writes nothing, and the job goes on as if nothing had been.
+    let said = repair(&place, 0);
+    assert!(said.contains("nothing to repair"), "{said}");
+    assert_eq!(checkpoint(&place), now);
+    let more = FeedFile { seed: 2, ..feed };
+    place.replay(&place.feed(&more), &[]);
+    assert!(
+        place.verify().starts_with("0 differences; "),
+        "{}",
+        place.verify()
+    );
+    let undisturbed = Place::new();
+    for feed in [&feed, &more] {
+        undisturbed.replay(&undisturbed.feed(feed), &[]);
+    }
+    assert_eq!(everything(&place), everything(&undisturbed));
+}
+
+#[test]
+fn columns_beside_the_cells_are_held_against_them_and_written_again() {
+    let place = Place::new();
+    let feed = FeedFile {
+        trades: 3_000,
+        symbols: 12,
+        ..FeedFile::default()
+    };
+    place.replay(&place.feed(&feed), &[]);
+    let before = everything(&place);
+    change(
+        &place,
+        "UPDATE bars SET volume = '1', close = close + 1 WHERE symbol = 'AAPL' AND size = '1h'",
+    );
+    change(
+        &place,
+        "UPDATE view_entries SET name = 'NOBODY' WHERE view_name = 'active' AND size = '1h' AND rank = 1",
+    );
+    change(
+        &place,
+        "DELETE FROM view_entries WHERE view_name = 'movers' AND size = '1h' AND rank = 2",
+    );
+
+    let found = end_with(1, &["verify", "--store", &place.store]);
+    let bar = found
+        .lines()
+        .find(|line| line.starts_with("AAPL 1h "))
+        .expect("a difference of the bar");
+    assert!(
+        bar.contains("volume shows 1, its cell says ") && bar.contains("close shows "),
+        "{found}"
+    );
+    assert!(
+        found.contains("name of rank 1 shows NOBODY, its cell says "),
+        "{found}"
+    );
+    assert!(found.contains(" ranks are there, its list has "), "{found}");
+    assert!(summary(&found).starts_with("3 differences; "), "{found}");
+
+    repair(&place, 0);
+    assert!(
+        place.verify().starts_with("0 differences; "),
+        "{}",
+        place.verify()
+    );
+    assert_eq!(everything(&place), before, "the cells were right all along");
+}
+
+#[test]
+fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
+    let (place, undisturbed) = (Place::new(), Place::new());
+    // At the pace below half a minute of trades, so that no life comes to the end of them, however
+    // slow the machine.
+    let file = place.feed(&FeedFile {
+        seed: 5,
+        trades: 30_000,
+        symbols: 30,
+        ..FeedFile::default()
+    });
+    undisturbed.replay(&file, &[]);
+    let (mut between, mut committed) = (0, 0);
+    for _ in 0..4 {
+        let mut life = place.replay_begun(
+            &file,
+            &["--speed", "1x", "--resident-bars", "8", "--epoch", "20ms"],
+        );
+        committed = committed_beyond(&place, committed + 3);
+        life.kill().expect("killed");
+        life.wait().expect("gone");
+        let was = checkpoint(&place);
+        let bound = was["bound"].as_array().expect("bindings").len();
+        between += bound;
+        // The busiest symbol's hour and day: more is added to them in every epoch.
+        change(
+            &place,
+            "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1m') WHERE symbol = 'AAPL' AND size IN ('1h', '1d')",
+        );
+        repair(&place, 0);
+        let epoch: i64 = database(&place)
+            .query_row(
+                "SELECT epoch FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
+                [],
+                |bar| bar.get(0),
+            )
+            .expect("a bar");
+        let last = was["committed"]["epoch"]
+            .as_i64()
+            .map(|committed| committed + i64::try_from(bound).expect("few"));
+        assert_eq!(Some(epoch), last, "as of the last epoch bound");
+        assert_eq!(
+            checkpoint(&place)["bound"],
+            was["bound"],
+            "and what was bound stays to be replayed"
+        );
+    }
+    assert!(
+        between > 0,
+        "some life ended between a binding and its commit"
+    );
+    place.replay(&file, &[]);
+    assert!(
+        place.verify().starts_with("0 differences; "),
+        "{}",
+        place.verify()
+    );
+    assert_eq!(everything(&place), everything(&undisturbed));
+}
+
+#[test]
+fn what_no_trade_calls_for_is_not_deleted_and_said() {
+    let place = Place::new();
+    place.replay(&golden("finnhub-recorded.jsonl"), &[]);
+    let columns =
+        "epoch, write timestamp, open, high, low, close, vwap, volume, notional, trades, state";
+    let extra = format!(
+        "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
+    );
+    change(
+        &place,
+        &format!("{extra} WHERE symbol = 'GOOG' AND size = '1d'"),
+    );
+    change(
+        &place,
+        "DELETE FROM bars WHERE symbol = 'TSLA' AND size = '1d'",
+    );
+    change(
+        &place,
+        &format!(
+            "INSERT INTO bars (symbol, size, start, {columns}) SELECT 'NOBODY', size, start, {columns} FROM bars WHERE size = '1d' LIMIT 1"
+        ),
+    );
+    change(
+        &place,
+        "UPDATE view_entries SET start = start - 86400000 WHERE view_name = 'market' AND size = '1d' AND start < 1630000000000",
+    );
+    let said = repair(&place, 1);
+    assert!(
+        said.contains("not repaired: no trade of the log calls for it")
+            && said.contains("repaired: 1 bars and "),
+        "{said}"
+    );
+    let said = repair(&place, 1);
+    assert!(
+        summary(&said).starts_with("3 differences; ") && said.contains("nothing to repair"),
+        "{said}"
+    );
+    assert!(said.contains("bars of \"NOBODY\" \"1d\": the directory does not lead to them, and the log has no trades for them"), "{said}");
+    assert!(said.contains("lines stand there without a list"), "{said}");
+}
+
+#[test]
+fn a_damaged_bar_hides_nothing_of_the_others_and_the_directory_is_written_again() {
+    let place = Place::new();
+    place.replay(
+        &place.feed(&FeedFile {
+            trades: 3_000,
+            symbols: 12,
+            ..FeedFile::default()
+        }),
+        &[],
+    );
+    let before = everything(&place);
+    for (extreme, damage) in [
+        ("min", "state = substr(state, 1, 40)"),
+        ("max", "volume = '1'"),
+    ] {
+        let which =
+            format!("(SELECT {extreme}(start) FROM bars WHERE symbol = 'AAPL' AND size = '1m')");
+        change(
+            &place,
+            &format!(
+                "UPDATE bars SET {damage} WHERE symbol = 'AAPL' AND size = '1m' AND start = {which}"
+            ),
+        );
+    }
+    change(
+        &place,
+        "UPDATE views SET epoch = epoch + 50 WHERE view_name = 'market' AND size = '1h'",
+    );
+    change(&place, "DELETE FROM symbols WHERE symbol = 'MSFT'");
+    let said = end_with(1, &["verify", "--store", &place.store]);
+    assert!(
+        said.contains("damaged")
+            && said.contains("volume shows 1, its cell says ")
+            && said.contains("epoch shows "),
+        "{said}"
+    );
+    repair(&place, 0);
+    assert!(
+        place.verify().starts_with("0 differences; "),
+        "{}",
+        place.verify()
+    );
+    assert_eq!(everything(&place), before);
+}
+
+#[test]
+fn what_records_that_are_gone_may_have_touched_is_left_alone() {
+    let place = Place::new();
+    let first = FeedFile {
+        trades: 3_000,
+        symbols: 12,
+        trades_per_second: 100,
+        ..FeedFile::default()
+    };
+    place.replay(&place.feed(&first), &["--partitions", "1"]);
+    place.replay(
+        &place.feed(&FeedFile {
+            seed: 2,
+            start_ms: 1_704_205_800_000 + 3_600_000,
+            ..first
+        }),
+        &[],
+    );
+    let cuts: String = database(&place)
+        .query_row("SELECT cuts FROM history WHERE epoch = 1", [], |bar| {
+            bar.get(0)
+        })
+        .expect("history");
+    let first_epoch = cuts
+        .trim_matches(['[', ']'])
+        .parse::<i64>()
+        .expect("an offset");
+    database(&place)
+        .execute("DELETE FROM log WHERE \"offset\" < ?1", [first_epoch])
+        .expect("removed");
+    database(&place)
+        .execute("UPDATE log_partitions SET first_offset = ?1", [first_epoch])
+        .expect("moved");
+    change(
+        &place,
+        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
+    );
+    let was = checkpoint(&place);
+    let said = repair(&place, 1);
+    assert!(
+        said.contains("1 places not repaired: not all records are there"),
+        "{said}"
+    );
+    assert_eq!(checkpoint(&place), was, "nothing was written");
+}
+
+#[test]
+fn without_a_terminal_and_without_yes_nothing_is_written() {
+    let place = Place::new();
+    place.replay(&golden("finnhub-recorded.jsonl"), &[]);
+    change(
+        &place,
+        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
+    );
+    let was = fs::read(place.path("t.db")).expect("a file");
+    for (flags, hint) in [
+        (&["--repair"][..], "--yes"),
+        (&["--yes"], "--repair"),
+        (&["--repair", "--yes", "--since", "1m"], "--since"),
+        (&["--repair", "--yes", "--every", "1m"], "--every"),
+    ] {
+        let said = end_with(2, &[&["verify", "--store", &place.store], flags].concat());
+        assert!(said.contains(hint), "{hint} in {said}");
+    }
+    assert!(fs::read(place.path("t.db")).expect("a file") == was);
+}
+
+#[test]
+fn bars_of_some_symbols_are_repaired_alone() {
+    let place = Place::new();
+    place.replay(
+        &place.feed(&FeedFile {
+            trades: 2_000,
+            symbols: 10,
+            ..FeedFile::default()
+        }),
+        &[],
+    );
+    change(
+        &place,
+        "DELETE FROM bars WHERE symbol IN ('AAPL', 'MSFT') AND size = '1d'",
+    );
+    let said = end_with(
+        0,
+        &[
+            "verify",
+            "--store",
+            &place.store,
+            "--repair",
+            "--yes",
+            "--symbol",
+            "AAPL",
+        ],
+    );
+    assert!(said.contains("repaired: 1 bars and 0 lists"), "{said}");
+    let said = end_with(1, &["verify", "--store", &place.store]);
+    assert!(
+        summary(&said).starts_with("1 differences; ") && said.contains("MSFT 1d "),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_job_waits_for_the_repairer_that_has_its_checkpoint() {
+    let place = Place::new();
+    let file = golden("finnhub-recorded.jsonl");
+    place.replay(&file, &[]);
+    // As a repairer leaves it that is at work, or was killed at it.
+    let own = |owner: &str| {
+        let mut checkpoint = checkpoint(&place);
+        checkpoint["owner"] = owner.into();
+        checkpoint["version"] = (checkpoint["version"].as_u64().expect("a version") + 1).into();
+        let version = checkpoint["version"].as_i64();
+        database(&place)
+            .execute(
+                "UPDATE checkpoint SET owner = ?1, version = ?2, checkpoint = ?3",
+                (owner, version, checkpoint.to_string()),
+            )
+            .expect("changed");
+    };
+    own("repair-0123");
+    let mut run = tapeflow(&[
+        "run",
+        "--replay",
+        &file,
+        "--exit-at-end",
+        "--store",
+        &place.store,
+    ]);
+    let mut run = run
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = BufReader::new(run.stderr.take().expect("piped"))
+        .lines()
+        .map(|line| line.expect("text"));
+    assert!(
+        lines.any(|line| line.contains("a repairer has the job")),
+        "it says what it waits for"
+    );
+    assert_eq!(checkpoint(&place)["generation"], 1, "and waits");
+    own("repaired-0123");
+    assert!(lines.any(|line| line.contains("job taken over")));
+    assert!(lines.count() < 1_000 && run.wait().expect("ended").success());
+    assert_eq!(checkpoint(&place)["generation"], 2);
+}
+
+#[test]
+fn a_file_that_a_job_is_writing_is_not_repaired_beside_it() {
+    let place = Place::new();
+    let mut run = tapeflow(&["run", "--store", &place.store])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = BufReader::new(run.stdout.take().expect("piped")).lines();
+    assert!(lines.next().is_some_and(|line| line.is_ok()));
+    let said = end_with(2, &["verify", "--store", &place.store, "--repair", "--yes"]);
+    run.kill().expect("killed");
+    run.wait().expect("gone");
+    assert!(said.contains("is writing it"), "{said}");
+}
+
+#[test]
+fn records_that_go_between_the_look_and_the_repairing_cut_no_bar_short() {
+    let place = Place::new();
+    let feed = FeedFile {
+        trades: 6_000,
+        symbols: 12,
+        ..FeedFile::default()
+    };
+    place.replay(&place.feed(&feed), &[]);
+    let right = everything(&place);
+    // A wrong value, which an early slice finds; then half of the log goes while later slices are
+    // looked at.
+    change(
+        &place,
+        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
+    );
+    let wrong = everything(&place);
+    let arguments = [
+        "verify",
+        "--store",
+        &place.store,
+        "--passes",
+        "12",
+        "--repair",
+        "--yes",
+    ];
+    let mut repairer = tapeflow(&arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let mut said = Vec::new();
+    for line in BufReader::new(repairer.stdout.take().expect("piped")).lines() {
+        said.push(line.expect("a line"));
+        if said.len() == 1 {
+            assert!(said[0].contains("AAPL 1d "), "{said:?}");
+            let mut database = database(&place);
+            let both = database.transaction().expect("begun");
+            let half = "UPDATE log_partitions SET first_offset = first_offset + (next_offset - first_offset) / 2";
+            both.execute(half, []).expect("moved");
+            let gone = "DELETE FROM log WHERE \"offset\" < (SELECT first_offset FROM log_partitions AS its WHERE its.partition = log.partition)";
+            let removed = both.execute(gone, []).expect("removed");
+            both.commit().expect("as retention does it");
+            assert!(removed > 1_000, "{removed}");
+        }
+    }
+    let code = repairer.wait().expect("it ends").code();
+    let is = everything(&place);
+    // Healed in full before they went, or not at all.
+    assert!(
+        is == right || (is == wrong && code == Some(1)),
+        "{code:?}: {said:#?}"
+    );
+}

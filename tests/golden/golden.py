@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""Computes bars and views from recorded Finnhub frames, with Python's standard library only.
+
+    golden.py [--policy all|sip|strict] [--sizes 1s,1m,5m,1h,1d] frames.jsonl > bars.csv
+    golden.py --views [--baskets baskets.csv] [--sizes 1s,1m,5m,1h,1d] frames.jsonl > views.csv
+
+The first form prints the output of `tapeflow bars --format csv`, the second that of `tapeflow views
+--format csv` for all views, sizes and windows. The columns epoch, final and revision are empty,
+because they depend on the run and not on the trades.
+
+All arithmetic is exact: prices and sizes are fractions.
+"""
+
+import argparse
+import csv
+import datetime
+import decimal
+import fractions
+import json
+import sys
+
+UTC = datetime.timezone.utc
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
+FOREX = {"OANDA", "FXCM", "FOREX", "IC MARKETS", "FXPRO", "PEPPERSTONE"}
+VIEWS = "active", "movers", "baskets", "market"
+VIEW_COLUMNS = [
+    *"view,size,start,rank,name,symbols,trades,volume,notional,vwap".split(","),
+    *"open,close,change,epoch".split(","),
+]
+COLUMNS = [
+    *"symbol,size,start,open,high,low,close,volume,notional,trades".split(","),
+    *"vwap,epoch,final,revision".split(","),
+]
+
+# Sale conditions that exclude a trade from prices or volume, by the SIP rules for US stocks. The
+# other codes from 1 to 41 exclude nothing.
+NO_PRICE = {3, 5, 10, 11, 12, 17, 22, 24, 25, 26, 27, 37} | {16, 20}
+NO_VOLUME = {16, 20, 39}
+IF_FIRST = {15, 18}
+IF_SOLE = {9, 21, 30, 32}
+
+
+def places8(number):
+    """A decimal rounded half to even to eight places, as a fraction."""
+    with decimal.localcontext() as context:
+        context.prec = 100
+        unit = decimal.Decimal(1).scaleb(-8)
+        return fractions.Fraction(
+            decimal.Decimal(number).quantize(unit, decimal.ROUND_HALF_EVEN)
+        )
+
+
+def plain(number, places):
+    """The text of a fraction with at most `places` decimals, without exponent or trailing zeros."""
+    if number is None:
+        return ""
+    units = number * 10**places
+    assert units.denominator == 1, number
+    whole, rest = divmod(abs(units.numerator), 10**places)
+    text = f"{whole}.{rest:0{places}d}".rstrip("0").rstrip(".")
+    return "-" + text if units < 0 else text
+
+
+def effect(codes):
+    """What sale conditions allow: (sets high and low, sets open and close, counts in volume).
+
+    The second is "always", "first" (only if the trade is the first of the bar), "sole" (only if it
+    is the only one) or "never".
+    """
+    numbers = [int(code) if code.isdigit() else 0 for code in codes or [] if code is not None]
+    volume = not any(n in NO_VOLUME for n in numbers)
+    if any(n in NO_PRICE or not 1 <= n <= 41 for n in numbers):
+        return False, "never", volume
+    if any(n in IF_SOLE for n in numbers):
+        return True, "sole", volume
+    if any(n in IF_FIRST for n in numbers):
+        return True, "first", volume
+    return True, "always", volume
+
+
+def sunday(year, month, nth):
+    """The nth Sunday of a month."""
+    first = datetime.date(year, month, 1)
+    return first + datetime.timedelta(days=(6 - first.weekday()) % 7 + 7 * (nth - 1))
+
+
+def new_york_midnight(ms):
+    """The start of the New York day of a time.
+
+    Since 2007, daylight saving time lasts from the second Sunday of March, 2:00, to the first
+    Sunday of November, 2:00 daylight saving time.
+    """
+    time = EPOCH + datetime.timedelta(milliseconds=ms)
+    if time.year < 2008:
+        sys.exit(f"{time}: times before 2008 are not supported, the calendar had other rules")
+
+    def offset(utc):
+        begin = datetime.datetime.combine(sunday(utc.year, 3, 2), datetime.time(7), UTC)
+        end = datetime.datetime.combine(sunday(utc.year, 11, 1), datetime.time(6), UTC)
+        return datetime.timedelta(hours=-4 if begin <= utc < end else -5)
+
+    midnight = datetime.datetime.combine((time + offset(time)).date(), datetime.time(0), UTC)
+    # The clock changes at 2:00 local time. So at midnight the offset is still the old one.
+    start = midnight - offset(midnight + datetime.timedelta(hours=4))
+    return (start - EPOCH) // datetime.timedelta(milliseconds=1)
+
+
+def start_of(symbol, size_ms, ms):
+    day_of_exchange = size_ms == 86_400_000 and ":" not in symbol
+    return new_york_midnight(ms) if day_of_exchange else ms // size_ms * size_ms
+
+
+def size_ms(text):
+    return int(text[:-1]) * {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[text[-1]]
+
+
+def read(path):
+    """Trades in the order of the file. Between trades of equal time, the order decides."""
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            frame = json.loads(line, parse_float=decimal.Decimal, parse_int=decimal.Decimal)
+            if frame.get("type") != "trade":
+                continue
+            for trade in frame.get("data") or []:
+                size = places8(trade["v"])
+                if size > 0:
+                    time, price = int(trade["t"]), places8(trade["p"])
+                    yield trade["s"], time, price, size, effect(trade.get("c"))
+
+
+def numbers(trades, policy):
+    """The bar of one window: [open, high, low, close], volume, notional, number of trades.
+
+    `trades` is in the order of the file. Sorting by time keeps it between equal times.
+    """
+    trades = sorted(trades, key=lambda trade: trade[0])
+    priced = [price for _, price, _, (high_low, _, _) in trades if high_low]
+    setting = [(price, sets) for _, price, _, (_, sets, _) in trades if sets != "never"]
+    leading = [price for price, sets in setting if sets in ("always", "first")]
+    always = [price for price, sets in setting if sets == "always"]
+    only = setting[0][0] if len(setting) == 1 else None
+    opening = leading[0] if leading else only
+    closing = always[-1] if always else leading[0] if leading else only
+    counts = {
+        "all": lambda effect: True,
+        "sip": lambda effect: effect[2],
+        "strict": lambda effect: effect[2] and effect[0],
+    }[policy]
+    counted = [(price, size) for _, price, size, effect in trades if counts(effect)]
+    volume = sum((size for _, size in counted), fractions.Fraction(0))
+    notional = sum((price * size for price, size in counted), fractions.Fraction(0))
+    high, low = max(priced, default=None), min(priced, default=None)
+    return [opening, high, low, closing], volume, notional, len(counted)
+
+
+def vwap(volume, notional):
+    # round() rounds half to even.
+    return plain(fractions.Fraction(round(notional / volume * 10**8), 10**8), 8) if volume else ""
+
+
+def bar_columns(trades, policy):
+    """The columns open to vwap of a bar."""
+    prices, volume, notional, count = numbers(trades, policy)
+    sums = [plain(volume, 8), plain(notional, 16), count, vwap(volume, notional)]
+    return [plain(price, 8) for price in prices] + sums
+
+
+def utc(ms):
+    return (EPOCH + datetime.timedelta(milliseconds=ms)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def class_of(symbol):
+    venue, colon, _ = symbol.partition(":")
+    return "stock" if not colon else "forex" if venue in FOREX else "crypto"
+
+
+def read_baskets(path):
+    """{basket: {symbol: weight}}"""
+    baskets = {}
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip() and not line.startswith("#"):
+                name, symbol, weight = (field.strip() for field in line.split(","))
+                baskets.setdefault(name, {})[symbol] = fractions.Fraction(weight)
+    return baskets
+
+
+def total(name, members):
+    """An entry that sums up weighted bars, of [(weight, bar)]."""
+    zero = fractions.Fraction(0)
+    volume = sum((weight * bar[1] for weight, bar in members), zero)
+    notional = sum((weight * bar[2] for weight, bar in members), zero)
+    return name, len(members), sum(bar[3] for _, bar in members), volume, notional, None, None
+
+
+def entries(bars, baskets):
+    """The entries of one window by view, from {symbol: numbers}, without empty views."""
+
+    def move(symbol):
+        opening, _, _, closing = bars[symbol][0]
+        return 0 if opening is None or closing is None else abs(closing - opening) / opening
+
+    def of_symbol(symbol):
+        prices, volume, notional, count = bars[symbol]
+        return symbol, 1, count, volume, notional, prices[0], prices[3]
+
+    # The sorts below keep this order between equal symbols.
+    by_name = sorted(bars, key=str.encode)
+    active = sorted(by_name, key=lambda symbol: -bars[symbol][2])[:10]
+    movers = sorted(by_name, key=lambda symbol: -move(symbol))[:10]
+    classes = {}
+    for symbol, bar in bars.items():
+        classes.setdefault(class_of(symbol), []).append((1, bar))
+    found = {
+        "active": [of_symbol(symbol) for symbol in active],
+        "movers": [of_symbol(symbol) for symbol in movers if move(symbol)],
+        "market": [total(name, classes[name]) for name in sorted(classes)],
+    }
+    in_baskets = []
+    for name in sorted(baskets, key=str.encode):
+        weights = baskets[name].items()
+        if members := [(weight, bars[symbol]) for symbol, weight in weights if symbol in bars]:
+            in_baskets.append(total(name, members))
+    return {**found, "baskets": in_baskets} if in_baskets else found
+
+
+def write_views(out, windows, sizes, baskets):
+    by_window = {}
+    for (symbol, length, start), trades in windows.items():
+        if length >= 60_000:
+            by_window.setdefault((length, start), {})[symbol] = numbers(trades, "sip")
+    views = {window: entries(bars, baskets) for window, bars in sorted(by_window.items())}
+    out.writerow(VIEW_COLUMNS)
+    for view in VIEWS:
+        # Weights have four decimals.
+        places = 4 if view == "baskets" else 0
+        for (length, start), found in views.items():
+            window = [view, sizes[length], utc(start)]
+            for rank, entry in enumerate(found.get(view, []), 1):
+                out.writerow([*window, rank, *entry_columns(entry, places), ""])
+
+
+def entry_columns(entry, places):
+    """The columns name to change of an entry."""
+    name, symbols, count, volume, notional, opening, closing = entry
+    change = ""
+    if opening is not None and closing is not None:
+        percent = decimal.Decimal(round((closing - opening) / opening * 10_000)).scaleb(-2)
+        change = f"{percent:.2f}"
+    sums = [plain(volume, 8 + places), plain(notional, 16 + places), vwap(volume, notional)]
+    return [name, symbols, count, *sums, plain(opening, 8), plain(closing, 8), change]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("frames")
+    parser.add_argument("--policy", choices=["all", "sip", "strict"], default="sip")
+    parser.add_argument("--sizes", default="1s,1m,5m,1h,1d")
+    parser.add_argument("--views", action="store_true")
+    parser.add_argument("--baskets")
+    arguments = parser.parse_args()
+    sizes = {size_ms(text): text for text in arguments.sizes.split(",")}
+    windows = {}
+    for symbol, *trade in read(arguments.frames):
+        for length in sizes:
+            window = symbol, length, start_of(symbol, length, trade[0])
+            windows.setdefault(window, []).append(trade)
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    if arguments.views:
+        baskets = read_baskets(arguments.baskets) if arguments.baskets else {}
+        return write_views(out, windows, sizes, baskets)
+    out.writerow(COLUMNS)
+    for window in sorted(windows, key=lambda window: (window[0].encode(), window[1:])):
+        symbol, length, start = window
+        columns = bar_columns(windows[window], arguments.policy)
+        out.writerow([symbol, sizes[length], utc(start), *columns, "", "", ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+//! An auditor beside a supervised job on real servers: it reports nothing while all is well, finds
+//! what was written by hand, and repairs it, while the job is fenced, waits, and goes on by itself.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use libtest_mimic::Failed;
+use scylla::{client::session_builder::SessionBuilder, value::CqlTimestamp};
+use tapeflow_ingest::simulator::{FeedFile, write_feed};
+use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, Symbol};
+use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore};
+
+use crate::{
+    CQL_PORT,
+    job::{Ends, Feed, Job, brokers, store, tapeflow},
+    supervised::{child_of, progress, signal, until},
+};
+
+/// Looks beside the job before anything is wrong.
+const LOOKS: usize = 3;
+
+pub(crate) fn beside_a_job() -> Result<(), Failed> {
+    let name = "repaired";
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("feed.jsonl");
+    write_feed(
+        &mut fs::File::create(&file)?,
+        &FeedFile {
+            seed: 23,
+            trades: 20_000,
+            symbols: 30,
+            trades_per_second: 200,
+            ..FeedFile::default()
+        },
+    )?;
+    let feed = Feed { topic: name.into() };
+    feed.init(name)?;
+    let mut ingest = feed.ingest_paced(&file, "1x")?;
+    let mut job = Job::start_supervised(&feed, name, 2, 2)?;
+    progress(name, "after the start")?;
+    let verify = [
+        "verify",
+        "--brokers",
+        &brokers(),
+        "--topic",
+        name,
+        "--store",
+        &store(name),
+    ];
+
+    let mut auditor = tapeflow(&[&verify[..], &["--every", "200ms"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let lines = BufReader::new(auditor.stdout.take().ok_or("piped")?).lines();
+    let looks: Vec<String> = lines.take(LOOKS).collect::<Result<_, _>>()?;
+    signal("TERM", auditor.id())?;
+    let ended = auditor.wait()?;
+    if ended.code() != Some(0)
+        || looks.len() != LOOKS
+        || looks
+            .iter()
+            .any(|line| !line.starts_with("0 differences; "))
+    {
+        return Err(format!("beside a job that does nothing wrong: {ended}, {looks:#?}").into());
+    }
+
+    spoil(name)?;
+    let found = tapeflow(&verify).output()?;
+    let said = String::from_utf8_lossy(&found.stdout).into_owned();
+    if found.status.code() != Some(1) || !said.contains("AAPL 1s ") {
+        return Err(format!(
+            "what was written by hand is not found: {}, {said}",
+            found.status
+        )
+        .into());
+    }
+    let before = [
+        child_of(job.processes[0].id())?,
+        child_of(job.processes[1].id())?,
+    ];
+    let repaired = tapeflow(&[&verify[..], &["--repair", "--yes"]].concat()).output()?;
+    let said = String::from_utf8_lossy(&repaired.stdout).into_owned();
+    if !repaired.status.success() || !said.contains("; 0 places not repaired") {
+        return Err(format!(
+            "not repaired: {}, {said}{}",
+            repaired.status,
+            String::from_utf8_lossy(&repaired.stderr)
+        )
+        .into());
+    }
+    eprintln!("{name}: {}", said.lines().last().unwrap_or_default());
+    until("both processes have been started again", || {
+        let now = [
+            child_of(job.processes[0].id())?,
+            child_of(job.processes[1].id())?,
+        ];
+        Ok(now
+            .iter()
+            .zip(before)
+            .all(|(now, before)| *now != 0 && *now != before))
+    })?;
+    progress(name, "after the repair")?;
+    for process in &mut job.processes {
+        if let Some(status) = process.try_wait()? {
+            return Err(format!("a supervisor has ended with {status}").into());
+        }
+    }
+
+    for process in &job.processes {
+        signal("TERM", process.id())?;
+    }
+    job.left_by_themselves(Duration::from_secs(60))?;
+    let _ = ingest.kill();
+    ingest.wait()?;
+    Job::start(&feed, name, 1, 1, Ends::WithTheLog)?.finish()?;
+    eprintln!(
+        "{name}: {}",
+        feed.verify(name)?.lines().last().unwrap_or_default()
+    );
+    what_only_readers_see(name, &verify)
+}
+
+/// What no job reads, but dashboards do, is looked at too.
+fn what_only_readers_see(keyspace: &str, verify: &[&str]) -> Result<(), Failed> {
+    forge(keyspace)?;
+    let look = |further: &[&str]| -> Result<String, Failed> {
+        let found = tapeflow(&[verify, further].concat()).output()?;
+        let said = String::from_utf8_lossy(&found.stdout).into_owned();
+        if found.status.code() == Some(1) {
+            Ok(said)
+        } else {
+            Err(format!("{}: {said}", found.status).into())
+        }
+    };
+    let lasting = [
+        "columns stand there without a cell",
+        "lines stand there without a list",
+        "bars of \"ZZZZ\" \"1m\" in the bucket of 0 ms: the directory",
+    ];
+    let said = look(&[])?;
+    let missing: Vec<_> = lasting
+        .iter()
+        .chain(&["lines of epoch 1000000 stand beside it"])
+        .filter(|text| !said.contains(**text))
+        .collect();
+    if !missing.is_empty() || !said.contains("\n4 differences; ") {
+        return Err(format!("not found: {missing:?}; {said}").into());
+    }
+    // Nothing is deleted; what trades call for is written again.
+    let said = look(&["--repair", "--yes"])?;
+    if !said.contains("; 3 places not repaired") {
+        return Err(format!("not repaired: {said}").into());
+    }
+    let said = look(&[])?;
+    if lasting.iter().any(|text| !said.contains(text)) || !said.contains("\n3 differences; ") {
+        return Err(format!("after the repair: {said}").into());
+    }
+    Ok(())
+}
+
+/// Writes past the state cells: a line of a list of an epoch that never was, lines without a list,
+/// a bar without a cell, and one that the directory does not lead to.
+fn forge(keyspace: &str) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let session = SessionBuilder::new().known_node(format!("127.0.0.1:{CQL_PORT}")).use_keyspace(keyspace, false).build().await?;
+        let listed = session
+            .query_unpaged("SELECT bucket, start FROM view_entries WHERE view_name = 'active' AND size = '1h' LIMIT 1 ALLOW FILTERING", ())
+            .await?;
+        let place = listed.into_rows_result()?.single_row::<(CqlTimestamp, CqlTimestamp)>()?;
+        let update =
+            "UPDATE view_entries SET epoch = 1000000, vwap = 1 WHERE view_name = 'active' AND size = '1h' AND bucket = ? AND start = ? AND rank = 1";
+        session.query_unpaged(update, place).await?;
+        for insert in [
+            "INSERT INTO view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES ('active', '1m', 0, 0, 1, 1, 'NOBODY')",
+            "INSERT INTO bars (symbol, size, bucket, start, trades, epoch) VALUES ('ZZZZ', '1m', 0, 0, 1, 1)",
+        ] {
+            session.query_unpaged(insert, ()).await?;
+        }
+        let found = session.query_unpaged("SELECT bucket, start FROM bars WHERE symbol = 'AAPL' AND size = '1h' LIMIT 1 ALLOW FILTERING", ()).await?;
+        let (bucket, start) = found.into_rows_result()?.single_row::<(CqlTimestamp, CqlTimestamp)>()?;
+        let earlier = CqlTimestamp(start.0 - 60 * 60_000);
+        let insert = "INSERT INTO bars (symbol, size, bucket, start, trades, vwap) VALUES ('AAPL', '1h', ?, ?, 77, 999)";
+        session.query_unpaged(insert, (bucket, earlier)).await?;
+        Ok(())
+    })
+}
+
+/// Writes what someone may write by hand: over a bar that no trade will touch again, and over one
+/// that the job adds to all the time.
+fn spoil(keyspace: &str) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let store = CassandraStore::connect(
+            CassandraConfig::parse(&store(keyspace), "").map_err(|faults| faults.to_string())?,
+        )
+        .await?;
+        let symbol = Symbol::new("AAPL")?;
+        let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
+        let mut bars = Vec::new();
+        for size in ["1s", "1d"] {
+            let size = size.parse()?;
+            let found = store.bars(&symbol, size, i64::MIN..i64::MAX).await?;
+            let bar = found.first().ok_or("AAPL has traded")?;
+            let mut totals = bar.state.totals;
+            let again = totals;
+            totals.merge(&again);
+            let key = BarKey {
+                symbol: symbol.clone(),
+                size,
+                start: bar.start,
+            };
+            bars.push(BarWrite {
+                key,
+                state: BarState {
+                    epoch: bar.state.epoch,
+                    totals,
+                },
+                write_timestamp: now_us,
+            });
+        }
+        store
+            .write(&EpochWrites {
+                bars,
+                ..EpochWrites::default()
+            })
+            .await?;
+        Ok(())
+    })
+}

@@ -1,0 +1,479 @@
+//! One seed: a history of appends, turns, crashes, pauses, weather and take-overs, drawn step by
+//! step, until the feed is done and committed.
+
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tapeflow_dataflow::{JobConfig, JobError, Summary};
+use tapeflow_schemas::{BarKey, Baskets, ViewKey, WindowSize};
+
+use crate::{
+    feed::Feed,
+    judge::{Cell, Judged, VIEWS},
+    life::Life,
+    log::BROKEN,
+    world::{Climate, Shared, World},
+};
+
+/// Steps after which a seed that is not done counts as stuck.
+const STEPS_AT_MOST: u32 = 120_000;
+/// Generations alive at once.
+const LIVES_AT_ONCE: usize = 3;
+const HOUR_US: i64 = 3_600_000_000;
+
+/// How a seed ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// What was found first; `None` if nothing was.
+    pub breach: Option<String>,
+    /// What it came to.
+    pub judged: Judged,
+    /// Steps taken.
+    pub steps: u32,
+    /// Crashes, without those of zombies.
+    pub crashes: u32,
+    /// Generations that found themselves fenced.
+    pub fenced: u32,
+    /// Everything that was sent, decided and read, hashed.
+    pub digest: u64,
+}
+
+/// Plays a seed.
+#[must_use]
+pub fn play(seed: u64) -> Outcome {
+    let mut theatre = Theatre::new(seed);
+    let mut steps = 0;
+    while !theatre.is_over() && steps < STEPS_AT_MOST {
+        steps += 1;
+        theatre.step();
+    }
+    let mut world = theatre.world.world();
+    if world.judge.breaches.is_empty() {
+        if steps == STEPS_AT_MOST {
+            let lives: Vec<_> = theatre
+                .lives
+                .iter()
+                .map(|life| {
+                    (
+                        life.number,
+                        life.generation,
+                        life.paused_until_us,
+                        life.stop_requested(),
+                    )
+                })
+                .collect();
+            let checkpoint = world.judge.checkpoint().map(|checkpoint| {
+                (
+                    checkpoint.generation,
+                    checkpoint.committed.epoch,
+                    checkpoint.bound.len(),
+                )
+            });
+            let stuck = format!(
+                "stuck after {steps} steps at {} us: {} records and {} faults left, checkpoint (generation, c, bound) {checkpoint:?}, lives (number, generation, paused until, stop) {lives:?}",
+                world.now_us, theatre.left, theatre.faults
+            );
+            world.judge.breach(stuck);
+        } else {
+            world.inspect_end();
+        }
+    }
+    let judge = &world.judge;
+    Outcome {
+        seed,
+        breach: judge.breaches.first().cloned(),
+        judged: judge.judged,
+        steps,
+        crashes: theatre.crashes,
+        fenced: theatre.fenced,
+        digest: judge.digest,
+    }
+}
+
+struct Theatre {
+    world: Shared,
+    /// For the choices of the play; the world has its own.
+    random: StdRng,
+    feed: Feed,
+    /// Records still to be appended.
+    left: u32,
+    /// Of those left, when the topic grows.
+    grows_at: Option<u32>,
+    /// The one that should lead is last; those before it are zombies, or will be.
+    lives: Vec<Life>,
+    started: u64,
+    /// Faults still to come. After them the weather is fine.
+    faults: u32,
+    crashes: u32,
+    fenced: u32,
+    over: bool,
+}
+
+impl Theatre {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let sizes: Vec<WindowSize> = ["1s", "1m", "1d"]
+            .iter()
+            .filter_map(|size| size.parse().ok())
+            .collect();
+        let baskets = Baskets::parse(
+            "tech,AAPL,0.5\ntech,MSFT,0.25\ncoins,BINANCE:BTCUSDT,1\nnone,UNSEEN,1\n",
+        )
+        .expect("a list of baskets");
+        let partitions: u32 = random.random_range(1..4);
+        let left = random.random_range(20..120);
+        let grows_at = random
+            .random_bool(0.2)
+            .then(|| random.random_range(0..left));
+        let bad = |random: &mut StdRng, most: f64| {
+            if random.random_bool(0.5) {
+                0.0
+            } else {
+                random.random_range(0.0..most)
+            }
+        };
+        let climate = Climate {
+            lost: bad(&mut random, 0.05),
+            twice: bad(&mut random, 0.2),
+            slow: bad(&mut random, 0.2),
+            unknown: bad(&mut random, 0.3),
+            repair: random.random_bool(0.7),
+        };
+        let feed = Feed::new(&mut random, partitions);
+        let faults = random.random_range(0..14);
+        let world = World::begin(
+            seed ^ 0x5EED,
+            climate,
+            partitions as usize,
+            sizes,
+            baskets,
+            partitions + u32::from(grows_at.is_some()),
+        );
+        Self {
+            world,
+            random,
+            feed,
+            left,
+            grows_at,
+            lives: Vec::new(),
+            started: 0,
+            faults,
+            crashes: 0,
+            fenced: 0,
+            over: false,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over || !self.world.world().judge.breaches.is_empty()
+    }
+
+    fn step(&mut self) {
+        match self.random.random_range(0..100) {
+            0..10 => self.append(),
+            10..12 => self.fault(),
+            12..15 => self.look(),
+            15..35 => {
+                let by_us = [0, 100, 1_000, 5_000, 25_000][self.random.random_range(0..5)];
+                self.world.world().advance(by_us);
+            }
+            35..60 => self.breathe(),
+            _ => self.turn(),
+        }
+        // Whoever started last is started again; an older one that still lives may be a zombie.
+        if self
+            .lives
+            .last()
+            .is_none_or(|life| life.number != self.started)
+        {
+            self.start();
+        }
+        self.end();
+    }
+
+    /// The next record comes into the log.
+    fn append(&mut self) {
+        if self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        let mut world = self.world.world();
+        if self.grows_at == Some(self.left) {
+            world.log.push(Vec::new());
+            self.feed.grow(u32::try_from(world.log.len()).expect("few"));
+            drop(world);
+            // The watch of a running job finds it out and leaves; whoever starts it again takes the
+            // partition up.
+            if let Some(life) = self.lives.last_mut() {
+                life.request_stop();
+            }
+            return;
+        }
+        for fed in self.feed.next(&mut self.random) {
+            world.log[fed.partition as usize].push((fed.timestamp_ms, fed.payload));
+        }
+    }
+
+    /// A new generation.
+    fn start(&mut self) {
+        self.started += 1;
+        let random = &mut self.random;
+        let config = JobConfig {
+            job: "simulated".into(),
+            workers: random.random_range(1..4),
+            processes: 1,
+            process: 0,
+            hosts: Vec::new(),
+            sizes: self.world.world().judge.sizes.clone(),
+            baskets: Baskets::parse(
+                "tech,AAPL,0.5\ntech,MSFT,0.25\ncoins,BINANCE:BTCUSDT,1\nnone,UNSEEN,1\n",
+            )
+            .expect("a list of baskets"),
+            epoch: Duration::from_millis(random.random_range(5..120)),
+            // Every bar is read back, or none is; a window of the views is kept for every thousand.
+            resident_bars: [1, 8, 2_000, 100_000][random.random_range(0..4)],
+            until_end: false,
+            accept_loss: false,
+        };
+        let off_us = if random.random_bool(0.3) {
+            random.random_range(-HOUR_US..HOUR_US)
+        } else {
+            0
+        };
+        let breaks = if self.faults > 0 && random.random_bool(0.1) {
+            0.01
+        } else {
+            0.0
+        };
+        let hash_seed = random.random();
+        match Life::start(&self.world, self.started, config, breaks, off_us, hash_seed) {
+            Ok(life) => self.lives.push(life),
+            Err(fault) => self
+                .world
+                .world()
+                .judge
+                .breach(format!("a generation does not start: {fault}")),
+        }
+    }
+
+    /// Something bad, as long as there is something bad to come.
+    fn fault(&mut self) {
+        if self.faults == 0 {
+            return;
+        }
+        self.faults -= 1;
+        let now_us = self.world.world().now_us;
+        match self.random.random_range(0..10) {
+            // A crash of the one that leads, wherever it is.
+            0..4 => {
+                if self.lives.pop().is_some() {
+                    self.crashes += 1;
+                }
+            }
+            // Another starts beside it; what led is a zombie from the take-over on.
+            4 => {
+                if self.lives.len() < LIVES_AT_ONCE {
+                    self.start();
+                }
+            }
+            // The one that leads is paused, and others take over.
+            5 => {
+                let until_us = now_us + self.random.random_range(10_000..3_000_000);
+                if let Some(life) = self.lives.last_mut() {
+                    life.paused_until_us = until_us;
+                }
+                if self.lives.len() < LIVES_AT_ONCE && self.random.random_bool(0.8) {
+                    self.start();
+                }
+            }
+            6 => {
+                let off_us = self.random.random_range(-HOUR_US..HOUR_US);
+                if let Some(life) = self.lives.last() {
+                    life.set_clock(off_us);
+                }
+            }
+            7 => {
+                if let Some(life) = self.lives.last_mut() {
+                    life.request_stop();
+                }
+            }
+            // One replica, or two, hear nothing for a while.
+            _ => {
+                let both = self.random.random_bool(0.3);
+                let first = self.random.random_range(0..3);
+                let mut world = self.world.world();
+                world.down = [false; 3];
+                world.down[first] = true;
+                world.down[(first + 1) % 3] = both;
+                let back_us = self.random.random_range(10_000..2_000_000);
+                world.after(back_us, |world| world.down = [false; 3]);
+            }
+        }
+        if self.faults == 0 {
+            self.calm();
+        }
+    }
+
+    /// No more faults.
+    fn calm(&self) {
+        let mut world = self.world.world();
+        world.down = [false; 3];
+        world.climate = Climate {
+            lost: 0.0,
+            twice: 0.0,
+            slow: 0.0,
+            unknown: 0.0,
+            ..world.climate
+        };
+    }
+
+    /// Some life turns some worker.
+    fn turn(&mut self) {
+        let Some(at) = self.awake() else { return };
+        let life = &mut self.lives[at];
+        let worker = self.random.random_range(0..life.workers());
+        let Some(ended) = life.turn(worker) else {
+            return;
+        };
+        let life = self.lives.remove(at);
+        self.judge_end(&life, ended);
+    }
+
+    fn breathe(&mut self) {
+        let Some(at) = self.awake() else { return };
+        let now_us = self.world.world().now_us;
+        self.lives[at].breathe(now_us, self.random.random_range(1..6));
+    }
+
+    fn awake(&mut self) -> Option<usize> {
+        if self.lives.is_empty() {
+            return None;
+        }
+        // The one that should lead gets most of the time.
+        let at = if self.random.random_bool(0.6) {
+            self.lives.len() - 1
+        } else {
+            self.random.random_range(0..self.lives.len())
+        };
+        (self.lives[at].paused_until_us <= self.world.world().now_us).then_some(at)
+    }
+
+    /// Whether a life may end as it did.
+    fn judge_end(&mut self, life: &Life, ended: Result<Summary, JobError>) {
+        let mut world = self.world.world();
+        let fault = match ended {
+            Ok(_) if life.stop_requested() => None,
+            Ok(_) => Some("ended without having been asked to".into()),
+            Err(JobError::Fenced(reason)) => {
+                self.fenced += 1;
+                let generation = world
+                    .judge
+                    .checkpoint()
+                    .map(|checkpoint| checkpoint.generation);
+                (generation <= life.generation)
+                    .then(|| format!("fenced, and no later generation is there: {reason}"))
+            }
+            Err(fault) if fault.to_string().contains(BROKEN) => None,
+            // It looked at the topic, the topic grew, another took over, and then it came to the
+            // checkpoint.
+            Err(fault)
+                if self.grows_at.is_some()
+                    && life.generation.is_none()
+                    && fault.to_string().contains("partitions") =>
+            {
+                None
+            }
+            Err(fault) => Some(fault.to_string()),
+        };
+        if let Some(fault) = fault {
+            world.judge.breach(format!(
+                "generation {} ({:?}): {fault}",
+                life.number, life.generation
+            ));
+        }
+    }
+
+    /// Someone reads a bar and a list at quorum, anywhere.
+    fn look(&mut self) {
+        let mut world = self.world.world();
+        let (bars, windows) = world.judge.cells();
+        let pick = |random: &mut StdRng, of: usize| {
+            if of == 0 {
+                None
+            } else {
+                Some(random.random_range(0..of))
+            }
+        };
+        let bars: Vec<BarKey> = pick(&mut self.random, bars.len())
+            .map(|at| bars[at].clone())
+            .into_iter()
+            .collect();
+        let views: Vec<ViewKey> = pick(&mut self.random, windows.len())
+            .map(|at| ViewKey {
+                view: VIEWS[self.random.random_range(0..VIEWS.len())].0,
+                size: windows[at].0,
+                start: windows[at].1,
+            })
+            .into_iter()
+            .collect();
+        let bar_floors: Vec<u64> = bars
+            .iter()
+            .map(|key| world.judge.floor(Cell::Row(key)))
+            .collect();
+        let view_floors: Vec<u64> = views
+            .iter()
+            .map(|key| world.judge.floor(Cell::View(key)))
+            .collect();
+        let repaired = world.climate.repair;
+        world.read(
+            bars.clone(),
+            views.clone(),
+            move |world, bar_cells, view_cells| {
+                for (key, floor) in bars.iter().zip(bar_floors) {
+                    let state = bar_cells.get(key).map(|(_, state)| state);
+                    let fault = state.and_then(|state| world.judge.wrong_bar(key, state));
+                    world.judge.reader_saw(
+                        Cell::Row(key),
+                        floor,
+                        fault,
+                        state.map(|state| state.epoch),
+                        repaired,
+                    );
+                }
+                for (key, floor) in views.iter().zip(view_floors) {
+                    let state = view_cells.get(key).map(|(_, state)| state);
+                    let fault = state.and_then(|state| world.judge.wrong_list(key, state));
+                    world.judge.reader_saw(
+                        Cell::View(key),
+                        floor,
+                        fault,
+                        state.map(|state| state.epoch),
+                        repaired,
+                    );
+                }
+            },
+        );
+    }
+
+    /// Over is over: nothing left to append, everything committed, and no fault to come.
+    fn end(&mut self) {
+        if self.left > 0 || self.faults > 0 {
+            return;
+        }
+        let world = self.world.world();
+        let Some(checkpoint) = world.judge.checkpoint() else {
+            return;
+        };
+        let ends = world.log.iter().map(|records| records.len());
+        let read = checkpoint.committed.cuts.len() == world.log.len()
+            && checkpoint
+                .committed
+                .cuts
+                .iter()
+                .zip(ends)
+                .all(|(cut, end)| usize::try_from(cut.next).is_ok_and(|next| next == end));
+        self.over = read && checkpoint.bound.is_empty();
+    }
+}

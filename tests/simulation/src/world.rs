@@ -1,0 +1,140 @@
+//! What lies outside the job: the time, the network, the replicas, and the log. Everything that
+//! will happen stands in one queue, ordered by time; every choice is drawn from one seeded source.
+//! So a seed is a history.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tapeflow_schemas::{Baskets, WindowSize};
+
+use crate::{judge::Judge, replica::Replica};
+
+/// Something that will happen.
+type Act = Box<dyn FnOnce(&mut World) + Send>;
+/// A record of the log: the log's own timestamp, and the bytes.
+pub(crate) type LogRecord = (i64, Vec<u8>);
+
+/// Copies of every bar.
+pub(crate) const REPLICAS: usize = 3;
+/// Copies that make a quorum.
+pub(crate) const QUORUM: usize = 2;
+
+/// How bad the weather is, all in one seed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Climate {
+    /// Messages that never arrive.
+    pub(crate) lost: f64,
+    /// Messages that arrive twice.
+    pub(crate) twice: f64,
+    /// Messages that take up to seconds, and overtake or are overtaken.
+    pub(crate) slow: f64,
+    /// Compare-and-sets whose answer is lost.
+    pub(crate) unknown: f64,
+    /// Whether a read writes what it found to the replicas that have it not, before it answers.
+    pub(crate) repair: bool,
+}
+
+/// The world.
+pub(crate) struct World {
+    pub(crate) now_us: u64,
+    pub(crate) random: StdRng,
+    pub(crate) climate: Climate,
+    pub(crate) replicas: [Replica; REPLICAS],
+    /// Replicas that hear nothing.
+    pub(crate) down: [bool; REPLICAS],
+    pub(crate) log: Vec<Vec<LogRecord>>,
+    pub(crate) judge: Judge,
+    queue: BTreeMap<(u64, u64), Act>,
+    queued: u64,
+}
+
+/// The world, shared by all that live in it, on one thread.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    /// A panic elsewhere must not hide what the world holds.
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl World {
+    /// A world at its beginning.
+    pub(crate) fn begin(
+        seed: u64,
+        climate: Climate,
+        partitions: usize,
+        sizes: Vec<WindowSize>,
+        baskets: Baskets,
+        most_partitions: u32,
+    ) -> Shared {
+        Shared(Arc::new(Mutex::new(Self {
+            now_us: 0,
+            random: StdRng::seed_from_u64(seed),
+            climate,
+            replicas: Default::default(),
+            down: [false; REPLICAS],
+            log: vec![Vec::new(); partitions],
+            judge: Judge::new(sizes, baskets, most_partitions),
+            queue: BTreeMap::new(),
+            queued: 0,
+        })))
+    }
+
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
+        self.random.random_bool(probability)
+    }
+
+    /// Lets something happen later; what is due at one moment happens in the order it was said.
+    pub(crate) fn after(&mut self, delay_us: u64, act: impl FnOnce(&mut Self) + Send + 'static) {
+        self.queued += 1;
+        self.queue
+            .insert((self.now_us + delay_us, self.queued), Box::new(act));
+    }
+
+    /// How long a message takes.
+    pub(crate) fn latency_us(&mut self) -> u64 {
+        if self.chance(self.climate.slow) {
+            let most = if self.chance(0.1) {
+                20_000_000
+            } else {
+                600_000
+            };
+            self.random.random_range(1_000..most)
+        } else {
+            self.random.random_range(100..3_000)
+        }
+    }
+
+    /// Sends a message, which the network may lose or double.
+    pub(crate) fn message(&mut self, act: impl FnOnce(&mut Self) + Clone + Send + 'static) {
+        if self.chance(self.climate.lost) {
+            return;
+        }
+        if self.chance(self.climate.twice) {
+            let delay_us = self.latency_us();
+            self.after(delay_us, act.clone());
+        }
+        let delay_us = self.latency_us();
+        self.after(delay_us, act);
+    }
+
+    /// Moves the time on, and lets happen what is due.
+    pub(crate) fn advance(&mut self, by_us: u64) {
+        let until_us = self.now_us + by_us;
+        while let Some(next) = self
+            .queue
+            .first_entry()
+            .filter(|next| next.key().0 <= until_us)
+        {
+            let ((at_us, _), act) = next.remove_entry();
+            self.now_us = at_us;
+            act(self);
+        }
+        self.now_us = until_us;
+    }
+}

@@ -1,0 +1,239 @@
+//! What the trades of one (symbol, window) come to: kept as candidates, decided when read.
+
+use crate::conditions::{Sets, counts};
+
+/// The sums of one policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct OracleSums {
+    /// Units traded, in 1e-8.
+    pub volume_e8: i128,
+    /// Price times size, summed, in 1e-16.
+    pub notional_e16: i128,
+    /// Trades counted.
+    pub trades: u64,
+}
+
+/// What a bar must say. Prices are in 1e-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct OracleBar {
+    /// Every trade.
+    pub all: OracleSums,
+    /// The trades whose size the tape counts.
+    pub sip: OracleSums,
+    /// Of these, the trades that form prices.
+    pub strict: OracleSums,
+    /// Trades that moved high and low.
+    pub priced: u64,
+    /// The first price.
+    pub open: Option<i64>,
+    /// The highest.
+    pub high: Option<i64>,
+    /// The lowest.
+    pub low: Option<i64>,
+    /// The last price.
+    pub close: Option<i64>,
+}
+
+/// A trade that counts, and where it stood.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Print<'a> {
+    pub(crate) event_ms: i64,
+    pub(crate) partition: u32,
+    pub(crate) offset: i64,
+    pub(crate) index: u32,
+    pub(crate) price_e8: i64,
+    pub(crate) size_e8: i128,
+    pub(crate) codes: &'a [u8],
+}
+
+/// (event time, partition, offset, index, price): compares in the order in which trades happened.
+type Candidate = (i64, u32, i64, u32, i64);
+
+/// The trades of one epoch in one window.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fold {
+    all: OracleSums,
+    sip: OracleSums,
+    strict: OracleSums,
+    priced: u64,
+    high: Option<i64>,
+    low: Option<i64>,
+    first_always: Option<Candidate>,
+    last_always: Option<Candidate>,
+    first_if_first: Option<Candidate>,
+    /// The only one there is, if there is one.
+    if_sole: Option<Candidate>,
+    if_sole_count: u64,
+}
+
+impl OracleSums {
+    fn add(&mut self, other: Self) {
+        let belief = "a sum of admitted trades fits";
+        self.volume_e8 = self.volume_e8.checked_add(other.volume_e8).expect(belief);
+        self.notional_e16 = self
+            .notional_e16
+            .checked_add(other.notional_e16)
+            .expect(belief);
+        self.trades += other.trades;
+    }
+}
+
+impl Fold {
+    /// One more trade.
+    pub(crate) fn add(&mut self, print: Print<'_>) {
+        let counts = counts(print.codes);
+        let one = OracleSums {
+            volume_e8: print.size_e8,
+            notional_e16: i128::from(print.price_e8) * print.size_e8,
+            trades: 1,
+        };
+        let mut single = Self {
+            all: one,
+            ..Self::default()
+        };
+        if counts.volume {
+            single.sip = one;
+        }
+        if counts.volume && counts.high_low {
+            single.strict = one;
+        }
+        if counts.high_low {
+            single.priced = 1;
+            single.high = Some(print.price_e8);
+            single.low = Some(print.price_e8);
+        }
+        let candidate = Some((
+            print.event_ms,
+            print.partition,
+            print.offset,
+            print.index,
+            print.price_e8,
+        ));
+        match counts.sets {
+            Sets::Always => (single.first_always, single.last_always) = (candidate, candidate),
+            Sets::IfFirst => single.first_if_first = candidate,
+            Sets::IfSole => (single.if_sole, single.if_sole_count) = (candidate, 1),
+            Sets::Never => {}
+        }
+        self.merge(&single);
+    }
+
+    /// All the trades of another one.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.all.add(other.all);
+        self.sip.add(other.sip);
+        self.strict.add(other.strict);
+        self.priced += other.priced;
+        self.high = [self.high, other.high].into_iter().flatten().max();
+        self.low = [self.low, other.low].into_iter().flatten().min();
+        self.first_always = [self.first_always, other.first_always]
+            .into_iter()
+            .flatten()
+            .min();
+        self.last_always = [self.last_always, other.last_always]
+            .into_iter()
+            .flatten()
+            .max();
+        self.first_if_first = [self.first_if_first, other.first_if_first]
+            .into_iter()
+            .flatten()
+            .min();
+        self.if_sole = self.if_sole.or(other.if_sole);
+        self.if_sole_count += other.if_sole_count;
+    }
+
+    /// What the bar must say.
+    pub(crate) fn bar(&self) -> OracleBar {
+        let sole = self.if_sole.filter(|_| self.if_sole_count == 1);
+        let open = [self.first_always, self.first_if_first]
+            .into_iter()
+            .flatten()
+            .min()
+            .or(sole);
+        let close = self.last_always.or(self.first_if_first).or(sole);
+        let price = |candidate: Candidate| candidate.4;
+        OracleBar {
+            all: self.all,
+            sip: self.sip,
+            strict: self.strict,
+            priced: self.priced,
+            open: open.map(price),
+            high: self.high,
+            low: self.low,
+            close: close.map(price),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Folds prints of one share, given as (event time, price, code), and gives open, high, low,
+    /// close.
+    fn check(prints: &[(i64, i64, u8)], want: [Option<i64>; 4]) {
+        let codes: Vec<[u8; 1]> = prints.iter().map(|print| [print.2]).collect();
+        let print = |at: usize| {
+            let (event_ms, price_e8, _) = prints[at];
+            let offset = i64::try_from(at).expect("few");
+            Print {
+                event_ms,
+                partition: 0,
+                offset,
+                index: 0,
+                price_e8,
+                size_e8: 1,
+                codes: &codes[at],
+            }
+        };
+        // In order, and backwards in two parts: the order of arrival decides nothing.
+        let (mut forwards, mut backwards, mut rest) =
+            (Fold::default(), Fold::default(), Fold::default());
+        for at in 0..prints.len() {
+            forwards.add(print(at));
+        }
+        for at in (0..prints.len()).rev() {
+            if at % 2 == 0 {
+                &mut backwards
+            } else {
+                &mut rest
+            }
+            .add(print(at));
+        }
+        backwards.merge(&rest);
+        assert_eq!(forwards.bar(), backwards.bar(), "{prints:?}");
+        let bar = forwards.bar();
+        assert_eq!([bar.open, bar.high, bar.low, bar.close], want, "{prints:?}");
+    }
+
+    #[test]
+    fn open_and_close_follow_event_time_then_position() {
+        check(
+            &[(5, 50, 1), (3, 30, 1), (5, 55, 1), (4, 40, 1)],
+            [Some(30), Some(55), Some(30), Some(55)],
+        );
+    }
+
+    #[test]
+    fn trades_that_set_them_only_if_first_or_sole_yield_to_others() {
+        check(
+            &[(1, 10, 15), (2, 20, 1), (3, 30, 15)],
+            [Some(10), Some(30), Some(10), Some(20)],
+        );
+        check(
+            &[(2, 20, 15), (1, 10, 18)],
+            [Some(10), Some(20), Some(10), Some(10)],
+        );
+        check(&[(1, 10, 9)], [Some(10), Some(10), Some(10), Some(10)]);
+        check(&[(1, 10, 9), (2, 20, 9)], [None, Some(20), Some(10), None]);
+        check(
+            &[(1, 10, 9), (2, 20, 15)],
+            [Some(20), Some(20), Some(10), Some(20)],
+        );
+        check(
+            &[(1, 10, 9), (2, 20, 12)],
+            [Some(10), Some(10), Some(10), Some(10)],
+        );
+        check(&[(1, 10, 12)], [None; 4]);
+    }
+}

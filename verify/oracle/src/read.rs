@@ -1,0 +1,567 @@
+//! From bytes to parts, through apache-avro and nothing of our own: what the job's decoder must
+//! have seen.
+
+use apache_avro::{GenericSingleObjectReader, Schema, types::Value};
+use tapeflow_schemas::{
+    SessionId,
+    codec::{
+        FINNHUB_MESSAGE_SCHEMA, INVALID_FRAME_FINGERPRINT, INVALID_FRAME_SCHEMA,
+        TRADE_BATCH_FINGERPRINT, TRADE_BATCH_SCHEMA,
+    },
+};
+
+/// A record as read; nothing in it is checked yet but its form.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Record {
+    Batch {
+        session: SessionId,
+        sequence: u64,
+        taken_ms: i64,
+        trades: Vec<Entry>,
+    },
+    InvalidFrame {
+        session: SessionId,
+        sequence: u64,
+        reason: String,
+    },
+    Legacy {
+        trades: Vec<Entry>,
+    },
+}
+
+/// One entry of a record. Numbers are units of 1e-8, or why there are none.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) symbol: String,
+    pub(crate) event_ms: i64,
+    pub(crate) price_e8: Option<i128>,
+    pub(crate) size: Size,
+    pub(crate) codes: Vec<u8>,
+}
+
+/// A size as written: exactly nothing says "price update", and is no error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Size {
+    Nothing,
+    Units(i128),
+    NotANumber,
+}
+
+/// Why a record is none: the word it is rejected under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    Empty,
+    UnknownFingerprint,
+    Malformed,
+}
+
+impl Unreadable {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::UnknownFingerprint => "unknown_fingerprint",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// Readers of the three schemas.
+pub(crate) struct Readers {
+    batch: GenericSingleObjectReader,
+    dead_letters: GenericSingleObjectReader,
+    legacy: GenericSingleObjectReader,
+}
+
+impl Readers {
+    pub(crate) fn new() -> Self {
+        // The headers are told apart here, so the readers expect none. (apache-avro's own
+        // fingerprint of a schema with logical types is not the specification's.)
+        let reader = |text| {
+            let schema = Schema::parse_str(text).expect("the schema files are valid");
+            GenericSingleObjectReader::builder()
+                .schema(schema)
+                .header(Vec::new())
+                .build()
+                .expect("the schemas stand alone")
+        };
+        Self {
+            batch: reader(TRADE_BATCH_SCHEMA),
+            dead_letters: reader(INVALID_FRAME_SCHEMA),
+            legacy: reader(FINNHUB_MESSAGE_SCHEMA),
+        }
+    }
+
+    pub(crate) fn read(&self, payload: &[u8]) -> Result<Record, Unreadable> {
+        match payload {
+            [] => Err(Unreadable::Empty),
+            [0xC3, 0x01, a, b, c, d, e, f, g, h, datum @ ..] => {
+                match u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) {
+                    TRADE_BATCH_FINGERPRINT => whole(&self.batch, datum)
+                        .and_then(batch)
+                        .ok_or(Unreadable::Malformed),
+                    INVALID_FRAME_FINGERPRINT => whole(&self.dead_letters, datum)
+                        .and_then(invalid_frame)
+                        .ok_or(Unreadable::Malformed),
+                    _ => Err(Unreadable::UnknownFingerprint),
+                }
+            }
+            [0xC3, 0x01, ..] => Err(Unreadable::Malformed),
+            datum => whole(&self.legacy, datum)
+                .and_then(legacy)
+                .ok_or(Unreadable::Malformed),
+        }
+    }
+}
+
+/// The datum, if it is one and nothing follows it.
+fn whole(reader: &GenericSingleObjectReader, mut datum: &[u8]) -> Option<Vec<Value>> {
+    let value = reader.read_value(&mut datum).ok()?;
+    if datum.is_empty() {
+        fields(value)
+    } else {
+        None
+    }
+}
+
+fn fields(value: Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Record(fields) => Some(fields.into_iter().map(|(_, value)| value).collect()),
+        _ => None,
+    }
+}
+
+fn batch(fields: Vec<Value>) -> Option<Record> {
+    // apache-avro reads a string cut short as null, so every form is looked at.
+    let [symbol, source, session, sequence, taken_ms, trades] =
+        <[Value; 6]>::try_from(fields).ok()?;
+    let symbol = string(symbol)?;
+    string(source)?;
+    let trade = |value| {
+        let [event_time, price, size, codes] = <[Value; 4]>::try_from(self::fields(value)?).ok()?;
+        let size = match decimal(size)? {
+            0 => Size::Nothing,
+            units => Size::Units(units),
+        };
+        Some(Entry {
+            symbol: symbol.clone(),
+            event_ms: long(event_time)?,
+            price_e8: Some(decimal(price)?),
+            size,
+            codes: bytes(codes)?,
+        })
+    };
+    let trades = array(trades)?
+        .into_iter()
+        .map(trade)
+        .collect::<Option<_>>()?;
+    Some(Record::Batch {
+        session: self::session(session)?,
+        sequence: self::sequence(sequence)?,
+        taken_ms: long(taken_ms)?,
+        trades,
+    })
+}
+
+fn invalid_frame(fields: Vec<Value>) -> Option<Record> {
+    let [session, sequence, taken_ms, line, reason, detail, frame] =
+        <[Value; 7]>::try_from(fields).ok()?;
+    (long(taken_ms).is_some()
+        && long(line)? >= 0
+        && string(detail).is_some()
+        && bytes(frame).is_some())
+    .then_some(())?;
+    Some(Record::InvalidFrame {
+        session: self::session(session)?,
+        sequence: self::sequence(sequence)?,
+        reason: string(reason)?,
+    })
+}
+
+fn legacy(fields: Vec<Value>) -> Option<Record> {
+    let [data, kind] = <[Value; 2]>::try_from(fields).ok()?;
+    string(kind)?;
+    let trade = |value| {
+        let [c, p, s, t, v] = <[Value; 5]>::try_from(self::fields(value)?).ok()?;
+        let (Value::Double(price), Value::Double(size)) = (p, v) else {
+            return None;
+        };
+        let size = match shortest_e8(size) {
+            _ if size == 0.0 => Size::Nothing,
+            Some(units) => Size::Units(units),
+            None => Size::NotANumber,
+        };
+        Some(Entry {
+            symbol: string(s)?,
+            event_ms: long(t)?,
+            price_e8: shortest_e8(price),
+            size,
+            codes: legacy_codes(c)?,
+        })
+    };
+    Some(Record::Legacy {
+        trades: array(data)?.into_iter().map(trade).collect::<Option<_>>()?,
+    })
+}
+
+fn legacy_codes(value: Value) -> Option<Vec<u8>> {
+    let Value::Union(branch, list) = value else {
+        return None;
+    };
+    if branch == 1 {
+        return Some(Vec::new());
+    }
+    let mut codes = Vec::new();
+    for item in array(*list)? {
+        let Value::Union(branch, text) = item else {
+            return None;
+        };
+        if branch == 1 {
+            let text = string(*text)?;
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            codes.push(
+                text.parse::<u8>()
+                    .ok()
+                    .filter(|code| digits && (1..=254).contains(code))
+                    .unwrap_or(255),
+            );
+        }
+    }
+    Some(codes)
+}
+
+/// Units of 1e-8 from a double's shortest decimal, by looking at its digits; `None` if it has none.
+/// What is too large for any bound of ours comes out as the largest integer.
+fn shortest_e8(double: f64) -> Option<i128> {
+    if !double.is_finite() {
+        return None;
+    }
+    let text = double.abs().to_string();
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let (kept, dropped) = fraction.split_at(fraction.len().min(8));
+    let Ok(units) = format!("{whole}{kept:0<8}").parse::<i128>() else {
+        return Some(if double < 0.0 { i128::MIN } else { i128::MAX });
+    };
+    // As texts of equal length compare like numbers: more than a half, or a half beside an odd
+    // digit, rounds up.
+    let half = format!("{:0<width$}", "5", width = dropped.len().max(1));
+    let dropped = if dropped.is_empty() { "0" } else { dropped };
+    let up = dropped > half.as_str() || (dropped == half && units % 2 == 1);
+    let units = units + i128::from(up);
+    Some(if double < 0.0 { -units } else { units })
+}
+
+fn string(value: Value) -> Option<String> {
+    if let Value::String(text) = value {
+        Some(text)
+    } else {
+        None
+    }
+}
+
+fn bytes(value: Value) -> Option<Vec<u8>> {
+    if let Value::Bytes(bytes) = value {
+        Some(bytes)
+    } else {
+        None
+    }
+}
+
+fn array(value: Value) -> Option<Vec<Value>> {
+    if let Value::Array(items) = value {
+        Some(items)
+    } else {
+        None
+    }
+}
+
+fn long(value: Value) -> Option<i64> {
+    match value {
+        Value::Long(long) | Value::TimestampMillis(long) => Some(long),
+        _ => None,
+    }
+}
+
+fn decimal(value: Value) -> Option<i128> {
+    let Value::Decimal(decimal) = value else {
+        return None;
+    };
+    let bytes = <Vec<u8>>::try_from(decimal).ok()?;
+    let sign = if bytes.first()? & 0x80 == 0 { 0 } else { -1 };
+    Some(
+        bytes
+            .iter()
+            .fold(sign, |units, byte| (units << 8) | i128::from(*byte)),
+    )
+}
+
+fn session(value: Value) -> Option<SessionId> {
+    if let Value::Fixed(16, bytes) = value {
+        Some(SessionId(bytes.try_into().ok()?))
+    } else {
+        None
+    }
+}
+
+fn sequence(value: Value) -> Option<u64> {
+    u64::try_from(long(value)?)
+        .ok()
+        .filter(|sequence| *sequence > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+    use tapeflow_schemas::{
+        Conditions, EventTime, Price, Trade,
+        codec::{
+            BatchHeader, DecodeError, EntryError, Header, InvalidFrameHeader, decode, encode_batch,
+            encode_invalid_frame, symbol_of,
+        },
+    };
+
+    use super::*;
+
+    /// Reads bytes both ways: both must refuse them with one reason, or see the same in them. Says
+    /// whether they were read.
+    fn check(readers: &Readers, payload: &[u8]) -> bool {
+        let mut entries = Vec::new();
+        let theirs = decode(payload, &mut entries);
+        let trades = match (readers.read(payload), theirs) {
+            (Err(mine), Err(theirs)) => {
+                let theirs = match theirs {
+                    DecodeError::Empty => Unreadable::Empty,
+                    DecodeError::UnknownFingerprint(_) => Unreadable::UnknownFingerprint,
+                    DecodeError::Malformed { .. } => Unreadable::Malformed,
+                };
+                assert_eq!(mine, theirs, "{payload:02x?}");
+                return false;
+            }
+            (
+                Ok(Record::Batch {
+                    session,
+                    sequence,
+                    taken_ms,
+                    trades,
+                }),
+                Ok(header),
+            ) => {
+                assert_eq!(
+                    header,
+                    Header::Batch {
+                        session,
+                        sequence,
+                        taken_ms
+                    },
+                    "{payload:02x?}"
+                );
+                trades
+            }
+            (
+                Ok(Record::InvalidFrame {
+                    session,
+                    sequence,
+                    reason,
+                }),
+                Ok(Header::InvalidFrame {
+                    session: s,
+                    sequence: q,
+                    reason: r,
+                    ..
+                }),
+            ) => {
+                assert_eq!((session, sequence, &*reason), (s, q, r), "{payload:02x?}");
+                Vec::new()
+            }
+            (Ok(Record::Legacy { trades }), Ok(Header::Legacy)) => trades,
+            (mine, theirs) => panic!("{mine:?} but {theirs:?}: {payload:02x?}"),
+        };
+        assert_eq!(trades.len(), entries.len());
+        for (mine, theirs) in trades.iter().zip(&entries) {
+            assert_eq!(mine.symbol, symbol_of(payload, theirs));
+            // Taken in at the end of all times: nothing lies ahead of that.
+            match (crate::admit(mine, i64::MAX), theirs.trade) {
+                (
+                    crate::Verdict::Trade {
+                        time,
+                        price_e8,
+                        size_e8,
+                    },
+                    Ok(trade),
+                ) => {
+                    assert_eq!(
+                        (time, price_e8, size_e8),
+                        (trade.event_time, trade.price.e8(), trade.size.e8()),
+                        "{mine:?}"
+                    );
+                    assert_eq!(
+                        mine.codes
+                            .iter()
+                            .fold(Conditions::NONE, |set, code| set.with(*code)),
+                        trade.conditions,
+                        "{mine:?}"
+                    );
+                }
+                (crate::Verdict::PriceUpdate, Err(EntryError::PriceUpdate)) => {}
+                (crate::Verdict::Refused(reason), Err(error)) => assert_eq!(
+                    reason,
+                    match error {
+                        EntryError::Symbol(_) => "symbol",
+                        EntryError::Price(_) => "price",
+                        EntryError::Size(_) => "size",
+                        EntryError::EventTime(_) => "event_time",
+                        EntryError::Notional => "notional",
+                        EntryError::PriceUpdate => "price update",
+                    },
+                    "{mine:?}"
+                ),
+                (_, theirs) => panic!("{mine:?} but {theirs:?}"),
+            }
+        }
+        true
+    }
+
+    fn batch(rng: &mut StdRng) -> Vec<u8> {
+        let trade = |rng: &mut StdRng| Trade {
+            event_time: EventTime::from_ms(rng.random_range(0..2_000_000_000_000)).expect("a time"),
+            price: Price::from_e8(rng.random_range(1..1 << 50)).expect("a price"),
+            size: tapeflow_schemas::Size::from_e8(rng.random_range(1..1 << 70)).expect("a size"),
+            conditions: (0..rng.random_range(0..4))
+                .fold(Conditions::NONE, |set, _| set.with(rng.random())),
+        };
+        let trades: Vec<_> = (0..rng.random_range(0..4)).map(|_| trade(rng)).collect();
+        let header = BatchHeader {
+            symbol: "BRK.B",
+            source: "replay",
+            session: SessionId(rng.random()),
+            sequence: rng.random_range(1..200),
+            taken_ms: 5,
+        };
+        let mut payload = Vec::new();
+        encode_batch(&mut payload, &header, &trades);
+        payload
+    }
+
+    fn invalid_frame(rng: &mut StdRng) -> Vec<u8> {
+        let header = InvalidFrameHeader {
+            session: SessionId(rng.random()),
+            sequence: rng.random_range(1..200),
+            taken_ms: 5,
+            line: rng.random_range(0..200),
+            reason: "json",
+            detail: "line 3: é",
+            frame: b"{",
+        };
+        let mut payload = Vec::new();
+        encode_invalid_frame(&mut payload, &header);
+        payload
+    }
+
+    /// By hand, for this is about bytes: doubles of every kind, and every shape of a condition.
+    fn legacy(rng: &mut StdRng) -> Vec<u8> {
+        let double = |rng: &mut StdRng| match rng.random_range(0..6) {
+            0 => f64::from_bits(rng.random()),
+            1 => [
+                0.0,
+                -0.0,
+                f64::NAN,
+                f64::INFINITY,
+                1e-9,
+                5e-9,
+                1.5e-8,
+                2.5e-8,
+                1e15,
+                1e16,
+                1e40,
+                -1.0,
+            ][rng.random_range(0..12)],
+            2 => f64::from(rng.random_range(0..1000)) * 1e-8,
+            _ => f64::from(rng.random_range(0..10_000_000)) / 1e4,
+        };
+        let mut payload = Vec::new();
+        let trades = rng.random_range(0..5u8);
+        for _ in 0..trades {
+            payload.push(2);
+            match rng.random_range(0..4) {
+                0 => payload.push(2),
+                1 => payload.extend([0, 0]),
+                2 => payload.extend([0, 4, 2, 2, b'1', 0, 0]),
+                _ => payload.extend([
+                    0,
+                    3,
+                    99,
+                    2,
+                    6,
+                    rng.random_range(b' '..b'A'),
+                    b'2',
+                    b'5',
+                    2,
+                    0,
+                    0,
+                ]),
+            }
+            payload.extend(double(rng).to_le_bytes());
+            payload.extend([2, b'A', 0x80 | rng.random::<u8>(), 0x01]);
+            payload.extend(double(rng).to_le_bytes());
+        }
+        payload.extend([0, 10]);
+        payload.extend(b"trade");
+        payload
+    }
+
+    #[test]
+    fn the_reference_and_the_jobs_decoder_agree_on_records_whole_and_damaged() {
+        let readers = Readers::new();
+        let (mut whole, mut read) = (0, 0);
+        for seed in (0..400).chain([StdRng::from_os_rng().random()]) {
+            println!("seed {seed}");
+            let rng = &mut StdRng::seed_from_u64(seed);
+            for payload in [batch(rng), invalid_frame(rng), legacy(rng)] {
+                assert!(check(&readers, &payload), "{payload:02x?}");
+                whole += 1;
+                for len in 0..payload.len() {
+                    check(&readers, &payload[..len]);
+                }
+                for _ in 0..40 {
+                    let mut damaged = payload.clone();
+                    for _ in 0..rng.random_range(1..4) {
+                        let at = rng.random_range(0..damaged.len());
+                        match rng.random_range(0..5) {
+                            0 => damaged[at] ^= 1 << rng.random_range(0..8),
+                            1 => damaged[at] = rng.random(),
+                            2 => damaged[at] = [0, 1, 2, 0x7F, 0x80, 0xFF][rng.random_range(0..6)],
+                            3 => damaged.insert(at, [0x80, 0, 1, 0xFF][rng.random_range(0..4)]),
+                            _ => drop(damaged.remove(at)),
+                        }
+                        if damaged.is_empty() {
+                            break;
+                        }
+                    }
+                    read += usize::from(check(&readers, &damaged));
+                }
+            }
+        }
+        assert!(
+            whole > 1_000 && read > 10_000,
+            "{read} damaged records were read: else this compares refusals alone"
+        );
+    }
+
+    #[test]
+    fn a_double_is_read_by_its_digits() {
+        let cases = [
+            (164.0601, 16_406_010_000),
+            (4e-6, 400),
+            (5e-9, 0),
+            (1.5e-8, 2),
+            (2.5e-8, 2),
+            (-1.5, -150_000_000),
+            (1e-300, 0),
+            (2.51e-8, 3),
+        ];
+        for (double, units) in cases {
+            assert_eq!(shortest_e8(double), Some(units), "{double}");
+        }
+        assert_eq!(shortest_e8(f64::NAN), None);
+        assert_eq!(shortest_e8(1e200), Some(i128::MAX));
+    }
+}

@@ -1,0 +1,220 @@
+//! The oracle against the golden files, which a Python program made from the same frames: two
+//! programs that share no line.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tapeflow_oracle::{Oracle, OracleBar, OracleEntry, OracleView};
+use tapeflow_schemas::{
+    Baskets, Conditions, EventTime, Price, SessionId, Size, Trade, WindowSize,
+    codec::{BatchHeader, encode_batch},
+    decimal::{divide_half_even, format_fixed},
+    partition_for,
+    window::format_utc,
+};
+
+#[derive(Deserialize)]
+struct Frame<'a> {
+    #[serde(borrow, default)]
+    data: Vec<Print<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Print<'a> {
+    c: Option<Vec<String>>,
+    #[serde(borrow)]
+    p: &'a RawValue,
+    s: String,
+    t: i64,
+    #[serde(borrow)]
+    v: &'a RawValue,
+}
+
+const PARTITIONS: u32 = 3;
+/// Long after the last trade.
+const TAKEN_MS: i64 = 1_900_000_000_000;
+
+/// The frames as records: the trades of a symbol in a frame are one, in its symbol's partition.
+fn oracle_of(frames: &str) -> Oracle {
+    let mut oracle = Oracle::new(WindowSize::DEFAULTS.to_vec(), PARTITIONS);
+    let mut sent = BTreeMap::<u32, u64>::new();
+    for line in frames.lines() {
+        let frame: Frame = serde_json::from_str(line).expect("a frame");
+        let mut by_symbol = BTreeMap::<&str, Vec<Trade>>::new();
+        for print in &frame.data {
+            let conditions = print
+                .c
+                .iter()
+                .flatten()
+                .fold(Conditions::NONE, |set, code| {
+                    set.with(Conditions::code_of(code))
+                });
+            let price = Price::parse(print.p.get()).expect("a price").value;
+            // A size of zero is a price update and no trade.
+            let Ok(size) = Size::parse(print.v.get()) else {
+                continue;
+            };
+            let size = size.value;
+            let time = EventTime::from_ms(print.t).expect("a time");
+            by_symbol
+                .entry(&print.s)
+                .or_default()
+                .push(Trade::new(time, price, size, conditions).expect("a trade"));
+        }
+        for (symbol, trades) in by_symbol {
+            let partition = partition_for(symbol, PARTITIONS);
+            let sequence = sent.entry(partition).or_default();
+            *sequence += 1;
+            let mut record = Vec::new();
+            let header = BatchHeader {
+                symbol,
+                source: "replay",
+                session: SessionId([1; 16]),
+                sequence: *sequence,
+                taken_ms: TAKEN_MS,
+            };
+            encode_batch(&mut record, &header, &trades);
+            oracle.record(
+                0,
+                partition,
+                i64::try_from(*sequence).expect("few"),
+                TAKEN_MS,
+                Some(&record),
+            );
+        }
+    }
+    oracle
+}
+
+fn line(symbol: &str, size: WindowSize, start: i64, bar: &OracleBar) -> String {
+    let price = |e8: Option<i64>| e8.map_or_else(String::new, |e8| format_fixed(e8.into(), 8));
+    let sip = bar.sip;
+    let vwap = divide_half_even(sip.notional_e16, sip.volume_e8)
+        .map_or_else(String::new, |e8| format_fixed(e8, 8));
+    [
+        symbol.to_owned(),
+        size.to_string(),
+        format_utc(start),
+        price(bar.open),
+        price(bar.high),
+        price(bar.low),
+        price(bar.close),
+        format_fixed(sip.volume_e8, 8),
+        format_fixed(sip.notional_e16, 16),
+        sip.trades.to_string(),
+        vwap,
+    ]
+    .join(",")
+        + ",,,"
+}
+
+#[test]
+fn the_recorded_trades_come_to_the_golden_bars() {
+    let oracle = oracle_of(include_str!("../../../tests/golden/finnhub-recorded.jsonl"));
+    let mine: Vec<_> = oracle
+        .bars()
+        .map(|(key, bar)| line(key.symbol, key.size, key.start, &bar))
+        .collect();
+    let golden: Vec<_> = include_str!("../../../tests/golden/finnhub-recorded.csv")
+        .lines()
+        .skip(1)
+        .collect();
+    assert_eq!(mine, golden);
+    let counts = oracle.counts();
+    assert_eq!(
+        (
+            counts.accepted,
+            counts.dead_letters_in_all(),
+            counts.duplicates,
+            counts.gaps
+        ),
+        (81, 0, 0, 0)
+    );
+}
+
+/// A line of a list, with empty fields where there is nothing.
+fn list_line(
+    view: (&str, OracleView),
+    size: WindowSize,
+    start: i64,
+    rank: usize,
+    entry: &OracleEntry,
+) -> String {
+    let places = if view.1 == OracleView::Baskets { 4 } else { 0 };
+    let price = |e8: Option<i64>| e8.map_or_else(String::new, |e8| format_fixed(e8.into(), 8));
+    let vwap = divide_half_even(entry.notional, entry.volume)
+        .map_or_else(String::new, |e8| format_fixed(e8, 8));
+    let change = entry
+        .open
+        .zip(entry.close)
+        .map_or_else(String::new, |(open, close)| {
+            let bp = divide_half_even(i128::from(close - open) * 10_000, open.into())
+                .expect("a price is not zero");
+            format!(
+                "{}{}.{:02}",
+                if bp < 0 { "-" } else { "" },
+                bp.abs() / 100,
+                bp.abs() % 100
+            )
+        });
+    [
+        view.0.to_owned(),
+        size.to_string(),
+        format_utc(start),
+        rank.to_string(),
+        entry.name.clone(),
+        entry.symbols.to_string(),
+        entry.trades.to_string(),
+        format_fixed(entry.volume, 8 + places),
+        format_fixed(entry.notional, 16 + places),
+        vwap,
+        price(entry.open),
+        price(entry.close),
+        change,
+    ]
+    .join(",")
+        + ","
+}
+
+fn check_lists(frames: &str, golden: &str) {
+    let oracle = oracle_of(frames);
+    let baskets =
+        Baskets::parse(include_str!("../../../tests/golden/baskets.csv")).expect("baskets");
+    let mut mine = Vec::new();
+    let views = [
+        ("active", OracleView::Active),
+        ("movers", OracleView::Movers),
+        ("baskets", OracleView::Baskets),
+        ("market", OracleView::Market),
+    ];
+    for view in views {
+        for (size, start) in oracle.windows() {
+            let list = oracle
+                .list_as_of(view.1, size, start, 0, &baskets)
+                .unwrap_or_default();
+            mine.extend(
+                (1..)
+                    .zip(&list)
+                    .map(|(rank, entry)| list_line(view, size, start, rank, entry)),
+            );
+        }
+    }
+    assert_eq!(mine, golden.lines().skip(1).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_recorded_trades_come_to_the_golden_lists() {
+    check_lists(
+        include_str!("../../../tests/golden/finnhub-recorded.jsonl"),
+        include_str!("../../../tests/golden/finnhub-recorded-views.csv"),
+    );
+}
+
+#[test]
+fn a_crowd_with_ties_at_every_edge_comes_to_the_golden_lists() {
+    check_lists(
+        include_str!("../../../tests/golden/crowd.jsonl"),
+        include_str!("../../../tests/golden/crowd-views.csv"),
+    );
+}

@@ -1,0 +1,423 @@
+//! The rules by which records count, one by one, through the public face.
+
+use tapeflow_oracle::{Oracle, OracleSums, OracleView};
+use tapeflow_schemas::{
+    Baskets, Conditions, EventTime, Price, SessionId, Size, Trade, WindowSize,
+    codec::{BatchHeader, InvalidFrameHeader, encode_batch, encode_invalid_frame},
+};
+
+const MINUTE: i64 = 60_000;
+const NOW: i64 = 1_680_286_537_580;
+
+fn trade(ms: i64, price: i64, size: i128) -> Trade {
+    let (price, size) = (
+        Price::from_e8(price).expect("a price"),
+        Size::from_e8(size).expect("a size"),
+    );
+    Trade::new(
+        EventTime::from_ms(ms).expect("a time"),
+        price,
+        size,
+        Conditions::NONE,
+    )
+    .expect("a trade")
+}
+
+fn batch(symbol: &str, session: u8, sequence: u64, taken_ms: i64, trades: &[Trade]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_batch(
+        &mut out,
+        &BatchHeader {
+            symbol,
+            source: "replay",
+            session: SessionId([session; 16]),
+            sequence,
+            taken_ms,
+        },
+        trades,
+    );
+    out
+}
+
+fn oracle(partitions: u32) -> Oracle {
+    Oracle::new(vec![size("1m"), size("1d")], partitions)
+}
+
+fn size(text: &str) -> WindowSize {
+    text.parse().expect("a size")
+}
+
+/// Reasons and their counts, as text.
+fn dead_letters(oracle: &Oracle) -> String {
+    oracle
+        .counts()
+        .dead_letters
+        .iter()
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[test]
+fn a_bar_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
+    let mut oracle = oracle(2);
+    let one = |sequence, price| batch("AAPL", 1, sequence, NOW, &[trade(120_000, price, 2)]);
+    oracle.record(0, 0, 10, NOW, Some(&one(1, 100)));
+    oracle.record(2, 0, 11, NOW, Some(&one(2, 300)));
+    // The other partition afterwards, from the beginning.
+    oracle.record(
+        0,
+        1,
+        5,
+        NOW,
+        Some(&batch("AAPL", 2, 1, NOW, &[trade(119_999, 50, 1)])),
+    );
+    oracle.record(
+        1,
+        1,
+        6,
+        NOW,
+        Some(&batch("AAPL", 2, 2, NOW, &[trade(120_000, 200, 3)])),
+    );
+    let bar = |epoch| oracle.bar_as_of("AAPL", size("1m"), 2 * MINUTE, epoch);
+    let seen = |epoch| {
+        bar(epoch).map(|bar| {
+            (
+                bar.sip.trades,
+                bar.sip.notional_e16,
+                bar.open,
+                bar.close,
+                bar.high,
+            )
+        })
+    };
+    assert_eq!(seen(0), Some((1, 200, Some(100), Some(100), Some(100))));
+    // The same millisecond: partition 0 stands before partition 1.
+    assert_eq!(seen(1), Some((2, 800, Some(100), Some(200), Some(200))));
+    assert_eq!(seen(2), Some((3, 1_400, Some(100), Some(200), Some(300))));
+    assert_eq!(seen(9), seen(2));
+    assert_eq!(
+        oracle
+            .bar_as_of("AAPL", size("1m"), MINUTE, 0)
+            .map(|bar| bar.all),
+        Some(OracleSums {
+            volume_e8: 1,
+            notional_e16: 50,
+            trades: 1
+        })
+    );
+    assert_eq!(oracle.bar_as_of("AAPL", size("1m"), 3 * MINUTE, 9), None);
+    assert_eq!(oracle.bar_as_of("MSFT", size("1m"), MINUTE, 9), None);
+    // One day in New York: 1969-12-31, from five in the morning UTC.
+    let keys: Vec<_> = oracle
+        .bars()
+        .map(|(key, bar)| (key.symbol, key.size.to_string(), key.start, bar.all.trades))
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            ("AAPL", "1m".into(), MINUTE, 1),
+            ("AAPL", "1m".into(), 2 * MINUTE, 3),
+            ("AAPL", "1d".into(), -19 * 60 * MINUTE, 4)
+        ]
+    );
+}
+
+#[test]
+fn a_bar_of_a_later_epoch_is_not_there_before() {
+    let mut oracle = oracle(1);
+    oracle.record(
+        7,
+        0,
+        0,
+        NOW,
+        Some(&batch("AAPL", 1, 1, NOW, &[trade(0, 1, 1)])),
+    );
+    assert_eq!(oracle.bar_as_of("AAPL", size("1m"), 0, 6), None);
+    assert!(oracle.bar_as_of("AAPL", size("1m"), 0, 7).is_some());
+}
+
+#[test]
+fn a_list_as_of_an_epoch_ranks_the_bars_as_of_it() {
+    let mut oracle = Oracle::new(vec![size("1s"), size("1m"), size("1d")], 2);
+    let baskets = Baskets::parse("late,MSFT,0.5\n").expect("baskets");
+    let (coin, aapl) = (
+        "BINANCE:BTCUSDT",
+        [trade(MINUTE, 100, 2), trade(MINUTE + 1_000, 90, 1)],
+    );
+    oracle.record(0, 0, 0, NOW, Some(&batch("AAPL", 1, 1, NOW, &aapl)));
+    oracle.record(
+        1,
+        1,
+        0,
+        NOW,
+        Some(&batch(coin, 2, 1, NOW, &[trade(MINUTE, 10, 30)])),
+    );
+    // A late trade of another partition, and one that overtakes.
+    oracle.record(
+        2,
+        0,
+        1,
+        NOW,
+        Some(&batch("MSFT", 1, 2, NOW, &[trade(MINUTE, 5, 8)])),
+    );
+    oracle.record(
+        3,
+        0,
+        2,
+        NOW,
+        Some(&batch("MSFT", 1, 3, NOW, &[trade(MINUTE + 1, 6, 100)])),
+    );
+    let names = |view, epoch| {
+        let list = oracle.list_as_of(view, size("1m"), MINUTE, epoch, &baskets)?;
+        Some(
+            list.iter()
+                .map(|entry| format!("{} {}", entry.name, entry.notional))
+                .collect::<Vec<_>>()
+                .join(", "),
+        )
+    };
+    let active = |epoch| names(OracleView::Active, epoch).expect("a list");
+    assert_eq!(active(0), "AAPL 290");
+    assert_eq!(active(1), "BINANCE:BTCUSDT 300, AAPL 290");
+    assert_eq!(active(2), "BINANCE:BTCUSDT 300, AAPL 290, MSFT 40");
+    assert_eq!(active(3), "MSFT 640, BINANCE:BTCUSDT 300, AAPL 290");
+    assert_eq!(names(OracleView::Movers, 2).as_deref(), Some("AAPL 290"));
+    assert_eq!(
+        names(OracleView::Movers, 3).as_deref(),
+        Some("MSFT 640, AAPL 290"),
+        "a fifth and a tenth"
+    );
+    assert_eq!(
+        names(OracleView::Market, 3).as_deref(),
+        Some("crypto 300, stock 930")
+    );
+    assert_eq!(
+        (
+            names(OracleView::Baskets, 1),
+            names(OracleView::Baskets, 3).as_deref()
+        ),
+        (None, Some("late 3200000"))
+    );
+    // No lists of seconds; one window of a minute; the day of New York and the day of UTC.
+    let windows: Vec<_> = oracle
+        .windows()
+        .map(|(size, start)| (size.to_string(), start))
+        .collect();
+    assert_eq!(
+        windows,
+        [
+            ("1m".to_owned(), MINUTE),
+            ("1d".to_owned(), -19 * 60 * MINUTE),
+            ("1d".to_owned(), 0)
+        ]
+    );
+    assert_eq!(
+        oracle.list_as_of(OracleView::Active, size("1s"), MINUTE, 3, &baskets),
+        None
+    );
+    let day = oracle
+        .list_as_of(OracleView::Market, size("1d"), 0, 3, &baskets)
+        .expect("the day of UTC");
+    assert_eq!(
+        day.iter()
+            .map(|entry| entry.name.as_str())
+            .collect::<Vec<_>>(),
+        ["crypto"]
+    );
+}
+
+#[test]
+fn counts_are_kept_by_epoch_and_add_up() {
+    let mut oracle = oracle(1);
+    let record = batch("AAPL", 1, 1, NOW, &[trade(0, 1, 1)]);
+    for (epoch, offset) in [(0, 0), (1, 1), (1, 2)] {
+        oracle.record(epoch, 0, offset, NOW, Some(&record));
+    }
+    oracle.record(1, 0, 3, NOW, None);
+    let of = |epoch| {
+        (
+            oracle.counts_of(epoch).records,
+            oracle.counts_of(epoch).accepted,
+            oracle.counts_of(epoch).duplicates,
+        )
+    };
+    assert_eq!((of(0), of(1), of(2)), ((1, 1, 0), (3, 0, 2), (0, 0, 0)));
+    assert_eq!(
+        (
+            oracle.counts().records,
+            oracle.counts().duplicates,
+            dead_letters(&oracle).as_str()
+        ),
+        (4, 2, "empty 1")
+    );
+}
+
+#[test]
+fn a_repeated_record_is_dropped_whole_and_counted_once() {
+    let mut oracle = oracle(2);
+    let record = batch("AAPL", 1, 3, NOW, &[trade(0, 1, 1), trade(0, 1, 1)]);
+    oracle.record(0, 0, 0, NOW, Some(&record));
+    oracle.record(0, 0, 1, NOW, Some(&record));
+    // Another partition hears it for the first time.
+    oracle.record(0, 1, 0, NOW, Some(&record));
+    oracle.record(0, 0, 2, NOW, Some(&batch("AAPL", 1, 7, NOW, &[])));
+    let counts = oracle.counts();
+    assert_eq!(
+        (
+            counts.records,
+            counts.accepted,
+            counts.duplicates,
+            counts.gaps
+        ),
+        (4, 4, 1, 3)
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_at_its_place_and_is_no_sequence_heard() {
+    let mut oracle = oracle(1);
+    let good = batch("AAPL", 1, 1, NOW, &[trade(0, 1, 1)]);
+    let cut = &good[..good.len() - 1];
+    oracle.record(0, 0, 0, NOW, None);
+    oracle.record(0, 0, 1, NOW, Some(&[]));
+    oracle.record(0, 0, 2, NOW, Some(cut));
+    oracle.record(0, 0, 3, NOW, Some(&[0xC3, 0x01, 1, 2, 3, 4, 5, 6, 7, 8, 9]));
+    oracle.record(0, 0, 4, NOW, Some(&good));
+    assert_eq!(
+        dead_letters(&oracle),
+        "empty 2, malformed 1, unknown_fingerprint 1"
+    );
+    assert_eq!(
+        (
+            oracle.counts().accepted,
+            oracle.counts().dead_letters_in_all()
+        ),
+        (1, 4)
+    );
+    let places: Vec<_> = oracle
+        .dead_letters()
+        .iter()
+        .map(|dead_letter| {
+            (
+                dead_letter.offset,
+                dead_letter.index,
+                dead_letter.reason.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        places,
+        [
+            (0, 0, "empty"),
+            (1, 0, "empty"),
+            (2, 0, "malformed"),
+            (3, 0, "unknown_fingerprint")
+        ]
+    );
+}
+
+#[test]
+fn a_invalid_frame_is_one_dead_letter_under_its_own_reason_and_can_repeat() {
+    let mut oracle = oracle(1);
+    let mut record = Vec::new();
+    let session = SessionId([1; 16]);
+    encode_invalid_frame(
+        &mut record,
+        &InvalidFrameHeader {
+            session,
+            sequence: 1,
+            taken_ms: 0,
+            line: 1,
+            reason: "json",
+            detail: "",
+            frame: b"{",
+        },
+    );
+    oracle.record(0, 0, 0, NOW, Some(&record));
+    oracle.record(0, 0, 1, NOW, Some(&record));
+    assert_eq!(
+        (dead_letters(&oracle).as_str(), oracle.counts().duplicates),
+        ("json 1", 1)
+    );
+}
+
+#[test]
+fn a_time_too_far_ahead_of_the_records_own_is_refused_by_the_records_own_clock() {
+    let mut oracle = oracle(1);
+    let day = 24 * 60 * MINUTE;
+    let trades = [trade(NOW + day, 1, 1), trade(NOW + day + 1, 1, 1)];
+    // The log's timestamp is years away: a batch carries its own.
+    oracle.record(0, 0, 0, 0, Some(&batch("AAPL", 1, 1, NOW, &trades)));
+    assert_eq!(
+        (oracle.counts().accepted, dead_letters(&oracle).as_str()),
+        (1, "future 1")
+    );
+    assert_eq!(oracle.dead_letters()[0].index, 1);
+    // A legacy record has none but the log's: t = 1, one share of A at 1.0.
+    let legacy = [
+        &[2, 2][..],
+        &1.0f64.to_le_bytes(),
+        &[2, b'A', 2],
+        &1.0f64.to_le_bytes(),
+        &[0, 0],
+    ]
+    .concat();
+    oracle.record(0, 0, 1, 1 - day, Some(&legacy));
+    oracle.record(0, 0, 2, -day, Some(&legacy));
+    assert_eq!(
+        (oracle.counts().accepted, dead_letters(&oracle).as_str()),
+        (2, "future 2")
+    );
+}
+
+#[test]
+fn every_entry_has_its_own_reason() {
+    let mut oracle = oracle(1);
+    let entry = |price: f64, symbol: &[u8], time: u8, size: f64| {
+        let len = u8::try_from(2 * symbol.len()).expect("short");
+        [
+            &[2][..],
+            &price.to_le_bytes(),
+            &[len],
+            symbol,
+            &[time],
+            &size.to_le_bytes(),
+        ]
+        .concat()
+    };
+    let entries = [
+        entry(1.0, b"A", 2, 1.0),
+        entry(1.0, b"", 2, 0.0),
+        entry(-1.0, b"A", 1, 0.0),
+        entry(f64::NAN, b"A", 1, -1.0),
+        entry(1.0, b"A", 1, -1.0),
+        entry(1.0, b"A", 1, 1.0),
+        entry(1e9, b"A", 2, 1e15),
+        entry(1.0, b"A\n", 2, 1.0),
+        entry(1.0, b"A", 2, 1e-9),
+    ];
+    let record = [&[18][..], &entries.concat(), &[0, 0]].concat();
+    oracle.record(0, 0, 0, NOW, Some(&record));
+    let reasons: Vec<_> = oracle
+        .dead_letters()
+        .iter()
+        .map(|dead_letter| (dead_letter.index, dead_letter.reason.as_str()))
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            (1, "symbol"),
+            (3, "price"),
+            (4, "size"),
+            (5, "event_time"),
+            (6, "notional"),
+            (7, "symbol"),
+            (8, "size")
+        ]
+    );
+    assert_eq!(
+        (oracle.counts().accepted, oracle.counts().price_updates),
+        (1, 1)
+    );
+}
