@@ -23,7 +23,10 @@ pub(crate) fn man(command: &[String], folder: Option<&Path>) -> Result<(), End> 
         Some(folder) => std::fs::create_dir_all(folder)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
             .map_err(|error| {
-                End::Input(format!("--out: cannot write to {}: {error}", folder.display()))
+                End::Input(format!(
+                    "--out: cannot write to {}: {error}",
+                    folder.display()
+                ))
             }),
     }
 }
@@ -73,7 +76,11 @@ mod tests {
             to.push((path.to_vec(), of.clone()));
             for command in of.get_subcommands() {
                 if command.get_name() != "help" {
-                    add(&[path, &[command.get_name().to_owned()]].concat(), command, to);
+                    add(
+                        &[path, &[command.get_name().to_owned()]].concat(),
+                        command,
+                        to,
+                    );
                 }
             }
         }
@@ -118,11 +125,17 @@ mod tests {
     fn every_command_has_a_man_page_with_all_its_flags() {
         for (path, command) in commands() {
             let page = String::from_utf8(man_page(&path).expect("a page")).expect("UTF-8");
-            assert!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{path:?}");
+            assert!(
+                page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"),
+                "{path:?}"
+            );
             let plain = page.replace("\\-", "-");
             let flags = command.get_arguments().filter(|flag| !flag.is_hide_set());
             for long in flags.filter_map(clap::Arg::get_long) {
-                assert!(plain.contains(&format!("--{long}")), "{path:?} --{long}:\n{page}");
+                assert!(
+                    plain.contains(&format!("--{long}")),
+                    "{path:?} --{long}:\n{page}"
+                );
             }
         }
     }
