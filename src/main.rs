@@ -16,6 +16,7 @@ mod live;
 mod logs;
 mod run;
 mod secret;
+mod shell;
 mod signals;
 mod simulate;
 mod status;
@@ -69,6 +70,8 @@ fn obey(command: Command) -> Result<(), End> {
         Command::DeadLetters(DeadLettersCommand::List(args)) => dead_letters::run(args.check()?),
         Command::Simulate(args) => simulate::run(args.check()?),
         Command::Bench(args) => bench::run(args.check()?),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { command, out } => shell::man(&command, out.as_deref()),
     }
 }
 

@@ -84,6 +84,19 @@ pub(crate) enum Command {
     /// How fast this program is on this machine: a made-up feed through a job of its own, every bar
     /// checked
     Bench(BenchArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page of the program, or of one command
+    Man {
+        /// The command, such as `dataflow`
+        command: Vec<String>,
+        /// Write the pages of the program and of all commands into this folder instead
+        #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+        out: Option<std::path::PathBuf>,
+    },
 }
 
 /// What to do with dead letters.

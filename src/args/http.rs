@@ -107,7 +107,7 @@ fn tls(
     let secret = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| errors.add(format!("--http-tls-key: {}: {error}", key.display())))
         .ok();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let (chain, secret) = (chain?, secret?);
     let made = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -217,7 +217,7 @@ fn a_password_is_asked_for_everything_but_health_and_tls_keeps_it_secret() {
     roots
         .add(CertificateDer::from(certificate.der().to_vec()))
         .expect("an authority");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions");

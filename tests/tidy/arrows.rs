@@ -37,7 +37,7 @@ fn architecture_table(heading: &str) -> Vec<Vec<Vec<String>>> {
 /// those of tests too.
 fn dependencies(with_tests: bool) -> BTreeMap<String, BTreeSet<String>> {
     let short = |name: &str| name.strip_prefix("tapeflow-").unwrap_or(name).to_owned();
-    let metadata = metadata(&["--no-deps"]);
+    let metadata = metadata();
     let of = |package: &Value| {
         let all = package["dependencies"].as_array().expect("dependencies");
         all.iter()

@@ -39,24 +39,6 @@ const ROOMS: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// Licences that an Apache-2.0 program may carry along.
-const LICENCES: [&str; 14] = [
-    "0BSD",
-    "Apache-2.0",
-    "Apache-2.0 WITH LLVM-exception",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "BSL-1.0",
-    "CC0-1.0",
-    "CDLA-Permissive-2.0",
-    "ISC",
-    "MIT",
-    "MIT-0",
-    "Unicode-3.0",
-    "Unlicense",
-    "Zlib",
-];
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -235,11 +217,17 @@ fn the_world_is_touched_only_where_it_may_be() {
 }
 
 /// What cargo says of the workspace.
-fn metadata(arguments: &[&str]) -> Value {
+fn metadata() -> Value {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
-        .args(arguments)
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--offline",
+            "--locked",
+            "--no-deps",
+        ])
         .current_dir(root())
         .output()
         .expect("cargo starts");
@@ -255,108 +243,10 @@ fn packages(metadata: &Value) -> &[Value] {
     metadata["packages"].as_array().expect("packages")
 }
 
-/// Whether an SPDX expression can be satisfied with allowed licences: `OR`, and the old `/`, need
-/// one side, `AND` needs both.
-fn is_allowed(expression: &str) -> bool {
-    let spaced = expression
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
-    let mut words = spaced.split_whitespace().peekable();
-    let allowed = either(&mut words);
-    allowed && words.peek().is_none()
-}
-
-type Words<'a> = std::iter::Peekable<std::str::SplitWhitespace<'a>>;
-
-fn either(words: &mut Words<'_>) -> bool {
-    let mut allowed = both(words);
-    while words.next_if_eq(&"OR").is_some() {
-        allowed |= both(words);
-    }
-    allowed
-}
-
-fn both(words: &mut Words<'_>) -> bool {
-    let mut allowed = one(words);
-    while words.next_if_eq(&"AND").is_some() {
-        allowed &= one(words);
-    }
-    allowed
-}
-
-fn one(words: &mut Words<'_>) -> bool {
-    if words.next_if_eq(&"(").is_some() {
-        let allowed = either(words);
-        return words.next_if_eq(&")").is_some() && allowed;
-    }
-    let Some(name) = words.next() else {
-        return false;
-    };
-    match words.next_if_eq(&"WITH").and_then(|_| words.next()) {
-        Some(exception) => LICENCES.contains(&format!("{name} WITH {exception}").as_str()),
-        None => LICENCES.contains(&name),
-    }
-}
-
+/// The licences of dependencies are checked by cargo-deny (`deny.toml`).
 #[test]
-fn licence_expressions_are_understood() {
-    for allowed in [
-        "MIT",
-        "GPL-3.0 OR MIT",
-        "MIT/Apache-2.0",
-        "(MIT OR GPL-3.0) AND ISC",
-        "Apache-2.0 WITH LLVM-exception OR X",
-    ] {
-        assert!(is_allowed(allowed), "{allowed}");
-    }
-    for refused in [
-        "",
-        "GPL-3.0",
-        "MIT AND GPL-3.0",
-        "(MIT OR ISC) AND GPL-3.0",
-        "MIT WITH a-twist",
-        "(MIT",
-        "MIT ISC",
-        "MIT AND",
-    ] {
-        assert!(!is_allowed(refused), "{refused}");
-    }
-}
-
-#[test]
-fn every_dependency_has_a_licence_that_may_be_used() {
-    let version = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into()))
-        .arg("-vV")
-        .output()
-        .expect("rustc starts");
-    let version = String::from_utf8(version.stdout).expect("text");
-    let host = version
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .expect("the host");
-    // Packages of other systems may never have been downloaded.
-    let metadata = metadata(&["--filter-platform", host]);
-    assert!(
-        packages(&metadata).len() > 100,
-        "the whole tree of dependencies"
-    );
-    let refused = packages(&metadata)
-        .iter()
-        .filter(|package| !package["license"].as_str().is_some_and(is_allowed));
-    none(
-        "licences",
-        refused.map(|package| {
-            format!(
-                "{} {}: {}",
-                package["name"], package["version"], package["license"]
-            )
-        }),
-    );
-    assert!(
-        read("LICENSE").contains("Apache License"),
-        "our own licence is here"
-    );
+fn our_own_licence_is_here() {
+    assert!(read("LICENSE").contains("Apache License"));
 }
 
 #[test]

@@ -17,8 +17,8 @@ pub(crate) struct Binary {
     workers: u16,
 }
 
-/// Builds the binary in release form, and copies it: others may build another one at the same place
-/// while this run goes on.
+/// Builds the binary with the profile `dist`, and copies it: another build at the same place would
+/// replace it during the run.
 ///
 /// # Errors
 /// It does not build.
@@ -27,7 +27,8 @@ pub(crate) fn build(root: &Path, to: &Path) -> Result<PathBuf, String> {
     let mut command = Command::new(cargo);
     command.args([
         "build",
-        "--release",
+        "--profile",
+        "dist",
         "--package",
         "tapeflow",
         "--locked",

@@ -51,7 +51,7 @@ impl Report {
         writeln!(text, "# Restart after kill -9\n\n    {}\n", self.command)?;
         writeln!(
             text,
-            "The release binary, one process of {} workers, with one Kafka and one Cassandra node beside it on the same machine. One trade a message, 50 symbols, event\n\
+            "The dist binary, one process of {} workers, with one Kafka and one Cassandra node beside it on the same machine. One trade a message, 50 symbols, event\n\
              times over 20 minutes, four partitions, five window sizes.\n",
             self.workers
         )?;

@@ -9,10 +9,13 @@ use futures::{SinkExt, StreamExt};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tapeflow_schemas::Secret;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream,
+    WebSocketStream,
     tungstenite::{
         Message as WsMessage,
         protocol::{Role, WebSocketConfig},
@@ -96,7 +99,11 @@ impl FinnhubConfig {
     }
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// TCP, with TLS or without.
+trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+type Socket = WebSocketStream<Box<dyn Transport>>;
 
 /// Frames up to this size reach admission, which refuses those above [`MAX_FRAME_BYTES`] by name;
 /// above it the connection is dropped.
@@ -305,11 +312,11 @@ async fn connect(config: &FinnhubConfig, tls: &TlsConnector) -> Result<Socket, R
         .await
         .map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
-    let mut stream = if endpoint.tls {
+    let mut stream: Box<dyn Transport> = if endpoint.tls {
         let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| {
             Refusal::Unreachable("the host has no name that a certificate could hold".into())
         })?;
-        MaybeTlsStream::Rustls(tls.connect(name, tcp).await.map_err(unreachable)?)
+        Box::new(tls.connect(name, tcp).await.map_err(unreachable)?)
     } else {
         // "localhost" is whatever the resolver says.
         if !tcp.peer_addr().map_err(unreachable)?.ip().is_loopback() {
@@ -317,7 +324,7 @@ async fn connect(config: &FinnhubConfig, tls: &TlsConnector) -> Result<Socket, R
                 "the address is not of this machine, and ws:// goes nowhere else".into(),
             ));
         }
-        MaybeTlsStream::Plain(tcp)
+        Box::new(tcp)
     };
     let rest = handshake::open(&mut stream, endpoint, &config.token).await?;
     let limits = WebSocketConfig::default()
@@ -326,17 +333,18 @@ async fn connect(config: &FinnhubConfig, tls: &TlsConnector) -> Result<Socket, R
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(limits)).await)
 }
 
-/// TLS with the roots of Mozilla's list, by ring: named outright, so that another crate's choice of
-/// provider cannot make it ambiguous.
+/// TLS with the roots of Mozilla's list. The provider is named, so that no other crate's features can
+/// choose another one.
 fn tls_connector() -> TlsConnector {
     let roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
-    let config =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring knows TLS 1.2 and 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let config = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("the provider knows TLS 1.2 and 1.3")
+    .with_root_certificates(roots)
+    .with_no_client_auth();
     TlsConnector::from(Arc::new(config))
 }

@@ -48,7 +48,7 @@ pub(super) fn client_config(
     tls: &TlsConfig,
     hosts: &[String],
 ) -> Result<Arc<ClientConfig>, StoreError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = NodeVerifier::new(roots(tls.ca_file.as_deref())?, hosts, &provider)?;
     let unusable = |error: Error| broken(format!("TLS cannot be set up: {error}"));
     let builder = ClientConfig::builder_with_provider(provider)
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_node_is_known_by_its_address_or_by_a_host_of_the_configuration_and_by_nothing_else() {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let (ours, pem) = authority("ours");
         let (unknown_peers, _) = authority("a unknown peer's");
         let mut roots = RootCertStore::empty();
