@@ -71,7 +71,7 @@ fn obey(command: Command) -> Result<(), End> {
         Command::Simulate(args) => simulate::run(args.check()?),
         Command::Bench(args) => bench::run(args.check()?),
         Command::Completions { shell } => shell::completions(shell),
-        Command::Man { command, out } => shell::man(&command, out.as_deref()),
+        Command::Man { command, folder } => shell::man(&command, folder.as_deref()),
     }
 }
 

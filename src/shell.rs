@@ -24,7 +24,7 @@ pub(crate) fn man(command: &[String], folder: Option<&Path>) -> Result<(), End> 
             .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
             .map_err(|error| {
                 End::Input(format!(
-                    "--out: cannot write to {}: {error}",
+                    "--folder: cannot write to {}: {error}",
                     folder.display()
                 ))
             }),

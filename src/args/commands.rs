@@ -94,8 +94,13 @@ pub(crate) enum Command {
         /// The command, such as `dataflow`
         command: Vec<String>,
         /// Write the pages of the program and of all commands into this folder instead
-        #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
-        out: Option<std::path::PathBuf>,
+        #[arg(
+            long,
+            env = "TAPEFLOW_FOLDER",
+            value_name = "FOLDER",
+            conflicts_with = "command"
+        )]
+        folder: Option<std::path::PathBuf>,
     },
 }
 
