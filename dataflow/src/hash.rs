@@ -1,7 +1,8 @@
 //! Hash maps of the hot path, with a fast hash.
 //!
-//! Each map has its own random seed, so that a feed cannot choose symbols that collide. A simulation
-//! fixes the seed on its thread, so that the iteration order of maps is the same in every run.
+//! Each map has its own random seed, so that a feed cannot choose symbols that collide. A
+//! simulation fixes the seed on its thread, so that the iteration order of maps is the same in
+//! every run.
 
 use std::{cell::Cell, hash::BuildHasher};
 

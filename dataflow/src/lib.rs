@@ -31,7 +31,7 @@
 //! | question | file |
 //! |---|---|
 //! | how trades add up | `operators/combine.rs`, and `Totals::add_trade` in `schemas` |
-//! | which records count | `operators/partition.rs`, and the duplicate filter in `protocol/src/dedup.rs` |
+//! | which records count | `operators/partition.rs`, and `protocol/src/dedup.rs` (duplicate filter) |
 //! | where a restart resumes | `operators/replay.rs`, and `protocol/src/resume.rs` |
 //! | when an epoch is bound or committed | `coordinator/decisions.rs` |
 //! | what a view contains | `views/definitions.rs` |
@@ -39,8 +39,8 @@
 //!
 //! # Example
 //!
-//! This job reads the embedded log to its end and writes bars of one minute to the store in the same
-//! SQLite file:
+//! This job reads the embedded log to its end and writes bars of one minute to the store in the
+//! same SQLite file:
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc, time::Duration};

@@ -126,7 +126,8 @@ impl Metrics {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// The time since the job last committed, or found everything committed; `None` if it never has.
+    /// The time since the job last committed, or found everything committed; `None` if it never
+    /// has.
     #[must_use]
     pub fn progress_age(&self) -> Option<Duration> {
         locked(&self.progress).map(|at| at.elapsed())
@@ -168,7 +169,8 @@ impl Metrics {
         self.epoch_committed.set(checkpoint.committed.epoch);
     }
 
-    /// Adds the counts of a range of records. The records themselves are counted when they are read.
+    /// Adds the counts of a range of records. The records themselves are counted when they are
+    /// read.
     pub(crate) fn count(&self, counts: &Counts) {
         self.accepted.add(counts.accepted);
         self.late.add(counts.late);

@@ -92,9 +92,10 @@ mod tests {
             compared(None, Some("a"), 4).is_none(),
             "the next take-over stores an id that was unknown"
         );
-        assert!(
-            matches!(compared(Some("a"), Some("a"), 6), Some(JobError::Failed(text)) if text.contains("6 partitions now, and had 4"))
-        );
+        assert!(matches!(
+            compared(Some("a"), Some("a"), 6),
+            Some(JobError::Failed(text)) if text.contains("6 partitions now, and had 4")
+        ));
         assert!(matches!(
             compared(Some("a"), Some("b"), 4),
             Some(JobError::Refused(_))

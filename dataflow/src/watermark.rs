@@ -14,8 +14,8 @@
 //! | a late record | is dropped or goes to a side output | is added, and counts as a revision |
 //!
 //! No clock is involved, so that a replay of the same records marks the same trades as late. The
-//! checkpoint stores the watermark of each partition in its cut. The take-over also uses the largest
-//! watermark of all partitions: no bar can exist in a window that starts after it.
+//! checkpoint stores the watermark of each partition in its cut. The take-over also uses the
+//! largest watermark of all partitions: no bar can exist in a window that starts after it.
 
 /// Milliseconds after its end in which a window still receives trades that do not count as late.
 /// Trades are often late by seconds on this feed.

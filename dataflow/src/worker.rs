@@ -43,9 +43,9 @@ use crate::{
 /// One setting controls memory: a worker keeps one window of the views for each so many resident
 /// bars. The default of 12,000 bars keeps the open windows of five sizes and their predecessors.
 const RESIDENT_BARS_PER_WINDOW: usize = 1_000;
-/// How long an idle worker waits before it asks the log again. Other threads wake it at once. A step
-/// costs about 40 us, mostly in the kernel. At 5 ms a worker of a quiet market needs less than 1 %
-/// of a core, and a trade waits for its epoch anyway.
+/// How long an idle worker waits before it asks the log again. Other threads wake it at once. A
+/// step costs about 40 us, mostly in the kernel. At 5 ms a worker of a quiet market needs less than
+/// 1 % of a core, and a trade waits for its epoch anyway.
 const IDLE_PARK: Duration = Duration::from_millis(5);
 
 /// Runs a worker on this thread from its first dataflow to its last.

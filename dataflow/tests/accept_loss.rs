@@ -1,6 +1,6 @@
-//! Offsets that retention removed before they were committed. The job names them and refuses to start.
-//! If the operator accepts the loss, bars are exactly those of the remaining records, through
-//! crashes, and the loss is recorded once.
+//! Offsets that retention removed before they were committed. The job names them and refuses to
+//! start. If the operator accepts the loss, bars are exactly those of the remaining records,
+//! through crashes, and the loss is recorded once.
 
 mod support;
 
@@ -43,8 +43,8 @@ fn bind(log: &MemoryLog, store: &Arc<MemoryStore>, config: &JobConfig, records: 
     }
 }
 
-/// Removes a partition's records from its committed cut up to `to`, or slightly further. Returns the
-/// lost range.
+/// Removes a partition's records from its committed cut up to `to`, or slightly further. Returns
+/// the lost range.
 fn lose(log: &MemoryLog, store: &MemoryStore, partition: Partition, to: Offset) -> LostRange {
     let range = LostRange {
         from: next(store, partition),
@@ -151,12 +151,15 @@ fn offsets_that_are_gone_are_named_exactly_and_nothing_is_written() {
         };
         let of = |(partition, LostRange { from, to }): (Partition, LostRange)| {
             format!(
-                "partition {partition}: offsets {from} to {} are gone from the log (it begins at {to}) before they were committed; ",
+                "partition {partition}: offsets {from} to {} are gone from the log (it begins at \
+                 {to}) before they were committed; ",
                 to - 1
             )
         };
         assert!(text.starts_with(&lost.map(of).concat()), "{text}");
-        assert!(text.ends_with("start with --accept-loss to go on without them: their trades will be missing from the bars for good"), "{text}");
+        let hint = "start with --accept-loss to go on without them: their trades will be missing \
+                    from the bars for good";
+        assert!(text.ends_with(hint), "{text}");
         let after = checkpoint(&store);
         assert_eq!(
             (store.all_bars(), after.committed, after.bound),
@@ -539,7 +542,7 @@ fn the_later_generation_writes_the_history_of_an_epoch_with_a_loss() {
             "{before:?} and then {after:?}"
         );
     }
-    // Two writes at one write timestamp would be a violation: Cassandra would keep the greater value
-    // of each column.
+    // Two writes at one write timestamp would be a violation: Cassandra would keep the greater
+    // value of each column.
     assert_eq!(store.violations(), Vec::<String>::new());
 }

@@ -1,5 +1,5 @@
-//! Offsets that are gone from a partition of a process other than the coordinator's. A target of its
-//! own, because a process of a job of several exits when any of its threads panics.
+//! Offsets that are gone from a partition of a process other than the coordinator's. A target of
+//! its own, because a process of a job of several exits when any of its threads panics.
 
 mod support;
 

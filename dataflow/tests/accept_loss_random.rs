@@ -142,8 +142,8 @@ fn len_of(log: &MemoryLog) -> u32 {
     u32::try_from(log.0.lock().expect("log").len()).expect("few")
 }
 
-/// Checks that every bar equals the recomputation of the remaining records and of the lost ones that
-/// it contained.
+/// Checks that every bar equals the recomputation of the remaining records and of the lost ones
+/// that it contained.
 fn compare(
     config: &JobConfig,
     log: &MemoryLog,

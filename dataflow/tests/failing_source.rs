@@ -1,5 +1,5 @@
-//! A process whose source fails keeps the capability of its sealed epoch. The other processes, which
-//! do not know of the failure yet, must not commit this epoch.
+//! A process whose source fails keeps the capability of its sealed epoch. The other processes,
+//! which do not know of the failure yet, must not commit this epoch.
 
 mod support;
 

@@ -314,7 +314,8 @@ fn write_line(socket: &mut TcpStream, message: &impl Serialize) -> std::io::Resu
 
 /// Reads one line and no byte beyond it: the following bytes belong to timely.
 fn read_line<T: for<'de> Deserialize<'de>>(socket: &TcpStream) -> std::io::Result<T> {
-    // One deadline for the whole line: a caller that sends a byte now and then must not block others.
+    // One deadline for the whole line: a caller that sends a byte now and then must not block
+    // others.
     let deadline = Instant::now() + HELLO_TIMEOUT;
     let (mut line, mut byte, mut socket) = (Vec::new(), [0], socket);
     loop {

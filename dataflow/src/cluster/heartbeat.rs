@@ -6,9 +6,9 @@
 //! heartbeat does not watch progress, but whether the workers of each process still step: a process
 //! sends its heartbeat only while all its workers do.
 //!
-//! When a peer is silent for [`SILENCE`] or its connection closes, this process exits with an error,
-//! and a supervisor restarts all processes of the job. Nothing is lost. A paused peer that resumes
-//! finds its connections closed and exits too.
+//! When a peer is silent for [`SILENCE`] or its connection closes, this process exits with an
+//! error, and a supervisor restarts all processes of the job. Nothing is lost. A paused peer that
+//! resumes finds its connections closed and exits too.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -152,7 +152,8 @@ fn exchange(
                             !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
                         }));
             // When the job ends, a peer may close its connection. This side stays open until then:
-            // a peer that does not know of the end yet would take a closed connection for a failure.
+            // a peer that does not know of the end yet would take a closed connection for a
+            // failure.
             let ending = liveness.is_ending();
             if closed && ending {
                 *peer = None;

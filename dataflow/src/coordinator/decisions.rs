@@ -255,9 +255,9 @@ impl Coordinator {
             Phase::Sealing(seal) if seal.answers < self.peers => Phase::Sealing(seal),
             Phase::Sealing(seal) => self.end_seal(seal, acknowledged, now_us, now, actions),
             Phase::Idle => {
-                // Lost offsets may belong to the replayed epochs. If these were committed before the
-                // loss is bound, no binding would ever record it. So the loss is sealed at once,
-                // before any commit, even if there is no room.
+                // Lost offsets may belong to the replayed epochs. If these were committed before
+                // the loss is bound, no binding would ever record it. So the loss is sealed at
+                // once, before any commit, even if there is no room.
                 let room = self.has_room() || self.unbound_loss;
                 if room
                     && (now >= self.next_seal || self.unbound_loss)
@@ -456,6 +456,10 @@ mod tests {
         }
     }
 
+    fn is_seal(actions: &[Action], epoch: Epoch) -> bool {
+        matches!(actions, [Action::Broadcast(ToWorker::Seal(of))] if *of == epoch)
+    }
+
     #[test]
     fn nothing_is_sealed_before_all_workers_have_replayed() {
         let mut fixture = fixture(false);
@@ -570,8 +574,8 @@ mod tests {
             actions: Vec::new(),
         }
         .replayed();
-        // All of (0, 3] is written at time 3. The frontier has passed 2, but that says nothing about
-        // the bars of 1 and 2.
+        // All of (0, 3] is written at time 3. The frontier has passed 2, but that says nothing
+        // about the bars of 1 and 2.
         assert!(
             fixture.step(2, 1).is_empty(),
             "after a commit of 2 and a crash, the bars of 1 and 2 would never be written"
@@ -618,7 +622,7 @@ mod tests {
         let last = fixture.coordinator.checkpoint().last_binding().cuts.clone();
         let actions = fixture.step(EPOCHS_AHEAD, 0);
         assert!(
-            matches!(actions[..], [Action::Broadcast(ToWorker::Seal(epoch))] if epoch == EPOCHS_AHEAD + 1),
+            is_seal(&actions, EPOCHS_AHEAD + 1),
             "the loss comes before the commit: {actions:?}"
         );
         for (partition, cut) in (0..).zip(last) {
@@ -678,9 +682,7 @@ mod tests {
     fn a_store_that_does_not_acknowledge_stops_the_sealing() {
         let mut fixture = fixture(false).replayed();
         for epoch in 1..=EPOCHS_AHEAD {
-            assert!(
-                matches!(fixture.step(0, 100)[..], [Action::Broadcast(ToWorker::Seal(e))] if e == epoch)
-            );
+            assert!(is_seal(&fixture.step(0, 100), epoch));
             fixture.seals(epoch, 1, false);
             let actions = fixture.step(0, 1);
             fixture.won(actions);
@@ -692,18 +694,14 @@ mod tests {
             "a commit makes room"
         );
         fixture.won(actions);
-        assert!(
-            matches!(fixture.step(1, 100)[..], [Action::Broadcast(ToWorker::Seal(e))] if e == EPOCHS_AHEAD + 1)
-        );
+        assert!(is_seal(&fixture.step(1, 100), EPOCHS_AHEAD + 1));
     }
 
     #[test]
     fn epochs_that_touch_many_windows_are_not_bound_far_ahead() {
         let mut fixture = fixture(false).replayed();
         for epoch in 1..=2 {
-            assert!(
-                matches!(fixture.step(0, 100)[..], [Action::Broadcast(ToWorker::Seal(e))] if e == epoch)
-            );
+            assert!(is_seal(&fixture.step(0, 100), epoch));
             // From each of the two workers.
             fixture.seals_windows(epoch, 1, WINDOWS_AHEAD / 4, false);
             let actions = fixture.step(0, 1);

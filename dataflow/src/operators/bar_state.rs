@@ -130,8 +130,8 @@ struct Resident {
     /// The time of its last change. Identifies the first partial of a time.
     changed_at: u64,
     acknowledged: bool,
-    /// Whether it is in the eviction queue. It is there at most once, so the queue is no longer than
-    /// the map.
+    /// Whether it is in the eviction queue. It is there at most once, so the queue is no longer
+    /// than the map.
     queued: bool,
 }
 
@@ -236,9 +236,9 @@ impl ResidentBars {
             && self.may_exist(key)
     }
 
-    /// Whether the bar may exist. It cannot exist if its window starts after the largest watermark
-    /// of the take-over, so that no earlier record falls into it, and if this generation has not
-    /// evicted a bar of this size that starts as late.
+    /// Whether the bar may exist. It cannot if no record before the take-over falls into its window,
+    /// which starts after the largest watermark then, and if this generation has not evicted a bar
+    /// of this size with the same or a later start.
     fn may_exist(&self, key: &BarKey) -> bool {
         let timestamps = self.settings.timestamps.borrow();
         let taken_over = timestamps.checkpoint.as_ref().is_none_or(|checkpoint| {
@@ -251,7 +251,7 @@ impl ResidentBars {
             .sizes
             .iter()
             .position(|size| *size == key.size)
-            .expect("keys are made of the job's sizes");
+            .expect("a key has a size of the job");
         taken_over || self.evicted_up_to[size].is_some_and(|line| key.start <= line)
     }
 
@@ -456,8 +456,8 @@ impl ResidentBars {
         Ok(outputs)
     }
 
-    /// Evicts bars down to the limit. Only bars whose last write is acknowledged are evicted, so that
-    /// a later read finds them.
+    /// Evicts bars down to the limit. Only bars whose last write is acknowledged are evicted, so
+    /// that a later read finds them.
     fn evict(&mut self) {
         let mut tries = self.queue.len();
         while self.resident.len() > self.settings.resident_bars && tries > 0 {
@@ -478,7 +478,7 @@ impl ResidentBars {
                 .sizes
                 .iter()
                 .position(|size| *size == key.size)
-                .expect("keys are made of the job's sizes");
+                .expect("a key has a size of the job");
             self.evicted_up_to[size] = self.evicted_up_to[size].max(Some(key.start));
             self.resident.remove(&key);
             self.recheck = true;

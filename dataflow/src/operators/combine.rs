@@ -1,7 +1,7 @@
 //! The combiner: adds up trades per symbol and window before they are exchanged between workers.
 //!
-//! This is the hot path. A record's symbol is looked up once. A trade is compared with the windows of
-//! the symbol's last trade, and added in place. Memory is allocated per new symbol and per new
+//! This is the hot path. A record's symbol is looked up once. A trade is compared with the windows
+//! of the symbol's last trade, and added in place. Memory is allocated per new symbol and per new
 //! window, never per trade. How a single trade changes a window's totals is in
 //! [`tapeflow_schemas::Totals::add_trade`].
 

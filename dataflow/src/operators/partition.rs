@@ -232,9 +232,9 @@ impl PartitionState {
     }
 }
 
-/// The dead letter of offsets that are lost. It depends on the binding alone, so that every write of
-/// it is identical. Its index is one that no trade has, because the first lost record may have its
-/// own dead letter.
+/// The dead letter of offsets that are lost. It depends on the binding alone, so that every write
+/// of it is identical. Its index is one that no trade has, because the first lost record may have
+/// its own dead letter.
 pub(crate) fn lost_dead_letter(partition: Partition, lost: LostRange) -> DeadLetter {
     let detail = format!(
         "offsets {lost} of partition {partition} were gone from the log before they were \

@@ -2,15 +2,15 @@
 //!
 //! It combines what it reads in an open map. When the coordinator asks, it *seals*: it sets the map
 //! aside, reports its cuts, and opens a new map. A sealed map leaves **only after its binding has
-//! been broadcast**. Until then nothing of the epoch is visible, and a crash discards it completely.
-//! At most one map is sealed and one is open, and the size of the open one is bounded, so that a
-//! slow store stops the reading.
+//! been broadcast**. Until then nothing of the epoch is visible, and a crash discards it
+//! completely. At most one map is sealed and one is open, and the size of the open one is bounded,
+//! so that a slow store stops the reading.
 //!
 //! At the start the source reads from the committed cuts. Records below the bound cuts are
 //! *replayed* ([`crate::operators::replay`]): combined epoch by epoch and released together at time
 //! b. If offsets are gone by then, the job ends, unless the operator accepts the loss; the next
-//! binding makes the loss durable ([`tapeflow_protocol::resume`]). If offsets go while the job runs,
-//! it always ends, because the decision belongs to the next start.
+//! binding makes the loss durable ([`tapeflow_protocol::resume`]). If offsets go while the job
+//! runs, it always ends, because the decision belongs to the next start.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc};
 
@@ -47,9 +47,9 @@ const RECORDS_PER_POLL: usize = 1_024;
 /// log has no more for now; after a short wait one poll finds several.
 const POLL_AGAIN: usize = 32;
 /// The most windows in the open maps of a job together; with more, its sources stop reading until
-/// the next seal. With [`WINDOWS_AHEAD`](crate::coordinator::decisions::WINDOWS_AHEAD) it bounds the
-/// memory of a job, about 2 kB per window between the log and an acknowledged bar, and the length of
-/// a replay.
+/// the next seal. With [`WINDOWS_AHEAD`](crate::coordinator::decisions::WINDOWS_AHEAD) it bounds
+/// the memory of a job, about 2 kB per window between the log and an acknowledged bar, and the
+/// length of a replay.
 const OPEN_WINDOWS: usize = 8_192;
 /// The limit while windows hold [`MANY_TRADES`], as when a backlog is read. Larger epochs save
 /// writes, because a window whose trades lie in two epochs is written twice.
@@ -499,8 +499,8 @@ impl Running {
         });
     }
 
-    /// Turns an error of the log into a failure of the job. If offsets have gone, it names them; not
-    /// every log does.
+    /// Turns an error of the log into a failure of the job. If offsets have gone, it names them;
+    /// not every log does.
     fn failed(&self, error: LogError, settings: &SourceSettings) -> JobError {
         let LogError::Broken(reason) = &error else {
             return error.into();

@@ -5,7 +5,7 @@ use tapeflow_schemas::{
     BarKey, Policy, Price, Symbol, Totals, WindowSize, WindowStart, view::SMALLEST_VIEW_MS,
 };
 
-/// One size and start; it stands for the bars of all symbols with these.
+/// The windows of all symbols with this size and start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Window {
     pub(crate) size: WindowSize,

@@ -16,13 +16,16 @@ use super::{
     sums::Sum,
 };
 
-/// The shards of a window's bars on each worker. When a bar changes, only its shard is ranked again.
+/// The shards of a window's bars on each worker. When a bar changes, only its shard is ranked
+/// again.
 const SHARDS: u64 = 32;
 
 /// The bars of the loaded windows.
 pub(crate) type Bars<'scope> = VecCollection<'scope, u64, (Window, Bar)>;
 /// The content of each view of each window.
 pub(crate) type Views<'scope> = VecCollection<'scope, u64, ((View, Window), Vec<ViewEntry>)>;
+/// By window and shard: the best bars.
+type BestOfShards = ValSpine<(Window, u64), Vec<Bar>, u64, isize>;
 
 /// Computes all views of the bars.
 pub(crate) fn build<'scope>(bars: Bars<'scope>, baskets: &Baskets) -> Views<'scope> {
@@ -44,17 +47,24 @@ pub(crate) fn build<'scope>(bars: Bars<'scope>, baskets: &Baskets) -> Views<'sco
     let top = |view: View, order: Order, included: fn(&Bar) -> bool| {
         shards
             .clone()
-            .reduce_abelian::<_, ValBuilder<_, _, _, _>, ValSpine<(Window, u64), Vec<Bar>, u64, isize>, _, _>(
+            .reduce_abelian::<_, ValBuilder<_, _, _, _>, BestOfShards, _, _>(
                 "best of a shard",
-                move |_key, bars, best| best.push((top_of(bars.iter().map(|(bar, _)| *bar).filter(|bar| included(bar)).collect(), order), 1)),
+                move |_key, bars, best| {
+                    let bars = bars.iter().map(|(bar, _)| *bar);
+                    best.push((top_of(bars.filter(|bar| included(bar)).collect(), order), 1));
+                },
                 |out, key, updates| {
                     out.clear();
-                    out.extend(updates.drain(..).map(|(best, time, diff)| ((*key, best), time, diff)));
+                    let updates = updates.drain(..);
+                    out.extend(updates.map(|(best, time, diff)| ((*key, best), time, diff)));
                 },
             )
             .as_collection(|(window, _shard), best| (*window, best.clone()))
             .reduce_named(view.name(), move |_window, shards, content| {
-                let best = top_of(shards.iter().flat_map(|(best, _)| best.iter()).collect(), order);
+                let best = top_of(
+                    shards.iter().flat_map(|(best, _)| best.iter()).collect(),
+                    order,
+                );
                 content.push((best.iter().map(entry).collect(), 1));
             })
             .map(move |(window, content)| ((view, window), content))
@@ -188,8 +198,8 @@ mod tests {
         views.into_iter().collect()
     }
 
-    /// Bars are added, changed and removed on several workers. After each time the views equal those
-    /// computed from scratch from the bars of the time.
+    /// Bars are added, changed and removed on several workers. After each time the views equal
+    /// those computed from scratch from the bars of the time.
     #[test]
     fn views_follow_bars_that_are_added_changed_and_removed() {
         let baskets =
@@ -198,18 +208,17 @@ mod tests {
             let workers = 1 + seed as usize % 3;
             let updates_seen: Arc<Mutex<Vec<ViewUpdate>>> = Arc::default();
             let tables: Arc<Mutex<Vec<Table>>> = Arc::default();
-            let (listened, made, of) = (
+            let (seen_by_all, tables_by_time, of) = (
                 Arc::clone(&updates_seen),
                 Arc::clone(&tables),
                 baskets.clone(),
             );
             timely::execute(timely::Config::process(workers), move |worker| {
-                let listened = Arc::clone(&listened);
+                let seen = Arc::clone(&seen_by_all);
                 let mut input = worker.dataflow(|scope| {
                     let (input, bars) = scope.new_collection();
-                    build(bars, &of).inspect(move |update| {
-                        listened.lock().expect("updates_seen").push(update.clone())
-                    });
+                    build(bars, &of)
+                        .inspect(move |update| seen.lock().expect("updates").push(update.clone()));
                     input
                 });
                 // Every worker generates the same changes and inserts those of its own symbols.
@@ -252,13 +261,13 @@ mod tests {
                     input.flush();
                     worker.step();
                     if worker.index() == 0 {
-                        made.lock().expect("made").push(table.clone());
+                        tables_by_time.lock().expect("tables").push(table.clone());
                     }
                 }
             })
             .expect("runs");
-            let mut updates = std::mem::take(&mut *updates_seen.lock().expect("updates_seen"));
-            for (time, table) in (0u64..).zip(tables.lock().expect("made").iter()) {
+            let mut updates = std::mem::take(&mut *updates_seen.lock().expect("updates"));
+            for (time, table) in (0u64..).zip(tables.lock().expect("tables").iter()) {
                 updates.sort_by_key(|update| update.1);
                 let mut views: std::collections::BTreeMap<_, isize> =
                     std::collections::BTreeMap::new();

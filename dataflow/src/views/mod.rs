@@ -1,11 +1,11 @@
-//! The views: what compares or sums the bars of a window. They are written in differential dataflow.
+//! The views compare or sum the bars of a window. They use differential dataflow.
 //!
 //! ```text
 //!  bar state ── changes ──▶ window loader (loads a window's bars when it is first touched)
 //!                          │ bars of loaded windows, as a collection
-//!                          ├─▶ active, movers: best of each shard, then best of all    ┐
-//!                          ├─▶ market: sums by asset class                             ├─▶ view writes
-//!                          └─▶ baskets: weighted sums of the members' bars, by basket  ┘
+//!                          ├─▶ active, movers: best of each shard, then of all  ┐
+//!                          ├─▶ market: sums by asset class                      ├─▶ view writes
+//!                          └─▶ baskets: weighted sums of the members' bars      ┘
 //! ```
 //!
 //! [`definitions`] defines each view. Late trades need no special case: a changed bar enters as the

@@ -9,11 +9,11 @@
 //! * else, if a later time that has already arrived changes it: the bar before that change;
 //! * else the bar in the store, whose epoch is t at most.
 //!
-//! The three sources agree on "as of t". A bar whose write is not acknowledged was changed within the
-//! last [`EPOCHS_AHEAD`] epochs, and a window touched that recently is still in memory. For the same
-//! reason a window may be unloaded only if its last touch is older. All workers see the same touches
-//! and choose the windows to unload by them alone. So all unload a window at the same time, and a
-//! view never shows part of a window.
+//! The three sources agree on "as of t". A bar whose write is not acknowledged was changed within
+//! the last [`EPOCHS_AHEAD`] epochs, and a window touched that recently is still in memory. For the
+//! same reason a window may be unloaded only if its last touch is older. All workers see the same
+//! touches and choose the windows to unload by them alone. So all unload a window at the same time,
+//! and a view never shows part of a window.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -418,8 +418,8 @@ impl Loader {
         Ok(updates)
     }
 
-    /// Unloads the least recently touched windows, down to the limit. Only windows whose bars are all
-    /// acknowledged are unloaded.
+    /// Unloads the least recently touched windows, down to the limit. Only windows whose bars are
+    /// all acknowledged are unloaded.
     fn unload(&mut self, time: u64, updates: &mut Vec<Update>) {
         let mut oldest: BTreeSet<(u64, Window)> = BTreeSet::new();
         if self.loaded.len() > self.settings.windows_kept {

@@ -1,6 +1,6 @@
-//! The log on a real Kafka with TLS and passwords. Valid credentials give access, and errors say what
-//! is missing. Topic settings that break the guarantee are found, and a topic that was deleted and
-//! created again is refused.
+//! The log on a real Kafka with TLS and passwords. Valid credentials give access, and errors say
+//! what is missing. Topic settings that break the guarantee are found, and a topic that was deleted
+//! and created again is refused.
 //!
 //! Without java or mvn each test is listed as not run, with the reason. With
 //! `TAPEFLOW_REQUIRE_STACK=1` it fails instead.

@@ -207,7 +207,8 @@ pub(crate) fn lost() -> Result<(), Failed> {
     let before = checkpoint(&*store)?;
     match run(connect(&ours("lost"))?, store.clone()) {
         Err(JobError::Refused(text)) => {
-            let named = "partition 0: offsets 3 to 5 are gone from the log (it begins at 6) before they were committed; ";
+            let named = "partition 0: offsets 3 to 5 are gone from the log (it begins at 6) before \
+                         they were committed; ";
             assert!(
                 text.starts_with(named) && text.contains("--accept-loss"),
                 "{text}"

@@ -20,8 +20,8 @@ use tapeflow_schemas::{
 };
 use tapeflow_sinks::memory::MemoryStore;
 
-/// After a number of calls, all further ones fail. The last call is a write that is applied in part,
-/// or a compare-and-set that may be applied.
+/// After a number of calls, all further ones fail. The last call is a write that is applied in
+/// part, or a compare-and-set that may be applied.
 pub struct CrashingStore {
     pub inner: Arc<MemoryStore>,
     calls_left: AtomicI64,

@@ -10,8 +10,8 @@ use tapeflow_schemas::{
 
 use super::memory_log::MemoryLog;
 
-/// Appends seeded records: out of order, late, with duplicates, invalid records, and one symbol with
-/// most of the trades.
+/// Appends seeded records: out of order, late, with duplicates, invalid records, and one symbol
+/// with most of the trades.
 pub fn feed(log: &MemoryLog, seed: u64, records: usize) {
     feed_as(log, SessionId([7; 16]), seed, records);
 }
