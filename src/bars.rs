@@ -6,7 +6,7 @@
 
 use std::io::{BufWriter, Write};
 
-use tapeflow_dataflow::{operators::combine::ALLOWED_LATENESS_MS, sizes_of};
+use tapeflow_dataflow::{sizes_of, watermark::ALLOWED_LATENESS_MS};
 use tapeflow_protocol::Checkpoint;
 use tapeflow_schemas::{
     AssetClass, Policy, Price, StoredBar, Symbol, WindowSize,

@@ -1,4 +1,4 @@
-//! What the benches need of the inside, and nobody else: see `benches/`.
+//! Internals that `bench/parts` measures. Not part of the public interface.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,13 @@ use crate::{
         combine::Combiner,
         partition::{Intake, PartitionState},
     },
-    views::{self, Standing, Window},
+    views::{
+        changes::{BarValues, Window},
+        definitions,
+    },
 };
 
-/// A source of one partition, without a log.
+/// The source of one partition, without a log.
 pub struct Source {
     state: PartitionState,
     intake: Intake,
@@ -23,7 +26,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// One that has read nothing.
+    /// A source that has read nothing.
     #[must_use]
     pub fn new(sizes: &[WindowSize]) -> Self {
         Self {
@@ -33,7 +36,7 @@ impl Source {
         }
     }
 
-    /// Takes the next record.
+    /// Decodes and combines the next record.
     pub fn take(&mut self, payload: &[u8]) {
         let record = LogRecord {
             partition: 0,
@@ -44,29 +47,29 @@ impl Source {
         self.state.take(record, &mut self.entries, &mut self.intake);
     }
 
-    /// Trades that counted.
+    /// The number of accepted trades.
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.intake.counts.accepted
     }
 
-    /// Windows that are open.
+    /// The number of open windows.
     #[must_use]
     pub fn windows(&self) -> u64 {
         self.intake.combiner.len() as u64
     }
 
-    /// Seals an epoch; how many parcels leave.
+    /// Seals an epoch. Returns the number of exchange items.
     pub fn seal(&mut self) -> usize {
         self.intake.combiner.seal(1).len()
     }
 }
 
-/// How long so many epochs take in which so many of a window's bars change; all of its bars are
-/// there before.
+/// Measures `epochs` epochs in each of which `changed` of a window's bars change. The window has a
+/// bar of each symbol before.
 ///
 /// # Panics
-/// Never for fewer symbols than there are names.
+/// Only if a symbol `S<number>` were invalid.
 #[must_use]
 pub fn views(symbols: usize, changed: usize, epochs: u64) -> Duration {
     let names: Vec<Symbol> = (0..symbols)
@@ -75,7 +78,7 @@ pub fn views(symbols: usize, changed: usize, epochs: u64) -> Duration {
     timely::execute_directly(move |worker| {
         let (mut input, probe) = worker.dataflow(|scope| {
             let (input, bars) = scope.new_collection();
-            let (probe, _) = views::build(bars, &Baskets::default()).probe();
+            let (probe, _) = definitions::build(bars, &Baskets::default()).probe();
             (input, probe)
         });
         let size = WindowSize::DEFAULTS[1];
@@ -86,29 +89,29 @@ pub fn views(symbols: usize, changed: usize, epochs: u64) -> Duration {
                 AssetClass::Stock,
             ),
         };
-        let mut standings: Vec<Standing> = (0..symbols)
-            .map(|number| Standing::for_bench(number as u64, Price::from_e8(1_000_000).ok()))
+        let mut all_values: Vec<BarValues> = (0..symbols)
+            .map(|number| BarValues::for_bench(number as u64, Price::from_e8(1_000_000).ok()))
             .collect();
-        for (name, standing) in names.iter().zip(&standings) {
-            input.insert((window, (name.clone(), *standing)));
+        for (name, values) in names.iter().zip(&all_values) {
+            input.insert((window, (name.clone(), *values)));
         }
         input.advance_to(1);
         input.flush();
         worker.step_while(|| probe.less_than(input.time()));
-        let begun = Instant::now();
+        let started = Instant::now();
         for epoch in 1..=epochs {
             for n in 0..changed {
-                // Spread over the symbols, other ones each time.
+                // Spread over the symbols, different ones in each epoch.
                 let at = (n * 7 + usize::try_from(epoch).unwrap_or(0) * 13) % symbols;
-                let after = standings[at].one_trade_more();
-                input.remove((window, (names[at].clone(), standings[at])));
+                let after = all_values[at].one_trade_more();
+                input.remove((window, (names[at].clone(), all_values[at])));
                 input.insert((window, (names[at].clone(), after)));
-                standings[at] = after;
+                all_values[at] = after;
             }
             input.advance_to(epoch + 1);
             input.flush();
             worker.step_while(|| probe.less_than(input.time()));
         }
-        begun.elapsed()
+        started.elapsed()
     })
 }

@@ -1,21 +1,21 @@
-//! What the job knows of time. Only write timestamps and the lengths of waits come from here: what a record
-//! is worth never depends on a clock.
+//! The job's clock. It provides write timestamps and the lengths of waits. The value of a bar never
+//! depends on it.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tapeflow_protocol::failpoint;
 
-/// Where a generation of the job looks for the time.
+/// A source of time; a simulation provides its own.
 pub trait Clock: Send + Sync + 'static {
-    /// A moment that only goes forward: for how long ago something was.
+    /// Monotonic time, for intervals.
     fn now(&self) -> Instant;
 
-    /// Microseconds since 1970 UTC by this machine's clock, which may be wrong and may go back:
-    /// only write timestamps are made of it, and those never go back.
+    /// Microseconds since 1970 UTC by the wall clock, which may be wrong and may go back. Only
+    /// write timestamps are derived from it, and the protocol keeps those monotonic.
     fn wall_us(&self) -> i64;
 }
 
-/// The clocks of the machine.
+/// The clock of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock;
 

@@ -1,6 +1,8 @@
-//! The hash of the job's maps: fast, and drawn anew for each map, so that nobody outside can choose
-//! symbols that collide. A simulation fixes it on its own thread: then maps are walked in the same
-//! order every time.
+//! Hash maps of the hot path, with a fast hash.
+//!
+//! Each map has its own random seed, so that a feed cannot choose symbols that collide. A
+//! simulation fixes the seed on its thread, so that the iteration order of maps is the same in
+//! every run.
 
 use std::{cell::Cell, hash::BuildHasher};
 
@@ -13,12 +15,12 @@ thread_local! {
     static FIXED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// A map of the job.
+/// A hash map with [`HashState`].
 pub(crate) type Map<K, V> = hashbrown::HashMap<K, V, HashState>;
-/// A set of the job.
+/// A hash set with [`HashState`].
 pub(crate) type Set<K> = hashbrown::HashSet<K, HashState>;
 
-/// How one map hashes.
+/// The hasher of one map.
 #[derive(Clone)]
 pub(crate) struct HashState(SeedableRandomState);
 
@@ -42,7 +44,7 @@ impl BuildHasher for HashState {
     }
 }
 
-/// From here on the maps made on this thread hash as the seed says.
-pub(crate) fn fix(seed: u64) {
+/// Fixes the seed of all maps that this thread creates from now on.
+pub(crate) fn fix_seed(seed: u64) {
     FIXED.set(Some(seed));
 }

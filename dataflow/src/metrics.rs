@@ -1,5 +1,5 @@
-//! What the job counts about itself: one set per process, shared by its workers. Names and meanings
-//! stand in [`tapeflow_schemas::metric`].
+//! The counters of one process, shared by its workers. Their names and meanings are in
+//! [`tapeflow_schemas::metric`].
 
 pub(crate) mod freshness;
 mod histogram;
@@ -16,16 +16,16 @@ use std::{
 
 use tapeflow_protocol::{Checkpoint, Counts, DeadLetter};
 
-pub use self::histogram::{Histogram, Observed, Recent};
-use crate::cluster::heartbeat::Liveness;
+pub use self::histogram::{Histogram, HistogramSnapshot, Recent};
+use crate::cluster::liveness::Liveness;
 
-/// Reasons of dead letters counted apart; a record brings its own word along, and whoever writes
-/// the log could bring any number of them.
+/// The most reasons of dead letters that are counted separately. A record may carry its own reason,
+/// so producers could create any number of them.
 const REASONS: usize = 64;
-/// Where further ones are counted.
+/// The reason under which further ones are counted.
 const OTHER_REASON: &str = "other";
 
-/// A count that only grows.
+/// A counter that never decreases.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -34,14 +34,14 @@ impl Counter {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// The count.
+    /// The current count.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A value that goes up and down.
+/// A value that may increase and decrease.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 
@@ -50,53 +50,53 @@ impl Gauge {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// The value.
+    /// The current value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The counts of one process.
+/// The counters of one process.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Log records read, replayed ones included.
+    /// Log records read, including replayed ones.
     pub records: Counter,
-    /// Trades counted into bars, replayed ones included.
+    /// Trades added to bars, including replayed ones.
     pub accepted: Counter,
-    /// Of those, late ones.
+    /// Accepted trades that were late for at least one window.
     pub late: Counter,
-    /// Entries of size zero.
+    /// Entries of size 0, which only update the price.
     pub price_updates: Counter,
-    /// Records dropped as repeats.
+    /// Records dropped as duplicates.
     pub duplicates: Counter,
     /// Sequences that sessions skipped.
     pub gaps: Counter,
-    /// Offsets that bindings of this run gave up, because the log had lost them before they were
-    /// committed.
+    /// Offsets that bindings of this run gave up because they were gone from the log before they
+    /// were committed.
     pub lost: Counter,
     /// Bars acknowledged by the store.
     pub bars_written: Counter,
-    /// Bars read back because their key was not resident.
+    /// Bars read back because they were not in memory.
     pub bars_read: Counter,
-    /// Bars put out of memory.
+    /// Bars removed from memory.
     pub bars_evicted: Counter,
-    /// Lists of views acknowledged by the store.
-    pub lists_written: Counter,
-    /// Bars asked for because a view's window was not in memory.
+    /// Views acknowledged by the store.
+    pub views_written: Counter,
+    /// Bars read because a view's window was not in memory.
     pub view_bars_read: Counter,
-    /// Calls of the store that were tried again.
+    /// Calls to the store that got no answer and were retried.
     pub store_retries: Counter,
-    /// The generation of the job; 0 before it has begun.
+    /// The generation of the job; 0 before the take-over.
     pub generation: Gauge,
     /// The last epoch bound, *b*.
     pub epoch_bound: Gauge,
     /// The last epoch committed, *c*.
     pub epoch_committed: Gauge,
-    /// Append to the log until acknowledged by the store, in milliseconds; of the records this
-    /// process read.
+    /// Milliseconds from the append of a record to the log until the store acknowledges its bars;
+    /// of the records that this process read.
     pub freshness: Histogram,
-    /// The same of the last one to two minutes.
+    /// The same histogram over the last one to two minutes.
     pub recent_freshness: Recent,
     dead_letters: Mutex<BTreeMap<String, u64>>,
     checkpoint: Mutex<Option<Arc<Checkpoint>>>,
@@ -113,46 +113,48 @@ impl Metrics {
         locked(&self.dead_letters).clone()
     }
 
-    /// The checkpoint as the coordinator last knew it; none in other processes, and before the job has begun.
+    /// The last checkpoint that the coordinator knows; `None` in other processes and before the
+    /// take-over.
     #[must_use]
     pub fn checkpoint(&self) -> Option<Arc<Checkpoint>> {
         locked(&self.checkpoint).clone()
     }
 
-    /// Whether all of the job has replayed what was bound, and goes on.
+    /// Whether all workers of the job have finished the replay and process new records.
     #[must_use]
     pub fn ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// How long ago the job last committed, or found that everything is; none if it never has.
+    /// The time since the job last committed, or found everything committed; `None` if it never
+    /// has.
     #[must_use]
     pub fn progress_age(&self) -> Option<Duration> {
         locked(&self.progress).map(|at| at.elapsed())
     }
 
-    /// How long ago a call of the store was last tried again; none if none ever was.
+    /// The time since a call to the store was last retried; `None` if none was.
     #[must_use]
     pub fn retry_age(&self) -> Option<Duration> {
         locked(&self.retried).map(|at| at.elapsed())
     }
 
-    /// How long ago the slowest worker began a turn; none before the workers have begun.
+    /// The time since the slowest worker began its last step; `None` before all have begun one.
     #[must_use]
-    pub fn turn_age(&self) -> Option<Duration> {
+    pub fn step_age(&self) -> Option<Duration> {
         self.liveness.get().and_then(Liveness::age)
     }
 
-    pub(crate) fn watch_turns(&self, liveness: &Liveness) {
+    pub(crate) fn watch_liveness(&self, liveness: &Liveness) {
         let _ = self.liveness.set(liveness.clone());
     }
 
-    pub(crate) fn retries(&self) {
+    pub(crate) fn count_retry(&self) {
         self.store_retries.add(1);
         *locked(&self.retried) = Some(Instant::now());
     }
 
-    pub(crate) fn goes_on(&self) {
+    pub(crate) fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
 
@@ -167,7 +169,8 @@ impl Metrics {
         self.epoch_committed.set(checkpoint.committed.epoch);
     }
 
-    /// Adds what a stretch of the log came to. Records are counted as they are read.
+    /// Adds the counts of a range of records. The records themselves are counted when they are
+    /// read.
     pub(crate) fn count(&self, counts: &Counts) {
         self.accepted.add(counts.accepted);
         self.late.add(counts.late);
@@ -194,7 +197,7 @@ impl Metrics {
     }
 }
 
-/// A count is whole whatever its holder died of.
+/// Locks even if a holder has panicked: no update leaves a counter in an invalid state.
 fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -204,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dead_letters_are_counted_by_reason_and_a_flood_of_reasons_is_one() {
+    fn dead_letters_are_counted_by_reason_and_too_many_reasons_as_one() {
         let metrics = Metrics::default();
         let dead_letter = |reason: String| DeadLetter {
             partition: 0,

@@ -1,6 +1,6 @@
-//! Some bars folded anew from the log, by the very code that folds them in the job: for repair,
-//! where exact totals are to be written. They come with everything a bar's cell holds, labels such
-//! as revisions included, which a judge need not know.
+//! Recomputes chosen bars from the log, with the code that the job uses. For repair, which writes
+//! exact totals: a bar's cell also holds values that the independent oracle does not compute, for
+//! example revisions.
 
 use tapeflow_log::LogRecord;
 use tapeflow_protocol::Cut;
@@ -10,17 +10,17 @@ use crate::{
     hash::Map,
     operators::{
         combine::Combiner,
-        exchange::Item,
+        exchange::ExchangeItem,
         partition::{Intake, PartitionState},
     },
 };
 
-/// Windows combined before they are looked through.
+/// The windows that the combiner may hold before they are added to the wanted bars.
 const WINDOWS_OPEN: usize = 20_000;
-/// Dead letters kept: with so many, [`PartitionState`] tells of no more in the log.
+/// The dead letters kept. [`PartitionState`] logs no more than so many.
 const DEAD_LETTERS_KEPT: usize = 16;
 
-/// Folds records into the bars that are wanted. Memory is bounded by their number.
+/// Adds records to the wanted bars. Memory is bounded by the number of wanted bars.
 pub struct Recompute {
     sizes: Vec<WindowSize>,
     partitions: Vec<PartitionState>,
@@ -30,8 +30,7 @@ pub struct Recompute {
 }
 
 impl Recompute {
-    /// For a log of which each partition is read from such an offset on. The bars are right if that
-    /// is where the job began.
+    /// `from`: the first offset of each partition. The bars are exact if the job began there.
     #[must_use]
     pub fn new(
         sizes: &[WindowSize],
@@ -56,10 +55,10 @@ impl Recompute {
         }
     }
 
-    /// Takes the next record of a partition, in the order of offsets.
+    /// Adds the next record of a partition, in offset order.
     ///
     /// # Panics
-    /// If the partition is not one of those it was made for.
+    /// If `from` had no such partition.
     pub fn record(&mut self, record: LogRecord<'_>) {
         let at = usize::try_from(record.partition).expect("partitions are counted in 32 bits");
         self.partitions[at].take(record, &mut self.entries, &mut self.intake);
@@ -69,7 +68,7 @@ impl Recompute {
         }
     }
 
-    /// A wanted bar, as of the records taken so far; `None` if none of them is in it.
+    /// A wanted bar, as of the records added so far; `None` if none of them is in it.
     #[must_use]
     pub fn bar(&mut self, key: &BarKey) -> Option<Totals> {
         self.add_up();
@@ -78,12 +77,12 @@ impl Recompute {
 
     fn add_up(&mut self) {
         for item in self.intake.combiner.seal(0) {
-            let Item::SymbolPartials(parcel) = item else {
+            let ExchangeItem::SymbolPartials(symbol_partials) = item else {
                 continue;
             };
-            for partial in parcel.partials {
+            for partial in symbol_partials.partials {
                 let key = BarKey {
-                    symbol: parcel.symbol.clone(),
+                    symbol: symbol_partials.symbol.clone(),
                     size: self.sizes[usize::from(partial.size)],
                     start: partial.start,
                 };
@@ -104,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// A record of one trade of a share at 2.
+    /// A record of one trade: one share at price 2.
     fn record(symbol: &str, sequence: u64, event_ms: i64) -> Vec<u8> {
         let time = EventTime::from_ms(event_ms).expect("a time");
         let (price, size) = (
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn wanted_bars_hold_all_their_trades_once_and_others_are_not_kept() {
+    fn wanted_bars_hold_all_their_trades_once_and_no_others_are_kept() {
         let sizes: Vec<WindowSize> = ["1s", "1m"]
             .iter()
             .map(|size| size.parse().expect("a size"))
@@ -142,7 +141,7 @@ mod tests {
             key("C", 1, 0),
         ];
         let mut recompute = Recompute::new(&sizes, &[3], wanted.clone());
-        // A repeat, a late trade, another symbol, and a record that is none.
+        // A duplicate, a late trade, another symbol, and an invalid record.
         let trades = [
             ("A", 1, 1_000),
             ("A", 2, 59_000),
@@ -160,7 +159,7 @@ mod tests {
                 assert_eq!(
                     recompute.bar(&wanted[1]).map(|totals| totals.priced),
                     Some(2),
-                    "as of what was taken"
+                    "as of the records so far"
                 );
             }
             recompute.record(LogRecord {

@@ -1,6 +1,8 @@
-//! The job turned by hand: several workers on one thread, in whatever order the caller chooses,
-//! with the caller's clock, log and store. For simulations: the operators, the coordinator and the
-//! workflow are those of [`crate::run`], and nothing runs unless the caller lets it.
+//! A job that its caller steps: several workers on one thread, in the order that the caller
+//! chooses, with the caller's clock, log and store. For simulations.
+//!
+//! The operators, the coordinator and the workflow are those of [`crate::run`]. Nothing runs
+//! between two calls of [`Stepped::step`], except calls to the store on the given runtime.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,35 +12,39 @@ use timely::{WorkerConfig, communication::allocator::Allocator, worker::Worker};
 
 use crate::{
     clock::Clock,
-    cluster::heartbeat::Liveness,
-    hash,
-    job::{self, Failure, JobConfig, JobError, Observer, Shared, Stop, Summary},
+    cluster::liveness::Liveness,
+    config::JobConfig,
+    failure::{Failure, JobError},
+    hash, job,
     metrics::Metrics,
+    observer::Observer,
+    shared::{Shared, Summary},
+    shutdown::Stop,
     store_io::StoreIo,
-    worker::{Work, run_out},
+    worker::{WorkerLoop, run_out},
 };
 
 /// What a generation runs on.
-pub struct Stage {
-    /// What it is to do; one process.
+pub struct Environment {
+    /// Must have one process.
     pub config: JobConfig,
-    /// Its log.
+    /// The log it reads.
     pub log: Arc<dyn Log>,
-    /// Its store.
+    /// The store it writes.
     pub store: Arc<dyn Store>,
-    /// Its clock.
+    /// The source of time.
     pub clock: Arc<dyn Clock>,
-    /// How it is asked to end.
+    /// How the caller asks it to end.
     pub stop: Stop,
-    /// Who sees its acknowledgements.
+    /// Is called with acknowledged writes.
     pub observer: Arc<dyn Observer>,
-    /// Where calls of the store run. Nothing here waits for them.
+    /// Where calls to the store run. A step never waits for them.
     pub runtime: tokio::runtime::Handle,
-    /// Decides in which order maps made on this thread are walked from here on.
+    /// The seed of the hash maps of this thread, which decides their iteration order.
     pub hash_seed: u64,
 }
 
-/// What a generation says of itself when it takes over ([`tapeflow_protocol::workflow::take_over`]).
+/// The description of the job for [`tapeflow_protocol::workflow::take_over`].
 ///
 /// # Errors
 /// [`JobError`], if the log does not answer.
@@ -46,81 +52,74 @@ pub fn opening(config: &JobConfig, log: &dyn Log, owner: String) -> Result<Openi
     job::opening(config, log, owner)
 }
 
-/// A generation that has taken over, and its workers.
+/// A generation that has taken over, and its workers. Dropping it is a crash: the state of the
+/// workers is lost.
 pub struct Stepped {
     shared: Arc<Shared>,
-    workers: Vec<(Worker, Work)>,
+    workers: Vec<(Worker, WorkerLoop)>,
 }
 
 impl Stepped {
-    /// Builds the workers, one for each allocator. `checkpoint` is what the take-over made of the checkpoint.
+    /// Builds the workers, one for each allocator. `checkpoint` is the result of the take-over.
     #[must_use]
-    pub fn new(stage: Stage, checkpoint: Checkpoint, allocators: Vec<Allocator>) -> Self {
-        hash::fix(stage.hash_seed);
-        let (failure, workers, metrics) = (
-            Failure::default(),
-            stage.config.workers,
-            Arc::new(Metrics::default()),
-        );
+    pub fn new(
+        environment: Environment,
+        checkpoint: Checkpoint,
+        allocators: Vec<Allocator>,
+    ) -> Self {
+        hash::fix_seed(environment.hash_seed);
+        let failure = Failure::default();
+        let liveness = Liveness::new(environment.config.workers);
         let shared = Arc::new(Shared {
-            config: stage.config,
-            log: stage.log,
+            config: environment.config,
+            log: environment.log,
             io: StoreIo::new(
-                stage.runtime.clone(),
-                Arc::clone(&stage.store),
+                environment.runtime.clone(),
+                Arc::clone(&environment.store),
                 failure.clone(),
             ),
-            store: stage.store,
-            clock: stage.clock,
-            stop: stage.stop,
-            observer: stage.observer,
+            store: environment.store,
+            clock: environment.clock,
+            stop: environment.stop,
+            observer: environment.observer,
             failure,
-            metrics,
-            runtime: stage.runtime,
-            liveness: Liveness::new(workers),
+            metrics: Arc::new(Metrics::default()),
+            runtime: environment.runtime,
+            liveness,
             checkpoint: Mutex::new(Some(checkpoint)),
         });
         let worker = |allocator| {
             let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
-            let work = Work::new(&mut worker, &shared);
-            (worker, work)
+            let worker_loop = WorkerLoop::new(&mut worker, &shared);
+            (worker, worker_loop)
         };
         let workers = allocators.into_iter().map(worker).collect();
         Self { shared, workers }
     }
 
-    /// Turns one worker once; whether anything happened.
-    pub fn turn(&mut self, index: usize) -> bool {
-        let (worker, work) = &mut self.workers[index];
-        if work.goes_on(&self.shared) {
-            return work.turn(worker, &self.shared);
+    /// Runs one step of one worker. Returns whether anything happened.
+    pub fn step(&mut self, index: usize) -> bool {
+        let (worker, worker_loop) = &mut self.workers[index];
+        if worker_loop.continues(&self.shared) {
+            return worker_loop.step(worker, &self.shared);
         }
-        work.close();
+        worker_loop.close();
         run_out(worker, &self.shared) && worker.step()
     }
 
-    /// How it ended; `None` as long as a worker has something left to do.
+    /// The result; `None` while a worker has something left to do.
     pub fn ended(&mut self) -> Option<Result<Summary, JobError>> {
         if let Some(error) = self.shared.failure.take() {
             return Some(Err(error));
         }
-        let metrics = &self.shared.metrics;
-        let done = self
-            .workers
-            .iter()
-            .all(|(worker, work)| !work.goes_on(&self.shared) && !worker.has_dataflows());
-        done.then(|| {
-            Ok(Summary {
-                committed: metrics.epoch_committed.get(),
-                records: metrics.records.get(),
-                bars_written: metrics.bars_written.get(),
-            })
-        })
+        let done = self.workers.iter().all(|(worker, worker_loop)| {
+            !worker_loop.continues(&self.shared) && !worker.has_dataflows()
+        });
+        done.then(|| Ok(Summary::of(&self.shared.metrics)))
     }
 }
 
 impl Drop for Stepped {
-    /// A crash: what the workers hold is gone.
     fn drop(&mut self) {
         for (worker, _) in &mut self.workers {
             worker

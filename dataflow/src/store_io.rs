@@ -1,9 +1,9 @@
-//! Between the operators, which must never wait, and the store, which makes them: requests go to
-//! tokio tasks, replies come back through a channel and wake the operator that asked.
+//! Asynchronous calls to the store, for operators, which must never block.
 //!
-//! Reads and writes are repeated until the store answers. What bounds them: an operator has no more
-//! in flight than the bars of the epochs between c and b, and the semaphores let only so many calls
-//! through at once.
+//! A request becomes a tokio task. Its reply comes back through a channel and wakes the operator.
+//! Reads and writes are retried until the store answers. The amount in flight is bounded: an
+//! operator requests at most the bars of the epochs in (c, b], and semaphores limit the concurrent
+//! calls.
 
 use std::sync::{
     Arc,
@@ -15,17 +15,17 @@ use tapeflow_schemas::{BarKey, BarState, Symbol};
 use timely::scheduling::SyncActivator;
 use tokio::{runtime::Handle, sync::Semaphore};
 
-use crate::job::{Failure, JobError};
+use crate::failure::{Failure, JobError};
 
-/// Bars asked for in one call.
-const ROWS_PER_READ: usize = 512;
-/// Read calls under way at once, per process. A store spreads each over its own connections; more
-/// at once only overload it.
-const READS_AT_ONCE: usize = 4;
-/// Write calls under way at once, per process.
-const WRITES_AT_ONCE: usize = 4;
+/// The most bars of one read call.
+const BARS_PER_READ: usize = 512;
+/// Concurrent read calls per process. A store spreads each call over its own connections; more
+/// calls only overload it.
+const CONCURRENT_READS: usize = 4;
+/// Concurrent write calls per process.
+const CONCURRENT_WRITES: usize = 4;
 
-/// The way to the store, shared by a process's workers.
+/// Access to the store, shared by the workers of a process.
 #[derive(Clone)]
 pub(crate) struct StoreIo {
     runtime: Handle,
@@ -37,15 +37,11 @@ pub(crate) struct StoreIo {
 
 impl StoreIo {
     pub(crate) fn new(runtime: Handle, store: Arc<dyn Store>, failure: Failure) -> Self {
-        let (reads, writes) = (
-            Arc::new(Semaphore::new(READS_AT_ONCE)),
-            Arc::new(Semaphore::new(WRITES_AT_ONCE)),
-        );
         Self {
             runtime,
             store,
-            reads,
-            writes,
+            reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
+            writes: Arc::new(Semaphore::new(CONCURRENT_WRITES)),
             failure,
         }
     }
@@ -60,7 +56,7 @@ impl StoreIo {
         }
     }
 
-    /// Asks for all symbols of the directory, once.
+    /// Reads all symbols of the directory; the receiver gets one answer.
     pub(crate) fn symbols(&self, wake: SyncActivator) -> Receiver<Vec<Symbol>> {
         let (send, answer) = channel();
         let io = self.clone();
@@ -79,9 +75,9 @@ impl StoreIo {
         answer
     }
 
-    pub(crate) fn writer<T: Send + 'static>(&self, wake: SyncActivator) -> RowWriter<T> {
+    pub(crate) fn writer<T: Send + 'static>(&self, wake: SyncActivator) -> StoreWriter<T> {
         let (send, done) = channel();
-        RowWriter {
+        StoreWriter {
             io: self.clone(),
             wake,
             send,
@@ -90,7 +86,7 @@ impl StoreIo {
     }
 }
 
-/// One operator's reads.
+/// The reads of one operator.
 pub(crate) struct BarReader {
     io: StoreIo,
     wake: SyncActivator,
@@ -99,13 +95,13 @@ pub(crate) struct BarReader {
 }
 
 impl BarReader {
-    /// Asks for bars. Each key is answered once.
+    /// Requests bars. Each key gets one reply.
     pub(crate) fn request(&self, mut keys: Vec<BarKey>) {
-        // Bars that stand in one partition of the store come with one call.
+        // Sorted, so that bars of one partition of the store share a call.
         keys.sort_unstable();
         let mut keys = keys.into_iter().peekable();
         while keys.peek().is_some() {
-            let chunk: Vec<BarKey> = keys.by_ref().take(ROWS_PER_READ).collect();
+            let chunk: Vec<BarKey> = keys.by_ref().take(BARS_PER_READ).collect();
             let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
             self.io.runtime.spawn(async move {
                 let Ok(_permit) = io.reads.acquire().await else {
@@ -113,7 +109,7 @@ impl BarReader {
                 };
                 match until_answered("reading bars", || io.store.read_bars(&chunk)).await {
                     Ok(bars) => {
-                        // A receiver that is gone belongs to a job that is ending.
+                        // The receiver is gone if the job is ending.
                         let _ = send.send(chunk.into_iter().zip(bars).collect());
                     }
                     Err(reason) => io.failure.set(JobError::Failed(reason)),
@@ -129,16 +125,16 @@ impl BarReader {
     }
 }
 
-/// One operator's writes. `T` comes back with the acknowledgement.
-pub(crate) struct RowWriter<T> {
+/// The writes of one operator. `T` comes back with the acknowledgement.
+pub(crate) struct StoreWriter<T> {
     io: StoreIo,
     wake: SyncActivator,
     send: Sender<(T, EpochWrites)>,
     done: Receiver<(T, EpochWrites)>,
 }
 
-impl<T: Send + 'static> RowWriter<T> {
-    /// Writes until a quorum has it all.
+impl<T: Send + 'static> StoreWriter<T> {
+    /// Writes, with retries, until a quorum has acknowledged everything.
     pub(crate) fn write(&self, token: T, writes: EpochWrites) {
         let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
         self.io.runtime.spawn(async move {
@@ -161,7 +157,7 @@ impl<T: Send + 'static> RowWriter<T> {
         });
     }
 
-    /// What has been acknowledged.
+    /// The writes acknowledged since the last call.
     pub(crate) fn acknowledged(&self) -> impl Iterator<Item = (T, EpochWrites)> + '_ {
         self.done.try_iter()
     }

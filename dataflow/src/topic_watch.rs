@@ -1,14 +1,14 @@
-//! What may change about a log while a job reads it, and must not go unnoticed: partitions that
-//! were added, and a topic that was deleted and made again under its name.
+//! Watches the topic while a job reads it, for changes that the readers do not notice: added
+//! partitions, and a topic that was deleted and created again under its name.
 //!
-//! Process 0 asks every few seconds. Added partitions are taken up by starting again: the take-over
-//! gives each a cut at its first record, and nothing in them is lost meanwhile. Brokers that do not
-//! answer are no change.
+//! Process 0 asks every few seconds. A change ends the job, so that the next start handles it: the
+//! take-over gives each added partition a cut at its first record, and refuses another topic. If
+//! the brokers do not answer, the watch asks again later.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        mpsc::{RecvTimeoutError, Sender, channel},
     },
     thread,
     time::Duration,
@@ -17,55 +17,42 @@ use std::{
 use tapeflow_log::Log;
 use tapeflow_protocol::SourceIdentity;
 
-use crate::job::{Failure, JobError};
+use crate::failure::{Failure, JobError};
 
-/// How often the log is asked.
-const EVERY: Duration = Duration::from_secs(5);
-/// How often the thread looks whether the job has ended.
-const STEP: Duration = Duration::from_millis(100);
+/// The interval between two requests to the log.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Ends the watch when dropped.
-pub(crate) struct Watch(Arc<AtomicBool>);
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
+/// Ends the watch when dropped: the thread waits on the other end of this channel.
+pub(crate) struct Watch {
+    _alive: Sender<()>,
 }
 
-/// Watches the log of a job that took `partitions` of `source` over; a change fails the job.
+/// Watches the log of a job that took over `partitions` partitions of `source`. A change fails the
+/// job.
 pub(crate) fn start(
     log: Arc<dyn Log>,
     source: SourceIdentity,
     partitions: usize,
     failure: Failure,
 ) -> std::io::Result<Watch> {
-    let ended = Arc::new(AtomicBool::new(false));
-    let watch = Watch(Arc::clone(&ended));
+    let (alive, ended) = channel();
+    // A thread, because requests to the log block.
     thread::Builder::new()
-        .name("log watch".into())
+        .name("log-watch".into())
         .spawn(move || {
-            loop {
-                let mut slept = Duration::ZERO;
-                while slept < EVERY {
-                    if ended.load(Ordering::Acquire) {
-                        return;
-                    }
-                    thread::sleep(STEP);
-                    slept += STEP;
-                }
+            while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let (Ok(found), Ok(now)) = (log.identity(), log.partitions()) else {
                     continue;
                 };
-                if let Some(error) = judge(&source, partitions, &found, now as usize) {
+                if let Some(error) = compare(&source, partitions, &found, now as usize) {
                     return failure.set(error);
                 }
             }
         })?;
-    Ok(watch)
+    Ok(Watch { _alive: alive })
 }
 
-fn judge(
+fn compare(
     source: &SourceIdentity,
     before: usize,
     found: &SourceIdentity,
@@ -73,13 +60,14 @@ fn judge(
 ) -> Option<JobError> {
     if !source.is_still(found) {
         return Some(JobError::Refused(format!(
-            "topic {} is not the one the job began with: it was deleted and made again; rebuild into a new store with --store",
+            "topic {} is not the one the job began with: it was deleted and made again; rebuild \
+             into a new store with --store",
             source.topic
         )));
     }
     (now > before).then(|| {
         JobError::Failed(format!(
-            "topic {} has {now} partitions now, and had {before}: start the job again to read them",
+            "topic {} has {now} partitions now, and had {before}: restart the job to read them",
             source.topic
         ))
     })
@@ -90,25 +78,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn added_partitions_and_a_topic_made_again_are_noticed_and_nothing_else_is() {
+    fn added_partitions_and_a_recreated_topic_are_detected() {
         let source = |id: Option<&str>| SourceIdentity {
             cluster: "c".into(),
             topic: "t".into(),
             topic_id: id.map(Into::into),
         };
-        let judged = |before: Option<&str>, now: Option<&str>, partitions| {
-            judge(&source(before), 4, &source(now), partitions)
+        let compared = |before: Option<&str>, now: Option<&str>, partitions| {
+            compare(&source(before), 4, &source(now), partitions)
         };
-        assert!(judged(Some("a"), Some("a"), 4).is_none());
+        assert!(compared(Some("a"), Some("a"), 4).is_none());
         assert!(
-            judged(None, Some("a"), 4).is_none(),
-            "an id that was not known is learnt by the next take-over"
-        );
-        assert!(
-            matches!(judged(Some("a"), Some("a"), 6), Some(JobError::Failed(text)) if text.contains("6 partitions now, and had 4"))
+            compared(None, Some("a"), 4).is_none(),
+            "the next take-over stores an id that was unknown"
         );
         assert!(matches!(
-            judged(Some("a"), Some("b"), 4),
+            compared(Some("a"), Some("a"), 6),
+            Some(JobError::Failed(text)) if text.contains("6 partitions now, and had 4")
+        ));
+        assert!(matches!(
+            compared(Some("a"), Some("b"), 4),
             Some(JobError::Refused(_))
         ));
     }

@@ -1,13 +1,13 @@
-//! One worker's life: it builds the same two dataflows as all others, and turns the same loop: hear
-//! the coordinator, read, step.
+//! A worker: builds its two dataflows and runs its loop. Each step exchanges messages with the
+//! coordinator, reads from the log, and steps timely.
 //!
-//! A turn never waits, so that a thread may turn one worker for ever, or a simulation many by turns
+//! A step never blocks. So a thread can run one worker, or a simulation can step several in turn
 //! ([`crate::stepped`]).
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use tapeflow_protocol::{Checkpoint, EpochWrites, failpoint, workflow};
-use tapeflow_schemas::{BarKey, BarState, BarWrite, Epoch, WindowSize};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, WindowSize};
 use timely::{
     dataflow::{
         InputHandleVec, ProbeHandle,
@@ -20,114 +20,133 @@ use timely::{
 use crate::{
     coordinator::{
         driver::Driver,
-        messages::{Shown, ToCoordinator, ToWorker},
+        messages::{LiveBar, ToCoordinator, ToWorker},
     },
-    job::{Ending, JobError, Observer, Shared},
+    epoch_timestamps::{EpochTimestamps, SharedEpochTimestamps},
+    failure::JobError,
+    observer::Observer,
     operators::{
-        bar_state as state,
-        bar_state::{EpochTimestamps, Folded, StateSettings},
-        sink::{self, Showing, SinkSettings},
+        acknowledged::{Acknowledged, acknowledged_epoch},
+        bar_state::{self, StateOutput, StateSettings},
+        sink::{self, LiveBars, SinkSettings},
         source::{self, Mailbox, SourceSettings},
     },
-    views::{self, Change, windows::WindowSettings},
+    shared::Shared,
+    shutdown::StopRequest,
+    views::{
+        changes::Change,
+        definitions, view_writes,
+        window_loader::{self, WindowSettings},
+    },
 };
 
-/// One knob for memory: for each so many resident bars a window of the views is kept as well. The
-/// default of 12,000 keeps the open windows of five sizes and those before them.
-const RESIDENT_ROWS_PER_WINDOW: usize = 1_000;
-/// How long a worker with nothing to do waits before it asks the log again; what other threads have
-/// for it wakes it at once. A turn costs some 40 us, most of it the system's: at 5 ms a worker of a
-/// quiet market takes less than a hundredth of a core, and a trade waits for its epoch anyway.
+/// One setting controls memory: a worker keeps one window of the views for each so many resident
+/// bars. The default of 12,000 bars keeps the open windows of five sizes and their predecessors.
+const RESIDENT_BARS_PER_WINDOW: usize = 1_000;
+/// How long an idle worker waits before it asks the log again. Other threads wake it at once. A
+/// step costs about 40 us, mostly in the kernel. At 5 ms a worker of a quiet market needs less than
+/// 1 % of a core, and a trade waits for its epoch anyway.
 const IDLE_PARK: Duration = Duration::from_millis(5);
 
-/// One worker's life, from its first dataflow to its last.
+/// Runs a worker on this thread from its first dataflow to its last.
 pub(crate) fn work(worker: &mut Worker, shared: &Arc<Shared>) {
-    let mut work = Work::new(worker, shared);
-    while work.goes_on(shared) {
-        shared.liveness.turn(worker.index() % shared.config.workers);
-        if !work.turn(worker, shared) {
+    let mut worker_loop = WorkerLoop::new(worker, shared);
+    while worker_loop.continues(shared) {
+        shared.liveness.step(worker.index() % shared.config.workers);
+        if !worker_loop.step(worker, shared) {
             worker.step_or_park(Some(IDLE_PARK));
         }
     }
-    // Before anything that lets another process come to its end: none may be gone before this one
-    // knows why.
-    shared.liveness.end();
-    work.close();
+    // Before the dataflows run out, which lets other processes end: this process must know by then
+    // that a closed connection is no failure.
+    shared.liveness.set_ending();
+    worker_loop.close();
     while run_out(worker, shared) {
         worker.step_or_park(Some(IDLE_PARK));
     }
 }
 
-/// The ways into the control dataflow: to the coordinator, from it, and to whoever looks on at process
-/// 0.
-type Said = (
-    InputHandleVec<u64, ToCoordinator>,
-    InputHandleVec<u64, ToWorker>,
-    InputHandleVec<u64, Shown>,
-);
+/// The inputs of the control dataflow.
+struct ControlInputs {
+    to_coordinator: InputHandleVec<u64, ToCoordinator>,
+    to_workers: InputHandleVec<u64, ToWorker>,
+    live_bars: InputHandleVec<u64, LiveBar>,
+}
 
-/// What a worker holds besides its dataflows.
-pub(crate) struct Work {
+/// The state of a worker outside its dataflows.
+pub(crate) struct WorkerLoop {
     mailbox: Mailbox,
-    board: Rc<RefCell<EpochTimestamps>>,
-    /// Into the control dataflow; none once it is closed.
-    said: Option<Said>,
-    /// Bars to be shown to process 0.
-    showing: Showing,
-    to_coordinator: Rc<RefCell<VecDeque<ToCoordinator>>>,
+    timestamps: SharedEpochTimestamps,
+    /// `None` once the control dataflow is closed.
+    inputs: Option<ControlInputs>,
+    /// Bars for the observer of process 0.
+    live_bars: LiveBars,
+    /// Messages that have arrived for the coordinator.
+    for_coordinator: Rc<RefCell<VecDeque<ToCoordinator>>>,
+    /// Messages that have arrived from the coordinator.
     from_coordinator: Rc<RefCell<VecDeque<ToWorker>>>,
     acknowledged: ProbeHandle<u64>,
     source: Activator,
-    /// Operators that look at the board.
+    /// Operators that wait for epoch timestamps.
     waiting: [Activator; 3],
-    lead: Option<Driver>,
-    /// The ending that the coordinator has been told of.
-    told: Ending,
+    /// In one worker of the job.
+    coordinator: Option<Driver>,
+    /// The stop request that the coordinator has been sent.
+    sent_request: StopRequest,
     finished: bool,
 }
 
-impl Work {
-    /// Builds the worker's dataflows. The first worker of the process that has the checkpoint leads.
+impl WorkerLoop {
+    /// Builds the worker's dataflows. The first worker of the process that holds the checkpoint
+    /// becomes the coordinator.
     pub(crate) fn new(worker: &mut Worker, shared: &Arc<Shared>) -> Self {
         let mailbox = Mailbox::default();
-        let board = Rc::new(RefCell::new(EpochTimestamps::default()));
-        let (mut up, mut down, mut show) = (
-            InputHandleVec::<u64, ToCoordinator>::new(),
-            InputHandleVec::<u64, ToWorker>::new(),
-            InputHandleVec::<u64, Shown>::new(),
-        );
+        let timestamps = SharedEpochTimestamps::default();
+        let mut inputs = ControlInputs {
+            to_coordinator: InputHandleVec::new(),
+            to_workers: InputHandleVec::new(),
+            live_bars: InputHandleVec::new(),
+        };
         let size = shared.observer.shared_size();
-        let to_coordinator: Rc<RefCell<VecDeque<ToCoordinator>>> = Rc::default();
+        let for_coordinator: Rc<RefCell<VecDeque<ToCoordinator>>> = Rc::default();
         let from_coordinator: Rc<RefCell<VecDeque<ToWorker>>> = Rc::default();
         worker.dataflow_named("control", |scope| {
-            let (arrived, told) = (Rc::clone(&to_coordinator), Rc::clone(&from_coordinator));
+            let arrived = Rc::clone(&for_coordinator);
             scope
-                .input_from(&mut up)
+                .input_from(&mut inputs.to_coordinator)
                 .exchange(|_| 0)
                 .inspect(move |message: &ToCoordinator| {
                     arrived.borrow_mut().push_back(message.clone())
                 });
+            let arrived = Rc::clone(&from_coordinator);
             scope
-                .input_from(&mut down)
+                .input_from(&mut inputs.to_workers)
                 .broadcast()
-                .inspect(move |message: &ToWorker| told.borrow_mut().push_back(message.clone()));
+                .inspect(move |message: &ToWorker| arrived.borrow_mut().push_back(message.clone()));
             let observer = Arc::clone(&shared.observer);
             scope
-                .input_from(&mut show)
+                .input_from(&mut inputs.live_bars)
                 .exchange(|_| 0)
                 .inspect_core(move |event| {
                     if let (Some(size), Ok((_, bars))) = (size, event) {
-                        seen(&*observer, size, bars);
+                        observe_live_bars(&*observer, size, bars);
                     }
                 });
         });
         let acknowledged = ProbeHandle::new();
-        let showing = Showing::default();
-        let shown = size
+        let live_bars = LiveBars::default();
+        let to_process_0 = size
             .filter(|_| shared.config.process > 0)
-            .map(|size| (size, Rc::clone(&showing)));
-        let (source, waiting) = trades(worker, shared, &mailbox, &board, &acknowledged, shown);
-        let taken = if worker.index() == 0 {
+            .map(|size| (size, Rc::clone(&live_bars)));
+        let (source, waiting) = build_trades(
+            worker,
+            shared,
+            &mailbox,
+            &timestamps,
+            &acknowledged,
+            to_process_0,
+        );
+        let checkpoint = if worker.index() == 0 {
             shared
                 .checkpoint
                 .lock()
@@ -136,86 +155,93 @@ impl Work {
         } else {
             None
         };
-        let lead = taken.map(|checkpoint| Driver::new(checkpoint, shared, worker.peers()));
+        let coordinator =
+            checkpoint.map(|checkpoint| Driver::new(checkpoint, shared, worker.peers()));
         Self {
             mailbox,
-            board,
-            said: Some((up, down, show)),
-            showing,
-            to_coordinator,
+            timestamps,
+            inputs: Some(inputs),
+            live_bars,
+            for_coordinator,
             from_coordinator,
             acknowledged,
             source,
             waiting,
-            lead,
-            told: Ending::No,
+            coordinator,
+            sent_request: StopRequest::None,
             finished: false,
         }
     }
 
-    /// Whether there is another turn: nothing has failed, and the coordinator has not said its last
-    /// word.
-    pub(crate) fn goes_on(&self, shared: &Shared) -> bool {
+    /// Whether there is another step: nothing has failed, and the coordinator has not ended the
+    /// job.
+    pub(crate) fn continues(&self, shared: &Shared) -> bool {
         !self.finished && !shared.failure.happened()
     }
 
-    /// One turn; whether another is worth having at once. Never waits.
-    pub(crate) fn turn(&mut self, worker: &mut Worker, shared: &Arc<Shared>) -> bool {
-        let Some((up, down, show)) = &mut self.said else {
+    /// One step. Returns whether the next one should follow at once. Never blocks.
+    pub(crate) fn step(&mut self, worker: &mut Worker, shared: &Arc<Shared>) -> bool {
+        let Some(inputs) = &mut self.inputs else {
             return false;
         };
-        let ending = shared.stop.ending();
-        if ending > self.told {
-            self.told = ending;
-            self.mailbox
-                .outbox
-                .borrow_mut()
-                .push(if ending == Ending::Now {
-                    ToCoordinator::DrainRequested
-                } else {
-                    ToCoordinator::EndRequested
-                });
+        let requested = shared.stop.requested();
+        if requested > self.sent_request {
+            self.sent_request = requested;
+            let message = if requested == StopRequest::Now {
+                ToCoordinator::DrainRequested
+            } else {
+                ToCoordinator::EndRequested
+            };
+            self.mailbox.outbox.borrow_mut().push(message);
         }
-        send_all(up, self.mailbox.outbox.borrow_mut().drain(..));
+        send_all(
+            &mut inputs.to_coordinator,
+            self.mailbox.outbox.borrow_mut().drain(..),
+        );
         let mut busy = false;
-        if let Some(lead) = &mut self.lead {
-            let mut said = Vec::new();
-            busy |= lead.turn(&self.to_coordinator, &self.acknowledged, shared, &mut said);
-            send_all(down, said.into_iter());
+        if let Some(coordinator) = &mut self.coordinator {
+            let mut outgoing = Vec::new();
+            busy |= coordinator.step(
+                &self.for_coordinator,
+                &self.acknowledged,
+                shared,
+                &mut outgoing,
+            );
+            send_all(&mut inputs.to_workers, outgoing.into_iter());
         }
         for message in self.from_coordinator.borrow_mut().drain(..) {
             busy = true;
-            self.finished |= note(&message, &self.board, shared);
+            self.finished |= apply(&message, &self.timestamps, shared);
             self.waiting.iter().for_each(Activator::activate);
             self.mailbox.inbox.borrow_mut().push_back(message);
         }
         self.source.activate();
         worker.step();
-        send_all(show, self.showing.borrow_mut().drain(..));
+        send_all(&mut inputs.live_bars, self.live_bars.borrow_mut().drain(..));
         self.mailbox.unacknowledged.observe(
-            acknowledged(&self.acknowledged),
+            acknowledged_epoch(&self.acknowledged),
             || shared.clock.wall_us(),
             &shared.metrics,
         );
         busy | *self.mailbox.busy.borrow()
     }
 
-    /// Says no more: from here on the dataflows run out.
+    /// Closes the control dataflow. From here on the dataflows run out.
     pub(crate) fn close(&mut self) {
-        self.said = None;
+        self.inputs = None;
         self.source.activate();
     }
 }
 
-/// Builds the dataflow of trades. The source's activator, and those of all operators that look at
-/// the board.
-fn trades(
+/// Builds the dataflow of trades. Returns the activator of the source, and those of the operators
+/// that wait for epoch timestamps.
+fn build_trades(
     worker: &mut Worker,
     shared: &Arc<Shared>,
     mailbox: &Mailbox,
-    board: &Rc<RefCell<EpochTimestamps>>,
+    timestamps: &SharedEpochTimestamps,
     probe: &ProbeHandle<u64>,
-    shown: Option<(WindowSize, Showing)>,
+    live_bars: Option<(WindowSize, LiveBars)>,
 ) -> (Activator, [Activator; 3]) {
     let (index, peers) = (worker.index(), worker.peers());
     worker.dataflow_named("trades", |scope| {
@@ -228,62 +254,53 @@ fn trades(
             metrics: Arc::clone(&shared.metrics),
         };
         let (items, source) = source::build(scope, settings, mailbox);
-        let acknowledged = state::Acknowledged::default();
+        let acknowledged = Acknowledged::default();
         let settings = StateSettings {
             sizes: shared.config.sizes.clone(),
             resident_bars: shared.config.resident_bars,
             io: shared.io.clone(),
-            board: Rc::clone(board),
+            timestamps: Rc::clone(timestamps),
             acknowledged: Rc::clone(&acknowledged),
             failure: shared.failure.clone(),
             metrics: Arc::clone(&shared.metrics),
         };
-        let (folded, keeper) = state::build(items, settings);
-        let (writes, changes) = folded.ok_err::<Vec<EpochWrites>, _, Vec<Rc<Vec<Change>>>, _, _>(
-            |folded| match folded {
-                Folded::Writes(writes) => Ok(writes),
-                Folded::Changes(changes) => Err(changes),
+        let (outputs, bar_state) = bar_state::build(items, settings);
+        let (writes, changes) = outputs.ok_err::<Vec<EpochWrites>, _, Vec<Rc<Vec<Change>>>, _, _>(
+            |output| match output {
+                StateOutput::Writes(writes) => Ok(writes),
+                StateOutput::Changes(changes) => Err(changes),
             },
         );
         let settings = WindowSettings {
             io: shared.io.clone(),
-            board: Rc::clone(board),
+            timestamps: Rc::clone(timestamps),
             failure: shared.failure.clone(),
             metrics: Arc::clone(&shared.metrics),
-            windows_kept: shared.config.resident_bars / RESIDENT_ROWS_PER_WINDOW,
+            windows_kept: shared.config.resident_bars / RESIDENT_BARS_PER_WINDOW,
             index,
             peers,
         };
-        let (bars, windows) = views::windows::build(changes, settings);
-        let (lists, list_writer) =
-            views::lists::build(views::build(bars, &shared.config.baskets), Rc::clone(board));
+        let (bars, loader) = window_loader::build(changes, settings);
+        let views = definitions::build(bars, &shared.config.baskets);
+        let (view_writes, view_writer) = view_writes::build(views, Rc::clone(timestamps));
         let settings = SinkSettings {
             io: shared.io.clone(),
             acknowledged,
-            keeper: keeper.clone(),
+            bar_state: bar_state.clone(),
             observer: Arc::clone(&shared.observer),
             metrics: Arc::clone(&shared.metrics),
-            shown,
+            live_bars,
         };
-        sink::build(writes.concat(lists), settings).probe_with(probe);
-        (source, [keeper, windows, list_writer])
+        sink::build(writes.concat(view_writes), settings).probe_with(probe);
+        (source, [bar_state, loader, view_writer])
     })
 }
 
-/// The last epoch of which everything is acknowledged on all workers: the probe stands at the first
-/// of which something is not.
-pub(crate) fn acknowledged(probe: &ProbeHandle<u64>) -> Epoch {
-    probe.with_frontier(|frontier| {
-        frontier
-            .first()
-            .map_or(u64::MAX, |first| first.saturating_sub(1))
-    })
-}
-
-/// Bars of other processes, as the observer of this one hears of its own.
-fn seen(observer: &dyn Observer, size: WindowSize, bars: &[Shown]) {
+/// Passes bars of other processes to the observer, in the form in which it gets the bars of its own
+/// process.
+fn observe_live_bars(observer: &dyn Observer, size: WindowSize, bars: &[LiveBar]) {
     for bars in bars.chunk_by(|a, b| a.epoch == b.epoch) {
-        let write = |bar: &Shown| BarWrite {
+        let write = |bar: &LiveBar| BarWrite {
             key: BarKey {
                 symbol: bar.symbol.clone(),
                 size,
@@ -305,8 +322,8 @@ fn seen(observer: &dyn Observer, size: WindowSize, bars: &[Shown]) {
     }
 }
 
-/// Sends messages of the control dataflow. Its times mean nothing, but an exchange hands over what
-/// it holds only when the time moves on.
+/// Sends messages into the control dataflow. Its times have no meaning, but an exchange flushes its
+/// buffer only when the time advances.
 fn send_all<M: Clone + 'static>(
     input: &mut InputHandleVec<u64, M>,
     messages: impl Iterator<Item = M>,
@@ -323,7 +340,7 @@ fn send_all<M: Clone + 'static>(
 }
 
 /// Whether the worker's dataflows still run out. After a failure they are dropped: what they hold
-/// is not durable and must not become so.
+/// is not durable and must not become durable.
 pub(crate) fn run_out(worker: &mut Worker, shared: &Shared) -> bool {
     if shared.failure.happened() {
         worker
@@ -334,9 +351,9 @@ pub(crate) fn run_out(worker: &mut Worker, shared: &Shared) -> bool {
     worker.has_dataflows()
 }
 
-/// Whether this process looks at the same store as the coordinator: a process that writes elsewhere
-/// would let the job commit what is not there.
-fn is_our_checkpoint(checkpoint: &Checkpoint, shared: &Shared) -> Result<(), JobError> {
+/// Checks that this process uses the same store as the coordinator. A process that writes elsewhere
+/// would let the job commit bars that its store does not have.
+fn check_same_store(checkpoint: &Checkpoint, shared: &Shared) -> Result<(), JobError> {
     let found = shared
         .runtime
         .block_on(workflow::until_answered("reading the checkpoint", || {
@@ -362,16 +379,16 @@ fn is_our_checkpoint(checkpoint: &Checkpoint, shared: &Shared) -> Result<(), Job
     }
 }
 
-/// Takes down what the coordinator says for those who need it later. Returns whether it was the last
-/// word.
-fn note(message: &ToWorker, board: &RefCell<EpochTimestamps>, shared: &Shared) -> bool {
-    let mut board = board.borrow_mut();
+/// Updates the epoch timestamps and the metrics from a message of the coordinator. Returns whether
+/// it was the last message.
+fn apply(message: &ToWorker, timestamps: &RefCell<EpochTimestamps>, shared: &Shared) -> bool {
+    let mut timestamps = timestamps.borrow_mut();
     match message {
         ToWorker::Start(checkpoint) => {
             if shared.config.process > 0
-                && let Err(error) = is_our_checkpoint(checkpoint, shared)
+                && let Err(error) = check_same_store(checkpoint, shared)
             {
-                // Nothing is read or written before the checkpoint is on the board.
+                // Without the checkpoint this worker reads and writes nothing.
                 shared.failure.set(error);
                 return false;
             }
@@ -384,30 +401,29 @@ fn note(message: &ToWorker, board: &RefCell<EpochTimestamps>, shared: &Shared) -
                 .metrics
                 .epoch_committed
                 .set(checkpoint.committed.epoch);
-            board.start = Some(Rc::new((**checkpoint).clone()));
+            timestamps.checkpoint = Some(Rc::new((**checkpoint).clone()));
         }
         ToWorker::Bound {
             epoch,
             write_timestamp,
         } => {
-            board.write_timestamps.insert(*epoch, *write_timestamp);
+            timestamps.bound.insert(*epoch, *write_timestamp);
             shared.metrics.epoch_bound.set(*epoch);
         }
         ToWorker::Committed(epoch) => {
             failpoint::reach("committed-heard");
-            board.write_timestamps.retain(|bound, _| bound > epoch);
+            timestamps.bound.retain(|bound, _| bound > epoch);
             shared.metrics.epoch_committed.set(*epoch);
             shared.metrics.progressed(shared.clock.now());
         }
-        // Nobody has found anything in the log; if nothing is under way either, everything is
-        // committed.
+        // No worker found a record. If nothing is under way either, everything is committed.
         ToWorker::Reopen(_)
             if shared.metrics.epoch_bound.get() == shared.metrics.epoch_committed.get() =>
         {
             shared.metrics.progressed(shared.clock.now())
         }
-        // Sealed is only what comes after the replay, once all of the job has ended it.
-        ToWorker::Seal(_) => shared.metrics.goes_on(),
+        // The coordinator seals only after all workers have replayed.
+        ToWorker::Seal(_) => shared.metrics.set_ready(),
         ToWorker::Finish => return true,
         ToWorker::Reopen(_) | ToWorker::StopReading | ToWorker::ReadToEnd => {}
     }

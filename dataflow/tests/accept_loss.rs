@@ -1,49 +1,50 @@
-//! Offsets that retention removed before they were committed: the job names them and refuses, or,
-//! if the operator accepts the loss, goes on with bars that are exactly those of what remains,
-//! through crashes, and tells of the loss once and for good.
+//! Offsets that retention removed before they were committed. The job names them and refuses to
+//! start. If the operator accepts the loss, bars are exactly those of the remaining records,
+//! through crashes, and the loss is recorded once.
 
 mod support;
 
-#[path = "accept_loss/course.rs"]
-mod course;
-#[path = "accept_loss/random.rs"]
-mod random;
-
 use std::sync::Arc;
 
-use course::{Ends, block_on, checkpoint, clear_of_repeats, len, letters, life, next, refused};
-use support::{MemoryLog, append_trade, check, check_without, config, feed_as};
+use support::{
+    check::{check, check_without},
+    feed::{append_trade, feed_as},
+    interrupted_run::{
+        Interruption, checkpoint, clear_of_repeats, len, loss_letters, next, refused, run_with,
+    },
+    job::{block_on, config},
+    memory_log::MemoryLog,
+};
 use tapeflow_dataflow::{JobConfig, JobError};
 use tapeflow_protocol::{LostRange, Store};
 use tapeflow_schemas::{Offset, Partition, Policy, SessionId};
 use tapeflow_sinks::memory::MemoryStore;
 
-/// Records of a session of their own, which repeat none that the log has.
+/// Appends records of a new session, which duplicate none in the log.
 fn feed(log: &MemoryLog, seed: u8, records: usize) {
     feed_as(log, SessionId([seed; 16]), seed.into(), records);
 }
 
-/// A job that has committed all of a log of `partitions`.
+/// The log and store of a job that has committed everything.
 fn committed(partitions: u32, config: &JobConfig) -> (MemoryLog, Arc<MemoryStore>) {
     let (log, store) = (MemoryLog::new(partitions), Arc::new(MemoryStore::new()));
     feed(&log, 1, 300);
-    life(config, &log, &store, Ends::ByItself).expect("runs to the end");
+    run_with(config, &log, &store, Interruption::None).expect("runs to the end");
     (log, store)
 }
 
-/// Binds as many epochs as there are numbers, each of so many new records, and writes no bar of
-/// them.
+/// Binds one epoch for each number, with so many new records, and writes none of its bars.
 fn bind(log: &MemoryLog, store: &Arc<MemoryStore>, config: &JobConfig, records: &[usize]) {
     for (seed, records) in (10..).zip(records) {
         feed(log, seed, *records);
         let before = checkpoint(store).bound.len();
-        life(config, log, store, Ends::AfterBinding).expect_err("a crash");
+        run_with(config, log, store, Interruption::AfterBinding).expect_err("a crash");
         assert_eq!(checkpoint(store).bound.len(), before + 1);
     }
 }
 
-/// Removes a partition's records from its committed cut up to `to`, or a little further; what is
-/// lost by it.
+/// Removes a partition's records from its committed cut up to `to`, or slightly further. Returns
+/// the lost range.
 fn lose(log: &MemoryLog, store: &MemoryStore, partition: Partition, to: Offset) -> LostRange {
     let range = LostRange {
         from: next(store, partition),
@@ -61,8 +62,8 @@ fn named(lost: &[(Partition, LostRange)]) -> impl Fn(Partition, Offset) -> bool 
     }
 }
 
-/// Accepts the loss and reads to the end; everything is told once, and the next start needs no
-/// permission.
+/// Accepts the loss and reads to the end. Checks that the loss is recorded once and that the next
+/// start does not need `--accept-loss`.
 fn accepted(
     config: &JobConfig,
     log: &MemoryLog,
@@ -77,23 +78,23 @@ fn accepted(
             .collect::<Vec<_>>(),
         "{what}"
     );
-    let metrics = life(
+    let metrics = run_with(
         &JobConfig {
             accept_loss: true,
             ..config.clone()
         },
         log,
         store,
-        Ends::ByItself,
+        Interruption::None,
     )
-    .expect("goes on");
+    .expect("continues");
     let sum: u64 = lost.iter().map(|(_, range)| range.offsets()).sum();
     assert_eq!(metrics.lost.get(), sum, "{what}: counted");
     for again in 0..2 {
-        let what = format!("{what}, look {again}");
+        let what = format!("{what}, check {again}");
         block_on(check_without(config, log, &**store, &what, &named(lost)));
         assert_eq!(
-            letters(store),
+            loss_letters(store),
             lost.iter()
                 .map(|(p, range)| (*p, range.from, range.to))
                 .collect::<Vec<_>>(),
@@ -118,7 +119,8 @@ fn accepted(
         }
         if again == 0 {
             feed(log, 99, 100);
-            let metrics = life(config, log, store, Ends::ByItself).expect("needs no permission");
+            let metrics =
+                run_with(config, log, store, Interruption::None).expect("needs no --accept-loss");
             assert_eq!(metrics.lost.get(), 0, "{what}: counted once");
         }
     }
@@ -143,29 +145,32 @@ fn offsets_that_are_gone_are_named_exactly_and_nothing_is_written() {
                 ),
             )
         });
-        let fault = life(&config, &log, &store, Ends::ByItself).expect_err("a refusal");
-        let JobError::Refused(text) = fault else {
-            panic!("{fault}")
+        let error = run_with(&config, &log, &store, Interruption::None).expect_err("a refusal");
+        let JobError::Refused(text) = error else {
+            panic!("{error}")
         };
         let of = |(partition, LostRange { from, to }): (Partition, LostRange)| {
             format!(
-                "partition {partition}: offsets {from} to {} are gone from the log (it begins at {to}) before they were committed; ",
+                "partition {partition}: offsets {from} to {} are gone from the log (it begins at \
+                 {to}) before they were committed; ",
                 to - 1
             )
         };
         assert!(text.starts_with(&lost.map(of).concat()), "{text}");
-        assert!(text.ends_with("start with --accept-loss to go on without them: their trades will be missing from the bars for good"), "{text}");
+        let hint = "start with --accept-loss to go on without them: their trades will be missing \
+                    from the bars for good";
+        assert!(text.ends_with(hint), "{text}");
         let after = checkpoint(&store);
         assert_eq!(
             (store.all_bars(), after.committed, after.bound),
             (before.0, before.1.committed, before.1.bound)
         );
-        assert_eq!(letters(&store), []);
+        assert_eq!(loss_letters(&store), []);
     }
 }
 
 #[test]
-fn with_nothing_bound_bars_are_those_of_what_remains() {
+fn with_nothing_bound_bars_are_those_of_the_remaining_records() {
     for workers in 1..5 {
         let config = config(workers, if workers % 2 == 0 { 8 } else { 100_000 });
         let (log, store) = committed(3, &config);
@@ -181,7 +186,7 @@ fn with_nothing_bound_bars_are_those_of_what_remains() {
 }
 
 #[test]
-fn with_all_that_was_bound_gone_bars_are_those_of_what_remains() {
+fn with_all_bound_records_gone_bars_are_those_of_the_remaining_records() {
     for workers in 1..4 {
         let config = config(workers, 8);
         let (log, store) = committed(3, &config);
@@ -196,13 +201,13 @@ fn with_all_that_was_bound_gone_bars_are_those_of_what_remains() {
 }
 
 #[test]
-fn with_part_of_what_was_bound_gone_bars_are_those_of_what_remains() {
+fn with_some_bound_records_gone_bars_are_those_of_the_remaining_records() {
     for (workers, cut) in [(1, 0), (2, 1), (3, 0), (1, 1)] {
         let config = config(workers, 8);
         let (log, store) = committed(2, &config);
         bind(&log, &store, &config, &[80, 80, 80]);
         feed(&log, 3, 100);
-        // Inside of the first epoch that is bound, or of the second.
+        // Inside the first bound epoch, or the second.
         let before_end =
             |partition: Partition| checkpoint(&store).bound[cut].cuts[partition as usize].next - 3;
         let lost = [0, 1].map(|partition| {
@@ -228,7 +233,7 @@ fn with_part_of_what_was_bound_gone_bars_are_those_of_what_remains() {
 }
 
 #[test]
-fn a_loss_that_is_bound_needs_no_second_permission_and_what_goes_after_it_does() {
+fn a_bound_loss_needs_no_second_permission_and_a_later_loss_does() {
     let plain = config(2, 8);
     let accepting = JobConfig {
         accept_loss: true,
@@ -243,7 +248,7 @@ fn a_loss_that_is_bound_needs_no_second_permission_and_what_goes_after_it_does()
         0,
         checkpoint(&store).last_binding().cuts[0].next - 4,
     );
-    life(&accepting, &log, &store, Ends::AfterBinding).expect_err("a crash");
+    run_with(&accepting, &log, &store, Interruption::AfterBinding).expect_err("a crash");
     let bound = checkpoint(&store);
     assert_eq!(
         (
@@ -253,37 +258,42 @@ fn a_loss_that_is_bound_needs_no_second_permission_and_what_goes_after_it_does()
         ),
         (2, Some(first), None)
     );
-    assert_eq!(letters(&store), [], "nothing of its epoch has been written");
+    assert_eq!(
+        loss_letters(&store),
+        [],
+        "nothing of its epoch has been written"
+    );
 
-    // The same again, without permission: whatever the log shows. (No more often than epochs may be
-    // ahead.)
+    // Again without --accept-loss, whether the log still has the records or not. (At most
+    // EPOCHS_AHEAD times.)
     for (seed, start) in (20..).zip([first.to, 0]) {
-        // Something to bind, however much the life before has read.
+        // New records, so that there is an epoch to bind.
         feed(&log, seed, 40);
         log.remove_below(0, start);
-        life(&plain, &log, &store, Ends::AfterBinding).expect_err("a crash");
+        run_with(&plain, &log, &store, Interruption::AfterBinding).expect_err("a crash");
         assert_eq!(checkpoint(&store).last_binding().cuts[0].lost, Some(first));
     }
-    // More goes, of the epoch that carries the loss; it is bound though no further epoch may be
-    // ahead.
+    // More records go, of the epoch that carries the loss. The new loss is bound even though no
+    // further epoch may be ahead.
     let cut = clear_of_repeats(&log, 0, bound.last_binding().cuts[0].next - 2);
     log.remove_below(0, cut);
     assert_eq!(
         refused(&plain, &log, &store),
         [(0, first.to, cut)],
-        "only what is not given up yet"
+        "only the offsets that are not given up yet"
     );
-    life(&accepting, &log, &store, Ends::AfterBinding).expect_err("a crash");
+    run_with(&accepting, &log, &store, Interruption::AfterBinding).expect_err("a crash");
     let whole = LostRange {
         from: first.from,
         to: cut,
     };
     assert_eq!(checkpoint(&store).last_binding().cuts[0].lost, Some(whole));
-    let metrics = life(&plain, &log, &store, Ends::ByItself).expect("goes on without permission");
+    let metrics = run_with(&plain, &log, &store, Interruption::None)
+        .expect("continues without --accept-loss");
     assert_eq!(
         metrics.lost.get(),
         0,
-        "what was bound before is not counted again"
+        "a loss that was bound before is not counted again"
     );
     block_on(check_without(
         &plain,
@@ -293,16 +303,16 @@ fn a_loss_that_is_bound_needs_no_second_permission_and_what_goes_after_it_does()
         &named(&[(0, whole)]),
     ));
     assert_eq!(
-        letters(&store),
+        loss_letters(&store),
         [(0, first.from, first.to), (0, first.to, cut)]
     );
-    life(&plain, &log, &store, Ends::ByItself).expect("and again");
-    assert_eq!(letters(&store).len(), 2);
+    run_with(&plain, &log, &store, Interruption::None).expect("and again");
+    assert_eq!(loss_letters(&store).len(), 2);
     assert_eq!(store.violations(), Vec::<String>::new());
 }
 
 #[test]
-fn a_loss_is_bound_though_there_is_nothing_left_to_read() {
+fn a_loss_is_bound_even_without_new_records() {
     let config = config(2, 8);
     let (log, store) = committed(2, &config);
     feed(&log, 2, 50);
@@ -313,37 +323,37 @@ fn a_loss_is_bound_though_there_is_nothing_left_to_read() {
         )
     });
     let epoch = checkpoint(&store).committed.epoch;
-    accepted(&config, &log, &store, &lost, "all is gone");
+    accepted(&config, &log, &store, &lost, "everything is gone");
     assert!(checkpoint(&store).committed.epoch > epoch);
 }
 
 #[test]
-fn a_record_that_repeats_a_lost_one_is_still_a_repeat() {
-    // The first epoch's bars are written, those of the second are not; a repeat of what the first
-    // held is in the second.
+fn a_record_that_repeats_a_lost_one_is_still_a_duplicate() {
+    // The bars of the first epoch are written, those of the second are not. The second contains a
+    // duplicate of a record of the first.
     for (of_first, gone) in [(vec![2], 2), (vec![2, 3], 2)] {
         let (log, store) = (MemoryLog::new(1), Arc::new(MemoryStore::new()));
         let config = config(1, 8);
         append_trade(&log, "AAPL", 1, 1_000);
-        life(&config, &log, &store, Ends::ByItself).expect("runs to the end");
+        run_with(&config, &log, &store, Interruption::None).expect("runs to the end");
         for sequence in &of_first {
             append_trade(&log, "AAPL", *sequence, 1_000);
         }
-        life(&config, &log, &store, Ends::BeforeCommit).expect_err("a crash");
+        run_with(&config, &log, &store, Interruption::BeforeCommit).expect_err("a crash");
         append_trade(&log, "AAPL", 2, 1_000);
         append_trade(&log, "AAPL", 4, 1_000);
-        life(&config, &log, &store, Ends::AfterBinding).expect_err("a crash");
+        run_with(&config, &log, &store, Interruption::AfterBinding).expect_err("a crash");
         log.remove_below(0, gone);
-        life(
+        run_with(
             &JobConfig {
                 accept_loss: true,
                 ..config.clone()
             },
             &log,
             &store,
-            Ends::ByItself,
+            Interruption::None,
         )
-        .expect("goes on");
+        .expect("continues");
         let bars = store.all_bars();
         assert_eq!(bars.len(), 3, "one of each size");
         for (key, _, bar) in bars {
@@ -358,7 +368,7 @@ fn a_record_that_repeats_a_lost_one_is_still_a_repeat() {
 }
 
 #[test]
-fn a_log_that_ends_too_early_is_refused_whatever_is_accepted() {
+fn a_log_that_ends_too_early_is_refused_even_with_accept_loss() {
     let config = JobConfig {
         accept_loss: true,
         ..config(1, 8)
@@ -367,7 +377,7 @@ fn a_log_that_ends_too_early_is_refused_whatever_is_accepted() {
     let bound = next(&store, 0);
     log.0.lock().expect("log")[0].truncate(usize::try_from(bound - 1).expect("an offset"));
     log.remove_below(0, bound - 1);
-    let text = life(&config, &log, &store, Ends::ByItself)
+    let text = run_with(&config, &log, &store, Interruption::None)
         .expect_err("a refusal")
         .to_string();
     assert!(
@@ -389,10 +399,10 @@ fn offsets_that_go_while_the_job_runs_end_it_and_are_named() {
     feed(&log, 1, 5_000);
     let last = len(&log, 0) - 1;
     let (taken, start) = (log.clone(), last);
-    let ends = Ends::WithRemoval(Box::new(move || taken.remove_below(0, start)));
-    let fault = life(&config, &log, &store, ends).expect_err("a failure");
-    let JobError::Failed(text) = fault else {
-        panic!("{fault}")
+    let ends = Interruption::WithRemoval(Box::new(move || taken.remove_below(0, start)));
+    let error = run_with(&config, &log, &store, ends).expect_err("a failure");
+    let JobError::Failed(text) = error else {
+        panic!("{error}")
     };
     let rest = text
         .strip_prefix("partition 0: offsets ")
@@ -411,7 +421,7 @@ fn offsets_that_go_while_the_job_runs_end_it_and_are_named() {
         rest.contains("--accept-loss") && rest.ends_with("(an offset is out of range)"),
         "{text}"
     );
-    // What was read until then stands, and only what was not read is lost.
+    // Records read before the failure are kept; only unread ones are lost.
     let from = next(&store, 0);
     let whole = (
         0,
@@ -433,7 +443,7 @@ fn offsets_that_go_while_the_job_runs_end_it_and_are_named() {
             "after the failure",
         );
     } else {
-        life(&config, &log, &store, Ends::ByItself).expect("goes on");
+        run_with(&config, &log, &store, Interruption::None).expect("continues");
     }
 }
 
@@ -445,17 +455,17 @@ fn without_a_loss_nothing_changes_for_older_binaries() {
     };
     let (log, store) = committed(2, &config);
     feed(&log, 2, 100);
-    life(&config, &log, &store, Ends::ByItself).expect("runs to the end");
+    run_with(&config, &log, &store, Interruption::None).expect("runs to the end");
     assert_eq!(
-        (checkpoint(&store).format, letters(&store)),
+        (checkpoint(&store).format, loss_letters(&store)),
         (1, vec![]),
-        "the permission alone loses nothing"
+        "--accept-loss alone loses nothing"
     );
     block_on(check(
         &config,
         &log,
         &*store,
-        "with a permission that nobody needs",
+        "with --accept-loss and without a loss",
     ));
     assert!(
         block_on(store.dead_letters(usize::MAX))
@@ -466,51 +476,51 @@ fn without_a_loss_nothing_changes_for_older_binaries() {
 }
 
 #[test]
-fn what_is_gone_of_an_added_partition_is_not_passed_over_in_silence() {
+fn offsets_gone_from_an_added_partition_are_named() {
     let config = config(1, 8);
     let (log, store) = (MemoryLog::new(2), Arc::new(MemoryStore::new()));
     feed_as(&log, SessionId([1; 16]), 1, 100);
-    life(&config, &log, &store, Ends::ByItself).expect("runs to the end");
-    // The topic grows while the job is down; producers use the new partition, and retention removes
-    // the first of its records.
+    run_with(&config, &log, &store, Interruption::None).expect("runs to the end");
+    // Partitions are added while the job is down. Producers use the new partition, and retention
+    // removes its first records.
     log.0.lock().expect("log").push(Vec::new());
     log.1.lock().expect("starts").push(0);
     feed_as(&log, SessionId([2; 16]), 2, 200);
     assert!(len(&log, 2) > 10);
     log.remove_below(2, 10);
-    let went = life(&config, &log, &store, Ends::ByItself);
+    let went = run_with(&config, &log, &store, Interruption::None);
     let text = went
         .err()
-        .map(|fault| fault.to_string())
+        .map(|error| error.to_string())
         .unwrap_or_default();
     assert!(
         text.contains("partition 2: offsets 0 to 9 are gone"),
-        "ten records that no epoch has are gone, without permission, and nothing tells: {text:?}"
+        "ten uncommitted records are gone, and the error does not name them: {text:?}"
     );
 }
 
 #[test]
-fn the_history_of_an_epoch_that_lost_records_is_that_of_the_later_generation() {
+fn the_later_generation_writes_the_history_of_an_epoch_with_a_loss() {
     let plain = config(1, 8);
     let (log, store) = committed(1, &plain);
     feed(&log, 2, 100);
-    // History is written before the commit, which never comes.
-    life(&plain, &log, &store, Ends::BeforeCommit).expect_err("a crash");
-    let told = || block_on(store.history(100)).expect("history");
-    let before = told();
+    // The history is written before the commit, which does not happen.
+    run_with(&plain, &log, &store, Interruption::BeforeCommit).expect_err("a crash");
+    let history = || block_on(store.history(100)).expect("history");
+    let before = history();
     let from = next(&store, 0);
     log.remove_below(0, clear_of_repeats(&log, 0, from + 20));
-    life(
+    run_with(
         &JobConfig {
             accept_loss: true,
             ..plain
         },
         &log,
         &store,
-        Ends::ByItself,
+        Interruption::None,
     )
-    .expect("goes on");
-    let after = told();
+    .expect("continues");
+    let after = history();
     let of_both = before.iter().filter_map(|entry| {
         Some((
             entry,
@@ -520,19 +530,19 @@ fn the_history_of_an_epoch_that_lost_records_is_that_of_the_later_generation() {
     let changed: Vec<_> = of_both.filter(|(before, after)| before != after).collect();
     assert!(
         !changed.is_empty(),
-        "some of what was told is gone: {before:?}"
+        "the loss changes the history: {before:?}"
     );
     for (before, after) in changed {
         assert_eq!(
             after.write_timestamp, before.write_timestamp,
-            "a label of the binding"
+            "it belongs to the binding"
         );
         assert!(
             after.counts.records < before.counts.records,
             "{before:?} and then {after:?}"
         );
     }
-    // Which would say so, had both been written at one write timestamp: Cassandra would then keep the greater
+    // Two writes at one write timestamp would be a violation: Cassandra would keep the greater
     // value of each column.
     assert_eq!(store.violations(), Vec::<String>::new());
 }

@@ -1,16 +1,17 @@
-//! Offsets that are gone, in a partition of another process than the coordinator's. In a target of its
-//! own: a process of several leaves as a whole when anything in it panics.
+//! Offsets that are gone from a partition of a process other than the coordinator's. A target of
+//! its own, because a process of a job of several exits when any of its threads panics.
 
 mod support;
 
-#[path = "accept_loss/course.rs"]
-#[allow(dead_code, reason = "this target uses part of it")]
-mod course;
-
 use std::{net::TcpListener, sync::Arc};
 
-use course::{Ends, block_on, checkpoint, clear_of_repeats, letters, life, next};
-use support::{MemoryLog, check_without, config, feed_as, io};
+use support::{
+    check::check_without,
+    feed::feed_as,
+    interrupted_run::{Interruption, checkpoint, clear_of_repeats, loss_letters, next, run_with},
+    job::{block_on, config, io},
+    memory_log::MemoryLog,
+};
 use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
 use tapeflow_protocol::LostRange;
 use tapeflow_schemas::SessionId;
@@ -20,7 +21,7 @@ use tapeflow_sinks::memory::MemoryStore;
 fn a_loss_in_another_process_is_bound_and_counted_there() {
     let (log, store) = (MemoryLog::new(2), Arc::new(MemoryStore::new()));
     feed_as(&log, SessionId([1; 16]), 1, 300);
-    life(&config(1, 8), &log, &store, Ends::ByItself).expect("runs to the end");
+    run_with(&config(1, 8), &log, &store, Interruption::None).expect("runs to the end");
     feed_as(&log, SessionId([2; 16]), 2, 200);
     let from = next(&store, 1);
     let lost = LostRange {
@@ -66,7 +67,7 @@ fn a_loss_in_another_process_is_bound_and_counted_there() {
     });
     let counted = processes.map(|process| process.join().expect("no panic"));
     assert_eq!(counted, [0, lost.offsets()]);
-    assert_eq!(letters(&store), [(1, lost.from, lost.to)]);
+    assert_eq!(loss_letters(&store), [(1, lost.from, lost.to)]);
     assert_eq!(
         checkpoint(&store)
             .committed

@@ -1,22 +1,20 @@
-//! The guarantee, in one process: whatever the number of workers, the memory, the cuts and the
-//! crashes, every bar equals an independent recomputation of the prefix its epoch names.
+//! The guarantee, in one process: for any number of workers, any memory, any cuts and any crashes,
+//! every bar equals an independent recomputation of the records up to its epoch.
 
 mod support;
 
 use std::sync::Arc;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use support::{CrashingStore, MemoryLog, check, config, feed, run_job};
+use support::{
+    check::check,
+    crashing_store::CrashingStore,
+    feed::{append_trade, feed},
+    job::{block_on, config, run_job},
+    memory_log::MemoryLog,
+};
 use tapeflow_protocol::Store;
 use tapeflow_sinks::memory::MemoryStore;
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime")
-        .block_on(future)
-}
 
 #[test]
 fn bars_are_the_same_for_any_number_of_workers_and_any_memory() {
@@ -49,7 +47,7 @@ fn bars_are_the_same_for_any_number_of_workers_and_any_memory() {
 }
 
 #[test]
-fn running_again_adds_nothing_and_goes_on_where_the_log_does() {
+fn running_again_adds_nothing_and_continues_with_new_records() {
     let log = MemoryLog::new(3);
     let store = Arc::new(MemoryStore::new());
     for round in 0..4u64 {
@@ -75,31 +73,27 @@ fn after_any_crash_nothing_is_lost_and_nothing_counts_twice() {
         let store = Arc::new(MemoryStore::new());
         feed(&log, seed, 400);
         let mut crashes = 0;
-        for life in 0..200 {
+        for run in 0..200 {
             let config = config(
                 random.random_range(1..4),
                 if random.random_bool(0.5) { 8 } else { 100_000 },
             );
-            // Half of the lives end while taking over or replaying.
+            // Half of the runs end during the take-over or the replay.
             let most = if random.random_bool(0.5) { 12 } else { 120 };
-            let calls = if life == 199 {
+            let calls = if run == 199 {
                 i64::MAX
             } else {
                 random.random_range(1..most)
             };
-            let crashing = Arc::new(CrashingStore::new(
-                store.clone(),
-                calls,
-                seed * 1_000 + life,
-            ));
+            let crashing = Arc::new(CrashingStore::new(store.clone(), calls, seed * 1_000 + run));
             let ended = run_job(&config, &log, crashing);
-            let what = format!("seed {seed}, life {life}");
+            let what = format!("seed {seed}, run {run}");
             if block_on(store.checkpoint()).expect("checkpoint").is_some() {
                 block_on(check(&config, &log, &*store, &what));
             }
             match ended {
                 Ok(_) => break,
-                Err(fault) => assert!(fault.to_string().contains("crash"), "{what}: {fault}"),
+                Err(error) => assert!(error.to_string().contains("crash"), "{what}: {error}"),
             }
             crashes += 1;
         }
@@ -118,7 +112,7 @@ fn after_any_crash_nothing_is_lost_and_nothing_counts_twice() {
 fn the_stock_day_that_began_before_1970_keeps_all_its_symbols() {
     let (log, store) = (MemoryLog::new(1), Arc::new(MemoryStore::new()));
     for (sequence, (symbol, ms)) in (1..).zip([("AAPL", 0), ("MSFT", 0), ("AAPL", 1)]) {
-        support::append_trade(&log, symbol, sequence, ms);
+        append_trade(&log, symbol, sequence, ms);
         run_job(&config(1, 8), &log, store.clone()).expect("runs to the end");
         block_on(check(
             &config(1, 8),

@@ -1,5 +1,5 @@
-//! A process whose source fails holds back what it has sealed: the others, which have not heard of
-//! its failure yet, must not take its epoch for written and commit it.
+//! A process whose source fails keeps the capability of its sealed epoch. The other processes,
+//! which do not know of the failure yet, must not commit this epoch.
 
 mod support;
 
@@ -14,7 +14,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use support::{MemoryLog, check, config, io};
+use support::{
+    check::check,
+    job::{block_on, config, io},
+    memory_log::MemoryLog,
+};
 use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
 use tapeflow_log::{Log, LogError, LogReader, LogRecord};
 use tapeflow_protocol::{
@@ -28,28 +32,28 @@ use tapeflow_schemas::{
 };
 use tapeflow_sinks::memory::MemoryStore;
 
-/// What the two logs and the store do to each other.
+/// Coordinates the two logs and the store.
 #[derive(Default)]
-struct Course {
-    /// The log of process 1 fails from here on.
+struct Script {
+    /// The log of process 1 fails once this is set.
     fail_one: AtomicBool,
-    /// It has failed.
+    /// The log of process 1 has failed.
     one_failed: AtomicBool,
-    /// The log of process 0 fails from here on, which ends the test.
+    /// The log of process 0 fails once this is set, which ends the test.
     fail_zero: AtomicBool,
-    /// Bars of process 0 are not acknowledged before.
-    let_through: AtomicBool,
+    /// Bars of process 0 are acknowledged only once this is set.
+    acknowledge: AtomicBool,
 }
 
 struct FailingLog {
     log: MemoryLog,
-    course: Arc<Course>,
+    script: Arc<Script>,
     process: usize,
 }
 
 struct FailingReader {
     reader: Box<dyn LogReader>,
-    course: Arc<Course>,
+    script: Arc<Script>,
     process: usize,
 }
 
@@ -60,13 +64,13 @@ impl LogReader for FailingReader {
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<usize, LogError> {
         let fails = if self.process == 0 {
-            &self.course.fail_zero
+            &self.script.fail_zero
         } else {
-            &self.course.fail_one
+            &self.script.fail_one
         };
         if fails.load(SeqCst) {
             if self.process == 1 {
-                self.course.one_failed.store(true, SeqCst);
+                self.script.one_failed.store(true, SeqCst);
             }
             return Err(LogError::Broken("an offset is gone".into()));
         }
@@ -98,17 +102,17 @@ impl Log for FailingLog {
     fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogError> {
         Ok(Box::new(FailingReader {
             reader: self.log.reader(from)?,
-            course: Arc::clone(&self.course),
+            script: Arc::clone(&self.script),
             process: self.process,
         }))
     }
 }
 
-/// A store that is slow with the bars of process 0, so that all epochs ahead are used up and the
+/// A store that delays the bars of process 0, so that EPOCHS_AHEAD epochs are bound and the
 /// coordinator commits without sealing first.
 struct SlowStore {
     inner: Arc<MemoryStore>,
-    course: Arc<Course>,
+    script: Arc<Script>,
     symbol_of_zero: String,
 }
 
@@ -127,20 +131,20 @@ impl Store for SlowStore {
         expected: Option<&Checkpoint>,
         proposed: &Checkpoint,
     ) -> CasOutcome {
-        if proposed.bound.len() == 4 && !self.course.fail_one.swap(true, SeqCst) {
-            // While the binding that fills the epochs ahead is under way, the source of process 1
-            // fails with its part of it sealed.
-            while !self.course.one_failed.load(SeqCst) {
+        if proposed.bound.len() == 4 && !self.script.fail_one.swap(true, SeqCst) {
+            // During the last possible binding, the source of process 1 fails after it has sealed
+            // its part of the epoch.
+            while !self.script.one_failed.load(SeqCst) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
-            let course = Arc::clone(&self.course);
+            let script = Arc::clone(&self.script);
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                course.let_through.store(true, SeqCst);
-                // Time enough for a wrong commit.
+                script.acknowledge.store(true, SeqCst);
+                // Long enough for a wrong commit.
                 tokio::time::sleep(Duration::from_secs(2)).await;
-                course.fail_zero.store(true, SeqCst);
+                script.fail_zero.store(true, SeqCst);
             });
         }
         self.inner.compare_and_set(expected, proposed).await
@@ -151,7 +155,7 @@ impl Store for SlowStore {
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        while !self.course.let_through.load(SeqCst)
+        while !self.script.acknowledge.load(SeqCst)
             && writes
                 .bars
                 .iter()
@@ -201,7 +205,7 @@ impl Store for SlowStore {
     }
 }
 
-/// A symbol whose bars the worker of this process keeps.
+/// A symbol whose bars belong to the worker of this process.
 fn symbol_of(process: u64) -> String {
     let kept = |name: &String| xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % 2 == process;
     (0..1_000)
@@ -211,7 +215,7 @@ fn symbol_of(process: u64) -> String {
 }
 
 #[test]
-fn nothing_that_a_failed_source_has_sealed_is_committed_by_the_others() {
+fn an_epoch_that_a_failed_source_has_sealed_is_not_committed() {
     let log = MemoryLog::new(2);
     let names = [symbol_of(0), symbol_of(1)];
     for (partition, symbol) in (0u32..).zip(&names) {
@@ -235,11 +239,11 @@ fn nothing_that_a_failed_source_has_sealed_is_committed_by_the_others() {
             log.append(partition, 1_700_000_000_000, payload);
         }
     }
-    let course = Arc::new(Course::default());
+    let script = Arc::new(Script::default());
     let inner = Arc::new(MemoryStore::new());
     let store = Arc::new(SlowStore {
         inner: Arc::clone(&inner),
-        course: Arc::clone(&course),
+        script: Arc::clone(&script),
         symbol_of_zero: names[0].clone(),
     });
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
@@ -262,7 +266,7 @@ fn nothing_that_a_failed_source_has_sealed_is_committed_by_the_others() {
         };
         let log = Arc::new(FailingLog {
             log: log.clone(),
-            course: Arc::clone(&course),
+            script: Arc::clone(&script),
             process,
         });
         let store = Arc::clone(&store);
@@ -285,12 +289,8 @@ fn nothing_that_a_failed_source_has_sealed_is_committed_by_the_others() {
         );
     }
     assert!(
-        course.one_failed.load(SeqCst) && course.let_through.load(SeqCst),
-        "it came to what is tested"
+        script.one_failed.load(SeqCst) && script.acknowledge.load(SeqCst),
+        "the tested situation occurred"
     );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(check(&base, &log, &*inner, "after the failure"));
+    block_on(check(&base, &log, &*inner, "after the failure"));
 }

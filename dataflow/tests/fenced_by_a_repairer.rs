@@ -1,5 +1,5 @@
-//! A job that a repairer fences is started again, whatever the store does next: the fence itself said
-//! who it was.
+//! A job that a repairer has fenced must be restarted, even if the store stops answering: the fence
+//! itself names its owner.
 
 mod support;
 
@@ -12,7 +12,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use support::{MemoryLog, config, feed_as, io};
+use support::{
+    feed::feed_as,
+    job::{config, io},
+    memory_log::MemoryLog,
+};
 use tapeflow_dataflow::{JobError, Metrics, Stop, run};
 use tapeflow_protocol::{
     CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
@@ -27,8 +31,8 @@ use tapeflow_sinks::memory::MemoryStore;
 struct Fencing {
     inner: Arc<MemoryStore>,
     repaired: AtomicBool,
-    /// The checkpoint has been read since.
-    told: AtomicBool,
+    /// The checkpoint has been read since the repair.
+    checkpoint_read: AtomicBool,
 }
 
 #[async_trait]
@@ -38,7 +42,7 @@ impl Store for Fencing {
     }
 
     async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
-        if self.repaired.load(SeqCst) && self.told.swap(true, SeqCst) {
+        if self.repaired.load(SeqCst) && self.checkpoint_read.swap(true, SeqCst) {
             return Err(StoreError::Unavailable("no quorum".into()));
         }
         self.inner.checkpoint().await
@@ -108,16 +112,16 @@ impl Store for Fencing {
 }
 
 #[test]
-fn a_job_that_a_repairer_has_fenced_is_started_again_though_the_store_goes_silent() {
+fn a_job_that_a_repairer_has_fenced_is_restarted_even_if_the_store_is_silent() {
     let (log, inner) = (MemoryLog::new(1), Arc::new(MemoryStore::new()));
     feed_as(&log, SessionId([1; 16]), 1, 50);
     let store = Arc::new(Fencing {
         inner,
         repaired: AtomicBool::new(false),
-        told: AtomicBool::new(false),
+        checkpoint_read: AtomicBool::new(false),
     });
     let metrics = Arc::new(Metrics::default());
-    let fault = run(
+    let error = run(
         config(1, 8),
         Arc::new(log),
         store,
@@ -128,7 +132,7 @@ fn a_job_that_a_repairer_has_fenced_is_started_again_though_the_store_goes_silen
     )
     .expect_err("fenced");
     assert!(
-        !matches!(fault, JobError::Fenced(_)),
-        "exit code 3 tells the supervisor not to start it again: {fault}"
+        !matches!(error, JobError::Fenced(_)),
+        "exit code 3 tells the supervisor not to restart it: {error}"
     );
 }

@@ -1,10 +1,6 @@
-//! A replay that waits for one partition: the others must not be read without a bound meanwhile.
+//! A replay that waits for one partition must not read the others without a bound.
 
 mod support;
-
-#[path = "accept_loss/course.rs"]
-#[expect(dead_code, reason = "this target uses part of it")]
-mod course;
 
 use std::{
     ops::Range,
@@ -14,8 +10,12 @@ use std::{
     },
 };
 
-use course::{Ends, checkpoint, life};
-use support::{MemoryLog, append_trade, config, io};
+use support::{
+    feed::append_trade,
+    interrupted_run::{Interruption, checkpoint, run_with},
+    job::{config, io},
+    memory_log::MemoryLog,
+};
 use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
 use tapeflow_log::{Log, LogError, LogReader, LogRecord};
 use tapeflow_protocol::SourceIdentity;
@@ -24,19 +24,19 @@ use tapeflow_sinks::memory::MemoryStore;
 
 struct StallingLog {
     log: MemoryLog,
-    /// Records of partition 0 handed over before partition 1 was let go on.
-    handed: Arc<AtomicUsize>,
+    /// The records of partition 0 returned while partition 1 does not answer.
+    returned: Arc<AtomicUsize>,
 }
 
 struct StallingReader {
     reader: Box<dyn LogReader>,
     at: Offset,
     log: MemoryLog,
-    let_go: bool,
-    handed: Arc<AtomicUsize>,
+    answers: bool,
+    returned: Arc<AtomicUsize>,
 }
 
-/// So many windows of partition 0 are more than all open maps of a job may hold together (16,384).
+/// More windows than all open maps of a job may hold together (16,384).
 const TOO_MANY: usize = 20_000;
 
 impl LogReader for StallingReader {
@@ -45,7 +45,7 @@ impl LogReader for StallingReader {
         limit: usize,
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<usize, LogError> {
-        if !self.let_go && self.handed.load(SeqCst) < TOO_MANY {
+        if !self.answers && self.returned.load(SeqCst) < TOO_MANY {
             let records = self.log.0.lock().expect("log");
             let mut count = 0;
             while count < limit {
@@ -62,24 +62,24 @@ impl LogReader for StallingReader {
                 });
                 self.at += 1;
                 count += 1;
-                self.handed.fetch_add(1, SeqCst);
+                self.returned.fetch_add(1, SeqCst);
             }
             return Ok(count);
         }
-        self.let_go = true;
+        self.answers = true;
         self.reader.poll(limit, each)
     }
 
     fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError> {
-        // What a mended source does while partition 1 does not answer.
-        self.let_go |= partition == 0 && paused;
+        // The source pauses partition 0 while partition 1 does not answer.
+        self.answers |= partition == 0 && paused;
         self.reader.set_paused(partition, paused)
     }
 }
 
 impl Log for StallingLog {
     fn describe(&self) -> String {
-        "a log of which one partition does not answer".into()
+        "a log with a partition that does not answer".into()
     }
 
     fn identity(&self) -> Result<SourceIdentity, LogError> {
@@ -104,14 +104,14 @@ impl Log for StallingLog {
             reader: self.log.reader(from)?,
             at,
             log: self.log.clone(),
-            let_go: false,
-            handed: Arc::clone(&self.handed),
+            answers: false,
+            returned: Arc::clone(&self.returned),
         }))
     }
 }
 
 #[test]
-fn a_replay_that_waits_for_one_partition_does_not_read_the_others_without_end() {
+fn a_replay_that_waits_for_one_partition_reads_a_bounded_part_of_the_others() {
     let config = JobConfig {
         sizes: vec!["1s".parse().expect("a size")],
         ..config(1, 100_000)
@@ -126,13 +126,13 @@ fn a_replay_that_waits_for_one_partition_does_not_read_the_others_without_end() 
     let base = 1_700_000_000_000;
     append_trade(&log, of(0), 1, base);
     append_trade(&log, of(1), 1, base);
-    life(&config, &log, &store, Ends::ByItself).expect("runs to the end");
-    // An epoch of partition 1 alone is bound, and a crash.
+    run_with(&config, &log, &store, Interruption::None).expect("runs to the end");
+    // Bind an epoch with records of partition 1 alone, then crash.
     append_trade(&log, of(1), 2, base + 1);
-    life(&config, &log, &store, Ends::AfterBinding).expect_err("a crash");
+    run_with(&config, &log, &store, Interruption::AfterBinding).expect_err("a crash");
     assert_eq!(checkpoint(&store).bound.len(), 1);
-    // Partition 0 has a backlog, each record in a window of its own, and the coordinator of partition 1
-    // does not answer.
+    // Partition 0 has a backlog, each record in its own window. The leader of partition 1 does not
+    // answer.
     for n in 0..30_000 {
         append_trade(
             &log,
@@ -141,10 +141,10 @@ fn a_replay_that_waits_for_one_partition_does_not_read_the_others_without_end() 
             base - 1_000 * i64::try_from(n).expect("few"),
         );
     }
-    let handed = Arc::new(AtomicUsize::new(0));
+    let returned = Arc::new(AtomicUsize::new(0));
     let stalling = StallingLog {
         log,
-        handed: Arc::clone(&handed),
+        returned: Arc::clone(&returned),
     };
     run(
         config,
@@ -156,9 +156,9 @@ fn a_replay_that_waits_for_one_partition_does_not_read_the_others_without_end() 
         io().handle(),
     )
     .expect("runs to the end");
-    let handed = handed.load(SeqCst);
+    let returned = returned.load(SeqCst);
     assert!(
-        handed < TOO_MANY,
-        "{handed} windows were taken into an open map that holds 16,384"
+        returned < TOO_MANY,
+        "{returned} windows were read into an open map that holds 16,384"
     );
 }

@@ -45,12 +45,12 @@ pub trait Log: Send + Sync + 'static {
     /// will get.
     fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError>;
 
-    /// Notes how far a job is committed where tools that show lag look for it. Nobody recovers from
-    /// it: the truth stands in the checkpoint.
+    /// Commits offsets to the log's consumer group, so that tools can display the job's lag. Recovery
+    /// never reads them: it uses the checkpoint. A log without groups does nothing.
     ///
     /// # Errors
-    /// [`LogError`]; the job goes on all the same.
-    fn mirror(&self, committed: &[(Partition, Offset)]) -> Result<(), LogError> {
+    /// [`LogError`]; the job ignores it and continues.
+    fn commit_group_offsets(&self, committed: &[(Partition, Offset)]) -> Result<(), LogError> {
         let _ = committed;
         Ok(())
     }

@@ -56,7 +56,7 @@ struct Ages {
 impl Ages {
     fn of(job: &Job) -> Self {
         Self {
-            turn: job.metrics.turn_age(),
+            turn: job.metrics.step_age(),
             progress: job.metrics.progress_age(),
             retry: job.metrics.retry_age(),
         }

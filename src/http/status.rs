@@ -47,7 +47,7 @@ fn job(job: &Job, told: &Told) -> Value {
         "newest_trade_ms": checkpoint.as_ref().and_then(|checkpoint| checkpoint.committed.watermark_ms()),
         "progress_age_s": metrics.progress_age().map(|age| age.as_secs_f64()),
         "log_age_s": job.log_age(told.began).map(|age| age.as_secs_f64()),
-        "turn_age_s": metrics.turn_age().map(|age| age.as_secs_f64()),
+        "turn_age_s": metrics.step_age().map(|age| age.as_secs_f64()),
         // Known to process 0 alone.
         "partitions": partitions(job),
         "records_read": metrics.records.get(),
@@ -61,7 +61,7 @@ fn job(job: &Job, told: &Told) -> Value {
         "bars_written": metrics.bars_written.get(),
         "bars_read": metrics.bars_read.get(),
         "bars_evicted": metrics.bars_evicted.get(),
-        "lists_written": metrics.lists_written.get(),
+        "lists_written": metrics.views_written.get(),
         "view_bars_read": metrics.view_bars_read.get(),
         "store_retries": metrics.store_retries.get(),
         // Of the last minute or two; since the start in /metrics.
@@ -121,7 +121,7 @@ fn partitions(job: &Job) -> Vec<Value> {
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run")]
 fn freshness(metrics: &Metrics) -> Value {
-    let seen = metrics.recent_freshness.look(Instant::now());
+    let seen = metrics.recent_freshness.snapshot(Instant::now());
     let quantile = |share: f64| seen.quantile_ms(share).map(|ms| ms as f64 / 1_000.0);
     json!({ "count": seen.count(), "p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99), "max": quantile(1.0) })
 }

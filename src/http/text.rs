@@ -59,7 +59,7 @@ fn of_job(text: &mut Text, job: &Job) {
     );
     text.some(
         Metric::WorkerStepAge,
-        metrics.turn_age().map(|age| age.as_secs_f64()),
+        metrics.step_age().map(|age| age.as_secs_f64()),
     );
     for (metric, counter) in [
         (Metric::RecordsRead, &metrics.records),
@@ -72,7 +72,7 @@ fn of_job(text: &mut Text, job: &Job) {
         (Metric::BarsWritten, &metrics.bars_written),
         (Metric::BarsRead, &metrics.bars_read),
         (Metric::BarsEvicted, &metrics.bars_evicted),
-        (Metric::ViewsWritten, &metrics.lists_written),
+        (Metric::ViewsWritten, &metrics.views_written),
         (Metric::ViewBarsRead, &metrics.view_bars_read),
         (Metric::StoreRetries, &metrics.store_retries),
     ] {
@@ -81,7 +81,7 @@ fn of_job(text: &mut Text, job: &Job) {
     text.series(Metric::DeadLetters, metrics.dead_letters());
     text.one(Metric::EpochBound, metrics.epoch_bound.get());
     text.one(Metric::EpochCommitted, metrics.epoch_committed.get());
-    text.histogram(Metric::Freshness, &metrics.freshness.look());
+    text.histogram(Metric::Freshness, &metrics.freshness.snapshot());
     let standings = standings(job);
     text.series(
         Metric::OffsetBound,
@@ -211,7 +211,7 @@ impl Text {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run")]
-    fn histogram(&mut self, metric: Metric, seen: &tapeflow_dataflow::Observed) {
+    fn histogram(&mut self, metric: Metric, seen: &tapeflow_dataflow::HistogramSnapshot) {
         self.checkpoint(metric);
         let (name, count) = (metric.name(), seen.count());
         for bound in BOUNDS_MS {

@@ -1,22 +1,25 @@
-//! The cluster: the connections between the processes of a job, made by a handshake of our own.
+//! The cluster handshake: connects the processes of a job with each other.
 //!
-//! Timely's own handshake is one raw integer: a stray probe can crash the listener, two jobs can be
-//! wired into each other, and a process of an earlier incarnation into a new one. Here every
-//! connection begins with a line that says who calls whom, for which job, in which incarnation:
+//! Timely's own handshake is one raw integer. A port scan can crash its listener, two jobs can be
+//! connected with each other, and so can a process of an earlier incarnation with a new one. Here
+//! every connection begins with one line of JSON that names the caller, the called process, the job
+//! and its incarnation:
 //!
 //! ```text
-//!  process 0 draws a nonce                        n, drawn when it starts to listen
-//!  process i calls process 0:   hello(job, i → 0)            ◀── welcome(n)
-//!  process i calls process j, 0 < j < i: hello(job, i → j, n) ◀── welcome(n), or a refusal if j was given another nonce
+//!  process 0                              draws a nonce n when it starts to listen
+//!  process i to process 0:                hello(job, i → 0)     ◀── welcome(n)
+//!  process i to process j, 0 < j < i:     hello(job, i → j, n)  ◀── welcome(n), or a refusal
+//!                                                                   if j has another nonce
 //! ```
 //!
-//! Each pair has two connections: one for timely's data, one for the [`heartbeat`]. What does not greet
-//! properly within [`GREETING`] is dropped and told of; it harms nobody. A process that calls
-//! again, because it was restarted meanwhile, takes the place of its earlier self. All of it has a
-//! deadline: then the process leaves, for whoever starts the job to start all of it again.
+//! Each pair of processes has two connections: one for timely's data and one for the
+//! [heartbeat](super::heartbeat). An unknown peer, which sends no valid hello within
+//! [`HELLO_TIMEOUT`], is disconnected and logged. A process that was restarted meanwhile and
+//! connects again replaces its earlier connection. All steps have a common deadline; after it the
+//! process exits, and a supervisor restarts all processes of the job.
 //!
-//! There is no secret in this handshake and no encryption after it: keep the listener to a network
-//! that only the job is on.
+//! The handshake has no secret, and the connections are not encrypted: restrict the listener to a
+//! network that only the job uses.
 
 use std::{
     collections::BTreeMap,
@@ -33,39 +36,40 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// The version of this handshake.
+/// The version of the handshake.
 const VERSION: u32 = 1;
-/// How long a caller has to greet.
-const GREETING: Duration = Duration::from_secs(2);
-/// The longest line of a greeting, in bytes.
-const LINE_BYTES: usize = 4_096;
-/// How long a caller waits before it calls again.
-const RETRY: Duration = Duration::from_millis(50);
-/// Greetings heard at once; more callers than that are dropped.
-const CALLERS_AT_ONCE: usize = 64;
+/// The time that a caller has for its hello, and a listener for its answer.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest line of the handshake, in bytes.
+const MAX_LINE_BYTES: usize = 4_096;
+/// The time between two attempts of a caller.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// The most callers that are answered at once. Further ones are disconnected.
+const MAX_CALLERS: usize = 64;
 
-/// What a process needs to know to join.
+/// The settings of one process.
 #[derive(Clone, Debug)]
 pub(crate) struct ClusterConfig {
     pub(crate) job: String,
-    /// What the processes must agree on beside the job's name: a word made of their settings.
+    /// The settings that all processes must agree on, as text.
     pub(crate) settings: String,
-    /// This process, and where all of them listen.
+    /// The number of this process.
     pub(crate) process: usize,
+    /// Where each process listens.
     pub(crate) hosts: Vec<String>,
-    /// Process 0's nonce; drawn at random.
+    /// A random nonce; that of process 0 identifies the incarnation of the job.
     pub(crate) nonce: String,
     /// How long the processes wait for each other.
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
 }
 
-/// The connections to all other processes, by their number; nothing at the own place.
+/// The connections to all other processes, by their number; `None` at the own number.
 pub(crate) struct Cluster {
     pub(crate) data: Vec<Option<TcpStream>>,
     pub(crate) heartbeat: Vec<Option<TcpStream>>,
 }
 
-/// Why there is no cluster.
+/// Why the processes could not connect.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClusterError {
     #[error("cannot listen at {address} for the other processes: {error}; see --hosts")]
@@ -73,17 +77,20 @@ pub(crate) enum ClusterError {
         address: String,
         error: std::io::Error,
     },
-    #[error("process {process} at {address} refuses: {reason}")]
+    #[error("process {process} at {address} refuses the connection: {reason}")]
     Refused {
         process: usize,
         address: String,
         reason: String,
     },
-    #[error("process {process} at {address} was started anew meanwhile")]
-    Anew { process: usize, address: String },
-    #[error("the processes did not all connect within {} s: {missing} missing; start all of them", .patience.as_secs())]
-    Late { missing: String, patience: Duration },
-    #[error("cannot set a connection up: {0}")]
+    #[error("process {process} at {address} was restarted meanwhile")]
+    Restarted { process: usize, address: String },
+    #[error(
+        "no connection within {} s to {missing}; start all processes of the job",
+        .timeout.as_secs()
+    )]
+    Timeout { missing: String, timeout: Duration },
+    #[error("cannot set up a connection: {0}")]
     Broken(#[from] std::io::Error),
 }
 
@@ -93,7 +100,7 @@ enum Purpose {
     Heartbeat,
 }
 
-/// The first line of a connection.
+/// The first line of a connection, from the caller.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Hello {
     tapeflow_cluster: u32,
@@ -103,7 +110,7 @@ struct Hello {
     from: usize,
     to: usize,
     purpose: Purpose,
-    /// None only towards process 0, which gives it.
+    /// `None` in the first hello to process 0, whose answer contains it.
     nonce: Option<String>,
 }
 
@@ -113,51 +120,51 @@ enum Answer {
     Welcome {
         nonce: String,
     },
-    /// Call again a little later: not listened to yet, or of another incarnation.
+    /// Try again soon: the called process does not know the nonce yet, or has another one.
     NotYet,
-    /// The caller is of an earlier incarnation.
-    Anew,
+    /// The caller belongs to an earlier incarnation.
+    Outdated,
     Refused {
         reason: String,
     },
 }
 
-/// What the callers' threads and the listening one share.
-struct Hall {
+/// The state that the listener and the threads that answer callers share.
+struct State {
     config: ClusterConfig,
-    /// What process 0 told us, or drew itself.
+    /// The nonce of process 0, once it is known.
     nonce: Mutex<Option<String>>,
     callers: AtomicUsize,
     done: AtomicBool,
     arrived: Sender<(Purpose, usize, TcpStream)>,
 }
 
-impl Hall {
+impl State {
     fn nonce(&self) -> MutexGuard<'_, Option<String>> {
         self.nonce.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Connects this process with all others; nothing if `asked_to_end` says so before they have met.
+/// Connects this process with all others; `None` if `stop_requested` becomes true first.
 pub(crate) fn connect(
     config: &ClusterConfig,
-    asked_to_end: impl Fn() -> bool,
+    stop_requested: impl Fn() -> bool,
 ) -> Result<Option<Cluster>, ClusterError> {
-    let deadline = Instant::now() + config.patience;
+    let deadline = Instant::now() + config.timeout;
     let (arrived, arrivals) = channel();
-    let hall = Arc::new(Hall {
+    let state = Arc::new(State {
         config: config.clone(),
         nonce: Mutex::new((config.process == 0).then(|| config.nonce.clone())),
         callers: AtomicUsize::new(0),
         done: AtomicBool::new(false),
         arrived,
     });
-    let Some(listening) = listen(&hall, deadline, &asked_to_end)? else {
+    let Some(listener) = listen(&state, deadline, &stop_requested)? else {
         return Ok(None);
     };
-    let joined = join(&hall, &arrivals, deadline, &asked_to_end);
-    hall.done.store(true, Ordering::Release);
-    let _ = listening.join();
+    let joined = join_all(&state, &arrivals, deadline, &stop_requested);
+    state.done.store(true, Ordering::Release);
+    let _ = listener.join();
     let Some(cluster) = joined? else {
         return Ok(None);
     };
@@ -169,47 +176,49 @@ pub(crate) fn connect(
     Ok(Some(cluster))
 }
 
-fn join(
-    hall: &Hall,
+/// Calls the processes with lower numbers, and waits for the calls of the others.
+fn join_all(
+    state: &State,
     arrivals: &Receiver<(Purpose, usize, TcpStream)>,
     deadline: Instant,
-    asked_to_end: &impl Fn() -> bool,
+    stop_requested: &impl Fn() -> bool,
 ) -> Result<Option<Cluster>, ClusterError> {
-    let config = &hall.config;
-    let mut met: BTreeMap<(usize, Purpose), TcpStream> = BTreeMap::new();
+    let config = &state.config;
+    let mut connected: BTreeMap<(usize, Purpose), TcpStream> = BTreeMap::new();
     for to in 0..config.process {
         for purpose in [Purpose::Data, Purpose::Heartbeat] {
-            let Some(socket) = call(hall, to, purpose, deadline, asked_to_end)? else {
+            let Some(socket) = call(state, to, purpose, deadline, stop_requested)? else {
                 return Ok(None);
             };
-            met.insert((to, purpose), socket);
+            connected.insert((to, purpose), socket);
         }
     }
     let expected = 2 * (config.hosts.len() - 1);
-    while met.len() < expected {
-        match arrivals.recv_timeout(RETRY) {
-            // Of two calls of one process the later one counts: it was started anew.
-            Ok((purpose, from, socket)) => drop(met.insert((from, purpose), socket)),
-            Err(RecvTimeoutError::Timeout) if asked_to_end() => return Ok(None),
+    while connected.len() < expected {
+        match arrivals.recv_timeout(RETRY_INTERVAL) {
+            // The second call of a process replaces the first: the process was restarted.
+            Ok((purpose, from, socket)) => drop(connected.insert((from, purpose), socket)),
+            Err(RecvTimeoutError::Timeout) if stop_requested() => return Ok(None),
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let missing = (0..config.hosts.len()).filter(|other| {
-                    *other != config.process && !met.contains_key(&(*other, Purpose::Heartbeat))
+                    *other != config.process
+                        && !connected.contains_key(&(*other, Purpose::Heartbeat))
                 });
                 let missing = missing
                     .map(|other| format!("process {other} at {}", config.hosts[other]))
                     .collect::<Vec<_>>()
                     .join(", ");
-                return Err(ClusterError::Late {
+                return Err(ClusterError::Timeout {
                     missing,
-                    patience: config.patience,
+                    timeout: config.timeout,
                 });
             }
         }
     }
     let mut take = |purpose| {
         (0..config.hosts.len())
-            .map(|other| met.remove(&(other, purpose)))
+            .map(|other| connected.remove(&(other, purpose)))
             .collect()
     };
     Ok(Some(Cluster {
@@ -218,15 +227,15 @@ fn join(
     }))
 }
 
-/// Calls a process until it answers, or the end is asked for.
+/// Calls a process until it answers; `None` if a stop is requested first.
 fn call(
-    hall: &Hall,
+    state: &State,
     to: usize,
     purpose: Purpose,
     deadline: Instant,
-    asked_to_end: &impl Fn() -> bool,
+    stop_requested: &impl Fn() -> bool,
 ) -> Result<Option<TcpStream>, ClusterError> {
-    let config = &hall.config;
+    let config = &state.config;
     let address = &config.hosts[to];
     loop {
         let hello = Hello {
@@ -237,24 +246,24 @@ fn call(
             from: config.process,
             to,
             purpose,
-            nonce: hall.nonce().clone(),
+            nonce: state.nonce().clone(),
         };
-        match greet(address, &hello) {
+        match send_hello(address, &hello) {
             Ok((socket, Answer::Welcome { nonce })) => {
-                let mut known = hall.nonce();
-                // Process 0 started anew between our two calls, if it is another one: the first
-                // connection leads nowhere.
+                let mut known = state.nonce();
+                // Another nonce means that process 0 was restarted between the two calls, so the
+                // first connection is useless.
                 if known.is_none() || known.as_ref() == Some(&nonce) {
                     *known = Some(nonce);
                     return Ok(Some(socket));
                 }
-                return Err(ClusterError::Anew {
+                return Err(ClusterError::Restarted {
                     process: to,
                     address: address.clone(),
                 });
             }
-            Ok((_, Answer::Anew)) => {
-                return Err(ClusterError::Anew {
+            Ok((_, Answer::Outdated)) => {
+                return Err(ClusterError::Restarted {
                     process: to,
                     address: address.clone(),
                 });
@@ -268,27 +277,27 @@ fn call(
             }
             Ok((_, Answer::NotYet)) | Err(_) => {}
         }
-        if asked_to_end() {
+        if stop_requested() {
             return Ok(None);
         }
-        if Instant::now() + RETRY >= deadline {
-            return Err(ClusterError::Late {
+        if Instant::now() + RETRY_INTERVAL >= deadline {
+            return Err(ClusterError::Timeout {
                 missing: format!("process {to} at {address}"),
-                patience: config.patience,
+                timeout: config.timeout,
             });
         }
-        thread::sleep(RETRY);
+        thread::sleep(RETRY_INTERVAL);
     }
 }
 
-fn greet(address: &str, hello: &Hello) -> std::io::Result<(TcpStream, Answer)> {
-    let mut error = std::io::Error::other("the name leads nowhere");
+fn send_hello(address: &str, hello: &Hello) -> std::io::Result<(TcpStream, Answer)> {
+    let mut error = std::io::Error::other("the name has no address");
     for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, GREETING) {
+        match TcpStream::connect_timeout(&address, HELLO_TIMEOUT) {
             Ok(mut socket) => {
-                socket.set_read_timeout(Some(GREETING))?;
-                say(&mut socket, hello)?;
-                let answer = hear(&socket)?;
+                socket.set_read_timeout(Some(HELLO_TIMEOUT))?;
+                write_line(&mut socket, hello)?;
+                let answer = read_line(&socket)?;
                 return Ok((socket, answer));
             }
             Err(refused) => error = refused,
@@ -297,44 +306,45 @@ fn greet(address: &str, hello: &Hello) -> std::io::Result<(TcpStream, Answer)> {
     Err(error)
 }
 
-fn say(socket: &mut TcpStream, what: &impl Serialize) -> std::io::Result<()> {
-    let mut line = serde_json::to_vec(what)?;
+fn write_line(socket: &mut TcpStream, message: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     socket.write_all(&line)
 }
 
-/// Reads one line and not a byte beyond it: what follows is not ours.
-fn hear<T: for<'de> Deserialize<'de>>(socket: &TcpStream) -> std::io::Result<T> {
-    // One deadline for all of it: a caller who sends a byte now and then must not keep others out.
-    let deadline = Instant::now() + GREETING;
+/// Reads one line and no byte beyond it: the following bytes belong to timely.
+fn read_line<T: for<'de> Deserialize<'de>>(socket: &TcpStream) -> std::io::Result<T> {
+    // One deadline for the whole line: a caller that sends a byte now and then must not block
+    // others.
+    let deadline = Instant::now() + HELLO_TIMEOUT;
     let (mut line, mut byte, mut socket) = (Vec::new(), [0], socket);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || line.len() >= LINE_BYTES {
-            return Err(std::io::Error::other("no greeting"));
+        if left.is_zero() || line.len() >= MAX_LINE_BYTES {
+            return Err(std::io::Error::other("no valid hello"));
         }
         socket.set_read_timeout(Some(left))?;
         match socket.read(&mut byte)? {
-            0 => return Err(std::io::Error::other("no greeting")),
+            0 => return Err(std::io::Error::other("no valid hello")),
             _ if byte == *b"\n" => return Ok(serde_json::from_slice(&line)?),
             _ => line.push(byte[0]),
         }
     }
 }
 
-/// Listens until the cluster is made.
+/// Listens on a thread until this process has connected; `None` if a stop is requested first.
 fn listen(
-    hall: &Arc<Hall>,
+    state: &Arc<State>,
     deadline: Instant,
-    asked_to_end: &impl Fn() -> bool,
+    stop_requested: &impl Fn() -> bool,
 ) -> Result<Option<thread::JoinHandle<()>>, ClusterError> {
-    let address = &hall.config.hosts[hall.config.process];
+    let address = &state.config.hosts[state.config.process];
     let listener = loop {
         match TcpListener::bind(address) {
             Ok(listener) => break listener,
-            Err(_) if asked_to_end() => return Ok(None),
-            // The process before us may not be quite gone.
-            Err(_) if Instant::now() + RETRY < deadline => thread::sleep(RETRY),
+            Err(_) if stop_requested() => return Ok(None),
+            // An earlier process may still hold the port.
+            Err(_) if Instant::now() + RETRY_INTERVAL < deadline => thread::sleep(RETRY_INTERVAL),
             Err(error) => {
                 return Err(ClusterError::Listen {
                     address: address.clone(),
@@ -344,43 +354,52 @@ fn listen(
         }
     };
     listener.set_nonblocking(true)?;
-    let hall = Arc::clone(hall);
-    let listening = thread::Builder::new().name("cluster".into()).spawn(move || {
-        while !hall.done.load(Ordering::Acquire) {
-            match listener.accept() {
-                Ok((socket, from)) => {
-                    if hall.callers.fetch_add(1, Ordering::AcqRel) >= CALLERS_AT_ONCE {
-                        hall.callers.fetch_sub(1, Ordering::AcqRel);
-                        continue;
-                    }
-                    let caller = Arc::clone(&hall);
-                    let answered = thread::Builder::new().name("cluster caller".into()).spawn(move || {
-                        if let Err(error) = answer(&caller, socket) {
-                            tracing::warn!(%from, %error, "a unknown peer at the cluster's door; dropped");
+    let state = Arc::clone(state);
+    let thread = thread::Builder::new()
+        .name("cluster".into())
+        .spawn(move || {
+            while !state.done.load(Ordering::Acquire) {
+                match listener.accept() {
+                    Ok((socket, from)) => {
+                        if state.callers.fetch_add(1, Ordering::AcqRel) >= MAX_CALLERS {
+                            state.callers.fetch_sub(1, Ordering::AcqRel);
+                            continue;
                         }
-                        caller.callers.fetch_sub(1, Ordering::AcqRel);
-                    });
-                    if answered.is_err() {
-                        hall.callers.fetch_sub(1, Ordering::AcqRel);
+                        let caller = Arc::clone(&state);
+                        let answered =
+                            thread::Builder::new()
+                                .name("cluster-caller".into())
+                                .spawn(move || {
+                                    if let Err(error) = answer(&caller, socket) {
+                                        tracing::warn!(
+                                            %from,
+                                            %error,
+                                            "peer rejected: invalid cluster handshake"
+                                        );
+                                    }
+                                    caller.callers.fetch_sub(1, Ordering::AcqRel);
+                                });
+                        if answered.is_err() {
+                            state.callers.fetch_sub(1, Ordering::AcqRel);
+                        }
                     }
+                    Err(_) => thread::sleep(Duration::from_millis(5)),
                 }
-                Err(_) => thread::sleep(Duration::from_millis(5)),
             }
-        }
-    })?;
-    Ok(Some(listening))
+        })?;
+    Ok(Some(thread))
 }
 
-/// Hears a caller, and answers.
-fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
+/// Reads the hello of a caller and answers it.
+fn answer(state: &State, mut socket: TcpStream) -> std::io::Result<()> {
     socket.set_nonblocking(false)?;
-    socket.set_read_timeout(Some(GREETING))?;
-    socket.set_write_timeout(Some(GREETING))?;
-    let hello: Hello = hear(&socket)?;
-    let config = &hall.config;
+    socket.set_read_timeout(Some(HELLO_TIMEOUT))?;
+    socket.set_write_timeout(Some(HELLO_TIMEOUT))?;
+    let hello: Hello = read_line(&socket)?;
+    let config = &state.config;
     let refusal = if hello.tapeflow_cluster != VERSION {
         Some(format!(
-            "it speaks version {VERSION} of the handshake, not {}",
+            "it uses version {VERSION} of the handshake, not {}",
             hello.tapeflow_cluster
         ))
     } else if hello.job != config.job {
@@ -403,7 +422,7 @@ fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
         ))
     } else if hello.from <= config.process || hello.from >= config.hosts.len() {
         Some(format!(
-            "process {} has nothing to ask of process {}",
+            "process {} must not call process {}",
             hello.from, config.process
         ))
     } else {
@@ -413,26 +432,26 @@ fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
         tracing::warn!(
             from = hello.from,
             reason,
-            "a caller at the cluster's door refused"
+            "peer rejected: it does not belong to this job"
         );
-        return say(&mut socket, &Answer::Refused { reason });
+        return write_line(&mut socket, &Answer::Refused { reason });
     }
-    let known = hall.nonce().clone();
+    let known = state.nonce().clone();
     match known {
-        // Only process 0 gives the nonce away, and only to one who has none yet.
+        // Only process 0 tells the nonce, and only to a caller without one.
         Some(nonce)
             if hello
                 .nonce
                 .as_ref()
                 .map_or(config.process == 0, |theirs| *theirs == nonce) =>
         {
-            say(&mut socket, &Answer::Welcome { nonce })?;
-            // Nobody listens any more if the cluster has failed.
-            let _ = hall.arrived.send((hello.purpose, hello.from, socket));
+            write_line(&mut socket, &Answer::Welcome { nonce })?;
+            // The receiver is gone if this process has failed to connect.
+            let _ = state.arrived.send((hello.purpose, hello.from, socket));
             Ok(())
         }
-        Some(_) if config.process == 0 => say(&mut socket, &Answer::Anew),
-        _ => say(&mut socket, &Answer::NotYet),
+        Some(_) if config.process == 0 => write_line(&mut socket, &Answer::Outdated),
+        _ => write_line(&mut socket, &Answer::NotYet),
     }
 }
 
@@ -440,8 +459,7 @@ fn answer(hall: &Hall, mut socket: TcpStream) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Free ports of loopback. Another program may take one before it is used; then the test says
-    /// so by failing to listen.
+    /// Free ports of loopback. If another program takes one first, the test fails to listen.
     fn hosts(count: usize) -> Vec<String> {
         let listeners: Vec<TcpListener> = (0..count)
             .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
@@ -459,19 +477,19 @@ mod tests {
             process,
             hosts: hosts.to_vec(),
             nonce: format!("nonce of {process}"),
-            patience: Duration::from_secs(20),
+            timeout: Duration::from_secs(20),
         }
     }
 
     fn start(config: ClusterConfig) -> thread::JoinHandle<Result<Cluster, ClusterError>> {
         thread::spawn(move || {
-            connect(&config, || false).map(|cluster| cluster.expect("nobody asked for the end"))
+            connect(&config, || false).map(|cluster| cluster.expect("no stop was requested"))
         })
     }
 
-    /// Every pair can speak over both of its connections, each way, and hears the right one.
-    fn check(mut meshes: Vec<Cluster>) {
-        let count = meshes.len();
+    /// Every pair can send done both of its connections, each way, and reaches the right process.
+    fn check(mut clusters: Vec<Cluster>) {
+        let count = clusters.len();
         for from in 0..count {
             for to in (0..count).filter(|to| *to != from) {
                 for purpose in [Purpose::Data, Purpose::Heartbeat] {
@@ -487,19 +505,22 @@ mod tests {
                             .try_clone()
                             .expect("a handle")
                     };
-                    let said = [u8::try_from(10 * from + to).expect("small")];
-                    pick(&mut meshes[from], to).write_all(&said).expect("said");
-                    let mut heard = [0];
-                    pick(&mut meshes[to], from)
-                        .read_exact(&mut heard)
-                        .expect("heard");
-                    assert_eq!(heard, said, "{from} to {to}, {purpose:?}");
+                    let sent = [u8::try_from(10 * from + to).expect("small")];
+                    pick(&mut clusters[from], to)
+                        .write_all(&sent)
+                        .expect("sent");
+                    let mut received = [0];
+                    pick(&mut clusters[to], from)
+                        .read_exact(&mut received)
+                        .expect("received");
+                    assert_eq!(received, sent, "{from} to {to}, {purpose:?}");
                 }
             }
         }
         assert!(
             (0..count)
-                .all(|own| meshes[own].data[own].is_none() && meshes[own].heartbeat[own].is_none())
+                .all(|own| clusters[own].data[own].is_none()
+                    && clusters[own].heartbeat[own].is_none())
         );
     }
 
@@ -522,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_peers_are_dropped_and_harm_nobody() {
+    fn unknown_peers_are_disconnected_and_do_no_harm() {
         let hosts = hosts(2);
         let zero = start(config(&hosts, 0));
         let mut unknown_peers = Vec::new();
@@ -552,17 +573,17 @@ mod tests {
     }
 
     #[test]
-    fn callers_who_dawdle_keep_nobody_out() {
+    fn slow_callers_block_no_others() {
         let hosts = hosts(2);
         let zero = start(config(&hosts, 0));
-        let over = Arc::new(AtomicBool::new(false));
-        let dawdlers: Vec<_> = (0..CALLERS_AT_ONCE)
+        let done = Arc::new(AtomicBool::new(false));
+        let slow: Vec<_> = (0..MAX_CALLERS)
             .map(|_| {
-                let (host, over) = (hosts[0].clone(), Arc::clone(&over));
+                let (host, done) = (hosts[0].clone(), Arc::clone(&done));
                 thread::spawn(move || {
-                    while !over.load(Ordering::Acquire) {
+                    while !done.load(Ordering::Acquire) {
                         if let Ok(mut socket) = TcpStream::connect(&host) {
-                            while !over.load(Ordering::Acquire) && socket.write_all(b"x").is_ok() {
+                            while !done.load(Ordering::Acquire) && socket.write_all(b"x").is_ok() {
                                 thread::sleep(Duration::from_millis(100));
                             }
                         }
@@ -573,18 +594,17 @@ mod tests {
             .collect();
         thread::sleep(Duration::from_millis(300));
         let one = start(config(&hosts, 1));
-        let met = vec![
+        let connected = vec![
             zero.join().expect("no panic").expect("connected"),
             one.join().expect("no panic").expect("connected"),
         ];
-        over.store(true, Ordering::Release);
-        dawdlers
-            .into_iter()
-            .for_each(|dawdler| dawdler.join().expect("no panic"));
-        check(met);
+        done.store(true, Ordering::Release);
+        slow.into_iter()
+            .for_each(|slow| slow.join().expect("no panic"));
+        check(connected);
     }
 
-    /// A process that waits until `end` is set.
+    /// Starts a process that waits until `end` is set.
     fn start_until(
         config: ClusterConfig,
         end: &Arc<AtomicBool>,
@@ -616,18 +636,18 @@ mod tests {
             end.store(true, Ordering::Release);
             assert!(
                 zero.join().expect("no panic").expect("no error").is_none(),
-                "who was refused is not let in"
+                "a refused process is not connected"
             );
         }
     }
 
     #[test]
-    fn a_process_that_stays_alone_says_who_is_missing() {
+    fn a_process_that_stays_alone_names_the_missing_ones() {
         let hosts = hosts(3);
         for (process, missing) in [(0, &hosts[1..]), (2, &hosts[..1])] {
             let error = connect(
                 &ClusterConfig {
-                    patience: Duration::from_millis(300),
+                    timeout: Duration::from_millis(300),
                     ..config(&hosts, process)
                 },
                 || false,
@@ -642,10 +662,10 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_calls_again_takes_the_place_of_its_earlier_self() {
+    fn a_restarted_process_replaces_its_earlier_connection() {
         let hosts = hosts(3);
         let zero = start(config(&hosts, 0));
-        // The earlier self of process 1 joins and dies.
+        // An earlier process 1 connects and exits.
         let hello = Hello {
             tapeflow_cluster: VERSION,
             job: "test".into(),
@@ -657,33 +677,33 @@ mod tests {
             nonce: None,
         };
         loop {
-            if let Ok((_, Answer::Welcome { nonce })) = greet(&hosts[0], &hello) {
+            if let Ok((_, Answer::Welcome { nonce })) = send_hello(&hosts[0], &hello) {
                 assert_eq!(nonce, "nonce of 0");
                 break;
             }
             thread::sleep(Duration::from_millis(5));
         }
         let others: Vec<_> = [1, 2].map(|process| start(config(&hosts, process))).into();
-        let mut meshes = vec![zero.join().expect("no panic").expect("connected")];
-        meshes.extend(
+        let mut clusters = vec![zero.join().expect("no panic").expect("connected")];
+        clusters.extend(
             others
                 .into_iter()
                 .map(|thread| thread.join().expect("no panic").expect("connected")),
         );
-        check(meshes);
+        check(clusters);
     }
 
     #[test]
-    fn a_process_that_is_asked_to_end_waits_for_nobody() {
+    fn a_process_that_is_asked_to_stop_does_not_wait() {
         let hosts = hosts(2);
         for process in [0, 1] {
-            let met = connect(&config(&hosts, process), || true).expect("no error");
-            assert!(met.is_none());
+            let connected = connect(&config(&hosts, process), || true).expect("no error");
+            assert!(connected.is_none());
         }
     }
 
     #[test]
-    fn a_process_of_another_incarnation_is_not_let_in() {
+    fn a_process_of_another_incarnation_is_rejected() {
         let (hosts, end) = (hosts(2), Arc::default());
         let zero = start_until(config(&hosts, 0), &end);
         let hello = Hello {
@@ -697,12 +717,12 @@ mod tests {
             nonce: Some("of an earlier process 0".into()),
         };
         let answer = loop {
-            if let Ok((_, answer)) = greet(&hosts[0], &hello) {
+            if let Ok((_, answer)) = send_hello(&hosts[0], &hello) {
                 break answer;
             }
             thread::sleep(Duration::from_millis(5));
         };
-        assert!(matches!(answer, Answer::Anew), "{answer:?}");
+        assert!(matches!(answer, Answer::Outdated), "{answer:?}");
         end.store(true, Ordering::Release);
         assert!(zero.join().expect("no panic").expect("no error").is_none());
     }

@@ -1,139 +1,87 @@
-//! The heartbeat: each process hears twice a second that the others are alive, and leaves when one is
-//! not.
+//! The heartbeat: each process tells the others twice a second that it is alive, and exits when one
+//! of them is not.
 //!
-//! Timely has no heartbeat: when a process is paused, or its network is cut without a word, the
-//! others wait for it in silence, for ever. A slow store or log also makes a job stand still, and
-//! must not end it; so what is watched is not progress but whether the workers of each process
-//! still turn. A process beats only while all its workers do. When a peer is silent for
-//! [`SILENCE`], or gone, this process leaves with an error, and whoever starts the job starts all
-//! of it again: nothing is lost by that, and a paused peer that wakes finds its connections closed
-//! and leaves too.
+//! Timely has no heartbeat. When a process is paused, or its network fails silently, the others
+//! would wait for it forever. A slow store or log also delays a job, and must not end it. So the
+//! heartbeat does not watch progress, but whether the workers of each process still step: a process
+//! sends its heartbeat only while all its workers do.
+//!
+//! When a peer is silent for [`SILENCE`] or its connection closes, this process exits with an
+//! error, and a supervisor restarts all processes of the job. Nothing is lost. A paused peer that
+//! resumes finds its connections closed and exits too.
 
 use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
 
-use crate::job::EXIT_FENCED;
+use crate::{cluster::liveness::Liveness, failure::EXIT_FENCED};
 
-/// How often a process beats.
-pub(crate) const BEAT: Duration = Duration::from_millis(500);
-/// What a beat says: all is well, or this process is fenced and leaves.
-const WELL: u8 = 1;
+/// The interval between heartbeats.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
+/// The byte of a heartbeat: this process is alive.
+const ALIVE: u8 = 1;
+/// The byte of a heartbeat: this process is fenced and exits.
 const FENCED: u8 = 3;
 /// How long a peer may be silent.
-pub(crate) const SILENCE: Duration = Duration::from_secs(10);
-/// How long a worker of our own may take for one turn: a question to a log that is out of reach may
-/// well take this long.
-const TURN: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(10);
+/// The longest step of a worker of this process. A request to an unreachable log may take so long.
+const LONGEST_STEP: Duration = Duration::from_secs(60);
 
-/// What the workers of a process tell of themselves.
-#[derive(Clone, Debug)]
-pub(crate) struct Liveness {
-    turns: Arc<[AtomicU64]>,
-    began: Instant,
-    /// When each worker last began a turn, in milliseconds since `began`.
-    last: Arc<[AtomicU64]>,
-    ending: Arc<AtomicBool>,
-    fenced: Arc<AtomicBool>,
+/// The limits of a heartbeat; tests use shorter ones.
+#[derive(Clone, Copy)]
+struct Limits {
+    interval: Duration,
+    silence: Duration,
+    longest_step: Duration,
 }
 
-impl Liveness {
-    pub(crate) fn new(workers: usize) -> Self {
-        let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
-        Self {
-            turns: zeros(),
-            began: Instant::now(),
-            last: zeros(),
-            ending: Arc::default(),
-            fenced: Arc::default(),
-        }
-    }
-
-    /// The worker of this process has begun a turn.
-    pub(crate) fn turn(&self, worker: usize) {
-        self.turns[worker].fetch_add(1, Ordering::Relaxed);
-        self.last[worker].store(self.elapsed_ms().max(1), Ordering::Relaxed);
-    }
-
-    /// How long ago the slowest worker began a turn; none before all have begun.
-    pub(crate) fn age(&self) -> Option<Duration> {
-        let slowest = self
-            .last
-            .iter()
-            .map(|last| last.load(Ordering::Relaxed))
-            .min()
-            .filter(|last| *last > 0)?;
-        Some(Duration::from_millis(
-            self.elapsed_ms().saturating_sub(slowest),
-        ))
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Another generation has taken over: the peers are told.
-    pub(crate) fn fence(&self) {
-        self.fenced.store(true, Ordering::Release);
-    }
-
-    /// The job has come to its end: from here on peers go as they please.
-    pub(crate) fn end(&self) {
-        self.ending.store(true, Ordering::Release);
-    }
-}
-
-/// Why a process leaves.
+/// Why this process exits: what happened to a peer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// The connection was closed: the process has ended or was killed.
-    Gone(usize),
-    /// Nothing was heard: the process is paused or hangs, or the network is cut.
+pub(crate) enum LostPeer {
+    /// The connection was closed: the peer has exited or was killed.
+    Closed(usize),
+    /// No heartbeat arrived: the peer is paused or hangs, or the network failed.
     Silent(usize),
-    /// It says that another generation has taken over.
+    /// The peer reported that another generation has taken over.
     Fenced(usize),
 }
 
-impl Lost {
-    /// The code to leave with.
-    pub(crate) fn code(&self) -> u8 {
+impl LostPeer {
+    /// The exit code of this process.
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Gone(_) | Self::Silent(_) => 1,
+            Self::Closed(_) | Self::Silent(_) => 1,
             Self::Fenced(_) => EXIT_FENCED,
         }
     }
 }
 
-impl std::fmt::Display for Lost {
+impl std::fmt::Display for LostPeer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Gone(process) => write!(f, "process {process} is gone"),
+            Self::Closed(process) => write!(f, "process {process} closed its connection"),
             Self::Fenced(process) => write!(
                 f,
-                "process {process} says that another generation has taken the job over"
+                "process {process} reports that another generation has taken the job over"
             ),
             Self::Silent(process) => write!(
                 f,
-                "process {process} has not been heard for {} s",
+                "process {process} sent no heartbeat for {} s",
                 SILENCE.as_secs()
             ),
         }
     }
 }
 
-/// Beats and listens, on a thread of its own, until the job ends or a peer is lost; `leave` is
-/// called then.
-pub(crate) fn watch(
+/// Sends and checks heartbeats on a new thread until the job ends. Calls `on_lost` if a peer is
+/// lost.
+pub(crate) fn start(
     peers: Vec<Option<TcpStream>>,
     liveness: Liveness,
-    leave: impl FnOnce(Lost) + Send + 'static,
+    on_lost: impl FnOnce(LostPeer) + Send + 'static,
 ) -> std::io::Result<()> {
     for peer in peers.iter().flatten() {
         peer.set_nonblocking(true)?;
@@ -141,77 +89,78 @@ pub(crate) fn watch(
     thread::Builder::new()
         .name("heartbeat".into())
         .spawn(move || {
-            if let Some(lost) = beat(peers, &liveness, (BEAT, SILENCE, TURN)) {
-                leave(lost);
+            let limits = Limits {
+                interval: INTERVAL,
+                silence: SILENCE,
+                longest_step: LONGEST_STEP,
+            };
+            if let Some(lost) = exchange(peers, &liveness, limits) {
+                on_lost(lost);
             }
         })?;
     Ok(())
 }
 
-fn beat(
+/// Sends and checks heartbeats until the peers have ended (`None`) or one is lost.
+fn exchange(
     mut peers: Vec<Option<TcpStream>>,
     liveness: &Liveness,
-    (every, silence, turn): (Duration, Duration, Duration),
-) -> Option<Lost> {
+    limits: Limits,
+) -> Option<LostPeer> {
     let now = Instant::now();
-    let mut heard = vec![now; peers.len()];
-    let mut turned: Vec<(u64, Instant)> = liveness
-        .turns
-        .iter()
-        .map(|turns| (turns.load(Ordering::Relaxed), now))
-        .collect();
-    let mut looked = now;
+    let mut last_heartbeat = vec![now; peers.len()];
+    // The number of steps of each worker, and when it last changed.
+    let mut steps: Vec<(u64, Instant)> = liveness.steps().map(|steps| (steps, now)).collect();
+    let mut last_check = now;
     loop {
-        thread::sleep(every);
+        thread::sleep(limits.interval);
         let now = Instant::now();
-        // A process that was paused itself has heard nobody meanwhile, and judges nobody by that.
-        if now.duration_since(looked) > silence / 2 {
-            heard.fill(now);
+        // If this process was paused, it has received no heartbeat, and the peers may be alive.
+        if now.duration_since(last_check) > limits.silence / 2 {
+            last_heartbeat.fill(now);
         }
-        looked = now;
-        for ((seen, at), turns) in turned.iter_mut().zip(&*liveness.turns) {
-            let turns = turns.load(Ordering::Relaxed);
-            if turns != *seen {
-                (*seen, *at) = (turns, now);
+        last_check = now;
+        for ((known, changed), steps) in steps.iter_mut().zip(liveness.steps()) {
+            if steps != *known {
+                (*known, *changed) = (steps, now);
             }
         }
-        let alive = turned.iter().all(|(_, at)| now.duration_since(*at) < turn);
+        let alive = steps
+            .iter()
+            .all(|(_, changed)| now.duration_since(*changed) < limits.longest_step);
         for (process, peer) in peers.iter_mut().enumerate() {
             let Some(socket) = peer else { continue };
             let mut bytes = [0; 64];
-            let gone = loop {
+            let closed = loop {
                 match socket.read(&mut bytes) {
                     Ok(0) => break true,
                     Ok(count) if bytes[..count].contains(&FENCED) => {
-                        return Some(Lost::Fenced(process));
+                        return Some(LostPeer::Fenced(process));
                     }
-                    Ok(_) => heard[process] = now,
+                    Ok(_) => last_heartbeat[process] = now,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(_) => break true,
                 }
             };
-            // A full buffer means a peer that does not read: it will be found silent.
-            let gone = gone
+            // If the buffer is full, the peer does not read. It will be found silent.
+            let closed = closed
                 || (alive
                     && socket
-                        .write(&[if liveness.fenced.load(Ordering::Acquire) {
-                            FENCED
-                        } else {
-                            WELL
-                        }])
+                        .write(&[if liveness.is_fenced() { FENCED } else { ALIVE }])
                         .is_err_and(|error| {
                             !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
                         }));
-            // At the end a peer that has gone is let go. Our own side stays open until then: others
-            // may not have heard of the end yet, and would take a closed connection for a death.
-            let ending = liveness.ending.load(Ordering::Acquire);
-            if gone && ending {
+            // When the job ends, a peer may close its connection. This side stays open until then:
+            // a peer that does not know of the end yet would take a closed connection for a
+            // failure.
+            let ending = liveness.is_ending();
+            if closed && ending {
                 *peer = None;
-            } else if gone {
-                return Some(Lost::Gone(process));
-            } else if now.duration_since(heard[process]) > silence && !ending {
-                return Some(Lost::Silent(process));
+            } else if closed {
+                return Some(LostPeer::Closed(process));
+            } else if now.duration_since(last_heartbeat[process]) > limits.silence && !ending {
+                return Some(LostPeer::Silent(process));
             }
         }
         if peers.iter().all(Option::is_none) {
@@ -233,98 +182,100 @@ mod tests {
         (there, listener.accept().expect("accepted").0)
     }
 
-    /// Faster than in earnest, and slow enough for a machine that does much else.
-    const FAST: (Duration, Duration, Duration) = (
-        Duration::from_millis(5),
-        Duration::from_millis(1_500),
-        Duration::from_millis(1_500),
-    );
+    /// Shorter than in production, and long enough for a loaded machine.
+    const SHORT: Limits = Limits {
+        interval: Duration::from_millis(5),
+        silence: Duration::from_millis(1_500),
+        longest_step: Duration::from_millis(1_500),
+    };
 
-    /// One side of a pair, watched in a thread; what it came to is sent.
+    /// Runs one side of a pair in a thread. The receiver gets its result.
     fn side(
         socket: TcpStream,
         process: usize,
         liveness: &Liveness,
-    ) -> std::sync::mpsc::Receiver<Option<Lost>> {
+    ) -> std::sync::mpsc::Receiver<Option<LostPeer>> {
         socket.set_nonblocking(true).expect("set");
-        let (send, came_to) = channel();
+        let (send, result) = channel();
         let liveness = liveness.clone();
         let mut peers = vec![None, None];
         peers[process] = Some(socket);
-        thread::spawn(move || send.send(beat(peers, &liveness, FAST)));
-        came_to
+        thread::spawn(move || send.send(exchange(peers, &liveness, SHORT)));
+        result
     }
 
     #[test]
-    fn a_peer_that_is_closed_is_gone_and_one_that_hangs_is_silent() {
+    fn a_closed_peer_and_a_hanging_peer_are_detected() {
         let (here, there) = pair();
         let liveness = Liveness::new(1);
-        let came_to = side(here, 1, &liveness);
+        let result = side(here, 1, &liveness);
         drop(there);
-        assert_eq!(came_to.recv(), Ok(Some(Lost::Gone(1))));
+        assert_eq!(result.recv(), Ok(Some(LostPeer::Closed(1))));
         let (here, _open) = pair();
-        assert_eq!(side(here, 0, &liveness).recv(), Ok(Some(Lost::Silent(0))));
+        assert_eq!(
+            side(here, 0, &liveness).recv(),
+            Ok(Some(LostPeer::Silent(0)))
+        );
     }
 
     #[test]
-    fn two_that_turn_stay_and_one_whose_worker_hangs_is_found_silent() {
+    fn a_process_with_a_hanging_worker_is_found_silent() {
         let (here, there) = pair();
         let (mine, theirs) = (Liveness::new(2), Liveness::new(1));
-        let (came_to, of_theirs) = (side(here, 1, &mine), side(there, 0, &theirs));
-        let begun = Instant::now();
-        while begun.elapsed() < 2 * FAST.1 {
-            mine.turn(0);
-            mine.turn(1);
-            theirs.turn(0);
+        let (result, their_result) = (side(here, 1, &mine), side(there, 0, &theirs));
+        let started = Instant::now();
+        while started.elapsed() < 2 * SHORT.silence {
+            mine.step(0);
+            mine.step(1);
+            theirs.step(0);
             assert!(
-                came_to.try_recv().is_err() && of_theirs.try_recv().is_err(),
-                "both turn"
+                result.try_recv().is_err() && their_result.try_recv().is_err(),
+                "both processes step"
             );
             thread::sleep(Duration::from_millis(2));
         }
-        // One of two workers stops turning: our process no longer beats, and the other finds it
-        // silent.
+        // One of two workers stops: its process sends no heartbeat, and the peer finds it silent.
         let hung = Instant::now();
         let lost = loop {
-            mine.turn(0);
-            theirs.turn(0);
-            if let Ok(lost) = of_theirs.try_recv() {
+            mine.step(0);
+            theirs.step(0);
+            if let Ok(lost) = their_result.try_recv() {
                 break lost;
             }
-            assert!(hung.elapsed() < Duration::from_secs(60), "never found");
+            assert!(hung.elapsed() < Duration::from_secs(60), "never detected");
             thread::sleep(Duration::from_millis(2));
         };
-        assert_eq!(lost, Some(Lost::Silent(0)));
+        assert_eq!(lost, Some(LostPeer::Silent(0)));
     }
 
     #[test]
-    fn a_process_that_is_fenced_tells_its_peers() {
+    fn a_fenced_process_tells_its_peers() {
         let (here, there) = pair();
         let (mine, theirs) = (Liveness::new(1), Liveness::new(1));
-        mine.fence();
-        let (_mine, of_theirs) = (side(here, 1, &mine), side(there, 0, &theirs));
-        assert_eq!(of_theirs.recv(), Ok(Some(Lost::Fenced(0))));
+        mine.set_fenced();
+        let (_mine, their_result) = (side(here, 1, &mine), side(there, 0, &theirs));
+        assert_eq!(their_result.recv(), Ok(Some(LostPeer::Fenced(0))));
     }
 
     #[test]
-    fn at_the_end_peers_go_as_they_please_and_nobody_hangs_up_on_one_that_has_not_heard_of_it() {
+    fn at_the_end_peers_may_close_and_none_closes_before_the_others_know() {
         let (here, there) = pair();
         let (mine, theirs) = (Liveness::new(1), Liveness::new(1));
-        mine.end();
-        let (came_to, of_theirs) = (side(here, 1, &mine), side(there, 0, &theirs));
-        let begun = Instant::now();
-        while begun.elapsed() < FAST.1 / 2 {
-            mine.turn(0);
-            theirs.turn(0);
+        mine.set_ending();
+        let (result, their_result) = (side(here, 1, &mine), side(there, 0, &theirs));
+        let started = Instant::now();
+        while started.elapsed() < SHORT.silence / 2 {
+            mine.step(0);
+            theirs.step(0);
             assert!(
-                came_to.try_recv().is_err() && of_theirs.try_recv().is_err(),
-                "the other has not heard of the end"
+                result.try_recv().is_err() && their_result.try_recv().is_err(),
+                "the peer does not know of the end"
             );
             thread::sleep(Duration::from_millis(2));
         }
         let (here, there) = pair();
-        let came_to = side(here, 1, &mine);
+        let result = side(here, 1, &mine);
         drop(there);
-        assert_eq!(came_to.recv(), Ok(None));
+        assert_eq!(result.recv(), Ok(None));
     }
 }

@@ -1,4 +1,6 @@
-//! How the processes of a job find each other, and how one notices that another is gone.
+//! The processes of a job: how they connect, and how one detects the failure of another.
 
+pub(crate) mod connect;
 pub(crate) mod handshake;
 pub(crate) mod heartbeat;
+pub(crate) mod liveness;

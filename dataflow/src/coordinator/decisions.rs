@@ -1,15 +1,17 @@
-//! The coordinator: worker 0 of process 0. It decides when epochs end, binds them, and commits them.
+//! The decisions of the coordinator, as pure code. It decides when epochs are sealed, bound and
+//! committed.
 //!
 //! ```text
-//!  idle ──Seal──▶ sealing ──all cuts──▶ proposing ──won──▶ idle        (bind b+1, and commit what is acknowledged, in one step)
-//!    ▲               │ nobody read anything │
-//!    └───Reopen──────┘                      └─ also proposed without a binding: commit only
+//!  idle ──Seal──▶ sealing ──all cuts──▶ proposing ──applied──▶ idle
+//!    ▲               │                  (bind b+1, and commit what is acknowledged, in one step;
+//!    └────Reopen─────┘                   or commit alone)
+//!    (no records were read)
 //! ```
 //!
-//! It never waits: facts come in through [`Coordinator::hear`], [`Coordinator::proposal_ended`] and the
-//! arguments of [`Coordinator::turn`]; what is to be done goes out as [`Act`]s. Epochs bound and not
-//! committed are at most [`EPOCHS_AHEAD`], and fewer where each touches many windows
-//! ([`WINDOWS_AHEAD`]): a slow store stops the sealing, and with it the reading.
+//! It never waits. Facts arrive through [`Coordinator::receive`], [`Coordinator::proposal_applied`]
+//! and the arguments of [`Coordinator::step`]; decisions leave as [`Action`]s. At most
+//! [`EPOCHS_AHEAD`] epochs are bound and not committed, and fewer if they touch many windows
+//! ([`WINDOWS_AHEAD`]). So a slow store stops the sealing, and with it the reading.
 
 use std::{
     collections::BTreeMap,
@@ -21,27 +23,26 @@ use tapeflow_schemas::{Epoch, Partition};
 
 use crate::coordinator::messages::{ToCoordinator, ToWorker};
 
-/// The most epochs that may be bound and not yet committed.
+/// The most epochs that are bound and not yet committed.
 pub(crate) const EPOCHS_AHEAD: u64 = 4;
-/// Once the epochs that are bound and not committed touch so many windows together, no further one
-/// is bound. All of these bars are read and written by whoever takes over after a crash, before
-/// anything fresh is: this bounds how long that takes (`bench/results/restart.md`). One full epoch
-/// is more than that: it is written while the next is gathered, which keeps the store busy.
+/// No further epoch is bound while those that are bound and not committed touch so many windows
+/// together. After a crash, the next generation reads and writes all their bars before it processes
+/// new records, so this bounds the time of a restart (`bench/results/restart.md`). One full epoch
+/// may exceed it: it is written while the next one is read, which keeps the store busy.
 pub(crate) const WINDOWS_AHEAD: u64 = 8_192;
 
-/// What the coordinator wants done.
+/// A decision that the driver carries out.
 #[derive(Debug)]
-pub(crate) enum Act {
-    /// Tell all workers.
-    Say(ToWorker),
-    /// Move the checkpoint: first write these history entries, then compare-and-set.
+pub(crate) enum Action {
+    /// Send a message to all workers.
+    Broadcast(ToWorker),
+    /// Move the checkpoint: write these history entries, then compare-and-set.
     Propose {
         proposed: Box<Checkpoint>,
         history: Vec<HistoryEntry>,
     },
 }
 
-/// What the coordinator is doing.
 #[derive(Debug)]
 enum Phase {
     Idle,
@@ -49,7 +50,7 @@ enum Phase {
     Proposing,
 }
 
-/// An epoch being sealed, and what the workers have answered so far.
+/// An epoch being sealed, and the answers of the workers so far.
 #[derive(Debug)]
 struct Seal {
     epoch: Epoch,
@@ -60,13 +61,13 @@ struct Seal {
     at_end: bool,
 }
 
-/// How far the drain has come.
+/// The progress of the drain, which ends the job.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Drain {
     No,
-    /// Asked for; sources have been told to stop reading.
-    Asked,
-    /// Every source has sealed after it stopped, and there was nothing more.
+    /// Requested: the sources stop reading.
+    Requested,
+    /// Every source has sealed after it stopped, without further records.
     Empty,
     Finished,
 }
@@ -78,32 +79,31 @@ pub(crate) struct Coordinator {
     until_end: bool,
     phase: Phase,
     next_seal: Instant,
-    /// The last epoch bound when this generation took over: all of (c, b] is replayed at this one
-    /// time.
+    /// The last epoch bound at the take-over: all of (c, b] is replayed at this one time.
     replayed_at: Epoch,
-    /// Workers that have replayed.
+    /// The number of workers that have replayed.
     replayed: usize,
-    /// What the epochs bound and not committed came to.
+    /// The counts of the epochs that are bound and not committed.
     counts: BTreeMap<Epoch, Counts>,
-    /// How many windows each of them touches; nothing of those that were replayed.
+    /// The number of windows that each of them touches, except the replayed ones.
     windows: BTreeMap<Epoch, u64>,
-    /// Whether sources have given offsets up that no binding says are lost.
+    /// Whether sources have given up offsets that no binding records as lost.
     unbound_loss: bool,
-    /// Whether the last seal found nothing, so that no binding will carry a commit along soon.
+    /// Whether the last seal found no records, so that no binding will soon carry a commit.
     quiet: bool,
     drain: Drain,
 }
 
 impl Coordinator {
-    /// A coordinator that has taken over `checkpoint`.
+    /// A coordinator that has taken over `checkpoint`, and its first action.
     pub(crate) fn new(
         checkpoint: Checkpoint,
         peers: usize,
         interval: Duration,
         until_end: bool,
         now: Instant,
-    ) -> (Self, Act) {
-        let start = Act::Say(ToWorker::Start(Box::new(checkpoint.clone())));
+    ) -> (Self, Action) {
+        let start = Action::Broadcast(ToWorker::Start(Box::new(checkpoint.clone())));
         let replayed_at = checkpoint.last_binding().epoch;
         let coordinator = Self {
             checkpoint,
@@ -127,22 +127,27 @@ impl Coordinator {
         &self.checkpoint
     }
 
-    /// Whether everything is over.
+    /// Whether the job has ended.
     pub(crate) fn finished(&self) -> bool {
         self.drain == Drain::Finished
     }
 
-    /// Asks for the drain: no more reading, commit what was read, end.
-    pub(crate) fn drain(&mut self, acts: &mut Vec<Act>, now: Instant) {
+    /// Starts the drain: stop reading, commit what was read, end.
+    pub(crate) fn drain(&mut self, actions: &mut Vec<Action>, now: Instant) {
         if self.drain == Drain::No {
-            self.drain = Drain::Asked;
+            self.drain = Drain::Requested;
             self.next_seal = now;
-            acts.push(Act::Say(ToWorker::StopReading));
+            actions.push(Action::Broadcast(ToWorker::StopReading));
         }
     }
 
-    /// Hears what a worker says.
-    pub(crate) fn hear(&mut self, message: ToCoordinator, acts: &mut Vec<Act>, now: Instant) {
+    /// Takes a message of a worker.
+    pub(crate) fn receive(
+        &mut self,
+        message: ToCoordinator,
+        actions: &mut Vec<Action>,
+        now: Instant,
+    ) {
         match message {
             ToCoordinator::Replayed { counts, lost } => {
                 self.replayed += 1;
@@ -152,11 +157,11 @@ impl Coordinator {
                 }
             }
             ToCoordinator::Full => self.next_seal = now,
-            ToCoordinator::DrainRequested => self.drain(acts, now),
+            ToCoordinator::DrainRequested => self.drain(actions, now),
             ToCoordinator::EndRequested if self.until_end => {}
             ToCoordinator::EndRequested => {
                 self.until_end = true;
-                acts.push(Act::Say(ToWorker::ReadToEnd));
+                actions.push(Action::Broadcast(ToWorker::ReadToEnd));
             }
             ToCoordinator::Sealed {
                 epoch,
@@ -166,9 +171,9 @@ impl Coordinator {
                 at_end,
             } => {
                 let Phase::Sealing(seal) = &mut self.phase else {
-                    panic!("a seal of epoch {epoch} that nobody asked for")
+                    panic!("epoch {epoch} was sealed without a request")
                 };
-                assert_eq!(seal.epoch, epoch, "sealed another epoch than asked for");
+                assert_eq!(seal.epoch, epoch, "another epoch was sealed than requested");
                 seal.answers += 1;
                 seal.cuts.extend(cuts);
                 seal.counts.add(&counts);
@@ -178,11 +183,11 @@ impl Coordinator {
         }
     }
 
-    /// The proposal was applied: the checkpoint is what was proposed.
-    pub(crate) fn proposal_ended(
+    /// The proposal was applied; `checkpoint` is the new checkpoint.
+    pub(crate) fn proposal_applied(
         &mut self,
         checkpoint: Checkpoint,
-        acts: &mut Vec<Act>,
+        actions: &mut Vec<Action>,
         now: Instant,
     ) {
         assert!(
@@ -199,7 +204,7 @@ impl Coordinator {
             .filter(|binding| binding.epoch > before.last_binding().epoch)
         {
             self.unbound_loss = false;
-            acts.push(Act::Say(ToWorker::Bound {
+            actions.push(Action::Broadcast(ToWorker::Bound {
                 epoch: binding.epoch,
                 write_timestamp: binding.write_timestamp,
             }));
@@ -209,7 +214,7 @@ impl Coordinator {
                 .retain(|epoch, _| *epoch > self.checkpoint.committed.epoch);
             self.windows
                 .retain(|epoch, _| *epoch > self.checkpoint.committed.epoch);
-            acts.push(Act::Say(ToWorker::Committed(
+            actions.push(Action::Broadcast(ToWorker::Committed(
                 self.checkpoint.committed.epoch,
             )));
         }
@@ -218,14 +223,14 @@ impl Coordinator {
         }
     }
 
-    /// One turn: what there is to do now. `acknowledged`: every bar of the epochs up to it is on a
-    /// quorum, on all workers. `now_us` becomes a write timestamp.
-    pub(crate) fn turn(
+    /// One step: adds what to do now. A quorum has every bar of the epochs up to `acknowledged`, on
+    /// all workers. `now_us` becomes a write timestamp.
+    pub(crate) fn step(
         &mut self,
         acknowledged: Epoch,
         now_us: i64,
         now: Instant,
-        acts: &mut Vec<Act>,
+        actions: &mut Vec<Action>,
     ) {
         if self.replayed < self.peers {
             return;
@@ -234,10 +239,11 @@ impl Coordinator {
             self.checkpoint.last_binding().epoch,
             self.checkpoint.committed.epoch,
         );
-        // What was bound before this generation is replayed as of b, all of it at that one time:
-        // while its bars are on their way, the frontier stands at b and says nothing of the epochs
-        // below. Were those committed then, a crash before the acknowledgement would lose them: the
-        // next generation replays from c on only.
+        // The replay enters at the single time b. While its bars are being written, the frontier is
+        // at b and says nothing about the epochs below. They must not be committed yet:
+        // 1. this generation commits an epoch below b;
+        // 2. it crashes before the bars of that epoch are acknowledged;
+        // 3. the next generation replays from c, and the bars are never written.
         let acknowledged = if acknowledged < self.replayed_at {
             committed
         } else {
@@ -247,19 +253,19 @@ impl Coordinator {
         self.phase = match phase {
             Phase::Proposing => Phase::Proposing,
             Phase::Sealing(seal) if seal.answers < self.peers => Phase::Sealing(seal),
-            Phase::Sealing(seal) => self.end_seal(seal, acknowledged, now_us, now, acts),
+            Phase::Sealing(seal) => self.end_seal(seal, acknowledged, now_us, now, actions),
             Phase::Idle => {
-                // What was given up may lie in the epochs that were replayed. Were they committed
-                // before it is bound, nothing would ever tell that it is lost. So it is sealed at
-                // once, before a commit may go alone, and whatever the room.
+                // Lost offsets may belong to the replayed epochs. If these were committed before
+                // the loss is bound, no binding would ever record it. So the loss is sealed at
+                // once, before any commit, even if there is no room.
                 let room = self.has_room() || self.unbound_loss;
                 if room
                     && (now >= self.next_seal || self.unbound_loss)
-                    && matches!(self.drain, Drain::No | Drain::Asked)
+                    && matches!(self.drain, Drain::No | Drain::Requested)
                 {
                     let epoch = bound + 1;
                     self.next_seal = now + self.interval;
-                    acts.push(Act::Say(ToWorker::Seal(epoch)));
+                    actions.push(Action::Broadcast(ToWorker::Seal(epoch)));
                     Phase::Sealing(Seal {
                         epoch,
                         answers: 0,
@@ -270,7 +276,7 @@ impl Coordinator {
                     })
                 } else if acknowledged.min(bound) > committed && (!room || self.quiet) {
                     let proposed = Box::new(decide::commit(&self.checkpoint, acknowledged));
-                    acts.push(Act::Propose {
+                    actions.push(Action::Propose {
                         proposed,
                         history: self.history(acknowledged),
                     });
@@ -278,7 +284,7 @@ impl Coordinator {
                 } else {
                     if self.drain == Drain::Empty && bound == committed {
                         self.drain = Drain::Finished;
-                        acts.push(Act::Say(ToWorker::Finish));
+                        actions.push(Action::Broadcast(ToWorker::Finish));
                     }
                     Phase::Idle
                 }
@@ -292,17 +298,17 @@ impl Coordinator {
             && self.windows.values().sum::<u64>() < WINDOWS_AHEAD
     }
 
-    /// All workers have sealed: there is an epoch to bind, or nobody has read anything.
+    /// All workers have sealed: binds the epoch, or reopens it if no worker has read a record.
     fn end_seal(
         &mut self,
         seal: Seal,
         acknowledged: Epoch,
         now_us: i64,
         now: Instant,
-        acts: &mut Vec<Act>,
+        actions: &mut Vec<Action>,
     ) -> Phase {
-        // What is given up must be bound also if nobody has read anything since: else the next
-        // start would need the permission again.
+        // A loss must be bound even without new records. Otherwise the next start would need
+        // --accept-loss again.
         let lost = seal
             .cuts
             .values()
@@ -310,8 +316,8 @@ impl Coordinator {
             .any(|(now, before)| now.lost != before.lost);
         self.quiet = seal.counts.records == 0 && !lost;
         let phase = if self.quiet {
-            acts.push(Act::Say(ToWorker::Reopen(seal.epoch)));
-            if self.drain == Drain::Asked {
+            actions.push(Action::Broadcast(ToWorker::Reopen(seal.epoch)));
+            if self.drain == Drain::Requested {
                 self.drain = Drain::Empty;
             }
             Phase::Idle
@@ -324,14 +330,14 @@ impl Coordinator {
                 acknowledged,
                 now_us,
             ));
-            acts.push(Act::Propose {
+            actions.push(Action::Propose {
                 proposed,
                 history: self.history(acknowledged),
             });
             Phase::Proposing
         };
         if self.until_end && seal.at_end {
-            self.drain(acts, now);
+            self.drain(actions, now);
         }
         phase
     }
@@ -358,14 +364,14 @@ mod tests {
 
     use super::*;
 
-    /// Two workers with a partition each, and a clock that a test moves.
-    struct Table {
+    /// Two workers with a partition each, and a clock that the test moves.
+    struct Fixture {
         coordinator: Coordinator,
         now: Instant,
-        acts: Vec<Act>,
+        actions: Vec<Action>,
     }
 
-    fn table(until_end: bool) -> Table {
+    fn fixture(until_end: bool) -> Fixture {
         let source = SourceIdentity {
             cluster: "c".into(),
             topic: "t".into(),
@@ -382,34 +388,34 @@ mod tests {
         let now = Instant::now();
         let (coordinator, start) =
             Coordinator::new(checkpoint, 2, Duration::from_millis(100), until_end, now);
-        assert!(matches!(start, Act::Say(ToWorker::Start(_))));
-        Table {
+        assert!(matches!(start, Action::Broadcast(ToWorker::Start(_))));
+        Fixture {
             coordinator,
             now,
-            acts: Vec::new(),
+            actions: Vec::new(),
         }
     }
 
-    impl Table {
+    impl Fixture {
         fn replayed(mut self) -> Self {
             for _ in 0..2 {
-                self.coordinator.hear(
+                self.coordinator.receive(
                     ToCoordinator::Replayed {
                         counts: Vec::new(),
                         lost: false,
                     },
-                    &mut self.acts,
+                    &mut self.actions,
                     self.now,
                 );
             }
             self
         }
 
-        fn turn(&mut self, acknowledged: Epoch, later_ms: u64) -> Vec<Act> {
+        fn step(&mut self, acknowledged: Epoch, later_ms: u64) -> Vec<Action> {
             self.now += Duration::from_millis(later_ms);
             self.coordinator
-                .turn(acknowledged, 50, self.now, &mut self.acts);
-            std::mem::take(&mut self.acts)
+                .step(acknowledged, 50, self.now, &mut self.actions);
+            std::mem::take(&mut self.actions)
         }
 
         fn seals(&mut self, epoch: Epoch, records: u64, at_end: bool) {
@@ -426,7 +432,7 @@ mod tests {
                     records,
                     ..Counts::default()
                 };
-                self.coordinator.hear(
+                self.coordinator.receive(
                     ToCoordinator::Sealed {
                         epoch,
                         cuts: vec![(partition, cut)],
@@ -434,118 +440,125 @@ mod tests {
                         windows,
                         at_end,
                     },
-                    &mut self.acts,
+                    &mut self.actions,
                     self.now,
                 );
             }
         }
 
-        fn won(&mut self, acts: Vec<Act>) -> Vec<Act> {
-            let [Act::Propose { proposed, .. }] = &acts[..] else {
-                panic!("a proposal, not {acts:?}")
+        fn won(&mut self, actions: Vec<Action>) -> Vec<Action> {
+            let [Action::Propose { proposed, .. }] = &actions[..] else {
+                panic!("a proposal, not {actions:?}")
             };
             self.coordinator
-                .proposal_ended((**proposed).clone(), &mut self.acts, self.now);
-            std::mem::take(&mut self.acts)
+                .proposal_applied((**proposed).clone(), &mut self.actions, self.now);
+            std::mem::take(&mut self.actions)
         }
     }
 
+    fn is_seal(actions: &[Action], epoch: Epoch) -> bool {
+        matches!(actions, [Action::Broadcast(ToWorker::Seal(of))] if *of == epoch)
+    }
+
     #[test]
-    fn nothing_is_sealed_before_everyone_has_replayed() {
-        let mut table = table(false);
-        assert!(table.turn(0, 1_000).is_empty());
-        let mut table = table.replayed();
+    fn nothing_is_sealed_before_all_workers_have_replayed() {
+        let mut fixture = fixture(false);
+        assert!(fixture.step(0, 1_000).is_empty());
+        let mut fixture = fixture.replayed();
         assert!(matches!(
-            table.turn(0, 0)[..],
-            [Act::Say(ToWorker::Seal(1))]
+            fixture.step(0, 0)[..],
+            [Action::Broadcast(ToWorker::Seal(1))]
         ));
     }
 
     #[test]
     fn an_epoch_is_released_only_after_its_binding_is_durable() {
-        let mut table = table(false).replayed();
-        table.turn(0, 100);
+        let mut fixture = fixture(false).replayed();
+        fixture.step(0, 100);
         assert!(
-            table.turn(0, 1).is_empty(),
+            fixture.step(0, 1).is_empty(),
             "not before all workers have sealed"
         );
-        table.seals(1, 5, false);
-        let acts = table.turn(0, 1);
+        fixture.seals(1, 5, false);
+        let actions = fixture.step(0, 1);
         assert!(
-            table.turn(0, 500).is_empty(),
+            fixture.step(0, 500).is_empty(),
             "not before the proposal has ended"
         );
-        let acts = table.won(acts);
+        let actions = fixture.won(actions);
         assert!(
             matches!(
-                acts[..],
-                [Act::Say(ToWorker::Bound {
+                actions[..],
+                [Action::Broadcast(ToWorker::Bound {
                     epoch: 1,
                     write_timestamp: 50
                 })]
             ),
-            "{acts:?}"
+            "{actions:?}"
         );
     }
 
     #[test]
-    fn a_commit_rides_with_the_next_binding_and_goes_alone_when_it_is_quiet() {
-        let mut table = table(false).replayed();
-        table.turn(0, 100);
-        table.seals(1, 5, false);
-        let acts = table.turn(0, 1);
-        table.won(acts);
+    fn a_commit_joins_the_next_binding_and_goes_alone_without_new_records() {
+        let mut fixture = fixture(false).replayed();
+        fixture.step(0, 100);
+        fixture.seals(1, 5, false);
+        let actions = fixture.step(0, 1);
+        fixture.won(actions);
         assert!(
-            table.turn(1, 1).is_empty(),
+            fixture.step(1, 1).is_empty(),
             "acknowledged, but the next binding is near"
         );
         assert!(matches!(
-            table.turn(1, 100)[..],
-            [Act::Say(ToWorker::Seal(2))]
+            fixture.step(1, 100)[..],
+            [Action::Broadcast(ToWorker::Seal(2))]
         ));
-        table.seals(2, 5, false);
-        let acts = table.turn(1, 1);
-        let [Act::Propose { history, .. }] = &acts[..] else {
-            panic!("{acts:?}")
+        fixture.seals(2, 5, false);
+        let actions = fixture.step(1, 1);
+        let [Action::Propose { history, .. }] = &actions[..] else {
+            panic!("{actions:?}")
         };
         assert_eq!(
             (history.len(), history[0].epoch, history[0].counts.records),
             (1, 1, 10),
             "history goes before the commit"
         );
-        let acts = table.won(acts);
+        let actions = fixture.won(actions);
         assert!(
             matches!(
-                acts[..],
+                actions[..],
                 [
-                    Act::Say(ToWorker::Bound { epoch: 2, .. }),
-                    Act::Say(ToWorker::Committed(1))
+                    Action::Broadcast(ToWorker::Bound { epoch: 2, .. }),
+                    Action::Broadcast(ToWorker::Committed(1))
                 ]
             ),
-            "{acts:?}"
+            "{actions:?}"
         );
-        table.turn(1, 100);
-        table.seals(3, 0, false);
+        fixture.step(1, 100);
+        fixture.seals(3, 0, false);
         assert!(
-            matches!(table.turn(2, 1)[..], [Act::Say(ToWorker::Reopen(3))]),
-            "nobody read anything: the number is used again"
+            matches!(
+                fixture.step(2, 1)[..],
+                [Action::Broadcast(ToWorker::Reopen(3))]
+            ),
+            "no records: the number is used again"
         );
-        let acts = table.turn(2, 1);
-        let acts = table.won(acts);
+        let actions = fixture.step(2, 1);
+        let actions = fixture.won(actions);
         assert!(
-            matches!(acts[..], [Act::Say(ToWorker::Committed(2))]),
-            "{acts:?}"
+            matches!(actions[..], [Action::Broadcast(ToWorker::Committed(2))]),
+            "{actions:?}"
         );
     }
 
     #[test]
     fn nothing_that_is_replayed_is_committed_before_all_of_it_is_acknowledged() {
-        let mut before = table(false).replayed();
+        let mut before = fixture(false).replayed();
         for epoch in 1..=3 {
-            before.turn(0, 100);
+            before.step(0, 100);
             before.seals(epoch, 1, false);
-            let acts = before.turn(0, 1);
-            before.won(acts);
+            let actions = before.step(0, 1);
+            before.won(actions);
         }
         let now = before.now;
         let (coordinator, _) = Coordinator::new(
@@ -555,33 +568,33 @@ mod tests {
             false,
             now,
         );
-        let mut table = Table {
+        let mut fixture = Fixture {
             coordinator,
             now,
-            acts: Vec::new(),
+            actions: Vec::new(),
         }
         .replayed();
-        // All of (0, 3] is on its way at time 3: the frontier has passed 2 and has nothing to say
-        // of the bars of 1 and 2.
+        // All of (0, 3] is written at time 3. The frontier has passed 2, but that says nothing
+        // about the bars of 1 and 2.
         assert!(
-            table.turn(2, 1).is_empty(),
-            "a commit of 2 now, a crash, and the bars of 1 and 2 would never be written"
+            fixture.step(2, 1).is_empty(),
+            "after a commit of 2 and a crash, the bars of 1 and 2 would never be written"
         );
-        let acts = table.turn(3, 1);
-        let [Act::Propose { proposed, .. }] = &acts[..] else {
-            panic!("{acts:?}")
+        let actions = fixture.step(3, 1);
+        let [Action::Propose { proposed, .. }] = &actions[..] else {
+            panic!("{actions:?}")
         };
         assert_eq!(proposed.committed.epoch, 3);
     }
 
     #[test]
-    fn what_is_given_up_is_bound_before_anything_that_was_replayed_is_committed() {
-        let mut before = table(false).replayed();
+    fn a_loss_is_bound_before_anything_that_was_replayed_is_committed() {
+        let mut before = fixture(false).replayed();
         for epoch in 1..=EPOCHS_AHEAD {
-            before.turn(0, 100);
+            before.step(0, 100);
             before.seals(epoch, 1, false);
-            let acts = before.turn(0, 1);
-            before.won(acts);
+            let actions = before.step(0, 1);
+            before.won(actions);
         }
         let now = before.now;
         let (coordinator, _) = Coordinator::new(
@@ -591,26 +604,26 @@ mod tests {
             false,
             now,
         );
-        let mut table = Table {
+        let mut fixture = Fixture {
             coordinator,
             now,
-            acts: Vec::new(),
+            actions: Vec::new(),
         };
         for lost in [true, false] {
-            table.coordinator.hear(
+            fixture.coordinator.receive(
                 ToCoordinator::Replayed {
                     counts: Vec::new(),
                     lost,
                 },
-                &mut table.acts,
-                table.now,
+                &mut fixture.actions,
+                fixture.now,
             );
         }
-        let last = table.coordinator.checkpoint().last_binding().cuts.clone();
-        let acts = table.turn(EPOCHS_AHEAD, 0);
+        let last = fixture.coordinator.checkpoint().last_binding().cuts.clone();
+        let actions = fixture.step(EPOCHS_AHEAD, 0);
         assert!(
-            matches!(acts[..], [Act::Say(ToWorker::Seal(epoch))] if epoch == EPOCHS_AHEAD + 1),
-            "all is acknowledged, and yet: {acts:?}"
+            is_seal(&actions, EPOCHS_AHEAD + 1),
+            "the loss comes before the commit: {actions:?}"
         );
         for (partition, cut) in (0..).zip(last) {
             let cut = Cut {
@@ -624,11 +637,13 @@ mod tests {
                 windows: 0,
                 at_end: false,
             };
-            table.coordinator.hear(sealed, &mut table.acts, table.now);
+            fixture
+                .coordinator
+                .receive(sealed, &mut fixture.actions, fixture.now);
         }
-        let acts = table.turn(EPOCHS_AHEAD, 0);
-        let [Act::Propose { proposed, .. }] = &acts[..] else {
-            panic!("nobody has read anything, and yet: {acts:?}")
+        let actions = fixture.step(EPOCHS_AHEAD, 0);
+        let [Action::Propose { proposed, .. }] = &actions[..] else {
+            panic!("a loss is bound without new records: {actions:?}")
         };
         assert_eq!(
             (
@@ -639,9 +654,9 @@ mod tests {
             (EPOCHS_AHEAD, 1, 2),
             "in one step"
         );
-        table.won(acts);
-        table.turn(EPOCHS_AHEAD, 100);
-        let carried = table.coordinator.checkpoint().last_binding().cuts.clone();
+        fixture.won(actions);
+        fixture.step(EPOCHS_AHEAD, 100);
+        let carried = fixture.coordinator.checkpoint().last_binding().cuts.clone();
         for (partition, cut) in (0..).zip(carried) {
             let sealed = ToCoordinator::Sealed {
                 epoch: EPOCHS_AHEAD + 2,
@@ -650,95 +665,99 @@ mod tests {
                 windows: 0,
                 at_end: false,
             };
-            table.coordinator.hear(sealed, &mut table.acts, table.now);
+            fixture
+                .coordinator
+                .receive(sealed, &mut fixture.actions, fixture.now);
         }
         assert!(
             matches!(
-                table.turn(EPOCHS_AHEAD, 1)[..],
-                [Act::Say(ToWorker::Reopen(_))]
+                fixture.step(EPOCHS_AHEAD, 1)[..],
+                [Action::Broadcast(ToWorker::Reopen(_))]
             ),
-            "what is carried along is no loss"
+            "a loss that is already bound is not bound again"
         );
     }
 
     #[test]
     fn a_store_that_does_not_acknowledge_stops_the_sealing() {
-        let mut table = table(false).replayed();
+        let mut fixture = fixture(false).replayed();
         for epoch in 1..=EPOCHS_AHEAD {
-            assert!(matches!(table.turn(0, 100)[..], [Act::Say(ToWorker::Seal(e))] if e == epoch));
-            table.seals(epoch, 1, false);
-            let acts = table.turn(0, 1);
-            table.won(acts);
+            assert!(is_seal(&fixture.step(0, 100), epoch));
+            fixture.seals(epoch, 1, false);
+            let actions = fixture.step(0, 1);
+            fixture.won(actions);
         }
-        assert!(table.turn(0, 10_000).is_empty());
-        let acts = table.turn(1, 1);
+        assert!(fixture.step(0, 10_000).is_empty());
+        let actions = fixture.step(1, 1);
         assert!(
-            matches!(acts[..], [Act::Propose { .. }]),
+            matches!(actions[..], [Action::Propose { .. }]),
             "a commit makes room"
         );
-        table.won(acts);
-        assert!(
-            matches!(table.turn(1, 100)[..], [Act::Say(ToWorker::Seal(e))] if e == EPOCHS_AHEAD + 1)
-        );
+        fixture.won(actions);
+        assert!(is_seal(&fixture.step(1, 100), EPOCHS_AHEAD + 1));
     }
 
     #[test]
     fn epochs_that_touch_many_windows_are_not_bound_far_ahead() {
-        let mut table = table(false).replayed();
+        let mut fixture = fixture(false).replayed();
         for epoch in 1..=2 {
-            assert!(matches!(table.turn(0, 100)[..], [Act::Say(ToWorker::Seal(e))] if e == epoch));
-            // Two workers say so.
-            table.seals_windows(epoch, 1, WINDOWS_AHEAD / 4, false);
-            let acts = table.turn(0, 1);
-            table.won(acts);
+            assert!(is_seal(&fixture.step(0, 100), epoch));
+            // From each of the two workers.
+            fixture.seals_windows(epoch, 1, WINDOWS_AHEAD / 4, false);
+            let actions = fixture.step(0, 1);
+            fixture.won(actions);
         }
         assert!(
-            table.turn(0, 10_000).is_empty(),
-            "both together touch as many as may be ahead"
+            fixture.step(0, 10_000).is_empty(),
+            "both together touch WINDOWS_AHEAD windows"
         );
-        let acts = table.turn(1, 1);
+        let actions = fixture.step(1, 1);
         assert!(
-            matches!(acts[..], [Act::Propose { .. }]),
+            matches!(actions[..], [Action::Propose { .. }]),
             "a commit makes room"
         );
-        table.won(acts);
+        fixture.won(actions);
         assert!(matches!(
-            table.turn(1, 100)[..],
-            [Act::Say(ToWorker::Seal(3))]
+            fixture.step(1, 100)[..],
+            [Action::Broadcast(ToWorker::Seal(3))]
         ));
     }
 
     #[test]
     fn the_end_is_reached_by_draining() {
-        let mut table = table(true).replayed();
-        table.turn(0, 100);
-        table.seals(1, 5, true);
-        let acts = table.turn(0, 1);
-        let [propose, Act::Say(ToWorker::StopReading)] = <[Act; 2]>::try_from(acts).expect("two")
+        let mut fixture = fixture(true).replayed();
+        fixture.step(0, 100);
+        fixture.seals(1, 5, true);
+        let actions = fixture.step(0, 1);
+        let [propose, Action::Broadcast(ToWorker::StopReading)] =
+            <[Action; 2]>::try_from(actions).expect("two")
         else {
             panic!("bind, and stop reading")
         };
-        table.won(vec![propose]);
+        fixture.won(vec![propose]);
         assert!(
-            matches!(table.turn(0, 0)[..], [Act::Say(ToWorker::Seal(2))]),
-            "what was read before the stop is sealed at once"
+            matches!(
+                fixture.step(0, 0)[..],
+                [Action::Broadcast(ToWorker::Seal(2))]
+            ),
+            "records read before the stop are sealed at once"
         );
-        table.seals(2, 0, true);
+        fixture.seals(2, 0, true);
         assert!(matches!(
-            table.turn(0, 0)[..],
-            [Act::Say(ToWorker::Reopen(2))]
+            fixture.step(0, 0)[..],
+            [Action::Broadcast(ToWorker::Reopen(2))]
         ));
         assert!(
-            table.turn(0, 1_000).is_empty(),
+            fixture.step(0, 1_000).is_empty(),
             "not before everything is acknowledged"
         );
-        let acts = table.turn(u64::MAX, 0);
-        table.won(acts);
+        let actions = fixture.step(u64::MAX, 0);
+        fixture.won(actions);
         assert!(matches!(
-            table.turn(u64::MAX, 0)[..],
-            [Act::Say(ToWorker::Finish)]
+            fixture.step(u64::MAX, 0)[..],
+            [Action::Broadcast(ToWorker::Finish)]
         ));
-        assert!(table.coordinator.finished());
-        assert_eq!(table.coordinator.checkpoint().committed.epoch, 1);
+        assert!(fixture.coordinator.finished());
+        assert_eq!(fixture.coordinator.checkpoint().committed.epoch, 1);
     }
 }

@@ -1,5 +1,5 @@
-//! The coordinator with its hands: what it decides is told, proposed and mirrored here, on tokio, so
-//! that no step of a worker waits for it.
+//! Carries out what the coordinator decides: broadcasts, proposals to the store, and the committed
+//! group offsets. Calls run on tokio, so that no step of a worker waits for them.
 
 use std::{
     cell::RefCell,
@@ -21,39 +21,41 @@ use timely::dataflow::ProbeHandle;
 
 use crate::{
     coordinator::{
-        decisions::{Act, Coordinator},
+        decisions::{Action, Coordinator},
         messages::{ToCoordinator, ToWorker},
     },
-    job::{Shared, failed},
-    worker::acknowledged,
+    operators::acknowledged::acknowledged_epoch,
+    shared::Shared,
 };
 
-/// How often committed offsets are mirrored for lag tools.
-const MIRROR_EVERY: Duration = Duration::from_secs(1);
+/// The interval at which committed offsets are written to the consumer group.
+const GROUP_OFFSETS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The coordinator together with its hands: the proposal under way.
+/// The coordinator, and the proposal under way.
 pub(crate) struct Driver {
     coordinator: Coordinator,
-    start: Option<Act>,
-    ended: Receiver<Result<Checkpoint, WorkflowError>>,
-    ends: Sender<Result<Checkpoint, WorkflowError>>,
-    mirror: Mirror,
+    start: Option<Action>,
+    /// The outcome of the proposal under way.
+    outcomes: Receiver<Result<Checkpoint, WorkflowError>>,
+    send_outcome: Sender<Result<Checkpoint, WorkflowError>>,
+    group_offsets: GroupOffsets,
 }
 
-/// Mirrors committed offsets to the log's own place for them: now and then, and one call at a time.
+/// Writes committed offsets to the log's consumer group, for tools that display lag. At most one
+/// call is under way.
 #[derive(Default)]
-struct Mirror {
+struct GroupOffsets {
     under_way: Arc<AtomicBool>,
     last: Option<Instant>,
-    /// The epoch it was last called for.
+    /// The epoch of the last call.
     epoch: Epoch,
 }
 
-impl Mirror {
-    fn offer(&mut self, checkpoint: &Checkpoint, shared: &Shared, now: Instant) {
+impl GroupOffsets {
+    fn commit_if_due(&mut self, checkpoint: &Checkpoint, shared: &Shared, now: Instant) {
         let early = self
             .last
-            .is_some_and(|last| now.duration_since(last) < MIRROR_EVERY);
+            .is_some_and(|last| now.duration_since(last) < GROUP_OFFSETS_INTERVAL);
         if checkpoint.committed.epoch == self.epoch
             || early
             || self.under_way.swap(true, Ordering::AcqRel)
@@ -67,8 +69,11 @@ impl Mirror {
             .collect();
         let (log, under_way) = (Arc::clone(&shared.log), Arc::clone(&self.under_way));
         shared.runtime.spawn_blocking(move || {
-            if let Err(error) = log.mirror(&committed) {
-                tracing::debug!(%error, "committed offsets are not mirrored; only tools that show lag miss them");
+            if let Err(error) = log.commit_group_offsets(&committed) {
+                tracing::debug!(
+                    %error,
+                    "cannot commit group offsets; the job continues, lag tools show old values"
+                );
             }
             under_way.store(false, Ordering::Release);
         });
@@ -77,7 +82,7 @@ impl Mirror {
 
 impl Driver {
     pub(crate) fn new(checkpoint: Checkpoint, shared: &Shared, peers: usize) -> Self {
-        let (ends, ended) = channel();
+        let (send_outcome, outcomes) = channel();
         shared.metrics.set_checkpoint(&checkpoint);
         let (coordinator, start) = Coordinator::new(
             checkpoint,
@@ -89,59 +94,64 @@ impl Driver {
         Self {
             coordinator,
             start: Some(start),
-            ended,
-            ends,
-            mirror: Mirror::default(),
+            outcomes,
+            send_outcome,
+            group_offsets: GroupOffsets::default(),
         }
     }
 
-    /// One turn of the coordinator; returns whether anything happened.
-    pub(crate) fn turn(
+    /// One step: takes the `arrived` messages and adds the messages to broadcast to `outgoing`.
+    /// Returns whether anything happened.
+    pub(crate) fn step(
         &mut self,
         arrived: &RefCell<VecDeque<ToCoordinator>>,
         probe: &ProbeHandle<u64>,
         shared: &Arc<Shared>,
-        said: &mut Vec<ToWorker>,
+        outgoing: &mut Vec<ToWorker>,
     ) -> bool {
         let now = shared.clock.now();
-        let mut acts: Vec<Act> = self.start.take().into_iter().collect();
+        let mut actions: Vec<Action> = self.start.take().into_iter().collect();
         for message in arrived.borrow_mut().drain(..) {
-            self.coordinator.hear(message, &mut acts, now);
+            self.coordinator.receive(message, &mut actions, now);
         }
-        if let Ok(ended) = self.ended.try_recv() {
-            match ended {
-                Ok(checkpoint) => {
-                    shared.metrics.set_checkpoint(&checkpoint);
-                    self.coordinator.proposal_ended(checkpoint, &mut acts, now);
-                }
-                Err(error) => {
-                    shared.failure.set(failed(error));
-                    return true;
-                }
+        match self.outcomes.try_recv() {
+            Ok(Ok(checkpoint)) => {
+                shared.metrics.set_checkpoint(&checkpoint);
+                self.coordinator
+                    .proposal_applied(checkpoint, &mut actions, now);
             }
+            Ok(Err(error)) => {
+                shared.failure.set(error.into());
+                return true;
+            }
+            Err(_) => {}
         }
-        self.mirror
-            .offer(self.coordinator.checkpoint(), shared, now);
+        self.group_offsets
+            .commit_if_due(self.coordinator.checkpoint(), shared, now);
         if !self.coordinator.finished() {
-            self.coordinator
-                .turn(acknowledged(probe), shared.clock.wall_us(), now, &mut acts);
+            self.coordinator.step(
+                acknowledged_epoch(probe),
+                shared.clock.wall_us(),
+                now,
+                &mut actions,
+            );
         }
-        let busy = !acts.is_empty();
-        for act in acts {
-            match act {
-                Act::Say(message) => said.push(message),
-                Act::Propose { proposed, history } => {
-                    let (checkpoint, shared, ends, thread) = (
+        let busy = !actions.is_empty();
+        for action in actions {
+            match action {
+                Action::Broadcast(message) => outgoing.push(message),
+                Action::Propose { proposed, history } => {
+                    let (checkpoint, shared, send_outcome, thread) = (
                         self.coordinator.checkpoint().clone(),
                         Arc::clone(shared),
-                        self.ends.clone(),
+                        self.send_outcome.clone(),
                         std::thread::current(),
                     );
                     shared.runtime.clone().spawn(async move {
-                        let ended =
+                        let outcome =
                             workflow::advance(&*shared.store, &checkpoint, *proposed, &history)
                                 .await;
-                        let _ = ends.send(ended);
+                        let _ = send_outcome.send(outcome);
                         thread.unpark();
                     });
                 }

@@ -1,5 +1,5 @@
-//! What the coordinator and the sources say to each other, through a second, small dataflow beside the
-//! one that carries trades; and what workers of other processes show to process 0.
+//! The messages between coordinator and workers. They travel through a second, small dataflow
+//! beside the one that carries trades.
 
 use serde::{Deserialize, Serialize};
 use tapeflow_protocol::{Checkpoint, Counts, Cut};
@@ -8,47 +8,49 @@ use tapeflow_schemas::{Epoch, Partition, Symbol, Totals, WindowStart, WriteTimes
 /// From a worker to the coordinator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum ToCoordinator {
-    /// The worker has replayed its part of all bound epochs; what each came to, and whether it had
-    /// to give offsets up that no binding says are lost.
+    /// The worker has replayed its part of all bound epochs.
     Replayed {
+        /// The counts of each replayed epoch.
         counts: Vec<(Epoch, Counts)>,
+        /// Whether the worker gave up offsets that no binding records as lost.
         lost: bool,
     },
-    /// The worker has sealed the epoch: nothing read later belongs to it.
+    /// The worker has sealed the epoch: records that it reads later belong to a later epoch.
     Sealed {
         epoch: Epoch,
         cuts: Vec<(Partition, Cut)>,
         counts: Counts,
-        /// How many windows it touches.
+        /// The number of windows that the epoch touches on this worker.
         windows: u64,
-        /// Every partition of the worker has passed the end it was given.
+        /// Whether every partition of the worker has passed its requested end.
         at_end: bool,
     },
     /// The worker's open map is full: it reads no further before the next seal.
     Full,
-    /// The worker's process was asked to drain.
+    /// The worker's process was asked to stop reading and end.
     DrainRequested,
-    /// The worker's process was asked to end once all that is in the log now is committed.
+    /// The worker's process was asked to end once everything that is in the log now is committed.
     EndRequested,
 }
 
 /// From the coordinator to every worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// The job is ours: the checkpoint it starts from. Comes first.
+    /// The first message: the checkpoint that the job starts from.
     Start(Box<Checkpoint>),
-    /// Seal this epoch, and say where it ends.
+    /// Seal this epoch and report its cuts.
     Seal(Epoch),
-    /// This epoch is bound: its partials may leave, its bars are written at this write timestamp.
+    /// This epoch is bound: its partials may leave the source, and its bars are written at this
+    /// write timestamp.
     Bound {
         epoch: Epoch,
         write_timestamp: WriteTimestamp,
     },
-    /// Nobody had anything for this epoch: its number will be used again.
+    /// No worker read a record for this epoch: its number is used again.
     Reopen(Epoch),
     /// All epochs up to this one are committed.
     Committed(Epoch),
-    /// Note where the log ends now, and tell when it is reached.
+    /// Remember where the log ends now, and report in `Sealed` when it is reached.
     ReadToEnd,
     /// Read no further.
     StopReading,
@@ -56,9 +58,9 @@ pub(crate) enum ToWorker {
     Finish,
 }
 
-/// A bar that the store has acknowledged, for whoever looks on at process 0. Nothing depends on it.
+/// A bar that the store has acknowledged, sent to the observer of process 0 for display.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct LiveBar {
     pub(crate) epoch: Epoch,
     pub(crate) write_timestamp: WriteTimestamp,
     pub(crate) symbol: Symbol,

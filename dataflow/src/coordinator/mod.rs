@@ -1,4 +1,4 @@
-//! The coordinator: decides when epochs are cut, bound and committed.
+//! The coordinator decides when epochs are cut, bound and committed.
 
 pub(crate) mod decisions;
 pub(crate) mod driver;

@@ -1,9 +1,9 @@
-//! How fresh bars are: from the append of a record to the log until the store has acknowledged what
-//! came of it.
+//! Freshness: the time from the append of a record to the log until the store has acknowledged its
+//! bars.
 //!
-//! Not every record is timed: of each epoch a source keeps at most [`KEPT`] times of append, evenly
-//! spread over its records, and each stands for as many records as it was one of. They wait here
-//! until the epoch is acknowledged on all workers.
+//! Not every record is measured. Of each epoch a source keeps at most [`MAX_SAMPLES`] append times,
+//! evenly spread over its records; each sample stands for as many records as were skipped. Samples
+//! wait here until the epoch is acknowledged on all workers.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Instant};
 
@@ -11,16 +11,16 @@ use tapeflow_schemas::Epoch;
 
 use crate::metrics::Metrics;
 
-/// Times of append kept of one epoch and source.
-const KEPT: usize = 64;
+/// The most samples of one epoch and source.
+const MAX_SAMPLES: usize = 64;
 
-/// Times of append of some of the records of one stretch of the log.
+/// The append times of some records of one epoch.
 #[derive(Clone, Debug)]
 pub(crate) struct Samples {
-    /// One in so many records is kept.
+    /// One in so many records is a sample.
     every: u64,
-    /// Records to pass over before the next one is kept.
-    pass: u64,
+    /// The records to skip before the next sample.
+    skip: u64,
     appended_ms: Vec<i64>,
 }
 
@@ -28,20 +28,20 @@ impl Default for Samples {
     fn default() -> Self {
         Self {
             every: 1,
-            pass: 0,
+            skip: 0,
             appended_ms: Vec::new(),
         }
     }
 }
 
 impl Samples {
-    /// Hears of a record.
-    pub(crate) fn hear(&mut self, appended_ms: i64) {
-        if self.pass > 0 {
-            self.pass -= 1;
+    /// Takes the append time of the next record.
+    pub(crate) fn record(&mut self, appended_ms: i64) {
+        if self.skip > 0 {
+            self.skip -= 1;
             return;
         }
-        if self.appended_ms.len() == KEPT {
+        if self.appended_ms.len() == MAX_SAMPLES {
             let mut odd = true;
             self.appended_ms.retain(|_| {
                 odd = !odd;
@@ -50,25 +50,25 @@ impl Samples {
             self.every *= 2;
         }
         self.appended_ms.push(appended_ms);
-        self.pass = self.every - 1;
+        self.skip = self.every - 1;
     }
 }
 
-/// The samples of epochs that are not acknowledged yet, oldest first; shared between a source and
-/// its worker's loop.
+/// The samples of epochs that are not acknowledged yet, oldest first. Shared by a source and its
+/// worker's loop.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unacknowledged(Rc<RefCell<VecDeque<(Epoch, Samples)>>>);
 
 impl Unacknowledged {
-    /// An epoch was sealed.
+    /// Adds the samples of a sealed epoch.
     pub(crate) fn push(&self, epoch: Epoch, samples: Samples) {
         if !samples.appended_ms.is_empty() {
             self.0.borrow_mut().push_back((epoch, samples));
         }
     }
 
-    /// Everything of the epochs up to `acknowledged` is with the store, at `now_us` by the wall
-    /// clock.
+    /// Observes the samples of the epochs up to `acknowledged`, which the store has acknowledged.
+    /// `now_us` is the wall clock; it is read only if there are samples.
     pub(crate) fn observe(
         &self,
         acknowledged: Epoch,
@@ -100,13 +100,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_are_few_spread_evenly_and_stand_for_all_records() {
+    fn samples_are_bounded_evenly_spread_and_represent_all_records() {
         for records in [1i64, 64, 65, 1_000, 100_000] {
             let mut samples = Samples::default();
-            (0..records).for_each(|at| samples.hear(at));
+            (0..records).for_each(|at| samples.record(at));
             let every = i64::try_from(samples.every).expect("small");
             assert!(
-                samples.appended_ms.len() <= KEPT,
+                samples.appended_ms.len() <= MAX_SAMPLES,
                 "{records}: {}",
                 samples.appended_ms.len()
             );
@@ -119,10 +119,10 @@ mod tests {
                 "{records}: {:?}",
                 samples.appended_ms
             );
-            let stood_for = samples.appended_ms.len() as i64 * every;
+            let represented = samples.appended_ms.len() as i64 * every;
             assert!(
-                (records..records + every).contains(&stood_for),
-                "{records}: {stood_for}"
+                (records..records + every).contains(&represented),
+                "{records}: {represented}"
             );
         }
     }
@@ -132,7 +132,7 @@ mod tests {
         let (waiting, metrics) = (Unacknowledged::default(), Metrics::default());
         let sampled = |ms| {
             let mut samples = Samples::default();
-            samples.hear(ms);
+            samples.record(ms);
             samples
         };
         waiting.push(7, sampled(1_000));
@@ -140,26 +140,26 @@ mod tests {
         waiting.push(9, Samples::default());
         waiting.observe(
             6,
-            || panic!("nothing is acknowledged: no clock is read"),
+            || panic!("the clock is read without an acknowledged epoch"),
             &metrics,
         );
         waiting.observe(7, || 1_250_000, &metrics);
-        waiting.observe(7, || panic!("observed once"), &metrics);
+        waiting.observe(7, || panic!("an epoch is observed twice"), &metrics);
         assert_eq!(
             (
-                metrics.freshness.look().count(),
-                metrics.freshness.look().max_ms
+                metrics.freshness.snapshot().count(),
+                metrics.freshness.snapshot().max_ms
             ),
             (1, 250)
         );
         waiting.observe(9, || 1_999_000, &metrics);
         assert_eq!(
             (
-                metrics.freshness.look().count(),
-                metrics.freshness.look().sum_ms
+                metrics.freshness.snapshot().count(),
+                metrics.freshness.snapshot().sum_ms
             ),
             (2, 250),
-            "a clock that goes back makes no negative age"
+            "a clock that goes back gives the age 0"
         );
     }
 }

@@ -1,5 +1,7 @@
-//! A histogram of milliseconds: fine enough for percentiles, of fixed size, and counted into
-//! without a lock.
+//! A histogram of milliseconds with a fixed size, updated without a lock.
+//!
+//! `hdrhistogram` is not used: the Prometheus buckets need counts at exact bucket bounds, workers
+//! need atomic updates, and a snapshot of this array is cheaper than the merge of its recorders.
 
 use std::{
     sync::{
@@ -9,16 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Steps within each doubling: a bucket is at most an eighth wide.
+/// Buckets within each doubling: a bucket is at most an eighth of its value wide.
 const STEPS: usize = 8;
-/// Below this every millisecond has a bucket of its own.
+/// Below this value, every millisecond has its own bucket.
 const EXACT: u64 = STEPS as u64;
-/// Doublings above that: up to 2^27 ms, a day and a half. What is longer falls into the last
-/// bucket.
+/// Doublings above that, up to 2^27 ms (37 hours). The last bucket has no upper bound.
 const DOUBLINGS: usize = 24;
 const BUCKETS: usize = STEPS * (DOUBLINGS + 1);
 
-/// Counts of observations by size.
+/// The counts of observations by value.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
@@ -36,18 +37,18 @@ impl Default for Histogram {
     }
 }
 
-/// One look at a histogram.
+/// The content of a histogram at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub struct HistogramSnapshot {
     counts: Vec<u64>,
-    /// The sum of all observations.
+    /// The sum of all observations, in milliseconds.
     pub sum_ms: u64,
-    /// The largest.
+    /// The largest observation, in milliseconds.
     pub max_ms: u64,
 }
 
 impl Histogram {
-    /// Counts an observation `times` times.
+    /// Adds an observation `times` times.
     pub(crate) fn observe(&self, ms: u64, times: u64) {
         self.buckets[bucket_of(ms)].fetch_add(times, Ordering::Relaxed);
         self.sum_ms
@@ -55,10 +56,10 @@ impl Histogram {
         self.max_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
-    /// What was observed so far.
+    /// The observations so far.
     #[must_use]
-    pub fn look(&self) -> Observed {
-        Observed {
+    pub fn snapshot(&self) -> HistogramSnapshot {
+        HistogramSnapshot {
             counts: self
                 .buckets
                 .iter()
@@ -70,29 +71,29 @@ impl Histogram {
     }
 }
 
-/// What was observed in the last minute, and in up to one before it: a day of good service does not
-/// hide a bad minute, and the other way round.
+/// The observations of the last one to two minutes, so that a display shows the current state and
+/// not the average since the start.
 #[derive(Debug)]
 pub struct Recent(Mutex<Minutes>);
 
 #[derive(Debug)]
 struct Minutes {
-    began: Instant,
-    this: Histogram,
-    last: Histogram,
+    started: Instant,
+    current: Histogram,
+    previous: Histogram,
 }
 
 impl Minutes {
-    const LONG: Duration = Duration::from_secs(60);
+    const LENGTH: Duration = Duration::from_secs(60);
 
-    fn turn(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.began);
-        if passed >= Self::LONG {
-            self.last = std::mem::take(&mut self.this);
-            if passed >= Self::LONG * 2 {
-                self.last = Histogram::default();
+    fn rotate(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.started);
+        if passed >= Self::LENGTH {
+            self.previous = std::mem::take(&mut self.current);
+            if passed >= Self::LENGTH * 2 {
+                self.previous = Histogram::default();
             }
-            self.began = now;
+            self.started = now;
         }
     }
 }
@@ -100,49 +101,49 @@ impl Minutes {
 impl Default for Recent {
     fn default() -> Self {
         Self(Mutex::new(Minutes {
-            began: Instant::now(),
-            this: Histogram::default(),
-            last: Histogram::default(),
+            started: Instant::now(),
+            current: Histogram::default(),
+            previous: Histogram::default(),
         }))
     }
 }
 
 impl Recent {
-    /// Counts an observation `times` times.
+    /// Adds an observation `times` times.
     pub(crate) fn observe(&self, ms: u64, times: u64, now: Instant) {
         let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        minutes.turn(now);
-        minutes.this.observe(ms, times);
+        minutes.rotate(now);
+        minutes.current.observe(ms, times);
     }
 
-    /// What was observed in the last one to two minutes.
+    /// The observations of the last one to two minutes.
     #[must_use]
-    pub fn look(&self, now: Instant) -> Observed {
+    pub fn snapshot(&self, now: Instant) -> HistogramSnapshot {
         let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        minutes.turn(now);
-        let (this, last) = (minutes.this.look(), minutes.last.look());
-        Observed {
-            counts: this
+        minutes.rotate(now);
+        let (current, previous) = (minutes.current.snapshot(), minutes.previous.snapshot());
+        HistogramSnapshot {
+            counts: current
                 .counts
                 .iter()
-                .zip(&last.counts)
-                .map(|(this, last)| this + last)
+                .zip(&previous.counts)
+                .map(|(current, previous)| current + previous)
                 .collect(),
-            sum_ms: this.sum_ms + last.sum_ms,
-            max_ms: this.max_ms.max(last.max_ms),
+            sum_ms: current.sum_ms + previous.sum_ms,
+            max_ms: current.max_ms.max(previous.max_ms),
         }
     }
 }
 
-impl Observed {
-    /// How many observations.
+impl HistogramSnapshot {
+    /// The number of observations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How many were not above `ms`, as far as buckets tell: those of a bucket that reaches beyond
-    /// it are left out.
+    /// The number of observations of at most `ms`. A bucket that also contains larger values is not
+    /// included, so the result is exact only at bucket bounds.
     #[must_use]
     pub fn up_to(&self, ms: u64) -> u64 {
         self.counts
@@ -153,8 +154,8 @@ impl Observed {
             .sum()
     }
 
-    /// The size that a share (0 to 1) of the observations do not exceed, up to an eighth too large;
-    /// none without observations.
+    /// The value that a share (0 to 1) of the observations do not exceed, at most an eighth too
+    /// large. `None` without observations.
     #[must_use]
     pub fn quantile_ms(&self, share: f64) -> Option<u64> {
         let count = self.count();
@@ -168,16 +169,16 @@ impl Observed {
             reason = "a rank, from 1 to count"
         )]
         let rank = ((count as f64 * share).ceil() as u64).clamp(1, count);
-        let mut seen = 0;
+        let mut counted = 0;
         let at = self.counts.iter().position(|count| {
-            seen += count;
-            seen >= rank
+            counted += count;
+            counted >= rank
         })?;
         Some(largest_of(at).min(self.max_ms))
     }
 }
 
-/// The bucket of a size.
+/// The bucket of a value.
 fn bucket_of(ms: u64) -> usize {
     if ms < EXACT {
         return usize::try_from(ms).unwrap_or(0);
@@ -187,7 +188,7 @@ fn bucket_of(ms: u64) -> usize {
     (STEPS * (doubling as usize + 1) + usize::try_from(step).unwrap_or(0)).min(BUCKETS - 1)
 }
 
-/// The largest size that falls into a bucket.
+/// The largest value of a bucket.
 fn largest_of(bucket: usize) -> u64 {
     if bucket < STEPS {
         return bucket as u64;
@@ -204,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_size_falls_into_the_bucket_that_ends_at_most_an_eighth_above_it() {
+    fn each_value_is_in_a_bucket_that_ends_at_most_an_eighth_above_it() {
         let mut before = 0;
         for ms in (0..100_000u64).chain((1..27).map(|power| 1 << power)) {
             let (bucket, largest) = (bucket_of(ms), largest_of(bucket_of(ms)));
@@ -222,43 +223,43 @@ mod tests {
     }
 
     #[test]
-    fn what_is_two_minutes_old_is_forgotten() {
+    fn observations_older_than_two_minutes_are_dropped() {
         let recent = Recent::default();
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
-        let seen = |seconds| {
+        let observed = |seconds| {
             (
-                recent.look(at(seconds)).count(),
-                recent.look(at(seconds)).max_ms,
+                recent.snapshot(at(seconds)).count(),
+                recent.snapshot(at(seconds)).max_ms,
             )
         };
         recent.observe(900, 2, at(1));
         recent.observe(100, 1, at(59));
-        assert_eq!(seen(59), (3, 900));
+        assert_eq!(observed(59), (3, 900));
         recent.observe(200, 1, at(61));
-        assert_eq!(seen(100), (4, 900), "the minute before still counts");
-        assert_eq!(seen(122), (1, 200));
-        assert_eq!(seen(400), (0, 0), "nothing was observed for long");
+        assert_eq!(observed(100), (4, 900), "the previous minute still counts");
+        assert_eq!(observed(122), (1, 200));
+        assert_eq!(observed(400), (0, 0), "no observation for minutes");
     }
 
     #[test]
-    fn quantiles_are_those_of_the_observations() {
+    fn quantiles_match_the_observations() {
         let histogram = Histogram::default();
-        assert_eq!(histogram.look().quantile_ms(0.5), None);
+        assert_eq!(histogram.snapshot().quantile_ms(0.5), None);
         (1..=100).for_each(|ms| histogram.observe(ms * 10, 3));
-        let seen = histogram.look();
+        let snapshot = histogram.snapshot();
         assert_eq!(
-            (seen.count(), seen.sum_ms, seen.max_ms),
+            (snapshot.count(), snapshot.sum_ms, snapshot.max_ms),
             (300, 151_500, 1_000)
         );
         for (share, exact) in [(0.5, 500), (0.9, 900), (0.99, 990), (1.0, 1_000)] {
-            let found = seen.quantile_ms(share).expect("observed");
+            let found = snapshot.quantile_ms(share).expect("observed");
             assert!(
                 (exact..=exact + exact / 8).contains(&found),
                 "{share}: {found}"
             );
         }
-        assert_eq!(seen.up_to(u64::MAX), 300);
-        assert_eq!(seen.up_to(9), 0);
+        assert_eq!(snapshot.up_to(u64::MAX), 300);
+        assert_eq!(snapshot.up_to(9), 0);
     }
 }

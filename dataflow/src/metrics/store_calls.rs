@@ -1,5 +1,4 @@
-//! The store as the job calls it: each call that it did not answer is counted, whoever made it. All
-//! of them are tried again.
+//! Wraps the store and counts the calls that it did not answer. The job retries all of them.
 
 use std::{ops::Range, sync::Arc};
 
@@ -14,7 +13,7 @@ use tapeflow_schemas::{
 
 use crate::metrics::Metrics;
 
-/// A store, and where its silence is counted.
+/// A store whose unanswered calls are counted.
 pub(crate) struct WatchedStore {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
@@ -28,9 +27,9 @@ impl WatchedStore {
         })
     }
 
-    fn hear<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+    fn count<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         if matches!(answer, Err(StoreError::Unavailable(_))) {
-            self.metrics.retries();
+            self.metrics.count_retry();
         }
         answer
     }
@@ -43,7 +42,7 @@ impl Store for WatchedStore {
     }
 
     async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
-        self.hear(self.store.checkpoint().await)
+        self.count(self.store.checkpoint().await)
     }
 
     async fn compare_and_set(
@@ -53,17 +52,17 @@ impl Store for WatchedStore {
     ) -> CasOutcome {
         let outcome = self.store.compare_and_set(expected, proposed).await;
         if matches!(outcome, CasOutcome::Unknown(_)) {
-            self.metrics.retries();
+            self.metrics.count_retry();
         }
         outcome
     }
 
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
-        self.hear(self.store.read_bars(keys).await)
+        self.count(self.store.read_bars(keys).await)
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        self.hear(self.store.write(writes).await)
+        self.count(self.store.write(writes).await)
     }
 
     async fn write_history(
@@ -71,11 +70,11 @@ impl Store for WatchedStore {
         entries: &[HistoryEntry],
         recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
-        self.hear(self.store.write_history(entries, recovery_timestamp).await)
+        self.count(self.store.write_history(entries, recovery_timestamp).await)
     }
 
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
-        self.hear(self.store.symbols().await)
+        self.count(self.store.symbols().await)
     }
 
     async fn bars(
@@ -84,7 +83,7 @@ impl Store for WatchedStore {
         size: WindowSize,
         range: Range<WindowStart>,
     ) -> Result<Vec<StoredBar>, StoreError> {
-        self.hear(self.store.bars(symbol, size, range).await)
+        self.count(self.store.bars(symbol, size, range).await)
     }
 
     async fn views(
@@ -93,15 +92,15 @@ impl Store for WatchedStore {
         size: WindowSize,
         range: Range<WindowStart>,
     ) -> Result<Vec<StoredView>, StoreError> {
-        self.hear(self.store.views(view, size, range).await)
+        self.count(self.store.views(view, size, range).await)
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.hear(self.store.history(limit).await)
+        self.count(self.store.history(limit).await)
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.hear(self.store.dead_letters(limit).await)
+        self.count(self.store.dead_letters(limit).await)
     }
 }
 
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn every_call_that_is_not_answered_is_counted_and_no_other() {
+    async fn every_unanswered_call_is_counted_and_no_other() {
         let (memory, metrics) = (MemoryStore::new(), Arc::new(Metrics::default()));
         let store = WatchedStore::over(Arc::new(memory.clone()), &metrics);
         memory.arm(Call::Read, [Fault::NotApplied; 2]);
@@ -125,7 +124,7 @@ mod tests {
         assert_eq!(
             metrics.store_retries.get(),
             4,
-            "those of the coordinator too, not the bars' alone"
+            "calls of the coordinator count like those for bars"
         );
         assert!(metrics.retry_age().is_some());
         assert!(

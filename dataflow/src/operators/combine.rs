@@ -1,9 +1,9 @@
-//! The combiner: trades of one stretch of the log, added up per (symbol, window) before anything is
-//! exchanged.
+//! The combiner: adds up trades per symbol and window before they are exchanged between workers.
 //!
-//! This is where the path of a trade spends its time. A record's symbol is looked up once; a trade
-//! then finds the windows it falls into by comparing with those the symbol's last trade fell into,
-//! and is added in place. Nothing is allocated per trade, only per new symbol and new window.
+//! This is the hot path. A record's symbol is looked up once. A trade is compared with the windows
+//! of the symbol's last trade, and added in place. Memory is allocated per new symbol and per new
+//! window, never per trade. How a single trade changes a window's totals is in
+//! [`tapeflow_schemas::Totals::add_trade`].
 
 use tapeflow_schemas::{
     AssetClass, Epoch, Position, Symbol, Totals, Trade, WindowSize, WindowStart,
@@ -11,19 +11,15 @@ use tapeflow_schemas::{
 
 use crate::{
     hash::Map,
-    operators::exchange::{Item, Partial, SymbolPartials},
+    operators::exchange::{ExchangeItem, Partial, SymbolPartials},
+    watermark::late_up_to,
 };
 
-/// How long after its end a window is still expected to receive trades, by the event times of the
-/// trade's own partition. A trade that comes later counts like any other, and as a revision. Prints
-/// late by seconds are routine on this feed.
-pub const ALLOWED_LATENESS_MS: i64 = 5_000;
-
-/// Symbols an empty combiner may keep interned; beyond, it forgets them at the next seal. Bounds
-/// memory under a flood of names.
+/// The most symbols that stay interned after a seal. With more, all are forgotten, which bounds
+/// memory if a feed sends ever new names.
 const INTERNED_SYMBOLS_KEPT: usize = 200_000;
 
-/// Open totals per (symbol, window).
+/// The open totals, per symbol and window.
 pub(crate) struct Combiner {
     sizes: Vec<WindowSize>,
     ids: Map<Name, u32>,
@@ -34,7 +30,7 @@ pub(crate) struct Combiner {
     slots: Vec<Slot>,
 }
 
-/// A symbol that is found by its bytes, which need not be read as text again for each record.
+/// A symbol that a map finds by its bytes, without a check for UTF-8 on each record.
 #[derive(PartialEq, Eq)]
 struct Name(Symbol);
 
@@ -62,7 +58,7 @@ struct Recent {
     slot: u32,
 }
 
-/// No window: nothing lies between its start and its end.
+/// No window: an empty range, which contains no trade.
 const NONE: Recent = Recent {
     start: 0,
     end: 0,
@@ -76,7 +72,7 @@ struct Slot {
     totals: Totals,
 }
 
-/// A symbol of a combiner, good until it is sealed.
+/// The id of a symbol in a combiner, valid until the next seal.
 #[derive(Clone, Copy)]
 pub(crate) struct Interned(u32);
 
@@ -92,12 +88,12 @@ impl Combiner {
         }
     }
 
-    /// Windows open now.
+    /// The number of open windows.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Looks a symbol up by its bytes, for the trades of one record.
+    /// Looks up a symbol by its bytes, for the trades of one record. `None` if it is invalid.
     pub(crate) fn intern(&mut self, bytes: &[u8]) -> Option<Interned> {
         if let Some(id) = self.ids.get(bytes) {
             return Some(Interned(*id));
@@ -114,8 +110,8 @@ impl Combiner {
         Some(Interned(id))
     }
 
-    /// Adds one trade to its window of every size. `watermark_ms`: the watermark of
-    /// earlier accepted trades of its partition. Returns whether it was late for any.
+    /// Adds one trade to its window of every size. `watermark_ms` is the watermark of its partition
+    /// before this trade. Returns whether the trade was late for any window.
     pub(crate) fn add(
         &mut self,
         symbol: Interned,
@@ -124,7 +120,7 @@ impl Combiner {
         watermark_ms: Option<i64>,
     ) -> bool {
         let event_ms = trade.event_time.ms();
-        let horizon = watermark_ms.map_or(i64::MIN, |max| max - ALLOWED_LATENESS_MS);
+        let late_up_to = late_up_to(watermark_ms);
         let base = symbol.0 as usize * self.sizes.len();
         let mut any_late = false;
         for at in 0..self.sizes.len() {
@@ -134,7 +130,7 @@ impl Combiner {
             } else {
                 self.open(symbol, at, trade)
             };
-            let late = window.end <= horizon;
+            let late = window.end <= late_up_to;
             any_late |= late;
             self.slots[window.slot as usize]
                 .totals
@@ -143,8 +139,8 @@ impl Combiner {
         any_late
     }
 
-    /// Finds or opens the window of a size that a trade falls into, and remembers it as the
-    /// symbol's latest.
+    /// Finds or opens the window of a size that contains a trade, and remembers it as the symbol's
+    /// last window.
     fn open(&mut self, symbol: Interned, at: usize, trade: &Trade) -> Recent {
         let (size, class) = (self.sizes[at], self.symbols[symbol.0 as usize].class);
         let start = size.start_of(trade.event_time, class);
@@ -171,8 +167,8 @@ impl Combiner {
         found
     }
 
-    /// Empties the combiner into one parcel a symbol, every partial marked with `epoch`.
-    pub(crate) fn seal(&mut self, epoch: Epoch) -> Vec<Item> {
+    /// Empties the combiner into one exchange item per symbol. Every partial gets `epoch`.
+    pub(crate) fn seal(&mut self, epoch: Epoch) -> Vec<ExchangeItem> {
         self.slots.sort_unstable_by_key(|slot| slot.symbol);
         let mut items = Vec::new();
         for slots in self.slots.chunk_by(|a, b| a.symbol == b.symbol) {
@@ -185,7 +181,7 @@ impl Combiner {
                     totals: slot.totals,
                 })
                 .collect();
-            items.push(Item::SymbolPartials(SymbolPartials {
+            items.push(ExchangeItem::SymbolPartials(SymbolPartials {
                 symbol: self.symbols[slots[0].symbol as usize].symbol.clone(),
                 partials,
             }));
@@ -241,10 +237,10 @@ mod tests {
             );
         }
         let items = combiner.seal(7);
-        let [Item::SymbolPartials(parcel)] = &items[..] else {
-            panic!("one symbol, one parcel")
+        let [ExchangeItem::SymbolPartials(symbol_partials)] = &items[..] else {
+            panic!("one symbol, one item")
         };
-        let mut found: Vec<_> = parcel
+        let mut found: Vec<_> = symbol_partials
             .partials
             .iter()
             .map(|p| (p.size, p.start, p.totals.sums[0].trades, p.epoch))
@@ -267,20 +263,20 @@ mod tests {
     }
 
     #[test]
-    fn a_trade_is_late_once_its_window_and_the_grace_have_passed() {
+    fn a_trade_is_late_once_its_window_and_the_allowed_lateness_have_passed() {
         let mut combiner = Combiner::new(&["1s".parse().expect("size")]);
         let id = combiner.intern(b"AAPL").expect("symbol");
         assert!(!combiner.add(id, &trade(1_000, "1", "1"), at(0), None));
         assert!(!combiner.add(id, &trade(1_500, "1", "1"), at(1), Some(6_999)));
         assert!(combiner.add(id, &trade(1_500, "1", "1"), at(2), Some(7_000)));
         let items = combiner.seal(1);
-        let [Item::SymbolPartials(parcel)] = &items[..] else {
-            panic!("one parcel")
+        let [ExchangeItem::SymbolPartials(symbol_partials)] = &items[..] else {
+            panic!("one item")
         };
         assert_eq!(
             (
-                parcel.partials[0].totals.sums[0].trades,
-                parcel.partials[0].totals.revision
+                symbol_partials.partials[0].totals.sums[0].trades,
+                symbol_partials.partials[0].totals.revision
             ),
             (3, 1)
         );

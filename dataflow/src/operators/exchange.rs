@@ -1,4 +1,4 @@
-//! What travels from sources to the keepers of bars: partial totals of a symbol, and dead letters.
+//! What travels from sources to the bar state: partial totals of a symbol, and dead letters.
 
 use serde::{Deserialize, Serialize};
 use tapeflow_protocol::DeadLetter;
@@ -7,10 +7,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// One item of the exchange between workers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Item {
-    /// Partials of one symbol.
+pub(crate) enum ExchangeItem {
     SymbolPartials(SymbolPartials),
-    /// A dead letter: any worker can write it.
+    /// Any worker can write a dead letter.
     DeadLetter(Box<DeadLetter>),
 }
 
@@ -21,10 +20,11 @@ pub(crate) struct SymbolPartials {
     pub(crate) partials: Vec<Partial>,
 }
 
-/// The combined trades of one window.
+/// The combined trades of one window in one epoch.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Partial {
-    /// The epoch these trades belong to; while replaying, several enter at one time.
+    /// The epoch of these trades. It differs from the timely time only in the replay, where several
+    /// epochs enter at one time.
     pub(crate) epoch: Epoch,
     /// Index into the job's sizes.
     pub(crate) size: u8,
@@ -32,18 +32,18 @@ pub(crate) struct Partial {
     pub(crate) totals: Totals,
 }
 
-impl Item {
-    /// Decides the worker: a symbol's bars live on one worker only (I8). By a hash of the name, for
-    /// ids mean nothing elsewhere.
+impl ExchangeItem {
+    /// The worker that receives the item: all bars of a symbol belong to one worker (I8).
     pub(crate) fn route(&self) -> u64 {
         match self {
-            Self::SymbolPartials(parcel) => route(&parcel.symbol),
+            Self::SymbolPartials(symbol_partials) => route(&symbol_partials.symbol),
             Self::DeadLetter(dead_letter) => u64::from(dead_letter.partition),
         }
     }
 }
 
-/// A symbol's worker, before the remainder by the number of workers.
+/// The worker of a symbol, modulo the number of workers. A hash of the name, because interned ids
+/// differ between workers.
 pub(crate) fn route(symbol: &Symbol) -> u64 {
     xxh3_64(symbol.as_str().as_bytes())
 }

@@ -1,7 +1,8 @@
-//! The operators of the dataflow: read and combine, exchange, keep bars, write.
+//! The operators of the dataflow of trades, in the order in which a trade passes them.
 
+pub(crate) mod acknowledged;
 pub(crate) mod bar_state;
-pub mod combine;
+pub(crate) mod combine;
 pub(crate) mod exchange;
 pub(crate) mod partition;
 pub(crate) mod replay;

@@ -1,9 +1,9 @@
-//! One partition of the log, as far as it decides: which records count, which are repeats, which
-//! are dead letters.
+//! The decision state of one partition: which records are accepted, which are duplicates, and which
+//! become dead letters.
 //!
-//! Everything here depends on the records below and on nothing else: no clock, no cut, no worker
-//! count. So the records of an epoch come to the same whoever reads them, as often as they are
-//! read.
+//! Decisions depend only on the earlier records of the partition, never on a clock, the cuts or the
+//! number of workers. So the records of an epoch give the same result whenever and by whichever
+//! worker they are read. The duplicate filter itself is [`tapeflow_protocol::dedup`].
 
 use tapeflow_log::LogRecord;
 use tapeflow_protocol::{
@@ -18,11 +18,11 @@ use tapeflow_schemas::{
 
 use crate::{metrics::freshness::Samples, operators::combine::Combiner};
 
-/// Dead letters told of in the log, per epoch and source; the others are only written and counted,
-/// lest a flood of poison drown the log.
+/// The most dead letters logged per epoch and source. Further ones are only written and counted, so
+/// that many invalid records do not flood the log output.
 const DEAD_LETTERS_LOGGED: usize = 10;
 
-/// The decision state of one partition, as of the records it has taken.
+/// The decision state of one partition after the records so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PartitionState {
     pub(crate) partition: Partition,
@@ -30,11 +30,11 @@ pub(crate) struct PartitionState {
     pub(crate) next: Offset,
     watermark_ms: Option<i64>,
     filter: DuplicateFilter,
-    /// What the next cut says is lost.
+    /// The lost range that the next cut records.
     pub(crate) lost: Option<LostRange>,
 }
 
-/// What the records of one stretch of the log come to.
+/// The result of a range of records: combined trades, dead letters and counts.
 pub(crate) struct Intake {
     pub(crate) combiner: Combiner,
     pub(crate) dead_letters: Vec<DeadLetter>,
@@ -54,7 +54,7 @@ impl Intake {
 }
 
 impl PartitionState {
-    /// The state a cut recorded.
+    /// The state that a cut recorded.
     pub(crate) fn from_cut(partition: Partition, cut: &Cut) -> Self {
         let filter = DuplicateFilter::from_windows(&cut.filter);
         Self {
@@ -66,7 +66,7 @@ impl PartitionState {
         }
     }
 
-    /// What a cut here records.
+    /// The cut at the current offset.
     pub(crate) fn to_cut(&self) -> Cut {
         Cut {
             next: self.next,
@@ -76,20 +76,19 @@ impl PartitionState {
         }
     }
 
-    /// Whether the records from here on would come to the same as from a cut.
+    /// Whether later records get the same decisions as from a cut.
     pub(crate) fn decides_as(&self, cut: &Cut) -> bool {
         self.watermark_ms == cut.watermark_ms && self.filter.windows() == cut.filter
     }
 
-    /// Takes a cut's word for what the records below it, some of which are gone, decide about those
-    /// above.
+    /// Takes the decision state from a cut, because some of the records below it are gone.
     pub(crate) fn adopt(&mut self, cut: &Cut) {
         self.watermark_ms = cut.watermark_ms;
         self.filter = DuplicateFilter::from_windows(&cut.filter);
     }
 
-    /// Takes the next record. `entries` is scratch space, kept by the caller so that nothing is
-    /// allocated here.
+    /// Takes the next record. `entries` is scratch space that the caller keeps, so that this
+    /// function allocates nothing.
     pub(crate) fn take(
         &mut self,
         record: LogRecord<'_>,
@@ -98,7 +97,7 @@ impl PartitionState {
     ) {
         self.next = record.offset + 1;
         into.counts.records += 1;
-        into.samples.hear(record.timestamp_ms);
+        into.samples.record(record.timestamp_ms);
         let payload = record.payload.unwrap_or_default();
         let header = match codec::decode(payload, entries) {
             Ok(header) => header,
@@ -145,7 +144,7 @@ impl PartitionState {
         {
             return self.dead_letter(record, 0, reason, detail.to_owned(), frame, into);
         }
-        // All entries of a batch share one symbol: look it up once.
+        // All entries of a batch share one symbol, which is looked up once.
         let mut interned = None;
         for (index, entry) in (0u32..).zip(entries.iter()) {
             let trade = match entry.trade {
@@ -168,7 +167,7 @@ impl PartitionState {
             };
             if trade.event_time.is_far_future(taken_ms) {
                 let detail = format!(
-                    "event time {} lies more than a day ahead of the record's own {}",
+                    "event time {} is more than a day after the record's own time {}",
                     trade.event_time,
                     tapeflow_schemas::window::format_utc(taken_ms)
                 );
@@ -218,7 +217,7 @@ impl PartitionState {
                 index,
                 reason,
                 detail,
-                "record rejected"
+                "invalid record becomes a dead letter"
             );
         }
         let payload = bytes[..bytes.len().min(MAX_DEAD_LETTER_BYTES)].to_vec();
@@ -233,12 +232,13 @@ impl PartitionState {
     }
 }
 
-/// The dead letter of offsets that nobody can read any more. It says what the binding says and
-/// nothing else, so that it is the same whenever it is written; its index is one that no trade has,
-/// for the record at its place may have been refused in its time.
+/// The dead letter of offsets that are lost. It depends on the binding alone, so that every write
+/// of it is identical. Its index is one that no trade has, because the first lost record may have
+/// its own dead letter.
 pub(crate) fn lost_dead_letter(partition: Partition, lost: LostRange) -> DeadLetter {
     let detail = format!(
-        "offsets {lost} of partition {partition} were gone from the log before they were committed, and were given up (--accept-loss): {} offsets",
+        "offsets {lost} of partition {partition} were gone from the log before they were \
+         committed, and were given up (--accept-loss): {} offsets",
         lost.offsets()
     );
     DeadLetter {
@@ -251,7 +251,7 @@ pub(crate) fn lost_dead_letter(partition: Partition, lost: LostRange) -> DeadLet
     }
 }
 
-/// The words dead letters of whole records are counted under.
+/// The reason under which a dead letter of a whole record is counted.
 fn decode_reason(error: &DecodeError) -> &'static str {
     match error {
         DecodeError::UnknownFingerprint(_) => "unknown_fingerprint",
@@ -260,7 +260,7 @@ fn decode_reason(error: &DecodeError) -> &'static str {
     }
 }
 
-/// The words dead letters of single trades are counted under.
+/// The reason under which a dead letter of a single trade is counted.
 fn entry_reason(error: &EntryError) -> &'static str {
     match error {
         EntryError::PriceUpdate => "price_update",

@@ -1,10 +1,10 @@
-//! The replay of one source: the epochs that were bound and not committed when this generation took
-//! over, read again.
+//! The replay of one source: reads again the epochs (c, b] that were bound but not committed at the
+//! take-over. This is where a restart resumes.
 //!
-//! The epoch a record belongs to was decided when its binding was made. On reaching a bound cut, a
-//! partition's decision state must be the one that the binding recorded. Where records are gone
-//! that the binding knew ([`tapeflow_protocol::resume`]), the replay cannot come to it by itself, and
-//! takes it from the binding.
+//! The bindings assign each record to its epoch. When a partition reaches a bound cut, its decision
+//! state must equal the state that the binding recorded. If records below the cut are gone
+//! ([`tapeflow_protocol::resume`]), the replay cannot compute that state and takes it from the
+//! binding.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -15,7 +15,7 @@ use crate::{
     metrics::{Metrics, freshness::Samples},
     operators::{
         combine::Combiner,
-        exchange::Item,
+        exchange::ExchangeItem,
         partition::{Intake, PartitionState, lost_dead_letter},
     },
 };
@@ -23,9 +23,9 @@ use crate::{
 /// The epochs (c, b] of a source's partitions.
 pub(crate) struct Replay {
     epochs: Vec<Bound>,
-    /// Offsets that are not read again, of the partitions where there are such.
+    /// By partition: offsets that are gone and cannot be read again.
     gaps: BTreeMap<Partition, Range<Offset>>,
-    /// Partitions that have not reached the last binding's cut.
+    /// The number of partitions that have not reached the last binding's cut.
     left: usize,
 }
 
@@ -36,8 +36,9 @@ struct Bound {
 }
 
 impl Replay {
-    /// What `checkpoint` has bound, for these partitions, each as of the committed cut but for its next
-    /// offset; they are moved over the cuts that lie in their gaps. `None` if nothing is bound.
+    /// The replay of these partitions; `None` if `checkpoint` has nothing bound. Each partition has
+    /// the state of its committed cut, and the next offset that can be read. Partitions take their
+    /// state from the bound cuts that lie in their gaps.
     pub(crate) fn new(
         checkpoint: &Checkpoint,
         partitions: &mut [PartitionState],
@@ -50,7 +51,7 @@ impl Replay {
             let mut intake = Intake::new(open());
             for partition in &*partitions {
                 let at = partition.partition as usize;
-                // Written again by every replay, for the first time may have been cut short.
+                // Every replay writes it again, because a crash may have prevented the first write.
                 let lost = binding.cuts[at]
                     .lost
                     .and_then(|lost| lost.beyond(before.cuts[at].lost));
@@ -85,12 +86,12 @@ impl Replay {
         Some(Self { epochs, gaps, left })
     }
 
-    /// Whether every partition has reached the last binding's cut.
+    /// Whether every partition has reached the cut of the last binding.
     pub(crate) fn is_complete(&self) -> bool {
         self.left == 0
     }
 
-    /// Where a record belongs; `None` beyond the last binding.
+    /// The intake of a record's epoch; `None` beyond the last binding.
     pub(crate) fn intake_of(
         &mut self,
         partition: Partition,
@@ -102,8 +103,8 @@ impl Replay {
             .map(|bound| &mut bound.intake)
     }
 
-    /// A record was taken when the partition stood at `was`. Whether that has brought it to the
-    /// last binding's cut.
+    /// Checks the state after a record that moved the partition from offset `was`. Returns whether
+    /// the partition has now reached the cut of the last binding.
     pub(crate) fn advanced(&mut self, state: &mut PartitionState, was: Offset) -> bool {
         let (at, next) = (state.partition as usize, state.next);
         let gap = self.gaps.get(&state.partition);
@@ -118,7 +119,7 @@ impl Replay {
             }
             assert!(
                 state.decides_as(cut),
-                "replay of partition {} came to another state than its binding",
+                "replay of partition {} does not reproduce the state of its binding",
                 state.partition
             );
         }
@@ -131,13 +132,13 @@ impl Replay {
         reached
     }
 
-    /// All that was read, and what each epoch came to. What was counted and timed on the way is
-    /// told as well.
+    /// The items to release, and the counts of each epoch. Also updates the metrics; `sampled`
+    /// receives the freshness samples.
     pub(crate) fn finish(
         self,
         metrics: &Metrics,
         mut sampled: impl FnMut(Samples),
-    ) -> (Vec<Item>, Vec<(Epoch, Counts)>) {
+    ) -> (Vec<ExchangeItem>, Vec<(Epoch, Counts)>) {
         let (mut items, mut counts) = (Vec::new(), Vec::new());
         for Bound {
             epoch, mut intake, ..
@@ -151,7 +152,7 @@ impl Replay {
                 intake
                     .dead_letters
                     .drain(..)
-                    .map(|dead_letter| Item::DeadLetter(Box::new(dead_letter))),
+                    .map(|dead_letter| ExchangeItem::DeadLetter(Box::new(dead_letter))),
             );
             counts.push((epoch, intake.counts));
         }

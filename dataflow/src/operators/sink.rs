@@ -1,8 +1,7 @@
-//! The sink: writes bars and lists, and keeps its frontier at an epoch until everything of it is
-//! acknowledged.
+//! The sink: writes bars and views to the store.
 //!
-//! It holds the capability of each batch until a quorum has it. So when its output frontier has
-//! passed an epoch on all workers, the epoch can be committed.
+//! It holds the capability of each batch until a quorum has acknowledged it. So once its output
+//! frontier has passed an epoch on all workers, the epoch can be committed.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
@@ -19,33 +18,32 @@ use timely::{
 };
 
 use crate::{
-    coordinator::messages::Shown, job::Observer, metrics::Metrics,
-    operators::bar_state::Acknowledged, store_io::StoreIo,
+    coordinator::messages::LiveBar, metrics::Metrics, observer::Observer,
+    operators::acknowledged::Acknowledged, store_io::StoreIo,
 };
 
-/// What the sink needs to know from the start.
 pub(crate) struct SinkSettings {
     pub(crate) io: StoreIo,
     pub(crate) acknowledged: Acknowledged,
-    /// Wakes the keeper of bars after acknowledgements.
-    pub(crate) keeper: Activator,
+    /// Wakes the bar state after acknowledgements.
+    pub(crate) bar_state: Activator,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Where bars go that process 0 is to hear of, and of which size they are; none in process 0
-    /// itself.
-    pub(crate) shown: Option<(WindowSize, Showing)>,
+    /// The window size that the observer of process 0 displays, and the queue to it; `None` in
+    /// process 0 itself.
+    pub(crate) live_bars: Option<(WindowSize, LiveBars)>,
 }
 
-/// Bars on their way to process 0.
-pub(crate) type Showing = Rc<RefCell<Vec<Shown>>>;
+/// Bars on their way to the observer of process 0.
+pub(crate) type LiveBars = Rc<RefCell<Vec<LiveBar>>>;
 
-/// Builds the operator. Its output carries nothing but its frontier.
+/// Builds the operator. Its output carries no data, only its frontier.
 pub(crate) fn build<'scope>(
-    bars: StreamVec<'scope, u64, EpochWrites>,
+    writes: StreamVec<'scope, u64, EpochWrites>,
     settings: SinkSettings,
 ) -> StreamVec<'scope, u64, ()> {
-    let scope = bars.scope();
-    bars.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+    let scope = writes.scope();
+    writes.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
         Pipeline,
         "sink",
         |_capability, info| {
@@ -74,35 +72,35 @@ pub(crate) fn build<'scope>(
                     settings.metrics.bars_written.add(writes.bars.len() as u64);
                     settings
                         .metrics
-                        .lists_written
+                        .views_written
                         .add(writes.views.len() as u64);
                     settings.observer.acknowledged(*capability.time(), &writes);
-                    if let Some((size, showing)) = &settings.shown {
-                        showing.borrow_mut().extend(
+                    if let Some((size, live_bars)) = &settings.live_bars {
+                        live_bars.borrow_mut().extend(
                             writes
                                 .bars
                                 .iter()
                                 .filter(|bar| bar.key.size == *size)
-                                .map(shown),
+                                .map(live_bar),
                         );
                     }
                     settings.acknowledged.borrow_mut().push_back(writes);
                 }
                 if any {
-                    settings.keeper.activate();
+                    settings.bar_state.activate();
                 }
             }
         },
     )
 }
 
-fn shown(bar: &BarWrite) -> Shown {
+fn live_bar(bar: &BarWrite) -> LiveBar {
     let BarWrite {
         key,
         state,
         write_timestamp,
     } = bar;
-    Shown {
+    LiveBar {
         epoch: state.epoch,
         write_timestamp: *write_timestamp,
         symbol: key.symbol.clone(),

@@ -1,16 +1,16 @@
-//! The source operator: one a worker, reading its share of the partitions.
+//! The source operator: one per worker, which reads the worker's share of the partitions.
 //!
-//! It combines what it reads in an open map. Asked by the coordinator it seals: the map is set aside,
-//! the cut is told, and a new map opens. A sealed map leaves **only after its binding has been
-//! broadcast**; until then nothing of the epoch is visible to anyone, and a crash forgets it whole.
-//! At most one map is sealed and one open, and the open one is bounded: a slow store stops the
-//! reading, nothing else.
+//! It combines what it reads in an open map. When the coordinator asks, it *seals*: it sets the map
+//! aside, reports its cuts, and opens a new map. A sealed map leaves **only after its binding has
+//! been broadcast**. Until then nothing of the epoch is visible, and a crash discards it
+//! completely. At most one map is sealed and one is open, and the size of the open one is bounded,
+//! so that a slow store stops the reading.
 //!
-//! At the start it reads from the committed cuts. What lies below the bound ones is *replay*:
-//! combined epoch by epoch, and released at once at time b. Offsets that are gone by then end the
-//! job, unless the operator accepts the loss, which the next binding makes durable
-//! ([`tapeflow_protocol::resume`]). Offsets that go while the job runs always end it: the next start
-//! is the place to decide.
+//! At the start the source reads from the committed cuts. Records below the bound cuts are
+//! *replayed* ([`crate::operators::replay`]): combined epoch by epoch and released together at time
+//! b. If offsets are gone by then, the job ends, unless the operator accepts the loss; the next
+//! binding makes the loss durable ([`tapeflow_protocol::resume`]). If offsets go while the job
+//! runs, it always ends, because the decision belongs to the next start.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc};
 
@@ -31,77 +31,77 @@ use timely::{
 
 use crate::{
     coordinator::messages::{ToCoordinator, ToWorker},
-    job::{Failure, JobError},
+    failure::{Failure, JobError},
     metrics::{Metrics, freshness::Unacknowledged},
     operators::{
         combine::Combiner,
-        exchange::Item,
+        exchange::ExchangeItem,
         partition::{Intake, PartitionState, lost_dead_letter},
         replay::Replay,
     },
 };
 
-/// Records asked of the log in one go, between which the worker looks after everything else.
+/// The most records of one poll. Between polls the worker does everything else.
 const RECORDS_PER_POLL: usize = 1_024;
-/// Records in one go from which on it asks again at once. Fewer mean that the log has no more for
-/// now, and a moment's wait finds several together.
-const WORTH_ANOTHER: usize = 32;
-/// Windows the open maps of a job may hold together before its sources stop reading until the next
-/// seal. With what may be ahead ([`crate::coordinator::decisions::WINDOWS_AHEAD`]) it bounds what a job holds, some
-/// 2 kB a window on its way from the log to an acknowledged bar, and what a restart replays.
+/// A poll with so many records or more is followed by another at once. Fewer records mean that the
+/// log has no more for now; after a short wait one poll finds several.
+const POLL_AGAIN: usize = 32;
+/// The most windows in the open maps of a job together; with more, its sources stop reading until
+/// the next seal. With [`WINDOWS_AHEAD`](crate::coordinator::decisions::WINDOWS_AHEAD) it bounds
+/// the memory of a job, about 2 kB per window between the log and an acknowledged bar, and the
+/// length of a replay.
 const OPEN_WINDOWS: usize = 8_192;
-/// The same while windows hold [`MANY_TRADES`]: a backlog is read in epochs as large as this, and a
-/// window whose trades lie in two epochs is written twice.
-const OPEN_WINDOWS_OF_MANY: usize = 16_384;
-/// So many trades a window, on average, make larger epochs worth their memory.
+/// The limit while windows hold [`MANY_TRADES`], as when a backlog is read. Larger epochs save
+/// writes, because a window whose trades lie in two epochs is written twice.
+const OPEN_WINDOWS_IN_BACKLOG: usize = 16_384;
+/// The average number of trades per window from which larger epochs are worth their memory.
 const MANY_TRADES: usize = 16;
-/// Windows each open map may hold at least, however many workers there are, and at most until the
-/// first seal: the first bars of a backlog are to be seen at once.
+/// The windows that each open map may hold however many workers there are. It is also the limit
+/// until the first seal, so that the first bars of a backlog appear soon.
 const OPEN_WINDOWS_AT_LEAST: usize = 1_024;
-/// Dead letters an open map may hold, likewise.
+/// The most dead letters of an open map, with the same effect.
 const OPEN_DEAD_LETTERS: usize = 4_096;
 
-/// What a source is told, and what it answers: queues shared with its worker's loop.
+/// The messages to and from a source: queues shared with its worker's loop.
 #[derive(Clone, Default)]
 pub(crate) struct Mailbox {
     pub(crate) inbox: Rc<RefCell<VecDeque<ToWorker>>>,
     pub(crate) outbox: Rc<RefCell<Vec<ToCoordinator>>>,
-    /// Whether the last turn was told something, had something to say, or read so much that there
-    /// is likely more.
+    /// Whether the last step received or sent a message, or read so many records that there are
+    /// probably more.
     pub(crate) busy: Rc<RefCell<bool>>,
-    /// When records of what is sealed and not acknowledged were appended.
+    /// Freshness samples of epochs that are sealed and not acknowledged.
     pub(crate) unacknowledged: Unacknowledged,
 }
 
-/// What a source needs to know from the start.
 pub(crate) struct SourceSettings {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) sizes: Vec<WindowSize>,
     pub(crate) until_end: bool,
-    /// Go on without the offsets that are gone.
+    /// Continue without the offsets that are gone.
     pub(crate) accept_loss: bool,
     pub(crate) failure: Failure,
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Builds the operator. The activator wakes it; it never wakes itself.
+/// Builds the operator. It never activates itself: the worker's loop does, with the activator.
 pub(crate) fn build<'scope>(
     scope: Scope<'scope, u64>,
     settings: SourceSettings,
     mailbox: &Mailbox,
-) -> (StreamVec<'scope, u64, Item>, Activator) {
+) -> (StreamVec<'scope, u64, ExchangeItem>, Activator) {
     let mailbox = mailbox.clone();
     let (index, peers) = (scope.index(), scope.peers());
     let mut activator = None;
     let slot = &mut activator;
-    let stream = source::<_, CapacityContainerBuilder<Vec<Item>>, _, _>(
+    let stream = source::<_, CapacityContainerBuilder<Vec<ExchangeItem>>, _, _>(
         scope,
         "source",
         |capability, info| {
             *slot = Some(scope.activator_for(info.address));
             let mut state = State::Waiting(capability);
             move |output| {
-                let said = mailbox.outbox.borrow().len();
+                let sent = mailbox.outbox.borrow().len();
                 let mut busy = false;
                 loop {
                     let Some(message) = mailbox.inbox.borrow_mut().pop_front() else {
@@ -109,7 +109,7 @@ pub(crate) fn build<'scope>(
                     };
                     busy = true;
                     let before = std::mem::replace(&mut state, State::Done);
-                    state = before.obey(
+                    state = before.apply(
                         message,
                         &settings,
                         (index, peers),
@@ -120,16 +120,16 @@ pub(crate) fn build<'scope>(
                     );
                 }
                 if let State::Running(running) = &mut state {
-                    match running.turn(&settings, &mailbox, |items, capability| {
+                    match running.step(&settings, &mailbox, |items, capability| {
                         output.session(capability).give_iterator(items.into_iter())
                     }) {
                         Ok(read) => busy |= read,
-                        // The capability stays held: were it dropped, others would take what is
-                        // sealed here for written, and commit it.
+                        // The capability is kept. Without it, the frontier would pass the epoch
+                        // that is sealed here, and the coordinator would commit it unwritten.
                         Err(error) => settings.failure.set(error),
                     }
                 }
-                *mailbox.busy.borrow_mut() = busy || mailbox.outbox.borrow().len() != said;
+                *mailbox.busy.borrow_mut() = busy || mailbox.outbox.borrow().len() != sent;
             }
         },
     );
@@ -137,53 +137,53 @@ pub(crate) fn build<'scope>(
 }
 
 enum State {
-    /// Before the coordinator has told the checkpoint.
+    /// Before the coordinator has sent the checkpoint.
     Waiting(Capability<u64>),
     Running(Box<Running>),
-    /// Finished: no capability is held. A failure never leads here.
+    /// Finished, without a capability. A failure never leads to this state.
     Done,
 }
 
 struct Running {
     capability: Capability<u64>,
-    /// Workers of the job.
+    /// The number of workers of the job.
     peers: usize,
     reader: Box<dyn LogReader>,
     partitions: Vec<PartitionState>,
-    /// For each partition of the log, where in `partitions` it is.
-    place: Vec<Option<usize>>,
+    /// For each partition of the log, its index in `partitions`.
+    index_of: Vec<Option<usize>>,
     entries: Vec<Entry>,
     replay: Option<Replay>,
     open: Intake,
     sealed: Option<Sealed>,
-    /// A seal asked for while the replay still runs.
+    /// A seal requested while the replay still runs.
     seal_when_replayed: Option<Epoch>,
     ends: Vec<Offset>,
     stopped: bool,
-    /// Offsets given up that no binding says yet.
+    /// The number of offsets given up that no binding records yet.
     lost: u64,
-    /// Whether the coordinator knows that the open map is full.
-    full_told: bool,
-    /// Whether nothing that was read has been sealed yet.
+    /// Whether the coordinator has been sent that the open map is full.
+    full_sent: bool,
+    /// Whether no record has been sealed yet.
     first: bool,
 }
 
 struct Sealed {
     epoch: Epoch,
-    items: Vec<Item>,
-    /// Offsets that its binding gives up.
+    items: Vec<ExchangeItem>,
+    /// The number of offsets that its binding gives up.
     lost: u64,
 }
 
 impl State {
-    /// Does what the coordinator says. A failure is told, and changes nothing about what is held.
-    fn obey(
+    /// Applies a message of the coordinator. After a failure the capability is still held.
+    fn apply(
         self,
         message: ToWorker,
         settings: &SourceSettings,
         share: (usize, usize),
         mailbox: &Mailbox,
-        mut release: impl FnMut(Vec<Item>, &Capability<u64>),
+        mut release: impl FnMut(Vec<ExchangeItem>, &Capability<u64>),
     ) -> Self {
         let mut running = match (self, message) {
             (Self::Waiting(capability), ToWorker::Start(checkpoint)) => {
@@ -229,7 +229,7 @@ impl State {
                     .expect("only a sealed epoch is reopened");
                 assert!(
                     sealed.items.is_empty(),
-                    "an epoch is reopened only if nobody read, or lost, anything"
+                    "an epoch is reopened only if no worker read or lost a record"
                 );
             }
             ToWorker::StopReading => running.0.stopped = true,
@@ -277,7 +277,8 @@ impl Running {
                     partition = number,
                     from = given_up.from,
                     to = given_up.to - 1,
-                    "offsets {given_up} of partition {number} are gone from the log before they were committed, and given up (--accept-loss)"
+                    "offsets {given_up} of partition {number} are gone from the log before they \
+                     were committed, and given up (--accept-loss)"
                 );
                 open.dead_letters.push(lost_dead_letter(number, given_up));
                 lost += given_up.offsets();
@@ -286,10 +287,10 @@ impl Running {
             (partition.next, partition.lost) = (resumed.next, resumed.lost);
             partitions.push(partition);
         }
-        let mut place = vec![None; checkpoint.committed.cuts.len()];
+        let mut index_of = vec![None; checkpoint.committed.cuts.len()];
         mine.iter()
             .enumerate()
-            .for_each(|(at, partition)| place[*partition] = Some(at));
+            .for_each(|(at, partition)| index_of[*partition] = Some(at));
         let replay = Replay::new(checkpoint, &mut partitions, || {
             Combiner::new(&settings.sizes)
         });
@@ -297,8 +298,7 @@ impl Running {
             partitions.iter().map(|p| (p.partition, p.next)).collect();
         let mut reader = settings.log.reader(&from)?;
         if replay.as_ref().is_some_and(|replay| !replay.is_complete()) {
-            // These have nothing to replay: what they have waits, as with those that have replayed
-            // before the others.
+            // Partitions without a replay wait for the others, like those whose replay ends early.
             let last = checkpoint.last_binding();
             for partition in partitions
                 .iter()
@@ -319,7 +319,7 @@ impl Running {
             peers,
             reader,
             partitions,
-            place,
+            index_of,
             entries: Vec::new(),
             replay,
             open,
@@ -328,22 +328,22 @@ impl Running {
             ends,
             stopped: false,
             lost,
-            full_told: false,
+            full_sent: false,
             first: true,
         })
     }
 
-    /// One turn: reads what is there, and ends the replay once it is complete. Returns whether
-    /// there may be more at once.
-    fn turn(
+    /// One step: reads available records, and ends the replay once it is complete. Returns whether
+    /// the next step should follow at once.
+    fn step(
         &mut self,
         settings: &SourceSettings,
         mailbox: &Mailbox,
-        release: impl FnOnce(Vec<Item>, &Capability<u64>),
+        release: impl FnOnce(Vec<ExchangeItem>, &Capability<u64>),
     ) -> Result<bool, JobError> {
         let full = self.open.combiner.len() >= self.limit(settings.sizes.len())
             || self.open.dead_letters.len() >= OPEN_DEAD_LETTERS;
-        if full && !std::mem::replace(&mut self.full_told, true) {
+        if full && !std::mem::replace(&mut self.full_sent, true) {
             mailbox.outbox.borrow_mut().push(ToCoordinator::Full);
         }
         let mut read = 0;
@@ -355,16 +355,16 @@ impl Running {
             self.finish_replay(mailbox, &settings.metrics, release)?;
             return Ok(true);
         }
-        Ok(read >= WORTH_ANOTHER)
+        Ok(read >= POLL_AGAIN)
     }
 
-    /// How many windows the open map may hold now.
+    /// The current limit of windows in the open map.
     fn limit(&self, sizes: usize) -> usize {
         let trades = usize::try_from(self.open.counts.accepted)
             .unwrap_or(usize::MAX)
             .saturating_mul(sizes);
         let all = if trades / MANY_TRADES >= self.open.combiner.len() {
-            OPEN_WINDOWS_OF_MANY
+            OPEN_WINDOWS_IN_BACKLOG
         } else {
             OPEN_WINDOWS
         };
@@ -379,7 +379,7 @@ impl Running {
         let Self {
             reader,
             partitions,
-            place,
+            index_of,
             entries,
             replay,
             open,
@@ -387,10 +387,10 @@ impl Running {
         } = self;
         let mut reached = Vec::new();
         let read = reader.poll(RECORDS_PER_POLL, &mut |record| {
-            let state = place[record.partition as usize]
+            let state = index_of[record.partition as usize]
                 .map(|at| &mut partitions[at])
-                .expect("the reader hands over our partitions only");
-            // A client that hands a record over again (after a pause, say) must not count it twice.
+                .expect("the reader returns only our partitions");
+            // A client may return a record again, for example after a pause. It must count once.
             if record.offset < state.next {
                 return;
             }
@@ -406,7 +406,7 @@ impl Running {
                 reached.push(record.partition);
             }
         })?;
-        // What lies beyond waits until every partition has been replayed: the open map stays small.
+        // Newer records wait until every partition has been replayed, so the open map stays small.
         for partition in reached {
             if self
                 .replay
@@ -423,10 +423,10 @@ impl Running {
         &mut self,
         mailbox: &Mailbox,
         metrics: &Metrics,
-        release: impl FnOnce(Vec<Item>, &Capability<u64>),
+        release: impl FnOnce(Vec<ExchangeItem>, &Capability<u64>),
     ) -> Result<(), JobError> {
         let (replay, time) = (
-            self.replay.take().expect("asked only while replaying"),
+            self.replay.take().expect("called only while replaying"),
             *self.capability.time(),
         );
         let (items, counts) = replay.finish(metrics, |samples| {
@@ -466,9 +466,9 @@ impl Running {
             self.open
                 .dead_letters
                 .drain(..)
-                .map(|dead_letter| Item::DeadLetter(Box::new(dead_letter))),
+                .map(|dead_letter| ExchangeItem::DeadLetter(Box::new(dead_letter))),
         );
-        self.full_told = false;
+        self.full_sent = false;
         let counts: Counts = std::mem::take(&mut self.open.counts);
         metrics.count(&counts);
         mailbox
@@ -499,8 +499,8 @@ impl Running {
         });
     }
 
-    /// An error of the log as a failure of the job; if offsets have gone under the reader, with
-    /// their names, which not every log tells.
+    /// Turns an error of the log into a failure of the job. If offsets have gone, it names them;
+    /// not every log does.
     fn failed(&self, error: LogError, settings: &SourceSettings) -> JobError {
         let LogError::Broken(reason) = &error else {
             return error.into();
@@ -529,12 +529,12 @@ impl Running {
     }
 }
 
-/// What is left to do about offsets that are gone.
-const LOSS_HINT: &str = "rebuild into a new store with --store, or start with --accept-loss to go on without them: their trades will be missing \
-    from the bars for good";
+/// What the operator can do about offsets that are gone.
+const LOSS_HINT: &str = "rebuild into a new store with --store, or start with --accept-loss to \
+                         go on without them: their trades will be missing from the bars for good";
 
-/// Why the job does not start. If offsets are gone, those of all partitions are named, not only of
-/// this worker's: whoever accepts the loss accepts all of it.
+/// Why the job does not start. It names the lost offsets of all partitions, not only of this
+/// worker's, because `--accept-loss` accepts all of them.
 fn refused(error: &Unreadable, checkpoint: &Checkpoint, settings: &SourceSettings) -> JobError {
     if matches!(error, Unreadable::Truncated { .. }) {
         return JobError::Refused(error.to_string());

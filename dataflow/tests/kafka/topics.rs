@@ -1,4 +1,4 @@
-//! Topics that a job must not trust.
+//! Topics that break the guarantee, and topics that change while a job reads them.
 
 use std::{
     sync::Arc,
@@ -16,10 +16,10 @@ use tapeflow_sinks::memory::MemoryStore;
 
 use super::{
     INTERNAL_PORT, STACK, add_partitions, append, block_on, config, connect, delete, delete_below,
-    make, mirrored, ours,
+    group_offset, make, ours,
 };
 
-/// One broker has one copy; of this nobody can be spared.
+/// The finding for every topic here: one broker can hold one replica only.
 const ONE_BROKER: TopicFinding = TopicFinding::Replication {
     replicas: 1,
     brokers: 1,
@@ -62,7 +62,7 @@ pub(crate) fn settings() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A user who may read and look, and not see settings.
+/// A user with the rights Read and Describe, without DescribeConfigs.
 pub(crate) fn unseen() -> Result<(), Failed> {
     make("unseen", &[])?;
     let tool = [
@@ -98,14 +98,14 @@ pub(crate) fn unseen() -> Result<(), Failed> {
             && texts[1].contains("DescribeConfigs"),
         "{texts:?}"
     );
-    assert_eq!(log.partitions()?, 2, "it can be read all the same");
+    assert_eq!(log.partitions()?, 2, "it can be read");
     assert!(log.identity()?.topic_id.is_some());
-    // What may not even be looked at is as good as not there, or refused: in any case not read.
+    // A topic without Describe is absent or refused for the user. It must not be read.
     assert!(KafkaLog::connect(config("good", "limited", "limited-development", "ca.pem")).is_err());
     Ok(())
 }
 
-pub(crate) fn made_again() -> Result<(), Failed> {
+pub(crate) fn created_again() -> Result<(), Failed> {
     make("again", &[])?;
     let log = connect(&ours("again"))?;
     let first = log.identity()?;
@@ -121,7 +121,7 @@ pub(crate) fn made_again() -> Result<(), Failed> {
     );
     let store = Arc::new(MemoryStore::new());
     run(log, store.clone())?;
-    // A checkpoint of a binary that did not know ids is taken over, and knows from then on.
+    // A checkpoint without an id is taken over and gets the id.
     let old = Arc::new(MemoryStore::new());
     let mut checkpoint = checkpoint(&*store)?;
     assert_eq!(checkpoint.source, first);
@@ -165,8 +165,8 @@ pub(crate) fn grown() -> Result<(), Failed> {
         Ok(block_on(store.checkpoint())?
             .is_some_and(|checkpoint| checkpoint.committed.cuts[0].next == 1))
     })?;
-    let committed = |partition: i32| mirrored("grown", partition);
-    until("the committed offset stands where lag tools look", || {
+    let committed = |partition: i32| group_offset("grown", partition);
+    until("the group offset is committed", || {
         Ok(committed(0)? == Some(1))
     })?;
 
@@ -175,7 +175,7 @@ pub(crate) fn grown() -> Result<(), Failed> {
         Err(JobError::Failed(text)) => {
             assert!(text.contains("has 5 partitions now, and had 2"), "{text}")
         }
-        other => return Err(format!("goes on without the added partitions: {other:?}").into()),
+        other => return Err(format!("continues without the added partitions: {other:?}").into()),
     }
     append(4)?;
     let log = connect(&ours("grown"))?;
@@ -207,7 +207,8 @@ pub(crate) fn lost() -> Result<(), Failed> {
     let before = checkpoint(&*store)?;
     match run(connect(&ours("lost"))?, store.clone()) {
         Err(JobError::Refused(text)) => {
-            let named = "partition 0: offsets 3 to 5 are gone from the log (it begins at 6) before they were committed; ";
+            let named = "partition 0: offsets 3 to 5 are gone from the log (it begins at 6) before \
+                         they were committed; ";
             assert!(
                 text.starts_with(named) && text.contains("--accept-loss"),
                 "{text}"
@@ -216,16 +217,16 @@ pub(crate) fn lost() -> Result<(), Failed> {
         other => return Err(format!("not refused: {other:?}").into()),
     }
     assert_eq!(checkpoint(&*store)?.committed, before.committed);
-    // A reader that is there when records go.
+    // A reader that is open when records go.
     let mut reader = connect(&ours("lost"))?.reader(&[(0, 3)])?;
-    let mut fault = None;
-    until("the reader hears that its offset is gone", || {
-        fault = reader
+    let mut error = None;
+    until("the reader reports that its offset is gone", || {
+        error = reader
             .poll(10, &mut |record| panic!("offset {} is read", record.offset))
             .err();
-        Ok(fault.is_some())
+        Ok(error.is_some())
     })?;
-    let text = fault.map(|fault| fault.to_string()).unwrap_or_default();
+    let text = error.map(|error| error.to_string()).unwrap_or_default();
     assert!(
         text.contains("an offset to be read is gone from the log"),
         "{text}"
@@ -257,7 +258,7 @@ pub(crate) fn lost() -> Result<(), Failed> {
             .collect::<Vec<_>>(),
         [Some(LostRange { from: 3, to: 6 }), None]
     );
-    // The records are dead letters all of them; of those that are gone there is one for all.
+    // Every record is a dead letter. The lost ones have one dead letter together.
     let dead_letters = block_on(store.dead_letters(100))?;
     let places: Vec<_> = dead_letters
         .iter()
@@ -287,7 +288,7 @@ pub(crate) fn lost() -> Result<(), Failed> {
     assert_eq!(
         block_on(store.dead_letters(100))?,
         dead_letters,
-        "nothing is told twice"
+        "no dead letter is written twice"
     );
     Ok(())
 }
@@ -303,25 +304,25 @@ fn until(what: &str, mut happened: impl FnMut() -> Result<bool, Failed>) -> Resu
     Ok(())
 }
 
-/// The identity, once the broker has heard that the topic is another one.
+/// The identity of the log, once the broker knows the new topic.
 fn other_than(log: &KafkaLog, first: &SourceIdentity) -> Result<SourceIdentity, Failed> {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(30) {
         match log.identity() {
             Ok(now) if now == *first => {}
             Ok(now) => return Ok(now),
-            Err(fault) if fault.to_string().contains("there is no topic") => {}
-            Err(fault) => return Err(fault.into()),
+            Err(error) if error.to_string().contains("there is no topic") => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    Err("the topic that was made again has the old id".into())
+    Err("the topic that was created again has the old id".into())
 }
 
 fn checkpoint(store: &dyn Store) -> Result<Checkpoint, Failed> {
     block_on(store.checkpoint())?.ok_or_else(|| "no checkpoint".into())
 }
 
-/// A job that ends with the log, in one process.
+/// Runs a job of one process to the end of the log.
 fn run(log: KafkaLog, store: Arc<MemoryStore>) -> Result<(), JobError> {
     run_until(log, store, true)
 }

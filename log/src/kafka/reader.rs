@@ -211,7 +211,7 @@ fn consumer(config: &KafkaLogConfig) -> Result<BaseConsumer<ClientErrors>, LogEr
     client
         .set("bootstrap.servers", &config.brokers)
         .set("client.id", CLIENT)
-        // Nothing ever joins the group; committed offsets are mirrored to it, for tools that show
+        // No consumer joins the group. It only holds the committed offsets, for tools that display
         // lag.
         .set("group.id", "tapeflow")
         .set("enable.auto.commit", "false")
@@ -305,7 +305,7 @@ impl Log for KafkaLog {
         Ok(low..high)
     }
 
-    fn mirror(&self, committed: &[(Partition, Offset)]) -> Result<(), LogError> {
+    fn commit_group_offsets(&self, committed: &[(Partition, Offset)]) -> Result<(), LogError> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in committed {
             list.add_partition_offset(

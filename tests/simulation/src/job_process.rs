@@ -13,7 +13,7 @@ use std::{
 use tapeflow_dataflow::{
     JobConfig, JobError, Stop, Summary,
     clock::Clock,
-    stepped::{self, Stage, Stepped},
+    stepped::{self, Environment, Stepped},
 };
 use tapeflow_protocol::{Checkpoint, Store, workflow};
 use tokio::runtime::Runtime;
@@ -165,7 +165,7 @@ impl JobProcess {
             return match taken {
                 Ok(checkpoint) => {
                     self.generation = Some(checkpoint.generation);
-                    let stage = Stage {
+                    let environment = Environment {
                         config: self.config.clone(),
                         log: Arc::clone(&self.log) as _,
                         store: Arc::clone(&self.store),
@@ -176,7 +176,7 @@ impl JobProcess {
                         hash_seed: self.hash_seed,
                     };
                     self.stepped = Some(Stepped::new(
-                        stage,
+                        environment,
                         checkpoint,
                         allocators(self.config.workers),
                     ));
@@ -185,7 +185,7 @@ impl JobProcess {
                 Err(fault) => Some(Err(JobError::Failed(fault.to_string()))),
             };
         };
-        stepped.turn(worker);
+        stepped.step(worker);
         stepped.ended()
     }
 }

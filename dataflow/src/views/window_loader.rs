@@ -1,22 +1,21 @@
-//! Brings the bars of a window into memory when the window is first touched, and lets go of windows
-//! that nobody touches any more.
+//! Loads the bars of a window when the window is first touched, and unloads windows that are no
+//! longer touched.
 //!
-//! A list needs every bar of its window, on all workers, as of one time. So each worker tells all
-//! others which windows its changes touch, and for a time t each of them brings in its own symbols'
-//! bars of the same windows:
+//! A view needs every bar of its window, on all workers, as of one time. So each worker broadcasts
+//! which windows its changes touch. For a time t, each worker loads its own symbols' bars of these
+//! windows:
 //!
-//! * what t itself has changed: the bar after the change;
+//! * if t has changed the bar: the bar after that change;
 //! * else, if a later time that has already arrived changes it: the bar before that change;
-//! * else the bar in the store, whose label is t at most.
+//! * else the bar in the store, whose epoch is t at most.
 //!
-//! The three agree on "as of t", because a bar that is not acknowledged yet was changed within the
-//! last [`EPOCHS_AHEAD`] epochs, and a window touched that lately is still in memory. For the same
-//! reason a window may be let go only when it was touched longer ago. Which one goes is decided by
-//! the touches alone, which all workers hear alike: so all let go of it at the same time, and a
-//! list never shows part of a window.
+//! The three sources agree on "as of t". A bar whose write is not acknowledged was changed within
+//! the last [`EPOCHS_AHEAD`] epochs, and a window touched that recently is still in memory. For the
+//! same reason a window may be unloaded only if its last touch is older. All workers see the same
+//! touches and choose the windows to unload by them alone. So all unload a window at the same time,
+//! and a view never shows part of a window.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
     sync::{Arc, mpsc::Receiver},
@@ -34,36 +33,41 @@ use timely::{
     scheduling::{Activator, SyncActivator},
 };
 
-use super::{Change, Rows, Standing, Window};
+use super::{
+    changes::{BarValues, Change, Window},
+    definitions::Bars,
+};
 use crate::{
     coordinator::decisions::EPOCHS_AHEAD,
+    epoch_timestamps::SharedEpochTimestamps,
+    failure::{Failure, JobError},
     hash::{Map, Set},
-    job::{Failure, JobError},
     metrics::Metrics,
-    operators::{bar_state::EpochTimestamps, exchange::route},
+    operators::exchange::route,
     store_io::{BarReader, StoreIo},
 };
-/// One change of the collection of bars.
-type Update = ((Window, (Symbol, Standing)), u64, isize);
 
-/// What the loader needs to know from the start.
+/// One change of the collection of bars.
+type Update = ((Window, (Symbol, BarValues)), u64, isize);
+
 pub(crate) struct WindowSettings {
     pub(crate) io: StoreIo,
-    pub(crate) board: Rc<RefCell<EpochTimestamps>>,
+    pub(crate) timestamps: SharedEpochTimestamps,
     pub(crate) failure: Failure,
     pub(crate) metrics: Arc<Metrics>,
-    /// Windows kept in memory beyond those touched within the last epochs; the same on all workers.
+    /// The windows kept in memory beyond those touched within the last epochs. The same on all
+    /// workers.
     pub(crate) windows_kept: usize,
-    /// This worker among all workers of all processes, and how many there are.
+    /// The index of this worker among all workers of all processes, and their number.
     pub(crate) index: usize,
     pub(crate) peers: usize,
 }
 
-/// Builds the operator; the activator wakes it after news on the board.
+/// Builds the operator. The activator wakes it after a new write timestamp.
 pub(crate) fn build<'scope>(
     changes: StreamVec<'scope, u64, Rc<Vec<Change>>>,
     settings: WindowSettings,
-) -> (Rows<'scope>, Activator) {
+) -> (Bars<'scope>, Activator) {
     let scope = changes.scope();
     let mut activator = None;
     let slot = &mut activator;
@@ -71,7 +75,7 @@ pub(crate) fn build<'scope>(
         .clone()
         .unary::<CapacityContainerBuilder<Vec<Window>>, _, _, _>(
             Pipeline,
-            "touched",
+            "touched windows",
             |_capability, _info| {
                 |input, output| {
                     input.for_each_stamp(|capability, data| {
@@ -93,7 +97,7 @@ pub(crate) fn build<'scope>(
         touched,
         Pipeline,
         Pipeline,
-        "windows",
+        "window loader",
         |_capability, info| {
             *slot = Some(scope.activator_for(Rc::clone(&info.address)));
             let wake = scope.worker().sync_activator_for(info.address.to_vec());
@@ -111,9 +115,9 @@ pub(crate) fn build<'scope>(
                         loader.pending_at(&capability).touched.extend(windows);
                     }
                 });
-                // Changes first: a bar that the store hands over at a later label has its change
-                // among them by now.
-                loader.hear();
+                // After the changes: if the store returns a bar of a later epoch, the change that
+                // made it has arrived by now.
+                loader.receive_from_store();
                 while let Some((capability, updates)) = loader.take_next(|time| {
                     !changes_frontier.less_equal(time) && !touched_frontier.less_equal(time)
                 }) {
@@ -134,7 +138,7 @@ fn windows_of(changes: &[Change]) -> BTreeSet<Window> {
     changes.iter().map(|change| change.window).collect()
 }
 
-/// What has arrived for one time, and is not yet taken.
+/// What has arrived for a time that is not processed yet.
 struct Pending {
     capability: Capability<u64>,
     changes: Vec<Rc<Vec<Change>>>,
@@ -144,7 +148,7 @@ struct Pending {
 /// A window in memory: this worker's bars of it.
 struct Loaded {
     touched_at: u64,
-    bars: Map<Symbol, Standing>,
+    bars: Map<Symbol, BarValues>,
 }
 
 /// The reads that the oldest pending time waits for.
@@ -156,10 +160,10 @@ struct Loading {
 /// The symbols of this worker that may have bars.
 enum Symbols {
     Unknown,
-    /// On its way from the directory.
-    Asked(Receiver<Vec<Symbol>>),
-    /// The directory's, as of the first time they were needed. Later ones come with their first
-    /// change.
+    /// Requested from the directory.
+    Requested(Receiver<Vec<Symbol>>),
+    /// The symbols of the directory when they were first needed. Newer symbols arrive with their
+    /// first change.
     Known,
 }
 
@@ -169,12 +173,12 @@ struct Loader {
     wake: SyncActivator,
     pending: BTreeMap<u64, Pending>,
     loading: Option<Loading>,
-    /// The capability of a time whose bars were not to be trusted, held to the end: were it
-    /// dropped, others would take the time for written.
+    /// The capability of a time that failed, held until the process ends. Without it, the frontier
+    /// would pass the time, and the coordinator would commit it.
     failed: Option<Capability<u64>>,
     loaded: Map<Window, Loaded>,
-    /// By size, the latest start among the windows let go: those up to it may have bars.
-    let_go_up_to: Map<WindowSize, WindowStart>,
+    /// By size: the latest start of the unloaded windows. Windows up to it may have bars.
+    unloaded_up_to: Map<WindowSize, WindowStart>,
     directory: Symbols,
     symbols: Set<Symbol>,
 }
@@ -189,7 +193,7 @@ impl Loader {
             loading: None,
             failed: None,
             loaded: Map::default(),
-            let_go_up_to: Map::default(),
+            unloaded_up_to: Map::default(),
             directory: Symbols::Unknown,
             symbols: Set::default(),
         }
@@ -214,13 +218,13 @@ impl Loader {
         self.pending_at(capability).changes.push(changes);
     }
 
-    /// Hears what came back from the store.
-    fn hear(&mut self) {
-        if let Symbols::Asked(answer) = &self.directory
+    /// Takes the replies of the store.
+    fn receive_from_store(&mut self) {
+        if let Symbols::Requested(answer) = &self.directory
             && let Ok(symbols) = answer.try_recv()
         {
             let (index, peers) = (self.settings.index as u64, self.settings.peers as u64);
-            // As the exchange in front of the keeper of bars routes them.
+            // The symbols that the exchange routes to this worker.
             self.symbols.extend(
                 symbols
                     .into_iter()
@@ -238,8 +242,7 @@ impl Loader {
         }
     }
 
-    /// Takes the oldest time that is complete and whose windows are all at hand; `None` if there is
-    /// none.
+    /// Processes the oldest time if it is complete and its windows are loaded; `None` if not.
     fn take_next(
         &mut self,
         complete: impl Fn(&u64) -> bool,
@@ -263,18 +266,24 @@ impl Loader {
         }
     }
 
-    /// Asks for the bars of the windows that the time touches and that are not in memory; `None`
-    /// while the checkpoint or the directory are awaited.
+    /// Requests the bars of the windows that the time touches and that are not in memory; `None`
+    /// while the checkpoint or the directory has not arrived.
     fn begin_loading(&mut self, time: u64) -> Option<Loading> {
-        // Another worker's changes may arrive before the coordinator's first word does.
-        let watermark_ms = self.settings.board.borrow().start.as_ref()?.watermark_ms();
+        // Another worker's changes may arrive before the coordinator's first message.
+        let watermark_ms = self
+            .settings
+            .timestamps
+            .borrow()
+            .checkpoint
+            .as_ref()?
+            .watermark_ms();
         let pending = &self.pending[&time];
-        // As in the keeper of bars: a window that starts after every event time as of the
-        // take-over, and is later than all that were let go, has no bar that is not in the changes.
+        // As in the bar state: all bars of a window are in the changes if it starts after the
+        // watermark of the take-over and after all unloaded windows of its size.
         let may_have_bars = |window: &Window| {
-            watermark_ms.is_some_and(|max| window.start <= max)
+            watermark_ms.is_some_and(|watermark| window.start <= watermark)
                 || self
-                    .let_go_up_to
+                    .unloaded_up_to
                     .get(&window.size)
                     .is_some_and(|line| window.start <= *line)
         };
@@ -292,9 +301,9 @@ impl Loader {
         }
         match self.directory {
             Symbols::Known => {}
-            Symbols::Asked(_) => return None,
+            Symbols::Requested(_) => return None,
             Symbols::Unknown => {
-                self.directory = Symbols::Asked(self.settings.io.symbols(self.wake.clone()));
+                self.directory = Symbols::Requested(self.settings.io.symbols(self.wake.clone()));
                 return None;
             }
         }
@@ -307,7 +316,7 @@ impl Loader {
         let mut keys = Vec::new();
         for window in missing {
             for symbol in &self.symbols {
-                // A day of stocks starts when no other day does.
+                // A day of stocks starts at another time than other days.
                 if window.size.is_start(window.start, symbol.class())
                     && !changed.contains(&(window, symbol))
                 {
@@ -328,8 +337,8 @@ impl Loader {
         })
     }
 
-    /// All windows that the time touches are at hand: what the collection of bars gains and loses
-    /// at it.
+    /// All windows that the time touches are loaded. Returns the changes of the collection of bars
+    /// at this time.
     fn apply(
         &mut self,
         time: u64,
@@ -346,7 +355,7 @@ impl Loader {
                 })
                 .touched_at = time;
         }
-        let mut later: Map<(Window, &Symbol), Option<Standing>> = Map::default();
+        let mut later: Map<(Window, &Symbol), Option<BarValues>> = Map::default();
         if !read.is_empty() {
             for change in self
                 .pending
@@ -354,7 +363,7 @@ impl Loader {
                 .flat_map(|(_, pending)| &pending.changes)
                 .flat_map(|changes| changes.iter())
             {
-                // Of several the earliest, which comes first.
+                // The earliest of several changes comes first and is kept.
                 later
                     .entry((change.window, &change.symbol))
                     .or_insert(change.before);
@@ -365,24 +374,24 @@ impl Loader {
                 size: key.size,
                 start: key.start,
             };
-            let standing = match (later.get(&(window, &key.symbol)), bar) {
+            let values = match (later.get(&(window, &key.symbol)), bar) {
                 (Some(before), _) => *before,
                 (None, None) => None,
-                (None, Some(bar)) if bar.epoch <= time => Some(Standing::of(&bar.totals)),
+                (None, Some(bar)) if bar.epoch <= time => Some(BarValues::of(&bar.totals)),
                 (None, Some(bar)) => {
                     return Err(JobError::Fenced(format!(
-                        "bar {key} is of epoch {}, this process is at {time}",
+                        "bar {key} has epoch {}, which is later than epoch {time} of this process",
                         bar.epoch
                     )));
                 }
             };
-            if let Some(standing) = standing {
+            if let Some(values) = values {
                 self.loaded
                     .get_mut(&window)
                     .expect("it is touched")
                     .bars
-                    .insert(key.symbol.clone(), standing);
-                updates.push(((window, (key.symbol, standing)), time, 1));
+                    .insert(key.symbol.clone(), values);
+                updates.push(((window, (key.symbol, values)), time, 1));
             }
         }
         for change in pending.changes.iter().flat_map(|changes| changes.iter()) {
@@ -405,16 +414,16 @@ impl Loader {
             ));
         }
         drop(later);
-        self.let_go(time, &mut updates);
+        self.unload(time, &mut updates);
         Ok(updates)
     }
 
-    /// Lets go of the windows that were touched longest ago, down to the limit: only such whose
-    /// every bar is acknowledged by now.
-    fn let_go(&mut self, time: u64, updates: &mut Vec<Update>) {
+    /// Unloads the least recently touched windows, down to the limit. Only windows whose bars are
+    /// all acknowledged are unloaded.
+    fn unload(&mut self, time: u64, updates: &mut Vec<Update>) {
         let mut oldest: BTreeSet<(u64, Window)> = BTreeSet::new();
         if self.loaded.len() > self.settings.windows_kept {
-            // `time` is bound, so all up to EPOCHS_AHEAD before it is committed.
+            // `time` is bound, so all epochs up to EPOCHS_AHEAD before it are committed.
             oldest.extend(
                 self.loaded
                     .iter()
@@ -426,9 +435,12 @@ impl Loader {
             .into_iter()
             .take(self.loaded.len().saturating_sub(self.settings.windows_kept))
         {
-            let loaded = self.loaded.remove(&window).expect("it was listed just now");
+            let loaded = self.loaded.remove(&window).expect("it was found above");
             updates.extend(loaded.bars.into_iter().map(|bar| ((window, bar), time, -1)));
-            let line = self.let_go_up_to.entry(window.size).or_insert(window.start);
+            let line = self
+                .unloaded_up_to
+                .entry(window.size)
+                .or_insert(window.start);
             *line = window.start.max(*line);
         }
     }

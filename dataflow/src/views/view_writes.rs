@@ -1,12 +1,11 @@
-//! From changed lists to writes: each list whose content an epoch has changed is written once, at
-//! the epoch's write timestamp.
+//! Turns changed views into writes. Each view that an epoch has changed is written once, at the
+//! epoch's write timestamp.
 //!
-//! What is only retracted is a window that was put out of memory: that is no change, and nothing is
-//! written. What the replay brings is all new here, so every list of a window that the replay
-//! touches is written at the recovery timestamp, as its bars are.
+//! A retraction alone means that the window left memory. That is no change, and nothing is written.
+//! After a restart all views of the replay are new here, so every view of a window that the replay
+//! touches is written at the recovery timestamp, like its bars.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, btree_map::Entry},
     rc::Rc,
 };
@@ -23,37 +22,37 @@ use timely::{
     scheduling::Activator,
 };
 
-use super::{Lists, Window};
-use crate::operators::bar_state::EpochTimestamps;
+use super::{changes::Window, definitions::Views};
+use crate::epoch_timestamps::SharedEpochTimestamps;
 
-/// Lists that travel to the sink together.
-const LISTS_PER_WRITE: usize = 64;
+/// The most views of one batch to the sink.
+const VIEWS_PER_WRITE: usize = 64;
 
-/// What one time has changed.
+/// The views that one time has changed.
 struct Pending {
     capability: Capability<u64>,
-    lists: BTreeMap<(View, Window), Vec<ViewEntry>>,
+    views: BTreeMap<(View, Window), Vec<ViewEntry>>,
 }
 
-/// Builds the operator; the activator wakes it after news on the board.
+/// Builds the operator. The activator wakes it after a new write timestamp.
 pub(crate) fn build<'scope>(
-    lists: Lists<'scope>,
-    board: Rc<RefCell<EpochTimestamps>>,
+    views: Views<'scope>,
+    timestamps: SharedEpochTimestamps,
 ) -> (StreamVec<'scope, u64, EpochWrites>, Activator) {
-    let scope = lists.inner.scope();
+    let scope = views.inner.scope();
     let mut activator = None;
     let slot = &mut activator;
-    let writes = lists
+    let writes = views
         .inner
         .unary_frontier::<CapacityContainerBuilder<Vec<EpochWrites>>, _, _, _>(
             Pipeline,
-            "lists",
+            "view writes",
             |_capability, info| {
                 *slot = Some(scope.activator_for(Rc::clone(&info.address)));
                 let mut pending: BTreeMap<u64, Pending> = BTreeMap::new();
                 move |(input, frontier), output| {
                     input.for_each_stamp(|capability, data| {
-                        for ((key, list), time, diff) in
+                        for ((key, content), time, diff) in
                             data.flat_map(|container| container.drain(..))
                         {
                             if diff < 0 {
@@ -62,15 +61,15 @@ pub(crate) fn build<'scope>(
                             let pending = match pending.entry(time) {
                                 Entry::Occupied(held) => held.into_mut(),
                                 Entry::Vacant(free) => {
-                                    // A message may bear an earlier time than the changes in it.
+                                    // The message's time may be earlier than that of its changes.
                                     free.insert(Pending {
                                         capability: capability.delayed(&time, 0),
-                                        lists: BTreeMap::new(),
+                                        views: BTreeMap::new(),
                                     })
                                 }
                             };
-                            let earlier = pending.lists.insert(key, list);
-                            assert!(earlier.is_none(), "a list has one content at a time");
+                            let earlier = pending.views.insert(key, content);
+                            assert!(earlier.is_none(), "a view has one content at a time");
                         }
                     });
                     while let Some(entry) = pending
@@ -78,10 +77,11 @@ pub(crate) fn build<'scope>(
                         .filter(|entry| !frontier.less_equal(entry.key()))
                     {
                         let time = *entry.key();
-                        let Some(write_timestamp) = board.borrow().write_timestamp_of(time) else {
+                        let Some(write_timestamp) = timestamps.borrow().write_timestamp_of(time)
+                        else {
                             break;
                         };
-                        let Pending { capability, lists } = entry.remove();
+                        let Pending { capability, views } = entry.remove();
                         let write = |((view, window), entries): ((View, Window), _)| ViewWrite {
                             key: ViewKey {
                                 view,
@@ -95,10 +95,10 @@ pub(crate) fn build<'scope>(
                             write_timestamp,
                         };
                         let mut session = output.session(&capability);
-                        let mut lists = lists.into_iter().map(write).peekable();
-                        while lists.peek().is_some() {
+                        let mut views = views.into_iter().map(write).peekable();
+                        while views.peek().is_some() {
                             session.give(EpochWrites {
-                                views: lists.by_ref().take(LISTS_PER_WRITE).collect(),
+                                views: views.by_ref().take(VIEWS_PER_WRITE).collect(),
                                 ..EpochWrites::default()
                             });
                         }

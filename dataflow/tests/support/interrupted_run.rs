@@ -1,4 +1,4 @@
-//! Lives of a job that end where a test wants them to, and what they leave behind.
+//! Runs of a job that are interrupted at a chosen point, and the state that they leave.
 
 use std::{
     ops::Range,
@@ -19,34 +19,37 @@ use tapeflow_schemas::{
 };
 use tapeflow_sinks::memory::MemoryStore;
 
-use crate::support::{MemoryLog, io};
+use super::{
+    job::{block_on, io},
+    memory_log::MemoryLog,
+};
 
-/// How a life ends.
-pub(crate) enum Ends {
-    /// At the end of the log.
-    ByItself,
-    /// With a crash right after the first binding, no bar written.
+/// How a run is interrupted.
+pub enum Interruption {
+    /// Not at all: it reads to the end of the log.
+    None,
+    /// By a crash right after the first binding, before any bar is written.
     AfterBinding,
-    /// With a crash right before the first commit: all that it would commit is written.
+    /// By a crash right before the first commit: all its bars are written.
     BeforeCommit,
-    /// By what is done right after the first binding.
+    /// By a removal of records right after the first binding.
     WithRemoval(Box<dyn Fn() + Send + Sync>),
 }
 
-struct Ending {
+struct InterruptedStore {
     inner: Arc<MemoryStore>,
-    ends: Ends,
-    gone: AtomicBool,
+    interruption: Interruption,
+    crashed: AtomicBool,
 }
 
-impl Ending {
+impl InterruptedStore {
     fn crash(&self) -> CasOutcome {
-        self.gone.store(true, SeqCst);
+        self.crashed.store(true, SeqCst);
         CasOutcome::Unknown("crash".into())
     }
 
     fn alive(&self) -> Result<(), StoreError> {
-        if self.gone.load(SeqCst) {
+        if self.crashed.load(SeqCst) {
             Err(StoreError::Broken("crash".into()))
         } else {
             Ok(())
@@ -55,9 +58,9 @@ impl Ending {
 }
 
 #[async_trait]
-impl Store for Ending {
+impl Store for InterruptedStore {
     fn describe(&self) -> String {
-        "ending".into()
+        "interrupted".into()
     }
 
     async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
@@ -74,13 +77,13 @@ impl Store for Ending {
             .is_some_and(|before| proposed.last_binding().epoch > before.last_binding().epoch);
         let commits =
             expected.is_some_and(|before| proposed.committed.epoch > before.committed.epoch);
-        match &self.ends {
-            Ends::AfterBinding if binds => {
+        match &self.interruption {
+            Interruption::AfterBinding if binds => {
                 let _ = self.inner.compare_and_set(expected, proposed).await;
                 self.crash()
             }
-            Ends::BeforeCommit if commits => self.crash(),
-            Ends::WithRemoval(remove) if binds => {
+            Interruption::BeforeCommit if commits => self.crash(),
+            Interruption::WithRemoval(remove) if binds => {
                 let outcome = self.inner.compare_and_set(expected, proposed).await;
                 remove();
                 outcome
@@ -94,7 +97,7 @@ impl Store for Ending {
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        if matches!(self.ends, Ends::AfterBinding) {
+        if matches!(self.interruption, Interruption::AfterBinding) {
             return std::future::pending().await;
         }
         self.alive()?;
@@ -141,26 +144,18 @@ impl Store for Ending {
     }
 }
 
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime")
-        .block_on(future)
-}
-
-/// One life of the job; what it counted, if it came to its end.
-pub(crate) fn life(
+/// Runs the job. Returns its metrics if it reaches the end of the log.
+pub fn run_with(
     config: &JobConfig,
     log: &MemoryLog,
     store: &Arc<MemoryStore>,
-    ends: Ends,
+    interruption: Interruption,
 ) -> Result<Arc<Metrics>, JobError> {
     let metrics = Arc::new(Metrics::default());
-    let store = Arc::new(Ending {
+    let store = Arc::new(InterruptedStore {
         inner: Arc::clone(store),
-        ends,
-        gone: AtomicBool::new(false),
+        interruption,
+        crashed: AtomicBool::new(false),
     });
     run(
         config.clone(),
@@ -174,24 +169,24 @@ pub(crate) fn life(
     .map(|_| metrics)
 }
 
-pub(crate) fn checkpoint(store: &MemoryStore) -> Checkpoint {
+pub fn checkpoint(store: &MemoryStore) -> Checkpoint {
     block_on(store.checkpoint())
         .expect("checkpoint")
         .expect("a job has run")
 }
 
-/// Where a partition is committed to.
-pub(crate) fn next(store: &MemoryStore, partition: Partition) -> Offset {
+/// The committed offset of a partition.
+pub fn next(store: &MemoryStore, partition: Partition) -> Offset {
     checkpoint(store).committed.cuts[partition as usize].next
 }
 
-pub(crate) fn len(log: &MemoryLog, partition: Partition) -> Offset {
+pub fn len(log: &MemoryLog, partition: Partition) -> Offset {
     Offset::try_from(log.0.lock().expect("log")[partition as usize].len()).expect("few")
 }
 
-/// The next offset whose record does not repeat the one before it. A repeat of a lost record is
-/// what the binding says of it, and the recomputation cannot know that.
-pub(crate) fn clear_of_repeats(log: &MemoryLog, partition: Partition, offset: Offset) -> Offset {
+/// The next offset whose record does not duplicate the previous one. The duplicate of a lost record
+/// is dropped because the binding's filter knows it, which the recomputation cannot know.
+pub fn clear_of_repeats(log: &MemoryLog, partition: Partition, offset: Offset) -> Offset {
     let records = &log.0.lock().expect("log")[partition as usize];
     let mut at = usize::try_from(offset).expect("an offset");
     while at > 0 && at < records.len() && records[at].1 == records[at - 1].1 {
@@ -200,8 +195,8 @@ pub(crate) fn clear_of_repeats(log: &MemoryLog, partition: Partition, offset: Of
     Offset::try_from(at).expect("few")
 }
 
-/// The dead letters of lost offsets: partition, first offset, first that is not lost.
-pub(crate) fn letters(store: &MemoryStore) -> Vec<(Partition, Offset, Offset)> {
+/// The dead letters of lost offsets: partition, first lost offset, first that is not lost.
+pub fn loss_letters(store: &MemoryStore) -> Vec<(Partition, Offset, Offset)> {
     let dead_letters = block_on(store.dead_letters(usize::MAX)).expect("dead letters");
     let lost = dead_letters
         .iter()
@@ -217,7 +212,7 @@ pub(crate) fn letters(store: &MemoryStore) -> Vec<(Partition, Offset, Offset)> {
         assert_eq!(
             *index,
             u32::MAX,
-            "beside the dead letter of the record that was there"
+            "distinct from the dead letter of the lost record"
         );
         let rest = detail
             .strip_prefix(&format!("offsets {offset} to "))
@@ -240,15 +235,16 @@ pub(crate) fn letters(store: &MemoryStore) -> Vec<(Partition, Offset, Offset)> {
     .collect()
 }
 
-/// What a start without permission names as gone: partition, first offset, first that is not gone.
-pub(crate) fn refused(
+/// The offsets that a start without `--accept-loss` names as gone: partition, first offset, first
+/// that is not gone.
+pub fn refused(
     config: &JobConfig,
     log: &MemoryLog,
     store: &Arc<MemoryStore>,
 ) -> Vec<(Partition, Offset, Offset)> {
-    let fault = life(config, log, store, Ends::ByItself).expect_err("a refusal");
-    let JobError::Refused(text) = fault else {
-        panic!("{fault}")
+    let error = run_with(config, log, store, Interruption::None).expect_err("a refusal");
+    let JobError::Refused(text) = error else {
+        panic!("{error}")
     };
     assert!(text.contains("--accept-loss"), "{text}");
     let parts = text

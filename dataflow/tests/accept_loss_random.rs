@@ -1,5 +1,7 @@
-//! Losses at random moments between random crashes: each bar holds what remains, and of what was
-//! lost exactly what it had held before.
+//! Records are lost at random moments between random crashes: each bar equals the recomputation of
+//! the remaining records and of the lost ones that it already contained.
+
+mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,27 +10,32 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use support::{
+    check::check_bar,
+    crashing_store::CrashingStore,
+    feed::feed,
+    interrupted_run::{
+        Interruption, checkpoint, clear_of_repeats, len, loss_letters, refused, run_with,
+    },
+    job::{block_on, config, run_job},
+    memory_log::MemoryLog,
+};
 use tapeflow_dataflow::{JobConfig, JobError};
 use tapeflow_oracle::Oracle;
 use tapeflow_protocol::{Checkpoint, Store};
 use tapeflow_schemas::{BarKey, Epoch, Offset, Partition, Symbol};
 use tapeflow_sinks::memory::MemoryStore;
 
-use crate::{
-    course::{Ends, block_on, checkpoint, clear_of_repeats, len, letters, life as live, refused},
-    support::{CrashingStore, MemoryLog, check_bar, config, feed, run_job},
-};
-
-/// Records that went, and what the bars held of them.
+/// Records that were removed, and the state of the bars at that moment.
 struct Loss {
-    /// By partition; none of them committed.
+    /// By partition; none of these offsets was committed.
     gone: Vec<Range<Offset>>,
     checkpoint: Checkpoint,
     labels: BTreeMap<BarKey, Epoch>,
 }
 
 impl Loss {
-    /// Whether a bar of that label, back then, had not the record.
+    /// Whether a bar that had this epoch at the loss did not contain the record.
     fn excludes(&self, label: Epoch, partition: Partition, offset: Offset) -> bool {
         let at = partition as usize;
         let epoch = self
@@ -41,9 +48,9 @@ impl Loss {
     }
 }
 
-/// What lies where.
+/// How often each case occurred.
 #[derive(Default, Debug)]
-struct Seen {
+struct Coverage {
     within: u32,
     beyond: u32,
     held: u32,
@@ -57,7 +64,7 @@ fn lose(
     store: &MemoryStore,
     starts: &mut [Offset],
     random: &mut StdRng,
-    seen: &mut Seen,
+    coverage: &mut Coverage,
 ) -> Loss {
     let checkpoint = checkpoint(store);
     let gone = (0u32..)
@@ -76,9 +83,9 @@ fn lose(
             };
             let to = clear_of_repeats(log, partition, to);
             if to < bound {
-                seen.within += 1
+                coverage.within += 1
             } else {
-                seen.beyond += 1
+                coverage.beyond += 1
             }
             *start = to;
             log.remove_below(partition, to);
@@ -97,7 +104,7 @@ fn lose(
     }
 }
 
-/// Offsets that a start now must name: not committed, not there, and given up by no binding.
+/// The offsets that a start must name now: not committed, gone, and given up by no binding.
 fn unclaimed(checkpoint: &Checkpoint, starts: &[Offset]) -> Vec<(Partition, Offset, Offset)> {
     let cuts = checkpoint
         .committed
@@ -135,13 +142,14 @@ fn len_of(log: &MemoryLog) -> u32 {
     u32::try_from(log.0.lock().expect("log").len()).expect("few")
 }
 
-/// Every bar is the recomputation of what remains, and of what it had held of each loss.
-fn judge(
+/// Checks that every bar equals the recomputation of the remaining records and of the lost ones
+/// that it contained.
+fn compare(
     config: &JobConfig,
     log: &MemoryLog,
     store: &MemoryStore,
     losses: &[Loss],
-    seen: &mut Seen,
+    coverage: &mut Coverage,
     what: &str,
 ) {
     let labels = |key: &BarKey| -> Vec<Epoch> {
@@ -175,7 +183,7 @@ fn judge(
             })
         });
         let want = oracle.bar_as_of(key.symbol.as_str(), key.size, key.start, 0);
-        seen.held +=
+        coverage.held +=
             u32::from(want != least.bar_as_of(key.symbol.as_str(), key.size, key.start, 0));
         check_bar(&bar.totals, want, &format!("{what}: {key}"));
     }
@@ -190,8 +198,8 @@ fn judge(
 }
 
 #[test]
-fn whatever_is_lost_between_whatever_crashes_each_bar_holds_what_remains() {
-    let mut seen = Seen::default();
+fn each_bar_is_exact_after_random_losses_and_crashes() {
+    let mut coverage = Coverage::default();
     for seed in 0..40u64 {
         let mut random = StdRng::seed_from_u64(seed);
         let (log, store) = (
@@ -201,15 +209,15 @@ fn whatever_is_lost_between_whatever_crashes_each_bar_holds_what_remains() {
         feed(&log, seed, 300);
         let mut starts = vec![0; len_of(&log) as usize];
         let mut losses: Vec<Loss> = Vec::new();
-        for life in 0..200 {
-            let what = format!("seed {seed}, life {life}");
+        for run in 0..200 {
+            let what = format!("seed {seed}, run {run}");
             let mut config = config(
                 random.random_range(1..4),
                 if random.random_bool(0.5) { 8 } else { 100_000 },
             );
             let begun = block_on(store.checkpoint()).expect("checkpoint").is_some();
             if begun && losses.len() < 3 && random.random_bool(0.4) {
-                losses.push(lose(&log, &store, &mut starts, &mut random, &mut seen));
+                losses.push(lose(&log, &store, &mut starts, &mut random, &mut coverage));
             }
             if begun
                 && let unclaimed = unclaimed(&checkpoint(&store), &starts)
@@ -221,10 +229,10 @@ fn whatever_is_lost_between_whatever_crashes_each_bar_holds_what_remains() {
                 .iter()
                 .any(|loss| loss.gone.iter().any(|gone| !gone.is_empty()))
             {
-                seen.bound_at_once += 1;
+                coverage.bound_at_once += 1;
             }
             let most = if random.random_bool(0.5) { 10 } else { 40 };
-            let calls = if life == 199 {
+            let calls = if run == 199 {
                 i64::MAX
             } else {
                 random.random_range(1..most)
@@ -232,23 +240,19 @@ fn whatever_is_lost_between_whatever_crashes_each_bar_holds_what_remains() {
             let ended: Result<_, JobError> = run_job(
                 &config,
                 &log,
-                Arc::new(CrashingStore::new(
-                    store.clone(),
-                    calls,
-                    seed * 1_000 + life,
-                )),
+                Arc::new(CrashingStore::new(store.clone(), calls, seed * 1_000 + run)),
             );
             match ended {
                 Ok(_) => break,
-                Err(fault) => assert!(fault.to_string().contains("crash"), "{what}: {fault}"),
+                Err(error) => assert!(error.to_string().contains("crash"), "{what}: {error}"),
             }
-            seen.crashes += 1;
+            coverage.crashes += 1;
         }
         let what = format!("seed {seed}");
-        // The end may have come before the last loss was bound: then nothing of it was lost.
-        live(&config(2, 8), &log, &store, Ends::ByItself).expect("needs no permission any more");
-        judge(&config(1, 8), &log, &store, &losses, &mut seen, &what);
-        let told: BTreeSet<(Partition, Offset)> = letters(&store)
+        // If the run ended before the last loss was bound, nothing of it was lost.
+        run_with(&config(2, 8), &log, &store, Interruption::None).expect("needs no --accept-loss");
+        compare(&config(1, 8), &log, &store, &losses, &mut coverage, &what);
+        let recorded: BTreeSet<(Partition, Offset)> = loss_letters(&store)
             .into_iter()
             .flat_map(|(p, from, to)| (from..to).map(move |offset| (p, offset)))
             .collect();
@@ -257,23 +261,23 @@ fn whatever_is_lost_between_whatever_crashes_each_bar_holds_what_remains() {
             .flat_map(|(p, gone)| gone.clone().map(move |offset| (p, offset)))
             .collect();
         assert_eq!(
-            told, lost,
-            "{what}: every lost offset is told of, and no other"
+            recorded, lost,
+            "{what}: there is a dead letter for every lost offset and for no other"
         );
-        // Lists may hold what bars do not, and so may change for one epoch.
+        // A view may contain records that bars do not, so the views of one epoch may differ.
         let of_bars: Vec<String> = store
             .violations()
             .into_iter()
-            .filter(|fault| !fault.contains("view "))
+            .filter(|error| !error.contains("view "))
             .collect();
         assert_eq!(of_bars, Vec::<String>::new(), "{what}");
     }
     assert!(
-        seen.within > 8
-            && seen.beyond > 8
-            && seen.held > 8
-            && seen.bound_at_once > 8
-            && seen.crashes > 60,
-        "it came to what is tested: {seen:?}"
+        coverage.within > 8
+            && coverage.beyond > 8
+            && coverage.held > 8
+            && coverage.bound_at_once > 8
+            && coverage.crashes > 60,
+        "each case occurs often enough: {coverage:?}"
     );
 }

@@ -1,4 +1,4 @@
-//! Who gets in, and what the others are told.
+//! Access with valid and invalid credentials.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tapeflow_log::{Log, LogError, kafka::KafkaLogConfig};
 
 use super::{KAFKA_PORT, config, connect, internal, make, ours, refusal};
 
-/// Nobody's password: it must be in no text.
+/// A wrong password. No text may contain it.
 const WRONG: &str = "hunter2-is-secret";
 
 pub(crate) fn everything_right() -> Result<(), Failed> {
@@ -21,7 +21,7 @@ pub(crate) fn everything_right() -> Result<(), Failed> {
                     .partition(partition)
                     .payload("a record"),
             )
-            .map_err(|(fault, _)| fault)?;
+            .map_err(|(error, _)| error)?;
     }
     producer.flush(Duration::from_secs(30))?;
     let log = connect(&ours("read"))?;
@@ -64,7 +64,7 @@ pub(crate) fn wrong_authority() -> Result<(), Failed> {
         true,
         &["certificate verify failed", "--kafka-config-file"],
     )?;
-    // The certificate is for `localhost`, and nobody said that this is who is wanted.
+    // The certificate is valid for `localhost` only.
     let mut other_name = config("read", "tapeflow", WRONG, "ca.pem");
     other_name.brokers = format!("127.0.0.1:{KAFKA_PORT}");
     refused(
@@ -85,16 +85,17 @@ pub(crate) fn no_tls() -> Result<(), Failed> {
     refused(plain, false, &["security.protocol", "--kafka-config-file"])
 }
 
-/// Connecting fails for good or for now, as it should, with all of these in the text and no secret.
+/// Checks that a connection fails, permanently or not, and that its text contains all parts and no
+/// secret.
 fn refused(config: KafkaLogConfig, for_good: bool, parts: &[&str]) -> Result<(), Failed> {
     assert!(
         !format!("{config:?}").contains(WRONG),
         "a configuration shows its password"
     );
-    let fault = refusal(config)?;
-    let text = format!("{fault} {fault:?}");
-    if matches!(fault, LogError::Broken(_)) != for_good {
-        return Err(format!("lasts: {for_good} expected: {text}").into());
+    let error = refusal(config)?;
+    let text = format!("{error} {error:?}");
+    if matches!(error, LogError::Broken(_)) != for_good {
+        return Err(format!("permanent: {for_good} expected: {text}").into());
     }
     if text.contains(WRONG) {
         return Err(format!("a secret is shown: {text}").into());

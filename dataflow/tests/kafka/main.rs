@@ -1,26 +1,15 @@
-//! The log on a real Kafka that demands TLS and a password: who may in gets in, everyone else is
-//! told what is missing, topics that break the guarantee are noticed, and one that was deleted and
-//! made again is refused.
+//! The log on a real Kafka with TLS and passwords. Valid credentials give access, and errors say
+//! what is missing. Topic settings that break the guarantee are found, and a topic that was deleted
+//! and created again is refused.
 //!
-//! Where java or mvn are missing each test is listed as not run, with the reason;
-//! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
+//! Without java or mvn each test is listed as not run, with the reason. With
+//! `TAPEFLOW_REQUIRE_STACK=1` it fails instead.
 
-use tapeflow_stack::certificates;
-#[allow(
-    dead_code,
-    reason = "this target never starts its servers without preparing certificates"
-)]
-use tapeflow_stack::servers as dev_stack;
-#[path = "kafka/entrance.rs"]
-mod entrance;
-#[path = "kafka/topics.rs"]
+mod access;
 mod topics;
-use tapeflow_stack::trials;
 
 use std::{sync::OnceLock, time::Duration};
 
-use certificates::Certificates;
-use dev_stack::{Layout, Stack};
 use libtest_mimic::{Arguments, Failed};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -34,9 +23,14 @@ use tapeflow_log::{
     LogError,
     kafka::{KafkaLog, KafkaLogConfig},
 };
+use tapeflow_stack::{
+    certificates::Certificates,
+    servers::{self, Layout, Stack},
+    trials,
+};
 
-/// Ports of this target alone, below those the system hands out: TLS and password, controller, and
-/// the one that asks nothing.
+/// The ports of this target, below the ephemeral range: TLS with password, controller, and a
+/// listener without authentication.
 const KAFKA_PORT: u16 = 25_092;
 const INTERNAL_PORT: u16 = KAFKA_PORT + 2;
 
@@ -53,25 +47,28 @@ type Test = fn() -> Result<(), Failed>;
 const TESTS: [(&str, Test); 9] = [
     (
         "with_authority_and_password_records_are_read",
-        entrance::everything_right,
+        access::everything_right,
     ),
-    ("a_wrong_password_is_refused", entrance::wrong_password),
+    ("a_wrong_password_is_refused", access::wrong_password),
     (
         "an_authority_that_did_not_sign_and_another_name_are_refused",
-        entrance::wrong_authority,
+        access::wrong_authority,
     ),
-    ("without_tls_the_text_says_so", entrance::no_tls),
+    ("without_tls_the_text_says_so", access::no_tls),
     (
         "settings_that_break_the_guarantee_are_found_and_compaction_is_refused",
         topics::settings,
     ),
-    ("settings_that_may_not_be_seen_are_told_of", topics::unseen),
     (
-        "a_topic_deleted_and_made_again_is_refused",
-        topics::made_again,
+        "settings_without_permission_to_read_them_are_reported",
+        topics::unseen,
     ),
     (
-        "partitions_added_under_a_running_job_are_noticed_and_taken_up_and_offsets_are_mirrored",
+        "a_topic_deleted_and_created_again_is_refused",
+        topics::created_again,
+    ),
+    (
+        "partitions_added_under_a_running_job_end_it_and_group_offsets_are_committed",
         topics::grown,
     ),
     (
@@ -83,8 +80,7 @@ const TESTS: [(&str, Test); 9] = [
 fn main() {
     let arguments = Arguments::from_args();
     let tests = TESTS.map(|(name, test)| (name, move || up().and_then(|()| test())));
-    let conclusion =
-        libtest_mimic::run(&arguments, trials::on_servers(&dev_stack::wanted(), tests));
+    let conclusion = libtest_mimic::run(&arguments, trials::on_servers(&servers::wanted(), tests));
     STACK.stop();
     conclusion.exit();
 }
@@ -101,7 +97,7 @@ fn up() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A user of the brokers, who trusts an authority.
+/// The configuration of a user who trusts the authority `ca`.
 fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
     let ca = CERTIFICATES
         .get()
@@ -127,12 +123,12 @@ fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
     }
 }
 
-/// The user who may do everything.
+/// The configuration of the user with all rights.
 fn ours(topic: &str) -> KafkaLogConfig {
     config(topic, "tapeflow", "tapeflow-development", "ca.pem")
 }
 
-/// By the port that asks nothing.
+/// A client of the listener without authentication.
 fn internal() -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", format!("127.0.0.1:{INTERNAL_PORT}"));
@@ -151,7 +147,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-/// Makes a topic with two partitions.
+/// Creates a topic with two partitions.
 fn make(topic: &str, settings: &[(&str, &str)]) -> Result<(), Failed> {
     let new = settings.iter().fold(
         NewTopic::new(topic, 2, TopicReplication::Fixed(1)),
@@ -174,8 +170,7 @@ fn delete(topic: &str) -> Result<(), Failed> {
     }
 }
 
-/// Connects to a topic that was just made: a broker hears of it a moment after the controller has
-/// made it.
+/// Connects to a new topic. A broker knows it only a moment after the controller has created it.
 fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogError> {
     let begun = std::time::Instant::now();
     loop {
@@ -190,26 +185,26 @@ fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogError> {
     }
 }
 
-/// What connecting says that must not succeed.
+/// The error of a connection that must fail.
 fn refusal(config: KafkaLogConfig) -> Result<LogError, Failed> {
     match KafkaLog::connect(config) {
         Ok(_) => Err("connects".into()),
-        Err(fault) => Ok(fault),
+        Err(error) => Ok(error),
     }
 }
 
-/// Appends a record that is no trade: it becomes a dead letter, and counts all the same.
+/// Appends an invalid record, which becomes a dead letter and counts as a record.
 fn append(topic: &str, partition: i32) -> Result<(), Failed> {
     let producer: BaseProducer = internal().create()?;
     let record = BaseRecord::<[u8], [u8]>::to(topic)
         .partition(partition)
         .payload(b"no record of ours");
-    producer.send(record).map_err(|(fault, _)| fault)?;
+    producer.send(record).map_err(|(error, _)| error)?;
     Ok(producer.flush(Duration::from_secs(30))?)
 }
 
-/// The offset the job's group is committed to, as lag tools see it.
-fn mirrored(topic: &str, partition: i32) -> Result<Option<i64>, Failed> {
+/// The committed offset of the job's group, as lag tools see it.
+fn group_offset(topic: &str, partition: i32) -> Result<Option<i64>, Failed> {
     let group: BaseConsumer = internal().set("group.id", "tapeflow").create()?;
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);
@@ -221,7 +216,7 @@ fn mirrored(topic: &str, partition: i32) -> Result<Option<i64>, Failed> {
         .filter(|offset| *offset >= 0))
 }
 
-/// Deletes what lies below an offset, as retention does in its time.
+/// Deletes the records below an offset, as retention does.
 fn delete_below(topic: &str, partition: i32, offset: i64) -> Result<(), Failed> {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
@@ -230,7 +225,7 @@ fn delete_below(topic: &str, partition: i32, offset: i64) -> Result<(), Failed> 
         .elements()
         .into_iter()
         .try_for_each(|element| element.error())
-        .map_err(|fault| format!("{topic}: {fault}").into())
+        .map_err(|error| format!("{topic}: {error}").into())
 }
 
 fn add_partitions(topic: &str, count: usize) -> Result<(), Failed> {
