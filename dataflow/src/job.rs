@@ -13,7 +13,7 @@ use std::{
 
 use tapeflow_log::{Log, LogError};
 use tapeflow_protocol::{
-    Checkpoint, EpochWrites, Store,
+    Checkpoint, CheckpointStore, EpochWrites, JobStore,
     decide::Opening,
     repair,
     workflow::{self, WorkflowError},
@@ -250,7 +250,7 @@ pub struct Summary {
 pub(crate) struct Shared {
     pub(crate) config: JobConfig,
     pub(crate) log: Arc<dyn Log>,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn JobStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stop: Stop,
     pub(crate) observer: Arc<dyn Observer>,
@@ -273,7 +273,7 @@ pub(crate) struct Shared {
 pub fn run(
     config: JobConfig,
     log: Arc<dyn Log>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn JobStore>,
     stop: Stop,
     observer: Arc<dyn Observer>,
     metrics: Arc<Metrics>,
@@ -394,7 +394,7 @@ pub fn run(
 pub fn may_run(
     config: &JobConfig,
     log: &dyn Log,
-    store: &dyn Store,
+    store: &dyn CheckpointStore,
     runtime: &Handle,
 ) -> Result<(), JobError> {
     runtime

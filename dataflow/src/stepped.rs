@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use tapeflow_log::Log;
-use tapeflow_protocol::{Checkpoint, Store, decide::Opening};
+use tapeflow_protocol::{Checkpoint, JobStore, decide::Opening};
 use timely::{WorkerConfig, communication::allocator::Allocator, worker::Worker};
 
 use crate::{
@@ -25,7 +25,7 @@ pub struct Stage {
     /// Its log.
     pub log: Arc<dyn Log>,
     /// Its store.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn JobStore>,
     /// Its clock.
     pub clock: Arc<dyn Clock>,
     /// How it is asked to end.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use course::{Ends, block_on, checkpoint, clear_of_repeats, len, letters, life, next, refused};
 use support::{MemoryLog, append_trade, check, check_without, config, feed_as};
 use tapeflow_dataflow::{JobConfig, JobError};
-use tapeflow_protocol::{LostRange, Store};
+use tapeflow_protocol::{BarReader, LostRange};
 use tapeflow_schemas::{Offset, Partition, Policy, SessionId};
 use tapeflow_sinks::memory::MemoryStore;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use support::{CrashingStore, MemoryLog, check, config, feed, run_job};
-use tapeflow_protocol::Store;
+use tapeflow_protocol::CheckpointStore;
 use tapeflow_sinks::memory::MemoryStore;
 
 fn block_on<F: Future>(future: F) -> F::Output {

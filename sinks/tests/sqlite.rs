@@ -15,8 +15,9 @@ use tapeflow_log::{
     sqlite::{Access, Database, SqliteLog, SqliteLogReader},
 };
 use tapeflow_protocol::{
-    Binding, CasOutcome, Checkpoint, Cut, DirectoryEntry, EpochWrites, SourceIdentity, Store,
-    StoreError, checkpoint::CHECKPOINT_FORMAT,
+    AuditStore, BarReader, Binding, CasOutcome, Checkpoint, CheckpointStore, Cut, DirectoryEntry,
+    EpochStore, EpochWrites, SourceIdentity, StoreError, SymbolDirectory,
+    checkpoint::CHECKPOINT_FORMAT,
 };
 use tapeflow_schemas::{
     BarKey, BarState, BarWrite, Position, Price, SessionId, Sums, Symbol, Totals, WindowSize,

@@ -11,7 +11,7 @@ use std::{
 use libtest_mimic::Failed;
 use scylla::{client::session_builder::SessionBuilder, value::CqlTimestamp};
 use tapeflow_ingest::simulator::{FeedFile, write_feed};
-use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_protocol::{BarReader, EpochStore, EpochWrites};
 use tapeflow_schemas::{BarKey, BarState, BarWrite, Symbol};
 use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore};
 

@@ -1,27 +1,25 @@
 //! The store as the job calls it: each call that it did not answer is counted, whoever made it. All
 //! of them are tried again.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry, JobStore,
+    StoreError, SymbolDirectory,
 };
-use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, StoredBar, StoredView, Symbol, View, WindowSize, WindowStart,
-    WriteTimestamp,
-};
+use tapeflow_schemas::{AssetClass, BarKey, BarState, Symbol, WriteTimestamp};
 
 use crate::metrics::Metrics;
 
 /// A store, and where its silence is counted.
 pub(crate) struct WatchedStore {
-    store: Arc<dyn Store>,
+    store: Arc<dyn JobStore>,
     metrics: Arc<Metrics>,
 }
 
 impl WatchedStore {
-    pub(crate) fn over(store: Arc<dyn Store>, metrics: &Arc<Metrics>) -> Arc<dyn Store> {
+    pub(crate) fn over(store: Arc<dyn JobStore>, metrics: &Arc<Metrics>) -> Arc<dyn JobStore> {
         Arc::new(Self {
             store,
             metrics: Arc::clone(metrics),
@@ -37,7 +35,7 @@ impl WatchedStore {
 }
 
 #[async_trait]
-impl Store for WatchedStore {
+impl CheckpointStore for WatchedStore {
     fn describe(&self) -> String {
         self.store.describe()
     }
@@ -58,14 +56,6 @@ impl Store for WatchedStore {
         outcome
     }
 
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
-        self.hear(self.store.read_bars(keys).await)
-    }
-
-    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        self.hear(self.store.write(writes).await)
-    }
-
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
@@ -73,35 +63,23 @@ impl Store for WatchedStore {
     ) -> Result<(), StoreError> {
         self.hear(self.store.write_history(entries, recovery_timestamp).await)
     }
+}
 
+#[async_trait]
+impl EpochStore for WatchedStore {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        self.hear(self.store.read_bars(keys).await)
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        self.hear(self.store.write(writes).await)
+    }
+}
+
+#[async_trait]
+impl SymbolDirectory for WatchedStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.hear(self.store.symbols().await)
-    }
-
-    async fn bars(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredBar>, StoreError> {
-        self.hear(self.store.bars(symbol, size, range).await)
-    }
-
-    async fn views(
-        &self,
-        view: View,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredView>, StoreError> {
-        self.hear(self.store.views(view, size, range).await)
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.hear(self.store.history(limit).await)
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.hear(self.store.dead_letters(limit).await)
     }
 }
 

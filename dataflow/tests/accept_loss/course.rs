@@ -1,22 +1,17 @@
 //! Lives of a job that end where a test wants them to, and what they leave behind.
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use async_trait::async_trait;
 use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, run};
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter, EpochStore, EpochWrites,
+    HistoryEntry, StoreError, SymbolDirectory,
 };
-use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, Offset, Partition, StoredBar, StoredView, Symbol, View,
-    WindowSize, WindowStart, WriteTimestamp,
-};
+use tapeflow_schemas::{AssetClass, BarKey, BarState, Offset, Partition, Symbol, WriteTimestamp};
 use tapeflow_sinks::memory::MemoryStore;
 
 use crate::support::{MemoryLog, io};
@@ -55,7 +50,7 @@ impl Ending {
 }
 
 #[async_trait]
-impl Store for Ending {
+impl CheckpointStore for Ending {
     fn describe(&self) -> String {
         "ending".into()
     }
@@ -89,6 +84,18 @@ impl Store for Ending {
         }
     }
 
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        recovery_timestamp: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        self.alive()?;
+        self.inner.write_history(entries, recovery_timestamp).await
+    }
+}
+
+#[async_trait]
+impl EpochStore for Ending {
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         self.inner.read_bars(keys).await
     }
@@ -100,44 +107,12 @@ impl Store for Ending {
         self.alive()?;
         self.inner.write(writes).await
     }
+}
 
-    async fn write_history(
-        &self,
-        entries: &[HistoryEntry],
-        recovery_timestamp: WriteTimestamp,
-    ) -> Result<(), StoreError> {
-        self.alive()?;
-        self.inner.write_history(entries, recovery_timestamp).await
-    }
-
+#[async_trait]
+impl SymbolDirectory for Ending {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.inner.symbols().await
-    }
-
-    async fn bars(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredBar>, StoreError> {
-        self.inner.bars(symbol, size, range).await
-    }
-
-    async fn views(
-        &self,
-        view: View,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredView>, StoreError> {
-        self.inner.views(view, size, range).await
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.inner.history(limit).await
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.inner.dead_letters(limit).await
     }
 }
 

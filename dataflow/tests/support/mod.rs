@@ -20,13 +20,12 @@ use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, Summary, run};
 use tapeflow_log::{Log, LogError, LogReader, LogRecord};
 use tapeflow_oracle::{Oracle, OracleBar, OracleEntry, OracleView};
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, SourceIdentity, Store,
-    StoreError,
+    BarReader, CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry,
+    JobStore, SourceIdentity, Store, StoreError, SymbolDirectory,
 };
 use tapeflow_schemas::{
     BarKey, BarState, Baskets, Conditions, EventTime, Offset, Partition, Policy, Price, SessionId,
-    Size, StoredBar, StoredView, Symbol, Totals, Trade, View, WindowSize, WindowStart,
-    WriteTimestamp,
+    Size, Symbol, Totals, Trade, View, WriteTimestamp,
     codec::{BatchHeader, encode_batch},
     partition_for,
 };
@@ -168,7 +167,7 @@ impl CrashingStore {
 }
 
 #[async_trait]
-impl Store for CrashingStore {
+impl CheckpointStore for CrashingStore {
     fn describe(&self) -> String {
         "crashing".into()
     }
@@ -198,6 +197,21 @@ impl Store for CrashingStore {
         }
     }
 
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        recovery_timestamp: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        if self.left() < 0 {
+            Self::gone()
+        } else {
+            self.inner.write_history(entries, recovery_timestamp).await
+        }
+    }
+}
+
+#[async_trait]
+impl EpochStore for CrashingStore {
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         // Reads that take their time see bars of later epochs, if anything writes those meanwhile.
         let delay_ms = if self.chance() {
@@ -256,47 +270,12 @@ impl Store for CrashingStore {
             _ => Self::gone(),
         }
     }
+}
 
-    async fn write_history(
-        &self,
-        entries: &[HistoryEntry],
-        recovery_timestamp: WriteTimestamp,
-    ) -> Result<(), StoreError> {
-        if self.left() < 0 {
-            Self::gone()
-        } else {
-            self.inner.write_history(entries, recovery_timestamp).await
-        }
-    }
-
+#[async_trait]
+impl SymbolDirectory for CrashingStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, tapeflow_schemas::AssetClass)>, StoreError> {
         self.inner.symbols().await
-    }
-
-    async fn bars(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredBar>, StoreError> {
-        self.inner.bars(symbol, size, range).await
-    }
-
-    async fn views(
-        &self,
-        view: View,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredView>, StoreError> {
-        self.inner.views(view, size, range).await
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.inner.history(limit).await
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.inner.dead_letters(limit).await
     }
 }
 
@@ -425,7 +404,7 @@ pub fn io() -> tokio::runtime::Runtime {
 pub fn run_job(
     config: &JobConfig,
     log: &MemoryLog,
-    store: Arc<dyn Store>,
+    store: Arc<dyn JobStore>,
 ) -> Result<Summary, JobError> {
     run(
         config.clone(),
@@ -600,7 +579,7 @@ const ORACLE_VIEWS: [(View, OracleView); 4] = [
 async fn check_lists(
     config: &JobConfig,
     oracle: &Oracle,
-    store: &dyn Store,
+    store: &dyn BarReader,
     checkpoint: &Checkpoint,
     what: &str,
 ) -> usize {

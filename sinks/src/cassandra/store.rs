@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::client::session::Session;
 use tapeflow_protocol::{
-    Audited, CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
-    Unlisted,
+    AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
+    EpochStore, EpochWrites, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarState, BarWrite, Epoch, StoredBar, StoredView, Symbol, View, ViewState,
@@ -108,7 +108,7 @@ impl CassandraStore {
 }
 
 #[async_trait]
-impl Store for CassandraStore {
+impl CheckpointStore for CassandraStore {
     fn describe(&self) -> String {
         self.config.address()
     }
@@ -127,6 +127,25 @@ impl Store for CassandraStore {
             .await
     }
 
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        recovery_timestamp: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        self.history
+            .write(
+                &self.session,
+                &self.config.job,
+                entries,
+                recovery_timestamp,
+                self.config.writes_in_flight.max(1),
+            )
+            .await
+    }
+}
+
+#[async_trait]
+impl EpochStore for CassandraStore {
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         self.rows
             .read(&self.session, keys, self.config.reads_in_flight.max(1))
@@ -155,27 +174,17 @@ impl Store for CassandraStore {
             .try_for_each_concurrent(in_flight, |parcel| retry(|| self.send(parcel)))
             .await
     }
+}
 
-    async fn write_history(
-        &self,
-        entries: &[HistoryEntry],
-        recovery_timestamp: WriteTimestamp,
-    ) -> Result<(), StoreError> {
-        self.history
-            .write(
-                &self.session,
-                &self.config.job,
-                entries,
-                recovery_timestamp,
-                self.config.writes_in_flight.max(1),
-            )
-            .await
-    }
-
+#[async_trait]
+impl SymbolDirectory for CassandraStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.directory.symbols(&self.session).await
     }
+}
 
+#[async_trait]
+impl BarReader for CassandraStore {
     async fn bars(
         &self,
         symbol: &Symbol,
@@ -214,6 +223,25 @@ impl Store for CassandraStore {
         Ok(parts.into_iter().flatten().collect())
     }
 
+    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        // A reader need not know the job's name: the keyspace does.
+        let job = self.checkpoint.job(&self.session).await?;
+        self.history
+            .read(
+                &self.session,
+                job.as_deref().unwrap_or(&self.config.job),
+                limit,
+            )
+            .await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.dead_letters.read(&self.session, limit).await
+    }
+}
+
+#[async_trait]
+impl AuditStore for CassandraStore {
     async fn audit_bars(
         &self,
         symbol: &Symbol,
@@ -265,22 +293,6 @@ impl Store for CassandraStore {
             .retain_unlisted(&self.session, &mut partitions)
             .await?;
         Ok(partitions.into_iter().collect())
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        // A reader need not know the job's name: the keyspace does.
-        let job = self.checkpoint.job(&self.session).await?;
-        self.history
-            .read(
-                &self.session,
-                job.as_deref().unwrap_or(&self.config.job),
-                limit,
-            )
-            .await
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.dead_letters.read(&self.session, limit).await
     }
 }
 

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tapeflow_log::sqlite::{Database, integer, sqlite_error, whole};
 use tapeflow_protocol::{
-    Audited, CasOutcome, Checkpoint, Counts, DeadLetter, DirectoryEntry, EpochWrites, HistoryEntry,
-    Store, StoreError, Unlisted, checkpoint::CHECKPOINT_FORMAT,
+    AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, Counts, DeadLetter,
+    DirectoryEntry, EpochStore, EpochWrites, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
+    checkpoint::CHECKPOINT_FORMAT,
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarState, Epoch, StoredBar, StoredView, Symbol, View, ViewState,
@@ -31,7 +32,7 @@ impl SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl CheckpointStore for SqliteStore {
     fn describe(&self) -> String {
         self.database.describe()
     }
@@ -115,6 +116,27 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        _: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let entries = entries.to_vec();
+        self.database
+            .write(entries.len() * 512, move |connection| {
+                entries
+                    .iter()
+                    .try_for_each(|entry| write_history_entry(connection, entry))
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl EpochStore for SqliteStore {
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -159,25 +181,10 @@ impl Store for SqliteStore {
         };
         self.database.write(bytes, work).await
     }
+}
 
-    async fn write_history(
-        &self,
-        entries: &[HistoryEntry],
-        _: WriteTimestamp,
-    ) -> Result<(), StoreError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let entries = entries.to_vec();
-        self.database
-            .write(entries.len() * 512, move |connection| {
-                entries
-                    .iter()
-                    .try_for_each(|entry| write_history_entry(connection, entry))
-            })
-            .await
-    }
-
+#[async_trait]
+impl SymbolDirectory for SqliteStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         let read = |connection: &Connection| {
             let mut select = connection
@@ -192,7 +199,10 @@ impl Store for SqliteStore {
         };
         self.database.read(read).await
     }
+}
 
+#[async_trait]
+impl BarReader for SqliteStore {
     async fn bars(
         &self,
         symbol: &Symbol,
@@ -214,34 +224,6 @@ impl Store for SqliteStore {
         self.database
             .read(move |connection| views::views(connection, view, size, &range))
             .await
-    }
-
-    async fn audit_bars(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<Audited<BarState>>, StoreError> {
-        let symbol = symbol.clone();
-        self.database
-            .read(move |connection| rows::audit(connection, &symbol, size, &range))
-            .await
-    }
-
-    async fn audit_views(
-        &self,
-        view: View,
-        size: WindowSize,
-        range: Range<WindowStart>,
-        _: Epoch,
-    ) -> Result<Vec<Audited<ViewState>>, StoreError> {
-        self.database
-            .read(move |connection| views::audit(connection, view, size, &range))
-            .await
-    }
-
-    async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
-        self.database.read(rows::unlisted).await
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
@@ -270,6 +252,37 @@ impl Store for SqliteStore {
             Ok(dead_letters)
         };
         self.database.read(read).await
+    }
+}
+
+#[async_trait]
+impl AuditStore for SqliteStore {
+    async fn audit_bars(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<Audited<BarState>>, StoreError> {
+        let symbol = symbol.clone();
+        self.database
+            .read(move |connection| rows::audit(connection, &symbol, size, &range))
+            .await
+    }
+
+    async fn audit_views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+        _: Epoch,
+    ) -> Result<Vec<Audited<ViewState>>, StoreError> {
+        self.database
+            .read(move |connection| views::audit(connection, view, size, &range))
+            .await
+    }
+
+    async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
+        self.database.read(rows::unlisted).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use tapeflow_log::sqlite::{Access, Database};
-use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_protocol::{AuditStore, BarReader, EpochStore, EpochWrites};
 use tapeflow_schemas::{Price, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowSize};
 use tapeflow_sinks::sqlite::SqliteStore;
 

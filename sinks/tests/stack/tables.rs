@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use scylla::value::{CqlTimestamp, CqlValue};
 use tapeflow_protocol::{
-    CasOutcome, Counts, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    AuditStore, BarReader, CasOutcome, CheckpointStore, Counts, DeadLetter, EpochStore,
+    EpochWrites, HistoryEntry, StoreError,
 };
 use tapeflow_schemas::{
     BarKey, BarWrite, Position, Price, Sums, Totals, decimal::MAX_PRICE_E8,

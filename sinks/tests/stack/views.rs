@@ -2,7 +2,7 @@
 //! also after it grew shorter.
 
 use scylla::value::{CqlTimestamp, CqlValue};
-use tapeflow_protocol::{EpochWrites, Store, StoreError};
+use tapeflow_protocol::{AuditStore, BarReader, EpochStore, EpochWrites, StoreError};
 use tapeflow_schemas::{
     Price, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowStart, view::TOP,
 };
