@@ -167,19 +167,12 @@ fn values(
             .unwrap_or_default(),
         price(entry.open),
         price(entry.close),
-        entry.change_bp().map(percent).unwrap_or_default(),
+        entry
+            .change_pct_e8()
+            .map(|change| format_fixed(change, SCALE))
+            .unwrap_or_default(),
         list.state.epoch.to_string(),
     ]
-}
-
-/// Hundredths of a percent as a percentage with two places.
-fn percent(bp: i128) -> String {
-    let sign = if bp < 0 { "-" } else { "" };
-    format!(
-        "{sign}{}.{:02}",
-        bp.unsigned_abs() / 100,
-        bp.unsigned_abs() % 100
-    )
 }
 
 fn lines<'a>(

@@ -139,7 +139,7 @@ fn what_only_readers_see(keyspace: &str, verify: &[&str]) -> Result<(), Failed> 
         }
     };
     let lasting = [
-        "columns stand there without a cell",
+        "display columns without a cell",
         "lines stand there without a list",
         "bars of \"ZZZZ\" \"1m\" in the bucket of 0 ms: the directory",
     ];
