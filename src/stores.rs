@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use tapeflow_log::sqlite::{Access, Database};
-use tapeflow_protocol::{Checkpoint, Store, StoreError};
+use tapeflow_protocol::{Checkpoint, CheckpointStore, Store, StoreError};
 use tapeflow_sinks::{
     cassandra::{CassandraConfig, CassandraStore, Credentials},
     sqlite::SqliteStore,
@@ -96,7 +96,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), End> {
 }
 
 /// The checkpoint of the job whose store this is.
-pub(crate) async fn checkpoint(store: &dyn Store) -> Result<Checkpoint, End> {
+pub(crate) async fn checkpoint(store: &dyn CheckpointStore) -> Result<Checkpoint, End> {
     let found = store
         .checkpoint()
         .await

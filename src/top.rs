@@ -9,7 +9,7 @@ use std::{
 };
 
 use tapeflow_dataflow::{baskets_of, sizes_of};
-use tapeflow_protocol::{Checkpoint, Store};
+use tapeflow_protocol::{BarReader, Checkpoint};
 use tapeflow_schemas::{
     AssetClass, EventTime, Price, StoredView, View, ViewEntry, WindowSize,
     decimal::{SCALE, format_fixed},
@@ -113,7 +113,7 @@ fn why_none(view: View, checkpoint: &Checkpoint) -> &'static str {
 /// The lists of the windows that hold the newest trade; where there is none, because no member of a
 /// basket has traded in it, the newest there is.
 async fn newest(
-    store: &dyn Store,
+    store: &dyn BarReader,
     view: View,
     size: WindowSize,
     checkpoint: &Checkpoint,
@@ -167,19 +167,12 @@ fn values(
             .unwrap_or_default(),
         price(entry.open),
         price(entry.close),
-        entry.change_bp().map(percent).unwrap_or_default(),
+        entry
+            .change_pct_e8()
+            .map(|change| format_fixed(change, SCALE))
+            .unwrap_or_default(),
         list.state.epoch.to_string(),
     ]
-}
-
-/// Hundredths of a percent as a percentage with two places.
-fn percent(bp: i128) -> String {
-    let sign = if bp < 0 { "-" } else { "" };
-    format!(
-        "{sign}{}.{:02}",
-        bp.unsigned_abs() / 100,
-        bp.unsigned_abs() % 100
-    )
 }
 
 fn lines<'a>(

@@ -10,7 +10,7 @@ use std::{
 
 use tapeflow_log::Log;
 use tapeflow_protocol::{
-    Checkpoint, Store,
+    Checkpoint, CheckpointStore, JobStore,
     decide::Opening,
     repair,
     workflow::{self, WorkflowError},
@@ -48,7 +48,7 @@ use crate::{
 pub fn run(
     config: JobConfig,
     log: Arc<dyn Log>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn JobStore>,
     stop: Stop,
     observer: Arc<dyn Observer>,
     metrics: Arc<Metrics>,
@@ -141,7 +141,7 @@ pub fn run(
 pub fn may_run(
     config: &JobConfig,
     log: &dyn Log,
-    store: &dyn Store,
+    store: &dyn CheckpointStore,
     runtime: &Handle,
 ) -> Result<(), JobError> {
     let opening = opening(config, log, random_owner())?;

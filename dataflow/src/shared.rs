@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tapeflow_log::Log;
-use tapeflow_protocol::{Checkpoint, Store};
+use tapeflow_protocol::{Checkpoint, JobStore};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) config: JobConfig,
     pub(crate) log: Arc<dyn Log>,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn JobStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stop: Stop,
     pub(crate) observer: Arc<dyn Observer>,

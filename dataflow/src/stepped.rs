@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex};
 
 use tapeflow_log::Log;
-use tapeflow_protocol::{Checkpoint, Store, decide::Opening};
+use tapeflow_protocol::{Checkpoint, JobStore, decide::Opening};
 use timely::{WorkerConfig, communication::allocator::Allocator, worker::Worker};
 
 use crate::{
@@ -31,7 +31,7 @@ pub struct Environment {
     /// The log it reads.
     pub log: Arc<dyn Log>,
     /// The store it writes.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn JobStore>,
     /// The source of time.
     pub clock: Arc<dyn Clock>,
     /// How the caller asks it to end.

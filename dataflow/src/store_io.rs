@@ -10,7 +10,7 @@ use std::sync::{
     mpsc::{Receiver, Sender, channel},
 };
 
-use tapeflow_protocol::{EpochWrites, Store, failpoint, workflow::until_answered};
+use tapeflow_protocol::{EpochWrites, JobStore, failpoint, workflow::until_answered};
 use tapeflow_schemas::{BarKey, BarState, Symbol};
 use timely::scheduling::SyncActivator;
 use tokio::{runtime::Handle, sync::Semaphore};
@@ -29,14 +29,14 @@ const CONCURRENT_WRITES: usize = 4;
 #[derive(Clone)]
 pub(crate) struct StoreIo {
     runtime: Handle,
-    store: Arc<dyn Store>,
+    store: Arc<dyn JobStore>,
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     failure: Failure,
 }
 
 impl StoreIo {
-    pub(crate) fn new(runtime: Handle, store: Arc<dyn Store>, failure: Failure) -> Self {
+    pub(crate) fn new(runtime: Handle, store: Arc<dyn JobStore>, failure: Failure) -> Self {
         Self {
             runtime,
             store,

@@ -16,7 +16,7 @@ use support::{
     memory_log::MemoryLog,
 };
 use tapeflow_dataflow::{JobConfig, JobError};
-use tapeflow_protocol::{LostRange, Store};
+use tapeflow_protocol::{BarReader, LostRange};
 use tapeflow_schemas::{Offset, Partition, Policy, SessionId};
 use tapeflow_sinks::memory::MemoryStore;
 

@@ -22,7 +22,7 @@ use support::{
 };
 use tapeflow_dataflow::{JobConfig, JobError};
 use tapeflow_oracle::Oracle;
-use tapeflow_protocol::{Checkpoint, Store};
+use tapeflow_protocol::{Checkpoint, CheckpointStore};
 use tapeflow_schemas::{BarKey, Epoch, Offset, Partition, Symbol};
 use tapeflow_sinks::memory::MemoryStore;
 

@@ -22,12 +22,12 @@ use support::{
 use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
 use tapeflow_log::{Log, LogError, LogReader, LogRecord};
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, SourceIdentity, Store,
-    StoreError,
+    CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry, SourceIdentity,
+    StoreError, SymbolDirectory,
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarState, Conditions, EventTime, Offset, Partition, Price, SessionId, Size,
-    StoredBar, StoredView, Symbol, Trade, View, WindowSize, WindowStart, WriteTimestamp,
+    Symbol, Trade, WriteTimestamp,
     codec::{BatchHeader, encode_batch},
 };
 use tapeflow_sinks::memory::MemoryStore;
@@ -117,7 +117,7 @@ struct SlowStore {
 }
 
 #[async_trait]
-impl Store for SlowStore {
+impl CheckpointStore for SlowStore {
     fn describe(&self) -> String {
         "slow".into()
     }
@@ -150,6 +150,17 @@ impl Store for SlowStore {
         self.inner.compare_and_set(expected, proposed).await
     }
 
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        recovery_timestamp: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        self.inner.write_history(entries, recovery_timestamp).await
+    }
+}
+
+#[async_trait]
+impl EpochStore for SlowStore {
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         self.inner.read_bars(keys).await
     }
@@ -165,43 +176,12 @@ impl Store for SlowStore {
         }
         self.inner.write(writes).await
     }
+}
 
-    async fn write_history(
-        &self,
-        entries: &[HistoryEntry],
-        recovery_timestamp: WriteTimestamp,
-    ) -> Result<(), StoreError> {
-        self.inner.write_history(entries, recovery_timestamp).await
-    }
-
+#[async_trait]
+impl SymbolDirectory for SlowStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.inner.symbols().await
-    }
-
-    async fn bars(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredBar>, StoreError> {
-        self.inner.bars(symbol, size, range).await
-    }
-
-    async fn views(
-        &self,
-        view: View,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredView>, StoreError> {
-        self.inner.views(view, size, range).await
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.inner.history(limit).await
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.inner.dead_letters(limit).await
     }
 }
 

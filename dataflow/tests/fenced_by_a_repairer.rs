@@ -3,12 +3,9 @@
 
 mod support;
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use async_trait::async_trait;
@@ -19,13 +16,10 @@ use support::{
 };
 use tapeflow_dataflow::{JobError, Metrics, Stop, run};
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
-    repair::Repairer,
+    CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry, StoreError,
+    SymbolDirectory, repair::Repairer,
 };
-use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, SessionId, StoredBar, StoredView, Symbol, View, WindowSize,
-    WindowStart, WriteTimestamp,
-};
+use tapeflow_schemas::{AssetClass, BarKey, BarState, SessionId, Symbol, WriteTimestamp};
 use tapeflow_sinks::memory::MemoryStore;
 
 struct Fencing {
@@ -36,7 +30,7 @@ struct Fencing {
 }
 
 #[async_trait]
-impl Store for Fencing {
+impl CheckpointStore for Fencing {
     fn describe(&self) -> String {
         "fencing".into()
     }
@@ -64,14 +58,6 @@ impl Store for Fencing {
         self.inner.compare_and_set(expected, proposed).await
     }
 
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
-        self.inner.read_bars(keys).await
-    }
-
-    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        self.inner.write(writes).await
-    }
-
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
@@ -79,35 +65,23 @@ impl Store for Fencing {
     ) -> Result<(), StoreError> {
         self.inner.write_history(entries, recovery_timestamp).await
     }
+}
 
+#[async_trait]
+impl EpochStore for Fencing {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        self.inner.read_bars(keys).await
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        self.inner.write(writes).await
+    }
+}
+
+#[async_trait]
+impl SymbolDirectory for Fencing {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.inner.symbols().await
-    }
-
-    async fn bars(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredBar>, StoreError> {
-        self.inner.bars(symbol, size, range).await
-    }
-
-    async fn views(
-        &self,
-        view: View,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredView>, StoreError> {
-        self.inner.views(view, size, range).await
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.inner.history(limit).await
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.inner.dead_letters(limit).await
     }
 }
 

@@ -1,27 +1,26 @@
-//! The columns beside a state cell, held against the cell: dashboards show the columns, and the job
-//! reads the cell alone.
+//! What an audit finds beside the cells. Dashboards read the display columns, and the job reads
+//! the cells alone, so an error in a column goes unnoticed without a comparison.
 
 use std::fmt::Display;
 
 use tapeflow_schemas::{BarState, Epoch, StoredBar, StoredView, ViewState, WindowStart};
 
-/// A window as readers see it: the state cell, and in what the columns beside it say something
-/// else.
+/// A window as an audit reads it: the state cell, and the display columns that differ from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audited<T> {
-    /// Where the window starts.
+    /// The start of the window.
     pub start: WindowStart,
-    /// What the cell says; none where columns or lines stand without one.
+    /// The content of the cell; `None` if there are columns or entries without a cell.
     pub state: Option<T>,
-    /// A phrase for each column that shows something else, such as `volume shows 12, its cell says
-    /// 13`; empty if none does.
+    /// A phrase for each column that differs, such as `volume shows 12, its cell says 13`.
     pub mismatches: Vec<String>,
-    /// The latest epoch of the lines beside the cell, if the cell is of an earlier one or not
-    /// there: then they were not compared. A list and its lines are not written in one step.
+    /// The latest epoch of the view's entries, if the cell is missing or of an earlier epoch. The
+    /// entries were not compared then: a cell and its entries are not written in one step.
     pub ahead: Option<Epoch>,
 }
 
 impl<T> Audited<T> {
+    /// A window whose columns were compared with its cell.
     pub fn new(start: WindowStart, state: T, mismatches: Vec<String>) -> Self {
         Self {
             start,
@@ -31,12 +30,23 @@ impl<T> Audited<T> {
         }
     }
 
+    /// A row that has display columns and no cell.
     pub fn without_cell(start: WindowStart) -> Self {
         Self {
             start,
             state: None,
-            mismatches: vec!["columns stand there without a cell".into()],
+            mismatches: vec!["display columns without a cell".into()],
             ahead: None,
+        }
+    }
+
+    /// A view's entries without a cell; `latest` is the latest epoch among them.
+    pub fn entries_without_cell(start: WindowStart, latest: Epoch) -> Self {
+        Self {
+            start,
+            state: None,
+            mismatches: Vec::new(),
+            ahead: Some(latest),
         }
     }
 }
@@ -48,62 +58,69 @@ impl From<StoredBar> for Audited<BarState> {
 }
 
 impl From<StoredView> for Audited<ViewState> {
-    fn from(list: StoredView) -> Self {
-        Self::new(list.start, list.state, Vec::new())
+    fn from(view: StoredView) -> Self {
+        Self::new(view.start, view.state, Vec::new())
     }
 }
 
-/// Bars that readers see and the directory does not lead to, as the store spells their place.
+/// Bars that the directory does not list. The fields are as the store spells them: a symbol or a
+/// size may be invalid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unlisted {
-    /// The symbol; it may be none that a symbol can be.
+    /// The symbol.
     pub symbol: String,
-    /// Likewise.
+    /// The window size.
     pub size: String,
-    /// The bucket: the first window of the partition, in ms since 1970
-    /// ([`tapeflow_schemas::WindowSize::bucket`]); none where a store has no partitions.
+    /// The start of the bucket in ms since 1970 ([`tapeflow_schemas::WindowSize::bucket`]); `None`
+    /// if the store has no buckets.
     pub bucket: Option<i64>,
 }
 
-/// Collects what columns show beside what they should.
+/// Collects the columns that differ from what their cell implies.
 #[derive(Default)]
 pub struct Mismatches(pub Vec<String>);
 
 impl Mismatches {
-    /// Holds a column against its cell; `None` is no value.
-    pub fn hold<T: PartialEq + Display>(
+    /// Compares a column with the value its cell implies. `None` is no value.
+    pub fn compare<T: PartialEq + Display>(
         &mut self,
         column: &str,
-        shown: Option<T>,
-        wanted: Option<T>,
+        found: Option<T>,
+        expected: Option<T>,
     ) {
-        if shown != wanted {
-            self.push(column, shown, wanted);
+        if found != expected {
+            self.push(column, found, expected);
         }
     }
 
-    /// The same for doubles, which are equal if their bits are, or if both are not a number.
-    pub fn hold_double(&mut self, column: &str, shown: Option<f64>, wanted: Option<f64>) {
-        let same = match (shown, wanted) {
-            (Some(shown), Some(wanted)) => {
-                shown.to_bits() == wanted.to_bits() || (shown.is_nan() && wanted.is_nan())
+    /// Compares doubles. They are equal if their bits are, or if both are NaN.
+    pub fn compare_double(&mut self, column: &str, found: Option<f64>, expected: Option<f64>) {
+        let equal = match (found, expected) {
+            (Some(found), Some(expected)) => {
+                found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan())
             }
             (None, None) => true,
             _ => false,
         };
-        if !same {
-            self.push(column, shown, wanted);
+        if !equal {
+            self.push(column, found, expected);
         }
     }
 
-    fn push<T: Display>(&mut self, column: &str, shown: Option<T>, wanted: Option<T>) {
+    /// Adds a rank that a view of `ranks` ranks does not have.
+    pub fn extra_rank(&mut self, rank: impl Display, ranks: usize) {
+        self.0
+            .push(format!("rank {rank} is extra, its view has {ranks}"));
+    }
+
+    fn push<T: Display>(&mut self, column: &str, found: Option<T>, expected: Option<T>) {
         let text = |value: Option<T>| {
             value.map_or_else(|| "nothing".to_owned(), |value| value.to_string())
         };
         self.0.push(format!(
             "{column} shows {}, its cell says {}",
-            text(shown),
-            text(wanted)
+            text(found),
+            text(expected)
         ));
     }
 }
@@ -113,22 +130,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_is_named_and_what_does_not_is_not() {
+    fn columns_that_differ_are_named_and_equal_ones_are_not() {
         let mut mismatches = Mismatches::default();
-        mismatches.hold("trades", Some(3), Some(3));
-        mismatches.hold("name", Some("A"), Some("B"));
-        mismatches.hold::<i64>("symbols", None, Some(1));
-        mismatches.hold_double("vwap", Some(f64::NAN), Some(-f64::NAN));
-        mismatches.hold_double("open", None, None);
-        mismatches.hold_double("close", Some(0.1 + 0.2), Some(0.3));
-        mismatches.hold_double("low", Some(f64::NAN), None);
+        mismatches.compare("trades", Some(3), Some(3));
+        mismatches.compare("name", Some("A"), Some("B"));
+        mismatches.compare::<i64>("symbols", None, Some(1));
+        mismatches.compare_double("vwap", Some(f64::NAN), Some(-f64::NAN));
+        mismatches.compare_double("open", None, None);
+        mismatches.compare_double("close", Some(0.1 + 0.2), Some(0.3));
+        mismatches.compare_double("low", Some(f64::NAN), None);
+        mismatches.extra_rank(3, 2);
         assert_eq!(
             mismatches.0,
             [
                 "name shows A, its cell says B",
                 "symbols shows nothing, its cell says 1",
                 "close shows 0.30000000000000004, its cell says 0.3",
-                "low shows NaN, its cell says nothing"
+                "low shows NaN, its cell says nothing",
+                "rank 3 is extra, its view has 2"
             ]
         );
     }

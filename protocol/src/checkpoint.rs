@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn a_checkpoint_of_the_first_format_is_read_and_has_lost_nothing() {
-        let text = r#"{"format":1,"job":"j","generation":2,"version":3,"owner":"o","logic":"l","source":{"cluster":"c","topic":"t","topic_id":null},
-            "flush_stamp":4,"last_stamp":5,"committed":{"epoch":1,"write timestamp":4,"cuts":[{"next":7,"watermark_ms":8,"filter":[]}]},"bound":[]}"#;
+        let text = r#"{"format":1,"job":"j","generation":2,"version":3,"owner":"o","fingerprint":"l","source":{"cluster":"c","topic":"t","topic_id":null},
+            "recovery_timestamp":4,"last_write_timestamp":5,"committed":{"epoch":1,"write_timestamp":4,"cuts":[{"next":7,"watermark_ms":8,"filter":[]}]},"bound":[]}"#;
         let checkpoint: Checkpoint = serde_json::from_str(text).expect("a checkpoint");
         assert_eq!(
             checkpoint.committed.cuts,

@@ -41,7 +41,9 @@ use tracing::warn;
 use crate::{
     checkpoint::Checkpoint,
     decide::Opening,
-    store::{DirectoryEntry, EpochWrites, Store, StoreError},
+    store::{
+        BarReader, CheckpointStore, DirectoryEntry, EpochStore, EpochWrites, Store, StoreError,
+    },
     workflow::{self, WorkflowError, until_answered},
 };
 
@@ -72,7 +74,7 @@ pub fn is_repairer(owner: &str) -> bool {
 }
 
 /// Whether it is a repairer that has fenced a job of this store, as far as the store answers.
-pub async fn has_fenced(store: &dyn Store) -> bool {
+pub async fn has_fenced(store: &dyn CheckpointStore) -> bool {
     let checkpoint = tokio::time::timeout(
         ASKED_AT_MOST,
         until_answered("reading the checkpoint", || store.checkpoint()),
@@ -143,7 +145,10 @@ impl Repairer {
     ///
     /// # Errors
     /// [`WorkflowError`]; nothing was written then.
-    pub async fn begin(store: &dyn Store, now_us: impl Fn() -> i64) -> Result<Self, WorkflowError> {
+    pub async fn begin(
+        store: &dyn CheckpointStore,
+        now_us: impl Fn() -> i64,
+    ) -> Result<Self, WorkflowError> {
         let found = until_answered("reading the checkpoint", || store.checkpoint())
             .await
             .map_err(WorkflowError::Store)?;
@@ -256,7 +261,7 @@ impl Repairer {
     ///
     /// # Errors
     /// [`WorkflowError::Fenced`] if someone has taken over; [`WorkflowError::Store`].
-    pub async fn sign(&mut self, store: &dyn Store) -> Result<(), WorkflowError> {
+    pub async fn sign(&mut self, store: &dyn CheckpointStore) -> Result<(), WorkflowError> {
         if self.sign_given.elapsed() >= SIGN_EVERY {
             self.checkpoint = workflow::propose(
                 store,
@@ -285,7 +290,7 @@ impl Repairer {
     /// # Errors
     /// [`WorkflowError::Fenced`] if someone had taken over, and may have read bars before
     /// they were repaired; [`WorkflowError::Store`].
-    pub async fn end(self, store: &dyn Store) -> Result<Checkpoint, WorkflowError> {
+    pub async fn end(self, store: &dyn CheckpointStore) -> Result<Checkpoint, WorkflowError> {
         let owner = format!(
             "{REPAIRED}{}",
             self.checkpoint.owner.trim_start_matches(REPAIRING)
@@ -301,7 +306,10 @@ impl Repairer {
 
 /// What a quorum says of a bar. A damaged cell is something else than what was written, and no
 /// failure.
-async fn read_back(store: &dyn Store, bar: &BarWrite) -> Result<Option<BarState>, WorkflowError> {
+async fn read_back(
+    store: &dyn EpochStore,
+    bar: &BarWrite,
+) -> Result<Option<BarState>, WorkflowError> {
     let keys = std::slice::from_ref(&bar.key);
     Ok(
         whole("reading a repaired bar back", || store.read_bars(keys))
@@ -312,7 +320,7 @@ async fn read_back(store: &dyn Store, bar: &BarWrite) -> Result<Option<BarState>
 
 /// The same for a list.
 async fn list_back(
-    store: &dyn Store,
+    store: &dyn BarReader,
     list: &ViewWrite,
 ) -> Result<Option<ViewState>, WorkflowError> {
     let ViewKey { view, size, start } = list.key;

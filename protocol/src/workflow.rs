@@ -13,7 +13,7 @@ use crate::{
     decide::{self, Opening, Refusal, Resolution},
     failpoint,
     repair::Patience,
-    store::{CasOutcome, HistoryEntry, Store, StoreError},
+    store::{CasOutcome, CheckpointStore, HistoryEntry, StoreError},
 };
 
 /// How a step of the workflow can fail for good.
@@ -80,7 +80,7 @@ pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
 /// [`WorkflowError`]. If others take over at the same time, the last one wins and the
 /// others are fenced by it later.
 pub async fn take_over(
-    store: &dyn Store,
+    store: &dyn CheckpointStore,
     opening: &Opening,
     now_us: impl Fn() -> i64,
 ) -> Result<Checkpoint, WorkflowError> {
@@ -113,7 +113,10 @@ pub async fn take_over(
 ///
 /// # Errors
 /// [`WorkflowError::Refused`] or [`WorkflowError::Store`].
-pub async fn may_take_over(store: &dyn Store, opening: &Opening) -> Result<(), WorkflowError> {
+pub async fn may_take_over(
+    store: &dyn CheckpointStore,
+    opening: &Opening,
+) -> Result<(), WorkflowError> {
     let found = until_answered("reading the checkpoint", || store.checkpoint())
         .await
         .map_err(WorkflowError::Store)?;
@@ -126,7 +129,7 @@ pub async fn may_take_over(store: &dyn Store, opening: &Opening) -> Result<(), W
 /// # Errors
 /// [`WorkflowError::Fenced`] or [`WorkflowError::Store`].
 pub async fn advance(
-    store: &dyn Store,
+    store: &dyn CheckpointStore,
     checkpoint: &Checkpoint,
     proposed: Checkpoint,
     history: &[HistoryEntry],
@@ -155,7 +158,7 @@ pub async fn advance(
 /// # Errors
 /// [`WorkflowError`]: another generation has taken over, or the store failed for good.
 pub async fn propose(
-    store: &dyn Store,
+    store: &dyn CheckpointStore,
     expected: Option<&Checkpoint>,
     proposed: Checkpoint,
 ) -> Result<Checkpoint, WorkflowError> {

@@ -127,11 +127,14 @@ impl ViewEntry {
         crate::decimal::divide_half_even(self.notional, self.volume)
     }
 
-    /// How far close is from open, in hundredths of a percent of open, rounded half-even.
+    /// The distance of close from open as a percentage of open, in 1e-8 percent, rounded half-even;
+    /// `None` without prices.
     #[must_use]
-    pub fn change_bp(&self) -> Option<i128> {
+    pub fn change_pct_e8(&self) -> Option<i128> {
+        /// 100 percent in 1e-8 percent.
+        const WHOLE_E8: i128 = 100 * 100_000_000;
         let (open, close) = (i128::from(self.open?.e8()), i128::from(self.close?.e8()));
-        crate::decimal::divide_half_even((close - open) * 10_000, open)
+        crate::decimal::divide_half_even((close - open) * WHOLE_E8, open)
     }
 }
 
@@ -331,7 +334,17 @@ mod tests {
             open: price(200),
             close: price(199),
         };
-        assert_eq!((entry.vwap_e8(), entry.change_bp()), (Some(2), Some(-50)));
+        assert_eq!(
+            (entry.vwap_e8(), entry.change_pct_e8()),
+            (Some(2), Some(-50_000_000)),
+            "half a percent down"
+        );
+        let third = ViewEntry {
+            open: price(300),
+            close: price(301),
+            ..entry.clone()
+        };
+        assert_eq!(third.change_pct_e8(), Some(33_333_333));
         assert_eq!(
             ViewEntry {
                 volume: 0,

@@ -16,8 +16,8 @@ use std::{
 
 use async_trait::async_trait;
 use tapeflow_protocol::{
-    Binding, CasOutcome, Checkpoint, DeadLetter, DirectoryEntry, EpochWrites, HistoryEntry, Store,
-    StoreError,
+    AuditStore, Audited, BarReader, Binding, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
+    DirectoryEntry, EpochStore, EpochWrites, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarState, BarWrite, Epoch, Position, StoredBar, StoredView, Symbol, View,
@@ -411,7 +411,7 @@ fn breach(
 }
 
 #[async_trait]
-impl Store for MemoryStore {
+impl CheckpointStore for MemoryStore {
     fn describe(&self) -> String {
         "memory".into()
     }
@@ -448,6 +448,21 @@ impl Store for MemoryStore {
         CasOutcome::Unknown(format!("armed fault {fault:?}"))
     }
 
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        recovery_timestamp: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        self.change(
+            |held| held.write_history(entries, recovery_timestamp),
+            || UnderWay::History(entries.to_vec(), recovery_timestamp),
+        )
+        .await
+    }
+}
+
+#[async_trait]
+impl EpochStore for MemoryStore {
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         let last = |held: &Held, key| {
             held.bars
@@ -466,19 +481,10 @@ impl Store for MemoryStore {
         )
         .await
     }
+}
 
-    async fn write_history(
-        &self,
-        entries: &[HistoryEntry],
-        recovery_timestamp: WriteTimestamp,
-    ) -> Result<(), StoreError> {
-        self.change(
-            |held| held.write_history(entries, recovery_timestamp),
-            || UnderWay::History(entries.to_vec(), recovery_timestamp),
-        )
-        .await
-    }
-
+#[async_trait]
+impl SymbolDirectory for MemoryStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         let held = self.held();
         let mut symbols: Vec<_> = held
@@ -489,7 +495,10 @@ impl Store for MemoryStore {
         symbols.dedup();
         Ok(symbols)
     }
+}
 
+#[async_trait]
+impl BarReader for MemoryStore {
     async fn bars(
         &self,
         symbol: &Symbol,
@@ -555,6 +564,54 @@ impl Store for MemoryStore {
             .values()
             .take(limit)
             .cloned()
+            .collect())
+    }
+}
+
+/// Memory has no display columns, so no bar and no view has mismatches.
+#[async_trait]
+impl AuditStore for MemoryStore {
+    async fn audit_bars(
+        &self,
+        symbol: &Symbol,
+        size: WindowSize,
+        range: Range<WindowStart>,
+    ) -> Result<Vec<Audited<BarState>>, StoreError> {
+        let bars = self.bars(symbol, size, range).await?;
+        Ok(bars.into_iter().map(Audited::from).collect())
+    }
+
+    async fn audit_views(
+        &self,
+        view: View,
+        size: WindowSize,
+        range: Range<WindowStart>,
+        _: Epoch,
+    ) -> Result<Vec<Audited<ViewState>>, StoreError> {
+        let views = self.views(view, size, range).await?;
+        Ok(views.into_iter().map(Audited::from).collect())
+    }
+
+    async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
+        let held = self.held();
+        let entry = |key: &BarKey| DirectoryEntry {
+            symbol: key.symbol.clone(),
+            size: key.size,
+            bucket: key.size.bucket(key.start),
+        };
+        let missing: BTreeSet<DirectoryEntry> = held
+            .bars
+            .keys()
+            .map(entry)
+            .filter(|entry| !held.directory.contains(entry))
+            .collect();
+        Ok(missing
+            .into_iter()
+            .map(|entry| Unlisted {
+                symbol: entry.symbol.to_string(),
+                size: entry.size.to_string(),
+                bucket: Some(entry.bucket),
+            })
             .collect())
     }
 }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tapeflow_protocol::{
-    Checkpoint, Cut, EpochWrites, SourceIdentity, Store,
+    Checkpoint, CheckpointStore, Cut, EpochStore, EpochWrites, SourceIdentity,
     decide::{self, Opening},
     repair::{Repairer, SIGN_EVERY, has_fenced, is_repairer, is_repairing},
     workflow::{self, WorkflowError},

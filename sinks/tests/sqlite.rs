@@ -15,8 +15,9 @@ use tapeflow_log::{
     sqlite::{Access, Database, SqliteLog, SqliteLogReader},
 };
 use tapeflow_protocol::{
-    Binding, CasOutcome, Checkpoint, Cut, DirectoryEntry, EpochWrites, SourceIdentity, Store,
-    StoreError, checkpoint::CHECKPOINT_FORMAT,
+    AuditStore, BarReader, Binding, CasOutcome, Checkpoint, CheckpointStore, Cut, DirectoryEntry,
+    EpochStore, EpochWrites, SourceIdentity, StoreError, SymbolDirectory,
+    checkpoint::CHECKPOINT_FORMAT,
 };
 use tapeflow_schemas::{
     BarKey, BarState, BarWrite, Position, Price, SessionId, Sums, Symbol, Totals, WindowSize,
@@ -353,12 +354,12 @@ fn tables_of_a_newer_format_are_refused_with_what_to_do() {
     let file = file();
     drop(job(&file.path));
     Connection::open(&file.path)
-        .and_then(|raw| raw.execute_batch("UPDATE schema SET format = 3"))
+        .and_then(|raw| raw.execute_batch("UPDATE schema SET format = 2"))
         .expect("changed");
     for access in [Access::Job, Access::Reader] {
         let reason = refusal(Database::open(&file.path, access));
         assert!(
-            reason.contains("format 3") && reason.contains("use the newer tapeflow"),
+            reason.contains("format 2") && reason.contains("use the newer tapeflow"),
             "{reason}"
         );
     }
@@ -505,7 +506,7 @@ async fn any_sqlite_tool_reads_a_bar() {
         raw.query_row(sql, [], |row| row.get::<_, String>(0))
             .expect(sql)
     };
-    let columns = "size || ' ' || start_utc || ' ' || epoch || ' ' || write timestamp || ' ' || volume || ' ' || notional || ' ' || vwap || ' ' || trades";
+    let columns = "size || ' ' || start_utc || ' ' || epoch || ' ' || write_timestamp || ' ' || volume || ' ' || notional || ' ' || vwap || ' ' || trades";
     assert_eq!(
         read(&format!("SELECT {columns} FROM bars WHERE symbol = 'TSLA'")),
         "1m 2023-01-20T14:53:00Z 3 9 107 13064.56 122.09869159 7"

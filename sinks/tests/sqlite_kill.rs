@@ -16,7 +16,7 @@ use tapeflow_log::{
     sqlite::{Access, Database, SqliteLog},
 };
 use tapeflow_protocol::{
-    Binding, CasOutcome, Checkpoint, Cut, EpochWrites, Store, StoreError,
+    Binding, CasOutcome, Checkpoint, CheckpointStore, Cut, EpochStore, EpochWrites, StoreError,
     checkpoint::CHECKPOINT_FORMAT,
 };
 use tapeflow_schemas::{BarKey, BarState, BarWrite, SessionId, Sums, Symbol, Totals, WindowSize};

@@ -2,7 +2,7 @@
 //! says where smaller ones are, so that a silence of years costs a few questions, and no question
 //! is answered with more bars than a few times those asked for.
 
-use tapeflow_protocol::{Store, StoreError};
+use tapeflow_protocol::{BarReader, StoreError};
 use tapeflow_schemas::{AssetClass, StoredBar, Symbol, WindowSize, WindowStart};
 
 /// How many windows of the largest size are looked through: days of half a century, minutes of two
@@ -15,7 +15,7 @@ const STEP: i64 = 24;
 /// The newest bars of `size`, at most `limit`, ascending. `sizes` are those that the store has;
 /// nothing ends after `end`, or little does.
 pub(super) async fn newest(
-    store: &dyn Store,
+    store: &dyn BarReader,
     symbol: &Symbol,
     sizes: &[WindowSize],
     size: WindowSize,
@@ -96,7 +96,7 @@ fn ladder(sizes: &[WindowSize], size: WindowSize) -> Vec<WindowSize> {
 
 /// The newest bars of `size` in windows of a larger one that have bars, ascending.
 async fn within(
-    store: &dyn Store,
+    store: &dyn BarReader,
     symbol: &Symbol,
     (parent, mut parents): (WindowSize, &[StoredBar]),
     size: WindowSize,
@@ -139,7 +139,7 @@ fn count(limit: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use tapeflow_log::sqlite::{Access, Database};
-    use tapeflow_protocol::EpochWrites;
+    use tapeflow_protocol::{EpochStore, EpochWrites};
     use tapeflow_schemas::EventTime;
     use tapeflow_schemas::{BarKey, BarState, BarWrite, Totals};
     use tapeflow_sinks::sqlite::SqliteStore;

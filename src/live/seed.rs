@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use tapeflow_protocol::{Store, StoreError};
+use tapeflow_protocol::{BarReader, Store, StoreError};
 use tapeflow_schemas::{StoredBar, Symbol, WindowSize, WindowStart};
 
 use super::{
@@ -63,7 +63,7 @@ async fn symbols(store: &dyn Store) -> Result<(Vec<Symbol>, i64), StoreError> {
 }
 
 async fn bars_of(
-    store: &dyn Store,
+    store: &dyn BarReader,
     symbol: &Symbol,
     live: &Live,
     size: WindowSize,

@@ -25,7 +25,7 @@
 use std::time::Duration;
 
 use tapeflow_oracle::{Oracle, OracleCounts};
-use tapeflow_protocol::{Checkpoint, Counts, HistoryEntry, Store};
+use tapeflow_protocol::{BarReader, Checkpoint, Counts, HistoryEntry};
 use tapeflow_schemas::{Epoch, Offset, WriteTimestamp};
 
 use super::recompute::COMMITTED;
@@ -77,7 +77,7 @@ pub(super) enum Trust {
 /// Finds where to begin, given the first offset that can be read of each partition, and how far
 /// back the look shall go: from the last commit, by the write timestamps of epochs.
 pub(super) async fn of(
-    store: &dyn Store,
+    store: &dyn BarReader,
     checkpoint: &Checkpoint,
     starts: &[Offset],
     since: Option<Duration>,
@@ -111,7 +111,7 @@ pub(super) async fn of(
 
 /// The newest history, newest first, back to an entry that is old enough.
 pub(super) async fn back_to(
-    store: &dyn Store,
+    store: &dyn BarReader,
     old_enough: impl Fn(&HistoryEntry) -> bool,
 ) -> Result<Vec<HistoryEntry>, End> {
     let mut limit = FIRST_READ;

@@ -179,7 +179,7 @@ fn columns_beside_the_cells_are_held_against_them_and_written_again() {
         found.contains("name of rank 1 shows NOBODY, its cell says "),
         "{found}"
     );
-    assert!(found.contains(" ranks are there, its list has "), "{found}");
+    assert!(found.contains(" rank(s) found, its view has "), "{found}");
     assert!(summary(&found).starts_with("3 differences; "), "{found}");
 
     repair(&place, 0);

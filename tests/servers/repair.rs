@@ -11,7 +11,7 @@ use std::{
 use libtest_mimic::Failed;
 use scylla::{client::session_builder::SessionBuilder, value::CqlTimestamp};
 use tapeflow_ingest::simulator::{FeedFile, write_feed};
-use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_protocol::{BarReader, EpochStore, EpochWrites};
 use tapeflow_schemas::{BarKey, BarState, BarWrite, Symbol};
 use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore};
 
@@ -139,7 +139,7 @@ fn what_only_readers_see(keyspace: &str, verify: &[&str]) -> Result<(), Failed> 
         }
     };
     let lasting = [
-        "columns stand there without a cell",
+        "display columns without a cell",
         "lines stand there without a list",
         "bars of \"ZZZZ\" \"1m\" in the bucket of 0 ms: the directory",
     ];

@@ -2,7 +2,7 @@
 //! what was sent, and so must the history of epochs.
 
 use tapeflow_feed::Written;
-use tapeflow_protocol::{Counts, Store};
+use tapeflow_protocol::{BarReader, Counts, SymbolDirectory};
 use tapeflow_schemas::{Policy, WindowSize};
 use tapeflow_sinks::cassandra::CassandraStore;
 

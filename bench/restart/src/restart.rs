@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_protocol::{Checkpoint, Store};
+use tapeflow_protocol::{Checkpoint, CheckpointStore, EpochStore};
 use tapeflow_schemas::{BarKey, BarState};
 use tapeflow_sinks::cassandra::CassandraStore;
 use tapeflow_throughput::job_process::JobProcess;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rand::Rng;
-use tapeflow_protocol::Store;
+use tapeflow_protocol::CheckpointStore;
 use tapeflow_schemas::{AssetClass, BarKey, EventTime, Symbol, WindowSize};
 use tapeflow_sinks::cassandra::CassandraStore;
 use tapeflow_throughput::{Error, job_process::JobProcess, now_ms};

@@ -1,26 +1,24 @@
 //! Wraps the store and counts the calls that it did not answer. The job retries all of them.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry, JobStore,
+    StoreError, SymbolDirectory,
 };
-use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, StoredBar, StoredView, Symbol, View, WindowSize, WindowStart,
-    WriteTimestamp,
-};
+use tapeflow_schemas::{AssetClass, BarKey, BarState, Symbol, WriteTimestamp};
 
 use crate::metrics::Metrics;
 
 /// A store whose unanswered calls are counted.
 pub(crate) struct WatchedStore {
-    store: Arc<dyn Store>,
+    store: Arc<dyn JobStore>,
     metrics: Arc<Metrics>,
 }
 
 impl WatchedStore {
-    pub(crate) fn over(store: Arc<dyn Store>, metrics: &Arc<Metrics>) -> Arc<dyn Store> {
+    pub(crate) fn over(store: Arc<dyn JobStore>, metrics: &Arc<Metrics>) -> Arc<dyn JobStore> {
         Arc::new(Self {
             store,
             metrics: Arc::clone(metrics),
@@ -36,7 +34,7 @@ impl WatchedStore {
 }
 
 #[async_trait]
-impl Store for WatchedStore {
+impl CheckpointStore for WatchedStore {
     fn describe(&self) -> String {
         self.store.describe()
     }
@@ -57,14 +55,6 @@ impl Store for WatchedStore {
         outcome
     }
 
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
-        self.count(self.store.read_bars(keys).await)
-    }
-
-    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        self.count(self.store.write(writes).await)
-    }
-
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
@@ -72,35 +62,23 @@ impl Store for WatchedStore {
     ) -> Result<(), StoreError> {
         self.count(self.store.write_history(entries, recovery_timestamp).await)
     }
+}
 
+#[async_trait]
+impl EpochStore for WatchedStore {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        self.count(self.store.read_bars(keys).await)
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        self.count(self.store.write(writes).await)
+    }
+}
+
+#[async_trait]
+impl SymbolDirectory for WatchedStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.count(self.store.symbols().await)
-    }
-
-    async fn bars(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredBar>, StoreError> {
-        self.count(self.store.bars(symbol, size, range).await)
-    }
-
-    async fn views(
-        &self,
-        view: View,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredView>, StoreError> {
-        self.count(self.store.views(view, size, range).await)
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.count(self.store.history(limit).await)
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.count(self.store.dead_letters(limit).await)
     }
 }
 

@@ -11,7 +11,9 @@ use tapeflow_log::{
     Log,
     kafka::{KafkaLog, TopicFinding},
 };
-use tapeflow_protocol::{CasOutcome, Checkpoint, LostRange, SourceIdentity, Store};
+use tapeflow_protocol::{
+    BarReader, CasOutcome, Checkpoint, CheckpointStore, LostRange, SourceIdentity,
+};
 use tapeflow_sinks::memory::MemoryStore;
 
 use super::{
@@ -318,7 +320,7 @@ fn other_than(log: &KafkaLog, first: &SourceIdentity) -> Result<SourceIdentity, 
     Err("the topic that was created again has the old id".into())
 }
 
-fn checkpoint(store: &dyn Store) -> Result<Checkpoint, Failed> {
+fn checkpoint(store: &dyn CheckpointStore) -> Result<Checkpoint, Failed> {
     block_on(store.checkpoint())?.ok_or_else(|| "no checkpoint".into())
 }
 

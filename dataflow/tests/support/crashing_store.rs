@@ -1,7 +1,6 @@
 //! A store that fails after a number of calls, as in a crash of the process.
 
 use std::{
-    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, Ordering},
@@ -12,12 +11,10 @@ use std::{
 use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry, StoreError,
+    SymbolDirectory,
 };
-use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, StoredBar, StoredView, Symbol, View, WindowSize, WindowStart,
-    WriteTimestamp,
-};
+use tapeflow_schemas::{AssetClass, BarKey, BarState, Symbol, WriteTimestamp};
 use tapeflow_sinks::memory::MemoryStore;
 
 /// After a number of calls, all further ones fail. The last call is a write that is applied in
@@ -52,7 +49,7 @@ impl CrashingStore {
 }
 
 #[async_trait]
-impl Store for CrashingStore {
+impl CheckpointStore for CrashingStore {
     fn describe(&self) -> String {
         "crashing".into()
     }
@@ -82,6 +79,21 @@ impl Store for CrashingStore {
         }
     }
 
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        recovery_timestamp: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        if self.left() < 0 {
+            Self::gone()
+        } else {
+            self.inner.write_history(entries, recovery_timestamp).await
+        }
+    }
+}
+
+#[async_trait]
+impl EpochStore for CrashingStore {
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         // A delayed read would see bars of later epochs, if the job wrote these too early.
         let delay_ms = if self.chance() {
@@ -140,46 +152,11 @@ impl Store for CrashingStore {
             _ => Self::gone(),
         }
     }
+}
 
-    async fn write_history(
-        &self,
-        entries: &[HistoryEntry],
-        recovery_timestamp: WriteTimestamp,
-    ) -> Result<(), StoreError> {
-        if self.left() < 0 {
-            Self::gone()
-        } else {
-            self.inner.write_history(entries, recovery_timestamp).await
-        }
-    }
-
+#[async_trait]
+impl SymbolDirectory for CrashingStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.inner.symbols().await
-    }
-
-    async fn bars(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredBar>, StoreError> {
-        self.inner.bars(symbol, size, range).await
-    }
-
-    async fn views(
-        &self,
-        view: View,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredView>, StoreError> {
-        self.inner.views(view, size, range).await
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.inner.history(limit).await
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.inner.dead_letters(limit).await
     }
 }

@@ -1,22 +1,17 @@
 //! Runs of a job that are interrupted at a chosen point, and the state that they leave.
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use async_trait::async_trait;
 use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, run};
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites,
+    HistoryEntry, StoreError, SymbolDirectory,
 };
-use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, Offset, Partition, StoredBar, StoredView, Symbol, View,
-    WindowSize, WindowStart, WriteTimestamp,
-};
+use tapeflow_schemas::{AssetClass, BarKey, BarState, Offset, Partition, Symbol, WriteTimestamp};
 use tapeflow_sinks::memory::MemoryStore;
 
 use super::{
@@ -58,7 +53,7 @@ impl InterruptedStore {
 }
 
 #[async_trait]
-impl Store for InterruptedStore {
+impl CheckpointStore for InterruptedStore {
     fn describe(&self) -> String {
         "interrupted".into()
     }
@@ -92,6 +87,18 @@ impl Store for InterruptedStore {
         }
     }
 
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        recovery_timestamp: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        self.alive()?;
+        self.inner.write_history(entries, recovery_timestamp).await
+    }
+}
+
+#[async_trait]
+impl EpochStore for InterruptedStore {
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         self.inner.read_bars(keys).await
     }
@@ -103,44 +110,12 @@ impl Store for InterruptedStore {
         self.alive()?;
         self.inner.write(writes).await
     }
+}
 
-    async fn write_history(
-        &self,
-        entries: &[HistoryEntry],
-        recovery_timestamp: WriteTimestamp,
-    ) -> Result<(), StoreError> {
-        self.alive()?;
-        self.inner.write_history(entries, recovery_timestamp).await
-    }
-
+#[async_trait]
+impl SymbolDirectory for InterruptedStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.inner.symbols().await
-    }
-
-    async fn bars(
-        &self,
-        symbol: &Symbol,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredBar>, StoreError> {
-        self.inner.bars(symbol, size, range).await
-    }
-
-    async fn views(
-        &self,
-        view: View,
-        size: WindowSize,
-        range: Range<WindowStart>,
-    ) -> Result<Vec<StoredView>, StoreError> {
-        self.inner.views(view, size, range).await
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.inner.history(limit).await
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.inner.dead_letters(limit).await
     }
 }
 

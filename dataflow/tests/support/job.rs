@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, Summary, run};
-use tapeflow_protocol::Store;
+use tapeflow_protocol::JobStore;
 use tapeflow_schemas::Baskets;
 
 use super::memory_log::MemoryLog;
@@ -55,7 +55,7 @@ pub fn io() -> tokio::runtime::Runtime {
 pub fn run_job(
     config: &JobConfig,
     log: &MemoryLog,
-    store: Arc<dyn Store>,
+    store: Arc<dyn JobStore>,
 ) -> Result<Summary, JobError> {
     run(
         config.clone(),

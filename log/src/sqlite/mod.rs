@@ -23,7 +23,6 @@ mod writer;
 
 pub use log::{SqliteLog, SqliteLogReader, SqliteRecord};
 pub use publisher::SqlitePublisher;
-pub use tables::has_views;
 
 use std::{
     fs::{File, OpenOptions, TryLockError},

@@ -1,5 +1,8 @@
-//! The tables of the file, as any SQLite tool shows them, and the number that says which form they
-//! have.
+//! The tables of the file, and the number that says which form they have.
+//!
+//! A form is a batch of statements that turns the form before it into itself. A job brings a file
+//! of an earlier form up to date when it opens the file. A file of a later form was made by a newer
+//! binary and is refused.
 
 use std::path::Path;
 
@@ -8,35 +11,38 @@ use tapeflow_protocol::StoreError;
 
 use super::broken;
 
-/// The forms of the file, from 1: each adds to the one before, and none is edited once released. A
-/// file of an earlier form is brought up to date when a job opens it; one of a later form was made
-/// by a newer binary and is refused.
-const FORMS: [&str; FORMAT as usize] = [TABLES, VIEWS];
-/// The form this binary writes.
-const FORMAT: i64 = 2;
+/// All forms, from form 1. A released form is never edited: a change of the tables is a new form.
+const FORMS: [&str; 1] = [FORM_1];
 
-/// Decimals are exact texts but for the four prices, which tools want to draw. `state` is what the
-/// job reads back; the columns beside it are for readers, by the market rules' default policy. The
-/// log keeps its records in the order of all appends, so that appending writes at the end of the
-/// file whatever the partition.
-const TABLES: &str = "
+/// Decimals are exact texts. Prices and `change_pct` are doubles, because tools draw them.
+///
+/// * `bars.state` is the cell that the job reads back. The columns beside it are display columns,
+///   by the policy `sip`.
+/// * `views.state` is a view's window as the job wrote it. `view_entries` has its entries as
+///   display columns and is replaced together with it. An entry without a price or a volume has
+///   NULL in the columns that need one. `change_pct_exact` is the distance of close from open as a
+///   percentage of open, rounded half-even to eight places.
+/// * `log` keeps records in the order of all appends, so that an append writes at the end of the
+///   file, whatever its partition.
+const FORM_1: &str = "
 CREATE TABLE schema (format INTEGER NOT NULL) STRICT;
 CREATE TABLE bars (
-    symbol   TEXT NOT NULL,
-    size     TEXT NOT NULL,
-    start    INTEGER NOT NULL,
-    epoch    INTEGER NOT NULL,
-    write_timestamp    INTEGER NOT NULL,
-    open     REAL,
-    high     REAL,
-    low      REAL,
-    close    REAL,
-    vwap     TEXT,
-    volume   TEXT NOT NULL,
-    notional TEXT NOT NULL,
-    trades   INTEGER NOT NULL,
-    state    BLOB NOT NULL,
-    start_utc TEXT GENERATED ALWAYS AS (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
+    symbol    TEXT NOT NULL,
+    size      TEXT NOT NULL,
+    start     INTEGER NOT NULL,
+    epoch     INTEGER NOT NULL,
+    write_timestamp INTEGER NOT NULL,
+    open      REAL,
+    high      REAL,
+    low       REAL,
+    close     REAL,
+    vwap      TEXT,
+    volume    TEXT NOT NULL,
+    notional  TEXT NOT NULL,
+    trades    INTEGER NOT NULL,
+    state     BLOB NOT NULL,
+    start_utc TEXT GENERATED ALWAYS AS
+        (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
     PRIMARY KEY (symbol, size, start)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE checkpoint (
@@ -45,15 +51,15 @@ CREATE TABLE checkpoint (
     generation INTEGER NOT NULL,
     version    INTEGER NOT NULL,
     owner      TEXT NOT NULL,
-    checkpoint       TEXT NOT NULL
+    checkpoint TEXT NOT NULL
 ) STRICT;
 CREATE TABLE history (
     epoch         INTEGER PRIMARY KEY,
-    write_timestamp         INTEGER NOT NULL,
+    write_timestamp INTEGER NOT NULL,
     cuts          TEXT NOT NULL,
     records       INTEGER NOT NULL,
     accepted      INTEGER NOT NULL,
-    dead_letters      INTEGER NOT NULL,
+    dead_letters  INTEGER NOT NULL,
     duplicates    INTEGER NOT NULL,
     price_updates INTEGER NOT NULL,
     gaps          INTEGER NOT NULL,
@@ -67,14 +73,44 @@ CREATE TABLE symbols (
     PRIMARY KEY (symbol, size, bucket)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE dead_letters (
-    partition     INTEGER NOT NULL,
-    \"offset\"      INTEGER NOT NULL,
-    trade_index   INTEGER NOT NULL,
-    reason        TEXT NOT NULL,
-    detail        TEXT NOT NULL,
-    payload       BLOB NOT NULL,
+    partition   INTEGER NOT NULL,
+    \"offset\"    INTEGER NOT NULL,
+    trade_index INTEGER NOT NULL,
+    reason      TEXT NOT NULL,
+    detail      TEXT NOT NULL,
+    payload     BLOB NOT NULL,
     PRIMARY KEY (partition, \"offset\", trade_index)
 ) STRICT;
+CREATE TABLE views (
+    view_name TEXT NOT NULL,
+    size      TEXT NOT NULL,
+    start     INTEGER NOT NULL,
+    epoch     INTEGER NOT NULL,
+    write_timestamp INTEGER NOT NULL,
+    state     BLOB NOT NULL,
+    start_utc TEXT GENERATED ALWAYS AS
+        (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
+    PRIMARY KEY (view_name, size, start)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE view_entries (
+    view_name TEXT NOT NULL,
+    size      TEXT NOT NULL,
+    start     INTEGER NOT NULL,
+    rank      INTEGER NOT NULL,
+    name      TEXT NOT NULL,
+    symbols   INTEGER NOT NULL,
+    trades    INTEGER NOT NULL,
+    volume    TEXT NOT NULL,
+    notional  TEXT NOT NULL,
+    vwap      TEXT,
+    open      REAL,
+    close     REAL,
+    change_pct REAL,
+    change_pct_exact TEXT,
+    start_utc TEXT GENERATED ALWAYS AS
+        (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
+    PRIMARY KEY (view_name, size, start, rank)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE log_meta (
     only_one   INTEGER PRIMARY KEY CHECK (only_one = 1),
     cluster    TEXT NOT NULL,
@@ -104,41 +140,8 @@ CREATE TABLE log_sessions (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// The lists of views. `state` is the list as the job wrote it; `view_entries` are its lines for
-/// readers, replaced together with it. An entry without a price or volume has null where they would
-/// stand; `change_bp` is in hundredths of a percent of open.
-const VIEWS: &str = "
-CREATE TABLE views (
-    view_name TEXT NOT NULL,
-    size      TEXT NOT NULL,
-    start     INTEGER NOT NULL,
-    epoch     INTEGER NOT NULL,
-    write_timestamp     INTEGER NOT NULL,
-    state     BLOB NOT NULL,
-    start_utc TEXT GENERATED ALWAYS AS (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
-    PRIMARY KEY (view_name, size, start)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE view_entries (
-    view_name TEXT NOT NULL,
-    size      TEXT NOT NULL,
-    start     INTEGER NOT NULL,
-    rank      INTEGER NOT NULL,
-    name      TEXT NOT NULL,
-    symbols   INTEGER NOT NULL,
-    trades    INTEGER NOT NULL,
-    volume    TEXT NOT NULL,
-    notional  TEXT NOT NULL,
-    vwap      TEXT,
-    open      REAL,
-    close     REAL,
-    change_bp INTEGER,
-    start_utc TEXT GENERATED ALWAYS AS (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
-    PRIMARY KEY (view_name, size, start, rank)
-) STRICT, WITHOUT ROWID;
-";
-
-/// Makes the tables that the file lacks, after checking that it is ours, and sets it up for
-/// writing.
+/// Makes the tables that the file lacks and sets the file up for writing. A file that is not ours
+/// is refused and left as it is.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let sqlite_error = |error: rusqlite::Error| broken(path, &error);
     match format(connection, path)? {
@@ -146,12 +149,12 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
         None if has_tables(connection).map_err(sqlite_error)? => {
             return Err(broken(
                 path,
-                &"an SQLite file of something else: name a file of tapeflow's own with --store",
+                &"this SQLite file belongs to something else: name one of tapeflow's with --store",
             ));
         }
         None => {}
     }
-    // Only now: a file that is not ours is left as it is.
+    // The journal mode changes the file, so it is set only after the check.
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
         .map_err(sqlite_error)?;
@@ -159,74 +162,64 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
         return Err(broken(
             path,
             &format!(
-                "its journal mode stays {mode}: the file system cannot do SQLite's write-ahead log; use a local disk"
+                "its journal mode stays {mode}, because the file system does not support \
+                 SQLite's write-ahead log: use a local disk"
             ),
         ));
     }
     connection
         .pragma_update(None, "synchronous", "full")
         .map_err(sqlite_error)?;
-    // What a burst leaves behind is given back at the next checkpoint.
+    // After a burst, SQLite's next checkpoint shrinks the write-ahead log to this size.
     connection
         .pragma_update(None, "journal_size_limit", 64 << 20)
         .map_err(sqlite_error)?;
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(sqlite_error)?;
-    let found = format(&transaction, path)?;
-    let made = usize::try_from(found.unwrap_or(0)).map_err(|_| {
-        broken(
-            path,
-            &format!("its tables have format {}", found.unwrap_or(0)),
-        )
-    })?;
-    for form in FORMS.iter().skip(made) {
-        transaction.execute_batch(form).map_err(sqlite_error)?;
-    }
-    if found != Some(FORMAT) {
-        transaction
-            .execute("DELETE FROM schema", [])
-            .map_err(sqlite_error)?;
-        transaction
-            .execute("INSERT INTO schema (format) VALUES (?1)", [FORMAT])
-            .map_err(sqlite_error)?;
-    }
+    let found = format(&transaction, path)?.unwrap_or(0);
+    apply(&transaction, found, &FORMS).map_err(sqlite_error)?;
     transaction.commit().map_err(sqlite_error)
 }
 
-/// Whether the file has the tables of views: one that no job has opened since they exist has not,
-/// and so has no lists.
-pub fn has_views(connection: &Connection) -> Result<bool, StoreError> {
-    let select = connection.prepare_cached("SELECT max(format) >= 2 FROM schema");
-    select
-        .and_then(|mut select| select.query_row([], |row| row.get(0)))
-        .map_err(super::sqlite_error)
+/// Applies the forms after form `found`, in order, and records the last one.
+fn apply(connection: &Connection, found: i64, forms: &[&str]) -> rusqlite::Result<()> {
+    let missing = forms.iter().zip(1i64..).filter(|(_, form)| *form > found);
+    for (statements, form) in missing {
+        connection.execute_batch(statements)?;
+        connection.execute("DELETE FROM schema", [])?;
+        connection.execute("INSERT INTO schema (format) VALUES (?1)", [form])?;
+    }
+    Ok(())
 }
 
-/// Checks that a reader will understand the file.
+/// Checks that this binary understands the file.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     match format(connection, path)? {
         Some(found) => refuse_newer(found, path),
         None => Err(broken(
             path,
-            &"it holds no tapeflow store: start the job that makes it first, or name another one with --store",
+            &"it holds no tapeflow store: start the job that makes it first, or name another one \
+              with --store",
         )),
     }
 }
 
 fn refuse_newer(found: i64, path: &Path) -> Result<(), StoreError> {
-    if found > FORMAT {
-        return Err(broken(
-            path,
-            &format!(
-                "its tables have format {found}, this binary knows {FORMAT}: use the newer tapeflow that made it, or another file with --store"
-            ),
-        ));
+    let known = FORMS.len();
+    if usize::try_from(found).is_ok_and(|found| (1..=known).contains(&found)) {
+        return Ok(());
     }
-    Ok(())
+    Err(broken(
+        path,
+        &format!(
+            "its tables have format {found}, this binary knows {known}: use the newer tapeflow \
+             that made it, or another file with --store"
+        ),
+    ))
 }
 
-/// The format of the tables; `None` if there are none of ours.
+/// The form of the tables; `None` if the file has no tables of ours.
 fn format(connection: &Connection, path: &Path) -> Result<Option<i64>, StoreError> {
     let named = connection
         .query_row(
@@ -254,4 +247,54 @@ fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) > 0 FROM sqlite_schema", [], |row| {
         row.get(0)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables of a file, and the form it records.
+    fn tables(connection: &Connection) -> (String, i64) {
+        connection
+            .query_row(
+                "SELECT (SELECT group_concat(sql, '; ') FROM
+                    (SELECT sql FROM sqlite_schema ORDER BY name)), format FROM schema",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .expect("one form")
+    }
+
+    #[test]
+    fn a_file_of_any_earlier_form_gets_the_later_forms_in_order() {
+        let forms = [
+            "CREATE TABLE schema (format INTEGER NOT NULL); CREATE TABLE a (x INTEGER)",
+            "ALTER TABLE a ADD COLUMN y INTEGER",
+            "CREATE TABLE b AS SELECT y FROM a",
+        ];
+        let open = || Connection::open_in_memory().expect("a database");
+        let new = open();
+        apply(&new, 0, &forms).expect("all forms");
+        assert_eq!(tables(&new).1, 3);
+        for made in 1..=3 {
+            let old = open();
+            apply(&old, 0, &forms[..made]).expect("the first forms");
+            let found = tables(&old).1;
+            assert_eq!(found, i64::try_from(made).expect("small"));
+            apply(&old, found, &forms).expect("the rest");
+            assert_eq!(tables(&old), tables(&new), "from form {made}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_tables_and_the_form_of_this_binary() {
+        let mut connection = Connection::open_in_memory().expect("a database");
+        apply(&connection, 0, &FORMS).expect("all forms");
+        let before = tables(&connection);
+        assert_eq!(before.1, 1);
+        let transaction = connection.transaction().expect("a transaction");
+        apply(&transaction, 1, &FORMS).expect("nothing to do");
+        transaction.commit().expect("committed");
+        assert_eq!(tables(&connection), before);
+    }
 }

@@ -1,10 +1,10 @@
-//! What the benches need of the inside, and nobody else: see `benches/`.
+//! What `bench/parts` measures of the inside.
 
 use tapeflow_schemas::BarWrite;
 
-use super::display_columns::Columns;
+use super::display_columns::BarColumns;
 
-/// Makes a row's columns, as a write does.
-pub fn columns(row: &BarWrite) {
-    std::hint::black_box(Columns::of(row, "1m"));
+/// Makes the columns of a bar, as a write does.
+pub fn columns(bar: &BarWrite) {
+    std::hint::black_box(BarColumns::of(bar, "1m"));
 }

@@ -1,5 +1,5 @@
-//! A row as its columns hold it: the state cell, and beside it what readers want, by the policy
-//! `sip`. And a list's ranks, which are only that.
+//! Display columns: what dashboards read beside the state cell of a bar, by the policy `sip`, and
+//! the ranks of a view. All of them derive from the cell, and an audit compares them with it.
 
 use scylla::{DeserializeRow, SerializeRow, value::CqlTimestamp};
 use tapeflow_protocol::{Audited, audit::Mismatches};
@@ -9,11 +9,11 @@ use tapeflow_schemas::{
     view::TOP,
 };
 
-/// The values of one write, in the order of [`super::rows`]'s statement. None is ever null: a null
+/// The values of one bar, in the order of the statement in [`super::bars`]. None is null: a null
 /// would be a tombstone at the write timestamp.
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
-pub(super) struct Columns<'a> {
+pub(super) struct BarColumns<'a> {
     symbol: &'a str,
     size: &'a str,
     bucket: CqlTimestamp,
@@ -36,21 +36,21 @@ pub(super) struct Columns<'a> {
     write_timestamp: i64,
 }
 
-impl<'a> Columns<'a> {
-    /// The columns of a row whose size is spelt `size`.
-    pub(super) fn of(row: &'a BarWrite, size: &'a str) -> Self {
-        let totals = &row.state.totals;
+impl<'a> BarColumns<'a> {
+    /// The columns of a bar; `size` is the text of its size.
+    pub(super) fn of(bar: &'a BarWrite, size: &'a str) -> Self {
+        let totals = &bar.state.totals;
         let sums = totals.of_policy(Policy::Sip);
         let volume_exact = format_fixed(sums.volume_e8, SCALE);
         let notional_exact = format_fixed(sums.notional_e16, 2 * SCALE);
         let vwap_e8 = sums.vwap_e8();
         let vwap_exact = vwap_e8.map_or_else(String::new, |e8| format_fixed(e8, SCALE));
         Self {
-            symbol: row.key.symbol.as_str(),
+            symbol: bar.key.symbol.as_str(),
             size,
-            bucket: CqlTimestamp(row.key.size.bucket(row.key.start)),
-            start: CqlTimestamp(row.key.start),
-            epoch: bigint(row.state.epoch),
+            bucket: CqlTimestamp(bar.key.size.bucket(bar.key.start)),
+            start: CqlTimestamp(bar.key.start),
+            epoch: bigint(bar.state.epoch),
             open: price(totals.open()),
             high: price(totals.high),
             low: price(totals.low),
@@ -64,15 +64,15 @@ impl<'a> Columns<'a> {
             trades: bigint(sums.trades),
             priced: bigint(totals.priced),
             revision: bigint(totals.revision),
-            state: row.state.to_cell(),
-            write_timestamp: row.write_timestamp,
+            state: bar.state.to_cell(),
+            write_timestamp: bar.write_timestamp,
         }
     }
 }
 
-/// What readers are shown of a row.
+/// The columns of a bar as an audit reads them.
 #[derive(DeserializeRow)]
-pub(super) struct Shown {
+pub(super) struct FoundBar {
     pub(super) start: CqlTimestamp,
     pub(super) state: Option<Vec<u8>>,
     epoch: Option<i64>,
@@ -91,50 +91,50 @@ pub(super) struct Shown {
     revision: Option<i64>,
 }
 
-impl Shown {
-    /// The columns, as a statement names them.
-    pub(super) const COLUMNS: &str = "start, state, epoch, open, high, low, close, vwap, volume, notional, volume_exact, notional_exact, vwap_exact, \
-         trades, priced, revision";
+impl FoundBar {
+    /// The columns, for a SELECT.
+    pub(super) const COLUMNS: &str = "start, state, epoch, open, high, low, close, vwap, volume, \
+         notional, volume_exact, notional_exact, vwap_exact, trades, priced, revision";
 
-    /// What differs from the columns of the cell.
-    pub(super) fn mismatches(&self, wanted: &Columns<'_>) -> Vec<String> {
+    /// The columns that differ from those that the cell implies.
+    pub(super) fn mismatches(&self, expected: &BarColumns<'_>) -> Vec<String> {
         let mut mismatches = Mismatches::default();
-        for (column, shown, wanted) in [
-            ("open", self.open, wanted.open),
-            ("high", self.high, wanted.high),
-            ("low", self.low, wanted.low),
-            ("close", self.close, wanted.close),
-            ("vwap", self.vwap, wanted.vwap),
-            ("volume", self.volume, wanted.volume),
-            ("notional", self.notional, wanted.notional),
+        for (column, found, expected) in [
+            ("open", self.open, expected.open),
+            ("high", self.high, expected.high),
+            ("low", self.low, expected.low),
+            ("close", self.close, expected.close),
+            ("vwap", self.vwap, expected.vwap),
+            ("volume", self.volume, expected.volume),
+            ("notional", self.notional, expected.notional),
         ] {
-            mismatches.hold_double(column, shown, Some(wanted));
+            mismatches.compare_double(column, found, Some(expected));
         }
-        for (column, shown, wanted) in [
-            ("volume_exact", &self.volume_exact, &wanted.volume_exact),
+        for (column, found, expected) in [
+            ("volume_exact", &self.volume_exact, &expected.volume_exact),
             (
                 "notional_exact",
                 &self.notional_exact,
-                &wanted.notional_exact,
+                &expected.notional_exact,
             ),
-            ("vwap_exact", &self.vwap_exact, &wanted.vwap_exact),
+            ("vwap_exact", &self.vwap_exact, &expected.vwap_exact),
         ] {
-            mismatches.hold(column, shown.as_ref(), Some(wanted));
+            mismatches.compare(column, found.as_ref(), Some(expected));
         }
-        for (column, shown, wanted) in [
-            ("epoch", self.epoch, wanted.epoch),
-            ("trades", self.trades, wanted.trades),
-            ("priced", self.priced, wanted.priced),
-            ("revision", self.revision, wanted.revision),
+        for (column, found, expected) in [
+            ("epoch", self.epoch, expected.epoch),
+            ("trades", self.trades, expected.trades),
+            ("priced", self.priced, expected.priced),
+            ("revision", self.revision, expected.revision),
         ] {
-            mismatches.hold(column, shown, Some(wanted));
+            mismatches.compare(column, found, Some(expected));
         }
         mismatches.0
     }
 }
 
-/// The values of one rank of a list, in the order of [`super::views`]'s statement; as with a row,
-/// none is ever null.
+/// The values of one rank of a view, in the order of the statement in [`super::views`]. As with a
+/// bar, none is null.
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
 pub(super) struct RankColumns<'a> {
@@ -156,12 +156,13 @@ pub(super) struct RankColumns<'a> {
     volume_exact: String,
     notional_exact: String,
     vwap_exact: String,
+    change_pct_exact: String,
     write_timestamp: i64,
 }
 
-/// What readers are shown of a rank.
+/// The columns of a rank as an audit reads them.
 #[derive(DeserializeRow)]
-pub(super) struct ShownRank {
+pub(super) struct FoundRank {
     pub(super) start: CqlTimestamp,
     pub(super) rank: i32,
     pub(super) epoch: Option<i64>,
@@ -177,105 +178,106 @@ pub(super) struct ShownRank {
     volume_exact: Option<String>,
     notional_exact: Option<String>,
     vwap_exact: Option<String>,
+    change_pct_exact: Option<String>,
 }
 
-impl ShownRank {
-    /// The columns, as a statement names them.
-    pub(super) const COLUMNS: &str = "start, rank, epoch, name, symbols, trades, volume, notional, vwap, open, close, change_pct, volume_exact, \
-         notional_exact, vwap_exact";
+impl FoundRank {
+    /// The columns, for a SELECT.
+    pub(super) const COLUMNS: &str = "start, rank, epoch, name, symbols, trades, volume, notional, \
+         vwap, open, close, change_pct, volume_exact, notional_exact, vwap_exact, change_pct_exact";
 
-    fn hold(&self, wanted: &RankColumns<'_>, mismatches: &mut Mismatches) {
+    fn compare(&self, expected: &RankColumns<'_>, mismatches: &mut Mismatches) {
         let named = |column: &str| format!("{column} of rank {}", self.rank);
-        for (column, shown, wanted) in [
-            ("volume", self.volume, wanted.volume),
-            ("notional", self.notional, wanted.notional),
-            ("vwap", self.vwap, wanted.vwap),
-            ("open", self.open, wanted.open),
-            ("close", self.close, wanted.close),
-            ("change_pct", self.change_pct, wanted.change_pct),
+        for (column, found, expected) in [
+            ("volume", self.volume, expected.volume),
+            ("notional", self.notional, expected.notional),
+            ("vwap", self.vwap, expected.vwap),
+            ("open", self.open, expected.open),
+            ("close", self.close, expected.close),
+            ("change_pct", self.change_pct, expected.change_pct),
         ] {
-            mismatches.hold_double(&named(column), shown, Some(wanted));
+            mismatches.compare_double(&named(column), found, Some(expected));
         }
-        for (column, shown, wanted) in [
-            ("name", &self.name, wanted.name),
-            ("volume_exact", &self.volume_exact, &wanted.volume_exact),
+        for (column, found, expected) in [
+            ("name", &self.name, expected.name),
+            ("volume_exact", &self.volume_exact, &expected.volume_exact),
             (
                 "notional_exact",
                 &self.notional_exact,
-                &wanted.notional_exact,
+                &expected.notional_exact,
             ),
-            ("vwap_exact", &self.vwap_exact, &wanted.vwap_exact),
+            ("vwap_exact", &self.vwap_exact, &expected.vwap_exact),
+            (
+                "change_pct_exact",
+                &self.change_pct_exact,
+                &expected.change_pct_exact,
+            ),
         ] {
-            mismatches.hold(&named(column), shown.as_deref(), Some(wanted));
+            mismatches.compare(&named(column), found.as_deref(), Some(expected));
         }
-        for (column, shown, wanted) in [
-            ("epoch", self.epoch, wanted.epoch),
-            ("symbols", self.symbols, wanted.symbols),
-            ("trades", self.trades, wanted.trades),
+        for (column, found, expected) in [
+            ("epoch", self.epoch, expected.epoch),
+            ("symbols", self.symbols, expected.symbols),
+            ("trades", self.trades, expected.trades),
         ] {
-            mismatches.hold(&named(column), shown, Some(wanted));
+            mismatches.compare(&named(column), found, Some(expected));
         }
     }
 }
 
-/// The latest epoch that ranks are of; 0 if none says one.
-pub(super) fn latest(shown: &[ShownRank]) -> Epoch {
-    shown
+/// The latest epoch among ranks; 0 if none has an epoch.
+pub(super) fn latest(found: &[FoundRank]) -> Epoch {
+    found
         .iter()
         .filter_map(|rank| u64::try_from(rank.epoch?).ok())
         .max()
         .unwrap_or(0)
 }
 
-/// A list that was read before its ranks, and what those and the epoch beside its cell show
-/// otherwise. Ranks of a later epoch belong to a later list, and say nothing of this one; those of
-/// an earlier one are on their way still, unless the list's epoch is committed.
-pub(super) fn held_against(
-    list: ViewWrite,
+/// Compares a view's window, read before its ranks, with its ranks and its `epoch` column.
+///
+/// * Ranks of a later epoch belong to a later write of the window, so they are not compared.
+/// * Ranks of an earlier epoch may still be on their way, unless the window's epoch is committed.
+pub(super) fn audit_ranks(
+    window: ViewWrite,
     epoch: Option<i64>,
-    shown: &[ShownRank],
+    found: &[FoundRank],
     committed: Epoch,
 ) -> Audited<ViewState> {
-    let (start, latest) = (list.key.start, latest(shown));
-    let ahead = Some(latest).filter(|latest| *latest > list.state.epoch);
-    let is_on_its_way = list.state.epoch > committed && latest < list.state.epoch;
+    let (start, latest) = (window.key.start, latest(found));
+    let ahead = Some(latest).filter(|latest| *latest > window.state.epoch);
+    let is_on_its_way = window.state.epoch > committed && latest < window.state.epoch;
     let mut mismatches = Mismatches::default();
-    mismatches.hold("epoch", epoch, Some(bigint(list.state.epoch)));
+    mismatches.compare("epoch", epoch, Some(bigint(window.state.epoch)));
     if ahead.is_none() && !is_on_its_way {
-        hold_ranks(&list, shown, &mut mismatches);
+        compare_ranks(&window, found, &mut mismatches);
     }
     Audited {
         start,
-        state: Some(list.state),
+        state: Some(window.state),
         mismatches: mismatches.0,
         ahead,
     }
 }
 
-fn hold_ranks(list: &ViewWrite, shown: &[ShownRank], mismatches: &mut Mismatches) {
-    let size = list.key.size.to_string();
-    let wanted = RankColumns::of(list, &size);
-    for wanted in &wanted {
-        match shown.iter().find(|rank| rank.rank == wanted.rank) {
-            Some(shown) => shown.hold(wanted, mismatches),
+fn compare_ranks(window: &ViewWrite, found: &[FoundRank], mismatches: &mut Mismatches) {
+    let size = window.key.size.to_string();
+    let ranks = RankColumns::of(window, &size);
+    for expected in &ranks {
+        match found.iter().find(|found| found.rank == expected.rank) {
+            Some(found) => found.compare(expected, mismatches),
             None => mismatches
                 .0
-                .push(format!("rank {} is not there", wanted.rank)),
+                .push(format!("rank {} is missing", expected.rank)),
         }
     }
-    for extra in shown
-        .iter()
-        .filter(|rank| wanted.iter().all(|wanted| wanted.rank != rank.rank))
-    {
-        mismatches.0.push(format!(
-            "rank {} is there, its list has {}",
-            extra.rank,
-            wanted.len()
-        ));
+    let is_expected = |rank: i32| ranks.iter().any(|expected| expected.rank == rank);
+    for extra in found.iter().filter(|found| !is_expected(found.rank)) {
+        mismatches.extra_rank(extra.rank, ranks.len());
     }
 }
 
-/// What stands at a rank that a list no longer has.
+/// The entry at a rank that a view no longer has.
 static BLANK: ViewEntry = ViewEntry {
     name: String::new(),
     symbols: 0,
@@ -287,13 +289,13 @@ static BLANK: ViewEntry = ViewEntry {
 };
 
 impl<'a> RankColumns<'a> {
-    /// The ranks of a list whose size is spelt `size`, from 1: all that an earlier write of the
-    /// list may have had.
+    /// The ranks of a window, from 1; `size` is the text of its size. They include every rank that
+    /// an earlier write of the window may have had.
     pub(super) fn of(write: &'a ViewWrite, size: &'a str) -> Vec<Self> {
         let entries = &write.state.entries;
         let ranks = match write.key.view {
             View::Active | View::Movers => entries.len().max(TOP),
-            // A window's baskets and classes become more and never fewer.
+            // The baskets and asset classes of a window only grow in number.
             View::Baskets | View::Market => entries.len(),
         };
         let all = (1..)
@@ -310,6 +312,8 @@ impl<'a> RankColumns<'a> {
         let notional_exact = format_fixed(entry.notional, notional_scale);
         let vwap_e8 = entry.vwap_e8();
         let vwap_exact = vwap_e8.map_or_else(String::new, |e8| format_fixed(e8, SCALE));
+        let change_pct_e8 = entry.change_pct_e8();
+        let change_pct_exact = change_pct_e8.map_or_else(String::new, |e8| format_fixed(e8, SCALE));
         Self {
             view_name: key.view.name(),
             size,
@@ -325,20 +329,17 @@ impl<'a> RankColumns<'a> {
             vwap: vwap_e8.map_or(f64::NAN, |e8| nearest(e8, SCALE, &vwap_exact)),
             open: price(entry.open),
             close: price(entry.close),
-            // A hundredth of a percent has two decimal places as a percentage.
-            change_pct: entry.change_bp().map_or(f64::NAN, |change| {
-                nearest(change, 2, &format_fixed(change, 2))
-            }),
+            change_pct: change_pct_e8.map_or(f64::NAN, |e8| nearest(e8, SCALE, &change_pct_exact)),
             volume_exact,
             notional_exact,
             vwap_exact,
+            change_pct_exact,
             write_timestamp: write.write_timestamp,
         }
     }
 }
 
-/// A count as a mirror shows it. The exact one is in the state cell; no count ever gets near the
-/// limit.
+/// A count as a column. The state cell has the exact one; no count comes near the limit.
 pub(super) fn bigint(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -363,14 +364,14 @@ fn nearest(units: i128, places: u32, text: &str) -> f64 {
     }
 }
 
-/// Whether a double holds the integer exactly. Powers of ten up to 10^22 are exact too, so that the
-/// quotient is rounded once.
+/// Whether a double represents the integer exactly. Powers of ten up to 10^22 are exact too, so the
+/// quotient is rounded only once.
 fn is_exact(units: i128) -> bool {
     units.unsigned_abs() <= 1 << f64::MANTISSA_DIGITS
 }
 
 fn quotient(units: i128, places: u32) -> f64 {
-    // Exact, by the check before; there is no `From` for it.
+    // Exact after `is_exact`; `From` has no such conversion.
     let (units, one) = (units as f64, 10u128.pow(places) as f64);
     units / one
 }
@@ -400,7 +401,7 @@ mod tests {
         }
     }
 
-    fn list(view: View, entries: Vec<ViewEntry>) -> ViewWrite {
+    fn window(view: View, entries: Vec<ViewEntry>) -> ViewWrite {
         let key = ViewKey {
             view,
             size: "1m".parse().expect("a size"),
@@ -414,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_show_what_the_cell_holds() {
+    fn display_columns_agree_with_the_cell() {
         // Seven prints of a real TSLA frame: volume 107, notional 13064.56.
         let sip = Sums {
             volume_e8: 10_700_000_000,
@@ -422,12 +423,12 @@ mod tests {
             trades: 7,
         };
         let high = Price::from_e8(12_210_000_000).ok();
-        let row = write(Totals {
+        let bar = write(Totals {
             sums: [Sums::default(), sip, Sums::default()],
             high,
             ..Totals::default()
         });
-        let columns = Columns::of(&row, "1m");
+        let columns = BarColumns::of(&bar, "1m");
         assert_eq!(
             (
                 columns.volume_exact.as_str(),
@@ -447,14 +448,14 @@ mod tests {
             (107.0, 13_064.56, 122.098_691_59, 122.1, 7)
         );
         assert!(columns.low.is_nan() && columns.open.is_nan());
-        assert_eq!(columns.bucket.0, row.key.size.bucket(row.key.start));
-        assert_eq!(BarState::from_cell(&columns.state), Ok(row.state));
+        assert_eq!(columns.bucket.0, bar.key.size.bucket(bar.key.start));
+        assert_eq!(BarState::from_cell(&columns.state), Ok(bar.state));
     }
 
     #[test]
     fn a_window_without_volume_has_no_vwap_and_no_null() {
-        let row = write(Totals::default());
-        let columns = Columns::of(&row, "1m");
+        let bar = write(Totals::default());
+        let columns = BarColumns::of(&bar, "1m");
         assert!(columns.vwap.is_nan());
         assert_eq!(
             (
@@ -476,8 +477,8 @@ mod tests {
             notional: 150_000_000_000_100_000_000,
             ..BLANK.clone()
         };
-        let list = list(View::Baskets, vec![entry]);
-        let [columns] = &RankColumns::of(&list, "1m")[..] else {
+        let window = window(View::Baskets, vec![entry]);
+        let [columns] = &RankColumns::of(&window, "1m")[..] else {
             panic!("one rank")
         };
         assert_eq!(
@@ -504,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_that_a_list_no_longer_has_are_blanked() {
+    fn ranks_that_a_view_no_longer_has_are_blanked() {
         let price = |e8| Price::from_e8(e8).ok();
         let entry = ViewEntry {
             name: "TSLA".into(),
@@ -520,8 +521,8 @@ mod tests {
             (View::Market, 2, 2),
             (View::Baskets, 0, 0),
         ] {
-            let list = list(view, vec![entry.clone(); entries]);
-            let ranks = RankColumns::of(&list, "1m");
+            let window = window(view, vec![entry.clone(); entries]);
+            let ranks = RankColumns::of(&window, "1m");
             assert_eq!(
                 ranks.iter().map(|rank| rank.rank).collect::<Vec<_>>(),
                 (1..).take(want).collect::<Vec<_>>(),
@@ -529,9 +530,8 @@ mod tests {
             );
             let (kept, blank) = ranks.split_at(entries);
             assert!(
-                kept.iter()
-                    .all(|rank| rank.name == "TSLA"
-                        && (rank.close, rank.change_pct) == (122.09, 0.02)),
+                kept.iter().all(|rank| rank.name == "TSLA"
+                    && (rank.close, rank.change_pct) == (122.09, 0.024_578_08)),
                 "{view}"
             );
             let zero = |rank: &RankColumns<'_>| {
@@ -545,6 +545,7 @@ mod tests {
             assert!(
                 blank.iter().all(|rank| rank.name.is_empty()
                     && rank.vwap_exact.is_empty()
+                    && rank.change_pct_exact.is_empty()
                     && zero(rank)
                     && none(rank)),
                 "{view}"

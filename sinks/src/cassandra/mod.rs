@@ -1,35 +1,35 @@
-//! Rows in Cassandra: the store of a job that runs on more than one machine.
+//! The Cassandra store, for a job on more than one machine.
 //!
 //! ```text
 //!  config ──▶ session ──▶ findings (is this cluster what the guarantee needs?)
 //!                │
-//!     init: keyspace, migrations        store: checkpoint (LWT), rows, lists, directory, history, dead letters
+//!     init: keyspace, migrations        store: checkpoint (LWT), bars, views, directory, records
 //! ```
 //!
 //! What always holds here:
-//! * One pair of consistency levels, LOCAL_QUORUM and LOCAL_SERIAL, for everything; nothing is ever
-//!   written at ONE.
-//! * The driver retries nothing and speculates nothing: a retry that hides a lost answer would turn
-//!   "unknown" into "lost". Callers retry.
-//! * `checkpoint` is touched by lightweight transactions alone; rows and lists are written whole, at
-//!   their binding's write timestamp, and never deleted.
+//! * Every statement runs at LOCAL_QUORUM or LOCAL_SERIAL. Nothing is written at ONE.
+//! * The driver neither retries nor speculates. A retry that hides a lost answer would turn
+//!   "unknown" into "lost" for a compare-and-set. Callers retry.
+//! * Only lightweight transactions write `checkpoint`. Bars and views are written whole, at the
+//!   write timestamp of their binding, and never deleted.
 //!
-//! The tables, and the question each one answers, stand in `cassandra/README.md`.
+//! `cassandra/README.md` describes the tables.
 
+mod bars;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
 mod checkpoint;
 mod config;
+mod dead_letters;
 mod directory;
 mod display_columns;
 mod errors;
 mod findings;
+mod history;
 mod init;
 mod migrations;
-mod records;
 mod retry;
-mod rows;
 mod session;
 mod store;
 mod tls;

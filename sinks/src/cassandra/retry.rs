@@ -1,11 +1,12 @@
-//! One statement, sent a few times before the whole call counts as unanswered.
+//! Sends one statement a few times before the whole call counts as unanswered.
 //!
-//! A node that is cut off from the others, and not from us, answers that it finds no quorum; the
-//! driver goes on asking it, as one of three. A call of a hundred statements would then never
-//! succeed as a whole, however often it is repeated, while each of its statements does at the next
-//! try: the driver draws a replica at random each time. Statements of rows may be sent twice, for
-//! they bring their write timestamps along. A compare-and-set may not, and is not sent by way of this: what
-//! became of it is read first.
+//! A node that is cut off from the other nodes, but not from us, answers that it finds no quorum.
+//! The driver keeps sending it a share of the statements. A call of a hundred statements would then
+//! never succeed as a whole, however often the caller repeats it. Each single statement succeeds
+//! soon, because the driver draws another replica at random for each attempt.
+//!
+//! Statements on bars may be sent twice, because they carry their write timestamps. A
+//! compare-and-set may not, and does not use this function: its outcome is read first.
 
 use std::time::Duration;
 

@@ -103,6 +103,11 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
     })
 }
 
+/// A limit as CQL counts it, in 32 bits.
+pub(super) fn row_limit(limit: usize) -> i32 {
+    i32::try_from(limit).unwrap_or(i32::MAX)
+}
+
 fn beyond_this_machine(addresses: Vec<(IpAddr, u16)>) -> Vec<String> {
     let mut beyond: Vec<_> = addresses
         .into_iter()

@@ -1,5 +1,4 @@
-//! The store itself: connects, checks, and hands each call of the contract to the table it
-//! concerns.
+//! Connects, checks the keyspace, and passes each call of the store's traits to its table.
 
 use std::ops::Range;
 
@@ -7,8 +6,8 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::client::session::Session;
 use tapeflow_protocol::{
-    Audited, CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
-    Unlisted,
+    AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
+    EpochStore, EpochWrites, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarState, BarWrite, Epoch, StoredBar, StoredView, Symbol, View, ViewState,
@@ -16,47 +15,48 @@ use tapeflow_schemas::{
 };
 
 use super::{
+    bars::{Bars, batches},
     checkpoint::CheckpointRow,
     config::CassandraConfig,
+    dead_letters::DeadLetters,
     directory::Directory,
     errors::broken,
     findings::{self, Finding},
+    history::History,
     migrations::{self, MIGRATIONS},
-    records::{DeadLetters, History},
     retry::retry,
-    rows::{Rows, parcels},
     session,
     views::Views,
 };
 
-/// A keyspace of a Cassandra cluster, as a [`Store`].
+/// A keyspace of a Cassandra cluster, as a store.
 pub struct CassandraStore {
     session: Session,
     config: CassandraConfig,
     findings: Vec<Finding>,
     checkpoint: CheckpointRow,
-    rows: Rows,
+    bars: Bars,
     views: Views,
     directory: Directory,
     history: History,
     dead_letters: DeadLetters,
 }
 
-/// What one statement of an epoch's writes carries.
-enum SymbolPartials<'a> {
-    Rows(Vec<&'a BarWrite>),
-    List(&'a ViewWrite),
-    Ranks(&'a ViewWrite),
+/// What one statement of an epoch's writes writes.
+enum Statement<'a> {
+    Bars(Vec<&'a BarWrite>),
+    ViewCell(&'a ViewWrite),
+    ViewRanks(&'a ViewWrite),
     DeadLetter(&'a DeadLetter),
 }
 
 impl CassandraStore {
-    /// Connects to a keyspace that `tapeflow init` has made. Nothing is written.
+    /// Connects to a keyspace that `tapeflow init` has made, and writes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Broken`] with what to do if the keyspace or tables are missing or of
-    /// another version, or credentials are refused; [`StoreError::Unavailable`] if the cluster does
-    /// not answer.
+    /// [`StoreError::Broken`], with what to do, if the keyspace or tables are missing or of another
+    /// version, or the credentials are refused. [`StoreError::Unavailable`] if the cluster does not
+    /// answer.
     pub async fn connect(config: CassandraConfig) -> Result<Self, StoreError> {
         let cluster = session::open(&config).await?;
         let keyspace = config.keyspace.as_str();
@@ -78,7 +78,7 @@ impl CassandraStore {
         Ok(Self {
             findings: findings::examine(&cluster, keyspace).await?,
             checkpoint: CheckpointRow::prepare(&cluster, keyspace, config.cas_timeout).await?,
-            rows: Rows::prepare(&cluster, keyspace).await?,
+            bars: Bars::prepare(&cluster, keyspace).await?,
             views: Views::prepare(&cluster, keyspace).await?,
             directory: Directory::prepare(&cluster, keyspace).await?,
             history: History::prepare(&cluster, keyspace).await?,
@@ -88,19 +88,18 @@ impl CassandraStore {
         })
     }
 
-    /// In what this cluster is less than the guarantee needs, as of connecting; empty if in
-    /// nothing. For the caller to say.
+    /// What the guarantee needs and this cluster lacks, as of connecting. The caller reports it.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    async fn send(&self, parcel: &SymbolPartials<'_>) -> Result<(), StoreError> {
-        match parcel {
-            SymbolPartials::Rows(rows) => self.rows.write(&self.session, rows).await,
-            SymbolPartials::List(write) => self.views.write_list(&self.session, write).await,
-            SymbolPartials::Ranks(write) => self.views.write_ranks(&self.session, write).await,
-            SymbolPartials::DeadLetter(dead_letter) => {
+    async fn send(&self, statement: &Statement<'_>) -> Result<(), StoreError> {
+        match statement {
+            Statement::Bars(bars) => self.bars.write(&self.session, bars).await,
+            Statement::ViewCell(write) => self.views.write_cell(&self.session, write).await,
+            Statement::ViewRanks(write) => self.views.write_ranks(&self.session, write).await,
+            Statement::DeadLetter(dead_letter) => {
                 self.dead_letters.write(&self.session, dead_letter).await
             }
         }
@@ -108,7 +107,7 @@ impl CassandraStore {
 }
 
 #[async_trait]
-impl Store for CassandraStore {
+impl CheckpointStore for CassandraStore {
     fn describe(&self) -> String {
         self.config.address()
     }
@@ -127,35 +126,6 @@ impl Store for CassandraStore {
             .await
     }
 
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
-        self.rows
-            .read(&self.session, keys, self.config.reads_in_flight.max(1))
-            .await
-    }
-
-    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        let in_flight = self.config.writes_in_flight.max(1);
-        self.directory
-            .write(&self.session, &writes.directory, in_flight)
-            .await?;
-        self.dead_letters
-            .write_blocks(&self.session, &writes.dead_letters, in_flight)
-            .await?;
-        let rows = parcels(&writes.bars).into_iter().map(SymbolPartials::Rows);
-        let lists = writes
-            .views
-            .iter()
-            .flat_map(|write| [SymbolPartials::List(write), SymbolPartials::Ranks(write)]);
-        let parcels: Vec<_> = rows
-            .chain(lists)
-            .chain(writes.dead_letters.iter().map(SymbolPartials::DeadLetter))
-            .collect();
-        stream::iter(&parcels)
-            .map(Ok)
-            .try_for_each_concurrent(in_flight, |parcel| retry(|| self.send(parcel)))
-            .await
-    }
-
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
@@ -171,11 +141,49 @@ impl Store for CassandraStore {
             )
             .await
     }
+}
 
+#[async_trait]
+impl EpochStore for CassandraStore {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        self.bars
+            .read(&self.session, keys, self.config.reads_in_flight.max(1))
+            .await
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        let in_flight = self.config.writes_in_flight.max(1);
+        self.directory
+            .write(&self.session, &writes.directory, in_flight)
+            .await?;
+        self.dead_letters
+            .write_blocks(&self.session, &writes.dead_letters, in_flight)
+            .await?;
+        let bars = batches(&writes.bars).into_iter().map(Statement::Bars);
+        let views = writes
+            .views
+            .iter()
+            .flat_map(|write| [Statement::ViewCell(write), Statement::ViewRanks(write)]);
+        let statements: Vec<_> = bars
+            .chain(views)
+            .chain(writes.dead_letters.iter().map(Statement::DeadLetter))
+            .collect();
+        stream::iter(&statements)
+            .map(Ok)
+            .try_for_each_concurrent(in_flight, |statement| retry(|| self.send(statement)))
+            .await
+    }
+}
+
+#[async_trait]
+impl SymbolDirectory for CassandraStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.directory.symbols(&self.session).await
     }
+}
 
+#[async_trait]
+impl BarReader for CassandraStore {
     async fn bars(
         &self,
         symbol: &Symbol,
@@ -188,7 +196,7 @@ impl Store for CassandraStore {
             &range,
         );
         let parts: Vec<Vec<StoredBar>> = stream::iter(buckets)
-            .map(|bucket| self.rows.range(&self.session, symbol, size, bucket, &range))
+            .map(|bucket| self.bars.range(&self.session, symbol, size, bucket, &range))
             .buffered(self.config.reads_in_flight.clamp(1, 8))
             .try_collect()
             .await?;
@@ -214,6 +222,25 @@ impl Store for CassandraStore {
         Ok(parts.into_iter().flatten().collect())
     }
 
+    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        // A reader does not know the job's name; the keyspace has it.
+        let job = self.checkpoint.job(&self.session).await?;
+        self.history
+            .read(
+                &self.session,
+                job.as_deref().unwrap_or(&self.config.job),
+                limit,
+            )
+            .await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.dead_letters.read(&self.session, limit).await
+    }
+}
+
+#[async_trait]
+impl AuditStore for CassandraStore {
     async fn audit_bars(
         &self,
         symbol: &Symbol,
@@ -226,7 +253,7 @@ impl Store for CassandraStore {
             &range,
         );
         let parts: Vec<Vec<_>> = stream::iter(buckets)
-            .map(|bucket| self.rows.audit(&self.session, symbol, size, bucket, &range))
+            .map(|bucket| self.bars.audit(&self.session, symbol, size, bucket, &range))
             .buffered(self.config.reads_in_flight.clamp(1, 8))
             .try_collect()
             .await?;
@@ -259,32 +286,17 @@ impl Store for CassandraStore {
     }
 
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
-        // In this order: a job enters a partition in the directory before it writes there.
-        let mut partitions = self.rows.partitions(&self.session).await?;
+        // The partitions first: a job writes the directory entry before the bar, so the reverse
+        // order would find a bar that was written in between.
+        let mut partitions = self.bars.partitions(&self.session).await?;
         self.directory
             .retain_unlisted(&self.session, &mut partitions)
             .await?;
         Ok(partitions.into_iter().collect())
     }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        // A reader need not know the job's name: the keyspace does.
-        let job = self.checkpoint.job(&self.session).await?;
-        self.history
-            .read(
-                &self.session,
-                job.as_deref().unwrap_or(&self.config.job),
-                limit,
-            )
-            .await
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.dead_letters.read(&self.session, limit).await
-    }
 }
 
-/// The buckets of which windows may start in the range.
+/// The buckets that overlap the range of starts.
 fn within(mut buckets: Vec<i64>, size: WindowSize, range: &Range<WindowStart>) -> Vec<i64> {
     buckets.retain(|bucket| {
         bucket.saturating_add(size.ms() * WINDOWS_PER_BUCKET) > range.start && *bucket < range.end

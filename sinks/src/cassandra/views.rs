@@ -1,5 +1,5 @@
-//! Lists of views: each written whole at its write timestamp, as one cell, and beside it its ranks for
-//! dashboards.
+//! Views: each window is written whole at its write timestamp, as one cell, and its ranks beside it
+//! for dashboards.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use tapeflow_schemas::{
 };
 
 use super::{
-    display_columns::{RankColumns, ShownRank, bigint, held_against, latest},
+    display_columns::{FoundRank, RankColumns, audit_ranks, bigint, latest},
     errors::{broken, of_execution, of_pager, of_row},
     session::Cluster,
 };
@@ -33,46 +33,63 @@ pub(super) struct Views {
     buckets: PreparedStatement,
     rank_buckets: PreparedStatement,
     range: PreparedStatement,
-    shown: PreparedStatement,
+    audit: PreparedStatement,
     ranks: PreparedStatement,
 }
 
 impl Views {
     pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
+        let in_range =
+            "WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ?";
         Ok(Self {
             insert: cluster
-                .prepare(format!("INSERT INTO {keyspace}.views (view_name, size, bucket, start, epoch, state) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"))
+                .prepare(format!(
+                    "INSERT INTO {keyspace}.views (view_name, size, bucket, start, epoch, state) \
+                     VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+                ))
                 .await?,
             insert_rank: cluster
                 .prepare(format!(
-                    "INSERT INTO {keyspace}.view_entries (view_name, size, bucket, start, rank, epoch, name, symbols, trades, volume, notional, \
-                     vwap, open, close, change_pct, volume_exact, notional_exact, vwap_exact) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+                    "INSERT INTO {keyspace}.view_entries (view_name, size, bucket, start, rank, epoch, \
+                     name, symbols, trades, volume, notional, vwap, open, close, change_pct, \
+                     volume_exact, notional_exact, vwap_exact, change_pct_exact) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                     USING TIMESTAMP ?"
                 ))
                 .await?,
-            // No directory leads to these partitions: there are few, four views by four sizes by a
-            // week of minutes and more.
-            buckets: cluster.prepare(format!("SELECT DISTINCT view_name, size, bucket FROM {keyspace}.views")).await?,
-            rank_buckets: cluster.prepare(format!("SELECT DISTINCT view_name, size, bucket FROM {keyspace}.view_entries")).await?,
+            // No directory lists these partitions, because there are few: four views times four
+            // sizes, and a bucket covers a week of minutes.
+            buckets: cluster
+                .prepare(format!(
+                    "SELECT DISTINCT view_name, size, bucket FROM {keyspace}.views"
+                ))
+                .await?,
+            rank_buckets: cluster
+                .prepare(format!(
+                    "SELECT DISTINCT view_name, size, bucket FROM {keyspace}.view_entries"
+                ))
+                .await?,
             range: cluster
                 .prepare(format!(
-                    "SELECT start, state FROM {keyspace}.views WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ? ORDER BY start ASC"
+                    "SELECT start, state FROM {keyspace}.views {in_range} ORDER BY start ASC"
                 ))
                 .await?,
-            shown: cluster
-                .prepare(format!("SELECT start, epoch, state FROM {keyspace}.views WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ?"))
+            audit: cluster
+                .prepare(format!(
+                    "SELECT start, epoch, state FROM {keyspace}.views {in_range}"
+                ))
                 .await?,
             ranks: cluster
                 .prepare(format!(
-                    "SELECT {} FROM {keyspace}.view_entries WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ?",
-                    ShownRank::COLUMNS
+                    "SELECT {} FROM {keyspace}.view_entries {in_range}",
+                    FoundRank::COLUMNS
                 ))
                 .await?,
         })
     }
 
-    /// Writes a list.
-    pub(super) async fn write_list(
+    /// Writes a window's cell.
+    pub(super) async fn write_cell(
         &self,
         session: &Session,
         write: &ViewWrite,
@@ -98,8 +115,8 @@ impl Views {
             .map_err(|error| of_execution(&format!("writing {}", write.key), &error))
     }
 
-    /// Writes a list's ranks, all in one statement: they stand in one partition, so no replica ever
-    /// shows some of them.
+    /// Writes a window's ranks in one statement. They are in one partition, so no replica has only
+    /// some of them.
     pub(super) async fn write_ranks(
         &self,
         session: &Session,
@@ -121,7 +138,7 @@ impl Views {
             .map_err(|error| of_execution(&format!("writing the ranks of {}", write.key), &error))
     }
 
-    /// The buckets in which a view has lists of a size, ascending.
+    /// The buckets in which a view has windows of a size, ascending.
     pub(super) async fn buckets(
         &self,
         session: &Session,
@@ -134,7 +151,7 @@ impl Views {
             .collect())
     }
 
-    /// Those in which it has lists, or lines of lists.
+    /// The buckets in which a view has cells or ranks of a size, ascending.
     pub(super) async fn audited_buckets(
         &self,
         session: &Session,
@@ -146,7 +163,7 @@ impl Views {
         Ok(found.into_iter().collect())
     }
 
-    /// The lists of one partition with starts in the range, ascending.
+    /// The windows of one partition with starts in the range, ascending.
     pub(super) async fn range(
         &self,
         session: &Session,
@@ -155,7 +172,7 @@ impl Views {
         bucket: i64,
         range: &Range<WindowStart>,
     ) -> Result<Vec<StoredView>, StoreError> {
-        let doing = format!("reading lists of view {view} {size}");
+        let doing = format!("reading view {view} {size}");
         let values = (
             view.name(),
             size.to_string(),
@@ -170,23 +187,23 @@ impl Views {
         let mut found = pager
             .rows_stream::<(CqlTimestamp, Option<Vec<u8>>)>()
             .map_err(|error| broken(format!("{doing}: {error}")))?;
-        let mut lists = Vec::new();
+        let mut windows = Vec::new();
         while let Some((CqlTimestamp(start), cell)) = found
             .try_next()
             .await
             .map_err(|error| of_row(&doing, &error))?
         {
             if let Some(cell) = cell {
-                lists.push(StoredView {
+                windows.push(StoredView {
                     start,
                     state: decode(&ViewKey { view, size, start }, &cell)?,
                 });
             }
         }
-        Ok(lists)
+        Ok(windows)
     }
 
-    /// The same, each with what its ranks show otherwise, and ranks without a list.
+    /// The same windows, each with the ranks that differ from its cell; and ranks without a cell.
     pub(super) async fn audit(
         &self,
         session: &Session,
@@ -196,23 +213,23 @@ impl Views {
         range: &Range<WindowStart>,
         committed: Epoch,
     ) -> Result<Vec<Audited<ViewState>>, StoreError> {
-        let spelt = size.to_string();
+        let size_text = size.to_string();
         let values = (
             view.name(),
-            spelt.as_str(),
+            size_text.as_str(),
             CqlTimestamp(bucket),
             CqlTimestamp(range.start),
             CqlTimestamp(range.end),
         );
-        let doing = format!("reading lists of view {view} {size}");
+        let doing = format!("reading view {view} {size}");
         let pager = session
-            .execute_iter(self.shown.clone(), values)
+            .execute_iter(self.audit.clone(), values)
             .await
             .map_err(|error| of_pager(&doing, &error))?;
-        let lists = pager
+        let cells = pager
             .rows_stream::<(CqlTimestamp, Option<i64>, Option<Vec<u8>>)>()
             .map_err(|error| broken(format!("{doing}: {error}")))?;
-        let lists: Vec<_> = lists
+        let cells: Vec<_> = cells
             .try_collect()
             .await
             .map_err(|error| of_row(&doing, &error))?;
@@ -222,9 +239,9 @@ impl Views {
             .await
             .map_err(|error| of_pager(&doing, &error))?;
         let mut found = pager
-            .rows_stream::<ShownRank>()
+            .rows_stream::<FoundRank>()
             .map_err(|error| broken(format!("{doing}: {error}")))?;
-        let mut ranks: BTreeMap<WindowStart, Vec<ShownRank>> = BTreeMap::new();
+        let mut ranks: BTreeMap<WindowStart, Vec<FoundRank>> = BTreeMap::new();
         while let Some(rank) = found
             .try_next()
             .await
@@ -233,11 +250,11 @@ impl Views {
             ranks.entry(rank.start.0).or_default().push(rank);
         }
         let mut audited = Vec::new();
-        for (CqlTimestamp(start), epoch, cell) in lists {
+        for (CqlTimestamp(start), epoch, cell) in cells {
             let key = ViewKey { view, size, start };
             let ranks = ranks.remove(&start).unwrap_or_default();
             audited.push(match cell {
-                Some(cell) => held_against(
+                Some(cell) => audit_ranks(
                     ViewWrite {
                         state: decode(&key, &cell)?,
                         key,
@@ -250,13 +267,9 @@ impl Views {
                 None => Audited::without_cell(start),
             });
         }
-        let without = |(start, ranks): (_, Vec<_>)| Audited {
-            start,
-            state: None,
-            mismatches: Vec::new(),
-            ahead: Some(latest(&ranks)),
-        };
-        audited.extend(ranks.into_iter().map(without));
+        let without_cell =
+            |(start, ranks): (_, Vec<_>)| Audited::entries_without_cell(start, latest(&ranks));
+        audited.extend(ranks.into_iter().map(without_cell));
         Ok(audited)
     }
 }
@@ -265,7 +278,7 @@ fn decode(key: &ViewKey, cell: &[u8]) -> Result<ViewState, StoreError> {
     ViewState::from_cell(cell).map_err(|error| broken(format!("{key}: {error}")))
 }
 
-/// The buckets that a statement finds, which asks for all partitions of a table.
+/// The buckets of a view and size among all partitions that the statement lists.
 async fn buckets(
     session: &Session,
     partitions: &PreparedStatement,

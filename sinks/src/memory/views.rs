@@ -83,8 +83,8 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use tapeflow_protocol::{
-        Binding, CasOutcome, Checkpoint, Cut, EpochWrites, SourceIdentity, Store,
-        checkpoint::CHECKPOINT_FORMAT,
+        Binding, CasOutcome, Checkpoint, CheckpointStore, Cut, EpochStore, EpochWrites,
+        SourceIdentity, checkpoint::CHECKPOINT_FORMAT,
     };
     use tapeflow_schemas::ViewEntry;
 

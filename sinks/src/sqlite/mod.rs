@@ -1,7 +1,7 @@
 //! The SQLite store: bars, views, the checkpoint and dead letters in tables that any SQLite tool
-//! reads, in the file that also holds the log ([`tapeflow_log::sqlite`]).
+//! reads. The file also holds the log, and both share one writer ([`tapeflow_log::sqlite`]).
 
-mod rows;
+mod bars;
 mod store;
 mod views;
 

@@ -1,4 +1,5 @@
-//! The store's contract on SQLite.
+//! The traits of a store on SQLite: each call becomes work for the database's one writer or one of
+//! its readers.
 
 use std::ops::Range;
 
@@ -6,17 +7,18 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tapeflow_log::sqlite::{Database, integer, sqlite_error, whole};
 use tapeflow_protocol::{
-    Audited, CasOutcome, Checkpoint, Counts, DeadLetter, DirectoryEntry, EpochWrites, HistoryEntry,
-    Store, StoreError, Unlisted, checkpoint::CHECKPOINT_FORMAT,
+    AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, Counts, DeadLetter,
+    DirectoryEntry, EpochStore, EpochWrites, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
+    checkpoint::CHECKPOINT_FORMAT,
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarState, Epoch, StoredBar, StoredView, Symbol, View, ViewState,
     WindowSize, WindowStart, WriteTimestamp,
 };
 
-use super::{rows, views};
+use super::{bars, views};
 
-/// The rows, the checkpoint and what stands beside them, in one file.
+/// The store in one SQLite file. Clones share the file.
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
     database: Database,
@@ -31,7 +33,7 @@ impl SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl CheckpointStore for SqliteStore {
     fn describe(&self) -> String {
         self.database.describe()
     }
@@ -49,7 +51,7 @@ impl Store for SqliteStore {
             Ok(json) => json,
             Err(error) => {
                 return CasOutcome::Unknown(format!(
-                    "the checkpoint does not become JSON: {error}"
+                    "the checkpoint cannot be written as JSON: {error}"
                 ));
             }
         };
@@ -74,13 +76,19 @@ impl Store for SqliteStore {
             );
             let changed = match condition {
                 None => {
-                    const CREATE: &str = "INSERT INTO checkpoint (only_one, job, generation, version, owner, checkpoint) VALUES (1, ?1, ?2, ?3, ?4, ?5) ON CONFLICT (only_one) DO NOTHING";
+                    const CREATE: &str = "
+                        INSERT INTO checkpoint
+                            (only_one, job, generation, version, owner, checkpoint)
+                        VALUES (1, ?1, ?2, ?3, ?4, ?5) ON CONFLICT (only_one) DO NOTHING";
                     connection.prepare_cached(CREATE).and_then(|mut create| {
                         create.execute(params![job, generation, version, owner, json])
                     })
                 }
                 Some((old_job, old_generation, old_version, old_owner)) => {
-                    const REPLACE: &str = "UPDATE checkpoint SET job = ?1, generation = ?2, version = ?3, owner = ?4, checkpoint = ?5 WHERE job = ?6 AND generation = ?7 AND version = ?8 AND owner = ?9";
+                    const REPLACE: &str = "
+                        UPDATE checkpoint
+                        SET job = ?1, generation = ?2, version = ?3, owner = ?4, checkpoint = ?5
+                        WHERE job = ?6 AND generation = ?7 AND version = ?8 AND owner = ?9";
                     let (old_generation, old_version) = (
                         integer("a generation", old_generation)?,
                         integer("a version", old_version)?,
@@ -110,54 +118,9 @@ impl Store for SqliteStore {
         {
             Ok(true) => CasOutcome::Won,
             Ok(false) => CasOutcome::Lost,
-            // A commit that failed may yet be found whole in the write-ahead log after a crash.
+            // After a crash, a commit that failed may still be found whole in the write-ahead log.
             Err(error) => CasOutcome::Unknown(error.to_string()),
         }
-    }
-
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let keys = keys.to_vec();
-        self.database
-            .read(move |connection| rows::read_bars(connection, &keys))
-            .await
-    }
-
-    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let columns = writes
-            .bars
-            .iter()
-            .map(rows::Columns::of)
-            .collect::<Result<Vec<_>, _>>()?;
-        let lists = writes
-            .views
-            .iter()
-            .map(views::List::of)
-            .collect::<Result<Vec<_>, _>>()?;
-        let (directory, dead_letters) = (writes.directory.clone(), writes.dead_letters.clone());
-        let bytes = columns.len() * rows::ROW_BYTES
-            + lists.iter().map(views::List::bytes).sum::<usize>()
-            + directory.len() * 128
-            + dead_letters
-                .iter()
-                .map(|dead_letter| 256 + dead_letter.payload.len())
-                .sum::<usize>();
-        let work = move |connection: &Connection| {
-            directory
-                .iter()
-                .try_for_each(|entry| write_entry(connection, entry))?;
-            columns.iter().try_for_each(|row| row.write(connection))?;
-            lists.iter().try_for_each(|list| list.write(connection))?;
-            dead_letters
-                .iter()
-                .try_for_each(|dead_letter| write_dead_letter(connection, dead_letter))
-        };
-        self.database.write(bytes, work).await
     }
 
     async fn write_history(
@@ -177,7 +140,58 @@ impl Store for SqliteStore {
             })
             .await
     }
+}
 
+#[async_trait]
+impl EpochStore for SqliteStore {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = keys.to_vec();
+        self.database
+            .read(move |connection| bars::read(connection, &keys))
+            .await
+    }
+
+    async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let bars = writes
+            .bars
+            .iter()
+            .map(bars::BarColumns::of)
+            .collect::<Result<Vec<_>, _>>()?;
+        let views = writes
+            .views
+            .iter()
+            .map(views::ViewColumns::of)
+            .collect::<Result<Vec<_>, _>>()?;
+        let (directory, dead_letters) = (writes.directory.clone(), writes.dead_letters.clone());
+        let bytes = bars.len() * bars::BAR_BYTES
+            + views.iter().map(views::ViewColumns::bytes).sum::<usize>()
+            + directory.len() * 128
+            + dead_letters
+                .iter()
+                .map(|dead_letter| 256 + dead_letter.payload.len())
+                .sum::<usize>();
+        let work = move |connection: &Connection| {
+            directory
+                .iter()
+                .try_for_each(|entry| write_entry(connection, entry))?;
+            bars.iter().try_for_each(|bar| bar.write(connection))?;
+            views.iter().try_for_each(|view| view.write(connection))?;
+            dead_letters
+                .iter()
+                .try_for_each(|dead_letter| write_dead_letter(connection, dead_letter))
+        };
+        self.database.write(bytes, work).await
+    }
+}
+
+#[async_trait]
+impl SymbolDirectory for SqliteStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         let read = |connection: &Connection| {
             let mut select = connection
@@ -192,7 +206,10 @@ impl Store for SqliteStore {
         };
         self.database.read(read).await
     }
+}
 
+#[async_trait]
+impl BarReader for SqliteStore {
     async fn bars(
         &self,
         symbol: &Symbol,
@@ -201,7 +218,7 @@ impl Store for SqliteStore {
     ) -> Result<Vec<StoredBar>, StoreError> {
         let symbol = symbol.clone();
         self.database
-            .read(move |connection| rows::rows(connection, &symbol, size, &range))
+            .read(move |connection| bars::range(connection, &symbol, size, &range))
             .await
     }
 
@@ -212,10 +229,46 @@ impl Store for SqliteStore {
         range: Range<WindowStart>,
     ) -> Result<Vec<StoredView>, StoreError> {
         self.database
-            .read(move |connection| views::views(connection, view, size, &range))
+            .read(move |connection| views::range(connection, view, size, &range))
             .await
     }
 
+    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        const SELECT: &str = "
+            SELECT epoch, write_timestamp, cuts, records, accepted, dead_letters, duplicates,
+                price_updates, gaps, late
+            FROM history ORDER BY epoch DESC LIMIT ?1";
+        let read = move |connection: &Connection| {
+            let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
+            let mut found = select.query([at_most(limit)]).map_err(sqlite_error)?;
+            let mut entries = Vec::new();
+            while let Some(row) = found.next().map_err(sqlite_error)? {
+                entries.push(history_entry(row)?);
+            }
+            Ok(entries)
+        };
+        self.database.read(read).await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        const SELECT: &str = "
+            SELECT partition, \"offset\", trade_index, reason, detail, payload FROM dead_letters
+            ORDER BY partition, \"offset\", trade_index LIMIT ?1";
+        let read = move |connection: &Connection| {
+            let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
+            let mut found = select.query([at_most(limit)]).map_err(sqlite_error)?;
+            let mut dead_letters = Vec::new();
+            while let Some(row) = found.next().map_err(sqlite_error)? {
+                dead_letters.push(dead_letter(row)?);
+            }
+            Ok(dead_letters)
+        };
+        self.database.read(read).await
+    }
+}
+
+#[async_trait]
+impl AuditStore for SqliteStore {
     async fn audit_bars(
         &self,
         symbol: &Symbol,
@@ -224,7 +277,7 @@ impl Store for SqliteStore {
     ) -> Result<Vec<Audited<BarState>>, StoreError> {
         let symbol = symbol.clone();
         self.database
-            .read(move |connection| rows::audit(connection, &symbol, size, &range))
+            .read(move |connection| bars::audit(connection, &symbol, size, &range))
             .await
     }
 
@@ -241,35 +294,7 @@ impl Store for SqliteStore {
     }
 
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
-        self.database.read(rows::unlisted).await
-    }
-
-    async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        const SELECT: &str = "SELECT epoch, write_timestamp, cuts, records, accepted, dead_letters, duplicates, price_updates, gaps, late FROM history ORDER BY epoch DESC LIMIT ?1";
-        let read = move |connection: &Connection| {
-            let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
-            let mut found = select.query([at_most(limit)]).map_err(sqlite_error)?;
-            let mut entries = Vec::new();
-            while let Some(row) = found.next().map_err(sqlite_error)? {
-                entries.push(history_entry(row)?);
-            }
-            Ok(entries)
-        };
-        self.database.read(read).await
-    }
-
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        const SELECT: &str = "SELECT partition, \"offset\", trade_index, reason, detail, payload FROM dead_letters ORDER BY partition, \"offset\", trade_index LIMIT ?1";
-        let read = move |connection: &Connection| {
-            let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
-            let mut found = select.query([at_most(limit)]).map_err(sqlite_error)?;
-            let mut dead_letters = Vec::new();
-            while let Some(row) = found.next().map_err(sqlite_error)? {
-                dead_letters.push(dead_letter(row)?);
-            }
-            Ok(dead_letters)
-        };
-        self.database.read(read).await
+        self.database.read(bars::unlisted).await
     }
 }
 
@@ -287,17 +312,26 @@ fn parse_checkpoint(json: &str) -> Result<Checkpoint, StoreError> {
         format: u32,
     }
     serde_json::from_str(json).map_err(|error| {
-        // A newer checkpoint may have another shape; its format is what it always has.
-        let newer = serde_json::from_str(json).ok().filter(|Format { format }| *format > CHECKPOINT_FORMAT);
+        // A newer checkpoint may have another shape, but it always has a format.
+        let newer = serde_json::from_str(json)
+            .ok()
+            .filter(|Format { format }| *format > CHECKPOINT_FORMAT);
         StoreError::Broken(newer.map_or_else(
             || format!("the checkpoint is damaged: {error}"),
-            |Format { format }| format!("the checkpoint has format {format}, this binary knows {CHECKPOINT_FORMAT}: use the newer tapeflow that wrote it, or another file with --store"),
+            |Format { format }| {
+                format!(
+                    "the checkpoint has format {format}, this binary knows {CHECKPOINT_FORMAT}: use \
+                     the newer tapeflow that wrote it, or another file with --store"
+                )
+            },
         ))
     })
 }
 
 fn write_entry(connection: &Connection, entry: &DirectoryEntry) -> Result<(), StoreError> {
-    const INSERT: &str = "INSERT INTO symbols (symbol, size, bucket, class) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+    const INSERT: &str = "
+        INSERT INTO symbols (symbol, size, bucket, class) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT DO NOTHING";
     let mut insert = connection.prepare_cached(INSERT).map_err(sqlite_error)?;
     insert
         .execute(params![
@@ -311,7 +345,9 @@ fn write_entry(connection: &Connection, entry: &DirectoryEntry) -> Result<(), St
 }
 
 fn write_dead_letter(connection: &Connection, dead_letter: &DeadLetter) -> Result<(), StoreError> {
-    const INSERT: &str = "INSERT INTO dead_letters (partition, \"offset\", trade_index, reason, detail, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
+    const INSERT: &str = "
+        INSERT INTO dead_letters (partition, \"offset\", trade_index, reason, detail, payload)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
     let mut insert = connection.prepare_cached(INSERT).map_err(sqlite_error)?;
     insert
         .execute(params![
@@ -327,10 +363,16 @@ fn write_dead_letter(connection: &Connection, dead_letter: &DeadLetter) -> Resul
 }
 
 fn write_history_entry(connection: &Connection, entry: &HistoryEntry) -> Result<(), StoreError> {
-    const INSERT: &str = "INSERT OR REPLACE INTO history (epoch, write_timestamp, cuts, records, accepted, dead_letters, duplicates, price_updates, gaps, late)
+    const INSERT: &str = "
+        INSERT OR REPLACE INTO history (epoch, write_timestamp, cuts, records, accepted,
+            dead_letters, duplicates, price_updates, gaps, late)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    let cuts = serde_json::to_string(&entry.cuts)
-        .map_err(|error| StoreError::Broken(format!("cuts do not become JSON: {error}")))?;
+    let cuts = serde_json::to_string(&entry.cuts).map_err(|error| {
+        StoreError::Broken(format!(
+            "the cuts of epoch {} cannot be written as JSON: {error}",
+            entry.epoch
+        ))
+    })?;
     let counts = &entry.counts;
     let numbers = [
         counts.records,
@@ -408,14 +450,13 @@ fn dead_letter(row: &Row<'_>) -> Result<DeadLetter, StoreError> {
 }
 
 fn symbol(name: &str) -> Result<(Symbol, AssetClass), StoreError> {
-    let symbol = Symbol::new(name).map_err(|error| {
-        StoreError::Broken(format!("symbol {name:?} in the directory: {error}"))
-    })?;
+    let symbol = Symbol::new(name)
+        .map_err(|error| StoreError::Broken(format!("table symbols has {name:?}: {error}")))?;
     let class = symbol.class();
     Ok((symbol, class))
 }
 
-/// A limit as SQLite takes it, where a negative one would mean none.
+/// A limit for SQLite, where a negative number would mean "no limit".
 fn at_most(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

@@ -3,15 +3,11 @@
 use std::path::Path;
 
 use rusqlite::Connection;
-use tapeflow_log::sqlite::{Access, Database};
-use tapeflow_protocol::{EpochWrites, Store};
+use tapeflow_protocol::{AuditStore, BarReader, EpochStore, EpochWrites};
 use tapeflow_schemas::{Price, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowSize};
 use tapeflow_sinks::sqlite::SqliteStore;
 
 use super::{file, golden, job, key, refusal, row};
-
-/// A file as the binary left it that knew no views.
-const FORM_1: &str = include_str!("form_1.sql");
 
 fn entry(name: &str, volume: i128, prices: Option<(&str, &str)>) -> ViewEntry {
     let price = |text: &str| Price::parse(text).expect("a price").value;
@@ -110,7 +106,7 @@ async fn any_sqlite_tool_reads_a_list() {
         .await
         .expect("written");
     let columns = "view_name || ' ' || size || ' ' || start_utc || ' ' || rank || ' ' || name || ' ' || symbols || ' ' || trades || ' ' || volume || ' ' || notional || ' ' || ifnull(vwap, 'none')";
-    let prices = "ifnull(typeof(open) || ' ' || open || ' ' || close || ' ' || change_bp, 'none')";
+    let prices = "ifnull(typeof(open) || ' ' || open || ' ' || close || ' ' || typeof(change_pct) || ' ' || change_pct || ' ' || change_pct_exact, 'none')";
     let read = texts(
         &file.path,
         &format!("SELECT {columns} || ' ' || {prices} FROM view_entries ORDER BY view_name, rank"),
@@ -118,8 +114,8 @@ async fn any_sqlite_tool_reads_a_list() {
     assert_eq!(
         read,
         [
-            "active 1m 2023-01-20T14:53:00Z 1 TSLA 1 7 107 13064.56000013 122.09869159 real 100.0 99.875 -12".to_owned(),
-            format!("active 1m 2023-01-20T14:53:00Z 2 PENNY 1 7 0.00000001 0.0000012209869159 122.09869159 real 1.0e-08 1000000000.0 {}", i64::MAX),
+            "active 1m 2023-01-20T14:53:00Z 1 TSLA 1 7 107 13064.56000013 122.09869159 real 100.0 99.875 real -0.125 -0.125".to_owned(),
+            "active 1m 2023-01-20T14:53:00Z 2 PENNY 1 7 0.00000001 0.0000012209869159 122.09869159 real 1.0e-08 1000000000.0 real 1.0e+19 9999999999999999900".into(),
             "active 1m 2023-01-20T14:53:00Z 3 ODD 1 7 0 0 none none".into(),
             // Weights have four decimal places, which volume and notional have on top.
             "baskets 1m 2023-01-20T14:53:00Z 1 tech 1 7 1.5 183.148037385 122.09869159 none".into(),
@@ -219,12 +215,12 @@ async fn lines_that_say_otherwise_than_their_list_are_named() {
         [
             "name of rank 2 shows NVDA, its cell says MSFT",
             "close of rank 2 shows nothing, its cell says 99.875",
-            "rank 4 is there, its list has 3"
+            "rank 4 is extra, its view has 3"
         ]
     );
     raw.execute_batch("DELETE FROM view_entries WHERE rank > 1")
         .expect("changed");
-    assert_eq!(mismatches().await, ["1 ranks are there, its list has 3"]);
+    assert_eq!(mismatches().await, ["1 rank(s) found, its view has 3"]);
     raw.execute_batch("UPDATE views SET epoch = 9; UPDATE view_entries SET start = start + 60000")
         .expect("changed");
     let found = store
@@ -238,81 +234,11 @@ async fn lines_that_say_otherwise_than_their_list_are_named() {
         list.mismatches,
         [
             "epoch shows 9, its cell says 1",
-            "0 ranks are there, its list has 3"
+            "0 rank(s) found, its view has 3"
         ]
     );
     assert_eq!(
         (lines.start, &lines.state, lines.ahead),
         (list.start + 60_000, &None, Some(0))
-    );
-}
-
-#[tokio::test]
-async fn a_file_of_the_first_form_has_no_lists_until_a_job_brings_it_up_to_date() {
-    let (old, new) = (file(), file());
-    let raw = Connection::open(&old.path).expect("opens");
-    raw.execute_batch(FORM_1).expect("the first form");
-    let cell = golden(1).to_cell();
-    let insert = "INSERT INTO bars (symbol, size, start, epoch, write_timestamp, volume, notional, trades, state) VALUES ('TSLA', '1m', 1674226380000, 1, 1, '107', '13064.56', 7, ?1)";
-    raw.execute(insert, [cell]).expect("a row");
-    drop(raw);
-
-    let reader = SqliteStore::new(Database::open(&old.path, Access::Reader).expect("opens"));
-    let size = WindowSize::DEFAULTS[1];
-    assert_eq!(
-        reader
-            .views(View::Active, size, i64::MIN..i64::MAX)
-            .await
-            .expect("no lists"),
-        []
-    );
-    assert_eq!(
-        reader.read_bars(&[key("TSLA")]).await.expect("rows"),
-        [Some(golden(1))]
-    );
-    assert_eq!(
-        texts(
-            &old.path,
-            "SELECT name FROM sqlite_schema WHERE name LIKE 'view%'"
-        ),
-        Vec::<String>::new(),
-        "a reader changes nothing"
-    );
-
-    let written = list(View::Active, 1, &[entry("TSLA", 1, None)]);
-    for _ in 0..2 {
-        // And once more, when there is nothing left to do.
-        let store = SqliteStore::new(job(&old.path));
-        store.write(&written).await.expect("written");
-        assert_eq!(
-            store.read_bars(&[key("TSLA")]).await.expect("rows"),
-            [Some(golden(1))]
-        );
-    }
-    let found = reader
-        .views(View::Active, size, i64::MIN..i64::MAX)
-        .await
-        .expect("lists");
-    assert_eq!(
-        found.into_iter().map(|list| list.state).collect::<Vec<_>>(),
-        [written.views[0].state.clone()],
-        "the reader that was there sees them"
-    );
-
-    drop(job(&new.path));
-    let tables = |path: &Path| {
-        texts(
-            path,
-            "SELECT name || ': ' || ifnull(sql, '') FROM sqlite_schema ORDER BY name",
-        )
-    };
-    assert_eq!(
-        tables(&old.path),
-        tables(&new.path),
-        "as a new file has them"
-    );
-    assert_eq!(
-        texts(&old.path, "SELECT group_concat(format) FROM schema"),
-        ["2"]
     );
 }

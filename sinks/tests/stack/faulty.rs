@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use tapeflow_protocol::{CasOutcome, Store, StoreError, workflow::until_answered};
+use tapeflow_protocol::{
+    CasOutcome, CheckpointStore, EpochStore, StoreError, workflow::until_answered,
+};
 use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use scylla::value::{CqlTimestamp, CqlValue};
 use tapeflow_protocol::{
-    CasOutcome, Counts, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    AuditStore, BarReader, CasOutcome, CheckpointStore, Counts, DeadLetter, EpochStore,
+    EpochWrites, HistoryEntry, StoreError,
 };
 use tapeflow_schemas::{
     BarKey, BarWrite, Position, Price, Sums, Totals, decimal::MAX_PRICE_E8,
@@ -394,7 +395,7 @@ async fn a_damaged_cell_is_named_and_not_read(host: String) {
     let mut cell = state.to_cell();
     cell[1] ^= 1;
     insert(&keyspace, &key, "state", cell).await;
-    let want = "row AAPL 1m 2023-11-14T22:00:00Z: state cell is damaged";
+    let want = "bar AAPL 1m 2023-11-14T22:00:00Z: state cell is damaged";
     let one = store
         .read_bars(std::slice::from_ref(&key))
         .await
@@ -550,7 +551,7 @@ async fn columns_that_mismatch_are_named(host: String) {
         (
             other.start,
             &None,
-            &["columns stand there without a cell".to_owned()][..]
+            &["display columns without a cell".to_owned()][..]
         )
     );
     keyspace.give_back();

@@ -2,7 +2,7 @@
 //! also after it grew shorter.
 
 use scylla::value::{CqlTimestamp, CqlValue};
-use tapeflow_protocol::{EpochWrites, Store, StoreError};
+use tapeflow_protocol::{AuditStore, BarReader, EpochStore, EpochWrites, StoreError};
 use tapeflow_schemas::{
     Price, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowStart, view::TOP,
 };
@@ -143,7 +143,7 @@ async fn all_columns_at_their_write_timestamp(host: String) {
         })
         .await
         .expect("written");
-    for (table, rows, regular) in [("views", 1, 2), ("view_entries", TOP, 13)] {
+    for (table, rows, regular) in [("views", 1, 2), ("view_entries", TOP, 14)] {
         let read = keyspace.cql(&format!("SELECT * FROM KS.{table}"), ()).await;
         assert_eq!(read.len(), rows, "{table}");
         assert!(
@@ -175,7 +175,7 @@ async fn all_columns_at_their_write_timestamp(host: String) {
         }
     }
     let ranks =
-        keyspace.cql("SELECT rank, name, symbols, volume, notional, vwap, open, close, change_pct, vwap_exact FROM KS.view_entries", ()).await;
+        keyspace.cql("SELECT rank, name, symbols, volume, notional, vwap, open, close, change_pct, vwap_exact, change_pct_exact FROM KS.view_entries", ()).await;
     let double = |value| Some(CqlValue::Double(value));
     let first = [
         Some(CqlValue::Int(1)),
@@ -186,8 +186,9 @@ async fn all_columns_at_their_write_timestamp(host: String) {
         double(122.098_691_59),
         double(122.06),
         double(122.09),
-        double(0.02),
+        double(0.024_578_08),
         Some(CqlValue::Text("122.09869159".into())),
+        Some(CqlValue::Text("0.02457808".into())),
     ];
     assert_eq!(ranks[0].columns, first);
     let is_nan = |value: &Option<CqlValue>| matches!(value, Some(CqlValue::Double(double)) if double.is_nan());
@@ -307,9 +308,9 @@ async fn ranks_that_mismatch_are_named(host: String) {
     );
     set(2, 5, "crypto").await;
     set(3, 5, "forex").await;
-    assert_eq!(mismatches(5).await.0, ["rank 3 is there, its list has 2"]);
+    assert_eq!(mismatches(5).await.0, ["rank 3 is extra, its view has 2"]);
     keyspace.cql("DELETE FROM KS.view_entries WHERE view_name = ? AND size = ? AND bucket = ? AND start = ? AND rank > 1", place.clone()).await;
-    assert_eq!(mismatches(5).await.0, ["rank 2 is not there"]);
+    assert_eq!(mismatches(5).await.0, ["rank 2 is missing"]);
     // A job that has got on: the ranks are those of a later list, or the list is of a later epoch
     // and its ranks are on their way.
     set(1, 6, "stock").await;

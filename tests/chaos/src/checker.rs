@@ -10,7 +10,7 @@ use tapeflow_log::{
     Log,
     kafka::{KafkaLog, KafkaLogConfig},
 };
-use tapeflow_protocol::{HistoryEntry, Store};
+use tapeflow_protocol::{BarReader, EpochStore, HistoryEntry};
 use tapeflow_schemas::{
     AssetClass, BarKey, BarState, Offset, Partition, Policy, Position,
     codec::{self, Header},

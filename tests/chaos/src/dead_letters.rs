@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tapeflow_protocol::Store;
+use tapeflow_protocol::{BarReader, EpochStore};
 use tapeflow_sinks::cassandra::CassandraStore;
 
 use crate::{

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tapeflow_protocol::Store;
+use tapeflow_protocol::{BarReader, EpochStore};
 use tapeflow_schemas::{BarKey, BarState, Policy, Totals, View, ViewState};
 use tapeflow_sinks::cassandra::CassandraStore;
 

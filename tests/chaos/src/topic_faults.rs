@@ -11,7 +11,7 @@ use std::{
 
 use rand::{Rng, seq::IndexedRandom};
 use tapeflow_log::kafka::KafkaConfig;
-use tapeflow_protocol::{Checkpoint, Store};
+use tapeflow_protocol::{BarReader, Checkpoint, CheckpointStore, EpochStore};
 use tapeflow_schemas::{BarKey, Offset, Policy};
 use tapeflow_sinks::cassandra::CassandraStore;
 

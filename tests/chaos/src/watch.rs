@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_protocol::{Checkpoint, Store, StoreError};
+use tapeflow_protocol::{Checkpoint, CheckpointStore, StoreError};
 use tapeflow_sinks::cassandra::CassandraStore;
 use tokio::runtime::Handle;
 

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use futures::FutureExt;
 use tapeflow_oracle::{Oracle, OracleBar, OracleEntry, OracleView};
-use tapeflow_protocol::{CasOutcome, Checkpoint, Counts, EpochWrites, HistoryEntry, Store};
+use tapeflow_protocol::{
+    CasOutcome, Checkpoint, CheckpointStore, Counts, EpochStore, EpochWrites, HistoryEntry,
+};
 use tapeflow_schemas::{
     BarKey, BarState, Baskets, Offset, Policy, Price, View, ViewKey, ViewState, WindowSize,
 };

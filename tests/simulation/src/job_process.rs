@@ -15,7 +15,7 @@ use tapeflow_dataflow::{
     clock::Clock,
     stepped::{self, Environment, Stepped},
 };
-use tapeflow_protocol::{Checkpoint, Store, workflow};
+use tapeflow_protocol::{Checkpoint, JobStore, workflow};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -52,7 +52,7 @@ pub(crate) struct JobProcess {
     runtime: Runtime,
     config: JobConfig,
     log: Arc<SimulatedLog>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn JobStore>,
     clock: Arc<SimulatedClock>,
     stop: Stop,
     asked: bool,
@@ -85,7 +85,7 @@ impl JobProcess {
             world: world.clone(),
             breaks,
         });
-        let store: Arc<dyn Store> = Arc::new(SimulatedStore {
+        let store: Arc<dyn JobStore> = Arc::new(SimulatedStore {
             world: world.clone(),
         });
         let clock = Arc::new(SimulatedClock {

@@ -7,19 +7,16 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
 use rand::Rng;
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, DeadLetter, EpochWrites, HistoryEntry, Store, StoreError,
+    CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry, StoreError,
+    SymbolDirectory,
 };
-use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, StoredBar, StoredView, Symbol, View, ViewKey, ViewState,
-    WindowSize, WindowStart, WriteTimestamp,
-};
+use tapeflow_schemas::{AssetClass, BarKey, BarState, Symbol, ViewKey, ViewState, WriteTimestamp};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -260,7 +257,7 @@ fn newest<K: Ord + Clone, V: Clone>(found: &[Cells<K, V>; 2]) -> (Cells<K, V>, V
 }
 
 #[async_trait]
-impl Store for SimulatedStore {
+impl CheckpointStore for SimulatedStore {
     fn describe(&self) -> String {
         "simulated".into()
     }
@@ -312,6 +309,34 @@ impl Store for SimulatedStore {
         .await
     }
 
+    async fn write_history(
+        &self,
+        entries: &[HistoryEntry],
+        _: WriteTimestamp,
+    ) -> Result<(), StoreError> {
+        let entries = entries.to_vec();
+        self.ask(|world, reply| {
+            let late = reply.clone();
+            world.after(PATIENCE_US, move |_| unanswered(&late));
+            world.message(move |world| {
+                for entry in entries {
+                    let other = world.judge.history.insert(entry.epoch, entry.clone());
+                    let other = other.filter(|held| !entry.is_still(held));
+                    if let Some(other) = other {
+                        world.judge.breach(format!(
+                            "the history of an epoch changed: {other:?} became {entry:?}"
+                        ));
+                    }
+                }
+                world.message(move |_| reply.send(Ok(())));
+            });
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl EpochStore for SimulatedStore {
     async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
         let keys = keys.to_vec();
         self.ask(|world, reply| {
@@ -348,32 +373,10 @@ impl Store for SimulatedStore {
         )
         .await
     }
+}
 
-    async fn write_history(
-        &self,
-        entries: &[HistoryEntry],
-        _: WriteTimestamp,
-    ) -> Result<(), StoreError> {
-        let entries = entries.to_vec();
-        self.ask(|world, reply| {
-            let late = reply.clone();
-            world.after(PATIENCE_US, move |_| unanswered(&late));
-            world.message(move |world| {
-                for entry in entries {
-                    let other = world.checker.history.insert(entry.epoch, entry.clone());
-                    let other = other.filter(|held| !entry.is_still(held));
-                    if let Some(other) = other {
-                        world.checker.breach(format!(
-                            "the history of an epoch changed: {other:?} became {entry:?}"
-                        ));
-                    }
-                }
-                world.message(move |_| reply.send(Ok(())));
-            });
-        })
-        .await
-    }
-
+#[async_trait]
+impl SymbolDirectory for SimulatedStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         self.ask(|world, reply| {
             let late = reply.clone();
@@ -395,31 +398,5 @@ impl Store for SimulatedStore {
             });
         })
         .await
-    }
-
-    async fn bars(
-        &self,
-        _: &Symbol,
-        _: WindowSize,
-        _: Range<WindowStart>,
-    ) -> Result<Vec<StoredBar>, StoreError> {
-        Err(StoreError::Broken("the job reads bars by key".into()))
-    }
-
-    async fn views(
-        &self,
-        _: View,
-        _: WindowSize,
-        _: Range<WindowStart>,
-    ) -> Result<Vec<StoredView>, StoreError> {
-        Err(StoreError::Broken("the job reads no lists".into()))
-    }
-
-    async fn history(&self, _: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        Err(StoreError::Broken("the job reads no history".into()))
-    }
-
-    async fn dead_letters(&self, _: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        Err(StoreError::Broken("the job reads no dead letters".into()))
     }
 }

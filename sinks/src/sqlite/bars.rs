@@ -1,6 +1,9 @@
-//! Rows in SQLite: the upsert in which the greater write timestamp wins, and reading the state cell back.
+//! Bars in SQLite: an upsert in which the greater write timestamp wins, and reads of the state
+//! cell. [`audit`] compares the display columns with the cell.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::ops::Range;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use tapeflow_log::sqlite::{integer, sqlite_error};
 use tapeflow_protocol::{Audited, StoreError, Unlisted, audit::Mismatches};
 use tapeflow_schemas::{
@@ -8,8 +11,8 @@ use tapeflow_schemas::{
     decimal::{SCALE, format_fixed},
 };
 
-/// A row as its columns hold it, made on the caller's thread: the writer's does nothing but SQLite.
-pub(super) struct Columns {
+/// A bar as its columns, made on the caller's thread: the writer's thread only runs SQLite.
+pub(super) struct BarColumns {
     key: BarKey,
     epoch: i64,
     write_timestamp: i64,
@@ -21,17 +24,17 @@ pub(super) struct Columns {
     cell: Vec<u8>,
 }
 
-/// What a row takes up, roughly: for the writer's bound.
-pub(super) const ROW_BYTES: usize = 1_024;
+/// The approximate size of a bar in the writer's queue, for the queue's bound.
+pub(super) const BAR_BYTES: usize = 1_024;
 
-impl Columns {
-    pub(super) fn of(row: &BarWrite) -> Result<Self, StoreError> {
-        let totals = &row.state.totals;
+impl BarColumns {
+    pub(super) fn of(bar: &BarWrite) -> Result<Self, StoreError> {
+        let totals = &bar.state.totals;
         let sums = totals.of_policy(Policy::Sip);
         Ok(Self {
-            key: row.key.clone(),
-            epoch: integer("an epoch", row.state.epoch)?,
-            write_timestamp: row.write_timestamp,
+            key: bar.key.clone(),
+            epoch: integer("an epoch", bar.state.epoch)?,
+            write_timestamp: bar.write_timestamp,
             // As text: the column's type makes the nearest double of it.
             prices: [totals.open(), totals.high, totals.low, totals.close()]
                 .map(|price| price.as_ref().map(Price::to_string)),
@@ -39,22 +42,22 @@ impl Columns {
             volume: format_fixed(sums.volume_e8, SCALE),
             notional: format_fixed(sums.notional_e16, 2 * SCALE),
             trades: integer("a count of trades", sums.trades)?,
-            cell: row.state.to_cell(),
+            cell: bar.state.to_cell(),
         })
     }
 
-    /// What differs from them in a row of [`audit`]'s statement.
-    fn mismatches(&self, shown: &rusqlite::Row<'_>) -> rusqlite::Result<Vec<String>> {
+    /// The display columns of `found`, a row of [`audit`]'s statement, that differ from these.
+    fn mismatches(&self, found: &Row<'_>) -> rusqlite::Result<Vec<String>> {
         let mut mismatches = Mismatches::default();
-        mismatches.hold("epoch", shown.get("epoch")?, Some(self.epoch));
+        mismatches.compare("epoch", found.get("epoch")?, Some(self.epoch));
         for (column, price) in ["open", "high", "low", "close"]
             .into_iter()
             .zip(&self.prices)
         {
-            hold_price(
+            compare_decimal(
                 &mut mismatches,
                 column,
-                shown.get(column)?,
+                found.get(column)?,
                 price.as_deref(),
             );
         }
@@ -63,26 +66,30 @@ impl Columns {
             ("volume", Some(&self.volume)),
             ("notional", Some(&self.notional)),
         ] {
-            mismatches.hold(
+            mismatches.compare(
                 column,
-                shown.get::<_, Option<String>>(column)?.as_ref(),
+                found.get::<_, Option<String>>(column)?.as_ref(),
                 text,
             );
         }
-        mismatches.hold("trades", shown.get("trades")?, Some(self.trades));
+        mismatches.compare("trades", found.get("trades")?, Some(self.trades));
         Ok(mismatches.0)
     }
 
-    /// Writes the row unless the table has it at a greater write timestamp.
+    /// Writes the bar unless the table has it at a greater write timestamp.
     pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
         const UPSERT: &str = "
-            INSERT INTO bars (symbol, size, start, epoch, write_timestamp, open, high, low, close, vwap, volume, notional, trades, state)
+            INSERT INTO bars (symbol, size, start, epoch, write_timestamp,
+                open, high, low, close, vwap, volume, notional, trades, state)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
             ON CONFLICT (symbol, size, start) DO UPDATE SET
-                epoch = excluded.epoch, write_timestamp = excluded.write_timestamp, open = excluded.open, high = excluded.high, low = excluded.low,
-                close = excluded.close, vwap = excluded.vwap, volume = excluded.volume, notional = excluded.notional,
-                trades = excluded.trades, state = excluded.state
+                epoch = excluded.epoch, write_timestamp = excluded.write_timestamp,
+                open = excluded.open, high = excluded.high, low = excluded.low,
+                close = excluded.close, vwap = excluded.vwap, volume = excluded.volume,
+                notional = excluded.notional, trades = excluded.trades, state = excluded.state
             WHERE excluded.write_timestamp > bars.write_timestamp";
+        const SELECT: &str = "SELECT write_timestamp, state FROM bars
+            WHERE symbol = ?1 AND size = ?2 AND start = ?3";
         let (symbol, size, start) = (
             self.key.symbol.as_str(),
             self.key.size.to_string(),
@@ -109,13 +116,9 @@ impl Columns {
         if upsert.execute(columns).map_err(sqlite_error)? == 1 {
             return Ok(());
         }
-        // Stale, or a repeat; a second content at one write timestamp is neither (I4), and must not pass for
-        // a repeat.
-        let mut select = connection
-            .prepare_cached(
-                "SELECT write_timestamp, state FROM bars WHERE symbol = ?1 AND size = ?2 AND start = ?3",
-            )
-            .map_err(sqlite_error)?;
+        // Nothing was written: the write is stale, or a repeat. A second content at the same write
+        // timestamp is neither (I4), and must not pass for a repeat.
+        let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
         let found: (i64, Vec<u8>) = select
             .query_row(params![symbol, size, start], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -123,7 +126,7 @@ impl Columns {
             .map_err(sqlite_error)?;
         if found.0 == self.write_timestamp && found.1 != self.cell {
             return Err(StoreError::Broken(format!(
-                "row {} was written twice at write timestamp {} with different content",
+                "bar {} was written twice at write timestamp {} with different content",
                 self.key, self.write_timestamp
             )));
         }
@@ -131,8 +134,8 @@ impl Columns {
     }
 }
 
-/// Reads rows in the order of the keys.
-pub(super) fn read_bars(
+/// Reads bars in the order of the keys.
+pub(super) fn read(
     connection: &Connection,
     keys: &[BarKey],
 ) -> Result<Vec<Option<BarState>>, StoreError> {
@@ -143,7 +146,7 @@ pub(super) fn read_bars(
         let cell = select
             .query_row(
                 params![key.symbol.as_str(), key.size.to_string(), key.start],
-                |row| Ok(state(row.get_ref(0)?.as_blob()?, key)),
+                |row| Ok(decode(row.get_ref(0)?.as_blob()?, key)),
             )
             .optional();
         cell.map_err(sqlite_error)?.transpose()
@@ -151,14 +154,15 @@ pub(super) fn read_bars(
     keys.iter().map(&mut read).collect()
 }
 
-/// Reads the rows of one symbol and size with starts in `range`, ascending.
-pub(super) fn rows(
+/// Reads the bars of one symbol and size with starts in `range`, ascending.
+pub(super) fn range(
     connection: &Connection,
     symbol: &Symbol,
     size: WindowSize,
-    range: &std::ops::Range<WindowStart>,
+    range: &Range<WindowStart>,
 ) -> Result<Vec<StoredBar>, StoreError> {
-    const SELECT: &str = "SELECT start, state FROM bars WHERE symbol = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
+    const SELECT: &str = "SELECT start, state FROM bars
+        WHERE symbol = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
     let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
     let found = select.query_map(
         params![symbol.as_str(), size.to_string(), range.start, range.end],
@@ -169,7 +173,7 @@ pub(super) fn rows(
                 start: row.get(0)?,
             };
             Ok(
-                state(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredBar {
+                decode(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredBar {
                     start: key.start,
                     state,
                 }),
@@ -178,22 +182,22 @@ pub(super) fn rows(
     );
     found
         .map_err(sqlite_error)?
-        .map(|row| row.map_err(sqlite_error)?)
+        .map(|bar| bar.map_err(sqlite_error)?)
         .collect()
 }
 
-/// The same, each with what the columns beside the cell show otherwise.
+/// Reads the same bars as [`range`], each with the display columns that differ from its cell.
 pub(super) fn audit(
     connection: &Connection,
     symbol: &Symbol,
     size: WindowSize,
-    range: &std::ops::Range<WindowStart>,
+    range: &Range<WindowStart>,
 ) -> Result<Vec<Audited<BarState>>, StoreError> {
     const SELECT: &str = "
         SELECT start, state, epoch, open, high, low, close, vwap, volume, notional, trades FROM bars
         WHERE symbol = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
     let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
-    let mut found = select
+    let mut rows = select
         .query(params![
             symbol.as_str(),
             size.to_string(),
@@ -201,33 +205,29 @@ pub(super) fn audit(
             range.end
         ])
         .map_err(sqlite_error)?;
-    let mut rows = Vec::new();
-    while let Some(shown) = found.next().map_err(sqlite_error)? {
+    let mut audited = Vec::new();
+    while let Some(row) = rows.next().map_err(sqlite_error)? {
         let key = BarKey {
             symbol: symbol.clone(),
             size,
-            start: shown.get(0).map_err(sqlite_error)?,
+            start: row.get(0).map_err(sqlite_error)?,
         };
-        let state = state(
-            shown
-                .get_ref(1)
-                .map_err(sqlite_error)?
-                .as_blob()
-                .map_err(|error| sqlite_error(error.into()))?,
-            &key,
-        )?;
-        let row = BarWrite {
+        let cell = row.get_ref(1).map_err(sqlite_error)?;
+        let cell = cell.as_blob().map_err(|error| sqlite_error(error.into()))?;
+        let bar = BarWrite {
+            state: decode(cell, &key)?,
             key,
-            state,
             write_timestamp: 0,
         };
-        let mismatches = Columns::of(&row)?.mismatches(shown).map_err(sqlite_error)?;
-        rows.push(Audited::new(row.key.start, row.state, mismatches));
+        let mismatches = BarColumns::of(&bar)?
+            .mismatches(row)
+            .map_err(sqlite_error)?;
+        audited.push(Audited::new(bar.key.start, bar.state, mismatches));
     }
-    Ok(rows)
+    Ok(audited)
 }
 
-/// Rows of symbols that the directory does not have.
+/// Bars of symbols that the directory does not list.
 pub(super) fn unlisted(connection: &Connection) -> Result<Vec<Unlisted>, StoreError> {
     const SELECT: &str =
         "SELECT DISTINCT symbol, size FROM bars WHERE symbol NOT IN (SELECT symbol FROM symbols)";
@@ -245,23 +245,23 @@ pub(super) fn unlisted(connection: &Connection) -> Result<Vec<Unlisted>, StoreEr
         .collect()
 }
 
-/// Holds a price against the text it was written as. SQLite made a double of the text, and may have
-/// missed the nearest one by its last bit.
-pub(super) fn hold_price(
+/// Compares a REAL column with the text it was written as. SQLite converts the text to a double
+/// and may miss the nearest one by its last bit, so that much of a difference is accepted.
+pub(super) fn compare_decimal(
     mismatches: &mut Mismatches,
     column: &str,
-    shown: Option<f64>,
+    found: Option<f64>,
     text: Option<&str>,
 ) {
-    let wanted = text.and_then(|text| text.parse::<f64>().ok());
-    let is_near = shown
-        .zip(wanted)
-        .is_some_and(|(shown, wanted)| (shown - wanted).abs() <= wanted.abs() * f64::EPSILON);
+    let expected = text.and_then(|text| text.parse::<f64>().ok());
+    let is_near = found
+        .zip(expected)
+        .is_some_and(|(found, expected)| (found - expected).abs() <= expected.abs() * f64::EPSILON);
     if !is_near {
-        mismatches.hold_double(column, shown, wanted);
+        mismatches.compare_double(column, found, expected);
     }
 }
 
-fn state(cell: &[u8], key: &BarKey) -> Result<BarState, StoreError> {
-    BarState::from_cell(cell).map_err(|damage| StoreError::Broken(format!("row {key}: {damage}")))
+fn decode(cell: &[u8], key: &BarKey) -> Result<BarState, StoreError> {
+    BarState::from_cell(cell).map_err(|error| StoreError::Broken(format!("bar {key}: {error}")))
 }

@@ -1,4 +1,4 @@
-//! Rows: written whole at their write timestamp, read back by their one cell.
+//! Bars: written whole at their write timestamp, read back from their one cell.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,100 +18,114 @@ use tapeflow_protocol::{Audited, StoreError, Unlisted};
 use tapeflow_schemas::{BarKey, BarState, BarWrite, StoredBar, Symbol, WindowSize, WindowStart};
 
 use super::{
-    display_columns::{Columns, Shown},
+    display_columns::{BarColumns, FoundBar},
     errors::{broken, of_execution, of_pager, of_row},
     retry::retry,
     session::Cluster,
 };
 
-/// Rows of one partition that go into one statement: more save little, and all of them fail
-/// together.
+/// The most bars of one partition in one statement. More would save little, and all bars of a
+/// statement fail together.
 const MAX_BATCH: usize = 32;
-/// Rows of several partitions that go into one statement. Most rows of an epoch are alone in their
-/// partition, and a statement costs driver, kernel and server far more than a row
-/// (`bench/results/throughput.md`). A server warns, in its log and in ours, of every batch of
-/// several partitions from 10 partitions or 5,120 bytes on
-/// (`unlogged_batch_across_partitions_warn_threshold`, `batch_size_warn_threshold`); a row is 730
-/// bytes as it counts them, and 800 with the longest sums.
+/// The most bars of several partitions in one statement. Most bars of an epoch are alone in their
+/// partition, and a statement costs driver, kernel and server far more than a bar
+/// (`bench/results/throughput.md`). A server warns, in its log and in ours, about a batch across 10
+/// partitions or of 5,120 bytes (`unlogged_batch_across_partitions_warn_threshold`,
+/// `batch_size_warn_threshold`). It counts 730 bytes for a bar, and 800 with the longest sums.
 const MAX_ACROSS: usize = 6;
-/// Rows of one partition asked for in one statement: each is found by its place in the partition,
-/// and the answer stays below 50 kB.
+/// The most bars that one statement reads. All are in one partition, and the answer stays below
+/// 50 kB.
 const MAX_READ: usize = 64;
 
 /// The statements on table `bars`.
-pub(super) struct Rows {
+pub(super) struct Bars {
     insert: PreparedStatement,
-    /// Unlogged batches of two and more inserts; the first has two.
+    /// Unlogged batches of two and more inserts; the first one has two.
     batches: Vec<Batch>,
     select: PreparedStatement,
     range: PreparedStatement,
-    shown: PreparedStatement,
+    audit: PreparedStatement,
     partitions: PreparedStatement,
 }
 
-impl Rows {
+impl Bars {
     pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
         let insert = cluster
             .prepare(format!(
-                "INSERT INTO {keyspace}.bars (symbol, size, bucket, start, epoch, open, high, low, close, vwap, volume, notional, \
-                 volume_exact, notional_exact, vwap_exact, trades, priced, revision, state) \
+                "INSERT INTO {keyspace}.bars (symbol, size, bucket, start, epoch, open, high, low, \
+                 close, vwap, volume, notional, volume_exact, notional_exact, vwap_exact, trades, \
+                 priced, revision, state) \
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
             ))
             .await?;
-        let batch = |rows: usize| {
+        let batch = |bars: usize| {
             let mut batch = Batch::new_with_statements(
                 BatchType::Unlogged,
-                vec![BatchStatement::PreparedStatement(insert.clone()); rows],
+                vec![BatchStatement::PreparedStatement(insert.clone()); bars],
             );
             batch.set_is_idempotent(true);
             batch
         };
         let of_partition = "WHERE symbol = ? AND size = ? AND bucket = ?";
+        let in_range = "AND start >= ? AND start < ? ORDER BY start ASC";
         Ok(Self {
             batches: (2..=MAX_BATCH).map(batch).collect(),
-            select: cluster.prepare(format!("SELECT start, state FROM {keyspace}.bars {of_partition} AND start IN ?")).await?,
+            select: cluster
+                .prepare(format!(
+                    "SELECT start, state FROM {keyspace}.bars {of_partition} AND start IN ?"
+                ))
+                .await?,
             range: cluster
-                .prepare(format!("SELECT start, state FROM {keyspace}.bars {of_partition} AND start >= ? AND start < ? ORDER BY start ASC"))
+                .prepare(format!(
+                    "SELECT start, state FROM {keyspace}.bars {of_partition} {in_range}"
+                ))
                 .await?,
-            shown: cluster
-                .prepare(format!("SELECT {} FROM {keyspace}.bars {of_partition} AND start >= ? AND start < ? ORDER BY start ASC", Shown::COLUMNS))
+            audit: cluster
+                .prepare(format!(
+                    "SELECT {} FROM {keyspace}.bars {of_partition} {in_range}",
+                    FoundBar::COLUMNS
+                ))
                 .await?,
-            partitions: cluster.prepare(format!("SELECT DISTINCT symbol, size, bucket FROM {keyspace}.bars")).await?,
+            partitions: cluster
+                .prepare(format!(
+                    "SELECT DISTINCT symbol, size, bucket FROM {keyspace}.bars"
+                ))
+                .await?,
             insert,
         })
     }
 
-    /// Writes rows that go into one statement, as [`parcels`] hands them out. Each row is whole for
-    /// itself: that a batch is not applied at once in all of its partitions does not matter.
+    /// Writes one batch of [`batches`]. Cassandra may apply a batch in one partition before another;
+    /// that is harmless, because each bar is complete in itself.
     pub(super) async fn write(
         &self,
         session: &Session,
-        rows: &[&BarWrite],
+        bars: &[&BarWrite],
     ) -> Result<(), StoreError> {
-        let Some(first) = rows.first() else {
+        let Some(first) = bars.first() else {
             return Ok(());
         };
-        let sent = match rows {
-            [row] => {
+        let sent = match bars {
+            [bar] => {
                 session
-                    .execute_unpaged(&self.insert, Columns::of(row, &row.key.size.to_string()))
+                    .execute_unpaged(&self.insert, BarColumns::of(bar, &bar.key.size.to_string()))
                     .await
             }
-            rows => {
-                let sizes: Vec<String> = rows.iter().map(|row| row.key.size.to_string()).collect();
-                let values: Vec<_> = rows
+            bars => {
+                let sizes: Vec<String> = bars.iter().map(|bar| bar.key.size.to_string()).collect();
+                let values: Vec<_> = bars
                     .iter()
                     .zip(&sizes)
-                    .map(|(row, size)| Columns::of(row, size))
+                    .map(|(bar, size)| BarColumns::of(bar, size))
                     .collect();
-                session.batch(&self.batches[rows.len() - 2], &values).await
+                session.batch(&self.batches[bars.len() - 2], &values).await
             }
         };
         sent.map(drop)
-            .map_err(|error| of_execution(&format!("writing row {}", first.key), &error))
+            .map_err(|error| of_execution(&format!("writing bar {}", first.key), &error))
     }
 
-    /// Reads rows, in the order of the keys; those that stand in one partition together.
+    /// Reads bars in the order of the keys. One statement reads bars of one partition.
     pub(super) async fn read(
         &self,
         session: &Session,
@@ -120,15 +134,15 @@ impl Rows {
     ) -> Result<Vec<Option<BarState>>, StoreError> {
         let mut found = vec![None; keys.len()];
         let mut answers = stream::iter(grouped(keys))
-            .map(|group| self.read_insistently(session, keys, group))
+            .map(|group| self.read_with_retries(session, keys, group))
             .buffer_unordered(in_flight);
-        while let Some(rows) = answers.try_next().await? {
-            rows.into_iter().for_each(|(at, row)| found[at] = row);
+        while let Some(bars) = answers.try_next().await? {
+            bars.into_iter().for_each(|(at, bar)| found[at] = bar);
         }
         Ok(found)
     }
 
-    async fn read_insistently(
+    async fn read_with_retries(
         &self,
         session: &Session,
         keys: &[BarKey],
@@ -137,7 +151,7 @@ impl Rows {
         retry(|| self.read_group(session, keys, &group)).await
     }
 
-    /// Reads the rows of these places of `keys`, all in one partition.
+    /// Reads the bars at these indexes of `keys`, all in one partition.
     async fn read_group(
         &self,
         session: &Session,
@@ -147,7 +161,7 @@ impl Rows {
         let Some(first) = group.first().map(|at| &keys[*at]) else {
             return Ok(Vec::new());
         };
-        let doing = || format!("reading {} row(s) from {first} on", group.len());
+        let doing = || format!("reading {} bar(s) from {first} on", group.len());
         let size = first.size.to_string();
         let starts: Vec<_> = group
             .iter()
@@ -175,7 +189,7 @@ impl Rows {
                 row.map_err(|error| broken(format!("{}: {error}", doing())))?;
             cells.extend(cell.map(|cell| (start, cell)));
         }
-        let row = |at: &usize| {
+        let bar = |at: &usize| {
             Ok((
                 *at,
                 cells
@@ -184,10 +198,10 @@ impl Rows {
                     .transpose()?,
             ))
         };
-        group.iter().map(row).collect()
+        group.iter().map(bar).collect()
     }
 
-    /// The rows of one partition with starts in the range, ascending.
+    /// The bars of one partition with starts in the range, ascending.
     pub(super) async fn range(
         &self,
         session: &Session,
@@ -196,7 +210,7 @@ impl Rows {
         bucket: i64,
         range: &Range<WindowStart>,
     ) -> Result<Vec<StoredBar>, StoreError> {
-        let doing = format!("reading rows of {symbol} {size}");
+        let doing = format!("reading bars of {symbol} {size}");
         let values = (
             symbol.as_str(),
             size.to_string(),
@@ -211,7 +225,7 @@ impl Rows {
         let mut found = pager
             .rows_stream::<(CqlTimestamp, Option<Vec<u8>>)>()
             .map_err(|error| broken(format!("{doing}: {error}")))?;
-        let mut rows = Vec::new();
+        let mut bars = Vec::new();
         while let Some((CqlTimestamp(start), cell)) = found
             .try_next()
             .await
@@ -223,17 +237,17 @@ impl Rows {
                     size,
                     start,
                 };
-                rows.push(StoredBar {
+                bars.push(StoredBar {
                     start,
                     state: decode(&key, &cell)?,
                 });
             }
         }
-        Ok(rows)
+        Ok(bars)
     }
 
-    /// The same, each with what its columns show otherwise. A row is written whole at one write timestamp, so
-    /// what is read of it is of one write.
+    /// The same bars, each with the display columns that differ from its cell. All columns of a bar
+    /// are written at one write timestamp, so a quorum read never mixes two writes.
     pub(super) async fn audit(
         &self,
         session: &Session,
@@ -242,49 +256,50 @@ impl Rows {
         bucket: i64,
         range: &Range<WindowStart>,
     ) -> Result<Vec<Audited<BarState>>, StoreError> {
-        let doing = format!("reading rows of {symbol} {size}");
-        let spelt = size.to_string();
+        let doing = format!("reading bars of {symbol} {size}");
+        let size_text = size.to_string();
         let values = (
             symbol.as_str(),
-            spelt.as_str(),
+            size_text.as_str(),
             CqlTimestamp(bucket),
             CqlTimestamp(range.start),
             CqlTimestamp(range.end),
         );
         let pager = session
-            .execute_iter(self.shown.clone(), values)
+            .execute_iter(self.audit.clone(), values)
             .await
             .map_err(|error| of_pager(&doing, &error))?;
-        let mut found = pager
-            .rows_stream::<Shown>()
+        let mut rows = pager
+            .rows_stream::<FoundBar>()
             .map_err(|error| broken(format!("{doing}: {error}")))?;
-        let mut rows = Vec::new();
-        while let Some(shown) = found
+        let mut bars = Vec::new();
+        while let Some(found) = rows
             .try_next()
             .await
             .map_err(|error| of_row(&doing, &error))?
         {
-            let Some(cell) = &shown.state else {
-                rows.push(Audited::without_cell(shown.start.0));
+            let Some(cell) = &found.state else {
+                bars.push(Audited::without_cell(found.start.0));
                 continue;
             };
             let key = BarKey {
                 symbol: symbol.clone(),
                 size,
-                start: shown.start.0,
+                start: found.start.0,
             };
-            let row = BarWrite {
+            let bar = BarWrite {
                 state: decode(&key, cell)?,
                 key,
                 write_timestamp: 0,
             };
-            let mismatches = shown.mismatches(&Columns::of(&row, &spelt));
-            rows.push(Audited::new(row.key.start, row.state, mismatches));
+            let mismatches = found.mismatches(&BarColumns::of(&bar, &size_text));
+            bars.push(Audited::new(bar.key.start, bar.state, mismatches));
         }
-        Ok(rows)
+        Ok(bars)
     }
 
-    /// All partitions, by asking every node for all it has: for an auditor.
+    /// All partitions of the table. This reads the partition keys of every node, so only an audit
+    /// uses it.
     pub(super) async fn partitions(
         &self,
         session: &Session,
@@ -311,10 +326,10 @@ impl Rows {
 }
 
 fn decode(key: &BarKey, cell: &[u8]) -> Result<BarState, StoreError> {
-    BarState::from_cell(cell).map_err(|error| broken(format!("row {key}: {error}")))
+    BarState::from_cell(cell).map_err(|error| broken(format!("bar {key}: {error}")))
 }
 
-/// The places of keys by the partition they stand in, each group small enough for one statement.
+/// The indexes of keys, grouped by partition into groups that fit one statement.
 fn grouped(keys: &[BarKey]) -> Vec<Vec<usize>> {
     let mut sorted: Vec<usize> = (0..keys.len()).collect();
     sorted.sort_by(|a, b| keys[*a].cmp(&keys[*b]));
@@ -330,32 +345,32 @@ fn is_same_partition(a: &BarKey, b: &BarKey) -> bool {
     a.symbol == b.symbol && a.size == b.size && a.size.bucket(a.start) == b.size.bucket(b.start)
 }
 
-/// Rows by the statement they go into: those of one partition together, and what is left of small
-/// partitions with its like.
-pub(super) fn parcels<'a>(rows: &'a [BarWrite]) -> Vec<Vec<&'a BarWrite>> {
-    let mut sorted: Vec<&BarWrite> = rows.iter().collect();
-    // Stable: two writes of one row, which no job sends at once, keep their order.
+/// Bars by the statement that writes them: the bars of one partition together, and bars of small
+/// partitions with each other.
+pub(super) fn batches<'a>(bars: &'a [BarWrite]) -> Vec<Vec<&'a BarWrite>> {
+    let mut sorted: Vec<&BarWrite> = bars.iter().collect();
+    // Stable: two writes of one bar keep their order. No job sends two at once.
     sorted.sort_by(|a, b| a.key.cmp(&b.key));
     let same = |a: &&'a BarWrite, b: &&'a BarWrite| is_same_partition(&a.key, &b.key);
-    let mut parcels: Vec<Vec<&BarWrite>> = Vec::new();
+    let mut batches: Vec<Vec<&BarWrite>> = Vec::new();
     let mut small: Vec<&BarWrite> = Vec::new();
     for group in sorted
         .chunk_by(same)
         .flat_map(|group| group.chunks(MAX_BATCH))
     {
         if group.len() >= MAX_ACROSS {
-            parcels.push(group.to_vec());
+            batches.push(group.to_vec());
             continue;
         }
         if small.len() + group.len() > MAX_ACROSS {
-            parcels.push(std::mem::take(&mut small));
+            batches.push(std::mem::take(&mut small));
         }
         small.extend(group);
     }
     if !small.is_empty() {
-        parcels.push(small);
+        batches.push(small);
     }
-    parcels
+    batches
 }
 
 #[cfg(test)]
@@ -364,8 +379,8 @@ mod tests {
     use tapeflow_schemas::Totals;
 
     #[test]
-    fn rows_are_grouped_by_partition_and_no_statement_is_too_large() {
-        let row = |symbol: &str, size: &str, start: i64| BarWrite {
+    fn bars_are_grouped_by_partition_and_no_statement_is_too_large() {
+        let bar = |symbol: &str, size: &str, start: i64| BarWrite {
             key: BarKey {
                 symbol: Symbol::new(symbol).expect("a symbol"),
                 size: size.parse().expect("a size"),
@@ -377,33 +392,33 @@ mod tests {
             },
             write_timestamp: 1,
         };
-        let mut rows: Vec<_> = (0..70)
-            .map(|n| row("A", "1s", 1_000 * ((n * 31) % 70)))
+        let mut bars: Vec<_> = (0..70)
+            .map(|n| bar("A", "1s", 1_000 * ((n * 31) % 70)))
             .collect();
-        rows.extend([
-            row("A", "1m", 0),
-            row("B", "1s", 0),
-            row("A", "1s", 10_000_000),
+        bars.extend([
+            bar("A", "1m", 0),
+            bar("B", "1s", 0),
+            bar("A", "1s", 10_000_000),
         ]);
-        let groups = parcels(&rows);
+        let groups = batches(&bars);
         let sizes: Vec<_> = groups.iter().map(Vec::len).collect();
         assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, MAX_ACROSS, 9 - MAX_ACROSS]);
         for group in &groups {
-            let partition = |row: &BarWrite| {
+            let partition = |bar: &BarWrite| {
                 (
-                    row.key.symbol.clone(),
-                    row.key.size,
-                    row.key.size.bucket(row.key.start),
+                    bar.key.symbol.clone(),
+                    bar.key.size,
+                    bar.key.size.bucket(bar.key.start),
                 )
             };
             assert!(
                 group.len() <= MAX_ACROSS
                     || group
                         .iter()
-                        .all(|row| partition(row) == partition(group[0]))
+                        .all(|bar| partition(bar) == partition(group[0]))
             );
         }
-        let keys: Vec<BarKey> = rows.iter().rev().map(|row| row.key.clone()).collect();
+        let keys: Vec<BarKey> = bars.iter().rev().map(|bar| bar.key.clone()).collect();
         let reads = grouped(&keys);
         assert_eq!(
             reads.iter().map(Vec::len).collect::<Vec<_>>(),
@@ -416,7 +431,7 @@ mod tests {
         }));
         let mut all: Vec<_> = groups.concat().into_iter().cloned().collect();
         all.sort_by(|a, b| a.key.cmp(&b.key));
-        rows.sort_by(|a, b| a.key.cmp(&b.key));
-        assert_eq!(all, rows);
+        bars.sort_by(|a, b| a.key.cmp(&b.key));
+        assert_eq!(all, bars);
     }
 }
