@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use tapeflow_ingest::Progress;
 use tapeflow_log::kafka::{KafkaConfig, KafkaPublisher};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::feed::{Feed, IngestSettings},
@@ -17,11 +17,9 @@ use crate::{
 
 pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
     let runtime = crate::small_runtime()?;
-    let (ask, stop) = watch::channel(false);
-    let asked = ask.clone();
-    signals::on_end(runtime.handle(), move || {
-        let _ = asked.send(true);
-    });
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    signals::on_end(runtime.handle(), move || asked.cancel());
     let stays = matches!(
         settings.feed,
         Feed::Replay {
@@ -57,10 +55,8 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
         );
         if stays && summary.complete {
             tracing::info!("end of the recording; waiting to be stopped (--exit-at-end ends here)");
-            let mut stop = stop;
-            let _ = stop.wait_for(|stop| *stop).await;
+            stop.cancelled().await;
         }
-        drop(ask);
         Ok(())
     })
 }

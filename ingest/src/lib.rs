@@ -26,7 +26,7 @@
 //! let admitted = admit(&frame, &mut counts);
 //! assert_eq!(admitted.groups[0].symbol, "AAPL");
 //! assert_eq!(admitted.groups[0].trades[0].notional().to_string(), "23296.52");
-//! assert_eq!(admitted.dead letters[0].detail, r#"line 1, index 1: price is negative: "-1""#);
+//! assert_eq!(admitted.dead_letters[0].detail, r#"line 1, index 1: price is negative: "-1""#);
 //! ```
 
 pub mod frame;
@@ -43,7 +43,6 @@ pub mod pace;
 pub mod queue;
 pub mod replay;
 pub mod run;
-mod stop;
 
 pub mod simulator;
 
@@ -53,5 +52,4 @@ pub use counts::Counts;
 pub use frame::Frame;
 pub use pace::Speed;
 pub use progress::{Connection, Progress, Snapshot};
-pub use run::{IngestError, LiveConfig, ReplayConfig, Summary, run_live, run_replay};
-pub use stop::Stop;
+pub use run::{IngestError, LiveConfig, ReplayConfig, Summary, run_history, run_live, run_replay};

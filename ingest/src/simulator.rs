@@ -9,11 +9,13 @@ mod connection;
 pub mod faults;
 mod feed_file;
 pub mod generate;
+mod history;
 pub mod market;
 mod server;
 
 pub use faults::{Fate, Faults, FrameFaults};
 pub use feed_file::{FeedFile, FeedSummary, write_feed};
 pub use generate::{Clock, Generator, GeneratorConfig, Popularity, Selection};
+pub use history::HISTORY_SESSION;
 pub use market::symbols;
 pub use server::{Simulator, SimulatorConfig, SimulatorStats};

@@ -25,7 +25,7 @@ use tapeflow_schemas::{
     Secret, SessionId,
     codec::{self, Header},
 };
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 const TOPIC: &str = "market";
 const PARTITIONS: i32 = 3;
@@ -66,8 +66,8 @@ fn recording(trades: u64) -> (tempfile::NamedTempFile, ReplayConfig) {
     (file, config)
 }
 
-fn stop() -> watch::Receiver<bool> {
-    watch::channel(false).1
+fn stop() -> CancellationToken {
+    CancellationToken::new()
 }
 
 /// Everything that stands in the topic, by partition, in order.

@@ -13,7 +13,8 @@ use tapeflow_ingest::{
     simulator::{Fate, Faults, FrameFaults, Simulator, SimulatorConfig, SimulatorStats, symbols},
 };
 use tapeflow_schemas::Secret;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 const SYMBOLS: usize = 20;
 
@@ -40,7 +41,7 @@ struct Run {
     simulator: Simulator,
     log: MemoryLog,
     progress: Progress,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     task: JoinHandle<Result<Summary, IngestError>>,
 }
 
@@ -59,7 +60,8 @@ impl Run {
         finnhub.timing = timing();
         adjust(&mut finnhub);
         let (log, progress) = (MemoryLog::new(4), Progress::default());
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
         let (mut publisher, watched) = (log.clone(), progress.clone());
         let config = LiveConfig {
             finnhub,
@@ -95,7 +97,7 @@ impl Run {
 
     /// Ends the run and checks what must always hold.
     async fn end(self) -> (Summary, MemoryLog, SimulatorStats) {
-        self.stop.send(true).expect("it runs");
+        self.stop.cancel();
         let summary = self.task.await.expect("no panic").expect("a good end");
         let records = self.log.records();
         check_dense(&records);
@@ -387,7 +389,8 @@ async fn a_second_connection_with_the_token_makes_both_drop_and_the_first_comes_
         longest_delay: Duration::from_secs(3_600),
         ..Timing::default()
     };
-    let (stop_intruder, stopped) = watch::channel(false);
+    let stop_intruder = CancellationToken::new();
+    let stopped = stop_intruder.clone();
     let intruder = tokio::spawn({
         let (mut log, progress) = (intruder_log.clone(), intruder_progress.clone());
         async move {
@@ -406,7 +409,7 @@ async fn a_second_connection_with_the_token_makes_both_drop_and_the_first_comes_
     run.until(|now| now.connections >= 2).await;
     let before = run.progress.snapshot().counts.trades;
     run.until_trades(before + 50).await;
-    stop_intruder.send(true).expect("it runs");
+    stop_intruder.cancel();
     intruder.await.expect("no panic").expect("a good end");
     assert!(intruder_progress.snapshot().connections <= 1);
     run.end().await;
@@ -418,7 +421,7 @@ async fn a_log_that_fails_ends_the_run() {
     let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(SYMBOLS))
         .expect("a configuration");
     let mut log = MemoryLog::new(4).failing_after(10);
-    let (_stop, stopped) = watch::channel(false);
+    let stopped = CancellationToken::new();
     let error = run_live(
         &LiveConfig {
             finnhub,

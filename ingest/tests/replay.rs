@@ -13,7 +13,7 @@ use tapeflow_ingest::{
     simulator::{FeedFile, FrameFaults, Popularity, write_feed},
 };
 use tapeflow_schemas::{SessionId, decimal::format_fixed};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 fn fixture() -> ReplayConfig {
     config(Path::new(concat!(
@@ -31,7 +31,7 @@ fn config(path: &Path) -> ReplayConfig {
 }
 
 async fn replay(config: &ReplayConfig, log: &MemoryLog) -> Result<Summary, IngestError> {
-    let (_stop, stopped) = watch::channel(false);
+    let stopped = CancellationToken::new();
     run_replay(config, &mut log.clone(), stopped, &Progress::default()).await
 }
 
@@ -225,7 +225,8 @@ async fn a_stop_ends_a_paced_replay_at_once_and_the_next_run_goes_on() {
         .collect();
     let file = recording(lines.join("\n").as_bytes());
     let log = MemoryLog::new(1);
-    let (stop, stopped) = watch::channel(false);
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
     let task = tokio::spawn({
         let (mut publisher, config) = (
             log.clone(),
@@ -237,7 +238,7 @@ async fn a_stop_ends_a_paced_replay_at_once_and_the_next_run_goes_on() {
         async move { run_replay(&config, &mut publisher, stopped, &Progress::default()).await }
     });
     log.until(|records| records.len() == 2).await;
-    stop.send(true).expect("it runs");
+    stop.cancel();
     let summary = tokio::time::timeout(Duration::from_secs(10), task)
         .await
         .expect("at once")

@@ -14,7 +14,7 @@ use tapeflow_ingest::{
 };
 use tapeflow_log::{OutRecord, Publish, PublishError};
 use tapeflow_schemas::{Secret, SessionId};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 const TOKEN: &str = "c0ffee-very-secret";
 
@@ -81,7 +81,8 @@ async fn run(fates: &[Fate], enough: impl Fn(&str) -> bool, captured: &Captured)
         connect: Duration::from_millis(200),
         ..Timing::default()
     };
-    let (stop, stopped) = watch::channel(false);
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
     let task = tokio::spawn(async move {
         run_live(
             &LiveConfig {
@@ -102,7 +103,7 @@ async fn run(fates: &[Fate], enough: impl Fn(&str) -> bool, captured: &Captured)
     tokio::time::timeout(Duration::from_secs(30), wait)
         .await
         .expect("it comes about");
-    let _ = stop.send(true);
+    stop.cancel();
     let ended = task.await.expect("no panic");
     assert!(!format!("{ended:?}").contains(TOKEN));
 }

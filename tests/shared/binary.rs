@@ -9,6 +9,8 @@ pub(crate) fn tapeflow(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TAPEFLOW_")) {
         command.env_remove(name);
     }
+    // Tests that count the trades of the simulated feed count live ones; history has its own test.
+    command.env("TAPEFLOW_NO_HISTORY", "true");
     // Tests run side by side: who wants to look in asks for it.
     command.env("TAPEFLOW_HTTP", "off");
     command

@@ -18,6 +18,7 @@ use tokio_tungstenite::{
         protocol::{Role, WebSocketConfig},
     },
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
@@ -32,7 +33,6 @@ use crate::{
     frame::{Frame, MAX_FRAME_BYTES},
     progress::{Connection, Progress},
     queue,
-    stop::{self, Stop},
 };
 
 /// What the client needs to know.
@@ -114,7 +114,7 @@ const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 pub async fn run(
     config: &FinnhubConfig,
     frames: queue::Sender,
-    stop: &Stop,
+    stop: &CancellationToken,
     progress: &Progress,
 ) -> Result<(), FinnhubError> {
     config.check()?;
@@ -136,7 +136,7 @@ pub async fn run(
     };
     let ended = tokio::select! {
         ended = feed.go_on() => ended,
-        () = stop::requested(stop) => Ok(()),
+        () = stop.cancelled() => Ok(()),
     };
     if let Some(mut socket) = feed.socket.take() {
         let _ = tokio::time::timeout(CLOSE_LIMIT, socket.close(None)).await;

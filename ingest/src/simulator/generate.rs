@@ -153,7 +153,10 @@ impl Generator {
             if n > 0 {
                 out.push(',');
             }
-            self.push_trade(selection, now_ms, out);
+            let event_ms = self.event_ms(now_ms);
+            let rank = selection.pick(&mut self.random);
+            self.push_trade(rank, event_ms, 1, out);
+            self.trades += 1;
         }
         out.push_str(r#"],"type":"trade"}"#);
         if self.faults.duplicate_frame > 0.0 {
@@ -178,14 +181,27 @@ impl Generator {
         }
     }
 
-    fn push_trade(&mut self, selection: &Selection, now_ms: i64, out: &mut String) {
-        let event_ms = self.event_ms(now_ms);
+    /// The shares of the first symbols, at most `count`, the most traded first.
+    pub(super) fn shares(&self, count: usize) -> Vec<f64> {
+        let sums = self.all.shares.iter().map(|(_, sum)| *sum);
+        let total = sums.clone().last().unwrap_or(1.0);
+        let before = std::iter::once(0.0).chain(sums.clone());
+        sums.zip(before)
+            .take(count)
+            .map(|(sum, before)| (sum - before) / total)
+            .collect()
+    }
+
+    /// Appends the next trade of the symbol of a rank. It moves the price as much as `weight` live
+    /// trades do, and has their size; live trades have a weight of 1.
+    pub(super) fn push_trade(&mut self, rank: usize, event_ms: i64, weight: u64, out: &mut String) {
         let (random, faults) = (&mut self.random, &self.faults);
-        let Some(instrument) = self.instruments.get_mut(selection.pick(random)) else {
+        let Some(instrument) = self.instruments.get_mut(rank) else {
             return;
         };
-        let price = instrument.walk(random);
+        let price = instrument.walk(weight.isqrt(), random);
         let mut size = instrument.size(random);
+        size.units *= weight;
         let mut conditions = instrument.conditions(size, random);
         if faults.any_trade() {
             if random.random_bool(faults.zero_size) {
@@ -218,7 +234,6 @@ impl Generator {
         out.push_str(r#","v":"#);
         push_decimal(out, size);
         out.push('}');
-        self.trades += 1;
     }
 
     fn event_ms(&mut self, now_ms: i64) -> i64 {

@@ -161,10 +161,11 @@ impl Instrument {
         }
     }
 
-    /// The next trade's price: a step of the walk; every fourth stock print stands between two
-    /// cents, as midpoint and retail prints do.
-    pub(super) fn walk(&mut self, random: &mut SmallRng) -> Decimal {
-        let step = (self.price / 4_000).max(1);
+    /// The next trade's price: one step of a random walk, of up to `stride` times 0.025 % of the
+    /// price. A stride of the square root of n moves as far as n steps do. Every fourth stock
+    /// print lies between two cents, as midpoint and retail prints do.
+    pub(super) fn walk(&mut self, stride: u64, random: &mut SmallRng) -> Decimal {
+        let step = (self.price / 4_000).max(1) * stride;
         let moved = (self.price + random.random_range(0..=2 * step)).saturating_sub(step);
         self.price = moved.clamp((self.start / 3).max(1), self.start * 3);
         match self.class {

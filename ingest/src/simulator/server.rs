@@ -22,6 +22,7 @@ use super::{
     connection,
     faults::Faults,
     generate::{Clock, Generator, GeneratorConfig, Popularity, Selection},
+    history::{self, Round},
     market,
 };
 use crate::clock::now_ms;
@@ -136,6 +137,22 @@ impl Simulator {
         self.state.config.token.clone()
     }
 
+    /// Moves the prices to where the history of this market ends, without its trades: for a log
+    /// that holds the history of an earlier start.
+    pub async fn skip_history(&self) {
+        let market = self.market();
+        let skipped = tokio::task::spawn_blocking(move || {
+            market.generate_history(now_ms(), |_| true);
+        });
+        if skipped.await.is_err() {
+            debug!("prices were not moved to the end of the history: the runtime is ending");
+        }
+    }
+
+    pub(crate) fn market(&self) -> Arc<State> {
+        Arc::clone(&self.state)
+    }
+
     /// What it has done so far.
     #[must_use]
     pub fn stats(&self) -> SimulatorStats {
@@ -182,7 +199,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 
 /// What all connections share.
 #[derive(Debug)]
-pub(super) struct State {
+pub(crate) struct State {
     pub(super) config: SimulatorConfig,
     pub(super) counters: Counters,
     market: Mutex<Market>,
@@ -257,6 +274,25 @@ impl State {
             .next_frame_of(selection, now_ms(), limit, &mut text);
         market.left -= trades;
         Next::Frame(text, trades)
+    }
+
+    /// Generates the history that ends at `end_ms`, round by round. `each` gets the frames of a
+    /// round and ends the history early by returning false. Returns whether the end was reached.
+    pub(crate) fn generate_history(
+        &self,
+        end_ms: i64,
+        mut each: impl FnMut(Vec<String>) -> bool,
+    ) -> bool {
+        (0..history::ROUNDS).all(|number| {
+            // Released before `each`, which may wait for the log.
+            let frames = self
+                .market
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .generator
+                .history_round(&Round { number, end_ms }, self.config.trades_per_second);
+            each(frames)
+        })
     }
 
     /// True in this share of the calls, by the market's own seed.
