@@ -7,7 +7,7 @@ use tapeflow_ingest::{
     run_history, run_live, run_replay,
     simulator::{Simulator, SimulatorConfig},
 };
-use tapeflow_log::Publish;
+use tapeflow_log::LogWriter;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,7 +21,7 @@ const SIMULATOR: &str = "simulator";
 /// Feeds until the feed ends, or until it is asked to stop.
 pub(crate) async fn feed(
     feed: Feed,
-    publisher: &mut dyn Publish,
+    publisher: &mut dyn LogWriter,
     stop: CancellationToken,
     progress: &Progress,
 ) -> Result<Summary, End> {

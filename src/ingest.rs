@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use tapeflow_ingest::Progress;
-use tapeflow_log::kafka::{KafkaConfig, KafkaPublisher};
+use tapeflow_log::kafka::KafkaWriter;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,22 +34,16 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
         })?;
     }
     runtime.block_on(async {
-        let config = KafkaConfig {
-            brokers: settings.kafka.brokers,
-            topic: settings.kafka.topic,
-            settings: settings.kafka.settings,
-            secrets: Vec::new(),
-        };
         let progress = Progress::default();
         let told = Arc::new(Told::feed(progress.clone()));
         http::serve(&settings.http, told, None, Router::new(), runtime.handle())?;
-        let mut publisher = KafkaPublisher::connect(config)
+        let mut publisher = KafkaWriter::connect(settings.kafka)
             .await
             .map_err(|error| End::Input(error.to_string()))?;
         let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &progress).await?;
         tracing::info!(
             trades = summary.counts.trades,
-            dead_letters = summary.counts.dead_letters(),
+            invalid_frames = summary.counts.invalid_frames(),
             records = summary.counts.records,
             "everything is in the topic"
         );

@@ -18,7 +18,7 @@ use std::{
 use axum::Router;
 use tapeflow_dataflow::{Metrics, Stop};
 use tapeflow_ingest::{Progress, simulator::HISTORY_SESSION};
-use tapeflow_log::sqlite::{Access, SqliteLog, SqlitePublisher};
+use tapeflow_log::sqlite::{Access, SqliteLog, SqliteLogWriter};
 use tapeflow_protocol::{Store, StoreError};
 use tapeflow_sinks::sqlite::SqliteStore;
 use tokio::runtime::Runtime;
@@ -150,7 +150,7 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         )
     });
     let fed = runtime.block_on(async {
-        let mut publisher = SqlitePublisher::new(log);
+        let mut publisher = SqliteLogWriter::new(log);
         let feeding = async {
             let fed = feed::feed(source, &mut publisher, ask.clone(), &progress).await;
             if fed.is_ok() && !until_end {

@@ -13,6 +13,8 @@ mod command;
 mod endings;
 #[path = "embedded/flags.rs"]
 mod flags;
+#[path = "embedded/history.rs"]
+mod history;
 #[path = "embedded/http.rs"]
 mod http;
 #[path = "embedded/judge.rs"]

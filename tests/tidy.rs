@@ -68,16 +68,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
 const ROOMS: [(&str, &[&str]); 5] = [
     ("scylla::", &["sinks/src/cassandra/"]),
     ("rusqlite::", &["sinks/src/sqlite/"]),
-    (
-        "rdkafka::",
-        &[
-            "dataflow/src/log_kafka",
-            "ingest/src/publish_kafka",
-            "src/kafka.rs",
-            "tests/chaos/src/topics.rs",
-            "bench/throughput/src/topic.rs",
-        ],
-    ),
+    ("rdkafka::", &["log/src/kafka/"]),
     (
         "tokio_tungstenite::",
         &["ingest/src/finnhub/", "ingest/src/simulator/"],

@@ -32,8 +32,9 @@ use rdkafka::{
 };
 use tapeflow_log::{
     LogError,
-    kafka::{KafkaLog, KafkaLogConfig},
+    kafka::{KafkaConfig, KafkaLog},
 };
+use tapeflow_schemas::Secret;
 
 /// Ports of this target alone, below those the system hands out: TLS and password, controller, and
 /// the one that asks nothing.
@@ -102,7 +103,7 @@ fn up() -> Result<(), Failed> {
 }
 
 /// A user of the brokers, who trusts an authority.
-fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
+fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaConfig {
     let ca = CERTIFICATES
         .get()
         .expect("made before any test")
@@ -118,9 +119,9 @@ fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
         ("sasl.password", password),
     ];
     let settings = settings
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .map(|(key, value)| (key.to_owned(), Secret::new(value)))
         .into();
-    KafkaLogConfig {
+    KafkaConfig {
         brokers: format!("localhost:{KAFKA_PORT}"),
         topic: topic.into(),
         settings,
@@ -128,7 +129,7 @@ fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
 }
 
 /// The user who may do everything.
-fn ours(topic: &str) -> KafkaLogConfig {
+fn ours(topic: &str) -> KafkaConfig {
     config(topic, "tapeflow", "tapeflow-development", "ca.pem")
 }
 
@@ -176,7 +177,7 @@ fn delete(topic: &str) -> Result<(), Failed> {
 
 /// Connects to a topic that was just made: a broker hears of it a moment after the controller has
 /// made it.
-fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogError> {
+fn connect(config: &KafkaConfig) -> Result<KafkaLog, LogError> {
     let begun = std::time::Instant::now();
     loop {
         match KafkaLog::connect(config.clone()) {
@@ -191,7 +192,7 @@ fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogError> {
 }
 
 /// What connecting says that must not succeed.
-fn refusal(config: KafkaLogConfig) -> Result<LogError, Failed> {
+fn refusal(config: KafkaConfig) -> Result<LogError, Failed> {
     match KafkaLog::connect(config) {
         Ok(_) => Err("connects".into()),
         Err(fault) => Ok(fault),

@@ -18,7 +18,7 @@ use std::{
 };
 
 use rand::{RngCore, SeedableRng, rngs::StdRng};
-use tapeflow_log::{OutRecord, Publish, PublishError};
+use tapeflow_log::{AppendError, LogWriter, NewRecord};
 use tapeflow_schemas::SessionId;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -47,8 +47,8 @@ pub enum IngestError {
     #[error(transparent)]
     Replay(#[from] ReplayError),
     /// The log failed for good.
-    #[error("cannot publish: {0}")]
-    Publish(#[from] PublishError),
+    #[error("cannot append to the log: {0}")]
+    Append(#[from] AppendError),
     /// The log accepted nothing for [`DRAIN_LIMIT`] after the stop.
     #[error(
         "stopped before all trades were appended: the log did not answer for {} s",
@@ -98,7 +98,7 @@ const QUEUE_BYTES: u32 = 16 << 20;
 const LIVE_FLUSH: Duration = Duration::from_millis(50);
 const REPLAY_FLUSH: Duration = Duration::from_millis(500);
 /// Records passed to the log in one call.
-const PUBLISH_RECORDS: usize = 1_024;
+const APPEND_RECORDS: usize = 1_024;
 
 /// Appends the live feed to the log until it is asked to stop, the server refuses it for good, or
 /// the log fails.
@@ -107,14 +107,14 @@ const PUBLISH_RECORDS: usize = 1_024;
 /// [`IngestError`]. Frames that were taken in before a failure of the feed are appended.
 pub async fn run_live(
     config: &LiveConfig,
-    publisher: &mut dyn Publish,
+    log: &mut dyn LogWriter,
     stop: CancellationToken,
     progress: &Progress,
 ) -> Result<Summary, IngestError> {
     let session = random_session();
     let (sender, receiver) = queue::bounded(QUEUE_BYTES);
     let pipeline = Pipeline::new(
-        Sequencer::new(session, config.source.as_str(), publisher.partitions()),
+        Sequencer::new(session, config.source.as_str(), log.partitions()),
         Speed::Max,
         LIVE_FLUSH,
         progress,
@@ -126,7 +126,7 @@ pub async fn run_live(
         "live feed begins"
     );
     let feed = socket::run(&config.finnhub, sender, &stop, progress);
-    let (fed, (counts, _)) = side_by_side(feed, pipeline.run(receiver, publisher, &stop)).await?;
+    let (fed, (counts, _)) = side_by_side(feed, pipeline.run(receiver, log, &stop)).await?;
     let summary = Summary {
         session,
         counts,
@@ -143,15 +143,15 @@ pub async fn run_live(
 /// [`IngestError`]. A run that is stopped early is not an error.
 pub async fn run_replay(
     config: &ReplayConfig,
-    publisher: &mut dyn Publish,
+    log: &mut dyn LogWriter,
     stop: CancellationToken,
     progress: &Progress,
 ) -> Result<Summary, IngestError> {
     let path = config.path.clone();
     let recording = blocking(move || Recording::open(&path)).await?;
-    let partitions = publisher.partitions();
+    let partitions = log.partitions();
     let session = recording.session(partitions);
-    let held = publisher.last_sequences(session).await?;
+    let held = log.last_sequences(session).await?;
     let resumed: u64 = held.iter().sum();
     info!(
         %session,
@@ -169,8 +169,7 @@ pub async fn run_replay(
         recording
             .read(|frames| !stopped.is_cancelled() && runtime.block_on(sender.send(frames)).is_ok())
     });
-    let (read, (counts, all)) =
-        side_by_side(read, pipeline.run(receiver, publisher, &stop)).await?;
+    let (read, (counts, all)) = side_by_side(read, pipeline.run(receiver, log, &stop)).await?;
     let summary = Summary {
         session,
         counts,
@@ -193,13 +192,13 @@ pub async fn run_replay(
 pub async fn run_history(
     simulator: &Simulator,
     source: &str,
-    publisher: &mut dyn Publish,
+    log: &mut dyn LogWriter,
     stop: CancellationToken,
     progress: &Progress,
 ) -> Result<Summary, IngestError> {
     let begun = Instant::now();
-    let held = publisher.last_sequences(HISTORY_SESSION).await?;
-    let mut sequencer = Sequencer::new(HISTORY_SESSION, source, publisher.partitions());
+    let held = log.last_sequences(HISTORY_SESSION).await?;
+    let mut sequencer = Sequencer::new(HISTORY_SESSION, source, log.partitions());
     sequencer.resume_from(&held);
     let pipeline = Pipeline::new(sequencer, Speed::Max, REPLAY_FLUSH, progress);
     let (sender, receiver) = queue::bounded(QUEUE_BYTES);
@@ -221,7 +220,7 @@ pub async fn run_history(
         })
     });
     let (generated, (counts, all)) =
-        side_by_side(generate, pipeline.run(receiver, publisher, &stop)).await?;
+        side_by_side(generate, pipeline.run(receiver, log, &stop)).await?;
     let summary = Summary {
         session: HISTORY_SESSION,
         counts,
@@ -274,7 +273,7 @@ fn log_summary(summary: &Summary) {
         frames = counts.frames,
         trades = counts.trades,
         price_updates = counts.price_updates,
-        dead_letters = counts.dead_letters(),
+        invalid_frames = counts.invalid_frames(),
         rounded = counts.rounded,
         records = counts.records,
         records_resumed = counts.records_resumed,
@@ -319,7 +318,7 @@ impl<'a> Pipeline<'a> {
     async fn run(
         mut self,
         mut frames: queue::Receiver,
-        publisher: &mut dyn Publish,
+        log: &mut dyn LogWriter,
         stop: &CancellationToken,
     ) -> Result<(Counts, bool), IngestError> {
         let mut out = Vec::new();
@@ -330,16 +329,16 @@ impl<'a> Pipeline<'a> {
             // and each frame at once for an idle one.
             let mut next = Some(first);
             while let Some(batch) = next {
-                all = self.take(&batch.frames, &mut out, publisher, stop).await?;
-                next = if all && out.len() < PUBLISH_RECORDS {
+                all = self.take(&batch.frames, &mut out, log, stop).await?;
+                next = if all && out.len() < APPEND_RECORDS {
                     frames.try_recv()
                 } else {
                     None
                 };
             }
-            publish(publisher, &mut out, stop).await?;
+            append(log, &mut out, stop).await?;
             if frames.is_empty() || flushed.elapsed() >= self.flush_every {
-                drained(publisher.flush(), stop).await?;
+                drained(log.flush(), stop).await?;
                 flushed = Instant::now();
                 debug!(
                     frames = self.counts.frames,
@@ -350,7 +349,7 @@ impl<'a> Pipeline<'a> {
             }
             self.progress.set_counts(&self.counts, self.taken_ms);
         }
-        drained(publisher.flush(), stop).await?;
+        drained(log.flush(), stop).await?;
         Ok((self.counts, all))
     }
 
@@ -358,16 +357,16 @@ impl<'a> Pipeline<'a> {
     async fn take(
         &mut self,
         frames: &[Frame],
-        out: &mut Vec<OutRecord>,
-        publisher: &mut dyn Publish,
+        out: &mut Vec<NewRecord>,
+        log: &mut dyn LogWriter,
         stop: &CancellationToken,
     ) -> Result<bool, IngestError> {
         let mut now = now_ms();
         for frame in frames {
             let admitted = admit(frame, &mut self.counts);
             if let Some(due) = self.due(&admitted) {
-                publish(publisher, out, stop).await?;
-                drained(publisher.flush(), stop).await?;
+                append(log, out, stop).await?;
+                drained(log.flush(), stop).await?;
                 self.progress.set_counts(&self.counts, self.taken_ms);
                 tokio::select! {
                     () = tokio::time::sleep_until(due) => now = now_ms(),
@@ -400,21 +399,21 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-async fn publish(
-    publisher: &mut dyn Publish,
-    out: &mut Vec<OutRecord>,
+async fn append(
+    log: &mut dyn LogWriter,
+    out: &mut Vec<NewRecord>,
     stop: &CancellationToken,
 ) -> Result<(), IngestError> {
     if out.is_empty() {
         Ok(())
     } else {
-        drained(publisher.publish(std::mem::take(out)), stop).await
+        drained(log.append(std::mem::take(out)), stop).await
     }
 }
 
 /// Waits for the log, after a stop at most [`DRAIN_LIMIT`].
 async fn drained(
-    work: impl Future<Output = Result<(), PublishError>>,
+    work: impl Future<Output = Result<(), AppendError>>,
     stop: &CancellationToken,
 ) -> Result<(), IngestError> {
     let limit = async {

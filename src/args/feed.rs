@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tapeflow_ingest::Speed;
-use tapeflow_log::kafka::KafkaLogConfig;
+use tapeflow_log::kafka::KafkaConfig;
 use tapeflow_schemas::{Secret, Symbol};
 
 use super::{
@@ -106,7 +106,7 @@ pub(crate) struct IngestArgs {
 /// What `ingest` does.
 #[derive(Debug)]
 pub(crate) struct IngestSettings {
-    pub(crate) kafka: KafkaLogConfig,
+    pub(crate) kafka: KafkaConfig,
     pub(crate) feed: Feed,
     pub(crate) http: HttpSettings,
 }

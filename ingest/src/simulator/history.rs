@@ -143,7 +143,7 @@ mod tests {
                     .collect::<Vec<_>>()
             })
             .collect();
-        assert_eq!(counts.dead_letters(), 0, "{:?}", counts.dead_letters);
+        assert_eq!(counts.invalid_frames(), 0, "{:?}", counts.invalid);
         trades
     }
 
