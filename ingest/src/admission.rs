@@ -498,8 +498,10 @@ mod tests {
     #[test]
     fn price_updates_rounding_and_unknown_conditions_are_counted() {
         let frame = frame(concat!(
-            r#"{"type":"trade","data":[{"s":"A","p":1,"t":1,"v":0},{"s":"A","p":1,"t":1,"v":0.0},{"s":"A","p":1.123456789,"t":1,"v":1},"#,
-            r#"{"s":"A","c":["1","77"],"p":1,"t":1,"v":1},{"s":"A","c":["x","77"],"p":1,"t":1,"v":1}]}"#
+            r#"{"type":"trade","data":[{"s":"A","p":1,"t":1,"v":0},{"s":"A","p":1,"t":1,"v":0.0},"#,
+            r#"{"s":"A","p":1.123456789,"t":1,"v":1},"#,
+            r#"{"s":"A","c":["1","77"],"p":1,"t":1,"v":1},"#,
+            r#"{"s":"A","c":["x","77"],"p":1,"t":1,"v":1}]}"#
         ));
         let mut counts = Counts::default();
         let admitted = admit(&frame, &mut counts);

@@ -1,7 +1,7 @@
 //! One frame of the feed as it was sent.
 
-/// The longest frame that is parsed: 1 MiB. Finnhub's frames hold about ten trades; this is room for
-/// a thousand times as many.
+/// The longest frame that is parsed: 1 MiB. Finnhub's frames hold about ten trades; this is room
+/// for a thousand times as many.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
 /// One text frame of the feed, or one line of a recording.

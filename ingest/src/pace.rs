@@ -1,4 +1,5 @@
-//! When a recorded frame is due: at once, or at a multiple of the speed at which its trades happened.
+//! When a recorded frame is due: at once, or at a multiple of the speed at which its trades
+//! happened.
 
 use std::{str::FromStr, time::Duration};
 

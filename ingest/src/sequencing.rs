@@ -199,7 +199,14 @@ mod tests {
             .lines()
             .map(str::to_owned);
         recorded
-            .chain(["{bad".to_owned(), r#"{"type":"trade","data":[{"s":"MSFT","p":1,"t":1,"v":1},{"s":"A","p":-1,"t":1,"v":1}]}"#.to_owned()])
+            .chain([
+                "{bad".to_owned(),
+                concat!(
+                    r#"{"type":"trade","data":[{"s":"MSFT","p":1,"t":1,"v":1},"#,
+                    r#"{"s":"A","p":-1,"t":1,"v":1}]}"#
+                )
+                .to_owned(),
+            ])
             .collect()
     }
 

@@ -181,7 +181,9 @@ async fn one_symbol_with_99_percent_of_the_trades_keeps_its_order() {
 async fn invalid_lines_are_recorded_with_their_place_and_the_rest_is_appended() {
     let mut content = b"{\"type\":\"ping\"}\n\xff\xfe\n{\"type\":\"news\"}\n".to_vec();
     content.extend(std::iter::repeat_n(b'x', 2 << 20));
-    content.extend_from_slice(b"\n{\"type\":\"trade\",\"data\":[{\"s\":\"A\",\"p\":1,\"t\":1,\"v\":1},{\"s\":\"A\",\"p\":-1,\"t\":1,\"v\":1}]}");
+    content.push(b'\n');
+    content.extend_from_slice(br#"{"type":"trade","data":[{"s":"A","p":1,"t":1,"v":1},"#);
+    content.extend_from_slice(br#"{"s":"A","p":-1,"t":1,"v":1}]}"#);
     let file = recording(&content);
     let log = MemoryLog::new(4);
     let summary = replay(&config(file.path()), &log).await.expect("replayed");
@@ -269,8 +271,8 @@ async fn an_unreadable_file_is_named() {
 }
 
 /// A measurement to run by hand: `cargo test --release -p tapeflow-ingest --test replay --
-/// --ignored --nocapture`. The goal is 300,000 trades a second on one core, from the file to encoded
-/// records.
+/// --ignored --nocapture`. The goal is 300,000 trades a second on one core, from the file to
+/// encoded records.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement, not a check"]
 async fn how_fast_is_a_replay() {

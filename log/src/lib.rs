@@ -15,7 +15,8 @@
 //! A Kafka setting is changed in [`kafka::client`].
 //!
 //! ```
-//! use tapeflow_log::{Log, LogWriter, NewRecord, sqlite::{Access, Database, SqliteLog, SqliteLogWriter}};
+//! use tapeflow_log::sqlite::{Access, Database, SqliteLog, SqliteLogWriter};
+//! use tapeflow_log::{Log, LogWriter, NewRecord};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 //! let folder = tempfile::tempdir()?;

@@ -227,7 +227,7 @@ pub(crate) fn lost() -> Result<(), Failed> {
     })?;
     let text = fault.map(|fault| fault.to_string()).unwrap_or_default();
     assert!(
-        text.contains("an offset to be read is gone from the log"),
+        text.contains("the next offset to read is gone from the log"),
         "{text}"
     );
     run_as(

@@ -222,7 +222,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A string that borrows from the frame if it has no escapes (`Option<Cow<str>>` would always copy).
+/// A string that borrows from the frame if it has no escapes (`Option<Cow<str>>` would always
+/// copy).
 #[derive(Debug)]
 struct Text<'a>(Cow<'a, str>);
 
@@ -330,7 +331,10 @@ mod tests {
 
     #[test]
     fn a_trade_frame_keeps_the_text_of_its_numbers() {
-        let frame = r#"{"data":[{"c":["1","12"],"p":164.0601,"s":"AAPL","t":1680286537580,"v":5},{"c":null,"p":4e-06,"s":"BINANCE:X","t":1,"v":0.10}],"type":"trade"}"#;
+        let frame = r#"{"data":[
+            {"c":["1","12"],"p":164.0601,"s":"AAPL","t":1680286537580,"v":5},
+            {"c":null,"p":4e-06,"s":"BINANCE:X","t":1,"v":0.10}
+        ],"type":"trade"}"#;
         let trades = trades(frame);
         let first = trades[0].as_ref().expect("well formed");
         assert_eq!(
@@ -382,7 +386,9 @@ mod tests {
 
     #[test]
     fn a_malformed_entry_keeps_its_place_and_affects_no_other() {
-        let frame = r#"{"type":"trade","data":[5,{"p":1,"s":"A","t":1,"v":1},{"p":1,"p":2},{"s":7},{"c":"1","s":"A"},["A",1,1,1,[]]]}"#;
+        let frame = r#"{"type":"trade","data":[
+            5,{"p":1,"s":"A","t":1,"v":1},{"p":1,"p":2},{"s":7},{"c":"1","s":"A"},["A",1,1,1,[]]
+        ]}"#;
         let shapes: Vec<bool> = trades(frame).iter().map(Result::is_ok).collect();
         assert_eq!(shapes, [false, true, false, false, false, false]);
         assert_eq!(entry_texts(frame.as_bytes())[2], r#"{"p":1,"p":2}"#);
@@ -391,15 +397,18 @@ mod tests {
     #[test]
     fn other_kinds_of_frames_are_recognized() {
         assert!(matches!(parse(br#"{"type":"ping"}"#), Ok(Message::Ping)));
-        assert!(
-            matches!(parse(br#"{"type":"error","msg":"Invalid symbol \"X\""}"#), Ok(Message::Error { message }) if message == "Invalid symbol \"X\"")
-        );
-        assert!(
-            matches!(parse(br#"{"type":"error"}"#), Ok(Message::Error { message }) if message.is_empty())
-        );
-        assert!(
-            matches!(parse(br#"{"type":"news","data":[{"id":1}]}"#), Ok(Message::Unknown { kind }) if kind == "news")
-        );
+        assert!(matches!(
+            parse(br#"{"type":"error","msg":"Invalid symbol \"X\""}"#),
+            Ok(Message::Error { message }) if message == "Invalid symbol \"X\""
+        ));
+        assert!(matches!(
+            parse(br#"{"type":"error"}"#),
+            Ok(Message::Error { message }) if message.is_empty()
+        ));
+        assert!(matches!(
+            parse(br#"{"type":"news","data":[{"id":1}]}"#),
+            Ok(Message::Unknown { kind }) if kind == "news"
+        ));
         assert!(matches!(parse(br"{}"), Ok(Message::Unknown { kind }) if kind.is_empty()));
     }
 

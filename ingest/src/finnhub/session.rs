@@ -1,10 +1,10 @@
 //! What the client does next: a state machine without sockets, with `now` as a parameter.
 //!
 //! ```text
-//!            poll: Connect                 handle_connected
-//!  Waiting ───────────────▶ Connecting ─────────────────────▶ Open ──▶ poll: Send(subscribe), one for each symbol
-//!     ▲                         │ handle_refused, time out      │
-//!     └──────── back-off ───────┴───────────────────────────────┘ handle_closed, silence
+//!          poll: Connect              handle_connected
+//!  Waiting ──────────────▶ Connecting ────────────────▶ Open ──▶ poll: Send(subscribe) each symbol
+//!     ▲                        │ handle_refused, time-out │ handle_closed, silence
+//!     └──────── back-off ──────┴──────────────────────────┘
 //! ```
 //!
 //! The caller runs the commands of [`Session::poll`] until there is none. Then it waits for the
@@ -256,8 +256,8 @@ impl Session {
         self.back_off(now);
     }
 
-    /// A message arrived. WebSocket pongs do not count: a proxy in front of a stalled server may send
-    /// them.
+    /// A message arrived. WebSocket pongs do not count: a proxy in front of a stalled server may
+    /// send them.
     pub fn handle_message(&mut self, now: Instant) {
         if let State::Open { last_message, .. } = &mut self.state {
             *last_message = now;

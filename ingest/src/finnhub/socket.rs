@@ -101,8 +101,8 @@ impl FinnhubConfig {
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Frames up to this size reach admission, which records those above [`MAX_FRAME_BYTES`] as invalid.
-/// A larger one ends the connection.
+/// Frames up to this size reach admission, which records those above [`MAX_FRAME_BYTES`] as
+/// invalid. A larger one ends the connection.
 const MAX_MESSAGE_BYTES: usize = 16 * MAX_FRAME_BYTES;
 /// Error frames are shorter than this; longer frames are not searched for an error.
 const MAX_ERROR_BYTES: usize = 4096;
@@ -290,8 +290,8 @@ impl Feed<'_> {
             ProviderError::TooManySymbols => {
                 error!(
                     symbols = self.session.symbols().len(),
-                    "feed allows fewer symbols than were given, and does not say which it left out: \
-                     give fewer with --symbols"
+                    "feed allows fewer symbols than were given, and does not say which it left \
+                     out: give fewer with --symbols"
                 )
             }
             ProviderError::InvalidSymbol(symbol) => {

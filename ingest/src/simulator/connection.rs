@@ -135,6 +135,7 @@ impl<'a> Connection<'a> {
         let mut pings = self.pings();
         loop {
             let next_trades = self.next_trades();
+            let at = next_trades.unwrap_or_else(Instant::now);
             tokio::select! {
                 message = self.socket.next() => match message {
                     Some(Ok(Message::Text(text))) => self.handle(&text).await?,
@@ -142,8 +143,10 @@ impl<'a> Connection<'a> {
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(error),
                 },
-                _ = pings.tick(), if !self.is_silent() => self.send(r#"{"type":"ping"}"#.into()).await?,
-                () = sleep_until(next_trades.unwrap_or_else(Instant::now)), if next_trades.is_some() => {
+                _ = pings.tick(), if !self.is_silent() => {
+                    self.send(r#"{"type":"ping"}"#.into()).await?;
+                }
+                () = sleep_until(at), if next_trades.is_some() => {
                     if let Next::End = self.send_trades().await? {
                         return Ok(());
                     }
@@ -160,7 +163,10 @@ impl<'a> Connection<'a> {
     }
 
     fn is_silent(&self) -> bool {
-        matches!(self.fault, ConnectionFault::Silent { after_frames } if self.frames >= after_frames)
+        match self.fault {
+            ConnectionFault::Silent { after_frames } => self.frames >= after_frames,
+            _ => false,
+        }
     }
 
     /// When to send trades next; `None` if there will be none.

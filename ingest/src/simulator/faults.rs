@@ -120,8 +120,8 @@ pub struct Faults {
     pub connections: Vec<ConnectionFault>,
     /// The share of frames within which a healthy connection is dropped.
     pub drop_mid_frame: f64,
-    /// The most symbols of a connection. A further subscription gets an error that does not name the
-    /// symbol.
+    /// The most symbols of a connection. A further subscription gets an error that does not name
+    /// the symbol.
     pub symbol_limit: Option<usize>,
     /// Symbols of the market that are reported as invalid. Unknown symbols always are.
     pub invalid_symbols: Vec<String>,

@@ -28,8 +28,8 @@ pub struct FeedFile {
 }
 
 impl Default for FeedFile {
-    /// A hundred thousand trades of 2,000 symbols from 2024-01-02 14:30 UTC, when New York opened for
-    /// the first time in that year.
+    /// A hundred thousand trades of 2,000 symbols from 2024-01-02 14:30 UTC, when New York opened
+    /// for the first time in that year.
     fn default() -> Self {
         Self {
             seed: 1,

@@ -117,8 +117,9 @@ impl Generator {
         trades
     }
 
-    /// Appends the next frame to `out`: at most `limit` trades, and never more than ten. Returns the
-    /// number of its trades: 0 for a faulty frame or without symbols. [`Clock::Wall`] uses `now_ms`;
+    /// Appends the next frame to `out`: at most `limit` trades, and never more than ten. Returns
+    /// the number of its trades: 0 for a faulty frame or without symbols. [`Clock::Wall`] uses
+    /// `now_ms`;
     /// [`Clock::Tape`] ignores it.
     pub fn next_frame_of(
         &mut self,
@@ -170,7 +171,8 @@ impl Generator {
         self.random.random_bool(share.clamp(0.0, 1.0))
     }
 
-    /// Small frames are common, and so are full ones: Finnhub splits a busy moment into frames of ten.
+    /// Small frames are common, and so are full ones: Finnhub splits a busy moment into frames of
+    /// ten.
     fn trades_in_frame(&mut self) -> u64 {
         if self.random.random_bool(0.3) {
             MAX_TRADES_PER_FRAME

@@ -260,7 +260,8 @@ impl State {
             .select(subscribed)
     }
 
-    /// The market's next frame for a selection. Its trades count as sent, whether they arrive or not.
+    /// The market's next frame for a selection. Its trades count as sent, whether they arrive or
+    /// not.
     pub(super) fn next_frame(&self, selection: &Selection, limit: u64) -> NextFrame {
         let mut market = self.market.lock().unwrap_or_else(PoisonError::into_inner);
         if market.left == 0 {

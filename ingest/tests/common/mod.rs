@@ -15,8 +15,8 @@ use tapeflow_schemas::{
 };
 use tokio::sync::watch;
 
-/// A log in memory. It separates durable records from records that were not flushed, and can fail at
-/// a record.
+/// A log in memory. It separates durable records from records that were not flushed, and can fail
+/// at a record.
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryLog {
     partitions: u32,
@@ -94,8 +94,8 @@ impl LogWriter for MemoryLog {
         for record in records {
             let held = state.durable.len() + state.pending.len();
             if self.fail_after.is_some_and(|limit| held >= limit) {
-                // Records that were accepted before may become durable without a flush, as in a real
-                // log.
+                // Records that were accepted before may become durable without a flush, as in a
+                // real log.
                 let pending = std::mem::take(&mut state.pending);
                 state.durable.extend(pending);
                 return Err(AppendError("the disk is full".into()));

@@ -87,29 +87,29 @@ impl fmt::Display for TopicFinding {
             }
             Self::InSync { wanted, replicas } => write!(
                 f,
-                "the topic has {IN_SYNC}={wanted} of {replicas} replicas: an acknowledged trade may be \
-                 on one broker only, and be lost with it; \
+                "the topic has {IN_SYNC}={wanted} of {replicas} replicas: an acknowledged trade \
+                 may be on one broker only, and be lost with it; \
                  set {IN_SYNC}={IN_SYNC_NEEDED}, of {REPLICAS_NEEDED} replicas"
             ),
             Self::UncleanElection => {
                 write!(
                     f,
-                    "the topic has {UNCLEAN}=true: acknowledged trades may be lost and their offsets \
-                     used again; set it to false"
+                    "the topic has {UNCLEAN}=true: acknowledged trades may be lost and their \
+                     offsets used again; set it to false"
                 )
             }
             Self::RetentionTime { ms } => {
                 write!(
                     f,
-                    "the topic has {RETENTION_MS}={ms}: a job that is down for longer loses trades; \
-                     set it to a week, 604800000"
+                    "the topic has {RETENTION_MS}={ms}: a job that is down for longer loses \
+                     trades; set it to a week, 604800000"
                 )
             }
             Self::RetentionSize { bytes } => {
                 write!(
                     f,
-                    "the topic has {RETENTION_BYTES}={bytes} a partition: a busy day may delete trades \
-                     that are not yet read; set it to -1 and rely on {RETENTION_MS}"
+                    "the topic has {RETENTION_BYTES}={bytes} a partition: a busy day may \
+                     delete trades that are not yet read; set it to -1 and rely on {RETENTION_MS}"
                 )
             }
             Self::Unread { what, reason } => write!(f, "{what} could not be checked: {reason}"),
@@ -229,7 +229,9 @@ pub(super) fn settings(
     let described = described.map_err(|code| code.to_string())?;
     // The client ignores a refusal; the answer is empty then.
     if described.entries.is_empty() {
-        return Err("the broker reports none of them; a user needs the right to DescribeConfigs of the topic".into());
+        return Err("the broker reports none of them; \
+             a user needs the right to DescribeConfigs of the topic"
+            .into());
     }
     let known = described
         .entries
@@ -348,7 +350,8 @@ mod tests {
             texts,
             [
                 "retention.ms of topic trades could not be checked: \"soon\" is not a number",
-                "unclean.leader.election.enable of topic trades could not be checked: the broker does not tell it"
+                "unclean.leader.election.enable of topic trades could not be checked: \
+                 the broker does not report it"
             ]
         );
         let nothing = Facts {

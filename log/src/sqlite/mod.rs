@@ -2,17 +2,17 @@
 //! time writes it.
 //!
 //! ```text
-//!  SqliteLog::append ──┐                                        ┌──▶ SqliteLogReader (one a thread)
-//!  SqliteStore::write ─┼──▶ queue ──▶ one writer thread ──▶ file ┤
-//!  compare_and_set ────┘    bounded   one transaction a group    └──▶ a few reading connections
+//!  SqliteLog::append ──┐                                      ┌─▶ SqliteLogReader (one a thread)
+//!  SqliteStore::write ─┼─▶ queue ─▶ one writer thread ─▶ file ┤
+//!  compare_and_set ────┘  bounded   one transaction a group   └─▶ a few reading connections
 //! ```
 //!
 //! What always holds:
 //! * One thread does all writes. It groups the waiting requests into one transaction, and answers
 //!   each caller when that transaction is on disk (write-ahead log, `synchronous=FULL`). An
 //!   answered write survives kill -9 and a power cut.
-//! * The process that writes holds the lock on `PATH.lock`; a second one is refused. Readers, in any
-//!   process, need no lock.
+//! * The process that writes holds the lock on `PATH.lock`; a second one is refused. Readers, in
+//!   any process, need no lock.
 //! * Every table can be read with any SQLite tool. Exact decimals are text.
 
 mod log;
@@ -134,7 +134,7 @@ impl Database {
         })
     }
 
-    /// Says which file an error is about.
+    /// Adds the name of the file to an error.
     fn named(&self, error: StoreError) -> StoreError {
         let name = self.describe();
         match error {
@@ -143,8 +143,8 @@ impl Database {
         }
     }
 
-    /// Does `work`, of about `bytes`, in the writer's next transaction, and answers when that is on
-    /// disk. If the caller no longer waits, it is done all the same.
+    /// Runs `work`, of about `bytes`, in the writer's next transaction, and returns when that is on
+    /// disk. The work is done even if the caller stops waiting.
     pub async fn write<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -153,7 +153,7 @@ impl Database {
         self.write_then(bytes, work, |_| {}).await
     }
 
-    /// As [`Database::write`]; `committed` sees the result on the writer's thread, before the
+    /// Like [`Database::write`]; `committed` gets the result on the writer's thread, before the
     /// caller does.
     async fn write_then<T: Send + 'static>(
         &self,
@@ -167,8 +167,8 @@ impl Database {
             .map_err(|error| self.named(error))
     }
 
-    /// Reads one snapshot of the file, off the caller's thread. It holds all that was answered
-    /// before.
+    /// Reads one snapshot of the file on a thread for blocking work. The snapshot has all writes
+    /// that were answered before.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -185,11 +185,11 @@ impl Database {
             .map_err(|error| StoreError::Unavailable(error.to_string()))?
     }
 
-    /// As [`Database::read`], but after everything that this process has queued for writing: a write
-    /// whose caller stopped waiting for the answer is applied before this reads, not after.
+    /// Like [`Database::read`], but after all writes that this process has queued: a write whose
+    /// caller stopped waiting is applied before this reads.
     ///
     /// # Errors
-    /// [`StoreError`], see there.
+    /// [`StoreError`].
     pub async fn read_after_writes<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -201,7 +201,7 @@ impl Database {
         }
     }
 
-    /// As [`Database::read`], on this thread.
+    /// Like [`Database::read`], on this thread.
     fn read_now<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
