@@ -21,7 +21,6 @@ use tapeflow_throughput::{
     check, preload, rate,
     report::{self, Report},
     target::{Program, Target},
-    topic::TopicAddress,
 };
 use tokio::runtime::Runtime;
 
@@ -223,21 +222,10 @@ impl Place {
         if config.topic.is_empty() {
             name.clone_into(&mut config.topic);
         }
-        let topic = TopicAddress {
-            brokers: config.brokers.clone(),
-            name: config.topic.clone(),
-            settings: config.settings.clone(),
-        };
-        let unreachable = |error: Error| {
-            End::Input(format!(
-                "kafka at {}: {error}; check --brokers",
-                config.brokers
-            ))
-        };
-        let there = topic.partitions().map_err(unreachable)?;
+        let there = kafka::partitions(&config).map_err(|error| unreachable_log(&error))?;
         let partitions = there.unwrap_or(settings.partitions);
         if there.is_some() {
-            Target::must_hold(&topic, settings.shape, partitions)?;
+            Target::must_hold(&config, settings.shape, partitions)?;
         }
         let store = stores::cassandra(&settings.nodes, name, &settings.login, JOB)?;
         runtime.block_on(async {
@@ -268,7 +256,7 @@ impl Place {
         })?;
         Ok(Self {
             target: Target::Servers {
-                topic,
+                topic: config,
                 store: Box::new(store),
             },
             partitions,
@@ -295,7 +283,7 @@ impl Place {
                     "--brokers",
                     &topic.brokers,
                     "--topic",
-                    &topic.name,
+                    &topic.topic,
                     "--store",
                     &store.address(),
                 ];
@@ -323,7 +311,7 @@ impl Place {
             ),
             Target::Servers { topic, store } => format!(
                 "topic {}, bars {}, logs {}",
-                topic.name,
+                topic.topic,
                 store.address(),
                 self.folder.display()
             ),
@@ -337,7 +325,9 @@ impl Place {
                 .block_on(cassandra::drop_keyspace(store))
                 .map_err(|error| End::Failed(error.to_string()))?;
             if !self.is_full {
-                runtime.block_on(topic.delete())?;
+                runtime
+                    .block_on(kafka::delete_topic(topic))
+                    .map_err(|error| End::Failed(error.to_string()))?;
             }
         }
         if is_well || matches!(self.target, Target::Embedded { .. }) {

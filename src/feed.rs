@@ -1,21 +1,28 @@
 //! Runs a feed into a log: the simulated server, a recording, or Finnhub.
 
 use tapeflow_ingest::{
-    IngestError, LiveConfig, Progress, ReplayConfig, Stop, Summary,
+    IngestError, LiveConfig, Progress, ReplayConfig, Summary,
     finnhub::FinnhubConfig,
     replay::ReplayError,
-    run_live, run_replay,
+    run_history, run_live, run_replay,
     simulator::{Simulator, SimulatorConfig},
 };
-use tapeflow_log::Publish;
+use tapeflow_log::LogWriter;
+use tokio_util::sync::CancellationToken;
 
-use crate::{args::feed::Feed, end::End};
+use crate::{
+    args::feed::{Feed, History},
+    end::End,
+};
+
+/// The source that records of the simulated market name.
+const SIMULATOR: &str = "simulator";
 
 /// Feeds until the feed ends, or until it is asked to stop.
 pub(crate) async fn feed(
     feed: Feed,
-    publisher: &mut dyn Publish,
-    stop: Stop,
+    publisher: &mut dyn LogWriter,
+    stop: CancellationToken,
     progress: &Progress,
 ) -> Result<Summary, End> {
     let ended = match feed {
@@ -54,6 +61,7 @@ pub(crate) async fn feed(
             seed,
             symbols,
             rate,
+            history,
         } => {
             let config = SimulatorConfig {
                 seed,
@@ -64,12 +72,25 @@ pub(crate) async fn feed(
             let simulator = Simulator::start(config).await.map_err(|error| {
                 End::Failed(format!("the simulated feed does not start: {error}"))
             })?;
+            match history {
+                History::Off => {}
+                History::Append => {
+                    let appended =
+                        run_history(&simulator, SIMULATOR, publisher, stop.clone(), progress)
+                            .await
+                            .map_err(failed)?;
+                    if stop.is_cancelled() {
+                        return Ok(appended);
+                    }
+                }
+                History::Skip => simulator.skip_history().await,
+            }
             let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols)
                 .map_err(|error| End::Failed(error.to_string()))?;
             run_live(
                 &LiveConfig {
                     finnhub,
-                    source: "simulator".into(),
+                    source: SIMULATOR.into(),
                 },
                 publisher,
                 stop,

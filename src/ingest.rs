@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use tapeflow_ingest::Progress;
-use tapeflow_log::kafka::{KafkaConfig, KafkaPublisher};
-use tokio::sync::watch;
+use tapeflow_log::kafka::KafkaWriter;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::feed::{Feed, IngestSettings},
@@ -17,11 +17,9 @@ use crate::{
 
 pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
     let runtime = crate::small_runtime()?;
-    let (ask, stop) = watch::channel(false);
-    let asked = ask.clone();
-    signals::on_end(runtime.handle(), move || {
-        let _ = asked.send(true);
-    });
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    signals::on_end(runtime.handle(), move || asked.cancel());
     let stays = matches!(
         settings.feed,
         Feed::Replay {
@@ -36,31 +34,23 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
         })?;
     }
     runtime.block_on(async {
-        let config = KafkaConfig {
-            brokers: settings.kafka.brokers,
-            topic: settings.kafka.topic,
-            settings: settings.kafka.settings,
-            secrets: Vec::new(),
-        };
         let progress = Progress::default();
         let told = Arc::new(Told::feed(progress.clone()));
         http::serve(&settings.http, told, None, Router::new(), runtime.handle())?;
-        let mut publisher = KafkaPublisher::connect(config)
+        let mut publisher = KafkaWriter::connect(settings.kafka)
             .await
             .map_err(|error| End::Input(error.to_string()))?;
         let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &progress).await?;
         tracing::info!(
             trades = summary.counts.trades,
-            dead_letters = summary.counts.dead_letters(),
+            invalid_frames = summary.counts.invalid_frames(),
             records = summary.counts.records,
             "everything is in the topic"
         );
         if stays && summary.complete {
             tracing::info!("end of the recording; waiting to be stopped (--exit-at-end ends here)");
-            let mut stop = stop;
-            let _ = stop.wait_for(|stop| *stop).await;
+            stop.cancelled().await;
         }
-        drop(ask);
         Ok(())
     })
 }

@@ -8,6 +8,7 @@ use tapeflow_log::{
     sqlite::{Access, SqliteLog},
 };
 use tapeflow_protocol::Checkpoint;
+use tapeflow_schemas::Secret;
 
 use crate::{
     args::log::LogChoice,
@@ -23,7 +24,7 @@ pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, End> 
             // Where lag tools look; a group named in the file of settings wins.
             config
                 .settings
-                .insert(0, ("group.id".into(), job.to_owned()));
+                .insert(0, ("group.id".into(), Secret::new(job)));
             let log = KafkaLog::connect(config).map_err(|error| unreachable_log(&error))?;
             for finding in log.findings() {
                 tracing::warn!("{finding}");

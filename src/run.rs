@@ -17,14 +17,18 @@ use std::{
 
 use axum::Router;
 use tapeflow_dataflow::{Metrics, Stop};
-use tapeflow_ingest::Progress;
-use tapeflow_log::sqlite::{Access, SqliteLog, SqlitePublisher};
-use tapeflow_protocol::Store;
+use tapeflow_ingest::{Progress, simulator::HISTORY_SESSION};
+use tapeflow_log::sqlite::{Access, SqliteLog, SqliteLogWriter};
+use tapeflow_protocol::{Store, StoreError};
 use tapeflow_sinks::sqlite::SqliteStore;
-use tokio::sync::watch;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{feed::Feed, run::RunSettings},
+    args::{
+        feed::{Feed, History},
+        run::RunSettings,
+    },
     end::{End, unreachable_store},
     feed,
     http::{self, Job, Told},
@@ -35,7 +39,7 @@ use crate::{
 
 pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     let RunSettings {
-        feed: source,
+        feed: mut source,
         store: path,
         partitions,
         duration,
@@ -72,6 +76,16 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         .block_on(SqliteLog::create_if_absent(&database, partitions))
         .map_err(|error| unreachable_store(&name, &error))?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::new(database));
+    if let Feed::Simulated { history, .. } = &mut source
+        && *history == History::Append
+        && !holds_only_history(&log, &runtime).map_err(|error| unreachable_store(&name, &error))?
+    {
+        tracing::info!(
+            "the log holds trades already: no simulated history; \
+             minutes since the last run stay empty"
+        );
+        *history = History::Skip;
+    }
     // Before the feed begins: what a refused run has appended would be counted by the next one.
     tapeflow_dataflow::may_run(&job, &log, &*store, runtime.handle())?;
     let (metrics, progress, stop) = (
@@ -102,22 +116,23 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         name,
         page,
     );
-    let (ask, asked) = watch::channel(false);
-    let ask = Arc::new(ask);
+    // Asks the feed to end.
+    let ask = CancellationToken::new();
 
     let done = Arc::new(AtomicBool::new(false));
-    let (view_done, view_ask, painted) = (Arc::clone(&done), Arc::clone(&ask), Arc::clone(&view));
+    let (view_done, view_ask, painted) = (Arc::clone(&done), ask.clone(), Arc::clone(&view));
     let colours = std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let painter =
-        thread::spawn(move || terminal::paint(painted, view_done, colours, move || say(&view_ask)));
-    let signal_ask = Arc::clone(&ask);
-    signals::on_end(runtime.handle(), move || say(&signal_ask));
+    let painter = thread::spawn(move || {
+        terminal::paint(painted, view_done, colours, move || view_ask.cancel())
+    });
+    let signal_ask = ask.clone();
+    signals::on_end(runtime.handle(), move || signal_ask.cancel());
     if let Some(duration) = duration {
-        let ask = Arc::clone(&ask);
+        let ask = ask.clone();
         runtime.spawn(async move {
             tokio::time::sleep(duration).await;
-            say(&ask);
+            ask.cancel();
         });
     }
 
@@ -135,13 +150,12 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         )
     });
     let fed = runtime.block_on(async {
-        let mut publisher = SqlitePublisher::new(log);
-        let mut stop = asked.clone();
+        let mut publisher = SqliteLogWriter::new(log);
         let feeding = async {
-            let fed = feed::feed(source, &mut publisher, asked.clone(), &progress).await;
+            let fed = feed::feed(source, &mut publisher, ask.clone(), &progress).await;
             if fed.is_ok() && !until_end {
                 // The end of a recording is not the end of the run, unless it was asked for.
-                let _ = stop.wait_for(|stop| *stop).await;
+                ask.cancelled().await;
             }
             fed
         };
@@ -168,9 +182,17 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     Ok(())
 }
 
-/// Asks the feed to end; one that has ended no longer listens.
-fn say(ask: &watch::Sender<bool>) {
-    let _ = ask.send(true);
+/// Whether the log is empty, or holds only a part of the simulated history. Older trades than
+/// those in the log would come too late for their bars.
+fn holds_only_history(log: &SqliteLog, runtime: &Runtime) -> Result<bool, StoreError> {
+    let history = runtime.block_on(log.last_sequences(HISTORY_SESSION))?;
+    for (partition, last) in (0..log.partitions()).zip(history) {
+        // One record of a session for each sequence, and offsets from 0 without gaps.
+        if u64::try_from(log.bounds(partition)?.end) != Ok(last) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn ended<T>(worker: &thread::JoinHandle<T>) {
@@ -186,6 +208,7 @@ fn describe(feed: &Feed) -> String {
             seed,
             symbols,
             rate,
+            history: _,
         } => format!(
             "simulated feed, {} symbols, {rate} trades/s, seed {seed}",
             symbols.len()

@@ -5,6 +5,7 @@ use std::{fs::File, io::BufWriter};
 use tapeflow_ingest::simulator::{
     FeedFile, Popularity, Simulator, SimulatorConfig, symbols, write_feed,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::feed::SimulateSettings,
@@ -42,10 +43,9 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
         return Ok(());
     }
     let runtime = crate::small_runtime()?;
-    let (ask, mut asked) = tokio::sync::watch::channel(false);
-    signals::on_end(runtime.handle(), move || {
-        let _ = ask.send(true);
-    });
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    signals::on_end(runtime.handle(), move || asked.cancel());
     runtime.block_on(async {
         let config = SimulatorConfig {
             bind: settings.bind,
@@ -61,7 +61,7 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
             .await
             .map_err(|error| End::Input(format!("--bind: {error}")))?;
         say(&format!("ws://{}", simulator.address()))?;
-        let _ = asked.wait_for(|asked| *asked).await;
+        stop.cancelled().await;
         let stats = simulator.stats();
         say(&format!(
             "{} connections, {} trades sent",

@@ -1,10 +1,10 @@
-//! Admission: a frame becomes trades, grouped by symbol in the order of the frame, and dead letters that
-//! say why.
+//! Admission: a frame becomes trades, grouped by symbol in the order of the frame, and invalid
+//! frames with a reason.
 //!
-//! What is admitted depends on the frame's bytes alone, with one exception: a live frame's trades
-//! must not lie in the far future of the time it was taken in. A recording is not judged so here
-//! (its sequences must be the same at every run, whenever that is); its readers judge it by the
-//! time that its records carry. Nothing here panics on what a feed sends.
+//! The result depends on the bytes of the frame alone, with one exception: trades of a live frame
+//! must not lie in the far future of the time it was taken in. Frames of a recording are not
+//! checked against the clock, because every replay must give the same sequences. The job checks
+//! them against the time in their records. No input causes a panic.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -16,31 +16,31 @@ use crate::{
     frame::Frame,
 };
 
-/// Why a frame or an entry is no trade.
+/// Why a frame or an entry is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// Not JSON, or not of a trade's shape.
+    /// Not JSON, or without the shape of a trade.
     Json,
-    /// A frame of a type that this program does not know.
+    /// A frame of an unknown type.
     FrameType,
     /// A frame above [`crate::frame::MAX_FRAME_BYTES`].
     FrameTooLarge,
-    /// No symbol, or none that could be one.
+    /// No symbol, or not a valid one.
     Symbol,
-    /// No price, or not a decimal above zero in bounds.
+    /// No price, or not a decimal above zero within bounds.
     Price,
-    /// No size, or a negative or absurd one.
+    /// No size, or a negative or absurdly large one.
     Size,
     /// No event time, or one outside 1970 to 2200.
     EventTime,
-    /// Price times size is absurd.
+    /// Price times size is absurdly large.
     Notional,
-    /// The event time lies more than a day ahead of the time it was taken in.
+    /// The event time is more than a day ahead of the time it was taken in.
     Future,
 }
 
 impl Reason {
-    /// The word for it in records, tables and metrics.
+    /// The reason's name in records, tables and metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -60,39 +60,39 @@ impl Reason {
 /// The trades of one symbol in one frame, in the frame's order.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Group<'a> {
-    /// The symbol, checked.
+    /// A valid symbol.
     pub symbol: Cow<'a, str>,
     /// At least one trade.
     pub trades: Vec<Trade>,
 }
 
-/// Something refused.
+/// A frame, or an entry of a trade frame, that failed admission. It becomes a dead letter.
 #[derive(Debug, PartialEq, Eq)]
-pub struct DeadLetter<'a> {
-    /// Why, in one word.
+pub struct InvalidFrame<'a> {
+    /// Why it failed.
     pub reason: Reason,
-    /// Why, for a person: where it stood, and what was found, cut short.
+    /// The place (line and index) and the value that failed, shortened.
     pub detail: String,
-    /// The beginning of what was sent: the entry, or the frame if no entry can be told.
+    /// The first 1,024 bytes of the entry, or of the frame if the frame itself failed.
     pub frame: &'a [u8],
 }
 
-/// What a frame came to.
+/// The result of one frame.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Admitted<'a> {
     /// Trades by symbol, in the order in which the symbols first appear.
     pub groups: Vec<Group<'a>>,
-    /// Refusals, in the order of the frame.
-    pub dead_letters: Vec<DeadLetter<'a>>,
-    /// What the provider complains about, if this frame is a complaint.
+    /// What failed, in the order of the frame.
+    pub invalid_frames: Vec<InvalidFrame<'a>>,
+    /// The provider's message, if this frame is an error of the provider.
     pub provider_error: Option<String>,
 }
 
-/// The bytes of a rejected frame or entry that are kept.
+/// The bytes of an invalid frame or entry that are kept.
 const KEPT_BYTES: usize = 1024;
-/// The characters of a refused value that a detail quotes.
+/// The characters of a value that a detail quotes.
 const QUOTED_CHARS: usize = 64;
-/// Above this many groups a symbol's group is found by hashing; real frames have fewer than ten.
+/// Above this many groups, a symbol's group is found by hashing. Real frames have fewer than ten.
 const LINEAR_GROUPS: usize = 16;
 
 /// Admits a frame.
@@ -117,13 +117,13 @@ pub fn admit<'a>(frame: &'a Frame, counts: &mut Counts) -> Admitted<'a> {
             admission.admitted.provider_error = Some(cut(&message));
         }
         Ok(Message::Unknown { kind }) => {
-            admission.refuse_frame(Reason::FrameType, &format!("unknown type {}", quote(&kind)))
+            admission.invalid_frame(Reason::FrameType, &format!("unknown type {}", quote(&kind)))
         }
         Err(error @ Malformed::TooLarge) => {
-            admission.refuse_frame(Reason::FrameTooLarge, &error.to_string())
+            admission.invalid_frame(Reason::FrameTooLarge, &error.to_string())
         }
         Err(error @ Malformed::Json(_)) => {
-            admission.refuse_frame(Reason::Json, &cut(&error.to_string()))
+            admission.invalid_frame(Reason::Json, &cut(&error.to_string()))
         }
     }
     admission.admitted
@@ -135,7 +135,7 @@ struct Admission<'a, 'c> {
     admitted: Admitted<'a>,
     /// Filled once there are more than [`LINEAR_GROUPS`].
     index_of: HashMap<String, usize>,
-    /// Looked up for the first refused entry.
+    /// Parsed when the first entry fails.
     entry_texts: Option<Vec<&'a str>>,
 }
 
@@ -143,10 +143,10 @@ impl<'a> Admission<'a, '_> {
     fn take_entry(&mut self, index: usize, entry: Result<RawTrade<'a>, String>) {
         let raw = match entry {
             Ok(raw) => raw,
-            Err(error) => return self.refuse_entry(index, Reason::Json, &cut(&error)),
+            Err(error) => return self.invalid_entry(index, Reason::Json, &cut(&error)),
         };
-        match judge(&raw, self.frame.taken_ms) {
-            Ok(Judged::Trade { trade, rounded }) => {
+        match check(&raw, self.frame.taken_ms) {
+            Ok(Checked::Trade { trade, rounded }) => {
                 self.counts.trades += 1;
                 self.counts.rounded += u64::from(rounded);
                 for code in raw.unknown_codes() {
@@ -154,8 +154,8 @@ impl<'a> Admission<'a, '_> {
                 }
                 self.add(raw.into_symbol().unwrap_or_default(), trade);
             }
-            Ok(Judged::PriceUpdate) => self.counts.price_updates += 1,
-            Err((reason, detail)) => self.refuse_entry(index, reason, &detail),
+            Ok(Checked::PriceUpdate) => self.counts.price_updates += 1,
+            Err((reason, detail)) => self.invalid_entry(index, reason, &detail),
         }
     }
 
@@ -182,7 +182,7 @@ impl<'a> Admission<'a, '_> {
         }
     }
 
-    fn refuse_entry(&mut self, index: usize, reason: Reason, what: &str) {
+    fn invalid_entry(&mut self, index: usize, reason: Reason, what: &str) {
         let frame = self.frame;
         let texts = self
             .entry_texts
@@ -190,24 +190,24 @@ impl<'a> Admission<'a, '_> {
         let sent = texts
             .get(index)
             .map_or(frame.bytes.as_slice(), |text| text.as_bytes());
-        self.refuse(
+        self.push_invalid(
             reason,
             format!("line {}, index {index}: {what}", frame.line),
             sent,
         );
     }
 
-    fn refuse_frame(&mut self, reason: Reason, what: &str) {
-        self.refuse(
+    fn invalid_frame(&mut self, reason: Reason, what: &str) {
+        self.push_invalid(
             reason,
             format!("line {}: {what}", self.frame.line),
             &self.frame.bytes,
         );
     }
 
-    fn refuse(&mut self, reason: Reason, detail: String, sent: &'a [u8]) {
-        *self.counts.dead_letters.entry(reason).or_default() += 1;
-        self.admitted.dead_letters.push(DeadLetter {
+    fn push_invalid(&mut self, reason: Reason, detail: String, sent: &'a [u8]) {
+        *self.counts.invalid.entry(reason).or_default() += 1;
+        self.admitted.invalid_frames.push(InvalidFrame {
             reason,
             detail,
             frame: &sent[..sent.len().min(KEPT_BYTES)],
@@ -215,12 +215,12 @@ impl<'a> Admission<'a, '_> {
     }
 }
 
-enum Judged {
+enum Checked {
     Trade { trade: Trade, rounded: bool },
     PriceUpdate,
 }
 
-fn judge(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Judged, (Reason, String)> {
+fn check(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Checked, (Reason, String)> {
     let symbol = raw
         .symbol()
         .ok_or_else(|| (Reason::Symbol, "symbol is missing".to_owned()))?;
@@ -231,15 +231,13 @@ fn judge(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Judged, (Reason, S
         number("price", raw.price(), Price::parse).map_err(|(_, what)| (Reason::Price, what))?;
     let size = match number("size", raw.size(), Size::parse) {
         Ok(size) => size,
-        Err((Some(NumberError::Zero), _)) => return Ok(Judged::PriceUpdate),
+        Err((Some(NumberError::Zero), _)) => return Ok(Checked::PriceUpdate),
         Err((_, what)) => return Err((Reason::Size, what)),
     };
     if taken_ms.is_some_and(|taken_ms| event_time.is_far_future(taken_ms)) {
         return Err((
             Reason::Future,
-            format!(
-                "event time {event_time} lies more than a day ahead of the time it was taken in"
-            ),
+            format!("event time {event_time} is more than a day ahead of the time it was taken in"),
         ));
     }
     let trade = Trade::new(event_time, price.value, size.value, raw.conditions());
@@ -249,7 +247,7 @@ fn judge(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Judged, (Reason, S
             format!("notional is {error}: {} times {}", price.value, size.value),
         )
     })?;
-    Ok(Judged::Trade {
+    Ok(Checked::Trade {
         trade,
         rounded: price.rounded || size.rounded,
     })
@@ -277,20 +275,20 @@ fn event_time(text: Option<&str>) -> Result<EventTime, String> {
     EventTime::from_ms(ms).ok_or_else(|| format!("event time {ms} ms is outside 1970 to 2200"))
 }
 
-/// A value as a detail shows it: in quotes, control characters escaped, cut short.
+/// A value for a detail: quoted, control characters escaped, shortened.
 fn quote(text: &str) -> String {
-    let checkpoint: String = text.chars().take(QUOTED_CHARS).collect();
-    let more = if checkpoint.len() < text.len() {
+    let start: String = text.chars().take(QUOTED_CHARS).collect();
+    let more = if start.len() < text.len() {
         format!("... of {} bytes", text.len())
     } else {
         String::new()
     };
-    format!("{checkpoint:?}{more}")
+    format!("{start:?}{more}")
 }
 
-/// A message of another's making: control characters escaped, cut short.
+/// A text from outside for a log line: control characters escaped, shortened.
 pub(crate) fn cut(text: &str) -> String {
-    let checkpoint: String = text
+    let start: String = text
         .chars()
         .take(4 * QUOTED_CHARS)
         .flat_map(|c| {
@@ -300,9 +298,9 @@ pub(crate) fn cut(text: &str) -> String {
         })
         .collect();
     if text.chars().nth(4 * QUOTED_CHARS).is_some() {
-        format!("{checkpoint}...")
+        format!("{start}...")
     } else {
-        checkpoint
+        start
     }
 }
 
@@ -320,9 +318,9 @@ mod tests {
         }
     }
 
-    /// One trade frame with `entry` between two good ones: they must survive, and `entry` be
-    /// refused so.
-    fn check_refused(entry: &str, reason: Reason, detail: &str) {
+    /// Admits one trade frame with `entry` between two valid ones. These are admitted, and `entry`
+    /// is invalid for this reason.
+    fn check_invalid(entry: &str, reason: Reason, detail: &str) {
         let good = r#"{"s":"GOOD","p":1,"t":1,"v":1}"#;
         let frame = frame(&format!(
             r#"{{"type":"trade","data":[{good},{entry},{good}]}}"#
@@ -331,102 +329,97 @@ mod tests {
         let admitted = admit(&frame, &mut counts);
         assert_eq!(admitted.groups.len(), 1, "{entry}");
         assert_eq!(admitted.groups[0].trades.len(), 2, "{entry}");
-        assert_eq!(admitted.dead_letters.len(), 1, "{entry}");
-        let dead_letter = &admitted.dead_letters[0];
-        assert_eq!(
-            dead_letter.reason, reason,
-            "{entry}: {}",
-            dead_letter.detail
-        );
+        assert_eq!(admitted.invalid_frames.len(), 1, "{entry}");
+        let invalid = &admitted.invalid_frames[0];
+        assert_eq!(invalid.reason, reason, "{entry}: {}", invalid.detail);
         assert!(
-            dead_letter.detail.starts_with("line 7, index 1: ")
-                && dead_letter.detail.contains(detail),
+            invalid.detail.starts_with("line 7, index 1: ") && invalid.detail.contains(detail),
             "{entry}: {}",
-            dead_letter.detail
+            invalid.detail
         );
-        assert!(dead_letter.detail.len() < 400);
+        assert!(invalid.detail.len() < 400);
         assert_eq!(
-            dead_letter.frame,
+            invalid.frame,
             &entry.as_bytes()[..entry.len().min(KEPT_BYTES)]
         );
-        assert_eq!((counts.trades, counts.dead_letters()), (2, 1));
+        assert_eq!((counts.trades, counts.invalid_frames()), (2, 1));
     }
 
     #[test]
-    fn each_bad_entry_is_refused_for_its_own_reason_and_its_neighbours_stand() {
-        check_refused("5", Reason::Json, "invalid type");
-        check_refused(
+    fn each_invalid_entry_has_its_own_reason_and_its_neighbours_are_admitted() {
+        check_invalid("5", Reason::Json, "invalid type");
+        check_invalid(
             r#"{"s":"A","p":1,"p":2,"t":1,"v":1}"#,
             Reason::Json,
             "duplicate field",
         );
-        check_refused(r#"{"p":1,"t":1,"v":1}"#, Reason::Symbol, "missing");
-        check_refused(r#"{"s":"","p":1,"t":1,"v":1}"#, Reason::Symbol, "empty");
-        check_refused(
+        check_invalid(r#"{"p":1,"t":1,"v":1}"#, Reason::Symbol, "missing");
+        check_invalid(r#"{"s":"","p":1,"t":1,"v":1}"#, Reason::Symbol, "empty");
+        check_invalid(
             &format!(r#"{{"s":"{}","p":1,"t":1,"v":1}}"#, "A".repeat(900_000)),
             Reason::Symbol,
             "of 900000 bytes",
         );
-        check_refused(
+        check_invalid(
             r#"{"s":"A\u001b[31m","p":1,"t":1,"v":1}"#,
             Reason::Symbol,
             "control character",
         );
-        check_refused(
+        check_invalid(
             r#"{"s":"A","t":1,"v":1}"#,
             Reason::Price,
             "price is missing",
         );
-        check_refused(
+        check_invalid(
             r#"{"s":"A","p":-1.5,"t":1,"v":1}"#,
             Reason::Price,
             "price is negative: \"-1.5\"",
         );
-        check_refused(
+        check_invalid(
             r#"{"s":"A","p":"NaN","t":1,"v":1}"#,
             Reason::Price,
             "not a decimal",
         );
-        check_refused(r#"{"s":"A","p":0,"t":1,"v":1}"#, Reason::Price, "zero");
-        check_refused(
+        check_invalid(r#"{"s":"A","p":0,"t":1,"v":1}"#, Reason::Price, "zero");
+        check_invalid(
             r#"{"s":"A","p":1e400,"t":1,"v":1}"#,
             Reason::Price,
             "absurdly large",
         );
-        check_refused(
+        check_invalid(
             r#"{"s":"A","p":{"x":[]},"t":1,"v":1}"#,
             Reason::Price,
             "not a decimal",
         );
-        check_refused(r#"{"s":"A","p":1,"t":1}"#, Reason::Size, "size is missing");
-        check_refused(r#"{"s":"A","p":1,"t":1,"v":-3}"#, Reason::Size, "negative");
-        check_refused(
+        check_invalid(r#"{"s":"A","p":1,"t":1}"#, Reason::Size, "size is missing");
+        check_invalid(r#"{"s":"A","p":1,"t":1,"v":-3}"#, Reason::Size, "negative");
+        check_invalid(
             r#"{"s":"A","p":1,"t":1,"v":1e16}"#,
             Reason::Size,
             "absurdly large",
         );
-        check_refused(r#"{"s":"A","p":1,"v":1}"#, Reason::EventTime, "missing");
-        check_refused(
+        check_invalid(r#"{"s":"A","p":1,"v":1}"#, Reason::EventTime, "missing");
+        check_invalid(
             r#"{"s":"A","p":1,"t":1.5,"v":1}"#,
             Reason::EventTime,
             "whole number",
         );
-        check_refused(
+        check_invalid(
             r#"{"s":"A","p":1,"t":1700000000000000,"v":1}"#,
             Reason::EventTime,
             "outside",
         );
-        check_refused(
+        check_invalid(
             r#"{"s":"A","p":1,"t":-1,"v":1}"#,
             Reason::EventTime,
             "outside",
         );
-        check_refused(
+        check_invalid(
             r#"{"s":"A","p":1e9,"t":1,"v":1e9}"#,
             Reason::Notional,
             "absurdly large",
         );
-        check_refused(
+        check_invalid(
             r#"{"s":"A","p":1,"t":1700100000000,"v":1}"#,
             Reason::Future,
             "ahead",
@@ -434,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_is_not_judged_by_the_clock() {
+    fn a_recording_is_not_checked_against_the_clock() {
         let mut frame =
             frame(r#"{"type":"trade","data":[{"s":"A","p":1,"t":1700100000000,"v":1}]}"#);
         frame.taken_ms = None;
@@ -450,9 +443,9 @@ mod tests {
             assert!(admitted.groups.is_empty());
             (
                 admitted
-                    .dead_letters
+                    .invalid_frames
                     .into_iter()
-                    .map(|dead_letter| (dead_letter.reason, dead_letter.detail))
+                    .map(|invalid| (invalid.reason, invalid.detail))
                     .next(),
                 admitted.provider_error,
                 counts,
@@ -505,8 +498,10 @@ mod tests {
     #[test]
     fn price_updates_rounding_and_unknown_conditions_are_counted() {
         let frame = frame(concat!(
-            r#"{"type":"trade","data":[{"s":"A","p":1,"t":1,"v":0},{"s":"A","p":1,"t":1,"v":0.0},{"s":"A","p":1.123456789,"t":1,"v":1},"#,
-            r#"{"s":"A","c":["1","77"],"p":1,"t":1,"v":1},{"s":"A","c":["x","77"],"p":1,"t":1,"v":1}]}"#
+            r#"{"type":"trade","data":[{"s":"A","p":1,"t":1,"v":0},{"s":"A","p":1,"t":1,"v":0.0},"#,
+            r#"{"s":"A","p":1.123456789,"t":1,"v":1},"#,
+            r#"{"s":"A","c":["1","77"],"p":1,"t":1,"v":1},"#,
+            r#"{"s":"A","c":["x","77"],"p":1,"t":1,"v":1}]}"#
         ));
         let mut counts = Counts::default();
         let admitted = admit(&frame, &mut counts);
@@ -527,7 +522,7 @@ mod tests {
                 bytes: text.as_bytes().to_vec(),
                 taken_ms: None,
             };
-            assert_eq!(admit(&frame, &mut counts).dead_letters, []);
+            assert_eq!(admit(&frame, &mut counts).invalid_frames, []);
         }
         assert_eq!(
             (

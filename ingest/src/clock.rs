@@ -1,4 +1,4 @@
-//! The wall clock, read at the edge only.
+//! The wall clock. Only sources and the run read it; decisions get `now` as a parameter.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

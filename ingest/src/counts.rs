@@ -1,39 +1,39 @@
-//! What came in and what became of it, in numbers.
+//! Counts of what a run took in, and of what became of it.
 
 use std::collections::BTreeMap;
 
 use crate::admission::Reason;
 
 /// Counts since the start of a run. Every entry of every trade frame is a trade, a price update or
-/// a reject.
+/// an invalid frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Frames taken in.
+    /// All frames taken in.
     pub frames: u64,
-    /// Pings among them.
+    /// Frames that are pings.
     pub pings: u64,
-    /// Errors the provider sent.
+    /// Frames that are errors of the provider.
     pub provider_errors: u64,
-    /// Trades admitted.
+    /// Admitted trades.
     pub trades: u64,
-    /// Entries of size zero: price updates, no trades.
+    /// Entries of size zero: price updates, not trades.
     pub price_updates: u64,
-    /// Trades whose price or size had more than eight places and was rounded.
+    /// Admitted trades whose price or size had more than eight decimal places and was rounded.
     pub rounded: u64,
-    /// Frames and entries refused, by reason.
-    pub dead_letters: BTreeMap<Reason, u64>,
-    /// Sale conditions that the table does not know, by code, in admitted trades.
+    /// Frames and entries that failed admission, by reason.
+    pub invalid: BTreeMap<Reason, u64>,
+    /// Sale conditions of admitted trades that the table does not know, by code.
     pub unknown_conditions: BTreeMap<u8, u64>,
-    /// Records handed to the log.
+    /// Records passed to the log.
     pub records: u64,
-    /// Records the log held already, from an earlier run over the same recording.
+    /// Records skipped because the log holds them from an earlier run of the same session.
     pub records_resumed: u64,
 }
 
 impl Counts {
-    /// Frames and entries refused, for any reason.
+    /// Frames and entries that failed admission, for any reason.
     #[must_use]
-    pub fn dead_letters(&self) -> u64 {
-        self.dead_letters.values().sum()
+    pub fn invalid_frames(&self) -> u64 {
+        self.invalid.values().sum()
     }
 }

@@ -1,7 +1,7 @@
-//! Finnhub: the only place that knows its protocol.
+//! Finnhub's protocol. No other module knows it.
 //!
-//! [`message`] reads one frame, [`session`] decides what the client does next, [`endpoint`] says
-//! where the server is: these are pure. `handshake` and [`socket`] do the talking.
+//! [`message`] parses one frame, [`session`] decides what the client does next, and [`endpoint`]
+//! checks the address of the server; these are pure. `handshake` and [`socket`] use the network.
 
 pub mod endpoint;
 pub(crate) mod handshake;

@@ -1,19 +1,19 @@
-//! When a recorded frame is due: as fast as possible, or as its trades happened, at a multiple of
-//! their speed.
+//! When a recorded frame is due: at once, or at a multiple of the speed at which its trades
+//! happened.
 
 use std::{str::FromStr, time::Duration};
 
-/// How fast a recording is replayed.
+/// The speed of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Speed {
-    /// As fast as it is taken.
+    /// As fast as the log accepts it.
     #[default]
     Max,
-    /// This many times as fast as it happened.
+    /// This many times as fast as the trades happened.
     Times(f64),
 }
 
-/// Why a text is no speed.
+/// A text that is not a speed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a speed: give max, or a multiple such as 1x or 10x")]
 pub struct SpeedError(String);
@@ -45,11 +45,11 @@ impl std::fmt::Display for Speed {
     }
 }
 
-/// The longest pause that a gap in the recording makes, in event time: nights and the years between
-/// two recordings in one file are not waited out.
+/// The longest wait, in event time, for a gap in the recording, such as a night or the time between
+/// two recordings in one file.
 const LONGEST_GAP_MS: i64 = 60_000;
 
-/// Keeps the time of a replay.
+/// The clock of a replay, in event time.
 #[derive(Debug, Default)]
 pub struct Pace {
     latest_ms: Option<i64>,
@@ -57,13 +57,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How long after the start of the replay, in event time, a frame is due whose first trade
-    /// happened at `event_ms`. Never earlier than the frame before.
+    /// When a frame is due whose first trade happened at `event_ms`: the event time since the start
+    /// of the replay. Never earlier than the frame before.
     pub fn due(&mut self, event_ms: i64) -> Duration {
         let latest_ms = self.latest_ms.unwrap_or(event_ms);
         self.elapsed_ms += (event_ms - latest_ms).clamp(0, LONGEST_GAP_MS);
-        // A little back is a late trade; far back is another recording in the same file, and time
-        // goes on from there.
+        // A small step back is a late trade. A large one is another recording in the same file,
+        // whose time counts from here.
         self.latest_ms = Some(if event_ms < latest_ms - LONGEST_GAP_MS {
             event_ms
         } else {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn speeds_are_read_and_nonsense_is_named() {
+    fn speeds_are_parsed_and_other_texts_are_refused() {
         assert_eq!("max".parse(), Ok(Speed::Max));
         assert_eq!("10x".parse(), Ok(Speed::Times(10.0)));
         assert_eq!("0.5x".parse(), Ok(Speed::Times(0.5)));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_due_as_they_happened_but_long_gaps_are_not_waited_out() {
+    fn frames_are_due_as_they_happened_and_long_gaps_are_cut() {
         let mut pace = Pace::default();
         let year_ms = 31_536_000_000;
         let times = [

@@ -1,44 +1,44 @@
-//! How far a run has come, for whoever wants to look: a terminal, a test.
+//! The progress of a run, for the terminal, the status page and tests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::counts::Counts;
 
-/// Where the connection to the feed stands.
+/// The state of the connection to the feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Connection {
-    /// There is none to speak of: a recording, or not begun.
+    /// None: a recording, a history, or a run that has not begun.
     #[default]
     None,
-    /// Being made.
+    /// Connecting.
     Connecting,
-    /// Open.
+    /// Connected.
     Open,
-    /// Lost; the next attempt waits.
+    /// Dropped; the next attempt waits for its back-off.
     Waiting,
     /// Closed for good.
     Closed,
 }
 
-/// One look at a run.
+/// The progress of a run at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The counts so far.
     pub counts: Counts,
-    /// The feed's connection.
+    /// The state of the feed's connection.
     pub connection: Connection,
-    /// How many times it was opened.
+    /// How many times the connection was opened.
     pub connections: u64,
     /// When the last frame was taken in, in milliseconds since 1970 UTC.
     pub last_frame_ms: Option<i64>,
 }
 
-/// A view of a run, shared between the run and its watchers.
+/// The progress of a run; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Mutex<Snapshot>>);
 
 impl Progress {
-    /// How the run stands now.
+    /// The progress now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.lock().clone()

@@ -1,5 +1,5 @@
-//! The way from a source of frames to the one who publishes them: in order, and bounded by bytes,
-//! not by frames, for a frame may be a megabyte.
+//! The queue between a source of frames and the pipeline. It keeps their order, and is bounded by
+//! bytes, because a frame may be a megabyte.
 
 use std::sync::Arc;
 
@@ -7,61 +7,61 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::frame::Frame;
 
-/// What a frame costs beyond its bytes, roughly, so that empty frames are bounded too.
+/// The memory of a frame beyond its bytes, roughly, so that empty frames are bounded too.
 const FRAME_COST_BYTES: usize = 128;
 
-/// Frames taken from the queue; their place in it is free again when this is dropped.
+/// Frames taken from the queue. Dropping this frees their bytes of the queue.
 #[derive(Debug)]
 pub struct Batch {
     /// The frames, in order.
     pub frames: Vec<Frame>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// Puts frames in.
+/// The end that sends frames.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    places: Arc<Semaphore>,
+    budget: Arc<Semaphore>,
     budget_bytes: u32,
     batches: mpsc::UnboundedSender<Batch>,
 }
 
-/// Takes frames out.
+/// The end that receives frames.
 #[derive(Debug)]
 pub struct Receiver {
-    places: Arc<Semaphore>,
+    budget: Arc<Semaphore>,
     batches: mpsc::UnboundedReceiver<Batch>,
 }
 
-/// The receiver is gone.
+/// The receiver was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// A queue of at most `budget_bytes`; a batch that is larger by itself passes alone.
+/// A queue of at most `budget_bytes`. A larger batch passes alone.
 #[must_use]
 pub fn bounded(budget_bytes: u32) -> (Sender, Receiver) {
-    let places = Arc::new(Semaphore::new(
+    let budget = Arc::new(Semaphore::new(
         usize::try_from(budget_bytes).unwrap_or(Semaphore::MAX_PERMITS),
     ));
     let (sender, receiver) = mpsc::unbounded_channel();
     (
         Sender {
-            places: Arc::clone(&places),
+            budget: Arc::clone(&budget),
             budget_bytes,
             batches: sender,
         },
         Receiver {
-            places,
+            budget,
             batches: receiver,
         },
     )
 }
 
 impl Sender {
-    /// Puts frames in; waits while the queue is full.
+    /// Sends frames; waits while the queue is full.
     ///
     /// # Errors
-    /// [`Closed`] if nobody will take them.
+    /// [`Closed`] if the receiver was dropped.
     pub async fn send(&self, frames: Vec<Frame>) -> Result<(), Closed> {
         let bytes: usize = frames
             .iter()
@@ -70,31 +70,31 @@ impl Sender {
         let cost = u32::try_from(bytes)
             .unwrap_or(u32::MAX)
             .min(self.budget_bytes);
-        let place = Arc::clone(&self.places)
+        let permit = Arc::clone(&self.budget)
             .acquire_many_owned(cost)
             .await
             .map_err(|_| Closed)?;
         self.batches
             .send(Batch {
                 frames,
-                _place: place,
+                _permit: permit,
             })
             .map_err(|_| Closed)
     }
 }
 
 impl Receiver {
-    /// The next frames; `None` when all senders are gone and everything was taken. Cancel safe.
+    /// The next frames; `None` when the queue is empty and all senders were dropped. Cancel safe.
     pub async fn recv(&mut self) -> Option<Batch> {
         self.batches.recv().await
     }
 
-    /// The next frames, if there are any now.
+    /// The next frames, if the queue holds any.
     pub fn try_recv(&mut self) -> Option<Batch> {
         self.batches.try_recv().ok()
     }
 
-    /// Whether nothing waits now.
+    /// Whether the queue is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
@@ -103,8 +103,8 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        // Wakes senders that wait for a place.
-        self.places.close();
+        // Wakes senders that wait for room.
+        self.budget.close();
     }
 }
 

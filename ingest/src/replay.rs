@@ -1,9 +1,9 @@
 //! Recorded frames: a file of JSON lines, each a frame exactly as Finnhub sent it.
 //!
-//! The session of a replay is a hash of the file's content and of the partition count, so the same
-//! file goes on where an earlier run stopped and a finished file adds nothing. The file is read
-//! twice, once for the hash and once for the frames, and never held in memory; a file that changes
-//! in between is noticed before the run is called complete.
+//! The session of a replay is a hash of the file's content and the partition count. A second replay
+//! of the file therefore resumes where the first one stopped, and adds nothing to a complete one.
+//! The file is read twice, for the hash and for the frames, and never held in memory. A change in
+//! between is an error at the end.
 
 use std::{
     fs::File,
@@ -24,18 +24,18 @@ pub enum ReplayError {
     Unreadable {
         /// The file.
         path: String,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file is not what it was when it was hashed.
-    #[error("{path} changed while it was replayed: replay it again once nothing writes to it")]
+    /// The content of the file is not the one that was hashed.
+    #[error("{path} changed during its replay: replay it again when no process writes to it")]
     Changed {
         /// The file.
         path: String,
     },
 }
 
-/// A file of recorded frames, known by its content.
+/// A file of recorded frames, identified by its content.
 #[derive(Clone, Debug)]
 pub struct Recording {
     path: PathBuf,
@@ -44,11 +44,11 @@ pub struct Recording {
 }
 
 const BUFFER_BYTES: usize = 256 * 1024;
-/// How many bytes of frames go through the queue together.
+/// The bytes of frames in one batch.
 const BATCH_BYTES: usize = 128 * 1024;
 
 impl Recording {
-    /// Opens a recording: reads it once, for its hash.
+    /// Opens a recording, and reads it once for its hash.
     ///
     /// # Errors
     /// [`ReplayError::Unreadable`].
@@ -78,8 +78,8 @@ impl Recording {
         }
     }
 
-    /// The session of a replay into so many partitions: sequences are per partition, so another
-    /// count is another session.
+    /// The session of a replay into this many partitions. Sequences are counted per partition, so
+    /// another partition count is another session.
     #[must_use]
     pub fn session(&self, partitions: u32) -> SessionId {
         let digest = Sha256::new()
@@ -91,11 +91,11 @@ impl Recording {
         SessionId(session)
     }
 
-    /// Reads all frames, in batches, until `each` answers false; says whether it came to the end.
-    /// Lines are counted from 1; empty ones are counted and left out.
+    /// Passes all frames to `each` in batches, until `each` returns false. Returns whether the end
+    /// was reached. Lines are counted from 1; empty lines are counted and skipped.
     ///
     /// # Errors
-    /// [`ReplayError`]; [`ReplayError::Changed`] is found at the end.
+    /// [`ReplayError`]; [`ReplayError::Changed`] at the end only.
     pub fn read(&self, mut each: impl FnMut(Vec<Frame>) -> bool) -> Result<bool, ReplayError> {
         let name = || self.path.display().to_string();
         let unreadable = |source| ReplayError::Unreadable {
@@ -103,7 +103,7 @@ impl Recording {
             source,
         };
         let file = File::open(&self.path).map_err(unreadable)?;
-        // What is appended meanwhile belongs to another session.
+        // Lines appended to the file meanwhile belong to another session.
         let hashed = Hashed {
             inner: file.take(self.length),
             hash: Sha256::new(),

@@ -1,13 +1,15 @@
-//! The run: frames from a source, admitted, sequenced, published, and at the end flushed and
-//! counted.
+//! A run: takes frames from a source, admits, sequences and appends them, and flushes at the end.
 //!
 //! ```text
-//!  socket or file ──queue (bounded by bytes)──▶ admit ─▶ sequence ─▶ Publish (waits while its own queue is full)
+//!  socket, file or history ─▶ queue ─▶ admit ─▶ sequence ─▶ append
 //! ```
 //!
-//! A stop ends the source; what it had taken in is still published and flushed, for as long as
-//! [`DRAIN_LIMIT`]. A live run draws a random session at its start and keeps it across reconnects;
-//! a replay's is the hash of its file.
+//! The queue is bounded by bytes, and the log makes the run wait while its own queue is full.
+//!
+//! A stop ends the source. Frames that were taken in before are still appended and flushed, within
+//! [`DRAIN_LIMIT`]. A live run draws a random session at its start and keeps it across reconnects.
+//! The session of a replay is a hash of its file, and that of a simulated history is
+//! [`HISTORY_SESSION`].
 
 use std::{
     future::Future,
@@ -16,8 +18,9 @@ use std::{
 };
 
 use rand::{RngCore, SeedableRng, rngs::StdRng};
-use tapeflow_log::{OutRecord, Publish, PublishError};
+use tapeflow_log::{AppendError, LogWriter, NewRecord};
 use tapeflow_schemas::SessionId;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -31,90 +34,99 @@ use crate::{
     queue,
     replay::{Recording, ReplayError},
     sequencing::{Origin, Sequencer},
-    stop::{self, Stop},
+    simulator::{HISTORY_SESSION, Simulator},
 };
 
-/// Why a run ended without having been asked to.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// The live feed.
+    /// The live feed failed.
     #[error(transparent)]
     Finnhub(#[from] FinnhubError),
-    /// The recording.
+    /// The recording cannot be read.
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    /// The log.
-    #[error("cannot publish: {0}")]
-    Publish(#[from] PublishError),
-    /// The log took nothing more for [`DRAIN_LIMIT`] after the stop.
-    #[error("stopped before everything was published: the log did not answer for {} s", DRAIN_LIMIT.as_secs())]
+    /// The log failed for good.
+    #[error("cannot append to the log: {0}")]
+    Append(#[from] AppendError),
+    /// The log accepted nothing for [`DRAIN_LIMIT`] after the stop.
+    #[error(
+        "stopped before all trades were appended: the log did not answer for {} s",
+        DRAIN_LIMIT.as_secs()
+    )]
     Undrained,
 }
 
-/// A live run.
+/// Settings of a live run.
 #[derive(Clone, Debug)]
 pub struct LiveConfig {
-    /// The server, the token, the symbols.
+    /// The server, the token and the symbols.
     pub finnhub: FinnhubConfig,
-    /// The word for this feed in every record: `finnhub`, `simulator`.
+    /// The source named in every record: `finnhub` or `simulator`.
     pub source: String,
 }
 
-/// A replay.
+/// Settings of a replay.
 #[derive(Clone, Debug)]
 pub struct ReplayConfig {
     /// The file of JSON lines.
     pub path: PathBuf,
-    /// How fast.
+    /// As fast as possible, or a multiple of the recording's own pace.
     pub speed: Speed,
-    /// The word for this feed in every record; `replay` unless there is a better one.
+    /// The source named in every record; usually `replay`.
     pub source: String,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Its session.
+    /// The session of the run's records.
     pub session: SessionId,
-    /// What came in and what became of it.
+    /// What came in and what became of it. Continues the counts that the run's [`Progress`] held
+    /// at its start, so those of a live run include its simulated history.
     pub counts: Counts,
-    /// True if the recording was read to its end; a live run never is.
+    /// True if the recording or history was appended to its end; always false for a live run.
     pub complete: bool,
 }
 
-/// How long a stopped run waits for the log.
+/// How long a run that was asked to stop waits for the log.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
-/// The bytes of frames between source and publisher.
+/// Bound of the frames between the source and the log.
 const QUEUE_BYTES: u32 = 16 << 20;
-/// A busy live feed is flushed at least this often, a replay less: each flush waits for the log's
-/// disk.
+/// A busy live feed is flushed at least this often. A replay is flushed less often, because each
+/// flush waits for the log's disk.
 const LIVE_FLUSH: Duration = Duration::from_millis(50);
 const REPLAY_FLUSH: Duration = Duration::from_millis(500);
-/// Records handed over together.
-const PUBLISH_RECORDS: usize = 1_024;
+/// Records passed to the log in one call.
+const APPEND_RECORDS: usize = 1_024;
 
-/// Reads the live feed into the log until it is asked to stop, the server turns it away, or the log
-/// fails.
+/// Appends the live feed to the log until it is asked to stop, the server refuses it for good, or
+/// the log fails.
 ///
 /// # Errors
-/// [`IngestError`]; what was taken in before is published even then, unless the log is what failed.
+/// [`IngestError`]. Frames that were taken in before a failure of the feed are appended.
 pub async fn run_live(
     config: &LiveConfig,
-    publisher: &mut dyn Publish,
-    stop: Stop,
+    log: &mut dyn LogWriter,
+    stop: CancellationToken,
     progress: &Progress,
 ) -> Result<Summary, IngestError> {
     let session = random_session();
     let (sender, receiver) = queue::bounded(QUEUE_BYTES);
-    let line = Line::new(
-        Sequencer::new(session, config.source.as_str(), publisher.partitions()),
+    let pipeline = Pipeline::new(
+        Sequencer::new(session, config.source.as_str(), log.partitions()),
         Speed::Max,
         LIVE_FLUSH,
         progress,
     );
-    info!(%session, endpoint = %config.finnhub.endpoint, symbols = config.finnhub.symbols.len(), "live feed begins");
+    info!(
+        %session,
+        endpoint = %config.finnhub.endpoint,
+        symbols = config.finnhub.symbols.len(),
+        "live feed begins"
+    );
     let feed = socket::run(&config.finnhub, sender, &stop, progress);
-    let (fed, (counts, _)) = side_by_side(feed, line.carry(receiver, publisher, &stop)).await?;
+    let (fed, (counts, _)) = side_by_side(feed, pipeline.run(receiver, log, &stop)).await?;
     let summary = Summary {
         session,
         counts,
@@ -124,33 +136,40 @@ pub async fn run_live(
     fed.map(|()| summary).map_err(Into::into)
 }
 
-/// Replays a recording into the log until its end, or until it is asked to stop. Records that the
-/// log holds from an earlier run are left out.
+/// Appends a recording to the log until its end, or until it is asked to stop. Skips records that
+/// the log holds from an earlier run.
 ///
 /// # Errors
-/// [`IngestError`]; a run that is stopped early is none.
+/// [`IngestError`]. A run that is stopped early is not an error.
 pub async fn run_replay(
     config: &ReplayConfig,
-    publisher: &mut dyn Publish,
-    stop: Stop,
+    log: &mut dyn LogWriter,
+    stop: CancellationToken,
     progress: &Progress,
 ) -> Result<Summary, IngestError> {
     let path = config.path.clone();
     let recording = blocking(move || Recording::open(&path)).await?;
-    let partitions = publisher.partitions();
+    let partitions = log.partitions();
     let session = recording.session(partitions);
-    let held = publisher.last_sequences(session).await?;
+    let held = log.last_sequences(session).await?;
     let resumed: u64 = held.iter().sum();
-    info!(%session, file = %config.path.display(), speed = %config.speed, resumed, "replay begins");
+    info!(
+        %session,
+        file = %config.path.display(),
+        speed = %config.speed,
+        resumed,
+        "replay begins"
+    );
     let mut sequencer = Sequencer::new(session, config.source.as_str(), partitions);
     sequencer.resume_from(&held);
-    let line = Line::new(sequencer, config.speed, REPLAY_FLUSH, progress);
+    let pipeline = Pipeline::new(sequencer, config.speed, REPLAY_FLUSH, progress);
     let (sender, receiver) = queue::bounded(QUEUE_BYTES);
     let (runtime, stopped) = (tokio::runtime::Handle::current(), stop.clone());
     let read = blocking(move || {
-        recording.read(|frames| !*stopped.borrow() && runtime.block_on(sender.send(frames)).is_ok())
+        recording
+            .read(|frames| !stopped.is_cancelled() && runtime.block_on(sender.send(frames)).is_ok())
     });
-    let (read, (counts, all)) = side_by_side(read, line.carry(receiver, publisher, &stop)).await?;
+    let (read, (counts, all)) = side_by_side(read, pipeline.run(receiver, log, &stop)).await?;
     let summary = Summary {
         session,
         counts,
@@ -160,23 +179,81 @@ pub async fn run_replay(
     Ok(summary)
 }
 
-/// Runs source and publisher together. A publisher that fails takes the source along; one that ends
-/// well has seen the source end.
-async fn side_by_side<A, B>(
-    source: impl Future<Output = A>,
-    carry: impl Future<Output = Result<B, IngestError>>,
-) -> Result<(A, B), IngestError> {
-    let source = async { Ok::<A, IngestError>(source.await) };
-    tokio::try_join!(source, carry)
+/// Appends the history of a simulated market, which ends now, or until it is asked to stop. Live
+/// prices of the simulator continue where the history ends.
+///
+/// The log must hold nothing but records of [`HISTORY_SESSION`]: bars do not accept trades older
+/// than those that are already in them. Records of an earlier start that was interrupted are
+/// skipped. The rest follows with times that end now, so the minutes between the two starts stay
+/// empty.
+///
+/// # Errors
+/// [`IngestError`]. A run that is stopped early is not an error.
+pub async fn run_history(
+    simulator: &Simulator,
+    source: &str,
+    log: &mut dyn LogWriter,
+    stop: CancellationToken,
+    progress: &Progress,
+) -> Result<Summary, IngestError> {
+    let begun = Instant::now();
+    let held = log.last_sequences(HISTORY_SESSION).await?;
+    let mut sequencer = Sequencer::new(HISTORY_SESSION, source, log.partitions());
+    sequencer.resume_from(&held);
+    let pipeline = Pipeline::new(sequencer, Speed::Max, REPLAY_FLUSH, progress);
+    let (sender, receiver) = queue::bounded(QUEUE_BYTES);
+    let runtime = tokio::runtime::Handle::current();
+    let (market, stopped) = (simulator.market(), stop.clone());
+    let generate = blocking(move || {
+        let mut line = 0;
+        market.generate_history(now_ms(), |texts| {
+            let numbered = |text: String| {
+                line += 1;
+                Frame {
+                    line,
+                    bytes: text.into_bytes(),
+                    taken_ms: None,
+                }
+            };
+            let frames = texts.into_iter().map(numbered).collect();
+            !stopped.is_cancelled() && runtime.block_on(sender.send(frames)).is_ok()
+        })
+    });
+    let (generated, (counts, all)) =
+        side_by_side(generate, pipeline.run(receiver, log, &stop)).await?;
+    let summary = Summary {
+        session: HISTORY_SESSION,
+        counts,
+        complete: generated && all,
+    };
+    info!(
+        trades = summary.counts.trades,
+        records = summary.counts.records,
+        resumed = summary.counts.records_resumed,
+        complete = summary.complete,
+        ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "simulated history appended"
+    );
+    Ok(summary)
 }
 
-/// A thread for what blocks. One that panics takes the run along.
+/// Runs the source and the pipeline together. A pipeline that fails ends the source; one that
+/// succeeds has seen the source end.
+async fn side_by_side<A, B>(
+    source: impl Future<Output = A>,
+    pipeline: impl Future<Output = Result<B, IngestError>>,
+) -> Result<(A, B), IngestError> {
+    let source = async { Ok::<A, IngestError>(source.await) };
+    tokio::try_join!(source, pipeline)
+}
+
+/// Runs blocking work on a thread of its own. A panic there continues here.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down, and so are we.
+            // The runtime is shutting down, and this task with it.
             Err(_) => std::future::pending().await,
         },
     }
@@ -196,7 +273,7 @@ fn log_summary(summary: &Summary) {
         frames = counts.frames,
         trades = counts.trades,
         price_updates = counts.price_updates,
-        dead_letters = counts.dead_letters(),
+        invalid_frames = counts.invalid_frames(),
         rounded = counts.rounded,
         records = counts.records,
         records_resumed = counts.records_resumed,
@@ -204,8 +281,8 @@ fn log_summary(summary: &Summary) {
     );
 }
 
-/// Admission, sequence and publication of one run's frames.
-struct Line<'a> {
+/// Admits, sequences and appends the frames of one run.
+struct Pipeline<'a> {
     sequencer: Sequencer,
     counts: Counts,
     speed: Speed,
@@ -216,7 +293,7 @@ struct Line<'a> {
     progress: &'a Progress,
 }
 
-impl<'a> Line<'a> {
+impl<'a> Pipeline<'a> {
     fn new(
         sequencer: Sequencer,
         speed: Speed,
@@ -226,7 +303,7 @@ impl<'a> Line<'a> {
         let begin = tokio::time::Instant::now();
         Self {
             sequencer,
-            counts: Counts::default(),
+            counts: progress.snapshot().counts,
             speed,
             pace: Pace::default(),
             begin,
@@ -236,32 +313,32 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Carries frames to the log until the queue is closed and empty, or, paced, until the stop.
-    /// Also says whether it carried all.
-    async fn carry(
+    /// Appends frames until the queue is closed and empty; a paced run also ends at the stop.
+    /// Returns the counts, and whether all frames were appended.
+    async fn run(
         mut self,
         mut frames: queue::Receiver,
-        publisher: &mut dyn Publish,
-        stop: &Stop,
+        log: &mut dyn LogWriter,
+        stop: &CancellationToken,
     ) -> Result<(Counts, bool), IngestError> {
         let mut out = Vec::new();
         let mut flushed = Instant::now();
         let mut all = true;
         while all && let Some(first) = frames.recv().await {
-            // What waits already goes along: a busy log gets few large appends, an idle one gets
-            // each frame at once.
+            // Frames that wait already are appended together: few large appends for a busy log,
+            // and each frame at once for an idle one.
             let mut next = Some(first);
             while let Some(batch) = next {
-                all = self.take(&batch.frames, &mut out, publisher, stop).await?;
-                next = if all && out.len() < PUBLISH_RECORDS {
+                all = self.take(&batch.frames, &mut out, log, stop).await?;
+                next = if all && out.len() < APPEND_RECORDS {
                     frames.try_recv()
                 } else {
                     None
                 };
             }
-            publish(publisher, &mut out, stop).await?;
+            append(log, &mut out, stop).await?;
             if frames.is_empty() || flushed.elapsed() >= self.flush_every {
-                drained(publisher.flush(), stop).await?;
+                drained(log.flush(), stop).await?;
                 flushed = Instant::now();
                 debug!(
                     frames = self.counts.frames,
@@ -272,28 +349,28 @@ impl<'a> Line<'a> {
             }
             self.progress.set_counts(&self.counts, self.taken_ms);
         }
-        drained(publisher.flush(), stop).await?;
+        drained(log.flush(), stop).await?;
         Ok((self.counts, all))
     }
 
-    /// Admits and sequences a batch of frames; false if a stop came while one was not due.
+    /// Admits and sequences a batch of frames; false if a stop came before one was due.
     async fn take(
         &mut self,
         frames: &[Frame],
-        out: &mut Vec<OutRecord>,
-        publisher: &mut dyn Publish,
-        stop: &Stop,
+        out: &mut Vec<NewRecord>,
+        log: &mut dyn LogWriter,
+        stop: &CancellationToken,
     ) -> Result<bool, IngestError> {
         let mut now = now_ms();
         for frame in frames {
             let admitted = admit(frame, &mut self.counts);
             if let Some(due) = self.due(&admitted) {
-                publish(publisher, out, stop).await?;
-                drained(publisher.flush(), stop).await?;
+                append(log, out, stop).await?;
+                drained(log.flush(), stop).await?;
                 self.progress.set_counts(&self.counts, self.taken_ms);
                 tokio::select! {
                     () = tokio::time::sleep_until(due) => now = now_ms(),
-                    () = stop::requested(stop) => return Ok(false),
+                    () = stop.cancelled() => return Ok(false),
                 }
             }
             let taken_ms = frame.taken_ms.unwrap_or(now);
@@ -311,7 +388,7 @@ impl<'a> Line<'a> {
         Ok(true)
     }
 
-    /// When a frame of a paced replay is due, if that is not yet.
+    /// When a frame of a paced replay is due; `None` if that time has passed.
     fn due(&mut self, admitted: &Admitted<'_>) -> Option<tokio::time::Instant> {
         let Speed::Times(times) = self.speed else {
             return None;
@@ -322,32 +399,32 @@ impl<'a> Line<'a> {
     }
 }
 
-async fn publish(
-    publisher: &mut dyn Publish,
-    out: &mut Vec<OutRecord>,
-    stop: &Stop,
+async fn append(
+    log: &mut dyn LogWriter,
+    out: &mut Vec<NewRecord>,
+    stop: &CancellationToken,
 ) -> Result<(), IngestError> {
     if out.is_empty() {
         Ok(())
     } else {
-        drained(publisher.publish(std::mem::take(out)), stop).await
+        drained(log.append(std::mem::take(out)), stop).await
     }
 }
 
-/// Waits for the log; after a stop no longer than [`DRAIN_LIMIT`].
+/// Waits for the log, after a stop at most [`DRAIN_LIMIT`].
 async fn drained(
-    work: impl Future<Output = Result<(), PublishError>>,
-    stop: &Stop,
+    work: impl Future<Output = Result<(), AppendError>>,
+    stop: &CancellationToken,
 ) -> Result<(), IngestError> {
     let limit = async {
-        stop::requested(stop).await;
+        stop.cancelled().await;
         tokio::time::sleep(DRAIN_LIMIT).await;
     };
     tokio::select! {
         biased;
         done = work => done.map_err(Into::into),
         () = limit => {
-            warn!("log does not answer; leaving what was taken in unpublished");
+            warn!("log does not answer after the stop; frames taken in are not appended");
             Err(IngestError::Undrained)
         }
     }

@@ -1,12 +1,12 @@
-//! Sequences: every outgoing record's place in its session, dense from 1 in each partition.
+//! Sequences: the place of every record in its session, from 1 in each partition without gaps.
 //!
-//! The records are a function of the frames and the partition count alone, so a recording read
-//! again gives each record the sequence it had before, and [`Sequencer::resume_from`] can leave out
-//! what the log already holds.
+//! The records are a function of the frames and the partition count alone. A second replay of a
+//! recording gives each record the sequence it had before, so [`Sequencer::resume_from`] can skip
+//! the records that the log already holds.
 
 use std::collections::HashMap;
 
-use tapeflow_log::OutRecord;
+use tapeflow_log::NewRecord;
 use tapeflow_schemas::{
     Partition, SessionId,
     codec::{self, BatchHeader, InvalidFrameHeader},
@@ -15,15 +15,15 @@ use tapeflow_schemas::{
 
 use crate::{admission::Admitted, counts::Counts};
 
-/// The partition of rejected frames: they have no symbol.
-pub const DEAD_LETTERS_PARTITION: Partition = 0;
-/// The most trades in one record. A flood of a megabyte in one frame must not become a record that
-/// Kafka refuses (1 MB by default).
+/// The partition of invalid frames, which have no symbol.
+pub const INVALID_FRAMES_PARTITION: Partition = 0;
+/// Bound of the trades in one record: a frame of a megabyte must not become a record that Kafka
+/// refuses (1 MB by default).
 pub const MAX_TRADES_PER_RECORD: usize = 1_000;
-/// How many symbols' partitions are remembered; a feed of ever new symbols starts over.
-const REMEMBERED_SYMBOLS: usize = 100_000;
+/// Bound of the cached symbols; the cache is emptied when a feed has more.
+const CACHED_SYMBOLS: usize = 100_000;
 
-/// Where a frame's records come from.
+/// The origin of a frame's records.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     /// The frame's number.
@@ -32,7 +32,7 @@ pub struct Origin {
     pub taken_ms: i64,
 }
 
-/// Gives records their sequences.
+/// Encodes records and numbers them.
 #[derive(Debug)]
 pub struct Sequencer {
     session: SessionId,
@@ -43,7 +43,7 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// A session from its beginning. `partitions` is at least one.
+    /// A session whose first sequence is 1. `partitions` is at least one.
     #[must_use]
     pub fn new(session: SessionId, source: impl Into<String>, partitions: u32) -> Self {
         let partitions = vec![0; usize::try_from(partitions.max(1)).unwrap_or(1)];
@@ -56,21 +56,21 @@ impl Sequencer {
         }
     }
 
-    /// Leaves out records at or below the last sequence that each partition already holds, as
-    /// [`tapeflow_log::Publish::last_sequences`] tells.
+    /// Skips records up to the last sequence that each partition already holds
+    /// ([`tapeflow_log::LogWriter::last_sequences`]).
     pub fn resume_from(&mut self, last_sequences: &[u64]) {
         for (held, last) in self.held.iter_mut().zip(last_sequences) {
             *held = *last;
         }
     }
 
-    /// Appends the records of a frame to `out`: one for each symbol, then one for each reject.
+    /// Adds the records of a frame to `out`: one for each symbol, then one for each invalid frame.
     pub fn take(
         &mut self,
         admitted: &Admitted<'_>,
         origin: Origin,
         counts: &mut Counts,
-        out: &mut Vec<OutRecord>,
+        out: &mut Vec<NewRecord>,
     ) {
         for group in &admitted.groups {
             let partition = self.partition_of(&group.symbol);
@@ -87,7 +87,7 @@ impl Sequencer {
                 };
                 let mut payload = Vec::with_capacity(96 + 40 * trades.len());
                 codec::encode_batch(&mut payload, &header, trades);
-                out.push(OutRecord {
+                out.push(NewRecord {
                     partition,
                     key: group.symbol.to_string(),
                     timestamp_ms: origin.taken_ms,
@@ -96,8 +96,8 @@ impl Sequencer {
                 });
             }
         }
-        for dead_letter in &admitted.dead_letters {
-            let Some(sequence) = self.next(DEAD_LETTERS_PARTITION, counts) else {
+        for invalid in &admitted.invalid_frames {
+            let Some(sequence) = self.next(INVALID_FRAMES_PARTITION, counts) else {
                 continue;
             };
             let header = InvalidFrameHeader {
@@ -105,14 +105,14 @@ impl Sequencer {
                 sequence,
                 taken_ms: origin.taken_ms,
                 line: origin.line,
-                reason: dead_letter.reason.word(),
-                detail: &dead_letter.detail,
-                frame: dead_letter.frame,
+                reason: invalid.reason.word(),
+                detail: &invalid.detail,
+                frame: invalid.frame,
             };
             let mut payload = Vec::new();
             codec::encode_invalid_frame(&mut payload, &header);
-            out.push(OutRecord {
-                partition: DEAD_LETTERS_PARTITION,
+            out.push(NewRecord {
+                partition: INVALID_FRAMES_PARTITION,
                 key: String::new(),
                 timestamp_ms: origin.taken_ms,
                 payload,
@@ -121,7 +121,7 @@ impl Sequencer {
         }
     }
 
-    /// The next sequence of a partition; `None` if the log holds it already.
+    /// The next sequence of a partition; `None` if the log already holds it.
     fn next(&mut self, partition: Partition, counts: &mut Counts) -> Option<u64> {
         let at = usize::try_from(partition).ok()?;
         let last = self.last.get_mut(at)?;
@@ -139,7 +139,7 @@ impl Sequencer {
         if let Some(partition) = self.partition_of.get(symbol) {
             return *partition;
         }
-        if self.partition_of.len() >= REMEMBERED_SYMBOLS {
+        if self.partition_of.len() >= CACHED_SYMBOLS {
             self.partition_of.clear();
         }
         let partition = partition_for(symbol, u32::try_from(self.last.len()).unwrap_or(1));
@@ -157,7 +157,7 @@ mod tests {
 
     const SESSION: SessionId = SessionId([7; 16]);
 
-    fn records(frames: &[String], partitions: u32, held: &[u64]) -> (Vec<OutRecord>, Counts) {
+    fn records(frames: &[String], partitions: u32, held: &[u64]) -> (Vec<NewRecord>, Counts) {
         let mut sequencer = Sequencer::new(SESSION, "test", partitions);
         sequencer.resume_from(held);
         let (mut out, mut counts) = (Vec::new(), Counts::default());
@@ -178,7 +178,7 @@ mod tests {
         (out, counts)
     }
 
-    fn sequence_of(record: &OutRecord) -> u64 {
+    fn sequence_of(record: &NewRecord) -> u64 {
         let mut entries = Vec::new();
         match codec::decode(&record.payload, &mut entries).expect("our own record") {
             Header::Batch {
@@ -199,7 +199,14 @@ mod tests {
             .lines()
             .map(str::to_owned);
         recorded
-            .chain(["{bad".to_owned(), r#"{"type":"trade","data":[{"s":"MSFT","p":1,"t":1,"v":1},{"s":"A","p":-1,"t":1,"v":1}]}"#.to_owned()])
+            .chain([
+                "{bad".to_owned(),
+                concat!(
+                    r#"{"type":"trade","data":[{"s":"MSFT","p":1,"t":1,"v":1},"#,
+                    r#"{"s":"A","p":-1,"t":1,"v":1}]}"#
+                )
+                .to_owned(),
+            ])
             .collect()
     }
 

@@ -1,5 +1,5 @@
-//! The Kafka publisher against librdkafka's own mock brokers: a real client, real sockets, no
-//! server to install. What only a real broker can prove is proven elsewhere, on real brokers.
+//! The Kafka writer against the mock brokers of librdkafka: a real client and real sockets, without
+//! a server. Tests that need a real broker are in `tests/servers.rs`.
 
 mod common;
 
@@ -18,14 +18,14 @@ use tapeflow_ingest::{
     simulator::{FeedFile, write_feed},
 };
 use tapeflow_log::{
-    OutRecord, Publish,
-    kafka::{KafkaConfig, KafkaPublisher},
+    LogWriter, NewRecord,
+    kafka::{KafkaConfig, KafkaWriter},
 };
 use tapeflow_schemas::{
     Secret, SessionId,
     codec::{self, Header},
 };
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 const TOPIC: &str = "market";
 const PARTITIONS: i32 = 3;
@@ -41,7 +41,6 @@ fn config(brokers: String) -> KafkaConfig {
         brokers,
         topic: TOPIC.into(),
         settings: Vec::new(),
-        secrets: Vec::new(),
     }
 }
 
@@ -66,12 +65,12 @@ fn recording(trades: u64) -> (tempfile::NamedTempFile, ReplayConfig) {
     (file, config)
 }
 
-fn stop() -> watch::Receiver<bool> {
-    watch::channel(false).1
+fn stop() -> CancellationToken {
+    CancellationToken::new()
 }
 
-/// Everything that stands in the topic, by partition, in order.
-fn topic(brokers: &str) -> BTreeMap<i32, Vec<OutRecord>> {
+/// All records of the topic, by partition, in order.
+fn topic(brokers: &str) -> BTreeMap<i32, Vec<NewRecord>> {
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", brokers)
@@ -85,7 +84,7 @@ fn topic(brokers: &str) -> BTreeMap<i32, Vec<OutRecord>> {
             .expect("added");
     }
     consumer.assign(&list).expect("assigned");
-    let (mut records, mut ended) = (BTreeMap::<i32, Vec<OutRecord>>::new(), 0);
+    let (mut records, mut ended) = (BTreeMap::<i32, Vec<NewRecord>>::new(), 0);
     while ended < PARTITIONS {
         match consumer
             .poll(Duration::from_secs(30))
@@ -94,7 +93,7 @@ fn topic(brokers: &str) -> BTreeMap<i32, Vec<OutRecord>> {
             Ok(message) => records
                 .entry(message.partition())
                 .or_default()
-                .push(OutRecord {
+                .push(NewRecord {
                     partition: u32::try_from(message.partition()).expect("small"),
                     key: String::from_utf8(message.key().unwrap_or_default().to_vec())
                         .expect("text"),
@@ -110,14 +109,14 @@ fn topic(brokers: &str) -> BTreeMap<i32, Vec<OutRecord>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_into_kafka_stands_there_as_sequenced_and_a_second_run_adds_nothing() {
+async fn a_replay_into_kafka_is_appended_in_order_and_a_second_run_adds_nothing() {
     let cluster = cluster();
     let (_file, replay) = recording(3_000);
-    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers()))
+    let mut writer = KafkaWriter::connect(config(cluster.bootstrap_servers()))
         .await
         .expect("connected");
-    assert_eq!(publisher.partitions(), 3);
-    let first = run_replay(&replay, &mut publisher, stop(), &Progress::default())
+    assert_eq!(writer.partitions(), 3);
+    let first = run_replay(&replay, &mut writer, stop(), &Progress::default())
         .await
         .expect("replayed");
 
@@ -145,10 +144,10 @@ async fn a_replay_into_kafka_stands_there_as_sequenced_and_a_second_run_adds_not
         );
     }
 
-    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers()))
+    let mut writer = KafkaWriter::connect(config(cluster.bootstrap_servers()))
         .await
         .expect("connected");
-    let second = run_replay(&replay, &mut publisher, stop(), &Progress::default())
+    let second = run_replay(&replay, &mut writer, stop(), &Progress::default())
         .await
         .expect("replayed");
     assert_eq!(
@@ -163,22 +162,19 @@ async fn the_last_sequence_is_found_behind_thousands_of_other_records() {
     let cluster = cluster();
     let (_early_file, early) = recording(300);
     let (_late_file, late) = recording(9_000);
-    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers()))
+    let mut writer = KafkaWriter::connect(config(cluster.bootstrap_servers()))
         .await
         .expect("connected");
-    let summary = run_replay(&early, &mut publisher, stop(), &Progress::default())
+    let summary = run_replay(&early, &mut writer, stop(), &Progress::default())
         .await
         .expect("replayed");
-    run_replay(&late, &mut publisher, stop(), &Progress::default())
+    run_replay(&late, &mut writer, stop(), &Progress::default())
         .await
         .expect("replayed");
-    let last = publisher
-        .last_sequences(summary.session)
-        .await
-        .expect("found");
+    let last = writer.last_sequences(summary.session).await.expect("found");
     assert_eq!(last.iter().sum::<u64>(), summary.counts.records);
     assert_eq!(
-        publisher
+        writer
             .last_sequences(SessionId([9; 16]))
             .await
             .expect("found"),
@@ -187,15 +183,15 @@ async fn the_last_sequence_is_found_behind_thousands_of_other_records() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queue_smaller_than_the_feed_makes_it_wait_and_loses_nothing() {
+async fn a_full_queue_makes_the_feed_wait_and_loses_nothing() {
     let cluster = cluster();
     let (_file, replay) = recording(3_000);
     let mut config = config(cluster.bootstrap_servers());
     config
         .settings
-        .push(("queue.buffering.max.messages".into(), "10".into()));
-    let mut publisher = KafkaPublisher::connect(config).await.expect("connected");
-    let summary = run_replay(&replay, &mut publisher, stop(), &Progress::default())
+        .push(("queue.buffering.max.messages".into(), Secret::new("10")));
+    let mut writer = KafkaWriter::connect(config).await.expect("connected");
+    let summary = run_replay(&replay, &mut writer, stop(), &Progress::default())
         .await
         .expect("replayed");
     let found: usize = topic(&cluster.bootstrap_servers())
@@ -206,9 +202,9 @@ async fn a_queue_smaller_than_the_feed_makes_it_wait_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_goes_away_is_waited_for() {
+async fn the_writer_waits_for_a_broker_that_is_down() {
     let cluster = cluster();
-    let mut publisher = KafkaPublisher::connect(config(cluster.bootstrap_servers()))
+    let mut writer = KafkaWriter::connect(config(cluster.bootstrap_servers()))
         .await
         .expect("connected");
     let (memory, (_file, replay)) = (MemoryLog::new(3), recording(500));
@@ -216,30 +212,30 @@ async fn a_broker_that_goes_away_is_waited_for() {
         .await
         .expect("replayed");
     let records = memory.records();
-    publisher
-        .publish(records[..1].to_vec())
+    writer
+        .append(records[..1].to_vec())
         .await
-        .expect("taken");
-    publisher.flush().await.expect("durable");
+        .expect("accepted");
+    writer.flush().await.expect("durable");
     cluster.broker_down(1).expect("down");
-    publisher
-        .publish(records[1..].to_vec())
+    writer
+        .append(records[1..].to_vec())
         .await
-        .expect("taken");
+        .expect("accepted");
     assert!(
-        tokio::time::timeout(Duration::from_millis(300), publisher.flush())
+        tokio::time::timeout(Duration::from_millis(300), writer.flush())
             .await
             .is_err(),
         "nothing is durable without a broker"
     );
     cluster.broker_up(1).expect("up");
-    tokio::time::timeout(Duration::from_secs(60), publisher.flush())
+    tokio::time::timeout(Duration::from_secs(60), writer.flush())
         .await
-        .expect("it goes on")
+        .expect("the flush ends within a minute")
         .expect("durable");
     let found = topic(&cluster.bootstrap_servers());
     for partition in 0..3 {
-        let want: Vec<OutRecord> = records
+        let want: Vec<NewRecord> = records
             .iter()
             .filter(|record| record.partition == partition)
             .cloned()
@@ -262,7 +258,7 @@ async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
         )
         .expect("set");
     let error = |config| async move {
-        KafkaPublisher::connect(config)
+        KafkaWriter::connect(config)
             .await
             .expect_err("refused")
             .to_string()
@@ -277,7 +273,7 @@ async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
         "{text}"
     );
     let wrong = KafkaConfig {
-        secrets: vec![
+        settings: vec![
             ("sasl.mechanism".into(), Secret::new("hunter2")),
             ("no.such".into(), Secret::new("hunter2")),
         ],
@@ -291,7 +287,7 @@ async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
     );
 }
 
-/// The session and sequence that a record's own bytes carry.
+/// The session and sequence in the bytes of a record.
 fn session_of(payload: &[u8]) -> Option<(SessionId, u64)> {
     match codec::decode(payload, &mut Vec::new()).expect("a record") {
         Header::Batch {

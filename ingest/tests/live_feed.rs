@@ -1,5 +1,5 @@
-//! The real client against the simulated server, over real sockets, with each error of the real
-//! one.
+//! The real client against the simulated server, over real sockets, with each fault of the real
+//! server.
 
 mod common;
 
@@ -9,15 +9,18 @@ use common::{Decoded, MemoryLog, check_dense, reasons, trades};
 use tapeflow_ingest::{
     Connection, IngestError, LiveConfig, Progress, Snapshot, Summary,
     finnhub::{FinnhubConfig, FinnhubError, SessionError, Timing},
-    run_live,
-    simulator::{Fate, Faults, FrameFaults, Simulator, SimulatorConfig, SimulatorStats, symbols},
+    run_history, run_live,
+    simulator::{
+        ConnectionFault, Faults, FrameFaults, Simulator, SimulatorConfig, SimulatorStats, symbols,
+    },
 };
 use tapeflow_schemas::Secret;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 const SYMBOLS: usize = 20;
 
-/// As fast as the server will: tests wait for what happens, not for time to pass.
+/// As fast as the client reads: tests wait for events and not for time.
 fn quick() -> SimulatorConfig {
     SimulatorConfig {
         symbols: symbols(SYMBOLS),
@@ -40,7 +43,7 @@ struct Run {
     simulator: Simulator,
     log: MemoryLog,
     progress: Progress,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     task: JoinHandle<Result<Summary, IngestError>>,
 }
 
@@ -53,13 +56,16 @@ impl Run {
         simulator: SimulatorConfig,
         adjust: impl FnOnce(&mut FinnhubConfig),
     ) -> Self {
-        let simulator = Simulator::start(simulator).await.expect("it listens");
+        let simulator = Simulator::start(simulator)
+            .await
+            .expect("the simulator listens");
         let mut finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(SYMBOLS))
             .expect("a configuration");
         finnhub.timing = timing();
         adjust(&mut finnhub);
         let (log, progress) = (MemoryLog::new(4), Progress::default());
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
         let (mut publisher, watched) = (log.clone(), progress.clone());
         let config = LiveConfig {
             finnhub,
@@ -76,12 +82,12 @@ impl Run {
         }
     }
 
-    /// Waits until the log holds so many trades.
+    /// Waits until the log holds this many trades.
     async fn until_trades(&self, count: u64) {
         self.log.until(|records| trades(records) >= count).await;
     }
 
-    /// Waits until progress satisfies `enough`. The server's pings keep progress moving.
+    /// Waits until the progress satisfies `enough`. The server's pings keep it changing.
     async fn until(&self, enough: impl Fn(&Snapshot) -> bool) {
         let wait = async {
             while !enough(&self.progress.snapshot()) {
@@ -90,12 +96,12 @@ impl Run {
         };
         tokio::time::timeout(Duration::from_secs(60), wait)
             .await
-            .expect("it comes about");
+            .expect("the progress is reached within a minute");
     }
 
-    /// Ends the run and checks what must always hold.
+    /// Stops the run and checks what always holds.
     async fn end(self) -> (Summary, MemoryLog, SimulatorStats) {
-        self.stop.send(true).expect("it runs");
+        self.stop.cancel();
         let summary = self.task.await.expect("no panic").expect("a good end");
         let records = self.log.records();
         check_dense(&records);
@@ -114,33 +120,34 @@ impl Run {
         (summary, self.log, self.simulator.stats())
     }
 
-    /// Waits for a run that ends by itself.
+    /// Waits until the run fails by itself.
     async fn error(self) -> IngestError {
         let ended = tokio::time::timeout(Duration::from_secs(60), self.task)
             .await
-            .expect("it ends");
+            .expect("the run ends within a minute");
         ended.expect("no panic").expect_err("an error")
     }
 }
 
-fn with_fates(fates: &[Fate]) -> SimulatorConfig {
+fn with_faults(connections: &[ConnectionFault]) -> SimulatorConfig {
     SimulatorConfig {
         faults: Faults {
-            fates: fates.to_vec(),
+            connections: connections.to_vec(),
             ..Faults::default()
         },
         ..quick()
     }
 }
 
-/// A connection with this fate, then a healthy one: all trades that were sent whole arrive.
-async fn check_recovers(fates: &[Fate], timing: Timing) -> Summary {
-    let run = Run::start_with(with_fates(fates), |finnhub| finnhub.timing = timing).await;
+/// Runs connections with these faults and then a healthy one: all trades that were sent whole
+/// arrive.
+async fn check_recovers(connections: &[ConnectionFault], timing: Timing) -> Summary {
+    let run = Run::start_with(with_faults(connections), |finnhub| finnhub.timing = timing).await;
     run.until(|now| now.connections > 0 && now.counts.trades + now.counts.price_updates > 1_500)
         .await;
     let (summary, _, stats) = run.end().await;
     assert!(
-        stats.connections > u64::try_from(fates.len()).expect("small"),
+        stats.connections > u64::try_from(connections.len()).expect("small"),
         "{stats:?}"
     );
     assert!(stats.subscriptions >= u64::try_from(SYMBOLS).expect("small"));
@@ -157,7 +164,7 @@ async fn every_trade_sent_arrives_once() {
         (stats.connections, stats.subscriptions, stats.trades),
         (1, 20, 2_000)
     );
-    assert_eq!(summary.counts.dead_letters(), 0);
+    assert_eq!(summary.counts.invalid_frames(), 0);
     assert!(
         log.records()
             .iter()
@@ -180,8 +187,8 @@ async fn a_subscription_to_everything_is_one_to_all_symbols() {
 }
 
 #[tokio::test]
-async fn a_feed_without_trades_stays_open_on_pings() {
-    let run = Run::start(with_fates(&[Fate::PingOnly])).await;
+async fn a_feed_without_trades_stays_open_while_pings_arrive() {
+    let run = Run::start(with_faults(&[ConnectionFault::PingOnly])).await;
     run.until(|now| now.counts.pings >= 5).await;
     let (summary, log, stats) = run.end().await;
     assert_eq!(
@@ -198,49 +205,57 @@ async fn a_feed_without_trades_stays_open_on_pings() {
 async fn a_drop_within_a_frame_is_survived() {
     let summary = check_recovers(
         &[
-            Fate::DropMidFrame { after_frames: 3 },
-            Fate::DropMidFrame { after_frames: 0 },
+            ConnectionFault::DropMidFrame { after_frames: 3 },
+            ConnectionFault::DropMidFrame { after_frames: 0 },
         ],
         timing(),
     )
     .await;
-    assert_eq!(summary.counts.dead_letters(), 0, "half a frame is no frame");
+    assert_eq!(
+        summary.counts.invalid_frames(),
+        0,
+        "half a frame is not a frame"
+    );
 }
 
 #[tokio::test]
 async fn a_close_by_the_server_is_survived() {
-    check_recovers(&[Fate::Close { after_frames: 5 }], timing()).await;
+    check_recovers(&[ConnectionFault::Close { after_frames: 5 }], timing()).await;
 }
 
 #[tokio::test]
-async fn silence_is_noticed_and_ended() {
+async fn a_silent_connection_is_replaced() {
     let timing = Timing {
         silence: Duration::from_millis(200),
         ..timing()
     };
-    check_recovers(&[Fate::Silent { after_frames: 5 }], timing).await;
+    check_recovers(&[ConnectionFault::Silent { after_frames: 5 }], timing).await;
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_not_answered_is_given_up() {
+async fn a_handshake_without_an_answer_times_out() {
     let timing = Timing {
         connect: Duration::from_millis(100),
         ..timing()
     };
-    check_recovers(&[Fate::Unanswered], timing).await;
+    check_recovers(&[ConnectionFault::Unanswered], timing).await;
 }
 
 #[tokio::test]
-async fn an_answer_of_200_for_101_is_tried_again() {
-    check_recovers(&[Fate::Status(200), Fate::Status(503)], timing()).await;
+async fn an_answer_of_200_instead_of_101_is_retried() {
+    check_recovers(
+        &[ConnectionFault::Status(200), ConnectionFault::Status(503)],
+        timing(),
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn a_flood_is_taken_whole() {
+async fn a_flood_is_read_completely() {
     let config = SimulatorConfig {
         trades: Some(60_000),
         trades_per_second: Some(50.0),
-        ..with_fates(&[Fate::Flood { frames: 5_000 }])
+        ..with_faults(&[ConnectionFault::Flood { frames: 5_000 }])
     };
     let run = Run::start(config).await;
     run.until(|now| now.counts.frames > 5_000).await;
@@ -250,7 +265,7 @@ async fn a_flood_is_taken_whole() {
 
 #[tokio::test]
 async fn a_refused_token_ends_the_run_with_a_clear_error() {
-    let error = Run::start(with_fates(&[Fate::Unauthorized]))
+    let error = Run::start(with_faults(&[ConnectionFault::Unauthorized]))
         .await
         .error()
         .await;
@@ -333,7 +348,7 @@ async fn the_symbol_limit_leaves_the_allowed_ones_trading() {
 }
 
 #[tokio::test]
-async fn bad_frames_and_values_are_refused_by_name_and_the_feed_goes_on() {
+async fn invalid_frames_and_values_are_recorded_with_their_reason_and_the_feed_continues() {
     let frames = FrameFaults {
         zero_size: 0.05,
         bare_conditions: 0.2,
@@ -352,7 +367,7 @@ async fn bad_frames_and_values_are_refused_by_name_and_the_feed_goes_on() {
     })
     .await;
     run.until(|now| {
-        now.counts.trades + now.counts.price_updates + now.counts.dead_letters() > 2_000
+        now.counts.trades + now.counts.price_updates + now.counts.invalid_frames() > 2_000
     })
     .await;
     let (summary, log, stats) = run.end().await;
@@ -363,14 +378,14 @@ async fn bad_frames_and_values_are_refused_by_name_and_the_feed_goes_on() {
     );
     let refused: usize = reasons.values().sum();
     assert_eq!(
-        summary.counts.dead_letters(),
+        summary.counts.invalid_frames(),
         u64::try_from(refused).expect("small")
     );
     assert_eq!(stats.connections, 1);
 }
 
 #[tokio::test]
-async fn a_second_connection_with_the_token_makes_both_drop_and_the_first_comes_back() {
+async fn a_second_connection_with_the_token_drops_both_and_the_first_reconnects() {
     let run = Run::start(SimulatorConfig {
         trades: None,
         trades_per_second: Some(2_000.0),
@@ -381,13 +396,14 @@ async fn a_second_connection_with_the_token_makes_both_drop_and_the_first_comes_
     let (intruder_log, intruder_progress) = (MemoryLog::new(1), Progress::default());
     let mut finnhub = FinnhubConfig::new(&run.simulator.url(), run.simulator.token(), symbols(1))
         .expect("a configuration");
-    // The intruder comes once and does not come back.
+    // The intruder connects once.
     finnhub.timing = Timing {
         first_delay: Duration::from_secs(3_600),
         longest_delay: Duration::from_secs(3_600),
         ..Timing::default()
     };
-    let (stop_intruder, stopped) = watch::channel(false);
+    let stop_intruder = CancellationToken::new();
+    let stopped = stop_intruder.clone();
     let intruder = tokio::spawn({
         let (mut log, progress) = (intruder_log.clone(), intruder_progress.clone());
         async move {
@@ -406,7 +422,7 @@ async fn a_second_connection_with_the_token_makes_both_drop_and_the_first_comes_
     run.until(|now| now.connections >= 2).await;
     let before = run.progress.snapshot().counts.trades;
     run.until_trades(before + 50).await;
-    stop_intruder.send(true).expect("it runs");
+    stop_intruder.cancel();
     intruder.await.expect("no panic").expect("a good end");
     assert!(intruder_progress.snapshot().connections <= 1);
     run.end().await;
@@ -414,11 +430,13 @@ async fn a_second_connection_with_the_token_makes_both_drop_and_the_first_comes_
 
 #[tokio::test]
 async fn a_log_that_fails_ends_the_run() {
-    let simulator = Simulator::start(quick()).await.expect("it listens");
+    let simulator = Simulator::start(quick())
+        .await
+        .expect("the simulator listens");
     let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(SYMBOLS))
         .expect("a configuration");
     let mut log = MemoryLog::new(4).failing_after(10);
-    let (_stop, stopped) = watch::channel(false);
+    let stopped = CancellationToken::new();
     let error = run_live(
         &LiveConfig {
             finnhub,
@@ -430,7 +448,10 @@ async fn a_log_that_fails_ends_the_run() {
     )
     .await
     .expect_err("an error");
-    assert_eq!(error.to_string(), "cannot publish: the disk is full");
+    assert_eq!(
+        error.to_string(),
+        "cannot append to the log: the disk is full"
+    );
 }
 
 #[tokio::test]
@@ -444,4 +465,92 @@ async fn the_simulator_listens_on_this_machine_only() {
         .expect_err("refused")
         .to_string();
     assert!(error.contains("this machine only"), "{error}");
+}
+
+#[tokio::test]
+async fn history_is_appended_once_and_counted_with_the_live_feed_after_it() {
+    let simulator = Simulator::start(quick())
+        .await
+        .expect("the simulator listens");
+    let (mut log, progress) = (MemoryLog::new(4), Progress::default());
+    let stop = CancellationToken::new();
+    let first = run_history(&simulator, "simulator", &mut log, stop.clone(), &progress)
+        .await
+        .expect("appended");
+    assert!(first.complete);
+    let held = trades(&log.records());
+    assert!(held > 240 * 15, "{held} trades of {SYMBOLS} symbols");
+    assert_eq!(progress.snapshot().counts.trades, held);
+
+    let again = run_history(
+        &simulator,
+        "simulator",
+        &mut log,
+        stop.clone(),
+        &Progress::default(),
+    )
+    .await
+    .expect("nothing to append");
+    assert_eq!(
+        (again.counts.records, trades(&log.records())),
+        (0, held),
+        "the second history is skipped"
+    );
+    check_dense(&log.records());
+
+    let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(SYMBOLS))
+        .expect("a configuration");
+    let task = tokio::spawn({
+        let (mut writer, progress, stop) = (log.clone(), progress.clone(), stop.clone());
+        async move {
+            let config = LiveConfig {
+                finnhub,
+                source: "simulator".into(),
+            };
+            run_live(&config, &mut writer, stop, &progress).await
+        }
+    });
+    log.until(|records| trades(records) > held).await;
+    stop.cancel();
+    let summary = task.await.expect("no panic").expect("a good end");
+    assert_eq!(summary.counts.trades, trades(&log.records()));
+}
+
+#[tokio::test]
+async fn an_interrupted_history_resumes_where_the_log_ends() {
+    let simulator = Simulator::start(quick())
+        .await
+        .expect("the simulator listens");
+    let log = MemoryLog::new(4);
+    let stop = CancellationToken::new();
+    let whole = MemoryLog::new(4);
+    run_history(
+        &simulator,
+        "simulator",
+        &mut whole.clone(),
+        stop.clone(),
+        &Progress::default(),
+    )
+    .await
+    .expect("appended");
+    let error = run_history(
+        &simulator,
+        "simulator",
+        &mut log.failing_after(1_000),
+        stop.clone(),
+        &Progress::default(),
+    )
+    .await;
+    assert!(matches!(error, Err(IngestError::Append(_))));
+    run_history(
+        &simulator,
+        "simulator",
+        &mut log.clone(),
+        stop,
+        &Progress::default(),
+    )
+    .await
+    .expect("resumed");
+    check_dense(&log.records());
+    assert_eq!(log.records().len(), whole.records().len());
 }

@@ -1,4 +1,4 @@
-//! Recordings into a log in memory: whole, interrupted and resumed, paced, and broken.
+//! Replays into a log in memory: complete, interrupted and resumed, paced, and with invalid lines.
 
 mod common;
 
@@ -13,7 +13,7 @@ use tapeflow_ingest::{
     simulator::{FeedFile, FrameFaults, Popularity, write_feed},
 };
 use tapeflow_schemas::{SessionId, decimal::format_fixed};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 fn fixture() -> ReplayConfig {
     config(Path::new(concat!(
@@ -31,7 +31,7 @@ fn config(path: &Path) -> ReplayConfig {
 }
 
 async fn replay(config: &ReplayConfig, log: &MemoryLog) -> Result<Summary, IngestError> {
-    let (_stop, stopped) = watch::channel(false);
+    let stopped = CancellationToken::new();
     run_replay(config, &mut log.clone(), stopped, &Progress::default()).await
 }
 
@@ -63,7 +63,7 @@ async fn the_recorded_frames_become_81_trades() {
         (
             summary.counts.frames,
             summary.counts.trades,
-            summary.counts.dead_letters()
+            summary.counts.invalid_frames()
         ),
         (14, 81, 0)
     );
@@ -72,7 +72,7 @@ async fn the_recorded_frames_become_81_trades() {
     assert_eq!(trades(&records), 81);
 }
 
-/// Sums made by hand from the file, in decimals: trades, volume, notional.
+/// Trades, volume and notional, computed by hand from the file.
 #[tokio::test]
 async fn the_recorded_trades_have_exactly_these_sums() {
     let log = MemoryLog::new(4);
@@ -123,7 +123,7 @@ async fn a_second_run_over_a_finished_file_adds_nothing() {
 }
 
 #[tokio::test]
-async fn a_run_interrupted_anywhere_goes_on_where_it_stopped() {
+async fn a_replay_interrupted_anywhere_resumes_where_it_stopped() {
     let faults = FrameFaults {
         bad_json: 0.1,
         unknown_type: 0.1,
@@ -149,10 +149,10 @@ async fn a_run_interrupted_anywhere_goes_on_where_it_stopped() {
         let error = replay(&config(file.path()), &log.failing_after(stop_at))
             .await
             .expect_err("interrupted");
-        assert!(matches!(error, IngestError::Publish(_)));
+        assert!(matches!(error, IngestError::Append(_)));
         assert_eq!(log.records().len(), stop_at);
         replay(&config(file.path()), &log).await.expect("replayed");
-        // The log's time differs, its content does not.
+        // Only the times of the records differ.
         assert_eq!(decoded(&log), want, "interrupted after {stop_at} records");
         check_dense(&log.records());
     }
@@ -178,10 +178,12 @@ async fn one_symbol_with_99_percent_of_the_trades_keeps_its_order() {
 }
 
 #[tokio::test]
-async fn broken_lines_are_refused_with_their_place_and_the_rest_is_kept() {
+async fn invalid_lines_are_recorded_with_their_place_and_the_rest_is_appended() {
     let mut content = b"{\"type\":\"ping\"}\n\xff\xfe\n{\"type\":\"news\"}\n".to_vec();
     content.extend(std::iter::repeat_n(b'x', 2 << 20));
-    content.extend_from_slice(b"\n{\"type\":\"trade\",\"data\":[{\"s\":\"A\",\"p\":1,\"t\":1,\"v\":1},{\"s\":\"A\",\"p\":-1,\"t\":1,\"v\":1}]}");
+    content.push(b'\n');
+    content.extend_from_slice(br#"{"type":"trade","data":[{"s":"A","p":1,"t":1,"v":1},"#);
+    content.extend_from_slice(br#"{"s":"A","p":-1,"t":1,"v":1}]}"#);
     let file = recording(&content);
     let log = MemoryLog::new(4);
     let summary = replay(&config(file.path()), &log).await.expect("replayed");
@@ -218,14 +220,15 @@ async fn a_paced_replay_takes_as_long_as_its_trades_did() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_a_paced_replay_at_once_and_the_next_run_goes_on() {
+async fn a_stop_ends_a_paced_replay_at_once_and_the_next_run_resumes() {
     let lines: Vec<String> = [0, 10, 50_000_000]
         .iter()
         .map(|ms| format!(r#"{{"type":"trade","data":[{{"s":"A","p":1,"t":{ms},"v":1}}]}}"#))
         .collect();
     let file = recording(lines.join("\n").as_bytes());
     let log = MemoryLog::new(1);
-    let (stop, stopped) = watch::channel(false);
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
     let task = tokio::spawn({
         let (mut publisher, config) = (
             log.clone(),
@@ -237,10 +240,10 @@ async fn a_stop_ends_a_paced_replay_at_once_and_the_next_run_goes_on() {
         async move { run_replay(&config, &mut publisher, stopped, &Progress::default()).await }
     });
     log.until(|records| records.len() == 2).await;
-    stop.send(true).expect("it runs");
+    stop.cancel();
     let summary = tokio::time::timeout(Duration::from_secs(10), task)
         .await
-        .expect("at once")
+        .expect("the replay ends at once")
         .expect("no panic")
         .expect("a good end");
     assert!(!summary.complete);
@@ -267,8 +270,9 @@ async fn an_unreadable_file_is_named() {
     );
 }
 
-/// Run by hand, in release: `cargo test --release -p tapeflow-ingest --test replay -- --ignored
-/// --nocapture`. The goal is 300,000 trades a second on one core, from the file to encoded records.
+/// A measurement to run by hand: `cargo test --release -p tapeflow-ingest --test replay --
+/// --ignored --nocapture`. The goal is 300,000 trades a second on one core, from the file to
+/// encoded records.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement, not a check"]
 async fn how_fast_is_a_replay() {

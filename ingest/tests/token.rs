@@ -1,4 +1,4 @@
-//! The token is in no log line, not even in what libraries say at their most talkative.
+//! No log line contains the token, not even those of libraries at trace level.
 
 use std::{
     io::{self, Write},
@@ -10,11 +10,11 @@ use tapeflow_ingest::{
     LiveConfig, Progress,
     finnhub::{FinnhubConfig, Timing},
     run_live,
-    simulator::{Fate, Faults, Simulator, SimulatorConfig, symbols},
+    simulator::{ConnectionFault, Faults, Simulator, SimulatorConfig, symbols},
 };
-use tapeflow_log::{OutRecord, Publish, PublishError};
+use tapeflow_log::{AppendError, LogWriter, NewRecord};
 use tapeflow_schemas::{Secret, SessionId};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 const TOKEN: &str = "c0ffee-very-secret";
 
@@ -38,31 +38,31 @@ impl Write for Captured {
     }
 }
 
-/// A log that forgets.
-struct Nowhere;
+/// A log that discards its records.
+struct Discard;
 
 #[async_trait::async_trait]
-impl Publish for Nowhere {
+impl LogWriter for Discard {
     fn partitions(&self) -> u32 {
         1
     }
 
-    async fn last_sequences(&mut self, _session: SessionId) -> Result<Vec<u64>, PublishError> {
+    async fn last_sequences(&mut self, _session: SessionId) -> Result<Vec<u64>, AppendError> {
         Ok(vec![0])
     }
 
-    async fn publish(&mut self, _records: Vec<OutRecord>) -> Result<(), PublishError> {
+    async fn append(&mut self, _records: Vec<NewRecord>) -> Result<(), AppendError> {
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), PublishError> {
+    async fn flush(&mut self) -> Result<(), AppendError> {
         Ok(())
     }
 }
 
-async fn run(fates: &[Fate], enough: impl Fn(&str) -> bool, captured: &Captured) {
+async fn run(connections: &[ConnectionFault], enough: impl Fn(&str) -> bool, captured: &Captured) {
     let faults = Faults {
-        fates: fates.to_vec(),
+        connections: connections.to_vec(),
         ..Faults::default()
     };
     let simulator = Simulator::start(SimulatorConfig {
@@ -72,7 +72,7 @@ async fn run(fates: &[Fate], enough: impl Fn(&str) -> bool, captured: &Captured)
         ..SimulatorConfig::default()
     })
     .await
-    .expect("it listens");
+    .expect("the simulator listens");
     let mut finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(5))
         .expect("a configuration");
     finnhub.timing = Timing {
@@ -81,14 +81,15 @@ async fn run(fates: &[Fate], enough: impl Fn(&str) -> bool, captured: &Captured)
         connect: Duration::from_millis(200),
         ..Timing::default()
     };
-    let (stop, stopped) = watch::channel(false);
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
     let task = tokio::spawn(async move {
         run_live(
             &LiveConfig {
                 finnhub,
                 source: "simulator".into(),
             },
-            &mut Nowhere,
+            &mut Discard,
             stopped,
             &Progress::default(),
         )
@@ -101,8 +102,8 @@ async fn run(fates: &[Fate], enough: impl Fn(&str) -> bool, captured: &Captured)
     };
     tokio::time::timeout(Duration::from_secs(30), wait)
         .await
-        .expect("it comes about");
-    let _ = stop.send(true);
+        .expect("the log lines appear within 30 s");
+    stop.cancel();
     let ended = task.await.expect("no panic");
     assert!(!format!("{ended:?}").contains(TOKEN));
 }
@@ -111,7 +112,7 @@ async fn run(fates: &[Fate], enough: impl Fn(&str) -> bool, captured: &Captured)
 async fn the_token_is_in_no_line_of_any_crate_at_trace_level() {
     let captured = Captured::default();
     let writer = captured.clone();
-    // Also takes what crates say through `log`, as tungstenite does.
+    // Also captures lines of the `log` crate, which tungstenite uses.
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_ansi(false)
@@ -119,17 +120,17 @@ async fn the_token_is_in_no_line_of_any_crate_at_trace_level() {
         .init();
     run(
         &[
-            Fate::Status(200),
-            Fate::Unanswered,
-            Fate::DropMidFrame { after_frames: 2 },
+            ConnectionFault::Status(200),
+            ConnectionFault::Unanswered,
+            ConnectionFault::DropMidFrame { after_frames: 2 },
         ],
         |text| text.matches("feed connected").count() >= 2,
         &captured,
     )
     .await;
     run(
-        &[Fate::Unauthorized],
-        |text| text.contains("feed turned us away"),
+        &[ConnectionFault::Unauthorized],
+        |text| text.contains("feed refused"),
         &captured,
     )
     .await;
@@ -138,11 +139,11 @@ async fn the_token_is_in_no_line_of_any_crate_at_trace_level() {
         "feed connected",
         "feed not connected",
         "feed dropped",
-        "feed given up",
-        "feed turned us away",
+        "feed connection closed",
+        "feed refused",
         "tungstenite",
     ] {
-        assert!(text.contains(said), "{said} was heard");
+        assert!(text.contains(said), "{said} was logged");
     }
     let shown = text.lines().find(|line| line.contains(TOKEN));
     assert_eq!(shown, None);

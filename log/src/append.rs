@@ -1,42 +1,52 @@
-//! The log's contract, as ingest appends to it.
+//! The log as ingest appends to it.
 
 use async_trait::async_trait;
 use tapeflow_schemas::{Partition, SessionId};
 
+use crate::read::LogError;
+
 /// One record to append.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutRecord {
+pub struct NewRecord {
     /// The partition: [`tapeflow_schemas::partition_for`] of the symbol.
     pub partition: Partition,
-    /// The key: the symbol.
+    /// The symbol, as the record's key; empty for a record without one.
     pub key: String,
     /// When it was taken in, in milliseconds since 1970 UTC.
     pub timestamp_ms: i64,
     /// The Avro bytes.
     pub payload: Vec<u8>,
-    /// The session of the sender and the sequence of the record in (session, partition), from 1. A
-    /// log that keeps sequences does not append a record that it already holds.
+    /// The session of the writer, and the sequence of the record in (session, partition), from 1.
+    /// A log that keeps sequences does not append a record that it already holds.
     pub session: Option<(SessionId, u64)>,
 }
 
-/// Why an append failed for good. Transient trouble is waited out inside.
+/// An append that failed for good. Errors that may pass are retried inside.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct PublishError(pub String);
+pub struct AppendError(pub String);
 
-/// Where records go: Kafka's topic, or the embedded log. In order within a partition, each once.
+impl From<LogError> for AppendError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unavailable(reason) | LogError::Broken(reason) => Self(reason),
+        }
+    }
+}
+
+/// A log to append to: each record once, and in order within its partition.
 #[async_trait]
-pub trait Publish: Send {
+pub trait LogWriter: Send {
     /// The number of partitions.
     fn partitions(&self) -> u32;
 
-    /// The last sequence of `session` that each partition holds; 0 where there is none.
-    async fn last_sequences(&mut self, session: SessionId) -> Result<Vec<u64>, PublishError>;
+    /// The last sequence of `session` in each partition; 0 where there is none.
+    async fn last_sequences(&mut self, session: SessionId) -> Result<Vec<u64>, AppendError>;
 
-    /// Takes records for appending; waits while a bounded queue is full. They are durable after the
-    /// next [`Publish::flush`].
-    async fn publish(&mut self, records: Vec<OutRecord>) -> Result<(), PublishError>;
+    /// Queues records; waits while the bounded queue is full. They are durable after the next
+    /// [`LogWriter::flush`].
+    async fn append(&mut self, records: Vec<NewRecord>) -> Result<(), AppendError>;
 
-    /// Waits until everything taken is durable.
-    async fn flush(&mut self) -> Result<(), PublishError>;
+    /// Waits until every queued record is durable.
+    async fn flush(&mut self) -> Result<(), AppendError>;
 }

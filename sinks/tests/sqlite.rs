@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::Connection;
 use tapeflow_log::{
-    OutRecord,
+    NewRecord,
     sqlite::{Access, Database, SqliteLog, SqliteLogReader},
 };
 use tapeflow_protocol::{
@@ -126,8 +126,8 @@ fn checkpoint(source: &SourceIdentity) -> Checkpoint {
     }
 }
 
-fn record(partition: u32, text: &str, session: Option<(SessionId, u64)>) -> OutRecord {
-    OutRecord {
+fn record(partition: u32, text: &str, session: Option<(SessionId, u64)>) -> NewRecord {
+    NewRecord {
         partition,
         key: "AAPL".into(),
         timestamp_ms: 1_674_226_439_365,
@@ -143,7 +143,7 @@ fn poll(reader: &mut SqliteLogReader, limit: usize) -> Vec<(u32, i64, String)> {
             found.push((
                 record.partition,
                 record.offset,
-                String::from_utf8_lossy(record.payload).into_owned(),
+                String::from_utf8_lossy(record.payload.expect("a value")).into_owned(),
             ))
         })
         .expect("the log is read");

@@ -12,7 +12,7 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_log::{
-    OutRecord,
+    NewRecord,
     sqlite::{Access, Database, SqliteLog},
 };
 use tapeflow_protocol::{
@@ -101,7 +101,7 @@ async fn write_for_ever(path: &Path) {
             let last = &mut sequences[usize::try_from(partition).expect("small")];
             for _ in 0..1 + (epoch + u64::from(partition)) % 4 {
                 *last += 1;
-                records.push(OutRecord {
+                records.push(NewRecord {
                     partition,
                     key: "AAPL".into(),
                     timestamp_ms: 0,
@@ -223,7 +223,7 @@ async fn check(path: &Path, said: &Said) {
     let mut found = vec![0; last.len()];
     let from: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
     let mut reader = log.reader(&from).expect("a reader");
-    let each = &mut |record: tapeflow_log::sqlite::SqliteRecord<'_>| {
+    let each = &mut |record: tapeflow_log::LogRecord<'_>| {
         let sequence = &mut found[usize::try_from(record.partition).expect("small")];
         *sequence += 1;
         assert_eq!(
@@ -232,7 +232,7 @@ async fn check(path: &Path, said: &Said) {
             "offsets are dense"
         );
         assert!(
-            record.payload == payload(record.partition, *sequence),
+            record.payload == Some(&payload(record.partition, *sequence)[..]),
             "partition {} offset {}: each record once, in order, whole",
             record.partition,
             record.offset

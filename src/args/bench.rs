@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tapeflow_feed::Shape;
-use tapeflow_log::kafka::{KafkaLogConfig, admin as kafka};
+use tapeflow_log::kafka::KafkaConfig;
 use tapeflow_schemas::WindowSize;
 
 use super::{
@@ -168,7 +168,7 @@ pub(crate) struct BenchSettings {
     pub(crate) sizes: Vec<WindowSize>,
     pub(crate) epoch: String,
     /// Its topic is the one that was named, or empty.
-    pub(crate) kafka: KafkaLogConfig,
+    pub(crate) kafka: KafkaConfig,
     pub(crate) kafka_config_file: Option<PathBuf>,
     pub(crate) nodes: Vec<String>,
     pub(crate) login: Login,
@@ -231,7 +231,7 @@ impl BenchArgs {
         );
         let nodes = errors.read("--cassandra", &self.servers.cassandra, values::addresses);
         let settings = match &self.servers.kafka_config_file {
-            Some(file) => kafka::settings(file)
+            Some(file) => KafkaConfig::read_settings(file)
                 .map_err(|error| errors.add(format!("--kafka-config-file: {error}")))
                 .ok(),
             None => Some(Vec::new()),
@@ -250,7 +250,7 @@ impl BenchArgs {
                 per_message: per_message?,
                 symbols: symbols?,
             };
-            let kafka = KafkaLogConfig {
+            let kafka = KafkaConfig {
                 brokers: brokers?.join(","),
                 topic: topic?.unwrap_or_default(),
                 settings: settings?,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tapeflow_ingest::Speed;
-use tapeflow_log::kafka::KafkaLogConfig;
+use tapeflow_log::kafka::KafkaConfig;
 use tapeflow_schemas::{Secret, Symbol};
 
 use super::{
@@ -23,6 +23,7 @@ pub(crate) enum Feed {
         seed: u64,
         symbols: Vec<String>,
         rate: u64,
+        history: History,
     },
     /// A recording.
     Replay {
@@ -36,6 +37,17 @@ pub(crate) enum Feed {
         symbols: Vec<String>,
         token: Secret,
     },
+}
+
+/// The history that a simulated market begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum History {
+    /// None: prices begin at those of the seed.
+    Off,
+    /// Appended before the first live trade.
+    Append,
+    /// The log has it already: prices begin where it ends.
+    Skip,
 }
 
 /// Symbols as texts.
@@ -94,7 +106,7 @@ pub(crate) struct IngestArgs {
 /// What `ingest` does.
 #[derive(Debug)]
 pub(crate) struct IngestSettings {
-    pub(crate) kafka: KafkaLogConfig,
+    pub(crate) kafka: KafkaConfig,
     pub(crate) feed: Feed,
     pub(crate) http: HttpSettings,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use tapeflow_dataflow::JobConfig;
-use tapeflow_log::kafka::KafkaLogConfig;
+use tapeflow_log::kafka::KafkaConfig;
 use tapeflow_schemas::Baskets;
 
 use super::{
@@ -151,7 +151,7 @@ pub(crate) struct InitArgs {
 /// What `init` does.
 #[derive(Debug)]
 pub(crate) struct InitSettings {
-    pub(crate) kafka: KafkaLogConfig,
+    pub(crate) kafka: KafkaConfig,
     pub(crate) store: StoreChoice,
     pub(crate) partitions: u32,
     pub(crate) replication: Option<u32>,

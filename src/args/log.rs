@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tapeflow_log::kafka::{KafkaLogConfig, admin as kafka};
+use tapeflow_log::kafka::KafkaConfig;
 
 use super::{errors::Errors, store::sqlite_address, values};
 
@@ -30,16 +30,16 @@ pub(crate) struct KafkaArgs {
 
 impl KafkaArgs {
     /// Reads the addresses, and the file of settings.
-    pub(crate) fn check(self, errors: &mut Errors) -> Option<KafkaLogConfig> {
+    pub(crate) fn check(self, errors: &mut Errors) -> Option<KafkaConfig> {
         let brokers = errors.read("--brokers", &self.brokers, values::addresses);
         let topic = errors.read("--topic", &self.topic, values::topic);
         let settings = match &self.kafka_config_file {
-            Some(file) => kafka::settings(file)
+            Some(file) => KafkaConfig::read_settings(file)
                 .map_err(|error| errors.add(format!("--kafka-config-file: {error}")))
                 .ok(),
             None => Some(Vec::new()),
         };
-        Some(KafkaLogConfig {
+        Some(KafkaConfig {
             brokers: brokers?.join(","),
             topic: topic?,
             settings: settings?,
@@ -95,9 +95,9 @@ impl LagArgs {
 #[derive(Debug)]
 pub(crate) enum LogChoice {
     /// A topic.
-    Kafka(KafkaLogConfig),
+    Kafka(KafkaConfig),
     /// An SQLite file.
     Sqlite(PathBuf),
     /// The log in the bars' own SQLite file, if that is where they come from; a topic else.
-    Beside(PathBuf, KafkaLogConfig),
+    Beside(PathBuf, KafkaConfig),
 }

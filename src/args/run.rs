@@ -8,7 +8,7 @@ use tapeflow_ingest::Speed;
 
 use super::{
     errors::Errors,
-    feed::{Feed, names, token},
+    feed::{Feed, History, names, token},
     http::{HttpArgs, HttpSettings},
     job::JobArgs,
     store::{DEFAULT_STORE, sqlite_address},
@@ -52,6 +52,10 @@ pub(crate) struct RunArgs {
     /// Trades a second of the simulated feed
     #[arg(long, env = "TAPEFLOW_RATE", default_value = "1000", value_name = "N")]
     rate: String,
+    /// Begin the simulated feed without the four hours of history that fill the first chart. A
+    /// store that holds trades gets no history
+    #[arg(long, env = "TAPEFLOW_NO_HISTORY")]
+    no_history: bool,
     /// Log and bars
     #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "sqlite:PATH")]
     store: String,
@@ -136,6 +140,11 @@ impl RunArgs {
                         seed,
                         symbols,
                         rate,
+                        history: if self.no_history {
+                            History::Off
+                        } else {
+                            History::Append
+                        },
                     })
             }
         };

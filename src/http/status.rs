@@ -130,7 +130,7 @@ fn feed(feed: &Progress) -> Value {
     let now = feed.snapshot();
     let dead_letters: serde_json::Map<String, Value> = now
         .counts
-        .dead_letters
+        .invalid
         .iter()
         .map(|(reason, count)| (reason.word().to_owned(), json!(count)))
         .collect();

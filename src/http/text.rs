@@ -134,7 +134,7 @@ fn of_feed(text: &mut Text, feed: &Progress, began: Instant) {
     text.series(
         Metric::FeedInvalid,
         counts
-            .dead_letters
+            .invalid
             .iter()
             .map(|(reason, count)| (reason.word(), *count)),
     );

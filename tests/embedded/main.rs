@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod endings;
 mod flags;
+mod history;
 mod http;
 mod judge;
 mod lists;

@@ -3,10 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use tapeflow_throughput::{
-    Error, now_ms, per_second,
-    topic::{Topic, TopicAddress},
-};
+use tapeflow_log::kafka::KafkaConfig;
+use tapeflow_throughput::{Error, now_ms, per_second, topic::Topic};
 
 use crate::records::Records;
 
@@ -20,12 +18,8 @@ const PROGRESS: Duration = Duration::from_secs(5);
 const STRETCH: u64 = 4_096;
 
 /// A topic of the servers here.
-pub(crate) fn topic_at(brokers: &str, name: &str) -> TopicAddress {
-    TopicAddress {
-        brokers: brokers.into(),
-        name: name.into(),
-        settings: Vec::new(),
-    }
+pub(crate) fn topic_at(brokers: &str, name: &str) -> KafkaConfig {
+    KafkaConfig::new(brokers, name)
 }
 
 /// Appends so many trades; how long that took.
@@ -65,7 +59,10 @@ pub(crate) fn preload(
     }
     topic.flush().map_err(failed)?;
     let took = begun.elapsed();
-    let held: u64 = address.held().map_err(failed)?.iter().sum();
+    let held: u64 = tapeflow_log::kafka::admin::record_counts(&address)
+        .map_err(|error| error.to_string())?
+        .iter()
+        .sum();
     if held != messages {
         return Err(format!(
             "the topic holds {held} messages, and {messages} were appended"

@@ -48,6 +48,12 @@ impl Error {
     }
 }
 
+impl From<tapeflow_log::LogError> for Error {
+    fn from(error: tapeflow_log::LogError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 impl From<tapeflow_feed::FeedError> for Error {
     fn from(error: tapeflow_feed::FeedError) -> Self {
         match error {

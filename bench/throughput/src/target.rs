@@ -10,7 +10,8 @@ use std::{
 
 use tapeflow_feed::{Record, Shape};
 use tapeflow_log::{
-    OutRecord,
+    NewRecord,
+    kafka::{KafkaConfig, admin},
     sqlite::{Access, Database, SqliteLog},
 };
 use tapeflow_protocol::{Store, StoreError};
@@ -21,10 +22,7 @@ use tapeflow_sinks::{
 };
 use tokio::runtime::Handle;
 
-use crate::{
-    Error,
-    topic::{Topic, TopicAddress},
-};
+use crate::{Error, topic::Topic};
 
 /// Records appended to a file in one go.
 const RECORDS_AT_ONCE: usize = 4_096;
@@ -42,7 +40,7 @@ pub enum Target {
     /// Kafka and Cassandra.
     Servers {
         /// The topic.
-        topic: TopicAddress,
+        topic: KafkaConfig,
         /// The keyspace.
         store: Box<CassandraConfig>,
     },
@@ -88,7 +86,7 @@ pub enum Appender {
         /// Answers when appends are on disk.
         runtime: Handle,
         /// Not yet appended.
-        waiting: Vec<OutRecord>,
+        waiting: Vec<NewRecord>,
     },
 }
 
@@ -157,9 +155,9 @@ impl Target {
     ///
     /// # Errors
     /// [`Error::Refused`] if it was not.
-    pub fn must_hold(topic: &TopicAddress, shape: Shape, partitions: u32) -> Result<(), Error> {
-        let name = &topic.name;
-        let each = topic.held()?;
+    pub fn must_hold(topic: &KafkaConfig, shape: Shape, partitions: u32) -> Result<(), Error> {
+        let name = &topic.topic;
+        let each = admin::record_counts(topic)?;
         let held: u64 = each.iter().sum();
         if held != shape.messages() {
             return Err(Error::Refused(format!(
@@ -169,7 +167,7 @@ impl Target {
         }
         let mut entries = Vec::new();
         for (partition, _) in (0..partitions).zip(each).filter(|(_, held)| *held > 0) {
-            let payload = topic.first(partition)?.unwrap_or_default();
+            let payload = admin::first_record(topic, partition)?.unwrap_or_default();
             entries.clear();
             match codec::decode(&payload, &mut entries) {
                 Ok(Header::Batch { session, .. }) if session == shape.session(partitions) => {}
@@ -193,7 +191,7 @@ impl Appender {
         match self {
             Self::Topic(topic) => topic.append(record),
             Self::File { waiting, .. } => {
-                waiting.push(OutRecord {
+                waiting.push(NewRecord {
                     partition: record.partition,
                     key: record.key.to_owned(),
                     timestamp_ms: record.timestamp_ms,

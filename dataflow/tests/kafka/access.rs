@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use tapeflow_log::{Log, LogError, kafka::KafkaLogConfig};
+use tapeflow_log::{Log, LogError, kafka::KafkaConfig};
+use tapeflow_schemas::Secret;
 
 use super::{KAFKA_PORT, config, connect, internal, make, ours, refusal};
 
@@ -81,13 +82,13 @@ pub(crate) fn wrong_authority() -> Result<(), Failed> {
 
 pub(crate) fn no_tls() -> Result<(), Failed> {
     let mut plain = config("read", "tapeflow", WRONG, "ca.pem");
-    plain.settings[0].1 = "SASL_PLAINTEXT".into();
+    plain.settings[0].1 = Secret::new("SASL_PLAINTEXT");
     refused(plain, false, &["security.protocol", "--kafka-config-file"])
 }
 
 /// Checks that a connection fails, permanently or not, and that its text contains all parts and no
 /// secret.
-fn refused(config: KafkaLogConfig, for_good: bool, parts: &[&str]) -> Result<(), Failed> {
+fn refused(config: KafkaConfig, for_good: bool, parts: &[&str]) -> Result<(), Failed> {
     assert!(
         !format!("{config:?}").contains(WRONG),
         "a configuration shows its password"

@@ -21,8 +21,9 @@ use rdkafka::{
 };
 use tapeflow_log::{
     LogError,
-    kafka::{KafkaLog, KafkaLogConfig},
+    kafka::{KafkaConfig, KafkaLog},
 };
+use tapeflow_schemas::Secret;
 use tapeflow_stack::{
     certificates::Certificates,
     servers::{self, Layout, Stack},
@@ -98,7 +99,7 @@ fn up() -> Result<(), Failed> {
 }
 
 /// The configuration of a user who trusts the authority `ca`.
-fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
+fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaConfig {
     let ca = CERTIFICATES
         .get()
         .expect("made before any test")
@@ -114,9 +115,9 @@ fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
         ("sasl.password", password),
     ];
     let settings = settings
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .map(|(key, value)| (key.to_owned(), Secret::new(value)))
         .into();
-    KafkaLogConfig {
+    KafkaConfig {
         brokers: format!("localhost:{KAFKA_PORT}"),
         topic: topic.into(),
         settings,
@@ -124,7 +125,7 @@ fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaLogConfig {
 }
 
 /// The configuration of the user with all rights.
-fn ours(topic: &str) -> KafkaLogConfig {
+fn ours(topic: &str) -> KafkaConfig {
     config(topic, "tapeflow", "tapeflow-development", "ca.pem")
 }
 
@@ -171,7 +172,7 @@ fn delete(topic: &str) -> Result<(), Failed> {
 }
 
 /// Connects to a new topic. A broker knows it only a moment after the controller has created it.
-fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogError> {
+fn connect(config: &KafkaConfig) -> Result<KafkaLog, LogError> {
     let begun = std::time::Instant::now();
     loop {
         match KafkaLog::connect(config.clone()) {
@@ -186,7 +187,7 @@ fn connect(config: &KafkaLogConfig) -> Result<KafkaLog, LogError> {
 }
 
 /// The error of a connection that must fail.
-fn refusal(config: KafkaLogConfig) -> Result<LogError, Failed> {
+fn refusal(config: KafkaConfig) -> Result<LogError, Failed> {
     match KafkaLog::connect(config) {
         Ok(_) => Err("connects".into()),
         Err(error) => Ok(error),

@@ -230,7 +230,7 @@ pub(crate) fn lost() -> Result<(), Failed> {
     })?;
     let text = error.map(|error| error.to_string()).unwrap_or_default();
     assert!(
-        text.contains("an offset to be read is gone from the log"),
+        text.contains("the next offset to read is gone from the log"),
         "{text}"
     );
     run_as(

@@ -1,4 +1,4 @@
-//! Where the server is, and what may be sent there: TLS everywhere but to this machine itself.
+//! The address of the server. Connections to another machine need TLS.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 /// Finnhub's own address.
 pub const FINNHUB_URL: &str = "wss://ws.finnhub.io";
 
-/// The address of a server that speaks Finnhub's protocol; it never holds a token.
+/// The address of a server that speaks Finnhub's protocol. It never contains a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub(crate) tls: bool,
@@ -16,22 +16,20 @@ pub struct Endpoint {
     pub(crate) path: String,
 }
 
-/// Why a text is not an address that a token may be sent to.
+/// Why a text is not a usable address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Not a URL with a host.
     #[error("not a WebSocket address: give one such as {FINNHUB_URL}")]
     NotAnAddress,
-    /// Not `wss`, nor `ws`.
+    /// Neither `wss` nor `ws`.
     #[error("the address must begin with wss:// (or ws:// on this machine)")]
     Scheme,
-    /// `ws` to another machine: the token would cross the network readable.
-    #[error(
-        "ws:// is for this machine only: the token would cross the network readable, use wss://"
-    )]
+    /// `ws` to another machine: the token would cross the network unencrypted.
+    #[error("ws:// is for this machine only: it sends the token unencrypted, use wss://")]
     PlainText,
     /// A query or a user: the token belongs in a file.
-    #[error("the address must not hold a query or a user: the token is read from its file")]
+    #[error("the address must not have a query or a user: give the token in a file")]
     Query,
 }
 
@@ -85,7 +83,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// Host and port as a `Host` header spells them.
+    /// Host and port as in a `Host` header.
     pub(crate) fn authority(&self) -> String {
         let host = if self.host.contains(':') {
             format!("[{}]", self.host)
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_may_not_travel_in_the_clear_or_stand_in_the_address() {
+    fn addresses_that_would_expose_the_token_are_refused() {
         let error = |text: &str| text.parse::<Endpoint>().expect_err(text);
         assert_eq!(error("ws://ws.finnhub.io"), EndpointError::PlainText);
         assert_eq!(error("ws://10.0.0.1"), EndpointError::PlainText);

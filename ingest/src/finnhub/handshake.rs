@@ -1,8 +1,8 @@
-//! The opening handshake (RFC 6455, section 4), both sides, written out.
+//! The opening handshake of WebSocket (RFC 6455, section 4), both sides.
 //!
-//! A library's handshake puts the request line into its trace log, and Finnhub wants the token in
-//! the request line. Here the request is wiped after it is sent, and refusals are told apart by
-//! status.
+//! It is written here because Finnhub expects the token in the request line, and tungstenite writes
+//! the request line to its trace log. This one wipes the request after sending it, and tells
+//! refusals apart by status.
 
 use std::io;
 
@@ -13,11 +13,11 @@ use zeroize::Zeroizing;
 
 use super::{endpoint::Endpoint, session::Refusal};
 
-/// The longest checkpoint of a request or an answer.
-const MAX_CHECKPOINT_BYTES: usize = 16 * 1024;
+/// Bound of the head of a request or response.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 
-/// Opens a WebSocket as a client; returns what was read beyond the answer's checkpoint.
+/// Opens a WebSocket as a client. Returns the bytes that were read beyond the head of the response.
 pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     endpoint: &Endpoint,
@@ -25,7 +25,9 @@ pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Vec<u8>, Refusal> {
     let key = generate_key();
     let request = Zeroizing::new(format!(
-        "GET {}?token={} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nUser-Agent: {}\r\n\r\n",
+        "GET {}?token={} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
+         User-Agent: {}\r\n\r\n",
         endpoint.path,
         token.expose(),
         endpoint.authority(),
@@ -37,27 +39,27 @@ pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         .await
         .map_err(unreachable)?;
     stream.flush().await.map_err(unreachable)?;
-    let (checkpoint, rest) = read_checkpoint(stream).await.map_err(unreachable)?;
+    let (head, rest) = read_head(stream).await.map_err(unreachable)?;
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut answer = httparse::Response::new(&mut headers);
-    answer
-        .parse(&checkpoint)
-        .map_err(|_| Refusal::NotWebSocket("the answer is not HTTP"))?;
-    match answer.code {
+    let mut response = httparse::Response::new(&mut headers);
+    response
+        .parse(&head)
+        .map_err(|_| Refusal::NotWebSocket("the response is not HTTP"))?;
+    match response.code {
         Some(101) => {}
         Some(401) => return Err(Refusal::Unauthorized),
         Some(status) => return Err(Refusal::Status(status)),
-        None => return Err(Refusal::NotWebSocket("the answer has no status")),
+        None => return Err(Refusal::NotWebSocket("the response has no status")),
     }
-    if !header(answer.headers, "upgrade")
+    if !header(response.headers, "upgrade")
         .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
     {
-        return Err(Refusal::NotWebSocket("the answer does not upgrade"));
+        return Err(Refusal::NotWebSocket("the response does not upgrade"));
     }
-    if header(answer.headers, "sec-websocket-accept")
+    if header(response.headers, "sec-websocket-accept")
         != Some(derive_accept_key(key.as_bytes()).as_str())
     {
-        return Err(Refusal::NotWebSocket("the answer is to another key"));
+        return Err(Refusal::NotWebSocket("the response is for another key"));
     }
     Ok(rest)
 }
@@ -66,20 +68,20 @@ pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
 pub(crate) struct Request {
     /// The token of its query.
     pub(crate) token: Option<Secret>,
-    /// The answer that accepts it; `None` if it does not ask for a WebSocket.
+    /// The response that accepts it; `None` if it does not ask for a WebSocket.
     pub(crate) acceptance: Option<String>,
-    /// What was read beyond the request's checkpoint.
+    /// The bytes that were read beyond the head.
     pub(crate) rest: Vec<u8>,
 }
 
 /// Reads a client's request.
 pub(crate) async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Request> {
-    let (checkpoint, rest) = read_checkpoint(stream).await?;
-    let checkpoint = Zeroizing::new(checkpoint);
+    let (head, rest) = read_head(stream).await?;
+    let head = Zeroizing::new(head);
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     request
-        .parse(&checkpoint)
+        .parse(&head)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP request"))?;
     let query = request
         .path
@@ -91,7 +93,10 @@ pub(crate) async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Re
         .map(Secret::new);
     let acceptance = header(request.headers, "sec-websocket-key").map(|key| {
         let accept = derive_accept_key(key.as_bytes());
-        format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        )
     });
     Ok(Request {
         token,
@@ -107,8 +112,8 @@ fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
         .and_then(|header| std::str::from_utf8(header.value).ok())
 }
 
-/// Everything up to the empty line, and what came with it.
-async fn read_checkpoint<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Vec<u8>, Vec<u8>)> {
+/// Reads up to the empty line that ends the head; also returns the bytes after it.
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -121,10 +126,10 @@ async fn read_checkpoint<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Ve
             let rest = bytes.split_off(at + 4);
             return Ok((bytes, rest));
         }
-        if bytes.len() > MAX_CHECKPOINT_BYTES {
+        if bytes.len() > MAX_HEAD_BYTES {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "handshake too long",
+                "handshake head too long",
             ));
         }
     }
@@ -134,8 +139,8 @@ async fn read_checkpoint<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Ve
 mod tests {
     use super::*;
 
-    /// Lets a client meet a server that answers `answer`, or accepts if it is empty.
-    async fn meet(answer: &'static str) -> (Result<Vec<u8>, Refusal>, Option<Secret>) {
+    /// Connects a client to a server that responds with `answer`, or accepts if it is empty.
+    async fn handshake(answer: &'static str) -> (Result<Vec<u8>, Refusal>, Option<Secret>) {
         let (mut client, mut server) = tokio::io::duplex(4096);
         let endpoint: Endpoint = "ws://127.0.0.1:1/feed".parse().expect("an address");
         let token = Secret::new("sesame");
@@ -155,33 +160,35 @@ mod tests {
 
     #[tokio::test]
     async fn client_and_server_agree_and_nothing_read_is_lost() {
-        let (opened, token) = meet("").await;
+        let (opened, token) = handshake("").await;
         assert_eq!(opened, Ok(b"more".to_vec()));
         assert_eq!(token, Some(Secret::new("sesame")));
     }
 
     #[tokio::test]
-    async fn refusals_are_told_apart() {
+    async fn refusals_are_distinguished() {
         assert_eq!(
-            meet("HTTP/1.1 401 Unauthorized\r\n\r\n").await.0,
+            handshake("HTTP/1.1 401 Unauthorized\r\n\r\n").await.0,
             Err(Refusal::Unauthorized)
         );
         assert_eq!(
-            meet("HTTP/1.1 200 OK\r\n\r\n").await.0,
+            handshake("HTTP/1.1 200 OK\r\n\r\n").await.0,
             Err(Refusal::Status(200))
         );
         assert!(matches!(
-            meet("HTTP/1.1 101 Switching Protocols\r\n\r\n").await.0,
-            Err(Refusal::NotWebSocket(_))
-        ));
-        assert!(matches!(
-            meet("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n")
+            handshake("HTTP/1.1 101 Switching Protocols\r\n\r\n")
                 .await
                 .0,
             Err(Refusal::NotWebSocket(_))
         ));
         assert!(matches!(
-            meet("SSH-2.0-x\r\n\r\n").await.0,
+            handshake("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n")
+                .await
+                .0,
+            Err(Refusal::NotWebSocket(_))
+        ));
+        assert!(matches!(
+            handshake("SSH-2.0-x\r\n\r\n").await.0,
             Err(Refusal::NotWebSocket(_))
         ));
     }

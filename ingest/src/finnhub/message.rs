@@ -1,9 +1,8 @@
-//! One frame of text, as Finnhub means it: trades, a ping, an error, or something it has not told
-//! anyone about.
+//! Parses one frame of Finnhub: trades, a ping, an error, or a type that is not documented.
 //!
-//! Numbers stay text here ([`RawTrade::price`] and the others borrow from the frame): a decimal
-//! that has been a double is no longer the decimal that was sent. One bad entry does not spoil the
-//! others of its frame.
+//! Numbers stay text ([`RawTrade::price`] and the others borrow from the frame): converting a
+//! decimal to a double can change it. A malformed entry does not affect the other entries of its
+//! frame.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -16,39 +15,39 @@ use tapeflow_schemas::Conditions;
 
 use crate::frame::MAX_FRAME_BYTES;
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Debug)]
 pub enum Message<'a> {
-    /// Trades, in the order sent. An entry that is not even of a trade's shape keeps its place,
-    /// with the reason.
+    /// The entries in the order sent. An entry without the shape of a trade is an `Err` with the
+    /// reason, in its place.
     Trades(Vec<Result<RawTrade<'a>, String>>),
-    /// A sign of life.
+    /// Finnhub sends one a minute.
     Ping,
-    /// A complaint: an invalid symbol, too many of them.
+    /// An error of the provider, such as an invalid symbol or too many of them.
     Error {
         /// Its text.
         message: String,
     },
-    /// A type that this program does not know.
+    /// A frame of an unknown type.
     Unknown {
-        /// The type, as spelt; empty if there is none.
+        /// The type; empty if there is none.
         kind: Cow<'a, str>,
     },
 }
 
-/// Why a frame says nothing at all.
+/// Why a whole frame cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Above [`MAX_FRAME_BYTES`].
     #[error("frame above {MAX_FRAME_BYTES} bytes")]
     TooLarge,
-    /// Not UTF-8, not JSON, or not an object with trades in it.
+    /// Not UTF-8, not JSON, or not an object with trades.
     #[error("{0}")]
     Json(String),
 }
 
-/// A trade as sent: fields may be missing (`None`) or hold anything, numbers are the text of the
-/// frame.
+/// An entry of a trade frame as sent. Fields may be missing (`None`) or hold anything; numbers are
+/// the text of the frame.
 #[derive(Debug, Deserialize)]
 pub struct RawTrade<'a> {
     /// `s`: the symbol.
@@ -75,7 +74,7 @@ impl<'a> RawTrade<'a> {
         self.symbol.as_ref().map(|text| &*text.0)
     }
 
-    /// The symbol, taken out.
+    /// The symbol, moved out of the entry.
     #[must_use]
     pub fn into_symbol(self) -> Option<Cow<'a, str>> {
         self.symbol.map(|text| text.0)
@@ -99,32 +98,32 @@ impl<'a> RawTrade<'a> {
         self.event_time.map(RawValue::get)
     }
 
-    /// The sale conditions: `null`, `[]` and absent are the empty set.
+    /// The sale conditions; the empty set for `null`, `[]` and an absent field.
     #[must_use]
     pub fn conditions(&self) -> Conditions {
         self.conditions.set
     }
 
-    /// The codes among the conditions that the table does not know, as sent;
-    /// [`tapeflow_schemas::conditions::UNKNOWN_CODE`] for what is no code.
+    /// The condition codes that the table does not know, as sent;
+    /// [`tapeflow_schemas::conditions::UNKNOWN_CODE`] for a value that is no code.
     #[must_use]
     pub fn unknown_codes(&self) -> &[u8] {
         &self.conditions.unknown
     }
 }
 
-/// What the bytes of a frame say.
+/// Parses the bytes of a frame.
 ///
 /// # Errors
-/// [`Malformed`] if the frame as a whole cannot be read.
+/// [`Malformed`] if the frame as a whole cannot be parsed.
 pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     if bytes.len() > MAX_FRAME_BYTES {
         return Err(Malformed::TooLarge);
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Malformed::Json(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
-    // Almost every frame is of well-formed trades and needs one pass; only what is not is looked at
-    // piece by piece.
+    // Almost every frame holds well-formed trades and takes one pass. Others are parsed entry by
+    // entry.
     match serde_json::from_str::<Object<TradeFrame<'_>>>(text) {
         Ok(Object(TradeFrame {
             kind: TradeKind::Trade,
@@ -136,7 +135,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     }
 }
 
-/// The texts of a trade frame's entries, for naming the one that was refused; empty if it has none.
+/// The texts of a trade frame's entries, to quote the one that is invalid; empty if it has none.
 #[must_use]
 pub fn entry_texts(bytes: &[u8]) -> Vec<&str> {
     let envelope = std::str::from_utf8(bytes)
@@ -203,8 +202,8 @@ fn parse_piecewise<'a>(text: &'a str) -> Result<Message<'a>, Malformed> {
     }
 }
 
-/// A JSON object read as a `T`. Plain derived reading would take an array too, its elements for the
-/// fields in the order of this source.
+/// A JSON object as a `T`. Derived code would also accept an array, with its elements as the fields
+/// in the order of this source.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -223,7 +222,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A string borrowed from the frame wherever it has no escapes (`Option<Cow<str>>` would always
+/// A string that borrows from the frame if it has no escapes (`Option<Cow<str>>` would always
 /// copy).
 #[derive(Debug)]
 struct Text<'a>(Cow<'a, str>);
@@ -332,7 +331,10 @@ mod tests {
 
     #[test]
     fn a_trade_frame_keeps_the_text_of_its_numbers() {
-        let frame = r#"{"data":[{"c":["1","12"],"p":164.0601,"s":"AAPL","t":1680286537580,"v":5},{"c":null,"p":4e-06,"s":"BINANCE:X","t":1,"v":0.10}],"type":"trade"}"#;
+        let frame = r#"{"data":[
+            {"c":["1","12"],"p":164.0601,"s":"AAPL","t":1680286537580,"v":5},
+            {"c":null,"p":4e-06,"s":"BINANCE:X","t":1,"v":0.10}
+        ],"type":"trade"}"#;
         let trades = trades(frame);
         let first = trades[0].as_ref().expect("well formed");
         assert_eq!(
@@ -383,30 +385,35 @@ mod tests {
     }
 
     #[test]
-    fn a_misshapen_entry_keeps_its_place_and_spoils_no_other() {
-        let frame = r#"{"type":"trade","data":[5,{"p":1,"s":"A","t":1,"v":1},{"p":1,"p":2},{"s":7},{"c":"1","s":"A"},["A",1,1,1,[]]]}"#;
+    fn a_malformed_entry_keeps_its_place_and_affects_no_other() {
+        let frame = r#"{"type":"trade","data":[
+            5,{"p":1,"s":"A","t":1,"v":1},{"p":1,"p":2},{"s":7},{"c":"1","s":"A"},["A",1,1,1,[]]
+        ]}"#;
         let shapes: Vec<bool> = trades(frame).iter().map(Result::is_ok).collect();
         assert_eq!(shapes, [false, true, false, false, false, false]);
         assert_eq!(entry_texts(frame.as_bytes())[2], r#"{"p":1,"p":2}"#);
     }
 
     #[test]
-    fn other_frames_are_told_apart() {
+    fn other_kinds_of_frames_are_recognized() {
         assert!(matches!(parse(br#"{"type":"ping"}"#), Ok(Message::Ping)));
-        assert!(
-            matches!(parse(br#"{"type":"error","msg":"Invalid symbol \"X\""}"#), Ok(Message::Error { message }) if message == "Invalid symbol \"X\"")
-        );
-        assert!(
-            matches!(parse(br#"{"type":"error"}"#), Ok(Message::Error { message }) if message.is_empty())
-        );
-        assert!(
-            matches!(parse(br#"{"type":"news","data":[{"id":1}]}"#), Ok(Message::Unknown { kind }) if kind == "news")
-        );
+        assert!(matches!(
+            parse(br#"{"type":"error","msg":"Invalid symbol \"X\""}"#),
+            Ok(Message::Error { message }) if message == "Invalid symbol \"X\""
+        ));
+        assert!(matches!(
+            parse(br#"{"type":"error"}"#),
+            Ok(Message::Error { message }) if message.is_empty()
+        ));
+        assert!(matches!(
+            parse(br#"{"type":"news","data":[{"id":1}]}"#),
+            Ok(Message::Unknown { kind }) if kind == "news"
+        ));
         assert!(matches!(parse(br"{}"), Ok(Message::Unknown { kind }) if kind.is_empty()));
     }
 
     #[test]
-    fn what_cannot_be_read_is_malformed_and_never_a_panic() {
+    fn unreadable_frames_are_malformed_and_never_panic() {
         let deep = "[".repeat(100_000);
         for bad in [
             "",

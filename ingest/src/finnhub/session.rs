@@ -1,35 +1,35 @@
-//! What the client does next: a machine without sockets, with `now` as a parameter.
+//! What the client does next: a state machine without sockets, with `now` as a parameter.
 //!
 //! ```text
-//!            poll: Connect                 handle_connected
-//!  Waiting ───────────────▶ Connecting ─────────────────────▶ Open ──▶ poll: Send(subscribe), one for each symbol
-//!     ▲                         │ handle_refused, time out      │
-//!     └──────── back-off ───────┴───────────────────────────────┘ handle_closed, silence
+//!          poll: Connect              handle_connected
+//!  Waiting ──────────────▶ Connecting ────────────────▶ Open ──▶ poll: Send(subscribe) each symbol
+//!     ▲                        │ handle_refused, time-out │ handle_closed, silence
+//!     └──────── back-off ──────┴──────────────────────────┘
 //! ```
 //!
-//! The caller obeys [`Session::poll`] until it has nothing to say, then waits for the socket or for
-//! [`Session::deadline`], whichever comes first. Finnhub acknowledges nothing and replays nothing,
-//! so after every drop all symbols are subscribed anew.
+//! The caller runs the commands of [`Session::poll`] until there is none. Then it waits for the
+//! socket or for [`Session::deadline`], whichever comes first. Finnhub neither acknowledges nor
+//! replays, so each new connection subscribes to all symbols again.
 
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-/// How long the client waits for what.
+/// The time limits of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Silence after which an open connection is given up. Finnhub pings once a minute, and stalls
-    /// with the socket open do happen; 150 s is known good.
+    /// An open connection that brings no message for this long is closed. Finnhub pings once a
+    /// minute, and it sometimes stalls with the socket open. 150 s has proven itself.
     pub silence: Duration,
     /// How long connecting, TLS and handshake together may take.
     pub connect: Duration,
-    /// The first back-off, doubled at each failure in a bar.
+    /// The first back-off, doubled at each consecutive failure.
     pub first_delay: Duration,
     /// The longest back-off.
     pub longest_delay: Duration,
-    /// A connection that lived this long was a success: the next back-off is the first again.
+    /// A connection that lived this long was a success: the next back-off is [`Self::first_delay`].
     pub settled_after: Duration,
-    /// How many refusals of a token that has worked before are taken for an incident.
+    /// Refusals of a token that worked before which count as an incident of the server.
     pub refusals_tolerated: u32,
 }
 
@@ -49,51 +49,51 @@ impl Default for Timing {
 /// What the caller must do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Connect, and tell the outcome.
+    /// Connect, and report the outcome.
     Connect,
     /// Send this text.
     Send(String),
     /// Drop the connection, or the attempt at one.
-    Disconnect(Why),
-    /// End: waiting does not mend this.
+    Disconnect(DisconnectReason),
+    /// End: waiting does not help.
     Fail(SessionError),
 }
 
-/// Why a connection is given up.
+/// Why the client closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Nothing came for [`Timing::silence`].
+pub enum DisconnectReason {
+    /// No message arrived for [`Timing::silence`].
     Silence,
-    /// It did not come about within [`Timing::connect`].
+    /// Connecting took longer than [`Timing::connect`].
     ConnectTimeout,
 }
 
 /// How the server refused a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// HTTP 401: the token is not known.
+    /// HTTP 401: the token is unknown.
     #[error("token refused (HTTP 401)")]
     Unauthorized,
-    /// Another status than 101; incidents answer 200.
+    /// A status other than 101. During incidents Finnhub answers 200.
     #[error("HTTP {0} instead of 101")]
     Status(u16),
-    /// Status 101, yet no WebSocket handshake.
+    /// Status 101 without a valid WebSocket handshake.
     #[error("no WebSocket handshake: {0}")]
     NotWebSocket(&'static str),
-    /// No connection at all.
-    #[error("out of reach: {0}")]
+    /// No connection.
+    #[error("cannot connect: {0}")]
     Unreachable(String),
 }
 
-/// Why the session cannot go on.
+/// Why the session ends for good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
     /// The token is refused.
     #[error("the server refuses the token (HTTP 401): check the token file")]
     TokenRefused,
-    /// Every symbol was called invalid.
+    /// The server does not know any of the symbols.
     #[error(
-        "no symbol is left to subscribe to: the server calls all of them invalid, the last was {last:?}"
+        "no symbol is left to subscribe to: the server knows none of them, the last was {last:?}"
     )]
     NoSymbolLeft {
         /// The last one refused.
@@ -101,26 +101,26 @@ pub enum SessionError {
     },
 }
 
-/// What an error of the provider means to the session.
+/// An error message of the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Complaint {
-    /// More symbols than the plan allows; it is not said which were left out. No more are sent on
-    /// this connection.
+pub enum ProviderError {
+    /// More symbols than the plan allows. The message does not name the symbols that were left
+    /// out. This connection subscribes to no more.
     TooManySymbols,
-    /// This symbol does not exist; it will not be asked for again.
+    /// The symbol does not exist. No connection subscribes to it again.
     InvalidSymbol(String),
-    /// Anything else.
+    /// Any other message.
     Other,
 }
 
-/// How a connection ended, for the log.
+/// How often connections drop, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Drops are routine.
+pub enum Drops {
+    /// A single drop is routine.
     Routine,
-    /// Several in a bar were dropped soon after they opened: another client may be using the same
-    /// token, and each makes the other drop.
-    SoonAgain,
+    /// Several consecutive connections dropped soon after they opened. Another client may be using
+    /// the same token: each of the two makes the other drop.
+    Repeated,
 }
 
 #[derive(Debug)]
@@ -133,7 +133,7 @@ enum State {
     },
     Open {
         since: Instant,
-        heard: Instant,
+        last_message: Instant,
         sent: usize,
         limited: bool,
     },
@@ -154,11 +154,11 @@ pub struct Session {
     ever_open: bool,
 }
 
-/// Drops in a bar, each soon after the opening, that are no longer routine.
+/// This many consecutive drops, each soon after the opening, are no longer routine.
 const SUSPICIOUS_DROPS: u32 = 3;
 
 impl Session {
-    /// A session that connects at once. `seed` decides the jitter.
+    /// A session that connects at once. The seed decides the jitter of the back-off.
     #[must_use]
     pub fn new(timing: Timing, symbols: Vec<String>, seed: u64, now: Instant) -> Self {
         let random = SmallRng::seed_from_u64(seed);
@@ -175,13 +175,13 @@ impl Session {
         }
     }
 
-    /// The symbols that are asked for.
+    /// The symbols to subscribe to, without those the server does not know.
     #[must_use]
     pub fn symbols(&self) -> &[String] {
         &self.symbols
     }
 
-    /// What to do now, if anything.
+    /// The next command; `None` if there is nothing to do now.
     pub fn poll(&mut self, now: Instant) -> Option<Command> {
         if let Some(error) = self.error.take() {
             self.state = State::Ended;
@@ -196,11 +196,11 @@ impl Session {
             }
             State::Connecting { until } if now >= *until => {
                 self.back_off(now);
-                Some(Command::Disconnect(Why::ConnectTimeout))
+                Some(Command::Disconnect(DisconnectReason::ConnectTimeout))
             }
-            State::Open { heard, .. } if now >= *heard + self.timing.silence => {
+            State::Open { last_message, .. } if now >= *last_message + self.timing.silence => {
                 self.handle_closed(now);
-                Some(Command::Disconnect(Why::Silence))
+                Some(Command::Disconnect(DisconnectReason::Silence))
             }
             State::Open {
                 sent,
@@ -218,29 +218,29 @@ impl Session {
         }
     }
 
-    /// When to call [`Session::poll`] again if nothing happens before.
+    /// When to call [`Session::poll`] again if no event comes before; `None` once it has ended.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Waiting { until } | State::Connecting { until } => Some(*until),
-            State::Open { heard, .. } => Some(*heard + self.timing.silence),
+            State::Open { last_message, .. } => Some(*last_message + self.timing.silence),
             State::Ended => None,
         }
     }
 
-    /// The connection stands.
+    /// The connection is open.
     pub fn handle_connected(&mut self, now: Instant) {
         self.ever_open = true;
         self.refusals = 0;
         self.state = State::Open {
             since: now,
-            heard: now,
+            last_message: now,
             sent: 0,
             limited: false,
         };
     }
 
-    /// The server, or the network, refused.
+    /// Connecting failed.
     pub fn handle_refused(&mut self, refusal: &Refusal, now: Instant) {
         match refusal {
             Refusal::Unauthorized => {
@@ -249,41 +249,41 @@ impl Session {
                     self.error = Some(SessionError::TokenRefused);
                 }
             }
-            // "Too many requests": asking again soon makes it worse.
+            // "Too many requests": wait the longest back-off.
             Refusal::Status(429) => self.failures = self.failures.max(16),
             Refusal::Status(_) | Refusal::NotWebSocket(_) | Refusal::Unreachable(_) => {}
         }
         self.back_off(now);
     }
 
-    /// A message came. Only messages count as life: WebSocket's own pongs may come from a proxy in
-    /// front of a stalled server.
+    /// A message arrived. WebSocket pongs do not count: a proxy in front of a stalled server may
+    /// send them.
     pub fn handle_message(&mut self, now: Instant) {
-        if let State::Open { heard, .. } = &mut self.state {
-            *heard = now;
+        if let State::Open { last_message, .. } = &mut self.state {
+            *last_message = now;
         }
     }
 
-    /// The provider complains.
-    pub fn handle_provider_error(&mut self, message: &str) -> Complaint {
+    /// The provider sent an error message.
+    pub fn handle_provider_error(&mut self, message: &str) -> ProviderError {
         let lower = message.to_ascii_lowercase();
         if lower.contains("too many symbols") {
             if let State::Open { limited, .. } = &mut self.state {
                 *limited = true;
             }
-            return Complaint::TooManySymbols;
+            return ProviderError::TooManySymbols;
         }
         const INVALID: &str = "invalid symbol";
         let Some(name) = lower
             .find(INVALID)
             .and_then(|at| message.get(at + INVALID.len()..))
         else {
-            return Complaint::Other;
+            return ProviderError::Other;
         };
         let name =
             name.trim_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '"' | '\'' | '.'));
         let Some(at) = self.symbols.iter().position(|symbol| symbol == name) else {
-            return Complaint::Other;
+            return ProviderError::Other;
         };
         self.symbols.remove(at);
         if let State::Open { sent, .. } = &mut self.state
@@ -296,11 +296,11 @@ impl Session {
                 last: name.to_owned(),
             });
         }
-        Complaint::InvalidSymbol(name.to_owned())
+        ProviderError::InvalidSymbol(name.to_owned())
     }
 
-    /// The connection is gone.
-    pub fn handle_closed(&mut self, now: Instant) -> Ending {
+    /// The connection dropped.
+    pub fn handle_closed(&mut self, now: Instant) -> Drops {
         if let State::Open { since, .. } = self.state {
             if now.duration_since(since) >= self.timing.settled_after {
                 self.failures = 0;
@@ -311,14 +311,14 @@ impl Session {
         }
         self.back_off(now);
         if self.short_lived >= SUSPICIOUS_DROPS {
-            Ending::SoonAgain
+            Drops::Repeated
         } else {
-            Ending::Routine
+            Drops::Routine
         }
     }
 
-    /// Waits between half and the whole of the doubled delay: clients that were dropped together do
-    /// not come back together.
+    /// Waits between half of the doubled delay and all of it, so that clients that were dropped
+    /// together do not return together.
     fn back_off(&mut self, now: Instant) {
         let whole = self
             .timing
@@ -399,7 +399,7 @@ mod tests {
         .into();
         assert_eq!(run.open(), want);
         run.pass(40.0);
-        assert_eq!(run.session.handle_closed(run.now), Ending::Routine);
+        assert_eq!(run.session.handle_closed(run.now), Drops::Routine);
         assert_eq!(run.open(), want);
     }
 
@@ -434,7 +434,10 @@ mod tests {
             run.session.handle_message(run.now);
         }
         run.pass(150.0);
-        assert_eq!(run.commands(), [Command::Disconnect(Why::Silence)]);
+        assert_eq!(
+            run.commands(),
+            [Command::Disconnect(DisconnectReason::Silence)]
+        );
         assert_eq!(run.open().len(), 1);
     }
 
@@ -443,7 +446,10 @@ mod tests {
         let mut run = Run::new(&["A"]);
         assert_eq!(run.commands(), [Command::Connect]);
         run.pass(15.0);
-        assert_eq!(run.commands(), [Command::Disconnect(Why::ConnectTimeout)]);
+        assert_eq!(
+            run.commands(),
+            [Command::Disconnect(DisconnectReason::ConnectTimeout)]
+        );
         assert_eq!(run.open().len(), 1);
     }
 
@@ -491,12 +497,12 @@ mod tests {
         }
         assert_eq!(
             run.session.handle_provider_error("Invalid symbol NOPE X"),
-            Complaint::InvalidSymbol("NOPE X".into())
+            ProviderError::InvalidSymbol("NOPE X".into())
         );
         assert_eq!(run.commands(), [Command::Send(subscribe("C"))]);
         assert_eq!(
             run.session.handle_provider_error("Invalid symbol ELSE"),
-            Complaint::Other
+            ProviderError::Other
         );
         run.session.handle_closed(run.now);
         assert_eq!(run.open().len(), 3);
@@ -525,7 +531,7 @@ mod tests {
         assert_eq!(
             run.session
                 .handle_provider_error("Subscribing to too many symbols"),
-            Complaint::TooManySymbols
+            ProviderError::TooManySymbols
         );
         assert_eq!(run.commands(), []);
         run.session.handle_closed(run.now);
@@ -544,10 +550,10 @@ mod tests {
         assert_eq!(
             endings,
             [
-                Ending::Routine,
-                Ending::Routine,
-                Ending::SoonAgain,
-                Ending::SoonAgain
+                Drops::Routine,
+                Drops::Routine,
+                Drops::Repeated,
+                Drops::Repeated
             ]
         );
         assert!(run.wait() >= Duration::from_secs(2));

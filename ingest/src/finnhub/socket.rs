@@ -1,6 +1,7 @@
-//! The live feed: connects, obeys the [session](super::session), and puts frames into the queue.
+//! The live feed: runs the commands of the [session](super::session) on a socket, and puts frames
+//! into the queue.
 //!
-//! The token is in the request line of the handshake and nowhere else: every error passes through
+//! Only the request line of the handshake holds the token. Every error text passes through
 //! [`Secret::scrub`], and no library sees the URL.
 
 use std::{sync::Arc, time::Instant};
@@ -21,13 +22,16 @@ use tokio_tungstenite::{
         protocol::{Role, WebSocketConfig},
     },
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
     endpoint::{Endpoint, EndpointError},
     handshake,
     message::{self, Message},
-    session::{Command, Complaint, Ending, Refusal, Session, SessionError, Timing, Why},
+    session::{
+        Command, DisconnectReason, Drops, ProviderError, Refusal, Session, SessionError, Timing,
+    },
 };
 use crate::{
     admission::cut,
@@ -35,41 +39,40 @@ use crate::{
     frame::{Frame, MAX_FRAME_BYTES},
     progress::{Connection, Progress},
     queue,
-    stop::{self, Stop},
 };
 
-/// What the client needs to know.
+/// Settings of the client.
 #[derive(Clone, Debug)]
 pub struct FinnhubConfig {
     /// The server, without a token: `wss://ws.finnhub.io`, or `ws://` on this machine.
     pub endpoint: Endpoint,
-    /// The token.
+    /// Finnhub's token.
     pub token: Secret,
     /// The symbols to subscribe to, as Finnhub spells them.
     pub symbols: Vec<String>,
-    /// How long to wait for what.
+    /// Time limits.
     pub timing: Timing,
 }
 
-/// Why the live feed cannot be read.
+/// Why the live feed failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FinnhubError {
-    /// The address.
+    /// The address cannot be used.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// No symbol is given.
+    /// There is no symbol to subscribe to.
     #[error("no symbols to subscribe to: name at least one")]
     NoSymbols,
-    /// The token holds characters that no token has; it is not shown.
-    #[error("the token holds characters that no Finnhub token has: check the token file")]
+    /// The token is empty, or has characters that no token has. The text does not show it.
+    #[error("the token has characters that no Finnhub token has: check the token file")]
     Token,
-    /// The server turned us away for good.
+    /// The server refused us for good.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
 
 impl FinnhubConfig {
-    /// A configuration with the usual timing.
+    /// Settings with the default time limits.
     ///
     /// # Errors
     /// [`FinnhubError`] if the address, the token or the symbols cannot be used.
@@ -88,7 +91,7 @@ impl FinnhubConfig {
         if self.symbols.is_empty() {
             return Err(FinnhubError::NoSymbols);
         }
-        // What these bytes would do to a request line, no server should find out.
+        // Other bytes could change the request line.
         let plain =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
         if self.token.expose().is_empty() || !self.token.expose().bytes().all(plain) {
@@ -105,23 +108,23 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 type Socket = WebSocketStream<Box<dyn Transport>>;
 
-/// Frames up to this size reach admission, which refuses those above [`MAX_FRAME_BYTES`] by name;
-/// above it the connection is dropped.
+/// Frames up to this size reach admission, which records those above [`MAX_FRAME_BYTES`] as
+/// invalid. A larger one ends the connection.
 const MAX_MESSAGE_BYTES: usize = 16 * MAX_FRAME_BYTES;
-/// Error frames are short; longer frames are not searched for one.
+/// Error frames are shorter than this; longer frames are not searched for an error.
 const MAX_ERROR_BYTES: usize = 4096;
-/// How long closing politely may take.
+/// The time limit of the closing handshake.
 const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Reads the live feed into `frames` until it is asked to stop, or the server turns it away for
-/// good.
+/// Puts the frames of the live feed into `frames` until it is asked to stop, or the server refuses
+/// it for good.
 ///
 /// # Errors
-/// [`FinnhubError`]; drops, stalls and refused connections are waited out and are none.
+/// [`FinnhubError`]. Drops, stalls and refused connections are retried and are not errors.
 pub async fn run(
     config: &FinnhubConfig,
     frames: queue::Sender,
-    stop: &Stop,
+    stop: &CancellationToken,
     progress: &Progress,
 ) -> Result<(), FinnhubError> {
     config.check()?;
@@ -142,8 +145,8 @@ pub async fn run(
         progress,
     };
     let ended = tokio::select! {
-        ended = feed.go_on() => ended,
-        () = stop::requested(stop) => Ok(()),
+        ended = feed.run_session() => ended,
+        () = stop.cancelled() => Ok(()),
     };
     if let Some(mut socket) = feed.socket.take() {
         let _ = tokio::time::timeout(CLOSE_LIMIT, socket.close(None)).await;
@@ -163,11 +166,11 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
-    /// Never returns but for good; may be dropped at any await.
-    async fn go_on(&mut self) -> Result<(), FinnhubError> {
+    /// Runs until the session ends for good. May be dropped at any await.
+    async fn run_session(&mut self) -> Result<(), FinnhubError> {
         loop {
             while let Some(command) = self.session.poll(Instant::now()) {
-                self.obey(command).await?;
+                self.execute(command).await?;
             }
             let Some(deadline) = self.session.deadline() else {
                 return Ok(());
@@ -196,7 +199,7 @@ impl Feed<'_> {
         }
     }
 
-    async fn obey(&mut self, command: Command) -> Result<(), FinnhubError> {
+    async fn execute(&mut self, command: Command) -> Result<(), FinnhubError> {
         match command {
             Command::Connect => self.connect().await,
             Command::Send(text) => {
@@ -206,17 +209,17 @@ impl Feed<'_> {
                     self.closed(&error.to_string());
                 }
             }
-            Command::Disconnect(why) => {
-                let why = match why {
-                    Why::Silence => "no message for too long",
-                    Why::ConnectTimeout => "connecting took too long",
+            Command::Disconnect(reason) => {
+                let reason = match reason {
+                    DisconnectReason::Silence => "no message for too long",
+                    DisconnectReason::ConnectTimeout => "connecting took too long",
                 };
-                warn!(why, "feed given up");
+                warn!(reason, "feed connection closed; reconnecting");
                 self.socket = None;
                 self.progress.set_connection(Connection::Waiting);
             }
             Command::Fail(error) => {
-                error!(%error, "feed turned us away");
+                error!(%error, "feed refused");
                 return Err(error.into());
             }
         }
@@ -226,7 +229,7 @@ impl Feed<'_> {
     async fn connect(&mut self) {
         self.progress.set_connection(Connection::Connecting);
         let deadline = self.session.deadline().unwrap_or_else(Instant::now);
-        // When the time is up, the session says so at the next poll.
+        // On a time-out the next poll of the session closes the attempt.
         let Ok(outcome) =
             tokio::time::timeout_at(deadline.into(), connect(self.config, &self.tls)).await
         else {
@@ -237,7 +240,11 @@ impl Feed<'_> {
                 self.socket = Some(socket);
                 self.session.handle_connected(Instant::now());
                 self.progress.set_connection(Connection::Open);
-                info!(endpoint = %self.config.endpoint, symbols = self.session.symbols().len(), "feed connected");
+                info!(
+                    endpoint = %self.config.endpoint,
+                    symbols = self.session.symbols().len(),
+                    "feed connected"
+                );
             }
             Err(refusal) => {
                 warn!(endpoint = %self.config.endpoint, %refusal, "feed not connected");
@@ -247,15 +254,16 @@ impl Feed<'_> {
         }
     }
 
-    fn closed(&mut self, why: &str) {
+    fn closed(&mut self, reason: &str) {
         self.socket = None;
         self.progress.set_connection(Connection::Waiting);
-        let why = cut(&self.config.token.scrub(why));
+        let reason = cut(&self.config.token.scrub(reason));
         match self.session.handle_closed(Instant::now()) {
-            Ending::Routine => info!(why, "feed dropped"),
-            Ending::SoonAgain => warn!(
-                why,
-                "feed dropped soon after it opened, again: is another client using the same token?"
+            Drops::Routine => info!(reason, "feed dropped; reconnecting"),
+            Drops::Repeated => warn!(
+                reason,
+                "feed dropped soon after it opened, several times: \
+                 another client may be using the same token"
             ),
         }
     }
@@ -263,7 +271,7 @@ impl Feed<'_> {
     async fn take(&mut self, bytes: &[u8]) -> Result<(), FinnhubError> {
         self.session.handle_message(Instant::now());
         if bytes.len() <= MAX_ERROR_BYTES && contains(bytes, b"\"error\"") {
-            self.hear_error(bytes);
+            self.handle_error(bytes);
         }
         self.line += 1;
         let frame = Frame {
@@ -272,30 +280,34 @@ impl Feed<'_> {
             taken_ms: Some(now_ms()),
         };
         if self.frames.send(vec![frame]).await.is_err() {
-            // Nobody takes frames any more; the one who did says why.
+            // The pipeline has ended, and returns the error.
             return std::future::pending().await;
         }
-        // A full queue is our own slowness, not the feed's silence.
+        // The time spent waiting for the queue is not the feed's silence.
         self.session.handle_message(Instant::now());
         Ok(())
     }
 
-    fn hear_error(&mut self, bytes: &[u8]) {
+    fn handle_error(&mut self, bytes: &[u8]) {
         let Ok(Message::Error { message }) = message::parse(bytes) else {
             return;
         };
         let text = cut(&self.config.token.scrub(&message));
         match self.session.handle_provider_error(&message) {
-            Complaint::TooManySymbols => {
+            ProviderError::TooManySymbols => {
                 error!(
-                    asked = self.session.symbols().len(),
-                    "feed allows fewer symbols than were asked for; it does not say which it left out"
+                    symbols = self.session.symbols().len(),
+                    "feed allows fewer symbols than were given, and does not say which it left \
+                     out: give fewer with --symbols"
                 )
             }
-            Complaint::InvalidSymbol(symbol) => {
-                error!(symbol, "feed does not know this symbol; it is left out")
+            ProviderError::InvalidSymbol(symbol) => {
+                error!(
+                    symbol,
+                    "feed does not know this symbol; continuing without it"
+                )
             }
-            Complaint::Other => warn!(message = text, "feed complains"),
+            ProviderError::Other => warn!(message = text, "feed reports an error"),
         }
     }
 }
@@ -314,14 +326,14 @@ async fn connect(config: &FinnhubConfig, tls: &TlsConnector) -> Result<Socket, R
     tcp.set_nodelay(true).map_err(unreachable)?;
     let mut stream: Box<dyn Transport> = if endpoint.tls {
         let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| {
-            Refusal::Unreachable("the host has no name that a certificate could hold".into())
+            Refusal::Unreachable("the host is not a name that a certificate can hold".into())
         })?;
         Box::new(tls.connect(name, tcp).await.map_err(unreachable)?)
     } else {
-        // "localhost" is whatever the resolver says.
+        // The resolver decides what "localhost" is.
         if !tcp.peer_addr().map_err(unreachable)?.ip().is_loopback() {
             return Err(Refusal::Unreachable(
-                "the address is not of this machine, and ws:// goes nowhere else".into(),
+                "the address is not of this machine: ws:// is allowed on this machine only".into(),
             ));
         }
         Box::new(tcp)

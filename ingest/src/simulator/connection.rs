@@ -1,5 +1,5 @@
 //! One connection to the simulated server: its handshake, its subscriptions, its trades, and its
-//! fate.
+//! injected fault.
 
 use std::{collections::HashSet, io, sync::atomic::Ordering, time::Duration};
 
@@ -16,36 +16,37 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    faults::Fate,
+    faults::ConnectionFault,
     generate::{MAX_TRADES_PER_FRAME, Selection},
-    server::{Next, State},
+    server::{NextFrame, State},
 };
 use crate::finnhub::handshake;
 
-/// A subscription to all symbols: ours alone, Finnhub has none.
+/// A subscription to all symbols. Finnhub has no such subscription.
 const EVERYTHING: &str = "*";
-/// How often trades that are due are sent.
+/// How often due trades are sent.
 const TICK: Duration = Duration::from_millis(10);
-/// Trades begin this long after the last subscription, so that a client's symbols start together.
+/// Trades begin this long after the last subscription, so that all symbols of a client start
+/// together.
 const SETTLE: Duration = Duration::from_millis(20);
-/// Frames sent between two looks at what the client says, when there is no other limit.
+/// Frames sent between two reads of the client's messages, where nothing else limits them.
 const BURST_FRAMES: u64 = 64;
 
-/// Serves one connection to its end.
+/// Serves one connection until it ends.
 pub(super) async fn serve(mut stream: TcpStream, number: u64, state: &State) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let request = handshake::read_request(&mut stream).await?;
-    let fate = state.config.faults.fate(number);
-    match fate {
-        Fate::Unauthorized => return refuse(stream, 401).await,
-        Fate::Status(status) => return refuse(stream, status).await,
-        Fate::Unanswered => return wait_for_end(stream).await,
-        Fate::Healthy
-        | Fate::DropMidFrame { .. }
-        | Fate::Close { .. }
-        | Fate::Silent { .. }
-        | Fate::PingOnly
-        | Fate::Flood { .. } => {}
+    let fault = state.config.faults.of(number);
+    match fault {
+        ConnectionFault::Unauthorized => return refuse(stream, 401).await,
+        ConnectionFault::Status(status) => return refuse(stream, status).await,
+        ConnectionFault::Unanswered => return wait_for_end(stream).await,
+        ConnectionFault::Healthy
+        | ConnectionFault::DropMidFrame { .. }
+        | ConnectionFault::Close { .. }
+        | ConnectionFault::Silent { .. }
+        | ConnectionFault::PingOnly
+        | ConnectionFault::Flood { .. } => {}
     }
     if request.token.as_ref() != Some(&state.config.token) {
         return refuse(stream, 401).await;
@@ -62,9 +63,9 @@ pub(super) async fn serve(mut stream: TcpStream, number: u64, state: &State) -> 
     }
     let socket =
         WebSocketStream::from_partially_read(stream, request.rest, Role::Server, None).await;
-    let mut connection = Connection::new(socket, fate, state);
+    let mut connection = Connection::new(socket, fault, state);
     tokio::select! {
-        ended = connection.talk() => ended.map_err(io::Error::other),
+        ended = connection.run() => ended.map_err(io::Error::other),
         _ = drop_all.changed() => Ok(()),
     }
 }
@@ -89,7 +90,7 @@ async fn wait_for_end(mut stream: TcpStream) -> io::Result<()> {
 
 struct Connection<'a> {
     socket: WebSocketStream<TcpStream>,
-    fate: Fate,
+    fault: ConnectionFault,
     state: &'a State,
     subscribed: HashSet<String>,
     selection: Selection,
@@ -102,9 +103,9 @@ struct Connection<'a> {
     exhausted: bool,
 }
 
-/// Whether the connection goes on.
-enum Then {
-    GoOn,
+/// Whether the connection continues.
+enum Next {
+    Continue,
     End,
 }
 
@@ -116,10 +117,10 @@ struct ClientMessage {
 }
 
 impl<'a> Connection<'a> {
-    fn new(socket: WebSocketStream<TcpStream>, fate: Fate, state: &'a State) -> Self {
+    fn new(socket: WebSocketStream<TcpStream>, fault: ConnectionFault, state: &'a State) -> Self {
         Self {
             socket,
-            fate,
+            fault,
             state,
             subscribed: HashSet::new(),
             selection: Selection::default(),
@@ -130,20 +131,23 @@ impl<'a> Connection<'a> {
         }
     }
 
-    async fn talk(&mut self) -> Result<(), WsError> {
+    async fn run(&mut self) -> Result<(), WsError> {
         let mut pings = self.pings();
         loop {
             let next_trades = self.next_trades();
+            let at = next_trades.unwrap_or_else(Instant::now);
             tokio::select! {
                 message = self.socket.next() => match message {
-                    Some(Ok(Message::Text(text))) => self.hear(&text).await?,
+                    Some(Ok(Message::Text(text))) => self.handle(&text).await?,
                     Some(Ok(Message::Close(_))) | None => return Ok(()),
                     Some(Ok(_)) => {}
-                    Some(Err(fault)) => return Err(fault),
+                    Some(Err(error)) => return Err(error),
                 },
-                _ = pings.tick(), if !self.is_silent() => self.send(r#"{"type":"ping"}"#.into()).await?,
-                () = sleep_until(next_trades.unwrap_or_else(Instant::now)), if next_trades.is_some() => {
-                    if let Then::End = self.send_trades().await? {
+                _ = pings.tick(), if !self.is_silent() => {
+                    self.send(r#"{"type":"ping"}"#.into()).await?;
+                }
+                () = sleep_until(at), if next_trades.is_some() => {
+                    if let Next::End = self.send_trades().await? {
                         return Ok(());
                     }
                 }
@@ -159,12 +163,15 @@ impl<'a> Connection<'a> {
     }
 
     fn is_silent(&self) -> bool {
-        matches!(self.fate, Fate::Silent { after_frames } if self.frames >= after_frames)
+        match self.fault {
+            ConnectionFault::Silent { after_frames } => self.frames >= after_frames,
+            _ => false,
+        }
     }
 
-    /// When to look for trades to send, if there will be any.
+    /// When to send trades next; `None` if there will be none.
     fn next_trades(&self) -> Option<Instant> {
-        if self.exhausted || self.is_silent() || self.fate == Fate::PingOnly {
+        if self.exhausted || self.is_silent() || self.fault == ConnectionFault::PingOnly {
             return None;
         }
         let begin = self.begin?;
@@ -177,10 +184,10 @@ impl<'a> Connection<'a> {
     }
 
     fn is_flooding(&self) -> bool {
-        matches!(self.fate, Fate::Flood { frames } if self.frames < frames)
+        matches!(self.fault, ConnectionFault::Flood { frames } if self.frames < frames)
     }
 
-    async fn hear(&mut self, text: &str) -> Result<(), WsError> {
+    async fn handle(&mut self, text: &str) -> Result<(), WsError> {
         let Ok(message) = serde_json::from_str::<ClientMessage>(text) else {
             return self.send_error("Unknown message").await;
         };
@@ -244,8 +251,8 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Sends the trades that are due, or meets its fate.
-    async fn send_trades(&mut self) -> Result<Then, WsError> {
+    /// Sends the trades that are due, or injects the connection's fault.
+    async fn send_trades(&mut self) -> Result<Next, WsError> {
         let mut due = self.due();
         let mut burst = BURST_FRAMES;
         while due >= 1.0 && burst > 0 && !self.is_silent() {
@@ -254,18 +261,18 @@ impl<'a> Connection<'a> {
                 .last()
                 .unwrap_or(1);
             let (text, trades) = match self.state.next_frame(&self.selection, limit) {
-                Next::Frame(text, trades) => (text, trades),
-                Next::Exhausted => {
+                NextFrame::Frame(text, trades) => (text, trades),
+                NextFrame::Exhausted => {
                     self.exhausted = true;
                     break;
                 }
             };
-            match self.fate {
-                Fate::Close { after_frames } if self.frames >= after_frames => {
+            match self.fault {
+                ConnectionFault::Close { after_frames } if self.frames >= after_frames => {
                     self.socket.close(None).await?;
-                    return Ok(Then::End);
+                    return Ok(Next::End);
                 }
-                Fate::DropMidFrame { after_frames } if self.frames >= after_frames => {
+                ConnectionFault::DropMidFrame { after_frames } if self.frames >= after_frames => {
                     return self.drop_within(&text).await;
                 }
                 _ if self.drops_by_chance() => return self.drop_within(&text).await,
@@ -284,12 +291,11 @@ impl<'a> Connection<'a> {
             burst -= 1;
         }
         self.socket.flush().await?;
-        Ok(Then::GoOn)
+        Ok(Next::Continue)
     }
 
-    /// How many trades are due: the rate's share of the time since the beginning, less those sent.
-    /// A client that does not keep up misses none, as with a real server, until the server's
-    /// patience ends; here it has no end.
+    /// The number of due trades: the rate times the time since the first, less those sent. A slow
+    /// client misses none. A real server would disconnect it at some point; this one does not.
     fn due(&self) -> f64 {
         match (self.state.config.trades_per_second, self.begin) {
             _ if self.is_flooding() => f64::INFINITY,
@@ -304,8 +310,8 @@ impl<'a> Connection<'a> {
         share > 0.0 && self.state.chance(share)
     }
 
-    /// Sends the beginning of a frame, and leaves.
-    async fn drop_within(&mut self, text: &str) -> Result<Then, WsError> {
+    /// Sends the beginning of a frame, and closes the connection.
+    async fn drop_within(&mut self, text: &str) -> Result<Next, WsError> {
         self.socket.flush().await?;
         let length = u16::try_from(text.len()).unwrap_or(u16::MAX).max(126);
         // Final fragment of a text frame, unmasked, 16-bit length.
@@ -315,7 +321,7 @@ impl<'a> Connection<'a> {
         let stream = self.socket.get_mut();
         stream.write_all(&bytes).await?;
         stream.shutdown().await?;
-        Ok(Then::End)
+        Ok(Next::End)
     }
 }
 

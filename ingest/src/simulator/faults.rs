@@ -1,26 +1,26 @@
-//! What can be wrong with a feed, on request.
+//! Faults that the simulated market injects.
 
-/// What goes wrong within frames: shares of frames or of trades, between 0 and 1.
+/// Faults within frames: shares of frames or of trades, between 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FrameFaults {
-    /// Trades that come late, by up to five seconds.
+    /// Trades that are up to five seconds late.
     pub out_of_order: f64,
-    /// Trades of size zero: price updates. (Currency pairs have some anyway.)
+    /// Trades of size zero: price updates. Currency pairs have some without this fault.
     pub zero_size: f64,
     /// Trades whose conditions are null, an empty array or absent.
     pub bare_conditions: f64,
-    /// Trades whose price is negative, zero, absurd, a word or null.
+    /// Trades whose price is negative, zero, absurdly large, a word or null.
     pub bad_value: f64,
     /// Frames that are not JSON.
     pub bad_json: f64,
-    /// Frames of a type that nobody documented.
+    /// Frames of an undocumented type.
     pub unknown_type: f64,
     /// Frames sent twice.
     pub duplicate_frame: f64,
 }
 
 impl FrameFaults {
-    /// A feed in perfect order, which no real one is.
+    /// No faults at all, unlike any real feed.
     pub const NONE: Self = Self {
         out_of_order: 0.0,
         zero_size: 0.0,
@@ -39,11 +39,11 @@ impl FrameFaults {
         self.zero_size > 0.0 || self.bare_conditions > 0.0
     }
 
-    /// Whether these are shares, and leave some frames whole: a feed of faults alone would never
-    /// come to its trades.
+    /// Checks that these are shares, and that they leave some frames whole: a feed of faulty frames
+    /// would never send its trades.
     ///
     /// # Errors
-    /// What is wrong, for a person.
+    /// Invalid input, with the reason.
     pub fn check(&self) -> std::io::Result<()> {
         let all = [
             self.out_of_order,
@@ -56,7 +56,7 @@ impl FrameFaults {
         ];
         let fault = |text| Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
         if !all.iter().all(|share| (0.0..=1.0).contains(share)) {
-            fault("each share of faults lies between 0 and 1")
+            fault("each share of faults must be between 0 and 1")
         } else if self.bad_json + self.unknown_type + self.duplicate_frame > 0.9 {
             fault("at most nine in ten frames may be faulty")
         } else {
@@ -66,7 +66,7 @@ impl FrameFaults {
 }
 
 impl Default for FrameFaults {
-    /// A good day: one trade in a hundred is late.
+    /// A normal day: one trade in a hundred is late.
     fn default() -> Self {
         Self {
             out_of_order: 0.01,
@@ -75,66 +75,65 @@ impl Default for FrameFaults {
     }
 }
 
-/// What becomes of a connection.
+/// The fault of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fate {
-    /// It works.
+pub enum ConnectionFault {
+    /// None.
     #[default]
     Healthy,
-    /// Its handshake is answered with 401, whatever the token.
+    /// The handshake is answered with 401, whatever the token.
     Unauthorized,
-    /// Its handshake is answered with this status; incidents answer 200 for 101.
+    /// The handshake is answered with this status. During incidents Finnhub answers 200.
     Status(u16),
-    /// Its handshake is not answered.
+    /// The handshake is not answered.
     Unanswered,
-    /// It is dropped within a frame, after so many frames.
+    /// The connection drops within a frame.
     DropMidFrame {
         /// Whole frames before.
         after_frames: u64,
     },
-    /// It is closed between frames, after so many.
+    /// The connection is closed between frames.
     Close {
         /// Whole frames before.
         after_frames: u64,
     },
-    /// It stays open and sends nothing more, pings included, after so many frames.
+    /// The connection stays open and sends nothing more, not even pings.
     Silent {
         /// Whole frames before.
         after_frames: u64,
     },
-    /// It sends pings only, as when markets are closed.
+    /// Only pings are sent, as when markets are closed.
     PingOnly,
-    /// It begins with so many frames as fast as they are taken.
+    /// The first frames are sent as fast as the client reads them.
     Flood {
-        /// Frames before it becomes healthy.
+        /// Frames before the connection becomes healthy.
         frames: u64,
     },
 }
 
-/// All that can be wrong with the simulated server.
+/// All faults of the simulated server.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// What goes wrong within frames.
+    /// Faults within frames.
     pub frames: FrameFaults,
-    /// The fate of the first connection, the second, and so on; those after the last are healthy.
-    pub fates: Vec<Fate>,
+    /// The faults of the first connection, the second, and so on. Further connections are healthy.
+    pub connections: Vec<ConnectionFault>,
     /// The share of frames within which a healthy connection is dropped.
     pub drop_mid_frame: f64,
-    /// How many symbols a connection may subscribe to; one more is answered with an error that does
-    /// not name it.
+    /// The most symbols of a connection. A further subscription gets an error that does not name
+    /// the symbol.
     pub symbol_limit: Option<usize>,
-    /// Symbols that are called invalid although the market has them. (Those it has not always are.)
+    /// Symbols of the market that are reported as invalid. Unknown symbols always are.
     pub invalid_symbols: Vec<String>,
-    /// Whether several connections may live side by side. Finnhub's may not: a second one makes
-    /// both drop.
+    /// Whether several connections may be open at once. Finnhub drops both.
     pub allow_several: bool,
 }
 
 impl Faults {
-    pub(super) fn fate(&self, connection: u64) -> Fate {
+    pub(super) fn of(&self, connection: u64) -> ConnectionFault {
         usize::try_from(connection)
             .ok()
-            .and_then(|at| self.fates.get(at))
+            .and_then(|at| self.connections.get(at))
             .copied()
             .unwrap_or_default()
     }

@@ -1,5 +1,4 @@
-//! A recording of the simulated market: JSON lines, as many trades as asked for, always the same
-//! for the same request.
+//! A recording of the simulated market: JSON lines, the same for the same settings.
 
 use std::io::{self, Write};
 
@@ -9,28 +8,28 @@ use super::{
     market,
 };
 
-/// What to record.
+/// Settings of a recording.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedFile {
     /// The same seed gives the same file.
     pub seed: u64,
-    /// How many entries the trade frames hold together, price updates of currency pairs included.
+    /// The entries of all trade frames together, with price updates of currency pairs.
     pub trades: u64,
-    /// How many symbols.
+    /// The number of symbols.
     pub symbols: usize,
-    /// Their shares.
+    /// The symbols' shares of the trades.
     pub popularity: Popularity,
     /// The time of the first trade, in milliseconds since 1970 UTC.
     pub start_ms: i64,
-    /// How many trades happen in a second of the file's own time.
+    /// Trades in one second of event time.
     pub trades_per_second: u32,
-    /// What is wrong with it.
+    /// Injected faults.
     pub faults: FrameFaults,
 }
 
 impl Default for FeedFile {
-    /// A hundred thousand trades of 2,000 symbols, from 2024-01-02 14:30 UTC, the year's first
-    /// opening, on.
+    /// A hundred thousand trades of 2,000 symbols from 2024-01-02 14:30 UTC, when New York opened
+    /// for the first time in that year.
     fn default() -> Self {
         Self {
             seed: 1,
@@ -44,10 +43,10 @@ impl Default for FeedFile {
     }
 }
 
-/// What was recorded.
+/// Counts of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedSummary {
-    /// Lines.
+    /// Frames, one a line.
     pub frames: u64,
     /// Entries of trade frames; a frame sent twice counts once.
     pub trades: u64,
@@ -56,7 +55,7 @@ pub struct FeedSummary {
 /// Writes a recording.
 ///
 /// # Errors
-/// What `out` answers; invalid input if the faults are not shares.
+/// The error of `out`; invalid input if the faults are not shares.
 pub fn write_feed(out: &mut dyn Write, feed: &FeedFile) -> io::Result<FeedSummary> {
     feed.faults.check()?;
     let clock = Clock::Tape {
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recording_holds_exactly_the_trades_asked_for() {
+    fn a_recording_has_exactly_as_many_trades_as_its_settings() {
         let mut file = Vec::new();
         let summary = write_feed(
             &mut file,

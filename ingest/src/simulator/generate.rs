@@ -1,4 +1,4 @@
-//! The frame generator: seeded, pure, and endless.
+//! The frame generator: endless, and a pure function of its seed and the times it is given.
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
@@ -7,43 +7,42 @@ use super::{
     market::{Decimal, Instrument},
 };
 
-/// How the trades are spread over the symbols.
+/// The distribution of trades over symbols.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Popularity {
-    /// The symbol of rank n gets a share proportional to n to the power of minus this; real markets
+    /// The symbol of rank n gets a share proportional to n to the power of minus this. Real markets
     /// are near 1.
     Zipf(f64),
-    /// The first symbol gets this share of all trades, the others equal parts of the rest.
+    /// The first symbol gets this share of all trades, and the others equal parts of the rest.
     OneHot(f64),
 }
 
-/// What event times the trades have.
+/// The event times of trades.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// The time at which the frame is asked for.
+    /// The time of the call that generates the frame.
     Wall,
-    /// A tape's own time: it begins at `start_ms` and so many trades happen in a second of it,
-    /// however fast it is played.
+    /// The generator's own time, independent of the wall clock.
     Tape {
-        /// Milliseconds since 1970 UTC.
+        /// The time of the first trade, in milliseconds since 1970 UTC.
         start_ms: i64,
-        /// At least one.
+        /// Trades in one second of this time; at least one.
         trades_per_second: u32,
     },
 }
 
-/// What to generate.
+/// Settings of a generator.
 #[derive(Clone, Debug)]
 pub struct GeneratorConfig {
     /// The same seed gives the same frames.
     pub seed: u64,
     /// The symbols, the most traded first.
     pub symbols: Vec<String>,
-    /// Their shares.
+    /// The symbols' shares of the trades.
     pub popularity: Popularity,
-    /// Their times.
+    /// The event times of the trades.
     pub clock: Clock,
-    /// What is wrong with some of the frames.
+    /// Injected faults.
     pub faults: FrameFaults,
 }
 
@@ -56,12 +55,12 @@ pub struct Generator {
     popularity: Popularity,
     instruments: Vec<Instrument>,
     all: Selection,
-    /// Trades generated, the tape's clock.
+    /// Trades generated: the time of [`Clock::Tape`].
     trades: u64,
     previous: String,
 }
 
-/// Some of the generator's symbols, with their shares: what one client has subscribed to.
+/// Some of the generator's symbols with their shares: the subscriptions of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Each symbol's rank, and the sum of the shares up to and including it.
@@ -70,13 +69,13 @@ pub struct Selection {
 
 /// The most trades in one frame.
 pub const MAX_TRADES_PER_FRAME: u64 = 10;
-/// How late an out-of-order trade may be.
+/// The longest delay of an out-of-order trade.
 const LATE_MS: i64 = 5_000;
-/// How far times of neighbouring trades run back in the normal course of a feed.
+/// How far the times of neighbouring trades go back in a normal feed.
 const JITTER_MS: i64 = 30;
 
 impl Generator {
-    /// A generator at its beginning. Without symbols it makes frames without trades.
+    /// A generator at its first frame. Without symbols its frames have no trades.
     #[must_use]
     pub fn new(config: GeneratorConfig) -> Self {
         let mut random = SmallRng::seed_from_u64(config.seed);
@@ -98,7 +97,7 @@ impl Generator {
         }
     }
 
-    /// Those of the generator's symbols that `chosen` names.
+    /// The symbols for which `chosen` is true.
     #[must_use]
     pub fn select(&self, chosen: impl Fn(&str) -> bool) -> Selection {
         let ranks = self
@@ -118,9 +117,10 @@ impl Generator {
         trades
     }
 
-    /// Appends the next frame, of at most `limit` trades (and never more than ten), to `out`.
-    /// Returns how many trades it holds: none if it is a faulty frame, or there are no symbols.
-    /// `now_ms` is the time of a [`Clock::Wall`]; a tape takes no notice of it.
+    /// Appends the next frame to `out`: at most `limit` trades, and never more than ten. Returns
+    /// the number of its trades: 0 for a faulty frame or without symbols. [`Clock::Wall`] uses
+    /// `now_ms`;
+    /// [`Clock::Tape`] ignores it.
     pub fn next_frame_of(
         &mut self,
         selection: &Selection,
@@ -153,7 +153,10 @@ impl Generator {
             if n > 0 {
                 out.push(',');
             }
-            self.push_trade(selection, now_ms, out);
+            let event_ms = self.event_ms(now_ms);
+            let rank = selection.pick(&mut self.random);
+            self.push_trade(rank, event_ms, 1, out);
+            self.trades += 1;
         }
         out.push_str(r#"],"type":"trade"}"#);
         if self.faults.duplicate_frame > 0.0 {
@@ -163,13 +166,13 @@ impl Generator {
         trades
     }
 
-    /// True in this share of the calls; what the server itself leaves to chance comes from the same
-    /// seed.
+    /// True in this share of the calls. The server draws its own chances from the same seed.
     pub(super) fn chance(&mut self, share: f64) -> bool {
         self.random.random_bool(share.clamp(0.0, 1.0))
     }
 
-    /// Small frames are common, full ones too: a busy moment is cut into frames of ten.
+    /// Small frames are common, and so are full ones: Finnhub splits a busy moment into frames of
+    /// ten.
     fn trades_in_frame(&mut self) -> u64 {
         if self.random.random_bool(0.3) {
             MAX_TRADES_PER_FRAME
@@ -178,14 +181,27 @@ impl Generator {
         }
     }
 
-    fn push_trade(&mut self, selection: &Selection, now_ms: i64, out: &mut String) {
-        let event_ms = self.event_ms(now_ms);
+    /// The shares of the first symbols, at most `count`, the most traded first.
+    pub(super) fn shares(&self, count: usize) -> Vec<f64> {
+        let sums = self.all.shares.iter().map(|(_, sum)| *sum);
+        let total = sums.clone().last().unwrap_or(1.0);
+        let before = std::iter::once(0.0).chain(sums.clone());
+        sums.zip(before)
+            .take(count)
+            .map(|(sum, before)| (sum - before) / total)
+            .collect()
+    }
+
+    /// Appends the next trade of the symbol of a rank. It moves the price as much as `weight` live
+    /// trades do, and has their size; live trades have a weight of 1.
+    pub(super) fn push_trade(&mut self, rank: usize, event_ms: i64, weight: u64, out: &mut String) {
         let (random, faults) = (&mut self.random, &self.faults);
-        let Some(instrument) = self.instruments.get_mut(selection.pick(random)) else {
+        let Some(instrument) = self.instruments.get_mut(rank) else {
             return;
         };
-        let price = instrument.walk(random);
+        let price = instrument.walk(weight.isqrt(), random);
         let mut size = instrument.size(random);
+        size.units *= weight;
         let mut conditions = instrument.conditions(size, random);
         if faults.any_trade() {
             if random.random_bool(faults.zero_size) {
@@ -211,14 +227,13 @@ impl Generator {
             push_decimal(out, price);
         }
         out.push_str(r#","s":""#);
-        // The market's symbols need no escapes.
+        // Symbols of the simulated market need no escapes.
         out.push_str(&instrument.symbol);
         out.push_str(r#"","t":"#);
         push_integer(out, u64::try_from(event_ms).unwrap_or(0), 1);
         out.push_str(r#","v":"#);
         push_decimal(out, size);
         out.push('}');
-        self.trades += 1;
     }
 
     fn event_ms(&mut self, now_ms: i64) -> i64 {
@@ -274,7 +289,7 @@ impl Selection {
     }
 }
 
-/// A decimal as JSON has it: no zeros at the end of the fraction.
+/// A decimal in JSON, without zeros at the end of the fraction.
 fn push_decimal(out: &mut String, decimal: Decimal) {
     let Decimal {
         mut units,
@@ -363,12 +378,12 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_of_a_faultless_feed_is_admitted_and_the_first_symbol_leads() {
+    fn every_entry_of_a_feed_without_faults_is_admitted_and_the_first_symbol_has_most() {
         let (counts, of) = admit_all(&frames(
             config(3, Popularity::Zipf(1.0), FrameFaults::default()),
             20_000,
         ));
-        assert_eq!(counts.dead_letters(), 0, "{:?}", counts.dead_letters);
+        assert_eq!(counts.invalid_frames(), 0, "{:?}", counts.invalid);
         assert_eq!(counts.trades + counts.price_updates, 20_000);
         assert_eq!(counts.rounded, 0);
         assert!(of.len() > 150, "{}", of.len());
@@ -410,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_admitted_counted_or_refused_but_never_lost() {
+    fn faulty_frames_are_admitted_or_counted_as_invalid_and_never_lost() {
         let faults = FrameFaults {
             bad_json: 0.05,
             unknown_type: 0.05,
@@ -426,21 +441,21 @@ mod tests {
             .iter()
             .map(|frame| frame.matches("\"t\":").count())
             .sum();
-        let whole = counts.dead_letters[&crate::admission::Reason::Json]
-            + counts.dead_letters[&crate::admission::Reason::FrameType];
+        let whole = counts.invalid[&crate::admission::Reason::Json]
+            + counts.invalid[&crate::admission::Reason::FrameType];
         assert!(
             whole > 0
                 && counts.price_updates > 0
-                && counts.dead_letters[&crate::admission::Reason::Price] > 0
+                && counts.invalid[&crate::admission::Reason::Price] > 0
         );
         assert_eq!(
-            counts.trades + counts.price_updates + counts.dead_letters() - whole,
+            counts.trades + counts.price_updates + counts.invalid_frames() - whole,
             u64::try_from(entries).expect("small")
         );
     }
 
     #[test]
-    fn decimals_are_written_as_json_has_them() {
+    fn decimals_are_written_as_json_numbers() {
         for (units, places, want) in [
             (0, 0, "0"),
             (0, 6, "0"),

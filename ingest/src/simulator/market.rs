@@ -1,10 +1,9 @@
-//! What is traded in the simulated market: symbols, and how each one's price, size and conditions
-//! behave.
+//! The symbols of the simulated market, and the process of each one's price, size and conditions.
 
 use rand::{Rng, rngs::SmallRng};
 use tapeflow_schemas::AssetClass;
 
-/// Real tickers with a price of their day in cents, the most traded first.
+/// Real tickers with their price in cents on one day, the most traded first.
 const STOCKS: [(&str, u64); 40] = [
     ("AAPL", 22_689),
     ("MSFT", 42_650),
@@ -67,21 +66,21 @@ const FOREX: [(&str, u64, u32); 6] = [
     ("OANDA:USD_CHF", 88_912, 5),
     ("IC MARKETS:1", 105_440, 5),
 ];
-/// Every so many symbols one is crypto, and one forex, while there are any.
+/// One symbol in this many is crypto or forex, as long as the lists last.
 const CRYPTO_EVERY: usize = 6;
 const FOREX_EVERY: usize = 9;
 
 /// The first `count` symbols of the simulated market, the most traded first: real tickers, then
-/// made-up ones.
+/// invented ones.
 #[must_use]
 pub fn symbols(count: usize) -> Vec<String> {
     let (mut stocks, mut crypto, mut forex) = (STOCKS.iter(), CRYPTO.iter(), FOREX.iter());
-    let mut made_up = 0;
+    let mut invented = 0;
     let mut next_stock = || {
         stocks.next().map_or_else(
             || {
-                made_up += 1;
-                made_up_ticker(made_up)
+                invented += 1;
+                invented_ticker(invented)
             },
             |stock| stock.0.to_owned(),
         )
@@ -98,16 +97,15 @@ pub fn symbols(count: usize) -> Vec<String> {
         .collect()
 }
 
-/// `QAAA`, `QAAB`...: no listed ticker of today begins with Q and has this form, so they cannot
-/// collide with the real ones above.
-fn made_up_ticker(number: usize) -> String {
+/// `QAAA`, `QAAB` and so on. None of the real tickers above has this form.
+fn invented_ticker(number: usize) -> String {
     let mut letters = [b'A'; 4];
     let mut rest = number;
     for letter in letters.iter_mut().rev() {
         *letter += u8::try_from(rest % 26).unwrap_or(0);
         rest /= 26;
     }
-    // Four letters give 456,976; whoever wants more gets a number behind them.
+    // Four letters give 456,976 tickers; further ones get a number at the end.
     let more = if rest > 0 {
         rest.to_string()
     } else {
@@ -119,7 +117,7 @@ fn made_up_ticker(number: usize) -> String {
     )
 }
 
-/// One symbol's market. Prices walk at random and stay within a third to three times their start.
+/// The market of one symbol. Its price is a random walk between a third and three times its start.
 #[derive(Clone, Debug)]
 pub(super) struct Instrument {
     pub(super) symbol: String,
@@ -130,7 +128,7 @@ pub(super) struct Instrument {
     places: u32,
 }
 
-/// A number as it is written: `units` of 10^-`places`.
+/// A decimal number: `units` of 10^-`places`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decimal {
     pub(super) units: u64,
@@ -161,10 +159,11 @@ impl Instrument {
         }
     }
 
-    /// The next trade's price: a step of the walk; every fourth stock print stands between two
-    /// cents, as midpoint and retail prints do.
-    pub(super) fn walk(&mut self, random: &mut SmallRng) -> Decimal {
-        let step = (self.price / 4_000).max(1);
+    /// The next trade's price: one step of a random walk, of up to `stride` times 0.025 % of the
+    /// price. A stride of the square root of n moves as far as n steps do. Every fourth stock
+    /// print lies between two cents, as midpoint and retail prints do.
+    pub(super) fn walk(&mut self, stride: u64, random: &mut SmallRng) -> Decimal {
+        let step = (self.price / 4_000).max(1) * stride;
         let moved = (self.price + random.random_range(0..=2 * step)).saturating_sub(step);
         self.price = moved.clamp((self.start / 3).max(1), self.start * 3);
         match self.class {
@@ -179,7 +178,7 @@ impl Instrument {
         }
     }
 
-    /// The next trade's size.
+    /// The size of the next trade.
     pub(super) fn size(&self, random: &mut SmallRng) -> Decimal {
         match self.class {
             AssetClass::Stock if random.random_bool(0.7) => Decimal {
@@ -190,7 +189,7 @@ impl Instrument {
                 units: 100 * random.random_range(1..=10),
                 places: 0,
             },
-            // A pair with eight places is a small coin, traded by the million.
+            // A pair with eight places has a tiny price and trades by the million.
             AssetClass::Crypto if self.places >= 8 => Decimal {
                 units: random.random_range(10_000..100_000_000),
                 places: 0,
@@ -202,7 +201,7 @@ impl Instrument {
                     places: 6,
                 }
             }
-            // Currency quotes without a size come as price updates.
+            // A currency quote without a size is a price update.
             AssetClass::Forex => Decimal {
                 units: if random.random_bool(0.2) {
                     0
@@ -214,7 +213,7 @@ impl Instrument {
         }
     }
 
-    /// The JSON of the next trade's conditions. A print below a round lot carries 12 (Odd Lot).
+    /// The next trade's conditions as JSON. A print below a round lot has 12 (Odd Lot).
     pub(super) fn conditions(&self, size: Decimal, random: &mut SmallRng) -> &'static str {
         if self.class != AssetClass::Stock {
             return "null";

@@ -1,4 +1,4 @@
-//! The simulated server: listens on this machine, hands each connection its fate, and counts.
+//! The simulated server: listens on this machine, assigns each connection its fault, and counts.
 
 use std::{
     io,
@@ -22,39 +22,39 @@ use super::{
     connection,
     faults::Faults,
     generate::{Clock, Generator, GeneratorConfig, Popularity, Selection},
+    history::{self, Round},
     market,
 };
 use crate::clock::now_ms;
 
-/// What the simulated server needs to know.
+/// Settings of the simulated server.
 #[derive(Clone, Debug)]
 pub struct SimulatorConfig {
-    /// Where to listen: an address of this machine alone. Port 0 takes a free one.
+    /// Where to listen: a loopback address. Port 0 takes a free port.
     pub bind: SocketAddr,
-    /// The token that clients must bring; any other gets 401.
+    /// The token of clients; any other is answered with 401.
     pub token: Secret,
     /// The same seed gives the same market.
     pub seed: u64,
     /// The market's symbols, the most traded first.
     pub symbols: Vec<String>,
-    /// Their shares of the trades.
+    /// The symbols' shares of the trades.
     pub popularity: Popularity,
-    /// The trades' times.
+    /// The event times of the trades.
     pub clock: Clock,
-    /// How many trades a second are sent to a connection that has subscribed to all symbols or
-    /// some; `None` sends as fast as they are taken.
+    /// Trades a second for a connection with subscriptions; `None` sends as fast as the client
+    /// reads.
     pub trades_per_second: Option<f64>,
-    /// How many trades are sent in all, to all connections together, before there are only pings;
-    /// `None` for no end.
+    /// Trades sent in all, to all connections together; then only pings follow. `None` for no end.
     pub trades: Option<u64>,
-    /// How often a ping is sent. Finnhub's come about once a minute.
+    /// The time between two pings. Finnhub's come about once a minute.
     pub ping_every: Duration,
-    /// What goes wrong.
+    /// Injected faults.
     pub faults: Faults,
 }
 
 impl Default for SimulatorConfig {
-    /// A good day of two hundred symbols, a thousand trades a second.
+    /// Two hundred symbols and a thousand trades a second, without connection faults.
     fn default() -> Self {
         Self {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -71,20 +71,20 @@ impl Default for SimulatorConfig {
     }
 }
 
-/// What the server has done so far.
+/// Counts of the server so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SimulatorStats {
-    /// Connections made, whatever became of them.
+    /// Accepted connections, with those that were refused later.
     pub connections: u64,
-    /// Subscriptions accepted.
+    /// Accepted subscriptions.
     pub subscriptions: u64,
-    /// Frames sent whole, pings and errors included.
+    /// Frames sent whole, with pings and errors.
     pub frames: u64,
-    /// Entries of the trade frames sent whole; a frame sent twice counts once.
+    /// Entries of trade frames sent whole; a frame sent twice counts once.
     pub trades: u64,
 }
 
-/// A running server. It stops when this is dropped.
+/// A running server. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Simulator {
     address: SocketAddr,
@@ -96,13 +96,13 @@ impl Simulator {
     /// Starts listening.
     ///
     /// # Errors
-    /// The address is taken, or not of this machine (others would have a use for neither
-    /// the trades nor the faults); the faults are not shares.
+    /// The address is in use or not a loopback address; the faults are not shares.
     pub async fn start(config: SimulatorConfig) -> io::Result<Self> {
         if !config.bind.ip().is_loopback() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "the simulated server listens on this machine only: give an address such as 127.0.0.1:0",
+                "the simulated server listens on this machine only: \
+                 give an address such as 127.0.0.1:0",
             ));
         }
         config.faults.frames.check()?;
@@ -118,25 +118,41 @@ impl Simulator {
         })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its address as a client wants it.
+    /// The address for a client.
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
     }
 
-    /// The token that it wants.
+    /// The token of clients.
     #[must_use]
     pub fn token(&self) -> Secret {
         self.state.config.token.clone()
     }
 
-    /// What it has done so far.
+    /// Moves the prices to where the history of this market ends, without its trades: for a log
+    /// that holds the history of an earlier start.
+    pub async fn skip_history(&self) {
+        let market = self.market();
+        let skipped = tokio::task::spawn_blocking(move || {
+            market.generate_history(now_ms(), |_| true);
+        });
+        if skipped.await.is_err() {
+            debug!("prices were not moved to the end of the history: the runtime is ending");
+        }
+    }
+
+    pub(crate) fn market(&self) -> Arc<State> {
+        Arc::clone(&self.state)
+    }
+
+    /// The counts so far.
     #[must_use]
     pub fn stats(&self) -> SimulatorStats {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -166,12 +182,13 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
                     let state = Arc::clone(&state);
                     connections.spawn(async move {
                         let ended = connection::serve(stream, number, &state).await;
-                        debug!(number, fault = ended.err().map(|fault| fault.to_string()), "simulated connection ends");
+                        let error = ended.err().map(|error| error.to_string());
+                        debug!(number, error, "simulated connection ends");
                     });
                 }
-                // Too many open files, or a client that left in the queue: neither ends the server.
-                Err(fault) => {
-                    debug!(%fault, "simulated feed cannot accept");
+                // Such as too many open files. The server continues.
+                Err(error) => {
+                    debug!(%error, "simulated feed cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
@@ -180,14 +197,14 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
-pub(super) struct State {
+pub(crate) struct State {
     pub(super) config: SimulatorConfig,
     pub(super) counters: Counters,
     market: Mutex<Market>,
     open: AtomicUsize,
-    /// Changes when all open connections must drop.
+    /// A change drops all open connections.
     pub(super) drop_all: watch::Sender<u64>,
 }
 
@@ -205,11 +222,11 @@ struct Market {
     left: u64,
 }
 
-/// A frame for one connection.
-pub(super) enum Next {
-    /// This, with so many trades.
+/// The next frame for one connection.
+pub(super) enum NextFrame {
+    /// The text and the number of its trades.
     Frame(String, u64),
-    /// All trades that were asked for are sent.
+    /// All trades of [`SimulatorConfig::trades`] are sent.
     Exhausted,
 }
 
@@ -243,12 +260,12 @@ impl State {
             .select(subscribed)
     }
 
-    /// The market's next frame for a selection. Its trades are taken from those left, whether they
-    /// arrive or not.
-    pub(super) fn next_frame(&self, selection: &Selection, limit: u64) -> Next {
+    /// The market's next frame for a selection. Its trades count as sent, whether they arrive or
+    /// not.
+    pub(super) fn next_frame(&self, selection: &Selection, limit: u64) -> NextFrame {
         let mut market = self.market.lock().unwrap_or_else(PoisonError::into_inner);
         if market.left == 0 {
-            return Next::Exhausted;
+            return NextFrame::Exhausted;
         }
         let mut text = String::with_capacity(1024);
         let limit = limit.min(market.left);
@@ -256,10 +273,29 @@ impl State {
             .generator
             .next_frame_of(selection, now_ms(), limit, &mut text);
         market.left -= trades;
-        Next::Frame(text, trades)
+        NextFrame::Frame(text, trades)
     }
 
-    /// True in this share of the calls, by the market's own seed.
+    /// Generates the history that ends at `end_ms`, round by round. `each` gets the frames of a
+    /// round and ends the history early by returning false. Returns whether the end was reached.
+    pub(crate) fn generate_history(
+        &self,
+        end_ms: i64,
+        mut each: impl FnMut(Vec<String>) -> bool,
+    ) -> bool {
+        (0..history::ROUNDS).all(|number| {
+            // Released before `each`, which may wait for the log.
+            let frames = self
+                .market
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .generator
+                .history_round(&Round { number, end_ms }, self.config.trades_per_second);
+            each(frames)
+        })
+    }
+
+    /// True in this share of the calls, drawn from the market's seed.
     pub(super) fn chance(&self, share: f64) -> bool {
         self.market
             .lock()
@@ -268,14 +304,14 @@ impl State {
             .chance(share)
     }
 
-    /// Counts a connection in for as long as the answer lives, and says whether it is the only one.
+    /// Counts a connection as open until the guard is dropped. Returns whether it is the only one.
     pub(super) fn enter(&self) -> (Open<'_>, bool) {
         let before = self.open.fetch_add(1, Ordering::AcqRel);
         (Open(&self.open), before == 0)
     }
 }
 
-/// A connection that is open.
+/// Counts one open connection.
 pub(super) struct Open<'a>(&'a AtomicUsize);
 
 impl Drop for Open<'_> {

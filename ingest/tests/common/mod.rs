@@ -1,4 +1,4 @@
-//! A log in memory, and the reading of what stands in it.
+//! A log in memory, and decoding of its records.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -8,28 +8,28 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tapeflow_log::{OutRecord, Publish, PublishError};
+use tapeflow_log::{AppendError, LogWriter, NewRecord};
 use tapeflow_schemas::{
     SessionId, Trade,
     codec::{self, Header},
 };
 use tokio::sync::watch;
 
-/// A log that a test can look into. It keeps what was flushed and what was not apart, and can fail
+/// A log in memory. It separates durable records from records that were not flushed, and can fail
 /// at a record.
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryLog {
     partitions: u32,
     fail_after: Option<usize>,
     state: Arc<Mutex<State>>,
-    /// Changes with every flush.
+    /// The number of durable records; changes with every flush.
     pub(crate) flushed: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    durable: Vec<OutRecord>,
-    pending: Vec<OutRecord>,
+    durable: Vec<NewRecord>,
+    pending: Vec<NewRecord>,
 }
 
 impl MemoryLog {
@@ -42,7 +42,7 @@ impl MemoryLog {
         }
     }
 
-    /// The same log, whose next appends fail once it holds so many records in all.
+    /// The same log, whose appends fail once it holds this many records in all.
     pub(crate) fn failing_after(&self, records: usize) -> Self {
         Self {
             fail_after: Some(records),
@@ -50,18 +50,20 @@ impl MemoryLog {
         }
     }
 
-    /// What is durable, in the order of appending.
-    pub(crate) fn records(&self) -> Vec<OutRecord> {
+    /// The durable records, in the order of appending.
+    pub(crate) fn records(&self) -> Vec<NewRecord> {
         self.lock().durable.clone()
     }
 
     /// Waits until the durable records satisfy `enough`.
-    pub(crate) async fn until(&self, enough: impl Fn(&[OutRecord]) -> bool) {
+    pub(crate) async fn until(&self, enough: impl Fn(&[NewRecord]) -> bool) {
         let mut flushed = self.flushed.subscribe();
         while !enough(&self.records()) {
             let waited =
                 tokio::time::timeout(std::time::Duration::from_secs(60), flushed.changed()).await;
-            waited.expect("the feed goes on").expect("the log lives");
+            waited
+                .expect("a flush within a minute")
+                .expect("the log exists");
         }
     }
 
@@ -71,12 +73,12 @@ impl MemoryLog {
 }
 
 #[async_trait]
-impl Publish for MemoryLog {
+impl LogWriter for MemoryLog {
     fn partitions(&self) -> u32 {
         self.partitions
     }
 
-    async fn last_sequences(&mut self, session: SessionId) -> Result<Vec<u64>, PublishError> {
+    async fn last_sequences(&mut self, session: SessionId) -> Result<Vec<u64>, AppendError> {
         let mut last = vec![0; usize::try_from(self.partitions).expect("small")];
         for record in self.records() {
             let decoded = Decoded::of(&record);
@@ -87,23 +89,23 @@ impl Publish for MemoryLog {
         Ok(last)
     }
 
-    async fn publish(&mut self, records: Vec<OutRecord>) -> Result<(), PublishError> {
+    async fn append(&mut self, records: Vec<NewRecord>) -> Result<(), AppendError> {
         let mut state = self.lock();
         for record in records {
             let held = state.durable.len() + state.pending.len();
             if self.fail_after.is_some_and(|limit| held >= limit) {
-                // What was taken before may have become durable without a flush, as with a real
-                // log.
+                // Records that were accepted before may become durable without a flush, as in a
+                // real log.
                 let pending = std::mem::take(&mut state.pending);
                 state.durable.extend(pending);
-                return Err(PublishError("the disk is full".into()));
+                return Err(AppendError("the disk is full".into()));
             }
             state.pending.push(record);
         }
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), PublishError> {
+    async fn flush(&mut self) -> Result<(), AppendError> {
         let mut state = self.lock();
         let pending = std::mem::take(&mut state.pending);
         state.durable.extend(pending);
@@ -114,7 +116,7 @@ impl Publish for MemoryLog {
     }
 }
 
-/// A record, read.
+/// A decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decoded {
     pub(crate) session: SessionId,
@@ -125,7 +127,7 @@ pub(crate) struct Decoded {
 }
 
 impl Decoded {
-    pub(crate) fn of(record: &OutRecord) -> Self {
+    pub(crate) fn of(record: &NewRecord) -> Self {
         let mut entries = Vec::new();
         let header = codec::decode(&record.payload, &mut entries).expect("our own record");
         let trades = entries
@@ -160,8 +162,8 @@ impl Decoded {
     }
 }
 
-/// How many trades the records hold.
-pub(crate) fn trades(records: &[OutRecord]) -> u64 {
+/// The number of trades in the records.
+pub(crate) fn trades(records: &[NewRecord]) -> u64 {
     u64::try_from(
         records
             .iter()
@@ -171,8 +173,8 @@ pub(crate) fn trades(records: &[OutRecord]) -> u64 {
     .expect("small")
 }
 
-/// How many records were refused, by reason.
-pub(crate) fn reasons(records: &[OutRecord]) -> BTreeMap<String, usize> {
+/// The number of invalid frames in the records, by reason.
+pub(crate) fn reasons(records: &[NewRecord]) -> BTreeMap<String, usize> {
     let mut reasons = BTreeMap::new();
     for reason in records
         .iter()
@@ -184,7 +186,7 @@ pub(crate) fn reasons(records: &[OutRecord]) -> BTreeMap<String, usize> {
 }
 
 /// Sequences are dense from 1 within each session and partition, in the order of appending.
-pub(crate) fn check_dense(records: &[OutRecord]) {
+pub(crate) fn check_dense(records: &[NewRecord]) {
     let mut last: BTreeMap<(SessionId, u32), u64> = BTreeMap::new();
     for record in records {
         let decoded = Decoded::of(record);

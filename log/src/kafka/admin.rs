@@ -1,199 +1,314 @@
-//! The file of client settings, and the topic that `init` makes.
+//! Topics: created by `init`, examined, and for benchmarks and tests also deleted.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
+use backon::{BlockingRetryable, ConstantBuilder};
 use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
+    Message, Offset as KafkaOffset, TopicPartitionList,
+    admin::{AdminOptions, NewTopic, TopicReplication, TopicResult},
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
+use tapeflow_schemas::{Offset, Partition};
 
-use super::{KafkaLog, KafkaLogConfig};
+use super::{
+    KafkaLog,
+    client::{AdminClient, KafkaConfig, TAIL},
+    errors,
+};
 use crate::read::LogError;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long records are kept: a week, well above any outage that is noticed.
+/// How long `init` waits for the brokers.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long benchmarks and tests wait for the brokers, which may be under full load.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a record that exists may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(10);
+/// The time between two attempts while brokers hear of a change.
+const RETRY: Duration = Duration::from_millis(100);
+/// Attempts to create a topic again after its deletion, which takes the brokers a moment.
+const CREATE_ATTEMPTS: usize = 200;
+/// How long records are kept: a week, well above any outage that an operator notices.
 const RETENTION_MS: &str = "604800000";
+/// The most copies of a partition that `init` asks for by itself.
+const MAX_COPIES: usize = 3;
 
-/// The settings in a file: one key=value a line; empty lines and lines that begin with # say
-/// nothing. Values are never repeated in an error.
-pub fn settings(file: &Path) -> Result<Vec<(String, String)>, String> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    let lines = text
-        .lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line.trim()))
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .map(|(number, line)| match line.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => {
-                Ok((key.trim().to_owned(), value.trim().to_owned()))
-            }
-            _ => Err(format!("{} line {number} is not key=value", file.display())),
-        })
-        .collect()
-}
-
-fn client(config: &KafkaLogConfig) -> ClientConfig {
-    let mut client = ClientConfig::new();
-    client
-        .set("bootstrap.servers", &config.brokers)
-        .set("client.id", "tapeflow-init")
-        .set("allow.auto.create.topics", "false");
-    for (key, value) in &config.settings {
-        client.set(key, value);
-    }
-    client
-}
-
-/// What stands there now.
+/// A topic after [`make_topic`].
 pub struct TopicReport {
+    /// Whether it was created now.
     pub created: bool,
+    /// The number of its partitions.
     pub partitions: usize,
 }
 
-/// Makes the topic if there is none: so many partitions, `replication` copies (at most three, at
-/// most as many as there are brokers).
+/// Creates the topic with its partitions unless it exists. Without `replication` each partition
+/// has three copies, or one on each broker if there are fewer.
+///
+/// # Errors
+/// [`LogError`] if no broker answers or they refuse.
 pub async fn make_topic(
-    config: &KafkaLogConfig,
+    config: &KafkaConfig,
     partitions: u32,
     replication: Option<u32>,
 ) -> Result<TopicReport, LogError> {
-    let unreachable = |error: &KafkaError| {
-        LogError::Broken(match error {
-            // Its own text shows the value, which may be secret.
-            KafkaError::ClientConfig(_, reason, key, _) => {
-                format!("--kafka-config-file: setting {key}: {reason}")
-            }
-            error => format!(
-                "kafka at {} cannot be reached: {error}; check --brokers",
-                config.brokers
-            ),
-        })
-    };
-    let asker: BaseConsumer = client(config)
-        .create()
-        .map_err(|error| unreachable(&error))?;
-    let (topic, brokers, found) = (config.topic.clone(), config.brokers.clone(), {
-        let topic = config.topic.clone();
-        tokio::task::spawn_blocking(move || {
-            asker
-                .fetch_metadata(Some(&topic), PATIENCE)
-                .map(|metadata| {
-                    let partitions = metadata
-                        .topics()
-                        .iter()
-                        .find(|found| found.name() == topic && found.error().is_none())
-                        .map_or(0, |found| found.partitions().len());
-                    (metadata.brokers().len(), partitions)
-                })
-        })
-        .await
-        .map_err(|error| LogError::Broken(error.to_string()))?
-        .map_err(|error| unreachable(&error))?
-    });
-    let (nodes, existing) = found;
+    let asked = config.clone();
+    let (nodes, existing) = blocking(move || {
+        let client: BaseConsumer = asked.admin()?;
+        let metadata = client
+            .fetch_metadata(Some(&asked.topic), TIMEOUT)
+            .map_err(|error| unreachable(&asked, &error))?;
+        let existing = metadata
+            .topics()
+            .iter()
+            .find(|found| found.name() == asked.topic && found.error().is_none())
+            .map_or(0, |found| found.partitions().len());
+        Ok((metadata.brokers().len(), existing))
+    })
+    .await?;
     if existing > 0 {
         return Ok(TopicReport {
             created: false,
             partitions: existing,
         });
     }
-    let wanted = replication.map_or(nodes.min(3), |n| n as usize);
-    if wanted > nodes {
+    let (brokers, topic) = (&config.brokers, &config.topic);
+    let copies = replication.map_or(nodes.min(MAX_COPIES), |n| n as usize);
+    if copies > nodes {
         return Err(LogError::Broken(format!(
-            "--replication: {wanted} copies, but kafka at {brokers} has {nodes} brokers"
+            "--replication: {copies} copies, but kafka at {brokers} has {nodes} brokers"
         )));
     }
-    let copies = i32::try_from(wanted)
+    let in_sync = if copies >= MAX_COPIES { "2" } else { "1" };
+    let copies = i32::try_from(copies)
         .map_err(|error| LogError::Broken(format!("--replication: {error}")))?;
     let count = i32::try_from(partitions)
         .map_err(|error| LogError::Broken(format!("--partitions: {error}")))?;
-    let in_sync = if wanted >= 3 { "2" } else { "1" };
-    let new = NewTopic::new(&topic, count, TopicReplication::Fixed(copies))
+    let new = NewTopic::new(topic, count, TopicReplication::Fixed(copies))
         .set("min.insync.replicas", in_sync)
         .set("cleanup.policy", "delete")
         .set("unclean.leader.election.enable", "false")
         .set("retention.ms", RETENTION_MS);
-    let admin: AdminClient<DefaultClientContext> = client(config)
-        .create()
-        .map_err(|error| unreachable(&error))?;
-    let options = AdminOptions::new()
-        .operation_timeout(Some(PATIENCE))
-        .request_timeout(Some(PATIENCE));
+    let admin: AdminClient = config.admin()?;
     let results = admin
-        .create_topics([&new], &options)
+        .create_topics([&new], &options(TIMEOUT))
         .await
-        .map_err(|error| unreachable(&error))?;
+        .map_err(|error| unreachable(config, &error))?;
+    let report = |created| TopicReport {
+        created,
+        partitions: partitions as usize,
+    };
     match results.into_iter().next() {
-        Some(Ok(_)) => Ok(TopicReport {
-            created: true,
-            partitions: partitions as usize,
-        }),
-        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(TopicReport {
-            created: false,
-            partitions: partitions as usize,
-        }),
+        Some(Ok(_)) => Ok(report(true)),
+        // Another process was faster.
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(report(false)),
         Some(Err((_, code))) => Err(LogError::Broken(format!(
-            "kafka at {brokers} does not make topic {topic}: {code}"
+            "kafka at {brokers} does not create topic {topic}: {code}"
         ))),
         None => Err(LogError::Broken(format!(
-            "kafka at {brokers} says nothing about topic {topic}"
+            "kafka at {brokers} does not answer about topic {topic}"
         ))),
     }
 }
 
-/// In what the topic is less than the guarantee needs. One that was just made may not be known to
-/// every broker yet.
-pub async fn findings(config: KafkaLogConfig) -> Result<Vec<String>, LogError> {
-    let examine = move || {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match KafkaLog::connect(config.clone()) {
-                Ok(log) => return Ok(log.findings().iter().map(ToString::to_string).collect()),
-                Err(_) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(100))
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    tokio::task::spawn_blocking(examine)
-        .await
-        .map_err(|error| LogError::Broken(error.to_string()))?
+/// What the topic lacks for the guarantee. Retries for ten seconds, because some brokers hear late
+/// of a topic that was just created.
+///
+/// # Errors
+/// [`LogError`] of the last attempt.
+pub async fn findings(config: KafkaConfig) -> Result<Vec<String>, LogError> {
+    let attempts = usize::try_from(TIMEOUT.as_millis() / RETRY.as_millis()).unwrap_or(1);
+    blocking(move || {
+        let log = (|| KafkaLog::connect(config.clone()))
+            .retry(
+                ConstantBuilder::default()
+                    .with_delay(RETRY)
+                    .with_max_times(attempts),
+            )
+            .call()?;
+        Ok(log.findings().iter().map(ToString::to_string).collect())
+    })
+    .await
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The number of partitions; `None` if there is no such topic. Blocks.
+///
+/// # Errors
+/// [`LogError`] if no broker answers within ten seconds.
+pub fn partitions(config: &KafkaConfig) -> Result<Option<u32>, LogError> {
+    let client: BaseConsumer = config.admin()?;
+    let metadata = client
+        .fetch_metadata(Some(&config.topic), TIMEOUT)
+        .map_err(|error| errors::request(config, &error))?;
+    let found = metadata
+        .topics()
+        .iter()
+        .find(|topic| topic.name() == config.topic && topic.error().is_none());
+    Ok(found
+        .map(|topic| topic.partitions().len())
+        .filter(|count| *count > 0)
+        .and_then(|count| u32::try_from(count).ok()))
+}
 
-    #[test]
-    fn settings_are_lines_of_key_and_value_and_errors_do_not_show_values() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(
-            file.path(),
-            "# tls\nsecurity.protocol = SASL_SSL\n\nsasl.password=a=b\n",
-        )
-        .expect("written");
-        let read = settings(file.path()).expect("two settings");
-        assert_eq!(
-            read,
-            [
-                ("security.protocol".into(), "SASL_SSL".into()),
-                ("sasl.password".into(), "a=b".into())
-            ]
-        );
-        std::fs::write(file.path(), "hunter2").expect("written");
-        let error = settings(file.path()).expect_err("no key");
-        assert!(
-            error.contains("line 1") && !error.contains("hunter2"),
-            "{error}"
-        );
+/// The number of records in each partition. Blocks.
+///
+/// # Errors
+/// [`LogError`] if no broker answers or there is no such topic.
+pub fn record_counts(config: &KafkaConfig) -> Result<Vec<u64>, LogError> {
+    let client: BaseConsumer = config.admin()?;
+    let count = partitions(config)?.ok_or_else(|| errors::no_topic(config))?;
+    let records = |partition: Partition| {
+        let (low, high) = client
+            .fetch_watermarks(&config.topic, number(partition)?, LONG_TIMEOUT)
+            .map_err(|error| errors::request(config, &error))?;
+        u64::try_from(high - low).map_err(|error| LogError::Broken(error.to_string()))
+    };
+    (0..count).map(records).collect()
+}
+
+/// The bytes of the first record of a partition; `None` if none arrives within ten seconds. Blocks.
+///
+/// # Errors
+/// [`LogError`] if the partition cannot be read.
+pub fn first_record(
+    config: &KafkaConfig,
+    partition: Partition,
+) -> Result<Option<Vec<u8>>, LogError> {
+    let failed = |error: KafkaError| errors::request(config, &error);
+    let client = config.client(&TAIL);
+    let consumer: BaseConsumer = client
+        .create()
+        .map_err(|error| errors::not_created(config, &error))?;
+    let mut from = TopicPartitionList::new();
+    from.add_partition_offset(&config.topic, number(partition)?, KafkaOffset::Beginning)
+        .and_then(|()| consumer.assign(&from))
+        .map_err(failed)?;
+    match consumer.poll(ARRIVAL) {
+        Some(Ok(message)) => Ok(message.payload().map(<[u8]>::to_vec)),
+        Some(Err(KafkaError::PartitionEOF(_))) | None => Ok(None),
+        Some(Err(error)) => Err(failed(error)),
     }
+}
+
+/// Deletes the topic.
+///
+/// # Errors
+/// [`LogError`] if no broker answers or they refuse.
+pub async fn delete_topic(config: &KafkaConfig) -> Result<(), LogError> {
+    let admin: AdminClient = config.admin()?;
+    let done = admin
+        .delete_topics(&[&config.topic], &options(LONG_TIMEOUT))
+        .await;
+    topic_result(config, "delete", done)
+}
+
+/// Creates the topic with exactly so many partitions and copies and the brokers' own settings, as
+/// soon as a deleted topic of its name is gone.
+///
+/// # Errors
+/// [`LogError`] of the last attempt.
+pub async fn recreate_topic(
+    config: &KafkaConfig,
+    partitions: usize,
+    copies: u8,
+) -> Result<(), LogError> {
+    use backon::Retryable;
+    let partitions =
+        i32::try_from(partitions).map_err(|error| LogError::Broken(error.to_string()))?;
+    let admin: AdminClient = config.admin()?;
+    let create = || async {
+        let new = NewTopic::new(
+            &config.topic,
+            partitions,
+            TopicReplication::Fixed(copies.into()),
+        );
+        let done = admin.create_topics([&new], &options(LONG_TIMEOUT)).await;
+        topic_result(config, "create", done)
+    };
+    create
+        .retry(
+            ConstantBuilder::default()
+                .with_delay(RETRY)
+                .with_max_times(CREATE_ATTEMPTS),
+        )
+        .await
+}
+
+/// Deletes the records of some partitions below an offset each, as retention does.
+///
+/// # Errors
+/// [`LogError`] if no broker answers or they refuse.
+pub async fn delete_records(
+    config: &KafkaConfig,
+    below: impl IntoIterator<Item = (Partition, Offset)>,
+) -> Result<(), LogError> {
+    let failed = |error: &KafkaError| errors::request(config, error);
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in below {
+        list.add_partition_offset(
+            &config.topic,
+            number(partition)?,
+            KafkaOffset::Offset(offset),
+        )
+        .map_err(|error| failed(&error))?;
+    }
+    let admin: AdminClient = config.admin()?;
+    let done = admin
+        .delete_records(&list, &options(LONG_TIMEOUT))
+        .await
+        .map_err(|error| failed(&error))?;
+    for element in done.elements() {
+        if let Err(error) = element.error() {
+            return Err(LogError::Broken(format!(
+                "kafka at {} does not delete records of topic {} partition {}: {error}",
+                config.brokers,
+                config.topic,
+                element.partition()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn options(timeout: Duration) -> AdminOptions {
+    AdminOptions::new()
+        .operation_timeout(Some(timeout))
+        .request_timeout(Some(timeout))
+}
+
+/// The result for the one topic of a request.
+fn topic_result(
+    config: &KafkaConfig,
+    what: &str,
+    done: Result<Vec<TopicResult>, KafkaError>,
+) -> Result<(), LogError> {
+    let done = done.map_err(|error| errors::request(config, &error))?;
+    done.into_iter().try_for_each(|result| {
+        result.map(drop).map_err(|(topic, code)| {
+            LogError::Broken(format!(
+                "kafka at {} does not {what} topic {topic}: {code}",
+                config.brokers
+            ))
+        })
+    })
+}
+
+/// `init` has no log to wait for: brokers that do not answer end it.
+fn unreachable(config: &KafkaConfig, error: &KafkaError) -> LogError {
+    LogError::Broken(format!(
+        "kafka at {} cannot be reached: {error}; check --brokers",
+        config.brokers
+    ))
+}
+
+fn number(partition: Partition) -> Result<i32, LogError> {
+    i32::try_from(partition)
+        .map_err(|_| LogError::Broken(format!("kafka has no partition {partition}")))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(LogError::Broken(format!("a kafka thread ended: {error}"))))
 }

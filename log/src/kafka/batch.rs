@@ -1,12 +1,11 @@
-//! Records of the client's queue by the hundred.
+//! Reads the records of the client's queue in batches.
 //!
-//! The safe interface hands them over one at a time, each in an event and a counted pointer of its
-//! own, which costs about as much as all that the job does with a trade afterwards
-//! (`bench/results/throughput.md`). librdkafka also fills an array in one call
-//! (`rd_kafka_consume_batch_queue`). Its other events (log lines, brokers that are down) are served
-//! by the same call, to the callbacks of the client.
+//! The safe interface returns one record a call, each in an event and a counted pointer of its own.
+//! That costs about as much CPU as all other work of the job on a trade
+//! (`bench/results/throughput.md`). `rd_kafka_consume_batch_queue` of librdkafka fills an array in
+//! one call. The same call passes other events, such as log lines, to the callbacks of the client.
 
-// Its only reason is above.
+// Only for that call and what it returns.
 #![allow(unsafe_code)]
 
 use rdkafka::{
@@ -18,21 +17,21 @@ use tapeflow_schemas::{Offset, Partition};
 
 use super::native::Owned;
 
-/// Records taken in one call.
+/// Records of one call.
 const AT_ONCE: usize = 512;
 
-/// One record, for the length of a call.
+/// One record, borrowed for the length of a call.
 pub(super) struct Record<'a> {
     pub(super) partition: Partition,
     pub(super) offset: Offset,
-    /// 0 if there is none.
+    /// Milliseconds since 1970 UTC; 0 if the record has none.
     pub(super) timestamp_ms: i64,
     pub(super) payload: Option<&'a [u8]>,
 }
 
-/// A consumer whose queue is read by batches.
+/// A consumer whose queue is read in batches.
 pub(super) struct BatchConsumer<C: ConsumerContext> {
-    // Declared first, freed first: a queue does not outlive its client.
+    // Declared first and so freed first: a queue must not outlive its client.
     queue: Owned<native::rd_kafka_queue_t>,
     consumer: BaseConsumer<C>,
     messages: Vec<*mut native::rd_kafka_message_t>,
@@ -57,9 +56,9 @@ impl<C: ConsumerContext> BatchConsumer<C> {
         &self.consumer
     }
 
-    /// Hands over what is there, at most about `limit` records and errors, in offset order within a
-    /// partition; never waits. Returns how many there were. `each` may stop it by an error; what it
-    /// was not shown of the batch is lost to this consumer then.
+    /// Passes the available records and errors to `each`, about `limit` at most, in offset order
+    /// within a partition, and returns their number. Never waits. An error of `each` ends the call;
+    /// this consumer does not read the rest of that batch again.
     pub(super) fn poll<E>(
         &mut self,
         limit: usize,
@@ -68,8 +67,8 @@ impl<C: ConsumerContext> BatchConsumer<C> {
         let mut count = 0;
         while count < limit {
             let room = self.messages.len().min(limit - count);
-            // SAFETY: the queue is live, and there is room for so many pointers. Those it fills in
-            // are ours to destroy.
+            // SAFETY: the queue is live, and the array has room for this many pointers. We destroy
+            // the messages it returns.
             let taken = unsafe {
                 native::rd_kafka_consume_batch_queue(
                     self.queue.pointer(),
@@ -96,7 +95,7 @@ impl<C: ConsumerContext> BatchConsumer<C> {
     }
 }
 
-/// Messages that are not destroyed yet.
+/// Messages of a batch that are not destroyed yet.
 struct Taken<'a> {
     messages: &'a [*mut native::rd_kafka_message_t],
 }
@@ -121,20 +120,19 @@ struct Message(*mut native::rd_kafka_message_t);
 
 impl Message {
     fn read(&self) -> Result<Record<'_>, KafkaError> {
-        // SAFETY: librdkafka filled the pointer in, and it is destroyed once, after this borrow.
+        // SAFETY: librdkafka returned the pointer, and it is destroyed once, after this borrow.
         let message = unsafe { &*self.0 };
         if message.err.is_error() {
             return Err(KafkaError::MessageConsumption(message.err.into()));
         }
         let partition = Partition::try_from(message.partition)
-            .map_err(|_| KafkaError::AdminOpCreation("a record of no partition".into()))?;
-        // SAFETY: the payload, where there is one, has so many bytes and lives as long as the
-        // message.
+            .map_err(|_| KafkaError::AdminOpCreation("a record without a partition".into()))?;
+        // SAFETY: a payload that is not null has `len` bytes and lives as long as the message.
         let payload = (!message.payload.is_null()).then(|| unsafe {
             std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len)
         });
         let mut kind = native::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: the message is live, and the kind is written to.
+        // SAFETY: the message is live, and the call writes the kind.
         let timestamp_ms =
             unsafe { native::rd_kafka_message_timestamp(self.0, &raw mut kind) }.max(0);
         Ok(Record {
@@ -148,7 +146,7 @@ impl Message {
 
 impl Drop for Message {
     fn drop(&mut self) {
-        // SAFETY: each message is held by one of these, once.
+        // SAFETY: each message belongs to exactly one of these.
         unsafe { native::rd_kafka_message_destroy(self.0) }
     }
 }

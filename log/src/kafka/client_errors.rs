@@ -1,6 +1,6 @@
-//! Why a question to the brokers failed. librdkafka's answer is that the time is up; what happened
-//! meanwhile (a refused password, a certificate nobody trusts, a connection that was closed) it
-//! tells to whoever polls the client, in events and log lines.
+//! Why a request to the brokers failed. librdkafka answers that the time is up. The reason (a
+//! refused password, an untrusted certificate, a closed connection) comes in events and log lines
+//! of the client, which this context collects.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,57 +14,56 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-/// Events one listens to at a time. They come at a few a second, and the first of them say most.
-const EVENTS: usize = 256;
+/// Events that one call collects. They come at a few a second, and the first are the most useful.
+const MAX_EVENTS: usize = 256;
 
-/// What a client's connections have come to since it was last forgotten.
+/// The errors of a client's connections since the last [`reset`].
 #[derive(Default)]
-pub(super) struct ClientErrors(Mutex<Told>);
+pub(super) struct ClientErrors(Mutex<Collected>);
 
 #[derive(Default)]
-struct Told {
-    why: Option<Why>,
-    /// No broker is left to try.
+struct Collected {
+    reason: Option<ConnectionError>,
+    /// The client has tried every broker.
     all_down: bool,
 }
 
-/// Why, in librdkafka's words, which hold no setting's value.
+/// Why a connection failed, in librdkafka's words. These hold no value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// Credentials or certificates: waiting does not mend it.
+pub(super) enum ConnectionError {
+    /// Credentials or certificates are refused: waiting does not help.
     Refused(String),
-    /// Anything else.
+    /// Any other error.
     Failed(String),
 }
 
-/// Takes in what the client has to tell. Only for clients that read nothing: a record would be lost
-/// here.
-pub(super) fn hear(client: &BaseConsumer<ClientErrors>) {
-    // A poll handles one event at most, and answers for a log line as it does for no event at all.
-    for _ in 0..EVENTS {
+/// Collects the events that wait. Only for clients that read nothing: a record would be lost here.
+pub(super) fn collect(client: &BaseConsumer<ClientErrors>) {
+    // A poll handles one event at most. It answers the same for a log line and for no event.
+    for _ in 0..MAX_EVENTS {
         let _ = client.poll(Duration::ZERO);
     }
 }
 
-/// Before a new question: what went wrong earlier is not why this one fails.
-pub(super) fn forget(client: &BaseConsumer<ClientErrors>) {
-    hear(client);
-    *client.context().told() = Told::default();
+/// Drops what was collected: before a new request, whose error has a reason of its own.
+pub(super) fn reset(client: &BaseConsumer<ClientErrors>) {
+    collect(client);
+    *client.context().lock() = Collected::default();
 }
 
 impl ClientErrors {
-    /// The reason that tells most: that we are refused, or else what came last.
-    pub(super) fn why(&self) -> Option<Why> {
-        self.told().why.clone()
+    /// The most useful reason: a refusal if there was one, and the latest error otherwise.
+    pub(super) fn reason(&self) -> Option<ConnectionError> {
+        self.lock().reason.clone()
     }
 
-    /// Refused, and by no error of a single broker.
+    /// Whether every broker was tried and one refused us.
     pub(super) fn is_hopeless(&self) -> bool {
-        let told = self.told();
-        told.all_down && matches!(told.why, Some(Why::Refused(_)))
+        let collected = self.lock();
+        collected.all_down && matches!(collected.reason, Some(ConnectionError::Refused(_)))
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Collected> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,22 +73,22 @@ impl ClientContext for ClientErrors {
         tracing::debug!(?level, facility, text, "librdkafka");
         // The line begins with the name of a thread.
         let text = text.split_once("]: ").map_or(text, |(_, text)| text);
-        let mut told = self.told();
-        if facility == "FAIL" && !matches!(told.why, Some(Why::Refused(_))) {
-            told.why = Some(Why::Failed(text.to_owned()));
+        let mut collected = self.lock();
+        if facility == "FAIL" && !matches!(collected.reason, Some(ConnectionError::Refused(_))) {
+            collected.reason = Some(ConnectionError::Failed(text.to_owned()));
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         use RDKafkaErrorCode as Code;
-        let mut told = self.told();
+        let mut collected = self.lock();
         match error.rdkafka_error_code() {
-            Some(Code::AllBrokersDown) => told.all_down = true,
+            Some(Code::AllBrokersDown) => collected.all_down = true,
             Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL) => {
-                told.why = Some(Why::Refused(reason.to_owned()))
+                collected.reason = Some(ConnectionError::Refused(reason.to_owned()))
             }
-            _ if matches!(told.why, Some(Why::Refused(_))) => {}
-            _ => told.why = Some(Why::Failed(reason.to_owned())),
+            _ if matches!(collected.reason, Some(ConnectionError::Refused(_))) => {}
+            _ => collected.reason = Some(ConnectionError::Failed(reason.to_owned())),
         }
     }
 }
@@ -100,66 +99,66 @@ impl ConsumerContext for ClientErrors {}
 mod tests {
     use super::*;
 
-    fn error(trouble: &ClientErrors, code: RDKafkaErrorCode, reason: &str) {
-        trouble.error(KafkaError::Global(code), reason);
+    fn error(errors: &ClientErrors, code: RDKafkaErrorCode, reason: &str) {
+        errors.error(KafkaError::Global(code), reason);
     }
 
     #[test]
-    fn that_we_are_refused_tells_more_than_what_follows_from_it() {
-        let trouble = ClientErrors::default();
-        assert_eq!(trouble.why(), None);
-        trouble.log(
+    fn a_refusal_outlasts_the_errors_that_follow_from_it() {
+        let errors = ClientErrors::default();
+        assert_eq!(errors.reason(), None);
+        errors.log(
             RDKafkaLogLevel::Info,
             "FAIL",
             "[thrd:b/1]: b/1: Disconnected: verify security.protocol",
         );
         assert_eq!(
-            trouble.why(),
-            Some(Why::Failed(
+            errors.reason(),
+            Some(ConnectionError::Failed(
                 "b/1: Disconnected: verify security.protocol".into()
             ))
         );
         error(
-            &trouble,
+            &errors,
             RDKafkaErrorCode::Authentication,
             "invalid credentials",
         );
-        assert!(!trouble.is_hopeless(), "another broker may take us");
+        assert!(!errors.is_hopeless(), "another broker may accept us");
         error(
-            &trouble,
+            &errors,
             RDKafkaErrorCode::BrokerTransportFailure,
             "disconnected",
         );
-        trouble.log(RDKafkaLogLevel::Error, "FAIL", "disconnected");
+        errors.log(RDKafkaLogLevel::Error, "FAIL", "disconnected");
         error(
-            &trouble,
+            &errors,
             RDKafkaErrorCode::AllBrokersDown,
             "1/1 brokers are down",
         );
         assert_eq!(
-            trouble.why(),
-            Some(Why::Refused("invalid credentials".into()))
+            errors.reason(),
+            Some(ConnectionError::Refused("invalid credentials".into()))
         );
-        assert!(trouble.is_hopeless());
+        assert!(errors.is_hopeless());
     }
 
     #[test]
     fn brokers_that_are_only_down_may_come_back() {
-        let trouble = ClientErrors::default();
+        let errors = ClientErrors::default();
         error(
-            &trouble,
+            &errors,
             RDKafkaErrorCode::BrokerTransportFailure,
             "connection refused",
         );
         error(
-            &trouble,
+            &errors,
             RDKafkaErrorCode::AllBrokersDown,
             "1/1 brokers are down",
         );
         assert_eq!(
-            trouble.why(),
-            Some(Why::Failed("connection refused".into()))
+            errors.reason(),
+            Some(ConnectionError::Failed("connection refused".into()))
         );
-        assert!(!trouble.is_hopeless());
+        assert!(!errors.is_hopeless());
     }
 }

@@ -1,7 +1,7 @@
-//! What the client library says unasked: of brokers in trouble, and of itself.
+//! A rate limit for the errors and log lines of the Kafka client.
 //!
-//! While a broker is away the library tells of every attempt of every connection, and of most by
-//! two ways. One line in ten seconds says as much; the next one tells how many it stands for.
+//! While a broker is away, librdkafka reports every attempt of every connection, most of them
+//! twice. One line in ten seconds is enough; it says how many lines were left out before it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -11,23 +11,23 @@ use std::{
 use rdkafka::{config::RDKafkaLogLevel, error::KafkaError};
 use tracing::{debug, warn};
 
-/// How often trouble is told, however often the library meets it.
+/// At most one line in this time.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Trouble of all clients of this process together: they share the brokers.
-static TROUBLE: Mutex<Hush> = Mutex::new(Hush {
-    told: None,
-    hushed: 0,
+/// All clients of this process share one limit, because they share the brokers.
+static THROTTLE: Mutex<Throttle> = Mutex::new(Throttle {
+    logged: None,
+    left_out: 0,
 });
 
-/// An error that the library gets over by itself.
+/// Logs an error that the client retries by itself.
 pub(super) fn error(error: &KafkaError, reason: &str) {
-    if let Some(hushed) = hear() {
-        warn!(%error, reason, hushed, "kafka trouble; the client tries again by itself");
+    if let Some(left_out) = allow() {
+        warn!(%error, reason, left_out, "kafka error; the client retries");
     }
 }
 
-/// A line of the library's log.
+/// Logs a line of the library's own log.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg
@@ -35,8 +35,8 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         | RDKafkaLogLevel::Critical
         | RDKafkaLogLevel::Error
         | RDKafkaLogLevel::Warning => {
-            if let Some(hushed) = hear() {
-                warn!(facility, message, hushed, "kafka client");
+            if let Some(left_out) = allow() {
+                warn!(facility, message, left_out, "kafka client");
             }
         }
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
@@ -45,31 +45,31 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-fn hear() -> Option<u64> {
-    TROUBLE
+fn allow() -> Option<u64> {
+    THROTTLE
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .hear(Instant::now())
+        .allow(Instant::now())
 }
 
-/// Lets one line through in [`EVERY`].
-struct Hush {
-    told: Option<Instant>,
-    hushed: u64,
+/// Allows one line in [`EVERY`].
+struct Throttle {
+    logged: Option<Instant>,
+    left_out: u64,
 }
 
-impl Hush {
-    /// Whether to tell now; how many were not told since the last that was.
-    fn hear(&mut self, now: Instant) -> Option<u64> {
+impl Throttle {
+    /// `None` if a line must not be logged now; otherwise how many were left out since the last.
+    fn allow(&mut self, now: Instant) -> Option<u64> {
         if self
-            .told
-            .is_some_and(|told| now.duration_since(told) < EVERY)
+            .logged
+            .is_some_and(|logged| now.duration_since(logged) < EVERY)
         {
-            self.hushed += 1;
+            self.left_out += 1;
             return None;
         }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.hushed))
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 
@@ -78,15 +78,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trouble_is_told_at_once_then_every_ten_seconds_with_the_number_of_lines_left_out() {
+    fn one_line_in_ten_seconds_is_logged_with_the_number_of_lines_left_out() {
         let begun = Instant::now();
-        let mut hush = Hush {
-            told: None,
-            hushed: 0,
+        let mut throttle = Throttle {
+            logged: None,
+            left_out: 0,
         };
-        let told: Vec<_> = (0..=205)
-            .filter_map(|n| hush.hear(begun + Duration::from_millis(100) * n))
+        let logged: Vec<_> = (0..=205)
+            .filter_map(|n| throttle.allow(begun + Duration::from_millis(100) * n))
             .collect();
-        assert_eq!(told, [0, 99, 99]);
+        assert_eq!(logged, [0, 99, 99]);
     }
 }

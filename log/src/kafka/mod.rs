@@ -1,8 +1,13 @@
-//! Kafka's topic as a log. Nothing else knows Kafka.
+//! A Kafka topic as the log. Only this folder names the client library.
+//!
+//! Settings of all clients are in [`client`], error texts in `errors`.
 
 pub mod admin;
 mod batch;
+mod bulk;
+pub mod client;
 mod client_errors;
+mod errors;
 mod log_throttle;
 mod native;
 pub mod reader;
@@ -11,6 +16,8 @@ pub mod topic;
 mod topic_id;
 pub mod writer;
 
-pub use reader::{KafkaLog, KafkaLogConfig};
+pub use bulk::{BulkRecord, BulkWriter};
+pub use client::KafkaConfig;
+pub use reader::KafkaLog;
 pub use topic::TopicFinding;
-pub use writer::{KafkaConfig, KafkaPublisher};
+pub use writer::KafkaWriter;

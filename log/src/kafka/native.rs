@@ -1,15 +1,14 @@
-//! What belongs to librdkafka and is ours to free. This file and the two beside it that use it are
-//! the only ones with calls into it.
+//! Ownership of librdkafka's objects. Only this file, `batch` and `topic_id` call librdkafka
+//! directly, because rdkafka's safe interface lacks these calls.
 
-// The crate's files with a reason for it: the client's safe interface has no word for what they
-// ask.
+// For the calls named above.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
 
 use rdkafka::error::KafkaError;
 
-/// Something of librdkafka's that is ours to free.
+/// An object of librdkafka that must be freed.
 pub(super) struct Owned<T> {
     pointer: NonNull<T>,
     free: unsafe extern "C" fn(*mut T),
@@ -33,8 +32,8 @@ impl<T> Owned<T> {
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: `free` is the function that librdkafka names for what the pointer came from, and
-        // this is the only call of it.
+        // SAFETY: `free` is the function that librdkafka documents for the object, and this is its
+        // only call.
         unsafe { (self.free)(self.pointer.as_ptr()) }
     }
 }

@@ -1,5 +1,5 @@
-//! What a session has already appended: each partition is read backwards, in growing chunks, until
-//! a record of the session is found or the log begins.
+//! What a session has already appended. Each partition is read backwards in growing chunks, until
+//! a record of the session is found or the partition begins.
 
 use std::{
     ops::Range,
@@ -17,10 +17,14 @@ use tapeflow_schemas::{
 };
 use tracing::{debug, warn};
 
-use super::writer::{KafkaConfig, PATIENCE, Questions, consumer};
-use crate::append::PublishError;
+use super::{
+    client::KafkaConfig,
+    errors,
+    writer::{Requests, TIMEOUT, consumer},
+};
+use crate::append::AppendError;
 
-/// The first chunk is small, for a run that goes on finds its own records at the very end.
+/// The first chunk is small: a run that resumes usually finds its records at the end.
 const FIRST_CHUNK: i64 = 256;
 const LONGEST_CHUNK: i64 = 65_536;
 const GROWTH: i64 = 4;
@@ -30,7 +34,7 @@ pub(super) fn last_sequences(
     config: &KafkaConfig,
     partitions: u32,
     session: SessionId,
-) -> Result<Vec<u64>, PublishError> {
+) -> Result<Vec<u64>, AppendError> {
     let consumer = consumer(config)?;
     let mut tail = Tail {
         config,
@@ -45,24 +49,24 @@ pub(super) fn last_sequences(
 
 struct Tail<'a> {
     config: &'a KafkaConfig,
-    consumer: BaseConsumer<Questions>,
+    consumer: BaseConsumer<Requests>,
     session: SessionId,
     entries: Vec<Entry>,
 }
 
 impl Tail<'_> {
-    fn last_sequence(&mut self, partition: i32) -> Result<u64, PublishError> {
+    fn last_sequence(&mut self, partition: i32) -> Result<u64, AppendError> {
         let (begin, mut end) = self
             .consumer
-            .fetch_watermarks(&self.config.topic, partition, PATIENCE)
-            .map_err(|error| self.config.error(&error))?;
+            .fetch_watermarks(&self.config.topic, partition, TIMEOUT)
+            .map_err(|error| errors::request(self.config, &error))?;
         let mut chunk = FIRST_CHUNK;
         while end > begin {
             let range = begin.max(end.saturating_sub(chunk))..end;
             end = range.start;
             chunk = (chunk * GROWTH).min(LONGEST_CHUNK);
             if let Some(sequence) = self.last_within(partition, range)? {
-                debug!(partition, sequence, session = %self.session, "session goes on");
+                debug!(partition, sequence, session = %self.session, "session resumes");
                 return Ok(sequence);
             }
         }
@@ -74,7 +78,7 @@ impl Tail<'_> {
         &mut self,
         partition: i32,
         range: Range<i64>,
-    ) -> Result<Option<u64>, PublishError> {
+    ) -> Result<Option<u64>, AppendError> {
         let mut list = TopicPartitionList::new();
         let assigned = list
             .add_partition_offset(
@@ -83,13 +87,13 @@ impl Tail<'_> {
                 KafkaOffset::Offset(range.start),
             )
             .and_then(|()| self.consumer.assign(&list));
-        assigned.map_err(|error| self.config.error(&error))?;
-        let (mut last, mut heard) = (None, Instant::now());
+        assigned.map_err(|error| errors::request(self.config, &error))?;
+        let (mut last, mut received) = (None, Instant::now());
         loop {
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
-                    heard = Instant::now();
-                    // Beyond the end: the range ended in a gap, such as a transaction's marker.
+                    received = Instant::now();
+                    // An offset beyond the range: it ended in a gap, such as a transaction marker.
                     if message.offset() < range.end {
                         let sequence = message.payload().and_then(|payload| {
                             sequence_of(payload, self.session, &mut self.entries)
@@ -102,14 +106,15 @@ impl Tail<'_> {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
                 Some(Err(error)) => {
-                    warn!(%error, partition, "kafka trouble; the client tries again by itself")
+                    warn!(%error, partition, "kafka error; the client retries")
                 }
                 None => {}
             }
-            if heard.elapsed() > PATIENCE {
+            if received.elapsed() > TIMEOUT {
                 let (topic, brokers) = (&self.config.topic, &self.config.brokers);
-                return Err(PublishError(format!(
-                    "kafka at {brokers} does not hand over topic {topic:?} partition {partition} from offset {}",
+                return Err(AppendError(format!(
+                    "kafka at {brokers} sends nothing of topic {topic:?} partition {partition} \
+                     from offset {}; see --brokers",
                     range.start
                 )));
             }

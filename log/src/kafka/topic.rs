@@ -1,25 +1,23 @@
-//! Is this topic what the guarantee needs? Facts are read here, a pure function judges them, and
-//! the caller says it to a person.
+//! Whether a topic meets what the guarantee needs. Facts are read here, a pure function compares
+//! them, and the caller logs the findings.
 //!
-//! A finding is no error: a development set-up of one broker runs the same code, and promises less.
-//! A compacted topic is refused: it loses trades by design.
+//! A finding is not an error: a development set-up of one broker runs the same code and guarantees
+//! less. A compacted topic is refused, because compaction deletes trades.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use futures::executor::block_on;
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, ResourceSpecifier},
-    client::DefaultClientContext,
-};
+use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 
-/// Replicas of which one may be lost while writes still reach two.
+use super::client::{AdminClient, KafkaConfig};
+
+/// With three replicas, writes still reach two after the loss of one.
 const REPLICAS_NEEDED: usize = 3;
-/// Replicas that must have a record before it counts as written.
+/// The replicas that must have a record before it is acknowledged.
 const IN_SYNC_NEEDED: i64 = 2;
-/// An outage that is noticed and mended within a day must lose nothing.
+/// An outage that ends within a day must lose nothing.
 const RETENTION_NEEDED_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Bytes a partition may come to on a busy day.
+/// Bytes of a partition on a busy day.
 const RETENTION_NEEDED_BYTES: i64 = 8 << 30;
 
 const SETTINGS: [&str; 5] = [CLEANUP, RETENTION_MS, RETENTION_BYTES, IN_SYNC, UNCLEAN];
@@ -39,30 +37,30 @@ pub enum TopicFinding {
         /// Brokers of the cluster.
         brokers: usize,
     },
-    /// A record counts as written once a single replica has it, though there are several.
+    /// A record is acknowledged once a single replica has it, although there are several.
     InSync {
-        /// How many must have it.
+        /// Replicas that must have it.
         wanted: i64,
-        /// How many there are.
+        /// Replicas of the topic.
         replicas: usize,
     },
-    /// A replica that lacks acknowledged records may become the leader, and they are lost.
+    /// A replica that lacks acknowledged records may become the leader; they are lost then.
     UncleanElection,
-    /// Records go after less than a day.
+    /// Records are deleted after less than a day.
     RetentionTime {
-        /// After how many milliseconds.
+        /// Retention in milliseconds.
         ms: i64,
     },
-    /// Records go once there are too many of them, however young.
+    /// Records are deleted once there are too many of them, however young.
     RetentionSize {
         /// Bytes kept of each partition.
         bytes: i64,
     },
-    /// A fact that could not be read, so that it could not be judged.
+    /// A fact that could not be read.
     Unread {
-        /// Which.
+        /// The fact.
         what: String,
-        /// Why not.
+        /// Why it could not be read.
         reason: String,
     },
 }
@@ -76,36 +74,42 @@ impl fmt::Display for TopicFinding {
             } => {
                 write!(
                     f,
-                    "development set-up: {replicas} replica(s) on one broker, {REPLICAS_NEEDED} on as many are needed for trades to survive its loss"
+                    "development set-up: {replicas} replica(s) on one broker; \
+                     trades survive the loss of a broker only with {REPLICAS_NEEDED} on as many"
                 )
             }
             Self::Replication { replicas, brokers } => {
                 write!(
                     f,
-                    "the topic has {replicas} replica(s) on {brokers} brokers, {REPLICAS_NEEDED} are needed for trades to survive the loss of one"
+                    "the topic has {replicas} replica(s) on {brokers} brokers; \
+                     trades survive the loss of a broker only with {REPLICAS_NEEDED}"
                 )
             }
             Self::InSync { wanted, replicas } => write!(
                 f,
-                "the topic has {IN_SYNC}={wanted} of {replicas} replicas: an acknowledged trade may be on one broker only, and be lost with it; \
+                "the topic has {IN_SYNC}={wanted} of {replicas} replicas: an acknowledged trade \
+                 may be on one broker only, and be lost with it; \
                  set {IN_SYNC}={IN_SYNC_NEEDED}, of {REPLICAS_NEEDED} replicas"
             ),
             Self::UncleanElection => {
                 write!(
                     f,
-                    "the topic has {UNCLEAN}=true: acknowledged trades may be lost and their offsets used again; set it to false"
+                    "the topic has {UNCLEAN}=true: acknowledged trades may be lost and their \
+                     offsets used again; set it to false"
                 )
             }
             Self::RetentionTime { ms } => {
                 write!(
                     f,
-                    "the topic has {RETENTION_MS}={ms}: a job that stands still for longer loses trades; set it to a week, 604800000"
+                    "the topic has {RETENTION_MS}={ms}: a job that is down for longer loses \
+                     trades; set it to a week, 604800000"
                 )
             }
             Self::RetentionSize { bytes } => {
                 write!(
                     f,
-                    "the topic has {RETENTION_BYTES}={bytes} a partition: a busy day may push out trades not yet read; set it to -1 and rely on {RETENTION_MS}"
+                    "the topic has {RETENTION_BYTES}={bytes} a partition: a busy day may \
+                     delete trades that are not yet read; set it to -1 and rely on {RETENTION_MS}"
                 )
             }
             Self::Unread { what, reason } => write!(f, "{what} could not be checked: {reason}"),
@@ -113,26 +117,28 @@ impl fmt::Display for TopicFinding {
     }
 }
 
-/// Why a topic must not be read at all.
+/// A compacted topic, which must not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "topic {topic} has cleanup.policy={policy}: compaction deletes trades; set it with `kafka-configs --alter --entity-type topics \
-     --entity-name {topic} --add-config cleanup.policy=delete`, or use another topic with --topic if it has been compacted already"
+    "topic {topic} has cleanup.policy={policy}: compaction deletes trades; \
+     set it with `kafka-configs --alter --entity-type topics --entity-name {topic} \
+     --add-config cleanup.policy=delete`, \
+     or use another topic with --topic if it has been compacted already"
 )]
 pub(super) struct Compacted {
     topic: String,
     policy: String,
 }
 
-/// What is to be judged. Settings that could not be read hold the reason.
+/// The facts about a topic. Settings that could not be read hold the reason.
 pub(super) struct Facts {
     pub(super) replicas: usize,
     pub(super) brokers: usize,
     pub(super) settings: Result<BTreeMap<String, String>, String>,
 }
 
-/// Judges the facts.
-pub(super) fn judge(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, Compacted> {
+/// Compares the facts with what the guarantee needs.
+pub(super) fn examine(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, Compacted> {
     let mut findings = Vec::new();
     let Facts {
         replicas,
@@ -161,7 +167,7 @@ pub(super) fn judge(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, Com
             reason: reason.into(),
         };
         let Some(value) = settings.get(name) else {
-            findings.push(unread("the broker does not tell it"));
+            findings.push(unread("the broker does not report it"));
             continue;
         };
         if name == CLEANUP {
@@ -186,7 +192,7 @@ pub(super) fn judge(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, Com
             findings.push(unread(&format!("{value:?} is not a number")));
             continue;
         };
-        // -1 stands for no limit.
+        // -1 means no limit.
         match name {
             RETENTION_MS if (0..RETENTION_NEEDED_MS).contains(&number) => {
                 findings.push(TopicFinding::RetentionTime { ms: number })
@@ -206,26 +212,26 @@ pub(super) fn judge(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, Com
     Ok(findings)
 }
 
-/// Asks the brokers for the settings that are judged.
+/// Asks the brokers for the settings that [`examine`] needs.
 pub(super) fn settings(
-    client: &ClientConfig,
-    topic: &str,
-    patience: Duration,
+    config: &KafkaConfig,
+    timeout: Duration,
 ) -> Result<BTreeMap<String, String>, String> {
-    let admin: AdminClient<DefaultClientContext> = client
-        .create()
-        .map_err(|_| "cannot make a kafka client to ask with".to_owned())?;
-    let options = AdminOptions::new().request_timeout(Some(patience));
-    let answers = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
-        .map_err(|error| error.to_string())?;
+    let admin: AdminClient = config.admin().map_err(|error| error.to_string())?;
+    let options = AdminOptions::new().request_timeout(Some(timeout));
+    let topic = ResourceSpecifier::Topic(&config.topic);
+    let answers =
+        block_on(admin.describe_configs([&topic], &options)).map_err(|error| error.to_string())?;
     let described = answers
         .into_iter()
         .next()
-        .ok_or("kafka says nothing about it")?;
+        .ok_or("kafka does not answer about it")?;
     let described = described.map_err(|code| code.to_string())?;
-    // The client passes over a refusal, and then there is nothing in the answer.
+    // The client ignores a refusal; the answer is empty then.
     if described.entries.is_empty() {
-        return Err("the broker tells none of them; to see them, a user needs the right to DescribeConfigs of the topic".into());
+        return Err("the broker reports none of them; \
+             a user needs the right to DescribeConfigs of the topic"
+            .into());
     }
     let known = described
         .entries
@@ -261,7 +267,7 @@ mod tests {
     }
 
     fn findings(facts: &Facts) -> Vec<TopicFinding> {
-        judge("trades", facts).expect("not compacted")
+        examine("trades", facts).expect("not compacted")
     }
 
     #[test]
@@ -285,7 +291,7 @@ mod tests {
     #[test]
     fn a_compacted_topic_is_refused_with_what_to_do() {
         for policy in ["compact", "compact,delete", "delete, compact"] {
-            let text = judge("trades", &facts(3, 3, &[(CLEANUP, policy)]))
+            let text = examine("trades", &facts(3, 3, &[(CLEANUP, policy)]))
                 .expect_err(policy)
                 .to_string();
             assert!(
@@ -344,7 +350,8 @@ mod tests {
             texts,
             [
                 "retention.ms of topic trades could not be checked: \"soon\" is not a number",
-                "unclean.leader.election.enable of topic trades could not be checked: the broker does not tell it"
+                "unclean.leader.election.enable of topic trades could not be checked: \
+                 the broker does not report it"
             ]
         );
         let nothing = Facts {

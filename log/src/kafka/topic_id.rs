@@ -1,10 +1,10 @@
-//! The id of a topic: a topic that was deleted and made again under its name has another, and
-//! offsets of the one mean nothing in the other.
+//! The id of a topic. A topic that was deleted and created again under its name has another id, and
+//! the offsets of one mean nothing in the other.
 //!
-//! The client's safe interface does not tell it, librdkafka does (`DescribeTopics`). Each pointer
-//! is checked before it is used, and what has to be freed belongs to an [`Owned`].
+//! rdkafka's safe interface does not return it; librdkafka does (`DescribeTopics`). Each pointer is
+//! checked before its use, and each object that must be freed belongs to an [`Owned`].
 
-// Its only reason is above.
+// For the calls of `DescribeTopics`.
 #![allow(unsafe_code)]
 
 use std::{
@@ -20,8 +20,8 @@ use rdkafka::{
 
 use super::native::Owned;
 
-/// Asks the brokers. `None` where they do not know ids: before Kafka 2.8, and in some of its
-/// likenesses.
+/// Asks the brokers. `None` if they have no topic ids: Kafka before 2.8, and some compatible
+/// brokers.
 pub(super) fn read<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
@@ -114,7 +114,7 @@ fn id_in(event: &Owned<native::rd_kafka_event_t>) -> Result<Option<String>, Kafk
     };
     if topics.is_null() || count != 1 {
         return Err(KafkaError::AdminOpCreation(
-            "an answer about another number of topics".into(),
+            "the answer does not describe exactly one topic".into(),
         ));
     }
     // SAFETY: there is one.

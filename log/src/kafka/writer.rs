@@ -1,10 +1,9 @@
-//! Kafka's topic as a place for records. With its `tail` the only place of this crate that knows
-//! Kafka.
+//! A topic as ingest appends to it.
 //!
-//! Appends are idempotent, acknowledged by all in-sync replicas, and tried until they succeed:
-//! there is no time-out on a record, so a broker that is away makes ingest wait and loses nothing.
-//! What does fail has failed for good and ends the run, for the next record must not overtake it. A
-//! run that starts again relies on nothing but what the log holds ([`Publish::last_sequences`]).
+//! Appends are idempotent and acknowledged by all in-sync replicas. A record has no time-out: while
+//! a broker is away, ingest waits and loses nothing. An append that fails has failed for good and
+//! ends the run, because the next record must not overtake it. A run that starts again relies only
+//! on what the log holds ([`LogWriter::last_sequences`]).
 
 use std::{
     sync::{
@@ -16,165 +15,55 @@ use std::{
 
 use async_trait::async_trait;
 use rdkafka::{
-    ClientConfig, ClientContext,
-    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    ClientContext,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
 };
-use tapeflow_schemas::{Secret, SessionId};
+use tapeflow_schemas::SessionId;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use super::{log_throttle, tail};
-use crate::append::{OutRecord, Publish, PublishError};
+use super::{
+    client::{KafkaConfig, TAIL, WRITER},
+    errors, log_throttle, tail,
+};
+use crate::append::{AppendError, LogWriter, NewRecord};
 
-/// Where a topic is, and how to get there.
-#[derive(Clone, Debug)]
-pub struct KafkaConfig {
-    /// `host:port[,host:port...]`.
-    pub brokers: String,
-    /// The topic. It must exist.
-    pub topic: String,
-    /// More client settings, such as TLS and SASL; they win over ours, but for those that exactness
-    /// rests on.
-    pub settings: Vec<(String, String)>,
-    /// Settings whose values must not be seen, such as `sasl.password`.
-    pub secrets: Vec<(String, Secret)>,
-}
-
-/// How long a question to the brokers may take before they count as out of reach.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
-/// How often an unanswered append is mentioned.
-const MENTION: Duration = Duration::from_secs(10);
-
-/// What appends rest on, whatever else is set: no record lost, none twice, none out of order within
-/// a connection's life.
-const EXACT: [(&str, &str); 4] = [
-    ("acks", "all"),
-    ("enable.idempotence", "true"),
-    ("message.timeout.ms", "0"),
-    ("allow.auto.create.topics", "false"),
-];
-/// What an ordinary network wants; may be overruled.
-const ORDINARY: [(&str, &str); 6] = [
-    ("client.id", "tapeflow-ingest"),
-    ("linger.ms", "5"),
-    // A reader unpacks a record in a quarter of the time that zstd takes, which was an eighth of
-    // all the CPU of a trade; half as many bytes again on disk (`bench/results/throughput.md`).
-    ("compression.type", "lz4"),
-    // Bounds what is taken but not yet appended.
-    ("queue.buffering.max.messages", "50000"),
-    ("queue.buffering.max.kbytes", "32768"),
-    ("statistics.interval.ms", "0"),
-];
-
-impl KafkaConfig {
-    /// A client's configuration: `ours`, overruled by the user's, overruled by `fixed`.
-    fn client(&self, ours: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
-        let mut client = ClientConfig::new();
-        for (key, value) in ours {
-            client.set(*key, *value);
-        }
-        for (key, value) in &self.settings {
-            client.set(key, value);
-        }
-        for (key, value) in &self.secrets {
-            client.set(key, value.expose());
-        }
-        for (key, value) in fixed {
-            client.set(*key, *value);
-        }
-        client.set("bootstrap.servers", &self.brokers);
-        client
-    }
-
-    /// An error in words, without secrets: a configuration error of the library quotes values.
-    pub(super) fn error(&self, error: &KafkaError) -> PublishError {
-        use RDKafkaErrorCode as Code;
-        let brokers = &self.brokers;
-        let text = match (error, error.rdkafka_error_code()) {
-            (KafkaError::ClientConfig(_, reason, key, _), _) => {
-                format!("kafka setting {key}: {reason}")
-            }
-            (
-                _,
-                Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition),
-            ) => {
-                format!(
-                    "there is no topic {:?} at {brokers}: run `tapeflow init`, or see --topic",
-                    self.topic
-                )
-            }
-            (
-                _,
-                Some(
-                    code @ (Code::Authentication
-                    | Code::SaslAuthenticationFailed
-                    | Code::TopicAuthorizationFailed
-                    | Code::ClusterAuthorizationFailed),
-                ),
-            ) => {
-                format!("kafka at {brokers} refuses us: {code}; see --kafka-config-file")
-            }
-            (_, Some(Code::MessageSizeTooLarge)) => {
-                format!(
-                    "kafka at {brokers} refuses a record as too large: raise max.message.bytes of topic {:?} to its default of 1 MB",
-                    self.topic
-                )
-            }
-            _ => format!("kafka at {brokers}: {error}; see --brokers"),
-        };
-        PublishError(self.scrub(text))
-    }
-
-    fn scrub(&self, text: String) -> String {
-        self.secrets
-            .iter()
-            .fold(text, |text, (_, secret)| secret.scrub(&text))
-    }
-
-    fn create<T: FromClientConfigAndContext<C>, C: ClientContext>(
-        &self,
-        client: &ClientConfig,
-        context: C,
-    ) -> Result<T, PublishError> {
-        client
-            .create_with_context(context)
-            .map_err(|error| self.error(&error))
-    }
-}
+/// How long a request to the brokers may take before they count as unavailable.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a warning repeats while nothing is acknowledged.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A topic, for appending.
-pub struct KafkaPublisher {
+pub struct KafkaWriter {
     config: KafkaConfig,
     partitions: u32,
     producer: ThreadedProducer<Deliveries>,
     appends: Arc<Appends>,
 }
 
-impl std::fmt::Debug for KafkaPublisher {
+impl std::fmt::Debug for KafkaWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KafkaPublisher")
+        f.debug_struct("KafkaWriter")
             .field("config", &self.config)
             .field("partitions", &self.partitions)
             .finish_non_exhaustive()
     }
 }
 
-impl KafkaPublisher {
-    /// Connects, and makes sure that the topic exists.
+impl KafkaWriter {
+    /// Connects, and checks that the topic exists.
     ///
     /// # Errors
-    /// No broker answers within fifteen seconds, there is no such topic, or a setting is
-    /// wrong. Nothing has been written then.
-    pub async fn connect(config: KafkaConfig) -> Result<Self, PublishError> {
+    /// [`AppendError`] if no broker answers within fifteen seconds, there is no such topic, or a
+    /// setting is wrong. Nothing was appended then.
+    pub async fn connect(config: KafkaConfig) -> Result<Self, AppendError> {
         let appends = Arc::new(Appends::default());
-        let producer = config.create(
-            &config.client(&ORDINARY, &EXACT),
-            Deliveries(Arc::clone(&appends)),
-        )?;
+        let producer =
+            config.create_with(&config.client(&WRITER), Deliveries(Arc::clone(&appends)))?;
         let partitions = blocking({
             let config = config.clone();
             move || count_partitions(&config)
@@ -194,15 +83,15 @@ impl KafkaPublisher {
         })
     }
 
-    /// Fails once any append has failed for good: what follows it must not be appended.
-    fn check(&self) -> Result<(), PublishError> {
+    /// Fails once any append has failed for good: later records must not be appended.
+    fn check(&self) -> Result<(), AppendError> {
         match self.appends.error.get() {
-            Some(error) => Err(self.config.error(error)),
+            Some(error) => Err(errors::request(&self.config, error).into()),
             None => Ok(()),
         }
     }
 
-    fn send(&self, record: &OutRecord) -> Result<(), KafkaError> {
+    fn send(&self, record: &NewRecord) -> Result<(), KafkaError> {
         let partition = i32::try_from(record.partition)
             .map_err(|_| KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition))?;
         let mut message = BaseRecord::<str, [u8]>::to(&self.config.topic)
@@ -212,7 +101,7 @@ impl KafkaPublisher {
         if !record.key.is_empty() {
             message = message.key(&record.key);
         }
-        // Counted before it is sent: its report may come before the next line.
+        // Counted before the send, because the report may come before the send returns.
         self.appends.outstanding.fetch_add(1, Ordering::AcqRel);
         self.producer.send(message).map_err(|(error, _)| {
             self.appends.outstanding.fetch_sub(1, Ordering::AcqRel);
@@ -220,9 +109,9 @@ impl KafkaPublisher {
         })
     }
 
-    /// Waits for the next report; mentions it if none comes for long.
+    /// Waits for the next delivery report, and logs a warning if none comes for long.
     async fn report(&self) {
-        if tokio::time::timeout(MENTION, self.appends.reported.notified())
+        if tokio::time::timeout(WARN_EVERY, self.appends.reported.notified())
             .await
             .is_err()
         {
@@ -237,19 +126,19 @@ impl KafkaPublisher {
 }
 
 #[async_trait]
-impl Publish for KafkaPublisher {
+impl LogWriter for KafkaWriter {
     fn partitions(&self) -> u32 {
         self.partitions
     }
 
-    async fn last_sequences(&mut self, session: SessionId) -> Result<Vec<u64>, PublishError> {
-        // Our own appends count too.
+    async fn last_sequences(&mut self, session: SessionId) -> Result<Vec<u64>, AppendError> {
+        // So that records of this writer are found too.
         self.flush().await?;
         let (config, partitions) = (self.config.clone(), self.partitions);
         blocking(move || tail::last_sequences(&config, partitions, session)).await
     }
 
-    async fn publish(&mut self, records: Vec<OutRecord>) -> Result<(), PublishError> {
+    async fn append(&mut self, records: Vec<NewRecord>) -> Result<(), AppendError> {
         for record in &records {
             loop {
                 self.check()?;
@@ -258,14 +147,14 @@ impl Publish for KafkaPublisher {
                     Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
                         self.report().await
                     }
-                    Err(error) => return Err(self.config.error(&error)),
+                    Err(error) => return Err(errors::request(&self.config, &error).into()),
                 }
             }
         }
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), PublishError> {
+    async fn flush(&mut self) -> Result<(), AppendError> {
         while self.appends.outstanding.load(Ordering::Acquire) > 0 {
             self.check()?;
             self.report().await;
@@ -274,18 +163,18 @@ impl Publish for KafkaPublisher {
     }
 }
 
-/// Appends on their way.
+/// Appends in flight.
 #[derive(Debug, Default)]
 struct Appends {
-    /// Taken, and neither acknowledged nor failed.
+    /// Accepted, and neither acknowledged nor failed yet.
     outstanding: AtomicU64,
     /// The first that failed for good.
     error: OnceLock<KafkaError>,
-    /// Signalled at each report. There is one waiter, and the signal keeps until it comes.
+    /// Signalled at each report. There is one waiter; a signal without a waiter is kept.
     reported: Notify,
 }
 
-/// Hears of each append's end, on the producer's own thread.
+/// Receives the delivery reports, on the producer's own thread.
 struct Deliveries(Arc<Appends>);
 
 impl ClientContext for Deliveries {
@@ -316,10 +205,10 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Answers questions, and reads the tail.
-pub(super) struct Questions;
+/// The context of the consumer that sends requests and reads the tail.
+pub(super) struct Requests;
 
-impl ClientContext for Questions {
+impl ClientContext for Requests {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_throttle::log(level, facility, message);
     }
@@ -329,59 +218,38 @@ impl ClientContext for Questions {
     }
 }
 
-impl ConsumerContext for Questions {}
+impl ConsumerContext for Requests {}
 
-pub(super) fn consumer(config: &KafkaConfig) -> Result<BaseConsumer<Questions>, PublishError> {
-    let ours = [
-        ("client.id", "tapeflow-ingest"),
-        // librdkafka wants a group to consume at all; nothing ever joins it.
-        ("group.id", "tapeflow"),
-        ("fetch.queue.backoff.ms", "2"),
-        ("fetch.wait.max.ms", "100"),
-        ("queued.max.messages.kbytes", "16384"),
-        ("statistics.interval.ms", "0"),
-    ];
-    let fixed = [
-        ("enable.auto.commit", "false"),
-        ("enable.auto.offset.store", "false"),
-        ("isolation.level", "read_committed"),
-        ("enable.partition.eof", "true"),
-        // Retention may take the beginning of what is read backwards; then there is less to read.
-        ("auto.offset.reset", "earliest"),
-        ("allow.auto.create.topics", "false"),
-    ];
-    config.create(&config.client(&ours, &fixed), Questions)
+/// The consumer of [`TAIL`].
+pub(super) fn consumer(config: &KafkaConfig) -> Result<BaseConsumer<Requests>, AppendError> {
+    Ok(config.create_with(&config.client(&TAIL), Requests)?)
 }
 
-/// Asked through a consumer: a producer that asks for a topic makes it, where brokers allow that.
-fn count_partitions(config: &KafkaConfig) -> Result<u32, PublishError> {
+/// Asks through a consumer, because a producer's request creates the topic where brokers allow it.
+fn count_partitions(config: &KafkaConfig) -> Result<u32, AppendError> {
     let consumer = consumer(config)?;
     let metadata = consumer
-        .fetch_metadata(Some(&config.topic), PATIENCE)
-        .map_err(|error| config.error(&error))?;
+        .fetch_metadata(Some(&config.topic), TIMEOUT)
+        .map_err(|error| errors::request(config, &error))?;
     let topic = metadata
         .topics()
         .iter()
         .find(|topic| topic.name() == config.topic);
-    let no_topic = || {
-        config.error(&KafkaError::MetadataFetch(
-            RDKafkaErrorCode::UnknownTopicOrPartition,
-        ))
-    };
-    let topic = topic.ok_or_else(no_topic)?;
+    let topic = topic.ok_or_else(|| errors::no_topic(config))?;
     if let Some(code) = topic.error() {
-        return Err(config.error(&KafkaError::MetadataFetch(code.into())));
+        let error = KafkaError::MetadataFetch(code.into());
+        return Err(errors::request(config, &error).into());
     }
     match u32::try_from(topic.partitions().len()) {
         Ok(count @ 1..) => Ok(count),
-        _ => Err(no_topic()),
+        _ => Err(errors::no_topic(config).into()),
     }
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, PublishError> + Send + 'static,
-) -> Result<T, PublishError> {
+    work: impl FnOnce() -> Result<T, AppendError> + Send + 'static,
+) -> Result<T, AppendError> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|error| Err(PublishError(format!("the kafka thread ended: {error}"))))
+        .unwrap_or_else(|error| Err(AppendError(format!("the kafka thread ended: {error}"))))
 }

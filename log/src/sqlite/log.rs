@@ -1,9 +1,9 @@
 //! The embedded log: partitions of records with offsets that are dense and never used twice.
 //!
-//! A partition's next offset stands in a row of its own and moves in the transaction that appends,
-//! so neither a crash nor a record that is gone ever gives an offset out again. The last sequence
-//! of each (session, partition) moves with it: a sender that was not answered may send the same
-//! records again, and they are appended once.
+//! The next offset of a partition has a row of its own, which the appending transaction updates.
+//! Therefore neither a crash nor the deletion of records makes an offset appear twice. The same
+//! transaction updates the last sequence of each (session, partition): a writer that got no answer
+//! may append the same records again, and they are in the log once.
 
 use std::{
     collections::BTreeMap,
@@ -19,23 +19,10 @@ use tapeflow_protocol::{SourceIdentity, StoreError};
 use tapeflow_schemas::{Offset, Partition, SessionId};
 
 use super::{Database, integer, open_reader, sqlite_error, whole};
-use crate::append::OutRecord;
+use crate::{append::NewRecord, read::LogRecord};
 
-/// The name of the one topic of an embedded log.
+/// The name of an embedded log's only topic.
 const TOPIC: &str = "trades";
-
-/// One record of the log, borrowed from the reader for the length of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SqliteRecord<'a> {
-    /// Its partition.
-    pub partition: Partition,
-    /// Its offset.
-    pub offset: Offset,
-    /// When it was taken in, in milliseconds since 1970 UTC.
-    pub timestamp_ms: i64,
-    /// Its bytes.
-    pub payload: &'a [u8],
-}
 
 /// The log in an open file; clones share it.
 #[derive(Clone, Debug)]
@@ -47,11 +34,11 @@ pub struct SqliteLog {
 }
 
 impl SqliteLog {
-    /// Opens the log in a file that was opened for a job, and makes it with so many partitions if
-    /// there is none. One that is there keeps its own number: [`SqliteLog::partitions`] tells.
+    /// Opens the log in a file that was opened for a job. Creates it with `partitions` if there is
+    /// none; an existing log keeps its own number ([`SqliteLog::partitions`]).
     ///
     /// # Errors
-    /// [`StoreError`], see there; zero partitions are [`StoreError::Broken`].
+    /// [`StoreError`]; zero partitions are [`StoreError::Broken`].
     pub async fn create_if_absent(
         database: &Database,
         partitions: u32,
@@ -67,10 +54,10 @@ impl SqliteLog {
         Self::open(database)
     }
 
-    /// Opens the log that is in a file.
+    /// Opens the log of a file.
     ///
     /// # Errors
-    /// [`StoreError::Broken`] if there is none.
+    /// [`StoreError::Broken`] if the file holds none.
     pub fn open(database: &Database) -> Result<Self, StoreError> {
         let (identity, partitions, next) = database.read_now(|connection| {
             let (identity, partitions) = describe(connection)?;
@@ -81,8 +68,8 @@ impl SqliteLog {
                 .collect::<Result<Arc<[_]>, _>>()?;
             Ok((identity, partitions, next))
         })?;
-        // Whoever appends does so through a log that was opened before, so the first to set the
-        // tails has read them in time.
+        // Appends go through an open log, so the first one to set the tails has read them before
+        // any append of this process.
         let tails = database
             .writer()
             .is_ok()
@@ -101,7 +88,7 @@ impl SqliteLog {
         self.database.describe()
     }
 
-    /// Which log this is: its random ids are drawn when it is made.
+    /// Which log this is. Its ids are random, drawn when the log is created.
     #[must_use]
     pub fn identity(&self) -> &SourceIdentity {
         &self.identity
@@ -113,24 +100,24 @@ impl SqliteLog {
         self.partitions
     }
 
-    /// The offsets a partition holds now, half-open: the first kept, and the one the next record
-    /// will get. Blocks for a query.
+    /// The offsets that a partition holds now, half-open: from the first that is kept to the one
+    /// that the next record will get. Blocks for a query.
     ///
     /// # Errors
-    /// [`StoreError`], see there.
+    /// [`StoreError`].
     pub fn bounds(&self, partition: Partition) -> Result<Range<Offset>, StoreError> {
         self.database
             .read_now(|connection| bounds(connection, partition))
     }
 
-    /// Appends all of the records, or none, in order; answers when they are on disk. Tells the
-    /// offset of each, `None` for one whose session had sent its sequence (or a later one) before.
-    /// After [`StoreError::Unavailable`] the same call may be repeated if every record has a
-    /// session; they may or may not be there already.
+    /// Appends all of the records or none, in order, and returns when they are on disk. Returns the
+    /// offset of each; `None` for a record whose sequence, or a later one, its session had appended
+    /// before. After [`StoreError::Unavailable`] the records may or may not be in the log. If each
+    /// has a session, the same call may be repeated.
     ///
     /// # Errors
-    /// [`StoreError`], see there.
-    pub async fn append(&self, records: Vec<OutRecord>) -> Result<Vec<Option<Offset>>, StoreError> {
+    /// [`StoreError`].
+    pub async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Option<Offset>>, StoreError> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -159,10 +146,10 @@ impl SqliteLog {
             .await
     }
 
-    /// The last sequence of `session` that each partition holds; 0 where there is none.
+    /// The last sequence of `session` in each partition; 0 where there is none.
     ///
     /// # Errors
-    /// [`StoreError`], see there.
+    /// [`StoreError`].
     pub async fn last_sequences(&self, session: SessionId) -> Result<Vec<u64>, StoreError> {
         let partitions = self.partitions;
         let read = move |connection: &Connection| {
@@ -173,10 +160,10 @@ impl SqliteLog {
         self.database.read_after_writes(read).await
     }
 
-    /// A reader of some partitions, each from an offset on, with a connection of its own.
+    /// A reader of some partitions, each from an offset, with a connection of its own.
     ///
     /// # Errors
-    /// [`StoreError`], see there.
+    /// [`StoreError`].
     pub fn reader(&self, from: &[(Partition, Offset)]) -> Result<SqliteLogReader, StoreError> {
         let places = from
             .iter()
@@ -191,7 +178,7 @@ impl SqliteLog {
             database: self.database.clone(),
             tails: self.tails.clone(),
             places,
-            turn: 0,
+            first: 0,
         })
     }
 }
@@ -202,9 +189,9 @@ pub struct SqliteLogReader {
     database: Database,
     tails: Option<Arc<[AtomicI64]>>,
     places: Vec<Place>,
-    /// Which place comes first: another one each time, so that a busy partition does not starve the
-    /// rest.
-    turn: usize,
+    /// The place that is read first: another one each time, so that a busy partition does not
+    /// starve the others.
+    first: usize,
 }
 
 struct Place {
@@ -214,17 +201,17 @@ struct Place {
 }
 
 impl SqliteLogReader {
-    /// Hands over the records that are there now, at most `limit`, in offset order within a
-    /// partition; never waits. Returns how many there were. Where this process appends, finding
-    /// nothing new costs a comparison a partition and no query.
+    /// Passes the records that are available to `each`, at most `limit`, in offset order within a
+    /// partition, and returns their number. Never waits. In the process that appends, a poll that
+    /// finds nothing costs a comparison for each partition and no query.
     ///
     /// # Errors
-    /// [`StoreError`]; what was handed over before is not handed over again. An offset
-    /// that is gone is [`StoreError::Broken`].
+    /// [`StoreError`]; records passed before the error are not passed again. A deleted offset is
+    /// [`StoreError::Broken`].
     pub fn poll(
         &mut self,
         limit: usize,
-        each: &mut dyn FnMut(SqliteRecord<'_>),
+        each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<usize, StoreError> {
         let tails = self.tails.as_deref();
         let behind = |place: &Place| {
@@ -233,15 +220,15 @@ impl SqliteLogReader {
         };
         let count = self.places.len();
         let ready: Vec<usize> = (0..count)
-            .map(|n| (n + self.turn) % count)
+            .map(|n| (n + self.first) % count)
             .filter(|at| behind(&self.places[*at]))
             .collect();
         if ready.is_empty() || limit == 0 {
             return Ok(0);
         }
-        self.turn = (self.turn + 1) % count;
-        // An equal share each; what one leaves over goes to those after it.
-        let (mut left, mut waiting, mut handed) = (limit, ready.len(), 0);
+        self.first = (self.first + 1) % count;
+        // Each partition gets an equal share; what one does not use goes to those after it.
+        let (mut left, mut waiting, mut total) = (limit, ready.len(), 0);
         for at in ready {
             let share = left.div_ceil(waiting);
             waiting -= 1;
@@ -249,16 +236,16 @@ impl SqliteLogReader {
                 .advance(&self.connection, share, each)
                 .map_err(|error| self.database.named(error))?;
             left -= taken;
-            handed += taken;
+            total += taken;
             if left == 0 {
                 break;
             }
         }
-        Ok(handed)
+        Ok(total)
     }
 
-    /// Stops (or goes on) handing over records of a partition, without losing its place. A
-    /// partition that is not read is left alone.
+    /// Pauses or resumes a partition, without losing its position. Ignores a partition that this
+    /// reader does not read.
     pub fn set_paused(&mut self, partition: Partition, paused: bool) {
         for place in self
             .places
@@ -275,9 +262,10 @@ impl Place {
         &mut self,
         connection: &Connection,
         limit: usize,
-        each: &mut dyn FnMut(SqliteRecord<'_>),
+        each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<usize, StoreError> {
-        const SELECT: &str = "SELECT \"offset\", timestamp_ms, payload FROM log WHERE partition = ?1 AND \"offset\" >= ?2 ORDER BY \"offset\" LIMIT ?3";
+        const SELECT: &str = "SELECT \"offset\", timestamp_ms, payload FROM log
+            WHERE partition = ?1 AND \"offset\" >= ?2 ORDER BY \"offset\" LIMIT ?3";
         let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = select
@@ -304,11 +292,11 @@ impl Place {
                         self.partition
                     ))
                 })?;
-            each(SqliteRecord {
+            each(LogRecord {
                 partition: self.partition,
                 offset,
                 timestamp_ms: row.get(1).map_err(sqlite_error)?,
-                payload,
+                payload: Some(payload),
             });
             self.next = offset + 1;
             taken += 1;
@@ -319,7 +307,8 @@ impl Place {
 
 fn create(connection: &Connection, partitions: u32) -> Result<(), StoreError> {
     const META: &str = "INSERT INTO log_meta (only_one, cluster, topic, topic_id, partitions)
-        VALUES (1, lower(hex(randomblob(16))), ?1, lower(hex(randomblob(16))), ?2) ON CONFLICT (only_one) DO NOTHING";
+        VALUES (1, lower(hex(randomblob(16))), ?1, lower(hex(randomblob(16))), ?2)
+        ON CONFLICT (only_one) DO NOTHING";
     if connection
         .execute(META, params![TOPIC, partitions])
         .map_err(sqlite_error)?
@@ -355,7 +344,7 @@ fn describe(connection: &Connection) -> Result<(SourceIdentity, u32), StoreError
         .optional();
     found.map_err(sqlite_error)?.ok_or_else(|| {
         StoreError::Broken(
-            "it holds no log: run the job that makes one first, or name another file".into(),
+            "it holds no log: run the job that creates one first, or name another file".into(),
         )
     })
 }
@@ -388,12 +377,15 @@ fn last_sequence(
 
 fn append(
     connection: &Connection,
-    records: &[OutRecord],
+    records: &[NewRecord],
 ) -> Result<Vec<Option<Offset>>, StoreError> {
     let mut next: BTreeMap<Partition, Offset> = BTreeMap::new();
     let mut sequences: BTreeMap<(SessionId, Partition), u64> = BTreeMap::new();
     let mut insert = connection
-        .prepare_cached("INSERT INTO log (partition, \"offset\", timestamp_ms, key, payload) VALUES (?1, ?2, ?3, ?4, ?5)")
+        .prepare_cached(
+            "INSERT INTO log (partition, \"offset\", timestamp_ms, key, payload)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )
         .map_err(sqlite_error)?;
     let mut offsets = Vec::with_capacity(records.len());
     for record in records {
@@ -433,10 +425,14 @@ fn append(
             .execute(params![partition, offset])
             .map_err(sqlite_error)?;
     }
-    const REMEMBER: &str = "INSERT INTO log_sessions (session, partition, sequence) VALUES (?1, ?2, ?3) ON CONFLICT (session, partition) DO UPDATE SET sequence = excluded.sequence";
-    let mut remember = connection.prepare_cached(REMEMBER).map_err(sqlite_error)?;
+    const SET_SEQUENCE: &str = "INSERT INTO log_sessions (session, partition, sequence)
+        VALUES (?1, ?2, ?3)
+        ON CONFLICT (session, partition) DO UPDATE SET sequence = excluded.sequence";
+    let mut set_sequence = connection
+        .prepare_cached(SET_SEQUENCE)
+        .map_err(sqlite_error)?;
     for ((session, partition), sequence) in sequences {
-        remember
+        set_sequence
             .execute(params![
                 session.to_string(),
                 partition,

@@ -1,28 +1,29 @@
-//! The embedded form: one SQLite file holds the log, the rows and the checkpoint, for one process at a
-//! time.
+//! The embedded form: one SQLite file holds the log, the bars and the checkpoint. One process at a
+//! time writes it.
 //!
 //! ```text
-//!  SqliteLog::append ──┐                                        ┌──▶ SqliteLogReader (one a thread)
-//!  SqliteStore::write ─┼──▶ queue ──▶ one writer thread ──▶ file ┤
-//!  compare_and_set ────┘    bounded   one transaction a group    └──▶ a few reading connections
+//!  SqliteLog::append ──┐                                      ┌─▶ SqliteLogReader (one a thread)
+//!  SqliteStore::write ─┼─▶ queue ─▶ one writer thread ─▶ file ┤
+//!  compare_and_set ────┘  bounded   one transaction a group   └─▶ a few reading connections
 //! ```
 //!
 //! What always holds:
-//! * Everything that is written goes through one thread, which groups all that waits into one
-//!   transaction; a caller is answered when that transaction is on disk (write-ahead log,
-//!   `synchronous=FULL`), so what was answered survives kill -9 and a power cut.
-//! * A process that writes holds the lock on `PATH.lock`; a second one is refused. Readers, in any
-//!   process, need no lock.
-//! * Every table can be read with any SQLite tool; exact decimals stand as text.
+//! * One thread does all writes. It groups the waiting requests into one transaction, and answers
+//!   each caller when that transaction is on disk (write-ahead log, `synchronous=FULL`). An
+//!   answered write survives kill -9 and a power cut.
+//! * The process that writes holds the lock on `PATH.lock`; a second one is refused. Readers, in
+//!   any process, need no lock.
+//! * Every table can be read with any SQLite tool. Exact decimals are text.
 
 mod log;
-mod publisher;
+mod log_writer;
 mod reader;
 mod tables;
 mod writer;
 
-pub use log::{SqliteLog, SqliteLogReader, SqliteRecord};
-pub use publisher::SqlitePublisher;
+pub use log::{SqliteLog, SqliteLogReader};
+pub use log_writer::SqliteLogWriter;
+
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -37,37 +38,37 @@ use tapeflow_protocol::StoreError;
 use tokio::sync::Semaphore;
 use writer::Writer;
 
-/// How long a connection waits for another one's lock: only recovery after a crash and the last
-/// checkpoint hold one for long.
+/// How long a connection waits for another one's lock. Only recovery after a crash and the last
+/// checkpoint of SQLite hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many reads run at once; more wait.
+/// Reads that run at once; further ones wait.
 const READERS: usize = 4;
 
 /// What a process may do with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Read and write: the job, or an ingest, or both in one process. The file and its tables are
-    /// made if they are absent.
+    /// Read and write: the job, ingest, or both in one process. Creates the file and its tables if
+    /// they are absent.
     Job,
     /// Read only, beside a job or without one.
     Reader,
 }
 
-/// An open file; clones share it. It closes, once all that was queued is on disk, when the last
-/// clone is dropped.
+/// An open file; clones share it. When the last clone is dropped, it closes after all queued writes
+/// are on disk.
 #[derive(Clone)]
 pub struct Database(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    /// Dropped first: it finishes what is queued.
+    /// Dropped first: it finishes the queued writes.
     writer: Option<Writer>,
     idle_readers: Mutex<Vec<Connection>>,
     room_to_read: Semaphore,
-    /// The next offset of each partition of the log, as committed by this process, so that polling
-    /// an idle log costs no query. Set once a log has been opened for appending.
+    /// The next offset of each partition, as committed by this process: polling an idle log costs
+    /// no query. Set when a log is opened for appending.
     tails: OnceLock<Arc<[AtomicI64]>>,
-    /// Dropped last: the lock is held as long as anything of this process may write.
+    /// Dropped last: the lock is held as long as this process may write.
     _lock: Option<File>,
 }
 
@@ -75,8 +76,8 @@ impl Database {
     /// Opens a file.
     ///
     /// # Errors
-    /// [`StoreError::Broken`], with what to do, if another process writes it, if it is not
-    /// a tapeflow store or a newer one's, or (for a reader) if there is none.
+    /// [`StoreError::Broken`] if another process writes it, if it is not a tapeflow store or one
+    /// of a newer version, or (for a reader) if there is none. The text says what to do.
     pub fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
         let path = resolve(path)?;
         let (writer, lock) = match access {
@@ -96,7 +97,8 @@ impl Database {
                 if !path.is_file() {
                     return Err(broken(
                         &path,
-                        &"there is no such file: start the job that makes it first, or name another one with --store",
+                        &"there is no such file: start the job that creates it first, \
+                          or name another one with --store",
                     ));
                 }
                 (None, None)
@@ -124,7 +126,7 @@ impl Database {
     ///
     /// # Errors
     /// [`StoreError::Broken`] if the file was opened for reading.
-    pub(crate) fn writer(&self) -> Result<&Writer, StoreError> {
+    fn writer(&self) -> Result<&Writer, StoreError> {
         self.0.writer.as_ref().ok_or_else(|| {
             self.named(StoreError::Broken(
                 "opened for reading, not for writing".into(),
@@ -132,7 +134,7 @@ impl Database {
         })
     }
 
-    /// Says which file an error is about.
+    /// Adds the name of the file to an error.
     fn named(&self, error: StoreError) -> StoreError {
         let name = self.describe();
         match error {
@@ -141,8 +143,8 @@ impl Database {
         }
     }
 
-    /// Does `work`, of about `bytes`, in the writer's next transaction, and answers when that is on
-    /// disk. If the caller no longer waits, it is done all the same.
+    /// Runs `work`, of about `bytes`, in the writer's next transaction, and returns when that is on
+    /// disk. The work is done even if the caller stops waiting.
     pub async fn write<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -151,7 +153,7 @@ impl Database {
         self.write_then(bytes, work, |_| {}).await
     }
 
-    /// As [`Database::write`]; `committed` sees the result on the writer's thread, before the
+    /// Like [`Database::write`]; `committed` gets the result on the writer's thread, before the
     /// caller does.
     async fn write_then<T: Send + 'static>(
         &self,
@@ -165,8 +167,8 @@ impl Database {
             .map_err(|error| self.named(error))
     }
 
-    /// Reads one snapshot of the file, off the caller's thread. It holds all that was answered
-    /// before.
+    /// Reads one snapshot of the file on a thread for blocking work. The snapshot has all writes
+    /// that were answered before.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -183,11 +185,11 @@ impl Database {
             .map_err(|error| StoreError::Unavailable(error.to_string()))?
     }
 
-    /// As [`Database::read`], but after everything that this process has queued for writing: a write
-    /// whose caller stopped waiting for the answer is applied before this reads, not after.
+    /// Like [`Database::read`], but after all writes that this process has queued: a write whose
+    /// caller stopped waiting is applied before this reads.
     ///
     /// # Errors
-    /// [`StoreError`], see there.
+    /// [`StoreError`].
     pub async fn read_after_writes<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -199,7 +201,7 @@ impl Database {
         }
     }
 
-    /// As [`Database::read`], on this thread.
+    /// Like [`Database::read`], on this thread.
     fn read_now<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
@@ -230,7 +232,7 @@ impl std::fmt::Debug for Database {
     }
 }
 
-/// The one name of a file, whatever path leads to it: two names would be two locks.
+/// The canonical path of a file: two paths to one file must not be two locks.
 fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     if let Ok(known) = path.canonicalize() {
         return Ok(known);
@@ -242,14 +244,18 @@ fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let directory = directory
-        .canonicalize()
-        .map_err(|error| broken(path, &format!("its directory cannot be opened ({error}): make it first, or name another one with --store")))?;
+    let directory = directory.canonicalize().map_err(|error| {
+        let text = format!(
+            "its directory cannot be opened ({error}): \
+                 create it first, or name another one with --store"
+        );
+        broken(path, &text)
+    })?;
     Ok(directory.join(name))
 }
 
-/// Takes the lock that makes this the only process that writes. The kernel gives it back when the
-/// process ends, however it ends.
+/// Takes the lock of the only process that writes. The kernel releases it when the process ends,
+/// however it ends.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -264,7 +270,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Only for the message: a holder that has not yet written its number stays unnamed.
+            // For the message only: a holder that has not written its number yet stays unnamed.
             let _ = (&file).take(20).read_to_string(&mut holder);
             let holder = if holder.trim().is_empty() {
                 "another process".into()
@@ -274,7 +280,8 @@ fn lock(path: &Path) -> Result<File, StoreError> {
             return Err(broken(
                 path,
                 &format!(
-                    "{holder} is writing it; several processes on one sqlite store are refused: stop that one, or name another file with --store"
+                    "{holder} is writing it; several processes on one sqlite store are refused: \
+                     stop that one, or name another file with --store"
                 ),
             ));
         }
@@ -308,7 +315,7 @@ fn broken(path: &Path, what: &dyn std::fmt::Display) -> StoreError {
     StoreError::Broken(format!("sqlite:{}: {what}", path.display()))
 }
 
-/// Whether waiting may mend what SQLite says.
+/// An SQLite error as a store's: unavailable if waiting may help.
 pub fn sqlite_error(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(
@@ -324,14 +331,14 @@ pub fn sqlite_error(error: rusqlite::Error) -> StoreError {
     }
 }
 
-/// SQLite's integers are signed; ours of 64 bits never come near its end.
+/// An integer as SQLite stores it: signed, of 64 bits.
 pub fn integer(what: &str, value: impl TryInto<i64>) -> Result<i64, StoreError> {
     value
         .try_into()
         .map_err(|_| StoreError::Broken(format!("{what} does not fit SQLite's integers")))
 }
 
-/// A column's integer as the type it was written from.
+/// The integer of a column as the type it was written from.
 pub fn whole<T: TryFrom<i64>>(what: &str, value: i64) -> Result<T, StoreError> {
     T::try_from(value).map_err(|_| {
         StoreError::Broken(format!(

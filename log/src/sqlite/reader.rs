@@ -1,4 +1,4 @@
-//! The embedded log, as the dataflow reads it.
+//! The embedded log as the job reads it.
 
 use std::ops::Range;
 
@@ -9,13 +9,6 @@ use crate::{
     read::{Log, LogError, LogReader, LogRecord},
     sqlite::{SqliteLog, SqliteLogReader},
 };
-
-fn log_error(error: StoreError) -> LogError {
-    match error {
-        StoreError::Unavailable(reason) => LogError::Unavailable(reason),
-        StoreError::Broken(reason) => LogError::Broken(reason),
-    }
-}
 
 impl Log for SqliteLog {
     fn describe(&self) -> String {
@@ -31,41 +24,29 @@ impl Log for SqliteLog {
     }
 
     fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError> {
-        SqliteLog::bounds(self, partition).map_err(log_error)
+        Ok(SqliteLog::bounds(self, partition)?)
     }
 
     fn reader(&self, from: &[(Partition, Offset)]) -> Result<Box<dyn LogReader>, LogError> {
-        Ok(Box::new(Reader(
-            SqliteLog::reader(self, from).map_err(log_error)?,
-        )))
+        Ok(Box::new(SqliteLog::reader(self, from)?))
     }
 }
 
-struct Reader(SqliteLogReader);
-
-impl LogReader for Reader {
+impl LogReader for SqliteLogReader {
     fn poll(
         &mut self,
         limit: usize,
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<usize, LogError> {
-        let polled = self.0.poll(limit, &mut |record| {
-            each(LogRecord {
-                partition: record.partition,
-                offset: record.offset,
-                timestamp_ms: record.timestamp_ms,
-                payload: Some(record.payload),
-            });
-        });
-        match polled {
-            // A busy file is tried again at the next turn.
+        match SqliteLogReader::poll(self, limit, each) {
+            // The caller polls again soon; a busy file is readable then.
             Err(StoreError::Unavailable(_)) => Ok(0),
-            other => other.map_err(log_error),
+            polled => Ok(polled?),
         }
     }
 
     fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError> {
-        self.0.set_paused(partition, paused);
+        SqliteLogReader::set_paused(self, partition, paused);
         Ok(())
     }
 }

@@ -1,10 +1,9 @@
-//! The writer: one thread, one transaction for all that waits, and an answer to each caller when it
-//! is on disk.
+//! The writer thread: commits all waiting requests in one transaction, and answers each caller when
+//! it is on disk.
 //!
-//! A commit costs a sync of the disk, a row costs microseconds; grouped, a hundred callers pay for
-//! one sync. The queue is bounded by bytes, so that many callers wait rather than fill memory. Each
-//! piece of work is undone by itself if it fails, and does not take its neighbours along; only a
-//! failed commit fails them all.
+//! A commit costs a disk sync and a row costs microseconds, so a group of a hundred requests pays
+//! for one sync. The queue is bounded by bytes: further callers wait. A request that fails is
+//! rolled back alone. A failed commit fails all requests of the group.
 
 use std::{io, sync::Arc, thread::JoinHandle};
 
@@ -15,11 +14,10 @@ use tracing::warn;
 
 use super::sqlite_error;
 
-/// What may wait or be at work at once, in KiB; a single piece of work may be larger, and then is
-/// alone.
+/// Bound of the requests that wait or run, in KiB. A larger request runs alone.
 const ROOM_KIB: u32 = 16 << 10;
 
-/// The handle of the thread. Dropping it finishes what is queued and ends the thread.
+/// The handle of the thread. Dropping it finishes the queued requests and ends the thread.
 pub(super) struct Writer {
     queue: Option<mpsc::UnboundedSender<Box<dyn Request>>>,
     room: Arc<Semaphore>,
@@ -28,7 +26,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start(connection: Connection) -> io::Result<Self> {
-        // Unbounded by number, bounded by the room that each request holds: at least one KiB.
+        // The room bounds the queue: each request holds at least one KiB of it.
         let (queue, requests) = mpsc::unbounded_channel();
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".into())
@@ -42,8 +40,8 @@ impl Writer {
         })
     }
 
-    /// Queues work and waits until it is on disk. Once queued it is done, whether or not anyone
-    /// still waits; `committed` runs on the writer's thread after the commit.
+    /// Queues work and waits until it is on disk. Queued work is done even if the caller stops
+    /// waiting. `committed` runs on the writer's thread after the commit.
     pub(super) async fn submit<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -85,12 +83,12 @@ impl Drop for Writer {
     }
 }
 
-/// One caller's piece of work, of whatever type it answers.
+/// The request of one caller, for any type of answer.
 trait Request: Send {
-    /// Does it, inside the transaction. Whether it succeeded.
+    /// Runs inside the transaction; returns whether it succeeded.
     fn apply(&mut self, connection: &Connection) -> bool;
 
-    /// Tells the caller, after the transaction has been committed or lost.
+    /// Answers the caller, after the transaction was committed or lost.
     fn answer(self: Box<Self>, lost: Option<&str>);
 }
 
@@ -129,11 +127,11 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T, StoreError> + Send, C: FnOnce(
                 Ok(value)
             }
             (_, lost) => Err(StoreError::Unavailable(
-                lost.unwrap_or("the transaction ended before this was its turn")
+                lost.unwrap_or("the transaction ended before this request ran")
                     .into(),
             )),
         };
-        // A caller that no longer waits is no error.
+        // A caller that stopped waiting is not an error.
         let _ = self.answer.send(result);
     }
 }
@@ -151,10 +149,10 @@ fn run(connection: &Connection, mut requests: mpsc::UnboundedReceiver<Box<dyn Re
             warn!(
                 reason,
                 requests = group.len(),
-                "a transaction of the sqlite writer was lost"
+                "sqlite transaction failed; its requests are answered with the error"
             );
             if !connection.is_autocommit() {
-                // If even this fails the next BEGIN does, and says so to its callers.
+                // If this fails too, the next BEGIN fails and its callers get the error.
                 let _ = connection.execute_batch("ROLLBACK");
             }
         }
@@ -164,7 +162,7 @@ fn run(connection: &Connection, mut requests: mpsc::UnboundedReceiver<Box<dyn Re
     }
 }
 
-/// One transaction of all requests, each undone by itself if it fails.
+/// One transaction of all requests. A request that fails is rolled back alone.
 fn transact(connection: &Connection, group: &mut [Box<dyn Request>]) -> Result<(), StoreError> {
     let run = |sql: &str| {
         connection
@@ -177,7 +175,7 @@ fn transact(connection: &Connection, group: &mut [Box<dyn Request>]) -> Result<(
     for request in group {
         run("SAVEPOINT request")?;
         if !request.apply(connection) {
-            // On a full disk and the like SQLite has already undone all of it.
+            // On errors such as a full disk SQLite has rolled back the whole transaction.
             if connection.is_autocommit() {
                 return Err(StoreError::Unavailable(
                     "SQLite rolled the transaction back".into(),

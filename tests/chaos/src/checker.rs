@@ -8,7 +8,7 @@ use std::{
 
 use tapeflow_log::{
     Log,
-    kafka::{KafkaLog, KafkaLogConfig},
+    kafka::{KafkaConfig, KafkaLog},
 };
 use tapeflow_protocol::{BarReader, EpochStore, HistoryEntry};
 use tapeflow_schemas::{
@@ -66,12 +66,8 @@ pub(crate) struct Verdict {
 impl Topic {
     /// Reads all of it.
     pub(crate) fn read(brokers: String, name: &str, ledger: &Ledger) -> Result<Self, String> {
-        let log = KafkaLog::connect(KafkaLogConfig {
-            brokers,
-            topic: name.into(),
-            settings: Vec::new(),
-        })
-        .map_err(|fault| fault.to_string())?;
+        let log = KafkaLog::connect(KafkaConfig::new(brokers, name))
+            .map_err(|fault| fault.to_string())?;
         let partitions = log.partitions().map_err(|fault| fault.to_string())?;
         let bounds: Vec<_> = (0..partitions)
             .map(|p| log.bounds(p).map(|bounds| (p, bounds)))

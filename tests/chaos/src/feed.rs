@@ -17,8 +17,8 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_log::{
-    OutRecord, Publish,
-    kafka::{KafkaConfig, KafkaPublisher},
+    LogWriter, NewRecord,
+    kafka::{KafkaConfig, KafkaWriter},
 };
 use tapeflow_schemas::{
     EventTime, Price, SessionId, Size, Trade,
@@ -66,7 +66,7 @@ pub(crate) struct FeedSettings {
 /// A record with its place in the session; poison has none.
 #[derive(Clone)]
 struct Numbered {
-    record: OutRecord,
+    record: NewRecord,
     sequence: Option<u64>,
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn run(
 /// A session that appends.
 pub(crate) struct Feeder {
     kafka: KafkaConfig,
-    publisher: KafkaPublisher,
+    publisher: KafkaWriter,
     random: StdRng,
     session: SessionId,
     sequences: Vec<u64>,
@@ -119,7 +119,7 @@ impl Feeder {
     /// # Errors
     /// What the log said.
     pub(crate) async fn connect(kafka: KafkaConfig, seed: u64) -> Result<Self, String> {
-        let publisher = KafkaPublisher::connect(kafka.clone())
+        let publisher = KafkaWriter::connect(kafka.clone())
             .await
             .map_err(|fault| fault.to_string())?;
         let partitions = usize::try_from(publisher.partitions()).unwrap_or(1);
@@ -193,7 +193,7 @@ impl Feeder {
         *sequence += 1;
         let payload = encoded(name, self.session, *sequence, taken_ms, &trades);
         Numbered {
-            record: OutRecord {
+            record: NewRecord {
                 partition,
                 key: name.to_owned(),
                 timestamp_ms: taken_ms,
@@ -228,7 +228,7 @@ impl Feeder {
             .random
             .random_range(0..u32::try_from(self.sequences.len()).unwrap_or(1));
         Numbered {
-            record: OutRecord {
+            record: NewRecord {
                 partition,
                 key: "poison".into(),
                 timestamp_ms: now_ms(),
@@ -250,7 +250,7 @@ impl Feeder {
         for _ in 0..100 {
             let sent = match self
                 .publisher
-                .publish(
+                .append(
                     rest.iter()
                         .map(|numbered| numbered.record.clone())
                         .collect(),
@@ -267,7 +267,7 @@ impl Feeder {
             eprintln!("feed: {fault}; with another client");
             self.fed.reconnects += 1;
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let Ok(again) = KafkaPublisher::connect(self.kafka.clone()).await else {
+            let Ok(again) = KafkaWriter::connect(self.kafka.clone()).await else {
                 continue;
             };
             self.publisher = again;

@@ -186,12 +186,7 @@ struct World {
 impl World {
     fn begin(settings: &Settings, runtime: &Runtime, cluster: &Cluster) -> Result<Self, String> {
         let ledger = Arc::new(Ledger::new('C', usize::from(settings.symbols)));
-        let kafka = KafkaConfig {
-            brokers: cluster.brokers(),
-            topic: MAIN.into(),
-            settings: Vec::new(),
-            secrets: Vec::new(),
-        };
+        let kafka = KafkaConfig::new(cluster.brokers(), MAIN);
         let stop_feed = Arc::new(AtomicBool::new(false));
         let feed = runtime.spawn(feed::run(
             FeedSettings {

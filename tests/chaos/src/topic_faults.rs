@@ -70,7 +70,7 @@ impl Stage {
             TopicFault::AgainWhileUp => self.again(&small, true),
         };
         // Whatever came of it, servers need not carry the topic on.
-        let deleted = self.topics()?.delete(&small.name);
+        let deleted = self.topics().delete(&small.name);
         let after = damaged.map_err(|fault| format!("{}: {fault}", small.name))?;
         deleted?;
         // The other job has been looked at by nobody meanwhile.
@@ -123,12 +123,7 @@ impl Stage {
     }
 
     fn feed_small(&mut self, small: &Small, ledger: &Ledger) -> Result<(), String> {
-        let kafka = KafkaConfig {
-            brokers: self.cluster.brokers(),
-            topic: small.name.clone(),
-            settings: Vec::new(),
-            secrets: Vec::new(),
-        };
+        let kafka = KafkaConfig::new(self.cluster.brokers(), small.name.clone());
         let seed = self.random.random();
         self.watch.runtime.block_on(async {
             // Not every broker knows at once of a topic that has just been made.
@@ -257,7 +252,7 @@ impl Stage {
         if gone.is_empty() {
             return Err("there is nothing behind what is committed".into());
         }
-        self.topics()?.delete_records(&small.name, &gone)?;
+        self.topics().delete_records(&small.name, &gone)?;
         let (took, said) = self.refused(small)?;
         let names: Vec<String> = gone
             .iter()
@@ -287,7 +282,7 @@ impl Stage {
         Ok(took)
     }
 
-    fn topics(&self) -> Result<Topics, String> {
+    fn topics(&self) -> Topics {
         Topics::new(&self.cluster.brokers(), self.watch.runtime.clone())
     }
 
@@ -385,7 +380,7 @@ impl Stage {
         if !running {
             job_run.ask_to_end(LEAVING)?;
         }
-        let topics = self.topics()?;
+        let topics = self.topics();
         topics.delete(&small.name)?;
         topics.make(
             &small.name,

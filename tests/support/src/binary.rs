@@ -43,6 +43,8 @@ pub fn tapeflow(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TAPEFLOW_")) {
         command.env_remove(name);
     }
+    // Tests that count the trades of the simulated feed count live ones; history has its own test.
+    command.env("TAPEFLOW_NO_HISTORY", "true");
     command.env("TAPEFLOW_HTTP", "off");
     command
 }
