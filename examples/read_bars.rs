@@ -10,7 +10,7 @@
 use std::{error::Error, path::Path};
 
 use tapeflow_log::sqlite::{Access, Database};
-use tapeflow_protocol::Store;
+use tapeflow_protocol::BarReader;
 use tapeflow_schemas::{
     Policy, Symbol, WindowSize,
     decimal::{SCALE, format_fixed},

@@ -13,7 +13,7 @@ use support::{
     job::{block_on, config, run_job},
     memory_log::MemoryLog,
 };
-use tapeflow_protocol::Store;
+use tapeflow_protocol::CheckpointStore;
 use tapeflow_sinks::memory::MemoryStore;
 
 #[test]

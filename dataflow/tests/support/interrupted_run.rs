@@ -8,7 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, run};
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites,
+    BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter, EpochStore, EpochWrites,
     HistoryEntry, StoreError, SymbolDirectory,
 };
 use tapeflow_schemas::{AssetClass, BarKey, BarState, Offset, Partition, Symbol, WriteTimestamp};

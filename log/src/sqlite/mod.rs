@@ -24,7 +24,6 @@ mod writer;
 pub use log::{SqliteLog, SqliteLogReader};
 pub use log_writer::SqliteLogWriter;
 
-
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Write},

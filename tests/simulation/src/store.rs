@@ -320,10 +320,10 @@ impl CheckpointStore for SimulatedStore {
             world.after(PATIENCE_US, move |_| unanswered(&late));
             world.message(move |world| {
                 for entry in entries {
-                    let other = world.judge.history.insert(entry.epoch, entry.clone());
+                    let other = world.checker.history.insert(entry.epoch, entry.clone());
                     let other = other.filter(|held| !entry.is_still(held));
                     if let Some(other) = other {
-                        world.judge.breach(format!(
+                        world.checker.breach(format!(
                             "the history of an epoch changed: {other:?} became {entry:?}"
                         ));
                     }
