@@ -9,16 +9,14 @@ mod bench;
 mod binary;
 #[path = "embedded/command.rs"]
 mod command;
+#[path = "embedded/comparison.rs"]
+mod comparison;
 #[path = "embedded/endings.rs"]
 mod endings;
 #[path = "embedded/flags.rs"]
 mod flags;
 #[path = "embedded/http.rs"]
 mod http;
-#[path = "embedded/judge.rs"]
-mod judge;
-#[path = "embedded/lists.rs"]
-mod lists;
 #[path = "embedded/loss.rs"]
 mod loss;
 #[path = "embedded/repair.rs"]
@@ -29,3 +27,5 @@ mod retention;
 mod serving;
 #[path = "embedded/values.rs"]
 mod values;
+#[path = "embedded/views.rs"]
+mod views;

@@ -141,7 +141,7 @@ impl Judge {
     fn list_as_of(&self, key: &ViewKey, epoch: u64) -> Option<Vec<OracleEntry>> {
         let (_, of) = VIEWS.iter().find(|(view, _)| *view == key.view)?;
         self.oracle
-            .list_as_of(*of, key.size, key.start, epoch, &self.baskets)
+            .view_as_of(*of, key.size, key.start, epoch, &self.baskets)
     }
 
     /// A generation sends writes. They are judged now: where they arrive, and whether, is the
@@ -352,7 +352,7 @@ impl World {
                 let want = (
                     want.records,
                     want.accepted,
-                    want.dead_letters_in_all(),
+                    want.dead_letters_total(),
                     want.duplicates,
                     want.price_updates,
                     want.gaps,
