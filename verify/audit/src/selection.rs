@@ -64,8 +64,8 @@ impl Selection {
     }
 }
 
-/// FNV-1a with its bits mixed once more. The log assigns partitions by FNV-1a: without the mixing, a
-/// sample would contain the symbols of one partition.
+/// FNV-1a with its bits mixed once more. The log assigns partitions by FNV-1a: without the mixing,
+/// a sample would contain the symbols of one partition.
 fn hash(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)

@@ -18,8 +18,8 @@ pub(crate) struct Counts {
     pub(crate) volume: bool,
 }
 
-/// The row of a code: (high and low, open and close), and volume. `None` for neutral codes, which do
-/// not affect the price columns.
+/// The row of a code: (high and low, open and close), and volume. `None` for neutral codes, which
+/// do not affect the price columns.
 fn row(code: u8) -> (Option<(bool, Sets)>, bool) {
     match code {
         // Regular, acquisition, bunched, distribution, automatic execution, intermarket sweep,

@@ -114,8 +114,8 @@ impl Oracle {
         }
     }
 
-    /// Adds the next record of a partition. `timestamp_ms` is the log's own; it decides which trades
-    /// of a legacy record are too far in the future.
+    /// Adds the next record of a partition. `timestamp_ms` is the log's own; it decides which
+    /// trades of a legacy record are too far in the future.
     ///
     /// # Panics
     /// If the log has no such partition, or if `offset` is not above the last one of the partition:

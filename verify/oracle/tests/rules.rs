@@ -355,7 +355,7 @@ fn a_trade_too_far_in_the_future_of_its_record_is_a_dead_letter() {
         (1, "future 1")
     );
     assert_eq!(oracle.dead_letters()[0].index, 1);
-    // A legacy record has only the log's timestamp. Here t = 1, and the trade is 1 unit of A at 1.0.
+    // A legacy record has only the log's timestamp. Here t = 1: a trade of 1 unit of A at 1.0.
     let legacy = [
         &[2, 2][..],
         &1.0f64.to_le_bytes(),
