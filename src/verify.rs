@@ -1,120 +1,159 @@
-//! `tapeflow verify`: recomputes every bar and every list from the log with code the job does not
-//! use, and prints each difference.
-//!
-//! What is labelled with a committed epoch must equal the recomputation of all committed records;
-//! what is labelled with an epoch that is bound but not committed must equal the recomputation up
-//! to that very epoch. Values are compared, labels are not. A job may run meanwhile
-//! (`verify/audit_run.rs`); what differs can be repaired (`verify/repair.rs`).
+//! `tapeflow verify`: compares every bar and view with a recomputation from the log, prints each
+//! difference, and repairs it with `--repair`. The audit itself is the crate `tapeflow-audit`
+//! (`verify/audit`), which prints nothing.
 
-mod audit_run;
-mod bars;
-mod coverage;
-mod judge;
-mod lists;
-mod recompute;
-mod repair;
-mod repair_plan;
-mod selection;
+mod text;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    io::{BufRead, IsTerminal, Write},
     thread,
     time::{Duration, Instant},
 };
 
-use audit_run::Ground;
-use judge::Findings;
-use selection::Selection;
-use tapeflow_dataflow::{baskets_of, sizes_of};
-use tapeflow_protocol::Checkpoint;
-use tapeflow_schemas::Baskets;
+use tapeflow_audit::{
+    Audit, AuditError, CancellationToken, Event, Findings, RepairAction, Rules, Selection, Settings,
+};
 
 use crate::{
     args::verify::VerifySettings,
-    end::{End, other_rules, say},
+    end::{End, say, unreachable_log, unreachable_store},
     logs, signals, stores,
 };
 
-/// How soon a request to end is heard between two looks.
-const LISTEN: Duration = Duration::from_millis(50);
+/// How often a wait between two audits looks for a request to stop.
+const STOP_CHECK: Duration = Duration::from_millis(50);
+/// Differences printed one by one in each pass; all are counted.
+const PRINTED: usize = 100;
 
 pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
     if settings.repair {
-        repair::may_ask(settings.yes)?;
+        check_can_confirm(settings.yes)?;
     }
     let runtime = crate::small_runtime()?;
     let mut store = runtime.block_on(stores::reader(&settings.store))?;
     let checkpoint = runtime.block_on(stores::checkpoint(&*store))?;
-    let sizes = sizes_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(&checkpoint))?;
-    check_baskets(&checkpoint, &settings.baskets)?;
+    let rules = Rules::of(&checkpoint, &settings.baskets).map_err(end_of)?;
     let log = logs::of_checkpoint(settings.log, &checkpoint)?;
     if settings.repair {
-        // Before the long look: a file that a job is writing cannot be repaired beside it.
+        // Before the audit, which takes long: a file that a job is writing cannot be repaired.
         store = runtime.block_on(stores::writer(&settings.store, &checkpoint.job))?;
     }
-    let asked = Arc::new(AtomicBool::new(false));
-    let ground = Ground {
-        runtime: &runtime,
+    let stop = CancellationToken::new();
+    let audit = Audit {
         store: &*store,
         log: &*log,
-        sizes: &sizes,
-        baskets: &settings.baskets,
-        asked: &asked,
+        rules: &rules,
+        runtime: runtime.handle(),
+        stop: &stop,
     };
-    let selection = Selection::new(&settings.symbols, settings.sample);
-    let look = || -> Result<Findings, End> {
-        let mut found = Findings::default();
-        for slice in 0..settings.passes {
-            found.add(ground.look(&selection.slice(slice, settings.passes), settings.since)?);
-        }
-        if selection.has_lists() && settings.since.is_none() {
-            ground.look_beside_the_directory(&mut found)?;
-        }
-        say(&found.summary(selection.has_lists()))?;
-        Ok(found)
+    let audit_settings = Settings {
+        selection: Selection::new(&settings.symbols, settings.sample),
+        since: settings.since,
+        passes: settings.passes,
     };
     if let Some(every) = settings.every {
-        let heard = Arc::clone(&asked);
-        signals::on_end(runtime.handle(), move || {
-            heard.store(true, Ordering::Release)
+        let signalled = stop.clone();
+        signals::on_end(runtime.handle(), move || signalled.cancel());
+        return repeat(every, &stop, || {
+            result_of(&run_audit(&audit, &audit_settings)?)
         });
-        return again_and_again(every, &asked, || look().and_then(|found| verdict(&found)));
     }
-    let found = look()?;
+    let findings = run_audit(&audit, &audit_settings)?;
     if settings.repair {
-        repair::repair(&ground, &selection, &found, settings.yes)
+        repair(&audit, &audit_settings.selection, &findings, settings.yes)
     } else {
-        verdict(&found)
+        result_of(&findings)
     }
 }
 
-/// How a look ends.
-fn verdict(found: &Findings) -> Result<(), End> {
-    match found.differences() {
+/// Runs one audit and prints its differences and its summary.
+fn run_audit(audit: &Audit<'_>, settings: &Settings) -> Result<Findings, End> {
+    let mut printer = Printer::new(audit.stop);
+    let result = audit.run(settings, &mut |event| printer.print(event));
+    let findings = printer.finish(result)?;
+    say(&text::summary(&findings, settings.selection.has_views()))?;
+    Ok(findings)
+}
+
+fn result_of(findings: &Findings) -> Result<(), End> {
+    match findings.count() {
         0 => Ok(()),
         differences => Err(End::Differs(differences)),
     }
 }
 
-/// Looks until it is asked to end, and ends as the worst look did. What cannot be looked at from
-/// the start is no reason to try again.
-fn again_and_again(
+/// Prints events. If the output fails, it stops the audit.
+struct Printer<'a> {
+    stop: &'a CancellationToken,
+    printed: usize,
+    failed: Option<End>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(stop: &'a CancellationToken) -> Self {
+        Self {
+            stop,
+            printed: 0,
+            failed: None,
+        }
+    }
+
+    fn print(&mut self, event: Event<'_>) {
+        match event {
+            Event::PassStarted { .. } => self.printed = 0,
+            Event::Difference { description, .. } => {
+                if self.printed < PRINTED {
+                    self.printed += 1;
+                    // The audit goes on without a reader: all differences are counted.
+                    let _ = say(description);
+                }
+            }
+            Event::HistoryDiffers(difference) => self.say(&difference.to_string()),
+            Event::RepairReady {
+                place,
+                before,
+                after,
+            } => self.say(&format!("{place}: {before} -> {after}")),
+            Event::RepairRefused { place, reason } => {
+                self.say(&format!("{place}: not repaired: {reason}"));
+            }
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        if self.failed.is_none()
+            && let Err(end) = say(line)
+        {
+            self.failed = Some(end);
+            self.stop.cancel();
+        }
+    }
+
+    /// An error of the output comes first: it may be the reason of the other one.
+    fn finish<T>(self, result: Result<T, AuditError>) -> Result<T, End> {
+        match self.failed {
+            Some(end) => Err(end),
+            None => result.map_err(end_of),
+        }
+    }
+}
+
+/// Runs audits until it is asked to stop, and returns the worst result. If the first audit finds
+/// wrong input, there is no second one.
+fn repeat(
     every: Duration,
-    asked: &AtomicBool,
-    look: impl Fn() -> Result<(), End>,
+    stop: &CancellationToken,
+    audit: impl Fn() -> Result<(), End>,
 ) -> Result<(), End> {
-    let (mut worst, mut first) = (Ok(()), true);
+    let (mut worst, mut is_first) = (Ok(()), true);
     loop {
         let next = Instant::now() + every;
-        match look() {
+        match audit() {
             Ok(()) => {}
             Err(end @ End::OutputClosed) => return Err(end),
-            Err(end @ End::Input(_)) if first => return Err(end),
-            // A look that was cut short found nothing.
-            Err(End::Failed(_)) if asked.load(Ordering::Acquire) => {}
+            Err(end @ End::Input(_)) if is_first => return Err(end),
+            // An audit that was stopped found nothing.
+            Err(End::Failed(_)) if stop.is_cancelled() => {}
             Err(end) => {
                 if !matches!(end, End::Differs(_)) {
                     say(&format!("not verified: {end}"))?;
@@ -122,17 +161,17 @@ fn again_and_again(
                 worst = Err(worse(worst, end));
             }
         }
-        first = false;
-        while Instant::now() < next && !asked.load(Ordering::Acquire) {
-            thread::sleep(LISTEN);
+        is_first = false;
+        while Instant::now() < next && !stop.is_cancelled() {
+            thread::sleep(STOP_CHECK);
         }
-        if asked.load(Ordering::Acquire) {
+        if stop.is_cancelled() {
             return worst;
         }
     }
 }
 
-/// Differences are worse than a store that did not answer; the most of them count.
+/// Differences are worse than an audit that failed, and the largest number of them counts.
 fn worse(before: Result<(), End>, now: End) -> End {
     match (before, now) {
         (Err(End::Differs(before)), End::Differs(now)) => End::Differs(before.max(now)),
@@ -142,22 +181,124 @@ fn worse(before: Result<(), End>, now: End) -> End {
     }
 }
 
-/// Lists of baskets cannot be recomputed from other baskets than the job's.
-fn check_baskets(checkpoint: &Checkpoint, given: &Baskets) -> Result<(), End> {
-    let wanted = baskets_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(checkpoint))?;
-    let given = given.digest();
-    match (wanted, given.as_str()) {
-        (wanted, given) if wanted == given => Ok(()),
-        (wanted, "none") => Err(End::Input(format!(
-            "--baskets: missing; the job ran with the baskets {wanted}: give the file it was given"
-        ))),
-        ("none", _) => Err(End::Input(
-            "--baskets: the job ran without any: leave it out".into(),
-        )),
-        (wanted, given) => Err(End::Input(format!(
-            "--baskets: the job ran with the baskets {wanted}, these are {given}: give the file it was given"
-        ))),
+/// Repairs what can be repaired. `Ok` if no difference is left.
+fn repair(
+    audit: &Audit<'_>,
+    selection: &Selection,
+    findings: &Findings,
+    yes: bool,
+) -> Result<(), End> {
+    let result_of = |left: u64| match left {
+        0 => Ok(()),
+        left => Err(End::Differs(left)),
+    };
+    let left = print_not_repairable(findings)?;
+    let prepared = audit.prepare_repair(selection, findings);
+    let Some(mut repair) = prepared.map_err(end_of)? else {
+        say("nothing to repair")?;
+        return result_of(left);
+    };
+    if !yes && !confirm(repair.places())? {
+        return Err(End::Differs(findings.count()));
     }
+    repair.catch_up().map_err(end_of)?;
+    // From here on, the first Ctrl-C does nothing: the repair is short and must release the job. A
+    // second one ends the process, and a job waits until it takes the repair for dead.
+    signals::on_end(audit.runtime, || ());
+    let mut printer = Printer::new(audit.stop);
+    let result = repair.write(&mut |event| printer.print(event));
+    let report = printer.finish(result)?;
+    for place in &report.overwritten {
+        say(&format!(
+            "{place}: not repaired: something wrote it with a later write timestamp: a clock that \
+             is ahead, or a person"
+        ))?;
+    }
+    let left = left + (report.refused + report.overwritten.len()) as u64;
+    say(&text::repaired(&report, left))?;
+    result_of(left)
+}
+
+/// Prints what a repair leaves as it is. Returns the number of those differences.
+fn print_not_repairable(findings: &Findings) -> Result<u64, End> {
+    let mut left = u64::from(findings.history_differs);
+    for place in findings.places(RepairAction::CannotDelete) {
+        say(&format!(
+            "{place}: not repaired: no trade in the log belongs to it, and a repair never deletes"
+        ))?;
+        left += 1;
+    }
+    let unknown = findings.places(RepairAction::CannotRecompute).count() as u64;
+    if unknown > 0 {
+        say(&format!(
+            "{} not repaired: trades from records that are no longer in the log may belong there",
+            text::count(unknown, "place")
+        ))?;
+    }
+    Ok(left + unknown)
+}
+
+/// Refuses a repair that cannot ask for a confirmation.
+fn check_can_confirm(yes: bool) -> Result<(), End> {
+    if yes || std::io::stdin().is_terminal() {
+        Ok(())
+    } else {
+        Err(End::Input(
+            "--repair: it asks before it writes, and there is no terminal: add --yes".into(),
+        ))
+    }
+}
+
+/// Asks on the terminal.
+fn confirm(places: usize) -> Result<bool, End> {
+    let failed = |error: std::io::Error| End::Failed(format!("cannot ask: {error}"));
+    let mut out = std::io::stderr();
+    write!(
+        out,
+        "Repair {}, and the views of their windows? A running job is stopped for the repair, and \
+         goes on afterwards if it is supervised. [y/N] ",
+        text::count(places as u64, "place")
+    )
+    .and_then(|()| out.flush())
+    .map_err(failed)?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(failed)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// How the command ends after an error of the audit.
+fn end_of(error: AuditError) -> End {
+    match &error {
+        AuditError::NoJob { .. } | AuditError::UnknownRules { .. } => End::Input(error.to_string()),
+        AuditError::Checkpoint { store, source } => unreachable_store(store, source),
+        AuditError::Bounds { source, .. } => unreachable_log(source),
+        AuditError::OtherBaskets { job, given } => other_baskets(job, given),
+        AuditError::Log(_)
+        | AuditError::LogSilent { .. }
+        | AuditError::PartitionsAdded
+        | AuditError::RecordsRemoved { .. }
+        | AuditError::Store(_)
+        | AuditError::Unreadable { .. }
+        | AuditError::Stopped
+        | AuditError::RecordsRemovedBeforeRepair
+        | AuditError::RepairTakenOver { .. }
+        | AuditError::Repair(_) => End::Failed(error.to_string()),
+    }
+}
+
+fn other_baskets(job: &str, given: &str) -> End {
+    End::Input(match (job, given) {
+        (job, "none") => {
+            format!("--baskets: missing: the job uses the baskets {job}; give the job's file")
+        }
+        ("none", _) => "--baskets: the job uses no baskets: remove this flag".into(),
+        (job, given) => format!(
+            "--baskets: the job uses the baskets {job}, this file has {given}; give the job's file"
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -166,26 +307,28 @@ mod tests {
 
     use super::*;
 
-    /// Looks with these ends, one after the other; asked to end during the last.
-    fn looks(ends: Vec<Result<(), End>>) -> (Result<(), End>, usize) {
-        let (asked, left) = (
-            AtomicBool::new(false),
-            RefCell::new(ends.into_iter().rev().collect::<Vec<_>>()),
+    /// Audits with these results, one after the other. The last one is asked to stop.
+    fn audits(results: Vec<Result<(), End>>) -> (Result<(), End>, usize) {
+        let (stop, left) = (
+            CancellationToken::new(),
+            RefCell::new(results.into_iter().rev().collect::<Vec<_>>()),
         );
-        let ended = again_and_again(Duration::ZERO, &asked, || {
-            let end = left.borrow_mut().pop().expect("asked to end before");
-            asked.store(left.borrow().is_empty(), Ordering::Release);
-            end
+        let result = repeat(Duration::ZERO, &stop, || {
+            let result = left.borrow_mut().pop().expect("stopped before");
+            if left.borrow().is_empty() {
+                stop.cancel();
+            }
+            result
         });
-        (ended, left.into_inner().len())
+        (result, left.into_inner().len())
     }
 
     #[test]
-    fn the_worst_look_decides() {
+    fn the_worst_audit_decides() {
         let failed = || Err(End::Failed("no answer".into()));
-        assert!(matches!(looks(vec![Ok(()), Ok(())]), (Ok(()), 0)));
+        assert!(matches!(audits(vec![Ok(()), Ok(())]), (Ok(()), 0)));
         assert!(matches!(
-            looks(vec![
+            audits(vec![
                 Ok(()),
                 Err(End::Differs(2)),
                 failed(),
@@ -196,23 +339,23 @@ mod tests {
         ));
         assert!(
             matches!(
-                looks(vec![Ok(()), failed(), Ok(())]),
+                audits(vec![Ok(()), failed(), Ok(())]),
                 (Err(End::Failed(_)), 0)
             ),
             "a store that did not answer once"
         );
         let refused = || Err(End::Input("no such store".into()));
         assert!(matches!(
-            looks(vec![Ok(()), refused(), Ok(())]),
+            audits(vec![Ok(()), refused(), Ok(())]),
             (Err(End::Failed(_)), 0)
         ));
         assert!(
-            matches!(looks(vec![refused(), Ok(())]), (Err(End::Input(_)), 1)),
+            matches!(audits(vec![refused(), Ok(())]), (Err(End::Input(_)), 1)),
             "refused from the start"
         );
         assert!(
-            matches!(looks(vec![Ok(()), failed()]), (Ok(()), 0)),
-            "cut short by the request to end"
+            matches!(audits(vec![Ok(()), failed()]), (Ok(()), 0)),
+            "stopped on request"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! `verify` as an auditor: beside a job that goes on, of part of the log, of some symbols, again
-//! and again, and of what cannot be read.
+//! `verify` beside a running job, with part of the log, with some symbols, repeatedly, and with
+//! damaged cells.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,27 +12,32 @@ use tapeflow_ingest::simulator::FeedFile;
 
 use crate::command::{Place, end_with, succeed, tapeflow};
 
-/// The number before some words in a summary.
+/// The number before some words in a summary. `words` begin with a plural; a summary may have its
+/// singular.
 pub(crate) fn number(summary: &str, words: &str) -> u64 {
+    let noun = words.find(|c: char| !c.is_alphabetic());
+    let (noun, rest) = words.split_at(noun.unwrap_or(words.len()));
+    let singular = format!("{}{rest}", noun.trim_end_matches('s'));
     let (before, _) = summary
         .split_once(&format!(" {words}"))
+        .or_else(|| summary.split_once(&format!(" {singular}")))
         .unwrap_or_else(|| panic!("{words:?} in {summary}"));
     before
-        .rsplit([' ', ';'])
+        .rsplit([' ', ';', '\n'])
         .next()
         .and_then(|word| word.parse().ok())
         .unwrap_or_else(|| panic!("a number before {words:?} in {summary}"))
 }
 
-/// The line of a look that sums up.
+/// The summary of an audit.
 pub(crate) fn summary(said: &str) -> String {
     said.lines()
-        .rfind(|line| line.contains(" differences; "))
+        .rfind(|line| line.contains(" compared; "))
         .unwrap_or_else(|| panic!("a summary in {said}"))
         .to_owned()
 }
 
-/// `tapeflow verify` of a place with further flags, which must end with `code`; its summary.
+/// Runs `tapeflow verify` with further flags. It must end with `code`. Returns its summary.
 fn verify(place: &Place, code: i32, flags: &[&str]) -> String {
     summary(&end_with(
         code,
@@ -71,7 +76,7 @@ fn some_trades() -> Place {
     place
 }
 
-/// Ended however the test ends.
+/// A process that is killed when the test ends.
 struct Running(Child);
 
 impl Drop for Running {
@@ -93,18 +98,18 @@ impl Running {
         (Self(child), lines.map(|line| line.expect("text")))
     }
 
-    /// Asks it to end; its exit code.
+    /// Asks the process to stop, and returns its exit code.
     fn end(&mut self) -> Option<i32> {
-        let told = Command::new("kill")
+        let sent = Command::new("kill")
             .args(["-TERM", &self.0.id().to_string()])
             .status()
             .expect("kill runs");
-        assert!(told.success());
+        assert!(sent.success());
         self.0.wait().expect("ended").code()
     }
 }
 
-/// Waits until a job has committed an epoch beyond this one; which.
+/// Waits until a job has committed an epoch after `before`, and returns that epoch.
 pub(crate) fn committed_beyond(place: &Place, before: u64) -> u64 {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
@@ -181,10 +186,15 @@ fn beside_a_running_job_no_difference_is_reported() {
 }
 
 #[test]
-fn again_and_again_ends_as_its_worst_look() {
+fn repeated_audits_end_with_the_worst_result() {
     let place = some_trades();
     let (mut verify, mut lines) = Running::verify(&place, &["--every", "10ms"]);
-    assert!(lines.next().expect("a look").starts_with("0 differences; "));
+    assert!(
+        lines
+            .next()
+            .expect("an audit")
+            .starts_with("0 differences; ")
+    );
     let state = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'";
     let database = Connection::open(place.path("t.db")).expect("opened");
     let before: Vec<u8> = database
@@ -196,24 +206,24 @@ fn again_and_again_ends_as_its_worst_look() {
         .expect("a bar");
     changed(&place, state);
     assert!(
-        lines.any(|line| line.starts_with("1 differences; ")),
-        "it is found"
+        lines.any(|line| line.starts_with("1 difference; ")),
+        "the wrong bar is found"
     );
     database
         .execute(
             "UPDATE bars SET state = ?1 WHERE symbol = 'AAPL' AND size = '1d'",
             [before],
         )
-        .expect("mended");
+        .expect("corrected");
     assert!(
         lines.any(|line| line.starts_with("0 differences; ")),
-        "and gone"
+        "the corrected bar is right"
     );
     assert_eq!(verify.end(), Some(1));
 }
 
 #[test]
-fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
+fn an_audit_since_a_time_compares_what_no_earlier_record_can_have_touched() {
     const LATER_MS: i64 = 1_704_205_800_000 + 3_600_000;
     let place = Place::new();
     let first = FeedFile {
@@ -237,9 +247,9 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
         &[],
     );
     let since = format!("{}ms", (newest(&place).0 - write_timestamp - 1) / 1_000);
-    let cheap = |code: i32| verify(&place, code, &["--since", &since]);
+    let recent = |code: i32| verify(&place, code, &["--since", &since]);
 
-    let line = cheap(0);
+    let line = recent(0);
     let of_second = format!("WHERE start >= {}", LATER_MS - 1_800_000);
     assert_eq!(
         number(&line, "bars compared"),
@@ -247,17 +257,17 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
         "{line}"
     );
     assert_eq!(
-        number(&line, "lists compared"),
+        number(&line, "views compared"),
         count(&place, &format!("views {of_second}")),
         "{line}"
     );
-    assert_eq!(number(&line, "up to epoch"), read, "{line}");
+    assert_eq!(number(&line, "records up to epoch"), read, "{line}");
     assert!(
         number(&line, "records, ") < number(&verify(&place, 0, &[]), "records, "),
         "{line}"
     );
-    // Of the day both have trades: what was touched in the second is out of reach, and what was not
-    // is not asked about.
+    // Both feeds have trades on the day. Its bars that the second feed touched are not compared, and
+    // the others are not read.
     let days = number(&line, "bars and ");
     assert!(
         days > 0 && days <= count(&place, "bars WHERE size = '1d'"),
@@ -266,7 +276,7 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
     assert_eq!(
         verify(&place, 0, &["--since", "1000h"]),
         verify(&place, 0, &[]),
-        "of a young job everything is read"
+        "everything of a young job is read"
     );
 
     // AAPL trades most.
@@ -278,15 +288,15 @@ fn a_cheap_look_judges_what_nothing_earlier_can_have_touched() {
     };
     changed(&place, &wrong(&format!("< {}", LATER_MS - 1_800_000)));
     assert!(
-        cheap(0).starts_with("0 differences; "),
-        "what was not touched lately is not looked at"
+        recent(0).starts_with("0 differences; "),
+        "bars without recent trades are not compared"
     );
     changed(&place, &wrong(&format!(">= {}", LATER_MS - 1_800_000)));
-    assert!(cheap(1).starts_with("1 differences; "));
+    assert!(recent(1).starts_with("1 difference; "));
     assert!(verify(&place, 1, &[]).starts_with("2 differences; "));
 }
 
-/// The newest epoch's write timestamp, and where it ends.
+/// The write timestamp of the newest epoch, and the offsets where it ends.
 fn newest(place: &Place) -> (i64, String) {
     let database = Connection::open(place.path("t.db")).expect("opened");
     let select = "SELECT write_timestamp, cuts FROM history ORDER BY epoch DESC LIMIT 1";
@@ -296,19 +306,19 @@ fn newest(place: &Place) -> (i64, String) {
 }
 
 #[test]
-fn some_symbols_a_sample_and_slices_are_looked_at_alone() {
+fn some_symbols_a_sample_and_slices_are_compared_alone() {
     let place = some_trades();
     let all = verify(&place, 0, &[]);
     let bars = number(&all, "bars compared");
     let sliced = verify(&place, 0, &["--passes", "3"]);
-    assert_eq!(sliced, all, "slices come to the whole");
+    assert_eq!(sliced, all, "the passes compare everything together");
     let sampled = verify(&place, 0, &["--sample", "1/3"]);
     let share = number(&sampled, "bars compared");
     assert!(
-        share > 0 && share < bars * 7 / 10 && sampled.contains("lists not judged"),
+        share > 0 && share < bars * 7 / 10 && sampled.contains("views not compared"),
         "{sampled}; {bars}"
     );
-    assert_eq!(number(&sampled, "lists compared"), 0, "{sampled}");
+    assert_eq!(number(&sampled, "views compared"), 0, "{sampled}");
     let one = verify(&place, 0, &["--symbols", "AAPL"]);
     assert_eq!(
         number(&one, "bars compared"),
@@ -325,7 +335,7 @@ fn some_symbols_a_sample_and_slices_are_looked_at_alone() {
     );
     for flags in [&["--symbol", "MSFT,AAPL"][..], &["--passes", "4"], &[]] {
         assert!(
-            verify(&place, 1, flags).starts_with("1 differences; "),
+            verify(&place, 1, flags).starts_with("1 difference; "),
             "{flags:?}"
         );
     }
@@ -341,7 +351,7 @@ fn some_symbols_a_sample_and_slices_are_looked_at_alone() {
 }
 
 #[test]
-fn a_cell_that_cannot_be_read_is_one_difference_and_no_end_of_the_look() {
+fn a_cell_that_cannot_be_read_is_one_difference_and_does_not_end_the_audit() {
     let place = some_trades();
     let bars = number(&verify(&place, 0, &[]), "bars compared");
     changed(
@@ -372,7 +382,7 @@ fn the_log_beside_the_bars_is_the_one_they_come_from() {
     let place = some_trades();
     let beside = succeed(&["verify", "--store", &place.store]);
     assert_eq!(beside, succeed(&["verify", "--log", &place.store]));
-    // The bars of a log that lies elsewhere.
+    // A log that the bars do not come from.
     let other = some_trades();
     let said = end_with(
         2,

@@ -1,16 +1,19 @@
 //! `--accept-loss` at the command line: records that retention removed before they were committed
-//! are named, given up only when asked to, told of as a dead letter, and known to `verify`.
+//! are named, given up only on request, kept as a dead letter, and known to `verify`.
 
 use rusqlite::Connection;
 use tapeflow_ingest::simulator::FeedFile;
 
-use crate::command::{Place, end_with, succeed, tapeflow, told};
+use crate::{
+    audit::number,
+    command::{Place, end_with, succeed, tapeflow, told},
+};
 
 /// An hour after the first feed.
 const LATER_MS: i64 = 1_704_205_800_000 + 3_600_000;
 
-/// A store whose job has read the first of two feeds, with both in its log; where the first one
-/// ends.
+/// A store whose log has two feeds and whose job has read the first. Returns the offsets where the
+/// first feed ends too.
 fn half_read() -> (Place, Connection, Vec<i64>) {
     let place = Place::new();
     let first = FeedFile {
@@ -81,20 +84,8 @@ fn remove(database: &Connection, below: &[i64]) {
     }
 }
 
-/// The number before some words of the last line of `verify`.
-fn number(said: &str, words: &str) -> i64 {
-    let (before, _) = said
-        .split_once(&format!(" {words}"))
-        .unwrap_or_else(|| panic!("{words:?} in {said}"));
-    before
-        .rsplit([' ', '\n'])
-        .next()
-        .and_then(|word| word.parse().ok())
-        .unwrap_or_else(|| panic!("a number before {words:?} in {said}"))
-}
-
 #[test]
-fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
+fn missing_records_are_named_and_given_up_only_on_request() {
     let (place, database, committed) = half_read();
     let starts: Vec<i64> = committed.iter().map(|next| next + 15).collect();
     remove(&database, &starts);
@@ -144,7 +135,7 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
     );
     let letters = || {
         let listed = succeed(&[
-            "dead_letters",
+            "dead-letters",
             "list",
             "--store",
             &place.store,
@@ -167,32 +158,33 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
         );
     }
 
-    // No permission is needed any more, and nothing is told twice.
+    // The next run needs no permission and reports nothing twice.
     let said = end_with(0, &run);
     assert!(!said.contains("given up"), "{said}");
     assert_eq!((letters(), place.bars()), (lost, bars));
 
     let said = end_with(0, &["verify", "--log", &place.store]);
-    let of_second = |table: &str| -> i64 {
+    let of_second = |table: &str| -> u64 {
         let count = format!(
             "SELECT count(*) FROM {table} WHERE start >= {}",
             LATER_MS - 1_800_000
         );
         database
-            .query_row(&count, [], |bar| bar.get(0))
+            .query_row(&count, [], |bar| bar.get::<_, i64>(0))
+            .map(|count| u64::try_from(count).expect("a count"))
             .expect("counted")
     };
     assert_eq!(
         (
             number(&said, "differences"),
             number(&said, "bars compared"),
-            number(&said, "lists compared")
+            number(&said, "views compared")
         ),
         (0, of_second("bars"), of_second("views")),
         "{said}"
     );
     assert!(of_second("bars") > 50 && of_second("views") > 8, "{said}");
-    // What remains of the epoch that carries the loss is judged as well: a fault there is found.
+    // What remains of the epoch with the loss is compared as well: an error there is found.
     let symbol = "symbol = (SELECT min(symbol) FROM bars)";
     let other = "(SELECT state FROM bars WHERE symbol > (SELECT min(symbol) FROM bars) AND size = '1s' ORDER BY start LIMIT 1)";
     let first = format!(

@@ -1,5 +1,5 @@
-//! `verify --repair`: what was changed behind the job's back is put right, what nobody can know is
-//! left alone, and a job waits for the repairer.
+//! `verify --repair`: it corrects what was changed behind the job's back, leaves alone what cannot
+//! be known, and a job waits for it.
 
 use std::{
     fs,
@@ -24,10 +24,9 @@ fn change(place: &Place, change: &str) {
     assert!(count > 0, "{change}");
 }
 
-/// All bars and lists as their cells say them, without labels that a repair changes: values of
-/// bars, and lines of lists.
+/// The values of all bars and the entries of all views, without the labels, which a repair changes.
 fn everything(place: &Place) -> (Vec<String>, Vec<String>) {
-    let lists = ["active", "movers", "market"].into_iter().flat_map(|view| {
+    let views = ["active", "movers", "market"].into_iter().flat_map(|view| {
         ["1m", "5m", "1h", "1d"].into_iter().flat_map(move |size| {
             let top = [
                 "top",
@@ -48,7 +47,7 @@ fn everything(place: &Place) -> (Vec<String>, Vec<String>) {
                 .collect::<Vec<_>>()
         })
     });
-    (values(&place.bars()), lists.collect())
+    (values(&place.bars()), views.collect())
 }
 
 fn checkpoint(place: &Place) -> serde_json::Value {
@@ -65,7 +64,7 @@ fn repair(place: &Place, code: i32) -> String {
     )
 }
 
-/// Wrong values, missing and damaged bars and lists, and a symbol that the directory has lost.
+/// Makes wrong, missing and damaged bars and views, and removes a symbol from the directory.
 fn spoil(place: &Place) -> usize {
     let wrong = [
         "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
@@ -81,7 +80,7 @@ fn spoil(place: &Place) -> usize {
 }
 
 #[test]
-fn what_was_changed_behind_the_jobs_back_is_put_right() {
+fn what_was_changed_behind_the_jobs_back_is_corrected() {
     let place = Place::new();
     let feed = FeedFile {
         trades: 3_000,
@@ -95,7 +94,11 @@ fn what_was_changed_behind_the_jobs_back_is_put_right() {
     let found = summary(&end_with(1, &["verify", "--store", &place.store]));
 
     let said = repair(&place, 0);
-    assert_eq!(summary(&said), found, "the look before is a look");
+    assert_eq!(
+        summary(&said),
+        found,
+        "the audit of a repair is the same audit"
+    );
     assert!(
         said.contains("AAPL 1h ")
             && said.contains(": nothing -> ")
@@ -125,7 +128,7 @@ fn what_was_changed_behind_the_jobs_back_is_put_right() {
             && now["recovery_timestamp"].as_i64() > was["last_write_timestamp"].as_i64()
     );
 
-    // Healing what is well writes nothing, and the job goes on as if nothing had been.
+    // A second repair writes nothing, and the job goes on as if nothing had happened.
     let said = repair(&place, 0);
     assert!(said.contains("nothing to repair"), "{said}");
     assert_eq!(checkpoint(&place), now);
@@ -144,7 +147,7 @@ fn what_was_changed_behind_the_jobs_back_is_put_right() {
 }
 
 #[test]
-fn columns_beside_the_cells_are_held_against_them_and_written_again() {
+fn display_columns_are_compared_with_their_cells_and_written_again() {
     let place = Place::new();
     let feed = FeedFile {
         trades: 3_000,
@@ -188,14 +191,14 @@ fn columns_beside_the_cells_are_held_against_them_and_written_again() {
         "{}",
         place.verify()
     );
-    assert_eq!(everything(&place), before, "the cells were right all along");
+    assert_eq!(everything(&place), before, "the cells were right");
 }
 
 #[test]
 fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
     let (place, undisturbed) = (Place::new(), Place::new());
-    // At the pace below half a minute of trades, so that no life comes to the end of them, however
-    // slow the machine.
+    // Half a minute of trades at the speed below, so that no run reaches their end before it is
+    // killed, even on a slow machine.
     let file = place.feed(&FeedFile {
         seed: 5,
         trades: 30_000,
@@ -205,17 +208,17 @@ fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
     undisturbed.replay(&file, &[]);
     let (mut between, mut committed) = (0, 0);
     for _ in 0..4 {
-        let mut life = place.replay_begun(
+        let mut run = place.replay_begun(
             &file,
             &["--speed", "1x", "--resident-bars", "8", "--epoch", "20ms"],
         );
         committed = committed_beyond(&place, committed + 3);
-        life.kill().expect("killed");
-        life.wait().expect("gone");
+        run.kill().expect("killed");
+        run.wait().expect("gone");
         let was = checkpoint(&place);
         let bound = was["bound"].as_array().expect("bindings").len();
         between += bound;
-        // The busiest symbol's hour and day: more is added to them in every epoch.
+        // The hour and the day of the busiest symbol, which change in every epoch.
         change(
             &place,
             "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1m') WHERE symbol = 'AAPL' AND size IN ('1h', '1d')",
@@ -235,13 +238,10 @@ fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
         assert_eq!(
             checkpoint(&place)["bound"],
             was["bound"],
-            "and what was bound stays to be replayed"
+            "what was bound is still to be replayed"
         );
     }
-    assert!(
-        between > 0,
-        "some life ended between a binding and its commit"
-    );
+    assert!(between > 0, "a run ended between a binding and its commit");
     place.replay(&file, &[]);
     assert!(
         place.verify().starts_with("0 differences; "),
@@ -252,11 +252,11 @@ fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
 }
 
 #[test]
-fn what_no_trade_calls_for_is_not_deleted_and_said() {
+fn what_no_trade_made_is_reported_and_not_deleted() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &[]);
     let columns =
-        "epoch, write timestamp, open, high, low, close, vwap, volume, notional, trades, state";
+        "epoch, write_timestamp, open, high, low, close, vwap, volume, notional, trades, state";
     let extra = format!(
         "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
     );
@@ -280,8 +280,8 @@ fn what_no_trade_calls_for_is_not_deleted_and_said() {
     );
     let said = repair(&place, 1);
     assert!(
-        said.contains("not repaired: no trade of the log calls for it")
-            && said.contains("repaired: 1 bars and "),
+        said.contains("not repaired: no trade in the log belongs to it")
+            && said.contains("repaired: 1 bar and "),
         "{said}"
     );
     let said = repair(&place, 1);
@@ -289,12 +289,15 @@ fn what_no_trade_calls_for_is_not_deleted_and_said() {
         summary(&said).starts_with("3 differences; ") && said.contains("nothing to repair"),
         "{said}"
     );
-    assert!(said.contains("bars of \"NOBODY\" \"1d\": the directory does not lead to them, and the log has no trades for them"), "{said}");
-    assert!(said.contains("lines stand there without a list"), "{said}");
+    assert!(said.contains("bars of \"NOBODY\" \"1d\": the symbol directory does not list them, and the log has no trades for them"), "{said}");
+    assert!(
+        said.contains("the store has entries without a view"),
+        "{said}"
+    );
 }
 
 #[test]
-fn a_damaged_bar_hides_nothing_of_the_others_and_the_directory_is_written_again() {
+fn a_damaged_bar_does_not_hide_the_others_and_the_directory_is_written_again() {
     let place = Place::new();
     place.replay(
         &place.feed(&FeedFile {
@@ -340,7 +343,7 @@ fn a_damaged_bar_hides_nothing_of_the_others_and_the_directory_is_written_again(
 }
 
 #[test]
-fn what_records_that_are_gone_may_have_touched_is_left_alone() {
+fn what_missing_records_may_have_touched_is_left_alone() {
     let place = Place::new();
     let first = FeedFile {
         trades: 3_000,
@@ -379,7 +382,7 @@ fn what_records_that_are_gone_may_have_touched_is_left_alone() {
     let was = checkpoint(&place);
     let said = repair(&place, 1);
     assert!(
-        said.contains("1 places not repaired: not all records are there"),
+        said.contains("1 place not repaired: trades from records that are no longer in the log"),
         "{said}"
     );
     assert_eq!(checkpoint(&place), was, "nothing was written");
@@ -433,10 +436,10 @@ fn bars_of_some_symbols_are_repaired_alone() {
             "AAPL",
         ],
     );
-    assert!(said.contains("repaired: 1 bars and 0 lists"), "{said}");
+    assert!(said.contains("repaired: 1 bar and 0 views"), "{said}");
     let said = end_with(1, &["verify", "--store", &place.store]);
     assert!(
-        summary(&said).starts_with("1 differences; ") && said.contains("MSFT 1d "),
+        summary(&said).starts_with("1 difference; ") && said.contains("MSFT 1d "),
         "{said}"
     );
 }
@@ -446,7 +449,7 @@ fn a_job_waits_for_the_repairer_that_has_its_checkpoint() {
     let place = Place::new();
     let file = golden("finnhub-recorded.jsonl");
     place.replay(&file, &[]);
-    // As a repairer leaves it that is at work, or was killed at it.
+    // The checkpoint of a repairer that is at work or was killed.
     let own = |owner: &str| {
         let mut checkpoint = checkpoint(&place);
         checkpoint["owner"] = owner.into();
@@ -478,9 +481,9 @@ fn a_job_waits_for_the_repairer_that_has_its_checkpoint() {
         .map(|line| line.expect("text"));
     assert!(
         lines.any(|line| line.contains("a repairer has the job")),
-        "it says what it waits for"
+        "the log names what it waits for"
     );
-    assert_eq!(checkpoint(&place)["generation"], 1, "and waits");
+    assert_eq!(checkpoint(&place)["generation"], 1, "the job waits");
     own("repaired-0123");
     assert!(lines.any(|line| line.contains("job taken over")));
     assert!(lines.count() < 1_000 && run.wait().expect("ended").success());
@@ -504,7 +507,7 @@ fn a_file_that_a_job_is_writing_is_not_repaired_beside_it() {
 }
 
 #[test]
-fn records_that_go_between_the_look_and_the_repairing_cut_no_bar_short() {
+fn records_removed_between_the_audit_and_the_repair_cut_no_bar_short() {
     let place = Place::new();
     let feed = FeedFile {
         trades: 6_000,
@@ -513,8 +516,7 @@ fn records_that_go_between_the_look_and_the_repairing_cut_no_bar_short() {
     };
     place.replay(&place.feed(&feed), &[]);
     let right = everything(&place);
-    // A wrong value, which an early slice finds; then half of the log goes while later slices are
-    // looked at.
+    // An early pass finds a wrong value. Then half of the log is removed during later passes.
     change(
         &place,
         "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
@@ -551,7 +553,7 @@ fn records_that_go_between_the_look_and_the_repairing_cut_no_bar_short() {
     }
     let code = repairer.wait().expect("it ends").code();
     let is = everything(&place);
-    // Healed in full before they went, or not at all.
+    // Repaired in full before the records were removed, or not at all.
     assert!(
         is == right || (is == wrong && code == Some(1)),
         "{code:?}: {said:#?}"

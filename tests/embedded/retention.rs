@@ -1,17 +1,20 @@
-//! `verify` on a log whose first records retention has removed: what they cannot have touched is
-//! judged, and the rest is not guessed at.
+//! `verify` on a log whose first records retention has removed: it compares what they cannot have
+//! touched, and leaves the rest out.
 
 use rusqlite::Connection;
 use tapeflow_ingest::simulator::FeedFile;
 
-use crate::command::{Place, end_with};
+use crate::{
+    audit::{number, summary},
+    command::{Place, end_with},
+};
 
 /// Where the second feed begins, an hour after the first.
 const LATER_MS: i64 = 1_704_205_800_000 + 3_600_000;
-/// The hour of the second feed: no window of the first, but the day, starts as late as this.
+/// The hour of the second feed. Except for the day, no window of the first feed starts as late.
 const SECOND_HOUR_MS: i64 = LATER_MS - 1_800_000;
 
-/// A store after two runs, and where the first of them ended.
+/// A store after two runs, and the offsets where the first run ended.
 struct Kept {
     place: Place,
     database: Connection,
@@ -19,8 +22,8 @@ struct Kept {
 }
 
 impl Kept {
-    /// Two runs of half a minute each, an hour apart, of the same symbols, and so of the same day.
-    /// `between` is done to the file between them.
+    /// Two runs of half a minute each, an hour apart, with the same symbols on the same day.
+    /// `between` changes the file between the runs.
     fn two_runs(between: impl FnOnce(&Connection)) -> Self {
         let place = Place::new();
         let first = FeedFile {
@@ -56,7 +59,7 @@ impl Kept {
         }
     }
 
-    /// The same in a file of its own.
+    /// A copy in another file.
     fn copy(&self) -> Self {
         let place = Place::new();
         let file = place.path("t.db");
@@ -86,26 +89,12 @@ impl Kept {
         u64::try_from(count).expect("a count")
     }
 
-    /// `tapeflow verify`, which must end with `code`; all it said, and its numbers by the words
-    /// behind them.
+    /// Runs `tapeflow verify`, which must end with `code`. Returns its output, and its numbers by the
+    /// words after them.
     fn verify(&self, code: i32) -> (String, impl Fn(&str) -> u64 + use<>) {
         let said = end_with(code, &["verify", "--log", &self.place.store]);
-        let last = said
-            .lines()
-            .find(|line| line.contains(" differences; "))
-            .expect("the last line")
-            .to_owned();
-        let number = move |words: &str| {
-            let (before, _) = last
-                .split_once(&format!(" {words}"))
-                .unwrap_or_else(|| panic!("{words:?} in {last}"));
-            before
-                .rsplit(' ')
-                .next()
-                .and_then(|word| word.parse().ok())
-                .unwrap_or_else(|| panic!("a number before {words:?} in {last}"))
-        };
-        (said, number)
+        let summary = summary(&said);
+        (said, move |words: &str| number(&summary, words))
     }
 }
 
@@ -128,24 +117,27 @@ fn remove(database: &Connection, below: &[i64]) {
 }
 
 #[test]
-fn what_the_removed_records_cannot_have_touched_is_judged() {
+fn what_the_removed_records_cannot_have_touched_is_compared() {
     let kept = Kept::two_runs(|_| {});
     let (_, number) = kept.verify(0);
     assert_eq!(
-        (number("bars compared"), number("lists compared")),
+        (number("bars compared"), number("views compared")),
         (kept.count("bars"), kept.count("views"))
     );
-    assert!(number("records out of reach") == 0 && number("lists compared") > 10);
+    assert!(number("records no longer in the log") == 0 && number("views compared") > 10);
 
     remove(&kept.database, &kept.end_of_first);
     let (said, number) = kept.verify(0);
     let gone = u64::try_from(kept.end_of_first.iter().sum::<i64>()).expect("offsets");
     assert_eq!(
-        (number("differences"), number("records out of reach")),
+        (
+            number("differences"),
+            number("records no longer in the log")
+        ),
         (0, gone),
         "{said}"
     );
-    // Of a day, both runs have trades.
+    // Both runs have trades on the day.
     let of_second = format!("WHERE start >= {SECOND_HOUR_MS}");
     assert_eq!(
         number("bars compared"),
@@ -158,23 +150,23 @@ fn what_the_removed_records_cannot_have_touched_is_judged() {
         "{said}"
     );
     assert_eq!(
-        number("lists compared"),
+        number("views compared"),
         kept.count(&format!("views {of_second}")),
         "{said}"
     );
     assert_eq!(
-        number("lists that may rest"),
+        number("views that may contain"),
         kept.count("views") - kept.count(&format!("views {of_second}")),
         "{said}"
     );
     assert!(
-        number("bars compared") > 50 && number("bars and ") > 50 && number("lists compared") >= 9,
+        number("bars compared") > 50 && number("bars and ") > 50 && number("views compared") >= 9,
         "{said}"
     );
 }
 
 #[test]
-fn faults_in_what_can_be_judged_are_found_though_records_are_gone() {
+fn errors_in_what_can_be_compared_are_found_although_records_are_gone() {
     let kept = Kept::two_runs(|_| {});
     remove(&kept.database, &kept.end_of_first);
     assert_eq!((kept.verify(0).1)("differences"), 0);
@@ -182,11 +174,11 @@ fn faults_in_what_can_be_judged_are_found_though_records_are_gone() {
     let state =
         |table: &str, of: &str| format!("(SELECT state FROM {table} WHERE {of} AND {hour})");
     let cases = [
-        // AAPL trades most: a bar with fewer trades than the remaining log makes is wrong, whatever
-        // is gone.
+        // AAPL trades most. A bar with fewer trades than the remaining records have is wrong,
+        // whatever is gone.
         (format!("UPDATE bars SET state = {} WHERE symbol = 'AAPL' AND {hour}", state("bars", "symbol = 'MSFT'")), "AAPL 1h "),
         (format!("DELETE FROM bars WHERE symbol = 'AAPL' AND {hour}"), "AAPL 1h "),
-        // Even of the day, of which only part can be recomputed.
+        // Also on the day, of which only a part can be recomputed.
         ("DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'".to_owned(), "AAPL 1d "),
         (format!("UPDATE views SET state = {} WHERE view_name = 'active' AND {hour}", state("views", "view_name = 'movers'")), "view active 1h "),
         (format!("DELETE FROM views WHERE view_name = 'movers' AND {hour}"), "view movers 1h "),
@@ -204,8 +196,8 @@ fn faults_in_what_can_be_judged_are_found_though_records_are_gone() {
 }
 
 #[test]
-fn a_record_that_may_repeat_a_removed_one_is_held_against_nobody() {
-    // The first record comes again, as a producer may send it, at the end of the first run.
+fn a_record_that_may_repeat_a_removed_one_is_no_difference() {
+    // At the end of the first run, the first record comes again, as a producer may repeat it.
     let kept = Kept::two_runs(|database| {
         let columns = "timestamp_ms, key, payload";
         let again = format!(
@@ -227,29 +219,29 @@ fn a_record_that_may_repeat_a_removed_one_is_held_against_nobody() {
         "{said}"
     );
     remove(&kept.database, &kept.end_of_first);
-    // Only the job can have known that it is a repeat.
+    // Only the job can know that the record is a duplicate.
     let (said, number) = kept.verify(0);
     assert_eq!(
         (
             number("differences"),
             number("duplicates"),
             number("bars compared"),
-            number("lists compared")
+            number("views compared")
         ),
         (0, 0, 0, 0),
         "{said}"
     );
     assert_eq!(
-        (number("bars and "), number("lists that may rest")),
+        (number("bars and "), number("views that may contain")),
         (kept.count("bars"), kept.count("views")),
         "{said}"
     );
 }
 
 #[test]
-fn what_was_removed_before_the_job_began_is_no_loss() {
+fn records_removed_before_the_job_began_are_no_loss() {
     let kept = Kept::two_runs(|database| {
-        // Another job's: its log is old, its store is new.
+        // As for a new job: its log is old, its store is empty.
         remove(database, &[5, 6]);
         for table in [
             "bars",
@@ -267,15 +259,15 @@ fn what_was_removed_before_the_job_began_is_no_loss() {
     });
     let (said, number) = kept.verify(0);
     assert_eq!(
-        (number("bars compared"), number("lists compared")),
+        (number("bars compared"), number("views compared")),
         (kept.count("bars"), kept.count("views")),
         "{said}"
     );
-    assert_eq!(number("records out of reach"), 0, "{said}");
+    assert_eq!(number("records no longer in the log"), 0, "{said}");
 }
 
 #[test]
-fn with_nothing_left_nothing_is_judged() {
+fn with_no_records_left_nothing_is_compared() {
     let kept = Kept::two_runs(|_| {});
     let ends: Vec<i64> = {
         let mut select = kept
@@ -293,14 +285,14 @@ fn with_nothing_left_nothing_is_judged() {
     assert_eq!(
         (
             number("bars compared"),
-            number("lists compared"),
+            number("views compared"),
             number("bars and ")
         ),
         (0, 0, kept.count("bars")),
         "{said}"
     );
     assert_eq!(
-        number("records out of reach"),
+        number("records no longer in the log"),
         u64::try_from(ends.iter().sum::<i64>()).expect("offsets"),
         "{said}"
     );

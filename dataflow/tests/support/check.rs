@@ -79,7 +79,7 @@ pub async fn check_without(
                 .iter()
                 .filter(|(_, of)| {
                     oracle
-                        .list_as_of(*of, size, start, 0, &config.baskets)
+                        .view_as_of(*of, size, start, 0, &config.baskets)
                         .is_some()
                 })
                 .count()
@@ -109,7 +109,7 @@ pub async fn check_without(
             (
                 want.records,
                 want.accepted,
-                want.dead_letters_in_all(),
+                want.dead_letters_total(),
                 want.duplicates,
                 want.price_updates
             ),
@@ -186,7 +186,7 @@ async fn check_views(
                 } else {
                     stored.state.epoch
                 };
-                let want = oracle.list_as_of(of, *size, stored.start, as_of, &config.baskets);
+                let want = oracle.view_as_of(of, *size, stored.start, as_of, &config.baskets);
                 let have: Vec<OracleEntry> = stored
                     .state
                     .entries

@@ -143,7 +143,7 @@ impl Checker {
     fn list_as_of(&self, key: &ViewKey, epoch: u64) -> Option<Vec<OracleEntry>> {
         let (_, of) = VIEWS.iter().find(|(view, _)| *view == key.view)?;
         self.oracle
-            .list_as_of(*of, key.size, key.start, epoch, &self.baskets)
+            .view_as_of(*of, key.size, key.start, epoch, &self.baskets)
     }
 
     /// A generation sends writes. They are judged now: where they arrive, and whether, is the
@@ -354,7 +354,7 @@ impl World {
                 let want = (
                     want.records,
                     want.accepted,
-                    want.dead_letters_in_all(),
+                    want.dead_letters_total(),
                     want.duplicates,
                     want.price_updates,
                     want.gaps,

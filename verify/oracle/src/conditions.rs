@@ -1,7 +1,7 @@
-//! Sale conditions, written down a second time: a trade's codes against the tape's table, column by
-//! column.
+//! Sale conditions: what a trade counts for, by its condition codes. This is a second copy of the
+//! table of the consolidated tape, independent of the one in `schemas`.
 
-/// What may set open and close.
+/// When a trade may set open and close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sets {
     Always,
@@ -18,8 +18,9 @@ pub(crate) struct Counts {
     pub(crate) volume: bool,
 }
 
-/// One bar of the table; `None` for the neutral codes, which say nothing about price.
-fn bar(code: u8) -> (Option<(bool, Sets)>, bool) {
+/// The row of a code: (high and low, open and close), and volume. `None` for neutral codes, which
+/// do not affect the price columns.
+fn row(code: u8) -> (Option<(bool, Sets)>, bool) {
     match code {
         // Regular, acquisition, bunched, distribution, automatic execution, intermarket sweep,
         // rules 127 and 155, opening prints, split, cross, yellow flag, stopped stock, re-opening
@@ -44,8 +45,8 @@ fn bar(code: u8) -> (Option<(bool, Sets)>, bool) {
     }
 }
 
-/// Of all codes of a trade, the strictest answer in each column; no code, and neutral ones alone,
-/// are a regular trade.
+/// The strictest value of each column over all codes of a trade. A trade without codes, or with
+/// neutral codes only, is a regular trade.
 pub(crate) fn counts(codes: &[u8]) -> Counts {
     let strictness = |sets: Sets| match sets {
         Sets::Always => 0,
@@ -59,7 +60,7 @@ pub(crate) fn counts(codes: &[u8]) -> Counts {
         volume: true,
     };
     for code in codes {
-        let (price, volume) = bar(*code);
+        let (price, volume) = row(*code);
         counts.volume &= volume;
         if let Some((high_low, sets)) = price {
             counts.high_low &= high_low;

@@ -1,160 +1,125 @@
-//! An independent recomputation of every bar, and of every list made of bars, from the log alone.
+//! An independent recomputation of every bar and view from the log alone.
 //!
-//! It is the judge of the job, so it shares nothing with it but the vocabulary (types, bounds,
-//! windows): records are read by apache-avro, and repeats, conditions, sums and prices are decided
-//! by code of its own, written to be plain rather than fast.
+//! It checks the job, so it must not repeat the job's mistakes: it shares only vocabulary with the
+//! job (types, bounds, windows). It decodes records with apache-avro, and has its own rules for
+//! duplicates, admission, sale conditions, sums, prices and views. The code is plain, not fast.
 //!
 //! ```text
-//!  bytes ──read──▶ record ──repeats──▶ trades ──conditions──▶ fold, per (symbol, window, epoch) ──▶ bar as of an epoch ──views──▶ list
+//!  bytes ──decode──▶ record ──duplicates──▶ entries ──admission──▶ trades
+//!                                                                    │ conditions
+//!                    view ◀──views── bar as of an epoch ◀──── accumulator, one per
+//!                                                             symbol, window and epoch
 //! ```
 //!
-//! A bar of the store names an epoch: it must equal [`Oracle::bar_as_of`] that epoch, and a list
-//! [`Oracle::list_as_of`]. The caller says with each record which epoch's binding contains it, and
-//! may call everything up to the last commit epoch 0: memory grows with bars times epochs told
-//! apart.
+//! - *Epoch*: a number that the caller gives with each record. Several epochs of the job may share
+//!   one number. Memory grows with bars times epochs.
+//! - *As of an epoch*: containing all records with this epoch or a lower one. A stored bar that
+//!   names an epoch must equal [`Oracle::bar_as_of`] it, and a view [`Oracle::view_as_of`] it.
+//!
+//! ```
+//! use tapeflow_oracle::Oracle;
+//! use tapeflow_schemas::WindowSize;
+//!
+//! let minute: WindowSize = "1m".parse().expect("a size");
+//! let mut oracle = Oracle::new(vec![minute], 1);
+//! oracle.record(0, 0, 17, 1_700_000_000_000, Some(b"not Avro"));
+//! assert_eq!(oracle.counts().dead_letters["malformed"], 1);
+//! assert_eq!(oracle.bar_as_of("AAPL", minute, 0, 0), None);
+//! ```
 
+mod accumulator;
+mod admission;
 mod conditions;
-mod fold;
-mod read;
-mod repeats;
+mod counts;
+mod decode;
+mod duplicates;
 mod views;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use fold::{Fold, Print};
-pub use fold::{OracleBar, OracleSums};
-use read::{Entry, Readers, Record, Size};
-use repeats::Repeats;
+use accumulator::{AcceptedTrade, Accumulator};
+pub use accumulator::{OracleBar, OracleSums};
+use admission::{Admission, admit};
+pub use counts::{OracleCounts, OracleDeadLetter};
+use decode::{Decoder, Record};
+use duplicates::DuplicateFilter;
 use tapeflow_schemas::{
-    AssetClass, Baskets, EventTime, Offset, Partition, Symbol, WindowSize, WindowStart,
-    decimal::{MAX_NOTIONAL_E16, MAX_PRICE_E8, MAX_SIZE_E8},
+    AssetClass, Baskets, EventTime, Offset, Partition, WindowSize, WindowStart,
 };
 pub use views::{OracleEntry, OracleView};
 
-/// The recomputation. Feed it with [`Oracle::record`], then ask.
+/// The recomputation: [`Oracle::record`] takes the log, the other methods return results.
 pub struct Oracle {
     sizes: Vec<WindowSize>,
-    readers: Readers,
-    partitions: Vec<Place>,
+    decoder: Decoder,
+    partitions: Vec<PartitionState>,
     bars: BTreeMap<Arc<str>, BTreeMap<(WindowSize, WindowStart), Epochs>>,
-    /// The symbols that have a bar in a window, of windows that have lists.
+    /// The symbols that have a bar in a window, for windows that have views.
     windows: BTreeMap<(WindowSize, WindowStart), Vec<Arc<str>>>,
     counts: BTreeMap<u64, OracleCounts>,
     dead_letters: Vec<OracleDeadLetter>,
     keep: Option<Keep>,
 }
 
-/// Which bars are kept: by symbol, size and start.
+/// Whether to keep a bar, by symbol, size and start.
 type Keep = Box<dyn Fn(&str, WindowSize, WindowStart) -> bool + Send>;
 
-/// What each epoch added to a bar, ascending by epoch.
-type Epochs = Vec<(u64, Fold)>;
+/// What each epoch adds to a bar, ascending by epoch.
+type Epochs = Vec<(u64, Accumulator)>;
 
-/// Which bar.
+/// The identity of a bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OracleKey<'a> {
     /// The symbol.
     pub symbol: &'a str,
-    /// The window's size.
+    /// The size of the window.
     pub size: WindowSize,
-    /// The window's first millisecond.
+    /// The first millisecond of the window.
     pub start: WindowStart,
 }
 
-/// What became of the records. `records` and `duplicates` count records of the log; the others
-/// count trades, except that a record refused as a whole counts once.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct OracleCounts {
-    /// Records read.
-    pub records: u64,
-    /// Trades accepted.
-    pub accepted: u64,
-    /// Trades and records refused, by reason.
-    pub dead_letters: BTreeMap<String, u64>,
-    /// Records dropped as repeats.
-    pub duplicates: u64,
-    /// Entries with a size of zero.
-    pub price_updates: u64,
-    /// Sequences that sessions skipped.
-    pub gaps: u64,
-}
-
-impl OracleCounts {
-    fn add(&mut self, other: &Self) {
-        self.records += other.records;
-        self.accepted += other.accepted;
-        for (reason, count) in &other.dead_letters {
-            *self.dead_letters.entry(reason.clone()).or_default() += count;
-        }
-        self.duplicates += other.duplicates;
-        self.price_updates += other.price_updates;
-        self.gaps += other.gaps;
-    }
-
-    /// Refused for whatever reason.
-    #[must_use]
-    pub fn dead_letters_in_all(&self) -> u64 {
-        self.dead_letters.values().sum()
-    }
-}
-
-/// A trade or a record that was refused, by its place.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OracleDeadLetter {
-    /// The partition.
-    pub partition: Partition,
-    /// The offset.
-    pub offset: Offset,
-    /// The index of the trade in its record; 0 if the whole record was refused.
-    pub index: u32,
-    /// The reason.
-    pub reason: String,
-}
-
-/// How far a partition has been read, and what was heard there.
+/// How far a partition was read, and its duplicate filter.
 #[derive(Debug, Default)]
-struct Place {
+struct PartitionState {
     last: Option<Offset>,
-    repeats: Repeats,
+    duplicates: DuplicateFilter,
 }
 
 impl Oracle {
-    /// An oracle for windows of these sizes, and a log of so many partitions, from their beginning.
+    /// An oracle for windows of these sizes and a log with this many partitions.
     #[must_use]
     pub fn new(sizes: Vec<WindowSize>, partitions: u32) -> Self {
-        let partitions = (0..partitions).map(|_| Place::default()).collect();
-        let (bars, windows, counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self {
             sizes,
-            readers: Readers::new(),
-            partitions,
-            bars,
-            windows,
-            counts,
+            decoder: Decoder::new(),
+            partitions: (0..partitions).map(|_| PartitionState::default()).collect(),
+            bars: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            counts: BTreeMap::new(),
             dead_letters: Vec::new(),
             keep: None,
         }
     }
 
-    /// The same, keeping only the bars that are wanted, by symbol, size and start. All records are
-    /// read and counted all the same; a list needs all bars of its window.
+    /// Keeps only the bars for which `keep` returns true, which saves memory. All records are read
+    /// and counted. A view needs all bars of its window.
     #[must_use]
     pub fn keeping(
         self,
-        wanted: impl Fn(&str, WindowSize, WindowStart) -> bool + Send + 'static,
+        keep: impl Fn(&str, WindowSize, WindowStart) -> bool + Send + 'static,
     ) -> Self {
         Self {
-            keep: Some(Box::new(wanted)),
+            keep: Some(Box::new(keep)),
             ..self
         }
     }
 
-    /// Takes the next record of a partition. `epoch` is the one whose binding contains it;
-    /// `timestamp_ms` is the log's own.
+    /// Adds the next record of a partition. `timestamp_ms` is the log's own; it decides which
+    /// trades of a legacy record are too far in the future.
     ///
     /// # Panics
-    /// If the partition is not one of the log, or its offset is not above the last one:
-    /// the caller reads in order.
+    /// If the log has no such partition, or if `offset` is not above the last one of the partition:
+    /// the caller must read in order.
     pub fn record(
         &mut self,
         epoch: u64,
@@ -163,21 +128,21 @@ impl Oracle {
         timestamp_ms: i64,
         payload: Option<&[u8]>,
     ) {
-        let place = usize::try_from(partition)
+        let state = usize::try_from(partition)
             .ok()
             .and_then(|at| self.partitions.get_mut(at))
             .expect("a partition of the log");
         assert!(
-            place.last.is_none_or(|last| last < offset),
+            state.last.is_none_or(|last| last < offset),
             "partition {partition}: offset {offset} comes after {:?}",
-            place.last
+            state.last
         );
-        place.last = Some(offset);
+        state.last = Some(offset);
         let counts = self.counts.entry(epoch).or_default();
         counts.records += 1;
-        let record = match self.readers.read(payload.unwrap_or_default()) {
+        let record = match self.decoder.decode(payload.unwrap_or_default()) {
             Ok(record) => record,
-            Err(error) => return self.dead_letter(epoch, (partition, offset, 0), error.word()),
+            Err(error) => return self.dead_letter(epoch, (partition, offset, 0), error.reason()),
         };
         if let Record::Batch {
             session, sequence, ..
@@ -186,7 +151,7 @@ impl Oracle {
             session, sequence, ..
         } = record
         {
-            match place.repeats.hear(session, sequence) {
+            match state.duplicates.accept(session, sequence) {
                 Some(skipped) => counts.gaps += skipped,
                 None => {
                     counts.duplicates += 1;
@@ -194,23 +159,23 @@ impl Oracle {
                 }
             }
         }
-        let (taken_ms, trades) = match record {
+        let (taken_ms, entries) = match record {
             Record::Batch {
-                taken_ms, trades, ..
-            } => (taken_ms, trades),
-            Record::Legacy { trades } => (timestamp_ms, trades),
+                taken_ms, entries, ..
+            } => (taken_ms, entries),
+            Record::Legacy { entries } => (timestamp_ms, entries),
             Record::InvalidFrame { reason, .. } => {
                 return self.dead_letter(epoch, (partition, offset, 0), &reason);
             }
         };
-        for (index, entry) in (0..).zip(trades) {
+        for (index, entry) in (0..).zip(entries) {
             match admit(&entry, taken_ms) {
-                Verdict::Trade {
+                Admission::Trade {
                     time,
                     price_e8,
                     size_e8,
                 } => {
-                    let print = Print {
+                    let trade = AcceptedTrade {
                         event_ms: time.ms(),
                         partition,
                         offset,
@@ -219,30 +184,32 @@ impl Oracle {
                         size_e8,
                         codes: &entry.codes,
                     };
-                    self.accept(epoch, &entry.symbol, time, print);
+                    self.add_trade(epoch, &entry.symbol, time, trade);
                 }
-                Verdict::PriceUpdate => self.counts.entry(epoch).or_default().price_updates += 1,
-                Verdict::Refused(reason) => {
-                    self.dead_letter(epoch, (partition, offset, index), reason)
+                Admission::PriceUpdate => {
+                    self.counts.entry(epoch).or_default().price_updates += 1;
+                }
+                Admission::DeadLetter(reason) => {
+                    self.dead_letter(epoch, (partition, offset, index), reason);
                 }
             }
         }
     }
 
-    fn accept(&mut self, epoch: u64, symbol: &str, time: EventTime, print: Print<'_>) {
+    fn add_trade(&mut self, epoch: u64, symbol: &str, time: EventTime, trade: AcceptedTrade<'_>) {
         self.counts.entry(epoch).or_default().accepted += 1;
-        let wanted = self
+        let class = AssetClass::of(symbol);
+        let kept: Vec<(WindowSize, WindowStart)> = self
             .sizes
             .iter()
-            .map(|size| (*size, size.start_of(time, AssetClass::of(symbol))));
-        let wanted: Vec<_> = wanted
+            .map(|size| (*size, size.start_of(time, class)))
             .filter(|(size, start)| {
                 self.keep
                     .as_ref()
                     .is_none_or(|keep| keep(symbol, *size, *start))
             })
             .collect();
-        if wanted.is_empty() {
+        if kept.is_empty() {
             return;
         }
         let name = self
@@ -250,9 +217,9 @@ impl Oracle {
             .get_key_value(symbol)
             .map_or_else(|| symbol.into(), |(name, _)| Arc::clone(name));
         let windows = self.bars.entry(Arc::clone(&name)).or_default();
-        for window in wanted {
-            // Most bars are of one epoch: room for one, where a list that grows by itself would
-            // begin with four.
+        for window in kept {
+            // Most bars have one epoch. A vector that grows by itself would start with room for
+            // four.
             let epochs = windows
                 .entry(window)
                 .or_insert_with(|| Vec::with_capacity(1));
@@ -264,9 +231,9 @@ impl Oracle {
             }
             let at = epochs.partition_point(|(earlier, _)| *earlier < epoch);
             if epochs.get(at).is_none_or(|(found, _)| *found != epoch) {
-                epochs.insert(at, (epoch, Fold::default()));
+                epochs.insert(at, (epoch, Accumulator::default()));
             }
-            epochs[at].1.add(print);
+            epochs[at].1.add(trade);
         }
     }
 
@@ -291,8 +258,7 @@ impl Oracle {
         });
     }
 
-    /// What a bar must say that contains the epochs up to and with `epoch`; `None` if these have no
-    /// trade in it.
+    /// The bar as of an epoch; `None` if it has no trade.
     #[must_use]
     pub fn bar_as_of(
         &self,
@@ -321,7 +287,7 @@ impl Oracle {
             .map(|(window, _)| *window)
     }
 
-    /// Every bar there is, by symbol, size and start, as of all that was fed.
+    /// All bars with all records, by symbol, size and start.
     pub fn bars(&self) -> impl Iterator<Item = (OracleKey<'_>, OracleBar)> {
         let windows = self
             .bars
@@ -339,10 +305,9 @@ impl Oracle {
         })
     }
 
-    /// What a list must say that contains the epochs up to and with `epoch`; `None` if their trades
-    /// call for none.
+    /// The entries of a view as of an epoch, best rank first; `None` if no bar makes the view.
     #[must_use]
-    pub fn list_as_of(
+    pub fn view_as_of(
         &self,
         view: OracleView,
         size: WindowSize,
@@ -357,16 +322,16 @@ impl Oracle {
             .filter_map(|symbol| Some((&**symbol, bar(symbol)?)))
             .collect();
         bars.sort_by_key(|(symbol, _)| *symbol);
-        views::list(view, &bars, baskets)
+        views::entries(view, &bars, baskets)
     }
 
-    /// The windows that have a bar of some symbol, as of all that was fed, of the sizes that have
-    /// lists: one minute and more.
+    /// The windows that have a bar of any symbol, with all records, of the sizes that have views:
+    /// one minute and more.
     pub fn windows(&self) -> impl Iterator<Item = (WindowSize, WindowStart)> {
         self.windows.keys().copied()
     }
 
-    /// What became of the records.
+    /// What became of all records.
     #[must_use]
     pub fn counts(&self) -> OracleCounts {
         let mut sum = OracleCounts::default();
@@ -376,74 +341,25 @@ impl Oracle {
         sum
     }
 
-    /// What became of one epoch's records.
+    /// What became of the records of one epoch.
     #[must_use]
     pub fn counts_of(&self, epoch: u64) -> OracleCounts {
         self.counts.get(&epoch).cloned().unwrap_or_default()
     }
 
-    /// What was refused, in the order it was fed.
+    /// The dead letters, in the order of the calls to [`Oracle::record`].
     #[must_use]
     pub fn dead_letters(&self) -> &[OracleDeadLetter] {
         &self.dead_letters
     }
 }
 
-fn as_of(epochs: &[(u64, Fold)], epoch: u64) -> Option<OracleBar> {
-    let mut within = epochs
+fn as_of(epochs: &[(u64, Accumulator)], epoch: u64) -> Option<OracleBar> {
+    let mut included = epochs
         .iter()
         .take_while(|(of, _)| *of <= epoch)
-        .map(|(_, fold)| fold);
-    let mut sum = within.next()?.clone();
-    within.for_each(|fold| sum.merge(fold));
+        .map(|(_, accumulator)| accumulator);
+    let mut sum = included.next()?.clone();
+    included.for_each(|accumulator| sum.merge(accumulator));
     Some(sum.bar())
-}
-
-/// What an entry is.
-enum Verdict {
-    Trade {
-        time: EventTime,
-        price_e8: i64,
-        size_e8: i128,
-    },
-    PriceUpdate,
-    Refused(&'static str),
-}
-
-/// The rules of admission, in their order.
-fn admit(entry: &Entry, taken_ms: i64) -> Verdict {
-    if Symbol::check(&entry.symbol).is_err() {
-        return Verdict::Refused("symbol");
-    }
-    if entry.size == Size::Nothing {
-        return Verdict::PriceUpdate;
-    }
-    let Some(price_e8) = entry
-        .price_e8
-        .and_then(|price| i64::try_from(price).ok())
-        .filter(|price| (1..=MAX_PRICE_E8).contains(price))
-    else {
-        return Verdict::Refused("price");
-    };
-    let size_e8 = match entry.size {
-        Size::Units(size_e8) if (1..=MAX_SIZE_E8).contains(&size_e8) => size_e8,
-        Size::Units(_) | Size::NotANumber | Size::Nothing => return Verdict::Refused("size"),
-    };
-    let Some(time) = EventTime::from_ms(entry.event_ms) else {
-        return Verdict::Refused("event_time");
-    };
-    if i128::from(price_e8)
-        .checked_mul(size_e8)
-        .is_none_or(|notional| notional > MAX_NOTIONAL_E16)
-    {
-        return Verdict::Refused("notional");
-    }
-    if time.is_far_future(taken_ms) {
-        return Verdict::Refused("future");
-    }
-    Verdict::Trade {
-        time,
-        price_e8,
-        size_e8,
-    }
 }

@@ -1,37 +1,35 @@
-//! What relates the bars of one window to each other: lists, made from the bars whenever they are
-//! asked for.
+//! Views: rankings and sums over the bars of one window.
 //!
-//! Nothing is carried from one list to the next, so a late trade needs no thought here: the bars
-//! are what they are, and the list is made anew.
+//! A view is made from scratch each time, so a late trade needs no special case.
 
 use tapeflow_schemas::{AssetClass, Baskets};
 
-use crate::fold::OracleBar;
+use crate::accumulator::OracleBar;
 
-/// Lines of the lists that rank symbols.
-const LINES: usize = 10;
-/// Windows shorter than a minute have no lists.
+/// Entries of a view that ranks symbols.
+const MAX_RANKS: usize = 10;
+/// Windows shorter than a minute have no views.
 pub(crate) const SHORTEST_MS: i64 = 60_000;
 
-/// Which list. All are made of the trades whose size the tape counts.
+/// The views. All use policy `sip`: the trades whose size the consolidated tape counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OracleView {
-    /// Symbols by notional, the greatest first.
+    /// Symbols by notional, the greatest first; at most ten.
     Active,
-    /// Symbols by how far close is from open as a share of open, the farthest first; only such that
-    /// moved.
+    /// Symbols by the absolute change from open to close as a share of open, the greatest first; at
+    /// most ten, and only those that changed.
     Movers,
-    /// The user's baskets by name.
+    /// The user's baskets, by name.
     Baskets,
-    /// Asset classes by name.
+    /// Asset classes, by name.
     Market,
 }
 
-/// One line of a list. Volume is in 1e-8 and notional in 1e-16; a basket's are in 1e-12 and 1e-20,
-/// for weights have four places. Prices are in 1e-8.
+/// One entry of a view. Volume is in 1e-8 and notional in 1e-16; those of a basket are in 1e-12 and
+/// 1e-20, because weights have four decimals. Prices are in 1e-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OracleEntry {
-    /// The symbol, the basket or the class.
+    /// The symbol, the basket or the asset class.
     pub name: String,
     /// Symbols that have a bar in the window.
     pub symbols: u64,
@@ -47,9 +45,9 @@ pub struct OracleEntry {
     pub close: Option<i64>,
 }
 
-/// The list that these bars of a window make, given by symbol, ascending; `None` if none of them
-/// calls for one.
-pub(crate) fn list(
+/// The entries of a view over the bars of a window, which are ascending by symbol. `None` if no bar
+/// makes the view.
+pub(crate) fn entries(
     view: OracleView,
     bars: &[(&str, OracleBar)],
     baskets: &Baskets,
@@ -61,17 +59,19 @@ pub(crate) fn list(
         OracleView::Active => Some(active(bars)),
         OracleView::Movers => Some(movers(bars)),
         OracleView::Market => Some(market(bars)),
-        OracleView::Baskets => Some(of_baskets(bars, baskets)).filter(|list| !list.is_empty()),
+        OracleView::Baskets => {
+            Some(of_baskets(bars, baskets)).filter(|entries| !entries.is_empty())
+        }
     }
 }
 
 fn active(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
     let mut ranked: Vec<_> = bars.iter().collect();
-    // A stable sort of what comes by name: equal ones stay by name.
+    // The sort is stable, so equal symbols stay ordered by name.
     ranked.sort_by_key(|(_, bar)| std::cmp::Reverse(bar.sip.notional_e16));
     ranked
         .into_iter()
-        .take(LINES)
+        .take(MAX_RANKS)
         .map(|(symbol, bar)| of_symbol(symbol, bar))
         .collect()
 }
@@ -89,11 +89,11 @@ fn movers(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
             ));
         }
     }
-    // a/b against c/d is a*d against c*b. Likewise stable.
+    // a/b > c/d is a*d > c*b. The sort is stable.
     ranked.sort_by(|(a, b, _), (c, d, _)| (c * b).cmp(&(a * d)));
     ranked
         .into_iter()
-        .take(LINES)
+        .take(MAX_RANKS)
         .map(|(_, _, entry)| entry)
         .collect()
 }
@@ -114,20 +114,20 @@ fn market(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
 
 fn of_baskets(bars: &[(&str, OracleBar)], baskets: &Baskets) -> Vec<OracleEntry> {
     let baskets = baskets.iter().filter_map(|(name, members)| {
-        let weighed = bars
+        let weighted = bars
             .iter()
             .filter_map(|(symbol, bar)| Some((members.get(*symbol)?.e4(), bar)));
-        sum_of(name, weighed)
+        sum_of(name, weighted)
     });
     baskets.collect()
 }
 
-/// Weighted bars added up; `None` without any. Trades are counted, not weighed.
+/// The weighted sum of bars; `None` without bars. Trades are not weighted.
 fn sum_of<'a>(
     name: &str,
     bars: impl Iterator<Item = (i128, &'a OracleBar)>,
 ) -> Option<OracleEntry> {
-    // All is above zero, so the largest number of 128 bits stands for whatever is beyond it.
+    // All terms are positive, so a sum that does not fit saturates at the largest 128-bit number.
     let mut sum = OracleEntry {
         name: name.to_owned(),
         symbols: 0,
@@ -169,8 +169,8 @@ mod tests {
     use super::*;
     use crate::OracleSums;
 
-    /// Bars of (symbol, notional, open, close) by symbol; volume is twice and trades thrice the
-    /// notional, so that none is taken for another.
+    /// Bars of (symbol, notional, open, close) by symbol. Volume is twice the notional and trades
+    /// are three times the notional, so that a confusion is noticed.
     fn bars<'a>(of: &[(&'a str, i128, Option<i64>, Option<i64>)]) -> Vec<(&'a str, OracleBar)> {
         let bar = |&(symbol, notional_e16, open, close)| {
             let sums = OracleSums {
@@ -200,23 +200,26 @@ mod tests {
     }
 
     fn names(view: OracleView, bars: &[(&str, OracleBar)]) -> Option<String> {
-        let list = list(view, bars, &Baskets::default())?;
+        let entries = entries(view, bars, &Baskets::default())?;
         Some(
-            list.iter()
+            entries
+                .iter()
                 .map(|entry| entry.name.as_str())
                 .collect::<Vec<_>>()
                 .join(" "),
         )
     }
 
-    fn sums(list: Option<Vec<OracleEntry>>) -> Vec<(String, u64, u64, i128, i128)> {
-        let list = list.expect("a list");
+    fn sums(entries: Option<Vec<OracleEntry>>) -> Vec<(String, u64, u64, i128, i128)> {
+        let entries = entries.expect("a view");
         assert!(
-            list.iter()
+            entries
+                .iter()
                 .all(|entry| entry.open.is_none() && entry.close.is_none()),
             "a sum has no price"
         );
-        list.into_iter()
+        entries
+            .into_iter()
             .map(|entry| {
                 (
                     entry.name,
@@ -243,14 +246,14 @@ mod tests {
             Some("A Z B b NOTHING")
         );
         assert_eq!(names(OracleView::Active, &[]), None);
-        let list = list(
+        let found = entries(
             OracleView::Active,
             &bars(&[("A", 7, Some(3), Some(4))]),
             &Baskets::default(),
         )
-        .expect("a list");
+        .expect("a view");
         assert_eq!(
-            list,
+            found,
             [OracleEntry {
                 name: "A".into(),
                 symbols: 1,
@@ -264,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_are_listed_and_the_eleventh_is_not_though_it_equals_the_tenth() {
+    fn ten_are_ranked_and_the_eleventh_is_not_though_it_equals_the_tenth() {
         let symbols: Vec<String> = (0..12).map(|n| format!("S{n:02}")).collect();
         let of: Vec<_> = symbols
             .iter()
@@ -281,10 +284,10 @@ mod tests {
     #[test]
     fn movers_are_ranked_by_their_share_of_open_in_either_direction() {
         let of = bars(&[
-            // 10 % down, 10 % up: equal, so by name.
+            // 10 % down and 10 % up are equal, so the order is by name.
             ("UP", 1, Some(200), Some(220)),
             ("DOWN", 1, Some(1_000), Some(900)),
-            // Half down, and three times up.
+            // Down by a half, and up by three times.
             ("HALF", 1, Some(2), Some(1)),
             ("THREE", 1, Some(1), Some(4)),
             ("STILL", 1, Some(5), Some(5)),
@@ -298,13 +301,13 @@ mod tests {
         assert_eq!(
             names(OracleView::Movers, &bars(&[("STILL", 1, Some(5), Some(5))])).as_deref(),
             Some(""),
-            "a list without lines is one"
+            "a view without entries is a view"
         );
     }
 
     #[test]
-    fn shares_that_doubles_cannot_tell_apart_are_told_apart() {
-        // 1/(m-1) is the greater, by one part in 1e34.
+    fn shares_that_are_equal_as_doubles_are_ranked_exactly() {
+        // 1/(m-1) is greater than 1/m by one part in 1e34.
         let m = MAX_PRICE_E8;
         let of = bars(&[
             ("A", 1, Some(m), Some(m - 1)),
@@ -329,17 +332,17 @@ mod tests {
             ("stock".into(), 2, 36, 24, 12),
         ];
         assert_eq!(
-            sums(list(OracleView::Market, &of, &Baskets::default())),
+            sums(entries(OracleView::Market, &of, &Baskets::default())),
             want
         );
         assert_eq!(
-            sums(list(OracleView::Market, &of[..1], &Baskets::default())),
+            sums(entries(OracleView::Market, &of[..1], &Baskets::default())),
             [("stock".into(), 1, 15, 10, 5)]
         );
     }
 
     #[test]
-    fn baskets_weigh_sums_and_only_those_with_a_member_in_the_window_are_listed() {
+    fn baskets_are_weighted_sums_and_only_those_with_a_member_in_the_window_are_in_the_view() {
         let baskets = Baskets::parse(
             "tech,AAPL,0.5\ntech,MSFT,2\ntech,GONE,1\ncoins,BINANCE:BTCUSDT,100\nabsent,NONE,1\n",
         )
@@ -351,19 +354,19 @@ mod tests {
         ]);
         // 0.5 * 10 + 2 * 14 = 33, 0.5 * 5 + 2 * 7 = 16.5, in units of 1e-4.
         assert_eq!(
-            sums(list(OracleView::Baskets, &of, &baskets)),
+            sums(entries(OracleView::Baskets, &of, &baskets)),
             [("tech".into(), 2, 36, 330_000, 165_000)]
         );
         assert_eq!(
-            list(
+            entries(
                 OracleView::Baskets,
                 &bars(&[("OTHER", 1, None, None)]),
                 &baskets
             ),
             None,
-            "no member, no list"
+            "no member, no view"
         );
-        let zero = list(
+        let zero = entries(
             OracleView::Baskets,
             &bars(&[("BINANCE:BTCUSDT", 0, None, None)]),
             &baskets,
@@ -371,7 +374,7 @@ mod tests {
         assert_eq!(
             sums(zero),
             [("coins".into(), 1, 0, 0, 0)],
-            "a bar counts, whatever is in it"
+            "a bar counts, whatever it contains"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! The oracle against the golden files, which a Python program made from the same frames: two
-//! programs that share no line.
+//! The oracle against the golden files, which an independent Python program made from the same
+//! frames.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ use tapeflow_schemas::{
 #[derive(Deserialize)]
 struct Frame<'a> {
     #[serde(borrow, default)]
-    data: Vec<Print<'a>>,
+    data: Vec<FrameTrade<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Print<'a> {
+struct FrameTrade<'a> {
     c: Option<Vec<String>>,
     #[serde(borrow)]
     p: &'a RawValue,
@@ -32,33 +32,34 @@ struct Print<'a> {
 }
 
 const PARTITIONS: u32 = 3;
-/// Long after the last trade.
+/// A time after the last trade.
 const TAKEN_MS: i64 = 1_900_000_000_000;
 
-/// The frames as records: the trades of a symbol in a frame are one, in its symbol's partition.
+/// Feeds frames to an oracle. The trades of a symbol in a frame are one record in the symbol's
+/// partition.
 fn oracle_of(frames: &str) -> Oracle {
     let mut oracle = Oracle::new(WindowSize::DEFAULTS.to_vec(), PARTITIONS);
     let mut sent = BTreeMap::<u32, u64>::new();
     for line in frames.lines() {
         let frame: Frame = serde_json::from_str(line).expect("a frame");
         let mut by_symbol = BTreeMap::<&str, Vec<Trade>>::new();
-        for print in &frame.data {
-            let conditions = print
+        for trade in &frame.data {
+            let conditions = trade
                 .c
                 .iter()
                 .flatten()
                 .fold(Conditions::NONE, |set, code| {
                     set.with(Conditions::code_of(code))
                 });
-            let price = Price::parse(print.p.get()).expect("a price").value;
+            let price = Price::parse(trade.p.get()).expect("a price").value;
             // A size of zero is a price update and no trade.
-            let Ok(size) = Size::parse(print.v.get()) else {
+            let Ok(size) = Size::parse(trade.v.get()) else {
                 continue;
             };
             let size = size.value;
-            let time = EventTime::from_ms(print.t).expect("a time");
+            let time = EventTime::from_ms(trade.t).expect("a time");
             by_symbol
-                .entry(&print.s)
+                .entry(&trade.s)
                 .or_default()
                 .push(Trade::new(time, price, size, conditions).expect("a trade"));
         }
@@ -87,7 +88,7 @@ fn oracle_of(frames: &str) -> Oracle {
     oracle
 }
 
-fn line(symbol: &str, size: WindowSize, start: i64, bar: &OracleBar) -> String {
+fn bar_line(symbol: &str, size: WindowSize, start: i64, bar: &OracleBar) -> String {
     let price = |e8: Option<i64>| e8.map_or_else(String::new, |e8| format_fixed(e8.into(), 8));
     let sip = bar.sip;
     let vwap = divide_half_even(sip.notional_e16, sip.volume_e8)
@@ -110,22 +111,22 @@ fn line(symbol: &str, size: WindowSize, start: i64, bar: &OracleBar) -> String {
 }
 
 #[test]
-fn the_recorded_trades_come_to_the_golden_bars() {
+fn the_recorded_trades_give_the_golden_bars() {
     let oracle = oracle_of(include_str!("../../../tests/golden/finnhub-recorded.jsonl"));
-    let mine: Vec<_> = oracle
+    let recomputed: Vec<_> = oracle
         .bars()
-        .map(|(key, bar)| line(key.symbol, key.size, key.start, &bar))
+        .map(|(key, bar)| bar_line(key.symbol, key.size, key.start, &bar))
         .collect();
     let golden: Vec<_> = include_str!("../../../tests/golden/finnhub-recorded.csv")
         .lines()
         .skip(1)
         .collect();
-    assert_eq!(mine, golden);
+    assert_eq!(recomputed, golden);
     let counts = oracle.counts();
     assert_eq!(
         (
             counts.accepted,
-            counts.dead_letters_in_all(),
+            counts.dead_letters_total(),
             counts.duplicates,
             counts.gaps
         ),
@@ -133,8 +134,8 @@ fn the_recorded_trades_come_to_the_golden_bars() {
     );
 }
 
-/// A line of a list, with empty fields where there is nothing.
-fn list_line(
+/// The CSV line of an entry of a view. A value that does not exist is an empty field.
+fn view_line(
     view: (&str, OracleView),
     size: WindowSize,
     start: i64,
@@ -177,11 +178,11 @@ fn list_line(
         + ","
 }
 
-fn check_lists(frames: &str, golden: &str) {
+fn check_views(frames: &str, golden: &str) {
     let oracle = oracle_of(frames);
     let baskets =
         Baskets::parse(include_str!("../../../tests/golden/baskets.csv")).expect("baskets");
-    let mut mine = Vec::new();
+    let mut recomputed = Vec::new();
     let views = [
         ("active", OracleView::Active),
         ("movers", OracleView::Movers),
@@ -190,30 +191,30 @@ fn check_lists(frames: &str, golden: &str) {
     ];
     for view in views {
         for (size, start) in oracle.windows() {
-            let list = oracle
-                .list_as_of(view.1, size, start, 0, &baskets)
+            let entries = oracle
+                .view_as_of(view.1, size, start, 0, &baskets)
                 .unwrap_or_default();
-            mine.extend(
+            recomputed.extend(
                 (1..)
-                    .zip(&list)
-                    .map(|(rank, entry)| list_line(view, size, start, rank, entry)),
+                    .zip(&entries)
+                    .map(|(rank, entry)| view_line(view, size, start, rank, entry)),
             );
         }
     }
-    assert_eq!(mine, golden.lines().skip(1).collect::<Vec<_>>());
+    assert_eq!(recomputed, golden.lines().skip(1).collect::<Vec<_>>());
 }
 
 #[test]
-fn the_recorded_trades_come_to_the_golden_lists() {
-    check_lists(
+fn the_recorded_trades_give_the_golden_views() {
+    check_views(
         include_str!("../../../tests/golden/finnhub-recorded.jsonl"),
         include_str!("../../../tests/golden/finnhub-recorded-views.csv"),
     );
 }
 
 #[test]
-fn a_crowd_with_ties_at_every_edge_comes_to_the_golden_lists() {
-    check_lists(
+fn a_crowd_with_ties_at_every_edge_gives_the_golden_views() {
+    check_views(
         include_str!("../../../tests/golden/crowd.jsonl"),
         include_str!("../../../tests/golden/crowd-views.csv"),
     );

@@ -1,4 +1,4 @@
-//! The rules by which records count, one by one, through the public face.
+//! The rules by which records count, one by one, through the public interface.
 
 use tapeflow_oracle::{Oracle, OracleSums, OracleView};
 use tapeflow_schemas::{
@@ -47,7 +47,7 @@ fn size(text: &str) -> WindowSize {
     text.parse().expect("a size")
 }
 
-/// Reasons and their counts, as text.
+/// The dead letters as text: each reason with its count.
 fn dead_letters(oracle: &Oracle) -> String {
     oracle
         .counts()
@@ -59,12 +59,12 @@ fn dead_letters(oracle: &Oracle) -> String {
 }
 
 #[test]
-fn a_bar_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
+fn a_bar_as_of_an_epoch_holds_the_epochs_up_to_it_in_any_order_of_partitions() {
     let mut oracle = oracle(2);
     let one = |sequence, price| batch("AAPL", 1, sequence, NOW, &[trade(120_000, price, 2)]);
     oracle.record(0, 0, 10, NOW, Some(&one(1, 100)));
     oracle.record(2, 0, 11, NOW, Some(&one(2, 300)));
-    // The other partition afterwards, from the beginning.
+    // Then the other partition, from its beginning.
     oracle.record(
         0,
         1,
@@ -80,7 +80,7 @@ fn a_bar_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
         Some(&batch("AAPL", 2, 2, NOW, &[trade(120_000, 200, 3)])),
     );
     let bar = |epoch| oracle.bar_as_of("AAPL", size("1m"), 2 * MINUTE, epoch);
-    let seen = |epoch| {
+    let values = |epoch| {
         bar(epoch).map(|bar| {
             (
                 bar.sip.trades,
@@ -91,11 +91,11 @@ fn a_bar_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
             )
         })
     };
-    assert_eq!(seen(0), Some((1, 200, Some(100), Some(100), Some(100))));
-    // The same millisecond: partition 0 stands before partition 1.
-    assert_eq!(seen(1), Some((2, 800, Some(100), Some(200), Some(200))));
-    assert_eq!(seen(2), Some((3, 1_400, Some(100), Some(200), Some(300))));
-    assert_eq!(seen(9), seen(2));
+    assert_eq!(values(0), Some((1, 200, Some(100), Some(100), Some(100))));
+    // In one millisecond, partition 0 comes before partition 1.
+    assert_eq!(values(1), Some((2, 800, Some(100), Some(200), Some(200))));
+    assert_eq!(values(2), Some((3, 1_400, Some(100), Some(200), Some(300))));
+    assert_eq!(values(9), values(2));
     assert_eq!(
         oracle
             .bar_as_of("AAPL", size("1m"), MINUTE, 0)
@@ -108,7 +108,7 @@ fn a_bar_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
     );
     assert_eq!(oracle.bar_as_of("AAPL", size("1m"), 3 * MINUTE, 9), None);
     assert_eq!(oracle.bar_as_of("MSFT", size("1m"), MINUTE, 9), None);
-    // One day in New York: 1969-12-31, from five in the morning UTC.
+    // The day 1969-12-31 in New York begins at 05:00 UTC.
     let keys: Vec<_> = oracle
         .bars()
         .map(|(key, bar)| (key.symbol, key.size.to_string(), key.start, bar.all.trades))
@@ -124,7 +124,7 @@ fn a_bar_as_of_an_epoch_holds_the_epochs_up_to_it_however_partitions_are_fed() {
 }
 
 #[test]
-fn a_bar_of_a_later_epoch_is_not_there_before() {
+fn a_bar_of_a_later_epoch_does_not_exist_before() {
     let mut oracle = oracle(1);
     oracle.record(
         7,
@@ -138,7 +138,7 @@ fn a_bar_of_a_later_epoch_is_not_there_before() {
 }
 
 #[test]
-fn a_list_as_of_an_epoch_ranks_the_bars_as_of_it() {
+fn a_view_as_of_an_epoch_ranks_the_bars_as_of_it() {
     let mut oracle = Oracle::new(vec![size("1s"), size("1m"), size("1d")], 2);
     let baskets = Baskets::parse("late,MSFT,0.5\n").expect("baskets");
     let (coin, aapl) = (
@@ -153,7 +153,7 @@ fn a_list_as_of_an_epoch_ranks_the_bars_as_of_it() {
         NOW,
         Some(&batch(coin, 2, 1, NOW, &[trade(MINUTE, 10, 30)])),
     );
-    // A late trade of another partition, and one that overtakes.
+    // A late trade, and a trade that moves MSFT to the first rank.
     oracle.record(
         2,
         0,
@@ -169,15 +169,16 @@ fn a_list_as_of_an_epoch_ranks_the_bars_as_of_it() {
         Some(&batch("MSFT", 1, 3, NOW, &[trade(MINUTE + 1, 6, 100)])),
     );
     let names = |view, epoch| {
-        let list = oracle.list_as_of(view, size("1m"), MINUTE, epoch, &baskets)?;
+        let entries = oracle.view_as_of(view, size("1m"), MINUTE, epoch, &baskets)?;
         Some(
-            list.iter()
+            entries
+                .iter()
                 .map(|entry| format!("{} {}", entry.name, entry.notional))
                 .collect::<Vec<_>>()
                 .join(", "),
         )
     };
-    let active = |epoch| names(OracleView::Active, epoch).expect("a list");
+    let active = |epoch| names(OracleView::Active, epoch).expect("a view");
     assert_eq!(active(0), "AAPL 290");
     assert_eq!(active(1), "BINANCE:BTCUSDT 300, AAPL 290");
     assert_eq!(active(2), "BINANCE:BTCUSDT 300, AAPL 290, MSFT 40");
@@ -186,7 +187,7 @@ fn a_list_as_of_an_epoch_ranks_the_bars_as_of_it() {
     assert_eq!(
         names(OracleView::Movers, 3).as_deref(),
         Some("MSFT 640, AAPL 290"),
-        "a fifth and a tenth"
+        "they changed by a fifth and by a tenth"
     );
     assert_eq!(
         names(OracleView::Market, 3).as_deref(),
@@ -199,7 +200,7 @@ fn a_list_as_of_an_epoch_ranks_the_bars_as_of_it() {
         ),
         (None, Some("late 3200000"))
     );
-    // No lists of seconds; one window of a minute; the day of New York and the day of UTC.
+    // No views of seconds, one window of a minute, the day in New York and the day in UTC.
     let windows: Vec<_> = oracle
         .windows()
         .map(|(size, start)| (size.to_string(), start))
@@ -213,12 +214,12 @@ fn a_list_as_of_an_epoch_ranks_the_bars_as_of_it() {
         ]
     );
     assert_eq!(
-        oracle.list_as_of(OracleView::Active, size("1s"), MINUTE, 3, &baskets),
+        oracle.view_as_of(OracleView::Active, size("1s"), MINUTE, 3, &baskets),
         None
     );
     let day = oracle
-        .list_as_of(OracleView::Market, size("1d"), 0, 3, &baskets)
-        .expect("the day of UTC");
+        .view_as_of(OracleView::Market, size("1d"), 0, 3, &baskets)
+        .expect("the day in UTC");
     assert_eq!(
         day.iter()
             .map(|entry| entry.name.as_str())
@@ -259,7 +260,7 @@ fn a_repeated_record_is_dropped_whole_and_counted_once() {
     let record = batch("AAPL", 1, 3, NOW, &[trade(0, 1, 1), trade(0, 1, 1)]);
     oracle.record(0, 0, 0, NOW, Some(&record));
     oracle.record(0, 0, 1, NOW, Some(&record));
-    // Another partition hears it for the first time.
+    // In another partition it is not a duplicate.
     oracle.record(0, 1, 0, NOW, Some(&record));
     oracle.record(0, 0, 2, NOW, Some(&batch("AAPL", 1, 7, NOW, &[])));
     let counts = oracle.counts();
@@ -275,7 +276,7 @@ fn a_repeated_record_is_dropped_whole_and_counted_once() {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_at_its_place_and_is_no_sequence_heard() {
+fn an_unreadable_record_is_a_dead_letter_and_does_not_count_as_a_sequence() {
     let mut oracle = oracle(1);
     let good = batch("AAPL", 1, 1, NOW, &[trade(0, 1, 1)]);
     let cut = &good[..good.len() - 1];
@@ -291,7 +292,7 @@ fn what_cannot_be_read_is_refused_at_its_place_and_is_no_sequence_heard() {
     assert_eq!(
         (
             oracle.counts().accepted,
-            oracle.counts().dead_letters_in_all()
+            oracle.counts().dead_letters_total()
         ),
         (1, 4)
     );
@@ -318,7 +319,7 @@ fn what_cannot_be_read_is_refused_at_its_place_and_is_no_sequence_heard() {
 }
 
 #[test]
-fn a_invalid_frame_is_one_dead_letter_under_its_own_reason_and_can_repeat() {
+fn an_invalid_frame_is_one_dead_letter_with_its_own_reason_and_can_repeat() {
     let mut oracle = oracle(1);
     let mut record = Vec::new();
     let session = SessionId([1; 16]);
@@ -343,18 +344,18 @@ fn a_invalid_frame_is_one_dead_letter_under_its_own_reason_and_can_repeat() {
 }
 
 #[test]
-fn a_time_too_far_ahead_of_the_records_own_is_refused_by_the_records_own_clock() {
+fn a_trade_too_far_in_the_future_of_its_record_is_a_dead_letter() {
     let mut oracle = oracle(1);
     let day = 24 * 60 * MINUTE;
     let trades = [trade(NOW + day, 1, 1), trade(NOW + day + 1, 1, 1)];
-    // The log's timestamp is years away: a batch carries its own.
+    // A batch has its own time. The log's timestamp does not matter, though it is years away.
     oracle.record(0, 0, 0, 0, Some(&batch("AAPL", 1, 1, NOW, &trades)));
     assert_eq!(
         (oracle.counts().accepted, dead_letters(&oracle).as_str()),
         (1, "future 1")
     );
     assert_eq!(oracle.dead_letters()[0].index, 1);
-    // A legacy record has none but the log's: t = 1, one share of A at 1.0.
+    // A legacy record has only the log's timestamp. Here t = 1: a trade of 1 unit of A at 1.0.
     let legacy = [
         &[2, 2][..],
         &1.0f64.to_le_bytes(),

@@ -1,5 +1,5 @@
-//! `verify` finds what is wrong, and dead letters are kept. A judge that always acquits would pass
-//! every other test.
+//! `verify` finds every kind of difference, and dead letters are kept. A `verify` that never finds
+//! anything would pass all other tests.
 
 use std::fs;
 
@@ -8,7 +8,8 @@ use tapeflow_ingest::simulator::FeedFile;
 
 use crate::command::{Place, end_with, golden, succeed, values};
 
-/// Changes the bars behind the job's back, and demands that `verify` says so `times` times.
+/// Changes the store behind the job's back. `verify` must find `times` differences and print
+/// `hint`.
 fn found(change: &str, times: usize, hint: &str) {
     let place = Place::new();
     place.replay(
@@ -27,7 +28,7 @@ fn found(change: &str, times: usize, hint: &str) {
     assert!(changed > 0, "{change}");
     let said = end_with(1, &["verify", "--log", &place.store]);
     assert!(said.contains(hint), "{said}");
-    let differences = format!("{times} differences");
+    let differences = format!("{times} difference");
     assert!(
         said.lines().any(|line| line.starts_with(&differences)),
         "{differences} in\n{said}"
@@ -36,7 +37,7 @@ fn found(change: &str, times: usize, hint: &str) {
 
 #[test]
 fn verify_finds_a_bar_with_other_values() {
-    // A sound cell of another symbol: only a recomputation tells.
+    // A valid cell of another symbol: only a recomputation shows that it is wrong.
     found(
         "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
         1,
@@ -56,7 +57,7 @@ fn verify_finds_a_missing_bar() {
 #[test]
 fn verify_finds_a_bar_that_no_trade_made() {
     let columns =
-        "epoch, write timestamp, open, high, low, close, vwap, volume, notional, trades, state";
+        "epoch, write_timestamp, open, high, low, close, vwap, volume, notional, trades, state";
     let bar = format!(
         "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
     );
@@ -67,26 +68,26 @@ fn verify_finds_a_bar_that_no_trade_made() {
     );
 }
 
-/// One of the list's kind and size: the newest.
-fn one_list(view: &str, size: &str) -> String {
+/// A condition for the newest view of a kind and size.
+fn newest_view(view: &str, size: &str) -> String {
     format!(
         "view_name = '{view}' AND size = '{size}' AND start = (SELECT max(start) FROM views WHERE view_name = '{view}' AND size = '{size}')"
     )
 }
 
 #[test]
-fn verify_finds_a_list_with_other_lines() {
+fn verify_finds_a_view_with_other_entries() {
     for (view, other) in [
         ("active", "movers"),
         ("movers", "active"),
         ("market", "active"),
     ] {
-        // A sound cell of another list.
-        let state = format!("SELECT state FROM views WHERE {}", one_list(other, "1m"));
+        // A valid cell of another view.
+        let state = format!("SELECT state FROM views WHERE {}", newest_view(other, "1m"));
         found(
             &format!(
                 "UPDATE views SET state = ({state}) WHERE {}",
-                one_list(view, "1m")
+                newest_view(view, "1m")
             ),
             1,
             &format!("view {view} 1m "),
@@ -95,33 +96,32 @@ fn verify_finds_a_list_with_other_lines() {
 }
 
 #[test]
-fn verify_tells_the_rank_and_both_sides_of_it() {
+fn verify_prints_the_rank_with_both_sides() {
     let place = Place::new();
     place.replay(&golden("crowd.jsonl"), &[]);
     let database = Connection::open(place.path("t.db")).expect("opened");
-    // The list of the five minutes holds the same symbols in the first ranks, and more trades later
-    // on.
+    // The view of the hour has the same first ranks, and more trades at later ones.
     let change = "UPDATE views SET state = (SELECT state FROM views WHERE view_name = 'active' AND size = '1h' AND start = 1718978400000)
         WHERE view_name = 'active' AND size = '5m' AND start = 1718979600000";
     assert_eq!(database.execute(change, []).expect("changed"), 1);
     let said = end_with(1, &["verify", "--log", &place.store]);
-    let told = said
+    let line = said
         .lines()
         .find(|line| line.starts_with("view active 5m 2024-06-21T14:20:00Z (epoch "))
         .unwrap_or_else(|| panic!("{said}"));
     assert!(
-        told.contains("rank 5 is S01 (1 symbols, 3 trades,")
-            && told.contains("recomputed S01 (1 symbols, 2 trades,"),
-        "{told}"
+        line.contains("rank 5 is S01 (1 symbol, 3 trades,")
+            && line.contains("recomputed S01 (1 symbol, 2 trades,"),
+        "{line}"
     );
-    assert!(!told.contains("rank 1 "), "{told}");
+    assert!(!line.contains("rank 1 "), "{line}");
 }
 
 #[test]
-fn verify_finds_a_missing_list() {
+fn verify_finds_a_missing_view() {
     for view in ["active", "movers", "market"] {
         found(
-            &format!("DELETE FROM views WHERE {}", one_list(view, "1h")),
+            &format!("DELETE FROM views WHERE {}", newest_view(view, "1h")),
             1,
             &format!("view {view} 1h "),
         );
@@ -129,13 +129,13 @@ fn verify_finds_a_missing_list() {
 }
 
 #[test]
-fn verify_finds_a_list_that_no_trade_called_for() {
-    let columns = "epoch, write timestamp, state";
-    let list = format!(
+fn verify_finds_a_view_that_no_trade_made() {
+    let columns = "epoch, write_timestamp, state";
+    let view = format!(
         "INSERT INTO views (view_name, size, start, {columns}) SELECT view_name, size, start - 86400000, {columns} FROM views"
     );
     found(
-        &format!("{list} WHERE {}", one_list("active", "1h")),
+        &format!("{view} WHERE {}", newest_view("active", "1h")),
         1,
         "view active 1h ",
     );
@@ -168,12 +168,12 @@ fn what_cannot_be_counted_becomes_a_dead_letter_and_the_stream_goes_on() {
     assert!(
         place
             .verify()
-            .contains(&format!(" {} rejected", poison.len())),
+            .contains(&format!(" {} dead letters", poison.len())),
         "{}",
         place.verify()
     );
     let list = succeed(&[
-        "dead_letters",
+        "dead-letters",
         "list",
         "--store",
         &place.store,
@@ -222,7 +222,7 @@ fn status_names_the_epochs_and_the_offsets() {
 }
 
 #[test]
-fn status_tells_how_far_the_job_is_behind_its_log() {
+fn status_shows_how_far_the_job_is_behind_its_log() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &["--partitions", "3"]);
     let status = |format: &str| {
@@ -241,7 +241,7 @@ fn status_tells_how_far_the_job_is_behind_its_log() {
         "{}",
         status("table")
     );
-    // Two records more than the job has read.
+    // Two more records than the job has read.
     let database = Connection::open(place.path("t.db")).expect("opened");
     database
         .execute(
@@ -264,7 +264,7 @@ fn status_tells_how_far_the_job_is_behind_its_log() {
         status("table")
     );
 
-    // The log of another store, and none at all: where the job stands is told, and what is wrong.
+    // With the log of another store, or without one, it prints the checkpoint and the error.
     let other = Place::new();
     other.replay(&golden("finnhub-recorded.jsonl"), &[]);
     for (log, hint) in [

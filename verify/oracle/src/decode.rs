@@ -1,23 +1,24 @@
-//! From bytes to parts, through apache-avro and nothing of our own: what the job's decoder must
-//! have seen.
+//! Decodes records with apache-avro. It uses the schema files and nothing of the job's decoder.
 
 use apache_avro::{GenericSingleObjectReader, Schema, types::Value};
-use tapeflow_schemas::{
-    SessionId,
-    codec::{
-        FINNHUB_MESSAGE_SCHEMA, INVALID_FRAME_FINGERPRINT, INVALID_FRAME_SCHEMA,
-        TRADE_BATCH_FINGERPRINT, TRADE_BATCH_SCHEMA,
-    },
-};
+use tapeflow_schemas::SessionId;
 
-/// A record as read; nothing in it is checked yet but its form.
+// The schema files define the format. The fingerprints are CRC-64-AVRO of their parsing canonical
+// forms, written here a second time: a test compares them with those of the job's decoder.
+const TRADE_BATCH_SCHEMA: &str = include_str!("../../../schemas/avro/trade_batch.v1.avsc");
+const TRADE_BATCH_FINGERPRINT: u64 = 0x608d_079d_402a_54c9;
+const INVALID_FRAME_SCHEMA: &str = include_str!("../../../schemas/avro/invalid_frame.v1.avsc");
+const INVALID_FRAME_FINGERPRINT: u64 = 0x816a_ade4_30f8_a10f;
+const LEGACY_SCHEMA: &str = include_str!("../../../schemas/avro/finnhub_message.avsc");
+
+/// A decoded record. Only its form is checked.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record {
     Batch {
         session: SessionId,
         sequence: u64,
         taken_ms: i64,
-        trades: Vec<Entry>,
+        entries: Vec<Entry>,
     },
     InvalidFrame {
         session: SessionId,
@@ -25,11 +26,12 @@ pub(crate) enum Record {
         reason: String,
     },
     Legacy {
-        trades: Vec<Entry>,
+        entries: Vec<Entry>,
     },
 }
 
-/// One entry of a record. Numbers are units of 1e-8, or why there are none.
+/// One entry of a record: a trade or a price update. Numbers are in 1e-8; `price_e8` is `None` if
+/// the price is not a number.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) symbol: String,
@@ -39,24 +41,25 @@ pub(crate) struct Entry {
     pub(crate) codes: Vec<u8>,
 }
 
-/// A size as written: exactly nothing says "price update", and is no error.
+/// The size of an entry. Zero means a price update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Size {
-    Nothing,
+    Zero,
     Units(i128),
     NotANumber,
 }
 
-/// Why a record is none: the word it is rejected under.
+/// Why a record cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unreadable {
+pub(crate) enum DecodeFailure {
     Empty,
     UnknownFingerprint,
     Malformed,
 }
 
-impl Unreadable {
-    pub(crate) fn word(self) -> &'static str {
+impl DecodeFailure {
+    /// The reason of the dead letter.
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Empty => "empty",
             Self::UnknownFingerprint => "unknown_fingerprint",
@@ -65,55 +68,55 @@ impl Unreadable {
     }
 }
 
-/// Readers of the three schemas.
-pub(crate) struct Readers {
+/// Readers for the three schemas.
+pub(crate) struct Decoder {
     batch: GenericSingleObjectReader,
-    dead_letters: GenericSingleObjectReader,
+    invalid_frame: GenericSingleObjectReader,
     legacy: GenericSingleObjectReader,
 }
 
-impl Readers {
+impl Decoder {
     pub(crate) fn new() -> Self {
-        // The headers are told apart here, so the readers expect none. (apache-avro's own
-        // fingerprint of a schema with logical types is not the specification's.)
+        // The readers expect no header, because `decode` reads it. (For schemas with logical types,
+        // apache-avro's fingerprint is not that of the specification.)
         let reader = |text| {
             let schema = Schema::parse_str(text).expect("the schema files are valid");
             GenericSingleObjectReader::builder()
                 .schema(schema)
                 .header(Vec::new())
                 .build()
-                .expect("the schemas stand alone")
+                .expect("the schemas refer to no others")
         };
         Self {
             batch: reader(TRADE_BATCH_SCHEMA),
-            dead_letters: reader(INVALID_FRAME_SCHEMA),
-            legacy: reader(FINNHUB_MESSAGE_SCHEMA),
+            invalid_frame: reader(INVALID_FRAME_SCHEMA),
+            legacy: reader(LEGACY_SCHEMA),
         }
     }
 
-    pub(crate) fn read(&self, payload: &[u8]) -> Result<Record, Unreadable> {
+    pub(crate) fn decode(&self, payload: &[u8]) -> Result<Record, DecodeFailure> {
         match payload {
-            [] => Err(Unreadable::Empty),
+            [] => Err(DecodeFailure::Empty),
             [0xC3, 0x01, a, b, c, d, e, f, g, h, datum @ ..] => {
                 match u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) {
                     TRADE_BATCH_FINGERPRINT => whole(&self.batch, datum)
                         .and_then(batch)
-                        .ok_or(Unreadable::Malformed),
-                    INVALID_FRAME_FINGERPRINT => whole(&self.dead_letters, datum)
+                        .ok_or(DecodeFailure::Malformed),
+                    INVALID_FRAME_FINGERPRINT => whole(&self.invalid_frame, datum)
                         .and_then(invalid_frame)
-                        .ok_or(Unreadable::Malformed),
-                    _ => Err(Unreadable::UnknownFingerprint),
+                        .ok_or(DecodeFailure::Malformed),
+                    _ => Err(DecodeFailure::UnknownFingerprint),
                 }
             }
-            [0xC3, 0x01, ..] => Err(Unreadable::Malformed),
+            [0xC3, 0x01, ..] => Err(DecodeFailure::Malformed),
             datum => whole(&self.legacy, datum)
                 .and_then(legacy)
-                .ok_or(Unreadable::Malformed),
+                .ok_or(DecodeFailure::Malformed),
         }
     }
 }
 
-/// The datum, if it is one and nothing follows it.
+/// The fields of a datum; `None` if it is damaged or if bytes follow it.
 fn whole(reader: &GenericSingleObjectReader, mut datum: &[u8]) -> Option<Vec<Value>> {
     let value = reader.read_value(&mut datum).ok()?;
     if datum.is_empty() {
@@ -131,15 +134,15 @@ fn fields(value: Value) -> Option<Vec<Value>> {
 }
 
 fn batch(fields: Vec<Value>) -> Option<Record> {
-    // apache-avro reads a string cut short as null, so every form is looked at.
+    // apache-avro reads a truncated string as null, so every field is checked.
     let [symbol, source, session, sequence, taken_ms, trades] =
         <[Value; 6]>::try_from(fields).ok()?;
     let symbol = string(symbol)?;
     string(source)?;
-    let trade = |value| {
+    let entry = |value| {
         let [event_time, price, size, codes] = <[Value; 4]>::try_from(self::fields(value)?).ok()?;
         let size = match decimal(size)? {
-            0 => Size::Nothing,
+            0 => Size::Zero,
             units => Size::Units(units),
         };
         Some(Entry {
@@ -150,15 +153,15 @@ fn batch(fields: Vec<Value>) -> Option<Record> {
             codes: bytes(codes)?,
         })
     };
-    let trades = array(trades)?
+    let entries = array(trades)?
         .into_iter()
-        .map(trade)
+        .map(entry)
         .collect::<Option<_>>()?;
     Some(Record::Batch {
         session: self::session(session)?,
         sequence: self::sequence(sequence)?,
         taken_ms: long(taken_ms)?,
-        trades,
+        entries,
     })
 }
 
@@ -180,13 +183,13 @@ fn invalid_frame(fields: Vec<Value>) -> Option<Record> {
 fn legacy(fields: Vec<Value>) -> Option<Record> {
     let [data, kind] = <[Value; 2]>::try_from(fields).ok()?;
     string(kind)?;
-    let trade = |value| {
+    let entry = |value| {
         let [c, p, s, t, v] = <[Value; 5]>::try_from(self::fields(value)?).ok()?;
         let (Value::Double(price), Value::Double(size)) = (p, v) else {
             return None;
         };
         let size = match shortest_e8(size) {
-            _ if size == 0.0 => Size::Nothing,
+            _ if size == 0.0 => Size::Zero,
             Some(units) => Size::Units(units),
             None => Size::NotANumber,
         };
@@ -199,7 +202,7 @@ fn legacy(fields: Vec<Value>) -> Option<Record> {
         })
     };
     Some(Record::Legacy {
-        trades: array(data)?.into_iter().map(trade).collect::<Option<_>>()?,
+        entries: array(data)?.into_iter().map(entry).collect::<Option<_>>()?,
     })
 }
 
@@ -229,8 +232,8 @@ fn legacy_codes(value: Value) -> Option<Vec<u8>> {
     Some(codes)
 }
 
-/// Units of 1e-8 from a double's shortest decimal, by looking at its digits; `None` if it has none.
-/// What is too large for any bound of ours comes out as the largest integer.
+/// Converts a double to 1e-8 by the digits of its shortest decimal, rounding half to even; `None`
+/// for infinities and NaN. A value that does not fit becomes the largest or smallest integer.
 fn shortest_e8(double: f64) -> Option<i128> {
     if !double.is_finite() {
         return None;
@@ -241,8 +244,8 @@ fn shortest_e8(double: f64) -> Option<i128> {
     let Ok(units) = format!("{whole}{kept:0<8}").parse::<i128>() else {
         return Some(if double < 0.0 { i128::MIN } else { i128::MAX });
     };
-    // As texts of equal length compare like numbers: more than a half, or a half beside an odd
-    // digit, rounds up.
+    // Texts of equal length compare like numbers. More than a half rounds up, and so does a half
+    // after an odd digit.
     let half = format!("{:0<width$}", "5", width = dropped.len().max(1));
     let dropped = if dropped.is_empty() { "0" } else { dropped };
     let up = dropped > half.as_str() || (dropped == half && units % 2 == 1);
@@ -314,24 +317,36 @@ mod tests {
     use tapeflow_schemas::{
         Conditions, EventTime, Price, Trade,
         codec::{
-            BatchHeader, DecodeError, EntryError, Header, InvalidFrameHeader, decode, encode_batch,
-            encode_invalid_frame, symbol_of,
+            self, BatchHeader, DecodeError, EntryError, Header, InvalidFrameHeader, decode,
+            encode_batch, encode_invalid_frame, symbol_of,
         },
     };
 
     use super::*;
+    use crate::admission::{Admission, admit};
 
-    /// Reads bytes both ways: both must refuse them with one reason, or see the same in them. Says
-    /// whether they were read.
-    fn check(readers: &Readers, payload: &[u8]) -> bool {
+    #[test]
+    fn the_fingerprints_are_those_of_the_jobs_decoder() {
+        assert_eq!(
+            (TRADE_BATCH_FINGERPRINT, INVALID_FRAME_FINGERPRINT),
+            (
+                codec::TRADE_BATCH_FINGERPRINT,
+                codec::INVALID_FRAME_FINGERPRINT
+            )
+        );
+    }
+
+    /// Decodes bytes with both decoders: both must fail with the same reason, or return the same
+    /// content. Returns whether they were decoded.
+    fn check(decoder: &Decoder, payload: &[u8]) -> bool {
         let mut entries = Vec::new();
         let theirs = decode(payload, &mut entries);
-        let trades = match (readers.read(payload), theirs) {
+        let mine = match (decoder.decode(payload), theirs) {
             (Err(mine), Err(theirs)) => {
                 let theirs = match theirs {
-                    DecodeError::Empty => Unreadable::Empty,
-                    DecodeError::UnknownFingerprint(_) => Unreadable::UnknownFingerprint,
-                    DecodeError::Malformed { .. } => Unreadable::Malformed,
+                    DecodeError::Empty => DecodeFailure::Empty,
+                    DecodeError::UnknownFingerprint(_) => DecodeFailure::UnknownFingerprint,
+                    DecodeError::Malformed { .. } => DecodeFailure::Malformed,
                 };
                 assert_eq!(mine, theirs, "{payload:02x?}");
                 return false;
@@ -341,7 +356,7 @@ mod tests {
                     session,
                     sequence,
                     taken_ms,
-                    trades,
+                    entries,
                 }),
                 Ok(header),
             ) => {
@@ -354,7 +369,7 @@ mod tests {
                     },
                     "{payload:02x?}"
                 );
-                trades
+                entries
             }
             (
                 Ok(Record::InvalidFrame {
@@ -372,16 +387,16 @@ mod tests {
                 assert_eq!((session, sequence, &*reason), (s, q, r), "{payload:02x?}");
                 Vec::new()
             }
-            (Ok(Record::Legacy { trades }), Ok(Header::Legacy)) => trades,
+            (Ok(Record::Legacy { entries }), Ok(Header::Legacy)) => entries,
             (mine, theirs) => panic!("{mine:?} but {theirs:?}: {payload:02x?}"),
         };
-        assert_eq!(trades.len(), entries.len());
-        for (mine, theirs) in trades.iter().zip(&entries) {
+        assert_eq!(mine.len(), entries.len());
+        for (mine, theirs) in mine.iter().zip(&entries) {
             assert_eq!(mine.symbol, symbol_of(payload, theirs));
-            // Taken in at the end of all times: nothing lies ahead of that.
-            match (crate::admit(mine, i64::MAX), theirs.trade) {
+            // With the largest time of a record, no trade is in the future.
+            match (admit(mine, i64::MAX), theirs.trade) {
                 (
-                    crate::Verdict::Trade {
+                    Admission::Trade {
                         time,
                         price_e8,
                         size_e8,
@@ -401,8 +416,8 @@ mod tests {
                         "{mine:?}"
                     );
                 }
-                (crate::Verdict::PriceUpdate, Err(EntryError::PriceUpdate)) => {}
-                (crate::Verdict::Refused(reason), Err(error)) => assert_eq!(
+                (Admission::PriceUpdate, Err(EntryError::PriceUpdate)) => {}
+                (Admission::DeadLetter(reason), Err(error)) => assert_eq!(
                     reason,
                     match error {
                         EntryError::Symbol(_) => "symbol",
@@ -456,7 +471,7 @@ mod tests {
         payload
     }
 
-    /// By hand, for this is about bytes: doubles of every kind, and every shape of a condition.
+    /// Built from bytes, to cover doubles of every kind and every form of a condition.
     fn legacy(rng: &mut StdRng) -> Vec<u8> {
         let double = |rng: &mut StdRng| match rng.random_range(0..6) {
             0 => f64::from_bits(rng.random()),
@@ -509,17 +524,17 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_and_the_jobs_decoder_agree_on_records_whole_and_damaged() {
-        let readers = Readers::new();
+    fn the_oracle_and_the_jobs_decoder_agree_on_records_whole_and_damaged() {
+        let decoder = Decoder::new();
         let (mut whole, mut read) = (0, 0);
         for seed in (0..400).chain([StdRng::from_os_rng().random()]) {
             println!("seed {seed}");
             let rng = &mut StdRng::seed_from_u64(seed);
             for payload in [batch(rng), invalid_frame(rng), legacy(rng)] {
-                assert!(check(&readers, &payload), "{payload:02x?}");
+                assert!(check(&decoder, &payload), "{payload:02x?}");
                 whole += 1;
                 for len in 0..payload.len() {
-                    check(&readers, &payload[..len]);
+                    check(&decoder, &payload[..len]);
                 }
                 for _ in 0..40 {
                     let mut damaged = payload.clone();
@@ -536,18 +551,18 @@ mod tests {
                             break;
                         }
                     }
-                    read += usize::from(check(&readers, &damaged));
+                    read += usize::from(check(&decoder, &damaged));
                 }
             }
         }
         assert!(
             whole > 1_000 && read > 10_000,
-            "{read} damaged records were read: else this compares refusals alone"
+            "{read} damaged records were decoded: the test must not compare failures only"
         );
     }
 
     #[test]
-    fn a_double_is_read_by_its_digits() {
+    fn a_double_is_converted_by_its_digits() {
         let cases = [
             (164.0601, 16_406_010_000),
             (4e-6, 400),

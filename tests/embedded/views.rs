@@ -1,4 +1,4 @@
-//! Known trades give known lists, and `top` shows them.
+//! Known trades give known views, and `top` prints them.
 
 use std::fs;
 
@@ -10,8 +10,8 @@ const VIEWS: [&str; 4] = ["active", "movers", "baskets", "market"];
 /// The sizes of a job that names none, but for those below a minute.
 const SIZES: [&str; 4] = ["1m", "5m", "1h", "1d"];
 
-/// `tapeflow top --format csv`: its lines without the heading and without the last column, which is
-/// a label.
+/// The lines of `tapeflow top --format csv`, without the header and without the last column, which
+/// is a label.
 fn top(place: &Place, view: &str, size: &str, flags: &[&str]) -> Vec<String> {
     let csv = succeed(
         &[
@@ -42,7 +42,7 @@ fn top(place: &Place, view: &str, size: &str, flags: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// All lists there are.
+/// All views.
 fn everything(place: &Place) -> Vec<String> {
     VIEWS
         .iter()
@@ -54,8 +54,8 @@ fn everything(place: &Place) -> Vec<String> {
         .collect()
 }
 
-/// The lists an independent program made.
-fn golden_lists(name: &str) -> Vec<String> {
+/// The views that an independent program made.
+fn golden_views(name: &str) -> Vec<String> {
     let csv = fs::read_to_string(golden(name)).expect("the golden file");
     csv.lines()
         .skip(1)
@@ -78,12 +78,12 @@ fn verify(place: &Place) -> String {
 }
 
 #[test]
-fn recorded_and_made_up_trades_give_the_golden_lists_and_a_second_run_changes_none() {
-    for (frames, lists) in [
+fn recorded_and_simulated_trades_give_the_golden_views_and_a_second_run_changes_none() {
+    for (frames, views) in [
         ("finnhub-recorded.jsonl", "finnhub-recorded-views.csv"),
         ("crowd.jsonl", "crowd-views.csv"),
     ] {
-        let want = golden_lists(lists);
+        let want = golden_views(views);
         let baskets = golden("baskets.csv");
         for flags in [
             ["--workers", "1", "--resident-bars", "8"],
@@ -97,7 +97,7 @@ fn recorded_and_made_up_trades_give_the_golden_lists_and_a_second_run_changes_no
             assert_eq!(everything(&place), want, "{frames} {flags:?}, second run");
             let verified = verify(&place);
             assert!(
-                verified.starts_with("0 differences; ") && !verified.contains(" 0 lists compared"),
+                verified.starts_with("0 differences; ") && !verified.contains(" 0 views compared"),
                 "{verified}"
             );
         }
@@ -105,8 +105,8 @@ fn recorded_and_made_up_trades_give_the_golden_lists_and_a_second_run_changes_no
 }
 
 #[test]
-fn lists_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
-    // Two minutes of the feed's own time, and late trades in both.
+fn views_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
+    // Two minutes in the feed's time, both with late trades.
     let feed = FeedFile {
         seed: 9,
         trades: 12_000,
@@ -139,19 +139,19 @@ fn lists_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
         &file,
         &["--baskets", &baskets, "--workers", "4", "--epoch", "1s"],
     );
-    let lists = everything(&narrow);
+    let views = everything(&narrow);
     assert!(
-        lists.iter().any(|line| line.starts_with("baskets,1m,")) && lists.len() > 50,
-        "{lists:#?}"
+        views.iter().any(|line| line.starts_with("baskets,1m,")) && views.len() > 50,
+        "{views:#?}"
     );
-    assert_eq!(lists, everything(&wide));
+    assert_eq!(views, everything(&wide));
     for place in [&narrow, &wide] {
         succeed(&["verify", "--log", &place.store, "--baskets", &baskets]);
     }
 }
 
 #[test]
-fn without_a_range_the_newest_list_is_shown_and_of_days_those_of_all_markets() {
+fn without_a_range_the_newest_view_is_shown_and_of_days_those_of_all_markets() {
     let place = Place::new();
     place.replay(
         &golden("crowd.jsonl"),
@@ -166,8 +166,8 @@ fn without_a_range_the_newest_list_is_shown_and_of_days_those_of_all_markets() {
     };
     let market = top(&place, "market", "1m", &[]);
     assert_eq!(market, of("market,1m,2024-06-22T00:00:00Z,"));
-    // The newest trades are of the first minute of a day in UTC, which is the evening before in New
-    // York.
+    // The newest trades are in the first minute of a day in UTC. In New York it is the evening
+    // before.
     let days = [
         of("active,1d,2024-06-21T04:00:00Z,"),
         of("active,1d,2024-06-22T00:00:00Z,"),
@@ -185,7 +185,7 @@ fn without_a_range_the_newest_list_is_shown_and_of_days_those_of_all_markets() {
         "{defaults}"
     );
 
-    // Of a basket that did not trade in the newest minute, the newest minute in which it did.
+    // For a basket that did not trade in the newest minute: the newest minute in which it did.
     let place = Place::new();
     place.replay(
         &golden("crowd.jsonl"),
@@ -202,7 +202,7 @@ fn without_a_range_the_newest_list_is_shown_and_of_days_those_of_all_markets() {
 }
 
 #[test]
-fn lists_are_chosen_by_time_and_printed_in_three_forms() {
+fn views_are_chosen_by_time_and_printed_in_three_formats() {
     let place = Place::new();
     place.replay(&golden("crowd.jsonl"), &[]);
     let starts = |flags: &[&str]| {
@@ -264,7 +264,7 @@ fn lists_are_chosen_by_time_and_printed_in_three_forms() {
     );
     assert!(
         form("table", "movers").contains("no symbol moved"),
-        "a minute in which nobody moved has an empty list"
+        "a minute in which no symbol moved has an empty view"
     );
     let none = form("table", "baskets");
     assert!(
@@ -274,7 +274,7 @@ fn lists_are_chosen_by_time_and_printed_in_three_forms() {
 }
 
 #[test]
-fn sizes_without_lists_and_views_that_are_none_are_refused() {
+fn sizes_without_views_and_unknown_views_are_refused() {
     let place = Place::new();
     place.replay(&golden("crowd.jsonl"), &["--sizes", "1s,1m,1h"]);
     let refused = |flags: &[&str], hints: &[&str]| {

@@ -1,4 +1,4 @@
-//! Where a list differs from its recomputation.
+//! Where a view differs from its recomputation.
 
 use tapeflow_oracle::{OracleEntry, OracleView};
 use tapeflow_schemas::{
@@ -6,11 +6,13 @@ use tapeflow_schemas::{
     decimal::{SCALE, format_fixed},
 };
 
-/// Ranks told one by one.
-const TOLD: usize = 3;
+use super::count;
 
-/// A view by its name in the recomputation.
-pub(super) fn named(view: View) -> OracleView {
+/// Ranks that are described one by one.
+const DESCRIBED: usize = 3;
+
+/// The oracle's name of a view.
+pub(crate) fn oracle_view(view: View) -> OracleView {
     match view {
         View::Active => OracleView::Active,
         View::Movers => OracleView::Movers,
@@ -19,45 +21,53 @@ pub(super) fn named(view: View) -> OracleView {
     }
 }
 
-/// Which ranks differ, for a person.
-pub(super) fn differences(view: View, have: &[ViewEntry], want: &[OracleEntry]) -> Vec<String> {
-    let have: Vec<OracleEntry> = have.iter().map(as_recomputed).collect();
-    let ranks = (0..have.len().max(want.len())).filter(|at| have.get(*at) != want.get(*at));
+/// A phrase for each rank that differs; empty if none does.
+pub(super) fn differences(
+    view: View,
+    stored: &[ViewEntry],
+    expected: &[OracleEntry],
+) -> Vec<String> {
+    let stored: Vec<OracleEntry> = stored.iter().map(oracle_entry).collect();
+    let ranks =
+        (0..stored.len().max(expected.len())).filter(|at| stored.get(*at) != expected.get(*at));
     let mut found: Vec<String> = ranks
         .map(|at| {
-            let told = |entry: Option<&OracleEntry>| {
-                entry.map_or_else(|| "no line".to_owned(), |entry| describe(view, entry))
+            let text = |entry: Option<&OracleEntry>| {
+                entry.map_or_else(
+                    || "no entry".to_owned(),
+                    |entry| describe_entry(view, entry),
+                )
             };
             format!(
                 "rank {} is {}, recomputed {}",
                 at + 1,
-                told(have.get(at)),
-                told(want.get(at))
+                text(stored.get(at)),
+                text(expected.get(at))
             )
         })
         .collect();
-    if found.len() > TOLD {
-        let more = found.len() - TOLD;
-        found.truncate(TOLD);
+    if found.len() > DESCRIBED {
+        let more = found.len() - DESCRIBED;
+        found.truncate(DESCRIBED);
         found.push(format!("and {more} more ranks"));
     }
     found
 }
 
-/// A list in short, for a person: its first lines.
-pub(super) fn describe_all(view: View, entries: &[ViewEntry]) -> String {
-    let mut told: Vec<String> = entries
+/// The first entries of a view, on one line.
+pub(crate) fn describe(view: View, entries: &[ViewEntry]) -> String {
+    let mut text: Vec<String> = entries
         .iter()
-        .take(TOLD)
-        .map(|entry| describe(view, &as_recomputed(entry)))
+        .take(DESCRIBED)
+        .map(|entry| describe_entry(view, &oracle_entry(entry)))
         .collect();
-    if entries.len() > TOLD {
-        told.push(format!("and {} more", entries.len() - TOLD));
+    if entries.len() > DESCRIBED {
+        text.push(format!("and {} more", entries.len() - DESCRIBED));
     }
-    format!("[{}]", told.join(", "))
+    format!("[{}]", text.join(", "))
 }
 
-fn as_recomputed(entry: &ViewEntry) -> OracleEntry {
+fn oracle_entry(entry: &ViewEntry) -> OracleEntry {
     let ViewEntry {
         name,
         symbols,
@@ -78,14 +88,14 @@ fn as_recomputed(entry: &ViewEntry) -> OracleEntry {
     }
 }
 
-fn describe(view: View, entry: &OracleEntry) -> String {
+fn describe_entry(view: View, entry: &OracleEntry) -> String {
     let price =
         |e8: Option<i64>| e8.map_or_else(|| "none".to_owned(), |e8| format_fixed(e8.into(), SCALE));
     format!(
-        "{} ({} symbols, {} trades, volume {}, notional {}, open {}, close {})",
+        "{} ({}, {}, volume {}, notional {}, open {}, close {})",
         entry.name,
-        entry.symbols,
-        entry.trades,
+        count(entry.symbols, "symbol"),
+        count(entry.trades, "trade"),
         format_fixed(entry.volume, view.volume_scale()),
         format_fixed(entry.notional, view.notional_scale()),
         price(entry.open),
@@ -111,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn ranks_that_differ_are_told_with_both_sides() {
+    fn ranks_that_differ_are_described_with_both_sides() {
         let (a, b, other) = (entry("A", 100_000_000), entry("B", 5), entry("B", 6));
         let recomputed = |entries: &[&ViewEntry]| {
             entries
                 .iter()
-                .map(|entry| as_recomputed(entry))
+                .map(|entry| oracle_entry(entry))
                 .collect::<Vec<_>>()
         };
         assert_eq!(
@@ -127,36 +137,36 @@ mod tests {
             ),
             [] as [String; 0]
         );
-        let told = differences(
+        let found = differences(
             View::Active,
             &[a.clone(), b.clone()],
             &recomputed(&[&a, &other]),
         );
-        assert_eq!(told.len(), 1);
+        assert_eq!(found.len(), 1);
         assert!(
-            told[0].starts_with("rank 2 is B (1 symbols, 2 trades, volume 0.00000005, ")
-                && told[0].contains("recomputed B ("),
-            "{told:?}"
+            found[0].starts_with("rank 2 is B (1 symbol, 2 trades, volume 0.00000005, ")
+                && found[0].contains("recomputed B ("),
+            "{found:?}"
         );
-        let told = differences(
+        let found = differences(
             View::Active,
             std::slice::from_ref(&a),
             &recomputed(&[&b, &a]),
         );
         assert!(
-            told[0].starts_with("rank 1 is A")
-                && told[1].starts_with("rank 2 is no line, recomputed A"),
-            "{told:?}"
+            found[0].starts_with("rank 1 is A")
+                && found[1].starts_with("rank 2 is no entry, recomputed A"),
+            "{found:?}"
         );
         let many = vec![a; 10];
-        let told = differences(View::Active, &many, &[]);
-        assert_eq!((told.len(), told[3].as_str()), (4, "and 7 more ranks"));
+        let found = differences(View::Active, &many, &[]);
+        assert_eq!((found.len(), found[3].as_str()), (4, "and 7 more ranks"));
     }
 
     #[test]
-    fn every_value_of_a_line_counts() {
+    fn every_value_of_an_entry_is_compared() {
         let right = entry("A", 1);
-        let want = [as_recomputed(&right)];
+        let expected = [oracle_entry(&right)];
         let wrong = [
             ViewEntry {
                 name: "B".into(),
@@ -189,7 +199,7 @@ mod tests {
         ];
         for wrong in wrong {
             assert_eq!(
-                differences(View::Movers, std::slice::from_ref(&wrong), &want).len(),
+                differences(View::Movers, std::slice::from_ref(&wrong), &expected).len(),
                 1,
                 "{wrong:?}"
             );

@@ -1,4 +1,5 @@
-//! What the trades of one (symbol, window) come to: kept as candidates, decided when read.
+//! The values of one bar. It keeps the trades that may set open and close, and decides between them
+//! when the bar is read, so the order of the trades does not matter.
 
 use crate::conditions::{Sets, counts};
 
@@ -13,16 +14,16 @@ pub struct OracleSums {
     pub trades: u64,
 }
 
-/// What a bar must say. Prices are in 1e-8.
+/// The values of a bar. Prices are in 1e-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct OracleBar {
-    /// Every trade.
+    /// Policy `all`: every trade.
     pub all: OracleSums,
-    /// The trades whose size the tape counts.
+    /// Policy `sip`: the trades whose size the consolidated tape counts.
     pub sip: OracleSums,
-    /// Of these, the trades that form prices.
+    /// Policy `strict`: those of `sip` that form prices.
     pub strict: OracleSums,
-    /// Trades that moved high and low.
+    /// Trades that can set high and low.
     pub priced: u64,
     /// The first price.
     pub open: Option<i64>,
@@ -34,9 +35,9 @@ pub struct OracleBar {
     pub close: Option<i64>,
 }
 
-/// A trade that counts, and where it stood.
+/// An accepted trade with its position in the log.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Print<'a> {
+pub(crate) struct AcceptedTrade<'a> {
     pub(crate) event_ms: i64,
     pub(crate) partition: u32,
     pub(crate) offset: i64,
@@ -46,12 +47,12 @@ pub(crate) struct Print<'a> {
     pub(crate) codes: &'a [u8],
 }
 
-/// (event time, partition, offset, index, price): compares in the order in which trades happened.
+/// (event time, partition, offset, index, price). The order of these tuples is the order of trades.
 type Candidate = (i64, u32, i64, u32, i64);
 
-/// The trades of one epoch in one window.
+/// What the trades of one epoch add to one bar.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Fold {
+pub(crate) struct Accumulator {
     all: OracleSums,
     sip: OracleSums,
     strict: OracleSums,
@@ -61,30 +62,29 @@ pub(crate) struct Fold {
     first_always: Option<Candidate>,
     last_always: Option<Candidate>,
     first_if_first: Option<Candidate>,
-    /// The only one there is, if there is one.
+    /// The first one; it counts only if there are no others.
     if_sole: Option<Candidate>,
     if_sole_count: u64,
 }
 
 impl OracleSums {
     fn add(&mut self, other: Self) {
-        let belief = "a sum of admitted trades fits";
-        self.volume_e8 = self.volume_e8.checked_add(other.volume_e8).expect(belief);
+        let fits = "the sums of admitted trades fit into 128 bits";
+        self.volume_e8 = self.volume_e8.checked_add(other.volume_e8).expect(fits);
         self.notional_e16 = self
             .notional_e16
             .checked_add(other.notional_e16)
-            .expect(belief);
+            .expect(fits);
         self.trades += other.trades;
     }
 }
 
-impl Fold {
-    /// One more trade.
-    pub(crate) fn add(&mut self, print: Print<'_>) {
-        let counts = counts(print.codes);
+impl Accumulator {
+    pub(crate) fn add(&mut self, trade: AcceptedTrade<'_>) {
+        let counts = counts(trade.codes);
         let one = OracleSums {
-            volume_e8: print.size_e8,
-            notional_e16: i128::from(print.price_e8) * print.size_e8,
+            volume_e8: trade.size_e8,
+            notional_e16: i128::from(trade.price_e8) * trade.size_e8,
             trades: 1,
         };
         let mut single = Self {
@@ -99,15 +99,15 @@ impl Fold {
         }
         if counts.high_low {
             single.priced = 1;
-            single.high = Some(print.price_e8);
-            single.low = Some(print.price_e8);
+            single.high = Some(trade.price_e8);
+            single.low = Some(trade.price_e8);
         }
         let candidate = Some((
-            print.event_ms,
-            print.partition,
-            print.offset,
-            print.index,
-            print.price_e8,
+            trade.event_ms,
+            trade.partition,
+            trade.offset,
+            trade.index,
+            trade.price_e8,
         ));
         match counts.sets {
             Sets::Always => (single.first_always, single.last_always) = (candidate, candidate),
@@ -118,7 +118,7 @@ impl Fold {
         self.merge(&single);
     }
 
-    /// All the trades of another one.
+    /// Adds all trades of another accumulator of the same bar.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.all.add(other.all);
         self.sip.add(other.sip);
@@ -142,7 +142,6 @@ impl Fold {
         self.if_sole_count += other.if_sole_count;
     }
 
-    /// What the bar must say.
     pub(crate) fn bar(&self) -> OracleBar {
         let sole = self.if_sole.filter(|_| self.if_sole_count == 1);
         let open = [self.first_always, self.first_if_first]
@@ -169,14 +168,14 @@ impl Fold {
 mod tests {
     use super::*;
 
-    /// Folds prints of one share, given as (event time, price, code), and gives open, high, low,
-    /// close.
-    fn check(prints: &[(i64, i64, u8)], want: [Option<i64>; 4]) {
-        let codes: Vec<[u8; 1]> = prints.iter().map(|print| [print.2]).collect();
-        let print = |at: usize| {
-            let (event_ms, price_e8, _) = prints[at];
+    /// Adds trades of one unit, given as (event time, price, condition code), and compares open,
+    /// high, low and close.
+    fn check(trades: &[(i64, i64, u8)], want: [Option<i64>; 4]) {
+        let codes: Vec<[u8; 1]> = trades.iter().map(|trade| [trade.2]).collect();
+        let trade = |at: usize| {
+            let (event_ms, price_e8, _) = trades[at];
             let offset = i64::try_from(at).expect("few");
-            Print {
+            AcceptedTrade {
                 event_ms,
                 partition: 0,
                 offset,
@@ -186,24 +185,27 @@ mod tests {
                 codes: &codes[at],
             }
         };
-        // In order, and backwards in two parts: the order of arrival decides nothing.
-        let (mut forwards, mut backwards, mut rest) =
-            (Fold::default(), Fold::default(), Fold::default());
-        for at in 0..prints.len() {
-            forwards.add(print(at));
+        // In order, and backwards in two parts: the order of arrival must not matter.
+        let (mut forwards, mut backwards, mut rest) = (
+            Accumulator::default(),
+            Accumulator::default(),
+            Accumulator::default(),
+        );
+        for at in 0..trades.len() {
+            forwards.add(trade(at));
         }
-        for at in (0..prints.len()).rev() {
+        for at in (0..trades.len()).rev() {
             if at % 2 == 0 {
                 &mut backwards
             } else {
                 &mut rest
             }
-            .add(print(at));
+            .add(trade(at));
         }
         backwards.merge(&rest);
-        assert_eq!(forwards.bar(), backwards.bar(), "{prints:?}");
+        assert_eq!(forwards.bar(), backwards.bar(), "{trades:?}");
         let bar = forwards.bar();
-        assert_eq!([bar.open, bar.high, bar.low, bar.close], want, "{prints:?}");
+        assert_eq!([bar.open, bar.high, bar.low, bar.close], want, "{trades:?}");
     }
 
     #[test]
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn trades_that_set_them_only_if_first_or_sole_yield_to_others() {
+    fn trades_that_set_open_and_close_only_if_first_or_sole_yield_to_others() {
         check(
             &[(1, 10, 15), (2, 20, 1), (3, 30, 15)],
             [Some(10), Some(30), Some(10), Some(20)],

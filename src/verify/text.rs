@@ -1,0 +1,67 @@
+//! The lines that sum up an audit and a repair.
+
+use tapeflow_audit::{Findings, RepairReport};
+
+/// The result of an audit on one line.
+pub(super) fn summary(findings: &Findings, has_views: bool) -> String {
+    let counts = &findings.counts;
+    let mut line = format!(
+        "{}; {} compared, {} compared; {}, {} accepted, {}, {}, {}, {}; {} no longer in the log",
+        count(findings.count(), "difference"),
+        count(findings.bars.compared, "bar"),
+        count(findings.views.compared, "view"),
+        count(counts.records, "record"),
+        count(counts.accepted, "trade"),
+        count(counts.dead_letters_total(), "dead letter"),
+        count(counts.duplicates, "duplicate"),
+        count(counts.price_updates, "price update"),
+        count(counts.gaps, "gap"),
+        count(findings.missing_records, "record"),
+    );
+    if findings.skipped_up_to > 0 {
+        line += &format!(
+            ", {} up to epoch {} not read",
+            count(findings.skipped_records, "record"),
+            findings.skipped_up_to
+        );
+    }
+    if !findings.complete {
+        line += &format!(
+            ", {} and {} that may contain trades from them not compared",
+            count(findings.bars.not_compared, "bar"),
+            count(findings.views.not_compared, "view")
+        );
+    }
+    if findings.unknown_epochs > 0 {
+        line += &format!(
+            "; {} not compared because the end of their epoch is unknown",
+            count(findings.unknown_epochs, "place")
+        );
+    }
+    if !has_views {
+        line += "; views not compared because they need all symbols";
+    }
+    line + &format!(
+        "; committed epoch {}, bound epoch {}",
+        findings.committed, findings.bound
+    )
+}
+
+/// The result of a repair on one line.
+pub(super) fn repaired(report: &RepairReport, left: u64) -> String {
+    format!(
+        "repaired: {} and {} written and read back, as of epoch {}, by generation {}; {} not \
+         repaired",
+        count(report.bars as u64, "bar"),
+        count(report.views as u64, "view"),
+        report.epoch,
+        report.generation,
+        count(left, "place")
+    )
+}
+
+/// A number with its noun.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}

@@ -1,0 +1,378 @@
+//! Compares stored bars and views with their recomputation, one by one, and collects the findings.
+//!
+//! A bar or view is compared as of the epoch in its label. If a running job has bound that epoch
+//! after the audit read the checkpoint, the comparison waits until the audit has read the next
+//! checkpoint ([`Comparison::waiting_bars`], [`Comparison::waiting_views`]).
+
+mod bars;
+mod views;
+
+use std::{collections::HashSet, fmt::Display};
+
+pub(crate) use bars::{describe as describe_bar, differences as bar_differences};
+use tapeflow_oracle::OracleEntry;
+use tapeflow_protocol::Unlisted;
+use tapeflow_schemas::{
+    BarKey, BarState, Baskets, Epoch, ViewKey, ViewState, WindowSize, WindowStart,
+};
+pub(crate) use views::{describe as describe_view, oracle_view};
+
+use crate::{
+    coverage::Comparable,
+    event::{Event, Observer},
+    findings::{Difference, Findings, Place, RepairAction},
+    recompute::{AsOf, COMMITTED, Recomputation},
+};
+
+/// The comparison of one pass.
+pub(crate) struct Comparison<'a> {
+    pub(crate) findings: Findings,
+    comparable: Comparable,
+    baskets: &'a Baskets,
+    observer: &'a mut Observer<'a>,
+    /// Windows with a bar that was not compared.
+    incomplete_windows: HashSet<(WindowSize, WindowStart)>,
+    /// Bars and views whose epochs were unknown when they were read, with their mismatches.
+    waiting_bars: Vec<(BarKey, BarState, Vec<String>)>,
+    waiting_views: Vec<(ViewKey, ViewState, Vec<String>)>,
+    views_to_reread: Vec<ViewKey>,
+}
+
+impl<'a> Comparison<'a> {
+    pub(crate) fn new(
+        comparable: Comparable,
+        baskets: &'a Baskets,
+        observer: &'a mut Observer<'a>,
+    ) -> Self {
+        let findings = Findings {
+            complete: comparable == Comparable::Everything,
+            ..Findings::default()
+        };
+        Self {
+            findings,
+            comparable,
+            baskets,
+            observer,
+            incomplete_windows: HashSet::new(),
+            waiting_bars: Vec::new(),
+            waiting_views: Vec::new(),
+            views_to_reread: Vec::new(),
+        }
+    }
+
+    /// A bar as it was read. `mismatches` says where its display columns differ from its state.
+    pub(crate) fn bar(
+        &mut self,
+        recomputation: &Recomputation<'_>,
+        key: BarKey,
+        state: BarState,
+        mismatches: Vec<String>,
+    ) {
+        match recomputation.as_of(state.epoch) {
+            AsOf::Epoch(as_of) => self.compare_bar(recomputation, key, &state, mismatches, as_of),
+            AsOf::Unknown => self.waiting_bars.push((key, state, mismatches)),
+        }
+    }
+
+    /// Compares the bars that waited. The recomputation now knows all epochs that were bound when
+    /// they were read.
+    pub(crate) fn waiting_bars(&mut self, recomputation: &Recomputation<'_>) {
+        for (key, state, mismatches) in std::mem::take(&mut self.waiting_bars) {
+            match recomputation.as_of(state.epoch) {
+                AsOf::Epoch(as_of) => {
+                    self.compare_bar(recomputation, key, &state, mismatches, as_of);
+                }
+                AsOf::Unknown if state.epoch > recomputation.last_bound() => {
+                    let place = Place::Bar(key);
+                    let action = self.action(self.is_expected(recomputation, &place));
+                    let text = label_too_new(&place, state.epoch, recomputation.last_bound());
+                    self.differs(place, action, &text);
+                }
+                AsOf::Unknown => {
+                    self.findings.unknown_epochs += 1;
+                    self.incomplete_windows.insert((key.size, key.start));
+                }
+            }
+        }
+    }
+
+    fn compare_bar(
+        &mut self,
+        recomputation: &Recomputation<'_>,
+        key: BarKey,
+        state: &BarState,
+        mismatches: Vec<String>,
+        as_of: Epoch,
+    ) {
+        let expected =
+            recomputation
+                .oracle
+                .bar_as_of(key.symbol.as_str(), key.size, key.start, as_of);
+        let is_comparable = match self.comparable {
+            Comparable::Everything => true,
+            Comparable::WindowsAfterCut => {
+                let trades = expected.map_or(0, |expected| expected.all.trades);
+                state.epoch <= recomputation.confirmed && bars::trades(&state.totals) <= trades
+            }
+            Comparable::PresenceOnly => false,
+        };
+        let mut reasons = if is_comparable {
+            self.findings.bars.compared += 1;
+            match expected {
+                None => vec!["the store has a bar, the log has no trades".to_owned()],
+                Some(expected) => bars::differences(&state.totals, &expected),
+            }
+        } else {
+            self.findings.bars.not_compared += 1;
+            self.incomplete_windows.insert((key.size, key.start));
+            Vec::new()
+        };
+        // Display columns are compared with the state, which needs no recomputation.
+        reasons.extend(mismatches);
+        self.differs_if(Place::Bar(key), state.epoch, expected.is_some(), &reasons);
+    }
+
+    /// A view as it was read, after all bars. `mismatches` says where its entries differ from its
+    /// state.
+    pub(crate) fn view(
+        &mut self,
+        recomputation: &Recomputation<'_>,
+        key: ViewKey,
+        state: ViewState,
+        mismatches: Vec<String>,
+    ) {
+        match recomputation.as_of(state.epoch) {
+            AsOf::Epoch(as_of) => self.compare_view(recomputation, key, &state, mismatches, as_of),
+            AsOf::Unknown => self.waiting_views.push((key, state, mismatches)),
+        }
+    }
+
+    /// A view with entries of a later epoch. A store does not write a view and its entries in one
+    /// step, so the view must be read again: [`Comparison::view_read_again`].
+    pub(crate) fn read_view_again(&mut self, key: ViewKey) {
+        self.views_to_reread.push(key);
+    }
+
+    pub(crate) fn take_views_to_reread(&mut self) -> Vec<ViewKey> {
+        std::mem::take(&mut self.views_to_reread)
+    }
+
+    /// A view that was read twice, or entries without a view. The recomputation now knows all
+    /// epochs that were bound at the first read. `ahead` is the epoch of entries that are newer
+    /// than the view. An epoch that is committed has both, and an epoch that is not bound has
+    /// neither: so `ahead` must be bound and not committed.
+    pub(crate) fn view_read_again(
+        &mut self,
+        recomputation: &Recomputation<'_>,
+        key: ViewKey,
+        state: Option<ViewState>,
+        mut mismatches: Vec<String>,
+        ahead: Option<Epoch>,
+    ) {
+        let bound = recomputation.committed + 1..=recomputation.last_bound();
+        if let Some(ahead) = ahead
+            && !bound.contains(&ahead)
+        {
+            mismatches.push(format!("it has entries of epoch {ahead}"));
+        }
+        match state {
+            Some(state) => self.view(recomputation, key, state, mismatches),
+            None if mismatches.is_empty() => {
+                if self.expects_view(recomputation, key) {
+                    self.missing(Place::View(key));
+                }
+            }
+            None => self.unreadable(
+                recomputation,
+                Place::View(key),
+                "the store has entries without a view",
+            ),
+        }
+    }
+
+    pub(crate) fn has_waiting_views(&self) -> bool {
+        !self.waiting_views.is_empty() || !self.views_to_reread.is_empty()
+    }
+
+    /// Compares the views that waited, as [`Comparison::waiting_bars`] does with bars.
+    pub(crate) fn waiting_views(&mut self, recomputation: &Recomputation<'_>) {
+        for (key, state, mismatches) in std::mem::take(&mut self.waiting_views) {
+            match recomputation.as_of(state.epoch) {
+                AsOf::Epoch(as_of) => {
+                    self.compare_view(recomputation, key, &state, mismatches, as_of);
+                }
+                AsOf::Unknown if state.epoch > recomputation.last_bound() => {
+                    let place = Place::View(key);
+                    let action = self.action(self.is_expected(recomputation, &place));
+                    let text = label_too_new(&place, state.epoch, recomputation.last_bound());
+                    self.differs(place, action, &text);
+                }
+                AsOf::Unknown => self.findings.unknown_epochs += 1,
+            }
+        }
+    }
+
+    fn compare_view(
+        &mut self,
+        recomputation: &Recomputation<'_>,
+        key: ViewKey,
+        state: &ViewState,
+        mismatches: Vec<String>,
+        as_of: Epoch,
+    ) {
+        let is_comparable = match self.comparable {
+            Comparable::Everything => true,
+            Comparable::WindowsAfterCut => {
+                state.epoch <= recomputation.confirmed
+                    && !self.incomplete_windows.contains(&(key.size, key.start))
+            }
+            Comparable::PresenceOnly => false,
+        };
+        let expected = self.expected_view(recomputation, key, as_of);
+        let mut reasons = if is_comparable {
+            self.findings.views.compared += 1;
+            match &expected {
+                None => vec!["the store has a view, the log has no trades for it".to_owned()],
+                Some(expected) => views::differences(key.view, &state.entries, expected),
+            }
+        } else {
+            self.findings.views.not_compared += 1;
+            Vec::new()
+        };
+        reasons.extend(mismatches);
+        self.differs_if(Place::View(key), state.epoch, expected.is_some(), &reasons);
+    }
+
+    /// A bar or view that the recomputation has and the store lacks.
+    pub(crate) fn missing(&mut self, place: Place) {
+        let what = match &place {
+            Place::Bar(_) => "bar",
+            Place::View(_) | Place::Unlisted(_) => "view",
+        };
+        let action = self.action(true);
+        let text = format!("{place}: the log has trades for it, the store has no {what}");
+        self.differs(place, action, &text);
+    }
+
+    /// A bar or view that cannot be read.
+    pub(crate) fn unreadable(
+        &mut self,
+        recomputation: &Recomputation<'_>,
+        place: Place,
+        reason: &str,
+    ) {
+        let action = self.action(self.is_expected(recomputation, &place));
+        let name = place.to_string();
+        // A store that cannot decode a cell says which one.
+        let text = if reason.contains(&name) {
+            reason.to_owned()
+        } else {
+            format!("{name}: {reason}")
+        };
+        self.differs(place, action, &text);
+    }
+
+    /// Whether the committed records make this view.
+    pub(crate) fn expects_view(&self, recomputation: &Recomputation<'_>, key: ViewKey) -> bool {
+        self.expected_view(recomputation, key, COMMITTED).is_some()
+    }
+
+    /// Whether all records read so far make this bar or view.
+    fn is_expected(&self, recomputation: &Recomputation<'_>, place: &Place) -> bool {
+        match place {
+            Place::Bar(key) => recomputation
+                .oracle
+                .bar_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX)
+                .is_some(),
+            Place::View(key) => self
+                .expected_view(recomputation, *key, Epoch::MAX)
+                .is_some(),
+            Place::Unlisted(_) => false,
+        }
+    }
+
+    fn expected_view(
+        &self,
+        recomputation: &Recomputation<'_>,
+        key: ViewKey,
+        as_of: Epoch,
+    ) -> Option<Vec<OracleEntry>> {
+        recomputation.oracle.view_as_of(
+            oracle_view(key.view),
+            key.size,
+            key.start,
+            as_of,
+            self.baskets,
+        )
+    }
+
+    /// What a repair can do about a place, depending on whether trades belong there.
+    fn action(&self, is_expected: bool) -> RepairAction {
+        match (self.comparable, is_expected) {
+            (Comparable::Everything, true) => RepairAction::Write,
+            (Comparable::Everything, false) => RepairAction::CannotDelete,
+            (Comparable::WindowsAfterCut | Comparable::PresenceOnly, _) => {
+                RepairAction::CannotRecompute
+            }
+        }
+    }
+
+    fn differs_if(&mut self, place: Place, label: Epoch, is_expected: bool, reasons: &[String]) {
+        if !reasons.is_empty() {
+            let action = self.action(is_expected);
+            let text = format!("{place} (epoch {label}): {}", reasons.join("; "));
+            self.differs(place, action, &text);
+        }
+    }
+
+    fn differs(&mut self, place: Place, action: RepairAction, description: &str) {
+        report(
+            &mut self.findings,
+            self.observer,
+            Difference { place, action },
+            description,
+        );
+    }
+}
+
+/// Bars that the symbol directory does not list. If one of them was found missing, that bar is the
+/// difference.
+pub(crate) fn unlisted_bars(
+    findings: &mut Findings,
+    observer: &mut Observer<'_>,
+    unlisted: Unlisted,
+) {
+    if !findings.contains_bar_of(&unlisted) {
+        let place = Place::Unlisted(unlisted);
+        let text = format!(
+            "{place}: the symbol directory does not list them, and the log has no trades for them"
+        );
+        let action = RepairAction::CannotDelete;
+        report(findings, observer, Difference { place, action }, &text);
+    }
+}
+
+fn report(
+    findings: &mut Findings,
+    observer: &mut Observer<'_>,
+    difference: Difference,
+    description: &str,
+) {
+    observer(Event::Difference {
+        difference: &difference,
+        description,
+    });
+    findings.differences.push(difference);
+}
+
+fn label_too_new(place: &impl Display, label: Epoch, last_bound: Epoch) -> String {
+    format!(
+        "{place} (epoch {label}): labelled with an epoch after the last bound one, {last_bound}"
+    )
+}
+
+/// A number with its noun.
+fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}

@@ -1,0 +1,173 @@
+//! The correct content of the places that differ, recomputed from the log once more.
+//!
+//! Two programs that share no rules make each bar: the oracle, and the job's own code, which also
+//! knows the fields that the oracle does not have. A bar is written only if both agree.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use tapeflow_dataflow::Recompute;
+use tapeflow_log::Log;
+use tapeflow_oracle::{Oracle, OracleEntry};
+use tapeflow_protocol::Checkpoint;
+use tapeflow_schemas::{
+    BarKey, Baskets, Epoch, Offset, Price, Totals, View, ViewEntry, ViewKey, WindowSize,
+    WindowStart, view::SMALLEST_VIEW_MS,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    comparison::{bar_differences, oracle_view},
+    error::AuditError,
+    findings::Place,
+    log_cursor::LogCursor,
+    recompute::{COMMITTED, partitions},
+    rules::Rules,
+};
+
+/// The bars and views that a repair writes.
+pub(crate) struct RepairPlan<'a> {
+    pub(crate) bars: BTreeSet<BarKey>,
+    pub(crate) views: BTreeSet<ViewKey>,
+    baskets: &'a Baskets,
+    cursor: LogCursor<'a>,
+    oracle: Oracle,
+    recompute: Recompute,
+}
+
+impl<'a> RepairPlan<'a> {
+    /// A plan for these places, from the offsets `from`. With `with_views` it includes the views of
+    /// each bar's window: a job may have made them while the bar was wrong.
+    pub(crate) fn new(
+        log: &'a dyn Log,
+        rules: &'a Rules,
+        from: &[Offset],
+        places: &[Place],
+        with_views: bool,
+        stop: &'a CancellationToken,
+    ) -> Self {
+        let (bars, views) = bars_and_views(places, with_views);
+        let oracle =
+            Oracle::new(rules.sizes.clone(), partitions(from)).keeping(needed_bars(&bars, &views));
+        let recompute = Recompute::new(&rules.sizes, from, bars.iter().cloned());
+        Self {
+            bars,
+            views,
+            baskets: &rules.baskets,
+            cursor: LogCursor::new(log, from, stop),
+            oracle,
+            recompute,
+        }
+    }
+
+    /// Reads on to the end of everything that a checkpoint has bound.
+    pub(crate) fn read_to(&mut self, checkpoint: &Checkpoint) -> Result<(), AuditError> {
+        let (oracle, recompute) = (&mut self.oracle, &mut self.recompute);
+        self.cursor
+            .read_to(&checkpoint.last_binding().cuts, &mut |record| {
+                oracle.record(
+                    COMMITTED,
+                    record.partition,
+                    record.offset,
+                    record.timestamp_ms,
+                    record.payload,
+                );
+                recompute.record(record);
+            })
+    }
+
+    /// The correct content of a bar, or why it is not known.
+    pub(crate) fn bar(&mut self, key: &BarKey) -> Result<Totals, String> {
+        let expected = self
+            .oracle
+            .bar_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX);
+        let (Some(expected), Some(totals)) = (expected, self.recompute.bar(key)) else {
+            return Err("the log has no trades for it".into());
+        };
+        let differences = bar_differences(&totals, &expected);
+        if differences.is_empty() {
+            Ok(totals)
+        } else {
+            Err(format!(
+                "the job's own code and the oracle disagree: {}",
+                differences.join("; ")
+            ))
+        }
+    }
+
+    /// The correct content of a view; `None` if no bar makes it.
+    pub(crate) fn view(&self, key: ViewKey) -> Option<Vec<ViewEntry>> {
+        let entries = self.oracle.view_as_of(
+            oracle_view(key.view),
+            key.size,
+            key.start,
+            Epoch::MAX,
+            self.baskets,
+        )?;
+        Some(entries.into_iter().map(view_entry).collect())
+    }
+}
+
+fn bars_and_views(places: &[Place], with_views: bool) -> (BTreeSet<BarKey>, BTreeSet<ViewKey>) {
+    let (mut bars, mut views) = (BTreeSet::new(), BTreeSet::new());
+    for place in places {
+        match place {
+            Place::Bar(key) => {
+                bars.insert(key.clone());
+                if with_views && key.size.ms() >= SMALLEST_VIEW_MS {
+                    let (size, start) = (key.size, key.start);
+                    views.extend(View::EVERY.map(|view| ViewKey { view, size, start }));
+                }
+            }
+            Place::View(key) => {
+                views.insert(*key);
+            }
+            // Their repair action is never to write.
+            Place::Unlisted(_) => {}
+        }
+    }
+    (bars, views)
+}
+
+/// The bars to recompute: those of the plan, and all bars in the windows of its views.
+fn needed_bars(
+    bars: &BTreeSet<BarKey>,
+    views: &BTreeSet<ViewKey>,
+) -> impl Fn(&str, WindowSize, WindowStart) -> bool + Send + 'static {
+    let windows: HashSet<(WindowSize, WindowStart)> =
+        views.iter().map(|key| (key.size, key.start)).collect();
+    let mut symbols: HashMap<(WindowSize, WindowStart), HashSet<String>> = HashMap::new();
+    for key in bars {
+        symbols
+            .entry((key.size, key.start))
+            .or_default()
+            .insert(key.symbol.as_str().to_owned());
+    }
+    move |symbol, size, start| {
+        windows.contains(&(size, start))
+            || symbols
+                .get(&(size, start))
+                .is_some_and(|symbols| symbols.contains(symbol))
+    }
+}
+
+fn view_entry(entry: OracleEntry) -> ViewEntry {
+    let OracleEntry {
+        name,
+        symbols,
+        trades,
+        volume,
+        notional,
+        open,
+        close,
+    } = entry;
+    let price = |e8: Option<i64>| e8.and_then(|e8| Price::from_e8(e8).ok());
+    ViewEntry {
+        name,
+        symbols,
+        trades,
+        volume,
+        notional,
+        open: price(open),
+        close: price(close),
+    }
+}

@@ -1,0 +1,43 @@
+//! The rules by which the job made its bars and views, as the checkpoint names them.
+
+use tapeflow_dataflow::{baskets_of, sizes_of};
+use tapeflow_protocol::Checkpoint;
+use tapeflow_schemas::{Baskets, WindowSize};
+
+use crate::error::AuditError;
+
+/// Window sizes and baskets of a job.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The sizes of its windows.
+    pub sizes: Vec<WindowSize>,
+    /// The baskets of the `baskets` view.
+    pub baskets: Baskets,
+}
+
+impl Rules {
+    /// The rules of a checkpoint. The checkpoint holds only a digest of the baskets, so the caller
+    /// gives the baskets themselves.
+    ///
+    /// # Errors
+    /// [`AuditError::UnknownRules`], [`AuditError::OtherBaskets`].
+    pub fn of(checkpoint: &Checkpoint, baskets: &Baskets) -> Result<Self, AuditError> {
+        let fingerprint = &checkpoint.fingerprint;
+        let (Some(sizes), Some(job)) = (sizes_of(fingerprint), baskets_of(fingerprint)) else {
+            return Err(AuditError::UnknownRules {
+                fingerprint: fingerprint.clone(),
+            });
+        };
+        let given = baskets.digest();
+        if job != given {
+            return Err(AuditError::OtherBaskets {
+                job: job.to_owned(),
+                given,
+            });
+        }
+        Ok(Self {
+            sizes,
+            baskets: baskets.clone(),
+        })
+    }
+}
