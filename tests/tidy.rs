@@ -88,8 +88,7 @@ const ROOMS: [(&str, &[&str]); 5] = [
         &[
             "ingest/src/clock.rs",
             "dataflow/src/clock.rs",
-            "src/http/process.rs",
-            "src/terminal",
+            "console/src/clock.rs",
             "tests/chaos/src/feed.rs",
             "bench/throughput/src/lib.rs",
         ],

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tapeflow_console::HttpSettings;
 use tapeflow_ingest::Speed;
 use tapeflow_log::kafka::KafkaLogConfig;
 use tapeflow_schemas::{Secret, Symbol};
 
 use super::{
     errors::Errors,
-    http::{HttpArgs, HttpSettings},
+    http::HttpArgs,
     log::KafkaArgs,
     values,
 };

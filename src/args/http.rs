@@ -1,13 +1,13 @@
-//! Where a process tells of itself: `--http`, on loopback unless told otherwise.
+//! Where a process serves HTTP: `--http` and its flags. The default is loopback.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tapeflow_schemas::Secret;
+use tapeflow_console::HttpSettings;
 
 use super::errors::Errors;
 use crate::secret;
@@ -32,31 +32,10 @@ pub(crate) struct HttpArgs {
     http_password_file: Option<PathBuf>,
 }
 
-/// How a process serves.
-#[derive(Clone)]
-pub(crate) struct HttpSettings {
-    /// None: not at all.
-    pub(crate) address: Option<SocketAddr>,
-    /// Whether the address was asked for: it must be had then. One by default may be taken by
-    /// another process.
-    pub(crate) asked: bool,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
-    pub(crate) password: Option<Secret>,
-}
-
-impl fmt::Debug for HttpSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpSettings")
-            .field("address", &self.address)
-            .field("tls", &self.tls.is_some())
-            .finish_non_exhaustive()
-    }
-}
-
 impl HttpArgs {
     /// Reads the address, and the files; `default` is where to serve if nothing is said.
     pub(crate) fn check(self, default: SocketAddr, errors: &mut Errors) -> Option<HttpSettings> {
-        let asked = self.http.is_some();
+        let required = self.http.is_some();
         let address = match self.http.as_deref() {
             None => Some(Some(default)),
             Some("off") => Some(None),
@@ -82,7 +61,7 @@ impl HttpArgs {
         };
         Some(HttpSettings {
             address: address?,
-            asked,
+            required,
             tls: tls?,
             password: password?,
         })
