@@ -2,16 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use tapeflow_console::{JobState, LivePage, ServerState, live::LiveBars, serve};
 use tapeflow_dataflow::{Metrics, Observer, Stop};
 
-use crate::{
-    args::job::DataflowSettings,
-    end::End,
-    http::{self, Job, Told},
-    live::{self, Live},
-    logs, signals, stores, supervise,
-};
+use crate::{args::job::DataflowSettings, end::End, logs, signals, stores, supervise};
 
 pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
     if settings.supervise && !supervise::is_child() {
@@ -21,20 +15,23 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
     let log = logs::of_job(settings.log, &settings.job.job)?;
     let store = runtime.block_on(stores::writer(&settings.store, &settings.job.job))?;
     let metrics = Arc::new(Metrics::default());
-    let told = Arc::new(Told::job(
+    let state = Arc::new(ServerState::of_job(
         "dataflow",
-        Job::new(&settings.job, &*log, store.describe(), &metrics),
+        JobState::new(&settings.job, &*log, store.describe(), &metrics),
         None,
     ));
-    let (mut page, mut observer): (_, Arc<dyn Observer>) = (Router::new(), Arc::new(()));
+    let (mut page, mut observer): (_, Arc<dyn Observer>) = (None, Arc::new(()));
     if settings.http.address.is_some() {
-        let live = Live::new(&settings.job.sizes);
-        page = live::routes(&live, &told, &store, runtime.handle());
-        observer = live;
+        let bars = LiveBars::new(&settings.job.sizes);
+        page = Some(LivePage {
+            bars: Arc::clone(&bars),
+            store: Arc::clone(&store),
+        });
+        observer = bars;
     }
-    http::serve(
+    serve(
         &settings.http,
-        told,
+        &state,
         Some(Arc::clone(&log)),
         page,
         runtime.handle(),

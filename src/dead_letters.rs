@@ -43,7 +43,7 @@ fn print(out: &mut impl Write, dead_letters: &[DeadLetter], format: Format) -> s
             Format::Csv => writeln!(
                 out,
                 "{partition},{offset},{index},{reason},{}",
-                crate::columns::csv_field(&printable(detail))
+                tapeflow_console::format::text::csv_field(&printable(detail))
             )?,
             Format::Json => {
                 let text = String::from_utf8_lossy(payload);

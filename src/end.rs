@@ -8,6 +8,7 @@
 
 use std::process::ExitCode;
 
+use tapeflow_console::ServeError;
 use tapeflow_dataflow::JobError;
 use tapeflow_log::LogError;
 use tapeflow_protocol::{Checkpoint, StoreError};
@@ -59,6 +60,14 @@ impl From<JobError> for End {
             JobError::Refused(_) => Self::Input(error.to_string()),
             JobError::Fenced(_) => Self::Fenced(error.to_string()),
             JobError::Log(_) | JobError::Failed(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<ServeError> for End {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Listen { .. } => Self::Input(error.to_string()),
         }
     }
 }

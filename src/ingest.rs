@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use tapeflow_console::{ServerState, serve};
 use tapeflow_ingest::Progress;
 use tapeflow_log::kafka::KafkaWriter;
 use tokio_util::sync::CancellationToken;
@@ -10,9 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::feed::{Feed, IngestSettings},
     end::End,
-    feed,
-    http::{self, Told},
-    signals,
+    feed, signals,
 };
 
 pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
@@ -35,8 +33,8 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
     }
     runtime.block_on(async {
         let progress = Progress::default();
-        let told = Arc::new(Told::feed(progress.clone()));
-        http::serve(&settings.http, told, None, Router::new(), runtime.handle())?;
+        let state = Arc::new(ServerState::of_feed(progress.clone()));
+        serve(&settings.http, &state, None, None, runtime.handle())?;
         let mut publisher = KafkaWriter::connect(settings.kafka)
             .await
             .map_err(|error| End::Input(error.to_string()))?;

@@ -4,15 +4,12 @@
 mod args;
 mod bars;
 mod bench;
-mod columns;
 mod dataflow;
 mod dead_letters;
 mod end;
 mod feed;
-mod http;
 mod ingest;
 mod init;
-mod live;
 mod logs;
 mod run;
 mod secret;
@@ -22,7 +19,6 @@ mod simulate;
 mod status;
 mod stores;
 mod supervise;
-mod terminal;
 mod top;
 mod verify;
 

@@ -15,7 +15,12 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use tapeflow_console::{
+    JobState, LivePage, ServerState,
+    live::LiveBars,
+    serve,
+    terminal::{self, RunDisplay, RunSources},
+};
 use tapeflow_dataflow::{Metrics, Stop};
 use tapeflow_ingest::{Progress, simulator::HISTORY_SESSION};
 use tapeflow_log::sqlite::{Access, SqliteLog, SqliteLogWriter};
@@ -30,11 +35,7 @@ use crate::{
         run::RunSettings,
     },
     end::{End, unreachable_store},
-    feed,
-    http::{self, Job, Told},
-    live::{self, Live},
-    signals, stores,
-    terminal::{self, View},
+    feed, signals, stores,
 };
 
 pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
@@ -93,38 +94,42 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         Progress::default(),
         Stop::default(),
     );
-    let job_told = Job::new(&job, &log, name.clone(), &metrics);
-    let told = Arc::new(Told::job("run", job_told, Some(progress.clone())));
-    let live = Live::new(&job.sizes);
-    let routes = if http.address.is_some() {
-        live::routes(&live, &told, &store, runtime.handle())
-    } else {
-        Router::new()
-    };
-    let page = http::serve(
+    let job_state = JobState::new(&job, &log, name.clone(), &metrics);
+    let state = Arc::new(ServerState::of_job(
+        "run",
+        job_state,
+        Some(progress.clone()),
+    ));
+    let bars = LiveBars::new(&job.sizes);
+    let page = serve(
         &http,
-        told,
+        &state,
         Some(Arc::new(log.clone())),
-        routes,
+        Some(LivePage {
+            bars: Arc::clone(&bars),
+            store: Arc::clone(&store),
+        }),
         runtime.handle(),
     )?;
-    let view = View::new(
-        Arc::clone(&live),
-        Arc::clone(&metrics),
-        Some(progress.clone()),
-        describe(&source),
-        name,
+    let display = RunDisplay::new(RunSources {
+        bars: Arc::clone(&bars),
+        metrics: Arc::clone(&metrics),
+        progress: Some(progress.clone()),
+        feed: describe(&source),
+        store: name,
         page,
-    );
+    });
     // Asks the feed to end.
     let ask = CancellationToken::new();
 
     let done = Arc::new(AtomicBool::new(false));
-    let (view_done, view_ask, painted) = (Arc::clone(&done), ask.clone(), Arc::clone(&view));
+    let (display_done, display_ask) = (Arc::clone(&done), ask.clone());
     let colours = std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let painter = thread::spawn(move || {
-        terminal::paint(painted, view_done, colours, move || view_ask.cancel())
+        terminal::show(&display, &display_done, colours, move || {
+            display_ask.cancel()
+        })
     });
     let signal_ask = ask.clone();
     signals::on_end(runtime.handle(), move || signal_ask.cancel());
@@ -144,7 +149,7 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
             Arc::new(job_log),
             store,
             job_stop,
-            live,
+            bars,
             metrics,
             &handle,
         )

@@ -50,7 +50,7 @@ pub(crate) fn on_end_within(
                 // The group of processes and the supervisor may both hand the same request over.
                 None if crate::supervise::is_supervised() && first.elapsed() < SAME_REQUEST => {}
                 None => {
-                    crate::terminal::give_back();
+                    tapeflow_console::terminal::restore();
                     std::process::exit(INTERRUPTED)
                 }
             }
@@ -64,6 +64,6 @@ async fn leave_after(limit: Duration) {
         after_s = limit.as_secs_f32(),
         "not everything that was read is committed by now, and --end-within is over: leaving; nothing is lost, the next start goes on from the last commit"
     );
-    crate::terminal::give_back();
+    tapeflow_console::terminal::restore();
     std::process::exit(LEFT);
 }

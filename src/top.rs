@@ -8,6 +8,7 @@ use std::{
     io::{BufWriter, Write},
 };
 
+use tapeflow_console::format::text;
 use tapeflow_dataflow::{baskets_of, sizes_of};
 use tapeflow_protocol::{BarReader, Checkpoint};
 use tapeflow_schemas::{
@@ -19,7 +20,6 @@ use tapeflow_schemas::{
 
 use crate::{
     args::read::{Format, TopSettings},
-    columns,
     end::{End, other_rules, output_failed},
     stores,
 };
@@ -71,7 +71,7 @@ pub(crate) fn run(settings: TopSettings) -> Result<(), End> {
         Format::Table => tables(&mut out, view, size, &lists),
         Format::Csv => csv(&mut out, view, size, &lists),
         Format::Json => lines(view, size, &lists)
-            .try_for_each(|values| columns::json_line(&mut out, &COLUMNS, &values)),
+            .try_for_each(|values| text::json_line(&mut out, &COLUMNS, &values)),
     };
     printed
         .and_then(|()| out.flush())
@@ -90,7 +90,7 @@ fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), End> {
     let has = if listed.is_empty() {
         "none of any size".to_owned()
     } else {
-        columns::sizes(&listed)
+        text::sizes(&listed)
     };
     let why = if size.ms() < SMALLEST_VIEW_MS {
         ", as of no size below one minute"
@@ -194,8 +194,8 @@ fn csv(
     size: WindowSize,
     lists: &[StoredView],
 ) -> std::io::Result<()> {
-    columns::csv_line(out, &COLUMNS)?;
-    lines(view, size, lists).try_for_each(|values| columns::csv_line(out, &values))
+    text::csv_line(out, &COLUMNS)?;
+    lines(view, size, lists).try_for_each(|values| text::csv_line(out, &values))
 }
 
 /// Each list under a line that says of which window and epoch it is.

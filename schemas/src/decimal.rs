@@ -352,9 +352,31 @@ pub fn divide_half_even(notional_e16: i128, volume_e8: i128) -> Option<i128> {
     })
 }
 
+/// A count in groups of three digits: `1,234,567`.
+#[must_use]
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_are_in_groups_of_three_digits() {
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567", "50,000,000"],
+            [0, 999, 1_000, 1_234_567, 50_000_000].map(grouped)[..]
+        );
+    }
 
     fn check(text: &str, want: Result<(i128, bool), NumberError>) {
         assert_eq!(parse_e8(text), want, "{text:?}");

@@ -3,16 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tapeflow_console::HttpSettings;
 use tapeflow_ingest::Speed;
 use tapeflow_log::kafka::KafkaConfig;
 use tapeflow_schemas::{Secret, Symbol};
 
-use super::{
-    errors::Errors,
-    http::{HttpArgs, HttpSettings},
-    log::KafkaArgs,
-    values,
-};
+use super::{errors::Errors, http::HttpArgs, log::KafkaArgs, values};
 use crate::{end::End, secret};
 
 /// Where trades come from.

@@ -1,67 +1,51 @@
-//! Where a process tells of itself: `--http`, on loopback unless told otherwise.
+//! Where a process serves HTTP: `--http` and its flags. The default is loopback.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tapeflow_schemas::Secret;
+use tapeflow_console::HttpSettings;
 
 use super::errors::Errors;
 use crate::secret;
 
-/// Where a process serves, and to whom.
+/// The flags of the HTTP server.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct HttpArgs {
-    /// Where the live page, /metrics, /status, /livez and /readyz are served, or off [default:
+    /// Address of the live page, /metrics, /status, /livez and /readyz, or off [default:
     /// 127.0.0.1:8080 for run; 127.0.0.1:8080 plus --process for dataflow; 127.0.0.1:8070 for
     /// ingest]
     #[arg(long, env = "TAPEFLOW_HTTP", value_name = "IP:PORT|off")]
     http: Option<String>,
-    /// Serve over TLS: file of certificates, the server's own first, PEM
+    /// Serve over TLS with this PEM file of certificates, the certificate of the server first
     #[arg(long, env = "TAPEFLOW_HTTP_TLS_CERT", value_name = "FILE")]
     http_tls_cert: Option<PathBuf>,
-    /// Its key, PEM
+    /// PEM file with the key of the certificate
     #[arg(long, env = "TAPEFLOW_HTTP_TLS_KEY", value_name = "FILE")]
     http_tls_key: Option<PathBuf>,
-    /// File with the password of the user tapeflow, asked for everything but /livez and /readyz
+    /// File with the password of the user tapeflow, required for all but /livez and /readyz
     #[arg(long, env = "TAPEFLOW_HTTP_PASSWORD_FILE", value_name = "FILE")]
     http_password_file: Option<PathBuf>,
 }
 
-/// How a process serves.
-#[derive(Clone)]
-pub(crate) struct HttpSettings {
-    /// None: not at all.
-    pub(crate) address: Option<SocketAddr>,
-    /// Whether the address was asked for: it must be had then. One by default may be taken by
-    /// another process.
-    pub(crate) asked: bool,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
-    pub(crate) password: Option<Secret>,
-}
-
-impl fmt::Debug for HttpSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpSettings")
-            .field("address", &self.address)
-            .field("tls", &self.tls.is_some())
-            .finish_non_exhaustive()
-    }
-}
-
 impl HttpArgs {
-    /// Reads the address, and the files; `default` is where to serve if nothing is said.
+    /// Checks the flags and reads the files; `default` is the address without `--http`.
     pub(crate) fn check(self, default: SocketAddr, errors: &mut Errors) -> Option<HttpSettings> {
-        let asked = self.http.is_some();
+        let required = self.http.is_some();
         let address = match self.http.as_deref() {
             None => Some(Some(default)),
             Some("off") => Some(None),
             Some(text) => errors.read("--http", text, |text| {
-                text.parse().map(Some).map_err(|_| format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8080 or [::1]:8080, or off"))
+                text.parse().map(Some).map_err(|_| {
+                    format!(
+                        "{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8080 or \
+                         [::1]:8080, or off"
+                    )
+                })
             }),
         };
         let tls = match (self.http_tls_cert, self.http_tls_key) {
@@ -82,7 +66,7 @@ impl HttpArgs {
         };
         Some(HttpSettings {
             address: address?,
-            asked,
+            required,
             tls: tls?,
             password: password?,
         })
@@ -120,7 +104,7 @@ fn tls(
         Ok(config) => Some(Arc::new(config)),
         Err(error) => {
             errors.add(format!(
-                "--http-tls-cert: {} does not do with {}: {error}",
+                "--http-tls-cert: {} does not fit the key {}: {error}",
                 certificates.display(),
                 key.display()
             ));

@@ -6,13 +6,14 @@ use std::{
 };
 
 use clap::Args;
+use tapeflow_console::HttpSettings;
 use tapeflow_dataflow::JobConfig;
 use tapeflow_log::kafka::KafkaConfig;
 use tapeflow_schemas::Baskets;
 
 use super::{
     errors::Errors,
-    http::{HttpArgs, HttpSettings},
+    http::HttpArgs,
     log::{KafkaArgs, LogChoice},
     store::{LoginArgs, StoreAddress, StoreChoice, sqlite_address, store_choice},
     values,

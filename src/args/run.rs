@@ -3,13 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser};
+use tapeflow_console::HttpSettings;
 use tapeflow_dataflow::JobConfig;
 use tapeflow_ingest::Speed;
 
 use super::{
     errors::Errors,
     feed::{Feed, History, names, token},
-    http::{HttpArgs, HttpSettings},
+    http::HttpArgs,
     job::JobArgs,
     store::{DEFAULT_STORE, sqlite_address},
     values,

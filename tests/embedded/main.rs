@@ -3,15 +3,15 @@
 
 mod audit;
 mod bench;
+mod comparison;
 mod endings;
 mod flags;
 mod history;
 mod http;
-mod comparison;
-mod views;
 mod loss;
 mod repair;
 mod retention;
 mod values;
+mod views;
 
 use tapeflow_support::{command, serving};

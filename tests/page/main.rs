@@ -306,8 +306,8 @@ fn thousands_of_symbols_are_few_elements_and_a_phone_needs_no_scrolling_sideways
     browser.eval("(box => { box.value = 'zzzz'; box.dispatchEvent(new Event('input')) })(document.getElementById('filter'))");
     browser.until("!document.getElementById('empty').hidden");
     browser.eval("(box => { box.value = ''; box.dispatchEvent(new Event('input')) })(document.getElementById('filter'))");
-    browser.eval("document.querySelector('#checkpoint .volume button').click()");
-    browser.until("document.querySelector('#checkpoint .volume').ariaSort === 'descending'");
+    browser.eval("document.querySelector('#head .volume button').click()");
+    browser.until("document.querySelector('#head .volume').ariaSort === 'descending'");
 
     for rest in ["", "#/pipeline", "#/symbol"] {
         browser.open(&address(&running, rest), 390, 844);

@@ -22,6 +22,8 @@ pub mod topic;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use tapeflow_schemas::decimal::grouped;
+
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -82,31 +84,4 @@ pub fn tag() -> String {
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
 pub fn per_second(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64().max(1e-9)
-}
-
-/// `1,234,567`.
-#[must_use]
-pub fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let group = |(at, digit): (usize, char)| {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            format!(",{digit}")
-        } else {
-            digit.to_string()
-        }
-    };
-    digits.chars().enumerate().map(group).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digits_come_in_threes() {
-        assert_eq!(
-            ["0", "999", "1,000", "50,000,000"],
-            [0, 999, 1_000, 50_000_000].map(grouped)[..]
-        );
-    }
 }

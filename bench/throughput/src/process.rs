@@ -1,54 +1,45 @@
-//! What the system says of a process: `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
-/// Clock ticks a second in what the kernel tells programs: 100 on every Linux, whatever the
-/// kernel's own clock.
-const TICKS_A_SECOND: u64 = 100;
+use procfs::{
+    CurrentSI, KernelStats,
+    process::{Process, Stat, Status},
+};
 
-/// Memory in use, and the most of it there has been, in kilobytes.
+/// Resident memory in kilobytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Now.
     pub now_kb: u64,
-    /// At most.
+    /// The largest so far.
     pub peak_kb: u64,
 }
 
-/// The memory of a process; `None` of one that has ended.
+/// The memory of a process; none if it has ended.
 #[must_use]
 pub fn memory(pid: u32) -> Option<Memory> {
-    memory_of(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    memory_of(&process(pid)?.status().ok()?)
 }
 
-fn memory_of(status: &str) -> Option<Memory> {
-    let field = |name: &str| {
-        status.lines().find_map(|line| {
-            line.strip_prefix(name)?
-                .strip_prefix(':')?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
-        })
-    };
+fn memory_of(status: &Status) -> Option<Memory> {
     Some(Memory {
-        now_kb: field("VmRSS")?,
-        peak_kb: field("VmHWM")?,
+        now_kb: status.vmrss?,
+        peak_kb: status.vmhwm?,
     })
 }
 
-/// CPU time: in the process's own code, and in the kernel on its behalf.
+/// The CPU time of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cpu {
     /// In its own code.
     pub user: Duration,
-    /// In the kernel.
+    /// In the kernel, on its behalf.
     pub system: Duration,
 }
 
 impl Cpu {
-    /// Both.
+    /// User and system time.
     #[must_use]
     pub fn total(self) -> Duration {
         self.user + self.system
@@ -66,70 +57,58 @@ impl std::ops::Add for Cpu {
     }
 }
 
-/// How long all processors together have worked since the machine was started.
+/// The time that all processors together have worked since the machine started: without idle time
+/// and without waiting for I/O.
 #[must_use]
 pub fn machine() -> Option<Duration> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    let fields: Vec<u64> = stat
-        .lines()
-        .next()?
-        .split_whitespace()
-        .skip(1)
-        .filter_map(|field| field.parse().ok())
-        .collect();
-    // user, nice, system; then idle and waiting; then interrupts.
-    let ticks: u64 = fields.iter().take(3).chain(fields.get(5..7)?).sum();
-    Some(time(ticks))
+    let total = KernelStats::current().ok()?.total;
+    let work = total.user_duration() + total.nice_duration() + total.system_duration();
+    Some(work + total.irq_duration()? + total.softirq_duration()?)
 }
 
-fn time(ticks: u64) -> Duration {
-    Duration::from_millis(ticks * 1_000 / TICKS_A_SECOND)
-}
-
-/// The CPU time of a process, and whether it has ended: then the time stays there until its exit
-/// code is asked for.
+/// The CPU time of a process, and whether it has ended. `/proc` keeps the time of an ended process
+/// until its exit code is read.
 #[must_use]
 pub fn cpu(pid: u32) -> Option<(Cpu, bool)> {
-    cpu_of(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    let stat = process(pid)?.stat().ok()?;
+    Some(cpu_of(&stat, procfs::ticks_per_second()))
 }
 
-fn cpu_of(stat: &str) -> Option<(Cpu, bool)> {
-    // The name before this may hold anything; after it come the state, the third field, and so on.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let of = |at: usize| fields.get(at)?.parse().ok().map(time);
-    Some((
-        Cpu {
-            user: of(11)?,
-            system: of(12)?,
-        },
-        *fields.first()? == "Z",
-    ))
+fn cpu_of(stat: &Stat, ticks_per_second: u64) -> (Cpu, bool) {
+    let time = |ticks: u64| Duration::from_millis(ticks * 1_000 / ticks_per_second.max(1));
+    let cpu = Cpu {
+        user: time(stat.utime),
+        system: time(stat.stime),
+    };
+    (cpu, stat.state == 'Z')
+}
+
+fn process(pid: u32) -> Option<Process> {
+    Process::new(i32::try_from(pid).ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use procfs::FromRead;
+
     use super::*;
 
     #[test]
     fn fields_are_found_behind_any_name() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 500 0 0 0 150 25 0 0 20 0 1 0 100 8000000 300";
+        let text = "7 (a) b) S 1 7 7 0 -1 4194560 500 0 0 0 150 25 0 0 20 0 1 0 100 8000000 300 \
+                    18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
         let spent = Cpu {
             user: Duration::from_millis(1_500),
             system: Duration::from_millis(250),
         };
+        let read = |text: &str| {
+            let stat = Stat::from_read(text.as_bytes()).expect("a line of /proc/7/stat");
+            cpu_of(&stat, 100)
+        };
         assert_eq!(spent.total(), Duration::from_millis(1_750));
-        assert_eq!(cpu_of(stat), Some((spent, false)));
-        assert_eq!(cpu_of(&stat.replace(" S ", " Z ")), Some((spent, true)));
-        assert_eq!(cpu_of("7 (x) S 1"), None);
-        let status = "Name:\tx\nVmPeak:\t  900 kB\nVmHWM:\t  200 kB\nVmRSS:\t  100 kB\n";
-        assert_eq!(
-            memory_of(status),
-            Some(Memory {
-                now_kb: 100,
-                peak_kb: 200
-            })
-        );
-        assert_eq!(memory_of("Name:\tx\nState:\tZ (zombie)\n"), None);
+        assert_eq!(read(text), (spent, false));
+        assert_eq!(read(&text.replace(" S ", " Z ")), (spent, true));
+        assert!(Stat::from_read("7 (x) S 1".as_bytes()).is_err());
     }
 
     #[test]
@@ -138,5 +117,12 @@ mod tests {
         assert!(0 < own.now_kb && own.now_kb <= own.peak_kb);
         assert!(cpu(std::process::id()).is_some_and(|(_, ended)| !ended));
         assert!(machine() > Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_has_no_memory() {
+        // Larger than any process id of Linux.
+        assert_eq!(memory(u32::MAX), None);
+        assert_eq!(cpu(4_194_305), None);
     }
 }

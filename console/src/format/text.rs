@@ -1,0 +1,96 @@
+//! Text values as CSV and as JSON.
+
+use std::{borrow::Cow, io::Write};
+
+use serde_json::Value;
+use tapeflow_schemas::WindowSize;
+
+/// Writes a line of CSV.
+///
+/// # Errors
+/// The error of `out`.
+pub fn csv_line(out: &mut impl Write, values: &[impl AsRef<str>]) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{}",
+        values
+            .iter()
+            .map(|value| csv_field(value.as_ref()))
+            .collect::<Vec<_>>()
+            .join(",")
+    )
+}
+
+/// A CSV field, quoted where RFC 4180 requires it.
+#[must_use]
+pub fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\n', '\r']) {
+        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// Writes a JSON object on a line of its own.
+///
+/// # Errors
+/// The error of `out`.
+pub fn json_line(out: &mut impl Write, columns: &[&str], values: &[String]) -> std::io::Result<()> {
+    writeln!(out, "{}", json(columns, values))
+}
+
+/// A JSON object of one value per column; an empty text is null. Counts are numbers. Decimals are
+/// strings, because most readers turn a JSON number into a double.
+#[must_use]
+pub fn json(columns: &[&str], values: &[String]) -> Value {
+    let value = |(name, text): (&&str, &String)| {
+        let value = match *name {
+            "rank" | "symbols" | "trades" | "epoch" | "revision" => {
+                text.parse::<u64>().map_or(Value::Null, Into::into)
+            }
+            "final" => (text == "true").into(),
+            _ if text.is_empty() => Value::Null,
+            _ => text.as_str().into(),
+        };
+        ((*name).to_owned(), value)
+    };
+    Value::Object(columns.iter().zip(values).map(value).collect())
+}
+
+/// Window sizes as a flag takes them: `1s,1m,1h`.
+#[must_use]
+pub fn sizes(sizes: &[WindowSize]) -> String {
+    sizes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_with_a_comma_is_quoted() {
+        assert_eq!(csv_field("a,b\"c"), "\"a,b\"\"c\"");
+        assert_eq!(csv_field("IC MARKETS:1"), "IC MARKETS:1");
+    }
+
+    #[test]
+    fn json_has_numbers_for_counts_and_strings_for_decimals() {
+        let mut out = Vec::new();
+        let values = ["1", "A", "0.5", "", "true"].map(str::to_owned);
+        json_line(
+            &mut out,
+            &["rank", "name", "vwap", "open", "final"],
+            &values,
+        )
+        .expect("written");
+        let read: Value = serde_json::from_slice(&out).expect("JSON");
+        let wanted = serde_json::json!({
+            "rank": 1, "name": "A", "vwap": "0.5", "open": null, "final": true
+        });
+        assert_eq!(read, wanted);
+    }
+}
