@@ -28,7 +28,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     args::bench::{BenchSettings, PREFIX},
-    end::{End, say, unreachable_log, unreachable_store},
+    exit::{Exit, say, unreachable_log, unreachable_store},
     signals, stores,
 };
 
@@ -39,7 +39,7 @@ const REPLICATION: u32 = 3;
 /// The smallest windows that freshness is measured by, in milliseconds, if there are such.
 const FRESHNESS_SIZE_MS: i64 = 60_000;
 
-impl From<Error> for End {
+impl From<Error> for Exit {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(reason) => Self::Input(reason),
@@ -48,7 +48,7 @@ impl From<Error> for End {
     }
 }
 
-pub(crate) fn run(settings: BenchSettings) -> Result<(), End> {
+pub(crate) fn run(settings: BenchSettings) -> Result<(), Exit> {
     let runtime = crate::small_runtime()?;
     let asked = Arc::new(AtomicBool::new(false));
     let heard = Arc::clone(&asked);
@@ -70,7 +70,7 @@ pub(crate) fn run(settings: BenchSettings) -> Result<(), End> {
     if report.checked.correct {
         Ok(())
     } else {
-        Err(End::Failed(
+        Err(Exit::Failed(
             "the bars are not what the feed calls for".into(),
         ))
     }
@@ -86,7 +86,7 @@ fn measure(
     place: &Place,
     runtime: &Runtime,
     asked: &AtomicBool,
-) -> Result<Report, End> {
+) -> Result<Report, Exit> {
     let program = place.program(settings)?;
     let sizes = settings
         .sizes
@@ -94,7 +94,8 @@ fn measure(
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(",");
-    let flags = ["--job", JOB, "--sizes", &sizes, "--epoch", &settings.epoch];
+    let epoch = format!("{}ms", settings.epoch.as_millis());
+    let flags = ["--job", JOB, "--sizes", &sizes, "--epoch", &epoch];
     let plan = Plan {
         shape: settings.shape,
         partitions: place.partitions,
@@ -112,7 +113,7 @@ fn measure(
                 .find(|size| size.ms() >= FRESHNESS_SIZE_MS);
             let size = longer
                 .or(settings.sizes.last())
-                .ok_or_else(|| End::Input("--sizes: none".into()))?;
+                .ok_or_else(|| Exit::Input("--sizes: none".into()))?;
             let (spent, written, sustained) = rate::sustain(
                 &program,
                 &place.ground,
@@ -155,7 +156,7 @@ fn measure(
         tell("the bars are written; a line on standard input lets them be checked");
         stdin()
             .read_line(&mut String::new())
-            .map_err(|error| End::Failed(error.to_string()))?;
+            .map_err(|error| Exit::Failed(error.to_string()))?;
     }
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -188,11 +189,11 @@ struct Place {
 }
 
 impl Place {
-    fn make(settings: &BenchSettings, runtime: &Runtime) -> Result<Self, End> {
+    fn make(settings: &BenchSettings, runtime: &Runtime) -> Result<Self, Exit> {
         let name = format!("{PREFIX}{}", tapeflow_throughput::tag());
         let folder = std::env::temp_dir().join(&name);
         fs::create_dir_all(&folder)
-            .map_err(|error| End::Input(format!("cannot make {}: {error}", folder.display())))?;
+            .map_err(|error| Exit::Input(format!("cannot make {}: {error}", folder.display())))?;
         let made = if settings.embedded {
             let ground = Ground::Embedded {
                 log: folder.join("log.db"),
@@ -218,7 +219,7 @@ impl Place {
         name: &str,
         folder: PathBuf,
         runtime: &Runtime,
-    ) -> Result<Self, End> {
+    ) -> Result<Self, Exit> {
         let mut config = settings.kafka.clone();
         if config.topic.is_empty() {
             name.clone_into(&mut config.topic);
@@ -229,7 +230,7 @@ impl Place {
             settings: config.settings.clone(),
         };
         let unreachable = |error: Error| {
-            End::Input(format!(
+            Exit::Input(format!(
                 "kafka at {}: {error}; check --brokers",
                 config.brokers
             ))
@@ -251,7 +252,7 @@ impl Place {
                 .map_err(refused)?
                 .created
             {
-                return Err(End::Input(format!(
+                return Err(Exit::Input(format!(
                     "keyspace {name} is there already: it is not the bench's to use"
                 )));
             }
@@ -278,9 +279,9 @@ impl Place {
     }
 
     /// This binary, with the flags that lead it here.
-    fn program(&self, settings: &BenchSettings) -> Result<Program, End> {
+    fn program(&self, settings: &BenchSettings) -> Result<Program, Exit> {
         let executable = std::env::current_exe()
-            .map_err(|error| End::Failed(format!("cannot find this program: {error}")))?;
+            .map_err(|error| Exit::Failed(format!("cannot find this program: {error}")))?;
         let file = |path: &PathBuf| {
             let mut address = OsString::from("sqlite:");
             address.push(path);
@@ -331,18 +332,18 @@ impl Place {
     }
 
     /// Deletes what was made. The logs of a run that failed are left.
-    fn take_away(&self, runtime: &Runtime, is_well: bool) -> Result<(), End> {
+    fn take_away(&self, runtime: &Runtime, is_well: bool) -> Result<(), Exit> {
         if let Ground::Servers { topic, store } = &self.ground {
             runtime
                 .block_on(cassandra::drop_keyspace(store))
-                .map_err(|error| End::Failed(error.to_string()))?;
+                .map_err(|error| Exit::Failed(error.to_string()))?;
             if !self.is_full {
                 runtime.block_on(topic.delete())?;
             }
         }
         if is_well || matches!(self.ground, Ground::Embedded { .. }) {
             fs::remove_dir_all(&self.folder)
-                .map_err(|error| End::Failed(format!("{}: {error}", self.folder.display())))
+                .map_err(|error| Exit::Failed(format!("{}: {error}", self.folder.display())))
         } else {
             tell(&format!("the job's logs are in {}", self.folder.display()));
             Ok(())

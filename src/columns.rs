@@ -1,4 +1,4 @@
-//! Bars of text as csv and as JSON, one way for every command that prints bars.
+//! Values as csv, as JSON and in sentences, one way for every command that prints them.
 
 use std::{borrow::Cow, io::Write};
 
@@ -36,8 +36,8 @@ pub(crate) fn json_line(
     writeln!(out, "{}", json(columns, values))
 }
 
-/// A JSON object; null where there is no value. Counts are numbers; a decimal is a string, for a
-/// JSON number would be read as a double.
+/// A JSON object; null where there is no value. Counts are numbers. A decimal is a string, because
+/// readers turn a JSON number into a double.
 pub(crate) fn json(columns: &[&str], values: &[String]) -> Value {
     let value = |(name, text): (&&str, &String)| {
         let value = match *name {
@@ -53,7 +53,41 @@ pub(crate) fn json(columns: &[&str], values: &[String]) -> Value {
     Value::Object(columns.iter().zip(values).map(value).collect())
 }
 
-/// Window sizes as a flag takes them.
+/// A count and its noun: `1 record`, `2 records`.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Aligned columns: the columns in `left` to the left, the others to the right.
+pub(crate) fn table(
+    out: &mut impl Write,
+    lines: &[Vec<String>],
+    left: &[&str],
+) -> std::io::Result<()> {
+    let Some(heading) = lines.first() else { return Ok(()) };
+    let width = |at: usize| {
+        lines.iter().filter_map(|line| line.get(at)).map(|text| text.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(|at| width(at).unwrap_or(0)).collect();
+    for line in lines {
+        let cells: Vec<String> = line
+            .iter()
+            .zip(heading)
+            .zip(&widths)
+            .map(|((text, name), width)| {
+                if left.contains(&name.as_str()) {
+                    format!("{text:<width$}")
+                } else {
+                    format!("{text:>width$}")
+                }
+            })
+            .collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// Window sizes in the form that a flag takes.
 pub(crate) fn sizes(sizes: &[WindowSize]) -> String {
     sizes
         .iter()
@@ -70,6 +104,12 @@ mod tests {
     fn a_field_with_a_comma_is_quoted() {
         assert_eq!(csv_field("a,b\"c"), "\"a,b\"\"c\"");
         assert_eq!(csv_field("IC MARKETS:1"), "IC MARKETS:1");
+    }
+
+    #[test]
+    fn a_count_agrees_with_its_noun() {
+        let records = |count: u64| counted(count, "record", "records");
+        assert_eq!([0, 1, 2].map(records), ["0 records", "1 record", "2 records"]);
     }
 
     #[test]

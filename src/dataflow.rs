@@ -7,13 +7,13 @@ use tapeflow_dataflow::{Metrics, Observer, Stop};
 
 use crate::{
     args::job::DataflowSettings,
-    end::End,
+    exit::Exit,
     http::{self, Job, Told},
     live::{self, Live},
     logs, signals, stores, supervise,
 };
 
-pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
+pub(crate) fn run(settings: DataflowSettings) -> Result<(), Exit> {
     if settings.supervise && !supervise::is_child() {
         return supervise::run();
     }

@@ -29,7 +29,7 @@ use tapeflow_log::Log;
 
 use self::ends::Ends;
 pub(crate) use self::status::look;
-use crate::{args::http::HttpSettings, end::End};
+use crate::{args::http::HttpSettings, exit::Exit};
 
 /// What there is to tell.
 pub(crate) struct Told {
@@ -127,14 +127,14 @@ impl Told {
 /// password.
 ///
 /// # Errors
-/// [`End::Input`] if the address was asked for and cannot be had.
+/// [`Exit::Input`] if the address was asked for and cannot be had.
 pub(crate) fn serve(
     settings: &HttpSettings,
     told: Arc<Told>,
     log: Option<Arc<dyn Log>>,
     page: Router,
     runtime: &tokio::runtime::Handle,
-) -> Result<Option<String>, End> {
+) -> Result<Option<String>, Exit> {
     let Some(address) = settings.address else {
         return Ok(None);
     };

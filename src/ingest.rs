@@ -8,33 +8,23 @@ use tapeflow_log::kafka::{KafkaConfig, KafkaPublisher};
 use tokio::sync::watch;
 
 use crate::{
-    args::feed::{Feed, IngestSettings},
-    end::End,
+    args::feed::IngestSettings,
+    exit::Exit,
     feed,
     http::{self, Told},
     signals,
 };
 
-pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
+pub(crate) fn run(settings: IngestSettings) -> Result<(), Exit> {
     let runtime = crate::small_runtime()?;
     let (ask, stop) = watch::channel(false);
     let asked = ask.clone();
     signals::on_end(runtime.handle(), move || {
         let _ = asked.send(true);
     });
-    let stays = matches!(
-        settings.feed,
-        Feed::Replay {
-            exit_at_end: false,
-            ..
-        }
-    );
-    if let Feed::Replay { path, .. } = &settings.feed {
-        // Before anything is asked of the brokers.
-        std::fs::File::open(path).map_err(|error| {
-            End::Input(format!("--replay: cannot read {}: {error}", path.display()))
-        })?;
-    }
+    let stays = !settings.feed.is_until_end();
+    // Before the brokers are asked for anything.
+    feed::check(&settings.feed)?;
     runtime.block_on(async {
         let config = KafkaConfig {
             brokers: settings.kafka.brokers,
@@ -47,7 +37,7 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
         http::serve(&settings.http, told, None, Router::new(), runtime.handle())?;
         let mut publisher = KafkaPublisher::connect(config)
             .await
-            .map_err(|error| End::Input(error.to_string()))?;
+            .map_err(|error| Exit::Input(error.to_string()))?;
         let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &progress).await?;
         tracing::info!(
             trades = summary.counts.trades,
@@ -56,7 +46,7 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
             "everything is in the topic"
         );
         if stays && summary.complete {
-            tracing::info!("end of the recording; waiting to be stopped (--exit-at-end ends here)");
+            tracing::info!("end of the recording; waiting for a signal (--until-end would exit here)");
             let mut stop = stop;
             let _ = stop.wait_for(|stop| *stop).await;
         }

@@ -34,14 +34,14 @@ use tapeflow_schemas::Baskets;
 
 use crate::{
     args::verify::VerifySettings,
-    end::{End, other_rules, say},
+    exit::{Exit, other_rules, say},
     logs, signals, stores,
 };
 
 /// How soon a request to end is heard between two looks.
 const LISTEN: Duration = Duration::from_millis(50);
 
-pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
+pub(crate) fn run(settings: VerifySettings) -> Result<(), Exit> {
     if settings.repair {
         repair::may_ask(settings.yes)?;
     }
@@ -49,7 +49,8 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
     let mut store = runtime.block_on(stores::reader(&settings.store))?;
     let checkpoint = runtime.block_on(stores::checkpoint(&*store))?;
     let sizes = sizes_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(&checkpoint))?;
-    check_baskets(&checkpoint, &settings.baskets)?;
+    let baskets = settings.baskets.unwrap_or_default();
+    check_baskets(&checkpoint, &baskets)?;
     let log = logs::of_checkpoint(settings.log, &checkpoint)?;
     if settings.repair {
         // Before the long look: a file that a job is writing cannot be repaired beside it.
@@ -61,11 +62,11 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
         store: &*store,
         log: &*log,
         sizes: &sizes,
-        baskets: &settings.baskets,
+        baskets: &baskets,
         asked: &asked,
     };
     let selection = Selection::new(&settings.symbols, settings.sample);
-    let look = || -> Result<Findings, End> {
+    let look = || -> Result<Findings, Exit> {
         let mut found = Findings::default();
         for slice in 0..settings.passes {
             found.add(ground.look(&selection.slice(slice, settings.passes), settings.since)?);
@@ -92,10 +93,10 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
 }
 
 /// How a look ends.
-fn verdict(found: &Findings) -> Result<(), End> {
+fn verdict(found: &Findings) -> Result<(), Exit> {
     match found.differences() {
         0 => Ok(()),
-        differences => Err(End::Differs(differences)),
+        differences => Err(Exit::Differs(differences)),
     }
 }
 
@@ -104,19 +105,19 @@ fn verdict(found: &Findings) -> Result<(), End> {
 fn again_and_again(
     every: Duration,
     asked: &AtomicBool,
-    look: impl Fn() -> Result<(), End>,
-) -> Result<(), End> {
+    look: impl Fn() -> Result<(), Exit>,
+) -> Result<(), Exit> {
     let (mut worst, mut first) = (Ok(()), true);
     loop {
         let next = Instant::now() + every;
         match look() {
             Ok(()) => {}
-            Err(end @ End::OutputClosed) => return Err(end),
-            Err(end @ End::Input(_)) if first => return Err(end),
+            Err(end @ Exit::OutputClosed) => return Err(end),
+            Err(end @ Exit::Input(_)) if first => return Err(end),
             // A look that was cut short found nothing.
-            Err(End::Failed(_)) if asked.load(Ordering::Acquire) => {}
+            Err(Exit::Failed(_)) if asked.load(Ordering::Acquire) => {}
             Err(end) => {
-                if !matches!(end, End::Differs(_)) {
+                if !matches!(end, Exit::Differs(_)) {
                     say(&format!("not verified: {end}"))?;
                 }
                 worst = Err(worse(worst, end));
@@ -133,28 +134,28 @@ fn again_and_again(
 }
 
 /// Differences are worse than a store that did not answer; the most of them count.
-fn worse(before: Result<(), End>, now: End) -> End {
+fn worse(before: Result<(), Exit>, now: Exit) -> Exit {
     match (before, now) {
-        (Err(End::Differs(before)), End::Differs(now)) => End::Differs(before.max(now)),
-        (Err(End::Differs(before)), _) => End::Differs(before),
-        (_, End::Input(reason)) => End::Failed(reason),
+        (Err(Exit::Differs(before)), Exit::Differs(now)) => Exit::Differs(before.max(now)),
+        (Err(Exit::Differs(before)), _) => Exit::Differs(before),
+        (_, Exit::Input(reason)) => Exit::Failed(reason),
         (_, now) => now,
     }
 }
 
 /// Lists of baskets cannot be recomputed from other baskets than the job's.
-fn check_baskets(checkpoint: &Checkpoint, given: &Baskets) -> Result<(), End> {
+fn check_baskets(checkpoint: &Checkpoint, given: &Baskets) -> Result<(), Exit> {
     let wanted = baskets_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(checkpoint))?;
     let given = given.digest();
     match (wanted, given.as_str()) {
         (wanted, given) if wanted == given => Ok(()),
-        (wanted, "none") => Err(End::Input(format!(
+        (wanted, "none") => Err(Exit::Input(format!(
             "--baskets: missing; the job ran with the baskets {wanted}: give the file it was given"
         ))),
-        ("none", _) => Err(End::Input(
+        ("none", _) => Err(Exit::Input(
             "--baskets: the job ran without any: leave it out".into(),
         )),
-        (wanted, given) => Err(End::Input(format!(
+        (wanted, given) => Err(Exit::Input(format!(
             "--baskets: the job ran with the baskets {wanted}, these are {given}: give the file it was given"
         ))),
     }
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     /// Looks with these ends, one after the other; asked to end during the last.
-    fn looks(ends: Vec<Result<(), End>>) -> (Result<(), End>, usize) {
+    fn looks(ends: Vec<Result<(), Exit>>) -> (Result<(), Exit>, usize) {
         let (asked, left) = (
             AtomicBool::new(false),
             RefCell::new(ends.into_iter().rev().collect::<Vec<_>>()),
@@ -182,32 +183,32 @@ mod tests {
 
     #[test]
     fn the_worst_look_decides() {
-        let failed = || Err(End::Failed("no answer".into()));
+        let failed = || Err(Exit::Failed("no answer".into()));
         assert!(matches!(looks(vec![Ok(()), Ok(())]), (Ok(()), 0)));
         assert!(matches!(
             looks(vec![
                 Ok(()),
-                Err(End::Differs(2)),
+                Err(Exit::Differs(2)),
                 failed(),
-                Err(End::Differs(1)),
+                Err(Exit::Differs(1)),
                 Ok(())
             ]),
-            (Err(End::Differs(2)), 0)
+            (Err(Exit::Differs(2)), 0)
         ));
         assert!(
             matches!(
                 looks(vec![Ok(()), failed(), Ok(())]),
-                (Err(End::Failed(_)), 0)
+                (Err(Exit::Failed(_)), 0)
             ),
             "a store that did not answer once"
         );
-        let refused = || Err(End::Input("no such store".into()));
+        let refused = || Err(Exit::Input("no such store".into()));
         assert!(matches!(
             looks(vec![Ok(()), refused(), Ok(())]),
-            (Err(End::Failed(_)), 0)
+            (Err(Exit::Failed(_)), 0)
         ));
         assert!(
-            matches!(looks(vec![refused(), Ok(())]), (Err(End::Input(_)), 1)),
+            matches!(looks(vec![refused(), Ok(())]), (Err(Exit::Input(_)), 1)),
             "refused from the start"
         );
         assert!(

@@ -34,7 +34,9 @@ pub const MAX_MEMBERS: usize = 100_000;
 /// The longest name of a basket, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 /// The largest number of errors that are listed one by one.
-const FAULTS_TOLD: usize = 20;
+const ERRORS_SHOWN: usize = 20;
+/// The heading that a file of baskets may begin with.
+const HEADING: [&str; 3] = ["basket", "symbol", "weight"];
 
 /// The weight of a member's trades, in units of 1e-4: above zero, at most [`MAX_WEIGHT_E4`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,16 +68,22 @@ pub struct Baskets {
 pub struct BasketErrors(pub Vec<String>);
 
 impl Baskets {
-    /// Parses lines of `basket,symbol,weight`. Empty lines and lines that start with `#` are
-    /// skipped.
+    /// Parses lines of `basket,symbol,weight`. Empty lines, lines that start with `#` and a first
+    /// line that is this very heading are skipped.
     ///
     /// # Errors
     /// [`BasketErrors`] with all errors at once, each with its line.
     pub fn parse(text: &str) -> Result<Self, BasketErrors> {
         let (mut baskets, mut errors) = (Self::default(), Vec::new());
+        let mut is_first = true;
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let is_heading = is_first && line.split(',').map(str::trim).eq(HEADING);
+            is_first = false;
+            if is_heading {
                 continue;
             }
             if let Err(error) = baskets.take(line) {
@@ -94,9 +102,9 @@ impl Baskets {
                 "{members} members, at most {MAX_MEMBERS} are allowed"
             ));
         }
-        if errors.len() > FAULTS_TOLD {
-            let rest = errors.len() - FAULTS_TOLD;
-            errors.truncate(FAULTS_TOLD);
+        if errors.len() > ERRORS_SHOWN {
+            let rest = errors.len() - ERRORS_SHOWN;
+            errors.truncate(ERRORS_SHOWN);
             errors.push(format!("and {rest} more"));
         }
         if errors.is_empty() {
@@ -170,6 +178,14 @@ impl Baskets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_may_begin_with_a_heading() {
+        let with = Baskets::parse("# mine\nbasket, symbol, weight\ntech,AAPL,0.5\n");
+        assert_eq!(with, Baskets::parse("tech,AAPL,0.5\n"));
+        let later = Baskets::parse("tech,AAPL,0.5\nbasket,symbol,weight\n");
+        assert!(later.is_err(), "only as the first line");
+    }
 
     #[test]
     fn a_file_is_read_whatever_its_order_and_spelling() {

@@ -1,4 +1,4 @@
-//! Where a process tells of itself: `--http`, on loopback unless told otherwise.
+//! Where a process serves HTTP: `--http`, on loopback by default.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -12,33 +12,51 @@ use tapeflow_schemas::Secret;
 use super::errors::Errors;
 use crate::secret;
 
-/// Where a process serves, and to whom.
+/// Where a process serves HTTP, and to whom.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct HttpArgs {
-    /// Where the live page, /metrics, /status, /livez and /readyz are served, or off [default:
+    /// Address of the live page, /metrics, /status, /livez and /readyz, or off [default:
     /// 127.0.0.1:8080 for run; 127.0.0.1:8080 plus --process for dataflow; 127.0.0.1:8070 for
     /// ingest]
-    #[arg(long, env = "TAPEFLOW_HTTP", value_name = "IP:PORT|off")]
-    http: Option<String>,
-    /// Serve over TLS: file of certificates, the server's own first, PEM
+    #[arg(long, env = "TAPEFLOW_HTTP", value_name = "IP:PORT|off", value_parser = listen_address)]
+    http: Option<Listen>,
+    /// Serve over TLS: file of the certificate chain, the server's own first, PEM
     #[arg(long, env = "TAPEFLOW_HTTP_TLS_CERT", value_name = "FILE")]
     http_tls_cert: Option<PathBuf>,
-    /// Its key, PEM
+    /// File of the certificate's key, PEM
     #[arg(long, env = "TAPEFLOW_HTTP_TLS_KEY", value_name = "FILE")]
     http_tls_key: Option<PathBuf>,
-    /// File with the password of the user tapeflow, asked for everything but /livez and /readyz
+    /// File with the password of the user tapeflow; every path but /livez and /readyz requires it
     #[arg(long, env = "TAPEFLOW_HTTP_PASSWORD_FILE", value_name = "FILE")]
     http_password_file: Option<PathBuf>,
 }
 
-/// How a process serves.
+/// An address to listen on, or not to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listen {
+    Off,
+    At(SocketAddr),
+}
+
+fn listen_address(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen::Off);
+    }
+    text.parse().map(Listen::At).map_err(|_| {
+        format!(
+            "{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8080 or [::1]:8080, or off"
+        )
+    })
+}
+
+/// How a process serves HTTP.
 #[derive(Clone)]
 pub(crate) struct HttpSettings {
-    /// None: not at all.
+    /// None: do not serve.
     pub(crate) address: Option<SocketAddr>,
-    /// Whether the address was asked for: it must be had then. One by default may be taken by
-    /// another process.
+    /// Whether the address was given. Then the process fails if it cannot listen there; the default
+    /// address may be in use by another process.
     pub(crate) asked: bool,
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) password: Option<Secret>,
@@ -54,34 +72,32 @@ impl fmt::Debug for HttpSettings {
 }
 
 impl HttpArgs {
-    /// Reads the address, and the files; `default` is where to serve if nothing is said.
+    /// Reads the files; `default` is where to serve without `--http`.
     pub(crate) fn check(self, default: SocketAddr, errors: &mut Errors) -> Option<HttpSettings> {
         let asked = self.http.is_some();
-        let address = match self.http.as_deref() {
-            None => Some(Some(default)),
-            Some("off") => Some(None),
-            Some(text) => errors.read("--http", text, |text| {
-                text.parse().map(Some).map_err(|_| format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8080 or [::1]:8080, or off"))
-            }),
+        let address = match self.http {
+            None => Some(default),
+            Some(Listen::Off) => None,
+            Some(Listen::At(address)) => Some(address),
         };
         let tls = match (self.http_tls_cert, self.http_tls_key) {
             (None, None) => Some(None),
             (Some(certificates), Some(key)) => tls(&certificates, &key, errors).map(Some),
             (Some(_), None) => {
-                errors.add("--http-tls-cert: its key is missing; see --http-tls-key");
+                errors.add("--http-tls-key: missing, but --http-tls-cert is given");
                 None
             }
             (None, Some(_)) => {
-                errors.add("--http-tls-key: its certificate is missing; see --http-tls-cert");
+                errors.add("--http-tls-cert: missing, but --http-tls-key is given");
                 None
             }
         };
         let password = match self.http_password_file {
             None => Some(None),
-            Some(file) => secret::from("--http-password-file", Some(&file), &[], errors).map(Some),
+            Some(file) => errors.keep("--http-password-file", secret::read(&file)).map(Some),
         };
         Some(HttpSettings {
-            address: address?,
+            address,
             asked,
             tls: tls?,
             password: password?,
@@ -120,7 +136,7 @@ fn tls(
         Ok(config) => Some(Arc::new(config)),
         Err(error) => {
             errors.add(format!(
-                "--http-tls-cert: {} does not do with {}: {error}",
+                "--http-tls-cert: {} cannot be used with {}: {error}",
                 certificates.display(),
                 key.display()
             ));

@@ -30,7 +30,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::end::End;
+use crate::exit::Exit;
 
 /// Connections at once; further ones wait.
 const CONNECTIONS: usize = 256;
@@ -47,7 +47,7 @@ pub(super) fn listen(
     address: SocketAddr,
     asked: bool,
     runtime: &Handle,
-) -> Result<Option<TcpListener>, End> {
+) -> Result<Option<TcpListener>, Exit> {
     // Not awaited: some callers are within the runtime already.
     let _within = runtime.enter();
     let bound = std::net::TcpListener::bind(address).and_then(|listener| {
@@ -65,7 +65,7 @@ pub(super) fn listen(
             }
             Ok(Some(listener))
         }
-        Err(error) if asked => Err(End::Input(format!(
+        Err(error) if asked => Err(Exit::Input(format!(
             "--http: cannot listen at {address}: {error}"
         ))),
         Err(error) => {

@@ -36,7 +36,7 @@ use super::{
     selection::Selection,
 };
 use crate::{
-    end::{End, say},
+    exit::{Exit, say},
     stores,
 };
 
@@ -58,12 +58,12 @@ pub(super) struct Ground<'a> {
 struct Plan(BTreeMap<WindowSize, Vec<Range<WindowStart>>>);
 
 impl Ground<'_> {
-    pub(super) fn checkpoint(&self) -> Result<Checkpoint, End> {
+    pub(super) fn checkpoint(&self) -> Result<Checkpoint, Exit> {
         self.runtime.block_on(stores::checkpoint(self.store))
     }
 
     /// The history since an epoch, newest first.
-    fn history(&self, since: Epoch) -> Result<Vec<HistoryEntry>, End> {
+    fn history(&self, since: Epoch) -> Result<Vec<HistoryEntry>, Exit> {
         let mut history = self
             .runtime
             .block_on(coverage::back_to(self.store, |entry| entry.epoch <= since))?;
@@ -76,7 +76,7 @@ impl Ground<'_> {
         &self,
         selection: &Selection,
         since: Option<Duration>,
-    ) -> Result<Findings, End> {
+    ) -> Result<Findings, Exit> {
         let checkpoint = self.checkpoint()?;
         let starts = starts(self.log, &checkpoint)?;
         let mut coverage =
@@ -145,7 +145,7 @@ impl Ground<'_> {
     }
 
     /// Recomputes what has been bound since.
-    fn follow(&self, again: &mut Recomputation<'_>) -> Result<Checkpoint, End> {
+    fn follow(&self, again: &mut Recomputation<'_>) -> Result<Checkpoint, Exit> {
         let checkpoint = self.checkpoint()?;
         // Between the two, the job may have committed more; that is told by the checkpoint as bound.
         let history = if checkpoint.committed.epoch > again.base {
@@ -163,7 +163,7 @@ impl Ground<'_> {
         plan: &Plan,
         again: &Recomputation<'_>,
         judge: &mut Judge<'_>,
-    ) -> Result<(), End> {
+    ) -> Result<(), Exit> {
         let listed = stores::answered(self.runtime.block_on(self.store.symbols()))?;
         let listed: BTreeSet<Symbol> = listed
             .into_iter()
@@ -232,7 +232,7 @@ impl Ground<'_> {
         size: WindowSize,
         range: Range<WindowStart>,
         again: &Recomputation<'_>,
-    ) -> Result<Vec<Found<BarState>>, End> {
+    ) -> Result<Vec<Found<BarState>>, Exit> {
         let windows = again.oracle.windows_of(symbol.as_str(), Epoch::MAX);
         let read = |range| {
             self.runtime
@@ -249,7 +249,7 @@ impl Ground<'_> {
         plan: &Plan,
         again: &Recomputation<'_>,
         judge: &mut Judge<'_>,
-    ) -> Result<(), End> {
+    ) -> Result<(), Exit> {
         let mut found = HashSet::new();
         for view in View::EVERY {
             for (size, range) in plan
@@ -296,7 +296,7 @@ impl Ground<'_> {
         size: WindowSize,
         range: Range<WindowStart>,
         again: &Recomputation<'_>,
-    ) -> Result<Vec<Found<ViewState>>, End> {
+    ) -> Result<Vec<Found<ViewState>>, Exit> {
         let read = |range| {
             self.runtime
                 .block_on(self.store.audit_views(view, size, range, again.base))
@@ -308,7 +308,7 @@ impl Ground<'_> {
 
     /// Lists that had lines of a later epoch beside them, or lines without a list, are read once
     /// more: by now all is known that was bound then.
-    fn read_again(&self, again: &Recomputation<'_>, judge: &mut Judge<'_>) -> Result<(), End> {
+    fn read_again(&self, again: &Recomputation<'_>, judge: &mut Judge<'_>) -> Result<(), Exit> {
         for key in judge.take_put_off() {
             for (_, list) in self.lists_of(key.view, key.size, key.start..key.start + 1, again)? {
                 match list {
@@ -328,7 +328,7 @@ impl Ground<'_> {
 
     /// Bars that no reader finds who begins with the directory. Those that the log has trades for
     /// have been found missing.
-    pub(super) fn look_beside_the_directory(&self, findings: &mut Findings) -> Result<(), End> {
+    pub(super) fn look_beside_the_directory(&self, findings: &mut Findings) -> Result<(), Exit> {
         for unlisted in stores::answered(self.runtime.block_on(self.store.unlisted()))? {
             findings.unlisted(unlisted);
         }
@@ -347,7 +347,7 @@ fn in_one_go_or_one_by_one<T>(
     windows: impl Iterator<Item = (WindowSize, WindowStart)>,
     read: impl Fn(Range<WindowStart>) -> Result<Vec<Audited<T>>, StoreError>,
     what: impl Fn() -> String,
-) -> Result<Vec<Found<T>>, End> {
+) -> Result<Vec<Found<T>>, Exit> {
     let reason = match read(range.clone()) {
         Ok(found) => {
             return Ok(found
@@ -356,7 +356,7 @@ fn in_one_go_or_one_by_one<T>(
                 .collect());
         }
         Err(StoreError::Broken(reason)) => reason,
-        Err(error) => return Err(crate::end::store_failed(&error)),
+        Err(error) => return Err(crate::exit::store_failed(&error)),
     };
     let (mut all, mut damaged) = (Vec::new(), false);
     for (_, start) in windows.filter(|(of, start)| *of == size && range.contains(start)) {
@@ -366,14 +366,14 @@ fn in_one_go_or_one_by_one<T>(
                 damaged = true;
                 all.push((start, Err(reason)));
             }
-            Err(error) => return Err(crate::end::store_failed(&error)),
+            Err(error) => return Err(crate::exit::store_failed(&error)),
         }
     }
     // Else it is a window that no trade made, or the store as a whole.
     if damaged {
         Ok(all)
     } else {
-        Err(End::Failed(format!("{} cannot be read: {reason}", what())))
+        Err(Exit::Failed(format!("{} cannot be read: {reason}", what())))
     }
 }
 

@@ -29,7 +29,7 @@ use tapeflow_protocol::{Checkpoint, Counts, HistoryEntry, Store};
 use tapeflow_schemas::{Epoch, Offset, WriteTimestamp};
 
 use super::recompute::COMMITTED;
-use crate::{end::End, stores};
+use crate::{exit::Exit, stores};
 
 /// History entries read at most: three days of epochs of 250 ms.
 const HISTORY_READ: usize = 1_000_000;
@@ -81,7 +81,7 @@ pub(super) async fn of(
     checkpoint: &Checkpoint,
     starts: &[Offset],
     since: Option<Duration>,
-) -> Result<Coverage, End> {
+) -> Result<Coverage, Exit> {
     let gone = starts
         .iter()
         .zip(&checkpoint.last_binding().cuts)
@@ -113,7 +113,7 @@ pub(super) async fn of(
 pub(super) async fn back_to(
     store: &dyn Store,
     old_enough: impl Fn(&HistoryEntry) -> bool,
-) -> Result<Vec<HistoryEntry>, End> {
+) -> Result<Vec<HistoryEntry>, Exit> {
     let mut limit = FIRST_READ;
     loop {
         let history = stores::answered(store.history(limit).await)?;

@@ -14,7 +14,7 @@ use super::{
     lists,
     recompute::{AsOf, COMMITTED, Recomputation},
 };
-use crate::end::say;
+use crate::exit::say;
 
 /// Differences printed one by one; all are counted.
 const PRINTED: usize = 100;

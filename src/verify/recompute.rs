@@ -14,7 +14,7 @@ use tapeflow_protocol::{Checkpoint, Cut, HistoryEntry, LostRange};
 use tapeflow_schemas::{Epoch, Offset, WindowSize};
 
 use super::selection::Selection;
-use crate::end::{End, unreachable_log};
+use crate::exit::{Exit, unreachable_log};
 
 /// What the recomputation calls all epochs together that were committed when the bars were begun to
 /// be read.
@@ -27,7 +27,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The first offset that can be judged, of each partition that the job knows: the first that the
 /// log still has, and none that an operator has given up. Where a log shows those again, the job
 /// has not read them, and some bars may hold them all the same.
-pub(super) fn starts(log: &dyn Log, checkpoint: &Checkpoint) -> Result<Vec<Offset>, End> {
+pub(super) fn starts(log: &dyn Log, checkpoint: &Checkpoint) -> Result<Vec<Offset>, Exit> {
     let partitions = (0u32..).zip(&checkpoint.last_binding().cuts);
     let start = |(partition, cut): (u32, &Cut)| {
         let bounds = log
@@ -62,10 +62,10 @@ impl<'a> Feed<'a> {
         &mut self,
         cuts: &[Cut],
         each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<(), End> {
-        let failed = |error: LogError| End::Failed(error.to_string());
+    ) -> Result<(), Exit> {
+        let failed = |error: LogError| Exit::Failed(error.to_string());
         if cuts.len() > self.next.len() {
-            return Err(End::Failed(
+            return Err(Exit::Failed(
                 "the log has gained partitions meanwhile: run verify again".into(),
             ));
         }
@@ -87,7 +87,7 @@ impl<'a> Feed<'a> {
                 .asked
                 .is_some_and(|asked| asked.load(Ordering::Acquire))
             {
-                return Err(End::Failed("asked to end".into()));
+                return Err(Exit::Failed("asked to end".into()));
             }
             let mut gaps = Vec::new();
             let read = reader.poll(RECORDS_PER_POLL, &mut |record| {
@@ -107,7 +107,7 @@ impl<'a> Feed<'a> {
             // just removed it.
             for (partition, expected, found) in gaps {
                 if self.log.bounds(partition).map_err(failed)?.start > expected {
-                    return Err(End::Failed(format!(
+                    return Err(Exit::Failed(format!(
                         "offsets {expected} to {} of partition {partition} were removed from the log while it was read: run verify again",
                         found - 1
                     )));
@@ -116,7 +116,7 @@ impl<'a> Feed<'a> {
             if read > 0 {
                 heard = Instant::now();
             } else if heard.elapsed() > SILENCE {
-                return Err(End::Failed(format!(
+                return Err(Exit::Failed(format!(
                     "the log has handed over nothing for {} s, before its bound end was reached",
                     SILENCE.as_secs()
                 )));
@@ -156,9 +156,9 @@ impl<'a> Recomputation<'a> {
         from: &[Offset],
         selection: Selection,
         asked: &'a AtomicBool,
-    ) -> Result<Self, End> {
+    ) -> Result<Self, Exit> {
         let partitions =
-            u32::try_from(from.len()).map_err(|error| End::Failed(error.to_string()))?;
+            u32::try_from(from.len()).map_err(|error| Exit::Failed(error.to_string()))?;
         let oracle = Oracle::new(sizes.to_vec(), partitions).keeping(move |symbol, size, start| {
             selection.window(size, start) && selection.symbol(symbol)
         });
@@ -172,7 +172,7 @@ impl<'a> Recomputation<'a> {
     }
 
     /// Folds all that a checkpoint has committed, as one.
-    pub(super) fn settle(&mut self, checkpoint: &Checkpoint) -> Result<(), End> {
+    pub(super) fn settle(&mut self, checkpoint: &Checkpoint) -> Result<(), Exit> {
         let oracle = &mut self.oracle;
         self.feed.to(&checkpoint.committed.cuts, &mut |record| {
             oracle.record(
@@ -198,7 +198,7 @@ impl<'a> Recomputation<'a> {
         &mut self,
         checkpoint: &Checkpoint,
         history: &[HistoryEntry],
-    ) -> Result<(), End> {
+    ) -> Result<(), Exit> {
         let known = self.above.last().map_or(self.base, |(epoch, _)| *epoch);
         let offsets = |cuts: &[Cut]| cuts.iter().map(|cut| cut.next).collect::<Vec<_>>();
         let committed = history

@@ -19,16 +19,16 @@ use super::{
     selection::Selection,
 };
 use crate::{
-    end::{End, say},
+    exit::{Exit, say},
     signals,
 };
 
 /// Refuses what would ask nobody.
-pub(super) fn may_ask(yes: bool) -> Result<(), End> {
+pub(super) fn may_ask(yes: bool) -> Result<(), Exit> {
     if yes || std::io::stdin().is_terminal() {
         Ok(())
     } else {
-        Err(End::Input(
+        Err(Exit::Input(
             "--repair: asks before it writes, and there is no terminal to ask on: give --yes as well"
                 .into(),
         ))
@@ -41,7 +41,7 @@ pub(super) fn repair(
     selection: &Selection,
     findings: &Findings,
     yes: bool,
-) -> Result<(), End> {
+) -> Result<(), Exit> {
     let places: Vec<Place> = findings
         .errors
         .iter()
@@ -53,7 +53,7 @@ pub(super) fn repair(
         if left == 0 {
             Ok(())
         } else {
-            Err(End::Differs(left))
+            Err(Exit::Differs(left))
         }
     };
     if places.is_empty() {
@@ -78,11 +78,11 @@ pub(super) fn repair(
     )?;
     repair_plan.advance(&checkpoint)?;
     if !yes && !agreed(places.len())? {
-        return Err(End::Differs(findings.differences()));
+        return Err(Exit::Differs(findings.differences()));
     }
     repair_plan.advance(&ground.checkpoint()?)?;
 
-    let failed = |error: WorkflowError| End::Failed(error.to_string());
+    let failed = |error: WorkflowError| Exit::Failed(error.to_string());
     // From here on Ctrl-C waits for the end; a second one leaves, and the job waits for a while in
     // vain.
     signals::on_end(ground.runtime.handle(), || ());
@@ -117,7 +117,7 @@ pub(super) fn repair(
             generation: by,
             owner,
         }) => {
-            return Err(End::Failed(format!(
+            return Err(Exit::Failed(format!(
                 "generation {by} (owner {owner}) took the job over while generation {generation} was repair: what was written is right, \
                  but it may have read a bar before and write it anew: run verify again"
             )));
@@ -136,12 +136,12 @@ pub(super) fn repair(
     ended(left)
 }
 
-fn gone() -> End {
-    End::Failed("records have been removed from the log, or given up, since the look: nothing was repaired; run verify again".into())
+fn gone() -> Exit {
+    Exit::Failed("records have been removed from the log, or given up, since the look: nothing was repaired; run verify again".into())
 }
 
 /// Says what is not touched, and why; how many they are.
-fn left_alone(findings: &Findings) -> Result<u64, End> {
+fn left_alone(findings: &Findings) -> Result<u64, Exit> {
     let count = |of: RepairAction| {
         findings
             .errors
@@ -168,8 +168,8 @@ fn left_alone(findings: &Findings) -> Result<u64, End> {
 }
 
 /// Asks on the terminal.
-fn agreed(places: usize) -> Result<bool, End> {
-    let failed = |error: std::io::Error| End::Failed(format!("cannot ask: {error}"));
+fn agreed(places: usize) -> Result<bool, Exit> {
+    let failed = |error: std::io::Error| Exit::Failed(format!("cannot ask: {error}"));
     let mut out = std::io::stderr();
     write!(
         out,
@@ -197,7 +197,7 @@ fn write(
     ground: &Ground<'_>,
     repair_plan: &mut RepairPlan<'_>,
     repairer: &mut Repairer,
-) -> Result<Written, End> {
+) -> Result<Written, Exit> {
     repair_plan.advance(repairer.checkpoint())?;
     let (keys, list_keys) = (
         std::mem::take(&mut repair_plan.bars),
@@ -210,7 +210,7 @@ fn write(
         ground
             .runtime
             .block_on(repairer.sign(ground.store))
-            .map_err(|error| End::Failed(error.to_string()))
+            .map_err(|error| Exit::Failed(error.to_string()))
     };
     for key in keys {
         sign(repairer)?;
@@ -245,7 +245,7 @@ fn write(
         ground
             .runtime
             .block_on(repairer.write(ground.store, &bars, &lists))
-            .map_err(|error| End::Failed(error.to_string()))?,
+            .map_err(|error| Exit::Failed(error.to_string()))?,
     );
     Ok(Written {
         bars: bars.len(),
@@ -254,14 +254,14 @@ fn write(
     })
 }
 
-fn bar_before(ground: &Ground<'_>, key: &BarKey) -> Result<String, End> {
+fn bar_before(ground: &Ground<'_>, key: &BarKey) -> Result<String, Exit> {
     let state = match ground
         .runtime
         .block_on(ground.store.read_bars(std::slice::from_ref(key)))
     {
         Ok(found) => found.into_iter().next().flatten(),
         Err(StoreError::Broken(_)) => return Ok("unreadable".into()),
-        Err(error) => return Err(crate::end::store_failed(&error)),
+        Err(error) => return Err(crate::exit::store_failed(&error)),
     };
     Ok(state.map_or_else(
         || "nothing".into(),
@@ -269,7 +269,7 @@ fn bar_before(ground: &Ground<'_>, key: &BarKey) -> Result<String, End> {
     ))
 }
 
-fn list_before(ground: &Ground<'_>, key: ViewKey) -> Result<String, End> {
+fn list_before(ground: &Ground<'_>, key: ViewKey) -> Result<String, Exit> {
     let state = match ground.runtime.block_on(ground.store.views(
         key.view,
         key.size,
@@ -277,7 +277,7 @@ fn list_before(ground: &Ground<'_>, key: ViewKey) -> Result<String, End> {
     )) {
         Ok(found) => found.into_iter().next(),
         Err(StoreError::Broken(_)) => return Ok("unreadable".into()),
-        Err(error) => return Err(crate::end::store_failed(&error)),
+        Err(error) => return Err(crate::exit::store_failed(&error)),
     };
     Ok(state.map_or_else(
         || "nothing".into(),

@@ -19,7 +19,7 @@ use tapeflow_schemas::{
 };
 
 use super::{bars, judge::Place, lists, recompute::Feed};
-use crate::end::End;
+use crate::exit::Exit;
 
 /// Some bars and lists, recomputed up to a checkpoint's last binding.
 pub(super) struct RepairPlan<'a> {
@@ -42,7 +42,7 @@ impl<'a> RepairPlan<'a> {
         with_lists: bool,
         baskets: &'a Baskets,
         asked: &'a AtomicBool,
-    ) -> Result<Self, End> {
+    ) -> Result<Self, Exit> {
         let (mut bars, mut lists) = (BTreeSet::new(), BTreeSet::new());
         for place in places {
             match place {
@@ -79,7 +79,7 @@ impl<'a> RepairPlan<'a> {
                     .is_some_and(|symbols| symbols.contains(symbol))
         };
         let partitions =
-            u32::try_from(from.len()).map_err(|error| End::Failed(error.to_string()))?;
+            u32::try_from(from.len()).map_err(|error| Exit::Failed(error.to_string()))?;
         let oracle = Oracle::new(sizes.to_vec(), partitions).keeping(wanted);
         let recompute = Recompute::new(sizes, from, bars.iter().cloned());
         Ok(Self {
@@ -93,7 +93,7 @@ impl<'a> RepairPlan<'a> {
     }
 
     /// Goes on to all that a checkpoint has bound.
-    pub(super) fn advance(&mut self, checkpoint: &Checkpoint) -> Result<(), End> {
+    pub(super) fn advance(&mut self, checkpoint: &Checkpoint) -> Result<(), Exit> {
         let (oracle, recompute) = (&mut self.oracle, &mut self.recompute);
         self.feed
             .to(&checkpoint.last_binding().cuts, &mut |record| {

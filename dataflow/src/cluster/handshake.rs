@@ -41,6 +41,8 @@ const GREETING: Duration = Duration::from_secs(2);
 const LINE_BYTES: usize = 4_096;
 /// How long a caller waits before it calls again.
 const RETRY: Duration = Duration::from_millis(50);
+/// How long a process waits before it logs which processes it waits for.
+const SILENT_WAIT: Duration = Duration::from_secs(2);
 /// Greetings heard at once; more callers than that are dropped.
 const CALLERS_AT_ONCE: usize = 64;
 
@@ -138,6 +140,26 @@ impl Hall {
     }
 }
 
+/// Logs once, after [`SILENT_WAIT`], which processes are missing.
+struct WaitLog {
+    since: Instant,
+    is_logged: bool,
+}
+
+impl WaitLog {
+    fn check(&mut self, missing: impl FnOnce() -> String, patience: Duration) {
+        if !self.is_logged && self.since.elapsed() >= SILENT_WAIT {
+            self.is_logged = true;
+            tracing::info!(
+                missing = missing(),
+                give_up_after_s = patience.as_secs(),
+                "waiting for the other processes of the job: start them, or see --processes and \
+                 --hosts"
+            );
+        }
+    }
+}
+
 /// Connects this process with all others; nothing if `asked_to_end` says so before they have met.
 pub(crate) fn connect(
     config: &ClusterConfig,
@@ -177,31 +199,35 @@ fn join(
 ) -> Result<Option<Cluster>, ClusterError> {
     let config = &hall.config;
     let mut met: BTreeMap<(usize, Purpose), TcpStream> = BTreeMap::new();
+    let mut log = WaitLog { since: Instant::now(), is_logged: false };
     for to in 0..config.process {
         for purpose in [Purpose::Data, Purpose::Heartbeat] {
-            let Some(socket) = call(hall, to, purpose, deadline, asked_to_end)? else {
+            let Some(socket) = call(hall, to, purpose, deadline, &mut log, asked_to_end)? else {
                 return Ok(None);
             };
             met.insert((to, purpose), socket);
         }
     }
     let expected = 2 * (config.hosts.len() - 1);
+    let missing = |met: &BTreeMap<(usize, Purpose), TcpStream>| {
+        (0..config.hosts.len())
+            .filter(|other| {
+                *other != config.process && !met.contains_key(&(*other, Purpose::Heartbeat))
+            })
+            .map(|other| format!("process {other} at {}", config.hosts[other]))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     while met.len() < expected {
+        log.check(|| missing(&met), config.patience);
         match arrivals.recv_timeout(RETRY) {
             // Of two calls of one process the later one counts: it was started anew.
             Ok((purpose, from, socket)) => drop(met.insert((from, purpose), socket)),
             Err(RecvTimeoutError::Timeout) if asked_to_end() => return Ok(None),
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                let missing = (0..config.hosts.len()).filter(|other| {
-                    *other != config.process && !met.contains_key(&(*other, Purpose::Heartbeat))
-                });
-                let missing = missing
-                    .map(|other| format!("process {other} at {}", config.hosts[other]))
-                    .collect::<Vec<_>>()
-                    .join(", ");
                 return Err(ClusterError::Late {
-                    missing,
+                    missing: missing(&met),
                     patience: config.patience,
                 });
             }
@@ -224,6 +250,7 @@ fn call(
     to: usize,
     purpose: Purpose,
     deadline: Instant,
+    log: &mut WaitLog,
     asked_to_end: &impl Fn() -> bool,
 ) -> Result<Option<TcpStream>, ClusterError> {
     let config = &hall.config;
@@ -271,6 +298,7 @@ fn call(
         if asked_to_end() {
             return Ok(None);
         }
+        log.check(|| format!("process {to} at {address}"), config.patience);
         if Instant::now() + RETRY >= deadline {
             return Err(ClusterError::Late {
                 missing: format!("process {to} at {address}"),
