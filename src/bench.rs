@@ -16,12 +16,11 @@ use tapeflow_feed::{Clock, Feed};
 use tapeflow_log::kafka::admin as kafka;
 use tapeflow_sinks::cassandra;
 use tapeflow_throughput::{
-    Error, check,
-    drain::{self, Plan},
-    fill,
-    ground::{Ground, Program},
-    rate,
+    Error,
+    backlog::{self, Plan},
+    check, preload, rate,
     report::{self, Report},
+    target::{Program, Target},
     topic::TopicAddress,
 };
 use tokio::runtime::Runtime;
@@ -105,7 +104,7 @@ fn measure(
         logs: place.folder.clone(),
     };
     let load_before = report::load();
-    let (written, fill, spent, sustained) = match settings.rate {
+    let (written, preload, spent, sustained) = match settings.rate {
         Some(rate) => {
             let longer = settings
                 .sizes
@@ -116,7 +115,7 @@ fn measure(
                 .ok_or_else(|| Exit::Input("--sizes: none".into()))?;
             let (spent, written, sustained) = rate::sustain(
                 &program,
-                &place.ground,
+                &place.target,
                 &plan,
                 rate,
                 *size,
@@ -126,7 +125,7 @@ fn measure(
             (written, None, spent, Some(sustained))
         }
         None => {
-            let (written, fill) = if place.is_full {
+            let (written, preload) = if place.is_full {
                 // Not appended: what was is the same.
                 let mut feed = Feed::new(plan.shape, Clock::Tape, plan.partitions)
                     .map_err(tapeflow_throughput::Error::from)?;
@@ -139,15 +138,16 @@ fn measure(
             } else {
                 let mut log =
                     place
-                        .ground
-                        .appender(plan.partitions, fill::LINGER, runtime.handle())?;
-                let (written, took) = fill::fill(&mut log, plan.shape, plan.partitions, asked)?;
+                        .target
+                        .appender(plan.partitions, preload::LINGER, runtime.handle())?;
+                let (written, took) =
+                    preload::preload(&mut log, plan.shape, plan.partitions, asked)?;
                 (written, Some(took))
             };
             (
                 written,
-                fill,
-                drain::drain(&program, &place.ground, &plan, runtime.handle(), asked)?,
+                preload,
+                backlog::backlog(&program, &place.target, &plan, runtime.handle(), asked)?,
                 None,
             )
         }
@@ -161,7 +161,7 @@ fn measure(
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         optimized: !cfg!(debug_assertions),
-        ground: place.ground.name(),
+        target: place.target.name(),
         partitions: plan.partitions,
         sizes,
         symbols: plan.shape.symbols,
@@ -170,17 +170,17 @@ fn measure(
         processes: plan.processes,
         workers: plan.workers,
         written,
-        fill,
+        preload,
         spent,
         sustained,
-        checked: check::check(&program, &place.ground, written, runtime.handle())?,
+        checked: check::check(&program, &place.target, written, runtime.handle())?,
         load_before,
     })
 }
 
 /// Where it is measured, and what of that was made for it.
 struct Place {
-    ground: Ground,
+    target: Target,
     partitions: u32,
     /// Logs, and the files of an embedded place.
     folder: PathBuf,
@@ -195,12 +195,12 @@ impl Place {
         fs::create_dir_all(&folder)
             .map_err(|error| Exit::Input(format!("cannot make {}: {error}", folder.display())))?;
         let made = if settings.embedded {
-            let ground = Ground::Embedded {
+            let target = Target::Embedded {
                 log: folder.join("log.db"),
                 bars: folder.join("rows.db"),
             };
             Ok(Self {
-                ground,
+                target,
                 partitions: settings.partitions,
                 folder: folder.clone(),
                 is_full: false,
@@ -238,7 +238,7 @@ impl Place {
         let there = topic.partitions().map_err(unreachable)?;
         let partitions = there.unwrap_or(settings.partitions);
         if there.is_some() {
-            Ground::must_hold(&topic, settings.shape, partitions)?;
+            Target::must_hold(&topic, settings.shape, partitions)?;
         }
         let store = stores::cassandra(&settings.nodes, name, &settings.login, JOB)?;
         runtime.block_on(async {
@@ -268,7 +268,7 @@ impl Place {
             Ok(())
         })?;
         Ok(Self {
-            ground: Ground::Servers {
+            target: Target::Servers {
                 topic,
                 store: Box::new(store),
             },
@@ -287,11 +287,11 @@ impl Place {
             address.push(path);
             address
         };
-        let place = match &self.ground {
-            Ground::Embedded { log, bars } => {
+        let place = match &self.target {
+            Target::Embedded { log, bars } => {
                 vec!["--log".into(), file(log), "--store".into(), file(bars)]
             }
-            Ground::Servers { topic, store } => {
+            Target::Servers { topic, store } => {
                 let flags = [
                     "--brokers",
                     &topic.brokers,
@@ -316,13 +316,13 @@ impl Place {
     }
 
     fn describe(&self) -> String {
-        match &self.ground {
-            Ground::Embedded { log, bars } => format!(
+        match &self.target {
+            Target::Embedded { log, bars } => format!(
                 "log sqlite:{}, bars sqlite:{}",
                 log.display(),
                 bars.display()
             ),
-            Ground::Servers { topic, store } => format!(
+            Target::Servers { topic, store } => format!(
                 "topic {}, bars {}, logs {}",
                 topic.name,
                 store.address(),
@@ -333,7 +333,7 @@ impl Place {
 
     /// Deletes what was made. The logs of a run that failed are left.
     fn take_away(&self, runtime: &Runtime, is_well: bool) -> Result<(), Exit> {
-        if let Ground::Servers { topic, store } = &self.ground {
+        if let Target::Servers { topic, store } = &self.target {
             runtime
                 .block_on(cassandra::drop_keyspace(store))
                 .map_err(|error| Exit::Failed(error.to_string()))?;
@@ -341,7 +341,7 @@ impl Place {
                 runtime.block_on(topic.delete())?;
             }
         }
-        if is_well || matches!(self.ground, Ground::Embedded { .. }) {
+        if is_well || matches!(self.target, Target::Embedded { .. }) {
             fs::remove_dir_all(&self.folder)
                 .map_err(|error| Exit::Failed(format!("{}: {error}", self.folder.display())))
         } else {

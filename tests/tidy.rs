@@ -13,71 +13,11 @@ use serde_json::Value;
 /// Lines a Rust file may have: a file is one idea.
 const MOST_LINES: usize = 800;
 
-/// Which of our crates each of our crates may use, tests aside.
-const ARROWS: [(&str, &[&str]); 11] = [
-    ("tapeflow-schemas", &[]),
-    // Written from the design, so that it can contradict the code.
-    ("tapeflow-model", &[]),
-    ("tapeflow-ingest", &["tapeflow-schemas"]),
-    ("tapeflow-sinks", &["tapeflow-schemas"]),
-    ("tapeflow-dataflow", &["tapeflow-schemas", "tapeflow-sinks"]),
-    // It checks the others, so it may share no rule with them.
-    ("tapeflow-oracle", &["tapeflow-schemas"]),
-    (
-        "tapeflow",
-        &[
-            "tapeflow-schemas",
-            "tapeflow-ingest",
-            "tapeflow-sinks",
-            "tapeflow-dataflow",
-            "tapeflow-oracle",
-            "tapeflow-throughput",
-        ],
-    ),
-    // It knows the job as a process and by its bars, not by its code.
-    (
-        "tapeflow-throughput",
-        &["tapeflow-schemas", "tapeflow-sinks"],
-    ),
-    // It runs the binary, and is used by nobody.
-    (
-        "tapeflow-chaos",
-        &[
-            "tapeflow-schemas",
-            "tapeflow-ingest",
-            "tapeflow-sinks",
-            "tapeflow-dataflow",
-        ],
-    ),
-    (
-        "tapeflow-restart",
-        &["tapeflow-schemas", "tapeflow-sinks", "tapeflow-throughput"],
-    ),
-    (
-        "tapeflow-simulation",
-        &[
-            "tapeflow-schemas",
-            "tapeflow-sinks",
-            "tapeflow-dataflow",
-            "tapeflow-oracle",
-        ],
-    ),
-];
-
 /// What touches the world, and where alone it may be named, tests aside.
 const ROOMS: [(&str, &[&str]); 5] = [
     ("scylla::", &["sinks/src/cassandra/"]),
-    ("rusqlite::", &["sinks/src/sqlite/"]),
-    (
-        "rdkafka::",
-        &[
-            "dataflow/src/log_kafka",
-            "ingest/src/publish_kafka",
-            "src/kafka.rs",
-            "tests/chaos/src/topics.rs",
-            "bench/throughput/src/topic.rs",
-        ],
-    ),
+    ("rusqlite::", &["sinks/src/sqlite/", "log/src/sqlite/"]),
+    ("rdkafka::", &["log/src/kafka/"]),
     (
         "tokio_tungstenite::",
         &["ingest/src/finnhub/", "ingest/src/simulator/"],
@@ -88,8 +28,7 @@ const ROOMS: [(&str, &[&str]); 5] = [
         &[
             "ingest/src/clock.rs",
             "dataflow/src/clock.rs",
-            "src/http/process.rs",
-            "src/terminal",
+            "console/src/",
             "tests/chaos/src/feed.rs",
             "bench/throughput/src/lib.rs",
         ],
@@ -312,35 +251,360 @@ fn packages(metadata: &Value) -> &[Value] {
     metadata["packages"].as_array().expect("packages")
 }
 
-#[test]
-fn crates_use_each_other_only_along_the_arrows() {
+/// The rows of the table under a heading of ARCHITECTURE.md, as the words in backticks of each cell.
+fn architecture_table(heading: &str) -> Vec<Vec<Vec<String>>> {
+    let text = read("ARCHITECTURE.md");
+    let section = text
+        .split("\n## ")
+        .find(|section| section.starts_with(heading))
+        .unwrap_or_else(|| panic!("ARCHITECTURE.md has a section {heading:?}"));
+    let rows: Vec<_> = section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let cells = line.trim_matches('|').split('|');
+            cells
+                .map(|cell| {
+                    cell.split('`')
+                        .skip(1)
+                        .step_by(2)
+                        .map(str::to_owned)
+                        .collect()
+                })
+                .collect()
+        })
+        .collect();
+    assert!(rows.len() > 5, "section {heading:?} has a table");
+    rows
+}
+
+/// The crates of the workspace and which of each other they use: as normal dependencies, or with
+/// those of tests too.
+fn dependencies(with_tests: bool) -> BTreeMap<String, BTreeSet<String>> {
+    let short = |name: &str| name.strip_prefix("tapeflow-").unwrap_or(name).to_owned();
     let metadata = metadata(&["--no-deps"]);
-    let arrows = BTreeMap::from(ARROWS);
-    let mut seen = BTreeSet::new();
-    let mut errors = Vec::new();
-    for package in packages(&metadata) {
-        let name = package["name"].as_str().expect("a name");
-        seen.insert(name);
-        let Some(allowed) = arrows.get(name) else {
-            errors.push(format!("{name} is not in the list"));
-            continue;
-        };
-        for dependency in package["dependencies"].as_array().expect("dependencies") {
-            let of = dependency["name"].as_str().expect("a name");
+    let of = |package: &Value| {
+        let all = package["dependencies"].as_array().expect("dependencies");
+        all.iter()
             // `kind` is null for normal dependencies, "dev" or "build" for others.
-            if dependency["kind"].is_null() && of.starts_with("tapeflow") && !allowed.contains(&of)
-            {
-                errors.push(format!("{name} uses {of}"));
-            }
+            .filter(|dependency| with_tests || dependency["kind"].is_null())
+            .filter_map(|dependency| dependency["name"].as_str())
+            .filter(|name| name.starts_with("tapeflow"))
+            .map(short)
+            .collect()
+    };
+    packages(&metadata)
+        .iter()
+        .map(|package| {
+            (
+                short(package["name"].as_str().expect("a name")),
+                of(package),
+            )
+        })
+        .collect()
+}
+
+/// A cycle in a graph, if there is one.
+fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    let mut left: BTreeMap<&String, BTreeSet<&String>> = graph
+        .iter()
+        .map(|(from, to)| {
+            (
+                from,
+                to.iter().filter(|to| graph.contains_key(*to)).collect(),
+            )
+        })
+        .collect();
+    // What depends on nothing that is left is in no cycle.
+    loop {
+        let free: Vec<&String> = left
+            .iter()
+            .filter(|(_, to)| to.is_empty())
+            .map(|(from, _)| *from)
+            .collect();
+        if free.is_empty() {
+            break;
+        }
+        for node in free {
+            left.remove(node);
+            left.values_mut().for_each(|to| {
+                to.remove(node);
+            });
         }
     }
-    errors.extend(
-        arrows
-            .keys()
-            .filter(|name| !seen.contains(*name))
-            .map(|name| format!("{name} is in the list and not in the workspace")),
+    let mut path: Vec<&String> = vec![left.keys().next()?];
+    loop {
+        let next = *left[path.last()?].first()?;
+        if let Some(at) = path.iter().position(|node| *node == next) {
+            return Some(path[at..].iter().map(|node| (*node).clone()).collect());
+        }
+        path.push(next);
+    }
+}
+
+#[test]
+fn crates_use_each_other_exactly_along_the_arrows_of_the_architecture_document() {
+    let drawn: BTreeMap<String, BTreeSet<String>> = architecture_table("Arrows")
+        .into_iter()
+        .map(|row| (row[0][0].clone(), row[1].iter().cloned().collect()))
+        .collect();
+    let found = dependencies(false);
+    let mut faults = Vec::new();
+    for (name, used) in &drawn {
+        match found.get(name) {
+            Some(real) if real == used => {}
+            Some(real) => {
+                faults
+                    .extend(real.difference(used).map(|other| {
+                        format!("{name} uses {other}, which the table does not draw")
+                    }));
+                faults.extend(used.difference(real).map(|other| {
+                    format!("the table draws {name} to {other}, which it does not use")
+                }));
+            }
+            None => faults.push(format!("{name} is in the table and not in the workspace")),
+        }
+    }
+    // Tests and benches use the rooms, and no room uses them.
+    for (name, used) in &found {
+        if !drawn.contains_key(name) {
+            let by = drawn.iter().filter(|(_, used)| used.contains(name));
+            faults.extend(by.map(|(by, _)| format!("{by} uses {name}, which is not in the table")));
+        }
+        faults.extend(
+            used.iter()
+                .filter(|other| !found.contains_key(*other))
+                .map(|other| format!("{name} uses {other}, which is not in the workspace")),
+        );
+    }
+    none("arrows", faults);
+}
+
+#[test]
+fn no_crate_depends_on_itself_by_way_of_its_tests() {
+    let graph = dependencies(true);
+    assert!(graph.len() > 10, "the workspace has crates");
+    assert_eq!(
+        cycle(&graph),
+        None,
+        "a cycle of dependencies, tests included"
     );
-    none("arrows", errors);
+}
+
+#[test]
+fn a_cycle_is_found() {
+    let graph = |edges: &[(&str, &[&str])]| -> BTreeMap<String, BTreeSet<String>> {
+        let edge = |(from, to): &(&str, &[&str])| {
+            (
+                (*from).to_owned(),
+                to.iter().map(|to| (*to).to_owned()).collect(),
+            )
+        };
+        edges.iter().map(edge).collect()
+    };
+    assert_eq!(
+        cycle(&graph(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])),
+        None
+    );
+    let found = cycle(&graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])]));
+    assert_eq!(found, Some(vec!["b".to_owned(), "c".to_owned()]));
+    assert_eq!(cycle(&graph(&[("a", &["a"])])), Some(vec!["a".to_owned()]));
+}
+
+/// The code of a file without comments and without what follows `#[cfg(test)]`.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+    let lines = code
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(line));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The paths that a `use` tree or an expression names, from their first segment on.
+fn paths(tree: &str) -> Vec<Vec<String>> {
+    let tree = tree.trim();
+    let Some((before, inner)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap_or(tree);
+        return vec![
+            path.split("::")
+                .map(|part| part.trim().to_owned())
+                .collect(),
+        ];
+    };
+    let before: Vec<String> = before
+        .split("::")
+        .map(|part| part.trim().to_owned())
+        .filter(|part| !part.is_empty())
+        .collect();
+    let inner = inner.trim().strip_suffix('}').unwrap_or(inner);
+    let (mut found, mut depth, mut begin) = (Vec::new(), 0, 0);
+    let mut parts = Vec::new();
+    for (at, character) in inner.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&inner[begin..at]);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&inner[begin..]);
+    for part in parts.into_iter().filter(|part| !part.trim().is_empty()) {
+        for path in paths(part) {
+            found.push([before.clone(), path].concat());
+        }
+    }
+    found
+}
+
+/// Which files of a crate use which, by the modules that they name after `crate::` and `super::`. A
+/// declaration (`mod`) and a re-export (`pub use`) are no use.
+fn uses_between_files(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let sources: Vec<(String, String)> = sources()
+        .into_iter()
+        .filter_map(|(path, text)| Some((path.strip_prefix(folder)?.to_owned(), code(&text))))
+        .collect();
+    assert!(!sources.is_empty(), "{folder} has Rust files");
+    let module = |path: &str| -> Vec<String> {
+        let parts = path.trim_end_matches(".rs").split('/').map(str::to_owned);
+        let mut parts: Vec<String> = parts.collect();
+        if parts
+            .last()
+            .is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str()))
+        {
+            parts.pop();
+        }
+        parts
+    };
+    let files: BTreeMap<Vec<String>, String> = sources
+        .iter()
+        .map(|(path, _)| (module(path), path.clone()))
+        .collect();
+    // What the root re-exports is used where it is defined.
+    let mut exports: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, text) in sources
+        .iter()
+        .filter(|(path, _)| path == "lib.rs" || path == "main.rs")
+    {
+        for tree in text
+            .split("pub use ")
+            .skip(1)
+            .filter_map(|rest| rest.split(';').next())
+        {
+            for path in paths(tree) {
+                let path: Vec<String> = path
+                    .into_iter()
+                    .filter(|part| !["self", "crate"].contains(&part.as_str()))
+                    .collect();
+                if let Some((name, from)) = path.split_last() {
+                    exports.insert(name.clone(), from.to_vec());
+                }
+            }
+        }
+        let _ = path;
+    }
+    let mut graph = BTreeMap::new();
+    for (path, text) in &sources {
+        let own = module(path);
+        let mut used = BTreeSet::new();
+        let mut note = |mut target: Vec<String>| {
+            if let Some(from) = target.first().and_then(|name| exports.get(name)) {
+                target = from.clone();
+            }
+            // The longest part that is a file.
+            while !files.contains_key(&target) && !target.is_empty() {
+                target.pop();
+            }
+            if let Some(file) = files.get(&target).filter(|file| *file != path) {
+                if !target.is_empty() {
+                    used.insert(file.clone());
+                }
+            }
+        };
+        let without_exports = text
+            .split("pub use ")
+            .enumerate()
+            .map(|(at, part)| match at {
+                0 => part,
+                _ => part.split_once(';').map_or("", |(_, rest)| rest),
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
+        for tree in without_exports.split("use ").skip(1) {
+            let tree = tree.split(';').next().unwrap_or_default();
+            for path in paths(&tree.replace('\n', " ")) {
+                let (root, rest) = path.split_first().expect("a segment");
+                let above = path.iter().take_while(|part| *part == "super").count();
+                match root.as_str() {
+                    "crate" => note(rest.to_vec()),
+                    "super" if above <= own.len() => {
+                        note([&own[..own.len() - above], &path[above..]].concat());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for rest in without_exports.split("crate::").skip(1) {
+            let end = rest
+                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+                .unwrap_or(rest.len());
+            let path = rest[..end].split("::").map(str::to_owned);
+            note(path.filter(|part| !part.is_empty()).collect());
+        }
+        graph.insert(path.clone(), used);
+    }
+    graph
+}
+
+#[test]
+fn no_files_of_the_dataflow_use_each_other_in_a_circle() {
+    let graph = uses_between_files("dataflow/src/");
+    let edges: usize = graph.values().map(BTreeSet::len).sum();
+    assert!(
+        edges > 50,
+        "{edges} uses between files: the reading of `use` is broken"
+    );
+    assert_eq!(cycle(&graph), None, "a circle of files in dataflow/src");
+}
+
+#[test]
+fn the_oracle_takes_only_vocabulary_from_schemas() {
+    let found = sources()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("verify/oracle/src/"))
+        .flat_map(|(path, text)| {
+            let trees: Vec<String> = code(&text)
+                .split("tapeflow_schemas::")
+                .skip(1)
+                .map(|rest| rest.split(';').next().unwrap_or_default().to_owned())
+                .collect();
+            let taken = trees.iter().flat_map(|tree| paths(tree));
+            // It checks the job, so it may not add up, encode or lay out bars and views as the job
+            // does.
+            taken
+                .filter(|path| {
+                    let name = path.first().map(String::as_str).unwrap_or_default();
+                    [
+                        "totals",
+                        "bar",
+                        "view",
+                        "codec",
+                        "Totals",
+                        "Sums",
+                        "BarState",
+                        "BarWrite",
+                        "ViewState",
+                        "ViewEntry",
+                        "ViewWrite",
+                    ]
+                    .contains(&name)
+                })
+                .map(|name| format!("{path}: {}", name.join("::")))
+                .collect::<Vec<_>>()
+        });
+    none("shared rules", found);
 }
 
 /// Whether an SPDX expression can be satisfied with allowed licences: `OR`, and the old `/`, need
@@ -467,7 +731,7 @@ fn migrations_are_numbered_without_a_gap() {
     );
 }
 
-/// What a document has in backticks on one line, and what its links lead to.
+/// What a document has in backticks on one line. The target `documents` follows its links.
 fn references(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut in_block = false;
@@ -476,12 +740,6 @@ fn references(text: &str) -> Vec<String> {
             in_block = !in_block;
         } else if !in_block {
             found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
-            found.extend(
-                line.split("](")
-                    .skip(1)
-                    .filter_map(|rest| rest.split_once(')'))
-                    .map(|(target, _)| target.to_owned()),
-            );
         }
     }
     found
@@ -515,22 +773,16 @@ fn is_function(reference: &str) -> Option<(&str, &str)> {
 
 #[test]
 fn every_path_in_the_documents_exists() {
-    let missing = [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "MIGRATION.md",
-    ]
-    .into_iter()
-    .flat_map(|document| {
-        let paths: Vec<String> = references(&read(document))
+    let documents = files().into_iter().filter(|path| {
+        let in_root = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].contains(&path.as_str());
+        in_root || path.starts_with("docs/")
+    });
+    let missing = documents.flat_map(|document| {
+        references(&read(&document))
             .into_iter()
-            .filter(|reference| is_path(reference))
-            .collect();
-        paths
-            .into_iter()
-            .filter(|path| !root().join(path).exists())
+            .filter(|reference| is_path(reference) && !root().join(reference).exists())
             .map(move |path| format!("{document}: {path}"))
+            .collect::<Vec<_>>()
     });
     none("not there", missing);
 }

@@ -1,7 +1,8 @@
-"""image.py OUT.tar NAME FILE:PATH...: an image without a base, from files of this machine, as a tar of the OCI layout.
+"""image.py OUT.tar NAME FILE:PATH...
 
-NAME is full, with a tag: localhost/app:1. The first FILE becomes the entry point; the libraries that a FILE is linked to (by `ldd`) are added
-where the loader looks for them. The image runs as user 65532, as the one that deploy/image makes does; pause does not care.
+Builds an image without a base from files of this machine, as a tar of the OCI layout. NAME is a
+full name with a tag, such as localhost/app:1. The first FILE is the entry point. The libraries that
+a FILE is linked to, as printed by `ldd`, are added at the same paths. The image runs as user 65532.
 """
 
 import hashlib
@@ -26,11 +27,11 @@ def read(path):
 
 
 def libraries(path):
-    """The files that `path` is linked to; none if it is static."""
-    said = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
-    if "not found" in said:
-        sys.exit(f"image.py: {path} is linked to something that is not there:\n{said}")
-    return re.findall(r"^\s(?:\S+ => )?(/\S+) \(0x", said, re.MULTILINE)
+    """The libraries that `path` is linked to; an empty list if it is static."""
+    output = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
+    if "not found" in output:
+        sys.exit(f"image.py: a library of {path} is missing:\n{output}")
+    return re.findall(r"^\s(?:\S+ => )?(/\S+) \(0x", output, re.MULTILINE)
 
 
 def layer(files):
@@ -48,7 +49,11 @@ def layer(files):
 
 
 def main(out, name, *pairs):
-    files = {"/etc/passwd": (USERS, 0o644), "/etc/group": (GROUPS, 0o644), "/etc/nsswitch.conf": (NAMES, 0o644)}
+    files = {
+        "/etc/passwd": (USERS, 0o644),
+        "/etc/group": (GROUPS, 0o644),
+        "/etc/nsswitch.conf": (NAMES, 0o644),
+    }
     paths = [pair.rsplit(":", 1) for pair in pairs]
     for source, path in paths:
         files[path] = (read(source), 0o755)
@@ -63,14 +68,25 @@ def main(out, name, *pairs):
         return {"mediaType": MEDIA + media, "digest": "sha256:" + digest, "size": len(content)}
 
     only = blob("layer.v1.tar", layer(files))
-    settings = {"Entrypoint": [paths[0][1]], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "User": "65532:65532"}
-    config = blob("config.v1+json", json.dumps({**PLATFORM, "config": settings, "rootfs": {"type": "layers", "diff_ids": [only["digest"]]}}).encode())
-    about = {"schemaVersion": 2, "mediaType": MEDIA + "manifest.v1+json", "config": config, "layers": [only]}
-    manifest = blob("manifest.v1+json", json.dumps(about).encode())
+    settings = {
+        "Entrypoint": [paths[0][1]],
+        "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
+        "User": "65532:65532",
+    }
+    layers = {"type": "layers", "diff_ids": [only["digest"]]}
+    config = {**PLATFORM, "config": settings, "rootfs": layers}
+    content = {
+        "schemaVersion": 2,
+        "mediaType": MEDIA + "manifest.v1+json",
+        "config": blob("config.v1+json", json.dumps(config).encode()),
+        "layers": [only],
+    }
+    manifest = blob("manifest.v1+json", json.dumps(content).encode())
     manifest.update(platform=PLATFORM, annotations={"io.containerd.image.name": name})
     index = json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode()
+    entries = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index, **blobs}
     with tarfile.open(out, "w") as tar:
-        for path, content in {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index, **blobs}.items():
+        for path, content in entries.items():
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(content), 0o644
             tar.addfile(entry, io.BytesIO(content))

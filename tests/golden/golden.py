@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Bars from recorded Finnhub frames, as `tapeflow bars --format csv` prints them; the standard library alone, nothing of ours.
+"""Computes bars and views from recorded Finnhub frames, with Python's standard library only.
 
     golden.py [--policy all|sip|strict] [--sizes 1s,1m,5m,1h,1d] frames.jsonl > bars.csv
     golden.py --views [--baskets baskets.csv] [--sizes 1s,1m,5m,1h,1d] frames.jsonl > views.csv
 
-With --views, the lists of `tapeflow top --format csv` instead, of all views, sizes and windows.
+The first form prints the output of `tapeflow bars --format csv`, the second that of `tapeflow views
+--format csv` for all views, sizes and windows. The columns epoch, final and revision are empty,
+because they depend on the run and not on the trades.
 
-Exact: prices and sizes are fractions of their decimal texts. epoch, final and revision stay empty: they are labels, not values.
+All arithmetic is exact: prices and sizes are fractions.
 """
 
 import argparse
@@ -21,10 +23,17 @@ UTC = datetime.timezone.utc
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
 FOREX = {"OANDA", "FXCM", "FOREX", "IC MARKETS", "FXPRO", "PEPPERSTONE"}
 VIEWS = "active", "movers", "baskets", "market"
-VIEW_COLUMNS = "view,size,start,rank,name,symbols,trades,volume,notional,vwap,open,close,change,epoch".split(",")
-COLUMNS = "symbol,size,start,open,high,low,close,volume,notional,trades,vwap,epoch,final,revision".split(",")
+VIEW_COLUMNS = [
+    *"view,size,start,rank,name,symbols,trades,volume,notional,vwap".split(","),
+    *"open,close,change,epoch".split(","),
+]
+COLUMNS = [
+    *"symbol,size,start,open,high,low,close,volume,notional,trades".split(","),
+    *"vwap,epoch,final,revision".split(","),
+]
 
-# The consolidated tape's table, by what a code denies; every other code up to 41 denies nothing.
+# Sale conditions that exclude a trade from prices or volume, by the SIP rules for US stocks. The
+# other codes from 1 to 41 exclude nothing.
 NO_PRICE = {3, 5, 10, 11, 12, 17, 22, 24, 25, 26, 27, 37} | {16, 20}
 NO_VOLUME = {16, 20, 39}
 IF_FIRST = {15, 18}
@@ -32,14 +41,17 @@ IF_SOLE = {9, 21, 30, 32}
 
 
 def places8(number):
-    """A decimal rounded half-even to eight places, as a fraction."""
+    """A decimal rounded half to even to eight places, as a fraction."""
     with decimal.localcontext() as context:
         context.prec = 100
-        return fractions.Fraction(decimal.Decimal(number).quantize(decimal.Decimal(1).scaleb(-8), decimal.ROUND_HALF_EVEN))
+        unit = decimal.Decimal(1).scaleb(-8)
+        return fractions.Fraction(
+            decimal.Decimal(number).quantize(unit, decimal.ROUND_HALF_EVEN)
+        )
 
 
 def plain(number, places):
-    """The text of a fraction that has at most so many places: no exponent, no trailing zeros."""
+    """The text of a fraction with at most `places` decimals, without exponent or trailing zeros."""
     if number is None:
         return ""
     units = number * 10**places
@@ -50,7 +62,11 @@ def plain(number, places):
 
 
 def effect(codes):
-    """(moves high and low, sets open and close: always, first, sole or never, counts its size)"""
+    """What sale conditions allow: (sets high and low, sets open and close, counts in volume).
+
+    The second is "always", "first" (only if the trade is the first of the bar), "sole" (only if it
+    is the only one) or "never".
+    """
     numbers = [int(code) if code.isdigit() else 0 for code in codes or [] if code is not None]
     volume = not any(n in NO_VOLUME for n in numbers)
     if any(n in NO_PRICE or not 1 <= n <= 41 for n in numbers):
@@ -69,11 +85,14 @@ def sunday(year, month, nth):
 
 
 def new_york_midnight(ms):
-    """The start of the New York day that holds a time: from 2007 on summer time lasts from the second Sunday of March, 2:00, to the first of
-    November, 2:00 summer time."""
+    """The start of the New York day of a time.
+
+    Since 2007, daylight saving time lasts from the second Sunday of March, 2:00, to the first
+    Sunday of November, 2:00 daylight saving time.
+    """
     time = EPOCH + datetime.timedelta(milliseconds=ms)
     if time.year < 2008:
-        sys.exit(f"{time}: the rules of New York before 2007 are not written down here")
+        sys.exit(f"{time}: times before 2008 are not supported, the calendar had other rules")
 
     def offset(utc):
         begin = datetime.datetime.combine(sunday(utc.year, 3, 2), datetime.time(7), UTC)
@@ -81,7 +100,7 @@ def new_york_midnight(ms):
         return datetime.timedelta(hours=-4 if begin <= utc < end else -5)
 
     midnight = datetime.datetime.combine((time + offset(time)).date(), datetime.time(0), UTC)
-    # The change comes hours after midnight: at midnight itself the offset is the evening's before.
+    # The clock changes at 2:00 local time. So at midnight the offset is still the old one.
     start = midnight - offset(midnight + datetime.timedelta(hours=4))
     return (start - EPOCH) // datetime.timedelta(milliseconds=1)
 
@@ -96,19 +115,25 @@ def size_ms(text):
 
 
 def read(path):
-    """Trades in the order of the file, which decides between equal times."""
+    """Trades in the order of the file. Between trades of equal time, the order decides."""
     with open(path, encoding="utf-8") as lines:
         for line in lines:
             frame = json.loads(line, parse_float=decimal.Decimal, parse_int=decimal.Decimal)
-            for trade in frame.get("data") or [] if frame.get("type") == "trade" else []:
+            if frame.get("type") != "trade":
+                continue
+            for trade in frame.get("data") or []:
                 size = places8(trade["v"])
                 if size > 0:
-                    yield trade["s"], int(trade["t"]), places8(trade["p"]), size, effect(trade.get("c"))
+                    time, price = int(trade["t"]), places8(trade["p"])
+                    yield trade["s"], time, price, size, effect(trade.get("c"))
 
 
 def numbers(trades, policy):
-    """Of the trades of one window, given in file order: [open, high, low, close], volume, notional, number of trades."""
-    trades = [t for _, t in sorted(enumerate(trades), key=lambda pair: (pair[1][0], pair[0]))]
+    """The bar of one window: [open, high, low, close], volume, notional, number of trades.
+
+    `trades` is in the order of the file. Sorting by time keeps it between equal times.
+    """
+    trades = sorted(trades, key=lambda trade: trade[0])
     priced = [price for _, price, _, (high_low, _, _) in trades if high_low]
     setting = [(price, sets) for _, price, _, (_, sets, _) in trades if sets != "never"]
     leading = [price for price, sets in setting if sets in ("always", "first")]
@@ -116,22 +141,28 @@ def numbers(trades, policy):
     only = setting[0][0] if len(setting) == 1 else None
     opening = leading[0] if leading else only
     closing = always[-1] if always else leading[0] if leading else only
-    wanted = {"all": lambda e: True, "sip": lambda e: e[2], "strict": lambda e: e[2] and e[0]}[policy]
-    counted = [(price, size) for _, price, size, e in trades if wanted(e)]
+    counts = {
+        "all": lambda effect: True,
+        "sip": lambda effect: effect[2],
+        "strict": lambda effect: effect[2] and effect[0],
+    }[policy]
+    counted = [(price, size) for _, price, size, effect in trades if counts(effect)]
     volume = sum((size for _, size in counted), fractions.Fraction(0))
     notional = sum((price * size for price, size in counted), fractions.Fraction(0))
-    return [opening, max(priced, default=None), min(priced, default=None), closing], volume, notional, len(counted)
+    high, low = max(priced, default=None), min(priced, default=None)
+    return [opening, high, low, closing], volume, notional, len(counted)
 
 
 def vwap(volume, notional):
-    # Python rounds halves to even.
+    # round() rounds half to even.
     return plain(fractions.Fraction(round(notional / volume * 10**8), 10**8), 8) if volume else ""
 
 
-def row(trades, policy):
-    """Open, high, low, close, volume, notional, trades, vwap as text."""
+def bar_columns(trades, policy):
+    """The columns open to vwap of a bar."""
     prices, volume, notional, count = numbers(trades, policy)
-    return [plain(p, 8) for p in prices] + [plain(volume, 8), plain(notional, 16), count, vwap(volume, notional)]
+    sums = [plain(volume, 8), plain(notional, 16), count, vwap(volume, notional)]
+    return [plain(price, 8) for price in prices] + sums
 
 
 def utc(ms):
@@ -154,33 +185,43 @@ def read_baskets(path):
     return baskets
 
 
-def summed(name, members):
-    """One line of a list of sums, of [(weight, row)]."""
-    total = [sum((weight * row[column] for weight, row in members), fractions.Fraction(0)) for column in (1, 2)]
-    return name, len(members), sum(row[3] for _, row in members), *total, None, None
+def total(name, members):
+    """An entry that sums up weighted bars, of [(weight, bar)]."""
+    zero = fractions.Fraction(0)
+    volume = sum((weight * bar[1] for weight, bar in members), zero)
+    notional = sum((weight * bar[2] for weight, bar in members), zero)
+    return name, len(members), sum(bar[3] for _, bar in members), volume, notional, None, None
 
 
-def lists(rows, baskets):
-    """The lists of one window, by view, of {symbol: numbers}; a view without a list is left out."""
+def entries(bars, baskets):
+    """The entries of one window by view, from {symbol: numbers}, without empty views."""
 
-    def share(symbol):
-        opening, _, _, closing = rows[symbol][0]
-        return abs(closing - opening) / opening if opening is not None and closing is not None else 0
+    def move(symbol):
+        opening, _, _, closing = bars[symbol][0]
+        return 0 if opening is None or closing is None else abs(closing - opening) / opening
 
     def of_symbol(symbol):
-        prices, volume, notional, count = rows[symbol]
+        prices, volume, notional, count = bars[symbol]
         return symbol, 1, count, volume, notional, prices[0], prices[3]
 
-    by_name = sorted(rows, key=str.encode)
+    # The sorts below keep this order between equal symbols.
+    by_name = sorted(bars, key=str.encode)
+    active = sorted(by_name, key=lambda symbol: -bars[symbol][2])[:10]
+    movers = sorted(by_name, key=lambda symbol: -move(symbol))[:10]
+    classes = {}
+    for symbol, bar in bars.items():
+        classes.setdefault(class_of(symbol), []).append((1, bar))
     found = {
-        # Sorting keeps the order of equals: by name.
-        "active": [of_symbol(s) for s in sorted(by_name, key=lambda s: -rows[s][2])[:10]],
-        "movers": [of_symbol(s) for s in sorted(by_name, key=lambda s: -share(s))[:10] if share(s)],
-        "market": [summed(c, [(1, rows[s]) for s in rows if class_of(s) == c]) for c in sorted(set(map(class_of, rows)))],
+        "active": [of_symbol(symbol) for symbol in active],
+        "movers": [of_symbol(symbol) for symbol in movers if move(symbol)],
+        "market": [total(name, classes[name]) for name in sorted(classes)],
     }
-    weighed = {name: [(weight, rows[s]) for s, weight in members.items() if s in rows] for name, members in baskets.items()}
-    in_window = [summed(name, weighed[name]) for name in sorted(weighed, key=str.encode) if weighed[name]]
-    return {**found, "baskets": in_window} if in_window else found
+    in_baskets = []
+    for name in sorted(baskets, key=str.encode):
+        weights = baskets[name].items()
+        if members := [(weight, bars[symbol]) for symbol, weight in weights if symbol in bars]:
+            in_baskets.append(total(name, members))
+    return {**found, "baskets": in_baskets} if in_baskets else found
 
 
 def write_views(out, windows, sizes, baskets):
@@ -188,18 +229,26 @@ def write_views(out, windows, sizes, baskets):
     for (symbol, length, start), trades in windows.items():
         if length >= 60_000:
             by_window.setdefault((length, start), {})[symbol] = numbers(trades, "sip")
-    made = {window: lists(rows, baskets) for window, rows in sorted(by_window.items())}
+    views = {window: entries(bars, baskets) for window, bars in sorted(by_window.items())}
     out.writerow(VIEW_COLUMNS)
     for view in VIEWS:
-        for (length, start), found in made.items():
-            for rank, (name, symbols, count, volume, notional, opening, closing) in enumerate(found.get(view, []), 1):
-                places = 4 if view == "baskets" else 0
-                change = ""
-                if opening is not None and closing is not None:
-                    change = f"{decimal.Decimal(round((closing - opening) / opening * 10_000)).scaleb(-2):.2f}"
-                sums = [plain(volume, 8 + places), plain(notional, 16 + places), vwap(volume, notional)]
-                prices = [plain(opening, 8), plain(closing, 8)]
-                out.writerow([view, sizes[length], utc(start), rank, name, symbols, count, *sums, *prices, change, ""])
+        # Weights have four decimals.
+        places = 4 if view == "baskets" else 0
+        for (length, start), found in views.items():
+            window = [view, sizes[length], utc(start)]
+            for rank, entry in enumerate(found.get(view, []), 1):
+                out.writerow([*window, rank, *entry_columns(entry, places), ""])
+
+
+def entry_columns(entry, places):
+    """The columns name to change of an entry."""
+    name, symbols, count, volume, notional, opening, closing = entry
+    change = ""
+    if opening is not None and closing is not None:
+        percent = decimal.Decimal(round((closing - opening) / opening * 10_000)).scaleb(-2)
+        change = f"{percent:.2f}"
+    sums = [plain(volume, 8 + places), plain(notional, 16 + places), vwap(volume, notional)]
+    return [name, symbols, count, *sums, plain(opening, 8), plain(closing, 8), change]
 
 
 def main():
@@ -212,15 +261,19 @@ def main():
     arguments = parser.parse_args()
     sizes = {size_ms(text): text for text in arguments.sizes.split(",")}
     windows = {}
-    for symbol, ms, price, size, what in read(arguments.frames):
+    for symbol, *trade in read(arguments.frames):
         for length in sizes:
-            windows.setdefault((symbol, length, start_of(symbol, length, ms)), []).append((ms, price, size, what))
+            window = symbol, length, start_of(symbol, length, trade[0])
+            windows.setdefault(window, []).append(trade)
     out = csv.writer(sys.stdout, lineterminator="\n")
     if arguments.views:
-        return write_views(out, windows, sizes, read_baskets(arguments.baskets) if arguments.baskets else {})
+        baskets = read_baskets(arguments.baskets) if arguments.baskets else {}
+        return write_views(out, windows, sizes, baskets)
     out.writerow(COLUMNS)
-    for (symbol, length, start), trades in sorted(windows.items(), key=lambda item: (item[0][0].encode(), item[0][1:])):
-        out.writerow([symbol, sizes[length], utc(start), *row(trades, arguments.policy), "", "", ""])
+    for window in sorted(windows, key=lambda window: (window[0].encode(), window[1:])):
+        symbol, length, start = window
+        columns = bar_columns(windows[window], arguments.policy)
+        out.writerow([symbol, sizes[length], utc(start), *columns, "", "", ""])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,12 @@
-"""Volume, VWAP, trades, high and low of each symbol and minute, by Spark Structured Streaming. Arguments: brokers, topic, cores, folder, schema file, jars."""
-import json, os, sys, time
+"""Volume, VWAP, trades, high and low of each symbol and minute, by Spark Structured Streaming.
+
+Arguments: brokers, topic, cores, folder, schema file, folder of jars.
+"""
+
+import json
+import os
+import sys
+import time
 
 brokers, topic, cores, folder, schema_file, jars = sys.argv[1:7]
 os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
@@ -26,15 +33,18 @@ records = (
     .option("startingOffsets", "earliest")
     .load()
 )
-# A record is Avro's single-object encoding: ten bytes that name the schema, then the datum.
-batches = records.select(from_avro(F.expr("substring(value, 11)"), open(schema_file).read()).alias("batch"))
-trades = batches.select(F.col("batch.symbol").alias("symbol"), F.explode("batch.trades").alias("trade")).select(
+# A record is in Avro's single-object encoding: ten bytes that identify the schema, then the datum.
+datum, schema = F.expr("substring(value, 11)"), open(schema_file).read()
+batches = records.select(from_avro(datum, schema).alias("batch"))
+trades = batches.select(
+    F.col("batch.symbol").alias("symbol"), F.explode("batch.trades").alias("trade")
+).select(
     "symbol",
     F.col("trade.event_time").alias("event_time"),
     F.col("trade.price").cast("double").alias("price"),
     F.col("trade.size").cast("double").alias("size"),
 )
-rows = (
+bars = (
     trades.where("size > 0")
     .withWatermark("event_time", "30 seconds")
     .groupBy(F.window("event_time", "60 seconds"), "symbol")
@@ -45,16 +55,31 @@ rows = (
         F.max("price").alias("high"),
         F.min("price").alias("low"),
     )
-    .select("symbol", F.unix_millis(F.col("window.start")).alias("start"), "volume", "vwap", "trades", "high", "low")
+    .select(
+        "symbol",
+        F.unix_millis(F.col("window.start")).alias("start"),
+        "volume",
+        "vwap",
+        "trades",
+        "high",
+        "low",
+    )
 )
 
 
 def write(batch, number):
-    batch.write.mode("overwrite").csv(f"{folder}/rows/{number:06}")
+    batch.write.mode("overwrite").csv(f"{folder}/bars/{number:06}")
 
 
 began = time.time()
-query = rows.writeStream.outputMode("update").foreachBatch(write).option("checkpointLocation", f"{folder}/checkpoints").trigger(availableNow=True).start()
+query = (
+    bars.writeStream.outputMode("update")
+    .foreachBatch(write)
+    .option("checkpointLocation", f"{folder}/checkpoints")
+    .trigger(availableNow=True)
+    .start()
+)
 query.awaitTermination()
-print("PEER " + json.dumps({"version": session.version, "began": began, "ended": time.time()}), flush=True)
+report = {"version": session.version, "began": began, "ended": time.time()}
+print("PEER " + json.dumps(report), flush=True)
 session.stop()

@@ -12,7 +12,7 @@ use std::{
 
 use tapeflow_throughput::{now_ms, topic::Topic};
 
-use crate::{fill::topic_at, tape::Tape};
+use crate::{preload::topic_at, records::Records};
 
 /// How often records are sent.
 const BEAT: Duration = Duration::from_millis(10);
@@ -22,15 +22,20 @@ const LINGER: Duration = Duration::from_millis(2);
 /// A feed that runs.
 pub(crate) struct Feed {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Tape, String>>>,
+    thread: Option<JoinHandle<Result<Records, String>>>,
 }
 
 impl Feed {
-    /// Starts it: the tape goes on where it ended.
+    /// Starts it: the records goes on where it ended.
     ///
     /// # Errors
     /// There is no client.
-    pub(crate) fn start(brokers: &str, name: &str, tape: Tape, rate: u32) -> Result<Self, String> {
+    pub(crate) fn start(
+        brokers: &str,
+        name: &str,
+        records: Records,
+        rate: u32,
+    ) -> Result<Self, String> {
         let (topic, stop) = (
             Topic::new(&topic_at(brokers, name), LINGER).map_err(|error| error.to_string())?,
             Arc::new(AtomicBool::new(false)),
@@ -38,7 +43,9 @@ impl Feed {
         let asked = Arc::clone(&stop);
         Ok(Self {
             stop,
-            thread: Some(std::thread::spawn(move || run(&topic, tape, rate, &asked))),
+            thread: Some(std::thread::spawn(move || {
+                run(&topic, records, rate, &asked)
+            })),
         })
     }
 
@@ -46,7 +53,7 @@ impl Feed {
     ///
     /// # Errors
     /// What the topic said, if it failed.
-    pub(crate) fn end(mut self) -> Result<Tape, String> {
+    pub(crate) fn end(mut self) -> Result<Records, String> {
         self.stop.store(true, Ordering::Release);
         let ended = self.thread.take().map(JoinHandle::join);
         ended
@@ -61,11 +68,16 @@ impl Drop for Feed {
     }
 }
 
-fn run(topic: &Topic, mut tape: Tape, rate: u32, stop: &AtomicBool) -> Result<Tape, String> {
+fn run(
+    topic: &Topic,
+    mut records: Records,
+    rate: u32,
+    stop: &AtomicBool,
+) -> Result<Records, String> {
     let (begun, mut sent, others) = (
         Instant::now(),
         0u64,
-        u64::try_from(tape.symbols() - 1).map_err(|error| error.to_string())?,
+        u64::try_from(records.symbols() - 1).map_err(|error| error.to_string())?,
     );
     while !stop.load(Ordering::Acquire) {
         let due = u64::try_from(begun.elapsed().as_micros() * u128::from(rate) / 1_000_000)
@@ -76,7 +88,7 @@ fn run(topic: &Topic, mut tape: Tape, rate: u32, stop: &AtomicBool) -> Result<Ta
             } else {
                 1 + sent / 2 % others
             };
-            let record = tape.next(
+            let record = records.next(
                 usize::try_from(symbol).map_err(|error| error.to_string())?,
                 now_ms(),
             )?;
@@ -89,5 +101,5 @@ fn run(topic: &Topic, mut tape: Tape, rate: u32, stop: &AtomicBool) -> Result<Ta
         std::thread::sleep(BEAT);
     }
     topic.flush().map_err(|error| error.to_string())?;
-    Ok(tape)
+    Ok(records)
 }

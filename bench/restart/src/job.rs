@@ -1,4 +1,4 @@
-//! The job: its binary, and *lives*, one process each.
+//! The job: its binary, and *job processes*, one process each.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use tapeflow_throughput::life::Life;
+use tapeflow_throughput::job_process::JobProcess;
 
 use crate::servers::Servers;
 
@@ -83,7 +83,7 @@ impl Binary {
         keyspace: &str,
         further: &[&str],
         called: &str,
-    ) -> Result<Life, String> {
+    ) -> Result<JobProcess, String> {
         let log = self.logs.join(format!("{keyspace}-{called}.log"));
         let (brokers, store, workers) = (
             servers.brokers(),
@@ -102,6 +102,6 @@ impl Binary {
             &workers,
         ]);
         command.args(further);
-        Life::start(command, log).map_err(|error| error.to_string())
+        JobProcess::start(command, log).map_err(|error| error.to_string())
     }
 }

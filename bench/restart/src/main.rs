@@ -2,8 +2,8 @@
 //! topic of as many messages as one likes.
 //!
 //! ```text
-//!  tape ──fill──▶ topic ──▶ the job, to the end of it: seconds, CPU, memory
-//!  tape ──feed──▶ topic ──▶ the job ── kill -9, start again ──▶ taken over? a fresh bar? a commit? how much memory?
+//!  records ──fill──▶ topic ──▶ the job, to the end of it: seconds, CPU, memory
+//!  records ──feed──▶ topic ──▶ the job ── kill -9, start again ──▶ taken over? a fresh bar? a commit? how much memory?
 //! ```
 //!
 //! A job keeps no checkpoint but its bars and replays only what was bound and not committed, so
@@ -13,13 +13,13 @@
 mod check;
 use tapeflow_stack::servers as dev_stack;
 mod feed;
-mod fill;
 mod job;
+mod preload;
+mod records;
 mod report;
 mod restart;
 mod run;
 mod servers;
-mod tape;
 
 use std::{path::PathBuf, process::ExitCode};
 

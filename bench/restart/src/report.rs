@@ -9,7 +9,7 @@ use crate::restart::Restart;
 /// What one topic came to.
 pub(crate) struct Outcome {
     pub(crate) messages: u64,
-    pub(crate) fill: Duration,
+    pub(crate) preload: Duration,
     pub(crate) topic_bytes: u64,
     /// From the first message to the end, in one go.
     pub(crate) catch_up: CatchUp,
@@ -67,7 +67,7 @@ impl Report {
                 "| {} | {} | {:.0} | {:.1} | {:.0} | {:.2} | {} |",
                 grouped(outcome.messages),
                 outcome.topic_bytes / 1_000_000,
-                per_second(outcome.messages, outcome.fill),
+                per_second(outcome.messages, outcome.preload),
                 took.as_secs_f64(),
                 per_second(outcome.messages, took),
                 1e6 / per_second(outcome.messages, cpu),

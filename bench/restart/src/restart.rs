@@ -14,7 +14,7 @@ use std::{
 use tapeflow_protocol::{Checkpoint, Store};
 use tapeflow_schemas::{BarKey, BarState};
 use tapeflow_sinks::cassandra::CassandraStore;
-use tapeflow_throughput::life::Life;
+use tapeflow_throughput::job_process::JobProcess;
 use tokio::time::sleep;
 
 /// How often the readers ask for bars.
@@ -128,12 +128,12 @@ pub(crate) async fn seen(store: &CassandraStore, keys: &[BarKey]) -> Result<u64,
 /// The job ends, or does not commit for long.
 pub(crate) async fn goes_on(
     store: &CassandraStore,
-    life: &mut Life,
+    job_process: &mut JobProcess,
     from: Option<Stood>,
 ) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        life.must_live().map_err(|error| error.to_string())?;
+        job_process.must_live().map_err(|error| error.to_string())?;
         if let Ok(Some(checkpoint)) = store.checkpoint().await
             && checkpoint.committed.epoch > from.map_or(0, |stood| stood.committed)
         {
@@ -149,14 +149,14 @@ pub(crate) async fn goes_on(
     }
 }
 
-/// Measures the restart that `life` is. `keys` names bars of which at least one changes in every
+/// Measures the restart that `job_process` is. `keys` names bars of which at least one changes in every
 /// epoch.
 ///
 /// # Errors
 /// The process ends, or one of the things waited for does not come.
 pub(crate) async fn measure(
     store: &CassandraStore,
-    life: &mut Life,
+    job_process: &mut JobProcess,
     stood: Stood,
     live: bool,
     keys: impl Fn() -> Vec<BarKey>,
@@ -165,19 +165,19 @@ pub(crate) async fn measure(
     let wanted = Wanted {
         store,
         stood,
-        begun: life.begun,
-        begun_ms: life.begun_ms,
+        begun: job_process.begun,
+        begun_ms: job_process.begun_ms,
         live,
         over: &over,
     };
     let (checkpoints, bars, settled) = tokio::join!(
         wanted.checkpoints(),
         wanted.bars(&keys),
-        settle(life, &over)
+        settle(job_process, &over)
     );
     let ((taken_over, committed), (moved, fresh, made_after), settled_kb) =
         (checkpoints?, bars?, settled?);
-    life.must_live().map_err(|error| error.to_string())?;
+    job_process.must_live().map_err(|error| error.to_string())?;
     Ok(Restart {
         to_replay: stood.to_replay,
         taken_over,
@@ -186,23 +186,24 @@ pub(crate) async fn measure(
         made_after,
         committed,
         settled_kb,
-        peak_kb: life.memory.peak_kb,
+        peak_kb: job_process.memory.peak_kb,
     })
 }
 
 /// Looks at the process for as long as its memory settles, and then once more.
-async fn settle(life: &mut Life, over: &AtomicBool) -> Result<u64, String> {
-    while life.begun.elapsed() < SETTLED {
-        if let Err(error) = life.must_live().map_err(|error| error.to_string()) {
+async fn settle(job_process: &mut JobProcess, over: &AtomicBool) -> Result<u64, String> {
+    while job_process.begun.elapsed() < SETTLED {
+        if let Err(error) = job_process.must_live().map_err(|error| error.to_string()) {
             over.store(true, Ordering::Release);
             return Err(error);
         }
         sleep(LOOK_EVERY).await;
     }
-    life.must_live()
+    job_process
+        .must_live()
         .inspect_err(|_| over.store(true, Ordering::Release))
         .map_err(|error| error.to_string())?;
-    Ok(life.memory.now_kb)
+    Ok(job_process.memory.now_kb)
 }
 
 impl Wanted<'_> {

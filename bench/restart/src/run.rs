@@ -11,18 +11,18 @@ use rand::Rng;
 use tapeflow_protocol::Store;
 use tapeflow_schemas::{AssetClass, BarKey, EventTime, Symbol, WindowSize};
 use tapeflow_sinks::cassandra::CassandraStore;
-use tapeflow_throughput::{Error, life::Life, now_ms};
+use tapeflow_throughput::{Error, job_process::JobProcess, now_ms};
 use tokio::runtime::Runtime;
 
 use crate::{
     Settings, check,
     feed::Feed,
-    fill::{self, SPAN_MS},
     job::{self, Binary},
+    preload::{self, SPAN_MS},
+    records::Records,
     report::{CatchUp, Outcome, Report},
     restart::{self, Restart, Stood},
     servers::{Servers, said},
-    tape::Tape,
 };
 
 const PARTITIONS: u32 = 4;
@@ -132,13 +132,14 @@ impl Stage<'_> {
     fn topic(&self) -> Result<(Outcome, bool), String> {
         let messages = self.messages;
         self.init(&self.topic)?;
-        let mut tape = Tape::new(PARTITIONS)?;
-        let fill = fill::fill(&self.servers.brokers(), &self.topic, &mut tape, messages)?;
+        let mut records = Records::new(PARTITIONS)?;
+        let preload =
+            preload::preload(&self.servers.brokers(), &self.topic, &mut records, messages)?;
         let topic_bytes = self.servers.bytes_of(&self.topic);
         let catch_up = self.catch_up()?;
-        let behind = self.behind(&tape)?;
-        let (restarts, tape) = self.keep_up(tape)?;
-        let (verdict, right) = match self.judge(&tape, messages <= self.settings.verify_up_to) {
+        let behind = self.behind(&records)?;
+        let (restarts, records) = self.keep_up(records)?;
+        let (verdict, right) = match self.judge(&records, messages <= self.settings.verify_up_to) {
             Ok(verdict) => (verdict, true),
             Err(error) => (format!("FAULT: {error}"), false),
         };
@@ -146,7 +147,7 @@ impl Stage<'_> {
         Ok((
             Outcome {
                 messages,
-                fill,
+                preload,
                 topic_bytes,
                 catch_up,
                 restarts,
@@ -194,7 +195,7 @@ impl Stage<'_> {
     fn catch_up(&self) -> Result<CatchUp, String> {
         let messages = self.messages;
         let store = self.connect(&self.topic)?;
-        let mut life = self.binary.start(
+        let mut job_process = self.binary.start(
             self.servers,
             &self.topic,
             &self.topic,
@@ -203,17 +204,17 @@ impl Stage<'_> {
         )?;
         let patience = PATIENCE + PATIENCE_A_MESSAGE * u32::try_from(messages).unwrap_or(u32::MAX);
         let mut told = Instant::now();
-        let took = life.end(patience, |life| {
+        let took = job_process.end(patience, |job_process| {
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
                 let checkpoint = self.runtime.block_on(store.checkpoint()).ok().flatten();
                 let committed: i64 = checkpoint.map_or(0, |checkpoint| checkpoint.committed.cuts.iter().map(|cut| cut.next).sum());
                 eprintln!(
                     "catch-up: {committed} of {messages} committed after {:.0} s, CPU {:.0} s, {} MB, at most {} MB",
-                    life.begun.elapsed().as_secs_f64(),
-                    life.cpu.total().as_secs_f64(),
-                    life.memory.now_kb / 1_024,
-                    life.memory.peak_kb / 1_024
+                    job_process.begun.elapsed().as_secs_f64(),
+                    job_process.cpu.total().as_secs_f64(),
+                    job_process.memory.now_kb / 1_024,
+                    job_process.memory.peak_kb / 1_024
                 );
             }
             Ok(())
@@ -221,15 +222,15 @@ impl Stage<'_> {
         let took = took.map_err(failed)?;
         let done = CatchUp {
             took,
-            cpu: life.cpu.total(),
-            peak_kb: life.memory.peak_kb,
+            cpu: job_process.cpu.total(),
+            peak_kb: job_process.memory.peak_kb,
         };
         eprintln!("catch-up: {messages} messages, {done:?}");
         Ok(done)
     }
 
     /// Another job over the same topic, killed on its way again and again.
-    fn behind(&self, tape: &Tape) -> Result<Vec<Restart>, String> {
+    fn behind(&self, records: &Records) -> Result<Vec<Restart>, String> {
         let kills = self.settings.kills_behind;
         if kills == 0 {
             return Ok(Vec::new());
@@ -237,35 +238,39 @@ impl Stage<'_> {
         let keyspace = format!("{}_behind", self.topic);
         self.init(&keyspace)?;
         let store = self.connect(&keyspace)?;
-        let mut life = self
-            .binary
-            .start(self.servers, &self.topic, &keyspace, &[], "first")?;
+        let mut job_process =
+            self.binary
+                .start(self.servers, &self.topic, &keyspace, &[], "first")?;
         // Partitions are read at a pace of their own: one of them may have been read to its end.
-        let (watched, mut restarts) = (tape.of_each_partition(), Vec::new());
+        let (watched, mut restarts) = (records.of_each_partition(), Vec::new());
         for number in 1..=kills {
             self.runtime
-                .block_on(restart::goes_on(&store, &mut life, None))?;
+                .block_on(restart::goes_on(&store, &mut job_process, None))?;
             thread::sleep(Duration::from_millis(
                 rand::rng().random_range(LIVES_BEHIND_MS),
             ));
-            let mut stood = self.kill(&store, life)?;
+            let mut stood = self.kill(&store, job_process)?;
             let Some(reached_ms) = stood.watermark_ms.filter(|_| self.is_behind(&store)) else {
                 eprintln!("behind: the job came to the end of the topic before kill {number}");
                 break;
             };
             let keys = || hours(&watched, reached_ms, reached_ms + SPAN_MS);
             stood.seen = self.runtime.block_on(restart::seen(&store, &keys()))?;
-            life = self.binary.start(
+            job_process = self.binary.start(
                 self.servers,
                 &self.topic,
                 &keyspace,
                 &[],
                 &format!("{number}"),
             )?;
-            let restart = self
-                .runtime
-                .block_on(restart::measure(&store, &mut life, stood, false, keys))?;
-            self.tell("behind", &restart, &life);
+            let restart = self.runtime.block_on(restart::measure(
+                &store,
+                &mut job_process,
+                stood,
+                false,
+                keys,
+            ))?;
+            self.tell("behind", &restart, &job_process);
             restarts.push(restart);
         }
         Ok(restarts)
@@ -286,76 +291,78 @@ impl Stage<'_> {
     }
 
     /// The job of the catch-up, killed again and again while it keeps up with a feed.
-    fn keep_up(&self, tape: Tape) -> Result<(Vec<Restart>, Tape), String> {
-        let (store, hot) = (self.connect(&self.topic)?, tape.hot()?);
+    fn keep_up(&self, records: Records) -> Result<(Vec<Restart>, Records), String> {
+        let (store, hot) = (self.connect(&self.topic)?, records.hot()?);
         let feed = Feed::start(
             &self.servers.brokers(),
             &self.topic,
-            tape,
+            records,
             self.settings.rate,
         )?;
         let before = self.runtime.block_on(restart::stands(&store))?;
-        let mut life = self
-            .binary
-            .start(self.servers, &self.topic, &self.topic, &[], "live")?;
+        let mut job_process =
+            self.binary
+                .start(self.servers, &self.topic, &self.topic, &[], "live")?;
         self.runtime
-            .block_on(restart::goes_on(&store, &mut life, Some(before)))?;
+            .block_on(restart::goes_on(&store, &mut job_process, Some(before)))?;
         let mut restarts: Vec<Restart> = Vec::new();
         for number in 1..=self.settings.kills {
             thread::sleep(Duration::from_millis(rand::rng().random_range(LIVES_MS)));
-            life.must_live().map_err(failed)?;
+            job_process.must_live().map_err(failed)?;
             if let Some(last) = restarts.last_mut() {
-                last.peak_kb = life.memory.peak_kb;
+                last.peak_kb = job_process.memory.peak_kb;
             }
-            let mut stood = self.kill(&store, life)?;
+            let mut stood = self.kill(&store, job_process)?;
             stood.seen = self
                 .runtime
                 .block_on(restart::seen(&store, &minutes(&hot)))?;
-            life = self.binary.start(
+            job_process = self.binary.start(
                 self.servers,
                 &self.topic,
                 &self.topic,
                 &[],
                 &format!("{number}"),
             )?;
-            let restart =
-                self.runtime
-                    .block_on(restart::measure(&store, &mut life, stood, true, || {
-                        minutes(&hot)
-                    }))?;
-            self.tell("restart", &restart, &life);
+            let restart = self.runtime.block_on(restart::measure(
+                &store,
+                &mut job_process,
+                stood,
+                true,
+                || minutes(&hot),
+            ))?;
+            self.tell("restart", &restart, &job_process);
             restarts.push(restart);
         }
-        let tape = feed.end()?;
-        life.ask_to_end();
-        life.end(PATIENCE, |_| Ok(())).map_err(failed)?;
+        let records = feed.end()?;
+        job_process.ask_to_end();
+        job_process.end(PATIENCE, |_| Ok(())).map_err(failed)?;
         if let Some(last) = restarts.last_mut() {
-            last.peak_kb = life.memory.peak_kb;
+            last.peak_kb = job_process.memory.peak_kb;
         }
-        Ok((restarts, tape))
+        Ok((restarts, records))
     }
 
     /// kill -9, and where the job stood then.
-    fn kill(&self, store: &CassandraStore, life: Life) -> Result<Stood, String> {
-        life.kill().map_err(failed)?;
+    fn kill(&self, store: &CassandraStore, job_process: JobProcess) -> Result<Stood, String> {
+        job_process.kill().map_err(failed)?;
         let killed = Instant::now();
         let stood = self.runtime.block_on(restart::stands(store))?;
         thread::sleep(PAUSE.saturating_sub(killed.elapsed()));
         Ok(stood)
     }
 
-    fn tell(&self, what: &str, restart: &Restart, life: &Life) {
+    fn tell(&self, what: &str, restart: &Restart, job_process: &JobProcess) {
         eprintln!("{what} behind {}: {restart:?}", self.topic);
         if restart.fresh > SLOW {
             eprintln!(
                 "{what}: the log of the process, from its start:\n{}",
-                life.said()
+                job_process.said()
             );
         }
     }
 
     /// Runs the job to the end of the topic, and holds bars against what was sent.
-    fn judge(&self, tape: &Tape, verify: bool) -> Result<String, String> {
+    fn judge(&self, records: &Records, verify: bool) -> Result<String, String> {
         self.binary
             .start(
                 self.servers,
@@ -368,7 +375,7 @@ impl Stage<'_> {
             .map_err(failed)?;
         let verdict = self
             .runtime
-            .block_on(check::check(&self.connect(&self.topic)?, tape.written()))?;
+            .block_on(check::check(&self.connect(&self.topic)?, records.written()))?;
         if !verify {
             return Ok(verdict);
         }

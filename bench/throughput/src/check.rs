@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     Error,
-    ground::{Ground, Program},
+    target::{Program, Target},
 };
 
 /// Differences repeated in a report.
@@ -35,7 +35,7 @@ pub struct Checked {
 /// It could not be checked.
 pub fn check(
     program: &Program,
-    ground: &Ground,
+    target: &Target,
     written: Written,
     runtime: &Handle,
 ) -> Result<Checked, Error> {
@@ -47,7 +47,7 @@ pub fn check(
     let (mut correct, mut told) = verdict(
         &output.map_err(|error| Error::Failed(format!("verify does not start: {error}")))?,
     )?;
-    let store = ground
+    let store = target
         .look(runtime)?
         .ok_or_else(|| Error::Failed("the job has made no store".into()))?;
     let history = runtime

@@ -9,15 +9,15 @@
 //! The job is the binary itself, started as a user would start it, so that its CPU time and its
 //! memory are its own and its start counts.
 
+pub mod backlog;
 pub mod bar;
 pub mod check;
-pub mod drain;
-pub mod fill;
-pub mod ground;
-pub mod life;
+pub mod job_process;
+pub mod preload;
 pub mod process;
 pub mod rate;
 pub mod report;
+pub mod target;
 pub mod topic;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -24,11 +24,11 @@ use tokio::runtime::Handle;
 
 use crate::{
     Error,
+    backlog::{Lives, Outside, Plan, Spent, committed},
     bar::Bar,
-    drain::{Lives, Outside, Plan, Spent, committed},
-    ground::{Appender, Ground, Program},
     now_ms, per_second,
     report::rounded,
+    target::{Appender, Program, Target},
 };
 
 /// The symbols that are watched, by rank: the busiest, and some that trade ever more rarely.
@@ -148,23 +148,23 @@ impl Shared {
 /// It failed, or a person wants it to end.
 pub fn sustain(
     program: &Program,
-    ground: &Ground,
+    target: &Target,
     plan: &Plan,
     (rate, duration): (u64, Duration),
     size: WindowSize,
     runtime: &Handle,
     asked: &AtomicBool,
 ) -> Result<(Spent, Written, Sustained), Error> {
-    let mut log = ground.appender(plan.partitions, LINGER, runtime)?;
-    let mut outside = Outside::new(ground, runtime)?;
-    let mut lives = Lives::telling(program, plan)?;
-    await_begin(&mut outside, &mut lives, asked)?;
+    let mut log = target.appender(plan.partitions, LINGER, runtime)?;
+    let mut outside = Outside::new(target, runtime)?;
+    let mut job_processes = Lives::telling(program, plan)?;
+    await_begin(&mut outside, &mut job_processes, asked)?;
     let shared = Shared::default();
     let (fed, watched, first) = thread::scope(|scope| {
         let watch = scope.spawn(|| Watch::new(&mut outside, &shared).run());
         let fed = Feeding {
             log: &mut log,
-            lives: &mut lives,
+            job_processes: &mut job_processes,
             plan,
             size,
             shared: &shared,
@@ -180,11 +180,11 @@ pub fn sustain(
         let (watched, first) = watched?;
         Ok::<_, Error>((fed, watched, first))
     })?;
-    lives.must_live()?;
-    let own_freshness = lives.own_freshness().unwrap_or_default();
-    lives.ask_to_end();
+    job_processes.must_live()?;
+    let own_freshness = job_processes.own_freshness().unwrap_or_default();
+    job_processes.ask_to_end();
     let deadline = Instant::now() + PATIENCE;
-    while lives.look()? {
+    while job_processes.look()? {
         if Instant::now() > deadline {
             return Err(Error::Failed(
                 "the job does not end though it was asked to".into(),
@@ -192,7 +192,8 @@ pub fn sustain(
         }
         thread::sleep(BEAT);
     }
-    let spent = lives.spent(first.map(|at| at.saturating_duration_since(lives.begun)))?;
+    let spent =
+        job_processes.spent(first.map(|at| at.saturating_duration_since(job_processes.begun)))?;
     let (written, lasted, begun) = fed;
     let counted = watched
         .seen
@@ -215,12 +216,12 @@ pub fn sustain(
 /// Waits until the job has taken its store over.
 fn await_begin(
     outside: &mut Outside<'_>,
-    lives: &mut Lives,
+    job_processes: &mut Lives,
     asked: &AtomicBool,
 ) -> Result<(), Error> {
     let deadline = Instant::now() + PATIENCE;
     while outside.checkpoint().is_none() {
-        lives.must_live()?;
+        job_processes.must_live()?;
         if asked.load(Ordering::Acquire) {
             return Err(Error::Interrupted);
         }
@@ -235,7 +236,7 @@ fn await_begin(
 /// The feed under way.
 struct Feeding<'a> {
     log: &'a mut Appender,
-    lives: &'a mut Lives,
+    job_processes: &'a mut Lives,
     plan: &'a Plan,
     size: WindowSize,
     shared: &'a Shared,
@@ -275,14 +276,14 @@ impl Feeding<'_> {
             if feed.written().trades >= trades {
                 break;
             }
-            self.lives.must_live()?;
+            self.job_processes.must_live()?;
             if self.asked.load(Ordering::Acquire) {
                 return Err(Error::Interrupted);
             }
             if bar.is_due() {
                 bar.show(
                     feed.written().trades,
-                    &format!(", {} MB", self.lives.memory_kb() / 1_024),
+                    &format!(", {} MB", self.job_processes.memory_kb() / 1_024),
                 );
             }
             thread::sleep(BEAT);

@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 use serde_json::{Value, json};
 use tapeflow_feed::Written;
 
-use crate::{check::Checked, drain::Spent, grouped, per_second, rate::Sustained};
+use crate::{backlog::Spent, check::Checked, grouped, per_second, rate::Sustained};
 
 /// All there is to tell.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct Report {
     /// Whether it was built with optimization.
     pub optimized: bool,
     /// `embedded` or `servers`.
-    pub ground: &'static str,
+    pub target: &'static str,
     /// Partitions of the log.
     pub partitions: u32,
     /// The window sizes, as they are given.
@@ -33,7 +33,7 @@ pub struct Report {
     /// What was fed.
     pub written: Written,
     /// How long filling took; none where the log was full already, or was filled while the job ran.
-    pub fill: Option<Duration>,
+    pub preload: Option<Duration>,
     /// What the job came to.
     pub spent: Spent,
     /// What a rate came to, where one was sustained.
@@ -64,7 +64,7 @@ impl Report {
         let mut all = json!({
             "version": self.version,
             "optimized": self.optimized,
-            "ground": self.ground,
+            "ground": self.target,
             "mode": if self.sustained.is_some() { "rate" } else { "drain" },
             "trades": written.trades,
             "messages": written.records,
@@ -75,7 +75,7 @@ impl Report {
             "sizes": self.sizes,
             "processes": self.processes,
             "workers": self.workers,
-            "fill_seconds": self.fill.map(seconds),
+            "fill_seconds": self.preload.map(seconds),
             "seconds": seconds(spent.took),
             "trades_per_second": rounded(per_second(written.trades, spent.took), 0),
             "cpu_us_per_trade": { "user": rounded(user, 3), "system": rounded(system, 3), "total": rounded(total, 3) },
@@ -129,7 +129,7 @@ impl Report {
             "ground",
             format!(
                 "{}, {} partitions, windows of {}",
-                self.ground, self.partitions, self.sizes
+                self.target, self.partitions, self.sizes
             ),
         )?;
         bar(

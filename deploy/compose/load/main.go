@@ -1,5 +1,6 @@
-// Loads compose files as Docker Compose does: with the .env beside them, against the schema of the Compose Specification, merged and checked for
-// consistency. Prints what comes of it as JSON. Needs no Docker.
+// Loads compose files as Docker Compose does, without Docker: reads the .env file beside them,
+// checks the schema of the Compose Specification, merges the files and checks consistency. Prints
+// the resulting project as JSON.
 package main
 
 import (

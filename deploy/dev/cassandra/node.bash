@@ -1,17 +1,20 @@
 # How one Cassandra node is configured and started; sourced by ../stack.
 
 CASSANDRA_READY='Starting listening for CQL clients'
-# One token a node, evenly spaced, so that fresh nodes start together without a bootstrap: -2^63 + 1 + (node - 1) * 2^64 / nodes.
+# One token a node, evenly spaced, so that new nodes start together without a bootstrap:
+# -2^63 + 1 + (node - 1) * 2^64 / nodes.
 CASSANDRA_TOKENS_1=(-9223372036854775807)
 CASSANDRA_TOKENS_3=(-9223372036854775807 -3074457345618258602 3074457345618258603)
 
-cassandra_address() { [[ $ADDRESS == 127.0.0.1 ]] && echo "127.0.0.$1" || echo "$ADDRESS"; } # where clients find it
+cassandra_address() { # NODE: prints its address for clients
+  [[ $ADDRESS == 127.0.0.1 ]] && echo "127.0.0.$1" || echo "$ADDRESS"
+}
 
 cassandra_endpoint() { echo "$(cassandra_address "$1"):$CQL_PORT"; }
 
 cassandra_jmx_port() { echo $((JMX_PORT + ($1 - 1) * 100)); }
 
-cassandra_listeners() { # every address a node listens on
+cassandra_listeners() { # NODE: prints each address and port that the node listens on
   echo "$(cassandra_address "$1") $CQL_PORT"
   echo "127.0.0.$1 $STORAGE_PORT"
   echo "127.0.0.1 $(cassandra_jmx_port "$1")"
@@ -64,7 +67,8 @@ memtable_allocation_type: heap_buffers
 hinted_handoff_enabled: true
 auto_snapshot: false
 YAML
-  [[ -z ${TAPEFLOW_STACK_PROXIED:-} ]] || echo "broadcast_rpc_address: 127.0.1.$node" >>"$dir/cassandra.yaml"
+  [[ -z ${TAPEFLOW_STACK_PROXIED:-} ]] ||
+    echo "broadcast_rpc_address: 127.0.1.$node" >>"$dir/cassandra.yaml"
   [[ -z $SECURE ]] || cat >>"$dir/cassandra.yaml" <<YAML
 client_encryption_options:
   enabled: true
@@ -76,20 +80,28 @@ client_encryption_options:
 YAML
 }
 
-cassandra_command() { # NODE DIRECTORY: fills COMMAND
+cassandra_command() { # NODE DIRECTORY: sets COMMAND
   local node=$1 dir=$2 heap='-Xms256m -Xmx768m'
   ((NODES > 1)) && heap='-Xms256m -Xmx512m'
-  COMMAND=(java "@$HERE/cassandra/jpms.options" "@$HERE/cassandra/jvm.options" ${TAPEFLOW_STACK_CASSANDRA_HEAP:-$heap} -XX:MaxDirectMemorySize=256m "${JIT[@]}"
-    -javaagent:"$(echo "$JARS"/cassandra/jamm-*.jar)" -Dcassandra.config="file://$dir/cassandra.yaml" -Dcassandra.storagedir="$dir" -Dcassandra.logdir="$dir"
-    -Dlogback.configurationFile="file://$HERE/cassandra/logback.xml" -Dcassandra-foreground=yes -Dcassandra.jmx.local.port="$(cassandra_jmx_port "$node")"
-    -Dcassandra.superuser_setup_delay_ms=0 -Dcassandra.ring_delay_ms=1000 -Dcassandra.memtable.row_overhead_size=180 -Dcassandra.skip_wait_for_gossip_to_settle=0
-    -XX:HeapDumpPath="$dir" -XX:ErrorFile="$dir/hs_err.log" -cp "$JARS/cassandra/*" org.apache.cassandra.service.CassandraDaemon)
+  COMMAND=(java "@$HERE/cassandra/jpms.options" "@$HERE/cassandra/jvm.options"
+    ${TAPEFLOW_STACK_CASSANDRA_HEAP:-$heap} -XX:MaxDirectMemorySize=256m "${JIT[@]}"
+    -javaagent:"$(echo "$JARS"/cassandra/jamm-*.jar)"
+    -Dcassandra.config="file://$dir/cassandra.yaml" -Dcassandra.storagedir="$dir"
+    -Dcassandra.logdir="$dir" -Dlogback.configurationFile="file://$HERE/cassandra/logback.xml"
+    -Dcassandra-foreground=yes -Dcassandra.jmx.local.port="$(cassandra_jmx_port "$node")"
+    -Dcassandra.superuser_setup_delay_ms=0 -Dcassandra.ring_delay_ms=1000
+    -Dcassandra.memtable.row_overhead_size=180 -Dcassandra.skip_wait_for_gossip_to_settle=0
+    -XX:HeapDumpPath="$dir" -XX:ErrorFile="$dir/hs_err.log" -cp "$JARS/cassandra/*"
+    org.apache.cassandra.service.CassandraDaemon)
 }
 
 cassandra_nodetool() { # NODE ARGUMENTS...
   local node=$1 dir="$RUN/cassandra/node$1"
   shift
-  java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.net.preferIPv4Stack=true "@$HERE/cassandra/jpms.options" \
-    -Dcassandra.storagedir="$dir" -Dcassandra.config="file://$dir/cassandra.yaml" -Dlogback.configurationFile="file://$HERE/cassandra/logback-tools.xml" \
-    -cp "$JARS/cassandra/*" org.apache.cassandra.tools.NodeTool -h 127.0.0.1 -p "$(cassandra_jmx_port "$node")" "$@"
+  java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.net.preferIPv4Stack=true \
+    "@$HERE/cassandra/jpms.options" -Dcassandra.storagedir="$dir" \
+    -Dcassandra.config="file://$dir/cassandra.yaml" \
+    -Dlogback.configurationFile="file://$HERE/cassandra/logback-tools.xml" \
+    -cp "$JARS/cassandra/*" org.apache.cassandra.tools.NodeTool \
+    -h 127.0.0.1 -p "$(cassandra_jmx_port "$node")" "$@"
 }

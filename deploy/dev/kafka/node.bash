@@ -1,15 +1,19 @@
-# How one Kafka node is configured and started; sourced by ../stack. KRaft, broker and controller in one process.
+# How one Kafka node is configured and started; sourced by ../stack. Each node runs KRaft, with the
+# broker and the controller in one process.
 
 KAFKA_READY='Kafka Server started'
-# Users of a secure node: one who may do everything, and one who may do what access lists say.
-KAFKA_USERS=('SCRAM-SHA-512=[name=tapeflow,password=tapeflow-development]' 'SCRAM-SHA-512=[name=limited,password=limited-development]')
-KAFKA_CLUSTER_ID=MkU3OEVBNTcwNTJENDM2Qg # any 22 characters of base64 that decode to 16 bytes
+# Users of a secure node: a superuser, and a user with only the rights that access lists grant.
+KAFKA_USERS=(
+  'SCRAM-SHA-512=[name=tapeflow,password=tapeflow-development]'
+  'SCRAM-SHA-512=[name=limited,password=limited-development]'
+)
+KAFKA_CLUSTER_ID=MkU3OEVBNTcwNTJENDM2Qg # any 16 bytes, as 22 characters of base64
 
 kafka_port() { echo $((KAFKA_PORT + ($1 - 1) * 100)); }
 
 kafka_endpoint() { echo "$ADDRESS:$(kafka_port "$1")"; }
 
-kafka_listeners() { # every address a node listens on
+kafka_listeners() { # NODE: prints each address and port that the node listens on
   local port
   port=$(kafka_port "$1")
   echo "$ADDRESS $port"
@@ -21,7 +25,9 @@ kafka_listeners() { # every address a node listens on
 kafka_configure() { # NODE NODES DIRECTORY
   local node=$1 nodes=$2 dir=$3 port voters='' i
   port=$(kafka_port "$node")
-  for ((i = 1; i <= nodes; i++)); do voters+="${voters:+,}$i@127.0.0.1:$(($(kafka_port "$i") + 1))"; done
+  for ((i = 1; i <= nodes; i++)); do
+    voters+="${voters:+,}$i@127.0.0.1:$(($(kafka_port "$i") + 1))"
+  done
   cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=$node
@@ -53,26 +59,34 @@ PROPERTIES
   [[ -z $SECURE ]] || kafka_secure "$port" >>"$dir/server.properties"
   local users=()
   [[ -z $SECURE ]] || for user in "${KAFKA_USERS[@]}"; do users+=(--add-scram "$user"); done
-  [[ -e $dir/data/meta.properties ]] || kafka_java kafka.tools.StorageTool format -t "$KAFKA_CLUSTER_ID" -c "$dir/server.properties" "${users[@]}" \
-    >"$dir/format.log" 2>&1 || die "kafka $node: cannot format its storage: $(tail -n 5 "$dir/format.log")"
+  [[ -e $dir/data/meta.properties ]] ||
+    kafka_java kafka.tools.StorageTool format -t "$KAFKA_CLUSTER_ID" -c "$dir/server.properties" \
+      "${users[@]}" >"$dir/format.log" 2>&1 ||
+    die "kafka node $node: cannot format its storage: $(tail -n 5 "$dir/format.log")"
 }
 
-kafka_proxied() { # PORT NODE: a further listener, whose clients are sent on to a proxy of each node
+# PORT NODE: settings that add a listener. It announces the address of the node's proxy.
+kafka_proxied() {
+  local at=127.0.0.1
   cat <<PROPERTIES
-listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$(($1 + 1)),PROXIED://127.0.0.1:$(($1 + 3))
+listeners=PLAINTEXT://$at:$1,CONTROLLER://$at:$(($1 + 1)),PROXIED://$at:$(($1 + 3))
 advertised.listeners=PLAINTEXT://127.0.0.1:$1,PROXIED://127.0.1.$2:$(($1 + 3))
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 PROPERTIES
 }
 
-kafka_secure() { # PORT: what a secure node has otherwise; the last line of a key wins. Tools and other nodes come in by the listener INTERNAL.
+# PORT: settings of a secure node. They override earlier lines: Kafka uses the last value of a key.
+# Tools and other nodes connect to the listener INTERNAL, which asks for no password.
+kafka_secure() {
+  local mechanism=listener.name.sasl_ssl.scram-sha-512 login=org.apache.kafka.common.security.scram
+  local at=127.0.0.1
   cat <<PROPERTIES
-listeners=SASL_SSL://127.0.0.1:$1,CONTROLLER://127.0.0.1:$(($1 + 1)),INTERNAL://127.0.0.1:$(($1 + 2))
+listeners=SASL_SSL://$at:$1,CONTROLLER://$at:$(($1 + 1)),INTERNAL://$at:$(($1 + 2))
 advertised.listeners=SASL_SSL://localhost:$1,INTERNAL://127.0.0.1:$(($1 + 2))
 inter.broker.listener.name=INTERNAL
 listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT
 sasl.enabled.mechanisms=SCRAM-SHA-512
-listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+$mechanism.sasl.jaas.config=$login.ScramLoginModule required;
 ssl.keystore.type=PEM
 ssl.keystore.location=$SECURE/server.pem
 ssl.truststore.type=PEM
@@ -82,12 +96,15 @@ super.users=User:tapeflow;User:ANONYMOUS
 PROPERTIES
 }
 
-kafka_java() { # a Kafka tool: CLASS ARGUMENTS...
-  java -Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dlog4j2.configurationFile="$HERE/kafka/log4j2-tools.properties" -cp "$JARS/kafka/*" "$@"
+kafka_java() { # CLASS ARGUMENTS...: runs a Kafka tool
+  java -Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \
+    -Dlog4j2.configurationFile="$HERE/kafka/log4j2-tools.properties" -cp "$JARS/kafka/*" "$@"
 }
 
-kafka_command() { # NODES DIRECTORY: fills COMMAND
+kafka_command() { # NODE DIRECTORY: sets COMMAND
   local dir=$2
-  COMMAND=(java ${TAPEFLOW_STACK_KAFKA_HEAP:--Xms256m -Xmx512m} -XX:+UseG1GC "${JIT[@]}" -Djava.awt.headless=true -Djava.net.preferIPv4Stack=true
-    -Dkafka.logs.dir="$dir" -Dlog4j2.configurationFile="$HERE/kafka/log4j2.properties" -cp "$JARS/kafka/*" kafka.Kafka "$dir/server.properties")
+  COMMAND=(java ${TAPEFLOW_STACK_KAFKA_HEAP:--Xms256m -Xmx512m} -XX:+UseG1GC "${JIT[@]}"
+    -Djava.awt.headless=true -Djava.net.preferIPv4Stack=true -Dkafka.logs.dir="$dir"
+    -Dlog4j2.configurationFile="$HERE/kafka/log4j2.properties" -cp "$JARS/kafka/*"
+    kafka.Kafka "$dir/server.properties")
 }

@@ -1,6 +1,7 @@
-"""A small reader of Cassandra's native protocol, version 4: one connection, one query at a time, the types that the tables are read with.
+"""A small client for Cassandra's native protocol, version 4: one connection, one query at a time,
+and only the types of the columns that the test reads.
 
-It is here so that the test needs nothing but Python, and so that what it says does not come from the code under test.
+With it the test needs only Python, and its observations do not depend on the code under test.
 """
 
 import socket
@@ -14,22 +15,23 @@ FORMATS = {BIGINT: ">q", INT: ">i", TIMESTAMP: ">q", BOOLEAN: ">?"}
 
 
 class Refused(Exception):
-    """The server's answer is an error: its code and text."""
+    """The server answered with an error. The text has the code and the message."""
 
 
 class Connection:
-    """A connection to one node."""
+    """A connection to one node, without a password."""
 
     def __init__(self, host, port, timeout_s=5):
         self.socket = socket.create_connection((host, port), timeout=timeout_s)
         version = b"\x00\x01" + _string("CQL_VERSION") + _string("3.0.0")
         if self._ask(STARTUP, version)[0] != READY:
-            raise Refused("the node asks for a password")
+            raise Refused("the node requires a password")
 
     def query(self, text):
-        """The rows, as tuples."""
+        """Runs a statement at LOCAL_QUORUM. Returns its rows as tuples, or an empty list."""
         encoded = text.encode()
-        kind, body = self._ask(QUERY, struct.pack(">i", len(encoded)) + encoded + struct.pack(">HB", LOCAL_QUORUM, 0))
+        request = struct.pack(">i", len(encoded)) + encoded + struct.pack(">HB", LOCAL_QUORUM, 0)
+        kind, body = self._ask(QUERY, request)
         if kind != RESULT or body.int() != ROWS:
             return []
         return _rows(body)
@@ -48,13 +50,13 @@ class Connection:
         while len(data) < count:
             more = self.socket.recv(count - len(data))
             if not more:
-                raise ConnectionError("the node has closed the connection")
+                raise ConnectionError("the node closed the connection")
             data += more
         return data
 
 
 class Body:
-    """The body of an answer, read from its beginning."""
+    """The body of an answer. Each method reads the next value."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -94,7 +96,7 @@ def _rows(body):
         body.string()
         types.append(body.short())
     if unknown := set(types) - set(FORMATS) - {TEXT, BLOB}:
-        raise Refused(f"columns of types {unknown} are not read here")
+        raise Refused(f"cannot read columns of the types {unknown}")
     return [tuple(_value(kind, body.bytes()) for kind in types) for _ in range(body.int())]
 
 

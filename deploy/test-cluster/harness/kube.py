@@ -1,4 +1,5 @@
-"""The cluster as the test uses it: kubectl and helm by way of ./cluster, and the processes of a pod as this machine sees them."""
+"""Access to the cluster: kubectl and helm through ./cluster, and the processes of a pod by their
+pids on this machine."""
 
 import glob
 import json
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import time
 
-from seen import Stuck
+from observations import TimedOut
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CLUSTER = os.path.join(HERE, "cluster")
@@ -15,10 +16,11 @@ HTTP_PORT = 8080
 
 
 def run(*command, check=True, **options):
-    """A command's output; the end of what it said in the exception if it fails."""
+    """Runs a command and returns its output. If it fails, the error has the end of the output."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if check and done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: code {done.returncode}\n{(done.stdout + done.stderr)[-4000:]}")
+        output = (done.stdout + done.stderr)[-4000:]
+        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{output}")
     return done.stdout
 
 
@@ -33,11 +35,13 @@ def helm(*arguments):
 def pods(selector):
     """Pods that are not being deleted, by name."""
     found = json.loads(kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
-    return {pod["metadata"]["name"]: pod for pod in found if "deletionTimestamp" not in pod["metadata"]}
+    live = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    return {pod["metadata"]["name"]: pod for pod in live}
 
 
 def is_ready(pod):
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in pod.get("status", {}).get("conditions", []))
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def until_ready(selector, count, timeout_s=120):
@@ -45,38 +49,41 @@ def until_ready(selector, count, timeout_s=120):
     deadline = time.monotonic() + timeout_s
     while True:
         found = pods(selector)
-        # Those on their way out count too: a rescale is over when they are gone.
+        # Pods that are being deleted count too: a rescale is complete when they are gone.
         names = kubectl("get", "pods", "-l", selector, "-o", "name").split()
         if len(names) == len(found) == count and all(is_ready(pod) for pod in found.values()):
             return found
         if time.monotonic() > deadline:
             table = kubectl("get", "pods", "-o", "wide", check=False)
-            raise Stuck(f"{count} ready pods of {selector}: not within {timeout_s} s\n{table}")
+            raise TimedOut(f"{count} ready pods of {selector}: not within {timeout_s} s\n{table}")
         time.sleep(0.2)
 
 
 def status(pod):
-    """What a pod's process says of itself at /status, by way of the API server; None while it says nothing."""
+    """The `job` of the pod's /status, through the API server; None if there is no answer."""
     path = f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}:{HTTP_PORT}/proxy/status"
-    said = kubectl("get", "--raw", path, check=False)
+    answer = kubectl("get", "--raw", path, check=False)
     try:
-        return json.loads(said)["job"]
+        return json.loads(answer)["job"]
     except (ValueError, KeyError):
         return None
 
 
 def until_one_job(selector, count, timeout_s=120):
-    """Waits until there are exactly `count` pods, all ready, whose processes say that they are one job of `count` processes; returns the pods."""
+    """Waits until there are exactly `count` pods, all ready, whose processes report one job of
+    `count` processes; returns the pods."""
     deadline = time.monotonic() + timeout_s
+    wanted = [(process, count) for process in range(count)]
     while True:
         found = until_ready(selector, count, max(1, deadline - time.monotonic()))
-        said = [status(pod) for pod in found.values()]
-        if all(said):
-            places = sorted((job["process"], job["processes"]) for job in said)
-            if places == [(place, count) for place in range(count)] and len({job["generation"] for job in said}) == 1:
+        jobs = [status(pod) for pod in found.values()]
+        if all(jobs):
+            numbers = sorted((job["process"], job["processes"]) for job in jobs)
+            generations = {job["generation"] for job in jobs}
+            if numbers == wanted and len(generations) == 1:
                 return found
         if time.monotonic() > deadline:
-            raise Stuck(f"{count} pods are not one job within {timeout_s} s; they say {said}")
+            raise TimedOut(f"{count} pods are not one job within {timeout_s} s; /status: {jobs}")
         time.sleep(0.2)
 
 
@@ -98,21 +105,29 @@ def processes(pod):
     return found
 
 
-def of_status(pid, field):
+def proc_status(pid, field):
+    """A number of /proc/PID/status."""
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
         for line in file:
             if line.startswith(field + ":"):
                 return int(line.split()[1])
-    raise RuntimeError(f"no {field} of process {pid}")
+    raise RuntimeError(f"/proc/{pid}/status has no {field}")
+
+
+def tapeflow_processes(pod):
+    """Pid and command line of each process of a pod that runs tapeflow."""
+    found = processes(pod).items()
+    return {pid: line for pid, line in found if os.path.basename(line[0]) == "tapeflow"}
 
 
 def job(pod):
     """The pids of a pod's supervisor and of the process of the job that it runs."""
-    programs = {pid: line for pid, line in processes(pod).items() if os.path.basename(line[0]) == "tapeflow"}
-    children = [pid for pid in programs if of_status(pid, "PPid") in programs]
+    programs = tapeflow_processes(pod)
+    children = [pid for pid in programs if proc_status(pid, "PPid") in programs]
     parents = [pid for pid in programs if pid not in children]
     if len(parents) != 1 or len(children) != 1:
-        raise Stuck(f"pod {pod['metadata']['name']}: not one supervisor and one process of the job, but {programs}")
+        name = pod["metadata"]["name"]
+        raise TimedOut(f"pod {name} must run a supervisor and its child, but runs {programs}")
     return parents[0], children[0]
 
 
@@ -121,10 +136,9 @@ def kill(pid):
 
 
 def memory_mb(pod):
-    """Resident memory of a pod's processes now, and the sum of their largest, in MB; without the one that holds its namespaces."""
+    """Resident memory of a pod's tapeflow processes, in MB: now, and the sum of their peaks."""
     now = peak = 0
-    for pid, line in processes(pod).items():
-        if os.path.basename(line[0]) == "tapeflow":
-            now += of_status(pid, "VmRSS")
-            peak += of_status(pid, "VmHWM")
+    for pid in tapeflow_processes(pod):
+        now += proc_status(pid, "VmRSS")
+        peak += proc_status(pid, "VmHWM")
     return now / 1000, peak / 1000

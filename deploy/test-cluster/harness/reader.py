@@ -1,8 +1,13 @@
-"""reader.py HOST PORT KEYSPACE SYMBOL: looks at the store ten times a second and prints a line of JSON each time, until its input ends.
+"""reader.py HOST PORT KEYSPACE SYMBOL
 
-It runs in the cluster's network, beside the test. A line: `at` (monotonic seconds, the same clock for all processes of a machine, taken when the answer is
-there), `generation`, `bound` and `committed` of the head, and `epoch`, `start` and `trades` of the symbol's newest minute row, read at quorum. A
-line of a store that does not answer, or has no head yet, has only `at` and `fault`.
+Polls the store ten times a second, at quorum, and prints a line of JSON each time, until its input
+ends. It runs in the cluster's network, beside the test. A line has these fields:
+
+- `at`: monotonic seconds when the answer arrived; all processes of a machine share this clock
+- `generation`, `bound`, `committed`: of the checkpoint; `bound` and `committed` are epochs
+- `epoch`, `start`, `trades`: of the newest minute bar of the symbol, if there is one
+
+If the store does not answer or has no checkpoint, the line has only `at` and `error`.
 """
 
 import json
@@ -17,22 +22,27 @@ MINUTE_MS = 60_000
 BUCKET_MS = 10_000 * MINUTE_MS
 
 
-def look(connection, keyspace, symbol):
-    head = connection.query(f"SELECT generation, head FROM {keyspace}.job_head WHERE only_one = 1")
-    if not head:
-        return {"fault": "no head yet"}
-    generation, text = head[0]
-    parsed = json.loads(text)
-    committed = parsed["committed"]["epoch"]
-    seen = {"generation": generation, "committed": committed, "bound": max([committed] + [binding["epoch"] for binding in parsed["bound"]])}
+def poll(connection, keyspace, symbol):
+    """The fields of a line, without `at`."""
+    found = connection.query(
+        f"SELECT generation, checkpoint FROM {keyspace}.checkpoint WHERE only_one = 1"
+    )
+    if not found:
+        return {"error": "no checkpoint yet"}
+    generation, text = found[0]
+    checkpoint = json.loads(text)
+    committed = checkpoint["committed"]["epoch"]
+    bound = [binding["epoch"] for binding in checkpoint["bound"]]
+    line = {"generation": generation, "committed": committed, "bound": max([committed] + bound)}
     now = int(time.time() * 1000)
     bucket = now - now % BUCKET_MS
-    rows = connection.query(
-        f"SELECT epoch, start, trades FROM {keyspace}.bars WHERE symbol = '{symbol}' AND size = '1m' AND bucket = {bucket} PER PARTITION LIMIT 1"
+    bars = connection.query(
+        f"SELECT epoch, start, trades FROM {keyspace}.bars"
+        f" WHERE symbol = '{symbol}' AND size = '1m' AND bucket = {bucket} PER PARTITION LIMIT 1"
     )
-    if rows:
-        seen.update(zip(("epoch", "start", "trades"), rows[0]))
-    return seen
+    if bars:
+        line.update(zip(("epoch", "start", "trades"), bars[0]))
+    return line
 
 
 def main(host, port, keyspace, symbol):
@@ -40,12 +50,12 @@ def main(host, port, keyspace, symbol):
     while not select.select([sys.stdin], [], [], EVERY_S)[0]:
         try:
             connection = connection or Connection(host, int(port))
-            seen = look(connection, keyspace, symbol)
-        except Refused as fault:
-            seen = {"fault": str(fault)}
-        except OSError as fault:
-            connection, seen = None, {"fault": str(fault)}
-        print(json.dumps({"at": time.monotonic(), **seen}), flush=True)
+            line = poll(connection, keyspace, symbol)
+        except Refused as error:
+            line = {"error": str(error)}
+        except OSError as error:
+            connection, line = None, {"error": str(error)}
+        print(json.dumps({"at": time.monotonic(), **line}), flush=True)
 
 
 if __name__ == "__main__":

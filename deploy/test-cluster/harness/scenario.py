@@ -1,4 +1,4 @@
-"""What is done to the job, in order, and what is measured."""
+"""The steps of the test, in order, and what each measures."""
 
 import collections
 import json
@@ -9,8 +9,8 @@ import tempfile
 import time
 
 import kube
-from seen import Seen, Stuck
-from setting import ADDRESS, CQL, IMAGE, KEYSPACE, TOPIC
+from environment import ADDRESS, CQL, IMAGE, KEYSPACE, TOPIC
+from observations import Observations, TimedOut
 
 RELEASE = "tapeflow"
 JOB = "app.kubernetes.io/component=dataflow"
@@ -21,143 +21,191 @@ STEADY_S = 10
 
 
 class Scenario:
-    """The figures collect in `starts`, `kills`, `rescales` and `memory`; what must not be, in `faults`."""
+    """Collects figures in its fields, and in `errors` everything that makes the test fail."""
 
-    def __init__(self, options, setting):
-        self.options, self.setting = options, setting
-        self.seen = None
-        self.kills, self.rescales, self.memory, self.faults = collections.defaultdict(list), [], {}, []
-        self.first_row_s = self.installed_s = self.ready_s = self.steady_gap_s = self.again_s = self.streaming_since = self.stopped_at = None
+    def __init__(self, options, environment):
+        self.options, self.environment = options, environment
+        self.observations = None
+        self.kills, self.rescales, self.memory = collections.defaultdict(list), [], {}
+        self.errors = []
+        self.first_bar_s = self.installed_s = self.ready_s = self.steady_gap_s = None
+        self.reinstalled_s = self.streaming_since = self.stopped_at = None
         self.verified = self.kubernetes = ""
 
-    def play(self):
-        symbols = self.market()
-        here = os.path.dirname(os.path.abspath(__file__))
-        self.seen = Seen([kube.CLUSTER, "exec", sys.executable, "-B", os.path.join(here, "reader.py"), ADDRESS, str(CQL), KEYSPACE, symbols[0]])
-        self.begin(symbols)
+    def run(self):
+        symbols = self.symbols()
+        script = [sys.executable, "-B", self.script("reader.py")]
+        store = [ADDRESS, str(CQL), KEYSPACE]
+        self.observations = Observations([kube.CLUSTER, "exec", *script, *store, symbols[0]])
+        self.start(symbols)
         for _ in range(self.options.rounds):
-            self.kill_everything_once()
+            self.kill_in_each_way()
         for _ in range(self.options.rounds):
             for count in (4, 1, 2):
                 self.rescale(count)
-        self.install_again(symbols)
-        self.drain()
-        if self.options.spoil:
-            self.spoil()
+        self.reinstall(symbols)
+        self.stop_feed()
+        if self.options.corrupt:
+            self.corrupt()
         self.verify()
-        self.faults += self.seen.went_back()
+        self.errors += self.observations.regressions()
 
     def end(self):
-        if self.seen:
-            self.seen.end()
+        if self.observations:
+            self.observations.end()
 
-    def market(self):
-        """The symbols of the simulated market, the most traded first: what ingest subscribes to."""
+    @staticmethod
+    def script(name):
+        return os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+
+    def symbols(self):
+        """The symbols of the simulated market, the most traded first."""
+        seed, count = str(self.options.seed), str(self.options.symbols)
         with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as file:
-            count = str(self.options.symbols)
-            kube.run(self.options.binary, "simulate", "--out", file.name, "--seed", str(self.options.seed), "--symbols", count, "--trades", "50000")
+            market = ["--seed", seed, "--symbols", count, "--trades", "50000"]
+            kube.run(self.options.binary, "simulate", "--out", file.name, *market)
             found = collections.Counter(re.findall(r'"s":"([^"]+)"', file.read()))
         return [symbol for symbol, _ in found.most_common()]
 
     def install(self, symbols):
-        """Returns when it began."""
+        """Runs helm install; returns when it began."""
         repository, tag = IMAGE.rsplit(":", 1)
+        simulated = {
+            "enabled": True,
+            "seed": self.options.seed,
+            "rate": self.options.rate,
+            "symbols": self.options.symbols,
+        }
         values = {
             "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
-            "kafka": {"brokers": self.setting.brokers(), "topic": TOPIC},
+            "kafka": {"brokers": self.environment.brokers(), "topic": TOPIC},
             "cassandra": {"contactPoints": f"{ADDRESS}:{CQL}", "keyspace": KEYSPACE},
             "dataflow": {"processes": 2},
-            "ingest": {"symbols": symbols, "simulated": {"enabled": True, "seed": self.options.seed, "rate": self.options.rate, "symbols": self.options.symbols}},
+            "ingest": {"symbols": symbols, "simulated": simulated},
         }
         begun = time.monotonic()
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(values, file)
             file.flush()
             kube.helm("install", RELEASE, self.options.chart, "-f", file.name, "--timeout", "180s")
-        self.installed_s = self.installed_s or time.monotonic() - begun
-        self.setting.say(f"helm install itself took {time.monotonic() - begun:.1f} s")
+        took = time.monotonic() - begun
+        self.installed_s = self.installed_s or took
+        self.environment.log(f"helm install returned after {took:.1f} s")
         return begun
 
-    def begin(self, symbols):
-        """On a topic and tables that are not there yet."""
-        self.kubernetes = json.loads(kube.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
-        self.setting.say(f"helm install: {len(symbols)} symbols, {self.options.rate} trades a second, seed {self.options.seed}, 2 processes")
+    def start(self, symbols):
+        """Installs the release while neither the topic nor the tables exist."""
+        version = json.loads(kube.kubectl("version", "-o", "json"))
+        self.kubernetes = version["serverVersion"]["gitVersion"]
+        self.environment.log(
+            f"helm install: {len(symbols)} symbols, {self.options.rate} trades a second,"
+            f" seed {self.options.seed}, 2 processes"
+        )
         begun = self.install(symbols)
-        self.streaming_since = self.seen.until("the first row", lambda line: "epoch" in line, 180)["at"]
-        self.first_row_s = self.streaming_since - begun
-        self.setting.say(f"first row {self.first_row_s:.1f} s after the start of helm install")
+        first = self.observations.until("the first bar", lambda line: "epoch" in line, 180)
+        self.streaming_since = first["at"]
+        self.first_bar_s = self.streaming_since - begun
+        self.environment.log(f"first bar {self.first_bar_s:.1f} s after the start of helm install")
         kube.until_one_job(JOB, 2)
         self.ready_s = time.monotonic() - begun
         kube.until_ready(FEED, 1)
-        self.setting.say("all pods ready; a while without faults")
-        begun = self.seen.epochs_on(SETTLE_EPOCHS, "rows after the start")
-        self.seen.until("ten seconds without faults", lambda line: line["at"] > begun + STEADY_S, 60)
-        self.steady_gap_s = self.seen.gap(begun, begun + STEADY_S)
-        self.setting.say(f"longest time without a fresh row, nothing disturbed: {self.steady_gap_s:.2f} s")
-        self.note_memory(2)
+        self.environment.log(f"all pods are ready; {STEADY_S} s without kills")
+        begun = self.observations.epochs_on(SETTLE_EPOCHS, "bars after the start")
+        self.observations.until(
+            f"{STEADY_S} s without kills", lambda line: line["at"] > begun + STEADY_S, 60
+        )
+        self.steady_gap_s = self.observations.gap(begun, begun + STEADY_S)
+        self.environment.log(f"without kills, longest gap {self.steady_gap_s:.2f} s")
+        self.record_memory(2)
 
-    def install_again(self, symbols):
-        """Takes the release away and installs it anew: it goes on where it stopped."""
+    def reinstall(self, symbols):
+        """Uninstalls the release and installs it again: the job continues where it stopped."""
         kube.helm("uninstall", RELEASE, "--wait", "--timeout", "120s")
         kube.until_ready(JOB, 0)
         kube.until_ready(FEED, 0)
         begun = self.install(symbols)
-        self.again_s = self.seen.fresh_after(begun, "a row after the second install")
+        what = "a bar after the second install"
+        self.reinstalled_s = self.observations.fresh_after(begun, what)
         kube.until_one_job(JOB, 2)
-        self.seen.epochs_on(SETTLE_EPOCHS, "rows after the second install")
-        self.setting.say(f"uninstalled and installed again: first fresh row {self.again_s:.1f} s after the start of helm install")
+        self.observations.epochs_on(SETTLE_EPOCHS, "bars after the second install")
+        took = f"{self.reinstalled_s:.1f} s after the start of helm install"
+        self.environment.log(f"reinstalled: first fresh bar {took}")
 
     # --- kills
 
-    def kill_everything_once(self):
-        for at in (0, 1):
-            self.kill(f"kill -9 of the process of the job in pod {at}", at, lambda pod: kube.kill(kube.job(pod)[1]))
-            self.kill(f"kill -9 of process 1 of the container of pod {at}", at, lambda pod: kube.kill(kube.job(pod)[0]))
-            self.kill(
-                f"kubectl delete pod {at} --grace-period=0 --force",
-                at,
-                lambda pod: kube.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false"),
-            )
+    def kill_in_each_way(self):
+        def delete(pod):
+            name = pod["metadata"]["name"]
+            how = ("--grace-period=0", "--force", "--wait=false")
+            kube.kubectl("delete", "pod", name, *how)
 
-    def kill(self, what, at, how):
+        for number in (0, 1):
+            self.kill(
+                "kill -9 of the process of the job in pod N",
+                number,
+                lambda pod: kube.kill(kube.job(pod)[1]),
+            )
+            self.kill(
+                "kill -9 of process 1 of the container of pod N",
+                number,
+                lambda pod: kube.kill(kube.job(pod)[0]),
+            )
+            self.kill("kubectl delete pod N --grace-period=0 --force", number, delete)
+
+    def kill(self, label, number, how):
+        """Kills something of the pod with this number and measures the recovery."""
+        what = label.replace("pod N", f"pod {number}")
         found = kube.until_one_job(JOB, 2)
-        pod = next(pod for name, pod in found.items() if name.endswith(f"-{at}"))
-        self.seen.epochs_on(2, f"rows before: {what}")
+        pod = next(pod for name, pod in found.items() if name.endswith(f"-{number}"))
+        self.observations.epochs_on(2, f"bars before: {what}")
         killed_at = time.monotonic()
         how(pod)
-        took = self.seen.fresh_after(killed_at, what)
-        self.kills[what.replace(" 0", " N").replace(" 1 --", " N --").replace("pod 1", "pod N")].append((at, took))
+        took = self.observations.fresh_after(killed_at, what)
+        self.kills[label].append((number, took))
         kube.until_one_job(JOB, 2)
         ready = time.monotonic() - killed_at
-        self.seen.epochs_on(SETTLE_EPOCHS, f"rows after: {what}")
-        self.setting.say(f"{what}: first fresh row {took:.2f} s, all pods ready {ready:.1f} s")
+        self.observations.epochs_on(SETTLE_EPOCHS, f"bars after: {what}")
+        self.environment.log(f"{what}: first fresh bar {took:.2f} s, all pods ready {ready:.1f} s")
 
     # --- changes of size
 
     def rescale(self, count):
         before = len(kube.pods(JOB))
-        head = self.seen.until("a look before the change", lambda line: True, 30, time.monotonic())
-        begun = time.monotonic()
-        kube.helm("upgrade", RELEASE, self.options.chart, "--reuse-values", "--set", f"{PROCESSES}={count}", "--timeout", "180s")
-        commanded = time.monotonic() - begun
         what = f"{before} -> {count} processes"
-        self.seen.until(f"{what}: another generation", lambda line: line["generation"] > head["generation"], 120, begun)
+        last = self.observations.until(
+            f"{what}: a line before", lambda line: True, 30, time.monotonic()
+        )
+        begun = time.monotonic()
+        change = ("--reuse-values", "--set", f"{PROCESSES}={count}", "--timeout", "180s")
+        kube.helm("upgrade", RELEASE, self.options.chart, *change)
+        commanded = time.monotonic() - begun
+        self.observations.until(
+            f"{what}: another generation",
+            lambda line: line["generation"] > last["generation"],
+            120,
+            begun,
+        )
         kube.until_one_job(JOB, count)
-        settled = self.seen.epochs_on(SETTLE_EPOCHS, f"rows after: {what}")
-        gap = self.seen.gap(begun, settled)
+        settled = self.observations.epochs_on(SETTLE_EPOCHS, f"bars after: {what}")
+        gap = self.observations.gap(begun, settled)
         self.rescales.append((before, count, gap, settled - begun, commanded))
-        self.setting.say(f"{what}: longest time without a fresh row {gap:.2f} s; over after {settled - begun:.1f} s (helm upgrade itself {commanded:.1f} s)")
-        self.note_memory(count)
+        self.environment.log(
+            f"{what}: longest gap {gap:.2f} s, settled after {settled - begun:.1f} s"
+            f" (helm upgrade returned after {commanded:.1f} s)"
+        )
+        self.record_memory(count)
 
-    def note_memory(self, count):
-        figures = [kube.memory_mb(pod) for pod in kube.pods(JOB).values()]
-        self.memory[f"dataflow, {count} process(es)"] = figures
-        self.memory["ingest, with the simulated feed beside it"] = [kube.memory_mb(pod) for pod in kube.pods(FEED).values()]
+    def record_memory(self, count):
+        def of(selector):
+            return [kube.memory_mb(pod) for pod in kube.pods(selector).values()]
+
+        self.memory[f"dataflow, processes: {count}"] = of(JOB)
+        self.memory["ingest and the simulated market"] = of(FEED)
 
     # --- the end
 
-    def drain(self):
-        """Stops the feed, and waits until the job has committed all that is in the topic."""
+    def stop_feed(self):
+        """Stops the feed and waits until the job has committed the whole topic."""
         deployments = kube.kubectl("get", "deployments", "-l", FEED, "-o", "name").split()
         self.stopped_at = time.monotonic()
         for deployment in deployments:
@@ -165,31 +213,48 @@ class Scenario:
         kube.until_ready(FEED, 0)
         deadline = time.monotonic() + 120
         while True:
-            said = self.setting.tapeflow("status", "--store", self.setting.store(), "--brokers", self.setting.brokers(), "--topic", TOPIC, "--format", "json")
-            lag = json.loads(said)["lag"]
+            status = self.on_the_job("status", "--format", "json")
+            lag = json.loads(status)["lag"]
             if lag and all(partition["uncommitted"] == 0 for partition in lag):
-                return self.setting.say(f"feed stopped; committed to the end of {len(lag)} partitions, {sum(partition['end'] for partition in lag)} records")
+                records = sum(partition["end"] for partition in lag)
+                return self.environment.log(
+                    f"feed stopped; committed all {records} records of {len(lag)} partitions"
+                )
             if time.monotonic() > deadline:
-                raise Stuck(f"the job did not come to the end of the topic within 120 s: {said}")
+                raise TimedOut(f"the job did not commit the whole topic within 120 s: {status}")
             time.sleep(0.2)
 
-    def spoil(self):
-        """Writes a wrong row, to see that the test fails."""
-        here = os.path.dirname(os.path.abspath(__file__))
-        said = kube.run(kube.CLUSTER, "exec", sys.executable, "-B", os.path.join(here, "spoil.py"), ADDRESS, str(CQL), KEYSPACE)
-        self.setting.say(f"spoiled, as asked: {said.strip()}")
+    def on_the_job(self, command, *options, check=True):
+        """The output of a tapeflow command on the store and the topic."""
+        store = ("--store", self.environment.store())
+        log = ("--brokers", self.environment.brokers(), "--topic", TOPIC)
+        return self.environment.tapeflow(command, *store, *log, *options, check=check)
+
+    def corrupt(self):
+        """Changes a bar, to check that the test fails."""
+        script = [sys.executable, "-B", self.script("corrupt.py")]
+        output = kube.run(kube.CLUSTER, "exec", *script, ADDRESS, str(CQL), KEYSPACE)
+        self.environment.log(f"--corrupt: changed the bar of {output.strip()}")
 
     def verify(self):
-        said = self.setting.tapeflow(
-            "verify", "--store", self.setting.store(), "--brokers", self.setting.brokers(), "--topic", TOPIC, check=False
-        ).strip()
-        self.verified = said.splitlines()[-1] if said else "nothing"
-        self.setting.say(f"verify: {self.verified}")
-        counts = {key: int(value.replace(",", "")) for value, key in re.findall(r"([\d,]+) (differences|trades accepted|rows compared)", self.verified)}
-        if counts.get("differences") != 0:
-            self.faults.append(f"verify: {said[-2000:]}")
-        # An empty topic would verify as well.
+        output = self.on_the_job("verify", check=False).strip()
+        self.verified = output.splitlines()[-1] if output else "no output"
+        self.environment.log(f"verify: {self.verified}")
+        differences = self.verified_count("differences?")
+        trades = self.verified_count("trades? accepted") or 0
+        bars = self.verified_count("bars? compared") or 0
+        if differences != 0:
+            self.errors.append(f"verify: {output[-2000:]}")
+        # An empty topic has no differences either.
         least = int((self.stopped_at - self.streaming_since) * self.options.rate / 2)
-        if counts.get("trades accepted", 0) < least or not counts.get("rows compared"):
-            self.faults.append(f"only {counts.get('trades accepted', 0)} trades came through, at least {least} were expected")
+        if trades < least or not bars:
+            self.errors.append(
+                f"verify: {trades} trades accepted and {bars} bars compared;"
+                f" at least {least} trades were expected"
+            )
         kube.until_one_job(JOB, 2)
+
+    def verified_count(self, noun):
+        """The number before a noun in the last line of verify; None if it is missing."""
+        found = re.search(rf"([\d,]+) {noun}\b", self.verified)
+        return int(found[1].replace(",", "")) if found else None

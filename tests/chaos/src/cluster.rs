@@ -16,7 +16,7 @@ use crate::{
     proxy::Proxy,
 };
 
-/// The topic and the keyspace of the one job that lives through all of it.
+/// The topic and the keyspace of the one job that job runs through all of it.
 pub(crate) const MAIN: &str = "chaos";
 /// Kafka's ports: the first node's own, and after it that of the listener whose clients are led
 /// through proxies.

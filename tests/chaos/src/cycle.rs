@@ -11,13 +11,13 @@ use std::{
 use rand::{Rng, rngs::StdRng};
 
 use crate::{
-    book::Book,
     cluster::{Cluster, MAIN, Server},
-    deck::Deck,
     fault::{Fault, Pause},
-    job::{Binary, Life, Orders, Shape, Skew, Trap, wake},
-    spoil::Preparing,
-    watch::{Standing, Watch},
+    fault_schedule::FaultSchedule,
+    job::{Binary, JobRun, Orders, Shape, Skew, Trap, wake},
+    ledger::Ledger,
+    topic_faults::Preparing,
+    watch::{Progress, Watch},
 };
 
 /// How long the job may take to commit something new, once nothing hinders it.
@@ -53,19 +53,19 @@ pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) binary: Binary,
     pub(crate) watch: Watch,
-    pub(crate) deck: Deck,
+    pub(crate) fault_schedule: FaultSchedule,
     pub(crate) random: StdRng,
-    pub(crate) book: Arc<Book>,
-    /// The next small job to be spoilt.
+    pub(crate) ledger: Arc<Ledger>,
+    /// The next small job to be damaged.
     pub(crate) preparing: Option<Preparing>,
     /// Small jobs that were begun.
-    pub(crate) spoilt: u32,
+    pub(crate) damaged: u32,
     /// Whether write timestamps have run ahead of the clock.
     pub(crate) was_ahead: bool,
     /// How processes ended.
     pub(crate) ends: BTreeMap<String, u64>,
     /// The processes of now.
-    pub(crate) life: Option<Life>,
+    pub(crate) job_run: Option<JobRun>,
 }
 
 impl Stage {
@@ -75,11 +75,11 @@ impl Stage {
     /// Whatever must not happen: a process that panics or stays, a checkpoint that goes back, a
     /// job that does not come back.
     pub(crate) fn cycle(&mut self) -> Result<Cycle, String> {
-        let fault = self.deck.peek()?;
+        let fault = self.fault_schedule.peek()?;
         if !self
-            .life
+            .job_run
             .as_ref()
-            .is_some_and(|life| fits(life.shape, &fault))
+            .is_some_and(|job_run| fits(job_run.shape, &fault))
         {
             // Under a later generation: processes that are stopped before they have taken over
             // would do so when they wake, and rightly.
@@ -87,7 +87,7 @@ impl Stage {
             self.replace()?;
             self.back(before, Instant::now())?;
         }
-        let _ = self.deck.deal()?;
+        let _ = self.fault_schedule.deal()?;
         self.pass(0..1_500);
         let mut cycle = Cycle {
             fault: fault.clone(),
@@ -121,8 +121,8 @@ impl Stage {
             }
             Fault::Network(link, way) => self.network(*link, *way),
             Fault::Clock(clocks) => self.clock(*clocks),
-            Fault::Feed(mood) => self.moody(*mood),
-            Fault::Spoil(spoil) => self.spoil(*spoil),
+            Fault::Feed(feed_profile) => self.shared_profile(*feed_profile),
+            Fault::TopicFault(topic_faults) => self.topic_faults(*topic_faults),
         }
         .map_err(|what| format!("{fault:?}: {what}"))?;
         *if back.started {
@@ -156,38 +156,38 @@ impl Stage {
         }
     }
 
-    pub(crate) fn life(&mut self) -> Result<&mut Life, String> {
-        self.life
+    pub(crate) fn job_run(&mut self) -> Result<&mut JobRun, String> {
+        self.job_run
             .as_mut()
             .ok_or_else(|| "no process is running".into())
     }
 
     /// Takes the processes of now out of the way, and remembers how they ended.
     pub(crate) fn bury(&mut self) {
-        if let Some(mut life) = self.life.take() {
-            life.kill_all();
-            life.count_ends(&mut self.ends);
+        if let Some(mut job_run) = self.job_run.take() {
+            job_run.kill_all();
+            job_run.count_ends(&mut self.ends);
         }
     }
 
     /// Starts processes that the next fault can meet; those of before are gone or left to the
     /// caller.
-    fn start(&mut self) -> Result<Option<Life>, String> {
+    fn start(&mut self) -> Result<Option<JobRun>, String> {
         self.start_skewed(None)
     }
 
     /// The same, with clocks that are off.
-    pub(crate) fn start_skewed(&mut self, skew: Option<Skew>) -> Result<Option<Life>, String> {
-        let next = self.deck.peek()?;
+    pub(crate) fn start_skewed(&mut self, skew: Option<Skew>) -> Result<Option<JobRun>, String> {
+        let next = self.fault_schedule.peek()?;
         let shape = self.shape(Some(&next));
-        let life = self.binary.start(
+        let job_run = self.binary.start(
             &mut self.cluster,
             &Orders {
                 skew,
                 ..Orders::new(shape, MAIN)
             },
         )?;
-        Ok(self.life.replace(life))
+        Ok(self.job_run.replace(job_run))
     }
 
     /// Ends the processes of now and starts others.
@@ -198,9 +198,9 @@ impl Stage {
 
     /// Waits until the job has committed more than `before`, under a later generation if `before`
     /// names one; starts processes again when those without a supervisor have left.
-    pub(crate) fn back(&mut self, before: Standing, since: Instant) -> Result<Back, String> {
+    pub(crate) fn back(&mut self, before: Progress, since: Instant) -> Result<Back, String> {
         let is_back =
-            |now: Standing| now.committed > before.committed && now.generation > before.generation;
+            |now: Progress| now.committed > before.committed && now.generation > before.generation;
         self.until(since, &format!("more than {before:?}"), |watch| {
             Ok(watch.glance()?.is_some_and(is_back))
         })
@@ -209,7 +209,7 @@ impl Stage {
     /// Likewise until all is committed that has been fed by now: where a part of the job stands
     /// still, others may still commit.
     pub(crate) fn caught_up(&mut self, since: Instant) -> Result<Back, String> {
-        let fed = self.book.appended();
+        let fed = self.ledger.appended();
         self.until(
             since,
             &format!("everything below the offsets {fed:?}"),
@@ -233,27 +233,27 @@ impl Stage {
                     started,
                 });
             }
-            let life = self.life()?;
-            life.look()?;
-            if life.any_ended() {
+            let job_run = self.job_run()?;
+            job_run.look()?;
+            if job_run.any_ended() {
                 let begun = *leaving.get_or_insert_with(Instant::now);
                 // A supervisor that ends says that there is nothing to come back for: its peers'
                 // supervisors would wait for ever.
-                if life.shape.supervised || life.all_ended(Duration::ZERO).is_ok() {
+                if job_run.shape.supervised || job_run.all_ended(Duration::ZERO).is_ok() {
                     self.replace()?;
                     (since, started, leaving) = (Instant::now(), true, None);
                 } else if begun.elapsed() > LEAVING {
-                    life.all_ended(Duration::ZERO)?;
+                    job_run.all_ended(Duration::ZERO)?;
                 }
             }
             if Instant::now() > deadline {
                 let now = self.watch.glance()?;
-                let life = self.life()?;
+                let job_run = self.job_run()?;
                 return Err(format!(
-                    "not committed within {} s: {what}; it stands at {now:?}; life {} ({})",
+                    "not committed within {} s: {what}; it stands at {now:?}; job run {} ({})",
                     PATIENCE.as_secs(),
-                    life.number,
-                    life.shape
+                    job_run.number,
+                    job_run.shape
                 ));
             }
             thread::sleep(LOOK);
@@ -261,27 +261,27 @@ impl Stage {
     }
 
     /// Where the job stands now; what comes back must be of a later generation.
-    pub(crate) fn later_generation(&mut self) -> Result<Standing, String> {
-        self.watch.standing()
+    pub(crate) fn later_generation(&mut self) -> Result<Progress, String> {
+        self.watch.progress()
     }
 
     /// Where the job stands now; what comes next may be of the same generation.
-    pub(crate) fn any_generation(&mut self) -> Result<Standing, String> {
-        Ok(Standing {
+    pub(crate) fn any_generation(&mut self) -> Result<Progress, String> {
+        Ok(Progress {
             generation: 0,
-            ..self.watch.standing()?
+            ..self.watch.progress()?
         })
     }
 
     fn kill_one(&mut self) -> Result<Back, String> {
         let begun = Instant::now();
         let at = self.random_process()?;
-        let supervised = self.life()?.shape.supervised;
-        self.life()?.kill_worker(at);
+        let supervised = self.job_run()?.shape.supervised;
+        self.job_run()?.kill_worker(at);
         if !supervised {
             // It was ours: no surprise, and the others must leave by themselves.
             self.expect_killed()?;
-            self.life()?.all_ended(LEAVING)?;
+            self.job_run()?.all_ended(LEAVING)?;
             let before = self.later_generation()?;
             self.replace()?;
             return self.back(before, Instant::now()).map(|back| Back {
@@ -295,10 +295,10 @@ impl Stage {
 
     /// Waits for the end of a process that we killed, which `look` would take for a crash.
     fn expect_killed(&mut self) -> Result<(), String> {
-        let life = self.life()?;
+        let job_run = self.job_run()?;
         let deadline = Instant::now() + LEAVING;
-        while !life.any_ended() {
-            let _ = life.look();
+        while !job_run.any_ended() {
+            let _ = job_run.look();
             if Instant::now() > deadline {
                 return Err("a killed process does not end".into());
             }
@@ -308,7 +308,7 @@ impl Stage {
     }
 
     pub(crate) fn random_process(&mut self) -> Result<usize, String> {
-        let processes = self.life()?.len();
+        let processes = self.job_run()?.len();
         Ok(self.random.random_range(0..processes))
     }
 
@@ -331,22 +331,22 @@ impl Stage {
     fn kill_supervisor(&mut self) -> Result<Back, String> {
         let begun = Instant::now();
         let at = self.random_process()?;
-        self.life()?.kill_supervisor(at)?;
+        self.job_run()?.kill_supervisor(at)?;
         let before = self.later_generation()?;
         self.pass(0..1_000);
-        let mut life = self.life.take().ok_or("no process is running")?;
-        life.start_again(at, &self.binary)?;
-        self.life = Some(life);
+        let mut job_run = self.job_run.take().ok_or("no process is running")?;
+        job_run.start_again(at, &self.binary)?;
+        self.job_run = Some(job_run);
         self.back(before, begun)
     }
 
     fn pause(&mut self, pause: Pause, all: bool) -> Result<Back, String> {
         let at = self.random_process()?;
-        let life = self.life()?;
-        let several = life.len() > 1;
-        let paused: Vec<u32> = (0..life.len())
+        let job_run = self.job_run()?;
+        let several = job_run.len() > 1;
+        let paused: Vec<u32> = (0..job_run.len())
             .filter(|place| all || *place == at)
-            .filter_map(|place| life.pause(place))
+            .filter_map(|place| job_run.pause(place))
             .collect();
         let before = if pause == Pause::Long && several && !all {
             self.later_generation()?
@@ -365,9 +365,9 @@ impl Stage {
     /// Processes are stopped in the middle of their work, others take over, and then they wake:
     /// what they still do must harm nobody, and they must find out and leave.
     fn zombies(&mut self) -> Result<Back, String> {
-        let life = self.life()?;
-        let paused: Vec<u32> = (0..life.len())
-            .filter_map(|place| life.pause(place))
+        let job_run = self.job_run()?;
+        let paused: Vec<u32> = (0..job_run.len())
+            .filter_map(|place| job_run.pause(place))
             .collect();
         let before = self.later_generation()?;
         let mut old = self.start()?.ok_or("no process is running")?;
@@ -380,7 +380,7 @@ impl Stage {
         old.all_ended(LEAVING)?;
         if old.codes().iter().any(|code| !matches!(code, Some(1 | 3))) {
             return Err(format!(
-                "zombies of life {} ended with {:?}, and not because they were fenced or left",
+                "zombies of job run {} ended with {:?}, and not because they were fenced or left",
                 old.number,
                 old.codes()
             ));
@@ -404,9 +404,9 @@ impl Stage {
             old.look()?;
             if Instant::now() > deadline {
                 return Err(format!(
-                    "life {} goes on, though life {} has taken over: {:?}",
+                    "job run {} goes on, though job run {} has taken over: {:?}",
                     old.number,
-                    self.life()?.number,
+                    self.job_run()?.number,
                     old.codes()
                 ));
             }
@@ -458,7 +458,7 @@ impl Stage {
             process,
             failpoint: format!("{name}:{times}"),
         };
-        let mut life = self.binary.start(
+        let mut job_run = self.binary.start(
             &mut self.cluster,
             &Orders {
                 trap: Some(&trap),
@@ -466,28 +466,28 @@ impl Stage {
             },
         )?;
         let deadline = Instant::now() + TRAP_PATIENCE;
-        while !life.trapped(process) && !life.any_ended() && Instant::now() < deadline {
-            life.look()?;
+        while !job_run.trapped(process) && !job_run.any_ended() && Instant::now() < deadline {
+            job_run.look()?;
             thread::sleep(LOOK);
         }
-        let trapped = life.trapped(process);
+        let trapped = job_run.trapped(process);
         if trapped && self.random.random_bool(0.3) {
-            life.all_ended(LEAVING)?;
+            job_run.all_ended(LEAVING)?;
         }
-        life.kill_all();
-        life.count_ends(&mut self.ends);
+        job_run.kill_all();
+        job_run.count_ends(&mut self.ends);
         Ok(trapped)
     }
 
     fn rescale(&mut self) -> Result<Back, String> {
-        let life = self.life()?;
-        life.ask_to_end(LEAVING)?;
-        if life.codes().iter().any(|code| *code != Some(0)) {
+        let job_run = self.job_run()?;
+        job_run.ask_to_end(LEAVING)?;
+        if job_run.codes().iter().any(|code| *code != Some(0)) {
             return Err(format!(
-                "life {} ({}) was asked to end, and ended with {:?}",
-                life.number,
-                life.shape,
-                life.codes()
+                "job run {} ({}) was asked to end, and ended with {:?}",
+                job_run.number,
+                job_run.shape,
+                job_run.codes()
             ));
         }
         let before = self.later_generation()?;
@@ -546,8 +546,8 @@ impl Stage {
     /// They do not.
     pub(crate) fn finish(&mut self, patience: Duration) -> Result<(), String> {
         self.cluster.up()?;
-        if let Some(life) = &mut self.life {
-            let _ = life.ask_to_end(LEAVING);
+        if let Some(job_run) = &mut self.job_run {
+            let _ = job_run.ask_to_end(LEAVING);
         }
         self.bury();
         let shape = Shape {
@@ -557,22 +557,22 @@ impl Stage {
             resident_bars: 12_000,
             epoch_ms: 250,
         };
-        let mut life = self.binary.start(
+        let mut job_run = self.binary.start(
             &mut self.cluster,
             &Orders {
                 further: &["--until-end"],
                 ..Orders::new(shape, MAIN)
             },
         )?;
-        life.all_ended(patience)?;
-        if life.codes().iter().any(|code| *code != Some(0)) {
+        job_run.all_ended(patience)?;
+        if job_run.codes().iter().any(|code| *code != Some(0)) {
             return Err(format!(
-                "the last processes (life {}) ended with {:?}",
-                life.number,
-                life.codes()
+                "the last processes (job run {}) ended with {:?}",
+                job_run.number,
+                job_run.codes()
             ));
         }
-        life.count_ends(&mut self.ends);
+        job_run.count_ends(&mut self.ends);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
-//! What is done in a cycle. [`crate::deck`] says how often.
+//! What is done in a cycle. [`crate::fault_schedule`] says how often.
 
-use crate::{links::Link, mood::Mood};
+use crate::{feed_profile::FeedProfile, links::Link};
 
 /// Who does not answer for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,7 @@ pub(crate) enum Clocks {
 /// What makes a topic unfit for a job, which must say so and touch nothing. Done to a small job of
 /// its own, beside the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Spoil {
+pub(crate) enum TopicFault {
     /// Records are deleted beyond what is committed, while it is down.
     Retention,
     /// The topic is deleted and made again, while it is down.
@@ -48,7 +48,7 @@ pub(crate) enum Spoil {
     AgainWhileUp,
 }
 
-impl Spoil {
+impl TopicFault {
     pub(crate) const ALL: [Self; 3] = [Self::Retention, Self::AgainWhileDown, Self::AgainWhileUp];
 }
 
@@ -92,9 +92,9 @@ pub(crate) enum Fault {
     /// behind.
     Clock(Clocks),
     /// The feed has too much of something.
-    Feed(Mood),
+    Feed(FeedProfile),
     /// A topic that can no longer be read.
-    Spoil(Spoil),
+    TopicFault(TopicFault),
 }
 
 /// What a fault wants of the processes it meets.
@@ -135,14 +135,14 @@ impl Fault {
             }
             Self::Clock(Clocks::OfOne) => "clock of process 0 an hour ahead, then right".into(),
             Self::Clock(Clocks::OfAll) => "clocks of all an hour ahead, then an hour behind".into(),
-            Self::Feed(mood) => format!("feed: {}", mood.name()),
-            Self::Spoil(Spoil::Retention) => {
+            Self::Feed(feed_profile) => format!("feed: {}", feed_profile.name()),
+            Self::TopicFault(TopicFault::Retention) => {
                 "topic: retention beyond what is committed, while down".into()
             }
-            Self::Spoil(Spoil::AgainWhileDown) => {
+            Self::TopicFault(TopicFault::AgainWhileDown) => {
                 "topic: deleted and made again, while down".into()
             }
-            Self::Spoil(Spoil::AgainWhileUp) => {
+            Self::TopicFault(TopicFault::AgainWhileUp) => {
                 "topic: deleted and made again, while it runs".into()
             }
         }
@@ -175,7 +175,7 @@ impl Fault {
             | Self::Network(Link::Kafka | Link::Cassandra, _)
             | Self::Clock(_)
             | Self::Feed(_)
-            | Self::Spoil(_) => Wants {
+            | Self::TopicFault(_) => Wants {
                 several: false,
                 supervised: None,
             },

@@ -1,10 +1,10 @@
-//! The feed: the trades of the [`Book`], published for as long as the run lasts, so that the topic
+//! The feed: the trades of the [`Ledger`], published for as long as the run lasts, so that the topic
 //! grows under every fault.
 //!
 //! Most trades come minute by minute; some fill the gaps that were left in older minutes, so that
 //! bars are read back and corrected late. Some records are sent twice under one sequence, as a
 //! producer does that does not know whether it was heard. Between them come records that nobody can
-//! read, and among the trades some of the far future: [`crate::poison`], [`Mood`].
+//! read, and among the trades some of the far future: [`crate::poison`], [`FeedProfile`].
 
 use std::{
     collections::VecDeque,
@@ -28,8 +28,8 @@ use tapeflow_schemas::{
 };
 
 use crate::{
-    book::{Book, Id, Minute, trade},
-    mood::Mood,
+    feed_profile::FeedProfile,
+    ledger::{Id, Ledger, Minute, trade},
     poison,
 };
 
@@ -76,7 +76,7 @@ struct Numbered {
 /// What the log said, if it failed for good.
 pub(crate) async fn run(
     settings: FeedSettings,
-    book: Arc<Book>,
+    ledger: Arc<Ledger>,
     stop: Arc<AtomicBool>,
 ) -> Result<Fed, String> {
     let mut feeder = Feeder::connect(settings.kafka, settings.seed).await?;
@@ -85,12 +85,17 @@ pub(crate) async fn run(
     let a_beat = u64::from(settings.rate) * u64::try_from(BEAT.as_millis()).unwrap_or(50) / 1_000;
     while !stop.load(Ordering::Acquire) {
         beat.tick().await;
-        let mood = book.mood.get();
+        let feed_profile = ledger.feed_profile.get();
         feeder
             .feed(
-                &book,
-                mood,
-                a_beat.max(1) * if mood == Mood::OneSymbol { CROWD } else { 1 },
+                &ledger,
+                feed_profile,
+                a_beat.max(1)
+                    * if feed_profile == FeedProfile::OneSymbol {
+                        CROWD
+                    } else {
+                        1
+                    },
             )
             .await?;
     }
@@ -137,16 +142,16 @@ impl Feeder {
     /// What the log said, if it failed for good.
     pub(crate) async fn feed(
         &mut self,
-        book: &Book,
-        mood: Mood,
+        ledger: &Ledger,
+        feed_profile: FeedProfile,
         trades: u64,
     ) -> Result<(), String> {
         let (mut batch, until) = (Vec::new(), self.fed.trades + trades);
         while self.fed.trades < until {
-            if self.random.random_bool(mood.poison()) {
-                batch.push(self.poison(book));
+            if self.random.random_bool(feed_profile.poison()) {
+                batch.push(self.poison(ledger));
             }
-            let numbered = self.trades(book, mood);
+            let numbered = self.trades(ledger, feed_profile);
             if self.random.random_bool(0.02) {
                 self.remembered.push_back(numbered.clone());
             }
@@ -156,33 +161,33 @@ impl Feeder {
                 self.fed.repeats += 1;
             }
         }
-        self.append(batch, book).await
+        self.append(batch, ledger).await
     }
 
     /// The next trades of a symbol.
-    fn trades(&mut self, book: &Book, mood: Mood) -> Numbered {
+    fn trades(&mut self, ledger: &Ledger, feed_profile: FeedProfile) -> Numbered {
         let random = &mut self.random;
-        let symbol = if mood == Mood::OneSymbol && random.random_bool(0.99) {
+        let symbol = if feed_profile == FeedProfile::OneSymbol && random.random_bool(0.99) {
             0
         } else {
-            popular(random, book.symbols.len())
+            popular(random, ledger.symbols.len())
         };
         let late = random.random_bool(0.04).then(|| random.random_range(0..20));
-        let (minute, slots) = book.take(symbol, random.random_range(1..=3), late);
+        let (minute, slots) = ledger.take(symbol, random.random_range(1..=3), late);
         let mut trades: Vec<Trade> = slots
             .filter_map(|slot| trade(Id { minute, slot }))
             .collect();
         self.fed.trades += u64::try_from(trades.len()).unwrap_or(0);
         self.fed.records += 1;
         let taken_ms = now_ms();
-        if random.random_bool(mood.future())
+        if random.random_bool(feed_profile.future())
             && let Some(future) = future(random, taken_ms)
         {
-            book.expect_no_bar(symbol, &future);
+            ledger.expect_no_bar(symbol, &future);
             trades.insert(random.random_range(0..=trades.len()), future);
             self.fed.futures += 1;
         }
-        let name = book.symbols[symbol].as_str();
+        let name = ledger.symbols[symbol].as_str();
         let partition = partition_for(name, u32::try_from(self.sequences.len()).unwrap_or(1));
         let sequence = &mut self.sequences[usize::try_from(partition).unwrap_or(0)];
         *sequence += 1;
@@ -200,7 +205,7 @@ impl Feeder {
     }
 
     /// A record that must become a dead letter.
-    fn poison(&mut self, book: &Book) -> Numbered {
+    fn poison(&mut self, ledger: &Ledger) -> Numbered {
         let minute = Minute {
             symbol: 0,
             number: self.random.random_range(0..1_000),
@@ -210,14 +215,14 @@ impl Feeder {
             .collect();
         // Of a session of its own: what is made of this must not be taken for a record that counts.
         let good = encoded(
-            book.symbols[0].as_str(),
+            ledger.symbols[0].as_str(),
             SessionId(self.random.random()),
             1,
             now_ms(),
             &trades,
         );
         let (payload, reason) = poison::payload(&mut self.random, &good);
-        book.poison.add(&payload, reason);
+        ledger.poison.add(&payload, reason);
         self.fed.poison += 1;
         let partition = self
             .random
@@ -236,7 +241,7 @@ impl Feeder {
 
     /// Appends and waits until it is durable; after a client that failed for good, with another one
     /// that goes on after what the log holds.
-    async fn append(&mut self, batch: Vec<Numbered>, book: &Book) -> Result<(), String> {
+    async fn append(&mut self, batch: Vec<Numbered>, ledger: &Ledger) -> Result<(), String> {
         let mut counts = vec![0; self.sequences.len()];
         batch.iter().for_each(|numbered| {
             counts[usize::try_from(numbered.record.partition).unwrap_or(0)] += 1
@@ -256,7 +261,7 @@ impl Feeder {
                 Err(fault) => Err(fault),
             };
             let Err(fault) = sent else {
-                book.note_appended(&counts);
+                ledger.note_appended(&counts);
                 return Ok(());
             };
             eprintln!("feed: {fault}; with another client");

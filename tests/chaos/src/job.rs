@@ -1,4 +1,4 @@
-//! The job: its binary, and *lives*, each a set of processes that are started together and end
+//! The job: its binary, and *job runs*, each a set of processes that are started together and end
 //! together.
 
 use std::{
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Binary {
     path: PathBuf,
     logs: PathBuf,
-    lives: u32,
+    job_runs: u32,
 }
 
 /// How many there are, and how they are run.
@@ -135,7 +135,7 @@ impl Binary {
         Self {
             path,
             logs,
-            lives: 0,
+            job_runs: 0,
         }
     }
 
@@ -154,13 +154,13 @@ impl Binary {
         &self.logs
     }
 
-    /// Starts a life.
+    /// Starts a job run.
     pub(crate) fn start(
         &mut self,
         cluster: &mut Cluster,
         orders: &Orders<'_>,
-    ) -> Result<Life, String> {
-        self.lives += 1;
+    ) -> Result<JobRun, String> {
+        self.job_runs += 1;
         let Orders {
             shape,
             name,
@@ -169,8 +169,8 @@ impl Binary {
             further,
         } = *orders;
         let meeting = cluster.cluster(shape.processes)?;
-        let mut life = Life {
-            number: self.lives,
+        let mut job_run = JobRun {
+            number: self.job_runs,
             shape,
             places: Vec::new(),
             _proxies: meeting.proxies,
@@ -215,7 +215,7 @@ impl Binary {
                 .map(|skew| skew.seconds);
             let log = self
                 .logs
-                .join(format!("life-{:04}-{process}.log", self.lives));
+                .join(format!("job run-{:04}-{process}.log", self.job_runs));
             let mut place = Place {
                 arguments,
                 failpoint,
@@ -225,9 +225,9 @@ impl Binary {
                 ended: None,
             };
             place.start(self)?;
-            life.places.push(place);
+            job_run.places.push(place);
         }
-        Ok(life)
+        Ok(job_run)
     }
 }
 
@@ -283,7 +283,7 @@ impl Place {
 }
 
 /// Processes that were started together; killed when dropped.
-pub(crate) struct Life {
+pub(crate) struct JobRun {
     pub(crate) number: u32,
     pub(crate) shape: Shape,
     places: Vec<Place>,
@@ -291,7 +291,7 @@ pub(crate) struct Life {
     _proxies: Vec<Proxy>,
 }
 
-impl Life {
+impl JobRun {
     /// How many processes there are.
     pub(crate) fn len(&self) -> usize {
         self.places.len()
@@ -326,7 +326,7 @@ impl Life {
         while worker.is_some_and(is_alive) {
             if Instant::now() > deadline {
                 return Err(format!(
-                    "life {}: process {at} outlives its supervisor",
+                    "job run {}: process {at} outlives its supervisor",
                     self.number
                 ));
             }
@@ -335,7 +335,7 @@ impl Life {
         Ok(())
     }
 
-    /// Starts a place again in the same life.
+    /// Starts a place again in the same job run.
     pub(crate) fn start_again(&mut self, at: usize, binary: &Binary) -> Result<(), String> {
         self.places[at].start(binary)
     }
@@ -385,7 +385,7 @@ impl Life {
             }
             if Instant::now() > deadline {
                 return Err(format!(
-                    "life {}: process {left:?} stays; it should have ended within {} s",
+                    "job run {}: process {left:?} stays; it should have ended within {} s",
                     self.number,
                     patience.as_secs()
                 ));
@@ -414,7 +414,7 @@ impl Life {
                 fs::read_to_string(&place.log).is_ok_and(|log| log.contains("panicked at"));
             if panicked || (status.signal().is_some() && !trapped) {
                 wrong.push(format!(
-                    "life {}: process {at} ended with {status}; see {}",
+                    "job run {}: process {at} ended with {status}; see {}",
                     self.number,
                     place.log.display()
                 ));
@@ -463,7 +463,7 @@ impl Life {
     }
 }
 
-impl Drop for Life {
+impl Drop for JobRun {
     fn drop(&mut self) {
         self.kill_all();
     }

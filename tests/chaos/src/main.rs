@@ -6,23 +6,23 @@
 //! ```text
 //!  feed ──▶ Kafka ──proxy──▶ the job, in one to three processes ──proxy──▶ Cassandra ◀── readers, who judge every bar
 //!             ▲        ▲               ▲      └─proxy─┘              ▲          ▲
-//!             └────────┴─────── cycle: a fault from the deck ────────┴──────────┘──▶ watch: has it committed something new?
+//!             └────────┴─────── cycle: a fault from the fault schedule ────────┴──────────┘──▶ watch: has it committed something new?
 //! ```
 //!
 //! `README.md` beside this says how to run it and how to read its report.
 
-mod book;
 mod cluster;
 mod cycle;
-mod deck;
+mod fault_schedule;
+mod ledger;
 use tapeflow_stack::servers as dev_stack;
+mod checker;
+mod dead_letters;
 mod fault;
 mod feed;
+mod feed_profile;
 mod job;
-mod judge;
-mod letters;
 mod links;
-mod mood;
 mod network;
 mod owner;
 mod poison;
@@ -30,7 +30,7 @@ mod proxy;
 mod reader;
 mod report;
 mod run;
-mod spoil;
+mod topic_faults;
 mod topics;
 mod watch;
 

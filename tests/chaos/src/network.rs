@@ -8,9 +8,9 @@ use rand::Rng;
 use crate::{
     cycle::{Back, Stage},
     fault::{Clocks, Way},
+    feed_profile::FeedProfile,
     job::Skew,
     links::Link,
-    mood::Mood,
     proxy::{Direction, Harm},
 };
 
@@ -22,14 +22,14 @@ impl Stage {
     /// the job must go on. One whose connections are slow must go on meanwhile.
     pub(crate) fn network(&mut self, link: Link, way: Way) -> Result<Back, String> {
         // Of two processes the later one connects to the earlier one: process 0 to nobody.
-        let processes = self.life()?.len();
+        let processes = self.job_run()?.len();
         let at = self
             .random
             .random_range(usize::from(link == Link::Cluster && processes > 1)..processes);
         let of = if self.random.random_bool(0.5) {
             None
         } else {
-            self.life()?.worker(at)
+            self.job_run()?.worker(at)
         };
         let harm = match way {
             Way::Cut => Harm::Cut,
@@ -44,18 +44,18 @@ impl Stage {
         self.cluster.links.mend(link);
         let back = done?;
         let again = self.caught_up(Instant::now())?;
-        let standing = self.later_generation()?;
+        let progress = self.later_generation()?;
         // A store or a log that is out of reach stalls a job and must not end it.
         if link != Link::Cluster
-            && (back.as_ref().unwrap_or(&again).started || standing.generation != before.generation)
+            && (back.as_ref().unwrap_or(&again).started || progress.generation != before.generation)
         {
-            let life = self.life()?;
+            let job_run = self.job_run()?;
             return Err(format!(
-                "{harm:?} of the {}: the job was started again; life {} ({}) ended with {:?}",
+                "{harm:?} of the {}: the job was started again; job run {} ({}) ended with {:?}",
                 link.name(),
-                life.number,
-                life.shape,
-                life.codes()
+                job_run.number,
+                job_run.shape,
+                job_run.codes()
             ));
         }
         Ok(back.unwrap_or(again))
@@ -123,11 +123,11 @@ impl Stage {
         })
     }
 
-    /// Lets the feed have its mood for a while; then all of it must be committed.
-    pub(crate) fn moody(&mut self, mood: Mood) -> Result<Back, String> {
-        self.book.mood.set(mood);
+    /// Lets the feed have its feed profile for a while; then all of it must be committed.
+    pub(crate) fn shared_profile(&mut self, feed_profile: FeedProfile) -> Result<Back, String> {
+        self.ledger.feed_profile.set(feed_profile);
         self.pass(3_000..5_000);
-        self.book.mood.set(Mood::Calm);
+        self.ledger.feed_profile.set(FeedProfile::Calm);
         self.caught_up(Instant::now())
     }
 }

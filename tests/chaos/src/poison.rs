@@ -96,12 +96,12 @@ fn known_by(payload: &[u8]) -> (usize, Vec<u8>) {
 
 /// A dead letter that must be there: its reason, and the bytes that are kept of its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Letter {
+pub(crate) struct DeadLetter {
     pub(crate) reason: String,
     pub(crate) payload: Vec<u8>,
 }
 
-impl Letter {
+impl DeadLetter {
     pub(crate) fn new(reason: &str, payload: &[u8]) -> Self {
         Self {
             reason: reason.into(),
@@ -121,7 +121,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::book::{Id, Minute, trade};
+    use crate::ledger::{Id, Minute, trade};
 
     #[test]
     fn poison_is_refused_for_its_reason_and_known_again() {

@@ -107,7 +107,7 @@ async fn serve(
                     let inode = owner::inode(from, at);
                     // The readers are part of this process.
                     let exempt = inode.is_some_and(|inode| owner::holds(std::process::id(), inode));
-                    connections.spawn(carry(client, to, View { rules: rules.clone(), inode, exempt, judged: None }));
+                    connections.spawn(carry(client, to, View { rules: rules.clone(), inode, exempt, checked: None }));
                 }
                 Err(_) => sleep(Duration::from_millis(10)).await,
             },
@@ -123,13 +123,13 @@ struct View {
     inode: Option<u64>,
     exempt: bool,
     /// What the rule of a serial means for it: whose it is need not be asked twice.
-    judged: Option<(u64, Option<Harm>)>,
+    checked: Option<(u64, Option<Harm>)>,
 }
 
 impl View {
     fn harm(&mut self) -> Option<Harm> {
         let rule = *self.rules.borrow_and_update();
-        if let Some((serial, harm)) = self.judged
+        if let Some((serial, harm)) = self.checked
             && serial == rule.serial
         {
             return harm;
@@ -139,7 +139,7 @@ impl View {
                 .of
                 .is_none_or(|pid| self.inode.is_some_and(|inode| owner::holds(pid, inode)));
         let harm = rule.harm.filter(|_| concerned);
-        self.judged = Some((rule.serial, harm));
+        self.checked = Some((rule.serial, harm));
         harm
     }
 
@@ -256,12 +256,12 @@ mod tests {
                 .expect("a port")
                 .local_addr()
                 .expect("an address");
-            let (rules, seen) = watch::channel(Rule::default());
+            let (rules, observed) = watch::channel(Rule::default());
             let proxy = listen(
                 &Handle::current(),
                 free,
                 server.local_addr().expect("an address"),
-                seen,
+                observed,
             )
             .expect("a proxy");
             let script = format!(
@@ -377,7 +377,7 @@ mod tests {
             .expect("a port")
             .local_addr()
             .expect("an address");
-        let (_rules, seen) = watch::channel(Rule {
+        let (_rules, observed) = watch::channel(Rule {
             harm: Some(Harm::Cut),
             of: None,
             serial: 1,
@@ -386,7 +386,7 @@ mod tests {
             &Handle::current(),
             free,
             server.local_addr().expect("an address"),
-            seen,
+            observed,
         )
         .expect("a proxy");
         let mut client = TcpStream::connect(free).await.expect("a connection");

@@ -19,7 +19,7 @@ use tapeflow_protocol::Store;
 use tapeflow_schemas::{BarKey, BarState, Policy, Totals, View, ViewState};
 use tapeflow_sinks::cassandra::CassandraStore;
 
-use crate::book::{Book, Id, MINUTE_MS, Minute, SLOTS, minute, trade};
+use crate::ledger::{Id, Ledger, MINUTE_MS, Minute, SLOTS, minute, trade};
 
 /// Bars asked for in one go.
 const ROWS_PER_READ: usize = 12;
@@ -54,7 +54,7 @@ pub(crate) struct Said {
 
 /// What all readers have seen.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct Observed {
     bars: HashMap<Minute, Floor>,
     /// How many trades a bar had at an epoch.
     pub(crate) contents: HashMap<(Minute, u64), u8>,
@@ -78,7 +78,7 @@ pub(crate) struct Counts {
     pub(crate) lists: u64,
 }
 
-impl Seen {
+impl Observed {
     fn fault(&mut self, text: String) {
         eprintln!("FAULT: {text}");
         if self.faults.len() < FAULTS_KEPT {
@@ -129,9 +129,9 @@ impl Seen {
         if before != trades {
             self.fault(format!("{at}: at the same epoch it had {before} trades"));
         }
-        let seen = self.bars.entry(minute).or_default();
-        seen.trades = seen.trades.max(trades);
-        seen.epoch = seen.epoch.max(state.epoch);
+        let observed = self.bars.entry(minute).or_default();
+        observed.trades = observed.trades.max(trades);
+        observed.epoch = observed.epoch.max(state.epoch);
     }
 
     /// Judges a list `market` of a minute, likewise.
@@ -168,13 +168,13 @@ impl Seen {
             if before != said {
                 self.fault(format!("market of minute {minute}, {}: {before:?} and {said:?} at the same epoch {epoch}", line.class));
             }
-            let seen = self.lines.entry(line).or_default();
-            if said.trades >= seen.trades {
-                *seen = said;
+            let observed = self.lines.entry(line).or_default();
+            if said.trades >= observed.trades {
+                *observed = said;
             }
         }
-        let seen = self.lists.entry(minute).or_default();
-        *seen = (*seen).max(epoch);
+        let observed = self.lists.entry(minute).or_default();
+        *observed = (*observed).max(epoch);
     }
 }
 
@@ -213,14 +213,14 @@ pub(crate) fn prefix(minute: Minute, totals: &Totals) -> Result<u8, String> {
 /// What readers share.
 #[derive(Clone)]
 pub(crate) struct Readers {
-    pub(crate) book: Arc<Book>,
-    pub(crate) seen: Arc<Mutex<Seen>>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) observed: Arc<Mutex<Observed>>,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
 impl Readers {
-    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn observed(&self) -> MutexGuard<'_, Observed> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One reader, with a connection of its own.
@@ -235,16 +235,16 @@ impl Readers {
             } else {
                 self.read_bars(&store, &mut random).await
             };
-            let mut seen = self.seen();
-            seen.counts.reads += 1;
-            seen.counts.failed += u64::from(!answered);
+            let mut observed = self.observed();
+            observed.counts.reads += 1;
+            observed.counts.failed += u64::from(!answered);
         }
     }
 
     /// A minute: mostly one of the newest, sometimes any.
     fn choose(&self, random: &mut StdRng) -> Minute {
-        let symbol = random.random_range(0..self.book.symbols.len());
-        let minutes = self.book.minutes(symbol).max(1);
+        let symbol = random.random_range(0..self.ledger.symbols.len());
+        let minutes = self.ledger.minutes(symbol).max(1);
         let back = if random.random_bool(0.8) {
             random.random_range(0..3)
         } else {
@@ -267,13 +267,13 @@ impl Readers {
     pub(crate) async fn read(&self, store: &CassandraStore, minutes: &[Minute]) -> bool {
         let keys: Vec<BarKey> = minutes
             .iter()
-            .map(|minute| self.book.key(*minute))
+            .map(|minute| self.ledger.key(*minute))
             .collect();
         let floors: Vec<Floor> = {
-            let seen = self.seen();
+            let observed = self.observed();
             minutes
                 .iter()
-                .map(|minute| seen.bars.get(minute).copied().unwrap_or_default())
+                .map(|minute| observed.bars.get(minute).copied().unwrap_or_default())
                 .collect()
         };
         let bars = match store.read_bars(&keys).await {
@@ -281,21 +281,21 @@ impl Readers {
             Err(tapeflow_protocol::StoreError::Unavailable(_)) => return false,
             Err(tapeflow_protocol::StoreError::Broken(reason)) => {
                 // A damaged cell is as bad as a wrong one; a session that broke is not.
-                let mut seen = self.seen();
+                let mut observed = self.observed();
                 if reason.contains("cell") {
-                    seen.fault(reason);
+                    observed.fault(reason);
                 }
                 return false;
             }
         };
-        let mut seen = self.seen();
+        let mut observed = self.observed();
         for (((minute, key), bar), floor) in minutes.iter().zip(&keys).zip(&bars).zip(floors) {
-            seen.bar(
+            observed.bar(
                 &key.to_string(),
                 *minute,
                 bar.as_ref(),
                 floor,
-                self.book.sent(*minute),
+                self.ledger.sent(*minute),
             );
         }
         true
@@ -304,15 +304,15 @@ impl Readers {
     async fn read_lists(&self, store: &CassandraStore, random: &mut StdRng) -> bool {
         let first = self.choose(random);
         let (lists, lines) = {
-            let seen = self.seen();
+            let observed = self.observed();
             let near = |minute: usize| (first.number..first.number + 2).contains(&minute);
-            let lists: HashMap<usize, u64> = seen
+            let lists: HashMap<usize, u64> = observed
                 .lists
                 .iter()
                 .filter(|(minute, _)| near(**minute))
                 .map(|(minute, epoch)| (*minute, *epoch))
                 .collect();
-            let lines: HashMap<Line, Said> = seen
+            let lines: HashMap<Line, Said> = observed
                 .lines
                 .iter()
                 .filter(|(line, _)| near(line.minute))
@@ -330,12 +330,12 @@ impl Readers {
         else {
             return false;
         };
-        let mut seen = self.seen();
+        let mut observed = self.observed();
         for list in &found {
             let Some(minute) = Minute::at(0, list.start) else {
                 continue;
             };
-            seen.list(
+            observed.list(
                 minute.number,
                 &list.state,
                 lists.get(&minute.number).copied().unwrap_or(0),
@@ -347,7 +347,7 @@ impl Readers {
                 .iter()
                 .any(|list| Minute::at(0, list.start).is_some_and(|m| m.number == **number))
         }) {
-            seen.fault(format!(
+            observed.fault(format!(
                 "market of minute {minute}: a list that was there is gone"
             ));
         }
@@ -415,41 +415,44 @@ mod tests {
             epoch,
             totals: bar(slots),
         };
-        let faults = |check: &dyn Fn(&mut Seen)| {
-            let mut seen = Seen::default();
-            seen.bar("bar", MINUTE, Some(&state(&[0, 1], 5)), Floor::default(), 2);
-            assert!(seen.faults.is_empty());
-            check(&mut seen);
-            seen.faults.len()
+        let faults = |check: &dyn Fn(&mut Observed)| {
+            let mut observed = Observed::default();
+            observed.bar("bar", MINUTE, Some(&state(&[0, 1], 5)), Floor::default(), 2);
+            assert!(observed.faults.is_empty());
+            check(&mut observed);
+            observed.faults.len()
         };
         let floor = Floor {
             trades: 2,
             epoch: 5,
         };
         assert_eq!(
-            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0, 1], 6)), floor, 2)),
+            faults(&|observed| observed.bar("bar", MINUTE, Some(&state(&[0, 1], 6)), floor, 2)),
             0
         );
-        assert_eq!(faults(&|seen| seen.bar("bar", MINUTE, None, floor, 2)), 1);
         assert_eq!(
-            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0], 6)), floor, 2)),
+            faults(&|observed| observed.bar("bar", MINUTE, None, floor, 2)),
             1
         );
         assert_eq!(
-            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0, 1], 4)), floor, 2)),
+            faults(&|observed| observed.bar("bar", MINUTE, Some(&state(&[0], 6)), floor, 2)),
             1
         );
         assert_eq!(
-            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0, 1, 2], 5)), floor, 3)),
+            faults(&|observed| observed.bar("bar", MINUTE, Some(&state(&[0, 1], 4)), floor, 2)),
             1
         );
         assert_eq!(
-            faults(&|seen| seen.bar("bar", MINUTE, Some(&state(&[0, 1, 2], 6)), floor, 2)),
+            faults(&|observed| observed.bar("bar", MINUTE, Some(&state(&[0, 1, 2], 5)), floor, 3)),
+            1
+        );
+        assert_eq!(
+            faults(&|observed| observed.bar("bar", MINUTE, Some(&state(&[0, 1, 2], 6)), floor, 2)),
             1,
             "more than was sent"
         );
         assert_eq!(
-            faults(&|seen| seen.bar("bar", MINUTE, None, Floor::default(), 2)),
+            faults(&|observed| observed.bar("bar", MINUTE, None, Floor::default(), 2)),
             0,
             "a read that began before the bar was seen"
         );

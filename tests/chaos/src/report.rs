@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use crate::{
+    checker::{Topic, Verdict, counted},
     cycle::Cycle,
     feed::Fed,
-    judge::{Topic, Verdict, counted},
     reader::Counts,
 };
 
@@ -175,8 +175,8 @@ impl Outcome {
         )?;
         writeln!(
             text,
-            "- Dead letters: {}, exactly the poison and the far-future trades, each in its place and under its reason; {} bars of far-future trades looked for, none there.",
-            verdict.letters, verdict.futures
+            "- Dead dead letters: {}, exactly the poison and the far-future trades, each in its place and under its reason; {} bars of far-future trades looked for, none there.",
+            verdict.dead_letters, verdict.futures
         )?;
         writeln!(text, "- Ends of processes: {}.", counted(&self.ends))?;
         writeln!(text, "- `tapeflow verify`: {}", self.verify)

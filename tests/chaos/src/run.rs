@@ -18,14 +18,14 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 
 use crate::{
     Settings,
-    book::Book,
+    checker::{Topic, Verdict},
     cluster::{Cluster, MAIN, said},
     cycle::Stage,
-    deck::Deck,
+    fault_schedule::FaultSchedule,
     feed::{self, Fed, FeedSettings},
     job::{self, Binary},
-    judge::{Topic, Verdict},
-    reader::{Readers, Seen},
+    ledger::Ledger,
+    reader::{Observed, Readers},
     report::Outcome,
     watch::Watch,
 };
@@ -60,22 +60,22 @@ pub(crate) fn run(settings: Settings) -> Result<bool, String> {
         runtime.handle().clone(),
         runtime.block_on(cluster.connect(MAIN))?,
     );
-    let deck = Deck::new(settings.seed, settings.nodes, settings.only.clone());
+    let fault_schedule = FaultSchedule::new(settings.seed, settings.nodes, settings.only.clone());
     let random = StdRng::seed_from_u64(settings.seed ^ 0x5eed);
     let mut stage = Stage {
         cluster,
         binary,
         watch,
-        deck,
+        fault_schedule,
         random,
-        book: Arc::clone(&world.book),
+        ledger: Arc::clone(&world.ledger),
         preparing: None,
-        spoilt: 0,
+        damaged: 0,
         was_ahead: false,
         ends: BTreeMap::new(),
-        life: None,
+        job_run: None,
     };
-    if stage.deck.has_spoils() {
+    if stage.fault_schedule.has_topic_faults() {
         stage.prepare_small()?;
     }
     let mut outcome = Outcome {
@@ -85,7 +85,7 @@ pub(crate) fn run(settings: Settings) -> Result<bool, String> {
         ..Outcome::default()
     };
     cycles(&settings, &mut stage, &world, &mut outcome, begun);
-    if let Err(fault) = judge(&runtime, &mut stage, world, &mut outcome) {
+    if let Err(fault) = checker(&runtime, &mut stage, world, &mut outcome) {
         outcome.faults.push(fault);
     }
     outcome.took = begun.elapsed();
@@ -176,7 +176,7 @@ fn command_line() -> String {
 
 /// The feed and the readers.
 struct World {
-    book: Arc<Book>,
+    ledger: Arc<Ledger>,
     readers: Readers,
     feed: JoinHandle<Result<Fed, String>>,
     reading: Vec<JoinHandle<()>>,
@@ -185,7 +185,7 @@ struct World {
 
 impl World {
     fn begin(settings: &Settings, runtime: &Runtime, cluster: &Cluster) -> Result<Self, String> {
-        let book = Arc::new(Book::new('C', usize::from(settings.symbols)));
+        let ledger = Arc::new(Ledger::new('C', usize::from(settings.symbols)));
         let kafka = KafkaConfig {
             brokers: cluster.brokers(),
             topic: MAIN.into(),
@@ -199,13 +199,13 @@ impl World {
                 seed: settings.seed,
                 rate: settings.rate,
             },
-            Arc::clone(&book),
+            Arc::clone(&ledger),
             Arc::clone(&stop_feed),
         ));
-        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let observed: Arc<Mutex<Observed>> = Arc::default();
         let readers = Readers {
-            book: Arc::clone(&book),
-            seen,
+            ledger: Arc::clone(&ledger),
+            observed,
             stop: Arc::new(AtomicBool::new(false)),
         };
         let mut reading = Vec::new();
@@ -220,7 +220,7 @@ impl World {
             );
         }
         Ok(Self {
-            book,
+            ledger,
             readers,
             feed,
             reading,
@@ -258,12 +258,12 @@ fn cycles(
                     (None, after) => ("by itself", after.unwrap_or_default()),
                 };
                 let missed = if cycle.missed { ", not reached" } else { "" };
-                let life = stage.life.as_ref().map_or(String::new(), |life| {
-                    format!("life {}, {}", life.number, life.shape)
+                let job_run = stage.job_run.as_ref().map_or(String::new(), |job_run| {
+                    format!("job run {}, {}", job_run.number, job_run.shape)
                 });
                 let (total, took) = (begun.elapsed().as_secs(), after.as_secs_f64());
                 eprintln!(
-                    "{total:>5} s  cycle {number}{of}: {:?}{missed}; committed {took:.1} s {how}; {life}",
+                    "{total:>5} s  cycle {number}{of}: {:?}{missed}; committed {took:.1} s {how}; {job_run}",
                     cycle.fault
                 );
                 outcome.cycles.push(cycle);
@@ -276,14 +276,14 @@ fn cycles(
         if world.feed.is_finished() {
             outcome.faults.push("the feed has ended".into());
         }
-        if !outcome.faults.is_empty() || !world.readers.seen().faults.is_empty() {
+        if !outcome.faults.is_empty() || !world.readers.observed().faults.is_empty() {
             return;
         }
     }
 }
 
 /// Lets the job come to the end of the topic, and judges all that is there and all that was seen.
-fn judge(
+fn checker(
     runtime: &Runtime,
     stage: &mut Stage,
     world: World,
@@ -291,7 +291,7 @@ fn judge(
 ) -> Result<(), String> {
     eprintln!("no more faults: to the end of the topic, then the judgement");
     let World {
-        book,
+        ledger,
         readers,
         feed,
         reading,
@@ -311,22 +311,22 @@ fn judge(
             .map_err(|fault| fault.to_string())?;
     }
     {
-        let mut seen = readers.seen();
-        outcome.reads = seen.counts;
-        outcome.faults.append(&mut seen.faults);
+        let mut observed = readers.observed();
+        outcome.reads = observed.counts;
+        outcome.faults.append(&mut observed.faults);
     }
     outcome.faults.extend(panics(stage.binary.logs()));
-    let standing = stage.watch.standing()?;
-    (outcome.generations, outcome.epochs) = (standing.generation, standing.committed);
+    let progress = stage.watch.progress()?;
+    (outcome.generations, outcome.epochs) = (progress.generation, progress.committed);
     finished?;
-    let topic = Topic::read(stage.cluster.brokers(), MAIN, &book)?;
+    let topic = Topic::read(stage.cluster.brokers(), MAIN, &ledger)?;
     let mut verdict = Verdict::default();
     let store = &stage.watch.store;
-    let judged = runtime.block_on(async {
-        verdict.bars(store, &book, &topic).await?;
-        verdict.dead_letters(store, &book, &topic).await?;
-        let seen = std::mem::take(&mut *readers.seen());
-        verdict.audit(store, &seen, &book, &topic).await
+    let checked = runtime.block_on(async {
+        verdict.bars(store, &ledger, &topic).await?;
+        verdict.dead_letters(store, &ledger, &topic).await?;
+        let observed = std::mem::take(&mut *readers.observed());
+        verdict.audit(store, &observed, &ledger, &topic).await
     });
     outcome.faults.append(&mut verdict.faults);
     (outcome.topic, outcome.verdict) = (Some(topic), verdict);
@@ -346,7 +346,7 @@ fn judge(
         .last()
         .unwrap_or_default()
         .to_owned();
-    judged?;
+    checked?;
     verified.map(drop)
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
 
 /// Where the job stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct Progress {
     pub(crate) generation: u64,
     pub(crate) bound: u64,
     pub(crate) committed: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Standing {
 pub(crate) struct Watch {
     pub(crate) runtime: Handle,
     pub(crate) store: CassandraStore,
-    last: Standing,
+    last: Progress,
 }
 
 impl Watch {
@@ -51,7 +51,7 @@ impl Watch {
         Self {
             runtime,
             store,
-            last: Standing::default(),
+            last: Progress::default(),
         }
     }
 
@@ -59,7 +59,7 @@ impl Watch {
     ///
     /// # Errors
     /// The checkpoint went back.
-    pub(crate) fn glance(&mut self) -> Result<Option<Standing>, String> {
+    pub(crate) fn glance(&mut self) -> Result<Option<Progress>, String> {
         let Ok(checkpoint) = self.runtime.block_on(self.store.checkpoint()) else {
             return Ok(None);
         };
@@ -79,8 +79,8 @@ impl Watch {
         Ok(checkpoint)
     }
 
-    fn stands(&mut self, checkpoint: Option<&Checkpoint>) -> Result<Standing, String> {
-        let now = checkpoint.map_or(Standing::default(), |checkpoint| Standing {
+    fn stands(&mut self, checkpoint: Option<&Checkpoint>) -> Result<Progress, String> {
+        let now = checkpoint.map_or(Progress::default(), |checkpoint| Progress {
             generation: checkpoint.generation,
             bound: checkpoint.last_binding().epoch,
             committed: checkpoint.committed.epoch,
@@ -124,11 +124,11 @@ impl Watch {
     ///
     /// # Errors
     /// The checkpoint went back, or the store does not answer for long.
-    pub(crate) fn standing(&mut self) -> Result<Standing, String> {
+    pub(crate) fn progress(&mut self) -> Result<Progress, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(standing) = self.glance()? {
-                return Ok(standing);
+            if let Some(progress) = self.glance()? {
+                return Ok(progress);
             }
             if Instant::now() > deadline {
                 return Err(format!(

@@ -12,16 +12,16 @@
 //! is what the job does not own; a guard taken out of the job's source makes seeds fail.
 
 mod allocators;
+mod checker;
 mod feed;
-mod judge;
-mod life;
+mod job_process;
 mod log;
 mod replica;
 mod seed;
 mod store;
 mod world;
 
-pub use judge::Judged;
+pub use checker::Checked;
 pub use seed::{Outcome, play};
 
 /// The seeds of `kept.txt`: those that were ever found to fail.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::Parser;
-use tapeflow_simulation::{Judged, Outcome, kept, play};
+use tapeflow_simulation::{Checked, Outcome, kept, play};
 
 /// Plays the real job against a simulated log, network, store and clock. Every seed is a history of
 /// faults; it replays exactly.
@@ -38,7 +38,7 @@ struct Settings {
 /// What many seeds came to.
 #[derive(Default)]
 struct Sum {
-    judged: Judged,
+    checked: Checked,
     steps: u64,
     crashes: u64,
     fenced: u64,
@@ -128,7 +128,7 @@ impl Sum {
     fn hear(&mut self, seed: u64, ended: Result<Outcome, String>) {
         let breach = match ended {
             Ok(outcome) => {
-                self.judged.add(&outcome.judged);
+                self.checked.add(&outcome.checked);
                 self.steps += u64::from(outcome.steps);
                 self.crashes += u64::from(outcome.crashes);
                 self.fenced += u64::from(outcome.fenced);
@@ -143,13 +143,13 @@ impl Sum {
     }
 
     fn text(&self, first: u64, seeds: u64, seconds: u64) -> String {
-        let Judged {
+        let Checked {
             writes,
             reads,
             bound,
             committed,
             generations,
-        } = self.judged;
+        } = self.checked;
         let mut failed: Vec<u64> = self.failed.iter().map(|(seed, _)| *seed).collect();
         failed.sort_unstable();
         let failed = if failed.is_empty() {

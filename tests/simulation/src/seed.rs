@@ -8,11 +8,11 @@ use tapeflow_dataflow::{JobConfig, JobError, Summary};
 use tapeflow_schemas::{BarKey, Baskets, ViewKey, WindowSize};
 
 use crate::{
+    checker::{Cell, Checked, VIEWS},
     feed::Feed,
-    judge::{Cell, Judged, VIEWS},
-    life::Life,
+    job_process::JobProcess,
     log::BROKEN,
-    world::{Climate, Shared, World},
+    world::{NetworkProfile, Shared, World},
 };
 
 /// Steps after which a seed that is not done counts as stuck.
@@ -29,7 +29,7 @@ pub struct Outcome {
     /// What was found first; `None` if nothing was.
     pub breach: Option<String>,
     /// What it came to.
-    pub judged: Judged,
+    pub checked: Checked,
     /// Steps taken.
     pub steps: u32,
     /// Crashes, without those of zombies.
@@ -43,28 +43,28 @@ pub struct Outcome {
 /// Plays a seed.
 #[must_use]
 pub fn play(seed: u64) -> Outcome {
-    let mut theatre = Theatre::new(seed);
+    let mut simulation = Simulation::new(seed);
     let mut steps = 0;
-    while !theatre.is_over() && steps < STEPS_AT_MOST {
+    while !simulation.is_over() && steps < STEPS_AT_MOST {
         steps += 1;
-        theatre.step();
+        simulation.step();
     }
-    let mut world = theatre.world.world();
-    if world.judge.breaches.is_empty() {
+    let mut world = simulation.world.world();
+    if world.checker.breaches.is_empty() {
         if steps == STEPS_AT_MOST {
-            let lives: Vec<_> = theatre
-                .lives
+            let job_processes: Vec<_> = simulation
+                .job_processes
                 .iter()
-                .map(|life| {
+                .map(|job_process| {
                     (
-                        life.number,
-                        life.generation,
-                        life.paused_until_us,
-                        life.stop_requested(),
+                        job_process.number,
+                        job_process.generation,
+                        job_process.paused_until_us,
+                        job_process.stop_requested(),
                     )
                 })
                 .collect();
-            let checkpoint = world.judge.checkpoint().map(|checkpoint| {
+            let checkpoint = world.checker.checkpoint().map(|checkpoint| {
                 (
                     checkpoint.generation,
                     checkpoint.committed.epoch,
@@ -72,27 +72,27 @@ pub fn play(seed: u64) -> Outcome {
                 )
             });
             let stuck = format!(
-                "stuck after {steps} steps at {} us: {} records and {} faults left, checkpoint (generation, c, bound) {checkpoint:?}, lives (number, generation, paused until, stop) {lives:?}",
-                world.now_us, theatre.left, theatre.faults
+                "stuck after {steps} steps at {} us: {} records and {} faults left, checkpoint (generation, c, bound) {checkpoint:?}, job processes (number, generation, paused until, stop) {job_processes:?}",
+                world.now_us, simulation.left, simulation.faults
             );
-            world.judge.breach(stuck);
+            world.checker.breach(stuck);
         } else {
             world.inspect_end();
         }
     }
-    let judge = &world.judge;
+    let checker = &world.checker;
     Outcome {
         seed,
-        breach: judge.breaches.first().cloned(),
-        judged: judge.judged,
+        breach: checker.breaches.first().cloned(),
+        checked: checker.checked,
         steps,
-        crashes: theatre.crashes,
-        fenced: theatre.fenced,
-        digest: judge.digest,
+        crashes: simulation.crashes,
+        fenced: simulation.fenced,
+        digest: checker.digest,
     }
 }
 
-struct Theatre {
+struct Simulation {
     world: Shared,
     /// For the choices of the play; the world has its own.
     random: StdRng,
@@ -102,7 +102,7 @@ struct Theatre {
     /// Of those left, when the topic grows.
     grows_at: Option<u32>,
     /// The one that should lead is last; those before it are zombies, or will be.
-    lives: Vec<Life>,
+    job_processes: Vec<JobProcess>,
     started: u64,
     /// Faults still to come. After them the weather is fine.
     faults: u32,
@@ -111,7 +111,7 @@ struct Theatre {
     over: bool,
 }
 
-impl Theatre {
+impl Simulation {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let sizes: Vec<WindowSize> = ["1s", "1m", "1d"]
@@ -134,7 +134,7 @@ impl Theatre {
                 random.random_range(0.0..most)
             }
         };
-        let climate = Climate {
+        let network_profile = NetworkProfile {
             lost: bad(&mut random, 0.05),
             twice: bad(&mut random, 0.2),
             slow: bad(&mut random, 0.2),
@@ -145,7 +145,7 @@ impl Theatre {
         let faults = random.random_range(0..14);
         let world = World::begin(
             seed ^ 0x5EED,
-            climate,
+            network_profile,
             partitions as usize,
             sizes,
             baskets,
@@ -157,7 +157,7 @@ impl Theatre {
             feed,
             left,
             grows_at,
-            lives: Vec::new(),
+            job_processes: Vec::new(),
             started: 0,
             faults,
             crashes: 0,
@@ -167,7 +167,7 @@ impl Theatre {
     }
 
     fn is_over(&self) -> bool {
-        self.over || !self.world.world().judge.breaches.is_empty()
+        self.over || !self.world.world().checker.breaches.is_empty()
     }
 
     fn step(&mut self) {
@@ -182,11 +182,11 @@ impl Theatre {
             35..60 => self.breathe(),
             _ => self.turn(),
         }
-        // Whoever started last is started again; an older one that still lives may be a zombie.
+        // Whoever started last is started again; an older one that still job processes may be a zombie.
         if self
-            .lives
+            .job_processes
             .last()
-            .is_none_or(|life| life.number != self.started)
+            .is_none_or(|job_process| job_process.number != self.started)
         {
             self.start();
         }
@@ -206,8 +206,8 @@ impl Theatre {
             drop(world);
             // The watch of a running job finds it out and leaves; whoever starts it again takes the
             // partition up.
-            if let Some(life) = self.lives.last_mut() {
-                life.request_stop();
+            if let Some(job_process) = self.job_processes.last_mut() {
+                job_process.request_stop();
             }
             return;
         }
@@ -226,7 +226,7 @@ impl Theatre {
             processes: 1,
             process: 0,
             hosts: Vec::new(),
-            sizes: self.world.world().judge.sizes.clone(),
+            sizes: self.world.world().checker.sizes.clone(),
             baskets: Baskets::parse(
                 "tech,AAPL,0.5\ntech,MSFT,0.25\ncoins,BINANCE:BTCUSDT,1\nnone,UNSEEN,1\n",
             )
@@ -248,12 +248,12 @@ impl Theatre {
             0.0
         };
         let hash_seed = random.random();
-        match Life::start(&self.world, self.started, config, breaks, off_us, hash_seed) {
-            Ok(life) => self.lives.push(life),
+        match JobProcess::start(&self.world, self.started, config, breaks, off_us, hash_seed) {
+            Ok(job_process) => self.job_processes.push(job_process),
             Err(fault) => self
                 .world
                 .world()
-                .judge
+                .checker
                 .breach(format!("a generation does not start: {fault}")),
         }
     }
@@ -268,35 +268,35 @@ impl Theatre {
         match self.random.random_range(0..10) {
             // A crash of the one that leads, wherever it is.
             0..4 => {
-                if self.lives.pop().is_some() {
+                if self.job_processes.pop().is_some() {
                     self.crashes += 1;
                 }
             }
             // Another starts beside it; what led is a zombie from the take-over on.
             4 => {
-                if self.lives.len() < LIVES_AT_ONCE {
+                if self.job_processes.len() < LIVES_AT_ONCE {
                     self.start();
                 }
             }
             // The one that leads is paused, and others take over.
             5 => {
                 let until_us = now_us + self.random.random_range(10_000..3_000_000);
-                if let Some(life) = self.lives.last_mut() {
-                    life.paused_until_us = until_us;
+                if let Some(job_process) = self.job_processes.last_mut() {
+                    job_process.paused_until_us = until_us;
                 }
-                if self.lives.len() < LIVES_AT_ONCE && self.random.random_bool(0.8) {
+                if self.job_processes.len() < LIVES_AT_ONCE && self.random.random_bool(0.8) {
                     self.start();
                 }
             }
             6 => {
                 let off_us = self.random.random_range(-HOUR_US..HOUR_US);
-                if let Some(life) = self.lives.last() {
-                    life.set_clock(off_us);
+                if let Some(job_process) = self.job_processes.last() {
+                    job_process.set_clock(off_us);
                 }
             }
             7 => {
-                if let Some(life) = self.lives.last_mut() {
-                    life.request_stop();
+                if let Some(job_process) = self.job_processes.last_mut() {
+                    job_process.request_stop();
                 }
             }
             // One replica, or two, hear nothing for a while.
@@ -320,59 +320,59 @@ impl Theatre {
     fn calm(&self) {
         let mut world = self.world.world();
         world.down = [false; 3];
-        world.climate = Climate {
+        world.network_profile = NetworkProfile {
             lost: 0.0,
             twice: 0.0,
             slow: 0.0,
             unknown: 0.0,
-            ..world.climate
+            ..world.network_profile
         };
     }
 
-    /// Some life turns some worker.
+    /// Some job process turns some worker.
     fn turn(&mut self) {
         let Some(at) = self.awake() else { return };
-        let life = &mut self.lives[at];
-        let worker = self.random.random_range(0..life.workers());
-        let Some(ended) = life.turn(worker) else {
+        let job_process = &mut self.job_processes[at];
+        let worker = self.random.random_range(0..job_process.workers());
+        let Some(ended) = job_process.turn(worker) else {
             return;
         };
-        let life = self.lives.remove(at);
-        self.judge_end(&life, ended);
+        let job_process = self.job_processes.remove(at);
+        self.checker_end(&job_process, ended);
     }
 
     fn breathe(&mut self) {
         let Some(at) = self.awake() else { return };
         let now_us = self.world.world().now_us;
-        self.lives[at].breathe(now_us, self.random.random_range(1..6));
+        self.job_processes[at].breathe(now_us, self.random.random_range(1..6));
     }
 
     fn awake(&mut self) -> Option<usize> {
-        if self.lives.is_empty() {
+        if self.job_processes.is_empty() {
             return None;
         }
         // The one that should lead gets most of the time.
         let at = if self.random.random_bool(0.6) {
-            self.lives.len() - 1
+            self.job_processes.len() - 1
         } else {
-            self.random.random_range(0..self.lives.len())
+            self.random.random_range(0..self.job_processes.len())
         };
-        (self.lives[at].paused_until_us <= self.world.world().now_us).then_some(at)
+        (self.job_processes[at].paused_until_us <= self.world.world().now_us).then_some(at)
     }
 
-    /// Whether a life may end as it did.
-    fn judge_end(&mut self, life: &Life, ended: Result<Summary, JobError>) {
+    /// Whether a job process may end as it did.
+    fn checker_end(&mut self, job_process: &JobProcess, ended: Result<Summary, JobError>) {
         let mut world = self.world.world();
         let fault = match ended {
-            Ok(_) if life.stop_requested() => None,
+            Ok(_) if job_process.stop_requested() => None,
             Ok(_) => Some("ended without having been asked to".into()),
             Err(JobError::Fenced(reason)) => {
                 self.fenced += 1;
                 let generation = world
-                    .judge
+                    .checker
                     .checkpoint()
                     .map(|checkpoint| checkpoint.generation);
-                (generation <= life.generation)
+                (generation <= job_process.generation)
                     .then(|| format!("fenced, and no later generation is there: {reason}"))
             }
             Err(fault) if fault.to_string().contains(BROKEN) => None,
@@ -380,7 +380,7 @@ impl Theatre {
             // checkpoint.
             Err(fault)
                 if self.grows_at.is_some()
-                    && life.generation.is_none()
+                    && job_process.generation.is_none()
                     && fault.to_string().contains("partitions") =>
             {
                 None
@@ -388,9 +388,9 @@ impl Theatre {
             Err(fault) => Some(fault.to_string()),
         };
         if let Some(fault) = fault {
-            world.judge.breach(format!(
+            world.checker.breach(format!(
                 "generation {} ({:?}): {fault}",
-                life.number, life.generation
+                job_process.number, job_process.generation
             ));
         }
     }
@@ -398,7 +398,7 @@ impl Theatre {
     /// Someone reads a bar and a list at quorum, anywhere.
     fn look(&mut self) {
         let mut world = self.world.world();
-        let (bars, windows) = world.judge.cells();
+        let (bars, windows) = world.checker.cells();
         let pick = |random: &mut StdRng, of: usize| {
             if of == 0 {
                 None
@@ -420,21 +420,21 @@ impl Theatre {
             .collect();
         let bar_floors: Vec<u64> = bars
             .iter()
-            .map(|key| world.judge.floor(Cell::Row(key)))
+            .map(|key| world.checker.floor(Cell::Row(key)))
             .collect();
         let view_floors: Vec<u64> = views
             .iter()
-            .map(|key| world.judge.floor(Cell::View(key)))
+            .map(|key| world.checker.floor(Cell::View(key)))
             .collect();
-        let repaired = world.climate.repair;
+        let repaired = world.network_profile.repair;
         world.read(
             bars.clone(),
             views.clone(),
             move |world, bar_cells, view_cells| {
                 for (key, floor) in bars.iter().zip(bar_floors) {
                     let state = bar_cells.get(key).map(|(_, state)| state);
-                    let fault = state.and_then(|state| world.judge.wrong_bar(key, state));
-                    world.judge.reader_saw(
+                    let fault = state.and_then(|state| world.checker.wrong_bar(key, state));
+                    world.checker.reader_saw(
                         Cell::Row(key),
                         floor,
                         fault,
@@ -444,8 +444,8 @@ impl Theatre {
                 }
                 for (key, floor) in views.iter().zip(view_floors) {
                     let state = view_cells.get(key).map(|(_, state)| state);
-                    let fault = state.and_then(|state| world.judge.wrong_list(key, state));
-                    world.judge.reader_saw(
+                    let fault = state.and_then(|state| world.checker.wrong_list(key, state));
+                    world.checker.reader_saw(
                         Cell::View(key),
                         floor,
                         fault,
@@ -463,7 +463,7 @@ impl Theatre {
             return;
         }
         let world = self.world.world();
-        let Some(checkpoint) = world.judge.checkpoint() else {
+        let Some(checkpoint) = world.checker.checkpoint() else {
             return;
         };
         let ends = world.log.iter().map(|records| records.len());

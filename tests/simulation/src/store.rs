@@ -2,7 +2,7 @@
 //! loses, doubles, delays and reorders, and a checkpoint whose compare-and-set is linearizable and whose
 //! answers may be lost.
 //!
-//! A request, once sent, lives in the world: it arrives, or does not, whether its sender lives or
+//! A request, once sent, job processes in the world: it arrives, or does not, whether its sender job processes or
 //! not.
 
 use std::{
@@ -156,7 +156,7 @@ impl World {
         let first = self.random.random_range(0..REPLICAS);
         let second = (first + self.random.random_range(1..REPLICAS)) % REPLICAS;
         let (one_us, other_us, back_us) = (self.latency_us(), self.latency_us(), self.latency_us());
-        if self.chance(self.climate.lost) {
+        if self.chance(self.network_profile.lost) {
             return;
         }
         self.after(one_us, move |world| {
@@ -201,13 +201,13 @@ impl World {
                         ));
                     }
                 }
-                let repair_us = if world.climate.repair && !repairs.is_empty() {
+                let repair_us = if world.network_profile.repair && !repairs.is_empty() {
                     world.latency_us()
                 } else {
                     0
                 };
                 world.after(repair_us, move |world| {
-                    if world.climate.repair {
+                    if world.network_profile.repair {
                         if repairs.iter().any(|(replica, _)| world.down[*replica]) {
                             return;
                         }
@@ -270,7 +270,7 @@ impl Store for SimulatedStore {
             let late = reply.clone();
             world.after(PATIENCE_US, move |_| unanswered(&late));
             world.message(move |world| {
-                let checkpoint = world.judge.checkpoint();
+                let checkpoint = world.checker.checkpoint();
                 world.message(move |_| reply.send(Ok(checkpoint)));
             });
         })
@@ -285,7 +285,7 @@ impl Store for SimulatedStore {
         let (expected, proposed) = (expected.cloned(), proposed.clone());
         self.ask(|world, reply| {
             let late = reply.clone();
-            let told_us = if world.chance(world.climate.unknown) {
+            let told_us = if world.chance(world.network_profile.unknown) {
                 world.latency_us()
             } else {
                 PATIENCE_US
@@ -294,7 +294,7 @@ impl Store for SimulatedStore {
                 late.send(CasOutcome::Unknown("simulated".into()))
             });
             // It arrives once or not at all: before its sender gives it up, or long after.
-            if world.chance(world.climate.lost) {
+            if world.chance(world.network_profile.lost) {
                 return;
             }
             let delay_us = world.latency_us();
@@ -329,7 +329,7 @@ impl Store for SimulatedStore {
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
-        self.world.world().judge.sent(writes);
+        self.world.world().checker.sent(writes);
         self.quorum(
             writes
                 .directory
@@ -360,10 +360,10 @@ impl Store for SimulatedStore {
             world.after(PATIENCE_US, move |_| unanswered(&late));
             world.message(move |world| {
                 for entry in entries {
-                    let other = world.judge.history.insert(entry.epoch, entry.clone());
+                    let other = world.checker.history.insert(entry.epoch, entry.clone());
                     let other = other.filter(|held| !entry.is_still(held));
                     if let Some(other) = other {
-                        world.judge.breach(format!(
+                        world.checker.breach(format!(
                             "the history of an epoch changed: {other:?} became {entry:?}"
                         ));
                     }

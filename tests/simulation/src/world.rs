@@ -10,7 +10,7 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_schemas::{Baskets, WindowSize};
 
-use crate::{judge::Judge, replica::Replica};
+use crate::{checker::Checker, replica::Replica};
 
 /// Something that will happen.
 type Act = Box<dyn FnOnce(&mut World) + Send>;
@@ -24,7 +24,7 @@ pub(crate) const QUORUM: usize = 2;
 
 /// How bad the weather is, all in one seed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Climate {
+pub(crate) struct NetworkProfile {
     /// Messages that never arrive.
     pub(crate) lost: f64,
     /// Messages that arrive twice.
@@ -41,12 +41,12 @@ pub(crate) struct Climate {
 pub(crate) struct World {
     pub(crate) now_us: u64,
     pub(crate) random: StdRng,
-    pub(crate) climate: Climate,
+    pub(crate) network_profile: NetworkProfile,
     pub(crate) replicas: [Replica; REPLICAS],
     /// Replicas that hear nothing.
     pub(crate) down: [bool; REPLICAS],
     pub(crate) log: Vec<Vec<LogRecord>>,
-    pub(crate) judge: Judge,
+    pub(crate) checker: Checker,
     queue: BTreeMap<(u64, u64), Act>,
     queued: u64,
 }
@@ -66,7 +66,7 @@ impl World {
     /// A world at its beginning.
     pub(crate) fn begin(
         seed: u64,
-        climate: Climate,
+        network_profile: NetworkProfile,
         partitions: usize,
         sizes: Vec<WindowSize>,
         baskets: Baskets,
@@ -75,11 +75,11 @@ impl World {
         Shared(Arc::new(Mutex::new(Self {
             now_us: 0,
             random: StdRng::seed_from_u64(seed),
-            climate,
+            network_profile,
             replicas: Default::default(),
             down: [false; REPLICAS],
             log: vec![Vec::new(); partitions],
-            judge: Judge::new(sizes, baskets, most_partitions),
+            checker: Checker::new(sizes, baskets, most_partitions),
             queue: BTreeMap::new(),
             queued: 0,
         })))
@@ -98,7 +98,7 @@ impl World {
 
     /// How long a message takes.
     pub(crate) fn latency_us(&mut self) -> u64 {
-        if self.chance(self.climate.slow) {
+        if self.chance(self.network_profile.slow) {
             let most = if self.chance(0.1) {
                 20_000_000
             } else {
@@ -112,10 +112,10 @@ impl World {
 
     /// Sends a message, which the network may lose or double.
     pub(crate) fn message(&mut self, act: impl FnOnce(&mut Self) + Clone + Send + 'static) {
-        if self.chance(self.climate.lost) {
+        if self.chance(self.network_profile.lost) {
             return;
         }
-        if self.chance(self.climate.twice) {
+        if self.chance(self.network_profile.twice) {
             let delay_us = self.latency_us();
             self.after(delay_us, act.clone());
         }

@@ -6,15 +6,15 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tapeflow_simulation::{Judged, kept, play};
+use tapeflow_simulation::{Checked, kept, play};
 
 const SEEDS: u64 = 1_000;
 
 /// Plays seeds on two threads; those that fail, with what was found.
-fn failing(seeds: &[u64]) -> (Judged, Vec<String>) {
+fn failing(seeds: &[u64]) -> (Checked, Vec<String>) {
     let (next, found) = (
         AtomicU64::new(0),
-        Mutex::new((Judged::default(), Vec::new())),
+        Mutex::new((Checked::default(), Vec::new())),
     );
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -27,7 +27,7 @@ fn failing(seeds: &[u64]) -> (Judged, Vec<String>) {
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     match outcome {
                         Ok(outcome) => {
-                            found.0.add(&outcome.judged);
+                            found.0.add(&outcome.checked);
                             found.1.extend(
                                 outcome
                                     .breach
@@ -49,7 +49,7 @@ fn a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_nobody_a_
         text.parse().expect("TAPEFLOW_SEEDS is a number")
     });
     let seeds: Vec<u64> = kept().into_iter().chain(0..seeds).collect();
-    let (judged, found) = failing(&seeds);
+    let (checked, found) = failing(&seeds);
     assert_eq!(
         found,
         Vec::<String>::new(),
@@ -57,8 +57,8 @@ fn a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_nobody_a_
     );
     // It is no proof if nothing happened.
     assert!(
-        judged.generations > 2 * seeds.len() as u64 && judged.writes > 100 * seeds.len() as u64,
-        "{judged:?}"
+        checked.generations > 2 * seeds.len() as u64 && checked.writes > 100 * seeds.len() as u64,
+        "{checked:?}"
     );
 }
 

@@ -1,4 +1,4 @@
-// CoreDNS with only those plugins that conf/Corefile names.
+// CoreDNS with only the plugins that conf/Corefile uses.
 package main
 
 import (

@@ -1,4 +1,5 @@
-// The programs of Kubernetes and etcd in one binary, which links what they share once; the first argument says which of them it is.
+// The programs of Kubernetes and etcd in one binary, which links their common code once. The first
+// argument selects the program.
 package main
 
 import (
@@ -30,7 +31,7 @@ func main() {
 	if len(os.Args) < 2 {
 		usage()
 	}
-	// Each program reads os.Args as if it had been started by its own name.
+	// Each program expects its own name in os.Args[0].
 	os.Args = os.Args[1:]
 	if os.Args[0] == "etcd" {
 		etcdmain.Main(os.Args)
@@ -44,6 +45,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: kubernetes etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kube-proxy|kubelet ARGUMENTS...")
+	fmt.Fprintln(os.Stderr, "usage: kubernetes PROGRAM ARGUMENTS...\n"+
+		"PROGRAM is etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy or kubelet")
 	os.Exit(2)
 }

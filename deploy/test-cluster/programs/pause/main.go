@@ -1,4 +1,4 @@
-// pause holds the namespaces of a pod: it sleeps until it is told to end, and reaps orphans.
+// pause holds the namespaces of a pod. It sleeps until SIGINT or SIGTERM, and reaps orphans.
 package main
 
 import (

@@ -20,9 +20,12 @@ import org.apache.flink.table.api.TableResult;
 import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
 import org.apache.flink.util.Collector;
 
-/** Volume, VWAP, trades, high and low of each symbol and minute, by Flink SQL. Arguments: brokers, topic, parallelism, folder. */
+/**
+ * Volume, VWAP, trades, high and low of each symbol and minute, by Flink SQL. Arguments: brokers,
+ * topic, parallelism, folder.
+ */
 public class FlinkPeer {
-    /** A trade, as SQL sees it. */
+    /** A row of the SQL view `trades`. */
     public static class Trade {
         public String symbol;
         public Instant eventTime;
@@ -32,7 +35,10 @@ public class FlinkPeer {
         public Trade() {}
     }
 
-    /** Reads Avro's single-object encoding of a batch by hand, which is the fastest way there is for the one known schema. */
+    /**
+     * Reads a batch in Avro's single-object encoding. It is written by hand for the one known
+     * schema, because that is faster than Avro's generic reader.
+     */
     public static class Batches implements DeserializationSchema<Trade> {
         private transient BinaryDecoder decoder;
         private final byte[] price = new byte[8];
@@ -41,7 +47,7 @@ public class FlinkPeer {
 
         @Override
         public Trade deserialize(byte[] message) {
-            throw new UnsupportedOperationException("a message holds several");
+            throw new UnsupportedOperationException("a message holds several trades");
         }
 
         @Override
@@ -66,7 +72,8 @@ public class FlinkPeer {
                     long high = 0, low = 0;
                     for (int at = 0; at < 8; at++) high = high << 8 | (size[at] & 0xff);
                     for (int at = 8; at < 16; at++) low = low << 8 | (size[at] & 0xff);
-                    trade.size = (high == 0 && low >= 0 ? (double) low : new BigInteger(size).doubleValue()) / 1e8;
+                    boolean isLong = high == 0 && low >= 0;
+                    trade.size = (isLong ? (double) low : new BigInteger(size).doubleValue()) / 1e8;
                     if (trade.size > 0) out.collect(trade);
                 }
             }
@@ -95,7 +102,9 @@ public class FlinkPeer {
         settings.setString("taskmanager.memory.network.min", "128m");
         settings.setString("taskmanager.memory.network.max", "128m");
         settings.setString("table.local-time-zone", "UTC");
-        StreamExecutionEnvironment environment = StreamExecutionEnvironment.createLocalEnvironment(Integer.parseInt(arguments[2]), settings);
+        StreamExecutionEnvironment environment =
+                StreamExecutionEnvironment.createLocalEnvironment(
+                        Integer.parseInt(arguments[2]), settings);
         StreamTableEnvironment tables = StreamTableEnvironment.create(environment);
         KafkaSource<Trade> source = KafkaSource.<Trade>builder()
                 .setBootstrapServers(brokers)
@@ -107,8 +116,9 @@ public class FlinkPeer {
                 .build();
         DataStream<Trade> trades = environment.fromSource(
                 source,
-                // In each partition for itself: a backlog's partitions are not read in step.
-                WatermarkStrategy.<Trade>forBoundedOutOfOrderness(Duration.ofSeconds(6)).withTimestampAssigner((trade, before) -> trade.eventTime.toEpochMilli()),
+                // A watermark for each partition: the partitions of a backlog are not read in step.
+                WatermarkStrategy.<Trade>forBoundedOutOfOrderness(Duration.ofSeconds(6))
+                        .withTimestampAssigner((trade, before) -> trade.eventTime.toEpochMilli()),
                 "trades");
         Schema schema = Schema.newBuilder()
                 .column("symbol", "STRING NOT NULL")
@@ -119,14 +129,22 @@ public class FlinkPeer {
                 .watermark("rowtime", "SOURCE_WATERMARK()")
                 .build();
         tables.createTemporaryView("trades", trades, schema);
-        tables.executeSql("CREATE TABLE bars (symbol STRING, `start` BIGINT, volume DOUBLE, vwap DOUBLE, trades BIGINT, high DOUBLE, low DOUBLE)"
-                + " WITH ('connector' = 'filesystem', 'path' = 'file://" + folder + "/rows', 'format' = 'csv')");
+        tables.executeSql("CREATE TABLE bars (symbol STRING, `start` BIGINT, volume DOUBLE,"
+                + " vwap DOUBLE, trades BIGINT, high DOUBLE, low DOUBLE)"
+                + " WITH ('connector' = 'filesystem', 'format' = 'csv',"
+                + " 'path' = 'file://" + folder + "/bars')");
         double began = System.currentTimeMillis() / 1e3;
-        TableResult result = tables.executeSql("INSERT INTO bars SELECT symbol, UNIX_TIMESTAMP(CAST(window_start AS STRING)) * 1000,"
-                + " SUM(`size`), SUM(price * `size`) / SUM(`size`), COUNT(*), MAX(price), MIN(price)"
-                + " FROM TABLE(TUMBLE(TABLE trades, DESCRIPTOR(rowtime), INTERVAL '60' SECOND)) GROUP BY window_start, window_end, symbol");
+        TableResult result = tables.executeSql("INSERT INTO bars"
+                + " SELECT symbol, UNIX_TIMESTAMP(CAST(window_start AS STRING)) * 1000,"
+                + " SUM(`size`), SUM(price * `size`) / SUM(`size`), COUNT(*),"
+                + " MAX(price), MIN(price)"
+                + " FROM TABLE(TUMBLE(TABLE trades, DESCRIPTOR(rowtime), INTERVAL '60' SECOND))"
+                + " GROUP BY window_start, window_end, symbol");
         result.await();
-        System.out.printf("PEER {\"version\": \"%s\", \"began\": %.3f, \"ended\": %.3f}%n", EnvironmentInformation.getVersion(), began, System.currentTimeMillis() / 1e3);
+        double ended = System.currentTimeMillis() / 1e3;
+        System.out.printf(
+                "PEER {\"version\": \"%s\", \"began\": %.3f, \"ended\": %.3f}%n",
+                EnvironmentInformation.getVersion(), began, ended);
         System.exit(0);
     }
 }

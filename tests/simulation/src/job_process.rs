@@ -1,0 +1,191 @@
+//! One generation's job process: its take-over, its workers, its own runtime for calls of the store.
+//! Dropped, it is a crash: whatever it waited for is never heard of, and what it sent goes on its
+//! way.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tapeflow_dataflow::{
+    JobConfig, JobError, Stop, Summary,
+    clock::Clock,
+    stepped::{self, Stage, Stepped},
+};
+use tapeflow_protocol::{Checkpoint, Store, workflow};
+use tokio::runtime::Runtime;
+
+use crate::{
+    allocators::allocators, feed::BEGIN_MS, log::SimulatedLog, store::SimulatedStore, world::Shared,
+};
+
+/// A generation's clock: the world's time, off by what the generation's machine is off.
+pub(crate) struct SimulatedClock {
+    world: Shared,
+    begin: Instant,
+    off_us: AtomicI64,
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Instant {
+        self.begin + Duration::from_micros(self.world.world().now_us)
+    }
+
+    fn wall_us(&self) -> i64 {
+        BEGIN_MS * 1_000
+            + self.world.world().now_us.cast_signed()
+            + self.off_us.load(Ordering::Relaxed)
+    }
+}
+
+/// What the take-over came to, once it has come to something.
+type Taken = Arc<Mutex<Option<Result<Checkpoint, workflow::WorkflowError>>>>;
+
+/// A generation.
+pub(crate) struct JobProcess {
+    pub(crate) number: u64,
+    /// Before the runtime: its workers are dropped first.
+    stepped: Option<Stepped>,
+    runtime: Runtime,
+    config: JobConfig,
+    log: Arc<SimulatedLog>,
+    store: Arc<dyn Store>,
+    clock: Arc<SimulatedClock>,
+    stop: Stop,
+    asked: bool,
+    taken: Taken,
+    /// The generation in the checkpoint, once it is taken over.
+    pub(crate) generation: Option<u64>,
+    /// Does nothing before this time.
+    pub(crate) paused_until_us: u64,
+    /// How far its runtime has been told of the time.
+    told_us: u64,
+    hash_seed: u64,
+}
+
+impl JobProcess {
+    /// Starts: from here on it tries to take the job over.
+    pub(crate) fn start(
+        world: &Shared,
+        number: u64,
+        config: JobConfig,
+        breaks: f64,
+        off_us: i64,
+        hash_seed: u64,
+    ) -> Result<Self, JobError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .map_err(|fault| JobError::Failed(format!("cannot make a runtime: {fault}")))?;
+        let log = Arc::new(SimulatedLog {
+            world: world.clone(),
+            breaks,
+        });
+        let store: Arc<dyn Store> = Arc::new(SimulatedStore {
+            world: world.clone(),
+        });
+        let clock = Arc::new(SimulatedClock {
+            world: world.clone(),
+            begin: Instant::now(),
+            off_us: AtomicI64::new(off_us),
+        });
+        let opening = stepped::opening(&config, &*log, format!("{number:032x}"))?;
+        let taken = Taken::default();
+        let (told, asked, by) = (Arc::clone(&taken), Arc::clone(&store), Arc::clone(&clock));
+        runtime.spawn(async move {
+            let ended = workflow::take_over(&*asked, &opening, || by.wall_us()).await;
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        });
+        let told_us = world.world().now_us;
+        let (stepped, stop, generation) = (None, Stop::default(), None);
+        Ok(Self {
+            number,
+            stepped,
+            runtime,
+            config,
+            log,
+            store,
+            clock,
+            stop,
+            asked: false,
+            taken,
+            generation,
+            paused_until_us: 0,
+            told_us,
+            hash_seed,
+        })
+    }
+
+    /// Whether it has been asked to end.
+    pub(crate) fn stop_requested(&self) -> bool {
+        self.asked
+    }
+
+    /// Asks it to end.
+    pub(crate) fn request_stop(&mut self) {
+        self.asked = true;
+        self.stop.request();
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.config.workers
+    }
+
+    /// The generation's machine has its clock set.
+    pub(crate) fn set_clock(&self, off_us: i64) {
+        self.clock.off_us.store(off_us, Ordering::Relaxed);
+    }
+
+    /// Tells the runtime what time it is, and lets its tasks go on for a while.
+    pub(crate) fn breathe(&mut self, now_us: u64, rounds: u32) {
+        let by = Duration::from_micros(now_us - self.told_us);
+        self.told_us = now_us;
+        self.runtime.block_on(async {
+            if !by.is_zero() {
+                tokio::time::advance(by).await;
+            }
+            for _ in 0..rounds {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// Turns a worker, if there are any yet. How the job process ended, if it has.
+    pub(crate) fn turn(&mut self, worker: usize) -> Option<Result<Summary, JobError>> {
+        let Some(stepped) = &mut self.stepped else {
+            let taken = self
+                .taken
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()?;
+            return match taken {
+                Ok(checkpoint) => {
+                    self.generation = Some(checkpoint.generation);
+                    let stage = Stage {
+                        config: self.config.clone(),
+                        log: Arc::clone(&self.log) as _,
+                        store: Arc::clone(&self.store),
+                        clock: Arc::clone(&self.clock) as _,
+                        stop: self.stop.clone(),
+                        observer: Arc::new(()),
+                        runtime: self.runtime.handle().clone(),
+                        hash_seed: self.hash_seed,
+                    };
+                    self.stepped = Some(Stepped::new(
+                        stage,
+                        checkpoint,
+                        allocators(self.config.workers),
+                    ));
+                    None
+                }
+                Err(fault) => Some(Err(JobError::Failed(fault.to_string()))),
+            };
+        };
+        stepped.turn(worker);
+        stepped.ended()
+    }
+}
