@@ -140,7 +140,7 @@ fn beside_a_running_job_no_difference_is_reported() {
             &place.store,
             "--rate",
             "300",
-            "--symbols",
+            "--market-symbols",
             "20",
             "--epoch",
             "20ms",
@@ -309,7 +309,7 @@ fn some_symbols_a_sample_and_slices_are_looked_at_alone() {
         "{sampled}; {bars}"
     );
     assert_eq!(number(&sampled, "lists compared"), 0, "{sampled}");
-    let one = verify(&place, 0, &["--symbols", "AAPL"]);
+    let one = verify(&place, 0, &["--symbol", "AAPL"]);
     assert_eq!(
         number(&one, "bars compared"),
         count(&place, "bars WHERE symbol = 'AAPL'"),

@@ -11,10 +11,10 @@ const COMMANDS: [&[&str]; 11] = [
     &["ingest"],
     &["dataflow"],
     &["bars"],
-    &["top"],
+    &["views"],
     &["verify"],
     &["status"],
-    &["dead_letters", "list"],
+    &["dead-letters"],
     &["simulate"],
     &["bench"],
 ];
@@ -48,7 +48,7 @@ fn every_flag_is_an_environment_variable_too() {
 fn an_environment_variable_stands_for_its_flag_and_a_flag_wins() {
     let place = Place::new();
     let run = |flags: &[&str]| {
-        let mut command = tapeflow(&[&["run", "--exit-at-end"], flags].concat());
+        let mut command = tapeflow(&[&["run", "--until-end"], flags].concat());
         command
             .env("TAPEFLOW_STORE", &place.store)
             .env("TAPEFLOW_REPLAY", golden("finnhub-recorded.jsonl"))
@@ -150,7 +150,7 @@ fn bad_input_is_refused_with_code_2_and_what_to_do() {
             "run",
             "--replay",
             &recording,
-            "--exit-at-end",
+            "--until-end",
             "--store",
             &text,
         ],
@@ -182,7 +182,7 @@ fn a_store_of_another_job_or_of_other_rules_is_refused_and_left_alone() {
         "run",
         "--replay",
         &other,
-        "--exit-at-end",
+        "--until-end",
         "--store",
         &place.store,
     ];
@@ -219,7 +219,7 @@ fn every_fault_of_a_file_of_baskets_is_told_and_nothing_is_written() {
             "run",
             "--replay",
             &recording,
-            "--exit-at-end",
+            "--until-end",
             "--store",
             &place.store,
             "--baskets",
@@ -269,7 +269,7 @@ fn a_store_keeps_the_baskets_it_began_with_and_is_verified_with_no_others() {
                     "run",
                     "--replay",
                     &recording,
-                    "--exit-at-end",
+                    "--until-end",
                     "--store",
                     store,
                 ],
@@ -280,7 +280,7 @@ fn a_store_keeps_the_baskets_it_began_with_and_is_verified_with_no_others() {
     };
     run(&place.store, &["--baskets", &mine], 0);
     let lists = succeed(&[
-        "top",
+        "views",
         "--store",
         &place.store,
         "--view",
@@ -300,7 +300,7 @@ fn a_store_keeps_the_baskets_it_began_with_and_is_verified_with_no_others() {
     }
     assert_eq!(
         succeed(&[
-            "top",
+            "views",
             "--store",
             &place.store,
             "--view",
@@ -349,7 +349,7 @@ fn a_newer_format_is_refused_and_left_alone() {
             "run",
             "--replay",
             &recording,
-            "--exit-at-end",
+            "--until-end",
             "--store",
             &place.store,
         ],

@@ -173,8 +173,7 @@ fn what_cannot_be_counted_becomes_a_dead_letter_and_the_stream_goes_on() {
         place.verify()
     );
     let list = succeed(&[
-        "dead_letters",
-        "list",
+        "dead-letters",
         "--store",
         &place.store,
         "--format",

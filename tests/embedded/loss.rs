@@ -103,7 +103,7 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
         "run",
         "--replay",
         &feed,
-        "--exit-at-end",
+        "--until-end",
         "--store",
         &place.store,
     ];
@@ -120,8 +120,7 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
     assert!(said.contains("--accept-loss"), "{said}");
     assert_eq!(place.bars(), before, "nothing was written");
 
-    let output = tapeflow(&run)
-        .env("TAPEFLOW_ACCEPT_LOSS", "true")
+    let output = tapeflow(&[&run[..], &["--accept-loss"]].concat())
         .output()
         .expect("the binary starts");
     assert!(output.status.success(), "{}", told(&output));
@@ -144,8 +143,7 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
     );
     let letters = || {
         let listed = succeed(&[
-            "dead_letters",
-            "list",
+            "dead-letters",
             "--store",
             &place.store,
             "--format",
