@@ -112,7 +112,10 @@ async fn chosen_bars(
     let (mut until, mut width_ms) = (range.end, size.ms().saturating_mul(2));
     let mut from = newest.min(range.end);
     loop {
-        from = from.saturating_sub(width_ms).max(range.start).max(EARLIEST_START_MS);
+        from = from
+            .saturating_sub(width_ms)
+            .max(range.start)
+            .max(EARLIEST_START_MS);
         let mut older = stores::answered(store.bars(symbol, size, from..until).await)?;
         older.append(&mut bars);
         bars = older;
@@ -294,7 +297,13 @@ mod tests {
     #[test]
     fn a_start_is_printed_in_the_zone_that_was_asked_for() {
         let new_york = TimeZone::get("America/New_York").expect("built in");
-        assert_eq!(format_start(1_680_286_537_000, &new_york), "2023-03-31T14:15:37-04:00");
-        assert_eq!(format_start(1_680_286_537_000, &TimeZone::UTC), "2023-03-31T18:15:37Z");
+        assert_eq!(
+            format_start(1_680_286_537_000, &new_york),
+            "2023-03-31T14:15:37-04:00"
+        );
+        assert_eq!(
+            format_start(1_680_286_537_000, &TimeZone::UTC),
+            "2023-03-31T18:15:37Z"
+        );
     }
 }

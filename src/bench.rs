@@ -1,5 +1,5 @@
-//! `tapeflow bench`: makes a place of its own, measures the job there (the crate
-//! `bench/throughput`), tells, and takes the place away again.
+//! `tapeflow bench`: creates a topic and a keyspace, or files, of its own, measures the job on them
+//! (the crate `bench/throughput`), prints the result, and removes them again.
 
 use std::{
     ffi::OsString,
@@ -31,11 +31,11 @@ use crate::{
     signals, stores,
 };
 
-/// The name of the bench's jobs: a keyspace of another job is none of ours.
+/// The name of the bench's jobs: a keyspace of another job is not the bench's to use.
 const JOB: &str = "tapeflow-bench";
-/// Copies of bars where there are nodes enough.
+/// Replicas of bars, if there are enough nodes.
 const REPLICATION: u32 = 3;
-/// The smallest windows that freshness is measured by, in milliseconds, if there are such.
+/// The smallest window that freshness is measured by, in milliseconds; smaller jobs use their largest.
 const FRESHNESS_SIZE_MS: i64 = 60_000;
 
 impl From<Error> for Exit {
@@ -50,16 +50,16 @@ impl From<Error> for Exit {
 pub(crate) fn run(settings: BenchSettings) -> Result<(), Exit> {
     let runtime = crate::small_runtime()?;
     let asked = Arc::new(AtomicBool::new(false));
-    let heard = Arc::clone(&asked);
+    let requested = Arc::clone(&asked);
     signals::on_end(runtime.handle(), move || {
-        heard.store(true, Ordering::Release)
+        requested.store(true, Ordering::Release)
     });
     let place = Place::make(&settings, &runtime)?;
     let measured = measure(&settings, &place, &runtime, &asked);
     if settings.keep {
-        tell(&format!("kept: {}", place.describe()));
-    } else if let Err(error) = place.take_away(&runtime, measured.is_ok()) {
-        tell(&format!("not taken away: {error}; {}", place.describe()));
+        note(&format!("kept: {}", place.describe()));
+    } else if let Err(error) = place.remove(&runtime, measured.is_ok()) {
+        note(&format!("not removed: {error}; {}", place.describe()));
     }
     let report = measured?;
     if !settings.json {
@@ -70,13 +70,13 @@ pub(crate) fn run(settings: BenchSettings) -> Result<(), Exit> {
         Ok(())
     } else {
         Err(Exit::Failed(
-            "the bars are not what the feed calls for".into(),
+            "the bars are not those that the feed requires".into(),
         ))
     }
 }
 
-/// Says something that is no result.
-fn tell(text: &str) {
+/// Prints a line that is not part of the result.
+fn note(text: &str) {
     let _ = writeln!(stderr(), "tapeflow bench: {text}");
 }
 
@@ -126,7 +126,7 @@ fn measure(
         }
         None => {
             let (written, preload) = if place.is_full {
-                // Not appended: what was is the same.
+                // The topic holds this feed already; only its counts are needed.
                 let mut feed = Feed::new(plan.shape, Clock::Tape, plan.partitions)
                     .map_err(tapeflow_throughput::Error::from)?;
                 while feed
@@ -153,7 +153,7 @@ fn measure(
         }
     };
     if settings.ask_before_check {
-        tell("the bars are written; a line on standard input lets them be checked");
+        note("the bars are written; waiting for a line on standard input before the check");
         stdin()
             .read_line(&mut String::new())
             .map_err(|error| Exit::Failed(error.to_string()))?;
@@ -178,13 +178,13 @@ fn measure(
     })
 }
 
-/// Where it is measured, and what of that was made for it.
+/// Where the job is measured, and what of that the bench created.
 struct Place {
     target: Target,
     partitions: u32,
-    /// Logs, and the files of an embedded place.
+    /// The job's log files, and the files of an embedded place.
     folder: PathBuf,
-    /// The topic was there, and holds the feed: it is left alone.
+    /// The topic existed and holds the feed: it is not removed.
     is_full: bool,
 }
 
@@ -193,7 +193,7 @@ impl Place {
         let name = format!("{PREFIX}{}", tapeflow_throughput::tag());
         let folder = std::env::temp_dir().join(&name);
         fs::create_dir_all(&folder)
-            .map_err(|error| Exit::Input(format!("cannot make {}: {error}", folder.display())))?;
+            .map_err(|error| Exit::Input(format!("cannot create {}: {error}", folder.display())))?;
         let made = if settings.embedded {
             let target = Target::Embedded {
                 log: folder.join("log.db"),
@@ -253,14 +253,14 @@ impl Place {
                 .created
             {
                 return Err(Exit::Input(format!(
-                    "keyspace {name} is there already: it is not the bench's to use"
+                    "keyspace {name} exists already: the bench uses only keyspaces that it creates"
                 )));
             }
             if there.is_none() {
                 kafka::make_topic(&config, partitions, None)
                     .await
                     .map_err(|error| unreachable_log(&error))?;
-                // Until every broker knows it.
+                // Waits until every broker knows the topic.
                 kafka::findings(config.clone())
                     .await
                     .map_err(|error| unreachable_log(&error))?;
@@ -278,7 +278,7 @@ impl Place {
         })
     }
 
-    /// This binary, with the flags that lead it here.
+    /// This binary, with the flags of this place.
     fn program(&self, settings: &BenchSettings) -> Result<Program, Exit> {
         let executable = std::env::current_exe()
             .map_err(|error| Exit::Failed(format!("cannot find this program: {error}")))?;
@@ -331,8 +331,8 @@ impl Place {
         }
     }
 
-    /// Deletes what was made. The logs of a run that failed are left.
-    fn take_away(&self, runtime: &Runtime, is_well: bool) -> Result<(), Exit> {
+    /// Deletes what the bench created. The job's log files of a failed run are kept.
+    fn remove(&self, runtime: &Runtime, is_well: bool) -> Result<(), Exit> {
         if let Target::Servers { topic, store } = &self.target {
             runtime
                 .block_on(cassandra::drop_keyspace(store))
@@ -345,7 +345,7 @@ impl Place {
             fs::remove_dir_all(&self.folder)
                 .map_err(|error| Exit::Failed(format!("{}: {error}", self.folder.display())))
         } else {
-            tell(&format!("the job's logs are in {}", self.folder.display()));
+            note(&format!("the job's logs are in {}", self.folder.display()));
             Ok(())
         }
     }

@@ -64,11 +64,19 @@ pub(crate) fn table(
     lines: &[Vec<String>],
     left: &[&str],
 ) -> std::io::Result<()> {
-    let Some(heading) = lines.first() else { return Ok(()) };
-    let width = |at: usize| {
-        lines.iter().filter_map(|line| line.get(at)).map(|text| text.chars().count()).max()
+    let Some(heading) = lines.first() else {
+        return Ok(());
     };
-    let widths: Vec<usize> = (0..heading.len()).map(|at| width(at).unwrap_or(0)).collect();
+    let width = |at: usize| {
+        lines
+            .iter()
+            .filter_map(|line| line.get(at))
+            .map(|text| text.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..heading.len())
+        .map(|at| width(at).unwrap_or(0))
+        .collect();
     for line in lines {
         let cells: Vec<String> = line
             .iter()
@@ -109,7 +117,10 @@ mod tests {
     #[test]
     fn a_count_agrees_with_its_noun() {
         let records = |count: u64| counted(count, "record", "records");
-        assert_eq!([0, 1, 2].map(records), ["0 records", "1 record", "2 records"]);
+        assert_eq!(
+            [0, 1, 2].map(records),
+            ["0 records", "1 record", "2 records"]
+        );
     }
 
     #[test]

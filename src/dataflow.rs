@@ -1,4 +1,4 @@
-//! `tapeflow dataflow`: a log into bars, one process of the job.
+//! `tapeflow dataflow`: makes bars from a log; one process of the job.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), Exit> {
         store = store.describe(),
         workers = settings.job.workers,
         process = settings.job.process,
-        "job begins"
+        "job starts"
     );
     let summary = tapeflow_dataflow::run(
         settings.job,
@@ -64,7 +64,7 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), Exit> {
         committed = summary.committed,
         records = summary.records,
         bars = summary.bars_written,
-        "job ended, everything read is committed"
+        "job ended: everything that was read is committed"
     );
     Ok(())
 }

@@ -24,7 +24,10 @@ pub(crate) fn run(settings: DeadLettersSettings) -> Result<(), Exit> {
         stores::checkpoint(&*store).await?;
         stores::answered(store.dead_letters(read).await)
     })?;
-    let of_all = Total { count: dead_letters.len(), is_all: dead_letters.len() < read };
+    let of_all = Total {
+        count: dead_letters.len(),
+        is_all: dead_letters.len() < read,
+    };
     dead_letters.truncate(settings.limit);
     let mut out = BufWriter::new(std::io::stdout().lock());
     print(&mut out, &dead_letters, of_all, settings.format)
@@ -45,13 +48,24 @@ fn print(
     format: Format,
 ) -> std::io::Result<()> {
     let line = |letter: &DeadLetter| {
-        let DeadLetter { partition, offset, index, reason, detail, .. } = letter;
-        let (partition, offset, index) = (partition.to_string(), offset.to_string(), index.to_string());
+        let DeadLetter {
+            partition,
+            offset,
+            index,
+            reason,
+            detail,
+            ..
+        } = letter;
+        let (partition, offset, index) =
+            (partition.to_string(), offset.to_string(), index.to_string());
         vec![partition, offset, index, reason.clone(), printable(detail)]
     };
     match format {
         Format::Table if dead_letters.is_empty() => {
-            writeln!(out, "no dead letters: every record was counted or was a duplicate")
+            writeln!(
+                out,
+                "no dead letters: every record was counted or was a duplicate"
+            )
         }
         Format::Table => {
             let mut table = vec![COLUMNS.map(str::to_owned).to_vec()];
@@ -59,7 +73,11 @@ fn print(
             columns::table(out, &table, &["reason", "detail"])?;
             let Total { count, is_all } = of_all;
             let more = if is_all { "" } else { " or more" };
-            let noun = if count == 1 { "dead letter" } else { "dead letters" };
+            let noun = if count == 1 {
+                "dead letter"
+            } else {
+                "dead letters"
+            };
             writeln!(out, "\n{} of {count}{more} {noun}", dead_letters.len())?;
             if dead_letters.len() < count {
                 writeln!(out, "--limit prints more of them")?;
@@ -68,10 +86,19 @@ fn print(
         }
         Format::Csv => {
             columns::csv_line(out, &COLUMNS)?;
-            dead_letters.iter().try_for_each(|letter| columns::csv_line(out, &line(letter)))
+            dead_letters
+                .iter()
+                .try_for_each(|letter| columns::csv_line(out, &line(letter)))
         }
         Format::Json => dead_letters.iter().try_for_each(|letter| {
-            let DeadLetter { partition, offset, index, reason, detail, payload } = letter;
+            let DeadLetter {
+                partition,
+                offset,
+                index,
+                reason,
+                detail,
+                payload,
+            } = letter;
             let text = String::from_utf8_lossy(payload);
             let line = serde_json::json!({
                 "partition": partition, "offset": offset, "index": index,
@@ -104,15 +131,26 @@ mod tests {
         };
         let letters: Vec<_> = (0..).take(count).map(letter).collect();
         let mut out = Vec::new();
-        print(&mut out, &letters, Total { count: of, is_all: true }, Format::Table)
-            .expect("written");
+        print(
+            &mut out,
+            &letters,
+            Total {
+                count: of,
+                is_all: true,
+            },
+            Format::Table,
+        )
+        .expect("written");
         String::from_utf8(out).expect("text")
     }
 
     #[test]
     fn a_table_has_a_heading_and_says_how_many_there_are() {
         let text = printed(3, 370);
-        assert!(text.starts_with("partition  offset  index  reason  detail\n"), "{text}");
+        assert!(
+            text.starts_with("partition  offset  index  reason  detail\n"),
+            "{text}"
+        );
         assert!(text.contains("\n3 of 370 dead letters\n"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
         assert!(printed(1, 1).ends_with("\n1 of 1 dead letter\n"));

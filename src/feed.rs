@@ -16,7 +16,9 @@ use crate::{args::feed::Feed, exit::Exit};
 /// Refuses a recording that cannot be read, before anything is written. The recording itself is
 /// read later.
 pub(crate) fn check(feed: &Feed) -> Result<(), Exit> {
-    let Feed::Replay { path, .. } = feed else { return Ok(()) };
+    let Feed::Replay { path, .. } = feed else {
+        return Ok(());
+    };
     if is_standard_input(path) {
         return Ok(());
     }
@@ -28,7 +30,10 @@ pub(crate) fn check(feed: &Feed) -> Result<(), Exit> {
         // A pipe is left alone: its writer would not survive a reader that comes and goes.
         File::open(path).map_err(unreadable)?;
     } else if metadata.is_dir() {
-        return Err(Exit::Input(format!("--replay: {} is a directory", path.display())));
+        return Err(Exit::Input(format!(
+            "--replay: {} is a directory",
+            path.display()
+        )));
     }
     Ok(())
 }

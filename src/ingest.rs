@@ -46,7 +46,9 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), Exit> {
             "everything is in the topic"
         );
         if stays && summary.complete {
-            tracing::info!("end of the recording; waiting for a signal (--until-end would exit here)");
+            tracing::info!(
+                "end of the recording; waiting for a signal (--until-end would exit here)"
+            );
             let mut stop = stop;
             let _ = stop.wait_for(|stop| *stop).await;
         }

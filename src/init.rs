@@ -23,7 +23,9 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), Exit> {
     crate::small_runtime()?.block_on(async {
         // The store first: an unused topic is harder to remove than a keyspace.
         match &store.address {
-            StoreAddress::Sqlite(_) => say("sqlite: needs no init: the first run creates the file")?,
+            StoreAddress::Sqlite(_) => {
+                say("sqlite: needs no init: the first run creates the file")?
+            }
             StoreAddress::Cassandra { nodes, keyspace } => {
                 let config = stores::cassandra(nodes, keyspace, &store.login, "tapeflow")?;
                 let name = config.address();
@@ -50,11 +52,7 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), Exit> {
         say(&format!(
             "topic {} {} with {}",
             kafka.topic,
-            if report.created {
-                "created"
-            } else {
-                "exists"
-            },
+            if report.created { "created" } else { "exists" },
             counted(report.partitions as u64, "partition", "partitions")
         ))?;
         for finding in kafka::findings(kafka)

@@ -98,5 +98,8 @@ pub(crate) fn of_checkpoint_if_any(
 fn beside(path: &Path, checkpoint: &Checkpoint) -> Option<Arc<dyn Log>> {
     let database = stores::sqlite(path, Access::Reader).ok()?;
     let log = SqliteLog::open(&database).ok()?;
-    checkpoint.source.is_still(log.identity()).then(|| Arc::new(log) as Arc<dyn Log>)
+    checkpoint
+        .source
+        .is_still(log.identity())
+        .then(|| Arc::new(log) as Arc<dyn Log>)
 }

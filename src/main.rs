@@ -49,7 +49,9 @@ const PAINTING_LOG: &str = "off,tapeflow=error";
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let ended = parse::parse(arguments.clone()).and_then(|cli| {
-        let command = cli.command.ok_or_else(|| Exit::Input("no command".into()))?;
+        let command = cli
+            .command
+            .ok_or_else(|| Exit::Input("no command".into()))?;
         start_log(&cli.output, matches!(command, Command::Run(_)));
         execute(command)
     });

@@ -173,7 +173,10 @@ fn describe(feed: &Feed) -> String {
         ),
         Feed::Replay { path, speed, .. } => format!("replay of {}, speed {speed}", path.display()),
         Feed::Live { symbols, .. } => {
-            format!("Finnhub, {}", counted(symbols.len() as u64, "symbol", "symbols"))
+            format!(
+                "Finnhub, {}",
+                counted(symbols.len() as u64, "symbol", "symbols")
+            )
         }
     }
 }

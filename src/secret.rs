@@ -25,7 +25,9 @@ pub(crate) fn read(file: &Path) -> Result<Secret, String> {
 /// The secret in an environment variable; `None` if it is not set or empty.
 pub(crate) fn in_variable(name: &str) -> Option<Secret> {
     let text = env::var(name).map(Secret::new).ok()?;
-    Some(text.expose().trim()).filter(|text| !text.is_empty()).map(Secret::new)
+    Some(text.expose().trim())
+        .filter(|text| !text.is_empty())
+        .map(Secret::new)
 }
 
 #[cfg(test)]
@@ -41,7 +43,10 @@ mod tests {
     fn an_error_names_the_file_and_not_what_it_holds() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("token");
-        for (text, want) in [("", "is empty"), ("hunter2\nhunter3\n", "more than one line")] {
+        for (text, want) in [
+            ("", "is empty"),
+            ("hunter2\nhunter3\n", "more than one line"),
+        ] {
             fs::write(&file, text).expect("written");
             let error = read(&file).expect_err("refused");
             assert!(error.contains(want) && error.contains("token"), "{error}");

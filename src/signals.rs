@@ -26,9 +26,10 @@ pub(crate) fn on_end_within(
 ) {
     let timer = runtime.clone();
     runtime.spawn(async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) else {
             tracing::warn!("cannot handle signals; only kill -9 ends this process");
             return;
         };

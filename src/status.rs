@@ -58,22 +58,29 @@ pub(crate) fn run(settings: StatusSettings) -> Result<(), Exit> {
 }
 
 /// One line a partition, with the job's values repeated; empty where no log is known.
-fn csv(
-    out: &mut impl Write,
-    checkpoint: &Checkpoint,
-    lag: Option<&[Lag]>,
-) -> std::io::Result<()> {
+fn csv(out: &mut impl Write, checkpoint: &Checkpoint, lag: Option<&[Lag]>) -> std::io::Result<()> {
     const COLUMNS: [&str; 11] = [
-        "job", "generation", "version", "epoch_committed", "epoch_bound", "partition",
-        "committed_offset", "bound_offset", "end_offset", "uncommitted", "unbound",
+        "job",
+        "generation",
+        "version",
+        "epoch_committed",
+        "epoch_bound",
+        "partition",
+        "committed_offset",
+        "bound_offset",
+        "end_offset",
+        "uncommitted",
+        "unbound",
     ];
     columns::csv_line(out, &COLUMNS)?;
     let bound = checkpoint.last_binding();
     for (partition, (cut, last)) in (0..).zip(checkpoint.committed.cuts.iter().zip(&bound.cuts)) {
-        let lag = lag.unwrap_or_default().iter().find(|lag| lag.partition == partition);
-        let of_lag = |value: fn(&Lag) -> Offset| {
-            lag.map(|lag| value(lag).to_string()).unwrap_or_default()
-        };
+        let lag = lag
+            .unwrap_or_default()
+            .iter()
+            .find(|lag| lag.partition == partition);
+        let of_lag =
+            |value: fn(&Lag) -> Offset| lag.map(|lag| value(lag).to_string()).unwrap_or_default();
         columns::csv_line(
             out,
             &[

@@ -19,7 +19,7 @@ use std::{
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 
 use crate::{
-    exit::{Exit, FENCED, BAD_INPUT},
+    exit::{BAD_INPUT, Exit, FENCED},
     signals,
 };
 

@@ -26,8 +26,20 @@ use crate::{
 
 /// The columns, in every format but the table.
 const COLUMNS: [&str; 14] = [
-    "view", "size", "start", "rank", "name", "symbols", "trades", "volume", "notional", "vwap",
-    "open", "close", "change_pct", "epoch",
+    "view",
+    "size",
+    "start",
+    "rank",
+    "name",
+    "symbols",
+    "trades",
+    "volume",
+    "notional",
+    "vwap",
+    "open",
+    "close",
+    "change_pct",
+    "epoch",
 ];
 /// The columns of a table of symbols; the line above it has what all lines share. `change` is
 /// `change_pct` rounded to two places.

@@ -292,7 +292,11 @@ mod tests {
     fn what_can_be_read_only_once_is_read_from_a_copy() {
         let copy = copied(&b"one\ntwo\n"[..]).expect("copied");
         let (_file, same) = recording(b"one\ntwo\n");
-        let once = Recording { copy: Some(Arc::new(copy)), path: "-".into(), ..same };
+        let once = Recording {
+            copy: Some(Arc::new(copy)),
+            path: "-".into(),
+            ..same
+        };
         assert_eq!(frames(&once).len(), 2);
         assert_eq!(frames(&once).len(), 2, "a second time");
     }

@@ -207,20 +207,28 @@ fn own_topic(text: &str) -> Result<String, String> {
     if name.starts_with(PREFIX) {
         Ok(name)
     } else {
-        Err(format!("{text:?} is not a topic of the bench: their names begin with {PREFIX}"))
+        Err(format!(
+            "{text:?} is not a topic of the bench: their names begin with {PREFIX}"
+        ))
     }
 }
 
 impl BenchArgs {
     pub(crate) fn check(self) -> Result<BenchSettings, Exit> {
         let mut errors = Errors::default();
-        let kafka = self.brokers.check(self.servers.bench_topic.unwrap_or_default(), &mut errors);
+        let kafka = self
+            .brokers
+            .check(self.servers.bench_topic.unwrap_or_default(), &mut errors);
         if self.embedded && self.job.processes > 1 {
             errors.add("--processes: several processes cannot share one file: omit --embedded");
         }
         let login_flags = self.login.flags();
         let login = self.login.check(&mut errors);
-        let default_trades = if self.embedded { TRADES_EMBEDDED } else { TRADES };
+        let default_trades = if self.embedded {
+            TRADES_EMBEDDED
+        } else {
+            TRADES
+        };
         let shape = Shape {
             seed: self.seed,
             trades: self.trades.unwrap_or(default_trades),

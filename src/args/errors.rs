@@ -17,7 +17,8 @@ impl Errors {
 
     /// Adds the error of a result under the flag's name.
     pub(crate) fn keep<T, E: Display>(&mut self, flag: &str, read: Result<T, E>) -> Option<T> {
-        read.map_err(|error| self.add(format!("{flag}: {error}"))).ok()
+        read.map_err(|error| self.add(format!("{flag}: {error}")))
+            .ok()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -45,7 +46,10 @@ mod tests {
             errors.keep("--b", "7".parse::<u8>()),
             errors.keep("--c", "999".parse::<u8>()),
         );
-        let text = errors.settle(|| Some((a?, b?, c?))).expect_err("two are wrong").to_string();
+        let text = errors
+            .settle(|| Some((a?, b?, c?)))
+            .expect_err("two are wrong")
+            .to_string();
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.contains("--a: ") && text.contains("--c: "), "{text}");
     }

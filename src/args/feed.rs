@@ -25,17 +25,35 @@ const SIMULATED_TOKEN: &str = "simulated";
 #[derive(Debug)]
 pub(crate) enum Feed {
     /// The simulated server on loopback.
-    Simulated { seed: u64, symbols: Vec<String>, rate: u64 },
+    Simulated {
+        seed: u64,
+        symbols: Vec<String>,
+        rate: u64,
+    },
     /// A recording.
-    Replay { path: PathBuf, speed: Speed, until_end: bool },
+    Replay {
+        path: PathBuf,
+        speed: Speed,
+        until_end: bool,
+    },
     /// Finnhub.
-    Live { url: String, symbols: Vec<String>, token: Secret },
+    Live {
+        url: String,
+        symbols: Vec<String>,
+        token: Secret,
+    },
 }
 
 impl Feed {
     /// Whether the run ends with the recording.
     pub(crate) fn is_until_end(&self) -> bool {
-        matches!(self, Self::Replay { until_end: true, .. })
+        matches!(
+            self,
+            Self::Replay {
+                until_end: true,
+                ..
+            }
+        )
     }
 }
 
@@ -64,7 +82,11 @@ impl ReplayArgs {
     /// The replay, if there is one.
     pub(crate) fn feed(self) -> Option<Feed> {
         let (speed, until_end) = (self.speed, self.until_end);
-        self.replay.map(|path| Feed::Replay { path, speed, until_end })
+        self.replay.map(|path| Feed::Replay {
+            path,
+            speed,
+            until_end,
+        })
     }
 }
 
@@ -73,7 +95,12 @@ impl ReplayArgs {
 #[command(next_help_heading = "Feed")]
 pub(crate) struct LiveArgs {
     /// File with Finnhub's token
-    #[arg(long, env = "TAPEFLOW_TOKEN_FILE", value_name = "FILE", conflicts_with = "replay")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "replay"
+    )]
     pub(crate) token_file: Option<PathBuf>,
     /// Symbols to subscribe to, such as AAPL,BINANCE:BTCUSDT
     #[arg(
@@ -93,7 +120,11 @@ pub(crate) fn live(
     errors: &mut Errors,
 ) -> Option<Feed> {
     let token = errors.keep("--token-file", secret::read(token_file))?;
-    Some(Feed::Live { url, symbols: names(symbols), token })
+    Some(Feed::Live {
+        url,
+        symbols: names(symbols),
+        token,
+    })
 }
 
 /// `tapeflow ingest`.
@@ -149,7 +180,13 @@ impl IngestArgs {
                 None
             }
         };
-        errors.settle(|| Some(IngestSettings { kafka: kafka?, feed: feed?, http: http? }))
+        errors.settle(|| {
+            Some(IngestSettings {
+                kafka: kafka?,
+                feed: feed?,
+                http: http?,
+            })
+        })
     }
 }
 
@@ -226,9 +263,8 @@ pub(crate) struct SimulateArgs {
 }
 
 fn bind_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8765")
-    })
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8765"))
 }
 
 /// What `simulate` does.

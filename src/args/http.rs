@@ -94,7 +94,9 @@ impl HttpArgs {
         };
         let password = match self.http_password_file {
             None => Some(None),
-            Some(file) => errors.keep("--http-password-file", secret::read(&file)).map(Some),
+            Some(file) => errors
+                .keep("--http-password-file", secret::read(&file))
+                .map(Some),
         };
         Some(HttpSettings {
             address,

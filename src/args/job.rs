@@ -29,7 +29,11 @@ fn read_baskets(file: &str) -> Result<Baskets, String> {
     let text = std::fs::read_to_string(Path::new(file))
         .map_err(|error| format!("{file} cannot be read: {error}"))?;
     Baskets::parse(&text).map_err(|errors| {
-        let lines: Vec<_> = errors.0.iter().map(|error| format!("{file} {error}")).collect();
+        let lines: Vec<_> = errors
+            .0
+            .iter()
+            .map(|error| format!("{file} {error}"))
+            .collect();
         lines.join("\n--baskets: ")
     })
 }
@@ -242,7 +246,9 @@ impl DataflowArgs {
         let port = 8_080 + u16::try_from(process).unwrap_or(0);
         let http = self.http.check(([127, 0, 0, 1], port).into(), &mut errors);
         if process >= processes {
-            errors.add(format!("--process: {process} is not below --processes {processes}"));
+            errors.add(format!(
+                "--process: {process} is not below --processes {processes}"
+            ));
         }
         if processes > 1 {
             check_processes(processes, &hosts, store.as_ref(), &mut errors);
@@ -277,7 +283,10 @@ fn check_processes(
         let given = crate::columns::counted(hosts.len() as u64, "address", "addresses");
         errors.add(format!("--hosts: {given} for --processes {processes}"));
     }
-    if matches!(store.map(|store| &store.address), Some(StoreAddress::Sqlite(_))) {
+    if matches!(
+        store.map(|store| &store.address),
+        Some(StoreAddress::Sqlite(_))
+    ) {
         errors.add(
             "--store: several processes cannot share one sqlite: store; give \
              cassandra://HOST/KEYSPACE",

@@ -35,9 +35,15 @@ impl BrokerArgs {
             Some(file) => errors.keep("--kafka-config-file", kafka::settings(file))?,
             None => Vec::new(),
         };
-        let brokers =
-            self.brokers.as_ref().map_or_else(|| DEFAULT_BROKERS.to_owned(), |all| all.join(","));
-        Some(KafkaLogConfig { brokers, topic, settings })
+        let brokers = self
+            .brokers
+            .as_ref()
+            .map_or_else(|| DEFAULT_BROKERS.to_owned(), |all| all.join(","));
+        Some(KafkaLogConfig {
+            brokers,
+            topic,
+            settings,
+        })
     }
 }
 
@@ -92,17 +98,16 @@ impl LogArgs {
 
     /// The log that the bars of `store` come from: `--log`, or else the log in the file of the bars
     /// if they come from it, or else the topic.
-    pub(crate) fn of_store(
-        self,
-        store: &StoreAddress,
-        errors: &mut Errors,
-    ) -> Option<LogChoice> {
+    pub(crate) fn of_store(self, store: &StoreAddress, errors: &mut Errors) -> Option<LogChoice> {
         match (self.log, store) {
             (Some(path), _) => Some(LogChoice::Sqlite(path)),
-            (None, StoreAddress::Sqlite(path)) => {
-                self.kafka.check(errors).map(|kafka| LogChoice::Beside(path.clone(), kafka))
+            (None, StoreAddress::Sqlite(path)) => self
+                .kafka
+                .check(errors)
+                .map(|kafka| LogChoice::Beside(path.clone(), kafka)),
+            (None, StoreAddress::Cassandra { .. }) => {
+                self.kafka.check(errors).map(LogChoice::Kafka)
             }
-            (None, StoreAddress::Cassandra { .. }) => self.kafka.check(errors).map(LogChoice::Kafka),
         }
     }
 

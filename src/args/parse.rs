@@ -44,7 +44,9 @@ pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<Cli, Exit> {
 /// The command line's definition, in which these flags take any text.
 fn command_without(unreadable: &[String]) -> Command {
     let relax = |arg: Arg| {
-        let named = arg.get_long().is_some_and(|long| unreadable.iter().any(|name| name == long));
+        let named = arg
+            .get_long()
+            .is_some_and(|long| unreadable.iter().any(|name| name == long));
         match arg.get_action() {
             _ if !named => arg,
             // A switch has a value only in its environment variable.
@@ -52,7 +54,9 @@ fn command_without(unreadable: &[String]) -> Command {
             _ => arg.value_parser(OsStringValueParser::new()),
         }
     };
-    Cli::command().mut_args(relax).mut_subcommands(|command| command.mut_args(relax))
+    Cli::command()
+        .mut_args(relax)
+        .mut_subcommands(|command| command.mut_args(relax))
 }
 
 /// The flag whose value was not readable, and why. The value itself is not part of the reason
@@ -63,10 +67,16 @@ fn unreadable_value(error: &clap::Error) -> Option<(String, String)> {
         _ => None,
     };
     let flag = text(ContextKind::InvalidArg)?;
-    let flag = flag.strip_prefix("--")?.split([' ', '=', '[']).next()?.to_owned();
+    let flag = flag
+        .strip_prefix("--")?
+        .split([' ', '=', '['])
+        .next()?
+        .to_owned();
     match error.kind() {
         ErrorKind::ValueValidation => {
-            let reason = error.source().map_or_else(|| "not valid".into(), ToString::to_string);
+            let reason = error
+                .source()
+                .map_or_else(|| "not valid".into(), ToString::to_string);
             Some((flag, reason))
         }
         ErrorKind::InvalidValue => {
@@ -74,7 +84,10 @@ fn unreadable_value(error: &clap::Error) -> Option<(String, String)> {
             let Some(ContextValue::Strings(valid)) = error.get(ContextKind::ValidValue) else {
                 return None;
             };
-            Some((flag, format!("{value:?} is not one of {}", valid.join(", "))))
+            Some((
+                flag,
+                format!("{value:?} is not one of {}", valid.join(", ")),
+            ))
         }
         _ => None,
     }
@@ -97,21 +110,31 @@ fn refuse(error: &clap::Error, arguments: &[OsString]) -> ! {
 /// a variable and is not among the arguments has its value from there.
 pub(crate) fn environment_notes(text: &str, arguments: &[OsString]) -> String {
     let command = Cli::command();
-    let words: Vec<String> =
-        arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> = arguments
+        .iter()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     let name = words
         .iter()
         .find(|word| command.find_subcommand(word).is_some())
         .map_or(DEFAULT_COMMAND, String::as_str);
     let given = |flag: &str| {
-        words.iter().any(|word| word.split('=').next() == Some(flag))
+        words
+            .iter()
+            .any(|word| word.split('=').next() == Some(flag))
     };
     let mut notes = String::new();
     let flags = command.get_arguments().chain(
-        command.find_subcommand(name).into_iter().flat_map(Command::get_arguments),
+        command
+            .find_subcommand(name)
+            .into_iter()
+            .flat_map(Command::get_arguments),
     );
     for arg in flags {
-        let (Some(long), Some(variable)) = (arg.get_long(), arg.get_env()) else { continue };
+        let (Some(long), Some(variable)) = (arg.get_long(), arg.get_env()) else {
+            continue;
+        };
         let flag = format!("--{long}");
         let named = text.match_indices(&flag).any(|(at, _)| {
             let after = text[at + flag.len()..].chars().next();

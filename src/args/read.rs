@@ -56,7 +56,10 @@ impl RangeArgs {
             Some(moment) => errors.keep(flag, moment.in_zone(zone)),
             None => Some(absent),
         };
-        let (from, to) = (ms("--from", self.from, i64::MIN), ms("--to", self.to, i64::MAX));
+        let (from, to) = (
+            ms("--from", self.from, i64::MIN),
+            ms("--to", self.to, i64::MAX),
+        );
         let range = from?..to?;
         Some((self.from.is_some() || self.to.is_some()).then_some(range))
     }
@@ -228,7 +231,13 @@ impl StatusArgs {
         let mut errors = Errors::default();
         let store = self.store.to_read(self.log.log.as_deref(), &mut errors);
         let log = self.log.of_store_if_named(&store.address, &mut errors);
-        errors.settle(|| Some(StatusSettings { store, log: log?, format: self.format.format }))
+        errors.settle(|| {
+            Some(StatusSettings {
+                store,
+                log: log?,
+                format: self.format.format,
+            })
+        })
     }
 }
 
@@ -263,7 +272,11 @@ impl DeadLettersArgs {
         let mut errors = Errors::default();
         let store = self.store.to_read(None, &mut errors);
         errors.settle(|| {
-            Some(DeadLettersSettings { store, limit: self.limit, format: self.format.format })
+            Some(DeadLettersSettings {
+                store,
+                limit: self.limit,
+                format: self.format.format,
+            })
         })
     }
 }

@@ -81,10 +81,11 @@ impl RunArgs {
         let feed = match (self.replay.feed(), self.live.token_file, self.live.symbols) {
             (Some(replay), ..) => Some(replay),
             (None, Some(file), symbols) => symbols
-                .map_or_else(|| errors.keep("--symbols", values::symbols(LIVE_SYMBOLS)), Some)
-                .and_then(|symbols| {
-                    live(FINNHUB_URL.to_owned(), &symbols, &file, &mut errors)
-                }),
+                .map_or_else(
+                    || errors.keep("--symbols", values::symbols(LIVE_SYMBOLS)),
+                    Some,
+                )
+                .and_then(|symbols| live(FINNHUB_URL.to_owned(), &symbols, &file, &mut errors)),
             (None, None, symbols) => Some(Feed::Simulated {
                 seed: self.market.seed,
                 symbols: symbols.map_or_else(

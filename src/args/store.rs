@@ -154,7 +154,10 @@ impl StoreArgs {
         let address = self.store.unwrap_or_else(|| {
             StoreAddress::Sqlite(log.unwrap_or(Path::new(DEFAULT_STORE)).to_owned())
         });
-        StoreChoice { address, login: self.login.check(errors) }
+        StoreChoice {
+            address,
+            login: self.login.check(errors),
+        }
     }
 
     /// The store of a job or of `init`, which must be named.

@@ -108,9 +108,16 @@ pub(crate) fn number(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync {
     move |text| {
-        text.parse::<u64>().ok().filter(|number| range.contains(number)).ok_or_else(|| {
-            format!("{text:?} is not a whole number from {} to {}", range.start(), range.end())
-        })
+        text.parse::<u64>()
+            .ok()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                format!(
+                    "{text:?} is not a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                )
+            })
     }
 }
 
@@ -122,21 +129,30 @@ pub(crate) fn small(most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone +
 
 /// A share of all trades: 0 to 1.
 pub(crate) fn fraction(text: &str) -> Result<f64, String> {
-    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    let share = text
+        .parse::<f64>()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| format!("{text:?} is not a share: give 0 to 1"))
 }
 
 /// Which trades count: `all`, `sip` or `strict`.
 pub(crate) fn policy() -> impl TypedValueParser<Value = Policy> {
     PossibleValuesParser::new(Policy::EVERY.map(Policy::name)).try_map(|name| {
-        Policy::EVERY.into_iter().find(|policy| policy.name() == name).ok_or("not a policy")
+        Policy::EVERY
+            .into_iter()
+            .find(|policy| policy.name() == name)
+            .ok_or("not a policy")
     })
 }
 
 /// A view by its name.
 pub(crate) fn view() -> impl TypedValueParser<Value = View> {
     PossibleValuesParser::new(View::EVERY.map(View::name)).try_map(|name| {
-        View::EVERY.into_iter().find(|view| view.name() == name).ok_or("not a view")
+        View::EVERY
+            .into_iter()
+            .find(|view| view.name() == name)
+            .ok_or("not a view")
     })
 }
 
@@ -164,8 +180,14 @@ impl Moment {
 
 /// An RFC 3339 time or a date.
 pub(crate) fn moment(text: &str) -> Result<Moment, String> {
-    let date = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == 10);
-    date.map_or_else(|| parse_utc(text).map(Moment::At), |date| Ok(Moment::Date(date)))
+    let date = text
+        .parse::<jiff::civil::Date>()
+        .ok()
+        .filter(|_| text.len() == 10);
+    date.map_or_else(
+        || parse_utc(text).map(Moment::At),
+        |date| Ok(Moment::Date(date)),
+    )
 }
 
 /// A time zone of the tz database, which is built in.
@@ -330,7 +352,10 @@ mod tests {
     fn a_date_is_the_midnight_of_the_zone() {
         let new_york = zone("America/New_York").expect("a zone");
         let at = |text: &str, zone: &jiff::tz::TimeZone| moment(text).and_then(|m| m.in_zone(zone));
-        assert_eq!(at("2023-03-31", &jiff::tz::TimeZone::UTC), Ok(1_680_220_800_000));
+        assert_eq!(
+            at("2023-03-31", &jiff::tz::TimeZone::UTC),
+            Ok(1_680_220_800_000)
+        );
         assert_eq!(at("2023-03-31", &new_york), Ok(1_680_235_200_000));
         assert_eq!(at("2023-03-31T00:00:00Z", &new_york), Ok(1_680_220_800_000));
         assert!(moment("yesterday").is_err() && zone("Mars/Olympus").is_err());

@@ -111,7 +111,14 @@ impl VerifyArgs {
         let mut errors = Errors::default();
         let store = self.store.to_read(self.log.log.as_deref(), &mut errors);
         let log = self.log.of_store(&store.address, &mut errors);
-        let AuditArgs { since, symbol, sample, passes, every, baskets } = self.audit;
+        let AuditArgs {
+            since,
+            symbol,
+            sample,
+            passes,
+            every,
+            baskets,
+        } = self.audit;
         errors.settle(|| {
             Some(VerifySettings {
                 log: log?,

@@ -142,13 +142,7 @@ fn what_is_gone_is_named_and_given_up_only_when_asked_to() {
         "the second feed is in the bars"
     );
     let letters = || {
-        let listed = succeed(&[
-            "dead-letters",
-            "--store",
-            &place.store,
-            "--format",
-            "csv",
-        ]);
+        let listed = succeed(&["dead-letters", "--store", &place.store, "--format", "csv"]);
         listed
             .lines()
             .filter(|line| line.contains(",lost,"))

@@ -199,7 +199,10 @@ fn join(
 ) -> Result<Option<Cluster>, ClusterError> {
     let config = &hall.config;
     let mut met: BTreeMap<(usize, Purpose), TcpStream> = BTreeMap::new();
-    let mut log = WaitLog { since: Instant::now(), is_logged: false };
+    let mut log = WaitLog {
+        since: Instant::now(),
+        is_logged: false,
+    };
     for to in 0..config.process {
         for purpose in [Purpose::Data, Purpose::Heartbeat] {
             let Some(socket) = call(hall, to, purpose, deadline, &mut log, asked_to_end)? else {
@@ -667,6 +670,32 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_waiting_process_logs_once_and_not_before_two_seconds() {
+        let mut said = 0;
+        let patience = Duration::from_secs(20);
+        let mut early = WaitLog {
+            since: Instant::now(),
+            is_logged: false,
+        };
+        early.check(|| unreachable!("too early"), patience);
+        let since = Instant::now()
+            .checked_sub(SILENT_WAIT)
+            .expect("the machine runs longer");
+        let mut late = WaitLog {
+            since,
+            is_logged: false,
+        };
+        for _ in 0..3 {
+            let missing = || {
+                said += 1;
+                "process 1 at b:1".into()
+            };
+            late.check(missing, patience);
+        }
+        assert_eq!(said, 1);
     }
 
     #[test]
