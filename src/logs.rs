@@ -18,7 +18,7 @@ use crate::{
 /// The log that a job reads.
 pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, Exit> {
     match choice {
-        LogChoice::Sqlite(path) | LogChoice::IfBeside(path) => sqlite(&path),
+        LogChoice::Sqlite(path) => sqlite(&path),
         LogChoice::Kafka(mut config) | LogChoice::Beside(_, mut config) => {
             // Kafka's tools show the lag of this group. A group in the file of settings wins.
             config
@@ -47,25 +47,9 @@ pub(crate) fn of_checkpoint(
     choice: LogChoice,
     checkpoint: &Checkpoint,
 ) -> Result<Arc<dyn Log>, Exit> {
-    let found = &checkpoint.source;
-    of_checkpoint_if_any(choice, checkpoint)?.ok_or_else(|| {
-        Exit::Input(format!(
-            "the log of these bars, topic {}, is not in the file of the bars; name it with --log \
-             or --brokers",
-            found.topic
-        ))
-    })
-}
-
-/// As [`of_checkpoint`]; `None` if the log would be in the bars' own file and is not.
-pub(crate) fn of_checkpoint_if_any(
-    choice: LogChoice,
-    checkpoint: &Checkpoint,
-) -> Result<Option<Arc<dyn Log>>, Exit> {
     let kafka = |config| KafkaLog::connect(config).map_err(|error| unreachable_log(&error));
     let log: Arc<dyn Log> = match choice {
         LogChoice::Kafka(config) => Arc::new(kafka(config)?),
-        LogChoice::IfBeside(path) => return Ok(beside(&path, checkpoint)),
         LogChoice::Beside(path, config) => match beside(&path, checkpoint) {
             Some(log) => log,
             None => Arc::new(kafka(config)?),
@@ -74,7 +58,7 @@ pub(crate) fn of_checkpoint_if_any(
     };
     let given = log.identity().map_err(|error| unreachable_log(&error))?;
     if checkpoint.source.is_still(&given) {
-        return Ok(Some(log));
+        return Ok(log);
     }
     let found = &checkpoint.source;
     let id = |id: &Option<String>| {

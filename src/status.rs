@@ -36,10 +36,10 @@ pub(crate) fn run(settings: StatusSettings) -> Result<(), Exit> {
         Ok::<_, Exit>((checkpoint, history))
     })?;
     // The progress is printed even if the log is out of reach: then it matters most.
-    let lag = match settings.log {
-        Some(choice) => lag(choice, &checkpoint),
-        None => Ok(None),
-    };
+    let lag = settings
+        .log
+        .map(|choice| lag(choice, &checkpoint))
+        .transpose();
     let known = lag.as_ref().ok().and_then(Option::as_deref);
     let mut out = std::io::stdout().lock();
     let printed = match settings.format {
@@ -114,15 +114,12 @@ fn json(lag: &[Lag]) -> serde_json::Value {
     lag.iter().map(each).collect()
 }
 
-fn lag(choice: LogChoice, checkpoint: &Checkpoint) -> Result<Option<Vec<Lag>>, Exit> {
-    let Some(log) = logs::of_checkpoint_if_any(choice, checkpoint)? else {
-        return Ok(None);
-    };
+fn lag(choice: LogChoice, checkpoint: &Checkpoint) -> Result<Vec<Lag>, Exit> {
+    let log = logs::of_checkpoint(choice, checkpoint)?;
     let partitions = log.partitions().map_err(|error| unreachable_log(&error))?;
     (0..partitions)
         .map(|partition| lag_of(&*log, partition, checkpoint))
-        .collect::<Result<_, _>>()
-        .map(Some)
+        .collect()
 }
 
 fn lag_of(log: &dyn Log, partition: Partition, checkpoint: &Checkpoint) -> Result<Lag, Exit> {
@@ -223,7 +220,7 @@ fn print(
     if let Some(lag) = lag {
         writeln!(
             out,
-            "lag in total     {}",
+            "lag in all       {}",
             records(lag.iter().map(|lag| lag.uncommitted).sum())
         )?;
     }

@@ -49,7 +49,8 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), Exit> {
     let mut store = runtime.block_on(stores::reader(&settings.store))?;
     let checkpoint = runtime.block_on(stores::checkpoint(&*store))?;
     let sizes = sizes_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(&checkpoint))?;
-    let baskets = settings.baskets.unwrap_or_default();
+    let kept = || Baskets::of_fingerprint(&checkpoint.fingerprint);
+    let baskets = settings.baskets.or_else(kept).unwrap_or_default();
     check_baskets(&checkpoint, &baskets)?;
     let log = logs::of_checkpoint(settings.log, &checkpoint)?;
     if settings.repair {
@@ -150,13 +151,15 @@ fn check_baskets(checkpoint: &Checkpoint, given: &Baskets) -> Result<(), Exit> {
     match (wanted, given.as_str()) {
         (wanted, given) if wanted == given => Ok(()),
         (wanted, "none") => Err(Exit::Input(format!(
-            "--baskets: missing; the job ran with the baskets {wanted}: give the file it was given"
+            "--baskets: missing; the job ran with baskets {wanted}, too many for the store to keep: \
+             give the file that the job was given"
         ))),
         ("none", _) => Err(Exit::Input(
-            "--baskets: the job ran without any: leave it out".into(),
+            "--baskets: the job ran without baskets: omit the flag".into(),
         )),
         (wanted, given) => Err(Exit::Input(format!(
-            "--baskets: the job ran with the baskets {wanted}, these are {given}: give the file it was given"
+            "--baskets: the job ran with baskets {wanted}, these are {given}: give the file that \
+             the job was given, or omit the flag"
         ))),
     }
 }

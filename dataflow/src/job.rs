@@ -91,7 +91,7 @@ impl JobConfig {
         format!(
             "rules {RULES}; sizes {}; allowed lateness {ALLOWED_LATENESS_MS} ms; views {TOP}; baskets {}",
             sizes.join(","),
-            self.baskets.digest()
+            self.baskets.fingerprint()
         )
     }
 }

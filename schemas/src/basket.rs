@@ -19,7 +19,10 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::{decimal::Size, symbol::Symbol};
+use crate::{
+    decimal::{Size, format_fixed},
+    symbol::Symbol,
+};
 
 /// Decimal places of a [`Weight`].
 pub const WEIGHT_SCALE: u32 = 4;
@@ -37,6 +40,13 @@ const MAX_NAME_BYTES: usize = 64;
 const ERRORS_SHOWN: usize = 20;
 /// The heading that a file of baskets may begin with.
 const HEADING: [&str; 3] = ["basket", "symbol", "weight"];
+
+/// The longest text of members that a fingerprint keeps, in bytes. Every commit writes it again.
+const MAX_KEPT_BYTES: usize = 4_096;
+/// What precedes the members in a fingerprint. They are its last part.
+const MEMBERS: &str = "; members ";
+/// What separates members in a fingerprint, which is one line.
+const SEPARATOR: &str = " | ";
 
 /// The weight of a member's trades, in units of 1e-4: above zero, at most [`MAX_WEIGHT_E4`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,6 +161,36 @@ impl Baskets {
         self.by_name.is_empty()
     }
 
+    /// The baskets as a part of the job's fingerprint: the digest, and the members themselves if
+    /// they are short. So the store keeps them, and a reader needs no file.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let lines: Vec<String> = self
+            .iter()
+            .flat_map(|(name, members)| {
+                members.iter().map(move |(symbol, weight)| {
+                    format!("{name},{symbol},{}", format_fixed(weight.e4(), 4))
+                })
+            })
+            .collect();
+        let kept = format!("{}{MEMBERS}{}", self.digest(), lines.join(SEPARATOR));
+        // A name may contain the separator; then the text would not be read back as it was.
+        if lines.is_empty()
+            || kept.len() > MAX_KEPT_BYTES
+            || Self::of_fingerprint(&kept).as_ref() != Some(self)
+        {
+            return self.digest();
+        }
+        kept
+    }
+
+    /// The baskets that a fingerprint keeps; `None` if it keeps a digest alone.
+    #[must_use]
+    pub fn of_fingerprint(fingerprint: &str) -> Option<Self> {
+        let (_, members) = fingerprint.split_once(MEMBERS)?;
+        Self::parse(&members.replace(SEPARATOR, "\n")).ok()
+    }
+
     /// A digest of the baskets: `none`, or the first 16 hexadecimal digits of a SHA-256 over names,
     /// symbols and weights. Equal baskets have equal digests, regardless of the order of lines and
     /// the spelling of numbers in the file. Baskets determine views, so the digest is part of the
@@ -178,6 +218,29 @@ impl Baskets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_keeps_baskets_that_are_short_and_can_be_read_back() {
+        let baskets = |text: &str| Baskets::parse(text).expect("baskets");
+        let kept = |baskets: &Baskets| {
+            Baskets::of_fingerprint(&format!("rules 1; baskets {}", baskets.fingerprint()))
+        };
+        for text in [
+            "tech,AAPL,0.5\ntech,MSFT,100\ncoins,BINANCE:BTCUSDT,0.0001\n",
+            "a; b,A,1\n",
+        ] {
+            let baskets = baskets(text);
+            assert_eq!(kept(&baskets), Some(baskets));
+        }
+        let long: String = (0..1_000).map(|n| format!("all,S{n},1\n")).collect();
+        for text in ["", "# none\n", "a | b,AAPL,1\n", &long] {
+            let baskets = baskets(text);
+            assert_eq!(
+                (kept(&baskets), baskets.fingerprint()),
+                (None, baskets.digest())
+            );
+        }
+    }
 
     #[test]
     fn a_file_may_begin_with_a_heading() {

@@ -114,7 +114,7 @@ Examples:
     /// Print the job's progress: generation, epochs, offsets, lag
     #[command(after_help = "\
 Examples:
-  tapeflow status
+  tapeflow status --log sqlite:tapeflow-data/tapeflow.db
   tapeflow status --store cassandra://127.0.0.1/market --brokers 127.0.0.1:9092")]
     Status(StatusArgs),
     /// Print dead letters: place in the log, reason, detail

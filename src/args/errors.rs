@@ -21,10 +21,6 @@ impl Errors {
             .ok()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The settings if nothing was wrong, otherwise every error in one message.
     pub(crate) fn settle<T>(self, settings: impl FnOnce() -> Option<T>) -> Result<T, Exit> {
         match settings() {

@@ -84,11 +84,11 @@ impl HttpArgs {
             (None, None) => Some(None),
             (Some(certificates), Some(key)) => tls(&certificates, &key, errors).map(Some),
             (Some(_), None) => {
-                errors.add("--http-tls-key: missing, but --http-tls-cert is given");
+                errors.add("--http-tls-cert: its key is missing; see --http-tls-key");
                 None
             }
             (None, Some(_)) => {
-                errors.add("--http-tls-cert: missing, but --http-tls-key is given");
+                errors.add("--http-tls-key: its certificate is missing; see --http-tls-cert");
                 None
             }
         };

@@ -111,7 +111,7 @@ impl LogArgs {
         }
     }
 
-    /// As [`Self::of_store`], but no log if that would be a topic whose brokers are not named.
+    /// As [`Self::of_store`] if a log is named; no log otherwise.
     #[expect(
         clippy::option_option,
         reason = "the outer one is an error, the inner one no log"
@@ -122,12 +122,10 @@ impl LogArgs {
         errors: &mut Errors,
     ) -> Option<Option<LogChoice>> {
         if self.log.is_some() || self.kafka.has_brokers() {
-            return self.of_store(store, errors).map(Some);
+            self.of_store(store, errors).map(Some)
+        } else {
+            Some(None)
         }
-        Some(match store {
-            StoreAddress::Sqlite(path) => Some(LogChoice::IfBeside(path.clone())),
-            StoreAddress::Cassandra { .. } => None,
-        })
     }
 }
 
@@ -140,6 +138,4 @@ pub(crate) enum LogChoice {
     Sqlite(PathBuf),
     /// The log in the bars' own SQLite file if the bars come from it, otherwise a topic.
     Beside(PathBuf, KafkaLogConfig),
-    /// The log in the bars' own SQLite file if the bars come from it, otherwise none.
-    IfBeside(PathBuf),
 }

@@ -1,17 +1,17 @@
 //! Reads the command line and the environment into a [`Cli`].
 //!
-//! clap stops at the first value that it cannot read. Here every such value is reported in one
-//! message: each round takes the value it failed on out of clap's hands and reads the rest again.
+//! clap stops at the first value that it cannot read. Here one message reports every such value and
+//! every other error: each round leaves out the flag that it failed on and reads the rest again,
+//! and what remains is checked across flags.
 
 use std::{error::Error as _, ffi::OsString, fmt::Write as _};
 
 use clap::{
-    Arg, ArgAction, Command, CommandFactory, FromArgMatches,
-    builder::OsStringValueParser,
+    Arg, CommandFactory, FromArgMatches,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::{Cli, errors::Errors};
+use super::{Cli, Command};
 use crate::exit::Exit;
 
 /// The command that runs if none is named.
@@ -19,44 +19,125 @@ const DEFAULT_COMMAND: &str = "run";
 
 /// Reads the arguments of this process. `--help`, `--version` and usage errors print and exit.
 pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<Cli, Exit> {
-    let (mut errors, mut unreadable) = (Errors::default(), Vec::<String>::new());
+    // Flags that are left out, and a line for each.
+    let (mut left_out, mut lines) = (Vec::<String>::new(), Vec::new());
     loop {
-        match command_without(&unreadable).try_get_matches_from(&arguments) {
+        let command = command_without(&left_out);
+        match command
+            .clone()
+            .try_get_matches_from(remaining(&command, &arguments, &left_out))
+        {
             Ok(matches) if matches.subcommand_name().is_none() => {
                 arguments.push(DEFAULT_COMMAND.into());
             }
-            Ok(_) if !errors.is_empty() => return errors.settle(|| None),
             Ok(matches) => {
-                return Cli::from_arg_matches(&matches)
-                    .map_err(|error| Exit::Input(error.to_string()));
+                let cli = Cli::from_arg_matches(&matches)
+                    .map_err(|error| Exit::Input(error.to_string()))?;
+                if lines.is_empty() {
+                    return Ok(cli);
+                }
+                if let Some(Err(error)) = cli.command.map(check) {
+                    // That a flag is missing is no error if it was left out here.
+                    let is_new = |line: &&str| {
+                        !left_out
+                            .iter()
+                            .any(|flag| line.starts_with(&format!("--{flag}: ")))
+                    };
+                    lines.extend(error.to_string().lines().filter(is_new).map(str::to_owned));
+                }
+                return Err(Exit::Input(lines.join("\n")));
             }
             Err(error) => match unreadable_value(&error) {
-                Some((flag, reason)) if !unreadable.contains(&flag) => {
-                    errors.add(format!("--{flag}: {reason}"));
-                    unreadable.push(flag);
+                Some((flag, reason)) if !left_out.contains(&flag) => {
+                    lines.push(format!("--{flag}: {reason}"));
+                    left_out.push(flag);
                 }
+                // A flag may require one that was left out.
+                _ if !lines.is_empty() => return Err(Exit::Input(lines.join("\n"))),
                 _ => refuse(&error, &arguments),
             },
         }
     }
 }
 
-/// The command line's definition, in which these flags take any text.
-fn command_without(unreadable: &[String]) -> Command {
-    let relax = |arg: Arg| {
-        let named = arg
+/// The errors across flags.
+fn check(command: Command) -> Result<(), Exit> {
+    match command {
+        Command::Run(args) => args.check().map(drop),
+        Command::Init(args) => args.check().map(drop),
+        Command::Ingest(args) => args.check().map(drop),
+        Command::Dataflow(args) => args.check().map(drop),
+        Command::Bars(args) => args.check().map(drop),
+        Command::Views(args) => args.check().map(drop),
+        Command::Verify(args) => args.check().map(drop),
+        Command::Status(args) => args.check().map(drop),
+        Command::DeadLetters(args) => args.check().map(drop),
+        Command::Simulate(args) => args.check().map(drop),
+        Command::Bench(args) => args.check().map(drop),
+        Command::Reference => Ok(()),
+    }
+}
+
+/// The command line's definition, with these flags cut off from their environment variables.
+fn command_without(left_out: &[String]) -> clap::Command {
+    let cut_off = |arg: Arg| {
+        if arg
             .get_long()
-            .is_some_and(|long| unreadable.iter().any(|name| name == long));
-        match arg.get_action() {
-            _ if !named => arg,
-            // A switch has a value only in its environment variable.
-            ArgAction::SetTrue => arg.env(None::<&'static str>),
-            _ => arg.value_parser(OsStringValueParser::new()),
+            .is_some_and(|long| left_out.iter().any(|flag| flag == long))
+        {
+            arg.env(None::<&'static str>)
+        } else {
+            arg
         }
     };
     Cli::command()
-        .mut_args(relax)
-        .mut_subcommands(|command| command.mut_args(relax))
+        .mut_args(cut_off)
+        .mut_subcommands(|command| command.mut_args(cut_off))
+}
+
+/// The arguments without these flags and their values.
+fn remaining(
+    command: &clap::Command,
+    arguments: &[OsString],
+    left_out: &[String],
+) -> Vec<OsString> {
+    let names = |arg: &Arg| -> Vec<String> {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        arg.get_long()
+            .into_iter()
+            .chain(aliases)
+            .map(|name| format!("--{name}"))
+            .collect()
+    };
+    let all = command.get_arguments().chain(
+        command
+            .get_subcommands()
+            .flat_map(clap::Command::get_arguments),
+    );
+    let dropped: Vec<(String, bool)> = all
+        .filter(|arg| {
+            arg.get_long()
+                .is_some_and(|long| left_out.iter().any(|flag| flag == long))
+        })
+        .flat_map(|arg| {
+            let takes_value = arg.get_action().takes_values();
+            names(arg).into_iter().map(move |name| (name, takes_value))
+        })
+        .collect();
+    let mut kept = Vec::new();
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy();
+        let (flag, value) = text
+            .split_once('=')
+            .map_or((&*text, None), |(f, v)| (f, Some(v)));
+        match dropped.iter().find(|(name, _)| name == flag) {
+            Some((_, true)) if value.is_none() => drop(words.next()),
+            Some(_) => {}
+            None => kept.push(word.clone()),
+        }
+    }
+    kept
 }
 
 /// The flag whose value was not readable, and why. The value itself is not part of the reason
@@ -129,7 +210,7 @@ pub(crate) fn environment_notes(text: &str, arguments: &[OsString]) -> String {
         command
             .find_subcommand(name)
             .into_iter()
-            .flat_map(Command::get_arguments),
+            .flat_map(clap::Command::get_arguments),
     );
     for arg in flags {
         let (Some(long), Some(variable)) = (arg.get_long(), arg.get_env()) else {

@@ -268,7 +268,7 @@ fn lists_are_chosen_by_time_and_printed_in_three_forms() {
     );
     let none = form("table", "baskets");
     assert!(
-        none.starts_with("no list of baskets 1m: ") && none.contains("--baskets"),
+        none.starts_with("no baskets view of 1m yet: ") && none.contains("--baskets"),
         "{none}"
     );
 }
