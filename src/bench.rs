@@ -35,7 +35,8 @@ use crate::{
 const JOB: &str = "tapeflow-bench";
 /// Replicas of bars, if there are enough nodes.
 const REPLICATION: u32 = 3;
-/// The smallest window that freshness is measured by, in milliseconds; smaller jobs use their largest.
+/// The smallest window that freshness is measured by, in milliseconds. A job of smaller windows
+/// alone uses its largest.
 const FRESHNESS_SIZE_MS: i64 = 60_000;
 
 impl From<Error> for Exit {

@@ -136,7 +136,9 @@ mod tests {
         let read: Value = serde_json::from_slice(&out).expect("JSON");
         assert_eq!(
             read,
-            serde_json::json!({ "rank": 1, "name": "A", "vwap": "0.5", "open": null, "final": true })
+            serde_json::json!({
+                "rank": 1, "name": "A", "vwap": "0.5", "open": null, "final": true,
+            })
         );
     }
 }

@@ -109,7 +109,9 @@ fn json(lag: &[Lag]) -> serde_json::Value {
             uncommitted,
             unbound,
         } = lag;
-        serde_json::json!({ "partition": partition, "end": end, "uncommitted": uncommitted, "unbound": unbound })
+        serde_json::json!({
+            "partition": partition, "end": end, "uncommitted": uncommitted, "unbound": unbound,
+        })
     };
     lag.iter().map(each).collect()
 }

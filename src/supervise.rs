@@ -58,7 +58,10 @@ pub(crate) fn is_child() -> bool {
         return false;
     };
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        tracing::warn!(%error, "the kernel refuses the parent-death signal: this process may outlive its supervisor");
+        tracing::warn!(
+            %error,
+            "the kernel refuses the parent-death signal: this process may outlive its supervisor"
+        );
     }
     // The supervisor may have died before the call.
     if getppid()

@@ -151,8 +151,8 @@ fn check_baskets(checkpoint: &Checkpoint, given: &Baskets) -> Result<(), Exit> {
     match (wanted, given.as_str()) {
         (wanted, given) if wanted == given => Ok(()),
         (wanted, "none") => Err(Exit::Input(format!(
-            "--baskets: missing; the job ran with baskets {wanted}, too many for the store to keep: \
-             give the file that the job was given"
+            "--baskets: missing; the job ran with baskets {wanted}, too many for the store to \
+             keep: give the file that the job was given"
         ))),
         ("none", _) => Err(Exit::Input(
             "--baskets: the job ran without baskets: omit the flag".into(),

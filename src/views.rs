@@ -123,8 +123,8 @@ fn why_none(view: View, checkpoint: &Checkpoint) -> &'static str {
     }
 }
 
-/// The views of the windows that hold the newest trade. If no member of a basket has traded in them,
-/// the newest view there is.
+/// The views of the windows that hold the newest trade. If no member of a basket has traded in
+/// them, the newest view there is.
 async fn newest(
     store: &dyn Store,
     view: View,

@@ -1,8 +1,8 @@
 //! `docs/reference.md` is generated: commands, flags and exit codes from the binary, metrics from
 //! their registry, tables from the migrations and from a file that the binary made.
 //!
-//! `TAPEFLOW_WRITE_REFERENCE=1 cargo test --test reference` writes it; without the variable the test
-//! compares.
+//! `TAPEFLOW_WRITE_REFERENCE=1 cargo test --test reference` writes it; without the variable the
+//! test compares.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 

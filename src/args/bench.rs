@@ -155,8 +155,8 @@ struct BenchJobArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Servers")]
 struct BenchServersArgs {
-    /// A topic that an earlier bench filled with the same feed and kept; it is filled if it does not
-    /// exist. Its name begins with tapeflow_bench_
+    /// A topic that an earlier bench filled with the same feed and kept; it is filled if it does
+    /// not exist. Its name begins with tapeflow_bench_
     #[arg(
         long,
         alias = "topic",

@@ -20,7 +20,12 @@ const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
 #[command(next_help_heading = "Kafka")]
 pub(crate) struct BrokerArgs {
     /// Kafka brokers to connect to first [default: 127.0.0.1:9092]
-    #[arg(long, env = "TAPEFLOW_BROKERS", value_name = "HOST:PORT,...", value_parser = values::addresses)]
+    #[arg(
+        long,
+        env = "TAPEFLOW_BROKERS",
+        value_name = "HOST:PORT,...",
+        value_parser = values::addresses
+    )]
     brokers: Option<Addresses>,
     /// File of Kafka client settings, one key=value a line, such as security.protocol=SASL_SSL.
     /// Passwords belong in this file, not on a command line

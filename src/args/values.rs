@@ -22,7 +22,7 @@ pub(crate) type Addresses = Vec<String>;
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let error = || {
         format!(
-            "{text:?} is not a duration: give a whole number and ms, s, m or h, such as 250ms, 5s, 2m"
+            "{text:?} is not a duration: give a whole number and ms, s, m or h, such as 250ms or 2m"
         )
     };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
