@@ -71,7 +71,7 @@ pub(crate) fn run(settings: BenchSettings) -> Result<(), Exit> {
         Ok(())
     } else {
         Err(Exit::Failed(
-            "the bars are not those that the feed requires".into(),
+            "the bars are not what the feed calls for".into(),
         ))
     }
 }

@@ -64,7 +64,7 @@ fn command_section(text: &mut String, command: &Command) {
         .map(ToString::to_string)
         .unwrap_or_default();
     let examples: Vec<_> = after.lines().skip(1).map(str::trim).collect();
-    let _ = writeln!(text, "\n```console\n{}\n```", examples.join("\n"));
+    let _ = writeln!(text, "\n```text\n{}\n```", examples.join("\n"));
 }
 
 fn flags<'a>(text: &mut String, args: impl Iterator<Item = &'a Arg>) {

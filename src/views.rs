@@ -106,7 +106,7 @@ fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), Exit> {
         columns::sizes(&listed)
     };
     let why = if size.ms() < SMALLEST_VIEW_MS {
-        ", because they begin at one minute"
+        ", as of no size below one minute"
     } else {
         ""
     };

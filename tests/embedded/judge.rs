@@ -56,7 +56,7 @@ fn verify_finds_a_missing_bar() {
 #[test]
 fn verify_finds_a_bar_that_no_trade_made() {
     let columns =
-        "epoch, write timestamp, open, high, low, close, vwap, volume, notional, trades, state";
+        "epoch, write_timestamp, open, high, low, close, vwap, volume, notional, trades, state";
     let bar = format!(
         "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
     );
@@ -130,7 +130,7 @@ fn verify_finds_a_missing_list() {
 
 #[test]
 fn verify_finds_a_list_that_no_trade_called_for() {
-    let columns = "epoch, write timestamp, state";
+    let columns = "epoch, write_timestamp, state";
     let list = format!(
         "INSERT INTO views (view_name, size, start, {columns}) SELECT view_name, size, start - 86400000, {columns} FROM views"
     );

@@ -256,7 +256,7 @@ fn what_no_trade_calls_for_is_not_deleted_and_said() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &[]);
     let columns =
-        "epoch, write timestamp, open, high, low, close, vwap, volume, notional, trades, state";
+        "epoch, write_timestamp, open, high, low, close, vwap, volume, notional, trades, state";
     let extra = format!(
         "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
     );
