@@ -1,5 +1,5 @@
-//! `tapeflow bench`: makes a place of its own, measures the job there (the crate
-//! `bench/throughput`), tells, and takes the place away again.
+//! `tapeflow bench`: creates a topic and a keyspace, or files, of its own, measures the job on them
+//! (the crate `bench/throughput`), prints the result, and removes them again.
 
 use std::{
     ffi::OsString,
@@ -26,18 +26,19 @@ use tokio::runtime::Runtime;
 
 use crate::{
     args::bench::{BenchSettings, PREFIX},
-    end::{End, say, unreachable_log, unreachable_store},
+    exit::{Exit, say, unreachable_log, unreachable_store},
     signals, stores,
 };
 
-/// The name of the bench's jobs: a keyspace of another job is none of ours.
+/// The name of the bench's jobs: a keyspace of another job is not the bench's to use.
 const JOB: &str = "tapeflow-bench";
-/// Copies of bars where there are nodes enough.
+/// Replicas of bars, if there are enough nodes.
 const REPLICATION: u32 = 3;
-/// The smallest windows that freshness is measured by, in milliseconds, if there are such.
+/// The smallest window that freshness is measured by, in milliseconds. A job of smaller windows
+/// alone uses its largest.
 const FRESHNESS_SIZE_MS: i64 = 60_000;
 
-impl From<Error> for End {
+impl From<Error> for Exit {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(reason) => Self::Input(reason),
@@ -46,19 +47,19 @@ impl From<Error> for End {
     }
 }
 
-pub(crate) fn run(settings: BenchSettings) -> Result<(), End> {
+pub(crate) fn run(settings: BenchSettings) -> Result<(), Exit> {
     let runtime = crate::small_runtime()?;
     let asked = Arc::new(AtomicBool::new(false));
-    let heard = Arc::clone(&asked);
+    let requested = Arc::clone(&asked);
     signals::on_end(runtime.handle(), move || {
-        heard.store(true, Ordering::Release)
+        requested.store(true, Ordering::Release)
     });
     let place = Place::make(&settings, &runtime)?;
     let measured = measure(&settings, &place, &runtime, &asked);
     if settings.keep {
-        tell(&format!("kept: {}", place.describe()));
-    } else if let Err(error) = place.take_away(&runtime, measured.is_ok()) {
-        tell(&format!("not taken away: {error}; {}", place.describe()));
+        note(&format!("kept: {}", place.describe()));
+    } else if let Err(error) = place.remove(&runtime, measured.is_ok()) {
+        note(&format!("not removed: {error}; {}", place.describe()));
     }
     let report = measured?;
     if !settings.json {
@@ -68,14 +69,14 @@ pub(crate) fn run(settings: BenchSettings) -> Result<(), End> {
     if report.checked.correct {
         Ok(())
     } else {
-        Err(End::Failed(
+        Err(Exit::Failed(
             "the bars are not what the feed calls for".into(),
         ))
     }
 }
 
-/// Says something that is no result.
-fn tell(text: &str) {
+/// Prints a line that is not part of the result.
+fn note(text: &str) {
     let _ = writeln!(stderr(), "tapeflow bench: {text}");
 }
 
@@ -84,7 +85,7 @@ fn measure(
     place: &Place,
     runtime: &Runtime,
     asked: &AtomicBool,
-) -> Result<Report, End> {
+) -> Result<Report, Exit> {
     let program = place.program(settings)?;
     let sizes = settings
         .sizes
@@ -92,7 +93,8 @@ fn measure(
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(",");
-    let flags = ["--job", JOB, "--sizes", &sizes, "--epoch", &settings.epoch];
+    let epoch = format!("{}ms", settings.epoch.as_millis());
+    let flags = ["--job", JOB, "--sizes", &sizes, "--epoch", &epoch];
     let plan = Plan {
         shape: settings.shape,
         partitions: place.partitions,
@@ -110,7 +112,7 @@ fn measure(
                 .find(|size| size.ms() >= FRESHNESS_SIZE_MS);
             let size = longer
                 .or(settings.sizes.last())
-                .ok_or_else(|| End::Input("--sizes: none".into()))?;
+                .ok_or_else(|| Exit::Input("--sizes: none".into()))?;
             let (spent, written, sustained) = rate::sustain(
                 &program,
                 &place.target,
@@ -124,7 +126,7 @@ fn measure(
         }
         None => {
             let (written, preload) = if place.is_full {
-                // Not appended: what was is the same.
+                // The topic holds this feed already; only its counts are needed.
                 let mut feed = Feed::new(plan.shape, Clock::Tape, plan.partitions)
                     .map_err(tapeflow_throughput::Error::from)?;
                 while feed
@@ -151,10 +153,10 @@ fn measure(
         }
     };
     if settings.ask_before_check {
-        tell("the bars are written; a line on standard input lets them be checked");
+        note("the bars are written; waiting for a line on standard input before the check");
         stdin()
             .read_line(&mut String::new())
-            .map_err(|error| End::Failed(error.to_string()))?;
+            .map_err(|error| Exit::Failed(error.to_string()))?;
     }
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -176,22 +178,22 @@ fn measure(
     })
 }
 
-/// Where it is measured, and what of that was made for it.
+/// Where the job is measured, and what of that the bench created.
 struct Place {
     target: Target,
     partitions: u32,
-    /// Logs, and the files of an embedded place.
+    /// The job's log files, and the files of an embedded place.
     folder: PathBuf,
-    /// The topic was there, and holds the feed: it is left alone.
+    /// The topic existed and holds the feed: it is not removed.
     is_full: bool,
 }
 
 impl Place {
-    fn make(settings: &BenchSettings, runtime: &Runtime) -> Result<Self, End> {
+    fn make(settings: &BenchSettings, runtime: &Runtime) -> Result<Self, Exit> {
         let name = format!("{PREFIX}{}", tapeflow_throughput::tag());
         let folder = std::env::temp_dir().join(&name);
         fs::create_dir_all(&folder)
-            .map_err(|error| End::Input(format!("cannot make {}: {error}", folder.display())))?;
+            .map_err(|error| Exit::Input(format!("cannot create {}: {error}", folder.display())))?;
         let made = if settings.embedded {
             let target = Target::Embedded {
                 log: folder.join("log.db"),
@@ -217,7 +219,7 @@ impl Place {
         name: &str,
         folder: PathBuf,
         runtime: &Runtime,
-    ) -> Result<Self, End> {
+    ) -> Result<Self, Exit> {
         let mut config = settings.kafka.clone();
         if config.topic.is_empty() {
             name.clone_into(&mut config.topic);
@@ -239,15 +241,15 @@ impl Place {
                 .map_err(refused)?
                 .created
             {
-                return Err(End::Input(format!(
-                    "keyspace {name} is there already: it is not the bench's to use"
+                return Err(Exit::Input(format!(
+                    "keyspace {name} exists already: the bench uses only keyspaces that it creates"
                 )));
             }
             if there.is_none() {
                 kafka::make_topic(&config, partitions, None)
                     .await
                     .map_err(|error| unreachable_log(&error))?;
-                // Until every broker knows it.
+                // Waits until every broker knows the topic.
                 kafka::findings(config.clone())
                     .await
                     .map_err(|error| unreachable_log(&error))?;
@@ -265,10 +267,10 @@ impl Place {
         })
     }
 
-    /// This binary, with the flags that lead it here.
-    fn program(&self, settings: &BenchSettings) -> Result<Program, End> {
+    /// This binary, with the flags of this place.
+    fn program(&self, settings: &BenchSettings) -> Result<Program, Exit> {
         let executable = std::env::current_exe()
-            .map_err(|error| End::Failed(format!("cannot find this program: {error}")))?;
+            .map_err(|error| Exit::Failed(format!("cannot find this program: {error}")))?;
         let file = |path: &PathBuf| {
             let mut address = OsString::from("sqlite:");
             address.push(path);
@@ -318,23 +320,23 @@ impl Place {
         }
     }
 
-    /// Deletes what was made. The logs of a run that failed are left.
-    fn take_away(&self, runtime: &Runtime, is_well: bool) -> Result<(), End> {
+    /// Deletes what the bench created. The job's log files of a failed run are kept.
+    fn remove(&self, runtime: &Runtime, is_well: bool) -> Result<(), Exit> {
         if let Target::Servers { topic, store } = &self.target {
             runtime
                 .block_on(cassandra::drop_keyspace(store))
-                .map_err(|error| End::Failed(error.to_string()))?;
+                .map_err(|error| Exit::Failed(error.to_string()))?;
             if !self.is_full {
                 runtime
                     .block_on(kafka::delete_topic(topic))
-                    .map_err(|error| End::Failed(error.to_string()))?;
+                    .map_err(|error| Exit::Failed(error.to_string()))?;
             }
         }
         if is_well || matches!(self.target, Target::Embedded { .. }) {
             fs::remove_dir_all(&self.folder)
-                .map_err(|error| End::Failed(format!("{}: {error}", self.folder.display())))
+                .map_err(|error| Exit::Failed(format!("{}: {error}", self.folder.display())))
         } else {
-            tell(&format!("the job's logs are in {}", self.folder.display()));
+            note(&format!("the job's logs are in {}", self.folder.display()));
             Ok(())
         }
     }

@@ -1,13 +1,13 @@
-//! `tapeflow dataflow`: a log into bars, one process of the job.
+//! `tapeflow dataflow`: makes bars from a log; one process of the job.
 
 use std::sync::Arc;
 
 use tapeflow_console::{JobState, LivePage, ServerState, live::LiveBars, serve};
 use tapeflow_dataflow::{Metrics, Observer, Stop};
 
-use crate::{args::job::DataflowSettings, end::End, logs, signals, stores, supervise};
+use crate::{args::job::DataflowSettings, exit::Exit, logs, signals, stores, supervise};
 
-pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
+pub(crate) fn run(settings: DataflowSettings) -> Result<(), Exit> {
     if settings.supervise && !supervise::is_child() {
         return supervise::run();
     }
@@ -46,7 +46,7 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
         store = store.describe(),
         workers = settings.job.workers,
         process = settings.job.process,
-        "job begins"
+        "job starts"
     );
     let summary = tapeflow_dataflow::run(
         settings.job,
@@ -61,7 +61,7 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), End> {
         committed = summary.committed,
         records = summary.records,
         bars = summary.bars_written,
-        "job ended, everything read is committed"
+        "job ended: everything that was read is committed"
     );
     Ok(())
 }

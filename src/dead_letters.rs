@@ -1,4 +1,4 @@
-//! `tapeflow dead_letters list`: dead letters by their place in the log.
+//! `tapeflow dead-letters`: dead letters by their place in the log.
 
 use std::io::{BufWriter, Write};
 
@@ -6,61 +6,154 @@ use tapeflow_protocol::DeadLetter;
 
 use crate::{
     args::read::{DeadLettersSettings, Format},
-    end::{End, output_failed},
+    exit::{Exit, output_failed},
     stores,
 };
+use tapeflow_console::format::text;
 
-pub(crate) fn run(settings: DeadLettersSettings) -> Result<(), End> {
-    let dead_letters = crate::small_runtime()?.block_on(async {
+/// Columns of csv and of the table.
+const COLUMNS: [&str; 5] = ["partition", "offset", "index", "reason", "detail"];
+/// At most this many dead letters are read to say how many there are.
+const COUNTED: usize = 100_000;
+
+pub(crate) fn run(settings: DeadLettersSettings) -> Result<(), Exit> {
+    let read = settings.limit.max(COUNTED);
+    let mut dead_letters = crate::small_runtime()?.block_on(async {
         let store = stores::reader(&settings.store).await?;
-        stores::answered(store.dead_letters(settings.limit).await)
+        // Says what to do where no job has run.
+        stores::checkpoint(&*store).await?;
+        stores::answered(store.dead_letters(read).await)
     })?;
+    let of_all = Total {
+        count: dead_letters.len(),
+        is_all: dead_letters.len() < read,
+    };
+    dead_letters.truncate(settings.limit);
     let mut out = BufWriter::new(std::io::stdout().lock());
-    print(&mut out, &dead_letters, settings.format)
+    print(&mut out, &dead_letters, of_all, settings.format)
         .and_then(|()| out.flush())
         .map_err(|error| output_failed(&error))
 }
 
-fn print(out: &mut impl Write, dead_letters: &[DeadLetter], format: Format) -> std::io::Result<()> {
-    if format == Format::Csv {
-        writeln!(out, "partition,offset,index,reason,detail")?;
-    }
-    for dead_letter in dead_letters {
+/// How many dead letters there are, or at least are.
+struct Total {
+    count: usize,
+    is_all: bool,
+}
+
+fn print(
+    out: &mut impl Write,
+    dead_letters: &[DeadLetter],
+    of_all: Total,
+    format: Format,
+) -> std::io::Result<()> {
+    let line = |letter: &DeadLetter| {
         let DeadLetter {
             partition,
             offset,
             index,
             reason,
             detail,
-            payload,
-        } = dead_letter;
-        match format {
-            Format::Table => writeln!(
+            ..
+        } = letter;
+        let (partition, offset, index) =
+            (partition.to_string(), offset.to_string(), index.to_string());
+        vec![partition, offset, index, reason.clone(), printable(detail)]
+    };
+    match format {
+        Format::Table if dead_letters.is_empty() => {
+            writeln!(
                 out,
-                "partition {partition} offset {offset} index {index}  {reason:<20} {}",
-                printable(detail)
-            )?,
-            Format::Csv => writeln!(
-                out,
-                "{partition},{offset},{index},{reason},{}",
-                tapeflow_console::format::text::csv_field(&printable(detail))
-            )?,
-            Format::Json => {
-                let text = String::from_utf8_lossy(payload);
-                let line = serde_json::json!({ "partition": partition, "offset": offset, "index": index, "reason": reason, "detail": detail, "payload": text });
-                writeln!(out, "{line}")?;
-            }
+                "no dead letters: every record was counted or was a duplicate"
+            )
         }
+        Format::Table => {
+            let mut table = vec![COLUMNS.map(str::to_owned).to_vec()];
+            table.extend(dead_letters.iter().map(line));
+            text::table(out, &table, &["reason", "detail"])?;
+            let Total { count, is_all } = of_all;
+            let more = if is_all { "" } else { " or more" };
+            let noun = if count == 1 {
+                "dead letter"
+            } else {
+                "dead letters"
+            };
+            writeln!(out, "\n{} of {count}{more} {noun}", dead_letters.len())?;
+            if dead_letters.len() < count {
+                writeln!(out, "--limit prints more of them")?;
+            }
+            Ok(())
+        }
+        Format::Csv => {
+            text::csv_line(out, &COLUMNS)?;
+            dead_letters
+                .iter()
+                .try_for_each(|letter| text::csv_line(out, &line(letter)))
+        }
+        Format::Json => dead_letters.iter().try_for_each(|letter| {
+            let DeadLetter {
+                partition,
+                offset,
+                index,
+                reason,
+                detail,
+                payload,
+            } = letter;
+            let text = String::from_utf8_lossy(payload);
+            let line = serde_json::json!({
+                "partition": partition, "offset": offset, "index": index,
+                "reason": reason, "detail": detail, "payload": text,
+            });
+            writeln!(out, "{line}")
+        }),
     }
-    if format == Format::Table && dead_letters.is_empty() {
-        writeln!(out, "no dead letters")?;
-    }
-    Ok(())
 }
 
-/// What a dead letter says comes from outside: no control character of it reaches a terminal.
+/// A dead letter's detail quotes foreign bytes: no control character of it reaches a terminal.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(count: usize, of: usize) -> String {
+        let letter = |offset| DeadLetter {
+            partition: 0,
+            offset,
+            index: 0,
+            reason: "price".into(),
+            detail: "price is\u{1b}[0m 0".into(),
+            payload: Vec::new(),
+        };
+        let letters: Vec<_> = (0..).take(count).map(letter).collect();
+        let mut out = Vec::new();
+        print(
+            &mut out,
+            &letters,
+            Total {
+                count: of,
+                is_all: true,
+            },
+            Format::Table,
+        )
+        .expect("written");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_table_has_a_heading_and_says_how_many_there_are() {
+        let text = printed(3, 370);
+        assert!(
+            text.starts_with("partition  offset  index  reason  detail\n"),
+            "{text}"
+        );
+        assert!(text.contains("\n3 of 370 dead letters\n"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert!(printed(1, 1).ends_with("\n1 of 1 dead letter\n"));
+        assert!(printed(0, 0).starts_with("no dead letters"));
+    }
 }

@@ -7,37 +7,23 @@ use tapeflow_ingest::Progress;
 use tapeflow_log::kafka::KafkaWriter;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    args::feed::{Feed, IngestSettings},
-    end::End,
-    feed, signals,
-};
+use crate::{args::feed::IngestSettings, exit::Exit, feed, signals};
 
-pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
+pub(crate) fn run(settings: IngestSettings) -> Result<(), Exit> {
     let runtime = crate::small_runtime()?;
     let stop = CancellationToken::new();
     let asked = stop.clone();
     signals::on_end(runtime.handle(), move || asked.cancel());
-    let stays = matches!(
-        settings.feed,
-        Feed::Replay {
-            exit_at_end: false,
-            ..
-        }
-    );
-    if let Feed::Replay { path, .. } = &settings.feed {
-        // Before anything is asked of the brokers.
-        std::fs::File::open(path).map_err(|error| {
-            End::Input(format!("--replay: cannot read {}: {error}", path.display()))
-        })?;
-    }
+    let stays = !settings.feed.is_until_end();
+    // Before the brokers are asked for anything.
+    feed::check(&settings.feed)?;
     runtime.block_on(async {
         let progress = Progress::default();
         let state = Arc::new(ServerState::of_feed(progress.clone()));
         serve(&settings.http, &state, None, None, runtime.handle())?;
         let mut publisher = KafkaWriter::connect(settings.kafka)
             .await
-            .map_err(|error| End::Input(error.to_string()))?;
+            .map_err(|error| Exit::Input(error.to_string()))?;
         let summary = feed::feed(settings.feed, &mut publisher, stop.clone(), &progress).await?;
         tracing::info!(
             trades = summary.counts.trades,
@@ -46,7 +32,9 @@ pub(crate) fn run(settings: IngestSettings) -> Result<(), End> {
             "everything is in the topic"
         );
         if stays && summary.complete {
-            tracing::info!("end of the recording; waiting to be stopped (--exit-at-end ends here)");
+            tracing::info!(
+                "end of the recording; waiting for a signal (--until-end would exit here)"
+            );
             stop.cancelled().await;
         }
         Ok(())

@@ -5,14 +5,15 @@ use tapeflow_sinks::cassandra;
 
 use crate::{
     args::{job::InitSettings, store::StoreAddress},
-    end::{End, say, unreachable_log, unreachable_store},
+    exit::{Exit, say, unreachable_log, unreachable_store},
     stores,
 };
+use tapeflow_console::format::text::counted;
 
-/// Copies of bars where nobody says otherwise and there are nodes enough.
+/// Replicas of bars by default, if there are enough nodes.
 const REPLICATION: u32 = 3;
 
-pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
+pub(crate) fn run(settings: InitSettings) -> Result<(), Exit> {
     let InitSettings {
         kafka,
         store,
@@ -20,9 +21,11 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
         replication,
     } = settings;
     crate::small_runtime()?.block_on(async {
-        // Ask the store first: a topic nobody needs is harder to take back than a keyspace.
+        // The store first: an unused topic is harder to remove than a keyspace.
         match &store.address {
-            StoreAddress::Sqlite(_) => say("sqlite: needs no init: it is made by the first run")?,
+            StoreAddress::Sqlite(_) => {
+                say("sqlite: needs no init: the first run creates the file")?
+            }
             StoreAddress::Cassandra { nodes, keyspace } => {
                 let config = stores::cassandra(nodes, keyspace, &store.login, "tapeflow")?;
                 let name = config.address();
@@ -47,14 +50,10 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), End> {
             .await
             .map_err(|error| unreachable_log(&error))?;
         say(&format!(
-            "topic {} {} with {} partition(s)",
+            "topic {} {} with {}",
             kafka.topic,
-            if report.created {
-                "created"
-            } else {
-                "there already"
-            },
-            report.partitions
+            if report.created { "created" } else { "exists" },
+            counted(report.partitions as u64, "partition", "partitions")
         ))?;
         for finding in kafka::findings(kafka)
             .await

@@ -12,16 +12,16 @@ use tapeflow_schemas::Secret;
 
 use crate::{
     args::log::LogChoice,
-    end::{End, unreachable_log, unreachable_store},
+    exit::{Exit, unreachable_log, unreachable_store},
     stores,
 };
 
 /// The log that a job reads.
-pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, End> {
+pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, Exit> {
     match choice {
         LogChoice::Sqlite(path) => sqlite(&path),
         LogChoice::Kafka(mut config) | LogChoice::Beside(_, mut config) => {
-            // Where lag tools look; a group named in the file of settings wins.
+            // Kafka's tools show the lag of this group. A group in the file of settings wins.
             config
                 .settings
                 .insert(0, ("group.id".into(), Secret::new(job)));
@@ -34,7 +34,7 @@ pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, End> 
     }
 }
 
-fn sqlite(path: &Path) -> Result<Arc<dyn Log>, End> {
+fn sqlite(path: &Path) -> Result<Arc<dyn Log>, Exit> {
     let database = stores::sqlite(path, Access::Reader)?;
     let name = database.describe();
     Ok(Arc::new(
@@ -42,24 +42,19 @@ fn sqlite(path: &Path) -> Result<Arc<dyn Log>, End> {
     ))
 }
 
-/// The log that the bars of a store come from. Another one is refused: its offsets mean nothing
-/// here.
+/// The log that the bars of a store come from. Another log is refused: its offsets mean nothing for
+/// this store.
 pub(crate) fn of_checkpoint(
     choice: LogChoice,
     checkpoint: &Checkpoint,
-) -> Result<Arc<dyn Log>, End> {
+) -> Result<Arc<dyn Log>, Exit> {
     let kafka = |config| KafkaLog::connect(config).map_err(|error| unreachable_log(&error));
     let log: Arc<dyn Log> = match choice {
         LogChoice::Kafka(config) => Arc::new(kafka(config)?),
-        LogChoice::Beside(path, config) => {
-            let beside = stores::sqlite(&path, Access::Reader)
-                .ok()
-                .and_then(|database| SqliteLog::open(&database).ok());
-            match beside.filter(|log| checkpoint.source.is_still(log.identity())) {
-                Some(log) => Arc::new(log),
-                None => Arc::new(kafka(config)?),
-            }
-        }
+        LogChoice::Beside(path, config) => match beside(&path, checkpoint) {
+            Some(log) => log,
+            None => Arc::new(kafka(config)?),
+        },
         LogChoice::Sqlite(path) => sqlite(&path)?,
     };
     let given = log.identity().map_err(|error| unreachable_log(&error))?;
@@ -72,8 +67,9 @@ pub(crate) fn of_checkpoint(
             .map(|id| format!(" with id {id}"))
             .unwrap_or_default()
     };
-    Err(End::Input(format!(
-        "the bars come from topic {}{} of cluster {}, not from topic {}{} of cluster {}: see --brokers, --topic, --log",
+    Err(Exit::Input(format!(
+        "the bars come from topic {}{} of cluster {}, not from topic {}{} of cluster {}: see \
+         --brokers, --topic, --log",
         found.topic,
         id(&found.topic_id),
         found.cluster,
@@ -81,4 +77,14 @@ pub(crate) fn of_checkpoint(
         id(&given.topic_id),
         given.cluster
     )))
+}
+
+/// The log in the bars' own file, if the bars come from it.
+fn beside(path: &Path, checkpoint: &Checkpoint) -> Option<Arc<dyn Log>> {
+    let database = stores::sqlite(path, Access::Reader).ok()?;
+    let log = SqliteLog::open(&database).ok()?;
+    checkpoint
+        .source
+        .is_still(log.identity())
+        .then(|| Arc::new(log) as Arc<dyn Log>)
 }

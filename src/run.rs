@@ -1,8 +1,8 @@
 //! `tapeflow run`: the whole pipeline in one process, on an embedded log and an embedded store in
 //! one file.
 //!
-//! The feed runs on tokio, the job on its own worker threads, the view on a thread of its own. The
-//! end is asked for once: the feed stops and flushes, then the job commits everything the log
+//! The feed runs on tokio, the job on its worker threads, the terminal view on a thread of its own.
+//! A request to stop goes to the feed, which flushes; then the job commits everything that the log
 //! holds.
 
 use std::{
@@ -34,11 +34,12 @@ use crate::{
         feed::{Feed, History},
         run::RunSettings,
     },
-    end::{End, unreachable_store},
+    exit::{Exit, unreachable_store},
     feed, signals, stores,
 };
+use tapeflow_console::format::text::counted;
 
-pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
+pub(crate) fn run(settings: RunSettings) -> Result<(), Exit> {
     let RunSettings {
         feed: mut source,
         store: path,
@@ -47,28 +48,8 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         job,
         http,
     } = settings;
-    let until_end = matches!(
-        source,
-        Feed::Replay {
-            exit_at_end: true,
-            ..
-        }
-    );
-    if let Feed::Replay { path, .. } = &source {
-        let unreadable = |error: std::io::Error| {
-            End::Input(format!("--replay: cannot read {}: {error}", path.display()))
-        };
-        if std::fs::File::open(path)
-            .and_then(|file| file.metadata())
-            .map_err(unreadable)?
-            .is_dir()
-        {
-            return Err(End::Input(format!(
-                "--replay: {} is a directory",
-                path.display()
-            )));
-        }
-    }
+    let until_end = source.is_until_end();
+    feed::check(&source)?;
     stores::make_folder(&path)?;
     let database = stores::sqlite(&path, Access::Job)?;
     let runtime = crate::small_runtime()?;
@@ -87,7 +68,7 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         );
         *history = History::Skip;
     }
-    // Before the feed begins: what a refused run has appended would be counted by the next one.
+    // Before the feed begins: the next run would count what a refused one has appended.
     tapeflow_dataflow::may_run(&job, &log, &*store, runtime.handle())?;
     let (metrics, progress, stop) = (
         Arc::new(Metrics::default()),
@@ -159,7 +140,7 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
         let feeding = async {
             let fed = feed::feed(source, &mut publisher, ask.clone(), &progress).await;
             if fed.is_ok() && !until_end {
-                // The end of a recording is not the end of the run, unless it was asked for.
+                // Without --until-end the run continues after the end of a recording.
                 ask.cancelled().await;
             }
             fed
@@ -173,10 +154,10 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), End> {
     stop.request_at_end();
     let ran = worker
         .join()
-        .map_err(|_| End::Failed("the job's thread panicked".into()));
+        .map_err(|_| Exit::Failed("the job's thread panicked".into()));
     done.store(true, Ordering::Release);
     let _ = painter.join();
-    // The job's own error says more than the feed's end that it caused.
+    // The job's error explains the end of the feed, which it caused.
     let summary = ran??;
     fed?;
     tracing::info!(
@@ -215,10 +196,15 @@ fn describe(feed: &Feed) -> String {
             rate,
             history: _,
         } => format!(
-            "simulated feed, {} symbols, {rate} trades/s, seed {seed}",
-            symbols.len()
+            "simulated feed, {}, {rate} trades/s, seed {seed}",
+            counted(symbols.len() as u64, "symbol", "symbols")
         ),
         Feed::Replay { path, speed, .. } => format!("replay of {}, speed {speed}", path.display()),
-        Feed::Live { symbols, .. } => format!("Finnhub, {} symbols", symbols.len()),
+        Feed::Live { symbols, .. } => {
+            format!(
+                "Finnhub, {}",
+                counted(symbols.len() as u64, "symbol", "symbols")
+            )
+        }
     }
 }

@@ -1,39 +1,33 @@
-//! Secrets come from files or from the environment, never from a command line, which every user of
-//! the machine can read. They do not print.
+//! The one reader of secret files. A secret comes from a file or from the environment, never from
+//! the command line, which every user of the machine can read.
 
-use std::{env, path::Path};
+use std::{env, fs, path::Path};
 
 use tapeflow_schemas::Secret;
 
-use crate::args::errors::Errors;
-
-/// Reads a secret from `file`, or from the first of `variables` that is set. `None` if there is
-/// neither, or if the file is at error, which is noted.
-pub(crate) fn from(
-    flag: &str,
-    file: Option<&Path>,
-    variables: &[&str],
-    errors: &mut Errors,
-) -> Option<Secret> {
-    let Some(file) = file else {
-        return variables
-            .iter()
-            .find_map(|name| env::var(name).ok())
-            .map(|value| value.trim().to_owned())
-            .filter(|value| !value.is_empty())
-            .map(Secret::new);
-    };
-    match std::fs::read_to_string(file) {
-        Ok(text) if text.trim().is_empty() => {
-            errors.add(format!("{flag}: {} is empty", file.display()))
+/// Reads a file of one line, without the white space around it.
+///
+/// # Errors
+/// A message that names the file and not its content.
+pub(crate) fn read(file: &Path) -> Result<Secret, String> {
+    let text = fs::read_to_string(file)
+        .map(Secret::new)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    match text.expose().trim() {
+        "" => Err(format!("{} is empty", file.display())),
+        line if line.lines().count() > 1 => {
+            Err(format!("{} has more than one line", file.display()))
         }
-        Ok(text) if text.trim().lines().count() > 1 => {
-            errors.add(format!("{flag}: {} has more than one line", file.display()))
-        }
-        Ok(text) => return Some(Secret::new(text.trim())),
-        Err(error) => errors.add(format!("{flag}: cannot read {}: {error}", file.display())),
+        line => Ok(Secret::new(line)),
     }
-    None
+}
+
+/// The secret in an environment variable; `None` if it is not set or empty.
+pub(crate) fn in_variable(name: &str) -> Option<Secret> {
+    let text = env::var(name).map(Secret::new).ok()?;
+    Some(text.expose().trim())
+        .filter(|text| !text.is_empty())
+        .map(Secret::new)
 }
 
 #[cfg(test)]
@@ -43,5 +37,22 @@ mod tests {
     #[test]
     fn a_secret_does_not_print() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_not_what_it_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("token");
+        for (text, want) in [
+            ("", "is empty"),
+            ("hunter2\nhunter3\n", "more than one line"),
+        ] {
+            fs::write(&file, text).expect("written");
+            let error = read(&file).expect_err("refused");
+            assert!(error.contains(want) && error.contains("token"), "{error}");
+            assert!(!error.contains("hunter"), "{error}");
+        }
+        fs::write(&file, "hunter2\n").expect("written");
+        assert_eq!(read(&file).expect("read").expose(), "hunter2");
     }
 }

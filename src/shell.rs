@@ -8,22 +8,22 @@ use clap_complete::Shell;
 
 use crate::{
     args::Cli,
-    end::{End, output_failed},
+    exit::{Exit, output_failed},
 };
 
 /// Prints a completion script.
-pub(crate) fn completions(shell: Shell) -> Result<(), End> {
+pub(crate) fn completions(shell: Shell) -> Result<(), Exit> {
     print(&completion_script(shell))
 }
 
 /// Prints the man page of the program, or of one command; with `folder`, writes all of them there.
-pub(crate) fn man(command: &[String], folder: Option<&Path>) -> Result<(), End> {
+pub(crate) fn man(command: &[String], folder: Option<&Path>) -> Result<(), Exit> {
     match folder {
         None => print(&man_page(command)?),
         Some(folder) => std::fs::create_dir_all(folder)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
             .map_err(|error| {
-                End::Input(format!(
+                Exit::Input(format!(
                     "--folder: cannot write to {}: {error}",
                     folder.display()
                 ))
@@ -37,14 +37,14 @@ fn completion_script(shell: Shell) -> Vec<u8> {
     script
 }
 
-fn man_page(command: &[String]) -> Result<Vec<u8>, End> {
+fn man_page(command: &[String]) -> Result<Vec<u8>, Exit> {
     let mut root = Cli::command();
     // Propagates global flags to the commands.
     root.build();
     let mut named = &root;
     for name in command {
         named = named.find_subcommand(name).ok_or_else(|| {
-            End::Input(format!("no command {name:?}; `tapeflow --help` lists them"))
+            Exit::Input(format!("no command {name:?}; `tapeflow --help` lists them"))
         })?;
     }
     let mut page = Vec::new();
@@ -54,7 +54,7 @@ fn man_page(command: &[String]) -> Result<Vec<u8>, End> {
     Ok(page)
 }
 
-fn print(text: &[u8]) -> Result<(), End> {
+fn print(text: &[u8]) -> Result<(), Exit> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     out.write_all(text)

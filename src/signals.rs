@@ -1,25 +1,24 @@
-//! Ctrl-C and SIGTERM ask for a graceful end, which a job may be given a limit for; a second one
-//! ends at once.
+//! Ctrl-C and SIGTERM request a graceful stop, optionally with a time limit. A second signal stops
+//! the process at once.
 
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Signals to a supervised process within so long of the first are the same request.
+/// A signal to a supervised process this soon after the first is the same request.
 const SAME_REQUEST: Duration = Duration::from_secs(2);
 /// The exit code of a program that a signal ended: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
-/// The exit code of a job that did not come to its end in time.
-const LEFT: i32 = 1;
+/// The exit code of a job that did not finish within its limit.
+const LATE: i32 = 1;
 
-/// Calls `ask` at the first signal. A second one leaves without waiting: everything durable stays
-/// so.
+/// Calls `ask` at the first signal. A second signal exits at once; what is committed stays so.
 pub(crate) fn on_end(runtime: &tokio::runtime::Handle, ask: impl FnOnce() + Send + 'static) {
     on_end_within(None, runtime, ask);
 }
 
-/// The same; what has not ended so long after the first signal leaves with code 1, as it does at a
-/// second one: a store out of reach must not hold up the machine that is going down.
+/// As [`on_end`], and exits with code 1 if the process still runs `limit` after the first signal: a
+/// store out of reach must not hold up a machine that shuts down.
 pub(crate) fn on_end_within(
     limit: Option<Duration>,
     runtime: &tokio::runtime::Handle,
@@ -27,8 +26,11 @@ pub(crate) fn on_end_within(
 ) {
     let timer = runtime.clone();
     runtime.spawn(async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-            tracing::warn!("signals cannot be heard; only kill -9 ends this process");
+        let (Ok(mut interrupt), Ok(mut terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) else {
+            tracing::warn!("cannot handle signals; only kill -9 ends this process");
             return;
         };
         let mut ask = Some(ask);
@@ -41,13 +43,16 @@ pub(crate) fn on_end_within(
             match ask.take() {
                 Some(ask) => {
                     first = Instant::now();
-                    tracing::info!("asked to end: what was read is being committed; a second signal ends at once, and loses nothing either");
+                    tracing::info!(
+                        "stopping: committing what was read; a second signal stops at once and \
+                         loses nothing"
+                    );
                     ask();
                     if let Some(limit) = limit {
-                        timer.spawn(leave_after(limit));
+                        timer.spawn(exit_after(limit));
                     }
                 }
-                // The group of processes and the supervisor may both hand the same request over.
+                // The process group and the supervisor may both deliver the same request.
                 None if crate::supervise::is_supervised() && first.elapsed() < SAME_REQUEST => {}
                 None => {
                     tapeflow_console::terminal::restore();
@@ -58,12 +63,13 @@ pub(crate) fn on_end_within(
     });
 }
 
-async fn leave_after(limit: Duration) {
+async fn exit_after(limit: Duration) {
     tokio::time::sleep(limit).await;
     tracing::error!(
         after_s = limit.as_secs_f32(),
-        "not everything that was read is committed by now, and --end-within is over: leaving; nothing is lost, the next start goes on from the last commit"
+        "--end-within is over before everything that was read is committed: exiting; nothing is \
+         lost, the next start resumes from the last commit"
     );
     tapeflow_console::terminal::restore();
-    std::process::exit(LEFT);
+    std::process::exit(LATE);
 }

@@ -9,20 +9,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::feed::SimulateSettings,
-    end::{End, say},
+    exit::{Exit, say},
     signals,
 };
+use tapeflow_console::format::text::counted;
 
-/// Trades of a recording whose size nobody names.
+/// Trades of a recording without --trades.
 const RECORDED_TRADES: u64 = 100_000;
 
-pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
+pub(crate) fn run(settings: SimulateSettings) -> Result<(), Exit> {
     let popularity = settings
         .one_symbol_share
         .map_or(Popularity::Zipf(1.0), Popularity::OneHot);
     if let Some(path) = &settings.out {
         let cannot = |error: std::io::Error| {
-            End::Input(format!("--out: cannot write {}: {error}", path.display()))
+            Exit::Input(format!("--out: cannot write {}: {error}", path.display()))
         };
         let mut file = BufWriter::new(File::create(path).map_err(cannot)?);
         let feed = FeedFile {
@@ -35,10 +36,10 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
         };
         let written = write_feed(&mut file, &feed).map_err(cannot)?;
         say(&format!(
-            "{}: {} trades in {} frames",
+            "{}: {} in {}",
             path.display(),
-            written.trades,
-            written.frames
+            counted(written.trades, "trade", "trades"),
+            counted(written.frames, "frame", "frames")
         ))?;
         return Ok(());
     }
@@ -59,13 +60,14 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), End> {
         };
         let simulator = Simulator::start(config)
             .await
-            .map_err(|error| End::Input(format!("--bind: {error}")))?;
+            .map_err(|error| Exit::Input(format!("--bind: {error}")))?;
         say(&format!("ws://{}", simulator.address()))?;
         stop.cancelled().await;
         let stats = simulator.stats();
         say(&format!(
-            "{} connections, {} trades sent",
-            stats.connections, stats.trades
+            "{}, {} sent",
+            counted(stats.connections, "connection", "connections"),
+            counted(stats.trades, "trade", "trades")
         ))?;
         Ok(())
     })

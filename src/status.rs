@@ -1,4 +1,4 @@
-//! `tapeflow status`: where the job stands, as its checkpoint says, and how far that is behind its log.
+//! `tapeflow status`: the job's progress, as its checkpoint has it, and its lag behind the log.
 
 use std::io::Write;
 
@@ -11,11 +11,12 @@ use crate::{
         log::LogChoice,
         read::{Format, StatusSettings},
     },
-    end::{End, output_failed, unreachable_log},
+    exit::{Exit, output_failed, unreachable_log},
     logs, stores,
 };
+use tapeflow_console::format::text::{self, counted};
 
-/// How far the job is behind in one partition.
+/// The job's lag in one partition.
 #[derive(Debug)]
 struct Lag {
     partition: Partition,
@@ -27,29 +28,77 @@ struct Lag {
     unbound: Offset,
 }
 
-pub(crate) fn run(settings: StatusSettings) -> Result<(), End> {
+pub(crate) fn run(settings: StatusSettings) -> Result<(), Exit> {
     let (checkpoint, history) = crate::small_runtime()?.block_on(async {
         let store = stores::reader(&settings.store).await?;
         let checkpoint = stores::checkpoint(&*store).await?;
         let history = stores::answered(store.history(1).await)?;
-        Ok::<_, End>((checkpoint, history))
+        Ok::<_, Exit>((checkpoint, history))
     })?;
-    // Where the job stands is told even if its log is out of reach: then most of all.
+    // The progress is printed even if the log is out of reach: then it matters most.
     let lag = settings
         .log
         .map(|choice| lag(choice, &checkpoint))
         .transpose();
-    let told = lag.as_ref().ok().and_then(Option::as_deref);
+    let known = lag.as_ref().ok().and_then(Option::as_deref);
     let mut out = std::io::stdout().lock();
-    let printed = if settings.format == Format::Json {
-        serde_json::to_string(&serde_json::json!({ "checkpoint": checkpoint, "last_history": history.first(), "lag": told.map(json) }))
-            .map_err(std::io::Error::other)
-            .and_then(|text| writeln!(out, "{text}"))
-    } else {
-        print(&mut out, &checkpoint, history.first(), told)
+    let printed = match settings.format {
+        Format::Json => serde_json::to_string(&serde_json::json!({
+            "checkpoint": checkpoint,
+            "last_history": history.first(),
+            "lag": known.map(json),
+        }))
+        .map_err(std::io::Error::other)
+        .and_then(|text| writeln!(out, "{text}")),
+        Format::Csv => csv(&mut out, &checkpoint, known),
+        Format::Table => print(&mut out, &checkpoint, history.first(), known),
     };
     printed.map_err(|error| output_failed(&error))?;
     lag.map(drop)
+}
+
+/// One line a partition, with the job's values repeated; empty where no log is known.
+fn csv(out: &mut impl Write, checkpoint: &Checkpoint, lag: Option<&[Lag]>) -> std::io::Result<()> {
+    const COLUMNS: [&str; 11] = [
+        "job",
+        "generation",
+        "version",
+        "epoch_committed",
+        "epoch_bound",
+        "partition",
+        "committed_offset",
+        "bound_offset",
+        "end_offset",
+        "uncommitted",
+        "unbound",
+    ];
+    text::csv_line(out, &COLUMNS)?;
+    let bound = checkpoint.last_binding();
+    for (partition, (cut, last)) in (0..).zip(checkpoint.committed.cuts.iter().zip(&bound.cuts)) {
+        let lag = lag
+            .unwrap_or_default()
+            .iter()
+            .find(|lag| lag.partition == partition);
+        let of_lag =
+            |value: fn(&Lag) -> Offset| lag.map(|lag| value(lag).to_string()).unwrap_or_default();
+        text::csv_line(
+            out,
+            &[
+                checkpoint.job.clone(),
+                checkpoint.generation.to_string(),
+                checkpoint.version.to_string(),
+                checkpoint.committed.epoch.to_string(),
+                bound.epoch.to_string(),
+                partition.to_string(),
+                cut.next.to_string(),
+                last.next.to_string(),
+                of_lag(|lag| lag.end),
+                of_lag(|lag| lag.uncommitted),
+                of_lag(|lag| lag.unbound),
+            ],
+        )?;
+    }
+    Ok(())
 }
 
 fn json(lag: &[Lag]) -> serde_json::Value {
@@ -60,12 +109,14 @@ fn json(lag: &[Lag]) -> serde_json::Value {
             uncommitted,
             unbound,
         } = lag;
-        serde_json::json!({ "partition": partition, "end": end, "uncommitted": uncommitted, "unbound": unbound })
+        serde_json::json!({
+            "partition": partition, "end": end, "uncommitted": uncommitted, "unbound": unbound,
+        })
     };
     lag.iter().map(each).collect()
 }
 
-fn lag(choice: LogChoice, checkpoint: &Checkpoint) -> Result<Vec<Lag>, End> {
+fn lag(choice: LogChoice, checkpoint: &Checkpoint) -> Result<Vec<Lag>, Exit> {
     let log = logs::of_checkpoint(choice, checkpoint)?;
     let partitions = log.partitions().map_err(|error| unreachable_log(&error))?;
     (0..partitions)
@@ -73,11 +124,11 @@ fn lag(choice: LogChoice, checkpoint: &Checkpoint) -> Result<Vec<Lag>, End> {
         .collect()
 }
 
-fn lag_of(log: &dyn Log, partition: Partition, checkpoint: &Checkpoint) -> Result<Lag, End> {
+fn lag_of(log: &dyn Log, partition: Partition, checkpoint: &Checkpoint) -> Result<Lag, Exit> {
     let bounds = log
         .bounds(partition)
         .map_err(|error| unreachable_log(&error))?;
-    // A partition that the job has not heard of yet begins at its first record.
+    // A partition that the checkpoint does not have yet begins at its first record.
     let behind = |binding: &Binding| {
         let next = usize::try_from(partition)
             .ok()
@@ -110,7 +161,7 @@ fn print(
         "job              {} (generation {}, version {})",
         checkpoint.job, checkpoint.generation, checkpoint.version
     )?;
-    writeln!(out, "logic            {}", checkpoint.fingerprint)?;
+    writeln!(out, "fingerprint      {}", checkpoint.fingerprint)?;
     writeln!(
         out,
         "log              topic {} of cluster {}",
@@ -150,7 +201,8 @@ fn print(
     {
         writeln!(
             out,
-            "lost {partition:<11} offsets {lost} were given up with --accept-loss: their trades are in no bar, or in some"
+            "lost {partition:<11} offsets {lost}, given up with --accept-loss: bars lack their \
+             trades, or some of them"
         )?;
     }
     for Lag {
@@ -162,28 +214,34 @@ fn print(
     {
         writeln!(
             out,
-            "lag {partition:<12} the log ends at offset {end}: {uncommitted} records to commit, {unbound} of them to bind"
+            "lag {partition:<12} the log ends at offset {end}: {} to commit, {unbound} of them to \
+             bind",
+            records(*uncommitted)
         )?;
     }
     if let Some(lag) = lag {
         writeln!(
             out,
-            "lag in all       {} records",
-            lag.iter().map(|lag| lag.uncommitted).sum::<Offset>()
+            "lag in all       {}",
+            records(lag.iter().map(|lag| lag.uncommitted).sum())
         )?;
     }
     let Some(entry) = last else { return Ok(()) };
     let counts = &entry.counts;
     writeln!(
         out,
-        "last committed   epoch {}: {} records, {} trades accepted, {} rejected, {} duplicates, {} price updates, {} gaps, {} late",
+        "last committed   epoch {}: {}, {} accepted, {}, {}, {}, {}, {} late",
         entry.epoch,
-        counts.records,
-        counts.accepted,
-        counts.dead_letters,
-        counts.duplicates,
-        counts.price_updates,
-        counts.gaps,
+        counted(counts.records, "record", "records"),
+        counted(counts.accepted, "trade", "trades"),
+        counted(counts.dead_letters, "dead letter", "dead letters"),
+        counted(counts.duplicates, "duplicate", "duplicates"),
+        counted(counts.price_updates, "price update", "price updates"),
+        counted(counts.gaps, "gap", "gaps"),
         counts.late
     )
+}
+
+fn records(count: Offset) -> String {
+    counted(count.unsigned_abs(), "record", "records")
 }

@@ -11,7 +11,7 @@ use tapeflow_sinks::{
 
 use crate::{
     args::store::{StoreAddress, StoreChoice},
-    end::{End, unreachable_store},
+    exit::{Exit, unreachable_store},
 };
 
 /// The settings of a Cassandra store.
@@ -20,10 +20,10 @@ pub(crate) fn cassandra(
     keyspace: &str,
     login: &crate::args::store::Login,
     job: &str,
-) -> Result<CassandraConfig, End> {
+) -> Result<CassandraConfig, Exit> {
     let address = format!("cassandra://{}/{keyspace}", nodes.join(","));
     let mut config = CassandraConfig::parse(&address, job)
-        .map_err(|errors| End::Input(format!("--store: {errors}")))?;
+        .map_err(|errors| Exit::Input(format!("--store: {errors}")))?;
     config.credentials = login
         .user
         .clone()
@@ -36,9 +36,8 @@ pub(crate) fn cassandra(
     Ok(config)
 }
 
-/// A store to read from. `job` is asked for by name only where bars are written; a reader takes the
-/// keyspace's own.
-pub(crate) async fn reader(choice: &StoreChoice) -> Result<Arc<dyn Store>, End> {
+/// A store to read from. Only a writer names its job; a reader takes the keyspace's own.
+pub(crate) async fn reader(choice: &StoreChoice) -> Result<Arc<dyn Store>, Exit> {
     match &choice.address {
         StoreAddress::Sqlite(path) => Ok(Arc::new(SqliteStore::new(sqlite(path, Access::Reader)?))),
         StoreAddress::Cassandra { nodes, keyspace } => {
@@ -54,7 +53,7 @@ pub(crate) async fn reader(choice: &StoreChoice) -> Result<Arc<dyn Store>, End> 
 }
 
 /// A store for a job.
-pub(crate) async fn writer(choice: &StoreChoice, job: &str) -> Result<Arc<dyn Store>, End> {
+pub(crate) async fn writer(choice: &StoreChoice, job: &str) -> Result<Arc<dyn Store>, Exit> {
     match &choice.address {
         StoreAddress::Sqlite(path) => {
             make_folder(path)?;
@@ -75,20 +74,27 @@ pub(crate) async fn writer(choice: &StoreChoice, job: &str) -> Result<Arc<dyn St
 }
 
 /// Opens an SQLite file.
-pub(crate) fn sqlite(path: &Path, access: Access) -> Result<Database, End> {
+pub(crate) fn sqlite(path: &Path, access: Access) -> Result<Database, Exit> {
+    if matches!(access, Access::Reader) && !path.exists() {
+        return Err(Exit::Input(format!(
+            "sqlite:{} does not exist: start a job with tapeflow run, or name another file with \
+             --store or --log",
+            path.display()
+        )));
+    }
     Database::open(path, access)
         .map_err(|error| unreachable_store(&format!("sqlite:{}", path.display()), &error))
 }
 
-/// Makes the folder an SQLite file will lie in.
-pub(crate) fn make_folder(path: &Path) -> Result<(), End> {
+/// Creates the folder of an SQLite file.
+pub(crate) fn make_folder(path: &Path) -> Result<(), Exit> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     folder.map_or(Ok(()), |folder| {
         std::fs::create_dir_all(folder).map_err(|error| {
-            End::Input(format!(
-                "--store: cannot make {}: {error}",
+            Exit::Input(format!(
+                "--store: cannot create {}: {error}",
                 folder.display()
             ))
         })
@@ -96,20 +102,21 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), End> {
 }
 
 /// The checkpoint of the job whose store this is.
-pub(crate) async fn checkpoint(store: &dyn CheckpointStore) -> Result<Checkpoint, End> {
+pub(crate) async fn checkpoint(store: &dyn CheckpointStore) -> Result<Checkpoint, Exit> {
     let found = store
         .checkpoint()
         .await
         .map_err(|error| unreachable_store(&store.describe(), &error))?;
     found.ok_or_else(|| {
-        End::Input(format!(
-            "no job has run on {}: nothing to show yet",
+        Exit::Input(format!(
+            "no job has run on {} yet: start one with tapeflow run or tapeflow dataflow, or name \
+             another store with --store",
             store.describe()
         ))
     })
 }
 
-/// What a later question to the store came to.
-pub(crate) fn answered<T>(answer: Result<T, StoreError>) -> Result<T, End> {
-    answer.map_err(|error| crate::end::store_failed(&error))
+/// The answer to a later call to the store.
+pub(crate) fn answered<T>(answer: Result<T, StoreError>) -> Result<T, Exit> {
+    answer.map_err(|error| crate::exit::store_failed(&error))
 }

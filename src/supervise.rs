@@ -1,10 +1,10 @@
-//! `tapeflow dataflow --supervise`: runs the process as a child, and starts it again when it ends
-//! without having been asked to.
+//! `tapeflow dataflow --supervise`: runs the job in a child process and restarts it when it exits
+//! without a request.
 //!
-//! A job of several processes lives and dies as a whole, so every crash, pause or cut connection
-//! ends all of them; with a supervisor in each place all are back within a second or two, where a
-//! container that exits is started again with delays that grow to minutes. The child is told by the
-//! kernel when its supervisor dies, and dies with it: nobody is left running unseen.
+//! A job of several processes fails as a whole: a crash, a pause or a cut connection ends all of
+//! them. Supervisors restart all of them within a second or two, where Kubernetes restarts a
+//! container that exits with delays that grow to minutes. The kernel kills the child when its
+//! supervisor dies, so that no process runs unsupervised.
 
 use std::{
     process::{Child, Command, ExitStatus},
@@ -19,28 +19,28 @@ use std::{
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 
 use crate::{
-    end::{End, FENCED, INPUT_AT_FAULT},
+    exit::{BAD_INPUT, Exit, FENCED},
     signals,
 };
 
-/// Set in the child's environment: the supervisor's process id.
+/// The environment variable with the supervisor's process id, set for the child.
 const SUPERVISOR: &str = "TAPEFLOW_SUPERVISOR_PID";
-/// How often the child is looked after.
-const LOOK: Duration = Duration::from_millis(20);
-/// The first wait after a child that did not live long; it doubles from there.
+/// How often the supervisor polls the child.
+const POLL: Duration = Duration::from_millis(20);
+/// The first wait after a child that ran for less than [`LONG_LIFE`]; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// A child that lived this long is started again at once.
+/// A child that ran for this long is restarted at once.
 const LONG_LIFE: Duration = Duration::from_secs(10);
 
-/// What comes after a child's end.
+/// What the supervisor does after a child's exit.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
-    /// This supervisor ends as well, with the child's code.
-    End(u8),
-    /// Another child after this wait.
-    Again(Duration),
+    /// Exit as well, with this code.
+    Exit(u8),
+    /// Start another child after this wait.
+    Restart(Duration),
 }
 
 /// Whether this process is a supervisor's child.
@@ -48,7 +48,8 @@ pub(crate) fn is_supervised() -> bool {
     std::env::var_os(SUPERVISOR).is_some()
 }
 
-/// In a child: arranges that it dies with its supervisor. Returns whether this process is a child.
+/// In a child, arranges that the kernel kills it with its supervisor. Returns whether this process
+/// is a child.
 pub(crate) fn is_child() -> bool {
     let Some(supervisor) = std::env::var(SUPERVISOR)
         .ok()
@@ -57,43 +58,46 @@ pub(crate) fn is_child() -> bool {
         return false;
     };
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        tracing::warn!(%error, "this process will outlive its supervisor");
+        tracing::warn!(
+            %error,
+            "the kernel refuses the parent-death signal: this process may outlive its supervisor"
+        );
     }
-    // It may have died before the kernel was asked.
+    // The supervisor may have died before the call.
     if getppid()
         .map(Pid::as_raw_nonzero)
         .map(std::num::NonZero::get)
         != Some(supervisor)
     {
-        tracing::error!("the supervisor is gone; leaving");
+        tracing::error!("the supervisor has exited; exiting as well");
         std::process::exit(1);
     }
     true
 }
 
-/// Runs the same command line as a child until it ends for good.
-pub(crate) fn run() -> Result<(), End> {
+/// Runs the same command line in a child process until it is not to be restarted.
+pub(crate) fn run() -> Result<(), Exit> {
     let runtime = crate::small_runtime()?;
     let asked = Arc::new(AtomicBool::new(false));
-    let heard = Arc::clone(&asked);
+    let requested = Arc::clone(&asked);
     signals::on_end(runtime.handle(), move || {
-        heard.store(true, Ordering::Release)
+        requested.store(true, Ordering::Release)
     });
     let executable = std::env::current_exe()
-        .map_err(|error| End::Failed(format!("cannot find this program: {error}")))?;
+        .map_err(|error| Exit::Failed(format!("cannot find this program: {error}")))?;
     let (mut wait, mut first) = (Duration::ZERO, true);
     loop {
         let begun = Instant::now();
-        // From this thread, which lives as long as the supervisor: the kernel watches the thread
-        // that made the child.
+        // On this thread, which lives as long as the supervisor: the kernel sends the parent-death
+        // signal when the thread that made the child ends.
         let child = Command::new(&executable)
             .args(std::env::args_os().skip(1))
             .env(SUPERVISOR, std::process::id().to_string())
             .spawn();
         let child = child.map_err(|error| {
-            End::Failed(format!("cannot start {}: {error}", executable.display()))
+            Exit::Failed(format!("cannot start {}: {error}", executable.display()))
         })?;
-        let status = look_after(child, &asked)?;
+        let status = wait_for(child, &asked)?;
         match after(
             status.code(),
             asked.load(Ordering::Acquire),
@@ -101,14 +105,19 @@ pub(crate) fn run() -> Result<(), End> {
             begun.elapsed(),
             wait,
         ) {
-            Next::End(0) => return Ok(()),
-            Next::End(code) => return Err(End::Child(code)),
-            Next::Again(next) => {
-                tracing::warn!(%status, lived_s = begun.elapsed().as_secs_f32(), wait_ms = next.as_millis(), "the process ended; starting it again");
+            Next::Exit(0) => return Ok(()),
+            Next::Exit(code) => return Err(Exit::Child(code)),
+            Next::Restart(next) => {
+                tracing::warn!(
+                    %status,
+                    lived_s = begun.elapsed().as_secs_f32(),
+                    wait_ms = next.as_millis(),
+                    "the job's process exited; restarting it"
+                );
                 (wait, first) = (next, false);
                 let until = Instant::now() + next;
                 while Instant::now() < until && !asked.load(Ordering::Acquire) {
-                    thread::sleep(LOOK);
+                    thread::sleep(POLL);
                 }
                 if asked.load(Ordering::Acquire) {
                     return Ok(());
@@ -118,36 +127,36 @@ pub(crate) fn run() -> Result<(), End> {
     }
 }
 
-/// Waits for the child's end, and hands a request to end on to it.
-fn look_after(mut child: Child, asked: &AtomicBool) -> Result<ExitStatus, End> {
-    let mut told = false;
+/// Waits for the child's exit, and forwards a request to stop.
+fn wait_for(mut child: Child, asked: &AtomicBool) -> Result<ExitStatus, Exit> {
+    let mut forwarded = false;
     loop {
         if let Some(status) = child
             .try_wait()
-            .map_err(|error| End::Failed(format!("cannot wait for the process: {error}")))?
+            .map_err(|error| Exit::Failed(format!("cannot wait for the process: {error}")))?
         {
             return Ok(status);
         }
-        if asked.load(Ordering::Acquire) && !std::mem::replace(&mut told, true) {
+        if asked.load(Ordering::Acquire) && !std::mem::replace(&mut forwarded, true) {
             let _ = kill_process(Pid::from_child(&child), Signal::TERM);
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL);
     }
 }
 
-/// Decides. `code` is none if a signal ended the child.
+/// Decides what comes after an exit. `code` is `None` if a signal ended the child.
 fn after(code: Option<i32>, asked: bool, first: bool, lived: Duration, wait: Duration) -> Next {
     match code {
-        Some(0) if asked => Next::End(0),
-        // Another generation has taken over for good: two supervisors would fence each other's
-        // children for ever.
-        Some(code) if code == i32::from(FENCED) => Next::End(FENCED),
-        // Nothing a restart mends, if it is so from the start; later it is a server that is out of
-        // reach for a while.
-        Some(code) if code == i32::from(INPUT_AT_FAULT) && first => Next::End(INPUT_AT_FAULT),
-        _ if asked => Next::End(1),
-        _ if lived >= LONG_LIFE => Next::Again(Duration::ZERO),
-        _ => Next::Again((wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT)),
+        Some(0) if asked => Next::Exit(0),
+        // Another generation has taken over. Two supervisors that both restart would fence each
+        // other's children for ever.
+        Some(code) if code == i32::from(FENCED) => Next::Exit(FENCED),
+        // A restart does not help if the first child reports it. Later it is a server that is out
+        // of reach for a while.
+        Some(code) if code == i32::from(BAD_INPUT) && first => Next::Exit(BAD_INPUT),
+        _ if asked => Next::Exit(1),
+        _ if lived >= LONG_LIFE => Next::Restart(Duration::ZERO),
+        _ => Next::Restart((wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT)),
     }
 }
 
@@ -158,48 +167,48 @@ mod tests {
     const SHORT: Duration = Duration::from_secs(1);
 
     #[test]
-    fn what_ended_well_or_for_good_is_not_started_again() {
+    fn a_clean_or_final_exit_is_not_restarted() {
         assert_eq!(
             after(Some(0), true, true, SHORT, Duration::ZERO),
-            Next::End(0)
+            Next::Exit(0)
         );
         assert_eq!(
             after(Some(2), false, true, SHORT, Duration::ZERO),
-            Next::End(2),
-            "a setting is at error"
+            Next::Exit(2),
+            "a setting is not usable"
         );
         assert_eq!(
             after(Some(3), false, false, LONG_LIFE, Duration::ZERO),
-            Next::End(3),
+            Next::Exit(3),
             "fenced"
         );
         assert_eq!(
             after(None, true, false, LONG_LIFE, Duration::ZERO),
-            Next::End(1),
-            "asked to end"
+            Next::Exit(1),
+            "asked to stop"
         );
     }
 
     #[test]
-    fn a_crash_is_started_again_at_once_and_a_crash_loop_ever_more_slowly() {
+    fn a_crash_is_restarted_at_once_and_a_crash_loop_ever_more_slowly() {
         assert_eq!(
             after(None, false, true, LONG_LIFE, LONGEST_WAIT),
-            Next::Again(Duration::ZERO)
+            Next::Restart(Duration::ZERO)
         );
         assert_eq!(
             after(Some(0), false, false, LONG_LIFE, LONGEST_WAIT),
-            Next::Again(Duration::ZERO),
-            "another process was asked to end"
+            Next::Restart(Duration::ZERO),
+            "another process was asked to stop"
         );
         assert_eq!(
             after(Some(2), false, false, SHORT, Duration::ZERO),
-            Next::Again(FIRST_WAIT),
+            Next::Restart(FIRST_WAIT),
             "a server out of reach for a while"
         );
         let mut wait = Duration::ZERO;
         for want_ms in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000] {
-            let Next::Again(next) = after(Some(1), false, false, SHORT, wait) else {
-                panic!("started again")
+            let Next::Restart(next) = after(Some(1), false, false, SHORT, wait) else {
+                panic!("restarted")
             };
             assert_eq!(next, Duration::from_millis(want_ms));
             wait = next;

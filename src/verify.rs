@@ -16,7 +16,7 @@ use tapeflow_audit::{
 
 use crate::{
     args::verify::VerifySettings,
-    end::{End, say, unreachable_log, unreachable_store},
+    exit::{Exit, say, unreachable_log, unreachable_store},
     logs, signals, stores,
 };
 
@@ -25,14 +25,14 @@ const STOP_CHECK: Duration = Duration::from_millis(50);
 /// Differences printed one by one in each pass; all are counted.
 const PRINTED: usize = 100;
 
-pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
+pub(crate) fn run(settings: VerifySettings) -> Result<(), Exit> {
     if settings.repair {
         check_can_confirm(settings.yes)?;
     }
     let runtime = crate::small_runtime()?;
     let mut store = runtime.block_on(stores::reader(&settings.store))?;
     let checkpoint = runtime.block_on(stores::checkpoint(&*store))?;
-    let rules = Rules::of(&checkpoint, &settings.baskets).map_err(end_of)?;
+    let rules = Rules::of(&checkpoint, settings.baskets.as_ref()).map_err(end_of)?;
     let log = logs::of_checkpoint(settings.log, &checkpoint)?;
     if settings.repair {
         // Before the audit, which takes long: a file that a job is writing cannot be repaired.
@@ -67,7 +67,7 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), End> {
 }
 
 /// Runs one audit and prints its differences and its summary.
-fn run_audit(audit: &Audit<'_>, settings: &Settings) -> Result<Findings, End> {
+fn run_audit(audit: &Audit<'_>, settings: &Settings) -> Result<Findings, Exit> {
     let mut printer = Printer::new(audit.stop);
     let result = audit.run(settings, &mut |event| printer.print(event));
     let findings = printer.finish(result)?;
@@ -75,10 +75,10 @@ fn run_audit(audit: &Audit<'_>, settings: &Settings) -> Result<Findings, End> {
     Ok(findings)
 }
 
-fn result_of(findings: &Findings) -> Result<(), End> {
+fn result_of(findings: &Findings) -> Result<(), Exit> {
     match findings.count() {
         0 => Ok(()),
-        differences => Err(End::Differs(differences)),
+        differences => Err(Exit::Differs(differences)),
     }
 }
 
@@ -86,7 +86,7 @@ fn result_of(findings: &Findings) -> Result<(), End> {
 struct Printer<'a> {
     stop: &'a CancellationToken,
     printed: usize,
-    failed: Option<End>,
+    failed: Option<Exit>,
 }
 
 impl<'a> Printer<'a> {
@@ -130,7 +130,7 @@ impl<'a> Printer<'a> {
     }
 
     /// An error of the output comes first: it may be the reason of the other one.
-    fn finish<T>(self, result: Result<T, AuditError>) -> Result<T, End> {
+    fn finish<T>(self, result: Result<T, AuditError>) -> Result<T, Exit> {
         match self.failed {
             Some(end) => Err(end),
             None => result.map_err(end_of),
@@ -143,19 +143,19 @@ impl<'a> Printer<'a> {
 fn repeat(
     every: Duration,
     stop: &CancellationToken,
-    audit: impl Fn() -> Result<(), End>,
-) -> Result<(), End> {
+    audit: impl Fn() -> Result<(), Exit>,
+) -> Result<(), Exit> {
     let (mut worst, mut is_first) = (Ok(()), true);
     loop {
         let next = Instant::now() + every;
         match audit() {
             Ok(()) => {}
-            Err(end @ End::OutputClosed) => return Err(end),
-            Err(end @ End::Input(_)) if is_first => return Err(end),
+            Err(end @ Exit::OutputClosed) => return Err(end),
+            Err(end @ Exit::Input(_)) if is_first => return Err(end),
             // An audit that was stopped found nothing.
-            Err(End::Failed(_)) if stop.is_cancelled() => {}
+            Err(Exit::Failed(_)) if stop.is_cancelled() => {}
             Err(end) => {
-                if !matches!(end, End::Differs(_)) {
+                if !matches!(end, Exit::Differs(_)) {
                     say(&format!("not verified: {end}"))?;
                 }
                 worst = Err(worse(worst, end));
@@ -172,11 +172,11 @@ fn repeat(
 }
 
 /// Differences are worse than an audit that failed, and the largest number of them counts.
-fn worse(before: Result<(), End>, now: End) -> End {
+fn worse(before: Result<(), Exit>, now: Exit) -> Exit {
     match (before, now) {
-        (Err(End::Differs(before)), End::Differs(now)) => End::Differs(before.max(now)),
-        (Err(End::Differs(before)), _) => End::Differs(before),
-        (_, End::Input(reason)) => End::Failed(reason),
+        (Err(Exit::Differs(before)), Exit::Differs(now)) => Exit::Differs(before.max(now)),
+        (Err(Exit::Differs(before)), _) => Exit::Differs(before),
+        (_, Exit::Input(reason)) => Exit::Failed(reason),
         (_, now) => now,
     }
 }
@@ -187,10 +187,10 @@ fn repair(
     selection: &Selection,
     findings: &Findings,
     yes: bool,
-) -> Result<(), End> {
+) -> Result<(), Exit> {
     let result_of = |left: u64| match left {
         0 => Ok(()),
-        left => Err(End::Differs(left)),
+        left => Err(Exit::Differs(left)),
     };
     let left = print_not_repairable(findings)?;
     let prepared = audit.prepare_repair(selection, findings);
@@ -199,7 +199,7 @@ fn repair(
         return result_of(left);
     };
     if !yes && !confirm(repair.places())? {
-        return Err(End::Differs(findings.count()));
+        return Err(Exit::Differs(findings.count()));
     }
     repair.catch_up().map_err(end_of)?;
     // From here on, the first Ctrl-C does nothing: the repair is short and must release the job. A
@@ -220,7 +220,7 @@ fn repair(
 }
 
 /// Prints what a repair leaves as it is. Returns the number of those differences.
-fn print_not_repairable(findings: &Findings) -> Result<u64, End> {
+fn print_not_repairable(findings: &Findings) -> Result<u64, Exit> {
     let mut left = u64::from(findings.history_differs);
     for place in findings.places(RepairAction::CannotDelete) {
         say(&format!(
@@ -239,19 +239,19 @@ fn print_not_repairable(findings: &Findings) -> Result<u64, End> {
 }
 
 /// Refuses a repair that cannot ask for a confirmation.
-fn check_can_confirm(yes: bool) -> Result<(), End> {
+fn check_can_confirm(yes: bool) -> Result<(), Exit> {
     if yes || std::io::stdin().is_terminal() {
         Ok(())
     } else {
-        Err(End::Input(
+        Err(Exit::Input(
             "--repair: it asks before it writes, and there is no terminal: add --yes".into(),
         ))
     }
 }
 
 /// Asks on the terminal.
-fn confirm(places: usize) -> Result<bool, End> {
-    let failed = |error: std::io::Error| End::Failed(format!("cannot ask: {error}"));
+fn confirm(places: usize) -> Result<bool, Exit> {
+    let failed = |error: std::io::Error| Exit::Failed(format!("cannot ask: {error}"));
     let mut out = std::io::stderr();
     write!(
         out,
@@ -270,9 +270,11 @@ fn confirm(places: usize) -> Result<bool, End> {
 }
 
 /// How the command ends after an error of the audit.
-fn end_of(error: AuditError) -> End {
+fn end_of(error: AuditError) -> Exit {
     match &error {
-        AuditError::NoJob { .. } | AuditError::UnknownRules { .. } => End::Input(error.to_string()),
+        AuditError::NoJob { .. } | AuditError::UnknownRules { .. } => {
+            Exit::Input(error.to_string())
+        }
         AuditError::Checkpoint { store, source } => unreachable_store(store, source),
         AuditError::Bounds { source, .. } => unreachable_log(source),
         AuditError::OtherBaskets { job, given } => other_baskets(job, given),
@@ -285,12 +287,12 @@ fn end_of(error: AuditError) -> End {
         | AuditError::Stopped
         | AuditError::RecordsRemovedBeforeRepair
         | AuditError::RepairTakenOver { .. }
-        | AuditError::Repair(_) => End::Failed(error.to_string()),
+        | AuditError::Repair(_) => Exit::Failed(error.to_string()),
     }
 }
 
-fn other_baskets(job: &str, given: &str) -> End {
-    End::Input(match (job, given) {
+fn other_baskets(job: &str, given: &str) -> Exit {
+    Exit::Input(match (job, given) {
         (job, "none") => {
             format!("--baskets: missing: the job uses the baskets {job}; give the job's file")
         }
@@ -308,7 +310,7 @@ mod tests {
     use super::*;
 
     /// Audits with these results, one after the other. The last one is asked to stop.
-    fn audits(results: Vec<Result<(), End>>) -> (Result<(), End>, usize) {
+    fn audits(results: Vec<Result<(), Exit>>) -> (Result<(), Exit>, usize) {
         let (stop, left) = (
             CancellationToken::new(),
             RefCell::new(results.into_iter().rev().collect::<Vec<_>>()),
@@ -325,32 +327,32 @@ mod tests {
 
     #[test]
     fn the_worst_audit_decides() {
-        let failed = || Err(End::Failed("no answer".into()));
+        let failed = || Err(Exit::Failed("no answer".into()));
         assert!(matches!(audits(vec![Ok(()), Ok(())]), (Ok(()), 0)));
         assert!(matches!(
             audits(vec![
                 Ok(()),
-                Err(End::Differs(2)),
+                Err(Exit::Differs(2)),
                 failed(),
-                Err(End::Differs(1)),
+                Err(Exit::Differs(1)),
                 Ok(())
             ]),
-            (Err(End::Differs(2)), 0)
+            (Err(Exit::Differs(2)), 0)
         ));
         assert!(
             matches!(
                 audits(vec![Ok(()), failed(), Ok(())]),
-                (Err(End::Failed(_)), 0)
+                (Err(Exit::Failed(_)), 0)
             ),
             "a store that did not answer once"
         );
-        let refused = || Err(End::Input("no such store".into()));
+        let refused = || Err(Exit::Input("no such store".into()));
         assert!(matches!(
             audits(vec![Ok(()), refused(), Ok(())]),
-            (Err(End::Failed(_)), 0)
+            (Err(Exit::Failed(_)), 0)
         ));
         assert!(
-            matches!(audits(vec![refused(), Ok(())]), (Err(End::Input(_)), 1)),
+            matches!(audits(vec![refused(), Ok(())]), (Err(Exit::Input(_)), 1)),
             "refused from the start"
         );
         assert!(

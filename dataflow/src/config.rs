@@ -49,7 +49,7 @@ impl JobConfig {
             "rules {RULES}; sizes {}; allowed lateness {ALLOWED_LATENESS_MS} ms; views {TOP}; \
              baskets {}",
             sizes.join(","),
-            self.baskets.digest()
+            self.baskets.fingerprint()
         )
     }
 }

@@ -1,16 +1,20 @@
-//! Recorded frames: a file of JSON lines, each a frame exactly as Finnhub sent it.
+//! Recorded frames: a file of JSON lines, each a frame exactly as Finnhub sent it, plain or
+//! compressed with gzip. `-` is standard input.
 //!
-//! The session of a replay is a hash of the file's content and the partition count. A second replay
-//! of the file therefore resumes where the first one stopped, and adds nothing to a complete one.
-//! The file is read twice, for the hash and for the frames, and never held in memory. A change in
-//! between is an error at the end.
+//! The session of a replay is a hash of the lines and of the partition count, so the same recording
+//! resumes where an earlier run stopped and a finished one adds nothing, compressed or not. The
+//! file is read twice, once for the hash and once for the frames, and never held in memory. What
+//! can be read only once is first copied to a temporary file. A file that changes in between is
+//! noticed before the run is called complete.
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Seek, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 use tapeflow_schemas::SessionId;
 
@@ -39,13 +43,43 @@ pub enum ReplayError {
 #[derive(Clone, Debug)]
 pub struct Recording {
     path: PathBuf,
+    /// The copy of what can be read only once; it has no name, and disappears with this handle.
+    copy: Option<Arc<File>>,
+    /// Bytes of all lines, decompressed.
     length: u64,
     content: [u8; 32],
 }
 
+/// The first bytes of a gzip file (RFC 1952); no frame begins with them.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 const BUFFER_BYTES: usize = 256 * 1024;
 /// The bytes of frames in one batch.
 const BATCH_BYTES: usize = 128 * 1024;
+
+/// Whether a path means standard input.
+#[must_use]
+pub fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// The lines of a file, decompressed if they are compressed.
+fn lines_of(file: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
+    // A file of one byte has no frame either.
+    Ok(if reader.fill_buf()?.starts_with(&GZIP) {
+        Box::new(MultiGzDecoder::new(reader))
+    } else {
+        Box::new(reader)
+    })
+}
+
+/// Copies what can be read only once to a temporary file without a name.
+fn copied(mut from: impl Read) -> io::Result<File> {
+    let mut copy = tempfile::tempfile()?;
+    io::copy(&mut from, &mut copy)?;
+    copy.flush()?;
+    Ok(copy)
+}
 
 impl Recording {
     /// Opens a recording, and reads it once for its hash.
@@ -57,24 +91,46 @@ impl Recording {
             path: path.display().to_string(),
             source,
         };
-        let mut file = File::open(path).map_err(unreadable)?;
-        let (mut hash, mut length) = (Sha256::new(), 0);
+        let copy = if is_standard_input(path) {
+            Some(copied(io::stdin().lock()))
+        } else {
+            let file = File::open(path).map_err(unreadable)?;
+            let is_file = file.metadata().map_err(unreadable)?.is_file();
+            (!is_file).then(|| copied(file))
+        };
+        let mut recording = Self {
+            path: path.to_owned(),
+            copy: copy.transpose().map_err(unreadable)?.map(Arc::new),
+            length: 0,
+            content: [0; 32],
+        };
+        let mut file = recording.lines().map_err(unreadable)?;
+        let mut hash = Sha256::new();
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let read = match file.read(&mut buffer) {
                 Ok(0) => {
-                    return Ok(Self {
-                        path: path.to_owned(),
-                        length,
-                        content: hash.finalize().into(),
-                    });
+                    recording.content = hash.finalize().into();
+                    return Ok(recording);
                 }
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(unreadable(error)),
             };
             hash.update(&buffer[..read]);
-            length += u64::try_from(read).unwrap_or(0);
+            recording.length += u64::try_from(read).unwrap_or(0);
+        }
+    }
+
+    /// All lines from the first, decompressed.
+    fn lines(&self) -> io::Result<Box<dyn Read + Send>> {
+        match &self.copy {
+            None => lines_of(File::open(&self.path)?),
+            Some(copy) => {
+                let mut copy = copy.try_clone()?;
+                copy.rewind()?;
+                lines_of(copy)
+            }
         }
     }
 
@@ -102,8 +158,8 @@ impl Recording {
             path: name(),
             source,
         };
-        let file = File::open(&self.path).map_err(unreadable)?;
-        // Lines appended to the file meanwhile belong to another session.
+        let file = self.lines().map_err(unreadable)?;
+        // Lines appended after the hash belong to another session.
         let hashed = Hashed {
             inner: file.take(self.length),
             hash: Sha256::new(),
@@ -219,6 +275,30 @@ mod tests {
         });
         assert!(read.expect("unchanged"), "to the end");
         frames
+    }
+
+    #[test]
+    fn a_compressed_recording_is_the_recording_that_it_holds() {
+        let text = b"one\n\nthree\n";
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(text).expect("written");
+        let (_plain, plain) = recording(text);
+        let (_packed, packed) = recording(&gzip.finish().expect("finished"));
+        assert_eq!(frames(&packed), frames(&plain));
+        assert_eq!(packed.session(4), plain.session(4));
+    }
+
+    #[test]
+    fn what_can_be_read_only_once_is_read_from_a_copy() {
+        let copy = copied(&b"one\ntwo\n"[..]).expect("copied");
+        let (_file, same) = recording(b"one\ntwo\n");
+        let once = Recording {
+            copy: Some(Arc::new(copy)),
+            path: "-".into(),
+            ..same
+        };
+        assert_eq!(frames(&once).len(), 2);
+        assert_eq!(frames(&once).len(), 2, "a second time");
     }
 
     #[test]

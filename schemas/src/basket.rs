@@ -19,7 +19,10 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::{decimal::Size, symbol::Symbol};
+use crate::{
+    decimal::{Size, format_fixed},
+    symbol::Symbol,
+};
 
 /// Decimal places of a [`Weight`].
 pub const WEIGHT_SCALE: u32 = 4;
@@ -34,7 +37,16 @@ pub const MAX_MEMBERS: usize = 100_000;
 /// The longest name of a basket, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 /// The largest number of errors that are listed one by one.
-const FAULTS_TOLD: usize = 20;
+const ERRORS_SHOWN: usize = 20;
+/// The heading that a file of baskets may begin with.
+const HEADING: [&str; 3] = ["basket", "symbol", "weight"];
+
+/// The longest text of members that a fingerprint keeps, in bytes. Every commit writes it again.
+const MAX_KEPT_BYTES: usize = 4_096;
+/// What precedes the members in a fingerprint. They are its last part.
+const MEMBERS: &str = "; members ";
+/// What separates members in a fingerprint, which is one line.
+const SEPARATOR: &str = " | ";
 
 /// The weight of a member's trades, in units of 1e-4: above zero, at most [`MAX_WEIGHT_E4`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,16 +78,22 @@ pub struct Baskets {
 pub struct BasketErrors(pub Vec<String>);
 
 impl Baskets {
-    /// Parses lines of `basket,symbol,weight`. Empty lines and lines that start with `#` are
-    /// skipped.
+    /// Parses lines of `basket,symbol,weight`. Empty lines, lines that start with `#` and a first
+    /// line that is this very heading are skipped.
     ///
     /// # Errors
     /// [`BasketErrors`] with all errors at once, each with its line.
     pub fn parse(text: &str) -> Result<Self, BasketErrors> {
         let (mut baskets, mut errors) = (Self::default(), Vec::new());
+        let mut is_first = true;
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let is_heading = is_first && line.split(',').map(str::trim).eq(HEADING);
+            is_first = false;
+            if is_heading {
                 continue;
             }
             if let Err(error) = baskets.take(line) {
@@ -94,9 +112,9 @@ impl Baskets {
                 "{members} members, at most {MAX_MEMBERS} are allowed"
             ));
         }
-        if errors.len() > FAULTS_TOLD {
-            let rest = errors.len() - FAULTS_TOLD;
-            errors.truncate(FAULTS_TOLD);
+        if errors.len() > ERRORS_SHOWN {
+            let rest = errors.len() - ERRORS_SHOWN;
+            errors.truncate(ERRORS_SHOWN);
             errors.push(format!("and {rest} more"));
         }
         if errors.is_empty() {
@@ -143,6 +161,36 @@ impl Baskets {
         self.by_name.is_empty()
     }
 
+    /// The baskets as a part of the job's fingerprint: the digest, and the members themselves if
+    /// they are short. So the store keeps them, and a reader needs no file.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let lines: Vec<String> = self
+            .iter()
+            .flat_map(|(name, members)| {
+                members.iter().map(move |(symbol, weight)| {
+                    format!("{name},{symbol},{}", format_fixed(weight.e4(), 4))
+                })
+            })
+            .collect();
+        let kept = format!("{}{MEMBERS}{}", self.digest(), lines.join(SEPARATOR));
+        // A name may contain the separator; then the text would not be read back as it was.
+        if lines.is_empty()
+            || kept.len() > MAX_KEPT_BYTES
+            || Self::of_fingerprint(&kept).as_ref() != Some(self)
+        {
+            return self.digest();
+        }
+        kept
+    }
+
+    /// The baskets that a fingerprint keeps; `None` if it keeps a digest alone.
+    #[must_use]
+    pub fn of_fingerprint(fingerprint: &str) -> Option<Self> {
+        let (_, members) = fingerprint.split_once(MEMBERS)?;
+        Self::parse(&members.replace(SEPARATOR, "\n")).ok()
+    }
+
     /// A digest of the baskets: `none`, or the first 16 hexadecimal digits of a SHA-256 over names,
     /// symbols and weights. Equal baskets have equal digests, regardless of the order of lines and
     /// the spelling of numbers in the file. Baskets determine views, so the digest is part of the
@@ -170,6 +218,37 @@ impl Baskets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_keeps_baskets_that_are_short_and_can_be_read_back() {
+        let baskets = |text: &str| Baskets::parse(text).expect("baskets");
+        let kept = |baskets: &Baskets| {
+            Baskets::of_fingerprint(&format!("rules 1; baskets {}", baskets.fingerprint()))
+        };
+        for text in [
+            "tech,AAPL,0.5\ntech,MSFT,100\ncoins,BINANCE:BTCUSDT,0.0001\n",
+            "a; b,A,1\n",
+        ] {
+            let baskets = baskets(text);
+            assert_eq!(kept(&baskets), Some(baskets));
+        }
+        let long: String = (0..1_000).map(|n| format!("all,S{n},1\n")).collect();
+        for text in ["", "# none\n", "a | b,AAPL,1\n", &long] {
+            let baskets = baskets(text);
+            assert_eq!(
+                (kept(&baskets), baskets.fingerprint()),
+                (None, baskets.digest())
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_may_begin_with_a_heading() {
+        let with = Baskets::parse("# mine\nbasket, symbol, weight\ntech,AAPL,0.5\n");
+        assert_eq!(with, Baskets::parse("tech,AAPL,0.5\n"));
+        let later = Baskets::parse("tech,AAPL,0.5\nbasket,symbol,weight\n");
+        assert!(later.is_err(), "only as the first line");
+    }
 
     #[test]
     fn a_file_is_read_whatever_its_order_and_spelling() {

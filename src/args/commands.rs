@@ -1,5 +1,4 @@
-//! The commands, and how the program speaks. Flags are kept as text in each command's `Args` and
-//! read by its `check`, so that every error is told at once.
+//! The commands, the global flags, and the examples that end each command's `--help`.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -7,18 +6,18 @@ use super::{
     bench::BenchArgs,
     feed::{IngestArgs, SimulateArgs},
     job::{DataflowArgs, InitArgs},
-    read::{BarsArgs, DeadLettersArgs, StatusArgs, TopArgs},
+    read::{BarsArgs, DeadLettersArgs, StatusArgs, ViewsArgs},
     run::RunArgs,
     verify::VerifyArgs,
 };
 
-/// Live trades become exact, per-symbol VWAP and volume: never lost, never counted twice.
+/// Exact VWAP and volume bars per symbol from live trades: nothing lost, nothing counted twice
 ///
-/// Without a command, `tapeflow run` with its defaults: a simulated feed through the whole
-/// pipeline, in this one process, into ./tapeflow-data. Every flag can also be given as an
-/// environment variable, shown beside it.
+/// Without a command, tapeflow runs `tapeflow run` with its defaults: a simulated feed through the
+/// whole pipeline in one process, stored in ./tapeflow-data. A flag can also be given as the
+/// environment variable shown beside it.
 #[derive(Parser, Debug)]
-#[command(name = "tapeflow", version, max_term_width = 120, after_help = EXIT_CODES)]
+#[command(name = "tapeflow", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -26,13 +25,23 @@ pub(crate) struct Cli {
     pub(crate) output: Output,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed under way, or verify found differences; 2 the input or a setting is at error, nothing was written; 3 another generation of the job has taken over.";
+/// One line for each exit code.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed while running, or verify found differences
+  2  the command line, a file, a server or a store is not usable; nothing was written
+  3  another generation of the job has taken over
 
-/// How the program speaks.
+Examples:
+  tapeflow
+  tapeflow bars --symbol AAPL --last 10";
+
+/// Global flags.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct Output {
-    /// Log lines on standard error: text for people, json for machines
+    /// Form of the log lines on standard error: text, or JSON objects
     #[arg(
         long,
         global = true,
@@ -42,7 +51,8 @@ pub(crate) struct Output {
     )]
     pub(crate) log_format: LogFormat,
     /// Which log lines: error, warn, info, debug, or a filter such as tapeflow_dataflow=debug
-    /// [default: info; error for run on a terminal]
+    /// [default: tapeflow=info, without the lines of drivers; for run on a terminal
+    /// tapeflow=error]
     #[arg(long, global = true, env = "TAPEFLOW_LOG_LEVEL", value_name = "FILTER")]
     pub(crate) log_level: Option<String>,
 }
@@ -59,30 +69,71 @@ pub(crate) enum LogFormat {
 /// What to do.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// The whole pipeline in one process: a feed, an embedded log, the dataflow, an embedded store,
-    /// a live view
+    /// Run the whole pipeline in one process: feed, embedded log, job, embedded store, live page
+    #[command(after_help = "\
+Examples:
+  tapeflow run
+  tapeflow run --token-file token --symbols AAPL,MSFT --store sqlite:live.db")]
     Run(RunArgs),
-    /// Make the topic and the keyspace, or bring them up to date; harmless when they are
+    /// Create the topic and the keyspace, or bring them up to date; safe to repeat
+    #[command(after_help = "\
+Examples:
+  tapeflow init --store cassandra://127.0.0.1/market
+  tapeflow init --store cassandra://db-1,db-2/market --brokers kafka-1:9092 --partitions 12")]
     Init(InitArgs),
-    /// Finnhub, or a recording, into Kafka
+    /// Publish a feed, Finnhub or a recording, to Kafka
+    #[command(after_help = "\
+Examples:
+  tapeflow ingest --token-file token --symbols AAPL,BINANCE:BTCUSDT
+  gunzip -c day.jsonl.gz | tapeflow ingest --replay - --until-end")]
     Ingest(IngestArgs),
-    /// Kafka into bars: one process of the job
+    /// Make bars from the log: one process of the job
+    #[command(after_help = "\
+Examples:
+  tapeflow dataflow --store cassandra://127.0.0.1/market --supervise
+  tapeflow dataflow --store cassandra://db/market --processes 2 --process 0 --hosts a:2101,b:2101")]
     Dataflow(DataflowArgs),
     /// Print bars
+    #[command(after_help = "\
+Examples:
+  tapeflow bars --symbol AAPL --last 10 --tz America/New_York
+  tapeflow bars --size 1d --from 2026-01-01 --format csv > days.csv")]
     Bars(BarsArgs),
-    /// Print lists: the most active symbols, the movers, your baskets, the market
-    Top(TopArgs),
-    /// Recompute every bar and every list from the log, independently, and print each difference
+    /// Print views: the most active symbols, the movers, your baskets, the market
+    #[command(after_help = "\
+Examples:
+  tapeflow views
+  tapeflow views --view movers --size 1d --format csv")]
+    Views(ViewsArgs),
+    /// Recompute every bar and view from the log with independent code, and print each difference
+    #[command(after_help = "\
+Examples:
+  tapeflow verify
+  tapeflow verify --store cassandra://127.0.0.1/market --since 1h --every 10m")]
     Verify(VerifyArgs),
-    /// Where the job stands: generation, epochs, offsets
+    /// Print the job's progress: generation, epochs, offsets, lag
+    #[command(after_help = "\
+Examples:
+  tapeflow status --log sqlite:tapeflow-data/tapeflow.db
+  tapeflow status --store cassandra://127.0.0.1/market --brokers 127.0.0.1:9092")]
     Status(StatusArgs),
-    /// Dead letters
-    #[command(subcommand)]
-    DeadLetters(DeadLettersCommand),
-    /// The simulated Finnhub server by itself, or a recording of it
+    /// Print dead letters: place in the log, reason, detail
+    #[command(after_help = "\
+Examples:
+  tapeflow dead-letters
+  tapeflow dead-letters --limit 20 --format json")]
+    DeadLetters(DeadLettersArgs),
+    /// Run the simulated Finnhub server by itself, or write a recording of it
+    #[command(after_help = "\
+Examples:
+  tapeflow simulate --market-symbols 50 --rate 2000
+  tapeflow simulate --out day.jsonl --trades 1000000")]
     Simulate(SimulateArgs),
-    /// How fast this program is on this machine: a made-up feed through a job of its own, every bar
-    /// checked
+    /// Measure this machine: feed generated trades through a job and check every bar
+    #[command(after_help = "\
+Examples:
+  tapeflow bench --embedded
+  tapeflow bench --brokers 127.0.0.1:9092 --cassandra 127.0.0.1:9042 --per-message 20")]
     Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions {
@@ -102,11 +153,7 @@ pub(crate) enum Command {
         )]
         folder: Option<std::path::PathBuf>,
     },
-}
-
-/// What to do with dead letters.
-#[derive(Subcommand, Debug)]
-pub(crate) enum DeadLettersCommand {
-    /// Print dead letters: place, reason, detail
-    List(DeadLettersArgs),
+    /// Print the flags of all commands as Markdown
+    #[command(hide = true)]
+    Reference,
 }

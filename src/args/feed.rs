@@ -1,6 +1,9 @@
-//! Where trades come from: `ingest`, and `simulate`, which stands in for Finnhub.
+//! Where trades come from: the feeds of `ingest` and `run`, and `simulate`, the simulated Finnhub.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use tapeflow_console::HttpSettings;
@@ -8,8 +11,16 @@ use tapeflow_ingest::Speed;
 use tapeflow_log::kafka::KafkaConfig;
 use tapeflow_schemas::{Secret, Symbol};
 
-use super::{errors::Errors, http::HttpArgs, log::KafkaArgs, values};
-use crate::{end::End, secret};
+use super::{
+    errors::Errors,
+    http::HttpArgs,
+    log::KafkaArgs,
+    values::{self, Symbols},
+};
+use crate::{exit::Exit, secret};
+
+/// The token of the simulated server if no file gives another.
+const SIMULATED_TOKEN: &str = "simulated";
 
 /// Where trades come from.
 #[derive(Debug)]
@@ -25,7 +36,7 @@ pub(crate) enum Feed {
     Replay {
         path: PathBuf,
         speed: Speed,
-        exit_at_end: bool,
+        until_end: bool,
     },
     /// Finnhub.
     Live {
@@ -46,55 +57,107 @@ pub(crate) enum History {
     Skip,
 }
 
+impl Feed {
+    /// Whether the run ends with the recording.
+    pub(crate) fn is_until_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Replay {
+                until_end: true,
+                ..
+            }
+        )
+    }
+}
+
 /// Symbols as texts.
-pub(crate) fn names(symbols: Vec<Symbol>) -> Vec<String> {
+pub(crate) fn names(symbols: &[Symbol]) -> Vec<String> {
     symbols.iter().map(ToString::to_string).collect()
 }
 
-/// Reads a token's file.
-pub(crate) fn token(file: &Path, flag: &str, errors: &mut Errors) -> Option<Secret> {
-    secret::from(flag, Some(file), &[], errors)
+/// A recording to replay.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Feed")]
+pub(crate) struct ReplayArgs {
+    /// Replay a recording: JSON lines, each a frame as Finnhub sends it; also .gz, or - for
+    /// standard input
+    #[arg(long, env = "TAPEFLOW_REPLAY", value_name = "FILE")]
+    pub(crate) replay: Option<PathBuf>,
+    /// Speed of a replay: max, or a multiple of the recorded pace such as 1x, 10x
+    #[arg(long, env = "TAPEFLOW_SPEED", default_value = "max")]
+    speed: Speed,
+    /// Exit with code 0 when everything up to the end is committed
+    #[arg(long, env = "TAPEFLOW_UNTIL_END", requires = "replay")]
+    until_end: bool,
+}
+
+impl ReplayArgs {
+    /// The replay, if there is one.
+    pub(crate) fn feed(self) -> Option<Feed> {
+        let (speed, until_end) = (self.speed, self.until_end);
+        self.replay.map(|path| Feed::Replay {
+            path,
+            speed,
+            until_end,
+        })
+    }
+}
+
+/// The live feed.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Feed")]
+pub(crate) struct LiveArgs {
+    /// File with Finnhub's token
+    #[arg(
+        long,
+        env = "TAPEFLOW_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "replay"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Symbols to subscribe to, such as AAPL,BINANCE:BTCUSDT
+    #[arg(
+        long,
+        env = "TAPEFLOW_SYMBOLS",
+        value_name = "SYMBOL,...",
+        value_parser = values::symbols
+    )]
+    pub(crate) symbols: Option<Symbols>,
+}
+
+/// The live feed of Finnhub; reads the file with the token.
+pub(crate) fn live(
+    url: String,
+    symbols: &[Symbol],
+    token_file: &Path,
+    errors: &mut Errors,
+) -> Option<Feed> {
+    let token = errors.keep("--token-file", secret::read(token_file))?;
+    Some(Feed::Live {
+        url,
+        symbols: names(symbols),
+        token,
+    })
 }
 
 /// `tapeflow ingest`.
 #[derive(Args, Debug)]
 pub(crate) struct IngestArgs {
     #[command(flatten)]
-    kafka: KafkaArgs,
-    /// Replay recorded frames, JSON lines as Finnhub sends them, instead of the live feed
+    replay: ReplayArgs,
+    #[command(flatten)]
+    live: LiveArgs,
+    /// URL of the live feed
     #[arg(
         long,
-        env = "TAPEFLOW_REPLAY",
-        value_name = "FILE",
-        required_unless_present = "token_file"
+        env = "TAPEFLOW_FINNHUB_URL",
+        default_value = tapeflow_ingest::finnhub::endpoint::FINNHUB_URL,
+        value_name = "URL",
+        help_heading = "Feed"
     )]
-    replay: Option<PathBuf>,
-    /// Speed of a replay: max, or a multiple of the recording's own pace such as 1x, 10x
-    #[arg(long, env = "TAPEFLOW_SPEED", default_value = "max")]
-    speed: String,
-    /// End with code 0 once the whole replay is in the topic
-    #[arg(long, env = "TAPEFLOW_EXIT_AT_END")]
-    exit_at_end: bool,
-    /// Where the live feed is
-    #[arg(long, env = "TAPEFLOW_FINNHUB_URL", default_value = tapeflow_ingest::finnhub::endpoint::FINNHUB_URL, value_name = "URL")]
     finnhub_url: String,
-    /// Symbols to subscribe to, such as AAPL,BINANCE:BTCUSDT
-    #[arg(
-        long,
-        env = "TAPEFLOW_SYMBOLS",
-        value_name = "LIST",
-        requires = "token_file"
-    )]
-    symbols: Option<String>,
-    /// File holding Finnhub's token
-    #[arg(
-        long,
-        env = "TAPEFLOW_TOKEN_FILE",
-        value_name = "FILE",
-        conflicts_with = "replay",
-        requires = "symbols"
-    )]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    kafka: KafkaArgs,
     #[command(flatten)]
     http: HttpArgs,
 }
@@ -108,32 +171,25 @@ pub(crate) struct IngestSettings {
 }
 
 impl IngestArgs {
-    pub(crate) fn check(self) -> Result<IngestSettings, End> {
+    pub(crate) fn check(self) -> Result<IngestSettings, Exit> {
         let mut errors = Errors::default();
         let kafka = self.kafka.check(&mut errors);
         let http = self.http.check(([127, 0, 0, 1], 8_070).into(), &mut errors);
-        let speed = errors.read("--speed", &self.speed, str::parse::<Speed>);
-        let feed = match (self.replay, self.token_file) {
-            (Some(path), _) => speed.map(|speed| Feed::Replay {
-                path,
-                speed,
-                exit_at_end: self.exit_at_end,
-            }),
-            (None, Some(file)) => {
-                let symbols = errors.read(
-                    "--symbols",
-                    self.symbols.as_deref().unwrap_or_default(),
-                    values::symbols,
-                );
-                let token = token(&file, "--token-file", &mut errors);
-                symbols.zip(token).map(|(symbols, token)| Feed::Live {
-                    url: self.finnhub_url,
-                    symbols: names(symbols),
-                    token,
-                })
+        let feed = match (self.replay.feed(), self.live.token_file, self.live.symbols) {
+            (Some(replay), ..) => Some(replay),
+            (None, Some(file), Some(symbols)) => {
+                live(self.finnhub_url, &symbols, &file, &mut errors)
             }
-            (None, None) => {
-                errors.add("--replay or --token-file: one of them must name a file");
+            (None, Some(_), None) => {
+                errors.add("--symbols: missing, but --token-file is given");
+                None
+            }
+            (None, None, Some(_)) => {
+                errors.add("--token-file: missing, but --symbols is given");
+                None
+            }
+            (None, None, None) => {
+                errors.add("--replay or --token-file: missing; give a recording or a token");
                 None
             }
         };
@@ -147,56 +203,87 @@ impl IngestArgs {
     }
 }
 
-/// `tapeflow simulate`.
+/// The simulated market.
 #[derive(Args, Debug)]
-pub(crate) struct SimulateArgs {
-    /// Where to listen, on this machine alone
-    #[arg(
-        long,
-        env = "TAPEFLOW_BIND",
-        default_value = "127.0.0.1:8765",
-        value_name = "HOST:PORT"
-    )]
-    bind: String,
-    /// File with the token that clients must bring [default: the token is "simulated"]
-    #[arg(long, env = "TAPEFLOW_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// The same seed gives the same market
+#[command(next_help_heading = "Simulated market")]
+pub(crate) struct MarketArgs {
+    /// Seed of the simulated market: the same seed gives the same market
     #[arg(
         long,
         env = "TAPEFLOW_SEED",
         default_value = "1",
         value_name = "N",
-        allow_hyphen_values = true
+        allow_hyphen_values = true,
+        value_parser = values::number(0..=u64::MAX)
     )]
-    seed: String,
-    /// How many symbols the market has: AAPL, MSFT and so on; a subscription to "*" is one to all
-    /// of them
+    pub(crate) seed: u64,
+    /// How many symbols the simulated market has
     #[arg(
         long,
-        env = "TAPEFLOW_SYMBOLS",
+        env = "TAPEFLOW_MARKET_SYMBOLS",
         default_value = "200",
-        value_name = "N"
+        value_name = "N",
+        value_parser = values::count(1..=100_000)
     )]
-    symbols: String,
-    /// Trades a second
-    #[arg(long, env = "TAPEFLOW_RATE", default_value = "1000", value_name = "N")]
-    rate: String,
-    /// How many trades in all [default: no end, or 100000 with --out]
-    #[arg(long, env = "TAPEFLOW_TRADES", value_name = "N")]
-    trades: Option<String>,
-    /// Share of all trades that the first symbol gets, 0 to 1, instead of the usual falling shares
-    #[arg(long, env = "TAPEFLOW_ONE_SYMBOL_SHARE", value_name = "SHARE")]
-    one_symbol_share: Option<String>,
+    pub(crate) market_symbols: usize,
+    /// Trades a second of the simulated market
+    #[arg(
+        long,
+        env = "TAPEFLOW_RATE",
+        default_value = "1000",
+        value_name = "N",
+        value_parser = values::small(10_000_000)
+    )]
+    pub(crate) rate: u32,
+}
+
+/// `tapeflow simulate`.
+#[derive(Args, Debug)]
+pub(crate) struct SimulateArgs {
+    /// Address to listen on
+    #[arg(
+        long,
+        env = "TAPEFLOW_BIND",
+        default_value = "127.0.0.1:8765",
+        value_name = "IP:PORT",
+        value_parser = bind_address
+    )]
+    bind: SocketAddr,
+    /// File with the token that clients must send [default: the token is "simulated"]
+    #[arg(long, env = "TAPEFLOW_ACCEPT_TOKEN_FILE", value_name = "FILE")]
+    accept_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    market: MarketArgs,
+    /// How many trades in total [default: no end, or 100000 with --out]
+    #[arg(
+        long,
+        env = "TAPEFLOW_TRADES",
+        value_name = "N",
+        value_parser = values::number(1..=100_000_000_000)
+    )]
+    trades: Option<u64>,
+    /// Share of all trades that the first symbol gets, 0 to 1, instead of shares that fall as 1/n
+    #[arg(
+        long,
+        env = "TAPEFLOW_ONE_SYMBOL_SHARE",
+        value_name = "SHARE",
+        value_parser = values::fraction
+    )]
+    one_symbol_share: Option<f64>,
     /// Write a recording, JSON lines, to this file instead of listening
     #[arg(long, env = "TAPEFLOW_OUT", value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
+fn bind_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8765"))
+}
+
 /// What `simulate` does.
 #[derive(Debug)]
 pub(crate) struct SimulateSettings {
-    pub(crate) bind: std::net::SocketAddr,
+    pub(crate) bind: SocketAddr,
     pub(crate) token: Secret,
     pub(crate) seed: u64,
     pub(crate) symbols: usize,
@@ -207,46 +294,21 @@ pub(crate) struct SimulateSettings {
 }
 
 impl SimulateArgs {
-    pub(crate) fn check(self) -> Result<SimulateSettings, End> {
+    pub(crate) fn check(self) -> Result<SimulateSettings, Exit> {
         let mut errors = Errors::default();
-        let bind = errors.read("--bind", &self.bind, |text| {
-            text.parse::<std::net::SocketAddr>().map_err(|_| {
-                format!("{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8765")
-            })
-        });
-        let token = match &self.token_file {
-            Some(file) => token(file, "--token-file", &mut errors),
-            None => Some(Secret::new("simulated")),
+        let token = match &self.accept_token_file {
+            Some(file) => errors.keep("--accept-token-file", secret::read(file)),
+            None => Some(Secret::new(SIMULATED_TOKEN)),
         };
-        let seed = errors.read("--seed", &self.seed, values::number(0..=u64::MAX));
-        let symbols = errors.read("--symbols", &self.symbols, values::count(1..=100_000));
-        let rate = errors
-            .read("--rate", &self.rate, values::number(1..=10_000_000))
-            .and_then(|n| u32::try_from(n).ok());
-        let trades = errors.read_option(
-            "--trades",
-            self.trades.as_deref(),
-            values::number(1..=100_000_000_000),
-        );
-        let one_symbol_share = errors.read_option(
-            "--one-symbol-share",
-            self.one_symbol_share.as_deref(),
-            |text| {
-                text.parse::<f64>()
-                    .ok()
-                    .filter(|share| (0.0..=1.0).contains(share))
-                    .ok_or_else(|| format!("{text:?} is not a share: give 0 to 1"))
-            },
-        );
         errors.settle(|| {
             Some(SimulateSettings {
-                bind: bind?,
+                bind: self.bind,
                 token: token?,
-                seed: seed?,
-                symbols: symbols?,
-                rate: rate?,
-                trades: trades?,
-                one_symbol_share: one_symbol_share?,
+                seed: self.market.seed,
+                symbols: self.market.market_symbols,
+                rate: self.market.rate,
+                trades: self.trades,
+                one_symbol_share: self.one_symbol_share,
                 out: self.out,
             })
         })

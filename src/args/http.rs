@@ -1,4 +1,4 @@
-//! Where a process serves HTTP: `--http` and its flags. The default is loopback.
+//! Where a process serves HTTP: `--http`, on loopback by default.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -12,41 +12,52 @@ use tapeflow_console::HttpSettings;
 use super::errors::Errors;
 use crate::secret;
 
-/// The flags of the HTTP server.
+/// Where a process serves HTTP, and to whom.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct HttpArgs {
     /// Address of the live page, /metrics, /status, /livez and /readyz, or off [default:
     /// 127.0.0.1:8080 for run; 127.0.0.1:8080 plus --process for dataflow; 127.0.0.1:8070 for
     /// ingest]
-    #[arg(long, env = "TAPEFLOW_HTTP", value_name = "IP:PORT|off")]
-    http: Option<String>,
-    /// Serve over TLS with this PEM file of certificates, the certificate of the server first
+    #[arg(long, env = "TAPEFLOW_HTTP", value_name = "IP:PORT|off", value_parser = listen_address)]
+    http: Option<Listen>,
+    /// Serve over TLS: file of the certificate chain, the server's own first, PEM
     #[arg(long, env = "TAPEFLOW_HTTP_TLS_CERT", value_name = "FILE")]
     http_tls_cert: Option<PathBuf>,
-    /// PEM file with the key of the certificate
+    /// File of the certificate's key, PEM
     #[arg(long, env = "TAPEFLOW_HTTP_TLS_KEY", value_name = "FILE")]
     http_tls_key: Option<PathBuf>,
-    /// File with the password of the user tapeflow, required for all but /livez and /readyz
+    /// File with the password of the user tapeflow; every path but /livez and /readyz requires it
     #[arg(long, env = "TAPEFLOW_HTTP_PASSWORD_FILE", value_name = "FILE")]
     http_password_file: Option<PathBuf>,
 }
 
+/// An address to listen on, or not to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listen {
+    Off,
+    At(SocketAddr),
+}
+
+fn listen_address(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen::Off);
+    }
+    text.parse().map(Listen::At).map_err(|_| {
+        format!(
+            "{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8080 or [::1]:8080, or off"
+        )
+    })
+}
+
 impl HttpArgs {
-    /// Checks the flags and reads the files; `default` is the address without `--http`.
+    /// Reads the files; `default` is where to serve without `--http`.
     pub(crate) fn check(self, default: SocketAddr, errors: &mut Errors) -> Option<HttpSettings> {
         let required = self.http.is_some();
-        let address = match self.http.as_deref() {
-            None => Some(Some(default)),
-            Some("off") => Some(None),
-            Some(text) => errors.read("--http", text, |text| {
-                text.parse().map(Some).map_err(|_| {
-                    format!(
-                        "{text:?} is not an address: give IP:PORT, such as 127.0.0.1:8080 or \
-                         [::1]:8080, or off"
-                    )
-                })
-            }),
+        let address = match self.http {
+            None => Some(default),
+            Some(Listen::Off) => None,
+            Some(Listen::At(address)) => Some(address),
         };
         let tls = match (self.http_tls_cert, self.http_tls_key) {
             (None, None) => Some(None),
@@ -62,10 +73,12 @@ impl HttpArgs {
         };
         let password = match self.http_password_file {
             None => Some(None),
-            Some(file) => secret::from("--http-password-file", Some(&file), &[], errors).map(Some),
+            Some(file) => errors
+                .keep("--http-password-file", secret::read(&file))
+                .map(Some),
         };
         Some(HttpSettings {
-            address: address?,
+            address,
             required,
             tls: tls?,
             password: password?,
@@ -104,7 +117,7 @@ fn tls(
         Ok(config) => Some(Arc::new(config)),
         Err(error) => {
             errors.add(format!(
-                "--http-tls-cert: {} does not fit the key {}: {error}",
+                "--http-tls-cert: {} cannot be used with {}: {error}",
                 certificates.display(),
                 key.display()
             ));

@@ -1,92 +1,135 @@
-//! Where the log is: `--brokers` and `--topic`, or `--log`.
+//! Where the log is: `--brokers` and `--topic` for Kafka, or `--log` for an embedded one. Every
+//! command that reads or writes a log takes these definitions.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use tapeflow_log::kafka::KafkaConfig;
 
-use super::{errors::Errors, store::sqlite_address, values};
+use super::{
+    errors::Errors,
+    store::{StoreAddress, sqlite_address},
+    values::{self, Addresses},
+};
 
-/// Where the topic is.
+/// Where a Kafka on this machine listens.
+const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
+
+/// How to reach Kafka.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Kafka")]
-pub(crate) struct KafkaArgs {
-    /// Kafka brokers to begin with
+pub(crate) struct BrokerArgs {
+    /// Kafka brokers to connect to first [default: 127.0.0.1:9092]
     #[arg(
         long,
         env = "TAPEFLOW_BROKERS",
-        default_value = "127.0.0.1:9092",
-        value_name = "HOST:PORT,..."
+        value_name = "HOST:PORT,...",
+        value_parser = values::addresses
     )]
-    brokers: String,
-    /// Topic of trades
-    #[arg(long, env = "TAPEFLOW_TOPIC", default_value = "trades")]
-    topic: String,
-    /// File of further client settings, one key=value a line, such as security.protocol=SASL_SSL;
-    /// passwords belong here, not on a command line
+    brokers: Option<Addresses>,
+    /// File of Kafka client settings, one key=value a line, such as security.protocol=SASL_SSL.
+    /// Passwords belong in this file, not on a command line
     #[arg(long, env = "TAPEFLOW_KAFKA_CONFIG_FILE", value_name = "FILE")]
-    kafka_config_file: Option<PathBuf>,
+    pub(crate) kafka_config_file: Option<PathBuf>,
 }
 
-impl KafkaArgs {
-    /// Reads the addresses, and the file of settings.
-    pub(crate) fn check(self, errors: &mut Errors) -> Option<KafkaConfig> {
-        let brokers = errors.read("--brokers", &self.brokers, values::addresses);
-        let topic = errors.read("--topic", &self.topic, values::topic);
+impl BrokerArgs {
+    /// The configuration of a client for `topic`; reads the file of settings.
+    pub(crate) fn check(&self, topic: String, errors: &mut Errors) -> Option<KafkaConfig> {
         let settings = match &self.kafka_config_file {
-            Some(file) => KafkaConfig::read_settings(file)
-                .map_err(|error| errors.add(format!("--kafka-config-file: {error}")))
-                .ok(),
-            None => Some(Vec::new()),
+            Some(file) => errors.keep("--kafka-config-file", KafkaConfig::read_settings(file))?,
+            None => Vec::new(),
         };
+        let brokers = self
+            .brokers
+            .as_ref()
+            .map_or_else(|| DEFAULT_BROKERS.to_owned(), |all| all.join(","));
         Some(KafkaConfig {
-            brokers: brokers?.join(","),
-            topic: topic?,
-            settings: settings?,
+            brokers,
+            topic,
+            settings,
         })
     }
 }
 
-/// A log to measure a job against; none unless one is named.
+/// The topic of trades.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Log")]
-pub(crate) struct LagArgs {
-    /// Kafka brokers to begin with: how far the job is behind the topic is shown as well
-    #[arg(long, env = "TAPEFLOW_BROKERS", value_name = "HOST:PORT,...")]
-    brokers: Option<String>,
+#[command(next_help_heading = "Kafka")]
+pub(crate) struct KafkaArgs {
+    #[command(flatten)]
+    brokers: BrokerArgs,
     /// Topic of trades
-    #[arg(long, env = "TAPEFLOW_TOPIC", default_value = "trades")]
+    #[arg(
+        long,
+        env = "TAPEFLOW_TOPIC",
+        default_value = "trades",
+        value_name = "NAME",
+        value_parser = values::topic
+    )]
     topic: String,
-    /// File of further client settings, one key=value a line
-    #[arg(long, env = "TAPEFLOW_KAFKA_CONFIG_FILE", value_name = "FILE")]
-    kafka_config_file: Option<PathBuf>,
-    /// An embedded log instead of a topic
-    #[arg(long, env = "TAPEFLOW_LOG", value_name = "sqlite:PATH")]
-    log: Option<String>,
 }
 
-impl LagArgs {
-    /// Which log, if any. An embedded one wins, as in `verify`.
+impl KafkaArgs {
+    /// The configuration of a client; reads the file of settings.
+    pub(crate) fn check(self, errors: &mut Errors) -> Option<KafkaConfig> {
+        self.brokers.check(self.topic, errors)
+    }
+
+    /// Whether the brokers are named, and not assumed.
+    fn has_brokers(&self) -> bool {
+        self.brokers.brokers.is_some()
+    }
+}
+
+/// The log: a topic, or an SQLite file.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Log")]
+pub(crate) struct LogArgs {
+    /// An embedded log, sqlite:PATH, instead of a topic
+    #[arg(long, env = "TAPEFLOW_LOG", value_name = "sqlite:PATH", value_parser = sqlite_address)]
+    pub(crate) log: Option<PathBuf>,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+impl LogArgs {
+    /// The log that a job reads: `--log`, or else the topic.
+    pub(crate) fn check(self, errors: &mut Errors) -> Option<LogChoice> {
+        match self.log {
+            Some(path) => Some(LogChoice::Sqlite(path)),
+            None => self.kafka.check(errors).map(LogChoice::Kafka),
+        }
+    }
+
+    /// The log that the bars of `store` come from: `--log`, or else the log in the file of the bars
+    /// if they come from it, or else the topic.
+    pub(crate) fn of_store(self, store: &StoreAddress, errors: &mut Errors) -> Option<LogChoice> {
+        match (self.log, store) {
+            (Some(path), _) => Some(LogChoice::Sqlite(path)),
+            (None, StoreAddress::Sqlite(path)) => self
+                .kafka
+                .check(errors)
+                .map(|kafka| LogChoice::Beside(path.clone(), kafka)),
+            (None, StoreAddress::Cassandra { .. }) => {
+                self.kafka.check(errors).map(LogChoice::Kafka)
+            }
+        }
+    }
+
+    /// As [`Self::of_store`] if a log is named; no log otherwise.
     #[expect(
         clippy::option_option,
         reason = "the outer one is an error, the inner one no log"
     )]
-    pub(crate) fn check(self, errors: &mut Errors) -> Option<Option<LogChoice>> {
-        match (self.log, self.brokers) {
-            (Some(text), _) => errors
-                .read("--log", &text, sqlite_address)
-                .map(|path| Some(LogChoice::Sqlite(path))),
-            (None, Some(brokers)) => {
-                let kafka = KafkaArgs {
-                    brokers,
-                    topic: self.topic,
-                    kafka_config_file: self.kafka_config_file,
-                };
-                kafka
-                    .check(errors)
-                    .map(|config| Some(LogChoice::Kafka(config)))
-            }
-            (None, None) => Some(None),
+    pub(crate) fn of_store_if_named(
+        self,
+        store: &StoreAddress,
+        errors: &mut Errors,
+    ) -> Option<Option<LogChoice>> {
+        if self.log.is_some() || self.kafka.has_brokers() {
+            self.of_store(store, errors).map(Some)
+        } else {
+            Some(None)
         }
     }
 }
@@ -98,6 +141,6 @@ pub(crate) enum LogChoice {
     Kafka(KafkaConfig),
     /// An SQLite file.
     Sqlite(PathBuf),
-    /// The log in the bars' own SQLite file, if that is where they come from; a topic else.
+    /// The log in the bars' own SQLite file if the bars come from it, otherwise a topic.
     Beside(PathBuf, KafkaConfig),
 }

@@ -1,5 +1,5 @@
-//! The command line: what each command takes, where else a value may come from, and what is wrong
-//! with it, all at once.
+//! The command line: the flags of each command, their environment variables, and the checks across
+//! flags. [`parse`] reports every unreadable value at once, and each `check` every other error.
 
 pub(crate) mod bench;
 pub(crate) mod commands;
@@ -8,6 +8,7 @@ pub(crate) mod feed;
 pub(crate) mod http;
 pub(crate) mod job;
 pub(crate) mod log;
+pub(crate) mod parse;
 pub(crate) mod read;
 pub(crate) mod run;
 pub(crate) mod store;

@@ -1,22 +1,23 @@
-//! The commands that only read the store: `bars`, `top`, `status`, `dead_letters list`.
+//! The commands that only read the store: `bars`, `views`, `status`, `dead-letters`.
 
 use std::ops::Range;
 
 use clap::{Args, ValueEnum};
-use tapeflow_schemas::{Policy, Symbol, View, WindowSize, window::parse_utc};
+use jiff::tz::TimeZone;
+use tapeflow_schemas::{Policy, Symbol, View, WindowSize};
 
 use super::{
     errors::Errors,
-    log::{LagArgs, LogChoice},
-    store::{DEFAULT_STORE, LoginArgs, StoreChoice, store_choice},
-    values::{self, SizeChoice},
+    log::{LogArgs, LogChoice},
+    store::{StoreArgs, StoreChoice},
+    values::{self, Moment, SizeChoice, Symbols},
 };
-use crate::end::End;
+use crate::exit::Exit;
 
-/// The form of printed bars.
+/// The form of the output.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Columns for people.
+    /// Aligned columns.
     Table,
     /// Exact decimals, no exponent, empty where there is no value.
     Csv,
@@ -24,43 +25,99 @@ pub(crate) enum Format {
     Json,
 }
 
+/// The form of the output, the same flag in every command that prints from the store.
+#[derive(Args, Debug)]
+struct FormatArg {
+    /// Form of the output
+    #[arg(long, env = "TAPEFLOW_FORMAT", default_value = "table", value_enum)]
+    format: Format,
+}
+
+/// A range of window starts, and the zone of its dates.
+#[derive(Args, Debug)]
+struct RangeArgs {
+    /// First window start, RFC 3339 or a date [default without --to: all bars; of views the newest
+    /// window, or for days the newest of each market]
+    #[arg(long, env = "TAPEFLOW_FROM", value_name = "TIME", value_parser = values::moment)]
+    from: Option<Moment>,
+    /// Window starts before this, RFC 3339 or a date
+    #[arg(long, env = "TAPEFLOW_TO", value_name = "TIME", value_parser = values::moment)]
+    to: Option<Moment>,
+}
+
+impl RangeArgs {
+    /// Milliseconds since 1970. `None` without either flag.
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is an error, the inner one no range"
+    )]
+    fn check(&self, zone: &TimeZone, errors: &mut Errors) -> Option<Option<Range<i64>>> {
+        let mut ms = |flag, moment: Option<Moment>, absent| match moment {
+            Some(moment) => errors.keep(flag, moment.in_zone(zone)),
+            None => Some(absent),
+        };
+        let (from, to) = (
+            ms("--from", self.from, i64::MIN),
+            ms("--to", self.to, i64::MAX),
+        );
+        let range = from?..to?;
+        Some((self.from.is_some() || self.to.is_some()).then_some(range))
+    }
+}
+
 /// `tapeflow bars`.
 #[derive(Args, Debug)]
 pub(crate) struct BarsArgs {
-    /// Where the bars are: sqlite:PATH, or cassandra://HOST[:PORT][,HOST...]/KEYSPACE
-    #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "URL")]
-    store: String,
     /// Window sizes, or all
     #[arg(
         long,
         env = "TAPEFLOW_SIZE",
         default_value = "1m",
-        value_name = "SIZE,..."
+        value_name = "SIZE,...",
+        value_parser = values::size_choice
     )]
-    size: String,
+    size: SizeChoice,
     /// A symbol; may be repeated [default: all]
-    #[arg(long, env = "TAPEFLOW_SYMBOL", value_name = "SYMBOL")]
-    symbol: Vec<String>,
-    /// First window start, RFC 3339 or a date
-    #[arg(long, env = "TAPEFLOW_FROM", value_name = "TIME")]
-    from: Option<String>,
-    /// Window starts before this, RFC 3339 or a date
-    #[arg(long, env = "TAPEFLOW_TO", value_name = "TIME")]
-    to: Option<String>,
-    /// Which trades volume, notional, trades and VWAP are made of: all, those the tape counts
-    /// (sip), or those that form prices (strict)
+    #[arg(
+        long,
+        env = "TAPEFLOW_SYMBOL",
+        value_name = "SYMBOL,...",
+        value_parser = values::symbols
+    )]
+    symbol: Vec<Symbols>,
+    #[command(flatten)]
+    range: RangeArgs,
+    /// Only the last N bars of each symbol and size
+    #[arg(
+        long,
+        env = "TAPEFLOW_LAST",
+        value_name = "N",
+        value_parser = values::count(1..=1_000_000)
+    )]
+    last: Option<usize>,
+    /// Time zone of the printed times, and of the dates in --from and --to
+    #[arg(
+        long,
+        env = "TAPEFLOW_TZ",
+        default_value = "UTC",
+        value_name = "ZONE",
+        value_parser = values::zone
+    )]
+    tz: TimeZone,
+    /// Which trades volume, notional, trades and VWAP are made of: all; those that count in the
+    /// consolidated tape's volume (sip); those that form prices (strict)
     #[arg(
         long,
         env = "TAPEFLOW_POLICY",
         default_value = "sip",
-        value_name = "all|sip|strict"
+        value_name = "POLICY",
+        value_parser = values::policy()
     )]
-    policy: String,
-    /// Form of the output
-    #[arg(long, env = "TAPEFLOW_FORMAT", default_value = "table", value_enum)]
-    format: Format,
+    policy: Policy,
     #[command(flatten)]
-    login: LoginArgs,
+    format: FormatArg,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// What `bars` does.
@@ -68,114 +125,82 @@ pub(crate) struct BarsArgs {
 pub(crate) struct BarsSettings {
     pub(crate) store: StoreChoice,
     pub(crate) sizes: SizeChoice,
+    /// All if there are none.
     pub(crate) symbols: Vec<Symbol>,
     pub(crate) range: Range<i64>,
+    pub(crate) last: Option<usize>,
+    pub(crate) zone: TimeZone,
     pub(crate) policy: Policy,
     pub(crate) format: Format,
 }
 
 impl BarsArgs {
-    pub(crate) fn check(self) -> Result<BarsSettings, End> {
+    pub(crate) fn check(self) -> Result<BarsSettings, Exit> {
         let mut errors = Errors::default();
-        let store = store_choice(&self.store, self.login, &mut errors);
-        let sizes = errors.read("--size", &self.size, values::size_choice);
-        let symbols: Vec<_> = self
-            .symbol
-            .iter()
-            .map(|symbol| errors.read("--symbol", symbol, values::symbols))
-            .collect();
-        let from = errors.read_option("--from", self.from.as_deref(), parse_utc);
-        let to = errors.read_option("--to", self.to.as_deref(), parse_utc);
-        let policy = errors.read("--policy", &self.policy, |text| {
-            Policy::EVERY
-                .into_iter()
-                .find(|policy| policy.name() == text)
-                .ok_or_else(|| format!("{text:?} is not a policy: give all, sip or strict"))
-        });
+        let store = self.store.to_read(None, &mut errors);
+        let range = self.range.check(&self.tz, &mut errors);
         errors.settle(|| {
-            let symbols = symbols.into_iter().collect::<Option<Vec<_>>>()?.concat();
-            let range = from?.unwrap_or(i64::MIN)..to?.unwrap_or(i64::MAX);
             Some(BarsSettings {
-                store: store?,
-                sizes: sizes?,
-                symbols,
-                range,
-                policy: policy?,
-                format: self.format,
+                store,
+                sizes: self.size,
+                symbols: self.symbol.concat(),
+                range: range?.unwrap_or(i64::MIN..i64::MAX),
+                last: self.last,
+                zone: self.tz,
+                policy: self.policy,
+                format: self.format.format,
             })
         })
     }
 }
 
-/// `tapeflow top`.
+/// `tapeflow views`.
 #[derive(Args, Debug)]
-pub(crate) struct TopArgs {
-    /// Where the lists are: sqlite:PATH, or cassandra://HOST[:PORT][,HOST...]/KEYSPACE
-    #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "URL")]
-    store: String,
-    /// Which list: symbols by notional (active), symbols by how far close is from open (movers),
+pub(crate) struct ViewsArgs {
+    /// Which view: symbols by notional (active), symbols by how far close is from open (movers),
     /// your baskets, or asset classes (market)
     #[arg(
         long,
         env = "TAPEFLOW_VIEW",
         default_value = "active",
-        value_name = "active|movers|baskets|market"
+        value_name = "VIEW",
+        value_parser = values::view()
     )]
-    view: String,
+    view: View,
     /// Window size, one minute or longer
     #[arg(long, env = "TAPEFLOW_SIZE", default_value = "1m")]
-    size: String,
-    /// First window start, RFC 3339 or a date [default: the newest list alone; of days, those of
-    /// all markets]
-    #[arg(long, env = "TAPEFLOW_FROM", value_name = "TIME")]
-    from: Option<String>,
-    /// Window starts before this, RFC 3339 or a date
-    #[arg(long, env = "TAPEFLOW_TO", value_name = "TIME")]
-    to: Option<String>,
-    /// Form of the output
-    #[arg(long, env = "TAPEFLOW_FORMAT", default_value = "table", value_enum)]
-    format: Format,
+    size: WindowSize,
     #[command(flatten)]
-    login: LoginArgs,
+    range: RangeArgs,
+    #[command(flatten)]
+    format: FormatArg,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
-/// What `top` does.
+/// What `views` does.
 #[derive(Debug)]
-pub(crate) struct TopSettings {
+pub(crate) struct ViewsSettings {
     pub(crate) store: StoreChoice,
     pub(crate) view: View,
     pub(crate) size: WindowSize,
-    /// The newest list if there is none.
+    /// `None`: the newest window.
     pub(crate) range: Option<Range<i64>>,
     pub(crate) format: Format,
 }
 
-impl TopArgs {
-    pub(crate) fn check(self) -> Result<TopSettings, End> {
+impl ViewsArgs {
+    pub(crate) fn check(self) -> Result<ViewsSettings, Exit> {
         let mut errors = Errors::default();
-        let store = store_choice(&self.store, self.login, &mut errors);
-        let view = errors.read("--view", &self.view, |text| {
-            View::EVERY
-                .into_iter()
-                .find(|view| view.name() == text)
-                .ok_or_else(|| {
-                    format!("{text:?} is not a view: give active, movers, baskets or market")
-                })
-        });
-        let size = errors.read("--size", &self.size, str::parse::<WindowSize>);
-        let from = errors.read_option("--from", self.from.as_deref(), parse_utc);
-        let to = errors.read_option("--to", self.to.as_deref(), parse_utc);
+        let store = self.store.to_read(None, &mut errors);
+        let range = self.range.check(&TimeZone::UTC, &mut errors);
         errors.settle(|| {
-            let range = match (from?, to?) {
-                (None, None) => None,
-                (from, to) => Some(from.unwrap_or(i64::MIN)..to.unwrap_or(i64::MAX)),
-            };
-            Some(TopSettings {
-                store: store?,
-                view: view?,
-                size: size?,
-                range,
-                format: self.format,
+            Some(ViewsSettings {
+                store,
+                view: self.view,
+                size: self.size,
+                range: range?,
+                format: self.format.format,
             })
         })
     }
@@ -184,16 +209,12 @@ impl TopArgs {
 /// `tapeflow status`.
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
-    /// The job's store
-    #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "URL")]
-    store: String,
     #[command(flatten)]
-    log: LagArgs,
-    /// Form of the output
-    #[arg(long, env = "TAPEFLOW_FORMAT", default_value = "table", value_enum)]
-    format: Format,
+    format: FormatArg,
     #[command(flatten)]
-    login: LoginArgs,
+    store: StoreArgs,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// What `status` does.
@@ -206,37 +227,39 @@ pub(crate) struct StatusSettings {
 }
 
 impl StatusArgs {
-    pub(crate) fn check(self) -> Result<StatusSettings, End> {
+    pub(crate) fn check(self) -> Result<StatusSettings, Exit> {
         let mut errors = Errors::default();
-        let store = store_choice(&self.store, self.login, &mut errors);
-        let log = self.log.check(&mut errors);
+        let store = self.store.to_read(self.log.log.as_deref(), &mut errors);
+        let log = self.log.of_store_if_named(&store.address, &mut errors);
         errors.settle(|| {
             Some(StatusSettings {
-                store: store?,
+                store,
                 log: log?,
-                format: self.format,
+                format: self.format.format,
             })
         })
     }
 }
 
-/// `tapeflow dead_letters list`.
+/// `tapeflow dead-letters`.
 #[derive(Args, Debug)]
 pub(crate) struct DeadLettersArgs {
-    /// The job's store
-    #[arg(long, env = "TAPEFLOW_STORE", default_value = DEFAULT_STORE, value_name = "URL")]
-    store: String,
-    /// At most so many
-    #[arg(long, env = "TAPEFLOW_LIMIT", default_value = "1000", value_name = "N")]
-    limit: String,
-    /// Form of the output
-    #[arg(long, env = "TAPEFLOW_FORMAT", default_value = "table", value_enum)]
-    format: Format,
+    /// Print at most this many
+    #[arg(
+        long,
+        env = "TAPEFLOW_LIMIT",
+        default_value = "1000",
+        value_name = "N",
+        value_parser = values::count(1..=100_000_000)
+    )]
+    limit: usize,
     #[command(flatten)]
-    login: LoginArgs,
+    format: FormatArg,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
-/// What `dead_letters list` does.
+/// What `dead-letters` does.
 #[derive(Debug)]
 pub(crate) struct DeadLettersSettings {
     pub(crate) store: StoreChoice,
@@ -245,15 +268,14 @@ pub(crate) struct DeadLettersSettings {
 }
 
 impl DeadLettersArgs {
-    pub(crate) fn check(self) -> Result<DeadLettersSettings, End> {
+    pub(crate) fn check(self) -> Result<DeadLettersSettings, Exit> {
         let mut errors = Errors::default();
-        let store = store_choice(&self.store, self.login, &mut errors);
-        let limit = errors.read("--limit", &self.limit, values::count(1..=100_000_000));
+        let store = self.store.to_read(None, &mut errors);
         errors.settle(|| {
             Some(DeadLettersSettings {
-                store: store?,
-                limit: limit?,
-                format: self.format,
+                store,
+                limit: self.limit,
+                format: self.format.format,
             })
         })
     }

@@ -1,7 +1,10 @@
-//! `--store`: where bars are, and how to get in. The address never holds a secret, for addresses
-//! are shown.
+//! `--store`: where bars are, and how to log in. An address is logged, so it never holds a secret.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use tapeflow_schemas::Secret;
@@ -10,9 +13,8 @@ use tapeflow_sinks::cassandra::{ClientCertificate, TlsConfig};
 use super::{errors::Errors, values::abbreviated};
 use crate::secret;
 
-/// The store of `tapeflow run`, and what commands that only read look at if they are not told
-/// otherwise.
-pub(crate) const DEFAULT_STORE: &str = "sqlite:tapeflow-data/tapeflow.db";
+/// The file of `tapeflow run`, and of every command that reads a store that is not named.
+const DEFAULT_STORE: &str = "tapeflow-data/tapeflow.db";
 /// Cassandra's own port.
 const CASSANDRA_PORT: u16 = 9042;
 
@@ -30,45 +32,43 @@ pub(crate) enum StoreAddress {
     },
 }
 
-/// How to get in.
+/// How to log in to a Cassandra cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Login {
-    /// The user, if the cluster asks for one.
+    /// The user, if the cluster requires one.
     pub(crate) user: Option<String>,
-    /// The password.
     pub(crate) password: Option<Secret>,
-    /// TLS, if the cluster is to be spoken to that way.
+    /// None: no TLS.
     pub(crate) tls: Option<TlsConfig>,
 }
 
-/// The credentials' flags, for commands that may talk to Cassandra.
+/// The flags of commands that may connect to Cassandra.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Cassandra")]
 pub(crate) struct LoginArgs {
-    /// User of the Cassandra cluster, if it asks for one
+    /// User of the Cassandra cluster, if it requires one
     #[arg(long, env = "TAPEFLOW_CASSANDRA_USER", value_name = "NAME")]
     cassandra_user: Option<String>,
     /// File with that user's password [or the password itself in the variable
     /// TAPEFLOW_CASSANDRA_PASSWORD]
     #[arg(long, env = "TAPEFLOW_CASSANDRA_PASSWORD_FILE", value_name = "FILE")]
     cassandra_password_file: Option<PathBuf>,
-    /// Talk TLS to the nodes
+    /// Connect to the nodes over TLS
     #[arg(long, env = "TAPEFLOW_CASSANDRA_TLS")]
     cassandra_tls: bool,
-    /// File with the authorities that vouch for the nodes, PEM [default: those of the web]
+    /// File of the certificate authorities of the nodes, PEM [default: the public ones]
     #[arg(long, env = "TAPEFLOW_CASSANDRA_CA_FILE", value_name = "FILE")]
     cassandra_ca_file: Option<PathBuf>,
-    /// File with our certificate, PEM, where nodes ask for one
+    /// File of the client certificate, PEM, if the nodes require one
     #[arg(long, env = "TAPEFLOW_CASSANDRA_CERT_FILE", value_name = "FILE")]
     cassandra_cert_file: Option<PathBuf>,
-    /// File with its key, PEM, not encrypted
+    /// File of the client certificate's key, PEM, not encrypted
     #[arg(long, env = "TAPEFLOW_CASSANDRA_KEY_FILE", value_name = "FILE")]
     cassandra_key_file: Option<PathBuf>,
 }
 
 impl LoginArgs {
-    /// The same flags for another process of this program. A password from the environment is not
-    /// among them.
+    /// The same flags for a child process. A password from the environment is not among them.
     pub(crate) fn flags(&self) -> Vec<OsString> {
         let user = self
             .cassandra_user
@@ -94,17 +94,15 @@ impl LoginArgs {
 
     /// Reads the password.
     pub(crate) fn check(self, errors: &mut Errors) -> Login {
-        let password = secret::from(
-            "--cassandra-password-file",
-            self.cassandra_password_file.as_deref(),
-            &["TAPEFLOW_CASSANDRA_PASSWORD"],
-            errors,
-        );
+        let password = match &self.cassandra_password_file {
+            Some(file) => errors.keep("--cassandra-password-file", secret::read(file)),
+            None => secret::in_variable("TAPEFLOW_CASSANDRA_PASSWORD"),
+        };
         if password.is_some() && self.cassandra_user.is_none() {
-            errors.add("--cassandra-user: missing, though there is a password");
+            errors.add("--cassandra-user: missing, but a password is given");
         }
         if password.is_none() && self.cassandra_user.is_some() {
-            errors.add("--cassandra-password-file: missing, though there is --cassandra-user");
+            errors.add("--cassandra-password-file: missing, but --cassandra-user is given");
         }
         if self.cassandra_cert_file.is_some() != self.cassandra_key_file.is_some() {
             errors.add("--cassandra-cert-file and --cassandra-key-file: give both or neither");
@@ -112,7 +110,7 @@ impl LoginArgs {
         if !self.cassandra_tls
             && (self.cassandra_ca_file.is_some() || self.cassandra_cert_file.is_some())
         {
-            errors.add("--cassandra-tls: missing, though there are files for it");
+            errors.add("--cassandra-tls: missing, but certificate files are given");
         }
         let client = self.cassandra_cert_file.zip(self.cassandra_key_file);
         let client = client.map(|(certificate_file, key_file)| ClientCertificate {
@@ -131,22 +129,85 @@ impl LoginArgs {
     }
 }
 
-/// A store, and how to get in.
+/// Where bars are. Every command takes this definition.
+#[derive(Args, Debug)]
+pub(crate) struct StoreArgs {
+    /// Where bars are: sqlite:PATH, or cassandra://HOST[:PORT][,HOST...]/KEYSPACE [default: the
+    /// file of --log where that is given, or sqlite:tapeflow-data/tapeflow.db; dataflow and init
+    /// have no default]
+    #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL", value_parser = store_address)]
+    store: Option<StoreAddress>,
+    #[command(flatten)]
+    login: LoginArgs,
+}
+
+/// A store, and how to log in.
 #[derive(Debug)]
 pub(crate) struct StoreChoice {
     pub(crate) address: StoreAddress,
     pub(crate) login: Login,
 }
 
-/// Reads `--store` and the credentials.
-pub(crate) fn store_choice(
-    text: &str,
-    login: LoginArgs,
-    errors: &mut Errors,
-) -> Option<StoreChoice> {
-    let login = login.check(errors);
-    let address = errors.read("--store", text, store_address)?;
-    Some(StoreChoice { address, login })
+impl StoreArgs {
+    /// The store to read: `--store`, or else the file of an embedded log, or else the default file.
+    pub(crate) fn to_read(self, log: Option<&Path>, errors: &mut Errors) -> StoreChoice {
+        let address = self.store.unwrap_or_else(|| {
+            StoreAddress::Sqlite(log.unwrap_or(Path::new(DEFAULT_STORE)).to_owned())
+        });
+        StoreChoice {
+            address,
+            login: self.login.check(errors),
+        }
+    }
+
+    /// The store of a job or of `init`, which must be named.
+    pub(crate) fn to_write(self, log: Option<&Path>, errors: &mut Errors) -> Option<StoreChoice> {
+        if self.store.is_none() && log.is_none() {
+            errors.add("--store: missing; give cassandra://HOST/KEYSPACE or sqlite:PATH");
+            return None;
+        }
+        Some(self.to_read(log, errors))
+    }
+}
+
+/// The file of an embedded log and its bars, for `run`.
+#[derive(Args, Debug)]
+pub(crate) struct FileArgs {
+    /// Where log and bars are: sqlite:PATH
+    #[arg(
+        long,
+        env = "TAPEFLOW_STORE",
+        default_value_t = StoreAddress::Sqlite(DEFAULT_STORE.into()),
+        value_name = "URL",
+        value_parser = store_address
+    )]
+    store: StoreAddress,
+}
+
+impl FileArgs {
+    pub(crate) fn check(self, errors: &mut Errors) -> Option<PathBuf> {
+        match self.store {
+            StoreAddress::Sqlite(path) => Some(path),
+            StoreAddress::Cassandra { .. } => {
+                errors.add(
+                    "--store: run keeps log and bars in one sqlite:PATH; for cassandra:// use \
+                     tapeflow ingest and tapeflow dataflow",
+                );
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Display for StoreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Cassandra { nodes, keyspace } => {
+                write!(f, "cassandra://{}/{keyspace}", nodes.join(","))
+            }
+        }
+    }
 }
 
 /// Reads `sqlite:PATH` or `cassandra://HOST[:PORT][,HOST...]/KEYSPACE`.
@@ -155,14 +216,15 @@ pub(crate) fn store_address(text: &str) -> Result<StoreAddress, String> {
         return sqlite_path(path).map(StoreAddress::Sqlite);
     }
     let Some(rest) = text.strip_prefix("cassandra://") else {
-        // What was given may hold a secret in a place of its own invention: it is not shown back.
+        // The text may hold a password, so the error does not quote it.
         return Err(
             "not a store: give sqlite:PATH or cassandra://HOST[:PORT][,HOST...]/KEYSPACE".into(),
         );
     };
     if rest.contains('@') {
         return Err(
-            "credentials do not belong in an address, which everyone on the machine can see: use --cassandra-user and --cassandra-password-file"
+            "an address must not hold credentials, every user of the machine can read it: use \
+             --cassandra-user and --cassandra-password-file"
                 .into(),
         );
     }
@@ -179,7 +241,8 @@ pub(crate) fn store_address(text: &str) -> Result<StoreAddress, String> {
         || !keyspace.chars().all(legal)
     {
         return Err(format!(
-            "{:?} is not a keyspace: at most 48 lower-case letters, digits and underscores, a letter first",
+            "{:?} is not a keyspace: give at most 48 lower-case letters, digits and underscores, \
+             a letter first",
             abbreviated(keyspace)
         ));
     }

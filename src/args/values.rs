@@ -1,18 +1,28 @@
-//! The values flags take, as text: durations, sizes, numbers, addresses, names. Each reader says
-//! what it would have accepted.
+//! clap value parsers for durations, sizes, numbers, addresses and names. Each error says which
+//! values are accepted.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
-use tapeflow_schemas::{Symbol, WindowSize};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use tapeflow_schemas::{Policy, Symbol, View, WindowSize, window::parse_utc};
 
-/// The most window sizes a job may have side by side.
+/// The most window sizes that one job keeps.
 const MAX_SIZES: usize = 16;
+
+/// Window sizes, ascending and without repeats.
+///
+/// clap takes a field of type `Vec` for a flag that may be repeated; these aliases are one value.
+pub(crate) type Sizes = Vec<WindowSize>;
+/// Symbols in the order given, without repeats.
+pub(crate) type Symbols = Vec<Symbol>;
+/// `HOST:PORT` addresses.
+pub(crate) type Addresses = Vec<String>;
 
 /// A duration: a whole number and `ms`, `s`, `m` or `h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let error = || {
         format!(
-            "{text:?} is not a duration: give a whole number and ms, s, m or h, such as 250ms, 5s, 2m"
+            "{text:?} is not a duration: give a whole number and ms, s, m or h, such as 250ms or 2m"
         )
     };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -31,8 +41,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(error)
 }
 
-/// How long an epoch may be: from 10 ms, below which it would be bindings and nothing else, to a
-/// minute.
+/// The length of an epoch: 10 ms to a minute. Below 10 ms a job would do little but bind.
 pub(crate) fn epoch(text: &str) -> Result<Duration, String> {
     let epoch = duration(text)?;
     if (Duration::from_millis(10)..=Duration::from_secs(60)).contains(&epoch) {
@@ -42,8 +51,8 @@ pub(crate) fn epoch(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Window sizes, separated by commas; ascending and without repeats afterwards.
-pub(crate) fn sizes(text: &str) -> Result<Vec<WindowSize>, String> {
+/// Window sizes, separated by commas.
+pub(crate) fn sizes(text: &str) -> Result<Sizes, String> {
     let sizes = text
         .split(',')
         .map(|size| {
@@ -54,7 +63,7 @@ pub(crate) fn sizes(text: &str) -> Result<Vec<WindowSize>, String> {
         .collect::<Result<BTreeSet<_>, _>>()?;
     if sizes.len() > MAX_SIZES {
         Err(format!(
-            "{} sizes, at most {MAX_SIZES} stand side by side",
+            "{} sizes, at most {MAX_SIZES} are allowed",
             sizes.len()
         ))
     } else {
@@ -80,8 +89,8 @@ pub(crate) fn size_choice(text: &str) -> Result<SizeChoice, String> {
     }
 }
 
-/// Symbols, separated by commas; in the order given, without repeats.
-pub(crate) fn symbols(text: &str) -> Result<Vec<Symbol>, String> {
+/// Symbols, separated by commas.
+pub(crate) fn symbols(text: &str) -> Result<Symbols, String> {
     let mut seen = BTreeSet::new();
     let mut symbols = Vec::new();
     for part in text.split(',') {
@@ -94,21 +103,104 @@ pub(crate) fn symbols(text: &str) -> Result<Vec<Symbol>, String> {
     Ok(symbols)
 }
 
-/// A whole number in a range that is told if it is missed.
-pub(crate) fn number(range: std::ops::RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, String> {
+/// A whole number in a range.
+pub(crate) fn number(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync {
     move |text| {
-        let within = |number: &u64| range.contains(number);
-        text.parse::<u64>().ok().filter(within).ok_or_else(|| {
-            format!(
-                "{text:?} is not a whole number from {} to {}",
-                range.start(),
-                range.end()
-            )
-        })
+        text.parse::<u64>()
+            .ok()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                format!(
+                    "{text:?} is not a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                )
+            })
     }
 }
 
-/// One of so many: `1/N`.
+/// A whole number from 1 to `most`, as a `u32`.
+pub(crate) fn small(most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync {
+    let read = number(1..=most.into());
+    move |text| read(text).and_then(|n| u32::try_from(n).map_err(|error| error.to_string()))
+}
+
+/// A share of all trades: 0 to 1.
+pub(crate) fn fraction(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse::<f64>()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{text:?} is not a share: give 0 to 1"))
+}
+
+/// Which trades count: `all`, `sip` or `strict`.
+pub(crate) fn policy() -> impl TypedValueParser<Value = Policy> {
+    PossibleValuesParser::new(Policy::EVERY.map(Policy::name)).try_map(|name| {
+        Policy::EVERY
+            .into_iter()
+            .find(|policy| policy.name() == name)
+            .ok_or("not a policy")
+    })
+}
+
+/// A view by its name.
+pub(crate) fn view() -> impl TypedValueParser<Value = View> {
+    PossibleValuesParser::new(View::EVERY.map(View::name)).try_map(|name| {
+        View::EVERY
+            .into_iter()
+            .find(|view| view.name() == name)
+            .ok_or("not a view")
+    })
+}
+
+/// A point in time: RFC 3339, or a date whose midnight depends on `--tz`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Milliseconds since 1970.
+    At(i64),
+    /// A calendar date.
+    Date(jiff::civil::Date),
+}
+
+impl Moment {
+    /// Milliseconds since 1970; a date is its first moment in `zone`.
+    pub(crate) fn in_zone(self, zone: &jiff::tz::TimeZone) -> Result<i64, String> {
+        match self {
+            Self::At(ms) => Ok(ms),
+            Self::Date(date) => date
+                .to_zoned(zone.clone())
+                .map(|time| time.timestamp().as_millisecond())
+                .map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// An RFC 3339 time or a date.
+pub(crate) fn moment(text: &str) -> Result<Moment, String> {
+    let date = text
+        .parse::<jiff::civil::Date>()
+        .ok()
+        .filter(|_| text.len() == 10);
+    date.map_or_else(
+        || parse_utc(text).map(Moment::At),
+        |date| Ok(Moment::Date(date)),
+    )
+}
+
+/// A time zone of the tz database, which is built in.
+pub(crate) fn zone(text: &str) -> Result<jiff::tz::TimeZone, String> {
+    jiff::tz::TimeZone::get(text).map_err(|_| {
+        format!(
+            "{:?} is not a time zone: give a name of the tz database, such as America/New_York",
+            abbreviated(text)
+        )
+    })
+}
+
+/// A sample of one in N, as `1/N`.
 pub(crate) fn share(text: &str) -> Result<u64, String> {
     let of = text
         .strip_prefix("1/")
@@ -122,22 +214,20 @@ pub(crate) fn share(text: &str) -> Result<u64, String> {
     })
 }
 
-/// A count of things that fit in memory.
+/// A count of things that are held in memory.
 pub(crate) fn count(
-    range: std::ops::RangeInclusive<u64>,
-) -> impl Fn(&str) -> Result<usize, String> {
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync {
     let read = number(range);
-    move |text| {
-        read(text).and_then(|number| usize::try_from(number).map_err(|error| error.to_string()))
-    }
+    move |text| read(text).and_then(|n| usize::try_from(n).map_err(|error| error.to_string()))
 }
 
 /// `HOST:PORT` addresses, separated by commas.
-pub(crate) fn addresses(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn addresses(text: &str) -> Result<Addresses, String> {
     text.split(',').map(|part| address(part.trim())).collect()
 }
 
-/// One `HOST:PORT`; an IPv6 host stands in brackets.
+/// One `HOST:PORT`; an IPv6 host is in brackets.
 pub(crate) fn address(text: &str) -> Result<String, String> {
     let error = || format!("{text:?} is not an address: give HOST:PORT, such as 127.0.0.1:9092");
     let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
@@ -168,7 +258,7 @@ pub(crate) fn topic(text: &str) -> Result<String, String> {
     }
 }
 
-/// A job's name: what stands in the checkpoint and in the consumer group.
+/// A job's name: part of the checkpoint, and the name of the consumer group.
 pub(crate) fn job(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if (1..=100).contains(&text.len()) && text.chars().all(legal) {
@@ -181,7 +271,7 @@ pub(crate) fn job(text: &str) -> Result<String, String> {
     }
 }
 
-/// At most 60 characters of a value that is shown back.
+/// At most 60 characters of a value, for an error that quotes it.
 pub(crate) fn abbreviated(text: &str) -> String {
     if text.chars().count() <= 60 {
         text.to_owned()
@@ -217,7 +307,7 @@ mod tests {
 
     #[test]
     fn sizes_come_out_ascending_and_once() {
-        let shown = |text| {
+        let joined = |text| {
             sizes(text).map(|sizes| {
                 sizes
                     .iter()
@@ -226,8 +316,8 @@ mod tests {
                     .join(",")
             })
         };
-        assert_eq!(shown("1m, 1s,1m,1d"), Ok("1s,1m,1d".into()));
-        assert!(shown("").is_err() && shown("1m,").is_err() && shown("7s").is_err());
+        assert_eq!(joined("1m, 1s,1m,1d"), Ok("1s,1m,1d".into()));
+        assert!(joined("").is_err() && joined("1m,").is_err() && joined("7s").is_err());
         assert_eq!(size_choice("all"), Ok(SizeChoice::All));
     }
 
@@ -253,8 +343,21 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_value_is_not_shown_back_whole() {
+    fn a_huge_value_is_not_quoted_whole() {
         let error = symbols(&"X".repeat(1_000_000)).expect_err("too long");
         assert!(error.len() < 300, "{}", error.len());
+    }
+
+    #[test]
+    fn a_date_is_the_midnight_of_the_zone() {
+        let new_york = zone("America/New_York").expect("a zone");
+        let at = |text: &str, zone: &jiff::tz::TimeZone| moment(text).and_then(|m| m.in_zone(zone));
+        assert_eq!(
+            at("2023-03-31", &jiff::tz::TimeZone::UTC),
+            Ok(1_680_220_800_000)
+        );
+        assert_eq!(at("2023-03-31", &new_york), Ok(1_680_235_200_000));
+        assert_eq!(at("2023-03-31T00:00:00Z", &new_york), Ok(1_680_220_800_000));
+        assert!(moment("yesterday").is_err() && zone("Mars/Olympus").is_err());
     }
 }

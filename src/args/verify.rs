@@ -1,4 +1,4 @@
-//! `verify`: a log and a store against each other.
+//! `verify`: compares a store with its log.
 
 use std::time::Duration;
 
@@ -8,74 +8,84 @@ use tapeflow_schemas::{Baskets, Symbol};
 use super::{
     errors::Errors,
     job::BasketsArg,
-    log::{KafkaArgs, LogChoice},
-    store::{DEFAULT_STORE, LoginArgs, StoreAddress, StoreChoice, sqlite_address, store_choice},
-    values,
+    log::{LogArgs, LogChoice},
+    store::{StoreArgs, StoreChoice},
+    values::{self, Symbols},
 };
-use crate::end::End;
+use crate::exit::Exit;
 
 /// `tapeflow verify`.
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
-    kafka: KafkaArgs,
-    /// An embedded log instead of a topic; its bars are beside it unless --store says otherwise
-    /// [default: the log beside the bars of a sqlite: store, if they come from it]
-    #[arg(long, env = "TAPEFLOW_LOG", value_name = "sqlite:PATH")]
-    log: Option<String>,
-    /// Where the bars are [default: beside --log, or sqlite:tapeflow-data/tapeflow.db]
-    #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL")]
-    store: Option<String>,
+    audit: AuditArgs,
     #[command(flatten)]
-    baskets: BasketsArg,
+    repair: RepairArgs,
     #[command(flatten)]
-    look: LookArgs,
+    store: StoreArgs,
     #[command(flatten)]
-    repair: HealArgs,
-    #[command(flatten)]
-    login: LoginArgs,
+    log: LogArgs,
 }
 
-/// How much is looked at, and how often.
+/// How much is verified, and how often.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Look")]
-struct LookArgs {
-    /// Read only what the job read in so long a time before its last commit, and judge the bars and
-    /// lists that nothing earlier can have touched
-    #[arg(long, env = "TAPEFLOW_SINCE", value_name = "DURATION")]
-    since: Option<String>,
-    /// Look at these symbols; may be repeated. Lists are made of all symbols, and are not judged
-    /// then [default: all]
+#[command(next_help_heading = "Selection")]
+struct AuditArgs {
+    /// Read only what the job read in this time before its last commit, and verify the bars and
+    /// views that nothing earlier can have changed
     #[arg(
         long,
-        alias = "symbols",
-        env = "TAPEFLOW_SYMBOL",
-        value_name = "SYMBOL,..."
+        env = "TAPEFLOW_SINCE",
+        value_name = "DURATION",
+        value_parser = values::duration
     )]
-    symbol: Vec<String>,
-    /// Look at one of N symbols, always the same ones. Lists are not judged then
-    #[arg(long, env = "TAPEFLOW_SAMPLE", value_name = "1/N")]
-    sample: Option<String>,
-    /// Read the log and the store N times, each time for one of N slices of the windows: for a
+    since: Option<Duration>,
+    /// Verify these symbols; may be repeated. A view is made of all symbols, so views are left out
+    /// [default: all]
+    #[arg(
+        long,
+        env = "TAPEFLOW_SYMBOL",
+        value_name = "SYMBOL,...",
+        value_parser = values::symbols
+    )]
+    symbol: Vec<Symbols>,
+    /// Verify one of N symbols, always the same ones. Views are left out
+    #[arg(long, env = "TAPEFLOW_SAMPLE", value_name = "1/N", value_parser = values::share)]
+    sample: Option<u64>,
+    /// Read the log and the store N times, each time for one of N slices of the windows: needs a
     /// fraction of the memory
-    #[arg(long, env = "TAPEFLOW_PASSES", default_value = "1", value_name = "N")]
-    passes: String,
-    /// Look again and again, a line each time, until Ctrl-C or SIGTERM; the exit code is that of
-    /// the worst look
-    #[arg(long, env = "TAPEFLOW_EVERY", value_name = "DURATION")]
-    every: Option<String>,
+    #[arg(
+        long,
+        env = "TAPEFLOW_PASSES",
+        default_value = "1",
+        value_name = "N",
+        value_parser = values::number(1..=1_000)
+    )]
+    passes: u64,
+    /// Verify again after each DURATION, a line each time, until Ctrl-C or SIGTERM; exits with the
+    /// worst result
+    #[arg(
+        long,
+        env = "TAPEFLOW_EVERY",
+        value_name = "DURATION",
+        value_parser = values::duration
+    )]
+    every: Option<Duration>,
+    #[command(flatten)]
+    baskets: BasketsArg,
 }
 
-/// Whether what differs is mended.
+/// Whether differences are repaired. These flags have no environment variable: a variable that
+/// stays set would repeat the repair.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Heal")]
-struct HealArgs {
-    /// Write what differs as the log says it must be. A running job is stopped for the time of the
-    /// writing, and goes on by itself if it is supervised
-    #[arg(long, env = "TAPEFLOW_HEAL", conflicts_with_all = ["since", "every"])]
+#[command(next_help_heading = "Repair")]
+struct RepairArgs {
+    /// Write the bars and views that differ as the log says they must be. A running job stops while
+    /// they are written, and resumes by itself if it is supervised
+    #[arg(long, conflicts_with_all = ["since", "every"])]
     repair: bool,
     /// Do not ask before writing
-    #[arg(long, env = "TAPEFLOW_YES", requires = "repair")]
+    #[arg(long, requires = "repair")]
     yes: bool,
 }
 
@@ -84,7 +94,8 @@ struct HealArgs {
 pub(crate) struct VerifySettings {
     pub(crate) log: LogChoice,
     pub(crate) store: StoreChoice,
-    pub(crate) baskets: Baskets,
+    /// `None`: those that the store keeps.
+    pub(crate) baskets: Option<Baskets>,
     pub(crate) since: Option<Duration>,
     /// All if there are none.
     pub(crate) symbols: Vec<Symbol>,
@@ -96,47 +107,28 @@ pub(crate) struct VerifySettings {
 }
 
 impl VerifyArgs {
-    pub(crate) fn check(self) -> Result<VerifySettings, End> {
+    pub(crate) fn check(self) -> Result<VerifySettings, Exit> {
         let mut errors = Errors::default();
-        let kafka = self.kafka.check(&mut errors);
-        let store = store_choice(
-            self.store
-                .as_deref()
-                .or(self.log.as_deref())
-                .unwrap_or(DEFAULT_STORE),
-            self.login,
-            &mut errors,
-        );
-        let log = match (&self.log, store.as_ref().map(|store| &store.address)) {
-            (Some(text), _) => errors
-                .read("--log", text, sqlite_address)
-                .map(LogChoice::Sqlite),
-            (None, Some(StoreAddress::Sqlite(path))) => {
-                kafka.map(|kafka| LogChoice::Beside(path.clone(), kafka))
-            }
-            (None, _) => kafka.map(LogChoice::Kafka),
-        };
-        let baskets = self.baskets.check(&mut errors);
-        let since = errors.read_option("--since", self.look.since.as_deref(), values::duration);
-        let symbols: Vec<_> = self
-            .look
-            .symbol
-            .iter()
-            .map(|symbol| errors.read("--symbol", symbol, values::symbols))
-            .collect();
-        let sample = errors.read_option("--sample", self.look.sample.as_deref(), values::share);
-        let passes = errors.read("--passes", &self.look.passes, values::number(1..=1_000));
-        let every = errors.read_option("--every", self.look.every.as_deref(), values::duration);
+        let store = self.store.to_read(self.log.log.as_deref(), &mut errors);
+        let log = self.log.of_store(&store.address, &mut errors);
+        let AuditArgs {
+            since,
+            symbol,
+            sample,
+            passes,
+            every,
+            baskets,
+        } = self.audit;
         errors.settle(|| {
             Some(VerifySettings {
                 log: log?,
-                store: store?,
-                baskets: baskets?,
-                since: since?,
-                symbols: symbols.into_iter().collect::<Option<Vec<_>>>()?.concat(),
-                sample: sample?.unwrap_or(1),
-                passes: passes?,
-                every: every?,
+                store,
+                baskets: baskets.baskets,
+                since,
+                symbols: symbol.concat(),
+                sample: sample.unwrap_or(1),
+                passes,
+                every,
                 repair: self.repair.repair,
                 yes: self.repair.yes,
             })

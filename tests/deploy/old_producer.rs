@@ -99,7 +99,7 @@ fn the_old_producers_records_give_the_bars_that_our_own_ingest_gives() {
             "run",
             "--replay",
             RECORDING,
-            "--exit-at-end",
+            "--until-end",
             "--store",
             "sqlite:ours.db",
             "--http",

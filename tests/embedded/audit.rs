@@ -145,7 +145,7 @@ fn beside_a_running_job_no_difference_is_reported() {
             &place.store,
             "--rate",
             "300",
-            "--symbols",
+            "--market-symbols",
             "20",
             "--epoch",
             "20ms",

@@ -79,7 +79,7 @@ fn a_spoilt_bar_makes_the_bench_end_with_code_1() {
         &[
             "--trades",
             "2000",
-            "--symbols",
+            "--market-symbols",
             "20",
             "--json",
             "--keep",
@@ -144,7 +144,7 @@ fn under_a_steady_feed_the_bench_tells_how_fresh_the_bars_are() {
         "400",
         "--duration",
         "2s",
-        "--symbols",
+        "--market-symbols",
         "40",
         "--sizes",
         "1m",

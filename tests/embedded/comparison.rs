@@ -172,14 +172,7 @@ fn what_cannot_be_counted_becomes_a_dead_letter_and_the_stream_goes_on() {
         "{}",
         place.verify()
     );
-    let list = succeed(&[
-        "dead-letters",
-        "list",
-        "--store",
-        &place.store,
-        "--format",
-        "csv",
-    ]);
+    let list = succeed(&["dead-letters", "--store", &place.store, "--format", "csv"]);
     assert_eq!(list.lines().count(), 1 + poison.len(), "{list}");
     for (reason, _) in &poison {
         assert!(

@@ -94,7 +94,7 @@ fn missing_records_are_named_and_given_up_only_on_request() {
         "run",
         "--replay",
         &feed,
-        "--exit-at-end",
+        "--until-end",
         "--store",
         &place.store,
     ];
@@ -111,8 +111,7 @@ fn missing_records_are_named_and_given_up_only_on_request() {
     assert!(said.contains("--accept-loss"), "{said}");
     assert_eq!(place.bars(), before, "nothing was written");
 
-    let output = tapeflow(&run)
-        .env("TAPEFLOW_ACCEPT_LOSS", "true")
+    let output = tapeflow(&[&run[..], &["--accept-loss"]].concat())
         .output()
         .expect("the binary starts");
     assert!(output.status.success(), "{}", told(&output));
@@ -134,14 +133,7 @@ fn missing_records_are_named_and_given_up_only_on_request() {
         "the second feed is in the bars"
     );
     let letters = || {
-        let listed = succeed(&[
-            "dead-letters",
-            "list",
-            "--store",
-            &place.store,
-            "--format",
-            "csv",
-        ]);
+        let listed = succeed(&["dead-letters", "--store", &place.store, "--format", "csv"]);
         listed
             .lines()
             .filter(|line| line.contains(",lost,"))

@@ -29,7 +29,7 @@ fn everything(place: &Place) -> (Vec<String>, Vec<String>) {
     let views = ["active", "movers", "market"].into_iter().flat_map(|view| {
         ["1m", "5m", "1h", "1d"].into_iter().flat_map(move |size| {
             let top = [
-                "top",
+                "views",
                 "--store",
                 &place.store,
                 "--view",
@@ -467,7 +467,7 @@ fn a_job_waits_for_the_repairer_that_has_its_checkpoint() {
         "run",
         "--replay",
         &file,
-        "--exit-at-end",
+        "--until-end",
         "--store",
         &place.store,
     ]);

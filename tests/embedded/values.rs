@@ -1,10 +1,10 @@
 //! Known trades give known bars, whatever the workers, the partitions and the memory.
 
-use std::fs;
+use std::{fs, io::Write, process::Stdio};
 
 use tapeflow_ingest::simulator::{FeedFile, Popularity};
 
-use crate::command::{Place, golden, succeed, values};
+use crate::command::{Place, golden, succeed, tapeflow, values};
 
 #[test]
 fn the_recorded_trades_give_the_golden_csv_and_a_second_run_adds_nothing() {
@@ -149,4 +149,90 @@ fn bars_are_chosen_by_symbol_size_and_time() {
     );
     assert_eq!(bars[1]["notional"], "820.3005", "decimals are strings");
     assert!(bars[1]["open"].is_null(), "and no price is no number");
+}
+
+#[test]
+fn a_recording_is_read_from_standard_input_and_compressed() {
+    let recording = fs::read(golden("finnhub-recorded.jsonl")).expect("the recording");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&recording).expect("written");
+    let compressed = gzip.finish().expect("finished");
+    let want =
+        values(&fs::read_to_string(golden("finnhub-recorded.csv")).expect("the golden file"));
+    for bytes in [&recording, &compressed] {
+        let place = Place::new();
+        let mut run = tapeflow(&[
+            "run",
+            "--replay",
+            "-",
+            "--until-end",
+            "--store",
+            &place.store,
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+        run.stdin
+            .take()
+            .expect("piped")
+            .write_all(bytes)
+            .expect("written");
+        assert!(run.wait().expect("ended").success());
+        assert_eq!(values(&place.bars()), want);
+        // The same recording, whatever its form: there is nothing to add.
+        let first = place.bars();
+        fs::write(place.path("day.jsonl.gz"), &compressed).expect("written");
+        let file = place
+            .path("day.jsonl.gz")
+            .to_str()
+            .expect("UTF-8")
+            .to_owned();
+        place.replay(&file, &[]);
+        assert_eq!(place.bars(), first);
+    }
+}
+
+#[test]
+fn the_last_bars_of_each_symbol_are_printed_in_the_zone_that_was_asked_for() {
+    let place = Place::new();
+    place.replay(&golden("finnhub-recorded.jsonl"), &[]);
+    let bars = |flags: &[&str]| {
+        let csv = ["bars", "--store", &place.store, "--format", "csv"];
+        values(&succeed(&[&csv[..], flags].concat()))
+    };
+    let all = bars(&["--size", "1s"]);
+    let symbol = |line: &String| line.split(',').next().map(str::to_owned);
+    for last in [1, 2, 1_000] {
+        let count = last.to_string();
+        let some = bars(&["--size", "1s", "--last", &count]);
+        let want: Vec<String> = all
+            .iter()
+            .enumerate()
+            .filter(|(at, line)| {
+                let later = all[at + 1..]
+                    .iter()
+                    .filter(|other| symbol(other) == symbol(line));
+                *at == 0 || later.count() < last
+            })
+            .map(|(_, line)| line.clone())
+            .collect();
+        assert_eq!(some, want, "--last {last}");
+    }
+    let range = [
+        "--symbol",
+        "AAPL",
+        "--from",
+        "2023-03-31",
+        "--to",
+        "2023-04-01",
+    ];
+    let in_utc = bars(&[&range[..], &["--last", "1"]].concat());
+    let in_new_york = bars(&[&range[..], &["--last", "1", "--tz", "America/New_York"]].concat());
+    assert_eq!(in_utc.len(), 2, "{in_utc:?}");
+    assert!(
+        in_utc[1].contains("T18:") && in_new_york[1].contains("T14:"),
+        "{in_new_york:?}"
+    );
+    assert!(in_new_york[1].contains("-04:00,"), "{in_new_york:?}");
 }

@@ -10,13 +10,13 @@ const VIEWS: [&str; 4] = ["active", "movers", "baskets", "market"];
 /// The sizes of a job that names none, but for those below a minute.
 const SIZES: [&str; 4] = ["1m", "5m", "1h", "1d"];
 
-/// The lines of `tapeflow top --format csv`, without the header and without the last column, which
+/// The lines of `tapeflow views --format csv`, without the header and without the last column, which
 /// is a label.
 fn top(place: &Place, view: &str, size: &str, flags: &[&str]) -> Vec<String> {
     let csv = succeed(
         &[
             &[
-                "top",
+                "views",
                 "--store",
                 &place.store,
                 "--view",
@@ -34,7 +34,7 @@ fn top(place: &Place, view: &str, size: &str, flags: &[&str]) -> Vec<String> {
     assert_eq!(
         lines.next(),
         Some(
-            "view,size,start,rank,name,symbols,trades,volume,notional,vwap,open,close,change,epoch"
+            "view,size,start,rank,name,symbols,trades,volume,notional,vwap,open,close,change_pct,epoch"
         )
     );
     lines
@@ -178,7 +178,7 @@ fn without_a_range_the_newest_view_is_shown_and_of_days_those_of_all_markets() {
         days.len() == 11 && of("active,1d,2024-06-21T00:00:00Z,").len() == 4,
         "{all:#?}"
     );
-    let defaults = succeed(&["top", "--store", &place.store, "--format", "csv"]);
+    let defaults = succeed(&["views", "--store", &place.store, "--format", "csv"]);
     assert_eq!(
         defaults.lines().count(),
         1 + of("active,1m,2024-06-22T00:00:00Z,").len(),
@@ -229,7 +229,7 @@ fn views_are_chosen_by_time_and_printed_in_three_formats() {
         succeed(
             &[
                 &[
-                    "top",
+                    "views",
                     "--store",
                     &place.store,
                     "--view",
@@ -252,9 +252,9 @@ fn views_are_chosen_by_time_and_printed_in_three_formats() {
             &lines[0]["name"],
             &lines[0]["rank"],
             &lines[0]["notional"],
-            &lines[0]["change"]
+            &lines[0]["change_pct"]
         ),
-        (&"ALONE".into(), &1.into(), &"15".into(), &"0.00".into())
+        (&"ALONE".into(), &1.into(), &"15".into(), &"0".into())
     );
     let table = form("table", "active");
     assert!(
@@ -268,7 +268,7 @@ fn views_are_chosen_by_time_and_printed_in_three_formats() {
     );
     let none = form("table", "baskets");
     assert!(
-        none.starts_with("no list of baskets 1m: ") && none.contains("--baskets"),
+        none.starts_with("no baskets view of 1m yet: ") && none.contains("--baskets"),
         "{none}"
     );
 }
@@ -278,7 +278,7 @@ fn sizes_without_views_and_unknown_views_are_refused() {
     let place = Place::new();
     place.replay(&golden("crowd.jsonl"), &["--sizes", "1s,1m,1h"]);
     let refused = |flags: &[&str], hints: &[&str]| {
-        let said = end_with(2, &[&["top", "--store", &place.store], flags].concat());
+        let said = end_with(2, &[&["views", "--store", &place.store], flags].concat());
         hints
             .iter()
             .for_each(|hint| assert!(said.contains(hint), "{hint:?} in\n{said}"));

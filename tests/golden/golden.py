@@ -25,7 +25,7 @@ FOREX = {"OANDA", "FXCM", "FOREX", "IC MARKETS", "FXPRO", "PEPPERSTONE"}
 VIEWS = "active", "movers", "baskets", "market"
 VIEW_COLUMNS = [
     *"view,size,start,rank,name,symbols,trades,volume,notional,vwap".split(","),
-    *"open,close,change,epoch".split(","),
+    *"open,close,change_pct,epoch".split(","),
 ]
 COLUMNS = [
     *"symbol,size,start,open,high,low,close,volume,notional,trades".split(","),
@@ -241,12 +241,11 @@ def write_views(out, windows, sizes, baskets):
 
 
 def entry_columns(entry, places):
-    """The columns name to change of an entry."""
+    """The columns name to change_pct of an entry."""
     name, symbols, count, volume, notional, opening, closing = entry
     change = ""
     if opening is not None and closing is not None:
-        percent = decimal.Decimal(round((closing - opening) / opening * 10_000)).scaleb(-2)
-        change = f"{percent:.2f}"
+        change = vwap(opening, (closing - opening) * 100)
     sums = [plain(volume, 8 + places), plain(notional, 16 + places), vwap(volume, notional)]
     return [name, symbols, count, *sums, plain(opening, 8), plain(closing, 8), change]
 

@@ -422,7 +422,7 @@ pub(crate) fn numbers() -> Result<(), Failed> {
                 "movers",
                 CROWD_MS,
                 &[
-                    ("change_pct", "change"),
+                    ("change_pct", "change_pct"),
                     ("open", "open"),
                     ("close", "close"),
                     ("trades", "trades"),

@@ -280,7 +280,7 @@ fn thousands_of_symbols_are_few_elements_and_a_phone_needs_no_scrolling_sideways
     let place = Place::new();
     let running = serving(&[
         "run",
-        "--symbols",
+        "--market-symbols",
         "5000",
         "--rate",
         "20000",

@@ -16,7 +16,7 @@ fn bench(flags: &[&str], code: i32) -> Result<(String, String), Failed> {
             &brokers,
             "--cassandra",
             &cassandra,
-            "--symbols",
+            "--market-symbols",
             "100",
             "--sizes",
             "1m,1h",

@@ -215,7 +215,7 @@ pub(crate) fn dead_letters() -> Result<(), Failed> {
         return Err(format!("poison changed bars:\n{csv}").into());
     }
     feed.verify("poison")?;
-    let list = succeed(&["dead_letters", "list", "--store", &store("poison")])?;
+    let list = succeed(&["dead-letters", "--store", &store("poison")])?;
     for (reason, _) in &poison {
         if !list.contains(reason) {
             return Err(format!("no dead letter for {reason}:\n{list}").into());

@@ -57,6 +57,48 @@ pub fn json(columns: &[&str], values: &[String]) -> Value {
     Value::Object(columns.iter().zip(values).map(value).collect())
 }
 
+/// A count and its noun: `1 record`, `2 records`.
+#[must_use]
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Aligned columns: the columns in `left` to the left, the others to the right.
+///
+/// # Errors
+/// The output failed.
+pub fn table(out: &mut impl Write, lines: &[Vec<String>], left: &[&str]) -> std::io::Result<()> {
+    let Some(heading) = lines.first() else {
+        return Ok(());
+    };
+    let width = |at: usize| {
+        lines
+            .iter()
+            .filter_map(|line| line.get(at))
+            .map(|text| text.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..heading.len())
+        .map(|at| width(at).unwrap_or(0))
+        .collect();
+    for line in lines {
+        let cells: Vec<String> = line
+            .iter()
+            .zip(heading)
+            .zip(&widths)
+            .map(|((text, name), width)| {
+                if left.contains(&name.as_str()) {
+                    format!("{text:<width$}")
+                } else {
+                    format!("{text:>width$}")
+                }
+            })
+            .collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 /// Window sizes as a flag takes them: `1s,1m,1h`.
 #[must_use]
 pub fn sizes(sizes: &[WindowSize]) -> String {
@@ -75,6 +117,15 @@ mod tests {
     fn a_field_with_a_comma_is_quoted() {
         assert_eq!(csv_field("a,b\"c"), "\"a,b\"\"c\"");
         assert_eq!(csv_field("IC MARKETS:1"), "IC MARKETS:1");
+    }
+
+    #[test]
+    fn a_count_agrees_with_its_noun() {
+        let records = |count: u64| counted(count, "record", "records");
+        assert_eq!(
+            [0, 1, 2].map(records),
+            ["0 records", "1 record", "2 records"]
+        );
     }
 
     #[test]

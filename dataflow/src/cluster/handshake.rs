@@ -46,6 +46,8 @@ const MAX_LINE_BYTES: usize = 4_096;
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// The most callers that are answered at once. Further ones are disconnected.
 const MAX_CALLERS: usize = 64;
+/// The time after which a process logs which processes it waits for.
+const SILENT_WAIT: Duration = Duration::from_secs(2);
 
 /// The settings of one process.
 #[derive(Clone, Debug)]
@@ -145,6 +147,26 @@ impl State {
     }
 }
 
+/// Logs once, after [`SILENT_WAIT`], which processes are missing.
+struct WaitLog {
+    since: Instant,
+    is_logged: bool,
+}
+
+impl WaitLog {
+    fn check(&mut self, missing: impl FnOnce() -> String, timeout: Duration) {
+        if !self.is_logged && self.since.elapsed() >= SILENT_WAIT {
+            self.is_logged = true;
+            tracing::info!(
+                missing = missing(),
+                give_up_after_s = timeout.as_secs(),
+                "waiting for the other processes of the job: start them, or see --processes and \
+                 --hosts"
+            );
+        }
+    }
+}
+
 /// Connects this process with all others; `None` if `stop_requested` becomes true first.
 pub(crate) fn connect(
     config: &ClusterConfig,
@@ -185,32 +207,38 @@ fn join_all(
 ) -> Result<Option<Cluster>, ClusterError> {
     let config = &state.config;
     let mut connected: BTreeMap<(usize, Purpose), TcpStream> = BTreeMap::new();
+    let mut log = WaitLog {
+        since: Instant::now(),
+        is_logged: false,
+    };
     for to in 0..config.process {
         for purpose in [Purpose::Data, Purpose::Heartbeat] {
-            let Some(socket) = call(state, to, purpose, deadline, stop_requested)? else {
+            let Some(socket) = call(state, to, purpose, deadline, &mut log, stop_requested)? else {
                 return Ok(None);
             };
             connected.insert((to, purpose), socket);
         }
     }
     let expected = 2 * (config.hosts.len() - 1);
+    let missing = |connected: &BTreeMap<(usize, Purpose), TcpStream>| {
+        (0..config.hosts.len())
+            .filter(|other| {
+                *other != config.process && !connected.contains_key(&(*other, Purpose::Heartbeat))
+            })
+            .map(|other| format!("process {other} at {}", config.hosts[other]))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     while connected.len() < expected {
+        log.check(|| missing(&connected), config.timeout);
         match arrivals.recv_timeout(RETRY_INTERVAL) {
             // The second call of a process replaces the first: the process was restarted.
             Ok((purpose, from, socket)) => drop(connected.insert((from, purpose), socket)),
             Err(RecvTimeoutError::Timeout) if stop_requested() => return Ok(None),
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                let missing = (0..config.hosts.len()).filter(|other| {
-                    *other != config.process
-                        && !connected.contains_key(&(*other, Purpose::Heartbeat))
-                });
-                let missing = missing
-                    .map(|other| format!("process {other} at {}", config.hosts[other]))
-                    .collect::<Vec<_>>()
-                    .join(", ");
                 return Err(ClusterError::Timeout {
-                    missing,
+                    missing: missing(&connected),
                     timeout: config.timeout,
                 });
             }
@@ -233,6 +261,7 @@ fn call(
     to: usize,
     purpose: Purpose,
     deadline: Instant,
+    log: &mut WaitLog,
     stop_requested: &impl Fn() -> bool,
 ) -> Result<Option<TcpStream>, ClusterError> {
     let config = &state.config;
@@ -280,6 +309,7 @@ fn call(
         if stop_requested() {
             return Ok(None);
         }
+        log.check(|| format!("process {to} at {address}"), config.timeout);
         if Instant::now() + RETRY_INTERVAL >= deadline {
             return Err(ClusterError::Timeout {
                 missing: format!("process {to} at {address}"),
@@ -659,6 +689,32 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_waiting_process_logs_once_and_not_before_two_seconds() {
+        let mut said = 0;
+        let timeout = Duration::from_secs(20);
+        let mut early = WaitLog {
+            since: Instant::now(),
+            is_logged: false,
+        };
+        early.check(|| unreachable!("too early"), timeout);
+        let since = Instant::now()
+            .checked_sub(SILENT_WAIT)
+            .expect("the machine runs longer");
+        let mut late = WaitLog {
+            since,
+            is_logged: false,
+        };
+        for _ in 0..3 {
+            let missing = || {
+                said += 1;
+                "process 1 at b:1".into()
+            };
+            late.check(missing, timeout);
+        }
+        assert_eq!(said, 1);
     }
 
     #[test]

@@ -62,7 +62,7 @@ class Scenario:
         """The symbols of the simulated market, the most traded first."""
         seed, count = str(self.options.seed), str(self.options.symbols)
         with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as file:
-            market = ["--seed", seed, "--symbols", count, "--trades", "50000"]
+            market = ["--seed", seed, "--market-symbols", count, "--trades", "50000"]
             kube.run(self.options.binary, "simulate", "--out", file.name, *market)
             found = collections.Counter(re.findall(r'"s":"([^"]+)"', file.read()))
         return [symbol for symbol, _ in found.most_common()]

@@ -16,18 +16,22 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The rules of a checkpoint. The checkpoint holds only a digest of the baskets, so the caller
-    /// gives the baskets themselves.
+    /// The rules of a checkpoint. `baskets` are those that the caller gives; without them, the
+    /// baskets that the checkpoint keeps. Too many for the checkpoint to keep must be given.
     ///
     /// # Errors
     /// [`AuditError::UnknownRules`], [`AuditError::OtherBaskets`].
-    pub fn of(checkpoint: &Checkpoint, baskets: &Baskets) -> Result<Self, AuditError> {
+    pub fn of(checkpoint: &Checkpoint, baskets: Option<&Baskets>) -> Result<Self, AuditError> {
         let fingerprint = &checkpoint.fingerprint;
         let (Some(sizes), Some(job)) = (sizes_of(fingerprint), baskets_of(fingerprint)) else {
             return Err(AuditError::UnknownRules {
                 fingerprint: fingerprint.clone(),
             });
         };
+        let baskets = baskets
+            .cloned()
+            .or_else(|| Baskets::of_fingerprint(fingerprint))
+            .unwrap_or_default();
         let given = baskets.digest();
         if job != given {
             return Err(AuditError::OtherBaskets {
@@ -35,9 +39,6 @@ impl Rules {
                 given,
             });
         }
-        Ok(Self {
-            sizes,
-            baskets: baskets.clone(),
-        })
+        Ok(Self { sizes, baskets })
     }
 }

@@ -1,7 +1,7 @@
-//! `tapeflow top`: lists of views, with exact decimals.
+//! `tapeflow views`: views, with exact decimals.
 //!
-//! Asked for nothing in particular, it shows the newest list. Of days there may be two: one for the
-//! date in New York and one for the date of UTC that hold the newest trade.
+//! Without a range it prints the newest window. Of days there may be two: the date in New York and
+//! the date in UTC that hold the newest trade.
 
 use std::{
     collections::BTreeSet,
@@ -13,27 +13,40 @@ use tapeflow_dataflow::{baskets_of, sizes_of};
 use tapeflow_protocol::{BarReader, Checkpoint};
 use tapeflow_schemas::{
     AssetClass, EventTime, Price, StoredView, View, ViewEntry, WindowSize,
-    decimal::{SCALE, format_fixed},
+    decimal::{SCALE, divide_half_even, format_fixed},
     view::SMALLEST_VIEW_MS,
     window::format_utc,
 };
 
 use crate::{
-    args::read::{Format, TopSettings},
-    end::{End, other_rules, output_failed},
+    args::read::{Format, ViewsSettings},
+    exit::{Exit, other_rules, output_failed},
     stores,
 };
 
 /// The columns, in every format but the table.
 const COLUMNS: [&str; 14] = [
-    "view", "size", "start", "rank", "name", "symbols", "trades", "volume", "notional", "vwap",
-    "open", "close", "change", "epoch",
+    "view",
+    "size",
+    "start",
+    "rank",
+    "name",
+    "symbols",
+    "trades",
+    "volume",
+    "notional",
+    "vwap",
+    "open",
+    "close",
+    "change_pct",
+    "epoch",
 ];
-/// Those of a table of symbols; what is the same in all lines stands above it.
+/// The columns of a table of symbols; the line above it has what all lines share. `change` is
+/// `change_pct` rounded to two places.
 const OF_SYMBOLS: [&str; 9] = [
     "rank", "name", "notional", "volume", "trades", "vwap", "open", "close", "change",
 ];
-/// Those of a table of sums, which have no prices of their own.
+/// The columns of a table of sums, which have no prices.
 const OF_SUMS: [&str; 7] = [
     "rank", "name", "symbols", "notional", "volume", "trades", "vwap",
 ];
@@ -41,8 +54,8 @@ const OF_SUMS: [&str; 7] = [
 /// hours before.
 const EARLIEST_START_MS: i64 = -86_400_000;
 
-pub(crate) fn run(settings: TopSettings) -> Result<(), End> {
-    let TopSettings {
+pub(crate) fn run(settings: ViewsSettings) -> Result<(), Exit> {
+    let ViewsSettings {
         store,
         view,
         size,
@@ -57,14 +70,14 @@ pub(crate) fn run(settings: TopSettings) -> Result<(), End> {
             Some(range) => stores::answered(store.views(view, size, range).await)?,
             None => newest(&*store, view, size, &checkpoint).await?,
         };
-        Ok::<_, End>((lists, checkpoint))
+        Ok::<_, Exit>((lists, checkpoint))
     })?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let printed = match format {
         Format::Table if lists.is_empty() => {
             writeln!(
                 out,
-                "no list of {view} {size}{}",
+                "no {view} view of {size} yet{}",
                 why_none(view, &checkpoint)
             )
         }
@@ -78,7 +91,7 @@ pub(crate) fn run(settings: TopSettings) -> Result<(), End> {
         .map_err(|error| output_failed(&error))
 }
 
-fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), End> {
+fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), Exit> {
     let kept = sizes_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(checkpoint))?;
     let listed: Vec<WindowSize> = kept
         .into_iter()
@@ -88,7 +101,7 @@ fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), End> {
         return Ok(());
     }
     let has = if listed.is_empty() {
-        "none of any size".to_owned()
+        "none: run the job with --sizes of one minute or longer".to_owned()
     } else {
         text::sizes(&listed)
     };
@@ -97,27 +110,27 @@ fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), End> {
     } else {
         ""
     };
-    Err(End::Input(format!(
-        "--size: the store has no lists of {size}{why}; it has {has}"
+    Err(Exit::Input(format!(
+        "--size: the store has no views of {size}{why}; it has {has}"
     )))
 }
 
 fn why_none(view: View, checkpoint: &Checkpoint) -> &'static str {
     if view == View::Baskets && baskets_of(&checkpoint.fingerprint) == Some("none") {
-        ": the store was begun without --baskets"
+        ": the job runs without --baskets; start a new store with tapeflow run --baskets FILE"
     } else {
-        ""
+        ": choose another --view, --size, --from or --to"
     }
 }
 
-/// The lists of the windows that hold the newest trade; where there is none, because no member of a
-/// basket has traded in it, the newest there is.
+/// The views of the windows that hold the newest trade. If no member of a basket has traded in
+/// them, the newest view there is.
 async fn newest(
     store: &dyn BarReader,
     view: View,
     size: WindowSize,
     checkpoint: &Checkpoint,
-) -> Result<Vec<StoredView>, End> {
+) -> Result<Vec<StoredView>, Exit> {
     let Some(newest) = checkpoint.watermark_ms().and_then(EventTime::from_ms) else {
         return Ok(Vec::new());
     };
@@ -126,7 +139,7 @@ async fn newest(
         .map(|class| size.start_of(newest, class))
         .into();
     let first = starts.first().copied().unwrap_or(newest.ms());
-    // A job that goes on may have later ones by now.
+    // A running job may have written later ones by now.
     let mut lists = stores::answered(store.views(view, size, first..i64::MAX).await)?;
     if size.is_day() {
         lists.retain(|list| starts.contains(&list.start));
@@ -198,14 +211,14 @@ fn csv(
     lines(view, size, lists).try_for_each(|values| text::csv_line(out, &values))
 }
 
-/// Each list under a line that says of which window and epoch it is.
+/// Each view under a line with its window and epoch.
 fn tables(
     out: &mut impl Write,
     view: View,
     size: WindowSize,
     lists: &[StoredView],
 ) -> std::io::Result<()> {
-    let shown: &[&str] = match view {
+    let heading: &[&str] = match view {
         View::Active | View::Movers => &OF_SYMBOLS,
         View::Baskets | View::Market => &OF_SUMS,
     };
@@ -213,68 +226,32 @@ fn tables(
         if at > 0 {
             writeln!(out)?;
         }
-        writeln!(
-            out,
-            "{view} {size} {}, epoch {}",
-            format_utc(list.start),
-            list.state.epoch
-        )?;
+        let start = format_utc(list.start);
+        writeln!(out, "{view} {size} {start}, epoch {}", list.state.epoch)?;
         if list.state.entries.is_empty() {
             writeln!(out, "no symbol moved")?;
             continue;
         }
-        let mut table = vec![shown.iter().map(ToString::to_string).collect::<Vec<_>>()];
-        table.extend(lines(view, size, std::slice::from_ref(list)).map(|values| {
-            let value = |column: &&str| {
-                COLUMNS
-                    .iter()
-                    .zip(&values)
-                    .find(|(name, _)| *name == column)
-                    .map(|(_, value)| value.clone())
+        let mut table = vec![heading.iter().map(ToString::to_string).collect::<Vec<_>>()];
+        for (rank, entry) in (1..).zip(&list.state.entries) {
+            let values = values(view, size, list, rank, entry);
+            let cell = |column: &&str| match COLUMNS.iter().position(|name| name == column) {
+                Some(at) => values[at].clone(),
+                None => entry.change_pct_e8().map(percent).unwrap_or_default(),
             };
-            let change = |text: String, column: &str| {
-                if column == "change" && !text.is_empty() {
-                    text + "%"
-                } else {
-                    text
-                }
-            };
-            shown
-                .iter()
-                .map(|column| change(value(column).unwrap_or_default(), column))
-                .collect()
-        }));
-        table_lines(out, &table)?;
+            table.push(heading.iter().map(cell).collect());
+        }
+        text::table(out, &table, &["name"])?;
     }
     Ok(())
 }
 
-/// As wide as they must be: names to the left, numbers to the right.
-fn table_lines(out: &mut impl Write, table: &[Vec<String>]) -> std::io::Result<()> {
-    let columns = table.first().map_or(0, Vec::len);
-    let width = |at: usize| {
-        table
-            .iter()
-            .map(|line| line[at].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let name = table
-        .first()
-        .and_then(|heading| heading.iter().position(|column| column == "name"));
-    for line in table {
-        let cell = |(at, (text, width)): (usize, (&String, &usize))| {
-            if Some(at) == name {
-                format!("{text:<width$}")
-            } else {
-                format!("{text:>width$}")
-            }
-        };
-        let cells: Vec<String> = line.iter().zip(&widths).enumerate().map(cell).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
+/// A change in percent, from eight decimal places to the two that a table shows.
+fn percent(e8: i128) -> String {
+    let hundredths = divide_half_even(e8, 1_000_000).unwrap_or_default();
+    let sign = if hundredths < 0 { "-" } else { "" };
+    let shown = hundredths.unsigned_abs();
+    format!("{sign}{}.{:02}%", shown / 100, shown % 100)
 }
 
 #[cfg(test)]
@@ -325,7 +302,7 @@ mod tests {
         assert_eq!(
             csv.lines().skip(1).collect::<Vec<_>>(),
             [
-                format!("{start},1,UP,1,2,1.5,310,206.66666667,200,220,10.00,7"),
+                format!("{start},1,UP,1,2,1.5,310,206.66666667,200,220,10,7"),
                 format!("{start},2,\"A,B\",1,2,1.5,310,206.66666667,,,,7")
             ]
         );
@@ -345,10 +322,22 @@ mod tests {
     }
 
     #[test]
+    fn a_change_is_exact_to_eight_places() {
+        let change = |open, close| {
+            let change = entry("X", Some(open), Some(close)).change_pct_e8();
+            change.map(|change| format_fixed(change, SCALE))
+        };
+        assert_eq!(change("200", "220").as_deref(), Some("10"));
+        assert_eq!(change("3", "2").as_deref(), Some("-33.33333333"));
+        assert_eq!(change("164.06", "164.07").as_deref(), Some("0.0060953"));
+        assert_eq!(entry("X", None, None).change_pct_e8(), None);
+    }
+
+    #[test]
     fn a_change_has_a_sign_and_two_places() {
         assert_eq!(
-            [-5_000, -93, -5, 0, 7, 1_000_001].map(percent),
-            ["-50.00", "-0.93", "-0.05", "0.00", "0.07", "10000.01"]
+            [-5_000, -93, -5, 0, 7, 1_000_001].map(|hundredths| percent(hundredths * 1_000_000)),
+            ["-50.00%", "-0.93%", "-0.05%", "0.00%", "0.07%", "10000.01%"]
         );
     }
 
