@@ -332,7 +332,7 @@ mod tests {
         let change = |open, close| change_pct(&entry("X", Some(open), Some(close)));
         assert_eq!(change("200", "220").as_deref(), Some("10"));
         assert_eq!(change("3", "2").as_deref(), Some("-33.33333333"));
-        assert_eq!(change("164.06", "164.07").as_deref(), Some("0.0060953"));
+        assert_eq!(change("164.06", "164.07").as_deref(), Some("0.00609533"));
         assert_eq!(change_pct(&entry("X", None, None)), None);
     }
 
