@@ -329,7 +329,7 @@ mod tests {
         };
         assert_eq!(change("200", "220").as_deref(), Some("10"));
         assert_eq!(change("3", "2").as_deref(), Some("-33.33333333"));
-        assert_eq!(change("164.06", "164.07").as_deref(), Some("0.0060953"));
+        assert_eq!(change("164.06", "164.07").as_deref(), Some("0.00609533"));
         assert_eq!(entry("X", None, None).change_pct_e8(), None);
     }
 
