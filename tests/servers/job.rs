@@ -92,7 +92,7 @@ impl Feed {
             &self.topic,
             "--replay",
             file,
-            "--exit-at-end",
+            "--until-end",
         ])
     }
 
@@ -107,7 +107,7 @@ impl Feed {
             &self.topic,
             "--replay",
             file,
-            "--exit-at-end",
+            "--until-end",
             "--speed",
             speed,
         ];
