@@ -144,7 +144,7 @@ impl<T: Send + 'static> StoreWriter<T> {
             failpoint::reach(if writes.views.is_empty() {
                 "bars-before"
             } else {
-                "lists-before"
+                "views-before"
             });
             match until_answered("writing bars", || io.store.write(&writes)).await {
                 Ok(()) => {

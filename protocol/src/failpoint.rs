@@ -20,7 +20,7 @@ pub const NAMES: [&str; 16] = [
     "release-after",
     "fold-emit",
     "bars-before",
-    "lists-before",
+    "views-before",
     "write-acknowledged",
     "write-heard",
     "history-written",

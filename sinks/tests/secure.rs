@@ -198,7 +198,7 @@ fn everything_right() -> Result<(), Failed> {
 
 fn wrong_authority() -> Result<(), Failed> {
     refused(
-        config("localhost", WRONG, Some(tls("stranger.pem"))),
+        config("localhost", WRONG, Some(tls("unknown_peer.pem"))),
         Lasts::Yes,
         &["UnknownIssuer", "--cassandra-ca-file"],
     )?;

@@ -172,7 +172,7 @@ fn refused(what: &str, arguments: &[&str], hint: &str) -> Result<(), Failed> {
     }
 }
 
-/// Frames no exchange would send stand between real ones: each is told of with its place, and the
+/// Frames no exchange would send stand between real ones: each is reported with its place, and the
 /// real ones count.
 pub(crate) fn dead_letters() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;

@@ -22,7 +22,7 @@ use libtest_mimic::{Arguments, Failed};
 
 /// Ports of this target alone, below those the system hands out.
 pub(crate) const KAFKA_PORT: u16 = 22_092;
-/// Likewise.
+/// The CQL port of this target alone.
 pub(crate) const CQL_PORT: u16 = 22_042;
 
 static STACK: Stack = Stack::new(Layout {

@@ -70,7 +70,7 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
         return Err(format!("beside a job that does nothing wrong: {ended}, {looks:#?}").into());
     }
 
-    spoil(name)?;
+    break_tables(name)?;
     let found = tapeflow(&verify).output()?;
     let said = String::from_utf8_lossy(&found.stdout).into_owned();
     if found.status.code() != Some(1) || !said.contains("AAPL 1s ") {
@@ -173,22 +173,28 @@ fn forge(keyspace: &str) -> Result<(), Failed> {
     runtime.block_on(async {
         let session = SessionBuilder::new().known_node(format!("127.0.0.1:{CQL_PORT}")).use_keyspace(keyspace, false).build().await?;
         let listed = session
-            .query_unpaged("SELECT bucket, start FROM view_entries WHERE view_name = 'active' AND size = '1h' LIMIT 1 ALLOW FILTERING", ())
+            .query_unpaged("SELECT bucket, start FROM view_entries WHERE view_name = 'active' AND \
+            size = '1h' LIMIT 1 ALLOW FILTERING", ())
             .await?;
         let place = listed.into_rows_result()?.single_row::<(CqlTimestamp, CqlTimestamp)>()?;
         let update =
-            "UPDATE view_entries SET epoch = 1000000, vwap = 1 WHERE view_name = 'active' AND size = '1h' AND bucket = ? AND start = ? AND rank = 1";
+            "UPDATE view_entries SET epoch = 1000000, vwap = 1 WHERE view_name = 'active' AND \
+             size = '1h' AND bucket = ? AND start = ? AND rank = 1";
         session.query_unpaged(update, place).await?;
         for insert in [
-            "INSERT INTO view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES ('active', '1m', 0, 0, 1, 1, 'NOBODY')",
-            "INSERT INTO bars (symbol, size, bucket, start, trades, epoch) VALUES ('ZZZZ', '1m', 0, 0, 1, 1)",
+            "INSERT INTO view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES \
+             ('active', '1m', 0, 0, 1, 1, 'UNKNOWN')",
+            "INSERT INTO bars (symbol, size, bucket, start, trades, epoch) VALUES ('ZZZZ', '1m', \
+             0, 0, 1, 1)",
         ] {
             session.query_unpaged(insert, ()).await?;
         }
-        let found = session.query_unpaged("SELECT bucket, start FROM bars WHERE symbol = 'AAPL' AND size = '1h' LIMIT 1 ALLOW FILTERING", ()).await?;
+        let found = session.query_unpaged("SELECT bucket, start FROM bars WHERE symbol = 'AAPL' \
+        AND size = '1h' LIMIT 1 ALLOW FILTERING", ()).await?;
         let (bucket, start) = found.into_rows_result()?.single_row::<(CqlTimestamp, CqlTimestamp)>()?;
         let earlier = CqlTimestamp(start.0 - 60 * 60_000);
-        let insert = "INSERT INTO bars (symbol, size, bucket, start, trades, vwap) VALUES ('AAPL', '1h', ?, ?, 77, 999)";
+        let insert = "INSERT INTO bars (symbol, size, bucket, start, trades, vwap) VALUES \
+        ('AAPL', '1h', ?, ?, 77, 999)";
         session.query_unpaged(insert, (bucket, earlier)).await?;
         Ok(())
     })
@@ -196,7 +202,7 @@ fn forge(keyspace: &str) -> Result<(), Failed> {
 
 /// Writes what someone may write by hand: over a bar that no trade will touch again, and over one
 /// that the job adds to all the time.
-fn spoil(keyspace: &str) -> Result<(), Failed> {
+fn break_tables(keyspace: &str) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

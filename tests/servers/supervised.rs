@@ -1,5 +1,5 @@
 //! A supervised job of two processes: a paused one is found and left, one that is killed comes
-//! back, and nobody outlives a supervisor.
+//! back, and no process outlives its supervisor.
 
 use std::{
     fs,
@@ -41,7 +41,7 @@ pub(crate) fn paused_killed_and_orphaned() -> Result<(), Failed> {
     if child_of(supervisors[1])? != one {
         return Err("a paused process does not end by itself".into());
     }
-    // Awake again it finds its connections closed, and what it still holds is bound by nobody.
+    // Awake again it finds its connections closed, and what it still holds is not bound.
     signal("CONT", one)?;
     until("the process that woke leaves as well", || {
         Ok(child_of(supervisors[1])? != one)
@@ -159,7 +159,7 @@ pub(crate) fn child_of(supervisor: u32) -> Result<u32, Failed> {
         .map_or(Ok(0), str::parse)?)
 }
 
-/// Whether a process is there, and is more than an exit code nobody has asked for.
+/// Whether a process exists and is not a zombie that waits for its parent.
 fn alive(process: u32) -> bool {
     fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
         stat.rsplit(')')

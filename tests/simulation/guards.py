@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Takes the job's guards out, one at a time, and shows that the simulation notices.
+"""Removes the job's guards, one at a time, and shows that the simulation notices.
 
     python3 tests/simulation/guards.py            # all of them
     python3 tests/simulation/guards.py filter     # those with this word in their name
 
-For each guard it changes the real source, plays seeds until one fails, and puts the source back. A guard whose absence no seed notices is a
-failure: either the guard is not needed, or the simulation does not reach it. Files with uncommitted changes are not touched.
+For each guard the script changes the real source, runs seeds until one fails, and restores the
+source. A guard whose absence no seed notices is an error: either the guard is not needed, or the
+simulation does not reach it. The script does not touch files with uncommitted changes.
 """
 
 import pathlib
@@ -14,79 +15,94 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TEST = "a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_nobody_a_wrong_row"
-COMMAND = ["cargo", "test", "--quiet", "--locked", "-p", "tapeflow-simulation", "--test", "seeds", "a_thousand"]
+TEST = "a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_no_reader_a_wrong_bar"
+COMMAND = "cargo test --quiet --locked -p tapeflow-simulation --test seeds a_thousand".split()
 
-# Name; file; what stands there; what it is replaced by. Names are those of the wrong variants in ARCHITECTURE.md.
+# Name, file, text of the source and its replacement. bench/results/guards.md uses the same names.
 GUARDS = [
-    ("no epoch filter when a row is read back", "dataflow/src/state.rs", "if epoch > resident.epoch {", "if epoch > 0 {"),
+    (
+        "no epoch filter when a bar is read back",
+        "dataflow/src/operators/bar_state.rs",
+        "if epoch > resident.epoch {",
+        "if epoch > 0 {",
+    ),
     (
         "epochs of a replay committed before all of it is acknowledged",
-        "dataflow/src/leader.rs",
-        "let acknowledged = if acknowledged < self.replayed_at { committed } else { acknowledged };",
-        "",
+        "dataflow/src/coordinator/decisions.rs",
+        "if acknowledged < self.replayed_at {",
+        "if false {",
     ),
-    ("evicting before acknowledgement", "dataflow/src/state.rs", "if !resident.acknowledged {", "if false {"),
+    (
+        "evicting before the acknowledgement",
+        "dataflow/src/operators/bar_state.rs",
+        "if !resident.acknowledged {",
+        "if false {",
+    ),
     (
         "committing without waiting for acknowledgements",
-        "dataflow/src/lead.rs",
-        "frontier.first().map_or(u64::MAX, |first| first.saturating_sub(1))",
-        "frontier.first().map_or(u64::MAX, |_| u64::MAX)",
+        "dataflow/src/coordinator/driver.rs",
+        ".map_or(u64::MAX, |first| first.saturating_sub(1))",
+        ".map_or(u64::MAX, |_| u64::MAX)",
     ),
     (
         "an epoch taken before all of its partials are there",
-        "dataflow/src/state.rs",
-        "keeper.take_next(|time| !frontier.less_equal(time))",
-        "keeper.take_next(|time| !frontier.is_empty() || *time > 0)",
+        "dataflow/src/operators/bar_state.rs",
+        ".take_next(|time| !frontier.less_equal(time))",
+        ".take_next(|time| !frontier.is_empty() || *time > 0)",
     ),
     (
         "fresh cuts for epochs bound and not committed",
-        "sinks/src/decide.rs",
-        "    head.generation += 1;\n",
-        "    head.generation += 1;\n    head.bound.clear();\n",
+        "protocol/src/decide.rs",
+        "    checkpoint.generation += 1;\n",
+        "    checkpoint.generation += 1;\n    checkpoint.bound.clear();\n",
     ),
     (
         "an unknown outcome resolved by generation and version alone",
-        "sinks/src/decide.rs",
+        "protocol/src/decide.rs",
         "if observed == Some(proposed) {",
-        "if observed.is_some_and(|head| (head.generation, head.version) == (proposed.generation, proposed.version)) {",
+        "if observed.is_some_and(|it| {\n"
+        "        (it.generation, it.version) == (proposed.generation, proposed.version)\n"
+        "    }) {",
     ),
     (
-        "stamps from the writers' own clocks",
-        "sinks/src/decide.rs",
-        "    let stamp = head.next_stamp(now_us);\n    let mut next",
-        "    let stamp = now_us;\n    let mut next",
+        "write timestamps from the writers' own clocks",
+        "protocol/src/decide.rs",
+        "    let write_timestamp = checkpoint.next_write_timestamp(now_us);\n    let mut next",
+        "    let write_timestamp = now_us;\n    let mut next",
     ),
     (
         "evictions forgotten in the rule of what need not be read",
-        "dataflow/src/state.rs",
+        "dataflow/src/operators/bar_state.rs",
         "self.evicted_up_to[size] = self.evicted_up_to[size].max(Some(key.start));",
         "",
     ),
     (
-        "rows of before this generation not read",
-        "dataflow/src/state.rs",
-        "head.max_event_ms().is_some_and(|max| key.start <= max)",
-        "head.max_event_ms().is_some_and(|max| key.start <= max && max < 0)",
+        "bars from before this generation not read",
+        "dataflow/src/operators/bar_state.rs",
+        ".is_some_and(|max| key.start <= max)",
+        ".is_some_and(|max| key.start <= max && max < 0)",
     ),
     (
         "an acknowledgement of an older write taken for that of the latest",
-        "dataflow/src/state.rs",
+        "dataflow/src/operators/bar_state.rs",
         ".filter(|resident| resident.epoch == write.state.epoch)",
         "",
     ),
     (
         "records handed over twice counted twice",
-        "dataflow/src/source.rs",
+        "dataflow/src/operators/source.rs",
         "if record.offset < state.next {",
         "if record.offset < 0 {",
     ),
     (
         "a sealed epoch released before it is bound",
-        "dataflow/src/leader.rs",
+        "dataflow/src/coordinator/decisions.rs",
         "            self.counts.insert(seal.epoch, seal.counts);\n",
         "            self.counts.insert(seal.epoch, seal.counts);\n"
-        "            acts.push(Act::Say(Down::Bound { epoch: seal.epoch, stamp: self.head.last_stamp + 1 }));\n",
+        "                    acts.push(Act::Say(ToWorker::Bound {\n"
+        "                        epoch: seal.epoch,\n"
+        "                        write_timestamp: self.checkpoint.last_write_timestamp + 1,\n"
+        "                    }));\n",
     ),
     (
         "the views' later changes ignored while a window is loaded",
@@ -95,39 +111,40 @@ GUARDS = [
         "(Some(_), row) => row.map(|row| Standing::of(&row.totals)),",
     ),
     (
-        "a window of the views let go before its rows are acknowledged",
+        "a window of the views dropped before its bars are acknowledged",
         "dataflow/src/views/windows.rs",
         ".filter(|(at, _)| at + EPOCHS_AHEAD <= time)",
         ".filter(|(at, _)| *at < time)",
     ),
     (
-        "no limit for zombies: a row newer than one's own time is taken",
-        "dataflow/src/state.rs",
+        "no limit for zombies: a bar newer than one's own time is taken",
+        "dataflow/src/operators/bar_state.rs",
         "if resident.epoch > newest {",
         "if resident.epoch == u64::MAX {",
     ),
     (
         "the history of an epoch written after its commit",
-        "sinks/src/workflow.rs",
+        "protocol/src/workflow.rs",
         "if !history.is_empty() {\n        until_answered",
         "if history.len() > 99 {\n        until_answered",
     ),
     (
-        "directory entries left out when a replayed row is not new",
-        "dataflow/src/state.rs",
+        "directory entries left out when a replayed bar is not new",
+        "dataflow/src/operators/bar_state.rs",
         "if before.is_none() || replaying {",
         "if before.is_none() && !replaying {",
     ),
 ]
 
 
-def take_out(file, old, new):
+def without_guard(file, old, new):
     path = ROOT / file
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", file], cwd=ROOT).returncode != 0:
         raise SystemExit(f"{file} has uncommitted changes")
     text = path.read_text()
     if text.count(old) != 1:
-        raise SystemExit(f"{file} has {text.count(old)} places that read {old!r}: mend {__file__}")
+        count = text.count(old)
+        raise SystemExit(f"{file} has {count} places that read {old!r}: update {__file__}")
     return path, text, text.replace(old, new)
 
 
@@ -137,23 +154,26 @@ def main():
     for name, file, old, new in GUARDS:
         if words and not any(word in name for word in words):
             continue
-        path, before, after = take_out(file, old, new)
+        path, before, after = without_guard(file, old, new)
         try:
             path.write_text(after)
             ended = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True)
         finally:
             path.write_text(before)
-        said = ended.stdout + ended.stderr
-        if "could not compile" in said:
-            print(said)
+        output = ended.stdout + ended.stderr
+        if "could not compile" in output:
+            print(output)
             raise SystemExit(f"{name}: does not compile")
-        failed = ended.returncode != 0 and TEST in said
-        first = next((found.group(0) for found in re.finditer(r"seed \d+: [^\"]*", said)), "a panic")
-        print(f"| {name} | {file} | {'noticed' if failed else 'NOT NOTICED'} | {first[:160]} |", flush=True)
+        failed = ended.returncode != 0 and TEST in output
+        breach = re.search(r"seed \d+: [^\"]*", output)
+        first = breach.group(0) if breach else "a panic"
+        result = "noticed" if failed else "NOT NOTICED"
+        print(f"| {name} | {file} | {result} | {first[:160]} |", flush=True)
         if not failed:
             survived.append(name)
     if survived:
-        raise SystemExit(f"{len(survived)} guard(s) whose absence nothing notices: {', '.join(survived)}")
+        names = ", ".join(survived)
+        raise SystemExit(f"no seed notices the absence of {len(survived)} guard(s): {names}")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ pub(crate) async fn check(store: &CassandraStore, written: Written) -> Result<St
         ));
     }
     Ok(format!(
-        "the {bars} bars of {} sizes each come to all {all} trades, their volume and notional; so does the history of {} epochs",
+        "the {bars} bars of {} sizes each come to all {all} trades, their volume and notional; so \
+         does the history of {} epochs",
         WindowSize::DEFAULTS.len(),
         history.len()
     ))

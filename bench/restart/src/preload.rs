@@ -12,7 +12,7 @@ use crate::records::Records;
 pub(crate) const SPAN_MS: i64 = 20 * 60_000;
 /// How long records wait for others to travel with.
 const LINGER: Duration = Duration::from_millis(50);
-/// How often progress is told.
+/// How often progress is printed.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// Records between two looks at the time.
 const STRETCH: u64 = 4_096;

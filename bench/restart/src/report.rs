@@ -58,7 +58,8 @@ impl Report {
         writeln!(text, "## From the first message to the last\n")?;
         writeln!(
             text,
-            "| messages | on disk, MB | fill, messages/s | catch-up, s | trades/s | CPU a trade, us | peak memory, MB |\n|---:|---:|---:|---:|---:|---:|---:|"
+            "| messages | on disk, MB | fill, messages/s | catch-up, s | trades/s | CPU a trade, \
+             us | peak memory, MB |\n|---:|---:|---:|---:|---:|---:|---:|"
         )?;
         for outcome in &self.outcomes {
             let CatchUp { took, cpu, peak_kb } = outcome.catch_up;
@@ -93,7 +94,8 @@ impl Report {
             writeln!(text, "\n## kill -9 on the way through the topic\n")?;
             writeln!(
                 text,
-                "Epochs are as large as they get there, and all that are bound and not committed are replayed before anything fresh is written.\n"
+                "Epochs are as large as they get there, and all that are bound and not committed \
+                 are replayed before anything fresh is written.\n"
             )?;
             self.restarts(text, |outcome| &outcome.behind)?;
         }

@@ -1,5 +1,5 @@
-//! One restart, measured: readers ask for the checkpoint and for bars of the hot symbol all the time, and
-//! note when they first see what they wait for.
+//! One restart, measured: readers ask for the checkpoint and for bars of the hot symbol all the
+//! time, and note when they first see what they wait for.
 //!
 //! *Moved*: a bar is of a later epoch than it was after the kill. *Fresh*: a bar of an epoch above
 //! the last one that was bound before the kill. What is replayed is written again as of that epoch,
@@ -19,8 +19,8 @@ use tokio::time::sleep;
 
 /// How often the readers ask for bars.
 const ROWS_EVERY: Duration = Duration::from_millis(10);
-/// How often they ask for the checkpoint: at SERIAL, which the job's own compare-and-sets may have to
-/// wait for.
+/// How often they ask for the checkpoint: at SERIAL, which the job's own compare-and-sets may have
+/// to wait for.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(25);
 /// How often the process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -149,8 +149,8 @@ pub(crate) async fn goes_on(
     }
 }
 
-/// Measures the restart that `job_process` is. `keys` names bars of which at least one changes in every
-/// epoch.
+/// Measures the restart that `job_process` is. `keys` names bars of which at least one changes in
+/// every epoch.
 ///
 /// # Errors
 /// The process ends, or one of the things waited for does not come.

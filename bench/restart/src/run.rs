@@ -33,13 +33,13 @@ const LIVES_MS: std::ops::Range<u64> = 2_000..6_000;
 const LIVES_BEHIND_MS: std::ops::Range<u64> = 0..1_500;
 /// So many messages have trades of all symbols.
 const LEFT: u64 = 1_000;
-/// A restart above this is told with the log of the process.
+/// A slower restart is printed with the log of the process.
 const SLOW: Duration = Duration::from_secs(3);
 /// How long a job may take to the end: this, and that for each message.
 const PATIENCE: Duration = Duration::from_secs(600);
 const PATIENCE_A_MESSAGE: Duration = Duration::from_micros(100);
 const INIT_PATIENCE: Duration = Duration::from_secs(60);
-/// How often progress is told.
+/// How often progress is printed.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Runs it all, and prints the report; whether bars came to what they must.
@@ -139,7 +139,8 @@ impl Stage<'_> {
         let catch_up = self.catch_up()?;
         let behind = self.behind(&records)?;
         let (restarts, records) = self.keep_up(records)?;
-        let (verdict, right) = match self.judge(&records, messages <= self.settings.verify_up_to) {
+        let (verdict, right) = match self.compare(&records, messages <= self.settings.verify_up_to)
+        {
             Ok(verdict) => (verdict, true),
             Err(error) => (format!("FAULT: {error}"), false),
         };
@@ -208,9 +209,12 @@ impl Stage<'_> {
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
                 let checkpoint = self.runtime.block_on(store.checkpoint()).ok().flatten();
-                let committed: i64 = checkpoint.map_or(0, |checkpoint| checkpoint.committed.cuts.iter().map(|cut| cut.next).sum());
+                let committed: i64 = checkpoint.map_or(0, |checkpoint| {
+                    checkpoint.committed.cuts.iter().map(|cut| cut.next).sum()
+                });
                 eprintln!(
-                    "catch-up: {committed} of {messages} committed after {:.0} s, CPU {:.0} s, {} MB, at most {} MB",
+                    "catch-up: {committed} of {messages} committed after {:.0} s, CPU {:.0} s, {} \
+                     MB, at most {} MB",
                     job_process.begun.elapsed().as_secs_f64(),
                     job_process.cpu.total().as_secs_f64(),
                     job_process.memory.now_kb / 1_024,
@@ -362,7 +366,7 @@ impl Stage<'_> {
     }
 
     /// Runs the job to the end of the topic, and holds bars against what was sent.
-    fn judge(&self, records: &Records, verify: bool) -> Result<String, String> {
+    fn compare(&self, records: &Records, verify: bool) -> Result<String, String> {
         self.binary
             .start(
                 self.servers,

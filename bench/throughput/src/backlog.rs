@@ -302,7 +302,7 @@ pub(crate) fn committed(checkpoint: &Checkpoint) -> u64 {
         .sum()
 }
 
-/// Addresses of this machine at which nobody listens.
+/// Addresses of this machine without a listener.
 fn hosts(processes: usize) -> Result<String, Error> {
     let failed = |error: std::io::Error| Error::Failed(format!("no port is free: {error}"));
     let listeners: Vec<TcpListener> = (0..processes)
@@ -344,7 +344,8 @@ mod tests {
 
     #[test]
     fn the_bars_are_those_the_last_job_process_told() {
-        let log = "{\"fields\":{\"message\":\"job begins\"}}\n{\"level\":\"INFO\",\"fields\":{\"message\":\"job ended, all is committed\",\"bars\":17}}\n";
+        let log = "{\"fields\":{\"message\":\"job \
+        begins\"}}\n{\"level\":\"INFO\",\"fields\":{\"message\":\"job ended, all is committed\",\"bars\":17}}\n";
         assert_eq!(bars_said(log), Some(17));
         assert_eq!(bars_said("thread panicked"), None);
     }

@@ -49,7 +49,7 @@ impl Bar {
     pub fn show(&mut self, done: u64, more: &str) {
         if self.shows {
             self.drawn = Some(Instant::now());
-            // Nobody is told if the terminal has gone.
+            // An error is ignored: the terminal may be gone.
             let _ = write!(stderr(), "\r{}\x1b[K", self.line(done, more));
             let _ = stderr().flush();
         }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_drawn_where_nobody_looks() {
+    fn nothing_is_drawn_without_a_terminal() {
         let mut bar = Bar {
             shows: false,
             ..Bar::new("filling", 1_000)

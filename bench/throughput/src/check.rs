@@ -70,7 +70,7 @@ fn verdict(output: &Output) -> Result<(bool, Vec<String>), Error> {
     let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
     let correct = match output.status.code() {
         Some(0) => true,
-        // Without its summary it has failed, not judged.
+        // Without its summary it failed and compared nothing.
         Some(1)
             if lines
                 .last()
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_told_and_a_verify_that_failed_is_no_verdict() {
+    fn differences_are_reported_and_a_verify_that_failed_is_no_result() {
         assert!(
             verdict(&output(0, "0 differences; 5 bars compared\n"))
                 .is_ok_and(|(correct, told)| correct && told.len() == 1)

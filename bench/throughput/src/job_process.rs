@@ -24,7 +24,7 @@ pub struct JobProcess {
     child: Child,
     /// When it was started.
     pub begun: Instant,
-    /// The same by the clock that event times are told by.
+    /// The same moment on the clock of event times.
     pub begun_ms: i64,
     log: PathBuf,
     /// When it was looked at last.

@@ -73,7 +73,7 @@ pub fn now_ms() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }
 
-/// Sixteen hexadecimal digits that nobody else has drawn: for names.
+/// Sixteen hexadecimal digits drawn at random, for unique names.
 #[must_use]
 pub fn tag() -> String {
     format!("{:016x}", rand::random::<u64>())

@@ -112,7 +112,8 @@ impl fmt::Display for Freshness {
         };
         write!(
             f,
-            "p50 {p50:.0} ms, p90 {p90:.0} ms, p99 {p99:.0} ms, max {max:.0} ms; {} trades seen by a reader at quorum",
+            "p50 {p50:.0} ms, p90 {p90:.0} ms, p99 {p99:.0} ms, max {max:.0} ms; {} trades seen \
+             by a reader at quorum",
             self.sorted.len()
         )
     }

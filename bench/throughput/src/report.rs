@@ -176,7 +176,8 @@ impl Report {
                     bar(
                         "",
                         format!(
-                            "by the job's own count, until acknowledged: p50 {:.0} ms, p99 {:.0} ms",
+                            "by the job's own count, until acknowledged: p50 {:.0} ms, p99 {:.0} \
+                             ms",
                             p50 * 1e3,
                             p99 * 1e3
                         ),
@@ -195,7 +196,8 @@ impl Report {
         bar(
             "CPU a trade",
             format!(
-                "{total:.3} us: {user:.3} user, {system:.3} system; the whole process, start included"
+                "{total:.3} us: {user:.3} user, {system:.3} system; the whole process, start \
+                 included"
             ),
         )?;
         bar("bars written", grouped(spent.bars))?;

@@ -51,7 +51,7 @@ pub enum Target {
 pub struct Program {
     /// The binary.
     pub executable: PathBuf,
-    /// Flags that name the log and the store, for the job and its judge alike.
+    /// Flags that name the log and the store, for the job and for `verify`.
     pub place: Vec<OsString>,
     /// Variables that it may inherit though they are settings: passwords.
     pub inherits: &'static [&'static str],

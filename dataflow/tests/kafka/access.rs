@@ -61,7 +61,7 @@ pub(crate) fn wrong_password() -> Result<(), Failed> {
 
 pub(crate) fn wrong_authority() -> Result<(), Failed> {
     refused(
-        config("read", "tapeflow", WRONG, "stranger.pem"),
+        config("read", "tapeflow", WRONG, "unknown_peer.pem"),
         true,
         &["certificate verify failed", "--kafka-config-file"],
     )?;

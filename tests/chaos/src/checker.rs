@@ -1,5 +1,5 @@
-//! The end: every trade in exactly one bar, once; every bar and list that any reader ever saw, what
-//! the prefix its epoch names comes to.
+//! The final comparison. Every trade must be in exactly one bar, once. Every bar and view that a
+//! reader saw must equal the prefix of the log that its epoch names.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -25,38 +25,38 @@ use crate::{
     watch::patiently,
 };
 
-/// How long the log may stay silent before a read is given up.
+/// How long the log may return nothing before a read ends with an error.
 const SILENCE: Duration = Duration::from_secs(60);
-/// History read at most.
+/// The most epochs of the history that are read.
 const HISTORY: usize = 1_000_000;
-/// Faults of one kind told.
+/// The most errors of one kind that are reported.
 const TOLD: usize = 20;
 
-/// What stands in the topic: by minute, where each of its trades is.
+/// The content of the topic: by minute, the place of each trade.
 pub(crate) struct Topic {
     places: HashMap<Minute, Vec<Offset>>,
     partition_of: Vec<Partition>,
-    /// What must stand among the dead letters.
+    /// The dead letters that must exist.
     pub(crate) dead_letters: BTreeMap<Position, DeadLetter>,
-    /// Records that come again later.
+    /// Records that are repeated later.
     pub(crate) repeated: HashSet<(Partition, Offset)>,
     pub(crate) records: u64,
     pub(crate) repeats: u64,
 }
 
-/// What the judgement came to.
+/// The result of the final comparison.
 #[derive(Default)]
 pub(crate) struct Verdict {
     pub(crate) trades: u64,
     pub(crate) bars: u64,
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
-    /// Contents that readers saw, and that were held against the prefix their epoch names.
+    /// Contents that readers saw, compared with the prefix that their epoch names.
     pub(crate) audited: u64,
     pub(crate) lists_audited: u64,
-    /// Of epochs that history does not have.
+    /// Contents of epochs without history.
     pub(crate) not_audited: u64,
-    /// Dead dead letters, each in its place.
+    /// Dead letters, each in its place.
     pub(crate) dead_letters: u64,
     /// Bars of far-future trades, looked for and not there.
     pub(crate) futures: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Verdict {
 }
 
 impl Topic {
-    /// Reads all of it.
+    /// Reads the whole topic.
     pub(crate) fn read(brokers: String, name: &str, ledger: &Ledger) -> Result<Self, String> {
         let log = KafkaLog::connect(KafkaConfig::new(brokers, name))
             .map_err(|fault| fault.to_string())?;
@@ -144,8 +144,8 @@ impl Topic {
                     let Some((symbol, trade)) = symbol.zip(entry.trade.ok()) else {
                         continue;
                     };
-                    // All that the feed makes of the future lies far beyond a day ahead, and all
-                    // else years back.
+                    // The feed's far-future trades are more than a day ahead, and all others are
+                    // years old.
                     if trade.event_time.ms() > record.timestamp_ms {
                         topic
                             .dead_letters
@@ -173,7 +173,7 @@ impl Topic {
         known.map(|()| topic)
     }
 
-    /// Where the trades of a minute stand, in their order.
+    /// The offsets of the trades of a minute, in order.
     pub(crate) fn places(&self, minute: Minute) -> (Partition, &[Offset]) {
         let partition = self
             .partition_of
@@ -186,7 +186,7 @@ impl Topic {
         )
     }
 
-    /// How many trades of a minute lie below a cut.
+    /// The number of trades of a minute below a cut.
     fn below(&self, minute: Minute, cuts: &[Offset]) -> Option<u8> {
         let cut = *cuts.get(usize::try_from(*self.partition_of.get(minute.symbol)?).ok()?)?;
         let places = self.places.get(&minute).map_or(&[][..], Vec::as_slice);
@@ -220,7 +220,7 @@ impl Verdict {
         }
     }
 
-    /// Holds the final bars against all that was sent.
+    /// Compares the final bars with all trades that were sent.
     pub(crate) async fn bars(
         &mut self,
         store: &CassandraStore,
@@ -291,7 +291,7 @@ impl Verdict {
         ));
     }
 
-    /// Holds what readers saw against the prefix that each epoch names.
+    /// Compares what readers saw with the prefix that each epoch names.
     pub(crate) async fn audit(
         &mut self,
         store: &CassandraStore,
@@ -313,7 +313,10 @@ impl Verdict {
             self.audited += 1;
             if below != *trades {
                 let key = ledger.key(*minute);
-                self.fault(format!("{key}: seen with {trades} trades at epoch {epoch}, below whose cut there are {below}"));
+                self.fault(format!(
+                    "{key}: seen with {trades} trades at epoch {epoch}, below \
+                whose cut there are {below}"
+                ));
             }
         }
         for ((line, epoch), said) in &observed.said {
@@ -340,15 +343,18 @@ impl Verdict {
                 want.volume += (1i128 << trades) - 1;
             }
             if want != *said {
-                self.fault(format!("market of {line:?}: seen as {said:?} at epoch {epoch}, whose prefix comes to {want:?}"));
+                self.fault(format!(
+                    "market of {line:?}: seen as {said:?} at epoch {epoch}, whose \
+                prefix gives {want:?}"
+                ));
             }
         }
         Ok(())
     }
 }
 
-/// Which trades a wrong volume lacks, and which it has twice: the fewest that explain it, by the
-/// number of trades the bar counts.
+/// The trades that a wrong volume lacks and those that it has twice: the fewest that explain it,
+/// given the number of trades that the bar counts.
 fn explain(volume: i128, count: u64, sent: u8) -> (Vec<u8>, Vec<u8>) {
     let want = (1i128 << sent) - 1;
     // One wrong set of each kind explains any difference: what is missing in all is lost, what is

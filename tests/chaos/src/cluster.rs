@@ -16,7 +16,7 @@ use crate::{
     proxy::Proxy,
 };
 
-/// The topic and the keyspace of the one job that job runs through all of it.
+/// The topic and the keyspace of the one job that runs through all cycles.
 pub(crate) const MAIN: &str = "chaos";
 /// Kafka's ports: the first node's own, and after it that of the listener whose clients are led
 /// through proxies.
@@ -27,8 +27,8 @@ const CQL_PORT: u16 = 42;
 /// those of the processes' cluster.
 const CLUSTER_PORTS: std::ops::Range<u16> = 800..1_000;
 
-/// How often servers that do not start are started again: on a busy machine a Cassandra node gives
-/// up when it hears no other soon.
+/// Attempts to start the servers. On a busy machine a Cassandra node may exit because it does not
+/// hear from another one in time.
 const TRIES: u32 = 4;
 
 /// Which kind of server.
@@ -56,7 +56,7 @@ pub(crate) struct Cluster {
     pub(crate) links: Links,
 }
 
-/// Where the processes of a job listen for each other, and what they are led through.
+/// The listeners of the processes of a job, and the proxies before them.
 pub(crate) struct Meeting {
     /// Where each listens.
     pub(crate) near: Vec<String>,
@@ -114,7 +114,7 @@ impl Cluster {
                 Err(fault) if tries.next().is_none() => return Err(fault),
                 Err(fault) => {
                     eprintln!(
-                        "the servers do not start, again: {}",
+                        "the servers do not start; trying again: {}",
                         fault
                             .lines()
                             .find(|line| line.starts_with("stack:"))
@@ -152,7 +152,7 @@ impl Cluster {
                 Err(fault) if tries.next().is_none() => return Err(fault),
                 Err(fault) => {
                     eprintln!(
-                        "the servers do not come up, again: {}",
+                        "the servers do not become ready; trying again: {}",
                         fault
                             .lines()
                             .find(|line| line.starts_with("stack:"))
@@ -189,7 +189,7 @@ impl Cluster {
             .map(str::trim);
         leader
             .and_then(|id| id.parse().ok())
-            .ok_or_else(|| format!("who the controller is, is not said: {status}"))
+            .ok_or_else(|| format!("Kafka does not name its controller: {status}"))
     }
 
     /// Any node.
@@ -197,12 +197,12 @@ impl Cluster {
         random.random_range(1..=self.nodes)
     }
 
-    /// Where Kafka is: for the feed and for all that only looks.
+    /// The brokers for the feed and the readers.
     pub(crate) fn brokers(&self) -> String {
         self.brokers_at(KAFKA_PORT, |_| Ipv4Addr::LOCALHOST)
     }
 
-    /// Where Kafka is for the job: all of its connections lead through proxies.
+    /// The brokers for the job, whose connections all lead through proxies.
     pub(crate) fn job_brokers(&self) -> String {
         self.brokers_at(KAFKA_PROXIED_PORT, beside)
     }
@@ -218,7 +218,7 @@ impl Cluster {
         (1..=self.nodes).map(at).collect::<Vec<_>>().join(",")
     }
 
-    /// `--store` of a keyspace, for all that only looks.
+    /// `--store` of a keyspace, for the readers.
     pub(crate) fn store(&self, keyspace: &str) -> String {
         self.store_at(keyspace, |node| Ipv4Addr::new(127, 0, 0, node))
     }
@@ -244,8 +244,8 @@ impl Cluster {
             .map_err(|fault| fault.to_string())
     }
 
-    /// Ports for the cluster of so many processes, with proxies before them: those of a process that
-    /// was killed may linger, so they go round.
+    /// Ports for the cluster of so many processes, with proxies before them: those of a process
+    /// that was killed may linger, so they go round.
     ///
     /// # Errors
     /// A proxy cannot listen.
@@ -260,7 +260,7 @@ impl Cluster {
                 .map(|port| format!("{address}:{port}"))
                 .collect()
         };
-        // A lone process talks to nobody.
+        // A single process has no peers.
         let proxies = if processes > 1 {
             (from..from + processes)
                 .map(|port| self.links.to_process(port))
@@ -282,7 +282,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Runs a command to its end, and tells what it said if it failed.
+/// Runs a command to its end. The error contains its output.
 pub(crate) fn said(command: &mut Command) -> Result<String, String> {
     let output = command
         .output()

@@ -29,7 +29,7 @@ pub(crate) const LEAVING: Duration = Duration::from_secs(60);
 const TRAP_PATIENCE: Duration = Duration::from_secs(25);
 pub(crate) const LOOK: Duration = Duration::from_millis(30);
 
-/// What a cycle came to.
+/// The result of a cycle.
 #[derive(Clone, Debug)]
 pub(crate) struct Cycle {
     pub(crate) fault: Fault,
@@ -41,14 +41,14 @@ pub(crate) struct Cycle {
     pub(crate) missed: bool,
 }
 
-/// How the job came to commit again.
+/// How the job committed again.
 pub(crate) struct Back {
     pub(crate) after: Duration,
     /// Whether processes had to be started.
     pub(crate) started: bool,
 }
 
-/// All that a cycle touches.
+/// Everything that a cycle changes.
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) binary: Binary,
@@ -72,7 +72,7 @@ impl Stage {
     /// One cycle.
     ///
     /// # Errors
-    /// Whatever must not happen: a process that panics or stays, a checkpoint that goes back, a
+    /// A process that panics or stays, a checkpoint that goes back, a
     /// job that does not come back.
     pub(crate) fn cycle(&mut self) -> Result<Cycle, String> {
         let fault = self.fault_schedule.peek()?;
@@ -87,7 +87,7 @@ impl Stage {
             self.replace()?;
             self.back(before, Instant::now())?;
         }
-        let _ = self.fault_schedule.deal()?;
+        let _ = self.fault_schedule.next_fault()?;
         self.pass(0..1_500);
         let mut cycle = Cycle {
             fault: fault.clone(),
@@ -133,7 +133,7 @@ impl Stage {
         Ok(cycle)
     }
 
-    /// Lets time pass.
+    /// Waits.
     pub(crate) fn pass(&mut self, range_ms: std::ops::Range<u64>) {
         let ms = self.random.random_range(range_ms);
         thread::sleep(Duration::from_millis(ms));
@@ -162,7 +162,7 @@ impl Stage {
             .ok_or_else(|| "no process is running".into())
     }
 
-    /// Takes the processes of now out of the way, and remembers how they ended.
+    /// Ends the current processes and records how they ended.
     pub(crate) fn bury(&mut self) {
         if let Some(mut job_run) = self.job_run.take() {
             job_run.kill_all();
@@ -176,7 +176,7 @@ impl Stage {
         self.start_skewed(None)
     }
 
-    /// The same, with clocks that are off.
+    /// Starts processes whose clocks are wrong.
     pub(crate) fn start_skewed(&mut self, skew: Option<Skew>) -> Result<Option<JobRun>, String> {
         let next = self.fault_schedule.peek()?;
         let shape = self.shape(Some(&next));
@@ -206,8 +206,8 @@ impl Stage {
         })
     }
 
-    /// Likewise until all is committed that has been fed by now: where a part of the job stands
-    /// still, others may still commit.
+    /// Waits until everything that has been fed by now is committed. Other parts of the job may
+    /// still commit while one part makes no progress.
     pub(crate) fn caught_up(&mut self, since: Instant) -> Result<Back, String> {
         let fed = self.ledger.appended();
         self.until(
@@ -237,7 +237,7 @@ impl Stage {
             job_run.look()?;
             if job_run.any_ended() {
                 let begun = *leaving.get_or_insert_with(Instant::now);
-                // A supervisor that ends says that there is nothing to come back for: its peers'
+                // A supervisor that ends does not start its process again, and its peers'
                 // supervisors would wait for ever.
                 if job_run.shape.supervised || job_run.all_ended(Duration::ZERO).is_ok() {
                     self.replace()?;
@@ -250,7 +250,7 @@ impl Stage {
                 let now = self.watch.glance()?;
                 let job_run = self.job_run()?;
                 return Err(format!(
-                    "not committed within {} s: {what}; it stands at {now:?}; job run {} ({})",
+                    "not committed within {} s: {what}; progress is {now:?}; job run {} ({})",
                     PATIENCE.as_secs(),
                     job_run.number,
                     job_run.shape
@@ -260,12 +260,12 @@ impl Stage {
         }
     }
 
-    /// Where the job stands now; what comes back must be of a later generation.
+    /// The job's progress; the next commit must be of a later generation.
     pub(crate) fn later_generation(&mut self) -> Result<Progress, String> {
         self.watch.progress()
     }
 
-    /// Where the job stands now; what comes next may be of the same generation.
+    /// The job's progress; the next commit may be of the same generation.
     pub(crate) fn any_generation(&mut self) -> Result<Progress, String> {
         Ok(Progress {
             generation: 0,
@@ -279,7 +279,7 @@ impl Stage {
         let supervised = self.job_run()?.shape.supervised;
         self.job_run()?.kill_worker(at);
         if !supervised {
-            // It was ours: no surprise, and the others must leave by themselves.
+            // The failpoint ended it. The others must leave by themselves.
             self.expect_killed()?;
             self.job_run()?.all_ended(LEAVING)?;
             let before = self.later_generation()?;
@@ -363,7 +363,7 @@ impl Stage {
     }
 
     /// Processes are stopped in the middle of their work, others take over, and then they wake:
-    /// what they still do must harm nobody, and they must find out and leave.
+    /// their late writes must do no harm, and they must notice that they are fenced and leave.
     fn zombies(&mut self) -> Result<Back, String> {
         let job_run = self.job_run()?;
         let paused: Vec<u32> = (0..job_run.len())
@@ -421,7 +421,7 @@ impl Stage {
         self.bury();
         if name == "replay-release" {
             // Something must have been bound and not committed.
-            self.spring("bind-after", 1, 0)?;
+            self.run_to_failpoint("bind-after", 1, 0)?;
         }
         let of_the_coordinator = [
             "take-over-before",
@@ -437,7 +437,7 @@ impl Stage {
         } else {
             self.random.random_range(0..3)
         };
-        *missed = !self.spring(name, times, process)?;
+        *missed = !self.run_to_failpoint(name, times, process)?;
         let before = self.later_generation()?;
         self.start()?;
         self.back(before, Instant::now()).map(|back| Back {
@@ -448,7 +448,7 @@ impl Stage {
 
     /// Starts processes one of which ends itself, and waits for that; the others are killed, or
     /// leave. Returns whether it did.
-    fn spring(&mut self, name: &str, times: u32, process: usize) -> Result<bool, String> {
+    fn run_to_failpoint(&mut self, name: &str, times: u32, process: usize) -> Result<bool, String> {
         let shape = Shape {
             supervised: false,
             ..self.shape(None)

@@ -13,7 +13,7 @@ use crate::{
     watch::patiently,
 };
 
-/// Dead dead letters read at most.
+/// Dead letters read at most.
 const LETTERS: usize = 10_000_000;
 
 impl Verdict {
@@ -45,13 +45,18 @@ impl Verdict {
             match found.remove(position) {
                 Some(have) if have == *want => self.dead_letters += 1,
                 Some(have) => self.fault(format!(
-                    "dead letter {position:?}: refused as {} with {} bytes, it should be {} with {}",
+                    "dead letter {position:?}: refused as {} with {} bytes, it should be {} with \
+                     {}",
                     have.reason,
                     have.payload.len(),
                     want.reason,
                     want.payload.len()
                 )),
-                None => self.fault(format!("dead letter {position:?}: missing; it should be refused as {}", want.reason)),
+                None => self.fault(format!(
+                    "dead letter {position:?}: missing; it should be \
+                refused as {}",
+                    want.reason
+                )),
             }
         }
         for (position, dead_letter) in found {

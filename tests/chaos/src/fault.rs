@@ -5,7 +5,7 @@ use crate::{feed_profile::FeedProfile, links::Link};
 /// Who does not answer for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pause {
-    /// Shorter than the heartbeat between processes can bear: nobody need notice.
+    /// Shorter than the heartbeat timeout between processes, so that no process need notice.
     Short,
     /// Longer: the others leave.
     Long,
@@ -18,7 +18,7 @@ pub(crate) enum Way {
     Cut,
     /// What goes one way vanishes, on these connections for ever.
     HalfOpen,
-    /// All comes later, and the job must go on meanwhile.
+    /// Data arrives later; the job must continue meanwhile.
     Delay,
     /// Nothing passes for a while.
     BlackHole,
@@ -44,7 +44,7 @@ pub(crate) enum TopicFault {
     Retention,
     /// The topic is deleted and made again, while it is down.
     AgainWhileDown,
-    /// The same while it runs.
+    /// The topic is deleted and created again, while the job runs.
     AgainWhileUp,
 }
 
@@ -63,7 +63,7 @@ pub(crate) enum Fault {
     KillSupervisor,
     /// SIGSTOP, then SIGCONT, of one process of several.
     PauseOne(Pause),
-    /// The same of all at once.
+    /// SIGSTOP, then SIGCONT, of all processes at once.
     PauseAll(Pause),
     /// All are stopped, others are started in their place, and then they wake.
     Zombies,
@@ -97,7 +97,7 @@ pub(crate) enum Fault {
     TopicFault(TopicFault),
 }
 
-/// What a fault wants of the processes it meets.
+/// The processes that a fault requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wants {
     pub(crate) several: bool,

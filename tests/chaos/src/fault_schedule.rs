@@ -1,5 +1,5 @@
-//! Which fault comes next: cards in an order that the seed shuffles, so that every kind comes up
-//! about as often.
+//! The fault schedule: faults in an order that the seed shuffles, so that every kind comes up about
+//! equally often.
 
 use std::collections::VecDeque;
 
@@ -12,8 +12,8 @@ use crate::{
     links::Link,
 };
 
-/// Kinds of which a fault schedule has only some: the next fault schedule goes on where this one ended, and all come up
-/// before one comes again.
+/// Kinds of which one fault schedule has only some. The next fault schedule continues where this
+/// one ended, so that all come up before one repeats.
 struct Round<T> {
     of: Vec<T>,
     left: Vec<T>,
@@ -62,7 +62,7 @@ impl FaultSchedule {
     pub(crate) fn new(seed: u64, nodes: u8, only: Vec<String>) -> Self {
         let mut pauses = vec![Fault::PauseOne(Pause::Short), Fault::PauseAll(Pause::Short)];
         if nodes > 1 {
-            // Only there do servers survive it.
+            // Only three nodes survive these faults.
             pauses.push(Fault::PauseAll(Pause::Long));
         }
         Self {
@@ -117,7 +117,7 @@ impl FaultSchedule {
     ///
     /// # Errors
     /// If `only` names none.
-    pub(crate) fn deal(&mut self) -> Result<Fault, String> {
+    pub(crate) fn next_fault(&mut self) -> Result<Fault, String> {
         let next = self.peek()?;
         self.dealt.pop_front();
         Ok(next)
@@ -214,8 +214,7 @@ impl FaultSchedule {
     }
 
     fn failpoint(&mut self, name: &'static str) -> Fault {
-        // What a process passes once in its job run, or seldom; and what it passes several times a
-        // second.
+        // A process passes some places once in its job run, and others several times a second.
         let most = match name {
             "take-over-before" | "take-over-after" | "replay-release" | "bind-before"
             | "bind-after" => 1,
@@ -244,7 +243,7 @@ mod tests {
         let mut kinds = BTreeMap::new();
         (0..cycles).for_each(|_| {
             *kinds
-                .entry(fault_schedule.deal().expect("a fault").kind())
+                .entry(fault_schedule.next_fault().expect("a fault").kind())
                 .or_default() += 1
         });
         kinds
@@ -254,7 +253,7 @@ mod tests {
     fn a_seed_deals_the_same_faults_again_and_a_long_run_has_all_of_them() {
         let deal = |mut fault_schedule: FaultSchedule| {
             (0..60)
-                .map(|_| fault_schedule.deal().expect("a fault"))
+                .map(|_| fault_schedule.next_fault().expect("a fault"))
                 .collect::<Vec<_>>()
         };
         assert_eq!(
@@ -291,14 +290,14 @@ mod tests {
         let mut kinds = BTreeMap::<String, u32>::new();
         (0..30).for_each(|_| {
             *kinds
-                .entry(fault_schedule.deal().expect("a fault").kind())
+                .entry(fault_schedule.next_fault().expect("a fault").kind())
                 .or_default() += 1
         });
         assert_eq!(kinds.len(), 15);
         assert!(kinds.values().all(|times| *times == 2), "{kinds:?}");
         assert!(
             FaultSchedule::new(1, 1, vec!["controller".into()])
-                .deal()
+                .next_fault()
                 .is_err()
         );
     }

@@ -1,10 +1,10 @@
-//! The feed: the trades of the [`Ledger`], published for as long as the run lasts, so that the topic
-//! grows under every fault.
+//! The feed: the trades of the [`Ledger`], published for as long as the run lasts, so that the
+//! topic grows under every fault.
 //!
 //! Most trades come minute by minute; some fill the gaps that were left in older minutes, so that
 //! bars are read back and corrected late. Some records are sent twice under one sequence, as a
-//! producer does that does not know whether it was heard. Between them come records that nobody can
-//! read, and among the trades some of the far future: [`crate::poison`], [`FeedProfile`].
+//! producer does whose acknowledgement was lost. Between them are records that cannot be decoded
+//! and trades of the far future: [`crate::poison`], [`FeedProfile`].
 
 use std::{
     collections::VecDeque,
@@ -39,10 +39,10 @@ const BEAT: Duration = Duration::from_millis(50);
 const REMEMBERED: usize = 16;
 /// How far ahead of their record they are: a little over a day, a year, a century.
 const AHEAD_MS: [i64; 3] = [86_400_000 + 60_000, 366 * 86_400_000, 36_525 * 86_400_000];
-/// How much more comes when all of it is of one symbol.
+/// How much faster the feed is when nearly all trades are of one symbol.
 const CROWD: u64 = 5;
 
-/// What the feed came to.
+/// The numbers of the feed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Fed {
     pub(crate) trades: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Fed {
     pub(crate) reconnects: u64,
 }
 
-/// What a feed needs to know.
+/// The settings of a feed.
 pub(crate) struct FeedSettings {
     pub(crate) kafka: KafkaConfig,
     pub(crate) seed: u64,
@@ -283,7 +283,7 @@ impl Feeder {
             };
             rest.retain(|numbered| !is_held(numbered));
         }
-        Err("the log takes nothing, with any client".into())
+        Err("the log accepts no records from any client".into())
     }
 }
 
@@ -303,7 +303,7 @@ fn popular(random: &mut StdRng, symbols: usize) -> usize {
     }
 }
 
-/// A trade that nobody can have made yet.
+/// A trade of the far future.
 fn future(random: &mut StdRng, taken_ms: i64) -> Option<Trade> {
     let ahead =
         AHEAD_MS[random.random_range(0..AHEAD_MS.len())] + random.random_range(0..1_000_000);

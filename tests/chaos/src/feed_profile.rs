@@ -1,8 +1,8 @@
-//! What the feed is in the feed profile for: mostly ordinary trades, at times too many of one kind.
+//! What the feed sends: mostly ordinary trades, at times too many of one kind.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// What is fed.
+/// A kind of feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum FeedProfile {

@@ -1,4 +1,4 @@
-//! The job: its binary, and *job runs*, each a set of processes that are started together and end
+//! The job: its binary, and *job runs*. A job run is a set of processes that start and end
 //! together.
 
 use std::{
@@ -79,7 +79,7 @@ pub(crate) struct Orders<'a> {
 }
 
 impl<'a> Orders<'a> {
-    /// Processes of a job with nothing special about them.
+    /// Processes of a job without faults.
     pub(crate) fn new(shape: Shape, name: &'a str) -> Self {
         Self {
             shape,
@@ -139,7 +139,7 @@ impl Binary {
         }
     }
 
-    /// A command under no foreign settings.
+    /// A command without settings from the environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
         command.args(arguments).stdin(Stdio::null());
@@ -385,7 +385,7 @@ impl JobRun {
             }
             if Instant::now() > deadline {
                 return Err(format!(
-                    "job run {}: process {left:?} stays; it should have ended within {} s",
+                    "job run {}: process {left:?} still runs; it should have ended within {} s",
                     self.number,
                     patience.as_secs()
                 ));
@@ -394,7 +394,7 @@ impl JobRun {
         }
     }
 
-    /// Looks who has ended since; what ends in a way that it must not is an error.
+    /// Records which processes have ended. A wrong ending is an error.
     pub(crate) fn look(&mut self) -> Result<(), String> {
         let mut wrong = Vec::new();
         for (at, place) in self
@@ -447,7 +447,7 @@ impl JobRun {
             .collect()
     }
 
-    /// All that they have said.
+    /// The output of all processes.
     pub(crate) fn said(&self) -> String {
         self.places
             .iter()
@@ -481,7 +481,7 @@ fn send(pid: u32, signal: Signal) -> bool {
         .is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
-/// Whether a process is there, and is more than an exit code nobody has asked for.
+/// Whether a process exists and is not a zombie that waits for its parent.
 fn is_alive(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         stat.rsplit(')')

@@ -1,8 +1,8 @@
-//! What is fed: named trades, and the ledger of those that have been sent.
+//! The ledger: the named trades that have been sent.
 //!
 //! **The id of a trade is in its size**: trade n of a symbol's minute has size 2^n x 1e-8. So the
 //! volume of a minute's bar, in binary, is the set of the trades in it: a bit that is missing names
-//! a lost trade, and a trade counted twice carries into a bit that nobody sent. All trades of a
+//! a lost trade, and a trade counted twice carries into a bit that was not sent. All trades of a
 //! symbol go to one partition in order, so a bar that is right at any time has the lowest bits set
 //! and no others: 2^k - 1.
 
@@ -85,7 +85,7 @@ pub(crate) struct Ledger {
     sent: Mutex<Vec<Vec<u8>>>,
     /// By partition, the records that are durable in it, at least.
     appended: Mutex<Vec<i64>>,
-    /// Bars that must not be.
+    /// Bars that must not exist.
     futures: Mutex<Vec<BarKey>>,
     /// Records that must become dead letters.
     pub(crate) poison: Cabinet,
@@ -154,7 +154,7 @@ impl Ledger {
         self.lock()[symbol].len()
     }
 
-    /// All of it.
+    /// Every trade that was sent.
     pub(crate) fn all(&self) -> Vec<(Minute, u8)> {
         let sent = self.lock();
         let of_symbol = |(symbol, minutes): (usize, &Vec<u8>)| {
@@ -298,7 +298,7 @@ mod tests {
                 },
                 3..4
             ),
-            "there is none so far back"
+            "no minute is so far back"
         );
         assert_eq!(
             (

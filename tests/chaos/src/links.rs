@@ -2,9 +2,9 @@
 //! nodes, and between its own processes.
 //!
 //! Servers tell clients where to go on to, so node N is set up to name 127.0.1.N to the job
-//! (`TAPEFLOW_STACK_PROXIED`), and a proxy listens there. Each process of the job is told of the
+//! (`TAPEFLOW_STACK_PROXIED`), and a proxy listens there. Each process of the job knows the
 //! others under 127.0.1.1. The feed uses Kafka's other listener; the readers go through the proxies
-//! as the job does, and are spared by them.
+//! as the job does, which inject no faults into them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -94,7 +94,7 @@ impl Links {
         });
     }
 
-    /// From now on all is well with it, but for connections that are half open.
+    /// Removes the fault. Connections that are half open stay so.
     pub(crate) fn mend(&self, link: Link) {
         self.rules[link as usize].send_modify(|rule| {
             *rule = Rule {

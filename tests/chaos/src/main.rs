@@ -4,9 +4,9 @@
 //! each trade must be there exactly once.
 //!
 //! ```text
-//!  feed ──▶ Kafka ──proxy──▶ the job, in one to three processes ──proxy──▶ Cassandra ◀── readers, who judge every bar
-//!             ▲        ▲               ▲      └─proxy─┘              ▲          ▲
-//!             └────────┴─────── cycle: a fault from the fault schedule ────────┴──────────┘──▶ watch: has it committed something new?
+//!  feed ─▶ Kafka ─proxy─▶ the job, one to three processes ─proxy─▶ Cassandra ◀─ readers compare
+//!            ▲       ▲          ▲       └─proxy─┘             ▲        ▲        every bar
+//!            └───────┴──────────┴─── cycle: the next fault ───┴────────┴─▶ watch: has it committed?
 //! ```
 //!
 //! `README.md` beside this says how to run it and how to read its report.

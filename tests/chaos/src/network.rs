@@ -21,7 +21,7 @@ impl Stage {
     /// Does it to all of a link or to what one process of several has connected, and mends it; then
     /// the job must go on. One whose connections are slow must go on meanwhile.
     pub(crate) fn network(&mut self, link: Link, way: Way) -> Result<Back, String> {
-        // Of two processes the later one connects to the earlier one: process 0 to nobody.
+        // Of two processes the later one connects to the earlier one; process 0 connects to none.
         let processes = self.job_run()?.len();
         let at = self
             .random
@@ -102,16 +102,18 @@ impl Stage {
         self.back(before, Instant::now())?;
         self.pass(0..2_000);
         let (ahead, before) = (self.watch.write_timestamp()?, self.later_generation()?);
-        // Within an hour of an earlier time this was done, write timestamps are as far ahead already, and
-        // each only adds one.
+        // Within an hour of an earlier time this was done, write timestamps are as far ahead
+        // already, and each only adds one.
         if ahead <= write_timestamp {
             return Err(format!(
-                "with clocks an hour ahead the last write timestamp was {ahead}, and before it {write_timestamp}"
+                "with clocks an hour ahead the last write timestamp was {ahead}, and before it \
+                 {write_timestamp}"
             ));
         }
         if !self.was_ahead && ahead - write_timestamp < HOUR_S * 1_000_000 / 2 {
             return Err(format!(
-                "clocks an hour ahead made the write timestamp {ahead} of {write_timestamp}: the binary does not heed TAPEFLOW_CLOCK_OFFSET_S"
+                "clocks an hour ahead made the write timestamp {ahead} of {write_timestamp}: the \
+                 binary does not heed TAPEFLOW_CLOCK_OFFSET_S"
             ));
         }
         self.was_ahead = true;

@@ -36,13 +36,13 @@ const PIECES: usize = 64;
 /// Where bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// From whoever connected.
+    /// From the client.
     ToServer,
-    /// To whoever connected.
+    /// To the client.
     ToClient,
 }
 
-/// What is done to connections.
+/// A fault of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Harm {
     /// All there are, and all that come, are reset.
@@ -60,7 +60,7 @@ pub(crate) enum Harm {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rule {
     pub(crate) harm: Option<Harm>,
-    /// Only what this process has connected; what anybody has, if none.
+    /// Only what this process has connected; all connections, if none.
     pub(crate) of: Option<u32>,
     /// Each rule has another one.
     pub(crate) serial: u64,
@@ -75,7 +75,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Listens at `at` and connects to `to` on behalf of whoever connects.
+/// Listens at `at` and opens a connection to `to` for each client.
 ///
 /// # Errors
 /// It cannot listen.
@@ -215,7 +215,7 @@ async fn flow(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Directio
             sleep_until(due).await;
             gate.until(|harm| harm != Some(Harm::BlackHole)).await;
             if to.write_all(&piece).await.is_err() {
-                // Whoever still sends learns of it.
+                // A peer that still sends gets an error.
                 arriving.close();
                 return;
             }
@@ -293,7 +293,7 @@ mod tests {
             });
         }
 
-        fn say(&mut self, text: &str) {
+        fn send(&mut self, text: &str) {
             use std::io::Write;
             let input = self.client.stdin.as_mut().expect("an input");
             input
@@ -303,7 +303,7 @@ mod tests {
         }
 
         /// What the server hears within a time.
-        async fn heard(&mut self, within: Duration) -> Option<String> {
+        async fn received(&mut self, within: Duration) -> Option<String> {
             let mut buffer = [0; 64];
             let count = timeout(within, self.server.read(&mut buffer)).await.ok()?;
             Some(count.map_or_else(
@@ -322,52 +322,55 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_falls_into_a_black_hole_comes_when_it_is_over_and_what_is_delayed_comes_late() {
         let mut world = World::begin().await;
-        world.say("a");
-        assert_eq!(world.heard(LONG).await.as_deref(), Some("a"));
+        world.send("a");
+        assert_eq!(world.received(LONG).await.as_deref(), Some("a"));
         world.rule(Some(Harm::BlackHole), None);
-        world.say("b");
-        assert_eq!(world.heard(SOON).await, None);
+        world.send("b");
+        assert_eq!(world.received(SOON).await, None);
         world.rule(None, None);
-        assert_eq!(world.heard(LONG).await.as_deref(), Some("b"));
+        assert_eq!(world.received(LONG).await.as_deref(), Some("b"));
         world.rule(Some(Harm::Delay(SOON * 2)), None);
-        world.say("c");
-        assert_eq!(world.heard(SOON).await, None);
-        assert_eq!(world.heard(LONG).await.as_deref(), Some("c"));
+        world.send("c");
+        assert_eq!(world.received(SOON).await, None);
+        assert_eq!(world.received(LONG).await.as_deref(), Some("c"));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_half_open_connection_stays_deaf_in_one_direction_and_tells_no_end() {
         let mut world = World::begin().await;
         world.rule(Some(Harm::HalfOpen(Direction::ToClient)), None);
-        world.say("a");
+        world.send("a");
         assert_eq!(
-            world.heard(LONG).await.as_deref(),
+            world.received(LONG).await.as_deref(),
             Some("a"),
             "the other direction is open"
         );
         world.rule(Some(Harm::HalfOpen(Direction::ToServer)), None);
-        world.say("b");
-        assert_eq!(world.heard(SOON).await, None);
+        world.send("b");
+        assert_eq!(world.received(SOON).await, None);
         world.rule(None, None);
-        world.say("c");
+        world.send("c");
         assert_eq!(
-            world.heard(SOON).await,
+            world.received(SOON).await,
             None,
             "it stays so on this connection"
         );
         world.client.kill().expect("a shell");
-        assert_eq!(world.heard(SOON).await, None, "and its end is not told");
+        assert_eq!(world.received(SOON).await, None, "and its end is not told");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_cut_connection_is_reset_and_a_rule_for_another_process_changes_nothing() {
         let mut world = World::begin().await;
         world.rule(Some(Harm::Cut), Some(std::process::id()));
-        world.say("a");
-        assert_eq!(world.heard(LONG).await.as_deref(), Some("a"));
+        world.send("a");
+        assert_eq!(world.received(LONG).await.as_deref(), Some("a"));
         // Its `cat` holds the socket too, so it is the shell's own process that is named.
         world.rule(Some(Harm::Cut), Some(world.client.id()));
-        assert_eq!(world.heard(LONG).await.as_deref(), Some("ConnectionReset"));
+        assert_eq!(
+            world.received(LONG).await.as_deref(),
+            Some("ConnectionReset")
+        );
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,9 @@
-//! The readers: they read bars and lists at quorum for as long as the run lasts, as a dashboard
-//! would, and judge each one on the spot.
+//! The readers read bars and views at quorum for the whole run, as a dashboard would, and compare
+//! each one at once.
 //!
 //! Every bar that is read must be a prefix of its symbol's trades, exact in all sums; it must not
 //! be older than what any reader had seen before this read began; and one epoch must mean one
-//! content. A read that fails because servers are down is counted and is no fault.
+//! content. A read that fails because servers are down is counted and is not an error.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,7 +25,7 @@ use crate::ledger::{Id, Ledger, MINUTE_MS, Minute, SLOTS, minute, trade};
 const ROWS_PER_READ: usize = 12;
 /// How long a reader rests between two reads: the machine has other work.
 const REST: Duration = Duration::from_millis(50);
-/// Every so many reads a reader looks at lists.
+/// A reader reads views once in this many reads.
 const LISTS_EVERY: u64 = 8;
 /// Faults kept; one is enough to fail.
 const FAULTS_KEPT: usize = 50;
@@ -37,14 +37,14 @@ struct Floor {
     epoch: u64,
 }
 
-/// A line of the list `market`: a class of symbols in a minute.
+/// An entry of the view `market`: a class of symbols in a minute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Line {
     pub(crate) class: String,
     pub(crate) minute: usize,
 }
 
-/// What a line says.
+/// The values of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) symbols: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Observed {
     pub(crate) contents: HashMap<(Minute, u64), u8>,
     lists: HashMap<usize, u64>,
     lines: HashMap<Line, Said>,
-    /// What a line said at an epoch.
+    /// The values of an entry at an epoch.
     pub(crate) said: HashMap<(Line, u64), Said>,
     pub(crate) counts: Counts,
     pub(crate) faults: Vec<String>,
@@ -86,8 +86,8 @@ impl Observed {
         }
     }
 
-    /// Judges a bar. `floor` is what had been seen of it when the read began, `sent` what had been
-    /// sent when it ended.
+    /// Compares a bar. `floor` is what readers had seen of it when the read began; `sent` is the
+    /// number of trades sent by its end.
     fn bar(
         &mut self,
         name: &str,
@@ -134,7 +134,7 @@ impl Observed {
         observed.epoch = observed.epoch.max(state.epoch);
     }
 
-    /// Judges a list `market` of a minute, likewise.
+    /// Compares the view `market` of a minute.
     fn list(&mut self, minute: usize, state: &ViewState, floor: u64, floors: &HashMap<Line, Said>) {
         self.counts.lists += 1;
         let epoch = state.epoch;
@@ -151,7 +151,11 @@ impl Observed {
                 volume: entry.volume,
             });
             if now.symbols < was.symbols || now.trades < was.trades || now.volume < was.volume {
-                self.fault(format!("market of minute {minute}, {}: went back from {was:?} to {now:?} at epoch {epoch}", line.class));
+                self.fault(format!(
+                    "market of minute {minute}, {}: went back from {was:?} to \
+                {now:?} at epoch {epoch}",
+                    line.class
+                ));
             }
         }
         for entry in &state.entries {
@@ -166,7 +170,11 @@ impl Observed {
             };
             let before = *self.said.entry((line.clone(), epoch)).or_insert(said);
             if before != said {
-                self.fault(format!("market of minute {minute}, {}: {before:?} and {said:?} at the same epoch {epoch}", line.class));
+                self.fault(format!(
+                    "market of minute {minute}, {}: {before:?} and {said:?} at the \
+                same epoch {epoch}",
+                    line.class
+                ));
             }
             let observed = self.lines.entry(line).or_default();
             if said.trades >= observed.trades {
@@ -183,12 +191,19 @@ pub(crate) fn prefix(minute: Minute, totals: &Totals) -> Result<u8, String> {
     let sums = totals.of_policy(Policy::All);
     let held = sums.volume_e8;
     let trades = held.trailing_ones();
-    let trades = u8::try_from(trades).ok().filter(|trades| *trades <= SLOTS && held == (1i128 << trades) - 1).ok_or_else(|| {
-        let bits: Vec<u32> = (0..127).filter(|bit| held >> bit & 1 == 1).collect();
-        let top = bits.last().copied().unwrap_or(0);
-        let missing: Vec<u32> = (0..top).filter(|bit| !bits.contains(bit)).collect();
-        format!("its volume is {held}, the trades {bits:?}: not the first ones ({missing:?} are missing); it counts {} trades", sums.trades)
-    })?;
+    let trades = u8::try_from(trades)
+        .ok()
+        .filter(|trades| *trades <= SLOTS && held == (1i128 << trades) - 1)
+        .ok_or_else(|| {
+            let bits: Vec<u32> = (0..127).filter(|bit| held >> bit & 1 == 1).collect();
+            let top = bits.last().copied().unwrap_or(0);
+            let missing: Vec<u32> = (0..top).filter(|bit| !bits.contains(bit)).collect();
+            format!(
+                "its volume is {held}, the trades {bits:?}: not the first ones ({missing:?} are \
+        missing); it counts {} trades",
+                sums.trades
+            )
+        })?;
     let mut want = (0i128, None, None);
     for trade in (0..trades).filter_map(|slot| trade(Id { minute, slot })) {
         want.0 += trade.notional().0;
@@ -200,7 +215,8 @@ pub(crate) fn prefix(minute: Minute, totals: &Totals) -> Result<u8, String> {
     let have = (sums.notional_e16, totals.high, totals.low);
     if have != want || sums.trades != u64::from(trades) || totals.priced != u64::from(trades) {
         return Err(format!(
-            "its volume says {trades} trades, but it counts {} ({} priced), and of {have:?} the recomputation is {want:?}",
+            "its volume says {trades} trades, but it counts {} ({} priced), and of {have:?} the \
+             recomputation is {want:?}",
             sums.trades, totals.priced
         ));
     }
@@ -263,7 +279,7 @@ impl Readers {
         self.read(store, &minutes).await
     }
 
-    /// Reads these bars and judges them; whether the store answered.
+    /// Reads these bars and compares them; whether the store answered.
     pub(crate) async fn read(&self, store: &CassandraStore, minutes: &[Minute]) -> bool {
         let keys: Vec<BarKey> = minutes
             .iter()
@@ -348,7 +364,7 @@ impl Readers {
                 .any(|list| Minute::at(0, list.start).is_some_and(|m| m.number == **number))
         }) {
             observed.fault(format!(
-                "market of minute {minute}: a list that was there is gone"
+                "market of minute {minute}: a view that existed is gone"
             ));
         }
         true

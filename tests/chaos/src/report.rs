@@ -63,7 +63,8 @@ impl Outcome {
         writeln!(text, "    {}\n", self.command)?;
         writeln!(
             text,
-            "{} cycles in {:.0} s, seed {}, {} Kafka and {} Cassandra node(s); {} generations of the job, {} epochs committed.\n",
+            "{} cycles in {:.0} s, seed {}, {} Kafka and {} Cassandra node(s); {} generations of \
+             the job, {} epochs committed.\n",
             self.cycles.len(),
             self.took.as_secs_f64(),
             self.seed,
@@ -160,12 +161,14 @@ impl Outcome {
         } = self.reads;
         writeln!(
             text,
-            "- Readers at quorum: {reads} reads ({failed} failed while servers were down): {bars} bars, {lists} lists, {absent} not there yet."
+            "- Readers at quorum: {reads} reads ({failed} failed while servers were down): {bars} \
+             bars, {lists} views, {absent} not there yet."
         )?;
         let verdict = &self.verdict;
         writeln!(
             text,
-            "- Contents that readers saw, each held against the prefix of the log that its epoch names: {} of bars, {} of lists; {} of epochs without history.",
+            "- Contents that readers saw, each compared with the prefix of the log that its epoch \
+             names: {} of bars, {} of views; {} of epochs without history.",
             verdict.audited, verdict.lists_audited, verdict.not_audited
         )?;
         writeln!(
@@ -175,7 +178,8 @@ impl Outcome {
         )?;
         writeln!(
             text,
-            "- Dead dead letters: {}, exactly the poison and the far-future trades, each in its place and under its reason; {} bars of far-future trades looked for, none there.",
+            "- Dead letters: {}, exactly the poison and the far-future trades, each in its place \
+             and under its reason; {} bars of far-future trades looked for, none there.",
             verdict.dead_letters, verdict.futures
         )?;
         writeln!(text, "- Ends of processes: {}.", counted(&self.ends))?;

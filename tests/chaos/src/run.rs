@@ -1,4 +1,4 @@
-//! A run: servers up, feed and readers on, cycle after cycle, then the judgement.
+//! A run: start the servers, the feed and the readers; run cycles; compare at the end.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ use crate::{
 
 /// How long the last processes may take to the end of the topic.
 const LAST_PATIENCE: Duration = Duration::from_secs(600);
-/// Cycles, if nobody says how many.
+/// The default number of cycles.
 const CYCLES: u32 = 25;
 
 /// Runs it all; whether nothing was found that must not be.
@@ -258,7 +258,8 @@ fn cycles(
                 });
                 let (total, took) = (begun.elapsed().as_secs(), after.as_secs_f64());
                 eprintln!(
-                    "{total:>5} s  cycle {number}{of}: {:?}{missed}; committed {took:.1} s {how}; {job_run}",
+                    "{total:>5} s  cycle {number}{of}: {:?}{missed}; committed {took:.1} s {how}; \
+                     {job_run}",
                     cycle.fault
                 );
                 outcome.cycles.push(cycle);
@@ -277,14 +278,15 @@ fn cycles(
     }
 }
 
-/// Lets the job come to the end of the topic, and judges all that is there and all that was seen.
+/// Runs the job to the end of the topic, then compares the final bars and everything that readers
+/// saw.
 fn checker(
     runtime: &Runtime,
     stage: &mut Stage,
     world: World,
     outcome: &mut Outcome,
 ) -> Result<(), String> {
-    eprintln!("no more faults: to the end of the topic, then the judgement");
+    eprintln!("no more faults: reading to the end of the topic, then comparing");
     let World {
         ledger,
         readers,
@@ -345,8 +347,7 @@ fn checker(
     verified.map(drop)
 }
 
-/// Logs that tell of a panic: a belief of ours that was broken, also where a supervisor made up for
-/// it.
+/// Logs that contain a panic, also where a supervisor restarted the process.
 fn panics(logs: &Path) -> Vec<String> {
     let files = fs::read_dir(logs)
         .into_iter()

@@ -1,6 +1,6 @@
 //! Topics that can no longer be read: each cycle makes a small job with a topic and a keyspace of
-//! its own, lets it commit, topic faults the topic, and demands that the job says so, exactly, and
-//! touches nothing more. The job of all other cycles goes on meanwhile.
+//! its own, lets it commit, breaks the topic, and demands that the job reports exactly that and
+//! changes nothing more. The job of all other cycles goes on meanwhile.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ use crate::{
 const SYMBOLS: usize = 12;
 /// Trades fed at a time.
 const TRADES: u64 = 400;
-/// Dead dead letters of a small job, at most.
+/// Dead letters of a small job, at most.
 const LETTERS: usize = 100_000;
 /// What the job says of offsets that it cannot read any more.
 const GONE: &str = "are gone from the log";
@@ -73,7 +73,7 @@ impl Stage {
         let deleted = self.topics().delete(&small.name);
         let after = damaged.map_err(|fault| format!("{}: {fault}", small.name))?;
         deleted?;
-        // The other job has been looked at by nobody meanwhile.
+        // The other job was not watched meanwhile.
         let before = self.any_generation()?;
         self.back(before, Instant::now())?;
         Ok(Back {
@@ -203,7 +203,8 @@ impl Stage {
         let after = self.checkpoint(small)?;
         if (&after.committed, &after.bound) != (&before.committed, &before.bound) {
             return Err(format!(
-                "job run {} refused, and changed the checkpoint all the same: {before:?} to {after:?}",
+                "job run {} refused, and changed the checkpoint all the same: {before:?} to \
+                 {after:?}",
                 job_run.number
             ));
         }
@@ -269,11 +270,11 @@ impl Stage {
             .iter()
             .map(|name| said.matches(name.as_str()).count())
             .sum();
-        let told = names
+        let recorded = names
             .iter()
             .filter(|name| said.contains(name.as_str()))
             .count();
-        if named != right || told < names.len() {
+        if named != right || recorded < names.len() {
             return Err(format!(
                 "committed {committed:?}, deleted below {gone:?}, but it says: {said}"
             ));
@@ -341,7 +342,8 @@ impl Stage {
             let have = bar.map_or(0, |bar| bar.totals.of_policy(Policy::All).volume_e8);
             if have & must != must || have & !may != 0 {
                 return Err(format!(
-                    "{key}: with the offsets {lost:?} lost the trades must be {must:b}, may be {may:b}, and are {have:b}"
+                    "{key}: with the offsets {lost:?} lost the trades must be {must:b}, may be \
+                     {may:b}, and are {have:b}"
                 ));
             }
         }
@@ -349,7 +351,7 @@ impl Stage {
             .watch
             .runtime
             .block_on(patiently(|| small.store.dead_letters(LETTERS)))?;
-        let told: BTreeMap<usize, Offset> = dead_letters
+        let recorded: BTreeMap<usize, Offset> = dead_letters
             .iter()
             .filter(|dead_letter| dead_letter.reason == "lost")
             .filter_map(|dead_letter| {
@@ -363,11 +365,11 @@ impl Stage {
             .keys()
             .map(|at| (*at, checkpoint.committed.cuts[*at].next))
             .collect();
-        if told == want {
+        if recorded == want {
             Ok(())
         } else {
             Err(format!(
-                "the loss of {want:?} was accepted, and dead letters tell of {told:?}"
+                "the loss of {want:?} was accepted, and the dead letters say {recorded:?}"
             ))
         }
     }

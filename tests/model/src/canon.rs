@@ -1,5 +1,5 @@
-//! Which states are the same: replicas have no names, a write that all replicas have is none, and
-//! what a process remembers and can no longer use is nothing.
+//! Which states are equal: replicas have no names, a write that all replicas have is removed, and
+//! so is memory that a process can no longer use.
 
 use crate::{
     log::KEYS,
@@ -29,18 +29,18 @@ pub(crate) fn canonical(world: &World, mut state: State) -> State {
     state
 }
 
-/// Sorts the replicas; a read that is under way goes on naming the same one.
+/// Sorts the replicas; a read that is in flight goes on naming the same one.
 fn sort_replicas(state: &mut State) {
     let mut order: [usize; REPLICAS] = std::array::from_fn(|replica| replica);
     order.sort_by_key(|replica| state.replicas[*replica]);
     let old = state.replicas;
     state.replicas = std::array::from_fn(|place| old[order[place]]);
-    for keeper in state
+    for bar_state in state
         .processes
         .iter_mut()
-        .flat_map(|process| &mut process.keepers)
+        .flat_map(|process| &mut process.bar_states)
     {
-        if let Memory::HalfRead { replica, .. } = &mut keeper.memory {
+        if let Memory::HalfRead { replica, .. } = &mut bar_state.memory {
             let place = order.iter().position(|old| *old == usize::from(*replica));
             *replica = place
                 .and_then(|place| u8::try_from(place).ok())
@@ -72,7 +72,7 @@ fn tidy(world: &World, checkpoint: &Checkpoint, owner: bool, process: &mut Proce
         return;
     }
     // Another owns the job: this one can only finish what it knows to be bound.
-    if world.lacks(Mutant::CasUnconditional) || world.lacks(Mutant::RowOffsets) {
+    if world.lacks(Mutant::CasUnconditional) || world.lacks(Mutant::OffsetsInBars) {
         return;
     }
     let needs: [bool; KEYS] =
@@ -84,13 +84,13 @@ fn tidy(world: &World, checkpoint: &Checkpoint, owner: bool, process: &mut Proce
         };
         return;
     }
-    for (keeper, _) in process
-        .keepers
+    for (bar_state, _) in process
+        .bar_states
         .iter_mut()
         .zip(needs)
         .filter(|(_, needs)| !needs)
     {
-        keeper.memory = Memory::Nothing;
+        bar_state.memory = Memory::Nothing;
     }
     (
         process.checkpoint.committed,

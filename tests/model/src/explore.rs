@@ -1,6 +1,6 @@
 //! Exploration: breadth first, over all states, until a rule is broken or nothing new is left.
 //!
-//! A state is kept whole only while it waits for its turn (358 bytes). Of all others remain a
+//! A state is kept whole only while it is queued (358 bytes). Of all others remain a
 //! fingerprint of 64 bits, the number of the state it was first reached from, and which of that
 //! one's steps led here: 15 to 26 bytes a state, depending on how full the table is. All in all a
 //! world costs some 60 bytes a state at its peak: ten million take 0.6 GB. At ten million states
@@ -20,11 +20,12 @@ use crate::{
     fingerprint::Fingerprints,
     invariants::{Rule, Violation, check_state, is_finished},
     state::State,
-    steps::{Misstep, Step, steps},
+    step::Step,
+    steps::{BrokenStep, steps},
     worlds::World,
 };
 
-/// What an exploration came to.
+/// The outcome of an exploration.
 #[derive(Debug)]
 pub struct Outcome {
     /// Distinct states.
@@ -35,7 +36,7 @@ pub struct Outcome {
     pub depth: usize,
     /// States in which all is committed.
     pub finished: usize,
-    /// The most states that waited for their turn.
+    /// The most states that were queued at once.
     pub waiting: usize,
     /// Time taken.
     pub took: Duration,
@@ -83,11 +84,11 @@ impl Hasher for AsItIs {
     }
 }
 
-/// States that wait for their turn, oldest first, in chunks: what has had its turn is given back.
+/// States that are queued, oldest first, in chunks: explored chunks are freed.
 #[derive(Default)]
 struct Waiting {
     chunks: VecDeque<Vec<State>>,
-    /// How many of the first chunk have had their turn.
+    /// How many of the first chunk are explored.
     turned: usize,
     count: usize,
 }
@@ -195,15 +196,15 @@ pub fn explore(world: &World, limit: usize) -> Outcome {
     outcome
 }
 
-/// One state's turn: what must hold of it, and its steps. A fault comes with the step that it
-/// happened in, if it is not the state itself.
+/// Checks one state and collects its steps. A violation comes with the step that caused it, unless
+/// the state itself breaks a rule.
 fn turn(
     world: &World,
     state: &State,
     after: &mut Vec<(Step, State)>,
 ) -> Result<(), (Option<Step>, Violation)> {
     check_state(world, state).map_err(|violation| (None, violation))?;
-    steps(world, state, after).map_err(|Misstep { step, violation }| (Some(step), violation))?;
+    steps(world, state, after).map_err(|BrokenStep { step, violation }| (Some(step), violation))?;
     if after.is_empty() && !is_finished(world, &state.checkpoint) {
         let detail = "nothing can happen any more, and not all is committed".to_owned();
         return Err((

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::FixedState;
 
-use crate::state::{Cell, Checkpoint, Keeper, Memory, Process, Proposal, Stage, State};
+use crate::state::{BarState, Cell, Checkpoint, Memory, Process, Proposal, Stage, State};
 
 /// Makes fingerprints, the same on every run.
 pub(crate) struct Fingerprints(FixedState);
@@ -87,7 +87,7 @@ fn process(process: &Process, to: &mut impl Hasher) {
         replay_from,
         replay_at,
         reading,
-        youngest,
+        watermark,
         evicted_up_to,
         released,
         ..
@@ -112,7 +112,7 @@ fn process(process: &Process, to: &mut impl Hasher) {
         replay_at,
         reading.counted,
         reading.late,
-        youngest,
+        watermark,
         evicted_up_to,
     ]));
     if matches!(stage, Stage::Absent | Stage::Gone) {
@@ -124,14 +124,14 @@ fn process(process: &Process, to: &mut impl Hasher) {
         checkpoint(&process.proposed, to);
     }
     process
-        .keepers
+        .bar_states
         .iter()
-        .for_each(|one| to.write_u64(keeper(one)));
+        .for_each(|one| to.write_u64(bar_state(one)));
 }
 
-/// A keeper has 56 bits at most: its time, what it holds, and which kind that is.
-fn keeper(keeper: &Keeper) -> u64 {
-    let (kind, held) = match keeper.memory {
+/// The bar state has 56 bits at most: its time, what it holds, and which kind that is.
+fn bar_state(bar_state: &BarState) -> u64 {
+    let (kind, held) = match bar_state.memory {
         Memory::Nothing => (0, 0),
         Memory::HalfRead {
             replica,
@@ -152,5 +152,5 @@ fn keeper(keeper: &Keeper) -> u64 {
             u64::from(totals.0) << 24 | u64::from(label) << 16 | u64::from(old.0),
         ),
     };
-    bytes(&[keeper.taken, kind]) << 40 | held
+    bytes(&[bar_state.taken, kind]) << 40 | held
 }

@@ -1,4 +1,5 @@
-//! What must hold: of every write when it is sent, of every step of the checkpoint, and of every state.
+//! What must hold: of every write when it is sent, of every step of the checkpoint, and of every
+//! state.
 
 use std::fmt;
 
@@ -18,20 +19,20 @@ pub enum Rule {
     /// I2: what is written is the fold of the records up to its label, and the label is bound.
     WritesArePrefixes,
     /// I3: the order of write timestamps is the order of states.
-    StampsOrderStates,
-    /// I4: no two contents of a row share a write timestamp.
+    WriteTimestampsOrderStates,
+    /// I4: no two contents of a bar share a write timestamp.
     OneContentPerWriteTimestamp,
-    /// I5: what is committed stands on a quorum.
+    /// I5: everything committed is on a quorum.
     CommittedIsOnQuorum,
-    /// At the end every row is what an independent recomputation says.
+    /// At the end every bar is what an independent recomputation says.
     Complete,
     /// What a quorum of readers sees is the prefix that its label names.
     ReadsArePrefixes,
-    /// No reader sees a row go back.
+    /// No reader sees a bar go back.
     ReadsOnlyGrow,
-    /// The process that owns the job never takes itself for a zombie.
+    /// The process that owns the job never leaves as a zombie.
     OwnerGoesOn,
-    /// As long as something is left to do, something can happen.
+    /// Every state that is not finished has a next step.
     NothingIsStuck,
 }
 
@@ -40,7 +41,7 @@ pub enum Rule {
 pub struct Violation {
     /// Which.
     pub rule: Rule,
-    /// For a person.
+    /// What is wrong, for a person.
     pub detail: String,
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn check_write(world: &World, state: &State, key: usize, cell: Cell) 
         return broken(
             Rule::WritesArePrefixes,
             format!(
-                "row {key} is written with label {}, and that epoch is not bound",
+                "bar {key} is written with label {}, and that epoch is not bound",
                 cell.label
             ),
         );
@@ -97,7 +98,7 @@ pub(crate) fn check_write(world: &World, state: &State, key: usize, cell: Cell) 
         return broken(
             Rule::WritesArePrefixes,
             format!(
-                "row {key} is written as {:?} at label {}, which is {want:?}",
+                "bar {key} is written as {:?} at label {}, which is {want:?}",
                 cell.totals, cell.label
             ),
         );
@@ -118,7 +119,7 @@ pub(crate) fn check_write(world: &World, state: &State, key: usize, cell: Cell) 
             return broken(
                 Rule::OneContentPerWriteTimestamp,
                 format!(
-                    "row {key} at write timestamp {}: {:?} at label {}, and {:?} at label {}",
+                    "bar {key} at write timestamp {}: {:?} at label {}, and {:?} at label {}",
                     cell.write_timestamp, other.totals, other.label, cell.totals, cell.label
                 ),
             );
@@ -134,9 +135,10 @@ pub(crate) fn check_write(world: &World, state: &State, key: usize, cell: Cell) 
         ) && !after.covers(before)
         {
             return broken(
-                Rule::StampsOrderStates,
+                Rule::WriteTimestampsOrderStates,
                 format!(
-                    "row {key}: {:?} at write timestamp {} is overtaken by {:?} at write timestamp {}",
+                    "bar {key}: {:?} at write timestamp {} is overwritten by {:?} at write \
+                     timestamp {}",
                     older.totals, older.write_timestamp, newer.totals, newer.write_timestamp
                 ),
             );
@@ -168,7 +170,7 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
             return broken(
                 Rule::Complete,
                 format!(
-                    "all is committed, and a read of row {key} finds {:?} instead of {want:?}",
+                    "all is committed, and a read of bar {key} finds {:?} instead of {want:?}",
                     found.totals
                 ),
             );
@@ -180,7 +182,7 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
             return broken(
                 Rule::ReadsArePrefixes,
                 format!(
-                    "a reader of row {key} sees label {}, and that epoch is not bound",
+                    "a reader of bar {key} sees label {}, and that epoch is not bound",
                     found.label
                 ),
             );
@@ -190,7 +192,7 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
             return broken(
                 Rule::ReadsArePrefixes,
                 format!(
-                    "a reader of row {key} sees {:?} at label {}, which is {want:?}",
+                    "a reader of bar {key} sees {:?} at label {}, which is {want:?}",
                     found.totals, found.label
                 ),
             );
@@ -199,7 +201,7 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
             return broken(
                 Rule::ReadsOnlyGrow,
                 format!(
-                    "a reader of row {key} has seen label {} and now sees {}",
+                    "a reader of bar {key} has seen label {} and now sees {}",
                     state.seen[key], found.label
                 ),
             );
@@ -207,8 +209,8 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
     }
     let committed = checkpoint.cut(checkpoint.committed);
     let want = world.log.fold(key, committed);
-    // Which epochs a copy contains is told by its prefix, which may reach further than the last
-    // committed record of the row.
+    // Which epochs a copy contains follows from its prefix, which may reach further than the last
+    // committed record of the bar.
     let holds = |label: Epoch| {
         world
             .prefix(checkpoint, label)
@@ -223,7 +225,7 @@ fn check_row(world: &World, state: &State, key: usize) -> Checked {
         return broken(
             Rule::CommittedIsOnQuorum,
             format!(
-                "epoch {} is committed, and {holders} replicas have row {key} up to it",
+                "epoch {} is committed, and {holders} replicas have bar {key} up to it",
                 checkpoint.committed
             ),
         );

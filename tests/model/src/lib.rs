@@ -1,57 +1,68 @@
-//! The epoch protocol as a model, explored exhaustively: every order in which its processes, its
-//! store and its crashes can take turns, for small logs.
+//! The epoch protocol as a model, explored exhaustively for small logs: every order of the steps of
+//! its processes and its store, crashes included.
 //!
 //! ```text
-//!    log ──▶ process 0: binds, releases, reads back, writes, evicts, commits ──┐ writes under way   ┌─▶ replica 0 ┐
-//!       ├──▶ process 1: takes over, replays (c, b] as of b, goes on ───────────┼────────────────────┼─▶ replica 1 ├─▶ readers: any two
-//!       └──▶ process 2: ... (the others are zombies, or have crashed) ─────────┘ late, in any order └─▶ replica 2 ┘
-//!                     └───────────── compare-and-set ─────────────▶ checkpoint
+//!    log ─▶ process 0: binds, releases, reads, writes, commits ┐        ┌─▶ replica 0 ┐
+//!       ├─▶ process 1: takes over, replays (c, b], goes on ────┼─writes─┼─▶ replica 1 ├─▶ readers
+//!       └─▶ process 2: (the others are zombies or crashed) ────┘        └─▶ replica 2 ┘   of two
+//!                 └────── compare-and-set ──────▶ checkpoint    late, in any order
 //! ```
 //!
-//! The guarantee cannot be tested by trying: what breaks it takes ten events in one order of
-//! thousands. Here all orders are tried. A world is a small log and a choice of what is modelled
-//! finely ([`worlds`]); a state is everything durable, everything under way and everything
-//! remembered ([`state`]); a step is one thing that one process or the store does ([`steps`]);
-//! rules are checked of every write, every step of the checkpoint and every state ([`invariants`]); and
-//! breadth-first search finds the shortest way to what breaks one ([`explore()`]). A model that
-//! finds nothing proves little unless it finds what is wrong: so each guard of the protocol can be
-//! taken out ([`mutants`]), and then a rule must break.
+//! Tests with chosen orders cannot show the guarantee: a violation takes about ten events in one
+//! order of thousands. The model tries all orders. A world is a small log and a choice of what is
+//! modelled finely ([`worlds`]). A state is everything durable, everything in flight and everything
+//! in memory ([`state`]). A step is one thing that one process or the store does ([`step`],
+//! [`steps`]). Rules are checked on every write, every change of the checkpoint and every state
+//! ([`invariants`]). Breadth-first search finds the shortest way to a violation ([`explore()`]).
+//!
+//! A model that finds nothing proves little unless it finds real errors. Each guard of the protocol
+//! can therefore be removed ([`mutants`]), and then a rule must break.
 //!
 //! # What it follows
-//! The code, not only the design. One step here, and where the code decides it:
+//! It follows the code, not only the design. Each step, and where the code decides it:
 //!
 //! | step | code |
 //! |---|---|
-//! | take over: generation, recovery timestamp, write timestamps that never go back | `decide::take_over`, `Checkpoint::next_write_timestamp` |
-//! | bind, commit, a commit riding with a binding | `decide::{bind, commit}`, `Coordinator::turn` |
-//! | unknown outcomes: applied, sent again, fenced | `decide::resolve`, `workflow::propose`, `workflow::take_over` |
-//! | nothing of the replay is committed before all of it; nothing is bound before all have replayed | `Coordinator::turn` (`replayed_at`, `replayed`) |
-//! | at most so many epochs ahead | `coordinator::EPOCHS_AHEAD` |
-//! | repeats, late records, the filter and the watermark as of the cut | `PartitionState`, `DuplicateFilter` |
-//! | all of (c, b] released at time b; an epoch only after its binding | `source::{finish_replay, obey}` |
-//! | an epoch is taken once every source has released it; early reads, replies used once | `Keeper::{receive, take_next}` |
-//! | the rule that spares a read: watermark as of the b taken over, and evictions | `Keeper::may_exist` |
-//! | the filter by the row's label, the limit that tells a zombie, absolute rows at the time's write timestamp | `Keeper::fold`, `EpochTimestamps::write_timestamp_of` |
-//! | eviction once the last write is acknowledged | `Keeper::{hear, evict}` |
-//! | an epoch is acknowledged once every row of it is, on all workers | the sink's frontier |
+//! | take over: generation, recovery timestamp, growing write timestamps | `decide::take_over` |
+//! | bind, commit, a commit in the same write as a binding | `decide::{bind, commit}` |
+//! | unknown outcomes: applied, sent again, fenced | `decide::resolve`, `workflow` |
+//! | no commit before the whole replay is acknowledged | the coordinator (`replayed_at`) |
+//! | no binding before all workers have replayed | the coordinator (`replayed`) |
+//! | a bound on epochs that are bound and not committed | the coordinator (`EPOCHS_AHEAD`) |
+//! | repeats, late records, filter and watermark as of the cut | `PartitionState` |
+//! | all of (c, b] is released at time b | the source (`finish_replay`) |
+//! | a later epoch is released only after its binding | the source |
+//! | an epoch is taken once every source has released it | the bar state (`take_next`) |
+//! | early reads, whose replies are used once | the bar state (`receive`, `take_next`) |
+//! | no read for a bar that cannot exist | the bar state (`may_exist`) |
+//! | the filter by the bar's label, and the limit that detects a zombie | the bar state (`fold`) |
+//! | absolute bars at the write timestamp of their time | the epoch timestamps |
+//! | eviction once the last write is acknowledged | the bar state (`evict`) |
+//! | an epoch is acknowledged once all its bars are, on all workers | the sink's frontier |
 //!
-//! Each row has a keeper, and so a worker, of its own (I8 holds by construction). A keeper of
-//! several rows does what several keepers do one after the other. A crash is a process that takes
-//! no further step, at any point; what it has sent goes on without it.
+//! Each bar has a bar state of its own, and so a worker of its own (I8 holds by construction). The
+//! bar state of several bars does what several of them do one after the other. A crash is a process
+//! that takes no further step, at any point. The messages that it has sent still arrive.
 //!
-//! # What is left out, because it can change nothing Replicas have no names. A write that all
-//! replicas have is none. What a zombie can no longer use is forgotten. A commit that rides with a
-//! binding is a commit and a binding where nothing can be lost between. A take-over that lost its
-//! compare-and-set has not started. An acknowledgement is that two replicas have the write or a
-//! newer one; a process may learn of it at any time later.
+//! # What is left out, because it changes nothing
+//! - Replicas have no names.
+//! - A write that all replicas have is removed.
+//! - Memory that a zombie can no longer use is removed.
+//! - Where no step can be lost, a commit in the same write as a binding is two steps.
+//! - A take-over that lost its compare-and-set has not started.
+//! - An acknowledgement means that two replicas have the write or a newer one; a process may learn
+//!   of it at any later time.
 //!
-//! # What is not explored More than five records, two rows, three generations, three replicas or
-//! one symbol's windows of one size. Views and their rows; skips and dead letters; `history` and
-//! the directory; TTL; partitions added; a log that is truncated or replaced; replicas that lose
-//! what they acknowledged; workers of one generation that fail apart (the code makes all of them
-//! leave); the sealing itself, which is no more than the choice of a cut; the inside of Paxos: the
-//! checkpoint is linearizable. Read repair is either blocking and whole or absent. That something good
-//! happens at last is checked only as: no state but a finished one is without a next step.
+//! # What is not explored
+//! - More than five records, two bars, three generations, three replicas, or one symbol's windows
+//!   of one size.
+//! - Views and their tables; skips and dead letters; `history` and the directory; TTL.
+//! - Partitions added; a log that is truncated or replaced; replicas that lose acknowledged writes.
+//! - Workers of one generation that fail apart: the code makes all of them leave.
+//! - Sealing, which is only the choice of a cut.
+//! - The inside of Paxos: the checkpoint is linearizable.
+//! - Partial read repair: it is either blocking and complete or absent.
+//! - Progress, except for one rule: every state that is not finished has a next step.
 
 mod canon;
 pub mod explore;
@@ -61,6 +72,7 @@ pub mod log;
 pub mod mutants;
 mod process;
 pub mod state;
+pub mod step;
 pub mod steps;
 pub mod worlds;
 

@@ -1,4 +1,4 @@
-//! The log and what a reader makes of it: which records count, which are late, and where cuts fall.
+//! The log and how a reader counts it: which records count, which are late, and where cuts fall.
 //!
 //! A record's fate depends on the records below it in its partition and on nothing else. A process
 //! that starts at a cut therefore needs what the cut carries: the duplicate filter and the largest
@@ -32,7 +32,7 @@ pub fn start_of(key: usize) -> EventTime {
 pub struct Record {
     /// Its partition.
     pub partition: usize,
-    /// The row it belongs to.
+    /// The bar it belongs to.
     pub key: usize,
     /// When it happened.
     pub event: EventTime,
@@ -74,7 +74,7 @@ impl Cut {
     }
 }
 
-/// What a row holds: for each record how often it was counted (0 to 3), and whether it was counted
+/// What a bar holds: for each record how often it was counted (0 to 3), and whether it was counted
 /// as late.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Totals(pub u16);
@@ -127,7 +127,7 @@ impl Reading {
         self.counted >> record & 1 == 1
     }
 
-    /// Adds a record to a row, the way this reading sees it.
+    /// Adds a record to a bar, the way this reading sees it.
     #[must_use]
     pub fn add(self, totals: Totals, record: usize) -> Totals {
         totals.and(record, self.late >> record & 1 == 1)
@@ -138,9 +138,9 @@ impl Reading {
 /// watermark so far.
 #[derive(Clone, Default)]
 struct Decisions {
-    /// (session, highest, bits of those seen below), least recently heard first.
+    /// (session, highest, bits of those seen below), least recently used first.
     sessions: Vec<(u8, u8, u8)>,
-    youngest: EventTime,
+    watermark: EventTime,
 }
 
 impl Decisions {
@@ -179,8 +179,8 @@ impl Decisions {
         if !self.hear(record.session, record.sequence) {
             return None;
         }
-        let late = start_of(record.key) + WINDOW <= self.youngest;
-        self.youngest = self.youngest.max(record.event);
+        let late = start_of(record.key) + WINDOW <= self.watermark;
+        self.watermark = self.watermark.max(record.event);
         Some(late)
     }
 }
@@ -230,9 +230,9 @@ impl Log {
     }
 
     /// What a process makes of the records from `from` on, if its filter is as of the cut `filter`,
-    /// and its largest event times as of `youngest`. Right is one cut for all three.
+    /// and its largest event times as of `watermark`. Right is one cut for all three.
     #[must_use]
-    pub fn reading(&self, from: Cut, filter: Cut, youngest: Cut) -> Reading {
+    pub fn reading(&self, from: Cut, filter: Cut, watermark: Cut) -> Reading {
         let mut reading = Reading::default();
         for partition in 0..PARTITIONS {
             let as_of = |cut: Cut| {
@@ -248,7 +248,7 @@ impl Log {
             };
             let mut decisions = Decisions {
                 sessions: as_of(filter).sessions,
-                youngest: as_of(youngest).youngest,
+                watermark: as_of(watermark).watermark,
             };
             for (at, record) in self
                 .records
@@ -267,14 +267,14 @@ impl Log {
 
     /// The watermark below the cut, of the records that count in these partitions.
     #[must_use]
-    pub fn youngest(&self, cut: Cut, partitions: std::ops::Range<usize>) -> EventTime {
+    pub fn watermark(&self, cut: Cut, partitions: std::ops::Range<usize>) -> EventTime {
         let records = self.records.iter().enumerate().filter(|(at, r)| {
             self.truth.counts(*at) && partitions.contains(&r.partition) && cut.contains(r)
         });
         records.map(|(_, record)| record.event).max().unwrap_or(0)
     }
 
-    /// The independent recomputation: what a row must hold as of a cut.
+    /// The independent recomputation: what a bar must hold as of a cut.
     #[must_use]
     pub fn fold(&self, key: usize, cut: Cut) -> Totals {
         let records = self

@@ -1,11 +1,11 @@
-//! `cargo run -p tapeflow-model -- [--world NAME] [--mutant NAME] [--list]`: explores, and prints
-//! states, seconds, and the way to what is broken.
+//! `cargo run -p tapeflow-model -- [--world NAME] [--mutant NAME] [--list]`: explores
+//! worlds and prints their states, the time taken and the trace of a violation.
 
 use std::process::ExitCode;
 
 use tapeflow_model::{Mutant, World, explore};
 
-/// Beyond this a world is given up: two gigabytes and some minutes.
+/// The most states that are explored: about two gigabytes and some minutes.
 const LIMIT: usize = 30_000_000;
 
 fn main() -> ExitCode {
@@ -85,7 +85,7 @@ fn list() {
     }
 }
 
-/// Explores one world, and says whether it holds.
+/// Explores one world; whether every rule holds in it.
 fn run(world: World, mutant: Option<Mutant>) -> bool {
     let world = World { mutant, ..world };
     let outcome = explore(&world, LIMIT);
@@ -96,7 +96,8 @@ fn run(world: World, mutant: Option<Mutant>) -> bool {
         (None, false) => "holds",
     };
     println!(
-        "{}{without}: {end}; {} states, {} steps, {} deep, {} finished, at most {} waiting, {:.1} s",
+        "{}{without}: {end}; {} states, {} steps, {} deep, {} finished, at most {} waiting, {:.1} \
+         s",
         world.name,
         outcome.states,
         outcome.steps,

@@ -1,10 +1,10 @@
-//! One process: what it starts from, and what it has to do next for a row. All of it follows from
-//! the checkpoint it took over, the bindings it has heard of, and the log.
+//! One process: what it starts from, and what it has to do next for a bar. All of it follows from
+//! the checkpoint it took over, the bindings it has learned of, and the log.
 
 use crate::{
     log::{Cut, PARTITIONS, Totals, start_of},
     mutants::Mutant,
-    state::{Checkpoint, Epoch, Keeper, Memory, Process, Proposal, Stage, WriteTimestamp},
+    state::{BarState, Checkpoint, Epoch, Memory, Process, Proposal, Stage, WriteTimestamp},
     worlds::{Sources, World},
 };
 
@@ -23,12 +23,12 @@ impl Process {
             Some(Mutant::FilterForgotten) => Cut::default(),
             _ => committed,
         };
-        let youngest = if world.lacks(Mutant::YoungestForgotten) {
+        let watermark = if world.lacks(Mutant::WatermarkForgotten) {
             Cut::default()
         } else {
             committed
         };
-        let partitions = if world.lacks(Mutant::YoungestOfOnePartition) {
+        let partitions = if world.lacks(Mutant::WatermarkOfOnePartition) {
             0..1
         } else {
             0..PARTITIONS
@@ -38,17 +38,17 @@ impl Process {
             checkpoint,
             replay_from: from,
             replay_at: at,
-            reading: world.log.reading(committed, filter, youngest),
-            youngest: if world.lacks(Mutant::YoungestAtStart) {
-                self.youngest
+            reading: world.log.reading(committed, filter, watermark),
+            watermark: if world.lacks(Mutant::WatermarkAtStart) {
+                self.watermark
             } else {
-                world.log.youngest(bound, partitions)
+                world.log.watermark(bound, partitions)
             },
             released: [if from == at { at } else { from }; PARTITIONS],
             ..Self::default()
         };
         for key in 0..world.keys {
-            self.keepers[key].taken = if self.last_time(world, key, at) == 0 {
+            self.bar_states[key].taken = if self.last_time(world, key, at) == 0 {
                 at
             } else {
                 from
@@ -56,7 +56,7 @@ impl Process {
         }
     }
 
-    /// The checkpoint as its keepers know it.
+    /// The checkpoint as its bar states know it.
     pub(crate) fn known(&self, world: &World) -> &Checkpoint {
         if world.lacks(Mutant::ReleaseBeforeBinding) && self.proposal != Proposal::None {
             &self.proposed
@@ -82,7 +82,7 @@ impl Process {
             .find(|epoch| counts && checkpoint.cut(*epoch).contains(&world.log.records[record]))
     }
 
-    /// The epochs of a row's records, one a record.
+    /// The epochs of a bar's records, one a record.
     fn epochs(&self, world: &World, key: usize) -> impl Iterator<Item = (usize, Epoch)> {
         let records = world
             .log
@@ -102,16 +102,16 @@ impl Process {
         }
     }
 
-    /// The next time a row has something for.
+    /// The next time a bar has something for.
     pub(crate) fn next_time(&self, world: &World, key: usize) -> Option<Epoch> {
-        let taken = self.keepers[key].taken;
+        let taken = self.bar_states[key].taken;
         self.epochs(world, key)
             .filter(|(_, epoch)| *epoch > taken)
             .map(|(_, epoch)| self.time_of(world, epoch))
             .min()
     }
 
-    /// The last time not after an epoch at which the row was, or is to be, written; 0 if there is
+    /// The last time not after an epoch at which the bar was, or is to be, written; 0 if there is
     /// none.
     pub(crate) fn last_time(&self, world: &World, key: usize, until: Epoch) -> Epoch {
         self.epochs(world, key)
@@ -121,18 +121,18 @@ impl Process {
             .unwrap_or(0)
     }
 
-    /// Whether a partial of the row has arrived that is not taken yet.
+    /// Whether a partial of the bar has arrived that is not taken yet.
     pub(crate) fn has_arrived(&self, world: &World, key: usize) -> bool {
-        let (taken, released) = (self.keepers[key].taken, self.released(world));
+        let (taken, released) = (self.bar_states[key].taken, self.released(world));
         self.epochs(world, key).any(|(at, epoch)| {
             epoch > taken && self.time_of(world, epoch) <= released[world.log.records[at].partition]
         })
     }
 
-    /// Whether any record of the row may still come to this process: bound and not taken, or, for
+    /// Whether any record of the bar may still come to this process: bound and not taken, or, for
     /// the owner of the job, not bound yet.
     pub(crate) fn may_need(&self, world: &World, key: usize, owner: bool) -> bool {
-        let (taken, checkpoint) = (self.keepers[key].taken, self.known(world));
+        let (taken, checkpoint) = (self.bar_states[key].taken, self.known(world));
         world
             .log
             .records
@@ -148,8 +148,8 @@ impl Process {
             })
     }
 
-    /// Whether the keeper may take the time: all sources have released it, so that its frontier has
-    /// passed.
+    /// Whether the bar state may take the time: all sources have released it, so that its frontier
+    /// has passed.
     pub(crate) fn is_complete(&self, world: &World, time: Epoch) -> bool {
         let released = self.released(world);
         released.iter().all(|last| *last >= time)
@@ -163,15 +163,15 @@ impl Process {
             .all(|last| *last >= self.replay_at)
     }
 
-    /// Whether the row may stand in the store: its window starts no later than any trade as of b,
-    /// or than a row put out of memory.
+    /// Whether the bar may stand in the store: its window starts no later than any trade as of b,
+    /// or than a bar evicted.
     pub(crate) fn may_exist(&self, world: &World, key: usize) -> bool {
         let evicted_up_to = if world.lacks(Mutant::EvictionsForgotten) {
             0
         } else {
             self.evicted_up_to
         };
-        start_of(key) <= self.youngest.max(evicted_up_to)
+        start_of(key) <= self.watermark.max(evicted_up_to)
     }
 
     /// Whether a time belongs to the replay.
@@ -191,7 +191,7 @@ impl Process {
     /// Whether a label that was read back cannot be there unless this process is a zombie.
     pub(crate) fn is_too_new(&self, world: &World, label: Epoch, time: Epoch) -> bool {
         let limit = match world.mutant {
-            Some(Mutant::NoZombieAbort | Mutant::RowOffsets) => return false,
+            Some(Mutant::NoZombieAbort | Mutant::OffsetsInBars) => return false,
             Some(Mutant::LimitIsBound) => self.checkpoint.bound,
             _ if self.is_replay(time) => time.max(self.replay_at),
             _ => time - 1,
@@ -199,7 +199,7 @@ impl Process {
         label > limit
     }
 
-    /// A row with the partials of a time added to it, but for those that its label says it holds.
+    /// A bar with the partials of a time added to it, but for those that its label says it holds.
     /// Second: whether any was added.
     pub(crate) fn fold(
         &self,
@@ -209,12 +209,12 @@ impl Process {
         base: (Epoch, Totals),
     ) -> (Totals, bool) {
         let (label, before) = base;
-        let (taken, released) = (self.keepers[key].taken, self.released(world));
+        let (taken, released) = (self.bar_states[key].taken, self.released(world));
         let partials = self.epochs(world, key).filter(|(at, epoch)| {
             let record = &world.log.records[*at];
             let held = match world.mutant {
                 Some(Mutant::NoEpochFilter) => false,
-                Some(Mutant::RowOffsets) => Cut(label).contains(record),
+                Some(Mutant::OffsetsInBars) => Cut(label).contains(record),
                 _ => *epoch <= label,
             };
             *epoch > taken
@@ -229,16 +229,17 @@ impl Process {
 
     /// The label of what is written at a time.
     pub(crate) fn label_of(&self, world: &World, time: Epoch) -> Epoch {
-        if world.lacks(Mutant::RowOffsets) {
+        if world.lacks(Mutant::OffsetsInBars) {
             self.checkpoint.cut(time).0
         } else {
             time
         }
     }
 
-    /// What a keeper starts a time from, if it need not read: a resident row, a reply, or nothing.
+    /// What a bar state starts a time from, if it need not read: a resident bar, a reply, or
+    /// nothing.
     pub(crate) fn base(&self, world: &World, key: usize) -> Option<(Epoch, Totals)> {
-        let Keeper { taken, memory } = self.keepers[key];
+        let BarState { taken, memory } = self.bar_states[key];
         match memory {
             Memory::Resident { totals, .. } => Some((self.label_of(world, taken), totals)),
             Memory::Read { label, totals } => Some((label, totals)),

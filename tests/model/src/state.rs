@@ -1,29 +1,29 @@
-//! The state of a world: the checkpoint, the replicas of the rows, the writes under way, and the
+//! The state of a world: the checkpoint, the replicas of the bars, the writes in flight, and the
 //! processes with all they remember.
 //!
-//! A state is a plain value. What does not matter for anything that can still happen is kept out of
-//! it or put to zero (`canon.rs`).
+//! A state is a plain value. Facts that cannot affect any later step are left out or set to zero
+//! (`canon.rs`).
 
 use crate::log::{Cut, EventTime, KEYS, PARTITIONS, RECORDS, Reading, Totals};
 
-/// Copies of each row.
+/// Copies of each bar.
 pub const REPLICAS: usize = 3;
 /// The most epochs of a world: each holds a record at least.
 pub const EPOCHS: usize = RECORDS;
 /// The most processes, and so generations, of a world.
 pub const PROCESSES: usize = 3;
-/// The most writes that may be under way at once.
+/// The most writes that may be in flight at once.
 const WRITES: usize = 12;
 
 /// An epoch's number; 0 stands for "none yet".
 pub type Epoch = u8;
-/// The write timestamp of rows.
+/// The write timestamp of bars.
 pub type WriteTimestamp = u8;
 
 /// The durable state of the job, which only compare-and-set touches.
 ///
-/// Other than the real checkpoint it keeps the bindings of committed epochs: so that it can be told what
-/// the label of a row says.
+/// Other than the real checkpoint it keeps the bindings of committed epochs: so that it can be told
+/// what the label of a bar says.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Checkpoint {
     /// One more with each take-over.
@@ -55,7 +55,7 @@ impl Checkpoint {
         }
     }
 
-    /// The write timestamp of an epoch's rows.
+    /// The write timestamp of an epoch's bars.
     #[must_use]
     pub fn write_timestamp(&self, epoch: Epoch) -> WriteTimestamp {
         self.write_timestamps[usize::from(epoch) - 1]
@@ -87,8 +87,8 @@ impl Checkpoint {
     }
 }
 
-/// One replica's copy of a row: label and exact state. They are one cell, and so have one write timestamp;
-/// the second write timestamp is for the mutant that keeps them apart.
+/// One replica's copy of a bar: label and exact state. They are one cell, and so have one write
+/// timestamp; the second write timestamp is for the mutant that keeps them apart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Cell {
     /// When it was written; 0: never.
@@ -137,13 +137,13 @@ impl Cell {
 /// ends it but that all have it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Write {
-    /// The row.
+    /// The bar.
     pub key: u8,
     /// What is written.
     pub cell: Cell,
 }
 
-/// The writes under way, in order, so that the same set is the same value.
+/// The writes in flight, in order, so that the same set is the same value.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Writes {
     count: u8,
@@ -185,7 +185,7 @@ impl Writes {
     }
 }
 
-/// How far a process has come in its life.
+/// The stage of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Stage {
     /// Not started.
@@ -193,36 +193,36 @@ pub enum Stage {
     Absent,
     /// Started, and nothing read yet (only where a mutant has done something by then).
     Started,
-    /// Its take-over is under way.
+    /// Its take-over is in flight.
     Opening,
-    /// At work. A process that has crashed, or is paused, is one that does nothing from here on.
+    /// Running. A crashed or paused process is one that takes no step from here on.
     Running,
-    /// It will do nothing that matters.
+    /// It takes no more steps that matter.
     Gone,
 }
 
-/// How far a compare-and-set has come; at most one is under way per process.
+/// How far a compare-and-set has come; at most one is in flight per process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Proposal {
-    /// None is under way.
+    /// None is in flight.
     #[default]
     None,
     /// Sent, and its outcome unknown: it may be applied now, later or never; it is sent again as
     /// long as the checkpoint is what it was.
     InFlight,
-    /// Applied, and its process has not heard.
+    /// Applied; its process has not learned of it.
     Applied,
-    /// It can no longer be applied; its process will stop when it hears.
+    /// It can no longer be applied; its process stops when it learns of that.
     Lost,
 }
 
-/// What a process has of a row in its memory.
+/// What a process has of a bar in its memory.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Memory {
     /// Nothing.
     #[default]
     Nothing,
-    /// A read is under way: one replica has answered.
+    /// A read is in flight: one replica has answered.
     HalfRead {
         /// Which.
         replica: u8,
@@ -231,12 +231,12 @@ pub enum Memory {
     },
     /// A read was answered by a quorum; the reply is kept until it is used.
     Read {
-        /// The label of the row.
+        /// The label of the bar.
         label: Epoch,
         /// Its content.
         totals: Totals,
     },
-    /// The row is resident.
+    /// The bar is resident.
     Resident {
         /// Its content.
         totals: Totals,
@@ -247,12 +247,12 @@ pub enum Memory {
     },
 }
 
-/// The keeper of one row in one process. Each row has a worker of its own.
+/// the bar state of one bar in one process. Each bar has a worker of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Keeper {
+pub struct BarState {
     /// The last time taken.
     pub taken: Epoch,
-    /// The row.
+    /// The bar.
     pub memory: Memory,
 }
 
@@ -271,16 +271,16 @@ pub struct Process {
     pub replay_from: Epoch,
     /// *b* when it took over: it replays up to here, all at this one time.
     pub replay_at: Epoch,
-    /// What it makes of the log.
+    /// How it reads the log.
     pub reading: Reading,
-    /// The watermark as of that *b*: no row can stand in a later window.
-    pub youngest: EventTime,
-    /// The latest window put out of memory: rows up to here may exist after all.
+    /// The watermark as of that *b*: no bar can stand in a later window.
+    pub watermark: EventTime,
+    /// The latest window evicted: bars up to here may exist after all.
     pub evicted_up_to: EventTime,
     /// For each source the last epoch released, where sources are modelled apart.
     pub released: [Epoch; PARTITIONS],
-    /// The keepers of rows.
-    pub keepers: [Keeper; KEYS],
+    /// The bar states of bars.
+    pub bar_states: [BarState; KEYS],
 }
 
 /// A state of the world.
@@ -290,9 +290,9 @@ pub struct State {
     pub checkpoint: Checkpoint,
     /// The replicas.
     pub replicas: [[Cell; KEYS]; REPLICAS],
-    /// The writes under way.
+    /// The writes in flight.
     pub writes: Writes,
-    /// The label of the newest copy of each row that any reader has seen.
+    /// The label of the newest copy of each bar that any reader has seen.
     pub seen: [Epoch; KEYS],
     /// The processes.
     pub processes: [Process; PROCESSES],
@@ -306,7 +306,7 @@ impl State {
             .newest(self.replicas[(replica + 2) % REPLICAS][key])
     }
 
-    /// How many replicas have all that was written to the row up to a write timestamp, or newer.
+    /// How many replicas have all that was written to the bar up to a write timestamp, or newer.
     #[must_use]
     pub fn holders(&self, key: usize, write_timestamp: WriteTimestamp) -> usize {
         self.replicas

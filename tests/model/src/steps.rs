@@ -1,277 +1,22 @@
 //! Every step that may come next: one process does one thing, or the store does.
 //!
-//! A crash is no step of its own: it is a process that takes none any more, while what it has sent
-//! goes on.
-
-use std::fmt;
+//! A crash is not a step of its own. A crashed process takes no further steps, and the messages
+//! that it has sent still arrive.
 
 use crate::{
     invariants::{Checked, Rule, Violation, broken, check_checkpoint, check_write},
-    log::{Cut, KEYS, PARTITIONS, Totals, start_of},
+    log::{Cut, KEYS, PARTITIONS, start_of},
     mutants::Mutant,
     state::{
         Cell, Checkpoint, EPOCHS, Epoch, Memory, Process, Proposal, REPLICAS, Stage, State, Write,
-        WriteTimestamp,
     },
+    step::Step,
     worlds::{Cas, Reads, Sources, World},
 };
 
-/// One step. Processes, replicas and rows are numbered from 0.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the text of each step says what it is")]
-pub enum Step {
-    Start {
-        process: usize,
-    },
-    ProposeTakeOver {
-        process: usize,
-    },
-    TakeOver {
-        process: usize,
-        checkpoint: Checkpoint,
-    },
-    Applied {
-        process: usize,
-    },
-    Heard {
-        process: usize,
-    },
-    Mistaken {
-        process: usize,
-    },
-    Release {
-        process: usize,
-        partition: usize,
-        epoch: Epoch,
-    },
-    Bind {
-        process: usize,
-        cut: Cut,
-        epoch: Epoch,
-        write_timestamp: WriteTimestamp,
-        commit: Epoch,
-        sent: bool,
-    },
-    Commit {
-        process: usize,
-        epoch: Epoch,
-        sent: bool,
-    },
-    ReadHalf {
-        process: usize,
-        key: usize,
-        replica: usize,
-        label: Epoch,
-    },
-    Read {
-        process: usize,
-        key: usize,
-        label: Epoch,
-        totals: Totals,
-    },
-    Fold {
-        process: usize,
-        key: usize,
-        time: Epoch,
-        cell: Option<Cell>,
-    },
-    Abort {
-        process: usize,
-        key: usize,
-        label: Epoch,
-        time: Epoch,
-    },
-    Evict {
-        process: usize,
-        key: usize,
-        time: Epoch,
-    },
-    Take {
-        replica: usize,
-        key: usize,
-        write_timestamp: WriteTimestamp,
-        label: Epoch,
-    },
-    Look {
-        without: usize,
-        key: usize,
-        label: Epoch,
-    },
-    RepairLabel {
-        without: usize,
-        key: usize,
-        label: Epoch,
-    },
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cut = |cut: &Cut| format!("[{}, {}]", cut.next(0), cut.next(1));
-        let proposes = |sent: &bool| if *sent { "proposes to " } else { "" };
-        let s = |sent: &bool| if *sent { "" } else { "s" };
-        match self {
-            Self::Start { process } => write!(to, "process {process} starts"),
-            Self::ProposeTakeOver { process } => write!(
-                to,
-                "process {process} starts, reads the checkpoint and proposes to take over"
-            ),
-            Self::TakeOver {
-                process,
-                checkpoint,
-            } => {
-                let Checkpoint {
-                    generation,
-                    committed,
-                    bound,
-                    recovery_timestamp,
-                    ..
-                } = checkpoint;
-                write!(
-                    to,
-                    "process {process} takes over: generation {generation}, replays ({committed}, {bound}] at write timestamp {recovery_timestamp}"
-                )
-            }
-            Self::Applied { process } => write!(to, "the proposal of process {process} is applied"),
-            Self::Heard { process } => {
-                write!(to, "process {process} learns that its proposal was applied")
-            }
-            Self::Mistaken { process } => {
-                write!(to, "process {process} takes another's proposal for its own")
-            }
-            Self::Release {
-                process,
-                partition,
-                epoch,
-            } => write!(
-                to,
-                "process {process}: source {partition} releases up to epoch {epoch}"
-            ),
-            Self::Bind {
-                process,
-                cut: at,
-                epoch,
-                write_timestamp,
-                commit,
-                sent,
-            } => {
-                write!(
-                    to,
-                    "process {process} {}bind{} epoch {epoch} at {}, write timestamp {write_timestamp}",
-                    proposes(sent),
-                    s(sent),
-                    cut(at)
-                )?;
-                if *commit > 0 {
-                    write!(to, ", and commit{} {commit}", s(sent))
-                } else {
-                    Ok(())
-                }
-            }
-            Self::Commit {
-                process,
-                epoch,
-                sent,
-            } => write!(
-                to,
-                "process {process} {}commit{} epoch {epoch}",
-                proposes(sent),
-                s(sent)
-            ),
-            Self::ReadHalf {
-                process,
-                key,
-                replica,
-                label,
-            } => {
-                write!(
-                    to,
-                    "process {process} reads row {key}: replica {replica} answers, label {label}"
-                )
-            }
-            Self::Read {
-                process,
-                key,
-                label,
-                totals,
-            } => write!(
-                to,
-                "process {process} reads row {key}: {totals:?}, label {label}"
-            ),
-            Self::Fold {
-                process,
-                key,
-                time,
-                cell:
-                    Some(Cell {
-                        write_timestamp,
-                        label,
-                        totals,
-                        ..
-                    }),
-            } => {
-                write!(
-                    to,
-                    "process {process} takes time {time} and writes row {key}: {totals:?}, label {label}, write timestamp {write_timestamp}"
-                )
-            }
-            Self::Fold {
-                process,
-                key,
-                time,
-                cell: None,
-            } => write!(
-                to,
-                "process {process} takes time {time} and does not write row {key}"
-            ),
-            Self::Abort {
-                process,
-                key,
-                label,
-                time,
-            } => {
-                write!(
-                    to,
-                    "process {process} finds label {label} in row {key} at time {time}: it must be a zombie, and leaves"
-                )
-            }
-            Self::Evict { process, key, time } => write!(
-                to,
-                "process {process} puts row {key} out of memory, as of {time}"
-            ),
-            Self::Take {
-                replica,
-                key,
-                write_timestamp,
-                label,
-            } => write!(
-                to,
-                "replica {replica} takes the write of row {key} at write timestamp {write_timestamp}, label {label}"
-            ),
-            Self::Look {
-                without,
-                key,
-                label,
-            } => write!(
-                to,
-                "a reader of row {key}, without replica {without}, sees label {label}"
-            ),
-            Self::RepairLabel {
-                without,
-                key,
-                label,
-            } => {
-                write!(
-                    to,
-                    "a reader of labels alone, without replica {without}, repairs row {key} to label {label}"
-                )
-            }
-        }
-    }
-}
-
 /// A step that broke a rule.
 #[derive(Clone, Debug)]
-pub struct Misstep {
+pub struct BrokenStep {
     /// The step.
     pub step: Step,
     /// What it broke.
@@ -283,7 +28,7 @@ pub(crate) fn steps(
     world: &World,
     state: &State,
     into: &mut Vec<(Step, State)>,
-) -> Result<(), Misstep> {
+) -> Result<(), BrokenStep> {
     let mut steps = Steps { world, state, into };
     steps.start()?;
     for process in 0..world.generations {
@@ -316,12 +61,12 @@ impl Steps<'_> {
         self.into.push((step, next));
     }
 
-    fn checked(step: Step, checked: Checked) -> Result<(), Misstep> {
-        checked.map_err(|violation| Misstep { step, violation })
+    fn checked(step: Step, checked: Checked) -> Result<(), BrokenStep> {
+        checked.map_err(|violation| BrokenStep { step, violation })
     }
 
     /// The next process starts.
-    fn start(&mut self) -> Result<(), Misstep> {
+    fn start(&mut self) -> Result<(), BrokenStep> {
         let (world, found) = (self.world, self.state.checkpoint);
         let processes = &self.state.processes[..world.generations];
         if let Some(process) = processes
@@ -336,12 +81,12 @@ impl Steps<'_> {
         else {
             return Ok(());
         };
-        if world.lacks(Mutant::YoungestAtStart) {
-            let youngest = world.log.youngest(found.cut(found.bound), 0..PARTITIONS);
+        if world.lacks(Mutant::WatermarkAtStart) {
+            let watermark = world.log.watermark(found.cut(found.bound), 0..PARTITIONS);
             self.to(Step::Start { process }, |next| {
                 next.processes[process] = Process {
                     stage: Stage::Started,
-                    youngest,
+                    watermark,
                     ..Process::default()
                 };
             });
@@ -365,7 +110,7 @@ impl Steps<'_> {
         }
     }
 
-    fn take_over(&mut self, process: usize) -> Result<(), Misstep> {
+    fn take_over(&mut self, process: usize) -> Result<(), BrokenStep> {
         let checkpoint = opening(self.world, process, &self.state.checkpoint);
         let step = Step::TakeOver {
             process,
@@ -384,7 +129,7 @@ impl Steps<'_> {
     }
 
     /// What becomes of a process's compare-and-set.
-    fn checkpoint(&mut self, process: usize) -> Result<(), Misstep> {
+    fn checkpoint(&mut self, process: usize) -> Result<(), BrokenStep> {
         let (world, checkpoint) = (self.world, &self.state.checkpoint);
         let Process {
             stage,
@@ -407,14 +152,14 @@ impl Steps<'_> {
         let same_numbers = (checkpoint.generation, checkpoint.version)
             == (proposed.generation, proposed.version)
             && *checkpoint != proposed;
-        let mistaken = world.lacks(Mutant::ResolveByVersion)
+        let misattributed = world.lacks(Mutant::ResolveByVersion)
             && matches!(proposal, Proposal::InFlight | Proposal::Lost)
             && same_numbers;
-        if proposal == Proposal::Applied || mistaken {
-            let step = if mistaken {
-                Step::Mistaken { process }
+        if proposal == Proposal::Applied || misattributed {
+            let step = if misattributed {
+                Step::Misattribute { process }
             } else {
-                Step::Heard { process }
+                Step::Learn { process }
             };
             self.to(step, |next| {
                 let this = &mut next.processes[process];
@@ -449,13 +194,13 @@ impl Steps<'_> {
         }
     }
 
-    /// A keeper reads a row back: as soon as a partial has arrived, if the row is not in memory and
-    /// may exist.
+    /// The bar state reads a bar back: as soon as a partial has arrived, if the bar is not in
+    /// memory and may exist.
     fn read(&mut self, process: usize, key: usize) {
         let (world, state) = (self.world, self.state);
         let this = &state.processes[process];
         let wanted = || this.has_arrived(world, key) && this.may_exist(world, key);
-        match this.keepers[key].memory {
+        match this.bar_states[key].memory {
             Memory::Nothing if !wanted() => {}
             Memory::Nothing if world.reads == Reads::Apart => {
                 for replica in 0..REPLICAS {
@@ -469,7 +214,7 @@ impl Steps<'_> {
                         },
                         |next| {
                             let replica = u8::try_from(replica).unwrap_or(u8::MAX);
-                            next.processes[process].keepers[key].memory =
+                            next.processes[process].bar_states[key].memory =
                                 Memory::HalfRead { replica, cell };
                         },
                     );
@@ -490,7 +235,7 @@ impl Steps<'_> {
                             totals: found.totals,
                         },
                         |next| {
-                            next.processes[process].keepers[key].memory = Memory::Read {
+                            next.processes[process].bar_states[key].memory = Memory::Read {
                                 label: found.label,
                                 totals: found.totals,
                             };
@@ -512,7 +257,7 @@ impl Steps<'_> {
                             totals: found.totals,
                         },
                         |next| {
-                            next.processes[process].keepers[key].memory = Memory::Read {
+                            next.processes[process].bar_states[key].memory = Memory::Read {
                                 label: found.label,
                                 totals: found.totals,
                             };
@@ -524,8 +269,8 @@ impl Steps<'_> {
         }
     }
 
-    /// A keeper takes its next time, and sends the row.
-    fn fold(&mut self, process: usize, key: usize) -> Result<(), Misstep> {
+    /// The bar state takes its next time, and sends the bar.
+    fn fold(&mut self, process: usize, key: usize) -> Result<(), BrokenStep> {
         let (world, state) = (self.world, self.state);
         let this = &state.processes[process];
         let Some(time) = this
@@ -537,7 +282,7 @@ impl Steps<'_> {
         let Some(base) = this.base(world, key) else {
             return Ok(());
         };
-        let memory = this.keepers[key].memory;
+        let memory = this.bar_states[key].memory;
         let reply = if let Memory::Read { .. } = memory {
             Some(base)
         } else {
@@ -591,9 +336,9 @@ impl Steps<'_> {
             } else {
                 None
             };
-            let keeper = &mut next.processes[process].keepers[key];
-            keeper.taken = time;
-            keeper.memory = Memory::Resident {
+            let bar_state = &mut next.processes[process].bar_states[key];
+            bar_state.taken = time;
+            bar_state.memory = Memory::Resident {
                 totals,
                 sent,
                 stale,
@@ -615,9 +360,9 @@ impl Steps<'_> {
         } else {
             2
         };
-        let keeper = &this.keepers[key];
-        let unsent =
-            keeper.taken == time && matches!(keeper.memory, Memory::Resident { sent: false, .. });
+        let bar_state = &this.bar_states[key];
+        let unsent = bar_state.taken == time
+            && matches!(bar_state.memory, Memory::Resident { sent: false, .. });
         unsent
             || self
                 .state
@@ -625,38 +370,40 @@ impl Steps<'_> {
                 >= quorum
     }
 
-    /// A keeper puts a row out of memory whose last write is acknowledged. Where it can have no
+    /// The bar state evicts a bar whose last write is acknowledged. Where it can have no
     /// consequence it is left out.
     fn evict(&mut self, process: usize, key: usize) {
         let (world, this) = (self.world, &self.state.processes[process]);
-        let keeper = this.keepers[key];
-        let Memory::Resident { stale, .. } = keeper.memory else {
+        let bar_state = this.bar_states[key];
+        let Memory::Resident { stale, .. } = bar_state.memory else {
             return;
         };
         let owner = usize::from(self.state.checkpoint.owner) == process + 1;
         let matters = this.may_need(world, key, owner)
-            || start_of(key) > this.evicted_up_to.max(this.youngest)
+            || start_of(key) > this.evicted_up_to.max(this.watermark)
                 && (0..KEYS).any(|other| other != key && this.may_need(world, other, owner));
         let permitted = match world.mutant {
             Some(Mutant::EvictUnacknowledged) => true,
             Some(Mutant::EvictOnOlderAcknowledgement) => {
-                let older = this.last_time(world, key, keeper.taken - 1);
-                self.is_acknowledged(this, key, if older > 0 { older } else { keeper.taken })
+                let older = this.last_time(world, key, bar_state.taken - 1);
+                self.is_acknowledged(this, key, if older > 0 { older } else { bar_state.taken })
             }
-            _ => self.is_acknowledged(this, key, keeper.taken),
+            _ => self.is_acknowledged(this, key, bar_state.taken),
         };
         if matters && permitted {
             self.to(
                 Step::Evict {
                     process,
                     key,
-                    time: keeper.taken,
+                    time: bar_state.taken,
                 },
                 |next| {
                     let this = &mut next.processes[process];
-                    this.keepers[key].memory = stale.map_or(Memory::Nothing, |(label, totals)| {
-                        Memory::Read { label, totals }
-                    });
+                    this.bar_states[key].memory =
+                        stale.map_or(Memory::Nothing, |(label, totals)| Memory::Read {
+                            label,
+                            totals,
+                        });
                     this.evicted_up_to = this.evicted_up_to.max(start_of(key));
                 },
             );
@@ -664,7 +411,7 @@ impl Steps<'_> {
     }
 
     /// The coordinator binds another epoch, or commits, or both.
-    fn propose(&mut self, process: usize) -> Result<(), Misstep> {
+    fn propose(&mut self, process: usize) -> Result<(), BrokenStep> {
         let (world, state) = (self.world, self.state);
         let this = &state.processes[process];
         let may = match world.cas {
@@ -754,7 +501,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// Whether all rows up to the epoch are acknowledged, as the sink's frontier tells.
+    /// Whether all bars up to the epoch are acknowledged, as the sink's frontier tells.
     fn may_commit(&self, this: &Process, epoch: Epoch) -> bool {
         let world = self.world;
         if epoch < this.replay_at {
@@ -773,7 +520,7 @@ impl Steps<'_> {
                 .all(|key| match this.last_time(world, key, epoch) {
                     0 => true,
                     time => {
-                        this.keepers[key].taken >= time
+                        this.bar_states[key].taken >= time
                             && (world.lacks(Mutant::CommitUnacknowledged)
                                 || self.is_acknowledged(this, key, time))
                     }
@@ -781,10 +528,10 @@ impl Steps<'_> {
     }
 
     /// A proposal: done at once, or sent on its way.
-    fn send(&mut self, step: Step, process: usize, proposed: Checkpoint) -> Result<(), Misstep> {
+    fn send(&mut self, step: Step, process: usize, proposed: Checkpoint) -> Result<(), BrokenStep> {
         let world = self.world;
         match world.cas {
-            Cas::AtOnce if world.lacks(Mutant::RowOffsets) => self.to(step, |next| {
+            Cas::AtOnce if world.lacks(Mutant::OffsetsInBars) => self.to(step, |next| {
                 // Nothing is bound: the process keeps its cuts to itself, and makes durable what is
                 // committed, and write timestamps.
                 next.processes[process].checkpoint = proposed;
@@ -809,7 +556,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// A replica takes a write that is under way.
+    /// A replica takes a write that is in flight.
     fn replicas(&mut self) {
         let state = self.state;
         for write in state.writes.all() {
@@ -855,7 +602,7 @@ impl Steps<'_> {
                     && (state.seen[key] != found.label || !agree)
                 {
                     self.to(
-                        Step::Look {
+                        Step::ReaderSees {
                             without,
                             key,
                             label: found.label,
@@ -894,7 +641,7 @@ fn opening(world: &World, process: usize, found: &Checkpoint) -> Checkpoint {
     checkpoint.version += u8::from(world.cas == Cas::InFlight);
     checkpoint.owner = u8::try_from(process + 1).unwrap_or(u8::MAX);
     checkpoint.recovery_timestamp = world.recovery_timestamp(process, found);
-    if !world.lacks(Mutant::FlushWriteTimestampNotIssued) {
+    if !world.lacks(Mutant::RecoveryTimestampNotIssued) {
         checkpoint.last_write_timestamp = checkpoint.recovery_timestamp;
     }
     if world.lacks(Mutant::FreshCuts) {

@@ -1,8 +1,8 @@
 //! The worlds: small logs and choices of what is modelled finely, each for a part of the protocol.
 //!
-//! One world with everything fine would be too large to exhaust. So each is fine where it looks,
-//! and coarse where a coarse step is known to leave out nothing: see the variants of [`Cas`],
-//! [`Sources`] and [`Reads`].
+//! A world with every part modelled finely is too large to explore. Each world is therefore fine in
+//! the part that it examines, and coarse where a coarse step leaves out nothing: see the variants
+//! of [`Cas`], [`Sources`] and [`Reads`].
 
 use crate::{
     log::{Cut, Log, Record},
@@ -13,26 +13,27 @@ use crate::{
 /// How compare-and-sets of the checkpoint are modelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cas {
-    /// Sent, applied and heard of in one step. A conditional one that is applied late could as well
-    /// have been sent late, and one whose process never hears of it is one after which the process
-    /// does nothing more.
+    /// Sent, applied and answered in one step. This leaves out nothing: a conditional write that is
+    /// applied late equals one that is sent late, and one whose answer is lost equals one after
+    /// which the process does nothing more.
     AtOnce,
-    /// Sent, then applied or not, then heard of or not, and everything else goes on in between:
-    /// unknown outcomes, a coordinator that resolves them, a proposal of a dead process that is applied
-    /// later.
+    /// Sent, then applied or not, then answered or not, with other steps in between:
+    /// unknown outcomes, a coordinator that resolves them, a proposal of a dead process that is
+    /// applied later.
     InFlight,
 }
 
 /// How sources release what is bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sources {
-    /// All at once, when the binding is heard of.
+    /// All at once, when the process learns of the binding.
     Together,
-    /// Each partition's source in its own time: keepers see partials of one and not of the other.
+    /// Each partition's source in its own time: bar states see partials of one and not of the
+    /// other.
     Apart,
 }
 
-/// How rows are read back.
+/// How bars are read back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reads {
     /// From two replicas at one moment.
@@ -118,14 +119,16 @@ impl World {
         vec![
             Self {
                 name: "hydrate",
-                about: "three records of one row in two partitions, up to three epochs in (c, b], eviction and reading back, three generations",
+                about: "three records of one bar in two partitions, up to three epochs in (c, b], \
+                eviction and reading back, three generations",
                 log: four(),
                 generations: 3,
                 ..base.clone()
             },
             Self {
                 name: "repair",
-                about: "the same with read repair, and readers that must never see the row go back",
+                about: "as hydrate, with read repair and readers that must never see the bar go \
+                back",
                 log: four(),
                 generations: 3,
                 epochs_ahead: 2,
@@ -134,7 +137,8 @@ impl World {
             },
             Self {
                 name: "zombies",
-                about: "two generations at work at once, compare-and-sets with unknown outcomes, proposals and writes that outlive their process",
+                about: "two generations at work at once, compare-and-sets with unknown outcomes, \
+                proposals and writes that outlive their process",
                 log: three(),
                 cas: Cas::InFlight,
                 epochs_ahead: 2,
@@ -143,7 +147,8 @@ impl World {
             },
             Self {
                 name: "repeats",
-                about: "a repeated sequence, and one that counts again since its session was forgotten, with cuts anywhere between",
+                about: "a repeated sequence, and one that counts again since its session was \
+                forgotten, with cuts anywhere between",
                 log: Log::new(vec![
                     record(0, 0, 1, 1),
                     record(0, 0, 1, 1),
@@ -172,7 +177,8 @@ impl World {
             },
             Self {
                 name: "workers",
-                about: "two sources that release apart, early reads, and reads of two replicas at two moments",
+                about: "two sources that release apart, early reads, and reads of two replicas at \
+                two moments",
                 log: three(),
                 epochs_ahead: 2,
                 sources: Sources::Apart,
@@ -182,7 +188,7 @@ impl World {
             },
             Self {
                 name: "everything",
-                about: "all of it fine at once, for two generations",
+                about: "every part modelled finely, for two generations",
                 log: three(),
                 epochs_ahead: 2,
                 cas: Cas::InFlight,
@@ -223,17 +229,17 @@ impl World {
     /// The write timestamp of a take-over.
     #[must_use]
     pub fn recovery_timestamp(&self, process: usize, found: &Checkpoint) -> WriteTimestamp {
-        if self.lacks(Mutant::StampsFromOwnClock) {
+        if self.lacks(Mutant::WriteTimestampsFromOwnClock) {
             CLOCKS[process] + 1
         } else {
             self.next_write_timestamp(process, found)
         }
     }
 
-    /// The prefix of the log that a row's label names; `None` if it names nothing.
+    /// The prefix of the log that a bar's label names; `None` if it names nothing.
     #[must_use]
     pub fn prefix(&self, checkpoint: &Checkpoint, label: Epoch) -> Option<Cut> {
-        if self.lacks(Mutant::RowOffsets) {
+        if self.lacks(Mutant::OffsetsInBars) {
             return Some(Cut(label));
         }
         (label <= checkpoint.bound).then(|| checkpoint.cut(label))

@@ -2,11 +2,11 @@
 
 use tapeflow_model::{Mutant, Outcome, World, explore};
 
-/// What the worlds come to together, at least.
+/// The fewest distinct states that all worlds have together.
 const STATES: usize = 10_000_000;
 
-/// Each world, and the distinct states it has: a change of the model that loses some should be
-/// seen.
+/// Each world and its number of distinct states, so that a change of the model that loses states
+/// fails a test.
 const WORLDS: [(&str, usize); 7] = [
     ("hydrate", 1_777_200),
     ("repair", 3_072_464),
@@ -34,10 +34,10 @@ fn holds(name: &str) {
     if let Some(trace) = outcome.found {
         panic!("{name} is broken\n{trace}");
     }
-    assert!(!outcome.given_up, "{name} is explored to its end");
+    assert!(!outcome.given_up, "{name} is explored completely");
     assert!(
         outcome.finished > 0,
-        "{name} comes to an end in which all is committed"
+        "{name} reaches a state in which all is committed"
     );
     let (_, expected) = WORLDS
         .iter()
@@ -45,7 +45,7 @@ fn holds(name: &str) {
         .expect("a world that is listed");
     assert_eq!(
         outcome.states, *expected,
-        "{name} has as many states as before; if the model was changed on purpose, change the number"
+        "{name} has as many states as before; after an intended change of the model, update WORLDS"
     );
 }
 
@@ -107,25 +107,22 @@ fn every_wrong_variant_is_caught() {
             .found
             .unwrap_or_else(|| panic!("{mutant} is not caught in {}", world.name));
         println!("{trace}");
-        assert!(
-            !trace.steps.is_empty(),
-            "{mutant}: something must have happened"
-        );
+        assert!(!trace.steps.is_empty(), "{mutant}: the trace has steps");
         assert_eq!(trace.violation.rule, mutant.breaks(), "{mutant}");
     }
 }
 
 #[test]
-fn a_violation_is_told_as_a_story() {
+fn a_violation_is_printed_as_numbered_steps() {
     let outcome = run(&World::named("hydrate")
         .expect("a world")
         .with(Mutant::CommitDuringReplay));
-    let told = outcome.found.expect("it is caught").to_string();
+    let printed = outcome.found.expect("it is caught").to_string();
     let want = "   1. process 0 takes over: generation 1, replays (0, 0] at write timestamp 20
    2. process 0 binds epoch 1 at [0, 1], write timestamp 21
    3. process 0 binds epoch 2 at [0, 2], write timestamp 22
    4. process 1 takes over: generation 2, replays (0, 2] at write timestamp 23
    5. process 1 commits epoch 1
-  => CommittedIsOnQuorum: epoch 1 is committed, and 0 replicas have row 0 up to it";
-    assert_eq!(told, want);
+  => CommittedIsOnQuorum: epoch 1 is committed, and 0 replicas have bar 0 up to it";
+    assert_eq!(printed, want);
 }

@@ -2,7 +2,8 @@
 
 #![allow(
     unsafe_code,
-    reason = "timely makes the ends of a process's channels on a thread each, and has no other way to make them"
+    reason = "timely makes the ends of a process's channels on a thread each, and has no other \
+    way to make them"
 )]
 
 use timely::{
@@ -14,8 +15,8 @@ use timely::{
 struct Carried(Allocator);
 
 // SAFETY: an allocator is not `Send` because it counts references to its own queue without atomics.
-// It is carried before anyone has asked it for a channel or its queue, so that the only reference
-// there is goes along with it, and the thread that made it ends.
+// It moves before its first channel or queue exists. The only reference therefore moves with it,
+// and the thread that made it ends.
 unsafe impl Send for Carried {}
 
 /// The allocators of so many workers.

@@ -1,6 +1,6 @@
-//! The judge: it sees every binding that becomes durable, every write the moment it is sent, every
-//! commit and every read, and holds each against the invariants of the protocol and against the
-//! independent recomputation. The first breach ends a seed.
+//! The checker sees every durable binding, every write at the moment it is sent, every commit and
+//! every read. It compares each with the invariants of the protocol and with the independent
+//! recomputation. The first breach ends a seed.
 
 use std::collections::BTreeMap;
 
@@ -31,44 +31,44 @@ pub(crate) enum Cell<'a> {
     View(&'a ViewKey),
 }
 
-/// The judge.
+/// Compares what a seed does with the recomputation, and counts the comparisons.
 pub(crate) struct Checker {
     oracle: Oracle,
     pub(crate) sizes: Vec<WindowSize>,
     baskets: Baskets,
-    /// The checkpoint, and all writes as they are sent: it knows the invariants that a store can see (I1
-    /// to I4).
+    /// The checkpoint, and all writes as they are sent: it knows the invariants that a store can
+    /// see (I1 to I4).
     pub(crate) observed: MemoryStore,
-    /// By partition, the offset below which the oracle has heard the log.
-    heard: Vec<Offset>,
+    /// By partition, the offset below which the oracle has the log.
+    next: Vec<Offset>,
     pub(crate) history: BTreeMap<u64, HistoryEntry>,
-    /// Bars and lists by name, with the latest epoch that a reader has seen of them.
+    /// Bars and views by name, with the latest epoch that a reader has seen of them.
     read: BTreeMap<String, u64>,
-    /// What was found, the first first.
+    /// The breaches, oldest first.
     pub(crate) breaches: Vec<String>,
-    /// How often something was judged.
+    /// Numbers of comparisons.
     pub(crate) checked: Checked,
     /// Everything sent, read and decided, hashed: two runs of a seed agree in it.
     pub(crate) digest: u64,
 }
 
-/// What a seed came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Numbers of comparisons of one seed or of many.
+#[derive(Clone, Copy, Debug, Deerror, PartialEq, Eq)]
 pub struct Checked {
-    /// Bars and lists sent, each held against the recomputation as of its epoch.
+    /// Bars and views sent, each compared with the recomputation as of its epoch.
     pub writes: u64,
-    /// Bars and lists that readers saw, likewise.
+    /// Bars and views read, each compared with the recomputation as of its epoch.
     pub reads: u64,
     /// Epochs bound.
     pub bound: u64,
-    /// Epochs committed, each with every bar of it held against the replicas.
+    /// Epochs committed; every bar of each is compared with the replicas.
     pub committed: u64,
     /// Generations that took over.
     pub generations: u64,
 }
 
 impl Checked {
-    /// Adds what another seed came to.
+    /// Adds the numbers of another seed.
     pub fn add(&mut self, other: &Self) {
         self.writes += other.writes;
         self.reads += other.reads;
@@ -85,11 +85,11 @@ impl Checker {
             sizes,
             baskets,
             observed: MemoryStore::new(),
-            heard: vec![0; most_partitions as usize],
+            next: vec![0; most_partitions as usize],
             history: BTreeMap::new(),
             read: BTreeMap::new(),
             breaches: Vec::new(),
-            checked: Checked::default(),
+            checked: Checked::deerror(),
             digest: 0,
         }
     }
@@ -98,7 +98,7 @@ impl Checker {
         self.breaches.push(what);
     }
 
-    /// Takes down that something happened.
+    /// Adds an event to the hash of the seed.
     pub(crate) fn note(&mut self, what: u64, more: u64) {
         for part in [what, more] {
             self.digest = (self.digest ^ part)
@@ -115,7 +115,7 @@ impl Checker {
             .flatten()
     }
 
-    /// A bar or a list must be the recomputation as of its own epoch.
+    /// A bar or a view must be the recomputation as of its own epoch.
     fn bar(&self, key: &BarKey, state: &BarState) -> Option<String> {
         let want = self
             .oracle
@@ -129,8 +129,8 @@ impl Checker {
         })
     }
 
-    fn list(&self, key: &ViewKey, state: &ViewState) -> Option<String> {
-        let want = self.list_as_of(key, state.epoch);
+    fn view(&self, key: &ViewKey, state: &ViewState) -> Option<String> {
+        let want = self.view_as_of(key, state.epoch);
         let have = entries(state);
         (want.as_ref() != Some(&have)).then(|| {
             format!(
@@ -140,21 +140,21 @@ impl Checker {
         })
     }
 
-    fn list_as_of(&self, key: &ViewKey, epoch: u64) -> Option<Vec<OracleEntry>> {
+    fn view_as_of(&self, key: &ViewKey, epoch: u64) -> Option<Vec<OracleEntry>> {
         let (_, of) = VIEWS.iter().find(|(view, _)| *view == key.view)?;
         self.oracle
             .view_as_of(*of, key.size, key.start, epoch, &self.baskets)
     }
 
-    /// A generation sends writes. They are judged now: where they arrive, and whether, is the
-    /// network's affair.
+    /// A generation sends writes. They are compared now, because the network decides whether and
+    /// where they arrive.
     pub(crate) fn sent(&mut self, writes: &EpochWrites) {
         for bar in &writes.bars {
             self.checked.writes += 1;
             self.note(bar.state.epoch, bar.write_timestamp.cast_unsigned());
-            if let Some(fault) = self.bar(&bar.key, &bar.state) {
+            if let Some(error) = self.bar(&bar.key, &bar.state) {
                 self.breach(format!(
-                    "sent at write timestamp {}: {fault}",
+                    "sent at write timestamp {}: {error}",
                     bar.write_timestamp
                 ));
             }
@@ -162,9 +162,9 @@ impl Checker {
         for view in &writes.views {
             self.checked.writes += 1;
             self.note(view.state.epoch, view.write_timestamp.cast_unsigned());
-            if let Some(fault) = self.list(&view.key, &view.state) {
+            if let Some(error) = self.view(&view.key, &view.state) {
                 self.breach(format!(
-                    "sent at write timestamp {}: {fault}",
+                    "sent at write timestamp {}: {error}",
                     view.write_timestamp
                 ));
             }
@@ -179,14 +179,14 @@ impl Checker {
         &mut self,
         cell: Cell<'_>,
         floor: u64,
-        fault: Option<String>,
+        error: Option<String>,
         epoch: Option<u64>,
         repaired: bool,
     ) {
         self.checked.reads += 1;
         self.note(2, epoch.unwrap_or(0));
-        if let Some(fault) = fault {
-            self.breach(format!("read: {fault}"));
+        if let Some(error) = error {
+            self.breach(format!("read: {error}"));
         }
         let name = name(cell);
         if repaired && epoch.unwrap_or(0) < floor {
@@ -194,7 +194,7 @@ impl Checker {
                 "a reader saw {name} go back from epoch {floor} to {epoch:?}"
             ));
         }
-        let latest = self.read.entry(name).or_default();
+        let latest = self.read.entry(name).or_deerror();
         *latest = epoch.unwrap_or(0).max(*latest);
     }
 
@@ -203,17 +203,17 @@ impl Checker {
         self.read.get(&name(cell)).copied().unwrap_or(0)
     }
 
-    /// What is wrong with a bar that was read.
+    /// The error in a bar that was read.
     pub(crate) fn wrong_bar(&self, key: &BarKey, state: &BarState) -> Option<String> {
         self.bar(key, state)
     }
 
-    /// What is wrong with a list that was read.
-    pub(crate) fn wrong_list(&self, key: &ViewKey, state: &ViewState) -> Option<String> {
-        self.list(key, state)
+    /// The error in a view that was read.
+    pub(crate) fn wrong_view(&self, key: &ViewKey, state: &ViewState) -> Option<String> {
+        self.view(key, state)
     }
 
-    /// Everything there is to read, as of all that was bound: bars, and windows that have lists.
+    /// All bars and views that can be read, as of the last bound epoch.
     pub(crate) fn cells(&self) -> (Vec<BarKey>, Vec<(WindowSize, i64)>) {
         let bars = self.oracle.bars().filter_map(|(key, _)| {
             let symbol = tapeflow_schemas::Symbol::new(key.symbol).ok()?;
@@ -234,7 +234,7 @@ fn name(cell: Cell<'_>) -> String {
     }
 }
 
-/// A bar in the words of the recomputation.
+/// A bar in the types of the oracle.
 fn recomputed(state: &BarState) -> OracleBar {
     let totals = &state.totals;
     let sums = |policy| {
@@ -258,7 +258,7 @@ fn recomputed(state: &BarState) -> OracleBar {
     }
 }
 
-/// A list in the words of the recomputation.
+/// A view in the types of the oracle.
 fn entries(state: &ViewState) -> Vec<OracleEntry> {
     let entry = |entry: &tapeflow_schemas::ViewEntry| OracleEntry {
         name: entry.name.clone(),
@@ -272,7 +272,7 @@ fn entries(state: &ViewState) -> Vec<OracleEntry> {
     state.entries.iter().map(entry).collect()
 }
 
-/// What concerns more than the judge: the checkpoint with the log, and commits with the replicas.
+/// Comparisons that need more of the world: the checkpoint with the log, commits with the replicas.
 impl World {
     /// A compare-and-set arrives.
     pub(crate) fn compare_and_set(
@@ -331,7 +331,7 @@ impl World {
     /// (I6).
     fn inspect_history(&mut self, epoch: u64) {
         let want = self.checker.oracle.counts_of(epoch);
-        let fault = match self.checker.history.get(&epoch) {
+        let error = match self.checker.history.get(&epoch) {
             None => Some(format!("epoch {epoch} is committed, and has no history")),
             Some(entry) => {
                 let Counts {
@@ -364,10 +364,10 @@ impl World {
                 })
             }
         };
-        self.checker.breaches.extend(fault);
+        self.checker.breaches.extend(error);
     }
 
-    /// I5: every bar and every list of the epochs up to c is on a quorum.
+    /// I5: every bar and every view of the epochs up to c is on a quorum.
     fn inspect_commit(&mut self, committed: u64) {
         let (bars, windows) = self.checker.cells();
         let mut found = Vec::new();
@@ -386,14 +386,14 @@ impl World {
                     .is_some_and(|(_, state)| state.epoch > committed || recomputed(state) == want)
             };
             let copies = self.replicas.iter().filter(holds).count();
-            let listed = self.replicas.iter().filter(|replica| {
+            let in_directory = self.replicas.iter().filter(|replica| {
                 replica.directory.iter().any(|entry| {
                     entry.symbol == key.symbol
                         && entry.size == key.size
                         && entry.bucket == key.size.bucket(key.start)
                 })
             });
-            if copies < QUORUM || listed.count() < QUORUM {
+            if copies < QUORUM || in_directory.count() < QUORUM {
                 found.push(format!(
                     "I5: epoch {committed} is committed, and bar {key} is on {copies} replica(s)"
                 ));
@@ -402,7 +402,7 @@ impl World {
         for (size, start) in windows {
             for (view, _) in VIEWS {
                 let key = ViewKey { view, size, start };
-                let Some(want) = self.checker.list_as_of(&key, committed) else {
+                let Some(want) = self.checker.view_as_of(&key, committed) else {
                     continue;
                 };
                 let holds = |replica: &&crate::replica::Replica| {
@@ -422,7 +422,8 @@ impl World {
         self.checker.breaches.append(&mut found);
     }
 
-    /// At the end, when everything is committed: all is there that must be, and nothing else.
+    /// At the end, when everything is committed: the stored bars, views and dead letters are
+    /// exactly the expected ones.
     pub(crate) fn inspect_end(&mut self) {
         let (bars, _) = self.checker.cells();
         let mut stored: Vec<&BarKey> = self
@@ -478,12 +479,12 @@ impl World {
 }
 
 impl Checker {
-    /// The records of a partition below an offset belong to an epoch, those that no earlier one
-    /// has.
+    /// Gives the records of a partition below an offset to an epoch, except those of earlier
+    /// epochs.
     fn hear(&mut self, log: &[LogRecord], epoch: u64, partition: u32, below: Offset) {
-        let heard = &mut self.heard[partition as usize];
-        while *heard < below {
-            let at = usize::try_from(*heard).expect("offsets are small");
+        let next = &mut self.next[partition as usize];
+        while *next < below {
+            let at = usize::try_from(*next).expect("offsets are small");
             let Some((timestamp_ms, payload)) = log.get(at) else {
                 self.breaches.push(format!(
                     "epoch {epoch} ends at {below} in partition {partition}, which ends at {}",
@@ -492,8 +493,8 @@ impl Checker {
                 return;
             };
             self.oracle
-                .record(epoch, partition, *heard, *timestamp_ms, Some(payload));
-            *heard += 1;
+                .record(epoch, partition, *next, *timestamp_ms, Some(payload));
+            *next += 1;
         }
     }
 }

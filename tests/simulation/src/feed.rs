@@ -1,5 +1,5 @@
-//! What is in the log of a seed: few symbols, late and early trades, repeats, gaps, garbage, and a
-//! topic that may gain partitions on the way.
+//! The records of a seed: few symbols, late and early trades, repeats, gaps and garbage, in a topic
+//! that may gain partitions.
 
 use rand::{Rng, rngs::StdRng};
 use tapeflow_schemas::{
@@ -19,7 +19,7 @@ pub(crate) struct Fed {
     pub(crate) payload: Vec<u8>,
 }
 
-/// The feed: makes one record after the other.
+/// Makes one record after the other.
 pub(crate) struct Feed {
     symbols: Vec<&'static str>,
     partitions: u32,
@@ -49,7 +49,7 @@ const CODES: [u8; 8] = [1, 8, 12, 24, 15, 18, 9, 41];
 
 impl Feed {
     pub(crate) fn new(random: &mut StdRng, partitions: u32) -> Self {
-        // Sometimes more than a list of the top holds.
+        // Sometimes more symbols than a view has ranks.
         let symbols = if random.random_bool(0.2) {
             SYMBOLS.len()
         } else {
@@ -64,14 +64,14 @@ impl Feed {
         }
     }
 
-    /// The topic has more partitions from here on; that makes it a new session.
+    /// The topic has more partitions from now on; the feed begins a new session.
     pub(crate) fn grow(&mut self, partitions: u32) {
         self.partitions = partitions;
         self.session += 1;
         self.sequences = vec![0; partitions as usize];
     }
 
-    /// The next record, and perhaps the same once more.
+    /// The next record, sometimes twice.
     pub(crate) fn next(&mut self, random: &mut StdRng) -> Vec<Fed> {
         self.now_ms += random.random_range(0..900);
         let symbol = if random.random_bool(0.4) {
@@ -113,13 +113,13 @@ impl Feed {
 
     fn trade(&self, random: &mut StdRng) -> Option<Trade> {
         let late_ms = match random.random_range(0..100) {
-            // Far enough to touch a window that the views have let go of, or the day before.
+            // Late enough to touch a window that the views have dropped, or the day before.
             0..2 => random.random_range(0..100_000_000),
             2..10 => random.random_range(0..200_000),
             10..25 => random.random_range(0..10_000),
             _ => random.random_range(0..50),
         };
-        // A bad clock: far in the future, to be refused.
+        // A wrong clock: far in the future, refused by the job.
         let ahead_ms = if random.random_bool(0.005) {
             200_000_000
         } else {

@@ -1,6 +1,6 @@
-//! One generation's job process: its take-over, its workers, its own runtime for calls of the store.
-//! Dropped, it is a crash: whatever it waited for is never heard of, and what it sent goes on its
-//! way.
+//! One generation's job process: its take-over, its workers, and a runtime of its own for store
+//! calls. Dropping it is a crash: it gets no more answers, and the messages that it has sent still
+//! arrive.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ use crate::{
     allocators::allocators, feed::BEGIN_MS, log::SimulatedLog, store::SimulatedStore, world::Shared,
 };
 
-/// A generation's clock: the world's time, off by what the generation's machine is off.
+/// A generation's clock: the world's time plus the error of its machine.
 pub(crate) struct SimulatedClock {
     world: Shared,
     begin: Instant,
@@ -41,7 +41,7 @@ impl Clock for SimulatedClock {
     }
 }
 
-/// What the take-over came to, once it has come to something.
+/// The outcome of the take-over, once there is one.
 type Taken = Arc<Mutex<Option<Result<Checkpoint, workflow::WorkflowError>>>>;
 
 /// A generation.
@@ -61,13 +61,13 @@ pub(crate) struct JobProcess {
     pub(crate) generation: Option<u64>,
     /// Does nothing before this time.
     pub(crate) paused_until_us: u64,
-    /// How far its runtime has been told of the time.
-    told_us: u64,
+    /// The time that its runtime has reached.
+    reached_us: u64,
     hash_seed: u64,
 }
 
 impl JobProcess {
-    /// Starts: from here on it tries to take the job over.
+    /// Starts a process, which then tries to take the job over.
     pub(crate) fn start(
         world: &Shared,
         number: u64,
@@ -80,7 +80,7 @@ impl JobProcess {
             .enable_time()
             .start_paused(true)
             .build()
-            .map_err(|fault| JobError::Failed(format!("cannot make a runtime: {fault}")))?;
+            .map_err(|error| JobError::Failed(format!("cannot make a runtime: {error}")))?;
         let log = Arc::new(SimulatedLog {
             world: world.clone(),
             breaks,
@@ -95,12 +95,12 @@ impl JobProcess {
         });
         let opening = stepped::opening(&config, &*log, format!("{number:032x}"))?;
         let taken = Taken::default();
-        let (told, asked, by) = (Arc::clone(&taken), Arc::clone(&store), Arc::clone(&clock));
+        let (outcome, asked, by) = (Arc::clone(&taken), Arc::clone(&store), Arc::clone(&clock));
         runtime.spawn(async move {
             let ended = workflow::take_over(&*asked, &opening, || by.wall_us()).await;
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+            *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
         });
-        let told_us = world.world().now_us;
+        let reached_us = world.world().now_us;
         let (stepped, stop, generation) = (None, Stop::default(), None);
         Ok(Self {
             number,
@@ -115,17 +115,17 @@ impl JobProcess {
             taken,
             generation,
             paused_until_us: 0,
-            told_us,
+            reached_us,
             hash_seed,
         })
     }
 
-    /// Whether it has been asked to end.
+    /// Whether a request to end is pending.
     pub(crate) fn stop_requested(&self) -> bool {
         self.asked
     }
 
-    /// Asks it to end.
+    /// Requests its end.
     pub(crate) fn request_stop(&mut self) {
         self.asked = true;
         self.stop.request();
@@ -135,15 +135,15 @@ impl JobProcess {
         self.config.workers
     }
 
-    /// The generation's machine has its clock set.
+    /// Sets the clock of the generation's machine.
     pub(crate) fn set_clock(&self, off_us: i64) {
         self.clock.off_us.store(off_us, Ordering::Relaxed);
     }
 
-    /// Tells the runtime what time it is, and lets its tasks go on for a while.
+    /// Advances the runtime to the current time and runs its tasks for a while.
     pub(crate) fn breathe(&mut self, now_us: u64, rounds: u32) {
-        let by = Duration::from_micros(now_us - self.told_us);
-        self.told_us = now_us;
+        let by = Duration::from_micros(now_us - self.reached_us);
+        self.reached_us = now_us;
         self.runtime.block_on(async {
             if !by.is_zero() {
                 tokio::time::advance(by).await;
@@ -154,7 +154,7 @@ impl JobProcess {
         });
     }
 
-    /// Turns a worker, if there are any yet. How the job process ended, if it has.
+    /// Steps a worker, if there are any yet. Returns how the job process ended, if it has.
     pub(crate) fn turn(&mut self, worker: usize) -> Option<Result<Summary, JobError>> {
         let Some(stepped) = &mut self.stepped else {
             let taken = self
@@ -182,7 +182,7 @@ impl JobProcess {
                     ));
                     None
                 }
-                Err(fault) => Some(Err(JobError::Failed(fault.to_string()))),
+                Err(error) => Some(Err(JobError::Failed(error.to_string()))),
             };
         };
         stepped.step(worker);

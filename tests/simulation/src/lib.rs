@@ -1,15 +1,18 @@
-//! The real job in a simulated world: the operators, the coordinator and the workflow of
-//! `tapeflow-dataflow` and `tapeflow-sinks`, several workers stepped on one thread by a seeded
-//! scheduler, on a simulated log, a simulated network with three replicas, and clocks that are off.
+//! The real job in a simulation: the operators, the coordinator and the workflow of
+//! `tapeflow-dataflow` and `tapeflow-protocol`. A seeded scheduler steps several workers on one
+//! thread. Log, network, three replicas and clocks are simulated.
 //!
 //! ```text
-//!          ┌── append, crash, pause, start another, set the clock, silence replicas ──┐
-//!  seed ──▶│ scheduler: turn one worker │ let its calls go on │ move the time │ read    │──▶ judge: every write as it is sent, every commit,
-//!          └────────────────────────────────────────────────────────────────────────┘    every read, against the recomputation
+//!        ┌── append, crash, pause, start another, set the clock, silence replicas ──┐
+//! seed ─▶│ scheduler: step a worker │ run its store calls │ advance the time │ read │
+//!        └───────────────────────────────────┬──────────────────────────────────────┘
+//!                                            ▼
+//!   checker: every write when it is sent, every commit, every read, against the recomputation
 //! ```
 //!
-//! A seed replays exactly: every choice comes from it, nothing from the machine. What is simulated
-//! is what the job does not own; a guard taken out of the job's source makes seeds fail.
+//! A seed replays exactly: every choice comes from the seed and none from the machine. The
+//! simulation replaces only what the job does not own. Seeds fail when a guard is removed from the
+//! job's source.
 
 mod allocators;
 mod checker;
@@ -24,7 +27,7 @@ mod world;
 pub use checker::Checked;
 pub use seed::{Outcome, play};
 
-/// The seeds of `kept.txt`: those that were ever found to fail.
+/// The seeds of `kept.txt`: all that once failed.
 #[must_use]
 pub fn kept() -> Vec<u64> {
     let lines = include_str!("../kept.txt")

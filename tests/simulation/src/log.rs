@@ -1,5 +1,5 @@
-//! The log of the simulation: it grows while it is read, gains partitions, hands records over
-//! again, and now and then breaks under a reader.
+//! The log of the simulation. It grows while it is read, gains partitions, returns records twice,
+//! and sometimes fails under a reader.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -10,13 +10,13 @@ use tapeflow_schemas::{Offset, Partition};
 
 use crate::world::Shared;
 
-/// What a reader says when it breaks on purpose.
+/// The error of a read that fails on purpose.
 pub(crate) const BROKEN: &str = "the simulated log broke";
 
-/// One generation's way to the log.
+/// One generation's access to the log.
 pub(crate) struct SimulatedLog {
     pub(crate) world: Shared,
-    /// How often a read breaks for good.
+    /// How often a read fails for good.
     pub(crate) breaks: f64,
 }
 
@@ -74,7 +74,7 @@ impl LogReader for Reader {
                 if *paused {
                     continue;
                 }
-                // A client that fetches anew may hand over what it has handed over before.
+                // A client that fetches again may return records that it has returned before.
                 let back = if world.chance(0.02) {
                     world.random.random_range(0..4).min(*offset)
                 } else {

@@ -1,4 +1,4 @@
-//! `cargo run -p tapeflow-simulation`: plays seeds, and says which ones fail and why.
+//! `cargo run -p tapeflow-simulation`: runs seeds and prints which ones fail and why.
 
 use std::{
     io::{IsTerminal, Write},
@@ -14,28 +14,28 @@ use std::{
 use clap::Parser;
 use tapeflow_simulation::{Checked, Outcome, kept, play};
 
-/// Plays the real job against a simulated log, network, store and clock. Every seed is a history of
-/// faults; it replays exactly.
+/// Runs the real job on a simulated log, network, store and clock. Every seed is a history of
+/// faults that replays exactly.
 #[derive(Parser, Debug)]
 struct Settings {
-    /// How many seeds
+    /// Number of seeds
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
     /// The first seed
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// Only this one
+    /// Run only this seed
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
-    /// Threads; each plays a seed at a time
+    /// Threads; each runs one seed at a time
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Where a summary in markdown goes
+    /// Write a summary in Markdown to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
 
-/// What many seeds came to.
+/// The sum over many seeds.
 #[derive(Default)]
 struct Sum {
     checked: Checked,
@@ -81,21 +81,21 @@ fn main() -> ExitCode {
     let text = sum.text(first, seeds, begun.elapsed().as_secs());
     println!("{text}");
     if let Some(path) = &settings.report
-        && let Err(fault) = std::fs::write(path, format!("# Simulated histories\n\n{text}\n"))
+        && let Err(error) = std::fs::write(path, format!("# Simulated histories\n\n{text}\n"))
     {
-        eprintln!("cannot write {}: {fault}", path.display());
+        eprintln!("cannot write {}: {error}", path.display());
         return ExitCode::from(2);
     }
     if sum.failed.is_empty() {
         return ExitCode::SUCCESS;
     }
-    if let Err(fault) = keep(&sum.failed) {
-        eprintln!("the failing seeds are not kept: {fault}");
+    if let Err(error) = keep(&sum.failed) {
+        eprintln!("cannot add the failing seeds to kept.txt: {error}");
     }
     ExitCode::from(1)
 }
 
-/// Adds seeds that failed to those that are played first from now on.
+/// Adds failed seeds to `kept.txt`, whose seeds run first.
 fn keep(failed: &[(u64, String)]) -> std::io::Result<()> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kept.txt");
     let mut file = std::fs::OpenOptions::new().append(true).open(path)?;
@@ -113,7 +113,7 @@ fn keep(failed: &[(u64, String)]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Plays a seed; a belief of the job that is broken is a panic, and counts as found.
+/// Runs a seed. A panic of the job counts as a breach.
 fn tried(seed: u64) -> Result<Outcome, String> {
     std::panic::catch_unwind(|| play(seed)).map_err(|panic| {
         let text = panic
@@ -155,14 +155,14 @@ impl Sum {
         let failed = if failed.is_empty() {
             "none failed".into()
         } else {
-            format!(
-                "{} FAILED: {failed:?}; play one with --seed N",
-                failed.len()
-            )
+            format!("{} FAILED: {failed:?}; run one with --seed N", failed.len())
         };
         format!(
-            "{seeds} seeds from {first} in {seconds} s: {failed}.\n\n{generations} generations took over, {} crashed, {} found themselves fenced; {bound} epochs bound, {committed} commits' epochs \
-             held against the replicas; {writes} writes and {reads} reads held against the recomputation; {} steps.",
+            "{seeds} seeds from {first} in {seconds} s: {failed}.\n\n\
+             {generations} generations took over, {} crashed, and {} noticed that they were fenced. \
+             {bound} epochs were bound; {committed} committed epochs were compared with the \
+             replicas. {writes} writes and {reads} reads were compared with the recomputation, \
+             in {} steps.",
             self.crashes, self.fenced, self.steps
         )
     }

@@ -1,5 +1,5 @@
-//! One replica of the store: of two writes to a cell the one with the greater write timestamp wins, in
-//! whatever order they arrive.
+//! One replica of the store. Of two writes to a cell the one with the greater write timestamp wins,
+//! in any order of arrival.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use tapeflow_schemas::{
     BarKey, BarState, BarWrite, Position, ViewKey, ViewState, ViewWrite, WriteTimestamp,
 };
 
-/// One thing to be written.
+/// One write.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
     Directory(DirectoryEntry),
@@ -17,7 +17,7 @@ pub(crate) enum Item {
     DeadLetter(DeadLetter),
 }
 
-/// What a replica holds.
+/// The content of a replica.
 #[derive(Default)]
 pub(crate) struct Replica {
     pub(crate) bars: BTreeMap<BarKey, (WriteTimestamp, BarState)>,

@@ -1,5 +1,5 @@
-//! One seed: a history of appends, turns, crashes, pauses, weather and take-overs, drawn step by
-//! step, until the feed is done and committed.
+//! One seed: a history of appends, worker steps, crashes, pauses, network faults and take-overs.
+//! Each step is drawn from the seed, until the whole feed is committed.
 
 use std::time::Duration;
 
@@ -26,21 +26,21 @@ const HOUR_US: i64 = 3_600_000_000;
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
-    /// What was found first; `None` if nothing was.
+    /// The first breach; `None` if there is none.
     pub breach: Option<String>,
-    /// What it came to.
+    /// Numbers of comparisons.
     pub checked: Checked,
     /// Steps taken.
     pub steps: u32,
     /// Crashes, without those of zombies.
     pub crashes: u32,
-    /// Generations that found themselves fenced.
+    /// Generations that ended because they were fenced.
     pub fenced: u32,
     /// Everything that was sent, decided and read, hashed.
     pub digest: u64,
 }
 
-/// Plays a seed.
+/// Runs a seed.
 #[must_use]
 pub fn play(seed: u64) -> Outcome {
     let mut simulation = Simulation::new(seed);
@@ -72,7 +72,9 @@ pub fn play(seed: u64) -> Outcome {
                 )
             });
             let stuck = format!(
-                "stuck after {steps} steps at {} us: {} records and {} faults left, checkpoint (generation, c, bound) {checkpoint:?}, job processes (number, generation, paused until, stop) {job_processes:?}",
+                "stuck after {steps} steps at {} us: {} records and {} faults left, checkpoint \
+                 (generation, c, bound) {checkpoint:?}, job processes (number, generation, paused \
+                 until, stop) {job_processes:?}",
                 world.now_us, simulation.left, simulation.faults
             );
             world.checker.breach(stuck);
@@ -94,17 +96,17 @@ pub fn play(seed: u64) -> Outcome {
 
 struct Simulation {
     world: Shared,
-    /// For the choices of the play; the world has its own.
+    /// For the choices of the schedule; the world has its own.
     random: StdRng,
     feed: Feed,
     /// Records still to be appended.
     left: u32,
     /// Of those left, when the topic grows.
     grows_at: Option<u32>,
-    /// The one that should lead is last; those before it are zombies, or will be.
+    /// The last one should own the job; those before it are zombies or become zombies.
     job_processes: Vec<JobProcess>,
     started: u64,
-    /// Faults still to come. After them the weather is fine.
+    /// Faults still to come. After them the network is healthy.
     faults: u32,
     crashes: u32,
     fenced: u32,
@@ -121,7 +123,7 @@ impl Simulation {
         let baskets = Baskets::parse(
             "tech,AAPL,0.5\ntech,MSFT,0.25\ncoins,BINANCE:BTCUSDT,1\nnone,UNSEEN,1\n",
         )
-        .expect("a list of baskets");
+        .expect("baskets");
         let partitions: u32 = random.random_range(1..4);
         let left = random.random_range(20..120);
         let grows_at = random
@@ -179,10 +181,10 @@ impl Simulation {
                 let by_us = [0, 100, 1_000, 5_000, 25_000][self.random.random_range(0..5)];
                 self.world.world().advance(by_us);
             }
-            35..60 => self.breathe(),
-            _ => self.turn(),
+            35..60 => self.run_store_calls(),
+            _ => self.step_worker(),
         }
-        // Whoever started last is started again; an older one that still job processes may be a zombie.
+        // The newest process is started again when it ends; an older one may go on as a zombie.
         if self
             .job_processes
             .last()
@@ -193,7 +195,7 @@ impl Simulation {
         self.end();
     }
 
-    /// The next record comes into the log.
+    /// Appends the next record to the log.
     fn append(&mut self) {
         if self.left == 0 {
             return;
@@ -204,8 +206,8 @@ impl Simulation {
             world.log.push(Vec::new());
             self.feed.grow(u32::try_from(world.log.len()).expect("few"));
             drop(world);
-            // The watch of a running job finds it out and leaves; whoever starts it again takes the
-            // partition up.
+            // The topic watch of a running job notices and ends the job; the next start reads the
+            // new partition.
             if let Some(job_process) = self.job_processes.last_mut() {
                 job_process.request_stop();
             }
@@ -230,7 +232,7 @@ impl Simulation {
             baskets: Baskets::parse(
                 "tech,AAPL,0.5\ntech,MSFT,0.25\ncoins,BINANCE:BTCUSDT,1\nnone,UNSEEN,1\n",
             )
-            .expect("a list of baskets"),
+            .expect("baskets"),
             epoch: Duration::from_millis(random.random_range(5..120)),
             // Every bar is read back, or none is; a window of the views is kept for every thousand.
             resident_bars: [1, 8, 2_000, 100_000][random.random_range(0..4)],
@@ -250,15 +252,15 @@ impl Simulation {
         let hash_seed = random.random();
         match JobProcess::start(&self.world, self.started, config, breaks, off_us, hash_seed) {
             Ok(job_process) => self.job_processes.push(job_process),
-            Err(fault) => self
+            Err(error) => self
                 .world
                 .world()
                 .checker
-                .breach(format!("a generation does not start: {fault}")),
+                .breach(format!("a generation does not start: {error}")),
         }
     }
 
-    /// Something bad, as long as there is something bad to come.
+    /// Injects a error, if any are left.
     fn fault(&mut self) {
         if self.faults == 0 {
             return;
@@ -266,19 +268,19 @@ impl Simulation {
         self.faults -= 1;
         let now_us = self.world.world().now_us;
         match self.random.random_range(0..10) {
-            // A crash of the one that leads, wherever it is.
+            // A crash of the owner, at any point.
             0..4 => {
                 if self.job_processes.pop().is_some() {
                     self.crashes += 1;
                 }
             }
-            // Another starts beside it; what led is a zombie from the take-over on.
+            // Another starts beside it; the old owner is a zombie from the take-over on.
             4 => {
                 if self.job_processes.len() < LIVES_AT_ONCE {
                     self.start();
                 }
             }
-            // The one that leads is paused, and others take over.
+            // The owner is paused, and others take over.
             5 => {
                 let until_us = now_us + self.random.random_range(10_000..3_000_000);
                 if let Some(job_process) = self.job_processes.last_mut() {
@@ -299,7 +301,7 @@ impl Simulation {
                     job_process.request_stop();
                 }
             }
-            // One replica, or two, hear nothing for a while.
+            // One or two replicas receive nothing for a while.
             _ => {
                 let both = self.random.random_bool(0.3);
                 let first = self.random.random_range(0..3);
@@ -329,8 +331,8 @@ impl Simulation {
         };
     }
 
-    /// Some job process turns some worker.
-    fn turn(&mut self) {
+    /// Steps one worker of one job process.
+    fn step_worker(&mut self) {
         let Some(at) = self.awake() else { return };
         let job_process = &mut self.job_processes[at];
         let worker = self.random.random_range(0..job_process.workers());
@@ -341,7 +343,7 @@ impl Simulation {
         self.checker_end(&job_process, ended);
     }
 
-    fn breathe(&mut self) {
+    fn run_store_calls(&mut self) {
         let Some(at) = self.awake() else { return };
         let now_us = self.world.world().now_us;
         self.job_processes[at].breathe(now_us, self.random.random_range(1..6));
@@ -351,7 +353,7 @@ impl Simulation {
         if self.job_processes.is_empty() {
             return None;
         }
-        // The one that should lead gets most of the time.
+        // The one that should own the job gets most of the steps.
         let at = if self.random.random_bool(0.6) {
             self.job_processes.len() - 1
         } else {
@@ -360,12 +362,12 @@ impl Simulation {
         (self.job_processes[at].paused_until_us <= self.world.world().now_us).then_some(at)
     }
 
-    /// Whether a job process may end as it did.
+    /// The breach, if a job process may not end as it did.
     fn checker_end(&mut self, job_process: &JobProcess, ended: Result<Summary, JobError>) {
         let mut world = self.world.world();
-        let fault = match ended {
+        let error = match ended {
             Ok(_) if job_process.stop_requested() => None,
-            Ok(_) => Some("ended without having been asked to".into()),
+            Ok(_) => Some("ended without a request to end".into()),
             Err(JobError::Fenced(reason)) => {
                 self.fenced += 1;
                 let generation = world
@@ -375,27 +377,27 @@ impl Simulation {
                 (generation <= job_process.generation)
                     .then(|| format!("fenced, and no later generation is there: {reason}"))
             }
-            Err(fault) if fault.to_string().contains(BROKEN) => None,
-            // It looked at the topic, the topic grew, another took over, and then it came to the
+            Err(error) if error.to_string().contains(BROKEN) => None,
+            // It read the topic, the topic grew, another process took over, and then it read the
             // checkpoint.
-            Err(fault)
+            Err(error)
                 if self.grows_at.is_some()
                     && job_process.generation.is_none()
-                    && fault.to_string().contains("partitions") =>
+                    && error.to_string().contains("partitions") =>
             {
                 None
             }
-            Err(fault) => Some(fault.to_string()),
+            Err(error) => Some(error.to_string()),
         };
-        if let Some(fault) = fault {
+        if let Some(error) = error {
             world.checker.breach(format!(
-                "generation {} ({:?}): {fault}",
+                "generation {} ({:?}): {error}",
                 job_process.number, job_process.generation
             ));
         }
     }
 
-    /// Someone reads a bar and a list at quorum, anywhere.
+    /// Reads a bar and a view at quorum.
     fn look(&mut self) {
         let mut world = self.world.world();
         let (bars, windows) = world.checker.cells();
@@ -433,22 +435,22 @@ impl Simulation {
             move |world, bar_cells, view_cells| {
                 for (key, floor) in bars.iter().zip(bar_floors) {
                     let state = bar_cells.get(key).map(|(_, state)| state);
-                    let fault = state.and_then(|state| world.checker.wrong_bar(key, state));
+                    let error = state.and_then(|state| world.checker.wrong_bar(key, state));
                     world.checker.reader_saw(
                         Cell::Row(key),
                         floor,
-                        fault,
+                        error,
                         state.map(|state| state.epoch),
                         repaired,
                     );
                 }
                 for (key, floor) in views.iter().zip(view_floors) {
                     let state = view_cells.get(key).map(|(_, state)| state);
-                    let fault = state.and_then(|state| world.checker.wrong_list(key, state));
+                    let error = state.and_then(|state| world.checker.wrong_view(key, state));
                     world.checker.reader_saw(
                         Cell::View(key),
                         floor,
-                        fault,
+                        error,
                         state.map(|state| state.epoch),
                         repaired,
                     );
@@ -457,7 +459,7 @@ impl Simulation {
         );
     }
 
-    /// Over is over: nothing left to append, everything committed, and no fault to come.
+    /// Whether the seed is done: nothing to append, everything committed, no faults left.
     fn end(&mut self) {
         if self.left > 0 || self.faults > 0 {
             return;

@@ -1,9 +1,8 @@
 //! The store of the simulation, as one generation sees it: three replicas behind a network that
-//! loses, doubles, delays and reorders, and a checkpoint whose compare-and-set is linearizable and whose
-//! answers may be lost.
+//! loses, doubles, delays and reorders messages. The compare-and-set of the checkpoint is
+//! linearizable, and its answers may be lost.
 //!
-//! A request, once sent, job processes in the world: it arrives, or does not, whether its sender job processes or
-//! not.
+//! A request that was sent belongs to the world. Whether it arrives does not depend on its sender.
 
 use std::{
     collections::BTreeMap,
@@ -24,15 +23,15 @@ use crate::{
     world::{QUORUM, REPLICAS, Shared, World},
 };
 
-/// After so long a request counts as unanswered.
+/// The timeout of a request.
 const PATIENCE_US: u64 = 1_500_000;
 
-/// One generation's way to the store.
+/// One generation's access to the store.
 pub(crate) struct SimulatedStore {
     pub(crate) world: Shared,
 }
 
-/// Who waits for an answer; the first one counts.
+/// Where the answer goes; only the first answer counts.
 pub(crate) struct Reply<T>(Arc<Mutex<Option<oneshot::Sender<T>>>>);
 
 impl<T> Clone for Reply<T> {
@@ -49,20 +48,20 @@ impl<T: Send + 'static> Reply<T> {
 
     fn send(&self, answer: T) {
         if let Some(send) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // Whoever asked may be dead.
+            // The sender may be dead.
             let _ = send.send(answer);
         }
     }
 }
 
-/// Tells a sender that a replica has something; nobody waits for what a hint brings.
+/// Acknowledges an item to its sender. Hints have no sender that waits.
 type Acknowledge = Arc<dyn Fn() + Send + Sync>;
 
 /// The cells of one read, by key, with their write timestamps.
 pub(crate) type Cells<K, V> = BTreeMap<K, (WriteTimestamp, V)>;
 
 impl SimulatedStore {
-    /// Asks the world for something, and waits. A request that the world drops is never answered.
+    /// Sends a request to the world and waits. A request that the world drops has no answer.
     async fn ask<T: Send + 'static>(&self, begin: impl FnOnce(&mut World, Reply<T>)) -> T {
         let (reply, answer) = Reply::new();
         begin(&mut self.world.world(), reply);
@@ -90,7 +89,7 @@ where
 
 impl World {
     fn write(&mut self, items: Vec<Item>, reply: &Reply<Result<(), StoreError>>) {
-        // Statements travel alone or in company.
+        // Statements travel alone or in groups.
         let together = if self.chance(0.3) {
             1
         } else {
@@ -121,11 +120,11 @@ impl World {
         self.after(PATIENCE_US, move |_| unanswered(&reply));
     }
 
-    /// Items arrive at a replica.
+    /// Delivers items to a replica.
     fn arrive(&mut self, replica: usize, items: Vec<Item>, acknowledge: Option<Acknowledge>) {
         if self.down[replica] {
-            // Someone may have kept a hint, and hands it over when the replica is back, or has
-            // nearly forgotten it.
+            // Another replica may have kept a hint, and delivers it when this one is back or much
+            // later.
             if self.chance(0.5) {
                 let delay_us = self.random.random_range(100_000..30_000_000);
                 self.after(delay_us, move |world| world.arrive(replica, items, None));
@@ -140,8 +139,8 @@ impl World {
         }
     }
 
-    /// Reads cells of two replicas, one after the other; the newer one wins. With read repair, the
-    /// replica that had not the newer one has it before the answer goes out.
+    /// Reads cells of two replicas, one after the other; the newer cell wins. With read repair,
+    /// both replicas have the newer cell before the answer is sent.
     pub(crate) fn read(
         &mut self,
         bars: Vec<BarKey>,
@@ -237,7 +236,7 @@ impl World {
     }
 }
 
-/// Of two replicas' cells the newer ones; and which of the two has which of them not.
+/// The newer cells of two replicas, and for each replica the cells that it lacks.
 fn newest<K: Ord + Clone, V: Clone>(found: &[Cells<K, V>; 2]) -> (Cells<K, V>, Vec<(usize, K)>) {
     let mut newest: Cells<K, V> = BTreeMap::new();
     for (key, cell) in found.iter().flatten() {
@@ -282,15 +281,15 @@ impl CheckpointStore for SimulatedStore {
         let (expected, proposed) = (expected.cloned(), proposed.clone());
         self.ask(|world, reply| {
             let late = reply.clone();
-            let told_us = if world.chance(world.network_profile.unknown) {
+            let answer_us = if world.chance(world.network_profile.unknown) {
                 world.latency_us()
             } else {
                 PATIENCE_US
             };
-            world.after(told_us, move |_| {
+            world.after(answer_us, move |_| {
                 late.send(CasOutcome::Unknown("simulated".into()))
             });
-            // It arrives once or not at all: before its sender gives it up, or long after.
+            // It arrives once or not at all: before its sender's timeout or long after it.
             if world.chance(world.network_profile.lost) {
                 return;
             }

@@ -1,6 +1,5 @@
-//! What lies outside the job: the time, the network, the replicas, and the log. Everything that
-//! will happen stands in one queue, ordered by time; every choice is drawn from one seeded source.
-//! So a seed is a history.
+//! The world outside the job: time, network, replicas and log. All future events are in one queue,
+//! ordered by time. Every choice comes from one seeded random source, so a seed is a history.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +11,7 @@ use tapeflow_schemas::{Baskets, WindowSize};
 
 use crate::{checker::Checker, replica::Replica};
 
-/// Something that will happen.
+/// A future event.
 type Act = Box<dyn FnOnce(&mut World) + Send>;
 /// A record of the log: the log's own timestamp, and the bytes.
 pub(crate) type LogRecord = (i64, Vec<u8>);
@@ -22,7 +21,7 @@ pub(crate) const REPLICAS: usize = 3;
 /// Copies that make a quorum.
 pub(crate) const QUORUM: usize = 2;
 
-/// How bad the weather is, all in one seed.
+/// How unreliable the network of a seed is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NetworkProfile {
     /// Messages that never arrive.
@@ -33,7 +32,7 @@ pub(crate) struct NetworkProfile {
     pub(crate) slow: f64,
     /// Compare-and-sets whose answer is lost.
     pub(crate) unknown: f64,
-    /// Whether a read writes what it found to the replicas that have it not, before it answers.
+    /// Whether a read repairs the replicas that it has read, before it answers.
     pub(crate) repair: bool,
 }
 
@@ -43,7 +42,7 @@ pub(crate) struct World {
     pub(crate) random: StdRng,
     pub(crate) network_profile: NetworkProfile,
     pub(crate) replicas: [Replica; REPLICAS],
-    /// Replicas that hear nothing.
+    /// Replicas that receive nothing.
     pub(crate) down: [bool; REPLICAS],
     pub(crate) log: Vec<Vec<LogRecord>>,
     pub(crate) checker: Checker,
@@ -51,7 +50,7 @@ pub(crate) struct World {
     queued: u64,
 }
 
-/// The world, shared by all that live in it, on one thread.
+/// The world, shared by everything in it, on one thread.
 #[derive(Clone)]
 pub(crate) struct Shared(Arc<Mutex<World>>);
 
@@ -89,7 +88,7 @@ impl World {
         self.random.random_bool(probability)
     }
 
-    /// Lets something happen later; what is due at one moment happens in the order it was said.
+    /// Schedules an event. Events that are due at the same time happen in the order of scheduling.
     pub(crate) fn after(&mut self, delay_us: u64, act: impl FnOnce(&mut Self) + Send + 'static) {
         self.queued += 1;
         self.queue
@@ -123,7 +122,7 @@ impl World {
         self.after(delay_us, act);
     }
 
-    /// Moves the time on, and lets happen what is due.
+    /// Advances the time and runs the events that are due.
     pub(crate) fn advance(&mut self, by_us: u64) {
         let until_us = self.now_us + by_us;
         while let Some(next) = self

@@ -1,5 +1,5 @@
-//! What CI plays: a thousand seeds, and every seed that was ever found to fail. `TAPEFLOW_SEEDS`
-//! makes it another number.
+//! The seeds that CI runs: a thousand seeds, and every seed that once failed. `TAPEFLOW_SEEDS` sets
+//! another number.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -10,7 +10,7 @@ use tapeflow_simulation::{Checked, kept, play};
 
 const SEEDS: u64 = 1_000;
 
-/// Plays seeds on two threads; those that fail, with what was found.
+/// Runs seeds on two threads and returns the violations that were found.
 fn failing(seeds: &[u64]) -> (Checked, Vec<String>) {
     let (next, found) = (
         AtomicU64::new(0),
@@ -44,7 +44,7 @@ fn failing(seeds: &[u64]) -> (Checked, Vec<String>) {
 }
 
 #[test]
-fn a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_nobody_a_wrong_bar() {
+fn a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_no_reader_a_wrong_bar() {
     let seeds = std::env::var("TAPEFLOW_SEEDS").map_or(SEEDS, |text| {
         text.parse().expect("TAPEFLOW_SEEDS is a number")
     });
@@ -53,9 +53,9 @@ fn a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_nobody_a_
     assert_eq!(
         found,
         Vec::<String>::new(),
-        "play one with cargo run -p tapeflow-simulation -- --seed N"
+        "run one with cargo run -p tapeflow-simulation -- --seed N"
     );
-    // It is no proof if nothing happened.
+    // Runs in which nothing happens prove nothing.
     assert!(
         checked.generations > 2 * seeds.len() as u64 && checked.writes > 100 * seeds.len() as u64,
         "{checked:?}"
@@ -66,7 +66,7 @@ fn a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_nobody_a_
 fn a_seed_replays_exactly() {
     for seed in 0..10 {
         let first = play(seed);
-        // Another thread has other hash keys, another stack and another past.
+        // Another thread has other hash keys and another stack.
         let again = std::thread::spawn(move || play(seed))
             .join()
             .expect("it has not failed before");

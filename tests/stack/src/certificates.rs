@@ -29,7 +29,7 @@ impl Certificates {
     /// nothing to do with them.
     pub fn make() -> std::io::Result<Self> {
         let (authority, ca_pem) = make_authority("tapeflow test authority")?;
-        let (_, unknown_peer_pem) = make_authority("an authority nobody trusts")?;
+        let (_, unknown_peer_pem) = make_authority("an authority without trust")?;
         let (server_certificate, server_key) =
             issue(&authority, "localhost", ExtendedKeyUsagePurpose::ServerAuth)?;
         let (client_certificate, client_key) =
@@ -37,7 +37,7 @@ impl Certificates {
         let folder = tempfile::tempdir()?;
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text);
         write("ca.pem", &ca_pem)?;
-        write("stranger.pem", &unknown_peer_pem)?;
+        write("unknown_peer.pem", &unknown_peer_pem)?;
         write("client.pem", &client_certificate)?;
         write("client.key", &client_key)?;
         Ok(Self {
@@ -55,8 +55,8 @@ impl Certificates {
         fs::write(folder.join("ca.pem"), &self.ca_pem)
     }
 
-    /// `ca.pem` vouches for the servers, `unknown_peer.pem` for nobody; `client.pem` and `client.key`
-    /// are a client's.
+    /// `ca.pem` vouches for the servers, `unknown_peer.pem` for no server; `client.pem` and
+    /// `client.key` are a client's.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -17,7 +17,7 @@ where
     }
     let trial = |(name, test): (N, T)| match wanted.clone() {
         Wanted::Run => Trial::test(name, test),
-        // Whoever runs ignored tests all the same is told why they cannot.
+        // A run of ignored tests fails with the reason why they cannot run.
         Wanted::Skip(reason) => Trial::test(name, {
             let reason = reason.clone();
             || Err(reason.into())

@@ -34,7 +34,7 @@ pub fn root() -> &'static Path {
         .expect("tests/support is two folders below the root")
 }
 
-/// A command of the binary, without any `TAPEFLOW_` variable of whoever runs the tests, and without
+/// A command of the binary, without any `TAPEFLOW_` variable of the environment, and without
 /// an HTTP listener: tests run side by side.
 #[must_use]
 pub fn tapeflow(arguments: &[&str]) -> Command {
