@@ -53,7 +53,7 @@ pub(crate) struct Checker {
 }
 
 /// Numbers of comparisons of one seed or of many.
-#[derive(Clone, Copy, Debug, Deerror, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Bars and views sent, each compared with the recomputation as of its epoch.
     pub writes: u64,
@@ -89,7 +89,7 @@ impl Checker {
             history: BTreeMap::new(),
             read: BTreeMap::new(),
             breaches: Vec::new(),
-            checked: Checked::deerror(),
+            checked: Checked::default(),
             digest: 0,
         }
     }
@@ -194,7 +194,7 @@ impl Checker {
                 "a reader saw {name} go back from epoch {floor} to {epoch:?}"
             ));
         }
-        let latest = self.read.entry(name).or_deerror();
+        let latest = self.read.entry(name).or_default();
         *latest = epoch.unwrap_or(0).max(*latest);
     }
 
