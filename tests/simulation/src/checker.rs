@@ -51,7 +51,7 @@ pub(crate) struct Checker {
 }
 
 /// Numbers of comparisons of one seed or of many.
-#[derive(Clone, Copy, Debug, Deerror, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Bars and views sent, each compared with the recomputation as of its epoch.
     pub writes: u64,
@@ -87,7 +87,7 @@ impl Checker {
             history: BTreeMap::new(),
             read: BTreeMap::new(),
             breaches: Vec::new(),
-            checked: Checked::deerror(),
+            checked: Checked::default(),
             digest: 0,
         }
     }
@@ -192,7 +192,7 @@ impl Checker {
                 "a reader saw {name} go back from epoch {floor} to {epoch:?}"
             ));
         }
-        let latest = self.read.entry(name).or_deerror();
+        let latest = self.read.entry(name).or_default();
         *latest = epoch.unwrap_or(0).max(*latest);
     }
 
@@ -307,7 +307,7 @@ impl World {
         {
             self.checker.checked.bound += 1;
             for (partition, cut) in (0u32..).zip(&binding.cuts) {
-                self.checker.hear(
+                self.checker.give_to_oracle(
                     &self.log[partition as usize],
                     binding.epoch,
                     partition,
@@ -479,7 +479,7 @@ impl World {
 impl Checker {
     /// Gives the records of a partition below an offset to an epoch, except those of earlier
     /// epochs.
-    fn hear(&mut self, log: &[LogRecord], epoch: u64, partition: u32, below: Offset) {
+    fn give_to_oracle(&mut self, log: &[LogRecord], epoch: u64, partition: u32, below: Offset) {
         let next = &mut self.next[partition as usize];
         while *next < below {
             let at = usize::try_from(*next).expect("offsets are small");
