@@ -40,7 +40,7 @@ GUARDS = [
     ),
     (
         "committing without waiting for acknowledgements",
-        "dataflow/src/coordinator/driver.rs",
+        "dataflow/src/worker.rs",
         ".map_or(u64::MAX, |first| first.saturating_sub(1))",
         ".map_or(u64::MAX, |_| u64::MAX)",
     ),

@@ -1,4 +1,4 @@
-//! The feed: made-up trades in the proportions of a market. The same shape gives the same bytes, on
+//! The feed: generated trades in the proportions of a market. The same shape gives the same bytes, on
 //! any machine of 64 bits.
 
 use std::fmt;

@@ -1,5 +1,5 @@
-//! The tape: records of one session on their way into one log, as bytes. Sequences are dense per
-//! partition, and what was written is added up, so that the bars can be held against it.
+//! The record generator: records of one session for one log, as bytes. Sequences are dense per
+//! partition. Totals of what was written are kept, so that the bars can be compared with them.
 
 use std::collections::BTreeMap;
 
@@ -23,14 +23,14 @@ pub struct RecordGenerator {
     written: Written,
 }
 
-/// A symbol, and where its trades go.
+/// A symbol, and the partition of its trades.
 #[derive(Debug)]
 struct Listed {
     symbol: Symbol,
     partition: u32,
 }
 
-/// What all trades of a tape come to: the bars of each window size must come to the same.
+/// The totals of all trades of a generator: the bars of each window size add up to the same totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Records.
@@ -46,11 +46,11 @@ pub struct Written {
 /// One record, ready to be appended.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Where it goes.
+    /// Its partition.
     pub partition: u32,
     /// Its key, the symbol.
     pub key: &'a str,
-    /// The log's own time of it: retention goes by that.
+    /// Its log timestamp, which decides its retention.
     pub timestamp_ms: i64,
     /// Its bytes.
     pub payload: &'a [u8],
@@ -61,11 +61,11 @@ pub struct Record<'a> {
 }
 
 impl RecordGenerator {
-    /// A tape on which nothing stands yet. Two tapes in one log must differ in their session, or
+    /// An empty generator. Two generators in one log must differ in their session, or
     /// the second's records would be repeats.
     ///
     /// # Errors
-    /// A name is no symbol.
+    /// If a name is not a symbol.
     pub fn new(
         names: impl IntoIterator<Item = String>,
         source: &'static str,
@@ -93,13 +93,13 @@ impl RecordGenerator {
         })
     }
 
-    /// How many symbols trade here.
+    /// The number of symbols.
     #[must_use]
     pub fn symbols(&self) -> usize {
         self.listed.len()
     }
 
-    /// A symbol by its number; none if there are not so many.
+    /// A symbol by its number.
     #[must_use]
     pub fn symbol(&self, number: usize) -> Option<&Symbol> {
         self.listed.get(number).map(|listed| &listed.symbol)
@@ -115,7 +115,7 @@ impl RecordGenerator {
         first.into_values().cloned().collect()
     }
 
-    /// What stands on it.
+    /// The totals of its records.
     #[must_use]
     pub fn written(&self) -> Written {
         self.written
@@ -124,7 +124,7 @@ impl RecordGenerator {
     /// The next record: trades of one symbol, taken in at that time.
     ///
     /// # Errors
-    /// There are not so many symbols.
+    /// If there are fewer symbols.
     pub fn record(
         &mut self,
         number: usize,

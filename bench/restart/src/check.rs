@@ -6,7 +6,7 @@ use tapeflow_protocol::{BarReader, Counts, SymbolDirectory};
 use tapeflow_schemas::{Policy, WindowSize};
 use tapeflow_sinks::cassandra::CassandraStore;
 
-/// Holds the store against what was sent; what there is to say.
+/// Compares the store with what was sent. Returns a summary or the difference.
 ///
 /// # Errors
 /// What differs.

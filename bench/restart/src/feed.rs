@@ -1,5 +1,5 @@
 //! The live feed: some hundred trades a second that happen as they are sent, every other one of the
-//! hot symbol. It goes on whatever happens to the job.
+//! hot symbol. It continues whatever happens to the job.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Starts it: the records goes on where it ended.
+    /// Starts it: the generator continues where it ended.
     ///
     /// # Errors
     /// There is no client.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  records ──fill──▶ topic ──▶ the job, to the end of it: seconds, CPU, memory
-//!  records ──feed──▶ topic ──▶ the job ── kill -9, start again ──▶ taken over? a fresh bar? a commit? how much memory?
+//!  records ─feed─▶ topic ─▶ the job ─ kill -9, start again ─▶ time to take over, to a fresh
+//!                                                             bar and to a commit; memory
 //! ```
 //!
 //! A job keeps no checkpoint but its bars and replays only what was bound and not committed, so

@@ -14,7 +14,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// A records on which nothing stands yet.
+    /// An empty record generator.
     ///
     /// # Errors
     /// A symbol is none.
@@ -39,7 +39,7 @@ impl Records {
         self.records.symbols()
     }
 
-    /// What stands on it.
+    /// The totals of its records.
     pub(crate) fn written(&self) -> Written {
         self.records.written()
     }

@@ -6,7 +6,7 @@ use tapeflow_throughput::{grouped, per_second};
 
 use crate::restart::Restart;
 
-/// What one topic came to.
+/// The result of one topic.
 pub(crate) struct Outcome {
     pub(crate) messages: u64,
     pub(crate) preload: Duration,
@@ -18,7 +18,7 @@ pub(crate) struct Outcome {
     /// On the way through the topic.
     pub(crate) behind: Vec<Restart>,
     /// What was found at the end.
-    pub(crate) verdict: String,
+    pub(crate) result: String,
 }
 
 /// A job that reads a topic to its end.
@@ -29,7 +29,7 @@ pub(crate) struct CatchUp {
     pub(crate) peak_kb: u64,
 }
 
-/// All that a run came to.
+/// The results of a run.
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) command: String,
@@ -51,7 +51,8 @@ impl Report {
         writeln!(text, "# Restart after kill -9\n\n    {}\n", self.command)?;
         writeln!(
             text,
-            "The dist binary, one process of {} workers, with one Kafka and one Cassandra node beside it on the same machine. One trade a message, 50 symbols, event\n\
+            "The dist binary, one process of {} workers, with one Kafka and one Cassandra node \
+             beside it on the same machine. One trade a message, 50 symbols, event\n\
              times over 20 minutes, four partitions, five window sizes.\n",
             self.workers
         )?;
@@ -82,8 +83,10 @@ impl Report {
         )?;
         writeln!(
             text,
-            "Seconds from the start of the new process, median / largest. *Fresh*: a bar of the busiest symbol's minute, read at quorum, is of an epoch above all that were\n\
-             bound before the kill; *moved*: of a later epoch than right after the kill. *Made after*: it holds a trade that happened after the start.\n"
+            "Seconds from the start of the new process, median / largest. *Fresh*: a bar of the busiest symbol's minute, \
+             read at quorum, is of an epoch above all that were\n\
+             bound before the kill; *moved*: of a later epoch than right after the kill. *Made after*: it \
+             holds a trade that happened after the start.\n"
         )?;
         self.restarts(text, |outcome| &outcome.restarts)?;
         if self
@@ -105,7 +108,7 @@ impl Report {
                 text,
                 "- {} messages: {}.",
                 grouped(outcome.messages),
-                outcome.verdict
+                outcome.result
             )
         })
     }
@@ -117,7 +120,8 @@ impl Report {
     ) -> std::fmt::Result {
         writeln!(
             text,
-            "| messages | kills | replayed records | taken over, s | moved, s | first fresh bar, s | made after, s | first commit, s | memory after 2 s, MB | peak memory, MB |\n\
+            "| messages | kills | replayed records | taken over, s | moved, s | first fresh bar, s | \
+             made after, s | first commit, s | memory after 2 s, MB | peak memory, MB |\n\
              |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
         )?;
         for outcome in &self.outcomes {

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where the job stood when it was killed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stood {
+pub(crate) struct Progress {
     generation: u64,
     bound: u64,
     committed: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Stood {
     pub(crate) seen: u64,
 }
 
-/// What a restart came to; times from the start of the process.
+/// The result of a restart; times from the start of the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Restart {
     pub(crate) to_replay: u64,
@@ -62,7 +62,7 @@ pub(crate) struct Restart {
 /// What the readers wait for.
 struct Wanted<'a> {
     store: &'a CassandraStore,
-    stood: Stood,
+    stood: Progress,
     /// Started then.
     begun: Instant,
     begun_ms: i64,
@@ -72,11 +72,11 @@ struct Wanted<'a> {
     over: &'a AtomicBool,
 }
 
-/// Where the job stands now.
+/// Reads the job's progress.
 ///
 /// # Errors
-/// The store does not say.
-pub(crate) async fn stands(store: &CassandraStore) -> Result<Stood, String> {
+/// The store does not answer.
+pub(crate) async fn read_progress(store: &CassandraStore) -> Result<Progress, String> {
     let checkpoint = store
         .checkpoint()
         .await
@@ -85,7 +85,7 @@ pub(crate) async fn stands(store: &CassandraStore) -> Result<Stood, String> {
     Ok(stood(&checkpoint))
 }
 
-fn stood(checkpoint: &Checkpoint) -> Stood {
+fn stood(checkpoint: &Checkpoint) -> Progress {
     let last = checkpoint.last_binding();
     let records = last.cuts.iter().enumerate().map(|(at, cut)| {
         cut.next
@@ -95,7 +95,7 @@ fn stood(checkpoint: &Checkpoint) -> Stood {
                 .get(at)
                 .map_or(0, |from| from.next)
     });
-    Stood {
+    Progress {
         generation: checkpoint.generation,
         bound: last.epoch,
         committed: checkpoint.committed.epoch,
@@ -108,7 +108,7 @@ fn stood(checkpoint: &Checkpoint) -> Stood {
 /// The latest epoch of these bars; 0 if there are none.
 ///
 /// # Errors
-/// The store does not say.
+/// The store does not answer.
 pub(crate) async fn seen(store: &CassandraStore, keys: &[BarKey]) -> Result<u64, String> {
     let bars = store
         .read_bars(keys)
@@ -129,7 +129,7 @@ pub(crate) async fn seen(store: &CassandraStore, keys: &[BarKey]) -> Result<u64,
 pub(crate) async fn goes_on(
     store: &CassandraStore,
     job_process: &mut JobProcess,
-    from: Option<Stood>,
+    from: Option<Progress>,
 ) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -157,7 +157,7 @@ pub(crate) async fn goes_on(
 pub(crate) async fn measure(
     store: &CassandraStore,
     job_process: &mut JobProcess,
-    stood: Stood,
+    stood: Progress,
     live: bool,
     keys: impl Fn() -> Vec<BarKey>,
 ) -> Result<Restart, String> {

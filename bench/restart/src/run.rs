@@ -21,7 +21,7 @@ use crate::{
     preload::{self, SPAN_MS},
     records::Records,
     report::{CatchUp, Outcome, Report},
-    restart::{self, Restart, Stood},
+    restart::{self, Progress, Restart},
     servers::{Servers, said},
 };
 
@@ -139,12 +139,11 @@ impl Stage<'_> {
         let catch_up = self.catch_up()?;
         let behind = self.behind(&records)?;
         let (restarts, records) = self.keep_up(records)?;
-        let (verdict, right) = match self.compare(&records, messages <= self.settings.verify_up_to)
-        {
-            Ok(verdict) => (verdict, true),
+        let (result, right) = match self.compare(&records, messages <= self.settings.verify_up_to) {
+            Ok(result) => (result, true),
             Err(error) => (format!("FAULT: {error}"), false),
         };
-        eprintln!("{verdict}");
+        eprintln!("{result}");
         Ok((
             Outcome {
                 messages,
@@ -153,7 +152,7 @@ impl Stage<'_> {
                 catch_up,
                 restarts,
                 behind,
-                verdict,
+                result,
             },
             right,
         ))
@@ -303,7 +302,7 @@ impl Stage<'_> {
             records,
             self.settings.rate,
         )?;
-        let before = self.runtime.block_on(restart::stands(&store))?;
+        let before = self.runtime.block_on(restart::read_progress(&store))?;
         let mut job_process =
             self.binary
                 .start(self.servers, &self.topic, &self.topic, &[], "live")?;
@@ -347,10 +346,10 @@ impl Stage<'_> {
     }
 
     /// kill -9, and where the job stood then.
-    fn kill(&self, store: &CassandraStore, job_process: JobProcess) -> Result<Stood, String> {
+    fn kill(&self, store: &CassandraStore, job_process: JobProcess) -> Result<Progress, String> {
         job_process.kill().map_err(failed)?;
         let killed = Instant::now();
-        let stood = self.runtime.block_on(restart::stands(store))?;
+        let stood = self.runtime.block_on(restart::read_progress(store))?;
         thread::sleep(PAUSE.saturating_sub(killed.elapsed()));
         Ok(stood)
     }
@@ -377,11 +376,11 @@ impl Stage<'_> {
             )?
             .end(PATIENCE, |_| Ok(()))
             .map_err(failed)?;
-        let verdict = self
+        let result = self
             .runtime
             .block_on(check::check(&self.connect(&self.topic)?, records.written()))?;
         if !verify {
-            return Ok(verdict);
+            return Ok(result);
         }
         let (brokers, store) = (self.servers.brokers(), self.servers.store(&self.topic));
         let verified = said(&mut self.binary.command(&[
@@ -394,7 +393,7 @@ impl Stage<'_> {
             &store,
         ]))?;
         Ok(format!(
-            "{verdict}; `tapeflow verify`: {}",
+            "{result}; `tapeflow verify`: {}",
             verified.lines().last().unwrap_or_default()
         ))
     }

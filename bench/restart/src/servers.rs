@@ -116,7 +116,7 @@ impl Drop for Servers {
     }
 }
 
-/// Runs a command to its end, and tells what it said, and that it failed if it did.
+/// Runs a command to its end and returns its output, as an error if it failed.
 ///
 /// # Errors
 /// It failed.

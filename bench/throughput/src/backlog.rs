@@ -52,7 +52,7 @@ pub struct Plan {
     pub logs: PathBuf,
 }
 
-/// What the job's processes came to, together.
+/// The figures of all processes of the job.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spent {
     /// From the start of the first to the end of the last.
@@ -84,7 +84,7 @@ impl Lives {
         Self::start(program, plan, None)
     }
 
-    /// Starts a job that goes on, and tells of itself.
+    /// Starts a job that does not end and reports its progress.
     pub(crate) fn telling(program: &Program, plan: &Plan) -> Result<Self, Error> {
         Self::start(program, plan, Some(hosts(1)?))
     }
@@ -183,7 +183,7 @@ impl Lives {
             .sum()
     }
 
-    /// What they came to. All have ended.
+    /// Their figures. All have ended.
     pub(crate) fn spent(&self, start_up: Option<Duration>) -> Result<Spent, Error> {
         let took = self.age();
         let cpu = self
@@ -240,7 +240,7 @@ pub fn backlog(
             return Err(Error::Interrupted);
         }
         if Instant::now() > deadline {
-            return Err(Error::Failed("the job does not come to an end".into()));
+            return Err(Error::Failed("the job does not end".into()));
         }
         if start_up.is_none() || bar.is_due() {
             let committed = outside

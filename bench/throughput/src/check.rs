@@ -23,7 +23,7 @@ const TOLD: usize = 10;
 pub struct Checked {
     /// Whether every bar and every count is as it must be.
     pub correct: bool,
-    /// What there is to say.
+    /// Lines for the report.
     pub told: Vec<String>,
     /// How long it took.
     pub took: Duration,
@@ -63,7 +63,7 @@ pub fn check(
     })
 }
 
-/// What `verify` said: 0 without differences, 1 with some, anything else is no verdict.
+/// The output of `verify`. Code 0 means no differences, 1 some; any other code is an error.
 fn verdict(output: &Output) -> Result<(bool, Vec<String>), Error> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let said = text(&output.stdout);

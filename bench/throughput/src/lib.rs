@@ -1,8 +1,9 @@
 //! How fast the job is: `tapeflow bench`, and what other measurements share with it.
 //!
 //! ```text
-//!  feed ──fill──▶ log ──▶ the job, a process of its own: seconds, CPU, memory ──▶ bars ──▶ every bar recomputed
-//!  (seeded)       Kafka or SQLite     │ first commit, freshness: seen from outside        │ `verify`: independent code
+//!  feed ─preload─▶ log ─▶ the job, a process of its own ─▶ bars ─▶ every bar is recomputed
+//!  (seeded)     Kafka or    seconds, CPU, memory,                  by `verify`, which is
+//!                SQLite     first commit, freshness                independent code
 //!                                     └────────────────────── report ◀────────────────────┘
 //! ```
 //!

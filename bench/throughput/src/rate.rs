@@ -45,7 +45,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 /// How long the job may take to begin, and to catch up once the feed has ended.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What a rate came to.
+/// The figures of a rate.
 #[derive(Clone, Debug)]
 pub struct Sustained {
     /// Trades a second that were asked for.

@@ -1,4 +1,4 @@
-//! What a run came to: a table for a person, one line of JSON for a program.
+//! The result of a run: a table for a person, one line of JSON for a program.
 
 use std::{fmt::Write, time::Duration};
 
@@ -34,11 +34,11 @@ pub struct Report {
     pub written: Written,
     /// How long filling took; none where the log was full already, or was filled while the job ran.
     pub preload: Option<Duration>,
-    /// What the job came to.
+    /// The figures of the job.
     pub spent: Spent,
-    /// What a rate came to, where one was sustained.
+    /// The figures of a sustained rate, if there was one.
     pub sustained: Option<Sustained>,
-    /// What the check came to.
+    /// The result of the check.
     pub checked: Checked,
     /// Processes that wanted to run in the minute before, on average.
     pub load_before: Option<f64>,

@@ -21,7 +21,7 @@ use tapeflow_sinks::cassandra::CassandraStore;
 use crate::{
     ledger::{Id, Ledger, Minute, minute},
     poison::DeadLetter,
-    reader::{Observed, Said, prefix},
+    reader::{EntryValues, Observed, prefix},
     watch::patiently,
 };
 
@@ -46,7 +46,7 @@ pub(crate) struct Topic {
 
 /// The result of the final comparison.
 #[derive(Default)]
-pub(crate) struct Verdict {
+pub(crate) struct FinalComparison {
     pub(crate) trades: u64,
     pub(crate) bars: u64,
     pub(crate) lost: u64,
@@ -212,7 +212,7 @@ impl Topic {
     }
 }
 
-impl Verdict {
+impl FinalComparison {
     pub(crate) fn fault(&mut self, text: String) {
         if self.faults.len() < TOLD {
             eprintln!("FAULT: {text}");
@@ -269,7 +269,7 @@ impl Verdict {
         let (lost, doubled) = explain(sums.volume_e8, sums.trades, sent);
         self.lost += u64::try_from(lost.len()).unwrap_or(0);
         self.doubled += u64::try_from(doubled.len()).unwrap_or(0);
-        let told = |slots: &[u8]| {
+        let named = |slots: &[u8]| {
             slots
                 .iter()
                 .map(|slot| {
@@ -286,8 +286,8 @@ impl Verdict {
             ledger.key(minute),
             sums.trades,
             sums.volume_e8,
-            told(&lost),
-            told(&doubled)
+            named(&lost),
+            named(&doubled)
         ));
     }
 
@@ -325,7 +325,7 @@ impl Verdict {
                 continue;
             };
             self.lists_audited += 1;
-            let mut want = Said::default();
+            let mut want = EntryValues::default();
             for symbol in (0..ledger.symbols.len())
                 .filter(|symbol| ledger.symbols[*symbol].class().name() == line.class)
             {

@@ -147,7 +147,7 @@ impl Cluster {
         let nodes = self.nodes.to_string();
         let mut tries = 1..=TRIES;
         loop {
-            match said(self.stack.command("up").args(["--nodes", &nodes])) {
+            match output_of(self.stack.command("up").args(["--nodes", &nodes])) {
                 Ok(_) => return Ok(()),
                 Err(fault) if tries.next().is_none() => return Err(fault),
                 Err(fault) => {
@@ -165,7 +165,7 @@ impl Cluster {
 
     /// kill -9 of a node, counted from 1.
     pub(crate) fn kill(&self, server: Server, node: u8) -> Result<(), String> {
-        said(
+        output_of(
             self.stack
                 .command("kill")
                 .args([server.name(), &node.to_string()]),
@@ -176,7 +176,7 @@ impl Cluster {
     /// Which Kafka node leads the controllers.
     pub(crate) fn controller(&self) -> Result<u8, String> {
         let brokers = self.brokers();
-        let status = said(self.stack.command("kafka").args([
+        let status = output_of(self.stack.command("kafka").args([
             "MetadataQuorumCommand",
             "--bootstrap-server",
             &brokers,
@@ -283,7 +283,7 @@ impl Drop for Cluster {
 }
 
 /// Runs a command to its end. The error contains its output.
-pub(crate) fn said(command: &mut Command) -> Result<String, String> {
+pub(crate) fn output_of(command: &mut Command) -> Result<String, String> {
     let output = command
         .output()
         .map_err(|fault| format!("{command:?} does not start: {fault}"))?;

@@ -14,7 +14,7 @@ use crate::{
     cluster::{Cluster, MAIN, Server},
     fault::{Fault, Pause},
     fault_schedule::FaultSchedule,
-    job::{Binary, JobRun, Orders, Shape, Skew, Trap, wake},
+    job::{Binary, FailpointTrigger, JobRun, Orders, Shape, Skew, wake},
     ledger::Ledger,
     topic_faults::Preparing,
     watch::{Progress, Watch},
@@ -163,7 +163,7 @@ impl Stage {
     }
 
     /// Ends the current processes and records how they ended.
-    pub(crate) fn bury(&mut self) {
+    pub(crate) fn end_processes(&mut self) {
         if let Some(mut job_run) = self.job_run.take() {
             job_run.kill_all();
             job_run.count_ends(&mut self.ends);
@@ -192,7 +192,7 @@ impl Stage {
 
     /// Ends the processes of now and starts others.
     pub(crate) fn replace(&mut self) -> Result<(), String> {
-        self.bury();
+        self.end_processes();
         self.start().map(drop)
     }
 
@@ -202,7 +202,7 @@ impl Stage {
         let is_back =
             |now: Progress| now.committed > before.committed && now.generation > before.generation;
         self.until(since, &format!("more than {before:?}"), |watch| {
-            Ok(watch.glance()?.is_some_and(is_back))
+            Ok(watch.read_progress()?.is_some_and(is_back))
         })
     }
 
@@ -234,7 +234,7 @@ impl Stage {
                 });
             }
             let job_run = self.job_run()?;
-            job_run.look()?;
+            job_run.check_ends()?;
             if job_run.any_ended() {
                 let begun = *leaving.get_or_insert_with(Instant::now);
                 // A supervisor that ends does not start its process again, and its peers'
@@ -247,7 +247,7 @@ impl Stage {
                 }
             }
             if Instant::now() > deadline {
-                let now = self.watch.glance()?;
+                let now = self.watch.read_progress()?;
                 let job_run = self.job_run()?;
                 return Err(format!(
                     "not committed within {} s: {what}; progress is {now:?}; job run {} ({})",
@@ -293,12 +293,12 @@ impl Stage {
         self.back(before, begun)
     }
 
-    /// Waits for the end of a process that we killed, which `look` would take for a crash.
+    /// Waits for the end of a process that we killed, which `check_ends` would take for a crash.
     fn expect_killed(&mut self) -> Result<(), String> {
         let job_run = self.job_run()?;
         let deadline = Instant::now() + LEAVING;
         while !job_run.any_ended() {
-            let _ = job_run.look();
+            let _ = job_run.check_ends();
             if Instant::now() > deadline {
                 return Err("a killed process does not end".into());
             }
@@ -313,12 +313,12 @@ impl Stage {
     }
 
     fn kill_all(&mut self) -> Result<Back, String> {
-        self.bury();
+        self.end_processes();
         for _ in 0..self.random.random_range(0..3) {
             // Some die while they take over, some while they replay.
             self.start()?;
             self.pass(100..3_000);
-            self.bury();
+            self.end_processes();
         }
         let before = self.later_generation()?;
         self.replace()?;
@@ -391,7 +391,7 @@ impl Stage {
         Ok(back)
     }
 
-    /// Two jobs under one name: the later one goes on, and the earlier one ends.
+    /// Two jobs under one name: the later one continues, and the earlier one ends.
     fn overtake(&mut self) -> Result<Back, String> {
         let before = self.later_generation()?;
         let mut old = self.start()?.ok_or("no process is running")?;
@@ -401,7 +401,7 @@ impl Stage {
         })?;
         let deadline = Instant::now() + LEAVING;
         while !old.codes().contains(&Some(3)) {
-            old.look()?;
+            old.check_ends()?;
             if Instant::now() > deadline {
                 return Err(format!(
                     "job run {} goes on, though job run {} has taken over: {:?}",
@@ -418,7 +418,7 @@ impl Stage {
     }
 
     fn failpoint(&mut self, name: &str, times: u32, missed: &mut bool) -> Result<Back, String> {
-        self.bury();
+        self.end_processes();
         if name == "replay-release" {
             // Something must have been bound and not committed.
             self.run_to_failpoint("bind-after", 1, 0)?;
@@ -454,7 +454,7 @@ impl Stage {
             ..self.shape(None)
         };
         let process = process.min(usize::from(shape.processes) - 1);
-        let trap = Trap {
+        let trap = FailpointTrigger {
             process,
             failpoint: format!("{name}:{times}"),
         };
@@ -467,7 +467,7 @@ impl Stage {
         )?;
         let deadline = Instant::now() + TRAP_PATIENCE;
         while !job_run.trapped(process) && !job_run.any_ended() && Instant::now() < deadline {
-            job_run.look()?;
+            job_run.check_ends()?;
             thread::sleep(LOOK);
         }
         let trapped = job_run.trapped(process);
@@ -498,7 +498,7 @@ impl Stage {
         })
     }
 
-    /// One node of three is killed: the job goes on while it is down, and after it is back.
+    /// One node of three is killed: the job continues while it is down, and after it is back.
     fn kill_server(&mut self, server: Server, node: u8) -> Result<Back, String> {
         self.pass(500..2_000);
         let begun = Instant::now();
@@ -512,7 +512,7 @@ impl Stage {
         Ok(back)
     }
 
-    /// Two nodes of three are killed: the job stands still, and goes on when they are back.
+    /// Two nodes of three are killed: the job stands still, and continues when they are back.
     fn kill_two(&mut self) -> Result<Back, String> {
         // In full flow, and not just as it comes back from the fault before.
         self.pass(2_000..6_000);
@@ -549,7 +549,7 @@ impl Stage {
         if let Some(job_run) = &mut self.job_run {
             let _ = job_run.ask_to_end(LEAVING);
         }
-        self.bury();
+        self.end_processes();
         let shape = Shape {
             processes: 2,
             workers: 2,

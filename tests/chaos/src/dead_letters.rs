@@ -7,7 +7,7 @@ use tapeflow_protocol::{BarReader, EpochStore};
 use tapeflow_sinks::cassandra::CassandraStore;
 
 use crate::{
-    checker::{Topic, Verdict},
+    checker::{FinalComparison, Topic},
     ledger::Ledger,
     poison::DeadLetter,
     watch::patiently,
@@ -16,7 +16,7 @@ use crate::{
 /// Dead letters read at most.
 const LETTERS: usize = 10_000_000;
 
-impl Verdict {
+impl FinalComparison {
     /// Holds the dead letters against the topic, and makes sure that no trade of the future has
     /// made a bar.
     ///

@@ -240,7 +240,7 @@ impl Feeder {
     }
 
     /// Appends and waits until it is durable; after a client that failed for good, with another one
-    /// that goes on after what the log holds.
+    /// that continues after what the log holds.
     async fn append(&mut self, batch: Vec<Numbered>, ledger: &Ledger) -> Result<(), String> {
         let mut counts = vec![0; self.sequences.len()];
         batch.iter().for_each(|numbered| {

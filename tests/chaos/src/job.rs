@@ -54,7 +54,7 @@ impl std::fmt::Display for Shape {
 }
 
 /// Where one process ends itself.
-pub(crate) struct Trap {
+pub(crate) struct FailpointTrigger {
     pub(crate) process: usize,
     pub(crate) failpoint: String,
 }
@@ -72,7 +72,7 @@ pub(crate) struct Orders<'a> {
     pub(crate) shape: Shape,
     /// Its topic and its keyspace, which bear the same name.
     pub(crate) name: &'a str,
-    pub(crate) trap: Option<&'a Trap>,
+    pub(crate) trap: Option<&'a FailpointTrigger>,
     pub(crate) skew: Option<Skew>,
     /// Further arguments.
     pub(crate) further: &'a [&'a str],
@@ -92,7 +92,7 @@ impl<'a> Orders<'a> {
 }
 
 /// Builds the binary with failpoints, and copies it: others may build another one at the same place
-/// while this run goes on.
+/// while this run continues.
 ///
 /// Along with a test of the whole workspace, so that dependencies have the features that they have
 /// in the build of the tests: alone, nearly all of them would be built again.
@@ -376,7 +376,7 @@ impl JobRun {
     pub(crate) fn all_ended(&mut self, patience: Duration) -> Result<(), String> {
         let deadline = Instant::now() + patience;
         loop {
-            self.look()?;
+            self.check_ends()?;
             let left: Vec<usize> = (0..self.places.len())
                 .filter(|at| self.places[*at].ended.is_none())
                 .collect();
@@ -395,7 +395,7 @@ impl JobRun {
     }
 
     /// Records which processes have ended. A wrong ending is an error.
-    pub(crate) fn look(&mut self) -> Result<(), String> {
+    pub(crate) fn check_ends(&mut self) -> Result<(), String> {
         let mut wrong = Vec::new();
         for (at, place) in self
             .places
@@ -448,7 +448,7 @@ impl JobRun {
     }
 
     /// The output of all processes.
-    pub(crate) fn said(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         self.places
             .iter()
             .filter_map(|place| fs::read_to_string(&place.log).ok())

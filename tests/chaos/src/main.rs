@@ -4,8 +4,8 @@
 //! each trade must be there exactly once.
 //!
 //! ```text
-//!  feed ─▶ Kafka ─proxy─▶ the job, one to three processes ─proxy─▶ Cassandra ◀─ readers compare
-//!            ▲       ▲          ▲       └─proxy─┘             ▲        ▲        every bar
+//!  feed ─▶ Kafka ─proxy─▶ the job, one to three processes ─proxy─▶ Cassandra ◀─ readers: every bar
+//!            ▲       ▲          ▲       └─proxy─┘             ▲        ▲
 //!            └───────┴──────────┴─── cycle: the next fault ───┴────────┴─▶ watch: has it committed?
 //! ```
 //!

@@ -94,7 +94,7 @@ impl Stage {
         };
         let write_timestamp = self.watch.write_timestamp()?;
         let before = self.later_generation()?;
-        self.bury();
+        self.end_processes();
         self.start_skewed(Some(Skew {
             process,
             seconds: HOUR_S,
@@ -117,7 +117,7 @@ impl Stage {
             ));
         }
         self.was_ahead = true;
-        self.bury();
+        self.end_processes();
         self.start_skewed(then)?;
         self.back(before, Instant::now()).map(|back| Back {
             started: true,

@@ -46,7 +46,7 @@ pub(crate) struct Line {
 
 /// The values of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct EntryValues {
     pub(crate) symbols: u64,
     pub(crate) trades: u64,
     pub(crate) volume: i128,
@@ -59,9 +59,9 @@ pub(crate) struct Observed {
     /// How many trades a bar had at an epoch.
     pub(crate) contents: HashMap<(Minute, u64), u8>,
     lists: HashMap<usize, u64>,
-    lines: HashMap<Line, Said>,
+    lines: HashMap<Line, EntryValues>,
     /// The values of an entry at an epoch.
-    pub(crate) said: HashMap<(Line, u64), Said>,
+    pub(crate) said: HashMap<(Line, u64), EntryValues>,
     pub(crate) counts: Counts,
     pub(crate) faults: Vec<String>,
     /// Bars that were no prefix.
@@ -135,7 +135,13 @@ impl Observed {
     }
 
     /// Compares the view `market` of a minute.
-    fn list(&mut self, minute: usize, state: &ViewState, floor: u64, floors: &HashMap<Line, Said>) {
+    fn list(
+        &mut self,
+        minute: usize,
+        state: &ViewState,
+        floor: u64,
+        floors: &HashMap<Line, EntryValues>,
+    ) {
         self.counts.lists += 1;
         let epoch = state.epoch;
         if epoch < floor {
@@ -145,7 +151,7 @@ impl Observed {
         }
         for (line, was) in floors.iter().filter(|(line, _)| line.minute == minute) {
             let now = state.entries.iter().find(|entry| entry.name == line.class);
-            let now = now.map_or(Said::default(), |entry| Said {
+            let now = now.map_or(EntryValues::default(), |entry| EntryValues {
                 symbols: entry.symbols,
                 trades: entry.trades,
                 volume: entry.volume,
@@ -163,7 +169,7 @@ impl Observed {
                 class: entry.name.clone(),
                 minute,
             };
-            let said = Said {
+            let said = EntryValues {
                 symbols: entry.symbols,
                 trades: entry.trades,
                 volume: entry.volume,
@@ -328,7 +334,7 @@ impl Readers {
                 .filter(|(minute, _)| near(**minute))
                 .map(|(minute, epoch)| (*minute, *epoch))
                 .collect();
-            let lines: HashMap<Line, Said> = observed
+            let lines: HashMap<Line, EntryValues> = observed
                 .lines
                 .iter()
                 .filter(|(line, _)| near(line.minute))

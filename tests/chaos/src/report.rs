@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use crate::{
-    checker::{Topic, Verdict, counted},
+    checker::{FinalComparison, Topic, counted},
     cycle::Cycle,
     feed::Fed,
     reader::Counts,
@@ -23,7 +23,7 @@ pub(crate) struct Outcome {
     pub(crate) epochs: u64,
     pub(crate) ends: BTreeMap<String, u64>,
     pub(crate) topic: Option<Topic>,
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: FinalComparison,
     /// The last line of `tapeflow verify`; empty if it was not run.
     pub(crate) verify: String,
     /// Everything that must not be, readers' faults included.
@@ -81,9 +81,12 @@ impl Outcome {
         }
         writeln!(
             text,
-            "Seconds are median / largest: from the start of new processes to their first commit (of processes that must refuse: to their end); or, where the\n\
-             job came back or went on by itself, from the fault (a pause: from waking; two Cassandra nodes: from their being back) to the next commit. After\n\
-             a link is mended, or the feed is itself again, all that was fed by then must be committed. A slow link: to the next commit, while it is slow.\n"
+            "Seconds are median / largest. *From a start*: from the start of new processes to \
+             their first commit; for processes that must refuse, to their end. *By itself*: where \
+             the job came back or continued by itself, from the fault to the next commit. For a \
+             pause that is from waking; for two Cassandra nodes, from their being back. After a \
+             link is repaired or the feed is normal again, everything fed by then must be \
+             committed. A slow link: to the next commit while it is slow.\n"
         )?;
         writeln!(
             text,
@@ -142,8 +145,9 @@ impl Outcome {
         } = self.fed;
         writeln!(
             text,
-            "- Feed: {trades} trades with ids in {records} records, {repeats} of these sent twice on purpose; {futures} far-future trades among them, and {poison} records of \
-             poison between them; the client was made anew {reconnects} times."
+            "- Feed: {trades} trades with ids in {records} records, {repeats} of these sent twice on purpose; {futures} \
+             far-future trades among them, and {poison} records of poison between them; the client \
+             was made anew {reconnects} times."
         )?;
         if let Some(topic) = &self.topic {
             writeln!(

@@ -18,8 +18,8 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 
 use crate::{
     Settings,
-    checker::{Topic, Verdict},
-    cluster::{Cluster, MAIN, said},
+    checker::{FinalComparison, Topic},
+    cluster::{Cluster, MAIN, output_of},
     cycle::Stage,
     fault_schedule::FaultSchedule,
     feed::{self, Fed, FeedSettings},
@@ -134,7 +134,7 @@ fn prepare(settings: &Settings) -> Result<Binary, String> {
 pub(crate) fn init(binary: &Binary, cluster: &Cluster, name: &str) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        match said(&mut init_command(binary, cluster, name)) {
+        match output_of(&mut init_command(binary, cluster, name)) {
             Ok(_) => return Ok(()),
             Err(fault) if Instant::now() > deadline => return Err(fault),
             Err(_) => std::thread::sleep(Duration::from_secs(1)),
@@ -317,7 +317,7 @@ fn checker(
     (outcome.generations, outcome.epochs) = (progress.generation, progress.committed);
     finished?;
     let topic = Topic::read(stage.cluster.brokers(), MAIN, &ledger)?;
-    let mut verdict = Verdict::default();
+    let mut verdict = FinalComparison::default();
     let store = &stage.watch.store;
     let checked = runtime.block_on(async {
         verdict.bars(store, &ledger, &topic).await?;
@@ -327,7 +327,7 @@ fn checker(
     });
     outcome.faults.append(&mut verdict.faults);
     (outcome.topic, outcome.verdict) = (Some(topic), verdict);
-    let verified = said(&mut stage.binary.command(&[
+    let verified = output_of(&mut stage.binary.command(&[
         "verify",
         "--brokers",
         &stage.cluster.brokers(),

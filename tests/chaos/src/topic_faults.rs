@@ -1,6 +1,6 @@
 //! Topics that can no longer be read: each cycle makes a small job with a topic and a keyspace of
 //! its own, lets it commit, breaks the topic, and demands that the job reports exactly that and
-//! changes nothing more. The job of all other cycles goes on meanwhile.
+//! changes nothing more. The job of all other cycles continues meanwhile.
 
 use std::{
     collections::BTreeMap,
@@ -157,7 +157,7 @@ impl Stage {
             .checkpoint(small)
             .is_ok_and(|checkpoint| is_enough(&checkpoint))
         {
-            job_run.look()?;
+            job_run.check_ends()?;
             if job_run.any_ended() || Instant::now() > deadline {
                 return Err(format!(
                     "job run {} does not commit: {:?}",
@@ -208,7 +208,7 @@ impl Stage {
                 job_run.number
             ));
         }
-        Ok((took, job_run.said()))
+        Ok((took, job_run.output()))
     }
 
     /// Records are deleted beyond what is committed, in some partitions, while the job is down.
@@ -287,9 +287,9 @@ impl Stage {
         Topics::new(&self.cluster.brokers(), self.watch.runtime.clone())
     }
 
-    /// With the loss accepted it goes on: all trades count but those that were deleted before they
-    /// were committed, and from then on it needs no permission. What was bound already may stand in
-    /// bars all the same; and a record that was sent again later counts by its repeat.
+    /// With the loss accepted it continues: all trades count but those that were deleted before
+    /// they were committed, and from then on it needs no permission. What was bound already may
+    /// stand in bars all the same; and a record that was sent again later counts by its repeat.
     fn accept(
         &mut self,
         small: &Small,

@@ -59,7 +59,7 @@ impl Watch {
     ///
     /// # Errors
     /// The checkpoint went back.
-    pub(crate) fn glance(&mut self) -> Result<Option<Progress>, String> {
+    pub(crate) fn read_progress(&mut self) -> Result<Option<Progress>, String> {
         let Ok(checkpoint) = self.runtime.block_on(self.store.checkpoint()) else {
             return Ok(None);
         };
@@ -127,7 +127,7 @@ impl Watch {
     pub(crate) fn progress(&mut self) -> Result<Progress, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(progress) = self.glance()? {
+            if let Some(progress) = self.read_progress()? {
                 return Ok(progress);
             }
             if Instant::now() > deadline {

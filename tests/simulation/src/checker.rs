@@ -309,7 +309,7 @@ impl World {
         {
             self.checker.checked.bound += 1;
             for (partition, cut) in (0u32..).zip(&binding.cuts) {
-                self.checker.hear(
+                self.checker.give_to_oracle(
                     &self.log[partition as usize],
                     binding.epoch,
                     partition,
@@ -481,7 +481,7 @@ impl World {
 impl Checker {
     /// Gives the records of a partition below an offset to an epoch, except those of earlier
     /// epochs.
-    fn hear(&mut self, log: &[LogRecord], epoch: u64, partition: u32, below: Offset) {
+    fn give_to_oracle(&mut self, log: &[LogRecord], epoch: u64, partition: u32, below: Offset) {
         let next = &mut self.next[partition as usize];
         while *next < below {
             let at = usize::try_from(*next).expect("offsets are small");
