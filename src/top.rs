@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(
             csv.lines().skip(1).collect::<Vec<_>>(),
             [
-                format!("{start},1,UP,1,2,1.5,310,206.66666667,200,220,10.00,7"),
+                format!("{start},1,UP,1,2,1.5,310,206.66666667,200,220,10,7"),
                 format!("{start},2,\"A,B\",1,2,1.5,310,206.66666667,,,,7")
             ]
         );
@@ -345,10 +345,24 @@ mod tests {
     }
 
     #[test]
-    fn a_change_has_a_sign_and_two_places() {
+    fn a_change_is_exact_to_eight_places_and_has_a_sign() {
+        let change = |open: &str, close: &str| {
+            let csv = written(|out| {
+                let lists = list(vec![entry("A", Some(open), Some(close))]);
+                super::csv(out, View::Movers, size(), &lists)
+            });
+            let fields: Vec<_> = csv.trim_end().rsplit(',').collect();
+            fields[1].to_owned()
+        };
         assert_eq!(
-            [-5_000, -93, -5, 0, 7, 1_000_001].map(percent),
-            ["-50.00", "-0.93", "-0.05", "0.00", "0.07", "10000.01"]
+            [
+                change("2", "1"),
+                change("3", "2"),
+                change("100", "99.93"),
+                change("5", "5"),
+                change("1", "101.0001")
+            ],
+            ["-50", "-33.33333333", "-0.07", "0", "10000.01"]
         );
     }
 
@@ -364,8 +378,8 @@ mod tests {
             [
                 "movers 1m 1970-01-01T00:01:00Z, epoch 7",
                 "rank  name    notional  volume  trades          vwap  open  close  change",
-                "   1  UP           310     1.5       2  206.66666667   200    220  10.00%",
-                "   2  LONGER       310     1.5       2  206.66666667    10    9.5  -5.00%",
+                "   1  UP           310     1.5       2  206.66666667   200    220     10%",
+                "   2  LONGER       310     1.5       2  206.66666667    10    9.5     -5%",
             ]
         );
         assert_eq!(

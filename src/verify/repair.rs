@@ -209,7 +209,7 @@ fn write(
     let sign = |repairer: &mut Repairer| {
         ground
             .runtime
-            .block_on(repairer.sign(ground.store))
+            .block_on(repairer.heartbeat(ground.store))
             .map_err(|error| End::Failed(error.to_string()))
     };
     for key in keys {
