@@ -27,7 +27,8 @@ pub struct Opening {
 pub enum Refusal {
     /// A newer binary wrote it.
     #[error(
-        "the store's checkpoint has format {found}, this binary knows {CHECKPOINT_FORMAT}: use the newer tapeflow that wrote it, or another store"
+        "the store's checkpoint has format {found}, this binary knows {CHECKPOINT_FORMAT}: use the \
+         newer tapeflow that wrote it, or another store"
     )]
     NewerFormat {
         /// The format found.
@@ -35,7 +36,8 @@ pub enum Refusal {
     },
     /// Another job owns the store.
     #[error(
-        "the store belongs to job {found:?}, not to {wanted:?}: name that job with --job, or give this one a store of its own with --store"
+        "the store belongs to job {found:?}, not to {wanted:?}: name that job with --job, or give this \
+         one a store of its own with --store"
     )]
     OtherJob {
         /// The job that owns it.
@@ -45,7 +47,8 @@ pub enum Refusal {
     },
     /// Values would mean something else.
     #[error(
-        "the store's bars were computed under other rules ({found}; now {wanted}): run with the old settings (--sizes, --baskets), or rebuild beside it into a new store with --store"
+        "the store's bars were computed under other rules ({found}; now {wanted}): run with the old \
+         settings (--sizes, --baskets), or rebuild beside it into a new store with --store"
     )]
     OtherFingerprint {
         /// The rules of the store.
@@ -55,7 +58,8 @@ pub enum Refusal {
     },
     /// Offsets would mean something else.
     #[error(
-        "the store's bars come from another log ({found}; now {wanted}): point --brokers and --topic at that one, or rebuild from this one into a new store with --store"
+        "the store's bars come from another log ({found}; now {wanted}): point --brokers and --topic at \
+         that one, or rebuild from this one into a new store with --store"
     )]
     OtherLog {
         /// The log of the store.
@@ -65,7 +69,8 @@ pub enum Refusal {
     },
     /// A topic never loses partitions: this is another topic.
     #[error(
-        "the log has {now} partitions, the store knows of {before}: this is not the log its bars come from"
+        "the log has {now} partitions, the store knows of {before}: this is not the log its bars come \
+         from"
     )]
     FewerPartitions {
         /// Partitions the checkpoint knows.
