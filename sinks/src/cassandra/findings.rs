@@ -345,7 +345,7 @@ mod tests {
             "the version of node m could not be checked: down",
             "paxos_variant of node m could not",
             "table bars has read_repair NONE",
-            "table views lets rows expire after 60 s",
+            "table views lets bars expire after 60 s",
             "the password goes unencrypted to 10.0.0.1:9042, 10.0.0.2:9042",
         ];
         assert_eq!(texts.len(), starts.len(), "{texts:#?}");
