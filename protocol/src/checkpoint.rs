@@ -1,19 +1,19 @@
 //! The checkpoint of a job: the one durable record that only compare-and-set touches.
 //!
-//! It fixes which epochs exist (the bindings), which are committed, and who may bind: everything
-//! that is left after a crash is a pure function of the checkpoint and the log. It is stored as JSON, so
-//! that an operator can read it.
+//! It fixes which epochs exist (the bindings), which are committed, and which generation may bind.
+//! After a crash, the job's state is a pure function of the checkpoint and the log. The checkpoint is
+//! stored as JSON, so that an operator can read it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tapeflow_schemas::{Epoch, Offset, SessionId, WriteTimestamp};
 
-/// The newest format of checkpoints that this binary writes and reads; a greater one is refused. 1 is the
-/// first; in 2 a cut may tell of lost offsets, and whoever overlooked that would read other records
-/// than the binding decided on. A checkpoint says the oldest format that tells all it has to tell.
+/// The newest checkpoint format that this binary reads and writes; a greater one is refused. Format
+/// 1 is the first. In format 2 a cut may have lost offsets: a reader that ignored them would read
+/// other records than the binding decided. A checkpoint has the oldest format that can express it.
 pub const CHECKPOINT_FORMAT: u32 = 2;
-/// The first format whose cuts may tell of lost offsets.
+/// The first format whose cuts may have lost offsets.
 const FORMAT_WITH_LOSSES: u32 = 2;
 /// The first format.
 pub(crate) const FIRST_FORMAT: u32 = 1;
@@ -21,23 +21,24 @@ pub(crate) const FIRST_FORMAT: u32 = 1;
 /// The durable state of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// The oldest format that has words for all of it, at most [`CHECKPOINT_FORMAT`].
+    /// The oldest format that can express this checkpoint, at most [`CHECKPOINT_FORMAT`].
     pub format: u32,
-    /// The job's name: a keyspace belongs to one job.
+    /// The job's name. A keyspace belongs to one job.
     pub job: String,
-    /// One incarnation of the whole job, all its processes together; each take-over adds one.
+    /// One run of the whole job, all its processes together. Each take-over adds one.
     pub generation: u64,
     /// Each successful compare-and-set adds one.
     pub version: u64,
-    /// Drawn at random by each take-over (32 hexadecimal digits; a repairer's begin with `repair-`):
-    /// tells our own proposal from one that merely looks like it.
+    /// 32 random hexadecimal digits that each take-over draws; a repairer's begin with `repair-`. It
+    /// tells our own proposal from another one with the same numbers.
     pub owner: String,
-    /// The rules and settings that decide values. Another `fingerprint` needs another keyspace.
+    /// The rules and settings that decide values, as text. Another fingerprint needs another
+    /// keyspace.
     pub fingerprint: String,
     /// The log this job reads.
     pub source: SourceIdentity,
-    /// The write timestamp at which this generation rewrites the bars it replays, as of the last binding it
-    /// took over.
+    /// The write timestamp at which this generation rewrites the bars it replays, as of the last
+    /// binding it took over.
     pub recovery_timestamp: WriteTimestamp,
     /// The largest write timestamp ever issued.
     pub last_write_timestamp: WriteTimestamp,
@@ -59,9 +60,9 @@ pub struct SourceIdentity {
 }
 
 impl SourceIdentity {
-    /// Whether the log that is there now is the one this identity was noted of. An id that was not
-    /// known then proves nothing; one that was known must be told again, for without it a topic
-    /// deleted and made again cannot be told from the old one.
+    /// Whether the log `now` is the log of this identity. A topic id that was unknown proves nothing.
+    /// A known id must be present again: without it, a topic that was deleted and recreated looks
+    /// like the old one.
     #[must_use]
     pub fn is_still(&self, now: &Self) -> bool {
         self.cluster == now.cluster
@@ -70,8 +71,8 @@ impl SourceIdentity {
     }
 }
 
-/// A durable decision: the epoch ends at these cuts, and its bars are written at this write timestamp. It
-/// never changes.
+/// A durable decision: the epoch ends at these cuts, and its bars are written at this write
+/// timestamp. A binding never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The epoch.
@@ -82,22 +83,21 @@ pub struct Binding {
     pub cuts: Vec<Cut>,
 }
 
-/// Everything that decides about the records after a cut, as of that cut.
+/// Everything that later decisions depend on, as of one cut of a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cut {
     /// The offset of the first record that is not in the epoch.
     pub next: Offset,
-    /// The watermark of the accepted records below the cut, in milliseconds; `None` if
-    /// there is none.
+    /// The watermark: the largest event time of the accepted records below the cut, in
+    /// milliseconds; `None` without such a record.
     pub watermark_ms: Option<i64>,
-    /// The duplicate filter, least recently heard session first.
+    /// The duplicate filter ([`crate::dedup`]), the session with the oldest last record first.
     pub filter: Vec<SessionWindow>,
-    /// The newest offsets that were gone from the log before they were committed, and that the
-    /// operator has given up: a durable decision that they are in no epoch from this cut's on,
-    /// whatever the log shows later. Every later cut carries them along, so that a judge of the
-    /// bars finds them in any checkpoint; what was lost before stands in the dead letters. (Never left
-    /// out when written: cuts also travel between processes in a form that knows fields by their
-    /// order alone.)
+    /// The newest offsets that were gone from the log before they were committed, and whose loss the
+    /// operator has accepted. The decision is durable: they are in no epoch from this cut on, even
+    /// if the log shows them again. Every later cut carries them along, so that an audit finds them
+    /// in any checkpoint; the dead letters have earlier losses. (Always serialized: cuts also travel
+    /// between processes in a format that knows fields by their order alone.)
     #[serde(default)]
     pub lost: Option<LostRange>,
 }
@@ -137,7 +137,7 @@ impl Checkpoint {
         self.last_binding().watermark_ms()
     }
 
-    /// The oldest format that has words for all of this.
+    /// The oldest format that can express this checkpoint.
     #[must_use]
     pub(crate) fn format_needed(&self) -> u32 {
         let mut cuts = std::iter::once(&self.committed)
@@ -150,8 +150,8 @@ impl Checkpoint {
         }
     }
 
-    /// The next write timestamp a binding or a take-over gets: after all others, and no earlier than the
-    /// clock `now_us` says.
+    /// The next write timestamp of a binding or a take-over: after all issued ones, and no earlier
+    /// than the clock `now_us`.
     #[must_use]
     pub fn next_write_timestamp(&self, now_us: i64) -> WriteTimestamp {
         now_us.max(self.last_write_timestamp + 1)
@@ -167,20 +167,19 @@ impl Binding {
 }
 
 impl LostRange {
-    /// How many offsets these are. There may have been fewer records: a log may have offsets
-    /// without one.
+    /// The number of offsets. The number of records may be smaller: some offsets have no record.
     #[must_use]
     pub fn offsets(&self) -> u64 {
         u64::try_from(self.to.saturating_sub(self.from)).unwrap_or(0)
     }
 
-    /// Whether an offset is one of them.
+    /// Whether the range contains an offset.
     #[must_use]
     pub fn contains(&self, offset: Offset) -> bool {
         (self.from..self.to).contains(&offset)
     }
 
-    /// What of these a cut lost, if the cut before it had lost `before`.
+    /// The part of this loss that is new, if the cut before had lost `before`.
     #[must_use]
     pub fn beyond(self, before: Option<Self>) -> Option<Self> {
         match before {
@@ -195,7 +194,7 @@ impl LostRange {
 }
 
 impl fmt::Display for LostRange {
-    /// As a person counts: the first and the last.
+    /// The first and the last offset, both inclusive.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} to {}", self.from, self.to.saturating_sub(1))
     }
@@ -207,8 +206,12 @@ mod tests {
 
     #[test]
     fn a_checkpoint_of_the_first_format_is_read_and_has_lost_nothing() {
-        let text = r#"{"format":1,"job":"j","generation":2,"version":3,"owner":"o","fingerprint":"l","source":{"cluster":"c","topic":"t","topic_id":null},
-            "recovery_timestamp":4,"last_write_timestamp":5,"committed":{"epoch":1,"write_timestamp":4,"cuts":[{"next":7,"watermark_ms":8,"filter":[]}]},"bound":[]}"#;
+        let text = r#"{"format":1,"job":"j","generation":2,"version":3,"owner":"o","fingerprint":"l",
+            "source":{"cluster":"c","topic":"t","topic_id":null},
+            "recovery_timestamp":4,"last_write_timestamp":5,
+            "committed":{"epoch":1,"write_timestamp":4,
+                "cuts":[{"next":7,"watermark_ms":8,"filter":[]}]},
+            "bound":[]}"#;
         let checkpoint: Checkpoint = serde_json::from_str(text).expect("a checkpoint");
         assert_eq!(
             checkpoint.committed.cuts,

@@ -1,4 +1,5 @@
-//! The epoch protocol's decisions: facts in, what to do out. No store, no clock, no waiting.
+//! The decisions of the epoch protocol: pure functions from facts to the next checkpoint. They use
+//! no store and no clock, and never wait.
 
 use tapeflow_schemas::{Epoch, Offset};
 
@@ -6,7 +7,7 @@ use crate::checkpoint::{
     Binding, CHECKPOINT_FORMAT, Checkpoint, Cut, FIRST_FORMAT, SourceIdentity,
 };
 
-/// What a process that wants to lead the job brings along.
+/// What a generation knows before it takes the job over.
 #[derive(Clone, Debug)]
 pub struct Opening {
     /// The job's name.
@@ -15,7 +16,7 @@ pub struct Opening {
     pub fingerprint: String,
     /// The log.
     pub source: SourceIdentity,
-    /// The first offset each partition holds: where a new job begins.
+    /// The first offset that each partition still has: a new job begins there.
     pub earliest: Vec<Offset>,
     /// A fresh random owner.
     pub owner: String,
@@ -26,7 +27,8 @@ pub struct Opening {
 pub enum Refusal {
     /// A newer binary wrote it.
     #[error(
-        "the store's checkpoint has format {found}, this binary knows {CHECKPOINT_FORMAT}: use the newer tapeflow that wrote it, or another store"
+        "the store's checkpoint has format {found}, this binary knows {CHECKPOINT_FORMAT}: use the \
+         newer tapeflow that wrote it, or another store"
     )]
     NewerFormat {
         /// The format found.
@@ -34,7 +36,8 @@ pub enum Refusal {
     },
     /// Another job owns the store.
     #[error(
-        "the store belongs to job {found:?}, not to {wanted:?}: name that job with --job, or give this one a store of its own with --store"
+        "the store belongs to job {found:?}, not to {wanted:?}: name that job with --job, or give this \
+         one a store of its own with --store"
     )]
     OtherJob {
         /// The job that owns it.
@@ -44,7 +47,8 @@ pub enum Refusal {
     },
     /// Values would mean something else.
     #[error(
-        "the store's bars were computed under other rules ({found}; now {wanted}): run with the old settings (--sizes, --baskets), or rebuild beside it into a new store with --store"
+        "the store's bars were computed under other rules ({found}; now {wanted}): run with the old \
+         settings (--sizes, --baskets), or rebuild beside it into a new store with --store"
     )]
     OtherFingerprint {
         /// The rules of the store.
@@ -54,7 +58,8 @@ pub enum Refusal {
     },
     /// Offsets would mean something else.
     #[error(
-        "the store's bars come from another log ({found}; now {wanted}): point --brokers and --topic at that one, or rebuild from this one into a new store with --store"
+        "the store's bars come from another log ({found}; now {wanted}): point --brokers and --topic at \
+         that one, or rebuild from this one into a new store with --store"
     )]
     OtherLog {
         /// The log of the store.
@@ -64,7 +69,8 @@ pub enum Refusal {
     },
     /// A topic never loses partitions: this is another topic.
     #[error(
-        "the log has {now} partitions, the store knows of {before}: this is not the log its bars come from"
+        "the log has {now} partitions, the store knows of {before}: this is not the log its bars come \
+         from"
     )]
     FewerPartitions {
         /// Partitions the checkpoint knows.
@@ -76,8 +82,8 @@ pub enum Refusal {
 
 /// The checkpoint that takes the job over from what the store holds now.
 ///
-/// Everything a generation starts from (committed and bound epochs, filters, largest event times,
-/// write timestamps) comes from the very checkpoint that the compare-and-set is conditional on.
+/// Everything a generation starts from (committed and bound epochs, duplicate filters, watermarks,
+/// write timestamps) comes from the checkpoint that the compare-and-set is conditional on.
 ///
 /// # Errors
 /// [`Refusal`], see there.
@@ -152,9 +158,10 @@ pub fn take_over(
         });
     }
     let mut checkpoint = found.clone();
-    // Partitions added since begin at their first offset, in every binding: no epoch so far
-    // contains any of it. That is 0, and not the earliest that is left: what retention has removed
-    // of it is lost, and to be told like any other loss (`crate::resume`).
+    // Partitions that were added since begin at offset 0 in every binding, because no epoch so far
+    // contains any of their records. They do not begin at the earliest remaining offset: what
+    // retention has removed of them is lost, and is reported like any other loss
+    // (`crate::resume`).
     for binding in std::iter::once(&mut checkpoint.committed).chain(&mut checkpoint.bound) {
         let known = binding.cuts.len();
         binding
@@ -164,7 +171,7 @@ pub fn take_over(
     checkpoint.generation += 1;
     checkpoint.version += 1;
     checkpoint.owner.clone_from(&opening.owner);
-    // An id that nobody knew before is known from here on.
+    // A topic id that was unknown so far is recorded from here on.
     checkpoint.source.clone_from(&opening.source);
     checkpoint.recovery_timestamp = found.next_write_timestamp(now_us);
     checkpoint.last_write_timestamp = checkpoint.recovery_timestamp;
@@ -175,7 +182,7 @@ pub fn take_over(
 /// to `acknowledged`.
 ///
 /// # Panics
-/// If a cut goes back or partitions are missing: the sources' own order says it cannot.
+/// If a cut goes back or a partition is missing. The sources emit cuts in order, so neither happens.
 #[must_use]
 pub fn bind(
     checkpoint: &Checkpoint,
@@ -205,12 +212,12 @@ pub fn bind(
         cuts,
     });
     next.last_write_timestamp = write_timestamp;
-    // It never goes down: what is lost is carried along in every later cut.
+    // The format never decreases: every later cut carries the loss along.
     next.format = next.format.max(next.format_needed());
     next
 }
 
-/// The checkpoint that commits all bound epochs up to `acknowledged`: every bar of them is on a quorum.
+/// The checkpoint that commits all bound epochs up to `acknowledged`: a quorum has all their bars.
 #[must_use]
 pub fn commit(checkpoint: &Checkpoint, acknowledged: Epoch) -> Checkpoint {
     let mut next = checkpoint.clone();
@@ -226,20 +233,20 @@ pub fn commit(checkpoint: &Checkpoint, acknowledged: Epoch) -> Checkpoint {
     next
 }
 
-/// What to do after a compare-and-set that was not plainly won, once the checkpoint has been read at
+/// What to do after a compare-and-set that was lost or unknown, once the checkpoint has been read at
 /// SERIAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// The checkpoint is, field by field, what was proposed: it was applied.
+    /// The checkpoint equals the proposed one in every field: it was applied.
     Applied,
-    /// The checkpoint is still what it was: send the byte-identical proposal again.
+    /// The checkpoint is still the expected one: send the byte-identical proposal again.
     SendAgain,
-    /// Someone else has moved the checkpoint: stop.
+    /// Another owner has moved the checkpoint: stop.
     Fenced,
 }
 
 /// Resolves a compare-and-set whose outcome is lost or unknown. Generation and version alone would
-/// not do: another proposal may bear the same numbers.
+/// not be enough: another proposal may have the same numbers.
 #[must_use]
 pub fn resolve(
     expected: Option<&Checkpoint>,
@@ -373,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_refused() {
+    fn a_checkpoint_of_another_job_log_or_fingerprint_is_refused() {
         let checkpoint = take_over(None, &opening(2), 0).expect("a fresh store");
         let mut newer = checkpoint.clone();
         newer.format = CHECKPOINT_FORMAT + 1;
@@ -410,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_made_again_is_refused_and_an_id_first_told_now_is_learned() {
+    fn a_recreated_topic_is_refused_and_an_unknown_id_is_recorded() {
         let named = |id: Option<&str>| {
             let mut opening = opening(2);
             opening.source.topic_id = id.map(str::to_owned);
@@ -418,7 +425,7 @@ mod tests {
         };
         let old = take_over(None, &named(None), 0).expect("a fresh store");
         let learned =
-            take_over(Some(&old), &named(Some("a")), 1).expect("a checkpoint that knows no id");
+            take_over(Some(&old), &named(Some("a")), 1).expect("a checkpoint without an id");
         assert_eq!(learned.source.topic_id.as_deref(), Some("a"));
         assert_eq!(
             take_over(Some(&learned), &named(Some("a")), 2)

@@ -1,22 +1,23 @@
-//! The duplicate filter of one partition: a sequence that a session has sent before is dropped.
+//! The duplicate filter of one partition: it drops a sequence that its session has sent before.
 //!
-//! It is decision state: it travels in the binding, as of the cut, and is bounded by records, never
-//! by a clock. A replay that starts with a newer filter than its cut would drop records it must
-//! count, which is why it does not live in bars.
+//! The filter is decision state: each binding records it as of its cut. Records alone bound it, and
+//! no clock does. It is not part of the bars: a replay that started with a newer filter than its cut
+//! would drop records that it must count.
 //!
-//! Sequences are dense per (session, partition), and a producer that retries repeats the youngest
-//! ones, so a window of 64 below the highest is enough to tell a repeat from a late arrival.
+//! Sequences are dense per session and partition, and a producer that retries repeats its youngest
+//! ones. So a window of 64 below the highest sequence tells a duplicate from a late arrival.
 
 use tapeflow_schemas::SessionId;
 
 use crate::checkpoint::SessionWindow;
 
-/// How many sessions a partition remembers; the least recently heard is forgotten first.
+/// The most sessions that a partition remembers. The one with the oldest last record is evicted
+/// first.
 pub const SESSIONS_REMEMBERED: usize = 64;
-/// How far below the highest sequence a late one is still told from a repeat.
+/// How far below the highest sequence a late one is still distinguished from a duplicate.
 pub const SEQUENCE_WINDOW: u64 = 64;
 
-/// What the filter says of a record.
+/// What the filter decides about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not seen before. `gap` sequences were skipped before it: records lost before the log, or
@@ -25,14 +26,14 @@ pub enum Verdict {
         /// Sequences skipped.
         gap: u64,
     },
-    /// Seen before, or so far below the highest that it counts as seen.
+    /// Seen before, or so far below the highest sequence that it counts as seen.
     Duplicate,
 }
 
-/// The filter, as of the records it has heard.
+/// The filter, as of the records it has observed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct DuplicateFilter {
-    /// Least recently heard first.
+    /// The session with the oldest last record first.
     sessions: Vec<SessionWindow>,
 }
 
@@ -45,15 +46,15 @@ impl DuplicateFilter {
         }
     }
 
-    /// What a cut records.
+    /// The state that a cut records.
     #[must_use]
     pub fn windows(&self) -> &[SessionWindow] {
         &self.sessions
     }
 
-    /// Hears of one record, and says whether it counts.
-    pub fn hear(&mut self, session: SessionId, sequence: u64) -> Verdict {
-        // Almost always the session heard last.
+    /// Observes one record and decides whether it counts.
+    pub fn observe(&mut self, session: SessionId, sequence: u64) -> Verdict {
+        // Almost always the session of the record before.
         let found = self
             .sessions
             .iter()
@@ -79,7 +80,7 @@ impl DuplicateFilter {
         let window = self
             .sessions
             .last_mut()
-            .expect("the session was found or put there");
+            .expect("the session was found or added");
         if sequence > window.highest {
             let step = sequence - window.highest;
             window.seen = if step < SEQUENCE_WINDOW {
@@ -113,7 +114,7 @@ mod tests {
             // Cutting and resuming between any two records changes nothing.
             filter = DuplicateFilter::from_windows(filter.windows());
             assert_eq!(
-                filter.hear(session(*id), *sequence),
+                filter.observe(session(*id), *sequence),
                 *want,
                 "record {at}: session {id} sequence {sequence}"
             );
@@ -168,19 +169,19 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_heard_session_is_forgotten_first() {
+    fn the_least_recently_used_session_is_evicted_first() {
         let mut filter = DuplicateFilter::default();
         for id in 0..64 {
-            filter.hear(session(id), 1);
+            filter.observe(session(id), 1);
         }
-        assert_eq!(filter.hear(session(0), 1), Verdict::Duplicate);
-        filter.hear(session(64), 1);
+        assert_eq!(filter.observe(session(0), 1), Verdict::Duplicate);
+        filter.observe(session(64), 1);
         assert_eq!(
-            filter.hear(session(0), 1),
+            filter.observe(session(0), 1),
             Verdict::Duplicate,
-            "0 was heard lately"
+            "0 was used recently"
         );
-        assert_eq!(filter.hear(session(1), 1), NEW, "1 was forgotten");
+        assert_eq!(filter.observe(session(1), 1), NEW, "1 was evicted");
         assert_eq!(filter.windows().len(), SESSIONS_REMEMBERED);
     }
 }

@@ -1,15 +1,14 @@
-//! Places in the protocol where a test may end the process, as a crash there would:
-//! `TAPEFLOW_FAILPOINT=NAME:N` ends it when it comes to the place of that name for the Nth time.
-//! `tests/chaos` does so.
+//! Failpoints: places in the protocol where a test ends the process like a crash.
+//! `TAPEFLOW_FAILPOINT=NAME:N` ends it when it reaches the failpoint for the Nth time. `tests/chaos`
+//! uses them.
 //!
-//! And a wrong clock, which no test can give the machine: `TAPEFLOW_CLOCK_OFFSET_S=SECONDS` puts
-//! the job's clock ahead, or behind.
+//! `TAPEFLOW_CLOCK_OFFSET_S=SECONDS` sets the job's clock ahead or behind, because a test cannot
+//! change the machine's clock.
 //!
-//! Only with the feature `failpoints`; without it [`reach`] is nothing, and the clock is the
+//! Both need the feature `failpoints`. Without it [`reach`] does nothing, and the clock is the
 //! machine's.
 
-/// The places, in the order in which an epoch comes past them; those of the take-over and the
-/// replay first.
+/// All failpoints, in the order in which an epoch reaches them; take-over and replay come first.
 pub const NAMES: [&str; 16] = [
     "take-over-before",
     "take-over-after",
@@ -29,7 +28,7 @@ pub const NAMES: [&str; 16] = [
     "committed-heard",
 ];
 
-/// Ends the process without any clean-up, if this is where it shall end.
+/// Aborts the process without clean-up if `TAPEFLOW_FAILPOINT` names this failpoint.
 #[cfg(feature = "failpoints")]
 pub fn reach(name: &str) {
     use std::sync::{
@@ -43,7 +42,7 @@ pub fn reach(name: &str) {
         let wanted = text
             .split_once(':')
             .and_then(|(name, times)| Some((name.to_owned(), times.parse().ok()?)));
-        // A place that does not exist would never be reached, and a test would believe that it was.
+        // A misspelt failpoint would never be reached, and its test would pass without testing.
         let known = wanted.filter(|(name, _)| NAMES.contains(&name.as_str()));
         Some(known.unwrap_or_else(|| {
             panic!(
@@ -55,17 +54,17 @@ pub fn reach(name: &str) {
     if let Some((_, times)) = wanted.as_ref().filter(|(wanted, _)| wanted == name)
         && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == *times
     {
-        tracing::error!(name, times, "the failpoint is reached");
+        tracing::error!(name, times, "failpoint reached: aborting");
         std::process::abort();
     }
 }
 
-/// Nothing.
+/// Does nothing without the feature `failpoints`.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn reach(_name: &str) {}
 
-/// How far ahead of the machine's the job's clock is to be, in microseconds.
+/// The offset of the job's clock from the machine's, in microseconds.
 #[cfg(feature = "failpoints")]
 #[must_use]
 pub fn clock_offset_us() -> i64 {
@@ -82,7 +81,7 @@ pub fn clock_offset_us() -> i64 {
     })
 }
 
-/// None.
+/// Always 0 without the feature `failpoints`.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 #[must_use]

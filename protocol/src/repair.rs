@@ -1,30 +1,32 @@
-//! Healing: a short generation of its own, which writes bars and lists anew that were found to
-//! differ from their recomputation.
+//! Repair: a short generation of its own rewrites bars and views that differ from their
+//! recomputation.
 //!
 //! ```text
-//!  job          ── bind ── bind ──╳ fenced                  waits        ╭── take over ── replay ── bind ──
+//!  job          ── bind ── bind ──╳ fenced                  waits        ╭── take over ── replay ──
 //!  repairer                         take over ── write at F ── read back ── release
-//!  checkpoint's owner      a job's      repair-…                                 repaired-…      a job's
+//!  checkpoint's owner      a job's      repair-…                                 repaired-…
 //! ```
 //!
-//! A repaired bar is written **as of b, labelled b, at the recovery timestamp F** of the repairer's take-over:
-//! what any generation's replay would write. So the invariants hold: its content is the fold up to
-//! a bound epoch (I2), F is above all write timestamps issued before, and no one else writes at it (I3, I4).
+//! A repaired bar is written **as of epoch b, at the recovery timestamp F** of the repairer's
+//! take-over. Any generation's replay would write the same. So the invariants hold: the content is
+//! the sum up to a bound epoch (I2), F is above all write timestamps issued before, and no other
+//! generation writes at F (I3, I4).
 //!
-//! No generation can undo it by writing what it had read before:
-//! * An **older** one may hold a wrong bar in memory. But it is fenced, binds nothing any more, and
-//!   all write timestamps it has are below F: whatever it still has under way loses.
-//! * A **later** one has greater write timestamps. But it begins with an empty memory, and takes over only
-//!   from a checkpoint that the repairer has released, after a quorum had all that was repaired: what it
-//!   reads is repaired.
-//! * One that takes over **in between**, for it takes the repairer for dead, may have read a wrong
-//!   bar before it was written. Then the release fails: it is conditional on the checkpoint being still
-//!   the repairer's ([`Repairer::end`]), and the operator is told to verify again. No harm is done:
-//!   what the repairer writes is a true prefix, and loses to what is newer.
+//! No generation can undo a repair by writing what it read before:
+//! * An **older** generation may have a wrong bar in memory. It is fenced and binds no more epochs.
+//!   All its write timestamps are below F, so its writes in flight lose.
+//! * A **later** generation has greater write timestamps. It begins with empty memory, and takes
+//!   over only a checkpoint that the repairer has released. By then a quorum has every repaired
+//!   bar, so it reads repaired bars.
+//! * A generation that takes over **in between**, because it believes the repairer is dead, may
+//!   have read a wrong bar before it was rewritten. Then the release fails, because it is
+//!   conditional on the repairer still owning the checkpoint ([`Repairer::end`]), and the operator
+//!   is asked to verify again. The repairer's writes did no harm: they are a true prefix, and lose
+//!   to newer writes.
 //!
-//! A repairer that dies leaves a checkpoint that says `repair-…`, and some bars repaired. Whoever takes over
-//! waits for a sign of life (the checkpoint's version grows) no longer than [`SILENCE`]. Healing again is
-//! harmless; a second repairer waits for the first like a job.
+//! A repairer that dies leaves the owner `repair-…` in the checkpoint, and some bars repaired. The
+//! next job waits for a heartbeat (the checkpoint's version grows), at most
+//! [`HEARTBEAT_TIMEOUT`]. A second repair is harmless; a second repairer waits like a job.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -47,36 +49,36 @@ use crate::{
     workflow::{self, WorkflowError, until_answered},
 };
 
-/// How the owner of a checkpoint begins while a repairer has it.
+/// The prefix of the checkpoint's owner while a repairer owns it.
 const REPAIRING: &str = "repair-";
-/// How it begins when the repairer has given it back.
+/// The prefix of the checkpoint's owner after the repairer has released it.
 const REPAIRED: &str = "repaired-";
-/// How long a repairer may give no sign of life before it is taken for dead. Less than a process of
-/// the job may stand still without being left by the others.
-pub const SILENCE: Duration = Duration::from_secs(30);
-/// How often it gives one, at least, between its writes.
-pub const SIGN_EVERY: Duration = Duration::from_secs(3);
-/// Bars, or lists, that are written and read back together.
+/// A repairer without a heartbeat for this long counts as dead.
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time between a repairer's heartbeats while it works.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
+/// The most bars, or views, that are written and read back together.
 const AT_ONCE: usize = 256;
-/// How long the question takes at most who has fenced a job.
-const ASKED_AT_MOST: Duration = Duration::from_secs(10);
+/// The longest time to find out which owner has fenced a job.
+const FENCED_BY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether a repairer has the checkpoint now.
+/// Whether a repairer owns the checkpoint now.
 #[must_use]
 pub fn is_repairing(owner: &str) -> bool {
     owner.starts_with(REPAIRING)
 }
 
-/// Whether a repairer has, or had, the checkpoint: a job that is fenced by it is to be started again.
+/// Whether a repairer owns the checkpoint or has released it. A job that it fenced is to be started
+/// again.
 #[must_use]
 pub fn is_repairer(owner: &str) -> bool {
     owner.starts_with(REPAIRING) || owner.starts_with(REPAIRED)
 }
 
-/// Whether it is a repairer that has fenced a job of this store, as far as the store answers.
+/// Whether a repairer has fenced the job of this store; false if the store does not answer in time.
 pub async fn has_fenced(store: &dyn CheckpointStore) -> bool {
     let checkpoint = tokio::time::timeout(
-        ASKED_AT_MOST,
+        FENCED_BY_TIMEOUT,
         until_answered("reading the checkpoint", || store.checkpoint()),
     )
     .await;
@@ -87,29 +89,29 @@ pub async fn has_fenced(store: &dyn CheckpointStore) -> bool {
     })
 }
 
-/// Waits for a repairer, but not for one that is dead.
+/// Decides how long a take-over waits for a repairer.
 #[derive(Debug, Default)]
-pub(crate) struct Patience {
-    /// Whose checkpoint was seen at which version, and when first.
-    seen: Option<(String, u64, Instant)>,
+pub(crate) struct RepairerWait {
+    /// The repairer's owner and version as last read, and when they were first read.
+    last_heartbeat: Option<(String, u64, Instant)>,
 }
 
-impl Patience {
+impl RepairerWait {
     /// Whether to wait before this checkpoint is taken over.
     pub(crate) fn waits(&mut self, checkpoint: &Checkpoint, now: Instant) -> bool {
         if !is_repairing(&checkpoint.owner) {
             return false;
         }
-        match &self.seen {
+        match &self.last_heartbeat {
             Some((owner, version, since))
                 if (owner, version) == (&checkpoint.owner, &checkpoint.version) =>
             {
-                let waits = now.duration_since(*since) < SILENCE;
+                let waits = now.duration_since(*since) < HEARTBEAT_TIMEOUT;
                 if !waits {
                     warn!(
                         owner,
-                        "the repairer has given no sign of life for {} s: taking over from it",
-                        SILENCE.as_secs()
+                        "no heartbeat from the repairer for {} s: taking the job over from it",
+                        HEARTBEAT_TIMEOUT.as_secs()
                     );
                 }
                 waits
@@ -121,30 +123,30 @@ impl Patience {
                 {
                     warn!(
                         owner = checkpoint.owner,
-                        "a repairer has the job: waiting for its end, or {} s after its last sign of life",
-                        SILENCE.as_secs()
+                        "a repairer owns the job: waiting until it ends, or {} s after its last heartbeat",
+                        HEARTBEAT_TIMEOUT.as_secs()
                     );
                 }
-                self.seen = Some((checkpoint.owner.clone(), checkpoint.version, now));
+                self.last_heartbeat = Some((checkpoint.owner.clone(), checkpoint.version, now));
                 true
             }
         }
     }
 }
 
-/// A generation that repairs.
+/// A generation that repairs bars and views.
 #[derive(Debug)]
 pub struct Repairer {
     checkpoint: Checkpoint,
-    sign_given: Instant,
+    last_heartbeat: Instant,
 }
 
 impl Repairer {
-    /// Takes the job over, from another repairer only when that has ended or is dead. From here on
-    /// nobody else binds or commits.
+    /// Takes the job over; from another repairer only after that has ended or is dead. From here on
+    /// no other generation binds or commits.
     ///
     /// # Errors
-    /// [`WorkflowError`]; nothing was written then.
+    /// [`WorkflowError`]; then nothing was written.
     pub async fn begin(
         store: &dyn CheckpointStore,
         now_us: impl Fn() -> i64,
@@ -159,14 +161,14 @@ impl Repairer {
             job: found.job,
             fingerprint: found.fingerprint,
             source: found.source,
-            // No partition is added: where it begins is a job's decision.
+            // A repairer adds no partition: a job decides where a new partition begins.
             earliest: vec![0; found.committed.cuts.len()],
             owner: format!("{REPAIRING}{}", nonce()),
         };
         let checkpoint = workflow::take_over(store, &opening, now_us).await?;
         Ok(Self {
             checkpoint,
-            sign_given: Instant::now(),
+            last_heartbeat: Instant::now(),
         })
     }
 
@@ -176,28 +178,29 @@ impl Repairer {
         &self.checkpoint
     }
 
-    /// The epoch as of which bars are repaired: the last one bound.
+    /// The epoch as of which bars are repaired: the last bound one.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.checkpoint.last_binding().epoch
     }
 
-    /// The write timestamp at which they are written.
+    /// The write timestamp of the repaired bars.
     #[must_use]
     pub fn write_timestamp(&self) -> WriteTimestamp {
         self.checkpoint.recovery_timestamp
     }
 
-    /// Writes bars and lists, each as of [`Repairer::epoch`], and reads all of them back. What reads
-    /// back as something else is returned: whoever wrote that did so at a greater write timestamp.
+    /// Writes bars and views, each as of [`Repairer::epoch`], and reads all of them back. Returns
+    /// the keys that read back as something else, because a write with a greater write timestamp
+    /// won.
     ///
     /// # Errors
-    /// [`WorkflowError::Fenced`] if someone has taken over; [`WorkflowError::Store`].
+    /// [`WorkflowError::Fenced`] if another generation has taken over; [`WorkflowError::Store`].
     pub async fn write(
         &mut self,
         store: &dyn Store,
         bars: &[(BarKey, Totals)],
-        lists: &[(ViewKey, Vec<ViewEntry>)],
+        views: &[(ViewKey, Vec<ViewEntry>)],
     ) -> Result<Vec<String>, WorkflowError> {
         let (epoch, write_timestamp) = (self.epoch(), self.write_timestamp());
         let mut refused = Vec::new();
@@ -213,7 +216,7 @@ impl Repairer {
                     write_timestamp,
                 })
                 .collect();
-            // A bar that is missing may be so because the directory does not lead to it.
+            // A bar may be missing only because the directory does not list it.
             let directory = bars.iter().map(|BarWrite { key, .. }| DirectoryEntry {
                 symbol: key.symbol.clone(),
                 size: key.size,
@@ -226,14 +229,14 @@ impl Repairer {
             };
             self.send(store, &writes).await?;
             for bar in &writes.bars {
-                self.sign(store).await?;
+                self.heartbeat(store).await?;
                 if read_back(store, bar).await? != Some(bar.state) {
                     refused.push(bar.key.to_string());
                 }
             }
         }
-        for lists in lists.chunks(AT_ONCE) {
-            let views = lists.iter().map(|(key, entries)| ViewWrite {
+        for views in views.chunks(AT_ONCE) {
+            let views = views.iter().map(|(key, entries)| ViewWrite {
                 key: *key,
                 state: ViewState {
                     epoch,
@@ -246,23 +249,23 @@ impl Repairer {
                 ..EpochWrites::default()
             };
             self.send(store, &writes).await?;
-            for list in &writes.views {
-                self.sign(store).await?;
-                if list_back(store, list).await?.as_ref() != Some(&list.state) {
-                    refused.push(list.key.to_string());
+            for view in &writes.views {
+                self.heartbeat(store).await?;
+                if read_view_back(store, view).await?.as_ref() != Some(&view.state) {
+                    refused.push(view.key.to_string());
                 }
             }
         }
         Ok(refused)
     }
 
-    /// Gives a sign of life, if the last one was given a while ago: to be called between whatever
-    /// takes its time.
+    /// Sends a heartbeat if the last one is older than [`HEARTBEAT_EVERY`]. Call it between long
+    /// steps.
     ///
     /// # Errors
-    /// [`WorkflowError::Fenced`] if someone has taken over; [`WorkflowError::Store`].
-    pub async fn sign(&mut self, store: &dyn CheckpointStore) -> Result<(), WorkflowError> {
-        if self.sign_given.elapsed() >= SIGN_EVERY {
+    /// [`WorkflowError::Fenced`] if another generation has taken over; [`WorkflowError::Store`].
+    pub async fn heartbeat(&mut self, store: &dyn CheckpointStore) -> Result<(), WorkflowError> {
+        if self.last_heartbeat.elapsed() >= HEARTBEAT_EVERY {
             self.checkpoint = workflow::propose(
                 store,
                 Some(&self.checkpoint),
@@ -272,24 +275,24 @@ impl Repairer {
                 },
             )
             .await?;
-            self.sign_given = Instant::now();
+            self.last_heartbeat = Instant::now();
         }
         Ok(())
     }
 
     async fn send(&mut self, store: &dyn Store, writes: &EpochWrites) -> Result<(), WorkflowError> {
-        self.sign(store).await?;
+        self.heartbeat(store).await?;
         until_answered("repairing", || store.write(writes))
             .await
             .map_err(WorkflowError::Store)
     }
 
-    /// Gives the job back. That it succeeds proves that nobody had taken over before: all that was
-    /// written is what later generations read.
+    /// Releases the job. Success proves that no other generation had taken over, so later
+    /// generations read what was written.
     ///
     /// # Errors
-    /// [`WorkflowError::Fenced`] if someone had taken over, and may have read bars before
-    /// they were repaired; [`WorkflowError::Store`].
+    /// [`WorkflowError::Fenced`] if another generation had taken over, and may have read bars
+    /// before they were repaired; [`WorkflowError::Store`].
     pub async fn end(self, store: &dyn CheckpointStore) -> Result<Checkpoint, WorkflowError> {
         let owner = format!(
             "{REPAIRED}{}",
@@ -304,37 +307,36 @@ impl Repairer {
     }
 }
 
-/// What a quorum says of a bar. A damaged cell is something else than what was written, and no
-/// failure.
+/// Reads a bar at quorum; `None` if it is absent or damaged, which differs from what was written.
 async fn read_back(
     store: &dyn EpochStore,
     bar: &BarWrite,
 ) -> Result<Option<BarState>, WorkflowError> {
     let keys = std::slice::from_ref(&bar.key);
     Ok(
-        whole("reading a repaired bar back", || store.read_bars(keys))
+        read_or_damaged("reading a repaired bar back", || store.read_bars(keys))
             .await?
             .and_then(|found| found.into_iter().next().flatten()),
     )
 }
 
-/// The same for a list.
-async fn list_back(
+/// Reads a view's window at quorum; `None` if it is absent or damaged.
+async fn read_view_back(
     store: &dyn BarReader,
-    list: &ViewWrite,
+    view_write: &ViewWrite,
 ) -> Result<Option<ViewState>, WorkflowError> {
-    let ViewKey { view, size, start } = list.key;
-    let found = whole("reading a repaired list back", || {
+    let ViewKey { view, size, start } = view_write.key;
+    let found = read_or_damaged("reading a repaired view back", || {
         store.views(view, size, start..start + 1)
     })
     .await?;
     Ok(found
         .and_then(|found| found.into_iter().next())
-        .map(|list| list.state))
+        .map(|found| found.state))
 }
 
-/// An answer; none if what is asked for cannot be read.
-async fn whole<T, F: Future<Output = Result<T, StoreError>>>(
+/// Repeats a read until the store answers; `None` if the cell is damaged.
+async fn read_or_damaged<T, F: Future<Output = Result<T, StoreError>>>(
     what: &str,
     mut call: impl FnMut() -> F,
 ) -> Result<Option<T>, WorkflowError> {
@@ -343,18 +345,18 @@ async fn whole<T, F: Future<Output = Result<T, StoreError>>>(
         match call().await {
             Ok(found) => return Ok(Some(found)),
             Err(StoreError::Broken(reason)) => {
-                warn!(what, reason, "not readable");
+                warn!(what, reason, "cell cannot be read");
                 return Ok(None);
             }
             Err(StoreError::Unavailable(reason)) => {
-                warn!(what, reason, "store does not answer; trying again");
+                warn!(what, reason, "store does not answer: trying again");
                 backoff.wait().await;
             }
         }
     }
 }
 
-/// 128 random bits: the standard library's hash keys are drawn from the system's randomness.
+/// 128 random bits: the standard library draws its hash keys from the system's randomness.
 fn nonce() -> String {
     format!(
         "{:016x}{:016x}",
@@ -384,24 +386,27 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends_with_the_silence_of_one_repairer_and_begins_anew_with_a_sign_of_life() {
+    fn the_wait_ends_without_a_heartbeat_and_begins_again_with_one() {
         let begin = Instant::now();
         let mut checkpoint =
             decide::take_over(None, &opening("repair-1"), 1).expect("a fresh store");
-        let mut patience = Patience::default();
+        let mut wait = RepairerWait::default();
         let at = |ms: u64| begin + Duration::from_millis(ms);
-        assert!(patience.waits(&checkpoint, at(0)) && patience.waits(&checkpoint, at(29_999)));
+        assert!(wait.waits(&checkpoint, at(0)) && wait.waits(&checkpoint, at(29_999)));
         checkpoint.version += 1;
         assert!(
-            patience.waits(&checkpoint, at(30_000)) && patience.waits(&checkpoint, at(59_999)),
-            "a sign of life"
+            wait.waits(&checkpoint, at(30_000)) && wait.waits(&checkpoint, at(59_999)),
+            "a heartbeat"
         );
-        assert!(!patience.waits(&checkpoint, at(60_000)), "none for 30 s");
+        assert!(!wait.waits(&checkpoint, at(60_000)), "none for 30 s");
         checkpoint.owner = "repair-2".into();
-        assert!(patience.waits(&checkpoint, at(60_001)), "another repairer");
+        assert!(wait.waits(&checkpoint, at(60_001)), "another repairer");
         for owner in ["repaired-2", "0123", ""] {
             checkpoint.owner = owner.into();
-            assert!(!Patience::default().waits(&checkpoint, at(0)), "{owner:?}");
+            assert!(
+                !RepairerWait::default().waits(&checkpoint, at(0)),
+                "{owner:?}"
+            );
         }
     }
 }

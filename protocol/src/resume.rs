@@ -1,9 +1,9 @@
-//! Where the reading of a partition goes on after a take-over, and what is given up there. Pure:
-//! the checkpoint and the log's bounds in, a decision out.
+//! Where a restart resumes: the offset at which each partition continues after a take-over, and
+//! which lost offsets are given up. Pure: checkpoint and log bounds in, a decision out.
 //!
-//! Replay begins at the committed cut. Retention may have removed offsets above it: nobody has
-//! their records any more, so the job refuses, unless the operator accepts the loss. Then the next
-//! binding says which offsets are lost ([`Cut::lost`]), and the next start needs no permission:
+//! Replay begins at the committed cut. Retention may have removed offsets above it. Their records
+//! are gone, so the job refuses to start unless the operator accepts the loss. Then the next binding
+//! records the lost offsets ([`Cut::lost`]), and the next start needs no permission:
 //!
 //! ```text
 //!   committed      lost                 bound
@@ -13,26 +13,27 @@
 //!       c                 b (all gone)        start  a gap beyond b, or with nothing bound (c = b)
 //! ```
 //!
-//! * **A binding never changes.** Epochs keep their cuts, and the records that remain belong to the
-//!   epochs they were bound to. A bar that was written before the loss has an epoch of (c, b] in
-//!   its cell and keeps what it holds; replay adds to it what lies above that epoch, as ever.
-//! * **Decisions beyond a bound cut are the binding's.** The records that are gone may have taught
-//!   the duplicate filter, and it must not unlearn: one that repeats a lost record may stand in a
-//!   later epoch, and a bar of the earlier epoch may hold the lost one. So the state is taken from
-//!   every bound cut that is reached, or jumped over, whose epoch was bound before its loss was
-//!   known. At any other cut the replay must come to the state by itself ([`bound_without`]): the
-//!   epoch that carries the loss was read without the lost records in the first place.
-//! * **What was given up stays given up.** Should the log show the offsets again (a replica that
-//!   had not removed them yet leads now), they are not read: their epoch is bound without them.
-//! * The loss is bound before anything that was replayed is committed, or together with it: a
-//!   commit moves c over the gap, and nothing would tell of it any more.
-//! * The loss is part of one compare-and-set with the cuts that depend on it. A crash before it has
-//!   lost nothing but the permission; after it, the replay of that epoch knows the range from its
-//!   binding, and writes the same dead letter again, at the same place.
+//! * **A binding never changes.** Epochs keep their cuts, and the remaining records belong to the
+//!   epochs they were bound to. A bar that was written before the loss has an epoch of (c, b] in its
+//!   cell and keeps its content. Replay adds what lies above that epoch, as always.
+//! * **Decisions beyond a bound cut are the binding's.** The duplicate filter may have learned from
+//!   records that are gone now, and it must not forget them: a duplicate of a lost record may be in
+//!   a later epoch, and a bar of the earlier epoch may contain the lost one. So replay takes its
+//!   state from every bound cut that it reaches or skips, if the epoch was bound before its loss was
+//!   known. At any other cut the replay must arrive at the recorded state by itself
+//!   ([`bound_without`]), because that epoch was read without the lost records in the first place.
+//! * **What was given up stays given up.** The log may show the offsets again, if a replica that had
+//!   not removed them becomes the leader. They are not read, because their epoch is bound without
+//!   them.
+//! * The loss is bound before the first replayed epoch is committed, or together with it. A commit
+//!   moves c over the gap, and afterwards nothing would reveal the gap.
+//! * The loss is part of the same compare-and-set as the cuts that depend on it. A crash before that
+//!   loses only the permission. After it, replay of the epoch knows the range from its binding, and
+//!   writes the same dead letter at the same position again.
 //!
-//! What is accepted with it: of an epoch in (c, b] some bars and lists may hold the lost records,
-//! and others not; and a reader who saw such a bar before a majority of the replicas had it may see
-//! it without them later.
+//! Accepting a loss has a price. Some bars and views of an epoch in (c, b] may contain the lost
+//! records, and others not. A reader that saw such a bar before a quorum had it may later see it
+//! without them.
 
 use std::ops::Range;
 
@@ -51,21 +52,26 @@ pub struct Resume {
     pub given_up: Option<LostRange>,
 }
 
-/// Why a partition cannot go on.
+/// Why a partition cannot resume.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Retention came before the commit.
-    #[error("partition {partition}: offsets {lost} are gone from the log (it begins at {}) before they were committed", lost.to)]
+    /// Retention removed offsets before they were committed.
+    #[error(
+        "partition {partition}: offsets {lost} are gone from the log (it begins at {}) before they \
+         were committed",
+        lost.to
+    )]
     Gone {
         /// The partition.
         partition: Partition,
-        /// What is gone, and given up by nobody so far.
+        /// What is gone and not given up yet.
         lost: LostRange,
     },
-    /// The log's end went back, and offsets will be given out a second time: no loss to be
-    /// accepted, for bars of the new records would be taken for the old.
+    /// The log's end went back, so offsets will be assigned a second time. Such a loss cannot be
+    /// accepted: new records would be taken for old ones that are already in bars.
     #[error(
-        "partition {partition}: the store has bound offsets below {bound}, but the log ends at {end}: it was truncated or is not the log these bars come from"
+        "partition {partition}: the store has bound offsets below {bound}, but the log ends at \
+         {end}: it was truncated or is not the log these bars come from"
     )]
     Truncated {
         /// The partition.
@@ -77,13 +83,13 @@ pub enum Unreadable {
     },
 }
 
-/// How a partition of the checkpoint goes on in a log that holds `bounds` of it.
+/// Decides where a partition of the checkpoint resumes in a log that has the offsets `bounds`.
 ///
 /// # Errors
-/// [`Unreadable`], see there; nothing is [`Unreadable::Gone`] if the loss is accepted.
+/// [`Unreadable`]; never [`Unreadable::Gone`] if the loss is accepted.
 ///
 /// # Panics
-/// If the checkpoint does not know the partition.
+/// If the checkpoint has no such partition.
 pub fn resume(
     checkpoint: &Checkpoint,
     partition: Partition,
@@ -124,7 +130,7 @@ pub fn resume(
         });
     }
     let lost = match last.lost {
-        // What is lost piece by piece, with nothing read between, is one range.
+        // Adjacent losses, with no record read in between, are one range.
         Some(before) if before.to == gone.from => LostRange {
             from: before.from,
             to: gone.to,
@@ -138,8 +144,8 @@ pub fn resume(
     })
 }
 
-/// Whether a cut was bound without the offsets `gap`, as far as they lie below it: then whoever
-/// reads up to it without them comes to its very state.
+/// Whether a cut was bound without the offsets of `gap` that lie below it. Then a replay without
+/// them arrives at the state that the cut recorded.
 #[must_use]
 pub fn bound_without(cut: &Cut, gap: &Range<Offset>) -> bool {
     let to = gap.end.min(cut.next);

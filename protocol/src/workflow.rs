@@ -1,8 +1,12 @@
-//! The workflow that obeys [`crate::decide`]: it takes a job over, and moves its checkpoint from one
+//! Carries out what [`crate::decide`] decides: takes a job over, and moves its checkpoint from one
 //! state to the next.
 //!
-//! One proposal is in flight at a time. Nothing here gives up on a store that does not answer: a
-//! stalled checkpoint stalls the job, which costs latency and nothing else.
+//! One proposal is in flight at a time. A store that does not answer is asked again without a
+//! limit: a stalled checkpoint stalls the job, which costs latency and nothing else.
+//!
+//! The loop of [`propose`] is written by hand and not by a retry library. Between two attempts it
+//! must read the checkpoint and resolve the outcome; a plain retry would send a proposal again
+//! that may already be applied, and report it as lost.
 
 use std::time::Duration;
 
@@ -12,11 +16,11 @@ use crate::{
     checkpoint::Checkpoint,
     decide::{self, Opening, Refusal, Resolution},
     failpoint,
-    repair::Patience,
+    repair::RepairerWait,
     store::{CasOutcome, CheckpointStore, HistoryEntry, StoreError},
 };
 
-/// How a step of the workflow can fail for good.
+/// Why a step of the workflow failed for good.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkflowError {
     /// The checkpoint must not be taken over; nothing was written.
@@ -30,15 +34,15 @@ pub enum WorkflowError {
         /// Its owner.
         owner: String,
     },
-    /// The store failed in a way that no retry mends.
+    /// The store failed in a way that no retry corrects.
     #[error("{0}")]
     Store(String),
 }
 
-/// How often a checkpoint that a repairer has is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the checkpoint is read while a repairer owns it.
+const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// Waits between tries: 50 ms, doubling, at most 2 s.
+/// The wait between attempts: 50 ms, doubling, at most 2 s.
 pub(crate) struct Backoff(Duration);
 
 impl Backoff {
@@ -55,7 +59,7 @@ impl Backoff {
 /// Repeats a call until the store answers.
 ///
 /// # Errors
-/// The text of an error that no retry mends.
+/// The text of an error that no retry corrects.
 pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
     what: &str,
     mut call: impl FnMut() -> F,
@@ -66,15 +70,15 @@ pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
             Ok(value) => return Ok(value),
             Err(StoreError::Broken(reason)) => return Err(format!("{what}: {reason}")),
             Err(StoreError::Unavailable(reason)) => {
-                warn!(what, reason, "store does not answer; trying again");
+                warn!(what, reason, "store does not answer: trying again");
                 backoff.wait().await;
             }
         }
     }
 }
 
-/// Takes the job over: reads the checkpoint, refuses what is not ours, waits for a repairer to end
-/// ([`crate::repair`]), and makes it ours.
+/// Takes the job over: reads the checkpoint, refuses one that is not this job's, waits until a
+/// repairer ends ([`crate::repair`]), and becomes its owner.
 ///
 /// # Errors
 /// [`WorkflowError`]. If others take over at the same time, the last one wins and the
@@ -84,7 +88,7 @@ pub async fn take_over(
     opening: &Opening,
     now_us: impl Fn() -> i64,
 ) -> Result<Checkpoint, WorkflowError> {
-    let mut patience = Patience::default();
+    let mut wait = RepairerWait::default();
     loop {
         let found = until_answered("reading the checkpoint", || store.checkpoint())
             .await
@@ -92,14 +96,14 @@ pub async fn take_over(
         let proposed = decide::take_over(found.as_ref(), opening, now_us())?;
         if found
             .as_ref()
-            .is_some_and(|checkpoint| patience.waits(checkpoint, tokio::time::Instant::now()))
+            .is_some_and(|checkpoint| wait.waits(checkpoint, tokio::time::Instant::now()))
         {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
             continue;
         }
         failpoint::reach("take-over-before");
         match propose(store, found.as_ref(), proposed).await {
-            // Someone moved the checkpoint between our read and our write: look again.
+            // Another owner moved the checkpoint between our read and our write: read it again.
             Err(WorkflowError::Fenced { .. }) => {}
             other => {
                 failpoint::reach("take-over-after");
@@ -109,7 +113,7 @@ pub async fn take_over(
     }
 }
 
-/// Whether [`take_over`] would refuse; nothing is written.
+/// Checks whether [`take_over`] would refuse the checkpoint. Writes nothing.
 ///
 /// # Errors
 /// [`WorkflowError::Refused`] or [`WorkflowError::Store`].
@@ -153,7 +157,8 @@ pub async fn advance(
     ended
 }
 
-/// One compare-and-set, resolved to the end: an unknown outcome is read and tried until it is known.
+/// One compare-and-set with a known outcome: after an unknown one, reads the checkpoint and tries
+/// again until the outcome is known.
 ///
 /// # Errors
 /// [`WorkflowError`]: another generation has taken over, or the store failed for good.
@@ -170,7 +175,7 @@ pub async fn propose(
             CasOutcome::Unknown(reason) => {
                 warn!(
                     reason,
-                    "outcome of compare-and-set unknown; reading the checkpoint"
+                    "outcome of compare-and-set unknown: reading the checkpoint"
                 );
                 backoff.wait().await;
             }

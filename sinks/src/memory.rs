@@ -1,10 +1,10 @@
-//! The store in memory: what tests and simulations run on, and what watches the protocol from the
-//! store's side.
+//! The store in memory, for tests and simulations. It also checks the protocol from the store's
+//! side.
 //!
-//! It keeps every write that ever arrived, and holds each against the invariants on arrival: a
-//! breach is recorded as a *violation*, not raised, so that a broken protocol runs on and shows
-//! where it leads. Faults are armed beforehand and used up one call each; nothing here is random
-//! and nothing waits, unless a [`Hold`] says so.
+//! It keeps every write, and checks each against the invariants on arrival. A breach is recorded as
+//! a *violation* and not raised, so that a broken protocol runs on and shows its consequences.
+//! Faults are armed beforehand; each applies to one call. Nothing here is random, and nothing waits
+//! except under a [`Hold`].
 
 mod views;
 

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tapeflow_protocol::{
     Checkpoint, CheckpointStore, Cut, EpochStore, EpochWrites, SourceIdentity,
     decide::{self, Opening},
-    repair::{Repairer, SIGN_EVERY, has_fenced, is_repairer, is_repairing},
+    repair::{HEARTBEAT_EVERY, Repairer, has_fenced, is_repairer, is_repairing},
     workflow::{self, WorkflowError},
 };
 use tapeflow_schemas::{BarKey, BarState, BarWrite, Epoch, Totals, View, ViewKey, WriteTimestamp};
@@ -276,13 +276,13 @@ fn a_repairer_gives_a_sign_of_life_before_it_is_taken_for_dead_and_not_all_the_t
                 .version
         };
         let before = version().await;
-        repairer.sign(&store).await.expect("its own");
+        repairer.heartbeat(&store).await.expect("its own");
         assert_eq!(version().await, before, "it has just begun");
         for sign in 1..=2 {
-            tokio::time::advance(SIGN_EVERY).await;
+            tokio::time::advance(HEARTBEAT_EVERY).await;
             // Also while it reads back what it has written.
             if sign == 1 {
-                repairer.sign(&store).await.expect("its own");
+                repairer.heartbeat(&store).await.expect("its own");
             } else {
                 repairer
                     .write(&store, &[(key(0), totals(7))], &[])

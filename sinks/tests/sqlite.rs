@@ -204,7 +204,7 @@ async fn reopening_keeps_everything() {
         Some(checkpoint(&identity))
     );
     assert_eq!(
-        store.read_bars(&[key("TSLA")]).await.expect("rows"),
+        store.read_bars(&[key("TSLA")]).await.expect("bars"),
         [Some(golden(1))]
     );
 }
@@ -285,7 +285,7 @@ async fn a_reader_reads_beside_a_job_and_after_it_and_writes_nothing() {
             .await
             .expect("written");
         assert_eq!(
-            read.read_bars(&[key("TSLA")]).await.expect("rows"),
+            read.read_bars(&[key("TSLA")]).await.expect("bars"),
             [Some(golden(epoch))]
         );
         log.append(vec![record(0, "x", None)])
@@ -417,21 +417,21 @@ async fn two_contents_at_one_write_timestamp_are_refused_and_take_no_neighbour_a
     assert!(neighbours.iter().all(Result::is_ok));
     let keys: Vec<_> = good.iter().map(|good| good.bars[0].key.clone()).collect();
     assert_eq!(
-        store.read_bars(&keys).await.expect("rows"),
+        store.read_bars(&keys).await.expect("bars"),
         vec![Some(golden(1)); 20]
     );
     assert_eq!(
         store
             .read_bars(&[key("TSLA"), key("GOOG")])
             .await
-            .expect("rows"),
+            .expect("bars"),
         [Some(golden(1)), None],
         "a write is whole or not at all"
     );
 }
 
 #[tokio::test]
-async fn a_damaged_cell_stops_the_job_and_names_the_row() {
+async fn a_damaged_cell_stops_the_job_and_names_the_bar() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     store.write(&row("TSLA", 1, 1)).await.expect("written");

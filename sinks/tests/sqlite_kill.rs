@@ -259,7 +259,7 @@ async fn check(path: &Path, said: &Said) {
         .await
         .expect("a checkpoint")
         .map_or(0, |checkpoint| checkpoint.version);
-    let row = store.read_bars(&[key()]).await.expect("rows")[0];
+    let row = store.read_bars(&[key()]).await.expect("bars")[0];
     assert!(
         (said.checkpoint..=said.checkpoint + 1).contains(&checkpoint),
         "{said:?}, found checkpoint {checkpoint}"

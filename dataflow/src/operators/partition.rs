@@ -127,7 +127,7 @@ impl PartitionState {
             Header::Legacy => (None, record.timestamp_ms),
         };
         if let Some((session, sequence)) = session {
-            match self.filter.hear(session, sequence) {
+            match self.filter.observe(session, sequence) {
                 Verdict::Fresh { gap } => into.counts.gaps += gap,
                 Verdict::Duplicate => {
                     into.counts.duplicates += 1;

@@ -1,8 +1,8 @@
-//! The checkpoint: one row, touched by lightweight transactions alone.
+//! The checkpoint: one row that only lightweight transactions write.
 //!
-//! An answer that says "applied" or "not applied" is believed. Anything else, an error of the
-//! server or of the driver included, leaves the outcome unknown: a proposal that a replica has
-//! accepted may still be finished by whoever comes next.
+//! Only an answer "applied" or "not applied" decides the outcome. Anything else, an error of the
+//! server or of the driver included, leaves it unknown: a later transaction may still complete a
+//! proposal that a replica has accepted.
 
 use std::time::Duration;
 
@@ -38,11 +38,15 @@ impl CheckpointRow {
     ) -> Result<Self, StoreError> {
         let table = format!("{keyspace}.checkpoint");
         let mut create = cluster
-            .prepare(format!("INSERT INTO {table} (only_one, job, generation, version, owner, checkpoint) VALUES (1, ?, ?, ?, ?, ?) IF NOT EXISTS"))
+            .prepare(format!(
+                "INSERT INTO {table} (only_one, job, generation, version, owner, checkpoint) \
+                 VALUES (1, ?, ?, ?, ?, ?) IF NOT EXISTS"
+            ))
             .await?;
         let mut replace = cluster
             .prepare(format!(
-                "UPDATE {table} SET job = ?, generation = ?, version = ?, owner = ?, checkpoint = ? WHERE only_one = 1 \
+                "UPDATE {table} SET job = ?, generation = ?, version = ?, owner = ?, checkpoint = ? \
+                 WHERE only_one = 1 \
                  IF job = ? AND generation = ? AND version = ? AND owner = ?"
             ))
             .await?;
@@ -75,8 +79,8 @@ impl CheckpointRow {
         text.as_deref().map(parse).transpose()
     }
 
-    /// The name of the job whose keyspace this is; `None` before its first start. It never changes,
-    /// so that any quorum will do.
+    /// The name of the job that owns the keyspace; `None` before its first start. It never changes,
+    /// so a plain quorum read is enough.
     pub(super) async fn job(&self, session: &Session) -> Result<Option<String>, StoreError> {
         only_text(
             "reading the job's name",
@@ -93,8 +97,8 @@ impl CheckpointRow {
     ) -> CasOutcome {
         let text = match serde_json::to_string(proposed) {
             Ok(text) => text,
-            // Nothing was sent; but no outcome says so, and the caller reads the checkpoint in either
-            // case.
+            // Nothing was sent. No outcome expresses that, and the caller reads the checkpoint in
+            // any case.
             Err(error) => {
                 return CasOutcome::Unknown(format!(
                     "the checkpoint cannot be written as JSON: {error}"
@@ -138,7 +142,7 @@ impl CheckpointRow {
     }
 }
 
-/// Whether a lightweight transaction took effect: its first column, whatever stands beside it.
+/// Whether a lightweight transaction was applied: the first column of its answer.
 fn was_applied(answer: QueryResult) -> Result<bool, String> {
     let rows = answer
         .into_rows_result()
@@ -166,8 +170,7 @@ fn only_text(
     Ok(row.and_then(|(text,)| text))
 }
 
-/// A checkpoint from its JSON. A newer format may have any shape beside its number, so that is looked at
-/// first.
+/// Parses a checkpoint. A newer format may have another shape, so the format is read first.
 fn parse(text: &str) -> Result<Checkpoint, StoreError> {
     #[derive(Deserialize)]
     struct Format {
@@ -181,7 +184,8 @@ fn parse(text: &str) -> Result<Checkpoint, StoreError> {
     let Format { format } = serde_json::from_str(text).map_err(error)?;
     if format > CHECKPOINT_FORMAT {
         return Err(broken(format!(
-            "the store's checkpoint has format {format}, this binary writes format {CHECKPOINT_FORMAT}: use the newer tapeflow that wrote it, or another store"
+            "the store's checkpoint has format {format}, this binary knows {CHECKPOINT_FORMAT}: use \
+             the newer tapeflow that wrote it, or another store"
         )));
     }
     serde_json::from_str(text).map_err(error)

@@ -1,4 +1,4 @@
-//! The directory: which symbols there are, and in which partitions of `bars` they have rows.
+//! The directory: which symbols exist, and in which partitions of `bars` they have bars.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -19,8 +19,8 @@ use super::{
     session::Cluster,
 };
 
-/// Entries that go into one statement, from as many partitions: below what a server tells of in its
-/// log (see [`super::rows`]).
+/// Entries in one statement, each in another partition: below the server's warning threshold (see
+/// [`super::bars`]).
 const ENTRIES: usize = 10;
 
 /// The statements on tables `symbols` and `symbol_buckets`.
@@ -45,7 +45,7 @@ impl Directory {
         })
     }
 
-    /// Writes the entries, and each symbol of them once.
+    /// Writes the entries, and each of their symbols once.
     pub(super) async fn write(
         &self,
         session: &Session,
@@ -136,7 +136,7 @@ impl Directory {
         Ok(symbols)
     }
 
-    /// The buckets in which a symbol has rows of a size, ascending.
+    /// The buckets in which a symbol has bars of a size, ascending.
     pub(super) async fn buckets(
         &self,
         session: &Session,
@@ -158,7 +158,7 @@ impl Directory {
             .map_err(|error| of_row(&doing, &error))
     }
 
-    /// Leaves those partitions that nobody finds who begins with a symbol.
+    /// Removes the partitions that the directory lists, and keeps the others.
     pub(super) async fn retain_unlisted(
         &self,
         session: &Session,

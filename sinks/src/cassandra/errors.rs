@@ -1,4 +1,4 @@
-//! The driver's errors, sorted by the one question callers ask: may the same call succeed later?
+//! Classifies the driver's errors by one question: may the same call succeed later?
 
 use scylla::errors::{
     BrokenConnectionErrorKind, ConnectionError, ConnectionPoolError,
@@ -10,12 +10,12 @@ use tapeflow_protocol::StoreError;
 
 use super::config::CassandraConfig;
 
-/// Something that no retry mends, found by us rather than by the driver.
+/// An error that no retry corrects, found by us and not by the driver.
 pub(super) fn broken(what: impl Into<String>) -> StoreError {
     StoreError::Broken(what.into())
 }
 
-/// Of a statement that was sent once.
+/// The error of a statement that was sent once.
 pub(super) fn of_execution(doing: &str, error: &ExecutionError) -> StoreError {
     let lasting = match error {
         ExecutionError::BadQuery(_) | ExecutionError::UseKeyspaceError(_) => true,
@@ -26,7 +26,7 @@ pub(super) fn of_execution(doing: &str, error: &ExecutionError) -> StoreError {
     sorted(lasting, doing, error)
 }
 
-/// Of a statement whose answer comes in pages.
+/// The error of a statement whose answer comes in pages.
 pub(super) fn of_pager(doing: &str, error: &PagerExecutionError) -> StoreError {
     let lasting = match error {
         PagerExecutionError::SerializationError(_) | PagerExecutionError::UseKeyspaceError(_) => {
@@ -39,7 +39,7 @@ pub(super) fn of_pager(doing: &str, error: &PagerExecutionError) -> StoreError {
     sorted(lasting, doing, error)
 }
 
-/// Of a page after the first.
+/// The error of a page after the first.
 pub(super) fn of_row(doing: &str, error: &NextRowError) -> StoreError {
     let lasting = match error {
         NextRowError::NextPageError(error) => page_lasts(error),
@@ -48,12 +48,12 @@ pub(super) fn of_row(doing: &str, error: &NextRowError) -> StoreError {
     sorted(lasting, doing, error)
 }
 
-/// Of preparing a statement: a table or column that is not there shows here.
+/// The error of preparing a statement. A missing table or column shows here.
 pub(super) fn of_prepare(doing: &str, error: &PrepareError) -> StoreError {
     sorted(prepare_lasts(error), doing, error)
 }
 
-/// Of making a session. Neither the password nor the content of a file is in any of these texts.
+/// The error of opening a session. No text has a password or the content of a file.
 pub(super) fn of_connecting(config: &CassandraConfig, error: &NewSessionError) -> StoreError {
     let hosts = config.hosts.join(", ");
     match error {
@@ -75,11 +75,12 @@ pub(super) fn of_connecting(config: &CassandraConfig, error: &NewSessionError) -
                     (Some(_), Some(error)) => {
                         broken(format!("Cassandra at {hosts}: {}", of_tls(error)))
                     }
-                    // It hangs up, or answers what is no CQL: so does a node that waits for TLS.
+                    // A node that expects TLS closes the connection, or answers something that is
+                    // not CQL.
                     (None, _) if hangs_up(other) => StoreError::Unavailable(format!(
                         "Cassandra at {hosts} ends the connection ({other}); if it asks for TLS, use --cassandra-tls"
                     )),
-                    // The driver may notice that the connection is gone before it is told why.
+                    // The driver may notice the closed connection before it reads the TLS alert.
                     (Some(_), None) if hangs_up(other) => StoreError::Unavailable(format!(
                         "Cassandra at {hosts} ends the connection ({other}); if it asks for a certificate of ours, see --cassandra-cert-file"
                     )),
@@ -97,8 +98,8 @@ pub(super) fn of_connecting(config: &CassandraConfig, error: &NewSessionError) -
     }
 }
 
-/// What TLS said: in the handshake, or to the first question, for that is when a node without our
-/// certificate tells so.
+/// The TLS error, from the handshake or from the first request: a node that rejects our certificate
+/// says so only then.
 fn tls_error(error: &ConnectionError) -> Option<&rustls::Error> {
     let broken = match error {
         ConnectionError::IoError(error) => return error.get_ref()?.downcast_ref(),
@@ -118,7 +119,7 @@ fn tls_error(error: &ConnectionError) -> Option<&rustls::Error> {
     }
 }
 
-/// What to do about it.
+/// The text of a TLS error, with what to do.
 fn of_tls(error: &rustls::Error) -> String {
     use rustls::{CertificateError as Reason, Error};
     match error {
@@ -197,8 +198,8 @@ fn page_lasts(error: &NextPageError) -> bool {
     }
 }
 
-/// What the server refuses for good. Everything else (too few replicas, time-outs, overload, a lost
-/// connection) may pass.
+/// Whether the server refuses the statement for good. All other errors (too few replicas, time-outs,
+/// overload, a lost connection) may pass.
 fn attempt_lasts(error: &RequestAttemptError) -> bool {
     match error {
         RequestAttemptError::DbError(error, _) => matches!(

@@ -1,7 +1,8 @@
-//! Is this cluster what the guarantee needs? Facts are read here, a pure function judges them, and
-//! the caller says it to a person.
+//! Compares a cluster with what the guarantee needs. This file reads the facts, a pure function
+//! evaluates them, and the caller reports the findings.
 //!
-//! A finding is no error: a development set-up of one node runs the same code, and promises less.
+//! A finding is not an error: a development set-up of one node runs the same code with a weaker
+//! guarantee.
 
 use std::fmt;
 
@@ -52,26 +53,26 @@ pub enum Finding {
         /// What it runs.
         variant: String,
     },
-    /// Quorum reads of rows that do not repair before they answer.
+    /// Quorum reads that answer before they repair.
     ReadRepair {
         /// The table.
         table: String,
         /// The option found.
         option: String,
     },
-    /// Rows expire: a late trade would write over nothing.
+    /// Bars expire: a late trade would replace an expired bar.
     TimeToLive {
         /// The table.
         table: String,
         /// After how many seconds.
         seconds: i32,
     },
-    /// The password goes over a network as it is.
+    /// The password crosses a network unencrypted.
     Overheard {
         /// The nodes it goes to.
         nodes: Vec<String>,
     },
-    /// A fact that could not be read, so that it could not be judged.
+    /// A fact that could not be read.
     Unread {
         /// Which.
         what: String,
@@ -88,7 +89,7 @@ impl fmt::Display for Finding {
                 datacenter,
             } => write!(
                 f,
-                "development set-up: {replicas} replica(s) in {datacenter}, {REPLICAS_NEEDED} are needed for rows to survive the loss of one"
+                "development set-up: {replicas} replica(s) in {datacenter}, {REPLICAS_NEEDED} are needed for bars to survive the loss of one"
             ),
             Self::OtherReplication { replicas, wanted } => {
                 write!(
@@ -112,18 +113,18 @@ impl fmt::Display for Finding {
             Self::ReadRepair { table, option } => {
                 write!(
                     f,
-                    "table {table} has read_repair {option}: readers may see rows go back; ALTER TABLE {table} WITH read_repair = 'BLOCKING'"
+                    "table {table} has read_repair {option}: readers may see bars go back; ALTER TABLE {table} WITH read_repair = 'BLOCKING'"
                 )
             }
             Self::TimeToLive { table, seconds } => {
                 write!(
                     f,
-                    "table {table} lets rows expire after {seconds} s: late trades would be added to nothing; ALTER TABLE {table} WITH default_time_to_live = 0"
+                    "table {table} lets bars expire after {seconds} s, and a late trade would replace an expired bar; ALTER TABLE {table} WITH default_time_to_live = 0"
                 )
             }
             Self::Overheard { nodes } => write!(
                 f,
-                "the password goes unencrypted to {}: everyone on the way can read it; set client_encryption_options there, and use --cassandra-tls",
+                "the password goes unencrypted to {}: anyone on the network path can read it; set client_encryption_options there, and use --cassandra-tls",
                 nodes.join(", ")
             ),
             Self::Unread { what, reason } => write!(f, "{what} could not be checked: {reason}"),
@@ -131,7 +132,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What is to be judged. A fact that could not be read holds the reason.
+/// The facts to evaluate. A fact that could not be read has the reason.
 pub(super) struct Facts {
     pub(super) datacenter: String,
     pub(super) replicas: u32,
@@ -147,15 +148,15 @@ pub(super) struct TableFacts {
     pub(super) time_to_live_s: i32,
 }
 
-/// What one node says of itself.
+/// The facts of one node.
 pub(super) struct NodeFacts {
     pub(super) node: String,
     pub(super) version: Result<String, String>,
     pub(super) paxos_variant: Result<String, String>,
 }
 
-/// Judges the facts.
-pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+/// Evaluates the facts.
+pub(super) fn evaluate(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if facts.replicas < REPLICAS_NEEDED {
         findings.push(Finding::Replication {
@@ -258,7 +259,7 @@ pub(super) async fn examine(cluster: &Cluster, keyspace: &str) -> Result<Vec<Fin
         .iter()
         .filter(|node| node.datacenter.as_deref() == Some(&cluster.datacenter));
     let nodes = futures::future::join_all(local.map(|node| node_facts(cluster, node))).await;
-    Ok(judge(&Facts {
+    Ok(evaluate(&Facts {
         replicas: replicas(&replication, &cluster.datacenter),
         datacenter: cluster.datacenter.clone(),
         nodes,
@@ -320,7 +321,7 @@ mod tests {
     #[test]
     fn a_cluster_that_keeps_the_guarantee_gives_no_finding() {
         for version in ["4.1.10", "4.1-beta1", "5.0.9", "5.0.9-SNAPSHOT", "10.0"] {
-            assert_eq!(judge(&facts(version, "v2")), []);
+            assert_eq!(evaluate(&facts(version, "v2")), []);
         }
     }
 
@@ -336,7 +337,7 @@ mod tests {
             version: Err("down".into()),
             paxos_variant: Err("down".into()),
         });
-        let texts: Vec<_> = judge(&weak).iter().map(ToString::to_string).collect();
+        let texts: Vec<_> = evaluate(&weak).iter().map(ToString::to_string).collect();
         let starts = [
             "development set-up: 1 replica(s) in dc1",
             "node n runs Cassandra 4.0.13",
@@ -344,7 +345,7 @@ mod tests {
             "the version of node m could not be checked: down",
             "paxos_variant of node m could not",
             "table bars has read_repair NONE",
-            "table views lets rows expire after 60 s",
+            "table views lets bars expire after 60 s",
             "the password goes unencrypted to 10.0.0.1:9042, 10.0.0.2:9042",
         ];
         assert_eq!(texts.len(), starts.len(), "{texts:#?}");

@@ -63,7 +63,7 @@ fn lines(path: &Path, view: View) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_lines_are_those_of_the_list_whatever_arrives() {
+async fn the_lines_are_those_of_the_view_whatever_arrives() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     let [a, b, c] =
@@ -87,7 +87,7 @@ async fn the_lines_are_those_of_the_list_whatever_arrives() {
 }
 
 #[tokio::test]
-async fn any_sqlite_tool_reads_a_list() {
+async fn any_sqlite_tool_reads_a_view() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     let moved = entry("TSLA", 10_700_000_000, Some(("100", "99.875")));
@@ -135,7 +135,7 @@ async fn any_sqlite_tool_reads_a_list() {
 }
 
 #[tokio::test]
-async fn two_contents_of_a_list_at_one_write_timestamp_are_refused_and_change_nothing() {
+async fn two_contents_of_a_view_at_one_write_timestamp_are_refused_and_change_nothing() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     let writes = |name: &str| EpochWrites {
@@ -154,14 +154,14 @@ async fn two_contents_of_a_list_at_one_write_timestamp_are_refused_and_change_no
         store
             .read_bars(&[key("stock"), key("crypto")])
             .await
-            .expect("rows"),
+            .expect("bars"),
         [Some(golden(1)), None],
         "a write is whole or not at all"
     );
 }
 
 #[tokio::test]
-async fn a_damaged_list_is_named_and_not_read() {
+async fn a_damaged_view_is_named_and_not_read() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     store
@@ -183,7 +183,7 @@ async fn a_damaged_list_is_named_and_not_read() {
 }
 
 #[tokio::test]
-async fn lines_that_say_otherwise_than_their_list_are_named() {
+async fn lines_that_say_otherwise_than_their_view_are_named() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     let entries =

@@ -126,9 +126,9 @@ impl Keyspace {
             return Vec::new();
         };
         rows.rows::<Row>()
-            .expect("rows")
+            .expect("bars")
             .collect::<Result<_, _>>()
-            .expect("rows")
+            .expect("bars")
     }
 }
 

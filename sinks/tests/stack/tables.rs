@@ -60,16 +60,16 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             Box::new(|host| Box::pin(records_written_one_by_one_are_all_led_to(host))),
         ),
         test(
-            "a_row_has_all_columns_at_its_write_timestamp_and_no_null",
+            "a_bar_has_all_columns_at_its_write_timestamp_and_no_null",
             Box::new(|host| {
-                Box::pin(a_row_has_all_columns_at_its_write_timestamp_and_no_null(
+                Box::pin(a_bar_has_all_columns_at_its_write_timestamp_and_no_null(
                     host,
                 ))
             }),
         ),
         test(
-            "a_row_without_its_cell_is_absent",
-            Box::new(|host| Box::pin(a_row_without_its_cell_is_absent(host))),
+            "a_bar_without_its_cell_is_absent",
+            Box::new(|host| Box::pin(a_bar_without_its_cell_is_absent(host))),
         ),
         test(
             "a_damaged_cell_is_named_and_not_read",
@@ -84,8 +84,8 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             Box::new(|host| Box::pin(columns_that_mismatch_are_named(host))),
         ),
         test(
-            "rows_beside_the_directory_are_found",
-            Box::new(|host| Box::pin(rows_beside_the_directory_are_found(host))),
+            "bars_beside_the_directory_are_found",
+            Box::new(|host| Box::pin(bars_beside_the_directory_are_found(host))),
         ),
     ]
 }
@@ -297,7 +297,7 @@ async fn records_written_one_by_one_are_all_led_to(host: String) {
     keyspace.give_back();
 }
 
-async fn a_row_has_all_columns_at_its_write_timestamp_and_no_null(host: String) {
+async fn a_bar_has_all_columns_at_its_write_timestamp_and_no_null(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     // The emptiest row there can be.
@@ -352,7 +352,7 @@ async fn a_row_has_all_columns_at_its_write_timestamp_and_no_null(host: String) 
     keyspace.give_back();
 }
 
-async fn a_row_without_its_cell_is_absent(host: String) {
+async fn a_bar_without_its_cell_is_absent(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let BarWrite { key, .. } = row("AAPL", 0, Totals::default());
@@ -557,7 +557,7 @@ async fn columns_that_mismatch_are_named(host: String) {
     keyspace.give_back();
 }
 
-async fn rows_beside_the_directory_are_found(host: String) {
+async fn bars_beside_the_directory_are_found(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let rows = ["AAPL", "MSFT", "TSLA"].map(|symbol| row(symbol, 1, Totals::default()));

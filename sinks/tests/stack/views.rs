@@ -14,19 +14,19 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
     vec![
         test(
             "the_ranks_are_those_of_the_list_whatever_arrives",
-            Box::new(|host| Box::pin(the_ranks_are_those_of_the_list(host))),
+            Box::new(|host| Box::pin(the_ranks_are_those_of_the_view(host))),
         ),
         test(
             "a_list_and_its_ranks_have_all_columns_at_their_write_timestamp",
             Box::new(|host| Box::pin(all_columns_at_their_write_timestamp(host))),
         ),
         test(
-            "a_list_without_its_cell_is_absent",
-            Box::new(|host| Box::pin(a_list_without_its_cell_is_absent(host))),
+            "a_view_without_its_cell_is_absent",
+            Box::new(|host| Box::pin(a_view_without_its_cell_is_absent(host))),
         ),
         test(
-            "a_damaged_list_is_named_and_not_read",
-            Box::new(|host| Box::pin(a_damaged_list_is_named_and_not_read(host))),
+            "a_damaged_view_is_named_and_not_read",
+            Box::new(|host| Box::pin(a_damaged_view_is_named_and_not_read(host))),
         ),
         test(
             "ranks_that_say_otherwise_than_their_list_are_named",
@@ -87,7 +87,7 @@ async fn names(keyspace: &Keyspace, view: View) -> Vec<String> {
     rows.iter().map(|row| text(&row.columns[0])).collect()
 }
 
-async fn the_ranks_are_those_of_the_list(host: String) {
+async fn the_ranks_are_those_of_the_view(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let top: Vec<_> = (0..TOP).map(|n| format!("S{n}")).collect();
@@ -221,7 +221,7 @@ async fn insert(
         .await;
 }
 
-async fn a_list_without_its_cell_is_absent(host: String) {
+async fn a_view_without_its_cell_is_absent(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let key = list(View::Active, 1, &[]).key;
@@ -236,7 +236,7 @@ async fn a_list_without_its_cell_is_absent(host: String) {
     keyspace.give_back();
 }
 
-async fn a_damaged_list_is_named_and_not_read(host: String) {
+async fn a_damaged_view_is_named_and_not_read(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let ViewWrite { key, state, .. } = list(View::Active, 1, &["TSLA"]);

@@ -4,9 +4,9 @@
 //! [`CHECKS`] on the store they know how to make; nothing here knows which one that is, and no
 //! check writes what a job could not write.
 
+mod bars;
 mod checkpoint;
 mod records;
-mod rows;
 mod views;
 
 use std::sync::Arc;
@@ -51,36 +51,36 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("of_concurrent_proposals_exactly_one_wins", |store| {
         Box::pin(checkpoint::of_concurrent_proposals_exactly_one_wins(store))
     }),
-    ("rows_are_read_in_the_order_of_the_keys", |store| {
-        Box::pin(rows::rows_are_read_in_the_order_of_the_keys(store))
+    ("bars_are_read_in_the_order_of_the_keys", |store| {
+        Box::pin(bars::bars_are_read_in_the_order_of_the_keys(store))
     }),
     ("nothing_to_read_or_write_is_no_error", |store| {
-        Box::pin(rows::nothing_to_read_or_write_is_no_error(store))
+        Box::pin(bars::nothing_to_read_or_write_is_no_error(store))
     }),
     (
         "the_greater_write_timestamp_wins_in_any_order_of_arrival",
-        |store| Box::pin(rows::the_greater_write_timestamp_wins_in_any_order_of_arrival(store)),
+        |store| Box::pin(bars::the_greater_write_timestamp_wins_in_any_order_of_arrival(store)),
     ),
     (
         "an_equal_write_timestamp_with_equal_content_is_harmless",
-        |store| Box::pin(rows::an_equal_write_timestamp_with_equal_content_is_harmless(store)),
+        |store| Box::pin(bars::an_equal_write_timestamp_with_equal_content_is_harmless(store)),
     ),
-    ("each_row_of_a_write_has_its_own_write_timestamp", |store| {
-        Box::pin(rows::each_row_of_a_write_has_its_own_write_timestamp(store))
+    ("each_bar_of_a_write_has_its_own_write_timestamp", |store| {
+        Box::pin(bars::each_bar_of_a_write_has_its_own_write_timestamp(store))
     }),
     ("unusual_symbols_are_kept_apart_and_whole", |store| {
-        Box::pin(rows::unusual_symbols_are_kept_apart_and_whole(store))
+        Box::pin(bars::unusual_symbols_are_kept_apart_and_whole(store))
     }),
     ("extreme_values_are_kept_exactly", |store| {
-        Box::pin(rows::extreme_values_are_kept_exactly(store))
+        Box::pin(bars::extreme_values_are_kept_exactly(store))
     }),
-    ("thousands_of_rows_fit_one_write_and_one_read", |store| {
-        Box::pin(rows::thousands_of_rows_fit_one_write_and_one_read(store))
+    ("thousands_of_bars_fit_one_write_and_one_read", |store| {
+        Box::pin(bars::thousands_of_bars_fit_one_write_and_one_read(store))
     }),
     (
-        "concurrent_writers_of_one_row_leave_the_greatest_write_timestamp",
+        "concurrent_writers_of_one_bar_leave_the_greatest_write_timestamp",
         |store| {
-            Box::pin(rows::concurrent_writers_of_one_row_leave_the_greatest_write_timestamp(store))
+            Box::pin(bars::concurrent_writers_of_one_bar_leave_the_greatest_write_timestamp(store))
         },
     ),
     ("ranges_are_half_open_and_cross_buckets", |store| {
@@ -89,8 +89,8 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("sizes_stand_side_by_side", |store| {
         Box::pin(records::sizes_stand_side_by_side(store))
     }),
-    ("the_directory_leads_to_every_row", |store| {
-        Box::pin(records::the_directory_leads_to_every_row(store))
+    ("the_directory_leads_to_every_bar", |store| {
+        Box::pin(records::the_directory_leads_to_every_bar(store))
     }),
     ("a_directory_entry_written_again_changes_nothing", |store| {
         Box::pin(records::a_directory_entry_written_again_changes_nothing(
@@ -106,25 +106,25 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
         ))
     }),
     (
-        "the_greater_write_timestamp_of_a_list_wins_in_any_order_of_arrival",
+        "the_greater_write_timestamp_of_a_view_wins_in_any_order_of_arrival",
         |store| {
             Box::pin(
-                views::the_greater_write_timestamp_of_a_list_wins_in_any_order_of_arrival(store),
+                views::the_greater_write_timestamp_of_a_view_wins_in_any_order_of_arrival(store),
             )
         },
     ),
     (
-        "a_list_written_again_at_its_write_timestamp_is_harmless",
-        |store| Box::pin(views::a_list_written_again_at_its_write_timestamp_is_harmless(store)),
+        "a_view_written_again_at_its_write_timestamp_is_harmless",
+        |store| Box::pin(views::a_view_written_again_at_its_write_timestamp_is_harmless(store)),
     ),
-    ("lists_are_read_back_exactly", |store| {
-        Box::pin(views::lists_are_read_back_exactly(store))
+    ("views_are_read_back_exactly", |store| {
+        Box::pin(views::views_are_read_back_exactly(store))
     }),
-    ("a_list_that_grew_shorter_leaves_nothing", |store| {
-        Box::pin(views::a_list_that_grew_shorter_leaves_nothing(store))
+    ("a_view_that_grew_shorter_leaves_nothing", |store| {
+        Box::pin(views::a_view_that_grew_shorter_leaves_nothing(store))
     }),
-    ("ranges_of_lists_are_half_open_and_cross_buckets", |store| {
-        Box::pin(views::ranges_of_lists_are_half_open_and_cross_buckets(
+    ("ranges_of_views_are_half_open_and_cross_buckets", |store| {
+        Box::pin(views::ranges_of_views_are_half_open_and_cross_buckets(
             store,
         ))
     }),
@@ -132,15 +132,15 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
         Box::pin(views::views_sizes_and_starts_are_kept_apart(store))
     }),
     (
-        "concurrent_writers_of_one_list_leave_the_greatest_write_timestamp",
+        "concurrent_writers_of_one_view_leave_the_greatest_write_timestamp",
         |store| {
             Box::pin(
-                views::concurrent_writers_of_one_list_leave_the_greatest_write_timestamp(store),
+                views::concurrent_writers_of_one_view_leave_the_greatest_write_timestamp(store),
             )
         },
     ),
-    ("rows_and_lists_fit_one_write", |store| {
-        Box::pin(views::rows_and_lists_fit_one_write(store))
+    ("bars_and_views_fit_one_write", |store| {
+        Box::pin(views::bars_and_views_fit_one_write(store))
     }),
     ("history_comes_newest_first", |store| {
         Box::pin(records::history_comes_newest_first(store))

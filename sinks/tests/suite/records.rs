@@ -99,7 +99,7 @@ pub(super) async fn sizes_stand_side_by_side(store: Arc<dyn Store>) {
     }
 }
 
-pub(super) async fn the_directory_leads_to_every_row(store: Arc<dyn Store>) {
+pub(super) async fn the_directory_leads_to_every_bar(store: Arc<dyn Store>) {
     let mut all: Vec<BarKey> = Vec::new();
     for name in ["ZM", "AAPL", "BINANCE:BTCUSDT", "OANDA:EUR_USD"] {
         for window in ["1s", "1m", "1h"] {

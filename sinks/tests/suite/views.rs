@@ -12,7 +12,7 @@ use tapeflow_schemas::{
 use super::{key, size, start, state, write_timestamp, writes};
 
 /// The key of a list.
-fn list_key(view: View, window: &str, start: WindowStart) -> ViewKey {
+fn view_key(view: View, window: &str, start: WindowStart) -> ViewKey {
     ViewKey {
         view,
         size: size(window),
@@ -92,7 +92,7 @@ async fn read_one(store: &dyn Store, key: &ViewKey) -> Vec<(WindowStart, ViewSta
     .await
 }
 
-pub(super) async fn the_greater_write_timestamp_of_a_list_wins_in_any_order_of_arrival(
+pub(super) async fn the_greater_write_timestamp_of_a_view_wins_in_any_order_of_arrival(
     store: Arc<dyn Store>,
 ) {
     let orders = [
@@ -105,7 +105,7 @@ pub(super) async fn the_greater_write_timestamp_of_a_list_wins_in_any_order_of_a
     ];
     for view in View::EVERY {
         for (minute, order) in (0..).zip(orders) {
-            let key = list_key(view, "1m", start(60_000 * minute));
+            let key = view_key(view, "1m", start(60_000 * minute));
             let mut greatest = 0;
             for epoch in order {
                 // Of different lengths, so that whole lists and not ranks must win.
@@ -126,8 +126,8 @@ pub(super) async fn the_greater_write_timestamp_of_a_list_wins_in_any_order_of_a
     }
 }
 
-pub(super) async fn a_list_written_again_at_its_write_timestamp_is_harmless(store: Arc<dyn Store>) {
-    let key = list_key(View::Movers, "1m", start(0));
+pub(super) async fn a_view_written_again_at_its_write_timestamp_is_harmless(store: Arc<dyn Store>) {
+    let key = view_key(View::Movers, "1m", start(0));
     for epoch in [1, 2, 2, 1, 2] {
         write(
             &*store,
@@ -145,7 +145,7 @@ pub(super) async fn a_list_written_again_at_its_write_timestamp_is_harmless(stor
     assert_eq!(read_one(&*store, &key).await, [(key.start, list(2, 3))]);
 }
 
-pub(super) async fn lists_are_read_back_exactly(store: Arc<dyn Store>) {
+pub(super) async fn views_are_read_back_exactly(store: Arc<dyn Store>) {
     let price = |e8| Price::from_e8(e8).ok();
     let greatest = ViewEntry {
         symbols: i64::MAX as u64,
@@ -221,7 +221,7 @@ pub(super) async fn lists_are_read_back_exactly(store: Arc<dyn Store>) {
             };
             all.extend(starts.map(|start| {
                 (
-                    list_key(view, window, start),
+                    view_key(view, window, start),
                     state.clone(),
                     write_timestamp(1),
                 )
@@ -252,10 +252,10 @@ pub(super) async fn lists_are_read_back_exactly(store: Arc<dyn Store>) {
     }
 }
 
-pub(super) async fn a_list_that_grew_shorter_leaves_nothing(store: Arc<dyn Store>) {
+pub(super) async fn a_view_that_grew_shorter_leaves_nothing(store: Arc<dyn Store>) {
     let length = u32::try_from(TOP).expect("small");
     for view in View::EVERY {
-        let key = list_key(view, "1m", start(0));
+        let key = view_key(view, "1m", start(0));
         for (epoch, length) in (1..).zip([length, 3, 1, 0, 2]) {
             write(
                 &*store,
@@ -275,7 +275,7 @@ pub(super) async fn a_list_that_grew_shorter_leaves_nothing(store: Arc<dyn Store
     }
 }
 
-pub(super) async fn ranges_of_lists_are_half_open_and_cross_buckets(store: Arc<dyn Store>) {
+pub(super) async fn ranges_of_views_are_half_open_and_cross_buckets(store: Arc<dyn Store>) {
     let bucket_ms = 60_000 * WINDOWS_PER_BUCKET;
     let edge = size("1m").bucket(start(0)) + bucket_ms;
     // The second of two buckets side by side, one window before it, and one three buckets on with
@@ -289,7 +289,7 @@ pub(super) async fn ranges_of_lists_are_half_open_and_cross_buckets(store: Arc<d
     ];
     let lists = all.iter().zip(1..).map(|(start, epoch)| {
         (
-            list_key(View::Active, "1m", *start),
+            view_key(View::Active, "1m", *start),
             list(epoch, 2),
             write_timestamp(1),
         )
@@ -326,7 +326,7 @@ pub(super) async fn views_sizes_and_starts_are_kept_apart(store: Arc<dyn Store>)
         .into_iter()
         .flat_map(|view| {
             ["1m", "5m", "1h"].into_iter().flat_map(move |window| {
-                [0, 1].map(|n| list_key(view, window, start(n * size(window).ms())))
+                [0, 1].map(|n| view_key(view, window, start(n * size(window).ms())))
             })
         })
         .collect();
@@ -376,10 +376,10 @@ pub(super) async fn views_sizes_and_starts_are_kept_apart(store: Arc<dyn Store>)
     );
 }
 
-pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_write_timestamp(
+pub(super) async fn concurrent_writers_of_one_view_leave_the_greatest_write_timestamp(
     store: Arc<dyn Store>,
 ) {
-    let key = list_key(View::Movers, "1m", start(0));
+    let key = view_key(View::Movers, "1m", start(0));
     let barrier = Arc::new(tokio::sync::Barrier::new(16));
     let tasks: Vec<_> = (1..=16)
         .map(|n: u32| {
@@ -406,7 +406,7 @@ pub(super) async fn concurrent_writers_of_one_list_leave_the_greatest_write_time
     assert_eq!(read_one(&*store, &key).await, [(key.start, list(16, 7))]);
 }
 
-pub(super) async fn rows_and_lists_fit_one_write(store: Arc<dyn Store>) {
+pub(super) async fn bars_and_views_fit_one_write(store: Arc<dyn Store>) {
     let minutes: Vec<_> = (0..40).map(|minute| start(60_000 * minute)).collect();
     let rows = minutes.iter().zip(1..).map(|(start, seed)| {
         (
@@ -418,7 +418,7 @@ pub(super) async fn rows_and_lists_fit_one_write(store: Arc<dyn Store>) {
     let lists = |epoch, length| {
         let keys = minutes
             .iter()
-            .flat_map(|start| View::EVERY.map(|view| list_key(view, "1m", *start)));
+            .flat_map(|start| View::EVERY.map(|view| view_key(view, "1m", *start)));
         keys.map(|key| ViewWrite {
             key,
             state: list(epoch, length),

@@ -144,7 +144,7 @@ struct Decisions {
 }
 
 impl Decisions {
-    /// Whether the sequence is new, as `DuplicateFilter::hear` decides it.
+    /// Whether the sequence is new, as `DuplicateFilter::observe` decides it.
     fn hear(&mut self, session: u8, sequence: u8) -> bool {
         let Some(at) = self.sessions.iter().position(|window| window.0 == session) else {
             if self.sessions.len() == SESSIONS_REMEMBERED {

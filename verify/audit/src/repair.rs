@@ -180,7 +180,7 @@ fn write_places(
         if audit.stop.is_cancelled() {
             return Err(AuditError::Stopped);
         }
-        Ok(audit.runtime.block_on(repairer.sign(audit.store))?)
+        Ok(audit.runtime.block_on(repairer.heartbeat(audit.store))?)
     };
     for key in bar_keys {
         step(repairer)?;

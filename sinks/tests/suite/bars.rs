@@ -27,7 +27,7 @@ async fn read(store: &dyn Store, key: &BarKey) -> Option<BarState> {
     rows[0]
 }
 
-pub(super) async fn rows_are_read_in_the_order_of_the_keys(store: Arc<dyn Store>) {
+pub(super) async fn bars_are_read_in_the_order_of_the_keys(store: Arc<dyn Store>) {
     let keys = [
         key("MSFT", "1m", start(0)),
         key("AAPL", "1m", start(60_000)),
@@ -157,7 +157,7 @@ pub(super) async fn an_equal_write_timestamp_with_equal_content_is_harmless(stor
     assert_eq!(read(&*store, &key).await, Some(state(2, 5)));
 }
 
-pub(super) async fn each_row_of_a_write_has_its_own_write_timestamp(store: Arc<dyn Store>) {
+pub(super) async fn each_bar_of_a_write_has_its_own_write_timestamp(store: Arc<dyn Store>) {
     // Both in one partition of the table: stores group such rows into one statement.
     let (old, new) = (
         key("AAPL", "1m", start(0)),
@@ -370,7 +370,7 @@ pub(super) async fn extreme_values_are_kept_exactly(store: Arc<dyn Store>) {
     assert_eq!(store.unlisted().await.expect("the directory is read"), []);
 }
 
-pub(super) async fn thousands_of_rows_fit_one_write_and_one_read(store: Arc<dyn Store>) {
+pub(super) async fn thousands_of_bars_fit_one_write_and_one_read(store: Arc<dyn Store>) {
     let row = |n: u32| {
         (
             key(
@@ -392,7 +392,7 @@ pub(super) async fn thousands_of_rows_fit_one_write_and_one_read(store: Arc<dyn 
     }
 }
 
-pub(super) async fn concurrent_writers_of_one_row_leave_the_greatest_write_timestamp(
+pub(super) async fn concurrent_writers_of_one_bar_leave_the_greatest_write_timestamp(
     store: Arc<dyn Store>,
 ) {
     let key = key("AAPL", "1m", start(0));
