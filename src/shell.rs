@@ -75,7 +75,7 @@ mod tests {
         fn add(path: &[String], of: &clap::Command, to: &mut Vec<(Vec<String>, clap::Command)>) {
             to.push((path.to_vec(), of.clone()));
             for command in of.get_subcommands() {
-                if command.get_name() != "help" {
+                if command.get_name() != "help" && !command.is_hide_set() {
                     add(
                         &[path, &[command.get_name().to_owned()]].concat(),
                         command,

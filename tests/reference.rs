@@ -144,7 +144,7 @@ fn metrics() -> String {
             "| `{}` | {} | {label} | {:?} | {} |",
             metric.name(),
             metric.kind().word(),
-            metric.teller(),
+            metric.scope(),
             metric.help()
         );
     }

@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(frames(&recording).len(), 2);
         std::fs::write(file.path(), b"a\nx\n").expect("written");
         let error = recording.read(|_| true).expect_err("changed").to_string();
-        assert!(error.contains("changed while it was replayed"), "{error}");
+        assert!(error.contains("changed during its replay"), "{error}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub enum Scope {
 
 macro_rules! metrics {
     ($(
-        $variant:ident $name:literal $kind:ident $teller:ident [$($label:literal)?]
+        $variant:ident $name:literal $kind:ident $scope:ident [$($label:literal)?]
         $help:literal;
     )*) => {
         /// A metric that tapeflow exports.
@@ -69,8 +69,8 @@ macro_rules! metrics {
 
             /// Which processes export it.
             #[must_use]
-            pub fn teller(self) -> Scope {
-                match self { $(Self::$variant => Scope::$teller,)* }
+            pub fn scope(self) -> Scope {
+                match self { $(Self::$variant => Scope::$scope,)* }
             }
 
             /// The label that distinguishes its series; `None` if there is one series per process.

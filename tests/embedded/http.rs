@@ -106,7 +106,7 @@ fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
             "{name} is not told:\n{text}"
         );
         let (job, feed) = (status["job"].is_object(), status["feed"].is_object());
-        assert!(job && feed || metric.teller() == Scope::Process);
+        assert!(job && feed || metric.scope() == Scope::Process);
     }
     let told: Vec<&str> = text
         .lines()

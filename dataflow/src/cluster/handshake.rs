@@ -157,8 +157,9 @@ impl WaitLog {
     fn check(&mut self, missing: impl FnOnce() -> String, timeout: Duration) {
         if !self.is_logged && self.since.elapsed() >= SILENT_WAIT {
             self.is_logged = true;
+            let missing = missing();
             tracing::info!(
-                missing = missing(),
+                missing,
                 give_up_after_s = timeout.as_secs(),
                 "waiting for the other processes of the job: start them, or see --processes and \
                  --hosts"
