@@ -3,6 +3,7 @@
 
     python3 tests/simulation/guards.py            # all of them
     python3 tests/simulation/guards.py filter     # those with this word in their name
+    python3 tests/simulation/guards.py --check    # only that each guard is still in the source
 
 For each guard the script changes the real source, runs seeds until one fails, and restores the
 source. A guard whose absence no seed notices is an error: either the guard is not needed, or the
@@ -40,7 +41,7 @@ GUARDS = [
     ),
     (
         "committing without waiting for acknowledgements",
-        "dataflow/src/worker.rs",
+        "dataflow/src/operators/acknowledged.rs",
         ".map_or(u64::MAX, |first| first.saturating_sub(1))",
         ".map_or(u64::MAX, |_| u64::MAX)",
     ),
@@ -79,8 +80,8 @@ GUARDS = [
     (
         "bars from before this generation not read",
         "dataflow/src/operators/bar_state.rs",
-        ".is_some_and(|max| key.start <= max)",
-        ".is_some_and(|max| key.start <= max && max < 0)",
+        ".is_some_and(|watermark| key.start <= watermark)",
+        ".is_some_and(|watermark| key.start <= watermark && watermark < 0)",
     ),
     (
         "an acknowledgement of an older write taken for that of the latest",
@@ -99,20 +100,20 @@ GUARDS = [
         "dataflow/src/coordinator/decisions.rs",
         "            self.counts.insert(seal.epoch, seal.counts);\n",
         "            self.counts.insert(seal.epoch, seal.counts);\n"
-        "                    acts.push(Act::Say(ToWorker::Bound {\n"
+        "                    actions.push(Action::Broadcast(ToWorker::Bound {\n"
         "                        epoch: seal.epoch,\n"
         "                        write_timestamp: self.checkpoint.last_write_timestamp + 1,\n"
         "                    }));\n",
     ),
     (
         "the views' later changes ignored while a window is loaded",
-        "dataflow/src/views/windows.rs",
+        "dataflow/src/views/window_loader.rs",
         "(Some(before), _) => *before,",
-        "(Some(_), row) => row.map(|row| Standing::of(&row.totals)),",
+        "(Some(_), bar) => bar.map(|bar| BarValues::of(&bar.totals)),",
     ),
     (
         "a window of the views dropped before its bars are acknowledged",
-        "dataflow/src/views/windows.rs",
+        "dataflow/src/views/window_loader.rs",
         ".filter(|(at, _)| at + EPOCHS_AHEAD <= time)",
         ".filter(|(at, _)| *at < time)",
     ),
@@ -148,8 +149,21 @@ def without_guard(file, old, new):
     return path, text, text.replace(old, new)
 
 
+def check():
+    missing = [
+        f"{name}: {file} has {count} places that read {old!r}"
+        for name, file, old, _ in GUARDS
+        if (count := (ROOT / file).read_text().count(old)) != 1
+    ]
+    if missing:
+        raise SystemExit("\n".join(missing))
+    print(f"{len(GUARDS)} guards, each once in the source")
+
+
 def main():
     words = sys.argv[1:]
+    if words == ["--check"]:
+        return check()
     survived = []
     for name, file, old, new in GUARDS:
         if words and not any(word in name for word in words):
