@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_told_with_its_line() {
+    fn every_error_names_its_line() {
         let text = "a,AAPL\na,AAPL,1\na,AAPL,2\n,X,1\nb,,1\nb,Y,0\nb,Y,-1\nb,Y,0.00001\n\
             b,Y,100.0001\nb,Y,NaN\n";
         let Err(BasketErrors(errors)) = Baskets::parse(text) else {

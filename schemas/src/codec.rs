@@ -4,7 +4,7 @@
 //!
 //! - A [`batch`](Header::Batch) of one symbol's trades, in Avro single-object encoding: `C3 01`,
 //!   the CRC-64-AVRO fingerprint of the schema, the datum.
-//! - An [invalid frame](Header::RejectedFrame), in the same encoding.
+//! - An [invalid frame](Header::InvalidFrame), in the same encoding.
 //! - A raw datum of the Spark pipeline's schema (`FinnhubProducer.message`), which has no header
 //!   and may hold several symbols.
 //!

@@ -17,8 +17,8 @@ use crate::{
 
 /// How many symbols `active` and `movers` list.
 pub const TOP: usize = 10;
-/// The smallest window size that has views, in milliseconds: one minute. A second's lists would be
-/// read by nobody, and cost like bars.
+/// The smallest window size that has views, in milliseconds: one minute. Views of one second would
+/// cost as much as bars and change too fast to be read.
 pub const SMALLEST_VIEW_MS: i64 = 60_000;
 
 /// Which view. All are made of the policy `sip`.

@@ -178,7 +178,7 @@ fn what_is_repaired_is_as_of_the_last_binding_and_what_was_under_way_loses_to_it
 }
 
 #[test]
-fn what_someone_wrote_at_a_greater_write_timestamp_is_told() {
+fn bars_written_at_a_greater_write_timestamp_are_reported() {
     run(async {
         let store = MemoryStore::new();
         job(&store).await;
@@ -242,7 +242,7 @@ fn a_job_waits_for_a_repairer_and_so_does_a_second_repairer() {
         first
             .end(&*store)
             .await
-            .expect("released, for nobody came in between");
+            .expect("released: no other owner came in between");
         assert_eq!(
             job.await.expect("no panic").expect("taken over").generation,
             3
@@ -294,6 +294,6 @@ fn a_repairer_gives_a_sign_of_life_before_it_is_taken_for_dead_and_not_all_the_t
         repairer
             .end(&store)
             .await
-            .expect("released, for nobody came in between");
+            .expect("released: no other owner came in between");
     });
 }

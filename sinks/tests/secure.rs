@@ -1,8 +1,8 @@
-//! The store on a real Cassandra that demands TLS, a client's certificate and a password: who may
-//! in gets in, and everyone else is told what is missing, without a secret in the text.
+//! The store on a real Cassandra that demands TLS, a client certificate and a password. A client
+//! with all three connects. Any other gets an error that names what is missing and shows no secret.
 //!
-//! Where java or mvn are missing each test is listed as not run, with the reason;
-//! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
+//! Without java or mvn each test is listed as not run, with the reason. `TAPEFLOW_REQUIRE_STACK=1`
+//! makes it fail instead.
 
 use tapeflow_schemas::Secret;
 use tapeflow_stack::certificates;
@@ -26,11 +26,11 @@ use tapeflow_sinks::cassandra::{
     CassandraConfig, CassandraStore, ClientCertificate, Credentials, Finding, TlsConfig, init,
 };
 
-/// Ports of this target alone, below those the system hands out.
+/// The ports of this test target, below the ephemeral ports of the system.
 const CQL_PORT: u16 = 24_042;
-/// How long the node may take to make its first user, after it has opened its port.
+/// How long the node may take to create its first user after it has opened its port.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Nobody's password: it must be in no text.
+/// A password that no user has. No text may contain it.
 const WRONG: &str = "hunter2-is-secret";
 
 static STACK: Stack = Stack::new(Layout {
@@ -120,20 +120,20 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-/// Whether a refusal says that waiting does not mend it.
+/// Whether an error says that a retry cannot succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lasts {
     Yes,
     No,
-    /// The driver may notice that the connection is gone before it is told why.
+    /// Both are right: the driver may see the closed connection before it reads the reason.
     Either,
 }
 
-/// Connecting fails, with all of these in the text and no secret.
+/// Connecting fails with an error whose text has all of these parts and no secret.
 fn refused(config: CassandraConfig, lasts: Lasts, parts: &[&str]) -> Result<(), Failed> {
     assert!(
         !format!("{config:?}").contains(WRONG),
-        "a configuration shows its password"
+        "the configuration shows its password"
     );
     let error = match block_on(CassandraStore::connect(config)) {
         Ok(_) => return Err("connects".into()),
@@ -161,7 +161,7 @@ fn everything_right() -> Result<(), Failed> {
     let config = config("localhost", "cassandra", Some(tls("ca.pem")));
     block_on(async {
         let begun = Instant::now();
-        // The port opens before the first user is there.
+        // The port opens before the first user exists.
         let report = loop {
             match init(&config, 1).await {
                 Err(StoreError::Broken(text))
@@ -223,7 +223,7 @@ fn wrong_authority() -> Result<(), Failed> {
     )
 }
 
-/// The certificate is for `localhost`, and nobody said that this is who is wanted.
+/// The certificate is for `localhost`, and no host of the configuration has this name.
 fn wrong_name() -> Result<(), Failed> {
     refused(
         config("127.0.0.1", WRONG, Some(tls("ca.pem"))),
@@ -241,9 +241,9 @@ fn wrong_password() -> Result<(), Failed> {
         Lasts::Yes,
         &["refuses user or password"],
     )?;
-    let mut nobody = config("localhost", WRONG, Some(tls("ca.pem")));
-    nobody.credentials = None;
-    refused(nobody, Lasts::Yes, &["refuses user or password"])
+    let mut anonymous = config("localhost", WRONG, Some(tls("ca.pem")));
+    anonymous.credentials = None;
+    refused(anonymous, Lasts::Yes, &["refuses user or password"])
 }
 
 fn no_tls() -> Result<(), Failed> {
@@ -255,12 +255,12 @@ fn no_tls() -> Result<(), Failed> {
 }
 
 fn no_certificate() -> Result<(), Failed> {
-    let nobody = TlsConfig {
+    let anonymous = TlsConfig {
         client: None,
         ..tls("ca.pem")
     };
     refused(
-        config("localhost", WRONG, Some(nobody)),
+        config("localhost", WRONG, Some(anonymous)),
         Lasts::Either,
         &["--cassandra-cert-file"],
     )
@@ -269,7 +269,7 @@ fn no_certificate() -> Result<(), Failed> {
 fn tls_to_plain() -> Result<(), Failed> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
-    // As a node without TLS does: an error in its own protocol, that nobody knows version 22 of it.
+    // A node without TLS answers with an error of the CQL protocol: version 22 is unknown.
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let _ = std::io::Write::write_all(

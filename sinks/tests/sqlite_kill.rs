@@ -300,7 +300,7 @@ fn kill_nine_loses_no_acknowledged_write_and_doubles_none() {
         // Somewhere in the middle of the next write, not always at its start.
         (0..spin).for_each(|_| std::hint::spin_loop());
         drop(child);
-        // What it had said before it died was acknowledged, though nobody had read it yet.
+        // Unread lines that it printed before it died are acknowledged writes, too.
         loop {
             line.clear();
             if lines.read_line(&mut line).expect("the child's output") == 0 {

@@ -72,7 +72,7 @@ fn a_bench_without_servers_is_correct_tells_what_it_measured_and_leaves_nothing_
 }
 
 #[test]
-fn a_spoilt_bar_makes_the_bench_end_with_code_1() {
+fn a_damaged_bar_makes_the_bench_end_with_code_1() {
     let place = Place::new();
     let mut command = bench(
         &place,
@@ -99,11 +99,11 @@ fn a_spoilt_bar_makes_the_bench_end_with_code_1() {
     };
     assert!(said.any(|line| asks(&line)), "it asks before it checks");
     let bars = folder(&place).expect("a folder").join("rows.db");
-    let spoil = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'S0001' AND size = '1h') WHERE symbol = 'S0000' AND size = '1h'";
+    let damage = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'S0001' AND size = '1h') WHERE symbol = 'S0000' AND size = '1h'";
     assert_eq!(
         Connection::open(bars)
             .expect("opened")
-            .execute(spoil, [])
+            .execute(damage, [])
             .expect("changed"),
         1
     );
@@ -174,7 +174,7 @@ fn under_a_steady_feed_the_bench_tells_how_fresh_the_bars_are() {
 }
 
 #[test]
-fn what_is_wrong_with_the_settings_of_a_bench_is_told_at_once_and_nothing_is_made() {
+fn all_bad_settings_of_a_bench_are_reported_at_once_and_nothing_is_created() {
     let flags = [
         "--trades",
         "0",

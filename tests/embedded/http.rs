@@ -62,18 +62,18 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A sample's value: `name` as it stands in the text, label included.
+/// The value of a sample. `name` is written as in the text, with its labels.
 pub(crate) fn value(text: &str, name: &str) -> Option<f64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[test]
-fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
+fn every_metric_is_exported_and_its_values_match_the_store() {
     let place = Place::new();
-    let spoilt = std::fs::read_to_string(golden("finnhub-recorded.jsonl")).expect("a recording")
+    let damaged = std::fs::read_to_string(golden("finnhub-recorded.jsonl")).expect("a recording")
         + "this is no JSON\n";
-    let file = place.file("feed.jsonl", &spoilt);
+    let file = place.file("feed.jsonl", &damaged);
     let running = serving(&["run", "--replay", &file, "--store", &place.store]);
     let committed = |text: &str| {
         let trades = value(text, "tapeflow_feed_trades_total")?;
@@ -84,8 +84,8 @@ fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
     until("everything is committed", || {
         committed(&get(&running, "/metrics").1)
     });
-    // The ends of the log are asked for once a second.
-    until("lag is told", || {
+    // The job asks for the end offsets of the log once a second.
+    until("lag is exported", || {
         value(
             &get(&running, "/metrics").1,
             "tapeflow_lag_records{partition=\"3\"}",
@@ -103,7 +103,7 @@ fn every_metric_of_the_list_is_told_and_the_numbers_are_those_of_the_store() {
         let (name, kind) = (metric.name(), metric.kind().word());
         assert!(
             text.contains(&format!("# TYPE {name} {kind}\n")),
-            "{name} is not told:\n{text}"
+            "{name} is not exported:\n{text}"
         );
         let (job, feed) = (status["job"].is_object(), status["feed"].is_object());
         assert!(job && feed || metric.scope() == Scope::Process);
@@ -252,7 +252,7 @@ fn a_password_is_asked_for_everything_but_health_and_tls_keeps_it_secret() {
     assert_eq!(code, 200);
     assert!(text.contains("tapeflow_build_info"), "{text}");
     assert!(!text.contains("sesame"));
-    // Without TLS nobody is answered.
+    // A request without TLS gets no answer.
     let mut plain = TcpStream::connect(running.address).expect("a connection");
     write!(plain, "GET /livez HTTP/1.1\r\n\r\n").expect("sent");
     let mut answer = Vec::new();

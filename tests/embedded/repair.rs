@@ -65,7 +65,7 @@ fn repair(place: &Place, code: i32) -> String {
 }
 
 /// Makes wrong, missing and damaged bars and views, and removes a symbol from the directory.
-fn spoil(place: &Place) -> usize {
+fn damage(place: &Place) -> usize {
     let wrong = [
         "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
         "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1h'",
@@ -90,7 +90,7 @@ fn what_was_changed_behind_the_jobs_back_is_corrected() {
     place.replay(&place.feed(&feed), &[]);
     let (before, was) = (everything(&place), checkpoint(&place));
     assert!(before.1.len() > 20);
-    spoil(&place);
+    damage(&place);
     let found = summary(&end_with(1, &["verify", "--store", &place.store]));
 
     let said = repair(&place, 0);
@@ -162,7 +162,7 @@ fn display_columns_are_compared_with_their_cells_and_written_again() {
     );
     change(
         &place,
-        "UPDATE view_entries SET name = 'NOBODY' WHERE view_name = 'active' AND size = '1h' AND rank = 1",
+        "UPDATE view_entries SET name = 'UNLISTED' WHERE view_name = 'active' AND size = '1h' AND rank = 1",
     );
     change(
         &place,
@@ -179,7 +179,7 @@ fn display_columns_are_compared_with_their_cells_and_written_again() {
         "{found}"
     );
     assert!(
-        found.contains("name of rank 1 shows NOBODY, its cell says "),
+        found.contains("name of rank 1 shows UNLISTED, its cell says "),
         "{found}"
     );
     assert!(found.contains(" rank(s) found, its view has "), "{found}");
@@ -271,7 +271,7 @@ fn what_no_trade_made_is_reported_and_not_deleted() {
     change(
         &place,
         &format!(
-            "INSERT INTO bars (symbol, size, start, {columns}) SELECT 'NOBODY', size, start, {columns} FROM bars WHERE size = '1d' LIMIT 1"
+            "INSERT INTO bars (symbol, size, start, {columns}) SELECT 'UNLISTED', size, start, {columns} FROM bars WHERE size = '1d' LIMIT 1"
         ),
     );
     change(
@@ -289,7 +289,7 @@ fn what_no_trade_made_is_reported_and_not_deleted() {
         summary(&said).starts_with("3 differences; ") && said.contains("nothing to repair"),
         "{said}"
     );
-    assert!(said.contains("bars of \"NOBODY\" \"1d\": the symbol directory does not list them, and the log has no trades for them"), "{said}");
+    assert!(said.contains("bars of \"UNLISTED\" \"1d\": the symbol directory does not list them, and the log has no trades for them"), "{said}");
     assert!(
         said.contains("the store has entries without a view"),
         "{said}"

@@ -91,7 +91,7 @@ pub(crate) fn browser() -> Option<Browser> {
         }
         all.push_str(&line);
     };
-    // It writes more, and would stop if nobody read.
+    // The browser writes more, and would block if its output were not read.
     std::thread::spawn(move || said.lines().for_each(drop));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -351,7 +351,7 @@ fn a_page_whose_process_was_started_again_says_so_meanwhile_and_is_not_empty_aft
 }
 
 #[test]
-fn the_page_is_closed_to_unknown_peers_and_wrong_questions_are_told_so() {
+fn the_page_has_security_headers_and_bad_queries_get_an_error() {
     let place = Place::new();
     let running = at_rest(&place);
     for path in [
@@ -385,7 +385,7 @@ fn the_page_is_closed_to_unknown_peers_and_wrong_questions_are_told_so() {
         ("?symbol=AAPL&size=7s", 400),
         ("?symbol=AAPL&size=1m&limit=1001", 400),
         ("?symbol=AAPL&size=10m", 404),
-        ("?symbol=NOBODY&size=1m", 404),
+        ("?symbol=UNKNOWN&size=1m", 404),
     ] {
         let (found, answer) = get(&running, &format!("/bars{query}"));
         assert_eq!(found, code, "{query}: {answer}");

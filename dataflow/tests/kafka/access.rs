@@ -49,7 +49,7 @@ pub(crate) fn everything_right() -> Result<(), Failed> {
 }
 
 pub(crate) fn wrong_password() -> Result<(), Failed> {
-    for user in ["tapeflow", "nobody"] {
+    for user in ["tapeflow", "unknown-user"] {
         refused(
             config("read", user, WRONG, "ca.pem"),
             true,

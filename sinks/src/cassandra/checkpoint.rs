@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_of_a_newer_format_and_a_damaged_one_are_told_apart() {
+    fn a_checkpoint_of_a_newer_format_and_a_damaged_one_give_different_errors() {
         assert!(
             parse("{\"format\":3,\"shape\":\"unknown\"}")
                 .expect_err("newer")

@@ -1,7 +1,7 @@
 //! Compares a cluster with what the guarantee needs. This file reads the facts, a pure function
 //! evaluates them, and the caller reports the findings.
 //!
-//! A finding is not an error: a development set-up of one node runs the same code with a weaker
+//! A finding is not an error. A development set-up of one node runs the same code with a weaker
 //! guarantee.
 
 use std::fmt;
@@ -14,29 +14,29 @@ use tapeflow_protocol::StoreError;
 
 use super::session::Cluster;
 
-/// Replicas of which a minority may be lost.
+/// The replicas needed so that one can be lost and a quorum remains.
 const REPLICAS_NEEDED: u32 = 3;
-/// The first version with the second Paxos, whose LWT and serial reads hold through range
-/// movements.
+/// The first version with Paxos v2. Its lightweight transactions and serial reads are correct while
+/// nodes join and leave.
 const VERSION_NEEDED: (u32, u32) = (4, 1);
 
-/// One way in which a cluster is less than the guarantee needs.
+/// One requirement of the guarantee that a cluster does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// Too few replicas in the local datacenter: a development set-up. Loss of one may lose
-    /// acknowledged rows or stop the job.
+    /// Too few replicas in the local datacenter: a development set-up. The loss of a node may lose
+    /// acknowledged bars or stop the job.
     Replication {
         /// Replicas in the datacenter.
         replicas: u32,
         /// The datacenter.
         datacenter: String,
     },
-    /// The keyspace exists with another replication than `init` was asked for; it is left as it is,
-    /// for changing it needs a repair.
+    /// The keyspace exists with a replication other than the one given to `init`. `init` does not
+    /// change it, because a change needs `nodetool repair`.
     OtherReplication {
         /// Replicas in the datacenter.
         replicas: u32,
-        /// Replicas asked for.
+        /// Replicas given to `init`.
         wanted: u32,
     },
     /// A node older than 4.1.
@@ -46,37 +46,37 @@ pub enum Finding {
         /// Its version.
         version: String,
     },
-    /// A node that does not run the second Paxos.
+    /// A node that does not run Paxos v2.
     PaxosVariant {
         /// The node.
         node: String,
-        /// What it runs.
+        /// Its setting `paxos_variant`.
         variant: String,
     },
-    /// Quorum reads that answer before they repair.
+    /// Quorum reads of a table answer before they repair the replicas.
     ReadRepair {
         /// The table.
         table: String,
-        /// The option found.
+        /// The table's option `read_repair`.
         option: String,
     },
-    /// Bars expire: a late trade would replace an expired bar.
+    /// Rows of a table expire: a late trade would replace an expired bar.
     TimeToLive {
         /// The table.
         table: String,
-        /// After how many seconds.
+        /// The table's `default_time_to_live`, in seconds.
         seconds: i32,
     },
-    /// The password crosses a network unencrypted.
+    /// The password is sent over a network unencrypted.
     Overheard {
-        /// The nodes it goes to.
+        /// The nodes that receive it.
         nodes: Vec<String>,
     },
     /// A fact that could not be read.
     Unread {
-        /// Which.
+        /// The fact.
         what: String,
-        /// Why not.
+        /// The error.
         reason: String,
     },
 }
@@ -89,42 +89,49 @@ impl fmt::Display for Finding {
                 datacenter,
             } => write!(
                 f,
-                "development set-up: {replicas} replica(s) in {datacenter}, {REPLICAS_NEEDED} are needed for bars to survive the loss of one"
+                "development set-up: {replicas} replica(s) in {datacenter}; \
+                 {REPLICAS_NEEDED} are needed for bars to survive the loss of one"
             ),
             Self::OtherReplication { replicas, wanted } => {
                 write!(
                     f,
-                    "the keyspace has {replicas} replica(s), not {wanted}, and is left so: change it with ALTER KEYSPACE, then run nodetool repair"
+                    "the keyspace has {replicas} replica(s), not {wanted}, and is not changed: \
+                     use ALTER KEYSPACE, then run nodetool repair"
                 )
             }
             Self::Version { node, version } => {
                 write!(
                     f,
-                    "node {node} runs Cassandra {version}; from {}.{} on compare-and-set is safe while nodes come and go",
+                    "node {node} runs Cassandra {version}; \
+                     compare-and-set needs {}.{} or newer to be safe while nodes join and leave",
                     VERSION_NEEDED.0, VERSION_NEEDED.1
                 )
             }
             Self::PaxosVariant { node, variant } => {
                 write!(
                     f,
-                    "node {node} runs paxos_variant {variant}; set paxos_variant: v2 in its cassandra.yaml"
+                    "node {node} runs paxos_variant {variant}; \
+                     set paxos_variant: v2 in its cassandra.yaml"
                 )
             }
             Self::ReadRepair { table, option } => {
                 write!(
                     f,
-                    "table {table} has read_repair {option}: readers may see bars go back; ALTER TABLE {table} WITH read_repair = 'BLOCKING'"
+                    "table {table} has read_repair {option}: readers may see bars go back; \
+                     run ALTER TABLE {table} WITH read_repair = 'BLOCKING'"
                 )
             }
             Self::TimeToLive { table, seconds } => {
                 write!(
                     f,
-                    "table {table} lets bars expire after {seconds} s, and a late trade would replace an expired bar; ALTER TABLE {table} WITH default_time_to_live = 0"
+                    "table {table} lets bars expire after {seconds} s, and a late trade would replace an \
+                     expired bar; run ALTER TABLE {table} WITH default_time_to_live = 0"
                 )
             }
             Self::Overheard { nodes } => write!(
                 f,
-                "the password goes unencrypted to {}: anyone on the network path can read it; set client_encryption_options there, and use --cassandra-tls",
+                "the password goes unencrypted to {}: anyone on the network path can read it; \
+                 set client_encryption_options there, and use --cassandra-tls",
                 nodes.join(", ")
             ),
             Self::Unread { what, reason } => write!(f, "{what} could not be checked: {reason}"),
@@ -132,7 +139,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The facts to evaluate. A fact that could not be read has the reason.
+/// The facts to evaluate. A fact that could not be read is replaced by the error.
 pub(super) struct Facts {
     pub(super) datacenter: String,
     pub(super) replicas: u32,
@@ -141,7 +148,7 @@ pub(super) struct Facts {
     pub(super) overheard: Vec<String>,
 }
 
-/// The options of a table whose rows are read back.
+/// The options of a table.
 pub(super) struct TableFacts {
     pub(super) table: String,
     pub(super) read_repair: String,
@@ -225,8 +232,8 @@ fn is_new_enough(version: &str) -> bool {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= VERSION_NEEDED
 }
 
-/// Replicas in the datacenter, from the options of a keyspace's replication; `SimpleStrategy`
-/// counts them over all.
+/// The replicas in the datacenter, from the options of a keyspace's replication. `SimpleStrategy`
+/// counts replicas over all datacenters.
 pub(super) fn replicas(options: &[(String, String)], datacenter: &str) -> u32 {
     let of = |name: &str| {
         options
@@ -239,10 +246,11 @@ pub(super) fn replicas(options: &[(String, String)], datacenter: &str) -> u32 {
         .unwrap_or(0)
 }
 
-/// Reads the facts and judges them.
+/// Reads the facts and evaluates them.
 pub(super) async fn examine(cluster: &Cluster, keyspace: &str) -> Result<Vec<Finding>, StoreError> {
     let replication = cluster.replication(keyspace).await?.unwrap_or_default();
-    let cql = "SELECT table_name, read_repair, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name IN ('bars', 'views')";
+    let cql = "SELECT table_name, read_repair, default_time_to_live FROM system_schema.tables \
+               WHERE keyspace_name = ? AND table_name IN ('bars', 'views')";
     let tables: Vec<(String, Option<String>, Option<i32>)> = cluster
         .all("reading the options of the tables", cql, (keyspace,))
         .await?;
@@ -268,7 +276,7 @@ pub(super) async fn examine(cluster: &Cluster, keyspace: &str) -> Result<Vec<Fin
     }))
 }
 
-/// Asks the node itself: its settings are in no table that others hold.
+/// Queries the node itself: other nodes do not have its settings.
 async fn node_facts(cluster: &Cluster, node: &std::sync::Arc<scylla::cluster::Node>) -> NodeFacts {
     let ask = async |cql: &str| {
         let mut statement = Statement::new(cql);
@@ -284,7 +292,7 @@ async fn node_facts(cluster: &Cluster, node: &std::sync::Arc<scylla::cluster::No
         rows.into_iter()
             .next()
             .and_then(|(value,)| value)
-            .ok_or_else(|| "the node does not say".to_owned())
+            .ok_or_else(|| "the node has no value".to_owned())
     };
     NodeFacts {
         node: format!("{}:{}", node.address.ip(), node.address.port()),

@@ -1,5 +1,5 @@
-//! A session with the cluster, set up once for everything: TLS, consistency levels, no retries, one
-//! datacenter.
+//! A session with the cluster. It sets TLS, consistency levels and the datacenter, and disables the
+//! driver's retries.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,15 +24,15 @@ use super::{
     tls,
 };
 
-/// A session, and the datacenter whose quorum counts.
+/// A session with the datacenter that LOCAL_QUORUM refers to.
 pub(super) struct Cluster {
     pub(super) session: Session,
     pub(super) datacenter: String,
-    /// The nodes that are sent the password for everyone on the way to read.
+    /// The nodes on other machines that get the password over an unencrypted connection.
     pub(super) overheard: Vec<String>,
 }
 
-/// Connects, and finds the datacenter.
+/// Connects and determines the datacenter.
 pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError> {
     let profile = ExecutionProfile::builder()
         .consistency(Consistency::LocalQuorum)
@@ -47,16 +47,16 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
         .default_execution_profile_handle(handle.clone())
         .pool_size(PoolSize::PerHost(POOL_SIZE))
         .connection_timeout(config.request_timeout)
-        // A connection that has gone silent is given up when it leaves this question open for as
-        // long as a request may take. The driver itself would ask after half a minute and wait for
-        // another, and so long would every row stand still that is sent over it.
+        // A connection is closed if it does not answer a keepalive within the request timeout. The
+        // driver's defaults are 30 s between keepalives and 30 s to answer: writes on a dead
+        // connection would wait that long.
         .keepalive_interval(KEEPALIVE)
         .keepalive_timeout(config.request_timeout)
-        // Tables and columns are ours to know; the driver needs the replication alone, to send a
-        // statement to a replica of its row.
+        // The driver needs only the replication, to send a statement to a replica of its row. The
+        // tables and columns are known.
         .fetch_full_schema_metadata(false)
         .refresh_metadata_on_auto_schema_agreement(false)
-        // The servers log what a client says about itself; a name helps whoever reads that.
+        // The servers log this name and list it in `system_views.clients`.
         .custom_identity(scylla::client::SelfIdentity::new().with_application_name("tapeflow"));
     if let Some(credentials) = &config.credentials {
         builder = builder.user(&credentials.user, credentials.password.expose());
@@ -77,8 +77,8 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
     found.sort();
     found.dedup();
     let datacenter = choose_datacenter(config.datacenter.as_deref(), &found)?;
-    // LOCAL_QUORUM is the quorum of the coordinator's datacenter: a coordinator in another one
-    // would make it a quorum of other replicas.
+    // LOCAL_QUORUM is a quorum in the datacenter of the node that coordinates the request. A node in
+    // another datacenter would use a quorum of other replicas.
     let policy = DefaultPolicy::builder()
         .prefer_datacenter(datacenter.clone())
         .token_aware(true)
@@ -103,7 +103,7 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
     })
 }
 
-/// A limit as CQL counts it, in 32 bits.
+/// A limit as CQL takes it: a 32-bit integer.
 pub(super) fn row_limit(limit: usize) -> i32 {
     i32::try_from(limit).unwrap_or(i32::MAX)
 }
@@ -118,9 +118,9 @@ fn beyond_this_machine(addresses: Vec<(IpAddr, u16)>) -> Vec<String> {
     beyond.iter().map(ToString::to_string).collect()
 }
 
-/// How often each connection is asked whether it is still there.
+/// The time between two keepalives of a connection.
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// Connections to each node: one would share a single thread of the server.
+/// Connections to each node. The server handles one connection on a single thread.
 const POOL_SIZE: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(1);
 
 fn choose_datacenter(wanted: Option<&str>, found: &[String]) -> Result<String, StoreError> {
@@ -135,14 +135,14 @@ fn choose_datacenter(wanted: Option<&str>, found: &[String]) -> Result<String, S
             "the cluster does not say which datacenter its nodes are in",
         )),
         (None, several) => Err(broken(format!(
-            "the cluster has datacenters {}: name the one whose quorum is to count",
+            "the cluster has datacenters {}: the configuration must name one",
             several.join(", ")
         ))),
     }
 }
 
 impl Cluster {
-    /// Prepares a statement that may be sent twice.
+    /// Prepares an idempotent statement.
     pub(super) async fn prepare(&self, cql: String) -> Result<PreparedStatement, StoreError> {
         let mut statement = self
             .session
@@ -193,7 +193,7 @@ impl Cluster {
             .map(|(options,)| options.into_iter().collect()))
     }
 
-    /// Which migrations have run in a keyspace; `None` if it has no record of any.
+    /// The migrations recorded in a keyspace; `None` if it has no table of migrations.
     pub(super) async fn recorded(
         &self,
         keyspace: &str,
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leaves_this_machine_can_be_overheard() {
+    fn only_nodes_on_other_machines_are_reported() {
         let at = |ip: &str| (ip.parse().expect("an address"), 9_042);
         assert_eq!(
             beyond_this_machine(vec![
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_datacenter_is_found_or_asked_for() {
+    fn a_single_datacenter_is_found_and_several_need_a_choice() {
         let names = |names: &[&str]| {
             names
                 .iter()

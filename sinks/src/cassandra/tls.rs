@@ -1,8 +1,8 @@
-//! TLS to the nodes: whom we trust, and who we are.
+//! TLS to the nodes: the trusted authorities and the client certificate.
 //!
-//! A node must show a certificate of a trusted authority that names its address, or one of the
-//! hosts the job was pointed at. There is no switch that accepts anything less. Files are read when
-//! a session is made; a bad one is told of by its path, and never by its content.
+//! A node must present a certificate that a trusted authority signed. The certificate must name the
+//! node's address or one of the configured hosts. No option weakens this check. Files are read when
+//! a session is opened. An error names the path of a bad file and never shows its content.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,25 +25,25 @@ use tapeflow_protocol::StoreError;
 
 use super::errors::broken;
 
-/// How to talk TLS to the nodes.
+/// The settings of TLS to the nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// The authorities that vouch for nodes, PEM; without it, those that vouch for web sites.
+    /// The trusted authorities, in PEM. Without it, the public authorities of the web.
     pub ca_file: Option<PathBuf>,
-    /// Who we are, where nodes ask clients for a certificate.
+    /// The client certificate, for nodes that demand one.
     pub client: Option<ClientCertificate>,
 }
 
-/// A certificate of ours and its key.
+/// A client certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The certificate, and those between it and the authority, PEM.
+    /// The certificate and the intermediate certificates, in PEM.
     pub certificate_file: PathBuf,
-    /// Its key, PEM, not encrypted.
+    /// Its key, in PEM, not encrypted.
     pub key_file: PathBuf,
 }
 
-/// What the driver needs; `hosts` are those of the configuration, with ports.
+/// The TLS configuration for the driver. `hosts` are the configured hosts, with ports.
 pub(super) fn client_config(
     tls: &TlsConfig,
     hosts: &[String],
@@ -54,8 +54,8 @@ pub(super) fn client_config(
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(unusable)?;
-    // "Dangerous" is what rustls calls every verifier of one's own; this one only asks rustls' own
-    // verifier about more names.
+    // rustls calls every custom verifier "dangerous". This one asks rustls' own verifier, with
+    // more names.
     let builder = builder
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
@@ -111,7 +111,7 @@ fn certificates(what: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
-/// In our own words: the library's may show pieces of the file, and the file may be a key.
+/// The library's message is not used: it may quote the file, and the file may be a key.
 fn unreadable(what: &str, file: &Path, error: &PemError, wanted: &str) -> StoreError {
     let file = file.display();
     broken(match error {
@@ -121,13 +121,14 @@ fn unreadable(what: &str, file: &Path, error: &PemError, wanted: &str) -> StoreE
     })
 }
 
-/// The driver knows nodes by address alone, and asks for a certificate that names the address.
-/// Certificates are often made for names: one that names a host of the configuration will do too,
-/// for that is who was to be talked to.
+/// Accepts a certificate for the node's address or for a configured host name.
+///
+/// The driver knows nodes only by address and asks for a certificate that names the address.
+/// Certificates are often issued for host names instead.
 #[derive(Debug)]
 struct NodeVerifier {
     verifier: Arc<WebPkiServerVerifier>,
-    /// The hosts of the configuration that are names.
+    /// The configured hosts that are DNS names.
     names: Vec<ServerName<'static>>,
 }
 
@@ -255,10 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_known_by_its_address_or_by_a_host_of_the_configuration_and_by_nothing_else() {
+    fn a_certificate_must_name_the_nodes_address_or_a_configured_host() {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let (ours, pem) = authority("ours");
-        let (unknown_peers, _) = authority("a unknown peer's");
+        let (unknown, _) = authority("unknown");
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"))
@@ -298,8 +299,8 @@ mod tests {
                 "{others:?}: {error}"
             );
         }
-        let error = check(&unknown_peers, &["10.0.0.1", "db-1.market.example"])
-            .expect_err("of an authority nobody trusts");
+        let error = check(&unknown, &["10.0.0.1", "db-1.market.example"])
+            .expect_err("of an unknown authority");
         assert!(
             matches!(
                 error,
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn good_files_are_taken_and_without_a_ca_file_the_authorities_of_the_web_count() {
+    fn good_files_are_accepted_and_without_a_ca_file_the_public_authorities_are_trusted() {
         let folder = tempfile::tempdir().expect("a folder");
         let (ours, ca) = authority("ours");
         let (_, certificate, key) = issued(&ours, &["job"]);
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_is_told_of_by_path_and_reason_and_not_by_content() {
+    fn an_error_about_a_bad_file_has_its_path_and_a_reason_and_no_content() {
         let folder = tempfile::tempdir().expect("a folder");
         let (ours, ca) = authority("ours");
         let (_, certificate, key) = issued(&ours, &["job"]);
@@ -380,7 +381,8 @@ mod tests {
                 client: Some(client),
             })
         };
-        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\naHVudGVyMg==\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\naHVudGVyMg==\n\
+                         -----END ENCRYPTED PRIVATE KEY-----\n";
         let texts = [
             (with_key("other.pem", &other_key), "do not fit"),
             (

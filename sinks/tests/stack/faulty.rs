@@ -116,7 +116,7 @@ async fn a_lost_answer_leaves_a_proposal_unknown(host: String) {
         Err(StoreError::Unavailable(_))
     ));
     switch.send_replace(Mode::Mended);
-    // The server had the proposal and nobody stood against it.
+    // The server received the proposal, and there was no other.
     let found = until_answered("reading the checkpoint", || store.checkpoint())
         .await
         .expect("the line is mended");
@@ -150,7 +150,7 @@ async fn a_lost_answer_to_a_write(host: String) {
 }
 
 async fn a_cluster_out_of_reach() {
-    // Bound and closed again: nobody listens there.
+    // A port that was bound and closed again, so that no program listens on it.
     let port = TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port")

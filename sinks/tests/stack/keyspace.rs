@@ -1,7 +1,7 @@
-//! A keyspace of a test's own, and a session of its own to look into it.
+//! A keyspace for one test, with a session to query it.
 //!
-//! Making tables takes a second, so tests that leave them as they are give their keyspace back, and
-//! the next one empties it. A test that fails keeps its keyspace: nobody builds on what it left.
+//! To create the tables takes a second. Therefore a test that does not change them gives its keyspace
+//! back, and the next test empties it. A keyspace of a failed test is not used again.
 
 use std::sync::{
     Mutex as Shelf,
@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 /// Cassandra does not order concurrent schema changes.
 static SCHEMA: Mutex<()> = Mutex::const_new(());
-/// Names of keyspaces with all tables that nobody uses.
+/// Names of keyspaces with all tables that no test uses.
 static IDLE: Shelf<Vec<String>> = Shelf::new(Vec::new());
 
 pub(crate) struct Keyspace {
@@ -29,7 +29,7 @@ pub(crate) struct Keyspace {
 }
 
 impl Keyspace {
-    /// A name that no other test has; nothing is made yet.
+    /// A name that no other test has. The keyspace is not created yet.
     pub(crate) async fn plan(host: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         Self::named(
@@ -80,7 +80,7 @@ impl Keyspace {
         keyspace
     }
 
-    /// Leaves the keyspace to others.
+    /// Gives the keyspace to the next test.
     pub(crate) fn give_back(self) {
         IDLE.lock()
             .expect("no test panics here")
@@ -105,7 +105,7 @@ impl Keyspace {
             .expect("connects")
     }
 
-    /// Why connecting is refused.
+    /// The text of the error with which connecting fails.
     pub(crate) async fn refusal(&self) -> String {
         CassandraStore::connect(self.config.clone())
             .await
@@ -114,7 +114,7 @@ impl Keyspace {
             .to_string()
     }
 
-    /// Runs a statement; `KS` stands for the keyspace.
+    /// Runs a statement. `KS` in it is replaced by the keyspace's name.
     pub(crate) async fn cql(&self, statement: &str, values: impl SerializeRow) -> Vec<Row> {
         let statement = statement.replace("KS", &self.config.keyspace);
         let answer = self
@@ -126,9 +126,9 @@ impl Keyspace {
             return Vec::new();
         };
         rows.rows::<Row>()
-            .expect("bars")
+            .expect("rows")
             .collect::<Result<_, _>>()
-            .expect("bars")
+            .expect("rows")
     }
 }
 
@@ -145,17 +145,17 @@ async fn session(host: &str) -> Session {
         .expect("Cassandra answers")
 }
 
-/// Drops what this process made in a cluster that outlives it.
+/// Drops the keyspaces of this process in a cluster that keeps running.
 pub(crate) async fn drop_all(host: &str) {
-    let looking = Keyspace::plan(host).await;
-    for row in looking
+    let any = Keyspace::plan(host).await;
+    for row in any
         .cql("SELECT keyspace_name FROM system_schema.keyspaces", ())
         .await
     {
         if let Some(Some(CqlValue::Text(name))) = row.columns.into_iter().next()
             && name.starts_with(&prefix())
         {
-            looking.cql(&format!("DROP KEYSPACE {name}"), ()).await;
+            any.cql(&format!("DROP KEYSPACE {name}"), ()).await;
         }
     }
 }

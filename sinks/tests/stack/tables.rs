@@ -158,7 +158,7 @@ async fn init_refuses_more_replicas_than_nodes(host: String) {
 
 async fn a_missing_keyspace_says_what_to_do(host: String) {
     let config =
-        CassandraConfig::parse(&format!("cassandra://{host}/nobody_made_this"), "contract")
+        CassandraConfig::parse(&format!("cassandra://{host}/missing_keyspace"), "contract")
             .expect("an address");
     let refused = CassandraStore::connect(config)
         .await
@@ -166,7 +166,7 @@ async fn a_missing_keyspace_says_what_to_do(host: String) {
         .expect("refused");
     assert!(matches!(refused, StoreError::Broken(_)));
     let want = format!(
-        "there is no keyspace nobody_made_this: run `tapeflow init --store cassandra://{host}/nobody_made_this`"
+        "there is no keyspace missing_keyspace: run `tapeflow init --store cassandra://{host}/missing_keyspace`"
     );
     assert_eq!(refused.to_string(), want);
 }
@@ -413,13 +413,13 @@ async fn a_damaged_cell_is_named_and_not_read(host: String) {
     keyspace.give_back();
 }
 
-/// A server sends with its answer what it warns of, and the driver logs it.
+/// A server sends its warnings with the answer, and the driver logs them.
 async fn no_statement_is_warned_of(host: String) {
-    static TOLD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-    struct Told;
-    impl std::io::Write for Told {
+    static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+    struct Logged;
+    impl std::io::Write for Logged {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            TOLD.lock().expect("nobody panics here").write(bytes)
+            LOGGED.lock().expect("no test panics here").write(bytes)
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
@@ -428,7 +428,7 @@ async fn no_statement_is_warned_of(host: String) {
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
         .with_ansi(false)
-        .with_writer(|| Told)
+        .with_writer(|| Logged)
         .init();
 
     let keyspace = Keyspace::borrow(&host).await;
@@ -470,16 +470,17 @@ async fn no_statement_is_warned_of(host: String) {
         .await
         .expect("written");
 
-    let told = |keyspace: &str| {
-        let told = String::from_utf8_lossy(&TOLD.lock().expect("nobody panics here")).into_owned();
-        told.lines()
+    let logged = |keyspace: &str| {
+        let text =
+            String::from_utf8_lossy(&LOGGED.lock().expect("no test panics here")).into_owned();
+        text.lines()
             .filter(|line| line.contains("contains a warning") && line.contains(keyspace))
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
     let name = &keyspace.config.keyspace;
-    assert!(told(&format!("{name}.")).is_empty(), "{:?}", told(name));
-    // Were there something to warn of, this would have seen it.
+    assert!(logged(&format!("{name}.")).is_empty(), "{:?}", logged(name));
+    // A statement with a warning shows that warnings are logged.
     let values: Vec<String> = (0..20)
         .map(|n| format!("INSERT INTO KS.symbols (symbol, class) VALUES ('{n}', '')"))
         .collect();
@@ -489,7 +490,7 @@ async fn no_statement_is_warned_of(host: String) {
             (),
         )
         .await;
-    assert!(!told(&format!("{name}.")).is_empty());
+    assert!(!logged(&format!("{name}.")).is_empty());
     keyspace.give_back();
 }
 

@@ -111,7 +111,7 @@ async fn expect_lost(
     );
 }
 
-pub(super) async fn a_checkpoint_that_nobody_wrote_is_absent(store: Arc<dyn Store>) {
+pub(super) async fn an_unwritten_checkpoint_is_absent(store: Arc<dyn Store>) {
     assert_eq!(
         store.checkpoint().await.expect("an empty store answers"),
         None

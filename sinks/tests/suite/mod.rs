@@ -26,8 +26,8 @@ pub(crate) type Check = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
 
 /// All checks, by the sentence each one holds the store to.
 pub(crate) const CHECKS: &[(&str, Check)] = &[
-    ("a_checkpoint_that_nobody_wrote_is_absent", |store| {
-        Box::pin(checkpoint::a_checkpoint_that_nobody_wrote_is_absent(store))
+    ("an_unwritten_checkpoint_is_absent", |store| {
+        Box::pin(checkpoint::an_unwritten_checkpoint_is_absent(store))
     }),
     ("the_first_checkpoint_is_created_once", |store| {
         Box::pin(checkpoint::the_first_checkpoint_is_created_once(store))
