@@ -319,7 +319,7 @@ fn some_symbols_a_sample_and_slices_are_compared_alone() {
         "{sampled}; {bars}"
     );
     assert_eq!(number(&sampled, "views compared"), 0, "{sampled}");
-    let one = verify(&place, 0, &["--symbols", "AAPL"]);
+    let one = verify(&place, 0, &["--symbol", "AAPL"]);
     assert_eq!(
         number(&one, "bars compared"),
         count(&place, "bars WHERE symbol = 'AAPL'"),

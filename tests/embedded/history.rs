@@ -19,7 +19,7 @@ fn run(place: &Place, flags: &[&str]) {
             "8s",
             "--rate",
             "20",
-            "--symbols",
+            "--market-symbols",
             &symbols,
             "--store",
             &place.store,

@@ -480,7 +480,7 @@ fn a_job_waits_for_the_repairer_that_has_its_checkpoint() {
         .lines()
         .map(|line| line.expect("text"));
     assert!(
-        lines.any(|line| line.contains("a repairer has the job")),
+        lines.any(|line| line.contains("a repairer owns the job")),
         "the log names what it waits for"
     );
     assert_eq!(checkpoint(&place)["generation"], 1, "the job waits");

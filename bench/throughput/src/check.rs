@@ -72,9 +72,9 @@ fn verdict(output: &Output) -> Result<(bool, Vec<String>), Error> {
         Some(0) => true,
         // Without its summary it failed and compared nothing.
         Some(1)
-            if lines
-                .last()
-                .is_some_and(|last| last.contains(" differences; ")) =>
+            if lines.last().is_some_and(|last| {
+                last.contains(" difference; ") || last.contains(" differences; ")
+            }) =>
         {
             false
         }
@@ -148,6 +148,11 @@ mod tests {
             told[TOLD..],
             ["and 3 more", "13 differences; 50 bars compared"]
         );
+        let one = verdict(&output(
+            1,
+            "a bar: volume\n1 difference; 50 bars compared\n",
+        ));
+        assert!(one.is_ok_and(|(correct, told)| !correct && told.len() == 2));
         for failed in [output(1, ""), output(2, ""), output(1, "a bar: volume\n")] {
             assert!(
                 verdict(&failed).is_err_and(|error| error.to_string().contains("no such store"))

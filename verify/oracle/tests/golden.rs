@@ -150,14 +150,9 @@ fn view_line(
         .open
         .zip(entry.close)
         .map_or_else(String::new, |(open, close)| {
-            let bp = divide_half_even(i128::from(close - open) * 10_000, open.into())
+            let change = divide_half_even(i128::from(close - open) * 10_000_000_000, open.into())
                 .expect("a price is not zero");
-            format!(
-                "{}{}.{:02}",
-                if bp < 0 { "-" } else { "" },
-                bp.abs() / 100,
-                bp.abs() % 100
-            )
+            format_fixed(change, 8)
         });
     [
         view.0.to_owned(),
