@@ -32,7 +32,7 @@ pub struct MemoryStore {
     gates: Arc<Gates>,
 }
 
-/// The calls that can be held up or made to fail.
+/// The kinds of calls that can be delayed or made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// [`Store::compare_and_set`].
@@ -43,28 +43,28 @@ pub enum Call {
     Read,
 }
 
-/// What happens to the next call of a kind, instead of what should.
+/// A fault of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is applied, and the answer is lost: unknown, or unavailable.
     AppliedUnanswered,
     /// It is not applied, and the answer is the same.
     NotApplied,
-    /// It is not applied yet, and the answer is the same; [`MemoryStore::deliver`] applies it, as a
-    /// message that was under way.
+    /// It is not applied yet, and the answer is the same. [`MemoryStore::deliver`] applies it
+    /// later, like a delayed message.
     UnderWay,
 }
 
-/// One thing the store accepted.
+/// A change that the store accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// A checkpoint that won.
+    /// A checkpoint whose compare-and-set won.
     Checkpoint(Checkpoint),
     /// A directory entry.
     Directory(DirectoryEntry),
-    /// A bar, stale ones included: the store took them, and they lost.
-    Row(BarWrite),
-    /// A list of a view, stale ones included.
+    /// A bar, also one with a stale write timestamp, which has no effect.
+    Bar(BarWrite),
+    /// A view, also one with a stale write timestamp, which has no effect.
     View(ViewWrite),
     /// A dead letter.
     DeadLetter(DeadLetter),
@@ -72,7 +72,7 @@ pub enum Accepted {
     History(HistoryEntry),
 }
 
-/// Keeps calls of a kind waiting until it is dropped.
+/// Blocks calls of a kind until it is dropped.
 #[derive(Debug)]
 pub struct Hold(Arc<watch::Sender<usize>>);
 
@@ -110,7 +110,7 @@ impl Gates {
     }
 }
 
-/// A call whose caller has been told nothing, still to arrive.
+/// A call that is still to be applied. Its caller got no answer.
 enum UnderWay {
     CompareAndSet(Box<(Option<Checkpoint>, Checkpoint)>),
     Write(EpochWrites),
@@ -120,9 +120,9 @@ enum UnderWay {
 #[derive(Default)]
 struct Held {
     checkpoint: Option<Checkpoint>,
-    /// All that ever arrived for a bar, by write timestamp; the last one is what it says.
+    /// All writes of a bar, by write timestamp. The last one is its value.
     bars: BTreeMap<BarKey, BTreeMap<WriteTimestamp, BarState>>,
-    /// The same for lists.
+    /// All writes of a view, by write timestamp. The last one is its value.
     views: BTreeMap<ViewKey, BTreeMap<WriteTimestamp, ViewState>>,
     directory: BTreeSet<DirectoryEntry>,
     dead_letters: BTreeMap<Position, DeadLetter>,
@@ -142,8 +142,7 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Arms faults: each is used up by the next call of that kind, in this order, after those armed
-    /// before.
+    /// Arms faults for calls of a kind, one per call, in this order and after those armed before.
     pub fn arm(&self, call: Call, faults: impl IntoIterator<Item = Fault>) {
         let mut held = self.held();
         match held.faults.iter_mut().find(|(of, _)| *of == call) {
@@ -152,7 +151,8 @@ impl MemoryStore {
         }
     }
 
-    /// Keeps all calls of a kind waiting, before they do anything, until the answer is dropped.
+    /// Blocks all calls of a kind, before they have any effect, until the returned value is
+    /// dropped.
     #[must_use]
     pub fn hold(&self, call: Call) -> Hold {
         let gate = Arc::clone(self.gates.of(call));
@@ -160,7 +160,7 @@ impl MemoryStore {
         Hold(gate)
     }
 
-    /// Lets the oldest call that is [`Fault::UnderWay`] arrive. Whether there was one.
+    /// Applies the oldest call that is [`Fault::UnderWay`]. Returns whether there was one.
     pub fn deliver(&self) -> bool {
         let mut held = self.held();
         match held.under_way.pop_front() {
@@ -176,7 +176,7 @@ impl MemoryStore {
         true
     }
 
-    /// All bars, by key, with the write timestamp each was last written at.
+    /// All bars, by key, each with its last write timestamp.
     #[must_use]
     pub fn all_bars(&self) -> Vec<(BarKey, WriteTimestamp, BarState)> {
         let held = self.held();
@@ -188,25 +188,24 @@ impl MemoryStore {
         held.bars.iter().filter_map(last).collect()
     }
 
-    /// Everything the store accepted, in the order it did.
+    /// All accepted changes, in order.
     #[must_use]
     pub fn accepted(&self) -> Vec<Accepted> {
         self.held().accepted.clone()
     }
 
-    /// What arrived that the invariants forbid, in the order it did; empty as long as the protocol
-    /// holds.
+    /// All violations of the invariants, in order. Empty if the protocol is correct.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.held().violations.clone()
     }
 
-    /// The tests' own panics must not hide what the store holds.
+    /// A panic in a test does not make the store unreadable.
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call that changes something and answers `Ok` or nothing.
+    /// A call that changes the store. `keep` makes the form in which it is delayed.
     async fn change(
         &self,
         apply: impl FnOnce(&mut Held) + Send,
@@ -245,7 +244,7 @@ impl Held {
             .and_then(|(_, queue)| queue.pop_front())
     }
 
-    /// Whether it was applied.
+    /// Returns whether it was applied.
     fn compare_and_set(&mut self, expected: Option<&Checkpoint>, proposed: &Checkpoint) -> bool {
         let condition = |checkpoint: &Checkpoint| {
             (
@@ -271,13 +270,13 @@ impl Held {
         }
         for bar in &writes.bars {
             self.inspect_bar(bar);
-            // Of two contents at one write timestamp the first stays; that there were two is a violation.
+            // Of two contents at one write timestamp the first stays. The second is a violation.
             self.bars
                 .entry(bar.key.clone())
                 .or_default()
                 .entry(bar.write_timestamp)
                 .or_insert(bar.state);
-            self.accepted.push(Accepted::Row(bar.clone()));
+            self.accepted.push(Accepted::Bar(bar.clone()));
         }
         for view in &writes.views {
             self.write_view(view);
@@ -295,10 +294,11 @@ impl Held {
         for entry in entries {
             let write_timestamp = entry.write_timestamp.max(recovery_timestamp);
             match self.history.get(&entry.epoch) {
-                // A topic may have gained partitions since; those it had are cut where they were.
+                // The topic may have new partitions. The cuts of the old ones must not change.
                 Some((held, other)) if *held == write_timestamp && !entry.is_still(other) => {
                     self.violations.push(format!(
-                        "history: two contents at write timestamp {write_timestamp}: {other:?} and {entry:?}"
+                        "history: two contents at write timestamp {write_timestamp}: \
+                         {other:?} and {entry:?}"
                     ));
                 }
                 Some((held, _)) if *held > write_timestamp => {}
@@ -311,7 +311,8 @@ impl Held {
         }
     }
 
-    /// I1: generation, version, b, c and write timestamps only grow, a binding never changes, c <= b.
+    /// I1: generation, version, b, c and write timestamps only grow, a binding never changes, and
+    /// c <= b.
     fn inspect_checkpoint(&mut self, new: &Checkpoint) {
         let mut found = Vec::new();
         if let Some(old) = &self.checkpoint {
@@ -352,7 +353,7 @@ impl Held {
                 .bindings
                 .entry(binding.epoch)
                 .or_insert_with(|| binding.clone());
-            // A topic may have gained partitions since; those it had are cut where they were.
+            // The topic may have new partitions. The cuts of the old ones must not change.
             if known.write_timestamp != binding.write_timestamp
                 || !binding.cuts.starts_with(&known.cuts)
             {
@@ -365,9 +366,11 @@ impl Held {
         self.violations.append(&mut found);
     }
 
-    /// I2, as far as the store can see it: an epoch has one fold of a bar, and is bound before it
-    /// is written. I3: the order of write timestamps is the order of epochs. I4: one content at one (bar,
-    /// write timestamp).
+    /// The invariants of a bar's writes, as far as the store can check them:
+    ///
+    /// - I2: an epoch has one value of a bar, and is bound before the bar is written.
+    /// - I3: the order of write timestamps is the order of epochs.
+    /// - I4: a bar has one value at one write timestamp.
     fn inspect_bar(&mut self, bar: &BarWrite) {
         if let Some(checkpoint) = &self.checkpoint
             && bar.state.epoch > checkpoint.last_binding().epoch
@@ -393,8 +396,8 @@ impl Held {
     }
 }
 
-/// What is wrong with two writes, each of a write timestamp and an epoch, to one bar or one list, if anything
-/// is.
+/// The invariant that two writes of one bar or one view violate, if any. Each is given by its write
+/// timestamp and epoch; `equal` says whether their values are equal.
 fn breach(
     one: (WriteTimestamp, Epoch),
     other: (WriteTimestamp, Epoch),
@@ -527,8 +530,8 @@ impl BarReader for MemoryStore {
                 state: *state,
             })
         };
-        // As on Cassandra, only the directory leads to bars: a test that forgets an entry finds out
-        // here.
+        // As in Cassandra, a bar is found only through the directory. A test that does not write
+        // the entry fails here.
         Ok(held
             .bars
             .range(key(range.start)..key(range.end))

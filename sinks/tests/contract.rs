@@ -1,5 +1,5 @@
-//! The contract suite on the stores that need no server: memory, and SQLite in a directory of its
-//! own. The same suite runs on real Cassandra in `stack.rs`.
+//! The contract suite on the stores that need no server: memory and SQLite. `stack.rs` runs the
+//! same suite on a real Cassandra.
 
 mod suite;
 
@@ -16,7 +16,7 @@ fn main() {
         let memory = Trial::test(format!("memory::{name}"), || {
             let store = MemoryStore::default();
             run(*check, Arc::new(store.clone()));
-            // What the suite itself writes twice at one write timestamp is equal, and its epochs grow with
+            // What the suite writes twice at one write timestamp is equal, and its epochs grow with
             // their write timestamps.
             store
                 .violations()
@@ -41,6 +41,6 @@ fn run(check: suite::Check, store: Arc<dyn Store>) {
         .enable_all()
         .build()
         .expect("a runtime");
-    // Within the runtime's own context, so that the store is dropped there as a job would drop it.
+    // The store is dropped inside the runtime, as a job drops it.
     runtime.block_on(check(store).boxed());
 }

@@ -1,5 +1,5 @@
-//! Repair on the memory store: what is repaired holds, what was under way loses, and a job waits for a
-//! repairer.
+//! Repair on the memory store: repaired values stay, delayed writes of the job lose, and a job
+//! waits for a repairer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
         .block_on(test)
 }
 
-/// A job that has bound two epochs, with a row of the second.
+/// A job that has bound two epochs, with a bar of the second.
 async fn job(store: &MemoryStore) -> Checkpoint {
     let mut checkpoint = workflow::take_over(store, &opening("job"), || 100)
         .await
@@ -160,7 +160,7 @@ fn what_is_repaired_is_as_of_the_last_binding_and_what_was_under_way_loses_to_it
                 .any(|accepted| matches!(accepted, Accepted::View(view) if view.key == list))
         );
 
-        // The job finds itself fenced by a repairer, and the next generation takes over at once.
+        // A repairer has fenced the job. The next generation takes over at once.
         let lost = workflow::advance(&store, &job, decide::commit(&job, 1), &[])
             .await
             .expect_err("fenced");
@@ -205,7 +205,7 @@ fn a_job_that_came_in_between_makes_the_release_fail() {
         let store = MemoryStore::new();
         job(&store).await;
         let repairer = Repairer::begin(&store, || 100).await.expect("taken over");
-        // As after the repairer's silence.
+        // A job takes over, as it does when the repairer gives no heartbeat.
         let found = store
             .checkpoint()
             .await
@@ -232,7 +232,7 @@ fn a_job_waits_for_a_repairer_and_so_does_a_second_repairer() {
             tokio::spawn(
                 async move { workflow::take_over(&*of_job, &opening("job"), || 100).await },
             );
-        // Long enough for it to take over, if it did not wait.
+        // Without the wait, the job would take over within this time.
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!job.is_finished(), "it waits");
         first
@@ -262,7 +262,7 @@ fn a_job_waits_for_a_repairer_and_so_does_a_second_repairer() {
 }
 
 #[test]
-fn a_repairer_gives_a_sign_of_life_before_it_is_taken_for_dead_and_not_all_the_time() {
+fn a_repairer_sends_heartbeats_at_the_interval_and_no_more_often() {
     run(async {
         let store = MemoryStore::new();
         job(&store).await;
@@ -280,7 +280,7 @@ fn a_repairer_gives_a_sign_of_life_before_it_is_taken_for_dead_and_not_all_the_t
         assert_eq!(version().await, before, "it has just begun");
         for sign in 1..=2 {
             tokio::time::advance(HEARTBEAT_EVERY).await;
-            // Also while it reads back what it has written.
+            // The repairer gives a heartbeat also while it writes.
             if sign == 1 {
                 repairer.heartbeat(&store).await.expect("its own");
             } else {

@@ -1,5 +1,5 @@
-//! What the contract suite cannot say of SQLite: the file as it is found, refused, reopened and
-//! read by other tools, and the log.
+//! Tests of SQLite beyond the contract suite: how a file is opened, refused, reopened and read by
+//! other tools, and the log.
 
 #[path = "sqlite/views.rs"]
 mod views;
@@ -239,7 +239,7 @@ async fn what_was_queued_is_on_disk_when_the_last_handle_is_dropped() {
                 tokio::spawn(async move { store.write(&row(&format!("S{n}"), 1, 1)).await })
             })
             .collect();
-        // Polled once each, so queued, and abandoned.
+        // Each future is polled once, so that it is queued, and then dropped.
         tokio::task::yield_now().await;
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         for task in tasks {
@@ -402,7 +402,7 @@ async fn two_contents_at_one_write_timestamp_are_refused_and_take_no_neighbour_a
     let (different, mut both) = (row("TSLA", 2, 1), row("GOOG", 2, 1));
     both.bars.extend(different.bars.clone());
     let good: Vec<_> = (0..20).map(|n| row(&format!("S{n}"), 1, 1)).collect();
-    // All at once, so that they share transactions.
+    // All run at once, so that they share transactions.
     let (bad, neighbours) = tokio::join!(
         futures::future::join_all([&different, &both].map(|bad| store.write(bad))),
         futures::future::join_all(good.iter().map(|good| store.write(good)))

@@ -1,8 +1,8 @@
-//! The embedded form under kill -9: this test starts itself again as a child that appends and
-//! writes, and kills it in the middle.
+//! The embedded log and store under kill -9. This test starts itself again as a child process that
+//! appends records and writes bars, and kills the child at a random moment.
 //!
-//! The child says on its standard output what has been acknowledged. What it said must be there
-//! after it is gone, once; what it had no time to say may be there or not, but whole, and in order.
+//! The child prints what was acknowledged. After the kill, everything printed must be in the file
+//! once. A change that was not printed may be missing, but it is whole and in order if it is there.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -34,8 +34,8 @@ fn key() -> BarKey {
     }
 }
 
-/// The row as of an epoch: its values name the epoch too, so that a label of one and values of
-/// another would show.
+/// The bar's state as of an epoch. Its values contain the epoch, so that a mix of two epochs is
+/// found.
 fn state(epoch: u64) -> BarState {
     let sums = Sums {
         volume_e8: i128::from(epoch) << 64,
@@ -52,14 +52,14 @@ fn state(epoch: u64) -> BarState {
 }
 
 fn payload(partition: u32, sequence: u64) -> Vec<u8> {
-    // Of varying length, up to several pages.
+    // The lengths vary, up to several pages.
     let text = format!("{partition}/{sequence};");
     text.repeat(1 + usize::try_from(sequence * 37 % 1_500).expect("small"))
         .into_bytes()
 }
 
-/// The child: for ever binds an epoch, appends records and writes the row, and says so after each
-/// acknowledgement.
+/// The child: binds an epoch, appends records and writes the bar, in a loop without end. It prints
+/// a line after each acknowledgement.
 async fn write_for_ever(path: &Path) {
     let database = Database::open(path, Access::Job).expect("the file opens after a kill");
     let log = SqliteLog::create_if_absent(&database, PARTITIONS)
@@ -119,7 +119,7 @@ async fn write_for_ever(path: &Path) {
             bars: vec![row],
             ..EpochWrites::default()
         };
-        // Both at once, so that they share a transaction as often as not.
+        // Both run at once, so that they often share a transaction.
         let append = async {
             log.append(records).await.expect("appended");
             say(&format!(
@@ -141,7 +141,7 @@ async fn write_for_ever(path: &Path) {
 
 fn say(what: &str) {
     let mut out = std::io::stdout().lock();
-    // A parent that is gone: so are we.
+    // The parent has ended.
     if writeln!(out, "said {what}")
         .and_then(|()| out.flush())
         .is_err()
@@ -159,7 +159,7 @@ impl Drop for Killed {
     }
 }
 
-/// Starts the test named `test` in a process of its own; with it, what it says.
+/// Starts the test named `test` as a child process. Returns the process and its output.
 fn child(test: &str, path: &Path) -> (Killed, BufReader<ChildStdout>) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command
@@ -185,7 +185,7 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// The most that was acknowledged.
+/// The last acknowledged change of each kind.
 #[derive(Default, Debug)]
 struct Said {
     checkpoint: u64,
@@ -195,8 +195,8 @@ struct Said {
 }
 
 impl Said {
-    fn hear(&mut self, line: &str) {
-        // A line cut by the kill lacks its end, and is no acknowledgement.
+    fn parse(&mut self, line: &str) {
+        // A line that the kill cut has no line break and is no acknowledgement.
         let Some(words) = line
             .strip_suffix('\n')
             .and_then(|line| line.split_once("said "))
@@ -295,9 +295,9 @@ fn kill_nine_loses_no_acknowledged_write_and_doubles_none() {
                 lines.read_line(&mut line).expect("the child's output") > 0,
                 "round {round}: the child ended by itself"
             );
-            said.hear(&line);
+            said.parse(&line);
         }
-        // Somewhere in the middle of the next write, not always at its start.
+        // The kill hits a random moment of the next write.
         (0..spin).for_each(|_| std::hint::spin_loop());
         drop(child);
         // Unread lines that it printed before it died are acknowledged writes, too.
@@ -306,7 +306,7 @@ fn kill_nine_loses_no_acknowledged_write_and_doubles_none() {
             if lines.read_line(&mut line).expect("the child's output") == 0 {
                 break;
             }
-            said.hear(&line);
+            said.parse(&line);
         }
         println!("round {round}: {said:?}");
         runtime().block_on(check(&path, &said));
@@ -337,7 +337,7 @@ fn another_process_that_writes_is_refused_until_it_is_killed() {
             lines.read_line(&mut line).expect("the child's output") > 0,
             "the child ended by itself"
         );
-        said.hear(&line);
+        said.parse(&line);
     }
     let reason = match Database::open(&path, Access::Job) {
         Err(StoreError::Broken(reason)) => reason,

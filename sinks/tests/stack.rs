@@ -1,7 +1,8 @@
-//! The contract suite, and what is Cassandra's own, on a real Cassandra: one that
-//! `TAPEFLOW_TEST_CASSANDRA=host:port` names, or one started for this run. Where java or mvn are
-//! missing each test is listed as not run, with the reason; `TAPEFLOW_REQUIRE_STACK=1` makes it
-//! fail instead.
+//! The contract suite and the tests of Cassandra's tables, on a real Cassandra. It is the one that
+//! `TAPEFLOW_TEST_CASSANDRA=host:port` names, or one started for this run.
+//!
+//! Without java or mvn each test is listed as not run, with the reason. `TAPEFLOW_REQUIRE_STACK=1`
+//! makes it fail instead.
 
 use tapeflow_stack::servers as dev_stack;
 #[path = "stack/faulty.rs"]
@@ -24,7 +25,7 @@ use keyspace::Keyspace;
 use libtest_mimic::{Arguments, Failed};
 use tokio::runtime::Runtime;
 
-/// Ports of this target alone, below those the system hands out.
+/// The ports of this test target, below the ephemeral ports of the system.
 const CQL_PORT: u16 = 21_042;
 
 static STACK: Stack = Stack::new(Layout {

@@ -1,4 +1,4 @@
-//! `tapeflow bench --embedded`: it measures, it checks every bar, and it leaves nothing behind.
+//! `tapeflow bench --embedded` measures, checks every bar and removes its files.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::command::{Place, end_with, tapeflow, told};
 
-/// A bench whose folders are made in this place.
+/// A bench that creates its folders in this place.
 fn bench(place: &Place, flags: &[&str]) -> Command {
     let mut command = tapeflow(&[&["bench", "--embedded"], flags].concat());
     command.env("TMPDIR", place.path(""));
@@ -34,7 +34,7 @@ fn json(line: &str) -> Value {
 }
 
 #[test]
-fn a_bench_without_servers_is_correct_tells_what_it_measured_and_leaves_nothing_behind() {
+fn a_bench_without_servers_is_correct_reports_its_figures_and_leaves_no_files() {
     let place = Place::new();
     let output = bench(&place, &["--trades", "20000", "--per-message", "3"])
         .output()
@@ -97,7 +97,10 @@ fn a_damaged_bar_makes_the_bench_end_with_code_1() {
         line.as_ref()
             .is_ok_and(|line| line.contains("a line on standard input"))
     };
-    assert!(said.any(|line| asks(&line)), "it asks before it checks");
+    assert!(
+        said.any(|line| asks(&line)),
+        "it waits for a line before it checks"
+    );
     let bars = folder(&place).expect("a folder").join("rows.db");
     let damage = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'S0001' AND size = '1h') WHERE symbol = 'S0000' AND size = '1h'";
     assert_eq!(
@@ -137,7 +140,7 @@ fn a_damaged_bar_makes_the_bench_end_with_code_1() {
 }
 
 #[test]
-fn under_a_steady_feed_the_bench_tells_how_fresh_the_bars_are() {
+fn under_a_steady_feed_the_bench_reports_the_freshness_of_bars() {
     let place = Place::new();
     let flags = [
         "--rate",
@@ -161,14 +164,14 @@ fn under_a_steady_feed_the_bench_tells_how_fresh_the_bars_are() {
     assert!(freshness("samples") > 100.0, "{result}");
     let percentiles = ["p50", "p90", "p99", "max"].map(freshness);
     assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{result}");
-    // The job counts from append to acknowledgement by itself; both speak of the same feed.
+    // The job measures the time from append to acknowledgement as well, on the same feed.
     let own = |name: &str| {
         result["rate"]["own_freshness_seconds"][name]
             .as_f64()
             .expect("a figure")
     };
     assert!(own("count") > 0.0 && own("p50") > 0.0, "{result}");
-    // Three seconds before those that count.
+    // The three seconds of warm-up.
     assert_eq!(result["trades"], 2_000);
     assert_eq!(folder(&place), None);
 }

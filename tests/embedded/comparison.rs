@@ -8,7 +8,7 @@ use tapeflow_ingest::simulator::FeedFile;
 
 use crate::command::{Place, end_with, golden, succeed, values};
 
-/// Changes the store behind the job's back. `verify` must find `times` differences and print
+/// Changes the store outside the job. `verify` must find `times` differences and print
 /// `hint`.
 fn found(change: &str, times: usize, hint: &str) {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! However a run ends, the next one goes on, and bars are as if nothing had happened.
+//! A run may end in any way: the next one continues, and the bars are those of an undisturbed run.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -15,7 +15,7 @@ use crate::{
     serving::serving,
 };
 
-/// Lives that end by a kill in the middle of work.
+/// The number of runs that are killed while they work.
 const KILLS: u32 = 8;
 
 #[test]
@@ -34,8 +34,8 @@ fn kill_nine_again_and_again_loses_and_doubles_nothing() {
 
     for kill in 0..KILLS {
         let workers = random.random_range(1..=4).to_string();
-        // Four times as fast as it happened, seven seconds in all: many epochs, and no life sees
-        // the end.
+        // The recording takes seven seconds at four times its speed. That is many epochs, and no
+        // run reaches the end.
         let mut life = place.replay_begun(
             &file,
             &[
@@ -49,7 +49,7 @@ fn kill_nine_again_and_again_loses_and_doubles_nothing() {
                 "20ms",
             ],
         );
-        // Every other life dies while it takes over or replays what the one before had bound.
+        // Every second run is killed while it takes over or replays what the previous one bound.
         let range = if kill % 2 == 0 { 250..700 } else { 20..90 };
         std::thread::sleep(Duration::from_millis(random.random_range(range)));
         let ended = life.try_wait().expect("asked");
@@ -106,14 +106,14 @@ fn a_signal_drains_and_the_next_run_goes_on() {
             .spawn()
             .expect("the binary starts");
         let mut lines = BufReader::new(run.stdout.take().expect("piped")).lines();
-        // The first line says that the run is under way.
+        // The first line of output shows that the run has begun.
         let line = lines.next().expect("a line").expect("text");
         assert!(line.contains("trades"), "{line}");
-        let told = Command::new("kill")
+        let sent = Command::new("kill")
             .args([signal, &run.id().to_string()])
             .status()
             .expect("kill runs");
-        assert!(told.success());
+        assert!(sent.success());
         let last = lines.map(|line| line.expect("text")).last().unwrap_or(line);
         assert_eq!(
             run.wait().expect("ended").code(),
@@ -123,7 +123,7 @@ fn a_signal_drains_and_the_next_run_goes_on() {
         let after = trades(&place);
         assert!(after > before, "{signal}: {after} trades after {before}");
         before = after;
-        // Everything that the log holds is committed, and nothing else.
+        // All records of the log are committed.
         let verified = place.verify();
         assert!(verified.starts_with("0 differences"), "{verified}");
         assert!(
@@ -146,7 +146,7 @@ fn a_store_that_does_not_answer_holds_up_no_end_and_the_next_start_commits() {
     );
     let other = format!("sqlite:{}", place.path("other.db").display());
     let job = ["dataflow", "--log", &place.store, "--store", &other];
-    // So long an epoch that nothing is bound before the end is asked for.
+    // The epoch is so long that nothing is bound before the stop is requested.
     let mut running = serving(&[&job[..], &["--epoch", "60s", "--end-within", "300ms"]].concat());
     until("records are read", || {
         value(&get(&running, "/metrics").1, "tapeflow_records_read_total")
@@ -154,11 +154,11 @@ fn a_store_that_does_not_answer_holds_up_no_end_and_the_next_start_commits() {
     });
     let lock = rusqlite::Connection::open(place.path("other.db")).expect("opened");
     lock.execute_batch("BEGIN IMMEDIATE").expect("locked");
-    let told = Command::new("kill")
+    let sent = Command::new("kill")
         .args(["-TERM", &running.child.id().to_string()])
         .status()
         .expect("kill runs");
-    assert!(told.success());
+    assert!(sent.success());
     let mut said = String::new();
     running.said.read_to_string(&mut said).expect("text");
     assert_eq!(

@@ -19,7 +19,7 @@ const COMMANDS: [&[&str]; 11] = [
     &["bench"],
 ];
 
-/// Flags that repeat something dangerous if a variable stays set. They have none.
+/// Flags that would repeat something dangerous if a variable stayed set. They have no variable.
 const ONCE: [&str; 3] = ["accept-loss", "repair", "yes"];
 
 #[test]
@@ -27,7 +27,7 @@ fn every_flag_is_an_environment_variable_too_but_those_for_one_run() {
     for command in COMMANDS {
         let help = succeed(&[command, &["--help"]].concat());
         let lines: Vec<&str> = help.lines().collect();
-        // What is indented deeper is a description, which may speak of other flags.
+        // Lines with a deeper indent are descriptions, which may name other flags.
         let is_flag = |line: &str| line.starts_with("      --") || line.starts_with("  -");
         let flags = lines.iter().enumerate().filter_map(|(at, line)| {
             let name = line.strip_prefix("      --")?.split([' ', '.']).next()?;
@@ -178,7 +178,7 @@ fn a_store_of_another_job_or_of_other_rules_is_refused_and_left_alone() {
     let place = Place::new();
     let recording = golden("finnhub-recorded.jsonl");
     place.replay(&recording, &[]);
-    // Where the log ends as well: what a refused run had appended, the next one would count.
+    // The end of the log must not move either: the next run would count appended records.
     let status = || succeed(&["status", "--store", &place.store, "--log", &place.store]);
     let (bars, before) = (place.bars(), status());
     let other = golden("crowd.jsonl");

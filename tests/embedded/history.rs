@@ -3,13 +3,12 @@
 use crate::command::{Place, tapeflow, told};
 
 const SYMBOLS: usize = 20;
-/// Minute bars of four hours, but for the incomplete ones at both ends.
+/// Minute bars of four hours, without the incomplete ones at both ends.
 const FULL_CHART: usize = 239;
-/// Trades of the history: six a minute of each symbol. Price updates are not trades, so a little
-/// less.
+/// Trades of the history: at most six a minute for each symbol. Price updates are not trades.
 const HISTORY_TRADES: std::ops::RangeInclusive<u64> = 26_000..=28_800;
 
-/// Runs the simulated feed for a moment, slowly, so that live trades are few beside history.
+/// Runs the simulated feed for a moment, at a low rate, so that there are few live trades.
 fn run(place: &Place, flags: &[&str]) {
     let symbols = SYMBOLS.to_string();
     let arguments = [

@@ -1,5 +1,5 @@
-//! What a running process tells of itself over HTTP: the names are all there, the numbers are those
-//! of the store, and only those who may ask are answered.
+//! The HTTP endpoints of a running process: all metrics exist, their values match the store, and
+//! requests without the password are refused.
 
 use std::{
     io::{Read, Write},
@@ -50,11 +50,11 @@ pub(crate) fn get(running: &Running, path: &str) -> (u16, String) {
     )
 }
 
-/// Asks until the answer is what is waited for.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+/// Polls until `ask` returns a value.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = ask() {
             return found;
         }
         assert!(Instant::now() < deadline, "{what}: not within a minute");
@@ -97,7 +97,7 @@ fn every_metric_is_exported_and_its_values_match_the_store() {
     let (text, status) = (get(&running, "/metrics").1, get(&running, "/status").1);
     let status: Value = serde_json::from_str(&status).expect("JSON");
 
-    // A recording has no connection, and the ones after that need a feed with faults.
+    // A recording has no connection.
     let absent = [Metric::FeedConnected];
     for metric in Metric::ALL.iter().filter(|metric| !absent.contains(metric)) {
         let (name, kind) = (metric.name(), metric.kind().word());
@@ -108,14 +108,15 @@ fn every_metric_is_exported_and_its_values_match_the_store() {
         let (job, feed) = (status["job"].is_object(), status["feed"].is_object());
         assert!(job && feed || metric.scope() == Scope::Process);
     }
-    let told: Vec<&str> = text
+    let exported: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .collect();
     assert!(
-        told.iter()
+        exported
+            .iter()
             .all(|name| Metric::ALL.iter().any(|metric| metric.name() == *name)),
-        "a name that is not in the list: {told:?}"
+        "a name that is not in the list: {exported:?}"
     );
     assert_eq!(
         value(&text, "tapeflow_dead_letters_total{reason=\"json\"}"),
@@ -133,7 +134,7 @@ fn every_metric_is_exported_and_its_values_match_the_store() {
         "{text}"
     );
 
-    // What it says of itself is what its store and its log say.
+    // `/status` agrees with the store and the log.
     let stored: Value = serde_json::from_str(&succeed(&[
         "status",
         "--format",
@@ -190,7 +191,7 @@ fn every_metric_is_exported_and_its_values_match_the_store() {
 }
 
 #[test]
-fn a_password_is_asked_for_everything_but_health_and_tls_keeps_it_secret() {
+fn everything_but_health_needs_the_password_and_tls_keeps_it_secret() {
     let place = Place::new();
     let key = rcgen::KeyPair::generate().expect("a key");
     let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
@@ -261,19 +262,19 @@ fn a_password_is_asked_for_everything_but_health_and_tls_keeps_it_secret() {
 }
 
 #[test]
-fn who_asks_and_reads_nothing_loses_the_connection() {
+fn a_client_that_reads_no_answers_is_disconnected() {
     let place = Place::new();
     let running = serving(&["run", "--store", &place.store]);
-    let mut deaf = TcpStream::connect(running.address).expect("a connection");
-    // More answers than the system keeps for anyone.
+    let mut client = TcpStream::connect(running.address).expect("a connection");
+    // More answers than the socket buffers hold.
     let asked = "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(4_000);
-    deaf.write_all(asked.as_bytes()).expect("sent");
-    until("it is closed", || deaf.write_all(b"\r\n").err());
+    client.write_all(asked.as_bytes()).expect("sent");
+    until("it is closed", || client.write_all(b"\r\n").err());
     assert_eq!(get(&running, "/livez").0, 200);
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_an_error_if_it_was_asked_for() {
+fn an_http_address_in_use_is_an_error() {
     let place = Place::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();

@@ -1,5 +1,5 @@
-//! The embedded form as a user runs it: the binary, its commands, one SQLite file, killed and
-//! stopped at bad moments. Needs no server.
+//! The embedded form as a user runs it: the binary and its commands on one SQLite file, also
+//! stopped and killed at bad moments. These tests need no server.
 
 mod audit;
 mod bench;

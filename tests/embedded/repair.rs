@@ -1,5 +1,5 @@
-//! `verify --repair`: it corrects what was changed behind the job's back, leaves alone what cannot
-//! be known, and a job waits for it.
+//! `verify --repair` corrects what was changed outside the job and does not touch what the log
+//! cannot confirm. A job waits for a repair that runs.
 
 use std::{
     fs,
@@ -449,7 +449,7 @@ fn a_job_waits_for_the_repairer_that_has_its_checkpoint() {
     let place = Place::new();
     let file = golden("finnhub-recorded.jsonl");
     place.replay(&file, &[]);
-    // The checkpoint of a repairer that is at work or was killed.
+    // The checkpoint of a repairer that runs or was killed.
     let own = |owner: &str| {
         let mut checkpoint = checkpoint(&place);
         checkpoint["owner"] = owner.into();
@@ -553,7 +553,7 @@ fn records_removed_between_the_audit_and_the_repair_cut_no_bar_short() {
     }
     let code = repairer.wait().expect("it ends").code();
     let is = everything(&place);
-    // Repaired in full before the records were removed, or not at all.
+    // The bar is repaired in full, before the records were removed, or not at all.
     assert!(
         is == right || (is == wrong && code == Some(1)),
         "{code:?}: {said:#?}"

@@ -1,4 +1,4 @@
-//! Known trades give known bars, whatever the workers, the partitions and the memory.
+//! Known trades give known bars, for every number of workers, partitions and resident bars.
 
 use std::{fs, io::Write, process::Stdio};
 
@@ -20,7 +20,7 @@ fn the_recorded_trades_give_the_golden_csv_and_a_second_run_adds_nothing() {
         place.replay(&golden("finnhub-recorded.jsonl"), &flags);
         let first = place.bars();
         assert_eq!(values(&first), want, "{flags:?}");
-        // Not even a label changes: there is nothing new to bind.
+        // The epochs of the bars do not change either: there is nothing new to bind.
         place.replay(&golden("finnhub-recorded.jsonl"), &["--workers", "3"]);
         assert_eq!(place.bars(), first, "{flags:?}, second run");
         assert!(
@@ -180,7 +180,7 @@ fn a_recording_is_read_from_standard_input_and_compressed() {
             .expect("written");
         assert!(run.wait().expect("ended").success());
         assert_eq!(values(&place.bars()), want);
-        // The same recording, whatever its form: there is nothing to add.
+        // It is the same recording in another form, so there is nothing to add.
         let first = place.bars();
         fs::write(place.path("day.jsonl.gz"), &compressed).expect("written");
         let file = place

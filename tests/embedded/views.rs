@@ -1,4 +1,4 @@
-//! Known trades give known views, and `top` prints them.
+//! Known trades give known views, and `tapeflow views` prints them.
 
 use std::fs;
 
@@ -7,11 +7,11 @@ use tapeflow_ingest::simulator::FeedFile;
 use crate::command::{Place, end_with, golden, succeed};
 
 const VIEWS: [&str; 4] = ["active", "movers", "baskets", "market"];
-/// The sizes of a job that names none, but for those below a minute.
+/// The default sizes, without those below a minute.
 const SIZES: [&str; 4] = ["1m", "5m", "1h", "1d"];
 
-/// The lines of `tapeflow views --format csv`, without the header and without the last column, which
-/// is a label.
+/// The lines of `tapeflow views --format csv`, without the header and without the last column,
+/// which is a label.
 fn top(place: &Place, view: &str, size: &str, flags: &[&str]) -> Vec<String> {
     let csv = succeed(
         &[
@@ -54,7 +54,7 @@ fn everything(place: &Place) -> Vec<String> {
         .collect()
 }
 
-/// The views that an independent program made.
+/// The views that an independent program computed.
 fn golden_views(name: &str) -> Vec<String> {
     let csv = fs::read_to_string(golden(name)).expect("the golden file");
     csv.lines()

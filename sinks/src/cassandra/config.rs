@@ -1,5 +1,5 @@
-//! Which cluster, which keyspace, as whom: read from a `cassandra://` address in a pure function
-//! that reports every error at once.
+//! The settings of a Cassandra store, and the parser of `cassandra://` addresses. The parser is a
+//! pure function that reports all errors at once.
 
 use std::{fmt, time::Duration};
 
@@ -7,33 +7,33 @@ use tapeflow_schemas::Secret;
 
 use super::tls::TlsConfig;
 
-/// The port of a host that names none.
+/// The port of a host without one.
 pub const DEFAULT_PORT: u16 = 9_042;
-/// The longest keyspace name Cassandra takes.
+/// The length of the longest keyspace name that Cassandra accepts.
 const MAX_KEYSPACE_BYTES: usize = 48;
 
-/// What a [`super::CassandraStore`] needs to know.
+/// The settings of a [`super::CassandraStore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CassandraConfig {
-    /// `host:port` of some nodes; the driver finds the others.
+    /// `host:port` of some nodes. The driver discovers the others.
     pub hosts: Vec<String>,
-    /// The keyspace: one job's own.
+    /// The keyspace. It belongs to one job.
     pub keyspace: String,
-    /// The job's name, under which history is written.
+    /// The job's name, a part of the key of `history`.
     pub job: String,
-    /// User and password, where the cluster asks for them.
+    /// User and password, for a cluster that demands them.
     pub credentials: Option<Credentials>,
-    /// How to talk TLS; without it nothing is encrypted.
+    /// The settings of TLS. Without them connections are not encrypted.
     pub tls: Option<TlsConfig>,
-    /// The datacenter whose quorum counts; needed only if the cluster has several.
+    /// The datacenter that `LOCAL_QUORUM` refers to. Only a cluster with several needs it.
     pub datacenter: Option<String>,
-    /// How many writes may be on their way at once.
+    /// The limit of concurrent writes.
     pub writes_in_flight: usize,
-    /// How many reads may be on their way at once.
+    /// The limit of concurrent reads.
     pub reads_in_flight: usize,
-    /// How long a read or a write may take before its outcome counts as unknown.
+    /// The timeout of a read or a write. After it the outcome is unknown.
     pub request_timeout: Duration,
-    /// The same for a compare-and-set.
+    /// The timeout of a compare-and-set. After it the outcome is unknown.
     pub cas_timeout: Duration,
 }
 
@@ -46,41 +46,42 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// One thing that is wrong with an address.
+/// An error in an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// It does not begin with `cassandra://`.
     #[error("it does not begin with cassandra://")]
     Scheme,
-    /// It holds a user or a password, which everyone who lists processes would read. It is not
-    /// repeated here for the same reason.
+    /// It contains a user or a password. Command lines are visible in process lists, and the error
+    /// does not repeat the text.
     #[error("it holds a user or password, which belong in options of their own")]
     Credentials,
-    /// No host, or an empty place in the list.
+    /// No host, or an empty entry in the list.
     #[error("a host is missing")]
     NoHost,
-    /// A host with a character that no name or address has.
+    /// A host with a character that is not allowed in a name or address.
     #[error("{0:?} is not a host name or address")]
     Host(String),
-    /// A port that is none.
+    /// A port that is not a number from 1 to 65535.
     #[error("{port:?} of host {host:?} is not a port")]
     Port {
         /// The host.
         host: String,
-        /// What stands for a port.
+        /// The text in the port's place.
         port: String,
     },
     /// No keyspace.
     #[error("the keyspace is missing")]
     NoKeyspace,
-    /// A name Cassandra would not take, or would only take in quotes.
+    /// A name that Cassandra does not accept, or accepts only in quotes.
     #[error(
-        "{0:?} is not a keyspace: give a lower-case letter, then lower-case letters, digits and _, at most {MAX_KEYSPACE_BYTES} in all"
+        "{0:?} is not a keyspace: give a lower-case letter, then lower-case letters, \
+         digits and _, at most {MAX_KEYSPACE_BYTES} in all"
     )]
     Keyspace(String),
 }
 
-/// Everything that is wrong with an address.
+/// All errors in an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressErrors(pub Vec<AddressError>);
 
@@ -97,8 +98,7 @@ impl fmt::Display for AddressErrors {
 impl std::error::Error for AddressErrors {}
 
 impl CassandraConfig {
-    /// Reads `cassandra://HOST[:PORT][,HOST...]/KEYSPACE`; the rest is as a job that says nothing
-    /// wants it.
+    /// Parses `cassandra://HOST[:PORT][,HOST...]/KEYSPACE`. All other settings get their defaults.
     ///
     /// # Errors
     /// All errors of the address.
@@ -137,7 +137,7 @@ impl CassandraConfig {
         })
     }
 
-    /// The address, for messages: it never holds a password.
+    /// The address, for messages. It contains no password.
     #[must_use]
     pub fn address(&self) -> String {
         format!("cassandra://{}/{}", self.hosts.join(","), self.keyspace)
@@ -145,7 +145,7 @@ impl CassandraConfig {
 }
 
 fn parse_host(text: &str) -> Result<String, AddressError> {
-    // An IPv6 address stands in brackets, for it has colons of its own.
+    // An IPv6 address is in brackets, because it contains colons.
     let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(Some((host, ""))) => (host, None),
         Some(Some((host, port))) if port.starts_with(':') => (host, Some(&port[1..])),
@@ -189,7 +189,7 @@ fn parse_port(text: &str) -> Option<u16> {
         .filter(|port| *port > 0)
 }
 
-/// Names that need no quotes, so that no statement needs any.
+/// Whether a keyspace name is valid without quotes. Statements do not quote it.
 fn is_keyspace(text: &str) -> bool {
     text.len() <= MAX_KEYSPACE_BYTES
         && text.starts_with(|c: char| c.is_ascii_lowercase())

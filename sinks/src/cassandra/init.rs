@@ -1,7 +1,7 @@
-//! `tapeflow init`: the keyspace and its tables, as often as one likes.
+//! `tapeflow init`: creates the keyspace and its tables. It is idempotent.
 //!
-//! A migration runs, the nodes agree on the schema, and only then is it recorded: dying anywhere in
-//! between only means that its statements run once more.
+//! A migration is recorded after its statements have run and the nodes agree on the schema. After a
+//! crash in between, the next `init` runs its statements again.
 
 use std::{fmt, time::Duration};
 
@@ -16,23 +16,23 @@ use super::{
     session::{self, Cluster},
 };
 
-/// A schema change waits for all nodes, so it may take longer than a write.
+/// The timeout of a schema change. It waits for all nodes, so it may take longer than a write.
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What `init` did, and what it found.
+/// The result of `init`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitReport {
     /// The keyspace.
     pub keyspace: String,
-    /// The datacenter whose quorum counts.
+    /// The datacenter that `LOCAL_QUORUM` refers to.
     pub datacenter: String,
     /// Replicas in that datacenter.
     pub replication: u32,
-    /// Whether the keyspace is new.
+    /// Whether this run created the keyspace.
     pub created: bool,
-    /// The migrations that ran now, in order; none if the tables were up to date.
+    /// The migrations of this run, in order. Empty if the tables were up to date.
     pub applied: Vec<&'static str>,
-    /// What the guarantee lacks here.
+    /// The requirements of the guarantee that the cluster does not meet.
     pub findings: Vec<Finding>,
 }
 
@@ -54,23 +54,23 @@ impl fmt::Display for InitReport {
         };
         write!(
             f,
-            "keyspace {keyspace} {state} with {replication} replica(s) in {datacenter}; tables {tables}"
+            "keyspace {keyspace} {state} with {replication} replica(s) in {datacenter}; \
+             tables {tables}"
         )
     }
 }
 
-/// Makes the keyspace with `replication` replicas in the local datacenter, and brings its tables to
-/// this binary's version. Idempotent.
+/// Creates the keyspace with `replication` replicas in the local datacenter, and migrates its
+/// tables to this binary's version. It is idempotent.
 ///
 /// # Errors
-/// [`StoreError::Broken`] if there are too few nodes, or a newer binary made the tables;
+/// [`StoreError::Broken`] if there are too few nodes, or a newer binary created the tables;
 /// [`StoreError::Unavailable`] if the cluster does not answer.
 pub async fn init(config: &CassandraConfig, replication: u32) -> Result<InitReport, StoreError> {
     init_with(config, replication, MIGRATIONS).await
 }
 
-/// How many nodes the datacenter has whose quorum counts: no more replicas than these can be asked
-/// for.
+/// The number of nodes in the local datacenter. It is the limit of `replication`.
 ///
 /// # Errors
 /// [`StoreError`] if the cluster cannot be reached.
@@ -89,7 +89,7 @@ fn nodes_of(cluster: &Cluster) -> usize {
         .count()
 }
 
-/// [`init`] as a binary did it that knew only `known`, the first few migrations.
+/// [`init`] with only `known`, the first few migrations, as an older binary has them.
 ///
 /// # Errors
 /// As [`init`].
@@ -146,12 +146,12 @@ pub async fn init_with(
     })
 }
 
-/// Deletes a keyspace with all that is in it: for one that a measurement has made for itself. It is
-/// refused where a job of another name than the configuration's has run.
+/// Drops a keyspace that a benchmark created for itself. A keyspace in which a job with another
+/// name than the configuration's has run is kept.
 ///
 /// # Errors
-/// [`StoreError::Broken`] if it is another job's; [`StoreError::Unavailable`] if the
-/// cluster does not answer.
+/// [`StoreError::Broken`] if the keyspace belongs to another job; [`StoreError::Unavailable`] if
+/// the cluster does not answer.
 pub async fn drop_keyspace(config: &CassandraConfig) -> Result<(), StoreError> {
     let cluster = session::open(config).await?;
     let keyspace = &config.keyspace;
@@ -183,16 +183,20 @@ async fn create_keyspace(
 ) -> Result<(), StoreError> {
     let datacenter = &cluster.datacenter;
     let nodes = nodes_of(cluster);
-    // Cassandra would take it, and then answer no quorum.
+    // Cassandra would accept this replication, and then no quorum would be possible.
     if replication == 0 || usize::try_from(replication).is_ok_and(|wanted| wanted > nodes) {
         return Err(broken(format!(
-            "{replication} replica(s) wanted, {datacenter} has {nodes} node(s): give a number between 1 and {nodes}"
+            "{replication} replica(s) wanted, {datacenter} has {nodes} node(s): \
+             give a number between 1 and {nodes}"
         )));
     }
     let name = datacenter.replace('\'', "''");
     change(
         cluster,
-        &format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {{'class': 'NetworkTopologyStrategy', '{name}': {replication}}}"),
+        &format!(
+            "CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = \
+             {{'class': 'NetworkTopologyStrategy', '{name}': {replication}}}"
+        ),
     )
     .await
 }
@@ -209,7 +213,8 @@ async fn run(cluster: &Cluster, keyspace: &str, migration: &Migration) -> Result
         ))
     })?;
     let cql = format!(
-        "INSERT INTO {keyspace}.migrations (version, name, checksum, applied_at) VALUES (?, ?, ?, toTimestamp(now()))"
+        "INSERT INTO {keyspace}.migrations (version, name, checksum, applied_at) \
+         VALUES (?, ?, ?, toTimestamp(now()))"
     );
     let version =
         i32::try_from(migration.version).map_err(|_| broken("a migration's number is small"))?;

@@ -1,22 +1,21 @@
-//! The numbered migrations, which stand in `cassandra/migrations/`, and the decision which of them
-//! are still to run.
+//! The numbered migrations in `cassandra/migrations/`, and the decision which of them still have to
+//! run.
 
 use sha2::{Digest, Sha256};
 use tapeflow_protocol::StoreError;
 
-/// One numbered file of statements. Each statement bears running twice; the file counts as run once
-/// it is recorded.
+/// A numbered file of statements. Each statement is idempotent. A file has run when it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
     /// Its number, from 1 without a gap.
     pub version: u32,
-    /// Its file's name without the ending.
+    /// The name of its file without the extension.
     pub name: &'static str,
     /// Its text.
     pub cql: &'static str,
 }
 
-/// All migrations this binary knows, in order.
+/// All migrations of this binary, in order.
 pub const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
@@ -40,7 +39,7 @@ pub const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// A migration that a keyspace says has run.
+/// A migration that a keyspace has recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Recorded {
     pub(super) version: i32,
@@ -50,7 +49,7 @@ pub(super) struct Recorded {
 impl Migration {
     /// The statements, without comments and line breaks.
     pub(super) fn statements(&self) -> Vec<String> {
-        // No text literal in a migration holds `--` or a semicolon, which a test sees to.
+        // No text literal in a migration contains `--` or a semicolon. A test checks this.
         let lines = self
             .cql
             .lines()
@@ -66,8 +65,8 @@ impl Migration {
             .collect()
     }
 
-    /// A fingerprint of the statements: comments and layout may change after a release, these may
-    /// not.
+    /// A fingerprint of the statements. After a release comments and layout may change, and the
+    /// statements may not.
     pub(super) fn checksum(&self) -> String {
         Sha256::digest(self.statements().join(";"))
             .iter()
@@ -76,11 +75,10 @@ impl Migration {
     }
 }
 
-/// Which of `known` are still to run where `recorded` have; nothing is decided about a keyspace
-/// that this binary does not understand.
+/// The migrations of `known` that still have to run in a keyspace that has recorded `recorded`.
 ///
 /// # Errors
-/// A keyspace that a newer binary made, or whose migrations were other than this binary's.
+/// A newer binary created the keyspace, or its migrations had other statements than this binary's.
 pub(super) fn outstanding(
     keyspace: &str,
     known: &'static [Migration],
@@ -94,7 +92,8 @@ pub(super) fn outstanding(
         .unwrap_or(0);
     if i64::from(found) > i64::from(latest) {
         return Err(StoreError::Broken(format!(
-            "keyspace {keyspace} has tables of version {found}, made by a newer tapeflow; this one knows version {latest}: use the newer one"
+            "keyspace {keyspace} has tables of version {found}, made by a newer tapeflow; \
+             this one knows version {latest}: use the newer one"
         )));
     }
     let mut run = 0;
@@ -106,7 +105,8 @@ pub(super) fn outstanding(
             Some(record) if record.checksum == migration.checksum() => run += 1,
             Some(_) => {
                 return Err(StoreError::Broken(format!(
-                    "migration {} ran in keyspace {keyspace} with other statements than this tapeflow's: use the tapeflow that made it, or another keyspace",
+                    "migration {} ran in keyspace {keyspace} with other statements than this \
+                     tapeflow's: use the tapeflow that made it, or another keyspace",
                     migration.name
                 )));
             }
@@ -115,7 +115,8 @@ pub(super) fn outstanding(
     }
     if run < recorded.len() {
         return Err(StoreError::Broken(format!(
-            "the migrations recorded in keyspace {keyspace} have a gap after number {run}: use another keyspace"
+            "the migrations recorded in keyspace {keyspace} have a gap after number {run}: \
+             use another keyspace"
         )));
     }
     Ok(&known[run..])
@@ -214,7 +215,7 @@ mod tests {
             cql: "-- why; not\nCREATE TABLE a (\n  b int PRIMARY KEY -- key\n);\n",
             ..plain
         };
-        // Layout inside brackets differs by a blank, so the same layout is compared.
+        // Layout inside brackets adds a blank, so both texts have the same layout there.
         let spaced = Migration {
             cql: "CREATE TABLE a ( b int PRIMARY KEY );",
             ..plain

@@ -24,7 +24,7 @@ use super::{
     tls,
 };
 
-/// A session with the datacenter that LOCAL_QUORUM refers to.
+/// A session with the datacenter that `LOCAL_QUORUM` refers to.
 pub(super) struct Cluster {
     pub(super) session: Session,
     pub(super) datacenter: String,
@@ -77,8 +77,8 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
     found.sort();
     found.dedup();
     let datacenter = choose_datacenter(config.datacenter.as_deref(), &found)?;
-    // LOCAL_QUORUM is a quorum in the datacenter of the node that coordinates the request. A node in
-    // another datacenter would use a quorum of other replicas.
+    // LOCAL_QUORUM is a quorum in the datacenter of the node that coordinates the request. A node
+    // in another datacenter would use a quorum of other replicas.
     let policy = DefaultPolicy::builder()
         .prefer_datacenter(datacenter.clone())
         .token_aware(true)

@@ -166,8 +166,8 @@ async fn held_calls_wait_until_the_last_hold_is_dropped() {
     assert_eq!(write_timestamps(&store), [1]);
 }
 
-/// Writes bars (epoch, write timestamp, content) under a checkpoint with b = 5; what the last one must be
-/// recorded as.
+/// Writes bars (epoch, write timestamp, content) under a checkpoint with b = 5. `breach` is the
+/// violation that the last one must cause.
 async fn check(bars: &[(u64, WriteTimestamp, u64)], breach: Option<&str>) {
     let store = MemoryStore::new();
     assert!(matches!(

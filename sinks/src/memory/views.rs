@@ -1,4 +1,4 @@
-//! Lists of views in memory: kept, held against the invariants and read as bars are.
+//! Views in memory. They are kept, checked against the invariants and read like bars.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -9,7 +9,7 @@ use tapeflow_schemas::{
 use super::{Held, MemoryStore, breach};
 
 impl MemoryStore {
-    /// All lists, by key, with the write timestamp each was last written at.
+    /// All views, by key, each with its last write timestamp.
     #[must_use]
     pub fn all_views(&self) -> Vec<(ViewKey, WriteTimestamp, ViewState)> {
         let held = self.held();
@@ -25,7 +25,7 @@ impl MemoryStore {
 impl Held {
     pub(super) fn write_view(&mut self, view: &ViewWrite) {
         self.inspect_view(view);
-        // As with bars, of two contents at one write timestamp the first stays.
+        // Of two contents at one write timestamp the first stays, as with bars.
         self.views
             .entry(view.key)
             .or_default()
@@ -33,7 +33,7 @@ impl Held {
             .or_insert_with(|| view.state.clone());
     }
 
-    /// I2, I3 and I4, which hold of a list as of a bar.
+    /// Checks I2, I3 and I4, which hold for views as for bars.
     fn inspect_view(&mut self, view: &ViewWrite) {
         if let Some(checkpoint) = &self.checkpoint
             && view.state.epoch > checkpoint.last_binding().epoch
@@ -67,7 +67,7 @@ impl Held {
             return Vec::new();
         }
         let key = |start| ViewKey { view, size, start };
-        let list = |(key, writes): (&ViewKey, &BTreeMap<WriteTimestamp, ViewState>)| {
+        let last = |(key, writes): (&ViewKey, &BTreeMap<WriteTimestamp, ViewState>)| {
             writes.last_key_value().map(|(_, state)| StoredView {
                 start: key.start,
                 state: state.clone(),
@@ -75,7 +75,7 @@ impl Held {
         };
         self.views
             .range(key(range.start)..key(range.end))
-            .filter_map(list)
+            .filter_map(last)
             .collect()
     }
 }
@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    fn list(epoch: u64, write_timestamp: WriteTimestamp, trades: u64) -> EpochWrites {
+    fn market(epoch: u64, write_timestamp: WriteTimestamp, trades: u64) -> EpochWrites {
         let key = ViewKey {
             view: View::Market,
             size: WindowSize::DEFAULTS[1],
@@ -144,18 +144,18 @@ mod tests {
         }
     }
 
-    /// Writes lists (epoch, write timestamp, content) under a checkpoint with b = 5; what the last one must be
-    /// recorded as.
-    async fn check(lists: &[(u64, WriteTimestamp, u64)], breach: Option<&str>) {
+    /// Writes views (epoch, write timestamp, content) under a checkpoint with b = 5. `breach` is
+    /// the violation that the last one must cause.
+    async fn check(views: &[(u64, WriteTimestamp, u64)], breach: Option<&str>) {
         let store = MemoryStore::new();
         assert!(matches!(
             store.compare_and_set(None, &checkpoint()).await,
             CasOutcome::Won
         ));
-        for (epoch, write_timestamp, content) in lists {
-            assert_eq!(store.violations(), Vec::<String>::new(), "{lists:?}");
+        for (epoch, write_timestamp, content) in views {
+            assert_eq!(store.violations(), Vec::<String>::new(), "{views:?}");
             store
-                .write(&list(*epoch, *write_timestamp, *content))
+                .write(&market(*epoch, *write_timestamp, *content))
                 .await
                 .expect("written");
         }
@@ -163,15 +163,15 @@ mod tests {
         assert_eq!(
             found.len(),
             usize::from(breach.is_some()),
-            "{lists:?}: {found:?}"
+            "{views:?}: {found:?}"
         );
         assert!(
             found
                 .iter()
                 .all(|text| breach.is_some_and(|breach| text.starts_with(breach))),
-            "{lists:?}: {found:?}"
+            "{views:?}: {found:?}"
         );
-        let greatest = lists
+        let greatest = views
             .iter()
             .map(|(_, write_timestamp, _)| *write_timestamp)
             .max();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn breaches_by_lists_are_recorded() {
+    async fn breaches_by_views_are_recorded() {
         check(&[(1, 1, 1), (2, 2, 2), (1, 1, 1), (2, 7, 2)], None).await;
         check(&[(1, 1, 1), (1, 1, 2)], Some("I4")).await;
         check(&[(1, 1, 1), (2, 1, 1)], Some("I4")).await;

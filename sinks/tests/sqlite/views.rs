@@ -1,4 +1,4 @@
-//! Lists of views in the file: what other tools read of them, and files made before there were any.
+//! Views in the file: what other tools read, and files that were created before views existed.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ fn list(view: View, epoch: u64, entries: &[ViewEntry]) -> EpochWrites {
     }
 }
 
-/// The first column of all rows, which is a text.
+/// The first column of all rows, a text.
 fn texts(path: &Path, sql: &str) -> Vec<String> {
     let raw = Connection::open(path).expect("opens");
     let mut select = raw.prepare(sql).expect(sql);
@@ -52,7 +52,7 @@ fn texts(path: &Path, sql: &str) -> Vec<String> {
         .expect(sql)
 }
 
-/// The lines of a view as another tool sees them.
+/// The entries of a view as another tool reads them.
 fn lines(path: &Path, view: View) -> Vec<String> {
     texts(
         path,

@@ -1,5 +1,5 @@
-//! Lost answers: between store and Cassandra stands a line that can swallow what the server says,
-//! or cut everything.
+//! Lost answers. A proxy between the store and Cassandra can drop the server's answers or close all
+//! connections.
 
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             Box::new(|host| Box::pin(a_lost_answer_leaves_a_proposal_unknown(host))),
         ),
         test(
-            "a_lost_answer_to_a_write_is_no_success_and_no_end",
+            "a_write_with_a_lost_answer_fails_and_can_be_repeated",
             Box::new(|host| Box::pin(a_lost_answer_to_a_write(host))),
         ),
         test(
-            "a_cluster_out_of_reach_is_unavailable_and_not_broken",
-            Box::new(|_| Box::pin(a_cluster_out_of_reach())),
+            "an_unreachable_cluster_is_unavailable_and_not_broken",
+            Box::new(|_| Box::pin(an_unreachable_cluster())),
         ),
     ]
 }
@@ -37,14 +37,14 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
 enum Mode {
     /// Everything passes.
     Pass,
-    /// Requests pass, answers vanish.
+    /// Requests pass, answers are dropped.
     Swallow,
-    /// Connections end, and new ones pass.
+    /// Old connections are closed, new ones pass.
     Mended,
 }
 
-/// A line to `host`; the address to connect to, and its switch.
-async fn line(host: String) -> (String, watch::Sender<Mode>) {
+/// Starts a proxy to `host`. Returns its address and its switch.
+async fn proxy(host: String) -> (String, watch::Sender<Mode>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let (switch, mode) = watch::channel(Mode::Pass);
@@ -77,7 +77,7 @@ async fn carry(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<M
         }
     };
     let requests = async move { tokio::io::copy(&mut from_client, &mut to_server).await };
-    // A stream that lost bytes can never be used again.
+    // A stream that has lost bytes cannot be used again.
     let mended = async move {
         mode.wait_for(|now| *now == Mode::Mended && born != Mode::Mended)
             .await
@@ -90,8 +90,8 @@ async fn carry(client: TcpStream, server: TcpStream, mut mode: watch::Receiver<M
     }
 }
 
-async fn through_line(keyspace: &Keyspace, host: String) -> (CassandraStore, watch::Sender<Mode>) {
-    let (address, switch) = line(host).await;
+async fn through_proxy(keyspace: &Keyspace, host: String) -> (CassandraStore, watch::Sender<Mode>) {
+    let (address, switch) = proxy(host).await;
     let config = CassandraConfig {
         hosts: vec![address],
         request_timeout: Duration::from_millis(1_500),
@@ -106,7 +106,7 @@ async fn through_line(keyspace: &Keyspace, host: String) -> (CassandraStore, wat
 
 async fn a_lost_answer_leaves_a_proposal_unknown(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
-    let (store, switch) = through_line(&keyspace, host).await;
+    let (store, switch) = through_proxy(&keyspace, host).await;
     let checkpoint = samples::first_checkpoint("contract");
     switch.send_replace(Mode::Swallow);
     let outcome = store.compare_and_set(None, &checkpoint).await;
@@ -119,14 +119,14 @@ async fn a_lost_answer_leaves_a_proposal_unknown(host: String) {
     // The server received the proposal, and there was no other.
     let found = until_answered("reading the checkpoint", || store.checkpoint())
         .await
-        .expect("the line is mended");
+        .expect("the proxy passes again");
     assert_eq!(found, Some(checkpoint));
     keyspace.give_back();
 }
 
 async fn a_lost_answer_to_a_write(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
-    let (store, switch) = through_line(&keyspace, host).await;
+    let (store, switch) = through_proxy(&keyspace, host).await;
     let writes = samples::writes(500);
     let keys: Vec<_> = writes.bars.iter().map(|row| row.key.clone()).collect();
     let want: Vec<_> = writes.bars.iter().map(|row| Some(row.state)).collect();
@@ -139,17 +139,17 @@ async fn a_lost_answer_to_a_write(host: String) {
     switch.send_replace(Mode::Mended);
     until_answered("writing", || store.write(&writes))
         .await
-        .expect("the line is mended");
+        .expect("the proxy passes again");
     assert_eq!(
         until_answered("reading", || store.read_bars(&keys))
             .await
-            .expect("the line is mended"),
+            .expect("the proxy passes again"),
         want
     );
     keyspace.give_back();
 }
 
-async fn a_cluster_out_of_reach() {
+async fn an_unreachable_cluster() {
     // A port that was bound and closed again, so that no program listens on it.
     let port = TcpListener::bind("127.0.0.1:0")
         .await

@@ -1,4 +1,4 @@
-//! A checkpoint and some rows, as a job would write them.
+//! A checkpoint and some bars, as a job writes them.
 
 use tapeflow_protocol::{
     Binding, Checkpoint, Cut, DirectoryEntry, EpochWrites, SourceIdentity,
@@ -6,7 +6,7 @@ use tapeflow_protocol::{
 };
 use tapeflow_schemas::{BarKey, BarState, BarWrite, Price, Sums, Symbol, Totals};
 
-/// The write timestamp of the rows, in November 2023.
+/// The write timestamp of the bars, in November 2023.
 pub(crate) const WRITE_TIMESTAMP: i64 = 1_700_000_000_000_003;
 
 /// The first checkpoint of a job.
@@ -34,7 +34,7 @@ pub(crate) fn first_checkpoint(job: &str) -> Checkpoint {
     }
 }
 
-/// A minute of a symbol as of epoch 3.
+/// A minute bar of a symbol as of epoch 3.
 pub(crate) fn row(symbol: &str, minute: i64, totals: Totals) -> BarWrite {
     let size = "1m".parse().expect("a size");
     let key = BarKey {
@@ -49,7 +49,7 @@ pub(crate) fn row(symbol: &str, minute: i64, totals: Totals) -> BarWrite {
     }
 }
 
-/// The directory entry that leads to a row.
+/// The directory entry of a bar.
 pub(crate) fn entry(key: &BarKey) -> DirectoryEntry {
     DirectoryEntry {
         symbol: key.symbol.clone(),
@@ -58,7 +58,7 @@ pub(crate) fn entry(key: &BarKey) -> DirectoryEntry {
     }
 }
 
-/// That many rows of a few symbols, all different, and the entries that lead to them.
+/// This number of different bars of a few symbols, with their directory entries.
 pub(crate) fn writes(rows: i64) -> EpochWrites {
     let one = |n: i64| {
         let sums = Sums {

@@ -1,5 +1,4 @@
-//! The tables themselves: made once, continued from an older version, and holding what the design
-//! says they hold.
+//! The tables: their creation, their migration from an older version, and their contents.
 
 use std::sync::Mutex;
 
@@ -129,7 +128,7 @@ async fn init_continues_from_every_older_version(host: String) {
 
 async fn init_finishes_what_an_init_that_died_began(host: String) {
     let keyspace = Keyspace::create(&host).await;
-    // As if it had died after the statements of the last file and before its entry.
+    // As after a crash between the statements of the last file and its record.
     let last = i32::try_from(MIGRATIONS.len()).expect("small");
     keyspace
         .cql("DELETE FROM KS.migrations WHERE version = ?", (last,))
@@ -166,7 +165,8 @@ async fn a_missing_keyspace_says_what_to_do(host: String) {
         .expect("refused");
     assert!(matches!(refused, StoreError::Broken(_)));
     let want = format!(
-        "there is no keyspace missing_keyspace: run `tapeflow init --store cassandra://{host}/missing_keyspace`"
+        "there is no keyspace missing_keyspace: \
+         run `tapeflow init --store cassandra://{host}/missing_keyspace`"
     );
     assert_eq!(refused.to_string(), want);
 }
@@ -234,7 +234,7 @@ async fn two_jobs_cannot_both_claim_a_keyspace(host: String) {
         .iter()
         .filter(|outcome| matches!(outcome, CasOutcome::Won))
         .count();
-    // A race between two ballots may end unknown for one of them; both can never win.
+    // In a race between two ballots the outcome of one may be unknown. Two can never win.
     assert!(won <= 1, "{outcomes:?}");
     let found = store.checkpoint().await.expect("the checkpoint is read");
     let claimed = checkpoints
@@ -255,8 +255,8 @@ async fn two_jobs_cannot_both_claim_a_keyspace(host: String) {
     keyspace.give_back();
 }
 
-/// A store remembers which entries of the directories it has written: that must not lose a new one,
-/// nor one that comes back.
+/// A store remembers the directory entries it has written. It must still write a new entry, and one
+/// that was forgotten.
 async fn records_written_one_by_one_are_all_led_to(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
@@ -274,8 +274,8 @@ async fn records_written_one_by_one_are_all_led_to(host: String) {
         cuts: vec![day],
         counts: Counts::default(),
     };
-    // Offsets and days that share a partition of their table with none, with the one before, and
-    // with one long before.
+    // Offsets and days whose table partition is new, that of the previous entry, or that of a much
+    // earlier entry.
     for n in [0, 10_000, 10_001, 20_000, 1] {
         store
             .write(&EpochWrites {
@@ -300,7 +300,7 @@ async fn records_written_one_by_one_are_all_led_to(host: String) {
 async fn a_bar_has_all_columns_at_its_write_timestamp_and_no_null(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
-    // The emptiest row there can be.
+    // The bar with the fewest values.
     let row = row("AAPL", 0, Totals::default());
     store
         .write(&EpochWrites {
@@ -537,7 +537,7 @@ async fn columns_that_mismatch_are_named(host: String) {
             "priced shows nothing, its cell says 0"
         ]
     );
-    // Dashboards see these too.
+    // Dashboards read these as well.
     let other = BarKey {
         start: row.key.start + row.key.size.ms(),
         ..row.key.clone()
@@ -608,7 +608,7 @@ async fn bars_beside_the_directory_are_found(host: String) {
     keyspace.give_back();
 }
 
-/// Sets one column of a row, and nothing else.
+/// Sets one column of a row.
 async fn insert(
     keyspace: &Keyspace,
     key: &BarKey,

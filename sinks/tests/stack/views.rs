@@ -1,5 +1,5 @@
-//! Lists of views in Cassandra's tables: the ranks that dashboards read say what the list says,
-//! also after it grew shorter.
+//! Views in Cassandra's tables: the ranks that dashboards read agree with the view, also after it
+//! has become shorter.
 
 use scylla::value::{CqlTimestamp, CqlValue};
 use tapeflow_protocol::{AuditStore, BarReader, EpochStore, EpochWrites, StoreError};
@@ -74,7 +74,7 @@ fn text(value: &Option<CqlValue>) -> String {
     text.clone()
 }
 
-/// The names of a view's ranks as a dashboard sees them, by rank.
+/// The names of a view's ranks as a dashboard reads them, by rank.
 async fn names(keyspace: &Keyspace, view: View) -> Vec<String> {
     let cql = "SELECT name FROM KS.view_entries WHERE view_name = ? AND size = '1m' AND bucket = ? AND start = ?";
     let bucket = list(view, 0, &[]).key.size.bucket(START);
@@ -114,7 +114,7 @@ async fn the_ranks_are_those_of_the_view(host: String) {
         check(6, &[], &[]).await;
         check(7, &["C"], &["C"]).await;
     }
-    // These become more and never fewer, and have no blank ranks.
+    // Their number only grows, and they have no blank ranks.
     let baskets: Vec<_> = (0..64)
         .map(|n| format!("{n:04}{}", "é".repeat(30)))
         .collect();
@@ -196,7 +196,7 @@ async fn all_columns_at_their_write_timestamp(host: String) {
     keyspace.give_back();
 }
 
-/// Sets one column of a list, and nothing else.
+/// Sets one column of a view.
 async fn insert(
     keyspace: &Keyspace,
     key: &ViewKey,
@@ -281,7 +281,7 @@ async fn ranks_that_mismatch_are_named(host: String) {
             )
             .await;
     };
-    // What is found when the epoch is committed, and when it is not.
+    // The mismatches of a committed epoch, and of one that is not committed.
     let mismatches = async |committed: u64| {
         let found = store
             .audit_views(key.view, key.size, i64::MIN..i64::MAX, committed)
@@ -311,8 +311,8 @@ async fn ranks_that_mismatch_are_named(host: String) {
     assert_eq!(mismatches(5).await.0, ["rank 3 is extra, its view has 2"]);
     keyspace.cql("DELETE FROM KS.view_entries WHERE view_name = ? AND size = ? AND bucket = ? AND start = ? AND rank > 1", place.clone()).await;
     assert_eq!(mismatches(5).await.0, ["rank 2 is missing"]);
-    // A job that has got on: the ranks are those of a later list, or the list is of a later epoch
-    // and its ranks are on their way.
+    // While a job runs, the ranks may be those of a later view, or the view may be of a later epoch
+    // whose ranks are not written yet.
     set(1, 6, "stock").await;
     assert_eq!(mismatches(6).await, (Vec::new(), Some(6)));
     set(1, 4, "stock").await;
@@ -328,7 +328,7 @@ async fn ranks_that_mismatch_are_named(host: String) {
     );
     insert(&keyspace, &key, "epoch", 7i64).await;
     assert_eq!(mismatches(4).await.0, ["epoch shows 7, its cell says 5"]);
-    // Ranks without a list, in a bucket of their own too.
+    // Ranks without a view, one of them in a bucket without views.
     let elsewhere = place.2.0 - 86_400_000 * 365;
     let cql = "INSERT INTO KS.view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES (?, ?, ?, ?, 1, 3, 'stock')";
     keyspace

@@ -1,4 +1,4 @@
-//! Rows: the greater write timestamp wins, in whatever order writes arrive, and what is read is what was
+//! Bars: the greater write timestamp wins in every order of arrival, and a bar is read as it was
 //! written.
 
 use std::sync::Arc;
@@ -152,13 +152,13 @@ pub(super) async fn an_equal_write_timestamp_with_equal_content_is_harmless(stor
         .await;
     }
     assert_eq!(read(&*store, &key).await, Some(state(2, 5)));
-    // As a take-over does: the same content once more, at a greater write timestamp.
+    // A replay after a take-over writes the same content at a greater write timestamp.
     write(&*store, [(key.clone(), state(2, 5), write_timestamp(9))]).await;
     assert_eq!(read(&*store, &key).await, Some(state(2, 5)));
 }
 
 pub(super) async fn each_bar_of_a_write_has_its_own_write_timestamp(store: Arc<dyn Store>) {
-    // Both in one partition of the table: stores group such rows into one statement.
+    // Both bars are in one partition of the table: stores write such rows in one statement.
     let (old, new) = (
         key("AAPL", "1m", start(0)),
         key("AAPL", "1m", start(60_000)),
@@ -402,7 +402,7 @@ pub(super) async fn concurrent_writers_of_one_bar_leave_the_greatest_write_times
             let (store, key, barrier) = (Arc::clone(&store), key.clone(), Arc::clone(&barrier));
             tokio::spawn(async move {
                 barrier.wait().await;
-                // Scattered, so that the greatest is neither the first nor the last to be sent.
+                // The order is scattered: the greatest is neither sent first nor last.
                 let epoch = (n * 7) % 17;
                 write(
                     &*store,

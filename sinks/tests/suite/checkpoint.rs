@@ -1,4 +1,4 @@
-//! Compare-and-set: one checkpoint, one winner, and the checkpoint read back is the checkpoint that was proposed.
+//! Compare-and-set: one proposal wins, and the checkpoint is read back as it was proposed.
 
 use std::sync::Arc;
 
@@ -57,8 +57,8 @@ fn next(checkpoint: &Checkpoint) -> Checkpoint {
     next
 }
 
-/// Proposes, and resolves an unknown outcome as the workflow does. Whether the checkpoint became
-/// `proposed` by this very proposal.
+/// Proposes, and resolves an unknown outcome as the workflow does. Returns whether this proposal
+/// won.
 async fn propose(store: &dyn Store, expected: Option<&Checkpoint>, proposed: &Checkpoint) -> bool {
     loop {
         match store.compare_and_set(expected, proposed).await {
@@ -85,7 +85,7 @@ async fn propose(store: &dyn Store, expected: Option<&Checkpoint>, proposed: &Ch
     }
 }
 
-/// Proposes, and expects to lose, whatever the checkpoint is: the checkpoint stays `now`.
+/// Proposes, and expects to lose. The checkpoint stays `now`.
 async fn expect_lost(
     store: &dyn Store,
     what: &str,
@@ -253,7 +253,7 @@ pub(super) async fn a_chain_of_checkpoints_wins_step_by_step(store: Arc<dyn Stor
     for step in 0..20 {
         let mut proposed = next(&checkpoint);
         if step % 5 == 4 {
-            // A take-over: everything bound stays, the owner changes.
+            // A take-over changes the owner and keeps the bindings.
             proposed.generation += 1;
             proposed.owner = format!("{step:032x}");
         }
@@ -294,7 +294,7 @@ pub(super) async fn of_concurrent_proposals_exactly_one_wins(store: Arc<dyn Stor
     }
 }
 
-/// All `rivals` propose at once; returns the checkpoint after it.
+/// All `rivals` propose at once. Returns the checkpoint after that.
 async fn race(
     store: Arc<dyn Store>,
     expected: Option<Checkpoint>,

@@ -1,8 +1,8 @@
-//! The one contract suite: what every store does, checked through the trait alone.
+//! The contract suite: the behaviour of every store, checked only through the traits.
 //!
-//! A check takes a fresh, empty store and panics if the store breaks the contract. Test targets run
-//! [`CHECKS`] on the store they know how to make; nothing here knows which one that is, and no
-//! check writes what a job could not write.
+//! A check takes a new, empty store and panics if the store breaks the contract. Test targets run
+//! [`CHECKS`] on their store. The checks do not know which store it is, and write only what a job
+//! could write.
 
 mod bars;
 mod checkpoint;
@@ -21,10 +21,10 @@ use tapeflow_schemas::{
 /// The job whose checkpoint the checks write.
 pub(crate) const JOB: &str = "contract";
 
-/// One check: it panics where the store breaks the contract.
+/// A check. It panics if the store breaks the contract.
 pub(crate) type Check = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
 
-/// All checks, by the sentence each one holds the store to.
+/// All checks. The name states the contract.
 pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("an_unwritten_checkpoint_is_absent", |store| {
         Box::pin(checkpoint::an_unwritten_checkpoint_is_absent(store))
@@ -155,7 +155,7 @@ fn write_timestamp(plus: i64) -> WriteTimestamp {
     1_700_000_000_000_000 + plus
 }
 
-/// A window start of November 2023 that is one for every size but the day, plus some milliseconds.
+/// A window start in November 2023 for every size except the day, plus some milliseconds.
 fn start(plus_ms: i64) -> WindowStart {
     1_699_999_200_000 + plus_ms
 }
@@ -176,8 +176,8 @@ fn key(name: &str, window: &str, start: WindowStart) -> BarKey {
     }
 }
 
-/// A row as of `epoch` whose values follow from `seed`, with every field set, and differing in each
-/// field for each seed below 1e6.
+/// A bar as of `epoch` with values computed from `seed`. Every field is set and differs for all
+/// seeds below 1e6.
 fn state(epoch: u64, seed: u32) -> BarState {
     let price = |plus: u32| {
         Price::from_e8(16_406_010_000 + i64::from(seed) * 10 + i64::from(plus)).expect("a price")
@@ -210,7 +210,7 @@ fn state(epoch: u64, seed: u32) -> BarState {
     BarState { epoch, totals }
 }
 
-/// What an epoch writes for these rows: the rows, and the directory entries that lead to them.
+/// The writes of an epoch with these bars: the bars and their directory entries.
 fn writes(rows: impl IntoIterator<Item = (BarKey, BarState, WriteTimestamp)>) -> EpochWrites {
     let rows: Vec<BarWrite> = rows
         .into_iter()

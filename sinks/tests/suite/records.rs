@@ -1,5 +1,4 @@
-//! What stands beside the rows: ranges of a symbol's rows, the directory that leads to them, dead
-//! letters and history.
+//! Ranges of a symbol's bars, the directory, dead letters and history.
 
 use std::sync::Arc;
 
@@ -28,8 +27,8 @@ async fn starts(
 pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>) {
     let bucket_ms = 1_000 * WINDOWS_PER_BUCKET;
     let edge = size("1s").bucket(start(0)) + bucket_ms;
-    // The second of two buckets side by side, one window before it, and one three buckets on with
-    // nothing between.
+    // Windows in the second of two adjacent buckets, in the one before it, and in one three buckets
+    // later, with nothing between.
     let all = [
         edge - bucket_ms,
         edge - 1_000,
@@ -107,7 +106,7 @@ pub(super) async fn the_directory_leads_to_every_bar(store: Arc<dyn Store>) {
             all.extend((0..8).map(|n| key(name, window, size(window).bucket(start(0)) + n * step)));
         }
     }
-    // In several epochs, as they come.
+    // They are written in several epochs.
     for (epoch, keys) in (1..).zip(all.chunks(7)) {
         let rows = keys.iter().zip(0..).map(|(key, seed)| {
             (
@@ -253,7 +252,7 @@ pub(super) async fn a_dead_letter_written_again_is_one_dead_letter(store: Arc<dy
     );
 }
 
-/// The entry of an epoch `day` days after the suite's own time.
+/// The entry of an epoch `day` days after the time of the suite.
 fn entry(epoch: u64, day: i64) -> HistoryEntry {
     let n = epoch * 10;
     let counts = Counts {

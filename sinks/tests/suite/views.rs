@@ -1,5 +1,5 @@
-//! Lists of views: written whole, the greater write timestamp wins as with rows, and what is read is what was
-//! written.
+//! Views: a view is written as a whole, the greater write timestamp wins, and a view is read as it
+//! was written.
 
 use std::{ops::Range, sync::Arc};
 
@@ -11,7 +11,7 @@ use tapeflow_schemas::{
 
 use super::{key, size, start, state, write_timestamp, writes};
 
-/// The key of a list.
+/// The key of a view.
 fn view_key(view: View, window: &str, start: WindowStart) -> ViewKey {
     ViewKey {
         view,
@@ -20,7 +20,7 @@ fn view_key(view: View, window: &str, start: WindowStart) -> ViewKey {
     }
 }
 
-/// A line whose values follow from `seed`, and differ in each field for each seed.
+/// An entry with values computed from `seed`. Every field differs for all seeds.
 fn entry(name: &str, seed: u32) -> ViewEntry {
     let price = |plus: i64| Price::from_e8(16_406_010_000 + i64::from(seed) * 10 + plus).ok();
     ViewEntry {
@@ -34,7 +34,7 @@ fn entry(name: &str, seed: u32) -> ViewEntry {
     }
 }
 
-/// A list of `length` lines as of an epoch.
+/// A view of `length` entries as of an epoch.
 fn list(epoch: u64, length: u32) -> ViewState {
     let epoch_seed = u32::try_from(epoch).expect("small") * 1_000;
     ViewState {
@@ -108,7 +108,7 @@ pub(super) async fn the_greater_write_timestamp_of_a_view_wins_in_any_order_of_a
             let key = view_key(view, "1m", start(60_000 * minute));
             let mut greatest = 0;
             for epoch in order {
-                // Of different lengths, so that whole lists and not ranks must win.
+                // The lengths differ, so that whole views and not ranks must win.
                 let state = |epoch: u32| list(u64::from(epoch), [0, 4, 2, 3][epoch as usize]);
                 write(
                     &*store,
@@ -140,7 +140,7 @@ pub(super) async fn a_view_written_again_at_its_write_timestamp_is_harmless(stor
         .await;
     }
     assert_eq!(read_one(&*store, &key).await, [(key.start, list(2, 3))]);
-    // As a take-over does: the same content once more, at a greater write timestamp.
+    // A replay after a take-over writes the same content at a greater write timestamp.
     write(&*store, [(key, list(2, 3), write_timestamp(9))]).await;
     assert_eq!(read_one(&*store, &key).await, [(key.start, list(2, 3))]);
 }
@@ -207,7 +207,7 @@ pub(super) async fn views_are_read_back_exactly(store: Arc<dyn Store>) {
             .map(|(name, seed)| entry(name, seed))
             .collect(),
         (0..64).map(longest).collect(),
-        // One name twice is for the job to forbid, not for the store.
+        // The job prevents that a name occurs twice. The store accepts it.
         vec![entry("X", 1), entry("X", 1)],
     ];
     // The New York day of 1970-01-01 starts before 1970; the last one is the day before 2200.
@@ -278,8 +278,8 @@ pub(super) async fn a_view_that_grew_shorter_leaves_nothing(store: Arc<dyn Store
 pub(super) async fn ranges_of_views_are_half_open_and_cross_buckets(store: Arc<dyn Store>) {
     let bucket_ms = 60_000 * WINDOWS_PER_BUCKET;
     let edge = size("1m").bucket(start(0)) + bucket_ms;
-    // The second of two buckets side by side, one window before it, and one three buckets on with
-    // nothing between.
+    // Windows in the second of two adjacent buckets, in the one before it, and in one three buckets
+    // later, with nothing between.
     let all = [
         edge - bucket_ms,
         edge - 60_000,
@@ -330,7 +330,7 @@ pub(super) async fn views_sizes_and_starts_are_kept_apart(store: Arc<dyn Store>)
             })
         })
         .collect();
-    // In one write, each with a write timestamp of its own.
+    // All are in one write, each with its own write timestamp.
     write(
         &*store,
         keys.iter().zip(1..).map(|(key, n)| {
@@ -342,7 +342,7 @@ pub(super) async fn views_sizes_and_starts_are_kept_apart(store: Arc<dyn Store>)
         }),
     )
     .await;
-    // And half of them once more.
+    // Half of them are written again.
     write(
         &*store,
         keys.iter()
@@ -386,7 +386,7 @@ pub(super) async fn concurrent_writers_of_one_view_leave_the_greatest_write_time
             let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
             tokio::spawn(async move {
                 barrier.wait().await;
-                // Scattered, so that the greatest is neither the first nor the last to be sent.
+                // The order is scattered: the greatest is neither sent first nor last.
                 let epoch = (n * 7) % 17;
                 write(
                     &*store,
@@ -434,8 +434,8 @@ pub(super) async fn bars_and_views_fit_one_write(store: Arc<dyn Store>) {
         .write(&both)
         .await
         .expect("rows and lists are written");
-    // A row of a later epoch goes with a list that is stale, and the other way round; neither takes
-    // the other along.
+    // A bar of a later epoch is written with a stale view, and the other way round. Each is decided
+    // by its own write timestamp.
     store
         .write(&EpochWrites {
             views: lists(3, 5),
