@@ -54,8 +54,8 @@ pub trait Log: Send + Sync + 'static {
     /// that the next record will get.
     fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError>;
 
-    /// Commits offsets to the log's consumer group, so that tools can display the job's lag. Recovery
-    /// never reads them: it uses the checkpoint. A log without groups does nothing.
+    /// Commits offsets to the log's consumer group, so that tools can display the job's lag.
+    /// Recovery never reads them: it uses the checkpoint. A log without groups does nothing.
     ///
     /// # Errors
     /// [`LogError`]; the job ignores it and continues.

@@ -345,8 +345,8 @@ async fn connect(config: &FinnhubConfig, tls: &TlsConnector) -> Result<Socket, R
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(limits)).await)
 }
 
-/// TLS with the roots of Mozilla's list. The provider is named, so that no other crate's features can
-/// choose another one.
+/// TLS with the roots of Mozilla's list. The provider is named, so that no other crate's features
+/// can choose another one.
 fn tls_connector() -> TlsConnector {
     let roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
