@@ -7,7 +7,7 @@
 //! ```
 //!
 //! What always holds here:
-//! * Every statement runs at `LOCAL_QUORUM` or LOCAL_SERIAL. Nothing is written at ONE.
+//! * Every statement runs at `LOCAL_QUORUM` or `LOCAL_SERIAL`. Nothing is written at `ONE`.
 //! * The driver neither retries nor speculates. A retry that hides a lost answer would turn
 //!   "unknown" into "lost" for a compare-and-set. Callers retry.
 //! * Only lightweight transactions write `checkpoint`. Bars and views are written whole, at the
