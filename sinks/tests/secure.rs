@@ -49,18 +49,18 @@ type Test = fn() -> Result<(), Failed>;
 
 const TESTS: [(&str, Test); 7] = [
     (
-        "with_authority_certificate_and_password_rows_are_stored",
+        "with_authority_certificate_and_password_the_store_works",
         everything_right,
     ),
     ("an_authority_that_did_not_sign_is_refused", wrong_authority),
     ("a_certificate_for_another_name_is_refused", wrong_name),
     ("a_wrong_password_or_none_is_refused", wrong_password),
-    ("without_tls_the_text_says_so", no_tls),
+    ("without_tls_the_error_says_so", no_tls),
     (
-        "without_a_certificate_of_ours_the_text_says_so",
+        "without_a_client_certificate_the_error_says_so",
         no_certificate,
     ),
-    ("tls_to_a_port_that_speaks_none_says_so", tls_to_plain),
+    ("tls_to_a_port_without_tls_says_so", tls_to_plain),
 ];
 
 fn main() {

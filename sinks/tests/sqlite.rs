@@ -451,7 +451,7 @@ async fn a_damaged_cell_stops_the_job_and_names_the_bar() {
 }
 
 #[tokio::test]
-async fn columns_that_say_otherwise_than_their_cell_are_named() {
+async fn display_columns_that_differ_from_their_cell_are_named() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     store.write(&row("TSLA", 1, 1)).await.expect("written");

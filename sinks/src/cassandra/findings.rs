@@ -68,7 +68,7 @@ pub enum Finding {
         seconds: i32,
     },
     /// The password is sent over a network unencrypted.
-    Overheard {
+    UnencryptedPassword {
         /// The nodes that receive it.
         nodes: Vec<String>,
     },
@@ -128,7 +128,7 @@ impl fmt::Display for Finding {
                      expired bar; run ALTER TABLE {table} WITH default_time_to_live = 0"
                 )
             }
-            Self::Overheard { nodes } => write!(
+            Self::UnencryptedPassword { nodes } => write!(
                 f,
                 "the password goes unencrypted to {}: anyone on the network path can read it; \
                  set client_encryption_options there, and use --cassandra-tls",
@@ -145,7 +145,7 @@ pub(super) struct Facts {
     pub(super) replicas: u32,
     pub(super) nodes: Vec<NodeFacts>,
     pub(super) tables: Vec<TableFacts>,
-    pub(super) overheard: Vec<String>,
+    pub(super) in_clear_to: Vec<String>,
 }
 
 /// The options of a table.
@@ -217,9 +217,9 @@ pub(super) fn evaluate(facts: &Facts) -> Vec<Finding> {
             });
         }
     }
-    if !facts.overheard.is_empty() {
-        findings.push(Finding::Overheard {
-            nodes: facts.overheard.clone(),
+    if !facts.in_clear_to.is_empty() {
+        findings.push(Finding::UnencryptedPassword {
+            nodes: facts.in_clear_to.clone(),
         });
     }
     findings
@@ -272,7 +272,7 @@ pub(super) async fn examine(cluster: &Cluster, keyspace: &str) -> Result<Vec<Fin
         datacenter: cluster.datacenter.clone(),
         nodes,
         tables: tables.collect(),
-        overheard: cluster.overheard.clone(),
+        in_clear_to: cluster.in_clear_to.clone(),
     }))
 }
 
@@ -322,7 +322,7 @@ mod tests {
             replicas: 3,
             nodes: vec![node],
             tables: vec![table("bars"), table("views")],
-            overheard: Vec::new(),
+            in_clear_to: Vec::new(),
         }
     }
 
@@ -339,7 +339,7 @@ mod tests {
         weak.replicas = 1;
         weak.tables[0].read_repair = "NONE".into();
         weak.tables[1].time_to_live_s = 60;
-        weak.overheard = vec!["10.0.0.1:9042".into(), "10.0.0.2:9042".into()];
+        weak.in_clear_to = vec!["10.0.0.1:9042".into(), "10.0.0.2:9042".into()];
         weak.nodes.push(NodeFacts {
             node: "m".into(),
             version: Err("down".into()),

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use tapeflow_protocol::StoreError;
 
-/// Of 729 statements one finds the one bad replica of three six times.
+/// The limit of attempts. With one bad replica of three, six attempts all hit it for one statement
+/// in 729.
 const TRIES: u32 = 6;
-/// Between two tries, growing by as much each time.
+/// The pause after the first attempt. It grows by this much each time.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The answer, or what the last try said. What no retry mends is said at once.
+/// Returns the answer, or the error of the last attempt. An error that no retry can correct is
+/// returned at once.
 pub(super) async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
     mut send: impl FnMut() -> F,
 ) -> Result<T, StoreError> {
@@ -37,7 +39,7 @@ pub(super) async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
 mod tests {
     use super::*;
 
-    /// What comes of it, and how often it was sent, if the answers are these.
+    /// The result and the number of attempts, if these are the answers.
     fn sent(mut answers: Vec<Result<u8, StoreError>>) -> (Result<u8, StoreError>, usize) {
         answers.reverse();
         let all = answers.len();

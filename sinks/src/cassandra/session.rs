@@ -29,7 +29,7 @@ pub(super) struct Cluster {
     pub(super) session: Session,
     pub(super) datacenter: String,
     /// The nodes on other machines that get the password over an unencrypted connection.
-    pub(super) overheard: Vec<String>,
+    pub(super) in_clear_to: Vec<String>,
 }
 
 /// Connects and determines the datacenter.
@@ -95,7 +95,7 @@ pub(super) async fn open(config: &CassandraConfig) -> Result<Cluster, StoreError
     Ok(Cluster {
         session,
         datacenter,
-        overheard: if in_clear {
+        in_clear_to: if in_clear {
             beyond_this_machine(addresses)
         } else {
             Vec::new()

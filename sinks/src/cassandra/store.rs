@@ -42,7 +42,7 @@ pub struct CassandraStore {
     dead_letters: DeadLetters,
 }
 
-/// What one statement of an epoch's writes writes.
+/// What one statement writes.
 enum Statement<'a> {
     Bars(Vec<&'a BarWrite>),
     ViewCell(&'a ViewWrite),
@@ -51,7 +51,7 @@ enum Statement<'a> {
 }
 
 impl CassandraStore {
-    /// Connects to a keyspace that `tapeflow init` has made, and writes nothing.
+    /// Connects to a keyspace that `tapeflow init` created. It writes nothing.
     ///
     /// # Errors
     /// [`StoreError::Broken`], with what to do, if the keyspace or tables are missing or of another
@@ -88,7 +88,8 @@ impl CassandraStore {
         })
     }
 
-    /// What the guarantee needs and this cluster lacks, as of connecting. The caller reports it.
+    /// The requirements of the guarantee that the cluster did not meet when the store connected.
+    /// The caller reports them.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings

@@ -63,7 +63,7 @@ fn lines(path: &Path, view: View) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_lines_are_those_of_the_view_whatever_arrives() {
+async fn the_entries_agree_with_the_view_in_every_order_of_arrival() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     let [a, b, c] =
@@ -183,7 +183,7 @@ async fn a_damaged_view_is_named_and_not_read() {
 }
 
 #[tokio::test]
-async fn lines_that_say_otherwise_than_their_view_are_named() {
+async fn entries_that_differ_from_their_view_are_named() {
     let file = file();
     let store = SqliteStore::new(job(&file.path));
     let entries =

@@ -31,8 +31,8 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             Box::new(|host| Box::pin(init_continues_from_every_older_version(host))),
         ),
         test(
-            "init_finishes_what_an_init_that_died_began",
-            Box::new(|host| Box::pin(init_finishes_what_an_init_that_died_began(host))),
+            "init_finishes_an_init_that_crashed",
+            Box::new(|host| Box::pin(init_finishes_an_init_that_crashed(host))),
         ),
         test(
             "init_refuses_more_replicas_than_nodes",
@@ -47,16 +47,16 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             Box::new(|host| Box::pin(tables_of_a_newer_binary_are_refused(host))),
         ),
         test(
-            "what_the_guarantee_lacks_is_found",
-            Box::new(|host| Box::pin(what_the_guarantee_lacks_is_found(host))),
+            "a_cluster_below_the_guarantee_is_reported",
+            Box::new(|host| Box::pin(a_cluster_below_the_guarantee_is_reported(host))),
         ),
         test(
             "two_jobs_cannot_both_claim_a_keyspace",
             Box::new(|host| Box::pin(two_jobs_cannot_both_claim_a_keyspace(host))),
         ),
         test(
-            "records_written_one_by_one_are_all_led_to",
-            Box::new(|host| Box::pin(records_written_one_by_one_are_all_led_to(host))),
+            "the_directories_list_records_written_one_by_one",
+            Box::new(|host| Box::pin(the_directories_list_records_written_one_by_one(host))),
         ),
         test(
             "a_bar_has_all_columns_at_its_write_timestamp_and_no_null",
@@ -75,16 +75,16 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             Box::new(|host| Box::pin(a_damaged_cell_is_named_and_not_read(host))),
         ),
         test(
-            "a_server_has_nothing_to_warn_of_in_the_widest_statements",
+            "the_largest_statements_cause_no_warning_of_a_server",
             Box::new(|host| Box::pin(no_statement_is_warned_of(host))),
         ),
         test(
-            "columns_that_say_otherwise_than_their_cell_are_named",
+            "display_columns_that_differ_from_their_cell_are_named",
             Box::new(|host| Box::pin(columns_that_mismatch_are_named(host))),
         ),
         test(
-            "bars_beside_the_directory_are_found",
-            Box::new(|host| Box::pin(bars_beside_the_directory_are_found(host))),
+            "bars_that_no_directory_lists_are_found",
+            Box::new(|host| Box::pin(bars_that_no_directory_lists_are_found(host))),
         ),
     ]
 }
@@ -126,7 +126,7 @@ async fn init_continues_from_every_older_version(host: String) {
     }
 }
 
-async fn init_finishes_what_an_init_that_died_began(host: String) {
+async fn init_finishes_an_init_that_crashed(host: String) {
     let keyspace = Keyspace::create(&host).await;
     // As after a crash between the statements of the last file and its record.
     let last = i32::try_from(MIGRATIONS.len()).expect("small");
@@ -192,7 +192,7 @@ async fn tables_of_a_newer_binary_are_refused(host: String) {
     assert!(refused.contains("made by a newer tapeflow"), "{refused}");
 }
 
-async fn what_the_guarantee_lacks_is_found(host: String) {
+async fn a_cluster_below_the_guarantee_is_reported(host: String) {
     let keyspace = Keyspace::create(&host).await;
     let store = keyspace.connect().await;
     assert!(
@@ -257,7 +257,7 @@ async fn two_jobs_cannot_both_claim_a_keyspace(host: String) {
 
 /// A store remembers the directory entries it has written. It must still write a new entry, and one
 /// that was forgotten.
-async fn records_written_one_by_one_are_all_led_to(host: String) {
+async fn the_directories_list_records_written_one_by_one(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let dead_letter = |offset: i64| DeadLetter {
@@ -558,7 +558,7 @@ async fn columns_that_mismatch_are_named(host: String) {
     keyspace.give_back();
 }
 
-async fn bars_beside_the_directory_are_found(host: String) {
+async fn bars_that_no_directory_lists_are_found(host: String) {
     let keyspace = Keyspace::borrow(&host).await;
     let store = keyspace.connect().await;
     let rows = ["AAPL", "MSFT", "TSLA"].map(|symbol| row(symbol, 1, Totals::default()));

@@ -13,11 +13,11 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
     let test = |name: &str, test: Test| (format!("views::{name}"), test);
     vec![
         test(
-            "the_ranks_are_those_of_the_list_whatever_arrives",
+            "the_ranks_agree_with_the_view_in_every_order_of_arrival",
             Box::new(|host| Box::pin(the_ranks_are_those_of_the_view(host))),
         ),
         test(
-            "a_list_and_its_ranks_have_all_columns_at_their_write_timestamp",
+            "a_view_and_its_ranks_have_all_columns_at_their_write_timestamp",
             Box::new(|host| Box::pin(all_columns_at_their_write_timestamp(host))),
         ),
         test(
@@ -29,7 +29,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
             Box::new(|host| Box::pin(a_damaged_view_is_named_and_not_read(host))),
         ),
         test(
-            "ranks_that_say_otherwise_than_their_list_are_named",
+            "ranks_that_differ_from_their_view_are_named",
             Box::new(|host| Box::pin(ranks_that_mismatch_are_named(host))),
         ),
     ]

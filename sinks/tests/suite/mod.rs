@@ -86,8 +86,8 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("ranges_are_half_open_and_cross_buckets", |store| {
         Box::pin(records::ranges_are_half_open_and_cross_buckets(store))
     }),
-    ("sizes_stand_side_by_side", |store| {
-        Box::pin(records::sizes_stand_side_by_side(store))
+    ("sizes_are_kept_apart", |store| {
+        Box::pin(records::sizes_are_kept_apart(store))
     }),
     ("the_directory_leads_to_every_bar", |store| {
         Box::pin(records::the_directory_leads_to_every_bar(store))
@@ -120,8 +120,8 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("views_are_read_back_exactly", |store| {
         Box::pin(views::views_are_read_back_exactly(store))
     }),
-    ("a_view_that_grew_shorter_leaves_nothing", |store| {
-        Box::pin(views::a_view_that_grew_shorter_leaves_nothing(store))
+    ("a_view_that_became_shorter_leaves_no_entries", |store| {
+        Box::pin(views::a_view_that_became_shorter_leaves_no_entries(store))
     }),
     ("ranges_of_views_are_half_open_and_cross_buckets", |store| {
         Box::pin(views::ranges_of_views_are_half_open_and_cross_buckets(

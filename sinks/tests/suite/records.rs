@@ -73,7 +73,7 @@ pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>
     );
 }
 
-pub(super) async fn sizes_stand_side_by_side(store: Arc<dyn Store>) {
+pub(super) async fn sizes_are_kept_apart(store: Arc<dyn Store>) {
     let sizes = ["1s", "1m", "5m", "1h"];
     let rows = sizes.iter().zip(1..).map(|(size, seed)| {
         (

@@ -252,7 +252,7 @@ pub(super) async fn views_are_read_back_exactly(store: Arc<dyn Store>) {
     }
 }
 
-pub(super) async fn a_view_that_grew_shorter_leaves_nothing(store: Arc<dyn Store>) {
+pub(super) async fn a_view_that_became_shorter_leaves_no_entries(store: Arc<dyn Store>) {
     let length = u32::try_from(TOP).expect("small");
     for view in View::EVERY {
         let key = view_key(view, "1m", start(0));
