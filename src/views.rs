@@ -353,8 +353,8 @@ mod tests {
             [
                 "movers 1m 1970-01-01T00:01:00Z, epoch 7",
                 "rank  name    notional  volume  trades          vwap  open  close  change",
-                "   1  UP           310     1.5       2  206.66666667   200    220     10%",
-                "   2  LONGER       310     1.5       2  206.66666667    10    9.5     -5%",
+                "   1  UP           310     1.5       2  206.66666667   200    220  10.00%",
+                "   2  LONGER       310     1.5       2  206.66666667    10    9.5  -5.00%",
             ]
         );
         assert_eq!(
