@@ -12,7 +12,7 @@
 //! - A **sequence** is the place of a record in its session and partition, without gaps. A writer
 //!   that did not get an answer sends the record again, and the reader counts each sequence once.
 //!
-//! A Kafka setting is changed in [`kafka::client`].
+//! A Kafka setting is changed in [`kafka::settings`].
 //!
 //! ```
 //! use tapeflow_log::sqlite::{Access, Database, SqliteLog, SqliteLogWriter};

@@ -36,7 +36,7 @@ impl std::fmt::Display for BarKey {
     }
 }
 
-/// What a bar says: the fold of all accepted records of epochs up to `epoch`.
+/// The content of a bar: the sums of all accepted records of epochs up to `epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarState {
     /// The last epoch whose records the totals contain.
@@ -50,7 +50,7 @@ pub struct BarState {
 pub struct BarWrite {
     /// Which bar.
     pub key: BarKey,
-    /// What it says.
+    /// Its content.
     pub state: BarState,
     /// The binding's write timestamp, in microseconds: of two writes to a bar the greater one wins, whatever
     /// their order of arrival.
@@ -215,7 +215,7 @@ impl Reader<'_> {
 pub struct StoredBar {
     /// Its window.
     pub start: WindowStart,
-    /// What it says.
+    /// Its content.
     pub state: BarState,
 }
 

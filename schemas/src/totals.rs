@@ -25,7 +25,7 @@ impl Policy {
     /// All policies, in the order their sums stand in a bar.
     pub const EVERY: [Self; 3] = [Self::All, Self::Sip, Self::Strict];
 
-    /// The word for it on the command line and in tables.
+    /// Its name on the command line and in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -238,7 +238,7 @@ mod tests {
         )
     }
 
-    fn fold(prints: &[Print]) -> Totals {
+    fn totals_of(prints: &[Print]) -> Totals {
         let mut totals = Totals::default();
         for (trade, position) in prints {
             totals.add_trade(trade, *position, false);
@@ -319,13 +319,13 @@ mod tests {
     #[test]
     fn any_grouping_and_order_of_merges_gives_the_same_totals() {
         for_each_seed(|random, prints| {
-            let want = fold(prints);
+            let want = totals_of(prints);
             let mut shuffled = prints.to_vec();
             shuffled.shuffle(random);
-            assert_eq!(fold(&shuffled), want, "order");
+            assert_eq!(totals_of(&shuffled), want, "order");
             let partials = shuffled
                 .chunks(random.random_range(1..=shuffled.len()))
-                .map(fold)
+                .map(totals_of)
                 .collect();
             assert_eq!(merge_randomly(partials, random), want, "grouping");
             let mut merged = Totals::default();
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn open_and_close_are_those_of_the_ordered_window() {
         for_each_seed(|_, prints| {
-            let totals = fold(prints);
+            let totals = totals_of(prints);
             assert_eq!((totals.open(), totals.close()), open_and_close(prints));
         });
     }
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn sums_and_extremes_are_those_of_the_trades_that_count() {
         for_each_seed(|_, prints| {
-            let totals = fold(prints);
+            let totals = totals_of(prints);
             let counted = |policy| -> Vec<&Trade> {
                 let counts = |trade: &&Trade| {
                     let effect = trade.conditions.effect();
@@ -391,7 +391,7 @@ mod tests {
     fn a_strict_vwap_lies_between_low_and_high() {
         let mut seen = std::cell::Cell::new(0);
         for_each_seed(|_, prints| {
-            let totals = fold(prints);
+            let totals = totals_of(prints);
             if let Some(vwap) = totals.of_policy(Policy::Strict).vwap_e8() {
                 let (low, high) = (
                     totals.low.expect("a strict trade is priced"),
@@ -415,7 +415,7 @@ mod tests {
             .map(|(n, codes)| print(n, 100 - n, &n.to_string(), "1", codes))
             .collect();
         let whole = |price: Option<Price>| price.map(|price| price.e8() / 100_000_000);
-        let totals = fold(&prints);
+        let totals = totals_of(&prints);
         assert_eq!(
             (whole(totals.open()), whole(totals.close())),
             (open, close),
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn odd_lots_have_volume_and_no_price() {
-        let totals = fold(&[
+        let totals = totals_of(&[
             print(1, 1, "10", "3", &[12]),
             print(2, 2, "11", "4", &[1, 12]),
         ]);
@@ -478,7 +478,7 @@ mod tests {
             print(5, 7, "2", "1", &[]),
             print(5, 9, "1", "1", &[]),
         ];
-        let totals = fold(&prints);
+        let totals = totals_of(&prints);
         assert_eq!(
             (totals.open().map(Price::e8), totals.close().map(Price::e8)),
             (Some(200_000_000), Some(100_000_000))
@@ -519,7 +519,7 @@ mod tests {
             .zip(prints)
             .map(|(n, (price, size))| print(n, n, price, size, &[]))
             .collect();
-        let totals = fold(&prints);
+        let totals = totals_of(&prints);
         for policy in Policy::EVERY {
             let sums = totals.of_policy(policy);
             assert_eq!(

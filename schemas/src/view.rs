@@ -1,9 +1,9 @@
-//! Views: what relates the bars of one window to each other, as lists that are kept and written
-//! like bars.
+//! Views: what relates the bars of one window to each other, such as the most active symbols. They
+//! are kept and written like bars.
 //!
-//! A view of a window is **one list in one cell with its label**, and is written whole: so a reader
-//! never sees a symbol twice because two ranks were read at different epochs, and a list that grows
-//! shorter leaves nothing behind.
+//! A view of a window is **one cell with its label**, and is written whole. A reader therefore never
+//! sees a symbol twice because it read two ranks at different epochs, and a view that grows shorter
+//! leaves no entry behind.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -15,7 +15,7 @@ use crate::{
     epoch::{Epoch, WriteTimestamp},
 };
 
-/// How many symbols `active` and `movers` list.
+/// The number of entries of `active` and `movers`.
 pub const TOP: usize = 10;
 /// The smallest window size that has views, in milliseconds: one minute. Views of one second would
 /// cost as much as bars and change too fast to be read.
@@ -41,7 +41,7 @@ impl View {
     /// All views.
     pub const EVERY: [Self; 4] = [Self::Active, Self::Movers, Self::Baskets, Self::Market];
 
-    /// The word for it on the command line and in tables.
+    /// Its name on the command line and in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl std::fmt::Display for View {
     }
 }
 
-/// Which list: a view of the windows of one size that start together.
+/// The key of a view: which view, of the windows of one size that start together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ViewKey {
     /// The view.
@@ -98,7 +98,7 @@ impl std::fmt::Display for ViewKey {
     }
 }
 
-/// One line of a list.
+/// One entry of a view.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -138,7 +138,7 @@ impl ViewEntry {
     }
 }
 
-/// What a list says: made of the fold of all accepted records of epochs up to `epoch`.
+/// The content of a view, computed from all accepted records of epochs up to `epoch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewState {
     /// The last epoch whose records it contains.
@@ -147,23 +147,23 @@ pub struct ViewState {
     pub entries: Vec<ViewEntry>,
 }
 
-/// A list on its way to the store.
+/// A view on its way to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewWrite {
-    /// Which list.
+    /// Its key.
     pub key: ViewKey,
-    /// What it says.
+    /// Its content.
     pub state: ViewState,
     /// The binding's write timestamp, in microseconds, as of a bar's write.
     pub write_timestamp: WriteTimestamp,
 }
 
-/// A list as readers see it.
+/// A view as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredView {
     /// Its window.
     pub start: WindowStart,
-    /// What it says.
+    /// Its content.
     pub state: ViewState,
 }
 
@@ -180,7 +180,7 @@ impl ViewState {
         cell.extend(self.epoch.to_le_bytes());
         cell.extend(
             u32::try_from(self.entries.len())
-                .expect("lists are short")
+                .expect("views are short")
                 .to_le_bytes(),
         );
         for entry in &self.entries {

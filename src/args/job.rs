@@ -148,7 +148,7 @@ impl InitArgs {
     pub(crate) fn check(self) -> Result<InitSettings, Exit> {
         let mut errors = Errors::default();
         let kafka = self.kafka.check(&mut errors);
-        let store = self.store.to_write(None, &mut errors);
+        let store = self.store.for_writing(None, &mut errors);
         errors.settle(|| {
             Some(InitSettings {
                 kafka: kafka?,
@@ -239,7 +239,7 @@ pub(crate) struct DataflowSettings {
 impl DataflowArgs {
     pub(crate) fn check(self) -> Result<DataflowSettings, Exit> {
         let mut errors = Errors::default();
-        let store = self.store.to_write(self.log.log.as_deref(), &mut errors);
+        let store = self.store.for_writing(self.log.log.as_deref(), &mut errors);
         let log = self.log.check(&mut errors);
         let (processes, process) = (self.processes, self.process);
         let hosts = self.hosts.unwrap_or_default();

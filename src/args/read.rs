@@ -137,7 +137,7 @@ pub(crate) struct BarsSettings {
 impl BarsArgs {
     pub(crate) fn check(self) -> Result<BarsSettings, Exit> {
         let mut errors = Errors::default();
-        let store = self.store.to_read(None, &mut errors);
+        let store = self.store.for_reading(None, &mut errors);
         let range = self.range.check(&self.tz, &mut errors);
         errors.settle(|| {
             Some(BarsSettings {
@@ -192,7 +192,7 @@ pub(crate) struct ViewsSettings {
 impl ViewsArgs {
     pub(crate) fn check(self) -> Result<ViewsSettings, Exit> {
         let mut errors = Errors::default();
-        let store = self.store.to_read(None, &mut errors);
+        let store = self.store.for_reading(None, &mut errors);
         let range = self.range.check(&TimeZone::UTC, &mut errors);
         errors.settle(|| {
             Some(ViewsSettings {
@@ -229,7 +229,7 @@ pub(crate) struct StatusSettings {
 impl StatusArgs {
     pub(crate) fn check(self) -> Result<StatusSettings, Exit> {
         let mut errors = Errors::default();
-        let store = self.store.to_read(self.log.log.as_deref(), &mut errors);
+        let store = self.store.for_reading(self.log.log.as_deref(), &mut errors);
         let log = self.log.of_store_if_named(&store.address, &mut errors);
         errors.settle(|| {
             Some(StatusSettings {
@@ -270,7 +270,7 @@ pub(crate) struct DeadLettersSettings {
 impl DeadLettersArgs {
     pub(crate) fn check(self) -> Result<DeadLettersSettings, Exit> {
         let mut errors = Errors::default();
-        let store = self.store.to_read(None, &mut errors);
+        let store = self.store.for_reading(None, &mut errors);
         errors.settle(|| {
             Some(DeadLettersSettings {
                 store,

@@ -150,7 +150,7 @@ pub(crate) struct StoreChoice {
 
 impl StoreArgs {
     /// The store to read: `--store`, or else the file of an embedded log, or else the default file.
-    pub(crate) fn to_read(self, log: Option<&Path>, errors: &mut Errors) -> StoreChoice {
+    pub(crate) fn for_reading(self, log: Option<&Path>, errors: &mut Errors) -> StoreChoice {
         let address = self.store.unwrap_or_else(|| {
             StoreAddress::Sqlite(log.unwrap_or(Path::new(DEFAULT_STORE)).to_owned())
         });
@@ -161,12 +161,16 @@ impl StoreArgs {
     }
 
     /// The store of a job or of `init`, which must be named.
-    pub(crate) fn to_write(self, log: Option<&Path>, errors: &mut Errors) -> Option<StoreChoice> {
+    pub(crate) fn for_writing(
+        self,
+        log: Option<&Path>,
+        errors: &mut Errors,
+    ) -> Option<StoreChoice> {
         if self.store.is_none() && log.is_none() {
             errors.add("--store: missing; give cassandra://HOST/KEYSPACE or sqlite:PATH");
             return None;
         }
-        Some(self.to_read(log, errors))
+        Some(self.for_reading(log, errors))
     }
 }
 

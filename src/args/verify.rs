@@ -109,7 +109,7 @@ pub(crate) struct VerifySettings {
 impl VerifyArgs {
     pub(crate) fn check(self) -> Result<VerifySettings, Exit> {
         let mut errors = Errors::default();
-        let store = self.store.to_read(self.log.log.as_deref(), &mut errors);
+        let store = self.store.for_reading(self.log.log.as_deref(), &mut errors);
         let log = self.log.of_store(&store.address, &mut errors);
         let AuditArgs {
             since,

@@ -1,5 +1,5 @@
 //! The replay of one source: reads again the epochs (c, b] that were bound but not committed at the
-//! take-over. This is where a restart resumes.
+//! take-over. `protocol/src/resume.rs` decides from which offset.
 //!
 //! The bindings assign each record to its epoch. When a partition reaches a bound cut, its decision
 //! state must equal the state that the binding recorded. If records below the cut are gone

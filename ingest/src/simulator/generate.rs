@@ -184,7 +184,7 @@ impl Generator {
     /// The shares of the first symbols, at most `count`, the most traded first.
     pub(super) fn shares(&self, count: usize) -> Vec<f64> {
         let sums = self.all.shares.iter().map(|(_, sum)| *sum);
-        let total = sums.clone().last().unwrap_or(1.0);
+        let total = sums.clone().next_back().unwrap_or(1.0);
         let before = std::iter::once(0.0).chain(sums.clone());
         sums.zip(before)
             .take(count)

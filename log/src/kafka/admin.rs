@@ -12,9 +12,8 @@ use rdkafka::{
 use tapeflow_schemas::{Offset, Partition};
 
 use super::{
-    KafkaLog,
-    client::{AdminClient, KafkaConfig, TAIL},
-    errors,
+    KafkaLog, errors,
+    settings::{AdminClient, KafkaConfig, TAIL},
 };
 use crate::read::LogError;
 

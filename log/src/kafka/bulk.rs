@@ -17,8 +17,8 @@ use rdkafka::{
 use tapeflow_schemas::Partition;
 
 use super::{
-    client::{BULK_WRITER, KafkaConfig},
     errors,
+    settings::{BULK_WRITER, KafkaConfig},
 };
 use crate::read::LogError;
 

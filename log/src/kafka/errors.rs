@@ -4,8 +4,8 @@
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{
-    client::KafkaConfig,
     client_errors::{ClientErrors, ConnectionError},
+    settings::KafkaConfig,
 };
 use crate::read::LogError;
 

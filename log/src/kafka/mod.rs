@@ -5,19 +5,19 @@
 pub mod admin;
 mod batch;
 mod bulk;
-pub mod client;
 mod client_errors;
 mod errors;
 mod log_throttle;
 mod native;
 pub mod reader;
+pub mod settings;
 mod tail;
 pub mod topic;
 mod topic_id;
 pub mod writer;
 
 pub use bulk::{BulkRecord, BulkWriter};
-pub use client::KafkaConfig;
 pub use reader::KafkaLog;
+pub use settings::KafkaConfig;
 pub use topic::TopicFinding;
 pub use writer::KafkaWriter;

@@ -24,9 +24,10 @@ use tapeflow_schemas::{Offset, Partition};
 use super::{
     TopicFinding,
     batch::{BatchConsumer, Record},
-    client::KafkaConfig,
     client_errors::{self, ClientErrors},
-    errors, topic, topic_id,
+    errors,
+    settings::KafkaConfig,
+    topic, topic_id,
 };
 use crate::read::{Log, LogError, LogReader, LogRecord};
 

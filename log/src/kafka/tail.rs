@@ -18,8 +18,8 @@ use tapeflow_schemas::{
 use tracing::{debug, warn};
 
 use super::{
-    client::KafkaConfig,
     errors,
+    settings::KafkaConfig,
     writer::{Requests, TIMEOUT, consumer},
 };
 use crate::append::AppendError;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use futures::executor::block_on;
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 
-use super::client::{AdminClient, KafkaConfig};
+use super::settings::{AdminClient, KafkaConfig};
 
 /// With three replicas, writes still reach two after the loss of one.
 const REPLICAS_NEEDED: usize = 3;

@@ -27,8 +27,9 @@ use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use super::{
-    client::{KafkaConfig, TAIL, WRITER},
-    errors, log_throttle, tail,
+    errors, log_throttle,
+    settings::{KafkaConfig, TAIL, WRITER},
+    tail,
 };
 use crate::append::{AppendError, LogWriter, NewRecord};
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use tapeflow_dataflow::Recompute;
+use tapeflow_dataflow::RepairValues;
 use tapeflow_log::Log;
 use tapeflow_oracle::{Oracle, OracleEntry};
 use tapeflow_protocol::Checkpoint;
@@ -31,7 +31,7 @@ pub(crate) struct RepairPlan<'a> {
     baskets: &'a Baskets,
     cursor: LogCursor<'a>,
     oracle: Oracle,
-    recompute: Recompute,
+    recompute: RepairValues,
 }
 
 impl<'a> RepairPlan<'a> {
@@ -48,7 +48,7 @@ impl<'a> RepairPlan<'a> {
         let (bars, views) = bars_and_views(places, with_views);
         let oracle =
             Oracle::new(rules.sizes.clone(), partitions(from)).keeping(needed_bars(&bars, &views));
-        let recompute = Recompute::new(&rules.sizes, from, bars.iter().cloned());
+        let recompute = RepairValues::new(&rules.sizes, from, bars.iter().cloned());
         Self {
             bars,
             views,

@@ -21,7 +21,7 @@ const WINDOWS_OPEN: usize = 20_000;
 const DEAD_LETTERS_KEPT: usize = 16;
 
 /// Adds records to the wanted bars. Memory is bounded by the number of wanted bars.
-pub struct Recompute {
+pub struct RepairValues {
     sizes: Vec<WindowSize>,
     partitions: Vec<PartitionState>,
     intake: Intake,
@@ -29,7 +29,7 @@ pub struct Recompute {
     bars: Map<BarKey, Option<Totals>>,
 }
 
-impl Recompute {
+impl RepairValues {
     /// `from`: the first offset of each partition. The bars are exact if the job began there.
     #[must_use]
     pub fn new(
@@ -140,7 +140,7 @@ mod tests {
             key("B", 1, 0),
             key("C", 1, 0),
         ];
-        let mut recompute = Recompute::new(&sizes, &[3], wanted.clone());
+        let mut recompute = RepairValues::new(&sizes, &[3], wanted.clone());
         // A duplicate, a late trade, another symbol, and an invalid record.
         let trades = [
             ("A", 1, 1_000),
