@@ -1,3 +1,5 @@
+//! The memory store: writes held and delivered, faults armed, breaches recorded.
+
 use futures::FutureExt;
 
 use super::*;

@@ -71,7 +71,7 @@ pub(crate) enum Fault {
     Overtake,
     /// One process ends itself at a place of the protocol, when it comes there for the nth time.
     Failpoint {
-        /// One of [`failpoint::NAMES`].
+        /// One of [`tapeflow_protocol::failpoint::NAMES`].
         name: &'static str,
         /// The nth time.
         times: u32,

@@ -190,7 +190,9 @@ impl Audit<'_> {
             if comparison.has_waiting_views() {
                 bound = self.read_bound(recomputation)?;
                 comparison.waiting_views(recomputation);
-                self.reread_views(recomputation, comparison)?;
+                if comparison.has_waiting_views() {
+                    bound = self.reread_views(recomputation, comparison)?;
+                }
             }
         }
         Ok(bound)
@@ -330,32 +332,43 @@ impl Audit<'_> {
         })
     }
 
-    /// Reads the views again that had entries of a later epoch, or entries without a view.
+    /// Reads the views again that had entries of a later epoch, or entries without a view. Returns
+    /// the last epoch that was bound after that.
+    ///
+    /// The bindings are read after the views, never before:
+    /// 1. the audit reads that epoch 16 is the last bound one;
+    /// 2. the job binds epoch 17 and writes the view;
+    /// 3. the audit reads the view again, with epoch 17, and would take it for an epoch that never
+    ///    was.
     fn reread_views(
         &self,
-        recomputation: &Recomputation<'_>,
+        recomputation: &mut Recomputation<'_>,
         comparison: &mut Comparison<'_>,
-    ) -> Result<(), AuditError> {
+    ) -> Result<Epoch, AuditError> {
+        let mut reread = Vec::new();
         for key in comparison.take_views_to_reread() {
             let range = key.start..key.start + 1;
-            for (_, stored) in self.read_views(key.view, key.size, range, recomputation)? {
-                match stored {
-                    Ok(Audited {
-                        state,
-                        mismatches,
-                        ahead,
-                        ..
-                    }) => {
-                        comparison.view_read_again(recomputation, key, state, mismatches, ahead);
-                    }
-                    Err(reason) => {
-                        comparison.unreadable(recomputation, Place::View(key), &reason);
-                    }
+            let stored = self.read_views(key.view, key.size, range, recomputation)?;
+            reread.extend(stored.into_iter().map(|(_, stored)| (key, stored)));
+        }
+        let bound = self.read_bound(recomputation)?;
+        for (key, stored) in reread {
+            match stored {
+                Ok(Audited {
+                    state,
+                    mismatches,
+                    ahead,
+                    ..
+                }) => {
+                    comparison.view_read_again(recomputation, key, state, mismatches, ahead);
+                }
+                Err(reason) => {
+                    comparison.unreadable(recomputation, Place::View(key), &reason);
                 }
             }
         }
         comparison.waiting_views(recomputation);
-        Ok(())
+        Ok(bound)
     }
 
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint, AuditError> {
