@@ -35,11 +35,11 @@ pub struct MemoryStore {
 /// The kinds of calls that can be delayed or made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// [`Store::compare_and_set`].
+    /// [`CheckpointStore::compare_and_set`].
     CompareAndSet,
-    /// [`Store::write`] and [`Store::write_history`].
+    /// [`EpochStore::write`] and [`CheckpointStore::write_history`].
     Write,
-    /// [`Store::checkpoint`] and [`Store::read_bars`].
+    /// [`CheckpointStore::checkpoint`] and [`EpochStore::read_bars`].
     Read,
 }
 

@@ -132,9 +132,9 @@ impl LoginArgs {
 /// Where bars are. Every command takes this definition.
 #[derive(Args, Debug)]
 pub(crate) struct StoreArgs {
-    /// Where bars are: sqlite:PATH, or cassandra://HOST[:PORT][,HOST...]/KEYSPACE [default: the
-    /// file of --log where that is given, or sqlite:tapeflow-data/tapeflow.db; dataflow and init
-    /// have no default]
+    /// Where bars are: sqlite:PATH, or cassandra://HOST:PORT,HOST:PORT/KEYSPACE, ports optional
+    /// [default: the file of --log where that is given, or sqlite:tapeflow-data/tapeflow.db;
+    /// dataflow and init have no default]
     #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL", value_parser = store_address)]
     store: Option<StoreAddress>,
     #[command(flatten)]

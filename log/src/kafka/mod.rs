@@ -1,6 +1,6 @@
 //! A Kafka topic as the log. Only this folder names the client library.
 //!
-//! Settings of all clients are in [`client`], error texts in `errors`.
+//! Settings of all clients are in [`settings`], error texts in `errors`.
 
 pub mod admin;
 mod batch;
