@@ -482,8 +482,12 @@ async fn history_is_appended_once_and_counted_with_the_live_feed_after_it() {
     assert!(held > 240 * 15, "{held} trades of {SYMBOLS} symbols");
     assert_eq!(progress.snapshot().counts.trades, held);
 
+    // As in a new process: the frames are a function of the seed.
+    let restarted = Simulator::start(quick())
+        .await
+        .expect("the simulator listens");
     let again = run_history(
-        &simulator,
+        &restarted,
         "simulator",
         &mut log,
         stop.clone(),
@@ -518,14 +522,17 @@ async fn history_is_appended_once_and_counted_with_the_live_feed_after_it() {
 
 #[tokio::test]
 async fn an_interrupted_history_resumes_where_the_log_ends() {
-    let simulator = Simulator::start(quick())
-        .await
-        .expect("the simulator listens");
+    // Each call is that of a new process: the frames are a function of the seed.
+    let simulator = async || {
+        Simulator::start(quick())
+            .await
+            .expect("the simulator listens")
+    };
     let log = MemoryLog::new(4);
     let stop = CancellationToken::new();
     let whole = MemoryLog::new(4);
     run_history(
-        &simulator,
+        &simulator().await,
         "simulator",
         &mut whole.clone(),
         stop.clone(),
@@ -534,7 +541,7 @@ async fn an_interrupted_history_resumes_where_the_log_ends() {
     .await
     .expect("appended");
     let error = run_history(
-        &simulator,
+        &simulator().await,
         "simulator",
         &mut log.failing_after(1_000),
         stop.clone(),
@@ -543,7 +550,7 @@ async fn an_interrupted_history_resumes_where_the_log_ends() {
     .await;
     assert!(matches!(error, Err(IngestError::Append(_))));
     run_history(
-        &simulator,
+        &simulator().await,
         "simulator",
         &mut log.clone(),
         stop,

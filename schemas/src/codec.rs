@@ -38,7 +38,7 @@ pub const FINNHUB_MESSAGE_SCHEMA: &str = include_str!("../avro/finnhub_message.a
 /// CRC-64-AVRO of the parsing canonical form of [`TRADE_BATCH_SCHEMA`]. A test recomputes it.
 pub const TRADE_BATCH_FINGERPRINT: u64 = 0x608d_079d_402a_54c9;
 /// CRC-64-AVRO of the parsing canonical form of [`INVALID_FRAME_SCHEMA`]. A test recomputes it.
-pub const INVALID_FRAME_FINGERPRINT: u64 = 0x816a_ade4_30f8_a10f;
+pub const INVALID_FRAME_FINGERPRINT: u64 = 0x8e5a_1647_30aa_e98c;
 /// The first two bytes of Avro's single-object encoding.
 const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
 

@@ -17,7 +17,7 @@
 //! let price = Price::parse("164.0601")?.value;
 //! let size = Size::parse("5")?.value;
 //! assert_eq!(price.times(size).to_string(), "820.3005");
-//! # Ok::<(), tapeflow_schemas::NumberFault>(())
+//! # Ok::<(), tapeflow_schemas::NumberError>(())
 //! ```
 
 pub mod bar;

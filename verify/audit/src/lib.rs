@@ -27,7 +27,6 @@
 //! use tapeflow_audit::{Audit, AuditError, CancellationToken, Event, Rules, Settings};
 //! use tapeflow_log::Log;
 //! use tapeflow_protocol::Store;
-//! use tapeflow_schemas::Baskets;
 //! use tokio::runtime::Handle;
 //!
 //! /// The number of places where a store differs from its log.
@@ -37,7 +36,7 @@
 //!     runtime: &Handle,
 //! ) -> Result<u64, AuditError> {
 //!     let checkpoint = tapeflow_audit::checkpoint_of(store, runtime)?;
-//!     let rules = Rules::of(&checkpoint, &Baskets::default())?;
+//!     let rules = Rules::of(&checkpoint, None)?;
 //!     let stop = CancellationToken::new();
 //!     let audit = Audit { store, log, rules: &rules, runtime, stop: &stop };
 //!     let findings = audit.run(&Settings::default(), &mut |event| {

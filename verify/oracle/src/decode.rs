@@ -8,7 +8,7 @@ use tapeflow_schemas::SessionId;
 const TRADE_BATCH_SCHEMA: &str = include_str!("../../../schemas/avro/trade_batch.v1.avsc");
 const TRADE_BATCH_FINGERPRINT: u64 = 0x608d_079d_402a_54c9;
 const INVALID_FRAME_SCHEMA: &str = include_str!("../../../schemas/avro/invalid_frame.v1.avsc");
-const INVALID_FRAME_FINGERPRINT: u64 = 0x816a_ade4_30f8_a10f;
+const INVALID_FRAME_FINGERPRINT: u64 = 0x8e5a_1647_30aa_e98c;
 const LEGACY_SCHEMA: &str = include_str!("../../../schemas/avro/finnhub_message.avsc");
 
 /// A decoded record. Only its form is checked.
