@@ -52,7 +52,7 @@ impl Report {
         writeln!(
             text,
             "The dist binary, one process of {} workers, with one Kafka and one Cassandra node \
-             beside it on the same machine. One trade a message, 50 symbols, event\n\
+             beside it on the same machine. One trade a record, 50 symbols, event\n\
              times over 20 minutes, four partitions, five window sizes.\n",
             self.workers
         )?;
