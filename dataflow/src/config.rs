@@ -44,12 +44,22 @@ impl JobConfig {
     /// store whose fingerprint differs.
     #[must_use]
     pub fn fingerprint(&self) -> String {
+        self.rules(&self.baskets.fingerprint())
+    }
+
+    /// The fingerprint with the digest of the baskets alone: bounded, for the handshake between
+    /// processes, whose lines are.
+    #[must_use]
+    pub(crate) fn short_fingerprint(&self) -> String {
+        self.rules(&self.baskets.digest())
+    }
+
+    fn rules(&self, baskets: &str) -> String {
         let sizes: Vec<String> = self.sizes.iter().map(ToString::to_string).collect();
         format!(
             "rules {RULES}; sizes {}; allowed lateness {ALLOWED_LATENESS_MS} ms; views {TOP}; \
-             baskets {}",
-            sizes.join(","),
-            self.baskets.fingerprint()
+             baskets {baskets}",
+            sizes.join(",")
         )
     }
 }
@@ -74,4 +84,32 @@ fn part_of<'a>(fingerprint: &'a str, name: &str) -> Option<&'a str> {
     fingerprint
         .split("; ")
         .find_map(|part| part.strip_prefix(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handshake_of_a_job_with_many_baskets_stays_short() {
+        let lines: Vec<String> = (0..200).map(|n| format!("b,SYM{n:03},0.5")).collect();
+        let config = JobConfig {
+            job: "j".into(),
+            workers: 1,
+            processes: 2,
+            process: 0,
+            hosts: Vec::new(),
+            sizes: WindowSize::DEFAULTS.to_vec(),
+            baskets: Baskets::parse(&lines.join("\n")).expect("baskets"),
+            epoch: Duration::from_secs(1),
+            resident_bars: 1,
+            until_end: false,
+            accept_loss: false,
+        };
+        assert!(
+            config.fingerprint().len() > 2_000,
+            "the store keeps the members"
+        );
+        assert!(config.short_fingerprint().len() < 200);
+    }
 }

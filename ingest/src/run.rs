@@ -91,6 +91,8 @@ pub struct Summary {
 
 /// How long a run that was asked to stop waits for the log.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// The queue of the simulated history: small, because what waits there is appended before a stop.
+const HISTORY_QUEUE_BYTES: u32 = 256 << 10;
 /// Bound of the frames between the source and the log.
 const QUEUE_BYTES: u32 = 16 << 20;
 /// A busy live feed is flushed at least this often. A replay is flushed less often, because each
@@ -201,7 +203,7 @@ pub async fn run_history(
     let mut sequencer = Sequencer::new(HISTORY_SESSION, source, log.partitions());
     sequencer.resume_from(&held);
     let pipeline = Pipeline::new(sequencer, Speed::Max, REPLAY_FLUSH, progress);
-    let (sender, receiver) = queue::bounded(QUEUE_BYTES);
+    let (sender, receiver) = queue::bounded(HISTORY_QUEUE_BYTES);
     let runtime = tokio::runtime::Handle::current();
     let (market, stopped) = (simulator.market(), stop.clone());
     let generate = blocking(move || {

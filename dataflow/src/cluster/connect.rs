@@ -99,7 +99,11 @@ fn common_settings(config: &JobConfig, opening: &Opening) -> String {
     };
     format!(
         "{} workers, {} resident bars, losses {losses}, topic {} (id {id}) of cluster {}; {}",
-        config.workers, config.resident_bars, source.topic, source.cluster, opening.fingerprint
+        config.workers,
+        config.resident_bars,
+        source.topic,
+        source.cluster,
+        config.short_fingerprint()
     )
 }
 

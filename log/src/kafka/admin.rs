@@ -1,6 +1,6 @@
 //! Topics: created by `init`, examined, and for benchmarks and tests also deleted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BlockingRetryable, ConstantBuilder};
 use rdkafka::{
@@ -115,14 +115,16 @@ pub async fn make_topic(
 /// # Errors
 /// [`LogError`] of the last attempt.
 pub async fn findings(config: KafkaConfig) -> Result<Vec<String>, LogError> {
-    let attempts = usize::try_from(TIMEOUT.as_millis() / RETRY.as_millis()).unwrap_or(1);
     blocking(move || {
+        // An attempt may itself take ten seconds, so the limit is a time and not a number.
+        let deadline = Instant::now() + TIMEOUT;
         let log = (|| KafkaLog::connect(config.clone()))
             .retry(
                 ConstantBuilder::default()
                     .with_delay(RETRY)
-                    .with_max_times(attempts),
+                    .without_max_times(),
             )
+            .when(|_| Instant::now() < deadline)
             .call()?;
         Ok(log.findings().iter().map(ToString::to_string).collect())
     })

@@ -10,7 +10,7 @@ use super::{
 use crate::read::LogError;
 
 /// Parts of the names of settings whose values are secret.
-const SECRET_KEYS: [&str; 5] = ["password", "secret", "pem", "token", "jaas"];
+const SECRET_KEYS: [&str; 6] = ["password", "passphrase", "secret", "pem", "token", "jaas"];
 
 /// An error of a request, for which the client's connections gave no further reason.
 pub(super) fn request(config: &KafkaConfig, error: &KafkaError) -> LogError {
