@@ -31,6 +31,10 @@ tidy:
 test:
     cargo test --workspace --locked
 
+# Fuzzes every decoder; `just fuzz --seconds 3600 --report bench/results/fuzz.md` for an hour each.
+fuzz *flags:
+    tests/fuzz/fuzz.py {{flags}}
+
 # API documentation of our own crates; a broken link fails.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked

@@ -1,15 +1,27 @@
 //! `tapeflow bars`: prints bars with exact decimals.
 
-use std::io::{BufWriter, Write};
+mod columns;
+
+use std::{
+    io::{BufWriter, Write},
+    ops::Range,
+};
 
 use jiff::{Timestamp, tz::TimeZone};
-use tapeflow_console::format::{
-    bar::{COLUMNS, values},
-    text::{csv_line, json_line, sizes},
+use tapeflow_console::{
+    cumulative::{self, CumulativeError, cumulative},
+    format::{
+        bar::{covered, values},
+        text::{counted, sizes},
+    },
 };
 use tapeflow_dataflow::sizes_of;
 use tapeflow_protocol::{BarReader, Checkpoint};
-use tapeflow_schemas::{StoredBar, Symbol, WindowSize, window::format_utc};
+use tapeflow_schemas::{
+    AssetClass, StoredBar, Stretch, Sums, Symbol, TradingSession, WindowSize, window::format_utc,
+};
+
+use self::columns::Columns;
 
 use crate::{
     args::{
@@ -17,14 +29,9 @@ use crate::{
         values::SizeChoice,
     },
     exit::{Exit, other_rules, output_failed},
-    stores,
+    nearest::{EARLIEST_START_MS, Nearest, Place},
+    stores, suggest,
 };
-
-/// Widths of the table's columns. They are fixed, because lines are printed as they are read.
-const WIDTHS: [usize; 14] = [16, 4, 25, 12, 12, 12, 12, 16, 20, 8, 16, 7, 5, 8];
-/// No window starts before this: event times begin in 1970, and its first day in New York some
-/// hours before.
-const EARLIEST_START_MS: i64 = -86_400_000;
 
 pub(crate) fn run(settings: BarsSettings) -> Result<(), Exit> {
     let runtime = crate::small_runtime()?;
@@ -33,41 +40,131 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), Exit> {
         let store = stores::reader(&settings.store).await?;
         let checkpoint = stores::checkpoint(&*store).await?;
         let sizes = chosen_sizes(&settings.sizes, &checkpoint)?;
-        let symbols = if settings.symbols.is_empty() {
-            stores::answered(store.symbols().await)?
-                .into_iter()
-                .map(|(symbol, _)| symbol)
-                .collect()
-        } else {
-            let mut symbols = settings.symbols.clone();
-            symbols.sort();
-            symbols.dedup();
-            symbols
-        };
-        heading(&mut out, settings.format).map_err(|error| output_failed(&error))?;
+        let symbols = chosen_symbols(&*store, &settings.symbols).await?;
+        known_years(&sizes, &symbols, &settings.range)?;
+        let with_session = sizes.iter().any(|size| size.is_session());
+        let columns = Columns::new(settings.format, with_session, settings.anchor.is_some());
         let mut printed = 0_usize;
-        for symbol in symbols {
+        for symbol in &symbols {
             for size in &sizes {
-                let bars = chosen_bars(&*store, &symbol, *size, &settings, &checkpoint).await?;
+                let bars = chosen_bars(&*store, symbol, *size, &settings, &checkpoint).await?;
+                let sums = cumulative_sums(&*store, (symbol, *size), &bars, &settings, &checkpoint)
+                    .await?;
+                if printed == 0 && !bars.is_empty() {
+                    columns
+                        .heading(&mut out)
+                        .map_err(|error| output_failed(&error))?;
+                }
                 printed += bars.len();
-                for bar in bars {
-                    let mut values = values(&symbol, *size, &bar, settings.policy, &checkpoint);
+                let covered = covered(symbol, *size, &bars);
+                let gaps = stores::answered(store.feed_gaps(covered).await)?;
+                for (at, bar) in bars.iter().enumerate() {
+                    let mut values =
+                        values(symbol, *size, bar, settings.policy, &checkpoint, &gaps).to_vec();
                     values[2] = format_start(bar.start, &settings.zone);
-                    line(&mut out, &values, settings.format)
+                    if with_session {
+                        let session = size.session_at(bar.start, symbol.class());
+                        values.push(session.map(TradingSession::name).unwrap_or_default().into());
+                    }
+                    if let Some(sums) = &sums {
+                        values.extend(cumulative::values(sums[at].as_ref()));
+                    }
+                    columns
+                        .line(&mut out, &values)
                         .map_err(|error| output_failed(&error))?;
                 }
             }
         }
+        if printed == 0 {
+            if settings.range != (i64::MIN..i64::MAX) {
+                return Err(none_in_range(&*store, &symbols, &sizes, &settings, &checkpoint).await);
+            }
+            columns
+                .heading(&mut out)
+                .map_err(|error| output_failed(&error))?;
+        }
         Ok::<_, Exit>(printed)
     })?;
     if printed == 0 && settings.format == Format::Table {
-        writeln!(
-            out,
-            "no bars match; tapeflow bars without --symbol, --from and --to prints all of a size"
-        )
-        .map_err(|error| output_failed(&error))?;
+        writeln!(out, "no bars yet: the job has counted no trade")
+            .map_err(|error| output_failed(&error))?;
     }
     out.flush().map_err(|error| output_failed(&error))
+}
+
+/// The symbols to print, all of which the store has.
+async fn chosen_symbols(store: &dyn BarReader, asked: &[Symbol]) -> Result<Vec<Symbol>, Exit> {
+    let known: Vec<Symbol> = stores::answered(store.symbols().await)?
+        .into_iter()
+        .map(|(symbol, _)| symbol)
+        .collect();
+    if asked.is_empty() {
+        return Ok(known);
+    }
+    let mut symbols = asked.to_vec();
+    symbols.sort();
+    symbols.dedup();
+    match symbols.iter().find(|symbol| !known.contains(symbol)) {
+        None => Ok(symbols),
+        Some(unknown) => Err(Exit::Input(format!(
+            "--symbol: the store has no bars of {unknown}{}",
+            match suggest::nearest(unknown.as_str(), &known) {
+                Some(meant) => format!("; did you mean {meant}?"),
+                None => format!(
+                    "; it has {}, which tapeflow bars lists without --symbol and with --last 1",
+                    counted(known.len() as u64, "symbol", "symbols")
+                ),
+            }
+        ))),
+    }
+}
+
+/// Refuses session bars of stocks for a range of which the calendar knows nothing.
+fn known_years(sizes: &[WindowSize], symbols: &[Symbol], range: &Range<i64>) -> Result<(), Exit> {
+    let mut stocks = symbols.iter().map(Symbol::class);
+    if !sizes.iter().any(|size| size.is_session()) || !stocks.any(|c| c == AssetClass::Stock) {
+        return Ok(());
+    }
+    for (flag, bound) in [("--from", range.start), ("--to", range.end - 1)] {
+        let given = bound != i64::MIN && bound != i64::MAX - 1;
+        if given && let Err(error) = Stretch::at(bound, AssetClass::Stock).session() {
+            return Err(Exit::Input(format!("{flag}: {error}")));
+        }
+    }
+    Ok(())
+}
+
+/// Why a range has no bars. Of several symbols and sizes the first ones stand for all.
+async fn none_in_range(
+    store: &dyn BarReader,
+    symbols: &[Symbol],
+    sizes: &[WindowSize],
+    settings: &BarsSettings,
+    checkpoint: &Checkpoint,
+) -> Exit {
+    let (Some(symbol), Some(size)) = (symbols.first(), sizes.first()) else {
+        return Exit::Input("--from, --to: the store has no bars yet".into());
+    };
+    let place = Place {
+        range: settings.range.clone(),
+        size_ms: size.ms(),
+        newest_ms: checkpoint.watermark_ms().unwrap_or(EARLIEST_START_MS),
+    };
+    let found = Nearest::find(&place, async |range| {
+        let bars = stores::answered(store.bars(symbol, *size, range).await)?;
+        Ok(bars
+            .first()
+            .zip(bars.last())
+            .map(|(first, last)| (first.start, last.start)))
+    });
+    match found.await {
+        Ok(nearest) => Exit::Input(format!(
+            "{}: no bar of {symbol} {size} starts in this range{}",
+            place.flags(),
+            nearest.hint()
+        )),
+        Err(error) => error,
+    }
 }
 
 fn chosen_sizes(choice: &SizeChoice, checkpoint: &Checkpoint) -> Result<Vec<WindowSize>, Exit> {
@@ -116,6 +213,26 @@ async fn chosen_bars(
     }
 }
 
+/// What each bar's symbol has traded since the anchor; `None` without one.
+async fn cumulative_sums(
+    store: &dyn BarReader,
+    (symbol, size): (&Symbol, WindowSize),
+    bars: &[StoredBar],
+    settings: &BarsSettings,
+    checkpoint: &Checkpoint,
+) -> Result<Option<Vec<Option<Sums>>>, Exit> {
+    let Some(anchor) = settings.anchor else {
+        return Ok(None);
+    };
+    let kept = sizes_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(checkpoint))?;
+    let choice = (anchor, settings.policy);
+    match cumulative(store, (symbol, size), bars, choice, &kept).await {
+        Ok(sums) => Ok(Some(sums)),
+        Err(CumulativeError::Store(error)) => Err(crate::exit::store_failed(&error)),
+        Err(error) => Err(Exit::Input(format!("--anchor: {error}"))),
+    }
+}
+
 /// RFC 3339, in UTC with a `Z` and elsewhere with the offset.
 fn format_start(start: i64, zone: &TimeZone) -> String {
     match Timestamp::from_millisecond(start) {
@@ -124,36 +241,6 @@ fn format_start(start: i64, zone: &TimeZone) -> String {
         }
         _ => format_utc(start),
     }
-}
-
-fn heading(out: &mut impl Write, format: Format) -> std::io::Result<()> {
-    match format {
-        Format::Csv => writeln!(out, "{}", COLUMNS.join(",")),
-        Format::Table => table_line(out, &COLUMNS),
-        Format::Json => Ok(()),
-    }
-}
-
-fn line(out: &mut impl Write, values: &[String; 14], format: Format) -> std::io::Result<()> {
-    match format {
-        Format::Csv => csv_line(out, values),
-        Format::Table => table_line(out, values),
-        Format::Json => json_line(out, &COLUMNS, values),
-    }
-}
-
-fn table_line(out: &mut impl Write, values: &[impl AsRef<str>; 14]) -> std::io::Result<()> {
-    let mut text = String::new();
-    for (at, (value, width)) in values.iter().zip(WIDTHS).enumerate() {
-        let value = value.as_ref();
-        // Names to the left, numbers to the right.
-        text.push_str(&if at < 3 {
-            format!("{value:<width$} ")
-        } else {
-            format!("{value:>width$} ")
-        });
-    }
-    writeln!(out, "{}", text.trim_end())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     args::bench::{BenchSettings, PREFIX},
-    exit::{Exit, say, unreachable_log, unreachable_store},
+    exit::{Exit, say, unreachable_brokers, unreachable_store},
     signals, stores,
 };
 
@@ -37,6 +37,8 @@ const REPLICATION: u32 = 3;
 /// The smallest window that freshness is measured by, in milliseconds. A job of smaller windows
 /// alone uses its largest.
 const FRESHNESS_SIZE_MS: i64 = 60_000;
+/// What can be done without brokers.
+const INSTEAD: &str = ", or measure without servers: --embedded";
 
 impl From<Error> for Exit {
     fn from(error: Error) -> Self {
@@ -224,7 +226,8 @@ impl Place {
         if config.topic.is_empty() {
             name.clone_into(&mut config.topic);
         }
-        let there = kafka::partitions(&config).map_err(|error| unreachable_log(&error))?;
+        let there =
+            kafka::partitions(&config).map_err(|error| unreachable_brokers(&error, INSTEAD))?;
         let partitions = there.unwrap_or(settings.partitions);
         if there.is_some() {
             Target::must_hold(&config, settings.shape, partitions)?;
@@ -248,11 +251,11 @@ impl Place {
             if there.is_none() {
                 kafka::make_topic(&config, partitions, None)
                     .await
-                    .map_err(|error| unreachable_log(&error))?;
+                    .map_err(|error| unreachable_brokers(&error, INSTEAD))?;
                 // Waits until every broker knows the topic.
                 kafka::findings(config.clone())
                     .await
-                    .map_err(|error| unreachable_log(&error))?;
+                    .map_err(|error| unreachable_brokers(&error, INSTEAD))?;
             }
             Ok(())
         })?;

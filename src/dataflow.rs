@@ -5,7 +5,13 @@ use std::sync::Arc;
 use tapeflow_console::{JobState, LivePage, ServerState, live::LiveBars, serve};
 use tapeflow_dataflow::{Metrics, Observer, Stop};
 
-use crate::{args::job::DataflowSettings, exit::Exit, logs, signals, stores, supervise};
+use crate::{
+    args::job::DataflowSettings,
+    exit::Exit,
+    logs,
+    signals::{self, Ending},
+    stores, supervise, unlisted,
+};
 
 pub(crate) fn run(settings: DataflowSettings) -> Result<(), Exit> {
     if settings.supervise && !supervise::is_child() {
@@ -13,11 +19,26 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), Exit> {
     }
     let runtime = crate::small_runtime()?;
     let log = logs::of_job(settings.log, &settings.job.job)?;
-    let store = runtime.block_on(stores::writer(&settings.store, &settings.job.job))?;
+    let (store, _closing) = runtime.block_on(stores::of_job(
+        &settings.store,
+        &settings.job.job,
+        settings.keep_history,
+    ))?;
     let metrics = Arc::new(Metrics::default());
+    // One process speaks for all.
+    let unlisted = if settings.job.process == 0 {
+        runtime.block_on(unlisted::basket_symbols(
+            &settings.job.baskets,
+            &*store,
+            &[],
+        ))
+    } else {
+        None
+    };
     let state = Arc::new(ServerState::of_job(
         "dataflow",
-        JobState::new(&settings.job, &*log, store.describe(), &metrics),
+        JobState::new(&settings.job, &*log, store.describe(), &metrics)
+            .with_unlisted(unlisted.unwrap_or_default()),
         None,
     ));
     let (mut page, mut observer): (_, Arc<dyn Observer>) = (None, Arc::new(()));
@@ -38,9 +59,13 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), Exit> {
     )?;
     let stop = Stop::default();
     let asked = stop.clone();
-    signals::on_end_within(Some(settings.end_within), runtime.handle(), move || {
-        asked.request()
-    });
+    let ending = Ending::within(
+        settings.end_within,
+        runtime.handle(),
+        move || asked.request(),
+        move || state.waits_for(),
+    );
+    signals::on_end(runtime.handle(), move || ending.begin());
     tracing::info!(
         log = log.describe(),
         store = store.describe(),

@@ -15,6 +15,8 @@ use tapeflow_console::format::text;
 const COLUMNS: [&str; 5] = ["partition", "offset", "index", "reason", "detail"];
 /// At most this many dead letters are read to say how many there are.
 const COUNTED: usize = 100_000;
+/// Characters of a reason that are printed. Those of tapeflow itself are shorter.
+const REASON_CHARS: usize = 64;
 
 pub(crate) fn run(settings: DeadLettersSettings) -> Result<(), Exit> {
     let read = settings.limit.max(COUNTED);
@@ -58,7 +60,13 @@ fn print(
         } = letter;
         let (partition, offset, index) =
             (partition.to_string(), offset.to_string(), index.to_string());
-        vec![partition, offset, index, reason.clone(), printable(detail)]
+        vec![
+            partition,
+            offset,
+            index,
+            short(&printable(reason)),
+            printable(detail),
+        ]
     };
     match format {
         Format::Table if dead_letters.is_empty() => {
@@ -104,21 +112,78 @@ fn print(
                 "partition": partition, "offset": offset, "index": index,
                 "reason": reason, "detail": detail, "payload": text,
             });
-            writeln!(out, "{line}")
+            writeln!(out, "{}", escaped(&line.to_string()))
         }),
     }
 }
 
-/// A dead letter's detail quotes foreign bytes: no control character of it reaches a terminal.
+/// A dead letter quotes foreign bytes: no character of them that a terminal obeys reaches one.
 fn printable(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if is_obeyed(c) { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// A producer may write a reason of its own, of any length.
+fn short(reason: &str) -> String {
+    match reason.char_indices().nth(REASON_CHARS) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_owned(),
+    }
+}
+
+/// JSON keeps every character: those that a terminal obeys as an escape.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_obeyed(c) {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// Control characters, and those that turn the direction of the text around them.
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_format_prints_what_a_terminal_obeys_and_a_reason_is_bounded() {
+        let letter = DeadLetter {
+            partition: 0,
+            offset: 1,
+            index: 2,
+            reason: "\u{1b}[31m".to_owned() + &"r".repeat(100_000),
+            detail: "a\u{9b}2Jb\u{202e}c".into(),
+            payload: b"\x1b[2J\xc2\x9b2J".to_vec(),
+        };
+        for format in [Format::Table, Format::Csv, Format::Json] {
+            let (mut out, count) = (Vec::new(), 1);
+            let total = Total {
+                count,
+                is_all: true,
+            };
+            print(&mut out, std::slice::from_ref(&letter), total, format).expect("written");
+            let text = String::from_utf8(out).expect("text");
+            let obeyed = text.chars().find(|c| is_obeyed(*c) && *c != '\n');
+            assert_eq!(obeyed, None, "{format:?}");
+            if format == Format::Json {
+                let read: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                assert_eq!(read["detail"], letter.detail, "nothing is lost");
+                assert_eq!(read["payload"], "\u{1b}[2J\u{9b}2J");
+            } else {
+                assert!(text.len() < 1_000, "{format:?}: {} bytes", text.len());
+            }
+        }
+    }
 
     fn printed(count: usize, of: usize) -> String {
         let letter = |offset| DeadLetter {

@@ -4,6 +4,7 @@
 //! - Code 2: nothing was written. The command line, a file, a server or a store is not usable, and
 //!   the message says what to change.
 //! - Code 3: another generation of the job has taken over. A restart would only fence that one.
+//! - Code 4: `verify` found no difference, but compared too little to say that there is none.
 
 use std::process::ExitCode;
 
@@ -13,10 +14,15 @@ use tapeflow_protocol::{Checkpoint, StoreError};
 
 use tapeflow_console::{ServeError, format::text::counted};
 
+use crate::args::values::abbreviated;
+
 /// The exit code of [`Exit::Input`].
 pub(crate) const BAD_INPUT: u8 = 2;
 /// The exit code of [`Exit::Fenced`].
 pub(crate) const FENCED: u8 = tapeflow_dataflow::EXIT_FENCED;
+
+/// The exit code of [`Exit::NotCompared`].
+pub(crate) const NOT_COMPARED: u8 = 4;
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,9 @@ pub(crate) enum Exit {
     /// `verify` found this many differences; they have been printed.
     #[error("the store differs from its log in {}", counted(*.0, "place", "places"))]
     Differs(u64),
+    /// `verify` found no difference, but compared too little.
+    #[error("{0}")]
+    NotCompared(String),
     /// The reader of the output has gone, as in `tapeflow bars | head`. Nothing is printed.
     #[error("output closed")]
     OutputClosed,
@@ -47,6 +56,7 @@ impl Exit {
         match self {
             Self::Input(_) => ExitCode::from(BAD_INPUT),
             Self::Fenced(_) => ExitCode::from(FENCED),
+            Self::NotCompared(_) => ExitCode::from(NOT_COMPARED),
             Self::Child(code) => ExitCode::from(*code),
             Self::Failed(_) | Self::Differs(_) => ExitCode::from(1),
             Self::OutputClosed => ExitCode::SUCCESS,
@@ -74,12 +84,19 @@ impl From<JobError> for Exit {
 
 /// For the first call to a log: there an error means a wrong address, not a failure later on.
 pub(crate) fn unreachable_log(error: &LogError) -> Exit {
+    unreachable_brokers(error, ", or name an embedded log with --log sqlite:PATH")
+}
+
+/// As [`unreachable_log`], of a command that has no `--log`. `instead` says what else can be done;
+/// it may be empty.
+pub(crate) fn unreachable_brokers(error: &LogError, instead: &str) -> Exit {
     Exit::Input(match error {
-        LogError::Unavailable(reason) => format!(
-            "the log cannot be reached: {reason}; check --brokers and that the brokers are up, or \
-             name an embedded log with --log sqlite:PATH"
-        ),
+        // The reason names the brokers and their flag.
+        LogError::Unavailable(reason) => {
+            format!("the log cannot be reached: {reason}; check that the brokers are up{instead}")
+        }
         LogError::Broken(reason) => reason.clone(),
+        LogError::Unreadable { .. } => error.to_string(),
     })
 }
 
@@ -98,7 +115,7 @@ pub(crate) fn other_rules(checkpoint: &Checkpoint) -> Exit {
     Exit::Input(format!(
         "the store's bars were computed under rules that this version does not know: {}; use the \
          version of tapeflow that wrote them",
-        checkpoint.fingerprint
+        abbreviated(&checkpoint.fingerprint)
     ))
 }
 

@@ -5,7 +5,7 @@ use tapeflow_sinks::cassandra;
 
 use crate::{
     args::{job::InitSettings, store::StoreAddress},
-    exit::{Exit, say, unreachable_log, unreachable_store},
+    exit::{Exit, say, unreachable_brokers, unreachable_store},
     stores,
 };
 use tapeflow_console::format::text::counted;
@@ -48,7 +48,7 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), Exit> {
         }
         let report = kafka::make_topic(&kafka, partitions, replication)
             .await
-            .map_err(|error| unreachable_log(&error))?;
+            .map_err(|error| unreachable_brokers(&error, ""))?;
         say(&format!(
             "topic {} {} with {}",
             kafka.topic,
@@ -57,7 +57,7 @@ pub(crate) fn run(settings: InitSettings) -> Result<(), Exit> {
         ))?;
         for finding in kafka::findings(kafka)
             .await
-            .map_err(|error| unreachable_log(&error))?
+            .map_err(|error| unreachable_brokers(&error, ""))?
         {
             say(&format!("note: {finding}"))?;
         }

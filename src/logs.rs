@@ -8,7 +8,6 @@ use tapeflow_log::{
     sqlite::{Access, SqliteLog},
 };
 use tapeflow_protocol::Checkpoint;
-use tapeflow_schemas::Secret;
 
 use crate::{
     args::log::LogChoice,
@@ -21,10 +20,8 @@ pub(crate) fn of_job(choice: LogChoice, job: &str) -> Result<Arc<dyn Log>, Exit>
     match choice {
         LogChoice::Sqlite(path) => sqlite(&path),
         LogChoice::Kafka(mut config) | LogChoice::Beside(_, mut config) => {
-            // Kafka's tools show the lag of this group. A group in the file of settings wins.
-            config
-                .settings
-                .insert(0, ("group.id".into(), Secret::new(job)));
+            // Kafka's tools show the lag of this group. Each job has its own.
+            job.clone_into(&mut config.group);
             let log = KafkaLog::connect(config).map_err(|error| unreachable_log(&error))?;
             for finding in log.findings() {
                 tracing::warn!("{finding}");
@@ -43,10 +40,11 @@ fn sqlite(path: &Path) -> Result<Arc<dyn Log>, Exit> {
 }
 
 /// The log that the bars of a store come from. Another log is refused: its offsets mean nothing for
-/// this store.
+/// this store. `store` is its name.
 pub(crate) fn of_checkpoint(
     choice: LogChoice,
     checkpoint: &Checkpoint,
+    store: &str,
 ) -> Result<Arc<dyn Log>, Exit> {
     let kafka = |config| KafkaLog::connect(config).map_err(|error| unreachable_log(&error));
     let log: Arc<dyn Log> = match choice {
@@ -61,15 +59,16 @@ pub(crate) fn of_checkpoint(
     if checkpoint.source.is_still(&given) {
         return Ok(log);
     }
-    let found = &checkpoint.source;
+    let (found, log) = (&checkpoint.source, log.describe());
     let id = |id: &Option<String>| {
         id.as_deref()
             .map(|id| format!(" with id {id}"))
             .unwrap_or_default()
     };
     Err(Exit::Input(format!(
-        "the bars come from topic {}{} of cluster {}, not from topic {}{} of cluster {}: see \
-         --brokers, --topic, --log",
+        "the bars of {store} do not come from the log {log}: they come from topic {}{} of cluster \
+         {}, and this is topic {}{} of cluster {}; name the log that the job has read with --log, or \
+         with --brokers and --topic",
         found.topic,
         id(&found.topic_id),
         found.cluster,
@@ -80,7 +79,7 @@ pub(crate) fn of_checkpoint(
 }
 
 /// The log in the bars' own file, if the bars come from it.
-fn beside(path: &Path, checkpoint: &Checkpoint) -> Option<Arc<dyn Log>> {
+pub(crate) fn beside(path: &Path, checkpoint: &Checkpoint) -> Option<Arc<dyn Log>> {
     let database = stores::sqlite(path, Access::Reader).ok()?;
     let log = SqliteLog::open(&database).ok()?;
     checkpoint

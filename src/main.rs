@@ -8,10 +8,14 @@ mod dataflow;
 mod dead_letters;
 mod exit;
 mod feed;
+mod history;
 mod ingest;
 mod init;
+mod log_lines;
 mod logs;
+mod nearest;
 mod reference;
+mod retention;
 mod run;
 mod secret;
 mod shell;
@@ -19,38 +23,28 @@ mod signals;
 mod simulate;
 mod status;
 mod stores;
+mod suggest;
 mod supervise;
+mod unfinished;
+mod unlisted;
 mod verify;
 mod views;
 
-use std::{
-    ffi::OsString,
-    io::{IsTerminal, Write},
-    process::ExitCode,
-};
+use std::{ffi::OsString, io::Write, process::ExitCode, sync::Arc};
 
-use args::{
-    Command,
-    commands::{LogFormat, Output},
-    parse,
-};
+use args::{Command, parse};
 use exit::Exit;
-use tracing_subscriber::EnvFilter;
-
-/// Our own log lines. Drivers log each connection that they make or lose; the errors that matter
-/// are part of our lines.
-const DEFAULT_LOG: &str = "off,tapeflow=info";
-/// `run` paints the screen of a terminal, which log lines would disturb.
-const PAINTING_LOG: &str = "off,tapeflow=error";
+use tapeflow_console::terminal::Warnings;
 
 fn main() -> ExitCode {
+    secret::keep_out_of_core_dumps();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let ended = parse::parse(arguments.clone()).and_then(|cli| {
         let command = cli
             .command
             .ok_or_else(|| Exit::Input("no command".into()))?;
-        start_log(&cli.output, matches!(command, Command::Run(_)));
-        execute(command)
+        let warnings = log_lines::start(&cli.output, matches!(command, Command::Run(_)));
+        execute(command, warnings)
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,9 +59,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> Result<(), Exit> {
+fn execute(command: Command, warnings: Arc<Warnings>) -> Result<(), Exit> {
     match command {
-        Command::Run(args) => run::run(args.check()?),
+        Command::Run(args) => run::run(args.check()?, warnings),
         Command::Init(args) => init::run(args.check()?),
         Command::Ingest(args) => ingest::run(args.check()?),
         Command::Dataflow(args) => dataflow::run(args.check()?),
@@ -81,24 +75,6 @@ fn execute(command: Command) -> Result<(), Exit> {
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { command, folder } => shell::man(&command, folder.as_deref()),
         Command::Reference => reference::run(),
-    }
-}
-
-/// Log lines go to standard error, so that the output can be piped.
-fn start_log(output: &Output, paints: bool) {
-    let paints = paints && std::io::stdout().is_terminal();
-    let default = if paints { PAINTING_LOG } else { DEFAULT_LOG };
-    let wanted = output.log_level.as_deref().unwrap_or(default);
-    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(default));
-    let colours = std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours);
-    match output.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
     }
 }
 

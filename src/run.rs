@@ -2,8 +2,9 @@
 //! one file.
 //!
 //! The feed runs on tokio, the job on its worker threads, the terminal view on a thread of its own.
-//! A request to stop goes to the feed, which flushes; then the job commits everything that the log
-//! holds.
+//! A request to stop goes to the feed, which flushes; then the job commits what the log holds. If it
+//! is far behind, as within a simulated history, it commits what it has read and leaves the rest of
+//! the log to the next run.
 
 use std::{
     io::IsTerminal,
@@ -19,14 +20,13 @@ use tapeflow_console::{
     JobState, LivePage, ServerState,
     live::LiveBars,
     serve,
-    terminal::{self, RunDisplay, RunSources},
+    terminal::{self, RunDisplay, RunSources, Warnings},
 };
 use tapeflow_dataflow::{Metrics, Stop};
-use tapeflow_ingest::{Progress, simulator::HISTORY_SESSION};
+use tapeflow_ingest::Progress;
 use tapeflow_log::sqlite::{Access, SqliteLog, SqliteLogWriter};
-use tapeflow_protocol::{Store, StoreError};
+use tapeflow_protocol::Store;
 use tapeflow_sinks::sqlite::SqliteStore;
-use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,17 +34,22 @@ use crate::{
         feed::{Feed, History},
         run::RunSettings,
     },
-    exit::{Exit, unreachable_store},
-    feed, signals, stores,
+    exit::{Exit, say, unreachable_store},
+    feed, history, retention,
+    signals::{self, Ending},
+    stores, unfinished, unlisted,
 };
 use tapeflow_console::format::text::counted;
 
-pub(crate) fn run(settings: RunSettings) -> Result<(), Exit> {
+pub(crate) fn run(settings: RunSettings, warnings: Arc<Warnings>) -> Result<(), Exit> {
     let RunSettings {
         feed: mut source,
         store: path,
         partitions,
+        keep,
+        keep_history,
         duration,
+        end_within,
         job,
         http,
     } = settings;
@@ -53,34 +58,52 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), Exit> {
     stores::make_folder(&path)?;
     let database = stores::sqlite(&path, Access::Job)?;
     let runtime = crate::small_runtime()?;
+    let _closing = stores::Closing::of(&database);
     let name = database.describe();
     let log = runtime
         .block_on(SqliteLog::create_if_absent(&database, partitions))
         .map_err(|error| unreachable_store(&name, &error))?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::new(database));
+    let store = SqliteStore::new(database).keeping_history(keep_history.limit());
+    let store: Arc<dyn Store> = Arc::new(store);
     if let Feed::Simulated { history, .. } = &mut source
-        && *history == History::Append
-        && !holds_only_history(&log, &runtime).map_err(|error| unreachable_store(&name, &error))?
+        && *history != History::Off
     {
-        tracing::info!(
-            "the log holds trades already: no simulated history; \
-             minutes since the last run stay empty"
-        );
-        *history = History::Skip;
+        *history = history::of(&log, &runtime).map_err(|error| unreachable_store(&name, &error))?;
+        if *history == History::Skip {
+            tracing::info!(
+                "the log holds trades already: no simulated history; \
+                 minutes since the last run stay empty"
+            );
+        }
     }
-    // Before the feed begins: the next run would count what a refused one has appended.
-    tapeflow_dataflow::may_run(&job, &log, &*store, runtime.handle())?;
+    // Before the feed begins: the next run would count what a refused one has appended. Nothing has
+    // been written, so a checkpoint that cannot be read is an error of the input too.
+    tapeflow_dataflow::may_run(&job, &log, &*store, runtime.handle())
+        .map_err(|error| Exit::Input(error.to_string()))?;
+    if let Some(keep) = keep.limit() {
+        let trim = retention::trim_regularly(log.clone(), Arc::clone(&store), keep);
+        runtime.spawn(trim);
+    }
     let (metrics, progress, stop) = (
         Arc::new(Metrics::default()),
-        Progress::default(),
+        Progress::new(feed::kind(&source)),
         Stop::default(),
     );
-    let job_state = JobState::new(&job, &log, name.clone(), &metrics);
-    let state = Arc::new(ServerState::of_job(
-        "run",
-        job_state,
-        Some(progress.clone()),
-    ));
+    let mut publisher = SqliteLogWriter::new(log.clone());
+    // The symbols of a recording are known when it has been read.
+    let unlisted = match &source {
+        Feed::Replay { .. } => None,
+        Feed::Live { symbols, .. } | Feed::Simulated { symbols, .. } => {
+            runtime.block_on(unlisted::basket_symbols(&job.baskets, &*store, symbols))
+        }
+    };
+    let of_recording = matches!(source, Feed::Replay { .. }).then(|| job.baskets.clone());
+    let job_state = JobState::new(&job, &log, name.clone(), &metrics)
+        .with_unlisted(unlisted.unwrap_or_default());
+    let state = Arc::new(
+        ServerState::of_job("run", job_state, Some(progress.clone()))
+            .with_appends(publisher.outage()),
+    );
     let bars = LiveBars::new(&job.sizes);
     let page = serve(
         &http,
@@ -98,31 +121,48 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), Exit> {
         progress: Some(progress.clone()),
         feed: describe(&source),
         store: name,
+        state: Arc::clone(&state),
         page,
+        warnings,
     });
     // Asks the feed to end.
     let ask = CancellationToken::new();
+    let asked = ask.clone();
+    let ending = Ending::within(
+        end_within,
+        runtime.handle(),
+        move || asked.cancel(),
+        move || state.waits_for(),
+    );
 
     let done = Arc::new(AtomicBool::new(false));
-    let (display_done, display_ask) = (Arc::clone(&done), ask.clone());
+    let (display_done, at_quit) = (Arc::clone(&done), Arc::clone(&ending));
     let colours = std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let painter = thread::spawn(move || {
-        terminal::show(&display, &display_done, colours, move || {
-            display_ask.cancel()
-        })
+        terminal::show(&display, &display_done, colours, move || at_quit.begin())
     });
-    let signal_ask = ask.clone();
-    signals::on_end(runtime.handle(), move || signal_ask.cancel());
+    let at_signal = Arc::clone(&ending);
+    signals::on_end(runtime.handle(), move || at_signal.begin());
     if let Some(duration) = duration {
-        let ask = ask.clone();
         runtime.spawn(async move {
             tokio::time::sleep(duration).await;
-            ask.cancel();
+            ending.begin();
         });
     }
 
-    let (job_log, job_stop) = (log.clone(), stop.clone());
+    // Before the job begins: a feed that is refused must not take the store over.
+    let accepted = match runtime.block_on(feed::accept(source, &mut publisher)) {
+        Ok(accepted) => accepted,
+        Err(refused) => {
+            done.store(true, Ordering::Release);
+            let _ = painter.join();
+            return Err(refused);
+        }
+    };
+
+    let (job_log, job_stop, kept_log, kept_store) =
+        (log.clone(), stop.clone(), log.clone(), Arc::clone(&store));
     let handle = runtime.handle().clone();
     let worker = thread::spawn(move || {
         tapeflow_dataflow::run(
@@ -136,22 +176,32 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), Exit> {
         )
     });
     let fed = runtime.block_on(async {
-        let mut publisher = SqliteLogWriter::new(log);
         let feeding = async {
-            let fed = feed::feed(source, &mut publisher, ask.clone(), &progress).await;
-            if fed.is_ok() && !until_end {
+            let fed = feed::feed(accepted, &mut publisher, ask.clone(), &progress).await;
+            if let Ok(fed) = &fed
+                && !until_end
+            {
                 // Without --until-end the run continues after the end of a recording.
+                if fed.summary.complete {
+                    say_recording_ended()?;
+                }
                 ask.cancelled().await;
             }
             fed
         };
         tokio::select! {
-            fed = feeding => fed.map(drop),
+            fed = feeding => fed.map(|fed| fed.is_history_cut),
             // A job that has failed ends the feed.
-            () = ended(&worker) => Ok(()),
+            () = ended(&worker) => Ok(false),
         }
     });
     stop.request_at_end();
+    if ask.is_cancelled() {
+        runtime.spawn(async move {
+            tokio::time::sleep(unfinished::CATCH_UP).await;
+            stop.request();
+        });
+    }
     let ran = worker
         .join()
         .map_err(|_| Exit::Failed("the job's thread panicked".into()));
@@ -159,26 +209,28 @@ pub(crate) fn run(settings: RunSettings) -> Result<(), Exit> {
     let _ = painter.join();
     // The job's error explains the end of the feed, which it caused.
     let summary = ran??;
-    fed?;
+    let is_history_cut = fed?;
     tracing::info!(
         committed = summary.committed,
         bars = summary.bars_written,
-        "everything is committed"
+        "everything that was read is committed"
     );
-    Ok(())
+    if let Some(baskets) = of_recording {
+        runtime.block_on(unlisted::basket_symbols(&baskets, &*kept_store, &[]));
+    }
+    runtime.block_on(unfinished::say_what_is_left(
+        &kept_log,
+        &*kept_store,
+        is_history_cut,
+    ))
 }
 
-/// Whether the log is empty, or holds only a part of the simulated history. Older trades than
-/// those in the log would come too late for their bars.
-fn holds_only_history(log: &SqliteLog, runtime: &Runtime) -> Result<bool, StoreError> {
-    let history = runtime.block_on(log.last_sequences(HISTORY_SESSION))?;
-    for (partition, last) in (0..log.partitions()).zip(history) {
-        // One record of a session for each sequence, and offsets from 0 without gaps.
-        if u64::try_from(log.bounds(partition)?.end) != Ok(last) {
-            return Ok(false);
-        }
+/// A terminal shows the state of the feed instead.
+fn say_recording_ended() -> Result<(), Exit> {
+    if std::io::stdout().is_terminal() {
+        return Ok(());
     }
-    Ok(true)
+    say("the recording has ended; waiting for a signal (--until-end would exit here)")
 }
 
 async fn ended<T>(worker: &thread::JoinHandle<T>) {

@@ -3,6 +3,11 @@
 
 use std::{env, fs, path::Path};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustls::pki_types::{
+    PrivateKeyDer,
+    pem::{self, PemObject},
+};
 use tapeflow_schemas::Secret;
 
 /// Reads a file of one line, without the white space around it.
@@ -22,6 +27,29 @@ pub(crate) fn read(file: &Path) -> Result<Secret, String> {
     }
 }
 
+/// Turns core dumps of this process and its children off: they would hold its secrets. Where the
+/// system does not allow that, they stay as they are.
+pub(crate) fn keep_out_of_core_dumps() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
+}
+
+/// A private key in PEM.
+///
+/// # Errors
+/// A message that names the file and not its content: the parser's own quotes the line that it
+/// cannot read.
+pub(crate) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
+        pem::Error::Io(error) => format!("cannot read {}: {error}", file.display()),
+        pem::Error::NoItemsFound => format!("{} holds no private key in PEM", file.display()),
+        _ => format!("{} is damaged: it is no private key in PEM", file.display()),
+    })
+}
+
 /// The secret in an environment variable; `None` if it is not set or empty.
 pub(crate) fn in_variable(name: &str) -> Option<Secret> {
     let text = env::var(name).map(Secret::new).ok()?;
@@ -37,6 +65,29 @@ mod tests {
     #[test]
     fn a_secret_does_not_print() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
+    }
+
+    #[test]
+    fn an_error_about_a_key_quotes_nothing_of_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("key.pem");
+        for (text, want) in [
+            ("hunter2", "holds no private key"),
+            ("-----BEGIN PRIVATE KEY-----\nhunter2", "is damaged"),
+            ("-----BEGIN hunter2\n", "is damaged"),
+            (
+                "-----BEGIN PRIVATE KEY-----\n@hunter2@\n-----END PRIVATE KEY-----\n",
+                "is damaged",
+            ),
+        ] {
+            fs::write(&file, text).expect("written");
+            let error = private_key(&file).expect_err("refused");
+            assert!(error.contains(want) && error.contains("key.pem"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+            assert!(!error.contains("104, 117, 110"), "as numbers: {error}");
+        }
+        let error = private_key(&folder.path().join("absent")).expect_err("refused");
+        assert!(error.contains("cannot read"), "{error}");
     }
 
     #[test]

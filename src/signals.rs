@@ -1,30 +1,74 @@
 //! Ctrl-C and SIGTERM request a graceful stop, optionally with a time limit. A second signal stops
 //! the process at once.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Once},
+    time::{Duration, Instant},
+};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A signal to a supervised process this soon after the first is the same request.
+/// A signal that programs send, this soon after the first, is the same request: `timeout` signals a
+/// process and then its group, and a supervised process hears its group and its supervisor.
 const SAME_REQUEST: Duration = Duration::from_secs(2);
 /// The exit code of a program that a signal ended: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
 /// The exit code of a job that did not finish within its limit.
 const LATE: i32 = 1;
 
-/// Calls `ask` at the first signal. A second signal exits at once; what is committed stays so.
-pub(crate) fn on_end(runtime: &tokio::runtime::Handle, ask: impl FnOnce() + Send + 'static) {
-    on_end_within(None, runtime, ask);
+/// The end of a process that has a time limit: a store out of reach or a full disk must not hold up
+/// a machine that shuts down.
+pub(crate) struct Ending {
+    limit: Duration,
+    runtime: tokio::runtime::Handle,
+    /// Says what the process waits for, when the limit is over.
+    waits_for: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    ask: Box<dyn Fn() + Send + Sync>,
+    begun: Once,
 }
 
-/// As [`on_end`], and exits with code 1 if the process still runs `limit` after the first signal: a
-/// store out of reach must not hold up a machine that shuts down.
-pub(crate) fn on_end_within(
-    limit: Option<Duration>,
-    runtime: &tokio::runtime::Handle,
-    ask: impl FnOnce() + Send + 'static,
-) {
-    let timer = runtime.clone();
+impl Ending {
+    /// An end within `limit`. `ask` asks the process to end; `waits_for` says what holds it up.
+    pub(crate) fn within(
+        limit: Duration,
+        runtime: &tokio::runtime::Handle,
+        ask: impl Fn() + Send + Sync + 'static,
+        waits_for: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            runtime: runtime.clone(),
+            waits_for: Box::new(waits_for),
+            ask: Box::new(ask),
+            begun: Once::new(),
+        })
+    }
+
+    /// Asks the process to end; only the first call counts. It exits with code 1 if it still runs after the
+    /// limit.
+    pub(crate) fn begin(self: &Arc<Self>) {
+        self.begun.call_once(|| {
+            (self.ask)();
+            self.runtime.spawn(Arc::clone(self).exit_at_the_limit());
+        });
+    }
+
+    async fn exit_at_the_limit(self: Arc<Self>) {
+        tokio::time::sleep(self.limit).await;
+        let because = (self.waits_for)().map_or_else(String::new, |what| format!(" ({what})"));
+        tapeflow_console::terminal::restore();
+        tracing::error!(
+            after_s = self.limit.as_secs_f32(),
+            "--end-within is over before everything that was read is committed{because}: exiting; \
+             nothing is lost, the next start resumes from the last commit"
+        );
+        std::process::exit(LATE);
+    }
+}
+
+/// Calls `ask` at the first signal. A second Ctrl-C, or a SIGTERM after [`SAME_REQUEST`], exits at
+/// once; what is committed stays so.
+pub(crate) fn on_end(runtime: &tokio::runtime::Handle, ask: impl FnOnce() + Send + 'static) {
     runtime.spawn(async move {
         let (Ok(mut interrupt), Ok(mut terminate)) = (
             signal(SignalKind::interrupt()),
@@ -36,10 +80,10 @@ pub(crate) fn on_end_within(
         let mut ask = Some(ask);
         let mut first = Instant::now();
         loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            let by_program = tokio::select! {
+                _ = interrupt.recv() => crate::supervise::is_supervised(),
+                _ = terminate.recv() => true,
+            };
             match ask.take() {
                 Some(ask) => {
                     first = Instant::now();
@@ -48,12 +92,8 @@ pub(crate) fn on_end_within(
                          loses nothing"
                     );
                     ask();
-                    if let Some(limit) = limit {
-                        timer.spawn(exit_after(limit));
-                    }
                 }
-                // The process group and the supervisor may both deliver the same request.
-                None if crate::supervise::is_supervised() && first.elapsed() < SAME_REQUEST => {}
+                None if by_program && first.elapsed() < SAME_REQUEST => {}
                 None => {
                     tapeflow_console::terminal::restore();
                     std::process::exit(INTERRUPTED)
@@ -61,15 +101,4 @@ pub(crate) fn on_end_within(
             }
         }
     });
-}
-
-async fn exit_after(limit: Duration) {
-    tokio::time::sleep(limit).await;
-    tracing::error!(
-        after_s = limit.as_secs_f32(),
-        "--end-within is over before everything that was read is committed: exiting; nothing is \
-         lost, the next start resumes from the last commit"
-    );
-    tapeflow_console::terminal::restore();
-    std::process::exit(LATE);
 }

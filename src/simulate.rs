@@ -36,9 +36,10 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), Exit> {
         };
         let written = write_feed(&mut file, &feed).map_err(cannot)?;
         say(&format!(
-            "{}: {} in {}",
+            "{}: {} and {} in {}",
             path.display(),
             counted(written.trades, "trade", "trades"),
+            counted(written.price_updates, "price update", "price updates"),
             counted(written.frames, "frame", "frames")
         ))?;
         return Ok(());
@@ -58,16 +59,20 @@ pub(crate) fn run(settings: SimulateSettings) -> Result<(), Exit> {
             trades: settings.trades,
             ..SimulatorConfig::default()
         };
-        let simulator = Simulator::start(config)
-            .await
-            .map_err(|error| Exit::Input(format!("--bind: {error}")))?;
+        let simulator = Simulator::start(config).await.map_err(|error| {
+            Exit::Input(format!(
+                "--bind: cannot listen on {}: {error}",
+                settings.bind
+            ))
+        })?;
         say(&format!("ws://{}", simulator.address()))?;
         stop.cancelled().await;
         let stats = simulator.stats();
         say(&format!(
-            "{}, {} sent",
+            "{}, {} and {} sent",
             counted(stats.connections, "connection", "connections"),
-            counted(stats.trades, "trade", "trades")
+            counted(stats.trades, "trade", "trades"),
+            counted(stats.price_updates, "price update", "price updates")
         ))?;
         Ok(())
     })

@@ -1,6 +1,6 @@
 //! `tapeflow status`: the job's progress, as its checkpoint has it, and its lag behind the log.
 
-use std::io::Write;
+use std::{io::Write, ops::Range};
 
 use tapeflow_log::Log;
 use tapeflow_protocol::{Binding, Checkpoint, HistoryEntry};
@@ -8,8 +8,8 @@ use tapeflow_schemas::{Offset, Partition, window::format_utc};
 
 use crate::{
     args::{
-        log::LogChoice,
         read::{Format, StatusSettings},
+        store::StoreAddress,
     },
     exit::{Exit, output_failed, unreachable_log},
     logs, stores,
@@ -29,21 +29,25 @@ struct Lag {
 }
 
 pub(crate) fn run(settings: StatusSettings) -> Result<(), Exit> {
-    let (checkpoint, history) = crate::small_runtime()?.block_on(async {
+    let address = &settings.store.address;
+    let (store, checkpoint, history) = crate::small_runtime()?.block_on(async {
         let store = stores::reader(&settings.store).await?;
         let checkpoint = stores::checkpoint(&*store).await?;
         let history = stores::answered(store.history(1).await)?;
-        Ok::<_, Exit>((checkpoint, history))
+        Ok::<_, Exit>((store.describe(), checkpoint, history))
     })?;
     // The progress is printed even if the log is out of reach: then it matters most.
-    let lag = settings
-        .log
-        .map(|choice| lag(choice, &checkpoint))
-        .transpose();
+    let log = match (settings.log, address) {
+        (Some(choice), _) => logs::of_checkpoint(choice, &checkpoint, &store).map(Some),
+        (None, StoreAddress::Sqlite(path)) => Ok(logs::beside(path, &checkpoint)),
+        (None, StoreAddress::Cassandra { .. }) => Ok(None),
+    };
+    let lag = log.and_then(|log| log.map(|log| lag(&*log, &checkpoint)).transpose());
     let known = lag.as_ref().ok().and_then(Option::as_deref);
     let mut out = std::io::stdout().lock();
     let printed = match settings.format {
         Format::Json => serde_json::to_string(&serde_json::json!({
+            "store": store,
             "checkpoint": checkpoint,
             "last_history": history.first(),
             "lag": known.map(json),
@@ -51,7 +55,8 @@ pub(crate) fn run(settings: StatusSettings) -> Result<(), Exit> {
         .map_err(std::io::Error::other)
         .and_then(|text| writeln!(out, "{text}")),
         Format::Csv => csv(&mut out, &checkpoint, known),
-        Format::Table => print(&mut out, &checkpoint, history.first(), known),
+        Format::Table => writeln!(out, "store            {store}")
+            .and_then(|()| print(&mut out, &checkpoint, history.first(), known)),
     };
     printed.map_err(|error| output_failed(&error))?;
     lag.map(drop)
@@ -116,18 +121,20 @@ fn json(lag: &[Lag]) -> serde_json::Value {
     lag.iter().map(each).collect()
 }
 
-fn lag(choice: LogChoice, checkpoint: &Checkpoint) -> Result<Vec<Lag>, Exit> {
-    let log = logs::of_checkpoint(choice, checkpoint)?;
+fn lag(log: &dyn Log, checkpoint: &Checkpoint) -> Result<Vec<Lag>, Exit> {
     let partitions = log.partitions().map_err(|error| unreachable_log(&error))?;
-    (0..partitions)
-        .map(|partition| lag_of(&*log, partition, checkpoint))
-        .collect()
+    let partitions: Vec<Partition> = (0..partitions).collect();
+    let all_bounds = log
+        .bounds_of(&partitions)
+        .map_err(|error| unreachable_log(&error))?;
+    Ok(partitions
+        .into_iter()
+        .zip(&all_bounds)
+        .map(|(partition, bounds)| lag_of(partition, bounds, checkpoint))
+        .collect())
 }
 
-fn lag_of(log: &dyn Log, partition: Partition, checkpoint: &Checkpoint) -> Result<Lag, Exit> {
-    let bounds = log
-        .bounds(partition)
-        .map_err(|error| unreachable_log(&error))?;
+fn lag_of(partition: Partition, bounds: &Range<Offset>, checkpoint: &Checkpoint) -> Lag {
     // A partition that the checkpoint does not have yet begins at its first record.
     let behind = |binding: &Binding| {
         let next = usize::try_from(partition)
@@ -136,12 +143,12 @@ fn lag_of(log: &dyn Log, partition: Partition, checkpoint: &Checkpoint) -> Resul
             .map_or(bounds.start, |cut| cut.next);
         (bounds.end - next).max(0)
     };
-    Ok(Lag {
+    Lag {
         partition,
         end: bounds.end,
         uncommitted: behind(&checkpoint.committed),
         unbound: behind(checkpoint.last_binding()),
-    })
+    }
 }
 
 fn print(
@@ -214,8 +221,8 @@ fn print(
     {
         writeln!(
             out,
-            "lag {partition:<12} the log ends at offset {end}: {} to commit, {unbound} of them to \
-             bind",
+            "partition {partition:<6} the log ends at offset {end}: {} to commit, {unbound} of them \
+             to bind",
             records(*uncommitted)
         )?;
     }

@@ -10,7 +10,10 @@ use tapeflow_sinks::{
 };
 
 use crate::{
-    args::store::{StoreAddress, StoreChoice},
+    args::{
+        store::{StoreAddress, StoreChoice},
+        values::Keep,
+    },
     exit::{Exit, unreachable_store},
 };
 
@@ -33,6 +36,7 @@ pub(crate) fn cassandra(
             password: password.clone(),
         });
     config.tls.clone_from(&login.tls);
+    config.datacenter.clone_from(&login.datacenter);
     Ok(config)
 }
 
@@ -52,15 +56,60 @@ pub(crate) async fn reader(choice: &StoreChoice) -> Result<Arc<dyn Store>, Exit>
     }
 }
 
-/// A store for a job.
-pub(crate) async fn writer(choice: &StoreChoice, job: &str) -> Result<Arc<dyn Store>, Exit> {
+/// Closes an SQLite file when it is dropped, so that nothing stands beside the file after a clean
+/// end, whatever threads still hold handles.
+pub(crate) struct Closing(Option<Database>);
+
+impl Closing {
+    pub(crate) fn of(database: &Database) -> Self {
+        Self(Some(database.clone()))
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(database) = &self.0 {
+            database.close();
+        }
+    }
+}
+
+/// A store for a job that ends with this process, and what closes it then. `keep_history` is how
+/// long it keeps the history of epochs.
+pub(crate) async fn of_job(
+    choice: &StoreChoice,
+    job: &str,
+    keep_history: Keep,
+) -> Result<(Arc<dyn Store>, Closing), Exit> {
     match &choice.address {
         StoreAddress::Sqlite(path) => {
             make_folder(path)?;
-            Ok(Arc::new(SqliteStore::new(sqlite(path, Access::Job)?)))
+            let database = sqlite(path, Access::Job)?;
+            let closing = Closing::of(&database);
+            let store = SqliteStore::new(database).keeping_history(keep_history.limit());
+            Ok((Arc::new(store), closing))
+        }
+        StoreAddress::Cassandra { .. } => {
+            Ok((writer(choice, job, keep_history).await?, Closing(None)))
+        }
+    }
+}
+
+/// A store to write. `keep_history` is how long it keeps the history of epochs.
+pub(crate) async fn writer(
+    choice: &StoreChoice,
+    job: &str,
+    keep_history: Keep,
+) -> Result<Arc<dyn Store>, Exit> {
+    match &choice.address {
+        StoreAddress::Sqlite(path) => {
+            make_folder(path)?;
+            let store = SqliteStore::new(sqlite(path, Access::Job)?);
+            Ok(Arc::new(store.keeping_history(keep_history.limit())))
         }
         StoreAddress::Cassandra { nodes, keyspace } => {
-            let config = cassandra(nodes, keyspace, &choice.login, job)?;
+            let mut config = cassandra(nodes, keyspace, &choice.login, job)?;
+            config.keep_history = keep_history.limit();
             let name = config.address();
             let store = CassandraStore::connect(config)
                 .await
@@ -82,8 +131,13 @@ pub(crate) fn sqlite(path: &Path, access: Access) -> Result<Database, Exit> {
             path.display()
         )));
     }
-    Database::open(path, access)
-        .map_err(|error| unreachable_store(&format!("sqlite:{}", path.display()), &error))
+    Database::open(path, access).map_err(|error| match error {
+        // The text names the file.
+        StoreError::Broken(reason) => Exit::Input(format!("the store cannot be used: {reason}")),
+        StoreError::Unavailable(_) => {
+            unreachable_store(&format!("sqlite:{}", path.display()), &error)
+        }
+    })
 }
 
 /// Creates the folder of an SQLite file.

@@ -2,6 +2,7 @@
 //! difference, and repairs it with `--repair`. The audit itself is the crate `tapeflow-audit`
 //! (`verify/audit`), which prints nothing.
 
+mod symbols;
 mod text;
 
 use std::{
@@ -15,7 +16,7 @@ use tapeflow_audit::{
 };
 
 use crate::{
-    args::verify::VerifySettings,
+    args::{values::Keep, verify::VerifySettings},
     exit::{Exit, say, unreachable_log, unreachable_store},
     logs, signals, stores,
 };
@@ -33,10 +34,17 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), Exit> {
     let mut store = runtime.block_on(stores::reader(&settings.store))?;
     let checkpoint = runtime.block_on(stores::checkpoint(&*store))?;
     let rules = Rules::of(&checkpoint, settings.baskets.as_ref()).map_err(end_of)?;
-    let log = logs::of_checkpoint(settings.log, &checkpoint)?;
+    let log = logs::of_checkpoint(settings.log, &checkpoint, &store.describe())?;
+    let names = symbols::Names::of(&*store, runtime.handle())?;
+    names.warn_of_unlisted(&settings.symbols);
     if settings.repair {
         // Before the audit, which takes long: a file that a job is writing cannot be repaired.
-        store = runtime.block_on(stores::writer(&settings.store, &checkpoint.job))?;
+        // A repair commits no epoch, so it writes no history.
+        store = runtime.block_on(stores::writer(
+            &settings.store,
+            &checkpoint.job,
+            Keep::Forever,
+        ))?;
     }
     let stop = CancellationToken::new();
     let audit = Audit {
@@ -55,14 +63,18 @@ pub(crate) fn run(settings: VerifySettings) -> Result<(), Exit> {
         let signalled = stop.clone();
         signals::on_end(runtime.handle(), move || signalled.cancel());
         return repeat(every, &stop, || {
-            result_of(&run_audit(&audit, &audit_settings)?)
+            let findings = run_audit(&audit, &audit_settings)?;
+            names.check_known(&findings)?;
+            result_of(&findings, settings.min_compared)
         });
     }
     let findings = run_audit(&audit, &audit_settings)?;
+    names.check_known(&findings)?;
     if settings.repair {
-        repair(&audit, &audit_settings.selection, &findings, settings.yes)
+        repair(&audit, &audit_settings.selection, &findings, settings.yes)?;
+        check_compared(&findings, settings.min_compared)
     } else {
-        result_of(&findings)
+        result_of(&findings, settings.min_compared)
     }
 }
 
@@ -75,11 +87,20 @@ fn run_audit(audit: &Audit<'_>, settings: &Settings) -> Result<Findings, Exit> {
     Ok(findings)
 }
 
-fn result_of(findings: &Findings) -> Result<(), Exit> {
+fn result_of(findings: &Findings, min_compared: u64) -> Result<(), Exit> {
     match findings.count() {
-        0 => Ok(()),
+        0 => check_compared(findings, min_compared),
         differences => Err(Exit::Differs(differences)),
     }
+}
+
+/// Refuses the result of an audit that compared less than `min_compared` percent.
+fn check_compared(findings: &Findings, min_compared: u64) -> Result<(), Exit> {
+    findings
+        .too_small_share(min_compared)
+        .map_or(Ok(()), |share| {
+            Err(Exit::NotCompared(text::too_little(&share, min_compared)))
+        })
 }
 
 /// Prints events. If the output fails, it stops the audit.
@@ -171,7 +192,7 @@ fn repeat(
     }
 }
 
-/// Differences are worse than an audit that failed, and the largest number of them counts.
+/// Differences are worse than an audit that failed or compared too little, and the largest number of them counts.
 fn worse(before: Result<(), Exit>, now: Exit) -> Exit {
     match (before, now) {
         (Err(Exit::Differs(before)), Exit::Differs(now)) => Exit::Differs(before.max(now)),

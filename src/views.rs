@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     io::{BufWriter, Write},
+    ops::Range,
 };
 
 use tapeflow_console::format::text;
@@ -14,21 +15,23 @@ use tapeflow_protocol::{BarReader, Checkpoint};
 use tapeflow_schemas::{
     AssetClass, EventTime, Price, StoredView, View, ViewEntry, WindowSize,
     decimal::{SCALE, divide_half_even, format_fixed},
-    view::SMALLEST_VIEW_MS,
+    view::{SMALLEST_VIEW_MS, has_views},
     window::format_utc,
 };
 
 use crate::{
     args::read::{Format, ViewsSettings},
     exit::{Exit, other_rules, output_failed},
+    nearest::{EARLIEST_START_MS, Nearest, Place},
     stores,
 };
 
 /// The columns, in every format but the table.
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 15] = [
     "view",
     "size",
     "start",
+    "quote",
     "rank",
     "name",
     "symbols",
@@ -43,16 +46,15 @@ const COLUMNS: [&str; 14] = [
 ];
 /// The columns of a table of symbols; the line above it has what all lines share. `change` is
 /// `change_pct` rounded to two places.
-const OF_SYMBOLS: [&str; 9] = [
-    "rank", "name", "notional", "volume", "trades", "vwap", "open", "close", "change",
+const OF_SYMBOLS: [&str; 10] = [
+    "quote", "rank", "name", "notional", "volume", "trades", "vwap", "open", "close", "change",
 ];
-/// The columns of a table of sums, which have no prices.
-const OF_SUMS: [&str; 7] = [
-    "rank", "name", "symbols", "notional", "volume", "trades", "vwap",
+/// The columns of a table of baskets, which have no prices.
+const OF_BASKETS: [&str; 8] = [
+    "quote", "rank", "name", "symbols", "notional", "volume", "trades", "vwap",
 ];
-/// No window starts before this: event times begin in 1970, and its first day in New York some
-/// hours before.
-const EARLIEST_START_MS: i64 = -86_400_000;
+/// The columns of a table of the market, which has no volume either.
+const OF_MARKET: [&str; 6] = ["quote", "rank", "name", "symbols", "notional", "trades"];
 
 pub(crate) fn run(settings: ViewsSettings) -> Result<(), Exit> {
     let ViewsSettings {
@@ -67,7 +69,7 @@ pub(crate) fn run(settings: ViewsSettings) -> Result<(), Exit> {
         let checkpoint = stores::checkpoint(&*store).await?;
         check_size(size, &checkpoint)?;
         let lists = match range {
-            Some(range) => stores::answered(store.views(view, size, range).await)?,
+            Some(range) => in_range(&*store, view, size, range, &checkpoint).await?,
             None => newest(&*store, view, size, &checkpoint).await?,
         };
         Ok::<_, Exit>((lists, checkpoint))
@@ -93,10 +95,7 @@ pub(crate) fn run(settings: ViewsSettings) -> Result<(), Exit> {
 
 fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), Exit> {
     let kept = sizes_of(&checkpoint.fingerprint).ok_or_else(|| other_rules(checkpoint))?;
-    let listed: Vec<WindowSize> = kept
-        .into_iter()
-        .filter(|size| size.ms() >= SMALLEST_VIEW_MS)
-        .collect();
+    let listed: Vec<WindowSize> = kept.into_iter().filter(|size| has_views(*size)).collect();
     if listed.contains(&size) {
         return Ok(());
     }
@@ -107,6 +106,8 @@ fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), Exit> {
     };
     let why = if size.ms() < SMALLEST_VIEW_MS {
         ", as of no size below one minute"
+    } else if size.is_session() {
+        ", because stocks and crypto do not share their sessions"
     } else {
         ""
     };
@@ -115,12 +116,46 @@ fn check_size(size: WindowSize, checkpoint: &Checkpoint) -> Result<(), Exit> {
     )))
 }
 
+/// Whether it is a view of a job without baskets, which has none of any window.
+fn is_of_no_baskets(view: View, checkpoint: &Checkpoint) -> bool {
+    view == View::Baskets && baskets_of(&checkpoint.fingerprint) == Some("none")
+}
+
 fn why_none(view: View, checkpoint: &Checkpoint) -> &'static str {
-    if view == View::Baskets && baskets_of(&checkpoint.fingerprint) == Some("none") {
+    if is_of_no_baskets(view, checkpoint) {
         ": the job runs without --baskets; start a new store with tapeflow run --baskets FILE"
     } else {
-        ": choose another --view, --size, --from or --to"
+        ": choose another --view or --size"
     }
+}
+
+/// The views of a range that has some, or none for want of baskets.
+async fn in_range(
+    store: &dyn BarReader,
+    view: View,
+    size: WindowSize,
+    range: Range<i64>,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<StoredView>, Exit> {
+    let lists = stores::answered(store.views(view, size, range.clone()).await)?;
+    if !lists.is_empty() || is_of_no_baskets(view, checkpoint) {
+        return Ok(lists);
+    }
+    let place = Place {
+        range,
+        size_ms: size.ms(),
+        newest_ms: checkpoint.watermark_ms().unwrap_or(EARLIEST_START_MS),
+    };
+    let nearest = Nearest::find(&place, async |range| {
+        let lists = stores::answered(store.views(view, size, range).await)?;
+        let ends = lists.first().zip(lists.last());
+        Ok(ends.map(|(first, last)| (first.start, last.start)))
+    });
+    Err(Exit::Input(format!(
+        "{}: no {view} view of {size} starts in this range{}",
+        place.flags(),
+        nearest.await?.hint()
+    )))
 }
 
 /// The views of the windows that hold the newest trade. If no member of a basket has traded in
@@ -160,30 +195,30 @@ fn values(
     view: View,
     size: WindowSize,
     list: &StoredView,
-    rank: usize,
+    rank: u32,
     entry: &ViewEntry,
-) -> [String; 14] {
+) -> [String; 15] {
     let price = |price: Option<Price>| price.map(|price| price.to_string()).unwrap_or_default();
+    let decimal = |units: Option<i128>, places| {
+        units
+            .map(|units| format_fixed(units, places))
+            .unwrap_or_default()
+    };
     [
         view.to_string(),
         size.to_string(),
         format_utc(list.start),
+        entry.quote.to_string(),
         rank.to_string(),
         entry.name.clone(),
         entry.symbols.to_string(),
         entry.trades.to_string(),
-        format_fixed(entry.volume, view.volume_scale()),
-        format_fixed(entry.notional, view.notional_scale()),
-        entry
-            .vwap_e8()
-            .map(|vwap| format_fixed(vwap, SCALE))
-            .unwrap_or_default(),
+        decimal(entry.volume, view.volume_scale()),
+        decimal(entry.notional, view.notional_scale()),
+        decimal(entry.vwap_e8(), SCALE),
         price(entry.open),
         price(entry.close),
-        entry
-            .change_pct_e8()
-            .map(|change| format_fixed(change, SCALE))
-            .unwrap_or_default(),
+        decimal(entry.change_pct_e8(), SCALE),
         list.state.epoch.to_string(),
     ]
 }
@@ -192,10 +227,9 @@ fn lines<'a>(
     view: View,
     size: WindowSize,
     lists: &'a [StoredView],
-) -> impl Iterator<Item = [String; 14]> + 'a {
-    let ranked = lists.iter().flat_map(|list| {
-        (1..)
-            .zip(&list.state.entries)
+) -> impl Iterator<Item = [String; 15]> + 'a {
+    let ranked = lists.iter().flat_map(move |list| {
+        view.ranked(&list.state.entries)
             .map(move |(rank, entry)| (list, rank, entry))
     });
     ranked.map(move |(list, rank, entry)| values(view, size, list, rank, entry))
@@ -220,7 +254,12 @@ fn tables(
 ) -> std::io::Result<()> {
     let heading: &[&str] = match view {
         View::Active | View::Movers => &OF_SYMBOLS,
-        View::Baskets | View::Market => &OF_SUMS,
+        View::Baskets => &OF_BASKETS,
+        View::Market => &OF_MARKET,
+    };
+    let empty = match view {
+        View::Movers => "no symbol moved",
+        View::Active | View::Baskets | View::Market => "no symbol has a known quote currency",
     };
     for (at, list) in lists.iter().enumerate() {
         if at > 0 {
@@ -229,11 +268,11 @@ fn tables(
         let start = format_utc(list.start);
         writeln!(out, "{view} {size} {start}, epoch {}", list.state.epoch)?;
         if list.state.entries.is_empty() {
-            writeln!(out, "no symbol moved")?;
+            writeln!(out, "{empty}")?;
             continue;
         }
         let mut table = vec![heading.iter().map(ToString::to_string).collect::<Vec<_>>()];
-        for (rank, entry) in (1..).zip(&list.state.entries) {
+        for (rank, entry) in view.ranked(&list.state.entries) {
             let values = values(view, size, list, rank, entry);
             let cell = |column: &&str| match COLUMNS.iter().position(|name| name == column) {
                 Some(at) => values[at].clone(),
@@ -241,7 +280,7 @@ fn tables(
             };
             table.push(heading.iter().map(cell).collect());
         }
-        text::table(out, &table, &["name"])?;
+        text::table(out, &table, &["quote", "name"])?;
     }
     Ok(())
 }
@@ -256,14 +295,14 @@ fn percent(e8: i128) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tapeflow_schemas::ViewState;
+    use tapeflow_schemas::{QuoteCurrency, ViewState};
 
     use super::*;
 
     fn list(entries: Vec<ViewEntry>) -> [StoredView; 1] {
         [StoredView {
             start: 60_000,
-            state: ViewState { epoch: 7, entries },
+            state: ViewState::new(7, entries),
         }]
     }
 
@@ -271,11 +310,12 @@ mod tests {
         let price = |text: &str| Price::parse(text).expect("a price").value;
         let (open, close) = (open.map(price), close.map(price));
         ViewEntry {
+            quote: QuoteCurrency::USD,
             name: name.into(),
             symbols: 1,
             trades: 2,
-            volume: 150_000_000,
-            notional: 310_0000_0000_0000_0000,
+            volume: Some(150_000_000),
+            notional: Some(310_0000_0000_0000_0000),
             open,
             close,
         }
@@ -302,8 +342,8 @@ mod tests {
         assert_eq!(
             csv.lines().skip(1).collect::<Vec<_>>(),
             [
-                format!("{start},1,UP,1,2,1.5,310,206.66666667,200,220,10,7"),
-                format!("{start},2,\"A,B\",1,2,1.5,310,206.66666667,,,,7")
+                format!("{start},USD,1,UP,1,2,1.5,310,206.66666667,200,220,10,7"),
+                format!("{start},USD,2,\"A,B\",1,2,1.5,310,206.66666667,,,,7")
             ]
         );
         // A basket's sums have the places of its weights on top.
@@ -316,7 +356,7 @@ mod tests {
             )
         });
         assert!(
-            weighed.ends_with(",1,b,1,2,0.00015,0.031,206.66666667,,,,7\n"),
+            weighed.ends_with(",USD,1,b,1,2,0.00015,0.031,206.66666667,,,,7\n"),
             "{weighed}"
         );
     }
@@ -352,9 +392,9 @@ mod tests {
             table.lines().collect::<Vec<_>>(),
             [
                 "movers 1m 1970-01-01T00:01:00Z, epoch 7",
-                "rank  name    notional  volume  trades          vwap  open  close  change",
-                "   1  UP           310     1.5       2  206.66666667   200    220  10.00%",
-                "   2  LONGER       310     1.5       2  206.66666667    10    9.5  -5.00%",
+                "quote  rank  name    notional  volume  trades          vwap  open  close  change",
+                "USD       1  UP           310     1.5       2  206.66666667   200    220  10.00%",
+                "USD       2  LONGER       310     1.5       2  206.66666667    10    9.5  -5.00%",
             ]
         );
         assert_eq!(
@@ -363,14 +403,47 @@ mod tests {
                 .last(),
             Some("no symbol moved")
         );
-        let sums = written(|out| {
-            tables(
-                out,
-                View::Market,
-                size(),
-                &list(vec![entry("stock", None, None)]),
-            )
-        });
-        assert!(!sums.contains("open") && sums.contains("symbols"), "{sums}");
+        let sums = |view| {
+            let lists = list(vec![entry("b", None, None)]);
+            written(|out| tables(out, view, size(), &lists))
+        };
+        let baskets = sums(View::Baskets);
+        assert!(
+            !baskets.contains("open") && baskets.contains("symbols"),
+            "{baskets}"
+        );
+        let market = sums(View::Market);
+        assert!(
+            !market.contains("volume") && !market.contains("vwap"),
+            "{market}"
+        );
+    }
+
+    #[test]
+    fn ranks_are_within_the_quote_currency_and_what_does_not_add_up_is_empty() {
+        let market = |quote, notional| ViewEntry {
+            quote,
+            volume: None,
+            notional,
+            ..entry("crypto", None, None)
+        };
+        let lists = list(vec![
+            market(QuoteCurrency::USD, Some(15 * 10i128.pow(15))),
+            market(QuoteCurrency::UNKNOWN, None),
+        ]);
+        let printed = written(|out| csv(out, View::Market, size(), &lists));
+        let start = "market,1m,1970-01-01T00:01:00Z";
+        assert_eq!(
+            printed.lines().skip(1).collect::<Vec<_>>(),
+            [
+                format!("{start},USD,1,crypto,1,2,,1.5,,,,,7"),
+                format!("{start},unknown,1,crypto,1,2,,,,,,,7")
+            ]
+        );
+        let none = written(|out| tables(out, View::Active, size(), &list(Vec::new())));
+        assert!(
+            none.ends_with("no symbol has a known quote currency\n"),
+            "{none}"
+        );
     }
 }

@@ -1,12 +1,13 @@
 //! `docs/reference.md` is generated: commands, flags and exit codes from the binary, metrics from
-//! their registry, tables from the migrations and from a file that the binary made.
+//! their registry, quote currencies from their tables, tables from the migrations and from a file
+//! that the binary made.
 //!
 //! `TAPEFLOW_WRITE_REFERENCE=1 cargo test --test reference` writes it; without the variable the
 //! test compares.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
-use tapeflow_schemas::Metric;
+use tapeflow_schemas::{Metric, QuoteCurrency, quote_currency::QUOTES_AT};
 use tapeflow_support::command::{Place, golden, succeed};
 
 /// HTTP paths and what they answer. The test finds the paths themselves in the code.
@@ -38,9 +39,9 @@ const PATHS: [(&str, &str); 7] = [
 const HEAD: &str = "\
 # Reference
 
-Every command, flag, exit code, HTTP path, metric and table. This page is generated from the code:
-`TAPEFLOW_WRITE_REFERENCE=1 cargo test --test reference` writes it, and the same test without the
-variable fails when it is stale.
+Every command, flag, exit code, HTTP path, metric, quote currency and table. This page is generated
+from the code: `TAPEFLOW_WRITE_REFERENCE=1 cargo test --test reference` writes it, and the same test
+without the variable fails when it is stale.
 
 A flag wins over its environment variable. Flags without a variable are meant for one run. All
 commands that read or write bars take the same `--store`, and all that read a log the same `--log`,
@@ -60,6 +61,7 @@ fn the_reference_is_what_the_code_says() {
         succeed(&["reference"]),
         paths(),
         metrics(),
+        quote_currencies(),
         cassandra(),
         sqlite(),
     ]
@@ -146,6 +148,33 @@ fn metrics() -> String {
             metric.kind().word(),
             metric.scope(),
             metric.help()
+        );
+    }
+    text
+}
+
+fn quote_currencies() -> String {
+    let known = |names: &mut dyn Iterator<Item = &str>| {
+        names
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let mut codes = QuoteCurrency::every()
+        .filter(|quote| quote.is_known())
+        .map(QuoteCurrency::name);
+    let mut text = format!(
+        "\n## Quote currencies\n\n[The guide](guide.md#quote-currencies) says how the quote \
+         currency follows from a symbol.\n\n\
+         | symbols | known quote currencies |\n|---|---|\n\
+         | all | {} |\n",
+        known(&mut codes)
+    );
+    for (venue, quotes) in QUOTES_AT {
+        let _ = writeln!(
+            text,
+            "| {venue}, without a separator | {} |",
+            known(&mut quotes.iter().copied())
         );
     }
     text

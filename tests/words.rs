@@ -35,11 +35,13 @@ const EXEMPT: [(&str, &str); 7] = [
 const NOT_PROSE: [&str; 5] = [".jsonl", ".csv", ".sum", ".png", ".lock"];
 
 /// Names of other people's things that contain a retired word.
-const FOREIGN: [&str; 4] = [
+const FOREIGN: [&str; 5] = [
     // Apache ZooKeeper.
     "zoo keeper",
     // Kubernetes' and Compose's time between SIGTERM and SIGKILL.
     "grace period",
+    // An option of Cassandra's tables.
+    "gc grace seconds",
     // The command of buildah that builds a Dockerfile.
     "buildah bud",
     // A method of timely's input handles.

@@ -33,15 +33,17 @@
 //!     password: None,
 //! };
 //! let state = Arc::new(ServerState::of_feed(Progress::default()));
-//! let url = serve(&settings, &state, None, None, runtime.handle())?;
-//! assert!(url.is_some_and(|url| url.starts_with("http://127.0.0.1:")));
+//! let served = serve(&settings, &state, None, None, runtime.handle())?;
+//! assert!(served.url().is_some_and(|url| url.starts_with("http://127.0.0.1:")));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod clock;
+pub mod cumulative;
 pub mod format;
 mod http;
 pub mod live;
+mod outages;
 mod serve;
 pub mod terminal;
 
@@ -50,5 +52,5 @@ pub use self::{
         settings::HttpSettings,
         state::{JobState, ServerState},
     },
-    serve::{LivePage, ServeError, serve},
+    serve::{LivePage, ServeError, Served, serve},
 };

@@ -9,7 +9,7 @@ use tapeflow_protocol::Store;
 use tokio::runtime::Handle;
 
 use crate::{
-    http::{end_offsets, routes, server, settings::HttpSettings, state::ServerState},
+    http::{Access, end_offsets, routes, server, settings::HttpSettings, state::ServerState},
     live::{self, LiveBars},
 };
 
@@ -34,8 +34,35 @@ pub struct LivePage {
     pub store: Arc<dyn Store>,
 }
 
-/// Starts the server on `runtime` and returns its URL; none if the settings turn it off or a
-/// default address is taken. With `log`, process 0 of a job reads the log's end offsets. With
+/// Whether the server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// At this URL.
+    At(String),
+    /// The settings turn it off.
+    Off,
+    /// A default address cannot be bound, for this reason.
+    Unbound {
+        /// The address.
+        address: SocketAddr,
+        /// The error of the operating system.
+        reason: String,
+    },
+}
+
+impl Served {
+    /// The URL; none if it does not listen.
+    #[must_use]
+    pub fn url(&self) -> Option<&str> {
+        match self {
+            Self::At(url) => Some(url),
+            Self::Off | Self::Unbound { .. } => None,
+        }
+    }
+}
+
+/// Starts the server on `runtime`, unless the settings turn it off or a default address is taken.
+/// With `log`, process 0 of a job reads the log's end offsets. With
 /// `page`, the live page is served under the same password as `/metrics`.
 ///
 /// # Errors
@@ -46,31 +73,38 @@ pub fn serve(
     log: Option<Arc<dyn Log>>,
     page: Option<LivePage>,
     runtime: &Handle,
-) -> Result<Option<String>, ServeError> {
+) -> Result<Served, ServeError> {
     let Some(address) = settings.address else {
-        return Ok(None);
+        return Ok(Served::Off);
     };
     // Before the address is bound: the terminal shows the same bars, with or without a server.
     let page = page.map_or_else(Router::new, |page| {
         live::routes(&page.bars, state, &page.store, runtime)
     });
-    let Some(listener) = server::listen(address, settings.required, runtime)? else {
-        return Ok(None);
+    let listener = match server::listen(address, settings.required, runtime)? {
+        Ok(listener) => listener,
+        Err(error) => {
+            return Ok(Served::Unbound {
+                address,
+                reason: error.to_string(),
+            });
+        }
     };
     let scheme = if settings.tls.is_some() {
         "https"
     } else {
         "http"
     };
-    let url = listener
-        .local_addr()
-        .map(|address| format!("{scheme}://{address}"))
-        .ok();
+    let bound = listener.local_addr().unwrap_or(address);
     // Only the coordinator knows what is committed, so only it needs the end offsets.
     if let Some(log) = log.filter(|_| state.job.as_ref().is_some_and(|job| job.process == 0)) {
         end_offsets::poll(state, log);
     }
-    let router = routes(state, page, settings.password.as_ref());
-    runtime.spawn(server::run(listener, router, settings.tls.clone()));
-    Ok(url)
+    let access = Access {
+        password: settings.password.as_ref(),
+        is_loopback: bound.ip().to_canonical().is_loopback(),
+    };
+    let routes = routes(state, page, &access);
+    runtime.spawn(server::run(listener, routes, settings.tls.clone()));
+    Ok(Served::At(format!("{scheme}://{bound}")))
 }

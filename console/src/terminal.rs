@@ -3,10 +3,12 @@
 //! It shows only bars that the store has acknowledged: they survive any failure. It never delays
 //! the job: the threads of the job fill the live bars, and a thread of its own draws them.
 
+mod fit;
 mod guard;
 mod numbers;
 mod rates;
 mod screen;
+mod warnings;
 
 use std::{
     io::{self, Write},
@@ -23,12 +25,16 @@ use guard::{TerminalGuard, can_draw};
 use numbers::short_decimal;
 use rates::Rates;
 use tapeflow_dataflow::Metrics;
-use tapeflow_ingest::{Connection, Progress};
+use tapeflow_ingest::{Connection, FeedKind, Progress};
 use tapeflow_schemas::{Symbol, WindowSize, decimal::grouped};
+pub use warnings::Warnings;
 
 use crate::{
     clock::now_ms,
+    http::state::ServerState,
     live::{LiveBar, LiveBars},
+    outages::outages,
+    serve::Served,
 };
 
 /// The time between two plain lines.
@@ -49,8 +55,12 @@ pub struct RunSources {
     pub feed: String,
     /// A description of the store.
     pub store: String,
-    /// The URL of the live page; none without one.
-    pub page: Option<String>,
+    /// What the process waits for.
+    pub state: Arc<ServerState>,
+    /// Where the live page is.
+    pub page: Served,
+    /// Warnings of the process that are not on standard error.
+    pub warnings: Arc<Warnings>,
 }
 
 /// The display of one run.
@@ -78,6 +88,9 @@ struct Snapshot {
     committed: u64,
     dead_letters: u64,
     connection: String,
+    /// What the process waits for, why there is no live page, that a recording adds nothing, and
+    /// the last warning; empty if there is nothing to say.
+    state: Vec<String>,
     /// The number of symbols with a bar.
     symbols: usize,
     bars: Vec<(Symbol, LiveBar)>,
@@ -104,7 +117,9 @@ impl RunDisplay {
             progress,
             feed,
             store,
+            state,
             page,
+            warnings,
         } = &self.sources;
         let elapsed = self.started.elapsed();
         let bars_written = metrics.bars_written.get();
@@ -114,7 +129,7 @@ impl RunDisplay {
                 (
                     now.counts.trades,
                     "trades",
-                    connection(now.connection, now.connections),
+                    connection(progress.kind(), now.connection, now.connections),
                 )
             }
             None => (metrics.records.get(), "records", String::new()),
@@ -123,11 +138,15 @@ impl RunDisplay {
             u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             [count, bars_written],
         );
+        let mut lines = state_lines(state, page);
+        lines.extend(progress.as_ref().and_then(nothing_added));
+        lines.extend(warnings.line());
         let table = bars.table();
         Snapshot {
             feed: feed.clone(),
             store: store.clone(),
-            page: page.clone(),
+            page: page.url().map(str::to_owned),
+            state: lines,
             size: table.size(),
             input: format!("{} {unit}", grouped(count)),
             bars_written,
@@ -149,19 +168,40 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The state of the feed's connection; empty for a recording, which has none.
-fn connection(state: Connection, opened: u64) -> String {
-    let word = match state {
-        Connection::None => return String::new(),
-        Connection::Connecting => "connecting to the feed",
-        Connection::Open => "connected to the feed",
-        Connection::Waiting => "feed connection lost, waiting to reconnect",
-        Connection::Closed => "feed closed",
+/// What the process waits for, and why there is no live page.
+fn state_lines(state: &ServerState, page: &Served) -> Vec<String> {
+    let mut lines: Vec<String> = outages(state)
+        .iter()
+        .map(|outage| format!("waiting: {outage}"))
+        .collect();
+    if let Served::Unbound { address, reason } = page {
+        lines.push(format!(
+            "no live page at {address}: {reason}; choose another address with --http"
+        ));
+    }
+    lines
+}
+
+/// That a recording, as far as it was read, was replayed before.
+fn nothing_added(progress: &Progress) -> Option<String> {
+    let adds_nothing = progress.snapshot().counts.adds_nothing();
+    adds_nothing.then(|| "already in the log: nothing was added".to_owned())
+}
+
+/// The state of the feed's connection; empty for a recording, which has none, and where the line of
+/// the state says more.
+fn connection(kind: FeedKind, state: Connection, opened: u64) -> String {
+    let feed = match kind {
+        FeedKind::Finnhub => "the feed",
+        FeedKind::Simulated => "the simulated market",
+        FeedKind::Recording => return String::new(),
     };
-    if opened > 1 {
-        format!("{word}, connection {opened}")
-    } else {
-        word.to_owned()
+    match state {
+        Connection::Open if opened > 1 => format!("connected to {feed}, connection {opened}"),
+        Connection::Open => format!("connected to {feed}"),
+        Connection::None | Connection::Connecting | Connection::Waiting | Connection::Closed => {
+            String::new()
+        }
     }
 }
 
@@ -256,13 +296,17 @@ fn plain_line(now: &Snapshot) -> String {
     );
     for (symbol, bar) in &now.bars {
         let number = |e8: Option<i128>| e8.map_or_else(|| "-".to_owned(), short_decimal);
-        let last = bar.last.map(|price| i128::from(price.e8()));
+        // The close and the VWAP of one window.
+        let close = bar.close.map(|price| i128::from(price.e8()));
         text.push_str(&format!(
             "  {symbol} {} vwap {} volume {}",
-            number(last),
+            number(close),
             number(bar.vwap_e8),
             short_decimal(bar.volume_e8)
         ));
+    }
+    for state in &now.state {
+        text.push_str(&format!("  [{state}]"));
     }
     text
 }
@@ -284,7 +328,9 @@ mod tests {
             progress: None,
             feed: "a feed".into(),
             store: "a store".into(),
-            page: Some("http://127.0.0.1:8080".into()),
+            state: Arc::new(ServerState::of_feed(Progress::new(FeedKind::Recording))),
+            page: Served::At("http://127.0.0.1:8080".into()),
+            warnings: Arc::default(),
         });
         let (price, size) = (
             Price::parse("164.0601").expect("price").value,
@@ -314,6 +360,7 @@ mod tests {
         let bars = vec![BarWrite {
             key,
             state: BarState { epoch: 7, totals },
+            packed: tapeflow_schemas::PackedBars::default(),
             write_timestamp: 1,
         }];
         display.sources.bars.acknowledged(
@@ -375,6 +422,31 @@ mod tests {
             [100, 90_000, 91_000],
             "after a stop"
         );
+    }
+
+    #[test]
+    fn a_line_says_what_is_waited_for_and_that_there_is_no_page() {
+        let taken = Served::Unbound {
+            address: ([127, 0, 0, 1], 8_080).into(),
+            reason: "address in use".into(),
+        };
+        let state = ServerState::of_feed(Progress::new(FeedKind::Finnhub));
+        let mut now = snapshot();
+        now.state = state_lines(&state, &taken);
+        let line = plain_line(&now);
+        for part in [
+            "[waiting: feed, for 0 s: not connected yet]",
+            "[no live page at 127.0.0.1:8080: address in use; choose another address with --http]",
+        ] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_window_without_a_close_shows_none_beside_its_vwap() {
+        let mut now = snapshot();
+        now.bars[0].1.close = None;
+        assert!(plain_line(&now).ends_with("AAPL - vwap 164.0601 volume 5"));
     }
 
     #[test]

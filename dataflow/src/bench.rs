@@ -2,20 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use differential_dataflow::input::Input;
 use tapeflow_log::LogRecord;
 use tapeflow_protocol::Cut;
-use tapeflow_schemas::{AssetClass, Baskets, Price, Symbol, WindowSize, codec::Entry};
+use tapeflow_schemas::{WindowSize, codec::Entry};
 
 use crate::{
+    limits::Limits,
     operators::{
         combine::Combiner,
         partition::{Intake, PartitionState},
     },
-    views::{
-        changes::{BarValues, Window},
-        definitions,
-    },
+    views::bench::ViewBench,
 };
 
 /// The source of one partition, without a log.
@@ -31,7 +28,7 @@ impl Source {
     pub fn new(sizes: &[WindowSize]) -> Self {
         Self {
             state: PartitionState::from_cut(0, &Cut::default()),
-            intake: Intake::new(Combiner::new(sizes)),
+            intake: Intake::new(Combiner::new(sizes, Limits::default().interned_symbols)),
             entries: Vec::new(),
         }
     }
@@ -65,53 +62,20 @@ impl Source {
     }
 }
 
-/// Measures `epochs` epochs in each of which `changed` of a window's bars change. The window has a
-/// bar of each symbol before.
+/// Measures `epochs` epochs in each of which `changed` of a window's bars change: from the changes of
+/// a worker to the views' cells. The window has a bar of each symbol before.
 ///
 /// # Panics
 /// Only if a symbol `S<number>` were invalid.
 #[must_use]
 pub fn views(symbols: usize, changed: usize, epochs: u64) -> Duration {
-    let names: Vec<Symbol> = (0..symbols)
-        .map(|number| Symbol::new(&format!("S{number}")).expect("a symbol"))
-        .collect();
-    timely::execute_directly(move |worker| {
-        let (mut input, probe) = worker.dataflow(|scope| {
-            let (input, bars) = scope.new_collection();
-            let (probe, _) = definitions::build(bars, &Baskets::default()).probe();
-            (input, probe)
-        });
-        let size = WindowSize::DEFAULTS[1];
-        let window = Window {
-            size,
-            start: size.start_of(
-                tapeflow_schemas::EventTime::from_ms(0).expect("a time"),
-                AssetClass::Stock,
-            ),
-        };
-        let mut all_values: Vec<BarValues> = (0..symbols)
-            .map(|number| BarValues::for_bench(number as u64, Price::from_e8(1_000_000).ok()))
-            .collect();
-        for (name, values) in names.iter().zip(&all_values) {
-            input.insert((window, (name.clone(), *values)));
-        }
-        input.advance_to(1);
-        input.flush();
-        worker.step_while(|| probe.less_than(input.time()));
-        let started = Instant::now();
-        for epoch in 1..=epochs {
-            for n in 0..changed {
-                // Spread over the symbols, different ones in each epoch.
-                let at = (n * 7 + usize::try_from(epoch).unwrap_or(0) * 13) % symbols;
-                let after = all_values[at].one_trade_more();
-                input.remove((window, (names[at].clone(), all_values[at])));
-                input.insert((window, (names[at].clone(), after)));
-                all_values[at] = after;
-            }
-            input.advance_to(epoch + 1);
-            input.flush();
-            worker.step_while(|| probe.less_than(input.time()));
-        }
-        started.elapsed()
-    })
+    let mut bench = ViewBench::new(symbols);
+    bench.epoch(0, 0..symbols);
+    let started = Instant::now();
+    for epoch in 1..=epochs {
+        // Spread over the symbols, different ones in each epoch.
+        let offset = usize::try_from(epoch).unwrap_or(0) * 13;
+        bench.epoch(epoch, (0..changed).map(|n| (n * 7 + offset) % symbols));
+    }
+    started.elapsed()
 }

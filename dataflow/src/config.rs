@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use tapeflow_schemas::{Baskets, WindowSize, view::TOP};
+use tapeflow_schemas::{
+    Baskets, Offset, Partition, Secret, WindowSize, trading_session::Calendar, view::TOP,
+};
 
-use crate::watermark::ALLOWED_LATENESS_MS;
+use crate::{limits::Limits, watermark::ALLOWED_LATENESS_MS};
 
 /// The version of the rules that decide values. A change to one of these rules increments this
 /// number. That changes every job's fingerprint, so that old and new values never mix in one store.
-const RULES: u32 = 1;
+const RULES: u32 = 3;
 
 /// The settings of one process of a job. They are the same in all processes, except `process`.
 #[derive(Clone, Debug)]
@@ -23,20 +25,33 @@ pub struct JobConfig {
     pub process: usize,
     /// `host:port` of each process's cluster listener; empty if there is one process.
     pub hosts: Vec<String>,
-    /// The window sizes: ascending, without duplicates, at most 16.
+    /// What every process must prove to know before it becomes one of the job's. Without it the
+    /// connections between processes are open to everyone who reaches them, and not encrypted. At
+    /// least [`MIN_SECRET_CHARS`](crate::MIN_SECRET_CHARS) characters.
+    pub secret: Option<Secret>,
+    /// The window sizes: ascending, without duplicates, at most 16. If one of them is packed
+    /// ([`WindowSize::is_packed`]), one minute is among them.
     pub sizes: Vec<WindowSize>,
     /// The user's baskets.
     pub baskets: Baskets,
     /// The interval between epochs.
     pub epoch: Duration,
-    /// The bars that a worker keeps in memory beyond those it is writing. For each thousand of
-    /// them, it also keeps one window of the views.
+    /// The bars that a worker keeps in memory beyond those it is writing. For each of them, it also
+    /// keeps two ranks or sums of views.
     pub resident_bars: usize,
+    /// The most symbols that the cell of the view `movers` ranks
+    /// ([`tapeflow_schemas::view::MOST_RANKED`], fewer in tests). It decides cost, not values.
+    pub most_ranked: usize,
     /// Whether the job ends once everything that the log held at the start is committed.
     pub until_end: bool,
     /// Whether the job continues without offsets that the log lost before they were committed.
     /// Without it, the job refuses to start.
     pub accept_loss: bool,
+    /// Batches, by partition and first offset, that the job leaves out if they cannot be read. Of
+    /// each partition at most one.
+    pub skip_batches: Vec<(Partition, Offset)>,
+    /// How much is read, kept and sent at once.
+    pub limits: Limits,
 }
 
 impl JobConfig {
@@ -56,9 +71,15 @@ impl JobConfig {
 
     fn rules(&self, baskets: &str) -> String {
         let sizes: Vec<String> = self.sizes.iter().map(ToString::to_string).collect();
+        // The calendar decides the values of session bars alone.
+        let calendar = if self.sizes.iter().any(|size| size.is_session()) {
+            format!("calendar {}; ", Calendar::us_equities().digest())
+        } else {
+            String::new()
+        };
         format!(
-            "rules {RULES}; sizes {}; allowed lateness {ALLOWED_LATENESS_MS} ms; views {TOP}; \
-             baskets {baskets}",
+            "rules {RULES}; sizes {}; {calendar}allowed lateness {ALLOWED_LATENESS_MS} ms; \
+             views {TOP}; baskets {baskets}",
             sizes.join(",")
         )
     }
@@ -71,6 +92,13 @@ pub fn sizes_of(fingerprint: &str) -> Option<Vec<WindowSize>> {
         .split(',')
         .map(|size| size.parse().ok())
         .collect()
+}
+
+/// The digest of the calendar of trading sessions ([`Calendar::digest`]) in a checkpoint's
+/// `fingerprint`; `None` if the job keeps no session bars.
+#[must_use]
+pub fn calendar_of(fingerprint: &str) -> Option<&str> {
+    part_of(fingerprint, "calendar ")
 }
 
 /// The digest of the baskets ([`Baskets::digest`]) in a checkpoint's `fingerprint`; `None` if this
@@ -90,26 +118,45 @@ fn part_of<'a>(fingerprint: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_handshake_of_a_job_with_many_baskets_stays_short() {
+    fn config() -> JobConfig {
         let lines: Vec<String> = (0..200).map(|n| format!("b,SYM{n:03},0.5")).collect();
-        let config = JobConfig {
+        JobConfig {
             job: "j".into(),
             workers: 1,
             processes: 2,
             process: 0,
             hosts: Vec::new(),
-            sizes: WindowSize::DEFAULTS.to_vec(),
+            secret: None,
+            sizes: [&WindowSize::DEFAULTS[..], &[WindowSize::SESSION]].concat(),
             baskets: Baskets::parse(&lines.join("\n")).expect("baskets"),
             epoch: Duration::from_secs(1),
             resident_bars: 1,
+            most_ranked: 10,
             until_end: false,
             accept_loss: false,
-        };
+            skip_batches: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    #[test]
+    fn the_handshake_of_a_job_with_many_baskets_stays_short() {
+        let config = config();
         assert!(
             config.fingerprint().len() > 2_000,
             "the store keeps the members"
         );
         assert!(config.short_fingerprint().len() < 200);
+    }
+
+    #[test]
+    fn the_calendar_is_part_of_the_rules_of_jobs_with_session_bars_alone() {
+        let mut config = config();
+        let own = Calendar::us_equities().digest();
+        let with = config.fingerprint();
+        assert_eq!(calendar_of(&with), Some(&*own));
+        assert_eq!(sizes_of(&with), Some(config.sizes.clone()));
+        config.sizes.pop();
+        assert_eq!(calendar_of(&config.fingerprint()), None);
     }
 }

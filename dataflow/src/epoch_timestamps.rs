@@ -41,3 +41,47 @@ impl EpochTimestamps {
             .is_some_and(|checkpoint| checkpoint.last_binding().epoch == time)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tapeflow_protocol::{
+        SourceIdentity,
+        decide::{self, Opening},
+    };
+
+    use super::*;
+
+    /// A bar of an epoch may be at its binding's write timestamp already, with what a replay that
+    /// has fewer records would write differently. So a replay writes above all of them.
+    #[test]
+    fn a_replay_is_written_at_the_recovery_timestamp_and_not_at_that_of_a_binding() {
+        let opening = |owner: &str| Opening {
+            job: "j".into(),
+            fingerprint: "f".into(),
+            source: SourceIdentity {
+                cluster: "c".into(),
+                topic: "t".into(),
+                topic_id: None,
+            },
+            earliest: vec![0],
+            owner: owner.into(),
+        };
+        let first = decide::take_over(None, &opening("one"), 1_000).expect("a fresh store");
+        let cuts = first.committed.cuts.clone();
+        let bound = decide::bind(&first, cuts, 0, 2_000);
+        let taken = decide::take_over(Some(&bound), &opening("two"), 3_000).expect("the same job");
+        let (binding, recovery) = (taken.last_binding().clone(), taken.recovery_timestamp);
+        assert!(recovery > binding.write_timestamp);
+        let timestamps = EpochTimestamps {
+            checkpoint: Some(Rc::new(taken)),
+            bound: BTreeMap::from([(binding.epoch + 1, recovery + 5)]),
+        };
+        assert!(timestamps.is_replay(binding.epoch));
+        assert_eq!(timestamps.write_timestamp_of(binding.epoch), Some(recovery));
+        assert_eq!(
+            timestamps.write_timestamp_of(binding.epoch + 1),
+            Some(recovery + 5)
+        );
+        assert_eq!(timestamps.write_timestamp_of(binding.epoch + 2), None);
+    }
+}

@@ -15,13 +15,14 @@ use tapeflow_protocol::{
     repair,
     workflow::{self, WorkflowError},
 };
+use tapeflow_schemas::{Partition, WindowSize};
 use timely::WorkerConfig;
 use tokio::runtime::Handle;
 
 use crate::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, SystemClock, warn_if_ahead},
     cluster::{
-        connect::{Connections, connect_workers},
+        connect::{Connections, Process, connect_workers},
         heartbeat,
         liveness::Liveness,
     },
@@ -54,6 +55,13 @@ pub fn run(
     metrics: Arc<Metrics>,
     runtime: &Handle,
 ) -> Result<Summary, JobError> {
+    if config.sizes.iter().any(|size| size.is_packed())
+        && !config.sizes.contains(&WindowSize::MINUTE)
+    {
+        return Err(JobError::Refused(
+            "bars shorter than a minute are kept in their minute: add the size 1m".into(),
+        ));
+    }
     let failure = Failure::default();
     let store = WatchedStore::over(store, &metrics);
     let opening = opening(&config, &*log, random_owner())?;
@@ -64,8 +72,16 @@ pub fn run(
     }
     let liveness = Liveness::new(config.workers);
     metrics.watch_liveness(&liveness);
-    let Some(Connections { builders, guard }) =
-        connect_workers(&config, &opening, &liveness, &stop)?
+    // The take-over waits for a repair, or for a silent store, as long as it takes. The other
+    // processes must not leave this one for it.
+    let wait = liveness.wait();
+    let process = Process {
+        liveness: &liveness,
+        stop: &stop,
+        store: &store,
+        runtime,
+    };
+    let Some(Connections { builders, guard }) = connect_workers(&config, &opening, &process)?
     else {
         return Ok(Summary::default());
     };
@@ -76,6 +92,7 @@ pub fn run(
         let Some(checkpoint) = unless_stopped(runtime, &stop, take_over)? else {
             return Ok(Summary::default());
         };
+        warn_if_ahead(checkpoint.recovery_timestamp, SystemClock.wall_us());
         tracing::info!(
             generation = checkpoint.generation,
             committed = checkpoint.committed.epoch,
@@ -86,8 +103,14 @@ pub fn run(
     } else {
         None
     };
+    drop(wait);
     let _watch = watch_topic(&config, &log, checkpoint.as_ref(), &failure)?;
-    let io = StoreIo::new(runtime.clone(), Arc::clone(&store), failure.clone());
+    let io = StoreIo::new(
+        runtime.clone(),
+        Arc::clone(&store),
+        &config.limits,
+        failure.clone(),
+    );
     let shared = Arc::new(Shared {
         config,
         log,
@@ -154,9 +177,9 @@ pub(crate) fn opening(
     log: &dyn Log,
     owner: String,
 ) -> Result<Opening, JobError> {
-    let earliest = (0..log.partitions()?)
-        .map(|partition| log.bounds(partition).map(|bounds| bounds.start))
-        .collect::<Result<_, _>>()?;
+    let partitions: Vec<Partition> = (0..log.partitions()?).collect();
+    let bounds = log.bounds_of(&partitions)?;
+    let earliest = bounds.into_iter().map(|bounds| bounds.start).collect();
     Ok(Opening {
         job: config.job.clone(),
         fingerprint: config.fingerprint(),

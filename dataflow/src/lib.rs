@@ -34,7 +34,7 @@
 //! | which records count | `operators/partition.rs`, and `protocol/src/dedup.rs` (duplicate filter) |
 //! | where a restart resumes | `operators/replay.rs`, and `protocol/src/resume.rs` |
 //! | when an epoch is bound or committed | `coordinator/decisions.rs` |
-//! | what a view contains | `views/definitions.rs` |
+//! | what a view contains | `views/window_views.rs` |
 //! | how processes find and watch each other | `cluster/` |
 //!
 //! # Example
@@ -45,7 +45,7 @@
 //! ```no_run
 //! use std::{path::Path, sync::Arc, time::Duration};
 //!
-//! use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
+//! use tapeflow_dataflow::{JobConfig, Limits, Metrics, Stop, run};
 //! use tapeflow_log::sqlite::{Access, Database, SqliteLog};
 //! use tapeflow_schemas::{Baskets, WindowSize};
 //! use tapeflow_sinks::sqlite::SqliteStore;
@@ -57,12 +57,16 @@
 //!     processes: 1,
 //!     process: 0,
 //!     hosts: Vec::new(),
+//!     secret: None,
 //!     sizes: vec!["1m".parse::<WindowSize>()?],
 //!     baskets: Baskets::default(),
 //!     epoch: Duration::from_millis(100),
 //!     resident_bars: 12_000,
+//!     most_ranked: tapeflow_schemas::view::MOST_RANKED,
 //!     until_end: true,
 //!     accept_loss: false,
+//!     skip_batches: Vec::new(),
+//!     limits: Limits::default(),
 //! };
 //! let runtime = tokio::runtime::Runtime::new()?;
 //! let database = Database::open(Path::new("tapeflow.db"), Access::Job)?;
@@ -91,8 +95,12 @@ mod config;
 mod coordinator;
 mod epoch_timestamps;
 mod failure;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod hash;
 mod job;
+mod limits;
 pub mod metrics;
 mod observer;
 mod operators;
@@ -106,11 +114,14 @@ mod views;
 pub mod watermark;
 mod worker;
 
-pub use config::{JobConfig, baskets_of, sizes_of};
+pub use cluster::keys::MIN_SECRET_CHARS;
+pub use config::{JobConfig, baskets_of, calendar_of, sizes_of};
 pub use failure::{EXIT_FENCED, JobError};
 pub use job::{may_run, run};
+pub use limits::Limits;
 pub use metrics::{HistogramSnapshot, Metrics};
 pub use observer::Observer;
-pub use repair_values::RepairValues;
+pub use operators::bar_state::RESIDENT_BAR_BYTES;
+pub use repair_values::{RepairValues, RowValues};
 pub use shared::Summary;
 pub use shutdown::Stop;

@@ -14,16 +14,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeflow_protocol::{Checkpoint, Counts, DeadLetter};
+use tapeflow_log::{Outage, OutageState};
+use tapeflow_protocol::{Checkpoint, Counts};
+use tapeflow_schemas::trading_session::Calendar;
 
 pub use self::histogram::{Histogram, HistogramSnapshot, Recent};
-use crate::cluster::liveness::Liveness;
+use self::store_calls::StoreCall;
+use crate::{cluster::liveness::Liveness, operators::combine::OutsideSessions};
 
 /// The most reasons of dead letters that are counted separately. A record may carry its own reason,
 /// so producers could create any number of them.
 const REASONS: usize = 64;
 /// The reason under which further ones are counted.
 const OTHER_REASON: &str = "other";
+
+/// The end of an outage of the store this long is worth a line of the log.
+const LONG_OUTAGE: Duration = Duration::from_secs(1);
 
 /// A counter that never decreases.
 #[derive(Debug, Default)]
@@ -66,12 +72,18 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Accepted trades that were late for at least one window.
     pub late: Counter,
+    /// Accepted trades at times without a trading session.
+    pub outside_sessions: Counter,
+    /// Accepted trades of years that the calendar of trading sessions does not cover.
+    pub in_unknown_years: Counter,
     /// Entries of size 0, which only update the price.
     pub price_updates: Counter,
     /// Records dropped as duplicates.
     pub duplicates: Counter,
     /// Sequences that sessions skipped.
     pub gaps: Counter,
+    /// Sequences that a producer's session before had appended and that the log does not have.
+    pub lost_sequences: Counter,
     /// Offsets that bindings of this run gave up because they were gone from the log before they
     /// were committed.
     pub lost: Counter,
@@ -79,11 +91,17 @@ pub struct Metrics {
     pub bars_written: Counter,
     /// Bars read back because they were not in memory.
     pub bars_read: Counter,
+    /// Bars of the newest windows among them that had been removed from memory.
+    pub open_bars_read: Counter,
     /// Bars removed from memory.
     pub bars_evicted: Counter,
     /// Views acknowledged by the store.
     pub views_written: Counter,
-    /// Bars read because a view's window was not in memory.
+    /// Views read because their window was not in memory.
+    pub views_read: Counter,
+    /// Windows whose views were made from all their bars, because the views did not say enough.
+    pub view_recounts: Counter,
+    /// Bars read for that.
     pub view_bars_read: Counter,
     /// Calls to the store that got no answer and were retried.
     pub store_retries: Counter,
@@ -103,6 +121,9 @@ pub struct Metrics {
     ready: AtomicBool,
     progress: Mutex<Option<Instant>>,
     retried: Mutex<Option<Instant>>,
+    answered: Mutex<Option<Instant>>,
+    /// One for each [`StoreCall`]: on a full disk reads succeed and writes fail.
+    store_outages: [OutageState; StoreCall::ALL.len()],
     liveness: OnceLock<Liveness>,
 }
 
@@ -139,7 +160,16 @@ impl Metrics {
         locked(&self.retried).map(|at| at.elapsed())
     }
 
-    /// The time since the slowest worker began its last step; `None` before all have begun one.
+    /// The time since the store last answered a read or write of bars; `None` if it never has.
+    /// While nothing is committed this is the sign of a long load that goes on: only so many epochs
+    /// are bound ahead, so a job that is stuck runs out of such calls.
+    #[must_use]
+    pub fn answer_age(&self) -> Option<Duration> {
+        locked(&self.answered).map(|at| at.elapsed())
+    }
+
+    /// The time since the slowest worker began its last step; `None` before all have begun one, and
+    /// while one waits for the store at the start.
     #[must_use]
     pub fn step_age(&self) -> Option<Duration> {
         self.liveness.get().and_then(Liveness::age)
@@ -149,9 +179,33 @@ impl Metrics {
         let _ = self.liveness.set(liveness.clone());
     }
 
-    pub(crate) fn count_retry(&self) {
+    /// Since when the store does not answer, and why: of the kind of call that fails longest.
+    #[must_use]
+    pub fn store_outage(&self) -> Option<Outage> {
+        let outages = self.store_outages.iter().filter_map(OutageState::now);
+        outages.min_by_key(|outage| outage.since)
+    }
+
+    pub(crate) fn unanswered(&self, call: StoreCall, reason: &str) {
         self.store_retries.add(1);
         *locked(&self.retried) = Some(Instant::now());
+        self.store_outages[call as usize].failed(reason);
+    }
+
+    pub(crate) fn answered(&self, call: StoreCall) {
+        // Calls of the coordinator are no sign of life: they would hide that the workers are stuck.
+        if matches!(
+            call,
+            StoreCall::ReadBars | StoreCall::ReadViews | StoreCall::Write
+        ) {
+            *locked(&self.answered) = Some(Instant::now());
+        }
+        let Some(lasted) = self.store_outages[call as usize].answered() else {
+            return;
+        };
+        if lasted >= LONG_OUTAGE && self.store_outage().is_none() {
+            tracing::info!(after_s = lasted.as_secs(), "store answers again");
+        }
     }
 
     pub(crate) fn set_ready(&self) {
@@ -179,20 +233,35 @@ impl Metrics {
         self.gaps.add(counts.gaps);
     }
 
-    pub(crate) fn count_dead_letters<'a>(
-        &self,
-        dead_letters: impl Iterator<Item = &'a DeadLetter>,
-    ) {
+    /// Adds trades that belong to no trading session. Trades of an unknown year mean that this
+    /// version is too old for the feed, or that the feed's times are wrong.
+    pub(crate) fn count_outside_sessions(&self, trades: OutsideSessions) {
+        self.outside_sessions.add(trades.closed);
+        if trades.unknown_year > 0 && self.in_unknown_years.get() == 0 {
+            let years = Calendar::us_equities().years();
+            tracing::warn!(
+                trades = trades.unknown_year,
+                first_year = years.start(),
+                last_year = years.end(),
+                "trades of years that the calendar of trading sessions does not cover are in no \
+                 session bar; install a version with a newer calendar"
+            );
+        }
+        self.in_unknown_years.add(trades.unknown_year);
+    }
+
+    /// Adds the number of records and trades that became dead letters, by reason.
+    pub(crate) fn count_dead_letters(&self, counts: BTreeMap<String, u64>) {
         let mut by_reason = locked(&self.dead_letters);
-        for dead_letter in dead_letters {
-            let known = by_reason.contains_key(&dead_letter.reason) || by_reason.len() < REASONS;
+        for (reason, count) in counts {
+            let known = by_reason.contains_key(&reason) || by_reason.len() < REASONS;
             *by_reason
                 .entry(if known {
-                    dead_letter.reason.clone()
+                    reason
                 } else {
                     OTHER_REASON.to_owned()
                 })
-                .or_default() += 1;
+                .or_default() += count;
         }
     }
 }
@@ -209,26 +278,10 @@ mod tests {
     #[test]
     fn dead_letters_are_counted_by_reason_and_too_many_reasons_as_one() {
         let metrics = Metrics::default();
-        let dead_letter = |reason: String| DeadLetter {
-            partition: 0,
-            offset: 0,
-            index: 0,
-            reason,
-            detail: String::new(),
-            payload: Vec::new(),
-        };
-        let few = [
-            dead_letter("json".into()),
-            dead_letter("price".into()),
-            dead_letter("json".into()),
-        ];
-        metrics.count_dead_letters(few.iter());
-        assert_eq!(
-            metrics.dead_letters(),
-            BTreeMap::from([("json".into(), 2), ("price".into(), 1)])
-        );
-        let many: Vec<DeadLetter> = (0..1_000).map(|n| dead_letter(format!("r{n}"))).collect();
-        metrics.count_dead_letters(many.iter());
+        let few = BTreeMap::from([("json".to_owned(), 2), ("price".to_owned(), 1)]);
+        metrics.count_dead_letters(few.clone());
+        assert_eq!(metrics.dead_letters(), few);
+        metrics.count_dead_letters((0..1_000).map(|n| (format!("r{n}"), 1)).collect());
         let found = metrics.dead_letters();
         assert_eq!(
             (found.len(), found.values().sum::<u64>()),

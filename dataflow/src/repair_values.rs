@@ -1,13 +1,14 @@
-//! Recomputes chosen bars from the log, with the code that the job uses. For repair, which writes
-//! exact totals: a bar's cell also holds values that the independent oracle does not compute, for
-//! example revisions.
+//! Recomputes chosen rows of bars from the log, with the code that the job uses. For repair, which
+//! writes exact totals: a bar's cell also holds values that the independent oracle does not compute,
+//! for example revisions.
 
 use tapeflow_log::LogRecord;
 use tapeflow_protocol::Cut;
-use tapeflow_schemas::{BarKey, Offset, Totals, WindowSize, codec::Entry};
+use tapeflow_schemas::{BarKey, Offset, PackedBars, Totals, WindowSize, codec::Entry};
 
 use crate::{
     hash::Map,
+    limits::Limits,
     operators::{
         combine::Combiner,
         exchange::ExchangeItem,
@@ -20,17 +21,28 @@ const WINDOWS_OPEN: usize = 20_000;
 /// The dead letters kept. [`PartitionState`] logs no more than so many.
 const DEAD_LETTERS_KEPT: usize = 16;
 
-/// Adds records to the wanted bars. Memory is bounded by the number of wanted bars.
+/// What a repair writes into a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowValues {
+    /// The bar.
+    pub totals: Totals,
+    /// The shorter bars within it.
+    pub packed: PackedBars,
+}
+
+/// Adds records to the wanted rows. Memory is bounded by the number of wanted rows.
 pub struct RepairValues {
     sizes: Vec<WindowSize>,
     partitions: Vec<PartitionState>,
     intake: Intake,
     entries: Vec<Entry>,
-    bars: Map<BarKey, Option<Totals>>,
+    rows: Map<BarKey, Option<RowValues>>,
+    scratch: Vec<u8>,
 }
 
 impl RepairValues {
     /// `from`: the first offset of each partition. The bars are exact if the job began there.
+    /// `wanted`: keys of rows ([`BarKey::row`]).
     #[must_use]
     pub fn new(
         sizes: &[WindowSize],
@@ -49,9 +61,10 @@ impl RepairValues {
         Self {
             sizes: sizes.to_vec(),
             partitions: (0..).zip(from).map(begin).collect(),
-            intake: Intake::new(Combiner::new(sizes)),
+            intake: Intake::new(Combiner::new(sizes, Limits::default().interned_symbols)),
             entries: Vec::new(),
-            bars: wanted.into_iter().map(|key| (key, None)).collect(),
+            rows: wanted.into_iter().map(|key| (key, None)).collect(),
+            scratch: Vec::new(),
         }
     }
 
@@ -63,16 +76,18 @@ impl RepairValues {
         let at = usize::try_from(record.partition).expect("partitions are counted in 32 bits");
         self.partitions[at].take(record, &mut self.entries, &mut self.intake);
         self.intake.dead_letters.truncate(DEAD_LETTERS_KEPT);
+        // A repair is about bars.
+        self.intake.feed_gaps.clear();
         if self.intake.combiner.len() >= WINDOWS_OPEN {
             self.add_up();
         }
     }
 
-    /// A wanted bar, as of the records added so far; `None` if none of them is in it.
+    /// A wanted row, as of the records added so far; `None` if none of them is in it.
     #[must_use]
-    pub fn bar(&mut self, key: &BarKey) -> Option<Totals> {
+    pub fn row(&mut self, key: &BarKey) -> Option<RowValues> {
         self.add_up();
-        self.bars.get(key).copied().flatten()
+        self.rows.get(key).cloned().flatten()
     }
 
     fn add_up(&mut self) {
@@ -86,9 +101,15 @@ impl RepairValues {
                     size: self.sizes[usize::from(partial.size)],
                     start: partial.start,
                 };
-                if let Some(bar) = self.bars.get_mut(&key) {
-                    bar.get_or_insert_default().merge(&partial.totals);
-                }
+                let Some(values) = self.rows.get_mut(&key) else {
+                    continue;
+                };
+                let values = values.get_or_insert_default();
+                values.totals.merge(&partial.totals);
+                values
+                    .packed
+                    .merge(key.start, &partial.packed, &mut self.scratch)
+                    .expect("the combiner encodes them well");
             }
         }
     }
@@ -134,12 +155,7 @@ mod tests {
             size: sizes[size],
             start,
         };
-        let wanted = [
-            key("A", 0, 1_000),
-            key("A", 1, 0),
-            key("B", 1, 0),
-            key("C", 1, 0),
-        ];
+        let wanted = [key("A", 1, 0), key("B", 1, 0), key("C", 1, 0)];
         let mut recompute = RepairValues::new(&sizes, &[3], wanted.clone());
         // A duplicate, a late trade, another symbol, and an invalid record.
         let trades = [
@@ -157,7 +173,7 @@ mod tests {
         for (offset, payload) in (3..).zip(&payloads) {
             if offset == 5 {
                 assert_eq!(
-                    recompute.bar(&wanted[1]).map(|totals| totals.priced),
+                    recompute.row(&wanted[0]).map(|row| row.totals.priced),
                     Some(2),
                     "as of the records so far"
                 );
@@ -169,13 +185,21 @@ mod tests {
                 payload: Some(payload),
             });
         }
-        let found = wanted.each_ref().map(|key| {
-            recompute
-                .bar(key)
-                .map(|totals| (totals.sums[0].trades, totals.revision))
-        });
-        assert_eq!(found, [Some((2, 1)), Some((3, 0)), Some((1, 0)), None]);
-        assert_eq!(recompute.bar(&key("B", 0, 2_000)), None, "not wanted");
-        assert_eq!(recompute.bars.len(), 4);
+        let counts = |totals: &Totals| (totals.sums[0].trades, totals.revision);
+        let found = wanted
+            .each_ref()
+            .map(|key| recompute.row(key).map(|row| counts(&row.totals)));
+        assert_eq!(found, [Some((3, 0)), Some((1, 0)), None]);
+        let seconds: Vec<_> = recompute
+            .row(&wanted[0])
+            .expect("a row")
+            .packed
+            .iter(0)
+            .map(|bar| bar.expect("well formed"))
+            .map(|bar| (bar.start, counts(&bar.totals)))
+            .collect();
+        assert_eq!(seconds, [(1_000, (2, 1)), (59_000, (1, 0))]);
+        assert_eq!(recompute.row(&key("B", 1, 60_000)), None, "not wanted");
+        assert_eq!(recompute.rows.len(), 3);
     }
 }

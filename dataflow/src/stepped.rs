@@ -24,9 +24,9 @@ use crate::{
     worker::{WorkerLoop, run_out},
 };
 
-/// What a generation runs on.
+/// What a process of a generation runs on.
 pub struct Environment {
-    /// Must have one process.
+    /// Must be that of a job of one process, with this process's workers.
     pub config: JobConfig,
     /// The log it reads.
     pub log: Arc<dyn Log>,
@@ -44,6 +44,31 @@ pub struct Environment {
     pub hash_seed: u64,
 }
 
+impl Environment {
+    fn shared(self, checkpoint: Option<Checkpoint>) -> Shared {
+        let failure = Failure::default();
+        Shared {
+            io: StoreIo::new(
+                self.runtime.clone(),
+                Arc::clone(&self.store),
+                &self.config.limits,
+                failure.clone(),
+            ),
+            liveness: Liveness::new(self.config.workers),
+            config: self.config,
+            log: self.log,
+            store: self.store,
+            clock: self.clock,
+            stop: self.stop,
+            observer: self.observer,
+            failure,
+            metrics: Arc::new(Metrics::default()),
+            runtime: self.runtime,
+            checkpoint: Mutex::new(checkpoint),
+        }
+    }
+}
+
 /// The description of the job for [`tapeflow_protocol::workflow::take_over`].
 ///
 /// # Errors
@@ -52,76 +77,81 @@ pub fn opening(config: &JobConfig, log: &dyn Log, owner: String) -> Result<Openi
     job::opening(config, log, owner)
 }
 
-/// A generation that has taken over, and its workers. Dropping it is a crash: the state of the
-/// workers is lost.
+/// A generation that has taken over, and the workers of all its processes. Dropping it is a crash:
+/// the state of the workers is lost.
 pub struct Stepped {
-    shared: Arc<Shared>,
-    workers: Vec<(Worker, WorkerLoop)>,
+    processes: Vec<Arc<Shared>>,
+    /// Each with the number of its process.
+    workers: Vec<(usize, Worker, WorkerLoop)>,
 }
 
 impl Stepped {
-    /// Builds the workers, one for each allocator. `checkpoint` is the result of the take-over.
+    /// Builds the workers of each process, one for each allocator. `checkpoint` is the result of
+    /// the take-over.
+    ///
+    /// The processes differ in what they run on, so that one can fail while others go on. Their
+    /// workers are connected as if they were of one process.
     #[must_use]
     pub fn new(
-        environment: Environment,
+        processes: Vec<Environment>,
         checkpoint: Checkpoint,
         allocators: Vec<Allocator>,
     ) -> Self {
-        hash::fix_seed(environment.hash_seed);
-        let failure = Failure::default();
-        let liveness = Liveness::new(environment.config.workers);
-        let shared = Arc::new(Shared {
-            config: environment.config,
-            log: environment.log,
-            io: StoreIo::new(
-                environment.runtime.clone(),
-                Arc::clone(&environment.store),
-                failure.clone(),
-            ),
-            store: environment.store,
-            clock: environment.clock,
-            stop: environment.stop,
-            observer: environment.observer,
-            failure,
-            metrics: Arc::new(Metrics::default()),
-            runtime: environment.runtime,
-            liveness,
-            checkpoint: Mutex::new(Some(checkpoint)),
-        });
-        let worker = |allocator| {
-            let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
-            let worker_loop = WorkerLoop::new(&mut worker, &shared);
-            (worker, worker_loop)
+        let (mut checkpoint, mut allocators) = (Some(checkpoint), allocators.into_iter());
+        let mut stepped = Self {
+            processes: Vec::new(),
+            workers: Vec::new(),
         };
-        let workers = allocators.into_iter().map(worker).collect();
-        Self { shared, workers }
+        for (process, environment) in processes.into_iter().enumerate() {
+            hash::fix_seed(environment.hash_seed);
+            let workers = environment.config.workers;
+            // The coordinator is in the first process.
+            let shared = Arc::new(environment.shared(checkpoint.take()));
+            for allocator in allocators.by_ref().take(workers) {
+                let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
+                let worker_loop = WorkerLoop::new(&mut worker, &shared);
+                stepped.workers.push((process, worker, worker_loop));
+            }
+            stepped.processes.push(shared);
+        }
+        stepped
+    }
+
+    /// The number of the process of a worker.
+    #[must_use]
+    pub fn process_of(&self, index: usize) -> usize {
+        self.workers[index].0
     }
 
     /// Runs one step of one worker. Returns whether anything happened.
     pub fn step(&mut self, index: usize) -> bool {
-        let (worker, worker_loop) = &mut self.workers[index];
-        if worker_loop.continues(&self.shared) {
-            return worker_loop.step(worker, &self.shared);
+        let (process, worker, worker_loop) = &mut self.workers[index];
+        let shared = &self.processes[*process];
+        if worker_loop.continues(shared) {
+            return worker_loop.step(worker, shared);
         }
         worker_loop.close();
-        run_out(worker, &self.shared) && worker.step()
+        run_out(worker, shared) && worker.step()
     }
 
-    /// The result; `None` while a worker has something left to do.
-    pub fn ended(&mut self) -> Option<Result<Summary, JobError>> {
-        if let Some(error) = self.shared.failure.take() {
-            return Some(Err(error));
-        }
-        let done = self.workers.iter().all(|(worker, worker_loop)| {
-            !worker_loop.continues(&self.shared) && !worker.has_dataflows()
+    /// Why a process has failed, once. A failure is not known to the other processes.
+    pub fn failure(&mut self, process: usize) -> Option<JobError> {
+        self.processes[process].failure.take()
+    }
+
+    /// The result of a job that has not failed; `None` while a worker has something left to do.
+    #[must_use]
+    pub fn ended(&self) -> Option<Summary> {
+        let done = self.workers.iter().all(|(process, worker, worker_loop)| {
+            !worker_loop.continues(&self.processes[*process]) && !worker.has_dataflows()
         });
-        done.then(|| Ok(Summary::of(&self.shared.metrics)))
+        done.then(|| Summary::of(&self.processes[0].metrics))
     }
 }
 
 impl Drop for Stepped {
     fn drop(&mut self) {
-        for (worker, _) in &mut self.workers {
+        for (_, worker, _) in &mut self.workers {
             worker
                 .installed_dataflows()
                 .into_iter()

@@ -10,20 +10,15 @@ use std::sync::{
     mpsc::{Receiver, Sender, channel},
 };
 
-use tapeflow_protocol::{EpochWrites, JobStore, failpoint, workflow::until_answered};
-use tapeflow_schemas::{BarKey, BarState, Symbol};
+use tapeflow_protocol::{EpochWrites, JobStore, StoreError, failpoint, workflow::until_answered};
+use tapeflow_schemas::{BarKey, BarRow, Symbol, ViewKey, ViewState};
 use timely::scheduling::SyncActivator;
 use tokio::{runtime::Handle, sync::Semaphore};
 
-use crate::failure::{Failure, JobError};
-
-/// The most bars of one read call.
-const BARS_PER_READ: usize = 512;
-/// Concurrent read calls per process. A store spreads each call over its own connections; more
-/// calls only overload it.
-const CONCURRENT_READS: usize = 4;
-/// Concurrent write calls per process.
-const CONCURRENT_WRITES: usize = 4;
+use crate::{
+    failure::{Failure, JobError},
+    limits::Limits,
+};
 
 /// Access to the store, shared by the workers of a process.
 #[derive(Clone)]
@@ -32,23 +27,30 @@ pub(crate) struct StoreIo {
     store: Arc<dyn JobStore>,
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
+    keys_per_read: usize,
     failure: Failure,
 }
 
 impl StoreIo {
-    pub(crate) fn new(runtime: Handle, store: Arc<dyn JobStore>, failure: Failure) -> Self {
+    pub(crate) fn new(
+        runtime: Handle,
+        store: Arc<dyn JobStore>,
+        limits: &Limits,
+        failure: Failure,
+    ) -> Self {
         Self {
             runtime,
             store,
-            reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
-            writes: Arc::new(Semaphore::new(CONCURRENT_WRITES)),
+            reads: Arc::new(Semaphore::new(limits.calls_at_once)),
+            writes: Arc::new(Semaphore::new(limits.calls_at_once)),
+            keys_per_read: limits.keys_per_read,
             failure,
         }
     }
 
-    pub(crate) fn reader(&self, wake: SyncActivator) -> BarReader {
+    pub(crate) fn reader<K: StoreKey>(&self, wake: SyncActivator) -> StoreReader<K> {
         let (send, replies) = channel();
-        BarReader {
+        StoreReader {
             io: self.clone(),
             wake,
             send,
@@ -86,31 +88,69 @@ impl StoreIo {
     }
 }
 
-/// The reads of one operator.
-pub(crate) struct BarReader {
-    io: StoreIo,
-    wake: SyncActivator,
-    send: Sender<Vec<(BarKey, Option<BarState>)>>,
-    replies: Receiver<Vec<(BarKey, Option<BarState>)>>,
+/// What an operator can read from the store by its key.
+pub(crate) trait StoreKey: Ord + Send + Sync + Sized + 'static {
+    type Value: Send + 'static;
+
+    /// What a call does, for the log.
+    const READING: &'static str;
+
+    /// Reads values in the order of the keys; `None` where there is none.
+    fn read(
+        store: &dyn JobStore,
+        keys: &[Self],
+    ) -> impl Future<Output = Result<Vec<Option<Self::Value>>, StoreError>> + Send;
 }
 
-impl BarReader {
-    /// Requests bars. Each key gets one reply.
-    pub(crate) fn request(&self, mut keys: Vec<BarKey>) {
+impl StoreKey for BarKey {
+    type Value = BarRow;
+    const READING: &'static str = "reading bars";
+
+    async fn read(store: &dyn JobStore, keys: &[Self]) -> Result<Vec<Option<BarRow>>, StoreError> {
+        store.read_bars(keys).await
+    }
+}
+
+impl StoreKey for ViewKey {
+    type Value = ViewState;
+    const READING: &'static str = "reading views";
+
+    async fn read(
+        store: &dyn JobStore,
+        keys: &[Self],
+    ) -> Result<Vec<Option<ViewState>>, StoreError> {
+        store.read_views(keys).await
+    }
+}
+
+/// A key and what the store has for it.
+pub(crate) type Found<K> = (K, Option<<K as StoreKey>::Value>);
+
+/// The reads of one operator.
+pub(crate) struct StoreReader<K: StoreKey> {
+    io: StoreIo,
+    wake: SyncActivator,
+    send: Sender<Vec<Found<K>>>,
+    replies: Receiver<Vec<Found<K>>>,
+}
+
+impl<K: StoreKey> StoreReader<K> {
+    /// Requests values. Each key gets one reply.
+    pub(crate) fn request(&self, mut keys: Vec<K>) {
         // Sorted, so that bars of one partition of the store share a call.
         keys.sort_unstable();
         let mut keys = keys.into_iter().peekable();
         while keys.peek().is_some() {
-            let chunk: Vec<BarKey> = keys.by_ref().take(BARS_PER_READ).collect();
+            let chunk: Vec<K> = keys.by_ref().take(self.io.keys_per_read).collect();
             let (io, send, wake) = (self.io.clone(), self.send.clone(), self.wake.clone());
             self.io.runtime.spawn(async move {
                 let Ok(_permit) = io.reads.acquire().await else {
                     return;
                 };
-                match until_answered("reading bars", || io.store.read_bars(&chunk)).await {
-                    Ok(bars) => {
+                match until_answered(K::READING, || K::read(&*io.store, &chunk)).await {
+                    Ok(found) => {
                         // The receiver is gone if the job is ending.
-                        let _ = send.send(chunk.into_iter().zip(bars).collect());
+                        let _ = send.send(chunk.into_iter().zip(found).collect());
                     }
                     Err(reason) => io.failure.set(JobError::Failed(reason)),
                 }
@@ -120,7 +160,7 @@ impl BarReader {
     }
 
     /// The replies that have arrived.
-    pub(crate) fn replies(&self) -> impl Iterator<Item = (BarKey, Option<BarState>)> + '_ {
+    pub(crate) fn replies(&self) -> impl Iterator<Item = Found<K>> + '_ {
         self.replies.try_iter().flatten()
     }
 }

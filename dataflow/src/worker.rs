@@ -7,7 +7,7 @@
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use tapeflow_protocol::{Checkpoint, EpochWrites, failpoint, workflow};
-use tapeflow_schemas::{BarKey, BarState, BarWrite, WindowSize};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, Epoch, PackedBars, WindowSize};
 use timely::{
     dataflow::{
         InputHandleVec, ProbeHandle,
@@ -35,14 +35,13 @@ use crate::{
     shutdown::StopRequest,
     views::{
         changes::Change,
-        definitions, view_writes,
-        window_loader::{self, WindowSettings},
+        view_state::{self, ViewSettings},
     },
 };
 
-/// One setting controls memory: a worker keeps one window of the views for each so many resident
-/// bars. The default of 12,000 bars keeps the open windows of five sizes and their predecessors.
-const RESIDENT_BARS_PER_WINDOW: usize = 1_000;
+/// One setting controls memory: for each resident bar a worker keeps so many ranks and sums of views,
+/// about 150 bytes each. A window of a large market has 61 and its baskets.
+const RANKS_PER_RESIDENT_BAR: usize = 2;
 /// How long an idle worker waits before it asks the log again. Other threads wake it at once. A
 /// step costs about 40 us, mostly in the kernel. At 5 ms a worker of a quiet market needs less than
 /// 1 % of a core, and a trade waits for its epoch anyway.
@@ -86,9 +85,11 @@ pub(crate) struct WorkerLoop {
     /// Messages that have arrived from the coordinator.
     from_coordinator: Rc<RefCell<VecDeque<ToWorker>>>,
     acknowledged: ProbeHandle<u64>,
+    /// What it said last.
+    acknowledged_epoch: Epoch,
     source: Activator,
-    /// Operators that wait for epoch timestamps.
-    waiting: [Activator; 3],
+    /// Operators that wait for epoch timestamps or acknowledgements.
+    waiting: [Activator; 2],
     /// In one worker of the job.
     coordinator: Option<Driver>,
     /// The stop request that the coordinator has been sent.
@@ -165,6 +166,7 @@ impl WorkerLoop {
             for_coordinator,
             from_coordinator,
             acknowledged,
+            acknowledged_epoch: 0,
             source,
             waiting,
             coordinator,
@@ -218,8 +220,12 @@ impl WorkerLoop {
         self.source.activate();
         worker.step();
         send_all(&mut inputs.live_bars, self.live_bars.borrow_mut().drain(..));
+        let acknowledged = acknowledged_epoch(&self.acknowledged);
+        if std::mem::replace(&mut self.acknowledged_epoch, acknowledged) != acknowledged {
+            self.waiting.iter().for_each(Activator::activate);
+        }
         self.mailbox.unacknowledged.observe(
-            acknowledged_epoch(&self.acknowledged),
+            acknowledged,
             || shared.clock.wall_us(),
             &shared.metrics,
         );
@@ -242,14 +248,15 @@ fn build_trades(
     timestamps: &SharedEpochTimestamps,
     probe: &ProbeHandle<u64>,
     live_bars: Option<(WindowSize, LiveBars)>,
-) -> (Activator, [Activator; 3]) {
-    let (index, peers) = (worker.index(), worker.peers());
+) -> (Activator, [Activator; 2]) {
     worker.dataflow_named("trades", |scope| {
         let settings = SourceSettings {
             log: Arc::clone(&shared.log),
             sizes: shared.config.sizes.clone(),
             until_end: shared.config.until_end,
             accept_loss: shared.config.accept_loss,
+            skip_batches: shared.config.skip_batches.clone(),
+            limits: shared.config.limits,
             failure: shared.failure.clone(),
             metrics: Arc::clone(&shared.metrics),
         };
@@ -258,6 +265,7 @@ fn build_trades(
         let settings = StateSettings {
             sizes: shared.config.sizes.clone(),
             resident_bars: shared.config.resident_bars,
+            limits: shared.config.limits,
             io: shared.io.clone(),
             timestamps: Rc::clone(timestamps),
             acknowledged: Rc::clone(&acknowledged),
@@ -271,18 +279,21 @@ fn build_trades(
                 StateOutput::Changes(changes) => Err(changes),
             },
         );
-        let settings = WindowSettings {
+        let settings = ViewSettings {
+            baskets: Rc::new(shared.config.baskets.clone()),
+            limits: shared.config.limits,
             io: shared.io.clone(),
             timestamps: Rc::clone(timestamps),
             failure: shared.failure.clone(),
             metrics: Arc::clone(&shared.metrics),
-            windows_kept: shared.config.resident_bars / RESIDENT_BARS_PER_WINDOW,
-            index,
-            peers,
+            acknowledged: probe.clone(),
+            most_ranked: shared.config.most_ranked,
+            ranks_kept: shared
+                .config
+                .resident_bars
+                .saturating_mul(RANKS_PER_RESIDENT_BAR),
         };
-        let (bars, loader) = window_loader::build(changes, settings);
-        let views = definitions::build(bars, &shared.config.baskets);
-        let (view_writes, view_writer) = view_writes::build(views, Rc::clone(timestamps));
+        let (view_writes, view_state) = view_state::build(changes, settings);
         let settings = SinkSettings {
             io: shared.io.clone(),
             acknowledged,
@@ -292,7 +303,7 @@ fn build_trades(
             live_bars,
         };
         sink::build(writes.concat(view_writes), settings).probe_with(probe);
-        (source, [bar_state, loader, view_writer])
+        (source, [bar_state, view_state])
     })
 }
 
@@ -310,6 +321,7 @@ fn observe_live_bars(observer: &dyn Observer, size: WindowSize, bars: &[LiveBar]
                 epoch: bar.epoch,
                 totals: bar.totals,
             },
+            packed: PackedBars::default(),
             write_timestamp: bar.write_timestamp,
         };
         observer.acknowledged(
@@ -354,12 +366,22 @@ pub(crate) fn run_out(worker: &mut Worker, shared: &Shared) -> bool {
 /// Checks that this process uses the same store as the coordinator. A process that writes elsewhere
 /// would let the job commit bars that its store does not have.
 fn check_same_store(checkpoint: &Checkpoint, shared: &Shared) -> Result<(), JobError> {
+    // The store may be silent for longer than a step may take.
+    let _wait = shared.liveness.wait();
     let found = shared
         .runtime
         .block_on(workflow::until_answered("reading the checkpoint", || {
             shared.store.checkpoint()
         }))
         .map_err(JobError::Failed)?;
+    let (mine, theirs) = (shared.store.datacenter(), &checkpoint.datacenter);
+    if mine.is_some() && mine != *theirs {
+        return Err(JobError::Refused(format!(
+            "process 0 writes to datacenter {}, this one to {}; see --cassandra-datacenter",
+            theirs.as_deref().unwrap_or("unknown"),
+            mine.unwrap_or_default()
+        )));
+    }
     match found {
         Some(found)
             if found.generation == checkpoint.generation && found.owner == checkpoint.owner =>

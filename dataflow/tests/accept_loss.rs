@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use support::{
     check::{check, check_without},
@@ -35,6 +35,11 @@ fn committed(partitions: u32, config: &JobConfig) -> (MemoryLog, Arc<MemoryStore
 
 /// Binds one epoch for each number, with so many new records, and writes none of its bars.
 fn bind(log: &MemoryLog, store: &Arc<MemoryStore>, config: &JobConfig, records: &[usize]) {
+    // Long enough that an epoch has records of both partitions, however fast the machine binds.
+    let config = &JobConfig {
+        epoch: Duration::from_millis(500),
+        ..config.clone()
+    };
     for (seed, records) in (10..).zip(records) {
         feed(log, seed, *records);
         let before = checkpoint(store).bound.len();
@@ -101,10 +106,7 @@ fn accepted(
             "{what}: dead letters"
         );
         let checkpoint = checkpoint(store);
-        assert!(
-            checkpoint.bound.is_empty() && checkpoint.format == 2,
-            "{what}: {checkpoint:?}"
-        );
+        assert!(checkpoint.bound.is_empty(), "{what}: {checkpoint:?}");
         for (partition, cut) in (0u32..).zip(&checkpoint.committed.cuts) {
             assert_eq!(
                 (cut.next, cut.lost),
@@ -265,7 +267,7 @@ fn a_bound_loss_needs_no_second_permission_and_a_later_loss_does() {
     );
 
     // Again without --accept-loss, whether the log still has the records or not. (At most
-    // EPOCHS_AHEAD times.)
+    // `epochs_ahead` times.)
     for (seed, start) in (20..).zip([first.to, 0]) {
         // New records, so that there is an epoch to bind.
         feed(&log, seed, 40);
@@ -448,7 +450,7 @@ fn offsets_that_go_while_the_job_runs_end_it_and_are_named() {
 }
 
 #[test]
-fn without_a_loss_nothing_changes_for_older_binaries() {
+fn without_a_loss_accept_loss_changes_nothing() {
     let config = JobConfig {
         accept_loss: true,
         ..config(2, 8)
@@ -457,8 +459,8 @@ fn without_a_loss_nothing_changes_for_older_binaries() {
     feed(&log, 2, 100);
     run_with(&config, &log, &store, Interruption::None).expect("runs to the end");
     assert_eq!(
-        (checkpoint(&store).format, loss_letters(&store)),
-        (1, vec![]),
+        loss_letters(&store),
+        [],
         "--accept-loss alone loses nothing"
     );
     block_on(check(

@@ -14,7 +14,7 @@ use support::{
 };
 use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
 use tapeflow_protocol::LostRange;
-use tapeflow_schemas::SessionId;
+use tapeflow_schemas::{Secret, SessionId};
 use tapeflow_sinks::memory::MemoryStore;
 
 #[test]
@@ -38,6 +38,7 @@ fn a_loss_in_another_process_is_bound_and_counted_there() {
     let job = JobConfig {
         processes: 2,
         hosts,
+        secret: Some(Secret::new("0123456789abcdef0123456789abcdef")),
         accept_loss: true,
         ..config(1, 8)
     };

@@ -3,18 +3,27 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use support::{
     check::check,
     crashing_store::CrashingStore,
-    feed::{append_trade, feed},
-    job::{block_on, config, run_job},
+    feed::{append_feed_states, append_trade, feed, feed_wide},
+    job::{self, block_on, run_job},
     memory_log::MemoryLog,
 };
+use tapeflow_dataflow::JobConfig;
 use tapeflow_protocol::CheckpointStore;
-use tapeflow_sinks::memory::MemoryStore;
+use tapeflow_schemas::{SessionId, WindowSize};
+use tapeflow_sinks::memory::{Call, Fault, MemoryStore};
+
+/// A job that keeps session bars too: sale conditions decide which one a trade is in.
+fn config(workers: usize, resident_bars: usize) -> JobConfig {
+    let mut config = job::config(workers, resident_bars);
+    config.sizes.push(WindowSize::SESSION);
+    config
+}
 
 #[test]
 fn bars_are_the_same_for_any_number_of_workers_and_any_memory() {
@@ -71,7 +80,13 @@ fn after_any_crash_nothing_is_lost_and_nothing_counts_twice() {
         let mut random = StdRng::seed_from_u64(seed);
         let log = MemoryLog::new(random.random_range(1..5));
         let store = Arc::new(MemoryStore::new());
-        feed(&log, seed, 400);
+        append_feed_states(&log, SessionId([8; 16]), 1_700_000_000_000);
+        if seed % 3 == 0 {
+            feed_wide(&log, seed, 400);
+        } else {
+            feed(&log, seed, 400);
+        }
+        append_feed_states(&log, SessionId([9; 16]), 1_700_000_200_000);
         let mut crashes = 0;
         for run in 0..200 {
             let config = config(
@@ -121,4 +136,23 @@ fn the_stock_day_that_began_before_1970_keeps_all_its_symbols() {
             &format!("record {sequence}"),
         ));
     }
+}
+
+/// More bars than one write takes, and the first write is answered with an error and sent again.
+/// Meanwhile the others must wait for its directory entries.
+#[test]
+fn no_bar_is_written_before_its_directory_entry() {
+    let (log, store) = (MemoryLog::new(1), Arc::new(MemoryStore::new()));
+    for sequence in 1..=2_000u64 {
+        let second = i64::try_from(sequence).expect("small") * 1_000;
+        append_trade(&log, "AAPL", sequence, second);
+    }
+    store.arm(Call::Write, [Fault::NotApplied; 3]);
+    let long = JobConfig {
+        epoch: Duration::from_secs(60),
+        ..config(1, 100_000)
+    };
+    run_job(&long, &log, store.clone()).expect("runs to the end");
+    block_on(check(&long, &log, &*store, "one epoch"));
+    assert_eq!(store.violations(), Vec::<String>::new());
 }

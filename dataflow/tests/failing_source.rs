@@ -26,8 +26,8 @@ use tapeflow_protocol::{
     StoreError, SymbolDirectory,
 };
 use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, Conditions, EventTime, Offset, Partition, Price, SessionId, Size,
-    Symbol, Trade, WriteTimestamp,
+    AssetClass, BarKey, BarRow, Conditions, EventTime, Offset, Partition, Price, SessionId, Size,
+    Symbol, Trade, ViewKey, ViewState, WriteTimestamp,
     codec::{BatchHeader, encode_batch},
 };
 use tapeflow_sinks::memory::MemoryStore;
@@ -108,7 +108,7 @@ impl Log for FailingLog {
     }
 }
 
-/// A store that delays the bars of process 0, so that EPOCHS_AHEAD epochs are bound and the
+/// A store that delays the bars of process 0, so that `epochs_ahead` epochs are bound and the
 /// coordinator commits without sealing first.
 struct SlowStore {
     inner: Arc<MemoryStore>,
@@ -161,8 +161,12 @@ impl CheckpointStore for SlowStore {
 
 #[async_trait]
 impl EpochStore for SlowStore {
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarRow>>, StoreError> {
         self.inner.read_bars(keys).await
+    }
+
+    async fn read_views(&self, keys: &[ViewKey]) -> Result<Vec<Option<ViewState>>, StoreError> {
+        self.inner.read_views(keys).await
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
@@ -234,7 +238,7 @@ fn an_epoch_that_a_failed_source_has_sealed_is_not_committed() {
     drop(listeners);
     let base = JobConfig {
         epoch: Duration::from_millis(5),
-        sizes: vec!["1s".parse().expect("a size")],
+        sizes: vec!["1m".parse().expect("a size")],
         processes: 2,
         hosts,
         ..config(1, 100_000)

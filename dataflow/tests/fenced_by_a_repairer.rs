@@ -19,7 +19,9 @@ use tapeflow_protocol::{
     CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry, StoreError,
     SymbolDirectory, repair::Repairer,
 };
-use tapeflow_schemas::{AssetClass, BarKey, BarState, SessionId, Symbol, WriteTimestamp};
+use tapeflow_schemas::{
+    AssetClass, BarKey, BarRow, SessionId, Symbol, ViewKey, ViewState, WriteTimestamp,
+};
 use tapeflow_sinks::memory::MemoryStore;
 
 struct Fencing {
@@ -69,8 +71,12 @@ impl CheckpointStore for Fencing {
 
 #[async_trait]
 impl EpochStore for Fencing {
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarRow>>, StoreError> {
         self.inner.read_bars(keys).await
+    }
+
+    async fn read_views(&self, keys: &[ViewKey]) -> Result<Vec<Option<ViewState>>, StoreError> {
+        self.inner.read_views(keys).await
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {

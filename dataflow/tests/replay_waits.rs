@@ -16,7 +16,7 @@ use support::{
     job::{config, io},
     memory_log::MemoryLog,
 };
-use tapeflow_dataflow::{JobConfig, Metrics, Stop, run};
+use tapeflow_dataflow::{JobConfig, Limits, Metrics, Stop, run};
 use tapeflow_log::{Log, LogError, LogReader, LogRecord};
 use tapeflow_protocol::SourceIdentity;
 use tapeflow_schemas::{Offset, Partition};
@@ -36,7 +36,9 @@ struct StallingReader {
     returned: Arc<AtomicUsize>,
 }
 
-/// More windows than all open maps of a job may hold together (16,384).
+/// The windows that all open maps of the job may hold together.
+const OPEN: usize = 16_384;
+/// More than that, with a last poll.
 const TOO_MANY: usize = 20_000;
 
 impl LogReader for StallingReader {
@@ -113,7 +115,11 @@ impl Log for StallingLog {
 #[test]
 fn a_replay_that_waits_for_one_partition_reads_a_bounded_part_of_the_others() {
     let config = JobConfig {
-        sizes: vec!["1s".parse().expect("a size")],
+        sizes: vec!["1m".parse().expect("a size")],
+        limits: Limits {
+            open_windows: OPEN,
+            ..Limits::default()
+        },
         ..config(1, 100_000)
     };
     let (log, store) = (MemoryLog::new(2), Arc::new(MemoryStore::new()));
@@ -138,7 +144,7 @@ fn a_replay_that_waits_for_one_partition_reads_a_bounded_part_of_the_others() {
             &log,
             of(0),
             2 + n,
-            base - 1_000 * i64::try_from(n).expect("few"),
+            base - 60_000 * i64::try_from(n).expect("few"),
         );
     }
     let returned = Arc::new(AtomicUsize::new(0));
@@ -159,6 +165,6 @@ fn a_replay_that_waits_for_one_partition_reads_a_bounded_part_of_the_others() {
     let returned = returned.load(SeqCst);
     assert!(
         returned < TOO_MANY,
-        "{returned} windows were read into an open map that holds 16,384"
+        "{returned} windows were read into an open map that holds {OPEN}"
     );
 }

@@ -2,17 +2,28 @@
 //! frames with a reason.
 //!
 //! The result depends on the bytes of the frame alone, with one exception: trades of a live frame
-//! must not lie in the far future of the time it was taken in. Frames of a recording are not
-//! checked against the clock, because every replay must give the same sequences. The job checks
-//! them against the time in their records. No input causes a panic.
+//! must not lie in the future of the time it was taken in. Frames of a recording are not checked
+//! against the clock, because every replay must give the same sequences. The job checks them
+//! against the time of their records. No input causes a panic.
+//!
+//! A frame of a megabyte may hold half a million invalid entries. The first [`LISTED`] of them
+//! become invalid frames of their own, and one more stands for the rest. All are counted.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
-use tapeflow_schemas::{EventTime, NumberError, Price, Size, Symbol, Trade, decimal::Parsed};
+use tapeflow_schemas::{
+    EventTime, NumberError, Price, Size, Symbol, Trade,
+    decimal::Parsed,
+    trade::{END_OF_TIME_MS, FUTURE_TOLERANCE_MS},
+};
 
 use crate::{
     counts::Counts,
-    finnhub::message::{self, Malformed, Message, RawTrade},
+    finnhub::message::{self, Entry, Malformed, Message, RawTrade},
     frame::Frame,
 };
 
@@ -31,12 +42,14 @@ pub enum Reason {
     Price,
     /// No size, or a negative or absurdly large one.
     Size,
-    /// No event time, or one outside 1970 to 2200.
+    /// No event time, one outside 1970 to 2200, or one in seconds.
     EventTime,
     /// Price times size is absurdly large.
     Notional,
-    /// The event time is more than a day ahead of the time it was taken in.
+    /// The event time is more than five minutes ahead of the time it was taken in.
     Future,
+    /// Stands for the invalid entries of a frame that are not listed.
+    More,
 }
 
 impl Reason {
@@ -53,6 +66,7 @@ impl Reason {
             Self::EventTime => "event_time",
             Self::Notional => "notional",
             Self::Future => "future",
+            Self::More => "more",
         }
     }
 }
@@ -88,12 +102,22 @@ pub struct Admitted<'a> {
     pub provider_error: Option<String>,
 }
 
+/// The most invalid entries of one frame that become invalid frames of their own.
+pub const LISTED: usize = 10;
 /// The bytes of an invalid frame or entry that are kept.
 const KEPT_BYTES: usize = 1024;
 /// The characters of a value that a detail quotes.
 const QUOTED_CHARS: usize = 64;
 /// Above this many groups, a symbol's group is found by hashing. Real frames have fewer than ten.
 const LINEAR_GROUPS: usize = 16;
+/// Event times that are seconds: those of 2000 to 2200. As milliseconds they would be in the first
+/// months of 1970, of which there is no feed.
+const SECONDS: Range<i64> = 946_684_800..END_OF_TIME_MS / 1_000;
+
+/// Whether an event time is in seconds, where milliseconds belong.
+pub(crate) fn looks_like_seconds(time: i64) -> bool {
+    SECONDS.contains(&time)
+}
 
 /// Admits a frame.
 pub fn admit<'a>(frame: &'a Frame, counts: &mut Counts) -> Admitted<'a> {
@@ -103,13 +127,14 @@ pub fn admit<'a>(frame: &'a Frame, counts: &mut Counts) -> Admitted<'a> {
         counts,
         admitted: Admitted::default(),
         index_of: HashMap::new(),
-        entry_texts: None,
+        unlisted: BTreeMap::new(),
     };
     match message::parse(&frame.bytes) {
         Ok(Message::Trades(entries)) => {
-            for (index, entry) in entries.into_iter().enumerate() {
-                admission.take_entry(index, entry);
+            if let Err(error) = entries.for_each(|entry| admission.take_entry(entry)) {
+                admission.invalid_frame(Reason::Json, &cut(&error.to_string()));
             }
+            admission.end_of_entries();
         }
         Ok(Message::Ping) => admission.counts.pings += 1,
         Ok(Message::Error { message }) => {
@@ -135,27 +160,30 @@ struct Admission<'a, 'c> {
     admitted: Admitted<'a>,
     /// Filled once there are more than [`LINEAR_GROUPS`].
     index_of: HashMap<String, usize>,
-    /// Parsed when the first entry fails.
-    entry_texts: Option<Vec<&'a str>>,
+    /// The invalid entries beyond [`LISTED`], by reason.
+    unlisted: BTreeMap<Reason, u64>,
 }
 
 impl<'a> Admission<'a, '_> {
-    fn take_entry(&mut self, index: usize, entry: Result<RawTrade<'a>, String>) {
-        let raw = match entry {
+    fn take_entry(&mut self, entry: Entry<'a>) {
+        let raw = match &entry.trade {
             Ok(raw) => raw,
-            Err(error) => return self.invalid_entry(index, Reason::Json, &cut(&error)),
+            Err(error) => {
+                return self.invalid_entry(&entry, Reason::Json, || cut(&error.to_string()));
+            }
         };
-        match check(&raw, self.frame.taken_ms) {
+        match check(raw, self.frame.taken_ms) {
             Ok(Checked::Trade { trade, rounded }) => {
                 self.counts.trades += 1;
                 self.counts.rounded += u64::from(rounded);
                 for code in raw.unknown_codes() {
                     *self.counts.unknown_conditions.entry(*code).or_default() += 1;
                 }
-                self.add(raw.into_symbol().unwrap_or_default(), trade);
+                let symbol = entry.trade.ok().and_then(RawTrade::into_symbol);
+                self.add(symbol.unwrap_or_default(), trade);
             }
             Ok(Checked::PriceUpdate) => self.counts.price_updates += 1,
-            Err((reason, detail)) => self.invalid_entry(index, reason, &detail),
+            Err((reason, detail)) => self.invalid_entry(&entry, reason, || detail),
         }
     }
 
@@ -182,31 +210,48 @@ impl<'a> Admission<'a, '_> {
         }
     }
 
-    fn invalid_entry(&mut self, index: usize, reason: Reason, what: &str) {
-        let frame = self.frame;
-        let texts = self
-            .entry_texts
-            .get_or_insert_with(|| message::entry_texts(&frame.bytes));
-        let sent = texts
-            .get(index)
-            .map_or(frame.bytes.as_slice(), |text| text.as_bytes());
-        self.push_invalid(
-            reason,
-            format!("line {}, index {index}: {what}", frame.line),
-            sent,
+    /// The detail is made only if it is kept.
+    fn invalid_entry(&mut self, entry: &Entry<'a>, reason: Reason, what: impl FnOnce() -> String) {
+        *self.counts.invalid.entry(reason).or_default() += 1;
+        if self.admitted.invalid_frames.len() == LISTED {
+            *self.unlisted.entry(reason).or_default() += 1;
+            return;
+        }
+        let detail = format!(
+            "line {}, index {}: {}",
+            self.frame.line,
+            entry.index,
+            what()
         );
+        self.keep(reason, detail, entry.text().as_bytes());
+    }
+
+    /// The last invalid frame says how many entries are not listed.
+    fn end_of_entries(&mut self) {
+        if self.unlisted.is_empty() {
+            return;
+        }
+        let reasons: Vec<String> = self
+            .unlisted
+            .iter()
+            .map(|(reason, count)| format!("{} {count}", reason.word()))
+            .collect();
+        let detail = format!(
+            "line {}: and {} more invalid entries of this frame: {}",
+            self.frame.line,
+            self.unlisted.values().sum::<u64>(),
+            reasons.join(", ")
+        );
+        self.keep(Reason::More, detail, &self.frame.bytes);
     }
 
     fn invalid_frame(&mut self, reason: Reason, what: &str) {
-        self.push_invalid(
-            reason,
-            format!("line {}: {what}", self.frame.line),
-            &self.frame.bytes,
-        );
+        *self.counts.invalid.entry(reason).or_default() += 1;
+        let detail = format!("line {}: {what}", self.frame.line);
+        self.keep(reason, detail, &self.frame.bytes);
     }
 
-    fn push_invalid(&mut self, reason: Reason, detail: String, sent: &'a [u8]) {
-        *self.counts.invalid.entry(reason).or_default() += 1;
+    fn keep(&mut self, reason: Reason, detail: String, sent: &'a [u8]) {
         self.admitted.invalid_frames.push(InvalidFrame {
             reason,
             detail,
@@ -234,10 +279,13 @@ fn check(raw: &RawTrade<'_>, taken_ms: Option<i64>) -> Result<Checked, (Reason, 
         Err((Some(NumberError::Zero), _)) => return Ok(Checked::PriceUpdate),
         Err((_, what)) => return Err((Reason::Size, what)),
     };
-    if taken_ms.is_some_and(|taken_ms| event_time.is_far_future(taken_ms)) {
+    if taken_ms.is_some_and(|taken_ms| event_time.is_future(taken_ms)) {
         return Err((
             Reason::Future,
-            format!("event time {event_time} is more than a day ahead of the time it was taken in"),
+            format!(
+                "event time {event_time} is more than {FUTURE_TOLERANCE_MS} ms ahead of the time it \
+                 was taken in"
+            ),
         ));
     }
     let trade = Trade::new(event_time, price.value, size.value, raw.conditions());
@@ -272,6 +320,11 @@ fn event_time(text: Option<&str>) -> Result<EventTime, String> {
             quote(text)
         )
     })?;
+    if looks_like_seconds(ms) {
+        return Err(format!(
+            "event time {ms} looks like seconds: give milliseconds"
+        ));
+    }
     EventTime::from_ms(ms).ok_or_else(|| format!("event time {ms} ms is outside 1970 to 2200"))
 }
 
@@ -307,6 +360,7 @@ pub(crate) fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::MAX_FRAME_BYTES;
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -400,6 +454,11 @@ mod tests {
         );
         check_invalid(r#"{"s":"A","p":1,"v":1}"#, Reason::EventTime, "missing");
         check_invalid(
+            r#"{"s":"A","p":1,"t":1680286538,"v":1}"#,
+            Reason::EventTime,
+            "looks like seconds",
+        );
+        check_invalid(
             r#"{"s":"A","p":1,"t":1.5,"v":1}"#,
             Reason::EventTime,
             "whole number",
@@ -420,10 +479,52 @@ mod tests {
             "absurdly large",
         );
         check_invalid(
-            r#"{"s":"A","p":1,"t":1700100000000,"v":1}"#,
+            r#"{"s":"A","p":1,"t":1700000300001,"v":1}"#,
             Reason::Future,
             "ahead",
         );
+    }
+
+    #[test]
+    fn a_trade_may_be_five_minutes_ahead_of_the_clock() {
+        let frame = frame(r#"{"type":"trade","data":[{"s":"A","p":1,"t":1700000300000,"v":1}]}"#);
+        assert_eq!(admit(&frame, &mut Counts::default()).invalid_frames, []);
+    }
+
+    /// Admits a frame of one megabyte that is full of this entry; returns the number of entries.
+    fn admit_a_megabyte(entry: &str, counts: &mut Counts) -> u64 {
+        let many = (MAX_FRAME_BYTES - 40) / (entry.len() + 1);
+        let frame = frame(&format!(
+            r#"{{"type":"trade","data":[{}]}}"#,
+            vec![entry; many].join(",")
+        ));
+        let admitted = admit(&frame, counts);
+        assert!(admitted.invalid_frames.len() <= LISTED + 1, "{entry}");
+        if let Some(last) = admitted.invalid_frames.get(LISTED) {
+            let more = format!(
+                "line 7: and {} more invalid entries of this frame: ",
+                many - 10
+            );
+            assert_eq!(last.reason, Reason::More);
+            assert!(last.detail.starts_with(&more), "{}", last.detail);
+            assert_eq!(last.frame.len(), KEPT_BYTES);
+        }
+        u64::try_from(many).expect("small")
+    }
+
+    #[test]
+    fn a_megabyte_of_junk_becomes_eleven_invalid_frames_and_all_of_it_is_counted() {
+        let mut counts = Counts::default();
+        let numbers = admit_a_megabyte("5", &mut counts);
+        assert_eq!(numbers, 524_268);
+        let negative = admit_a_megabyte(r#"{"s":"A","p":-1,"t":1,"v":1}"#, &mut counts);
+        assert_eq!(
+            counts.invalid,
+            [(Reason::Json, numbers), (Reason::Price, negative)].into()
+        );
+        let mut counts = Counts::default();
+        let trades = admit_a_megabyte(r#"{"s":"A","p":1,"t":1,"v":1}"#, &mut counts);
+        assert_eq!((counts.trades, counts.invalid_frames()), (trades, 0));
     }
 
     #[test]

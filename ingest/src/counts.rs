@@ -31,6 +31,12 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Whether all records so far were in the log already.
+    #[must_use]
+    pub fn adds_nothing(&self) -> bool {
+        self.records == 0 && self.records_resumed > 0
+    }
+
     /// Frames and entries that failed admission, for any reason.
     #[must_use]
     pub fn invalid_frames(&self) -> u64 {

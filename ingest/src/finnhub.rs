@@ -10,6 +10,6 @@ pub mod session;
 pub mod socket;
 
 pub use endpoint::{Endpoint, EndpointError};
-pub use message::{Malformed, Message, RawTrade};
+pub use message::{Entries, Entry, Malformed, Message, RawTrade};
 pub use session::{SessionError, Timing};
 pub use socket::{FinnhubConfig, FinnhubError};

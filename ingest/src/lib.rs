@@ -9,9 +9,12 @@
 //! - A **frame** is one message of the feed, byte for byte ([`Frame`]).
 //! - **Admission** ([`admission::admit`]) turns a frame into trades, grouped by symbol, and invalid
 //!   frames with a reason. All trades pass it. Numbers pass it as text and never as doubles.
-//! - A **session** is one live run, one recording or the simulated history. The **sequence**
+//! - A **session** is one live run, one recording or the simulated history. A recording that has
+//!   grown keeps its session ([`recognise`]). The **sequence**
 //!   numbers its records in each partition, without gaps ([`sequencing::Sequencer`]). The job
 //!   needs both to find repeated and missing records.
+//! - A live run says in the log when its feed was away ([`presence`]). A recording says nothing of the
+//!   kind: its records are a function of its frames.
 //! - The **simulator** ([`simulator`]) is a server that speaks Finnhub's protocol, for a run
 //!   without a token.
 //!
@@ -45,15 +48,20 @@ pub mod frame;
 pub mod finnhub;
 
 pub mod admission;
+pub mod presence;
 pub mod sequencing;
 
 pub mod counts;
 pub mod progress;
 
+pub mod first_lines;
 pub mod pace;
+pub mod prefixes;
 pub mod queue;
+pub mod recognise;
 pub mod replay;
 pub mod run;
+pub mod spool;
 
 pub mod simulator;
 
@@ -62,5 +70,9 @@ mod clock;
 pub use counts::Counts;
 pub use frame::Frame;
 pub use pace::Speed;
-pub use progress::{Connection, Progress, Snapshot};
-pub use run::{IngestError, LiveConfig, ReplayConfig, Summary, run_history, run_live, run_replay};
+pub use progress::{Connection, FeedKind, Progress, Snapshot};
+pub use recognise::{Differing, Unlike};
+pub use run::{
+    AcceptedReplay, HistoryConfig, IngestError, LiveConfig, ReplayConfig, Summary, accept_replay,
+    run_history, run_live, run_replay,
+};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::frame::Frame;
+use crate::{frame::Frame, presence::Change};
 
 /// The memory of a frame beyond its bytes, roughly, so that empty frames are bounded too.
 const FRAME_COST_BYTES: usize = 128;
@@ -15,6 +15,8 @@ const FRAME_COST_BYTES: usize = 128;
 pub struct Batch {
     /// The frames, in order.
     pub frames: Vec<Frame>,
+    /// What the feed says about itself after them.
+    pub change: Option<Change>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -77,6 +79,27 @@ impl Sender {
         self.batches
             .send(Batch {
                 frames,
+                change: None,
+                _permit: permit,
+            })
+            .map_err(|_| Closed)
+    }
+
+    /// Sends what the feed says about itself, after the frames so far; waits while the queue is
+    /// full.
+    ///
+    /// # Errors
+    /// [`Closed`] if the receiver was dropped.
+    pub async fn send_change(&self, change: Change) -> Result<(), Closed> {
+        let cost = u32::try_from(FRAME_COST_BYTES).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.budget)
+            .acquire_many_owned(cost.min(self.budget_bytes))
+            .await
+            .map_err(|_| Closed)?;
+        self.batches
+            .send(Batch {
+                frames: Vec::new(),
+                change: Some(change),
                 _permit: permit,
             })
             .map_err(|_| Closed)

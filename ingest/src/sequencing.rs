@@ -4,16 +4,20 @@
 //! recording gives each record the sequence it had before, so [`Sequencer::resume_from`] can skip
 //! the records that the log already holds.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
-use tapeflow_log::NewRecord;
+use tapeflow_log::{LastSession, NewRecord};
 use tapeflow_schemas::{
     Partition, SessionId,
-    codec::{self, BatchHeader, InvalidFrameHeader},
+    codec::{self, BatchHeader, FeedState, FeedStateHeader, InvalidFrameHeader},
     partition_for,
 };
 
-use crate::{admission::Admitted, counts::Counts};
+use crate::{
+    admission::Admitted,
+    counts::Counts,
+    presence::{Cause, Change},
+};
 
 /// The partition of invalid frames, which have no symbol.
 pub const INVALID_FRAMES_PARTITION: Partition = 0;
@@ -32,11 +36,22 @@ pub struct Origin {
     pub taken_ms: i64,
 }
 
+/// A record about the feed.
+struct Said<'a> {
+    state: FeedState,
+    cause: &'static str,
+    from_ms: i64,
+    to_ms: i64,
+    previous: Option<&'a LastSession>,
+    now_ms: i64,
+}
+
 /// Encodes records and numbers them.
 #[derive(Debug)]
 pub struct Sequencer {
     session: SessionId,
     source: String,
+    producer: String,
     last: Vec<u64>,
     held: Vec<u64>,
     partition_of: HashMap<Box<str>, Partition>,
@@ -50,9 +65,19 @@ impl Sequencer {
         Self {
             session,
             source: source.into(),
+            producer: String::new(),
             held: partitions.clone(),
             last: partitions,
             partition_of: HashMap::new(),
+        }
+    }
+
+    /// Names the sender in what is said about its feed.
+    #[must_use]
+    pub fn of_producer(self, producer: &str) -> Self {
+        Self {
+            producer: producer.to_owned(),
+            ..self
         }
     }
 
@@ -62,6 +87,13 @@ impl Sequencer {
         for (held, last) in self.held.iter_mut().zip(last_sequences) {
             *held = *last;
         }
+    }
+
+    /// Continues after the last sequence that each partition already holds: the frames to come are
+    /// new ones.
+    pub fn continue_from(&mut self, last_sequences: &[u64]) {
+        self.resume_from(last_sequences);
+        self.last.clone_from(&self.held);
     }
 
     /// Adds the records of a frame to `out`: one for each symbol, then one for each invalid frame.
@@ -119,6 +151,111 @@ impl Sequencer {
                 session: Some((self.session, sequence)),
             });
         }
+    }
+
+    /// Adds the first records of a live run, one for each partition: the feed is away since then.
+    pub fn begin(
+        &mut self,
+        from_ms: i64,
+        cause: Cause,
+        previous: Option<&LastSession>,
+        now_ms: i64,
+        counts: &mut Counts,
+        out: &mut Vec<NewRecord>,
+    ) {
+        for partition in self.partitions() {
+            let said = Said {
+                state: FeedState::Begins,
+                cause: cause.word(),
+                from_ms,
+                to_ms: from_ms,
+                previous,
+                now_ms,
+            };
+            self.say(partition, &said, counts, out);
+        }
+    }
+
+    /// Adds a change of the feed, one record for each partition.
+    pub fn change(
+        &mut self,
+        change: Change,
+        now_ms: i64,
+        counts: &mut Counts,
+        out: &mut Vec<NewRecord>,
+    ) {
+        let (state, from_ms, to_ms, cause) = match change {
+            Change::Away { from_ms, cause } => (FeedState::Away, from_ms, from_ms, cause),
+            Change::Back {
+                from_ms,
+                to_ms,
+                cause,
+            } => (FeedState::Back, from_ms, to_ms, cause),
+            Change::Ends { at_ms, cause } => (FeedState::Ends, at_ms, at_ms, cause),
+        };
+        let said = Said {
+            state,
+            cause: cause.word(),
+            from_ms,
+            to_ms,
+            previous: None,
+            now_ms,
+        };
+        for partition in self.partitions() {
+            self.say(partition, &said, counts, out);
+        }
+    }
+
+    /// Adds that the feed is there and idle. One partition is enough: nothing is missing.
+    pub fn alive(&mut self, now_ms: i64, counts: &mut Counts, out: &mut Vec<NewRecord>) {
+        let said = Said {
+            state: FeedState::Alive,
+            cause: "",
+            from_ms: now_ms,
+            to_ms: now_ms,
+            previous: None,
+            now_ms,
+        };
+        self.say(INVALID_FRAMES_PARTITION, &said, counts, out);
+    }
+
+    fn partitions(&self) -> Range<Partition> {
+        0..Partition::try_from(self.last.len()).unwrap_or(Partition::MAX)
+    }
+
+    fn say(
+        &mut self,
+        partition: Partition,
+        said: &Said<'_>,
+        counts: &mut Counts,
+        out: &mut Vec<NewRecord>,
+    ) {
+        let Some(sequence) = self.next(partition, counts) else {
+            return;
+        };
+        let at = usize::try_from(partition).unwrap_or(usize::MAX);
+        let previous_sequence = said.previous.and_then(|session| session.last.get(at));
+        let header = FeedStateHeader {
+            session: self.session,
+            sequence,
+            taken_ms: said.now_ms,
+            producer: &self.producer,
+            state: said.state,
+            cause: said.cause,
+            from_ms: said.from_ms,
+            to_ms: said.to_ms,
+            previous: said.previous.map(|session| session.session),
+            previous_sequence: previous_sequence.copied().unwrap_or(0),
+        };
+        let mut payload = Vec::new();
+        codec::encode_feed_state(&mut payload, &header);
+        out.push(NewRecord {
+            partition,
+            key: String::new(),
+            timestamp_ms: said.now_ms,
+            payload,
+            session: Some((self.session, sequence)),
+        });
     }
 
     /// The next sequence of a partition; `None` if the log already holds it.
@@ -180,18 +317,10 @@ mod tests {
 
     fn sequence_of(record: &NewRecord) -> u64 {
         let mut entries = Vec::new();
-        match codec::decode(&record.payload, &mut entries).expect("our own record") {
-            Header::Batch {
-                session, sequence, ..
-            }
-            | Header::InvalidFrame {
-                session, sequence, ..
-            } => {
-                assert_eq!(session, SESSION);
-                sequence
-            }
-            Header::Legacy => panic!("not ours"),
-        }
+        let header = codec::decode(&record.payload, &mut entries).expect("our own record");
+        let (session, sequence) = header.identity().expect("ours");
+        assert_eq!(session, SESSION);
+        sequence
     }
 
     fn frames() -> Vec<String> {

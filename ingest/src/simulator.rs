@@ -16,6 +16,6 @@ mod server;
 pub use faults::{ConnectionFault, Faults, FrameFaults};
 pub use feed_file::{FeedFile, FeedSummary, write_feed};
 pub use generate::{Clock, Generator, GeneratorConfig, Popularity, Selection};
-pub use history::HISTORY_SESSION;
+pub use history::{HISTORY_SESSION, HeldHistory};
 pub use market::symbols;
 pub use server::{Simulator, SimulatorConfig, SimulatorStats};

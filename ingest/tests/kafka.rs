@@ -5,7 +5,7 @@ mod common;
 
 use std::{collections::BTreeMap, io::Write, time::Duration};
 
-use common::{Decoded, MemoryLog};
+use common::{Decoded, MemoryLog, run_replay};
 use rdkafka::{
     ClientConfig, Message, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -14,7 +14,7 @@ use rdkafka::{
     producer::DefaultProducerContext,
 };
 use tapeflow_ingest::{
-    Progress, ReplayConfig, Speed, run_replay,
+    Differing, Progress, ReplayConfig, Speed,
     simulator::{FeedFile, write_feed},
 };
 use tapeflow_log::{
@@ -23,7 +23,7 @@ use tapeflow_log::{
 };
 use tapeflow_schemas::{
     Secret, SessionId,
-    codec::{self, Header},
+    codec::{self, BatchHeader, encode_batch},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -37,11 +37,7 @@ fn cluster() -> MockCluster<'static, DefaultProducerContext> {
 }
 
 fn config(brokers: String) -> KafkaConfig {
-    KafkaConfig {
-        brokers,
-        topic: TOPIC.into(),
-        settings: Vec::new(),
-    }
+    KafkaConfig::new(brokers, TOPIC)
 }
 
 fn recording(trades: u64) -> (tempfile::NamedTempFile, ReplayConfig) {
@@ -61,6 +57,7 @@ fn recording(trades: u64) -> (tempfile::NamedTempFile, ReplayConfig) {
         path: file.path().to_owned(),
         speed: Speed::Max,
         source: "replay".into(),
+        differing: Differing::Refuse,
     };
     (file, config)
 }
@@ -182,6 +179,28 @@ async fn the_last_sequence_is_found_behind_thousands_of_other_records() {
     );
 }
 
+/// The mock brokers make no topic for an index of sessions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_index_the_same_recording_is_searched_for_and_a_grown_one_is_new() {
+    let cluster = cluster();
+    let (mut file, replay) = recording(300);
+    let mut runs = Vec::new();
+    for grown in [false, false, true] {
+        if grown {
+            let frame = r#"{"type":"trade","data":[{"s":"A","p":1,"t":1,"v":1}]}"#;
+            writeln!(file, "{frame}").expect("written");
+        }
+        let mut writer = KafkaWriter::connect(config(cluster.bootstrap_servers()))
+            .await
+            .expect("connected");
+        let run = run_replay(&replay, &mut writer, stop(), &Progress::default()).await;
+        let counts = run.expect("replayed").counts;
+        runs.push((counts.records, counts.records_resumed));
+    }
+    let (first, _) = runs[0];
+    assert_eq!(runs, [(first, 0), (0, first), (first + 1, 0)]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_makes_the_feed_wait_and_loses_nothing() {
     let cluster = cluster();
@@ -287,15 +306,61 @@ async fn a_missing_topic_and_a_wrong_setting_are_named_without_secrets() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_session_of_a_producer_is_found_among_those_of_others() {
+    const BEGIN_MS: i64 = 1_700_000_000_000;
+    let cluster = cluster();
+    let mut writer = KafkaWriter::connect(config(cluster.bootstrap_servers()))
+        .await
+        .expect("connected");
+    assert_eq!(writer.last_session("a").await.expect("asked"), None);
+    let session = SessionId::of_producer;
+    // One partition has no record of the newest session, and many of another producer at its end.
+    let all = [
+        (0, session("a", 1), 1..=5, 0),
+        (1, session("a", 1), 1..=7, 0),
+        (0, session("a", 2), 1..=3, 100_000),
+        (2, session("a", 2), 1..=900, 200_000),
+        (0, session("b", 1), 1..=2_000, 300_000),
+    ];
+    for (partition, session, sequences, after_ms) in all {
+        let record = |sequence: u64| {
+            let taken_ms = BEGIN_MS + after_ms + i64::try_from(sequence).expect("small");
+            let mut payload = Vec::new();
+            let header = BatchHeader {
+                symbol: "AAPL",
+                source: "test",
+                session,
+                sequence,
+                taken_ms,
+            };
+            encode_batch(&mut payload, &header, &[]);
+            NewRecord {
+                partition,
+                key: String::new(),
+                timestamp_ms: taken_ms,
+                payload,
+                session: Some((session, sequence)),
+            }
+        };
+        let records = sequences.map(record).collect();
+        writer.append(records).await.expect("appended");
+    }
+    writer.flush().await.expect("durable");
+    let found = writer.last_session("a").await.expect("asked");
+    let found = found.expect("there is one");
+    assert_eq!(
+        (found.session, found.last),
+        (session("a", 2), vec![3, 0, 900])
+    );
+    // A second before its newest record: records of one flush reach partitions in any order.
+    assert_eq!(found.until_ms, BEGIN_MS + 200_900 - 1_000);
+    assert_eq!(writer.last_session("c").await.expect("asked"), None);
+}
+
 /// The session and sequence in the bytes of a record.
 fn session_of(payload: &[u8]) -> Option<(SessionId, u64)> {
-    match codec::decode(payload, &mut Vec::new()).expect("a record") {
-        Header::Batch {
-            session, sequence, ..
-        }
-        | Header::InvalidFrame {
-            session, sequence, ..
-        } => Some((session, sequence)),
-        Header::Legacy => None,
-    }
+    codec::decode(payload, &mut Vec::new())
+        .expect("a record")
+        .identity()
 }

@@ -5,20 +5,30 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Decoded, MemoryLog, check_dense, reasons, trades};
+use common::{Decoded, MemoryLog, check_dense, feed_states, reasons, trades};
 use tapeflow_ingest::{
-    Connection, IngestError, LiveConfig, Progress, Snapshot, Summary,
+    Connection, HistoryConfig, IngestError, LiveConfig, Progress, Snapshot, Summary,
     finnhub::{FinnhubConfig, FinnhubError, SessionError, Timing},
     run_history, run_live,
     simulator::{
-        ConnectionFault, Faults, FrameFaults, Simulator, SimulatorConfig, SimulatorStats, symbols,
+        ConnectionFault, Faults, FrameFaults, HeldHistory, Simulator, SimulatorConfig,
+        SimulatorStats, symbols,
     },
 };
-use tapeflow_schemas::Secret;
-use tokio::task::JoinHandle;
+use tapeflow_log::NewRecord;
+use tapeflow_schemas::{Secret, SessionId, codec::FeedState};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 const SYMBOLS: usize = 20;
+
+fn now_ms() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+    i64::try_from(since.as_millis()).expect("small")
+}
 
 /// As fast as the client reads: tests wait for events and not for time.
 fn quick() -> SimulatorConfig {
@@ -56,6 +66,14 @@ impl Run {
         simulator: SimulatorConfig,
         adjust: impl FnOnce(&mut FinnhubConfig),
     ) -> Self {
+        Self::start_into(simulator, MemoryLog::new(4), adjust).await
+    }
+
+    async fn start_into(
+        simulator: SimulatorConfig,
+        log: MemoryLog,
+        adjust: impl FnOnce(&mut FinnhubConfig),
+    ) -> Self {
         let simulator = Simulator::start(simulator)
             .await
             .expect("the simulator listens");
@@ -63,13 +81,14 @@ impl Run {
             .expect("a configuration");
         finnhub.timing = timing();
         adjust(&mut finnhub);
-        let (log, progress) = (MemoryLog::new(4), Progress::default());
+        let progress = Progress::default();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (mut publisher, watched) = (log.clone(), progress.clone());
         let config = LiveConfig {
             finnhub,
             source: "simulator".into(),
+            producer: "simulator".into(),
         };
         let task =
             tokio::spawn(async move { run_live(&config, &mut publisher, stopped, &watched).await });
@@ -160,9 +179,10 @@ async fn every_trade_sent_arrives_once() {
     run.until(|now| now.counts.trades + now.counts.price_updates == 2_000)
         .await;
     let (summary, log, stats) = run.end().await;
+    assert_eq!((stats.connections, stats.subscriptions), (1, 20));
     assert_eq!(
-        (stats.connections, stats.subscriptions, stats.trades),
-        (1, 20, 2_000)
+        (stats.trades, stats.price_updates),
+        (summary.counts.trades, summary.counts.price_updates)
     );
     assert_eq!(summary.counts.invalid_frames(), 0);
     assert!(
@@ -178,7 +198,8 @@ async fn a_subscription_to_everything_is_one_to_all_symbols() {
     run.until(|now| now.counts.trades + now.counts.price_updates == 2_000)
         .await;
     let (_, log, stats) = run.end().await;
-    assert_eq!((stats.subscriptions, stats.trades), (1, 2_000));
+    assert_eq!(stats.subscriptions, 1);
+    assert_eq!(stats.trades + stats.price_updates, 2_000);
     assert!(
         ["AAPL", "BINANCE:BTCUSDT"]
             .iter()
@@ -191,14 +212,102 @@ async fn a_feed_without_trades_stays_open_while_pings_arrive() {
     let run = Run::start(with_faults(&[ConnectionFault::PingOnly])).await;
     run.until(|now| now.counts.pings >= 5).await;
     let (summary, log, stats) = run.end().await;
+    assert_eq!((summary.counts.trades, stats.connections), (0, 1));
+    // An idle market is not a gap.
+    let told = feed_states(&log.records(), 0);
+    let words: Vec<_> = told.iter().map(|told| (told.state, &*told.cause)).collect();
     assert_eq!(
-        (
-            summary.counts.trades,
-            log.records().len(),
-            stats.connections
-        ),
-        (0, 0, 1)
+        words,
+        [
+            (FeedState::Begins, "start"),
+            (FeedState::Back, "start"),
+            (FeedState::Ends, "stopped")
+        ]
     );
+}
+
+#[tokio::test]
+async fn a_feed_says_in_every_partition_when_it_was_away_and_why() {
+    let faults = [
+        ConnectionFault::DropMidFrame { after_frames: 3 },
+        ConnectionFault::Silent { after_frames: 5 },
+        ConnectionFault::Close { after_frames: 5 },
+    ];
+    let begun = now_ms();
+    let run = Run::start_with(with_faults(&faults), |finnhub| {
+        finnhub.timing.silence = Duration::from_millis(200);
+    })
+    .await;
+    run.until(|now| now.connections == 4 && now.counts.trades + now.counts.price_updates > 1_500)
+        .await;
+    let (summary, log, _) = run.end().await;
+    let records = log.records();
+    let told = feed_states(&records, 0);
+    let words: Vec<_> = told.iter().map(|told| (told.state, &*told.cause)).collect();
+    use FeedState::{Away, Back, Begins, Ends};
+    assert_eq!(
+        words,
+        [
+            (Begins, "start"),
+            (Back, "start"),
+            (Away, "disconnected"),
+            (Back, "disconnected"),
+            (Away, "silent"),
+            (Back, "silent"),
+            (Away, "disconnected"),
+            (Back, "disconnected"),
+            (Ends, "stopped")
+        ]
+    );
+    assert_eq!(told[0].previous, None);
+    let times: Vec<_> = told
+        .iter()
+        .flat_map(|told| [told.from_ms, told.to_ms])
+        .collect();
+    assert!(begun <= times[0] && times.iter().all(|time| *time <= now_ms()));
+    for pair in told[..8].chunks(2) {
+        assert_eq!(pair[0].from_ms, pair[1].from_ms, "{pair:?}");
+        assert!(pair[1].from_ms <= pair[1].to_ms, "{pair:?}");
+    }
+    assert!(told[5].to_ms - told[5].from_ms >= 200, "silence counts too");
+    for partition in 1..4 {
+        assert_eq!(feed_states(&records, partition), told, "{partition}");
+    }
+    assert!(summary.session.is_of("simulator"));
+}
+
+#[tokio::test]
+async fn a_run_says_since_when_its_feed_was_away_by_the_log_of_the_run_before() {
+    let log = MemoryLog::new(4);
+    let mut before: Option<(SessionId, Vec<NewRecord>)> = None;
+    for _ in 0..3 {
+        let run = Run::start_into(quick(), log.clone(), |_| {}).await;
+        let held = before.as_ref().map_or(0, |(_, records)| records.len());
+        log.until(|records| records.len() > held + 100).await;
+        run.stop.cancel();
+        let summary = run.task.await.expect("no panic").expect("a good end");
+        let records = log.records();
+        let own: Vec<NewRecord> = records[held..].to_vec();
+        for partition in 0..4 {
+            let told = feed_states(&own, partition);
+            let Some((session, records)) = &before else {
+                continue;
+            };
+            let last = records.iter().rfind(|record| record.partition == partition);
+            let last = Decoded::of(last.expect("a record"));
+            assert_eq!(
+                (told[0].previous, told[0].previous_sequence, &*told[0].cause),
+                (Some(*session), last.sequence, "restart")
+            );
+            // The end of the run before is its last record.
+            let newest = records.iter().map(|record| record.timestamp_ms).max();
+            assert_eq!(
+                (Some(told[0].from_ms), told[1].from_ms),
+                (newest, told[0].from_ms)
+            );
+        }
+        before = Some((summary.session, records));
+    }
 }
 
 #[tokio::test]
@@ -343,7 +452,7 @@ async fn the_symbol_limit_leaves_the_allowed_ones_trading() {
     assert!(
         log.records()
             .iter()
-            .all(|record| allowed.contains(&record.key))
+            .all(|record| record.key.is_empty() || allowed.contains(&record.key))
     );
 }
 
@@ -411,6 +520,7 @@ async fn a_second_connection_with_the_token_drops_both_and_the_first_reconnects(
                 &LiveConfig {
                     finnhub,
                     source: "simulator".into(),
+                    producer: "simulator".into(),
                 },
                 &mut log,
                 stopped,
@@ -441,6 +551,7 @@ async fn a_log_that_fails_ends_the_run() {
         &LiveConfig {
             finnhub,
             source: "simulator".into(),
+            producer: "simulator".into(),
         },
         &mut log,
         stopped,
@@ -467,6 +578,24 @@ async fn the_simulator_listens_on_this_machine_only() {
     assert!(error.contains("this machine only"), "{error}");
 }
 
+/// What a log holds of the history.
+fn history_of(log: &MemoryLog) -> HistoryConfig {
+    let times: Vec<i64> = log
+        .records()
+        .iter()
+        .flat_map(|record| Decoded::of(record).trades)
+        .map(|trade| trade.event_time.ms())
+        .collect();
+    let first_and_last = times.iter().min().zip(times.iter().max());
+    HistoryConfig {
+        source: "simulator".into(),
+        held: first_and_last.map(|(first_ms, last_ms)| HeldHistory {
+            first_ms: *first_ms,
+            last_ms: *last_ms,
+        }),
+    }
+}
+
 #[tokio::test]
 async fn history_is_appended_once_and_counted_with_the_live_feed_after_it() {
     let simulator = Simulator::start(quick())
@@ -474,7 +603,8 @@ async fn history_is_appended_once_and_counted_with_the_live_feed_after_it() {
         .expect("the simulator listens");
     let (mut log, progress) = (MemoryLog::new(4), Progress::default());
     let stop = CancellationToken::new();
-    let first = run_history(&simulator, "simulator", &mut log, stop.clone(), &progress)
+    let config = history_of(&log);
+    let first = run_history(&simulator, &config, &mut log, stop.clone(), &progress)
         .await
         .expect("appended");
     assert!(first.complete);
@@ -482,26 +612,26 @@ async fn history_is_appended_once_and_counted_with_the_live_feed_after_it() {
     assert!(held > 240 * 15, "{held} trades of {SYMBOLS} symbols");
     assert_eq!(progress.snapshot().counts.trades, held);
 
-    // As in a new process: the frames are a function of the seed.
+    // As in a new process, which appends what the time since then holds and nothing again.
     let restarted = Simulator::start(quick())
         .await
         .expect("the simulator listens");
-    let again = run_history(
+    let config = history_of(&log);
+    run_history(
         &restarted,
-        "simulator",
+        &config,
         &mut log,
         stop.clone(),
         &Progress::default(),
     )
     .await
-    .expect("nothing to append");
-    assert_eq!(
-        (again.counts.records, trades(&log.records())),
-        (0, held),
-        "the second history is skipped"
-    );
+    .expect("appended");
+    let held = trades(&log.records()) - held;
+    assert!(held < 2 * 6 * 20, "{held} trades again");
+    let held = trades(&log.records());
     check_dense(&log.records());
 
+    let before = progress.snapshot().counts.trades;
     let finnhub = FinnhubConfig::new(&simulator.url(), simulator.token(), symbols(SYMBOLS))
         .expect("a configuration");
     let task = tokio::spawn({
@@ -510,6 +640,7 @@ async fn history_is_appended_once_and_counted_with_the_live_feed_after_it() {
             let config = LiveConfig {
                 finnhub,
                 source: "simulator".into(),
+                producer: "simulator".into(),
             };
             run_live(&config, &mut writer, stop, &progress).await
         }
@@ -517,47 +648,127 @@ async fn history_is_appended_once_and_counted_with_the_live_feed_after_it() {
     log.until(|records| trades(records) > held).await;
     stop.cancel();
     let summary = task.await.expect("no panic").expect("a good end");
-    assert_eq!(summary.counts.trades, trades(&log.records()));
+    assert_eq!(
+        summary.counts.trades - before,
+        trades(&log.records()) - held
+    );
 }
 
 #[tokio::test]
-async fn an_interrupted_history_resumes_where_the_log_ends() {
-    // Each call is that of a new process: the frames are a function of the seed.
-    let simulator = async || {
-        Simulator::start(quick())
-            .await
-            .expect("the simulator listens")
-    };
+async fn an_interrupted_history_goes_on_where_the_log_ends() {
     let log = MemoryLog::new(4);
-    let stop = CancellationToken::new();
-    let whole = MemoryLog::new(4);
-    run_history(
-        &simulator().await,
-        "simulator",
-        &mut whole.clone(),
-        stop.clone(),
-        &Progress::default(),
-    )
-    .await
-    .expect("appended");
-    let error = run_history(
-        &simulator().await,
-        "simulator",
-        &mut log.failing_after(1_000),
-        stop.clone(),
-        &Progress::default(),
-    )
-    .await;
+    let run = async |writer: &mut MemoryLog| {
+        // As in a new process.
+        let simulator = Simulator::start(quick())
+            .await
+            .expect("the simulator listens");
+        let (stop, progress) = (CancellationToken::new(), Progress::default());
+        run_history(&simulator, &history_of(&log), writer, stop, &progress).await
+    };
+    let error = run(&mut log.failing_after(1_000)).await;
     assert!(matches!(error, Err(IngestError::Append(_))));
-    run_history(
-        &simulator().await,
-        "simulator",
-        &mut log.clone(),
-        stop,
-        &Progress::default(),
-    )
-    .await
-    .expect("resumed");
+    let summary = run(&mut log.clone()).await.expect("resumed");
+    assert!(summary.complete);
     check_dense(&log.records());
-    assert_eq!(log.records().len(), whole.records().len());
+    // Nothing is appended twice, and no symbol misses a minute.
+    let mut minutes = std::collections::BTreeMap::<(String, i64), usize>::new();
+    for record in log.records() {
+        let decoded = Decoded::of(&record);
+        let minute = decoded.trades[0].event_time.ms().div_euclid(60_000);
+        *minutes.entry((decoded.key, minute)).or_default() += 1;
+    }
+    assert!(minutes.values().all(|records| *records == 1));
+    let aapl = minutes.keys().filter(|(symbol, _)| symbol == "AAPL");
+    let minutes: Vec<i64> = aapl.map(|(_, minute)| *minute).collect();
+    assert!(minutes.len() >= 240, "{} minutes", minutes.len());
+    assert!(minutes.windows(2).all(|pair| pair[1] == pair[0] + 1));
+}
+
+/// Why the feed at an address is not connected.
+async fn outage_of(url: &str) -> String {
+    let mut finnhub = FinnhubConfig::new(url, Secret::new("sesame"), symbols(1)).expect("settings");
+    finnhub.timing = timing();
+    let (progress, stop) = (Progress::default(), CancellationToken::new());
+    let (watched, stopped) = (progress.clone(), stop.clone());
+    let task = tokio::spawn(async move {
+        let config = LiveConfig {
+            finnhub,
+            source: "finnhub".into(),
+            producer: "finnhub".into(),
+        };
+        run_live(&config, &mut MemoryLog::new(1), stopped, &watched).await
+    });
+    let why = async {
+        loop {
+            let known = progress
+                .outage()
+                .filter(|outage| outage.reason != "connecting");
+            if let Some(outage) = known {
+                return outage.reason;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let reason = tokio::time::timeout(Duration::from_secs(60), why)
+        .await
+        .expect("it says why within a minute");
+    stop.cancel();
+    task.await.expect("no panic").expect("a good end");
+    reason
+}
+
+#[tokio::test]
+async fn a_feed_that_is_not_connected_says_why() {
+    let answering = async |answer: &'static str| {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1_024];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        format!("ws://127.0.0.1:{port}")
+    };
+    let not_found = answering("HTTP/1.1 404 Not Found\r\n\r\n").await;
+    let no_server = answering("SSH-2.0-server\r\n\r\n").await;
+    let closed = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        listener.local_addr().expect("an address").port()
+    };
+    for (url, reason) in [
+        (not_found, "HTTP 404 instead of 101"),
+        (no_server, "no WebSocket handshake"),
+        (format!("ws://127.0.0.1:{closed}"), "cannot connect"),
+        (
+            "wss://feed.invalid".into(),
+            "cannot connect: failed to lookup",
+        ),
+    ] {
+        let found = outage_of(&url).await;
+        assert!(found.contains(reason), "{url}: {found}");
+        assert!(!found.contains("sesame"), "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_connected_feed_has_no_outage_and_a_dropped_one_has() {
+    let run = Run::start(with_faults(&[ConnectionFault::DropMidFrame {
+        after_frames: 2,
+    }]))
+    .await;
+    run.until(|now| now.connections >= 2 && now.connection == Connection::Open)
+        .await;
+    assert_eq!(run.progress.outage(), None);
+    let progress = run.progress.clone();
+    run.end().await;
+    assert_eq!(
+        progress.outage().map(|outage| outage.reason).as_deref(),
+        Some("the feed is closed")
+    );
 }

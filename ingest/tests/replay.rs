@@ -4,11 +4,10 @@ mod common;
 
 use std::{collections::BTreeMap, io::Write, path::Path, time::Duration};
 
-use common::{Decoded, MemoryLog, check_dense, reasons, trades};
+use common::{Decoded, MemoryLog, check_dense, reasons, run_replay, trades};
 use tapeflow_ingest::{
-    Counts, Frame, IngestError, Progress, ReplayConfig, Speed, Summary,
+    Counts, Differing, Frame, IngestError, Progress, ReplayConfig, Speed, Summary,
     admission::admit,
-    run_replay,
     sequencing::{Origin, Sequencer},
     simulator::{FeedFile, FrameFaults, Popularity, write_feed},
 };
@@ -27,6 +26,7 @@ fn config(path: &Path) -> ReplayConfig {
         path: path.to_owned(),
         speed: Speed::Max,
         source: "replay".into(),
+        differing: Differing::Refuse,
     }
 }
 
@@ -159,6 +159,68 @@ async fn a_replay_interrupted_anywhere_resumes_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn a_recording_interrupted_anywhere_goes_on_after_it_has_grown() {
+    let grown = simulated(&FeedFile {
+        trades: 260,
+        symbols: 20,
+        ..FeedFile::default()
+    });
+    let all = std::fs::read_to_string(grown.path()).expect("readable");
+    let begins: Vec<&str> = all.lines().take(all.lines().count() * 3 / 4).collect();
+    let file = recording(begins.join("\r\n").as_bytes());
+    let whole = MemoryLog::new(4);
+    replay(&config(grown.path()), &whole)
+        .await
+        .expect("replayed");
+    let values = |log: &MemoryLog| {
+        let without_session = |(partition, record): (u32, Decoded)| {
+            (partition, record.sequence, record.key, record.trades)
+        };
+        decoded(log)
+            .into_iter()
+            .map(without_session)
+            .collect::<Vec<_>>()
+    };
+    let want = values(&whole);
+    for stop_at in (0..want.len()).step_by(5) {
+        let log = MemoryLog::new(4);
+        // The first interruption may come before or after the growth.
+        let _ = replay(&config(file.path()), &log.failing_after(stop_at)).await;
+        let _ = replay(&config(grown.path()), &log.failing_after(stop_at + 3)).await;
+        let last = replay(&config(grown.path()), &log).await.expect("replayed");
+        assert_eq!(values(&log), want, "interrupted after {stop_at} records");
+        check_dense(&log.records());
+        let resumed = u64::try_from(want.len().min(stop_at + 3)).expect("small");
+        assert_eq!(last.counts.records_resumed, resumed);
+    }
+}
+
+#[tokio::test]
+async fn a_recording_that_differs_is_refused_before_anything_is_appended() {
+    let log = MemoryLog::new(2);
+    let frame =
+        |ms: u32| format!(r#"{{"type":"trade","data":[{{"s":"A","p":1,"t":{ms},"v":1}}]}}"#);
+    let file = |times: &[u32]| {
+        let lines: Vec<String> = times.iter().map(|ms| frame(*ms)).collect();
+        recording(lines.join("\n").as_bytes())
+    };
+    let (one, other) = (file(&[1, 2, 3]), file(&[1, 2, 4, 5]));
+    replay(&config(one.path()), &log).await.expect("replayed");
+    let refused = replay(&config(other.path()), &log).await;
+    let error = refused.expect_err("it differs").to_string();
+    assert!(error.ends_with("differs at line 3"), "{error}");
+    assert_eq!(trades(&log.records()), 3);
+    let as_new = ReplayConfig {
+        differing: Differing::TakeAsNew,
+        ..config(other.path())
+    };
+    replay(&as_new, &log).await.expect("replayed");
+    replay(&as_new, &log).await.expect("replayed");
+    assert_eq!(trades(&log.records()), 7);
+    check_dense(&log.records());
+}
+
+#[tokio::test]
 async fn one_symbol_with_99_percent_of_the_trades_keeps_its_order() {
     let file = simulated(&FeedFile {
         trades: 5_000,
@@ -284,7 +346,9 @@ async fn how_fast_is_a_replay() {
     let file = simulated(&feed);
     println!("generated {} trades in {:?}", feed.trades, begin.elapsed());
     let begin = std::time::Instant::now();
-    tapeflow_ingest::replay::Recording::open(file.path()).expect("readable");
+    tapeflow_ingest::replay::Recording::open(file.path(), 4)
+        .and_then(|recording| recording.hashed([].into()))
+        .expect("readable");
     println!("hashed it in {:?}", begin.elapsed());
     let mut counts = Counts::default();
     let mut sequencer = Sequencer::new(SessionId([1; 16]), "replay", 4);

@@ -12,7 +12,7 @@ use tapeflow_ingest::{
     run_live,
     simulator::{ConnectionFault, Faults, Simulator, SimulatorConfig, symbols},
 };
-use tapeflow_log::{AppendError, LogWriter, NewRecord};
+use tapeflow_log::{AppendError, LastSession, LogWriter, NewRecord};
 use tapeflow_schemas::{Secret, SessionId};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +49,10 @@ impl LogWriter for Discard {
 
     async fn last_sequences(&mut self, _session: SessionId) -> Result<Vec<u64>, AppendError> {
         Ok(vec![0])
+    }
+
+    async fn last_session(&mut self, _producer: &str) -> Result<Option<LastSession>, AppendError> {
+        Ok(None)
     }
 
     async fn append(&mut self, _records: Vec<NewRecord>) -> Result<(), AppendError> {
@@ -88,6 +92,7 @@ async fn run(connections: &[ConnectionFault], enough: impl Fn(&str) -> bool, cap
             &LiveConfig {
                 finnhub,
                 source: "simulator".into(),
+                producer: "simulator".into(),
             },
             &mut Discard,
             stopped,

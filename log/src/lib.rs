@@ -43,8 +43,12 @@
 
 pub mod append;
 pub mod kafka;
+pub mod outage;
 pub mod read;
+pub mod recording;
 pub mod sqlite;
 
-pub use append::{AppendError, LogWriter, NewRecord};
+pub use append::{AppendError, LastSession, LogWriter, NewRecord};
+pub use outage::{Outage, OutageState};
 pub use read::{Log, LogError, LogReader, LogRecord};
+pub use recording::{KnownRecording, RecordingNote};

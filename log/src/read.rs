@@ -27,6 +27,16 @@ pub enum LogError {
     /// Waiting does not help: no such topic, refused credentials, a deleted offset.
     #[error("{0}")]
     Broken(String),
+    /// Records are there and cannot be read: a batch that is damaged, or larger than a limit.
+    #[error("partition {partition}: the batch at offset {offset} cannot be read: {reason}")]
+    Unreadable {
+        /// The partition.
+        partition: Partition,
+        /// The first offset of the batch.
+        offset: Offset,
+        /// Why, and which setting may help.
+        reason: String,
+    },
 }
 
 impl From<StoreError> for LogError {
@@ -54,6 +64,32 @@ pub trait Log: Send + Sync + 'static {
     /// that the next record will get.
     fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError>;
 
+    /// The [`Log::bounds`] of some partitions. A log that answers over a network is asked for all of
+    /// them at once, and has one time limit for the answer.
+    ///
+    /// # Errors
+    /// [`LogError`] if one of them has no answer.
+    fn bounds_of(&self, partitions: &[Partition]) -> Result<Vec<Range<Offset>>, LogError> {
+        partitions
+            .iter()
+            .map(|partition| self.bounds(*partition))
+            .collect()
+    }
+
+    /// The offsets of the batch that begins at an offset, if its records cannot be read
+    /// ([`LogError::Unreadable`]); `None` if they can. A log without batches can read them all.
+    ///
+    /// # Errors
+    /// [`LogError`] if there is no answer.
+    fn unreadable_batch(
+        &self,
+        partition: Partition,
+        offset: Offset,
+    ) -> Result<Option<Range<Offset>>, LogError> {
+        let _ = (partition, offset);
+        Ok(None)
+    }
+
     /// Commits offsets to the log's consumer group, so that tools can display the job's lag.
     /// Recovery never reads them: it uses the checkpoint. A log without groups does nothing.
     ///
@@ -80,4 +116,27 @@ pub trait LogReader {
 
     /// Pauses or resumes a partition, without losing its position.
     fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError>;
+
+    /// Leaves out offsets that the caller has given up, before the reader comes to them. That their
+    /// records cannot be read is no error then. A reader that can read them may pass them all the
+    /// same.
+    fn leave_out(&mut self, partition: Partition, offsets: Range<Offset>) {
+        let _ = (partition, offsets);
+    }
+
+    /// Passes to `each` the position of partitions: every record below it was passed by
+    /// [`LogReader::poll`], and the offsets since the last one have no record. A reader whose
+    /// positions always follow the last record passes none.
+    fn positions(&mut self, each: &mut dyn FnMut(Partition, Offset)) {
+        let _ = each;
+    }
+
+    /// Whether every offset that brought no record so far is proven to have none. While it is not,
+    /// the caller binds nothing. Never waits.
+    ///
+    /// # Errors
+    /// [`LogError`] if one has a record that did not come, or if there is no proof.
+    fn is_proven(&mut self) -> Result<bool, LogError> {
+        Ok(true)
+    }
 }

@@ -14,8 +14,8 @@ pub struct Audited<T> {
     pub state: Option<T>,
     /// A phrase for each column that differs, such as `volume shows 12, its cell says 13`.
     pub mismatches: Vec<String>,
-    /// The latest epoch of the view's entries, if the cell is missing or of an earlier epoch. The
-    /// entries were not compared then: a cell and its entries are not written in one step.
+    /// The latest epoch of the view's entries, if the cell is missing or the entries are ahead of it
+    /// ([`entries_ahead`]). The entries were not compared then.
     pub ahead: Option<Epoch>,
 }
 
@@ -63,17 +63,32 @@ impl From<StoredView> for Audited<ViewState> {
     }
 }
 
-/// Bars that the directory does not list. The fields are as the store spells them: a symbol or a
-/// size may be invalid.
+/// The latest epoch of a view's entries, if they must not be compared with the view's cell, whose
+/// epoch is `cell`, because the job may have written the view while it was read:
+///
+/// * The cell is read before the entries. A write of both in between leaves entries of a later
+///   epoch.
+/// * Entries are read in pages. A write between two pages leaves entries of two epochs. After an
+///   epoch is committed (`committed` was read before), no page has an older entry.
+#[must_use]
+pub fn entries_ahead(
+    cell: Epoch,
+    entries: impl Iterator<Item = Epoch> + Clone,
+    committed: Epoch,
+) -> Option<Epoch> {
+    let latest = entries.clone().max()?;
+    let is_torn = latest > committed && entries.clone().any(|epoch| epoch != latest);
+    (latest > cell || is_torn).then_some(latest)
+}
+
+/// A bucket of bars that the directory does not list. The symbol is as the store spells it: it may
+/// be invalid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unlisted {
     /// The symbol.
     pub symbol: String,
-    /// The window size.
-    pub size: String,
-    /// The start of the bucket in ms since 1970 ([`tapeflow_schemas::WindowSize::bucket`]); `None`
-    /// if the store has no buckets.
-    pub bucket: Option<i64>,
+    /// The start of the bucket in ms since 1970 ([`tapeflow_schemas::window::bucket`]).
+    pub bucket: i64,
 }
 
 /// Collects the columns that differ from what their cell implies.
@@ -128,6 +143,25 @@ impl Mismatches {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entries_that_a_write_may_have_touched_while_they_were_read_are_not_compared() {
+        let ahead = |cell, entries: &[Epoch]| entries_ahead(cell, entries.iter().copied(), 5);
+        assert_eq!(ahead(7, &[7, 7]), None);
+        assert_eq!(
+            ahead(7, &[8, 8]),
+            Some(8),
+            "written between cell and entries"
+        );
+        assert_eq!(ahead(7, &[6, 7]), Some(7), "written between two pages");
+        assert_eq!(ahead(5, &[4, 5]), None, "damage: epoch 5 is committed");
+        assert_eq!(
+            ahead(7, &[6, 6]),
+            None,
+            "the entries of epoch 7 are on their way"
+        );
+        assert_eq!(ahead(7, &[]), None);
+    }
 
     #[test]
     fn columns_that_differ_are_named_and_equal_ones_are_not() {

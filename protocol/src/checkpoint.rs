@@ -1,27 +1,28 @@
 //! The checkpoint of a job: the one durable record that only compare-and-set touches.
 //!
 //! It fixes which epochs exist (the bindings), which are committed, and which generation may bind.
-//! After a crash, the job's state is a pure function of the checkpoint and the log. The checkpoint is
-//! stored as JSON, so that an operator can read it.
+//! After a crash, the job's state is a pure function of the checkpoint and the log. How a store
+//! keeps it is in [`stored`].
+
+mod filters;
+pub mod stored;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tapeflow_schemas::{Epoch, Offset, SessionId, WriteTimestamp};
 
-/// The newest checkpoint format that this binary reads and writes; a greater one is refused. Format
-/// 1 is the first. In format 2 a cut may have lost offsets: a reader that ignored them would read
-/// other records than the binding decided. A checkpoint has the oldest format that can express it.
-pub const CHECKPOINT_FORMAT: u32 = 2;
-/// The first format whose cuts may have lost offsets.
-const FORMAT_WITH_LOSSES: u32 = 2;
-/// The first format.
-pub(crate) const FIRST_FORMAT: u32 = 1;
+/// The checkpoint format that this binary reads and writes. Formats 1 and 2 were those of builds
+/// before the first release.
+pub const CHECKPOINT_FORMAT: u32 = 3;
 
 /// The durable state of a job.
+///
+/// Serde's form is for messages between processes of one build. A store keeps
+/// [`Checkpoint::to_text`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// The oldest format that can express this checkpoint, at most [`CHECKPOINT_FORMAT`].
+    /// [`CHECKPOINT_FORMAT`].
     pub format: u32,
     /// The job's name. A keyspace belongs to one job.
     pub job: String,
@@ -37,6 +38,9 @@ pub struct Checkpoint {
     pub fingerprint: String,
     /// The log this job reads.
     pub source: SourceIdentity,
+    /// The datacenter of the store whose quorums acknowledged everything so far; `None` if the
+    /// store has none.
+    pub datacenter: Option<String>,
     /// The write timestamp at which this generation rewrites the bars it replays, as of the last
     /// binding it took over.
     pub recovery_timestamp: WriteTimestamp,
@@ -96,10 +100,20 @@ pub struct Cut {
     /// The newest offsets that were gone from the log before they were committed, and whose loss the
     /// operator has accepted. The decision is durable: they are in no epoch from this cut on, even
     /// if the log shows them again. Every later cut carries them along, so that an audit finds them
-    /// in any checkpoint; the dead letters have earlier losses. (Always serialized: cuts also travel
-    /// between processes in a format that knows fields by their order alone.)
-    #[serde(default)]
+    /// in any checkpoint; the dead letters have earlier losses.
     pub lost: Option<LostRange>,
+    /// The last record below the cut that was read, if any was. A log that was rolled back and has
+    /// grown again has another record at its offset, or none.
+    pub last: Option<LastRecord>,
+}
+
+/// What tells a record from any other that a log may have at its offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// A hash of its timestamp and bytes.
+    pub hash: u64,
 }
 
 /// Offsets of one partition that are gone: half-open, never empty.
@@ -112,7 +126,7 @@ pub struct LostRange {
 }
 
 /// What the duplicate filter remembers of one session in one partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionWindow {
     /// The session.
     pub session: SessionId,
@@ -120,6 +134,24 @@ pub struct SessionWindow {
     pub highest: u64,
     /// Bit n: sequence `highest - n` was seen. Sequences below the window count as seen.
     pub seen: u64,
+    /// The offset of the session's last record.
+    pub last: Offset,
+    /// How sure `highest` is.
+    pub place: SessionPlace,
+}
+
+/// How sure the place of a session is: one record alone proves nothing ([`crate::dedup`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionPlace {
+    /// One record is known.
+    First,
+    /// Two records or more agree.
+    Known,
+    /// The last record was far above `highest`. It was not counted.
+    Leapt {
+        /// Its sequence.
+        to: u64,
+    },
 }
 
 impl Checkpoint {
@@ -135,19 +167,6 @@ impl Checkpoint {
     #[must_use]
     pub fn watermark_ms(&self) -> Option<i64> {
         self.last_binding().watermark_ms()
-    }
-
-    /// The oldest format that can express this checkpoint.
-    #[must_use]
-    pub(crate) fn format_needed(&self) -> u32 {
-        let mut cuts = std::iter::once(&self.committed)
-            .chain(&self.bound)
-            .flat_map(|binding| &binding.cuts);
-        if cuts.any(|cut| cut.lost.is_some()) {
-            FORMAT_WITH_LOSSES
-        } else {
-            FIRST_FORMAT
-        }
     }
 
     /// The next write timestamp of a binding or a take-over: after all issued ones, and no earlier
@@ -203,32 +222,6 @@ impl fmt::Display for LostRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_checkpoint_of_the_first_format_is_read_and_has_lost_nothing() {
-        let text = r#"{"format":1,"job":"j","generation":2,"version":3,"owner":"o","fingerprint":"l",
-            "source":{"cluster":"c","topic":"t","topic_id":null},
-            "recovery_timestamp":4,"last_write_timestamp":5,
-            "committed":{"epoch":1,"write_timestamp":4,
-                "cuts":[{"next":7,"watermark_ms":8,"filter":[]}]},
-            "bound":[]}"#;
-        let checkpoint: Checkpoint = serde_json::from_str(text).expect("a checkpoint");
-        assert_eq!(
-            checkpoint.committed.cuts,
-            [Cut {
-                next: 7,
-                watermark_ms: Some(8),
-                ..Cut::default()
-            }]
-        );
-        assert_eq!(checkpoint.format_needed(), 1);
-        let mut lossy = checkpoint;
-        lossy.committed.cuts[0].lost = Some(LostRange { from: 2, to: 5 });
-        assert_eq!(lossy.format_needed(), 2);
-        let again: Checkpoint = serde_json::from_str(&serde_json::to_string(&lossy).expect("JSON"))
-            .expect("a checkpoint");
-        assert_eq!(again, lossy);
-    }
 
     #[test]
     fn what_a_cut_lost_is_what_the_one_before_had_not() {

@@ -3,8 +3,9 @@
 
 use tapeflow_schemas::{Epoch, Offset};
 
-use crate::checkpoint::{
-    Binding, CHECKPOINT_FORMAT, Checkpoint, Cut, FIRST_FORMAT, SourceIdentity,
+use crate::{
+    checkpoint::{Binding, CHECKPOINT_FORMAT, Checkpoint, Cut, SourceIdentity},
+    fingerprint::differences,
 };
 
 /// What a generation knows before it takes the job over.
@@ -36,8 +37,8 @@ pub enum Refusal {
     },
     /// Another job owns the store.
     #[error(
-        "the store belongs to job {found:?}, not to {wanted:?}: name that job with --job, or give this \
-         one a store of its own with --store"
+        "the store belongs to job {found:?}, not to {wanted:?}: name that job with --job, or give \
+         this one a store of its own with --store"
     )]
     OtherJob {
         /// The job that owns it.
@@ -47,8 +48,9 @@ pub enum Refusal {
     },
     /// Values would mean something else.
     #[error(
-        "the store's bars were computed under other rules ({found}; now {wanted}): run with the old \
-         settings (--sizes, --baskets), or rebuild beside it into a new store with --store"
+        "the store's bars were computed under other rules: {}: run with the old settings (--sizes, \
+         --baskets), or rebuild beside it into a new store with --store",
+        differences(.found, .wanted)
     )]
     OtherFingerprint {
         /// The rules of the store.
@@ -58,8 +60,8 @@ pub enum Refusal {
     },
     /// Offsets would mean something else.
     #[error(
-        "the store's bars come from another log ({found}; now {wanted}): point --brokers and --topic at \
-         that one, or rebuild from this one into a new store with --store"
+        "the store's bars come from another log ({found}; now {wanted}): point --brokers and \
+         --topic at that one, or rebuild from this one into a new store with --store"
     )]
     OtherLog {
         /// The log of the store.
@@ -67,10 +69,22 @@ pub enum Refusal {
         /// The log that was given.
         wanted: String,
     },
+    /// Another datacenter may lack what this one acknowledged.
+    #[error(
+        "the store's bars were acknowledged by a quorum of datacenter {found}, and datacenter {wanted} \
+         may not have all of them: name {found} with --cassandra-datacenter, or rebuild into a new \
+         store with --store (docs/operations.md says how to fail over)"
+    )]
+    OtherDatacenter {
+        /// The datacenter of the store's checkpoint.
+        found: String,
+        /// The datacenter that was named.
+        wanted: String,
+    },
     /// A topic never loses partitions: this is another topic.
     #[error(
-        "the log has {now} partitions, the store knows of {before}: this is not the log its bars come \
-         from"
+        "the log has {now} partitions, the store knows of {before}: this is not the log its bars \
+         come from"
     )]
     FewerPartitions {
         /// Partitions the checkpoint knows.
@@ -102,13 +116,14 @@ pub fn take_over(
             })
             .collect();
         return Ok(Checkpoint {
-            format: FIRST_FORMAT,
+            format: CHECKPOINT_FORMAT,
             job: opening.job.clone(),
             generation: 1,
             version: 1,
             owner: opening.owner.clone(),
             fingerprint: opening.fingerprint.clone(),
             source: opening.source.clone(),
+            datacenter: None,
             recovery_timestamp: now_us,
             last_write_timestamp: now_us,
             committed: Binding {
@@ -178,6 +193,28 @@ pub fn take_over(
     Ok(checkpoint)
 }
 
+/// The checkpoint of a take-over, in the datacenter whose quorums acknowledge from here on. The
+/// first one that is known stays.
+///
+/// # Errors
+/// [`Refusal::OtherDatacenter`]
+pub fn in_datacenter(
+    mut proposed: Checkpoint,
+    datacenter: Option<String>,
+) -> Result<Checkpoint, Refusal> {
+    match (&proposed.datacenter, datacenter) {
+        (Some(found), Some(wanted)) if *found != wanted => Err(Refusal::OtherDatacenter {
+            found: found.clone(),
+            wanted,
+        }),
+        (None, Some(wanted)) => {
+            proposed.datacenter = Some(wanted);
+            Ok(proposed)
+        }
+        (_, None) | (Some(_), Some(_)) => Ok(proposed),
+    }
+}
+
 /// The checkpoint that binds one more epoch at these cuts (one per partition) and commits all epochs up
 /// to `acknowledged`.
 ///
@@ -212,8 +249,6 @@ pub fn bind(
         cuts,
     });
     next.last_write_timestamp = write_timestamp;
-    // The format never decreases: every later cut carries the loss along.
-    next.format = next.format.max(next.format_needed());
     next
 }
 
@@ -326,34 +361,6 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_says_the_newer_format_from_the_first_loss_on() {
-        let checkpoint = take_over(None, &opening(2), 0).expect("a fresh store");
-        let lossy = |next| {
-            cuts(next)
-                .into_iter()
-                .map(|cut| Cut {
-                    lost: Some(crate::checkpoint::LostRange { from: 3, to: 4 }),
-                    ..cut
-                })
-                .collect()
-        };
-        let without = bind(&checkpoint, cuts(5), 0, 1);
-        let with = bind(&without, lossy(6), 0, 2);
-        let after = commit(&bind(&with, lossy(7), 2, 3), 3);
-        assert_eq!(
-            [&checkpoint, &without, &with, &after].map(|checkpoint| checkpoint.format),
-            [1, 1, 2, 2],
-            "an older binary would read what a loss left out"
-        );
-        assert_eq!(
-            take_over(Some(&after), &opening(2), 4)
-                .expect("the same job")
-                .format,
-            2
-        );
-    }
-
-    #[test]
     fn binding_and_committing_ride_in_one_step() {
         let checkpoint = take_over(None, &opening(2), 0).expect("a fresh store");
         let one = bind(&checkpoint, cuts(5), 0, 1);
@@ -386,7 +393,7 @@ mod tests {
         newer.format = CHECKPOINT_FORMAT + 1;
         assert!(matches!(
             take_over(Some(&newer), &opening(2), 0),
-            Err(Refusal::NewerFormat { found: 3 })
+            Err(Refusal::NewerFormat { found: 4 })
         ));
         let other = Opening {
             job: "other".into(),
@@ -492,5 +499,24 @@ mod tests {
             "same generation and version, other cuts"
         );
         assert_eq!(resolve(None, &checkpoint, None), Resolution::SendAgain);
+    }
+
+    #[test]
+    fn a_job_stays_in_the_datacenter_that_acknowledged_its_bars() {
+        let new = take_over(None, &opening(1), 0).expect("a new job");
+        let unknown = in_datacenter(new.clone(), None).expect("a store without datacenters");
+        assert_eq!(unknown.datacenter, None);
+        let first = in_datacenter(new, Some("dc1".into())).expect("the first");
+        assert_eq!(first.datacenter.as_deref(), Some("dc1"));
+        let again = take_over(Some(&first), &opening(1), 0).expect("taken over");
+        assert_eq!(
+            in_datacenter(again.clone(), Some("dc1".into())).map(|found| found.datacenter),
+            Ok(Some("dc1".into()))
+        );
+        let refused = in_datacenter(again, Some("dc2".into())).expect_err("another one");
+        assert!(
+            refused.to_string().contains("--cassandra-datacenter"),
+            "{refused}"
+        );
     }
 }

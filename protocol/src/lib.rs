@@ -56,14 +56,16 @@ pub mod checkpoint;
 pub mod decide;
 pub mod dedup;
 pub mod failpoint;
+mod fingerprint;
+pub mod log_throttle;
 pub mod repair;
 pub mod resume;
 pub mod store;
 pub mod workflow;
 
 pub use audit::{Audited, Unlisted};
-pub use checkpoint::{Binding, Checkpoint, Cut, LostRange, SourceIdentity};
+pub use checkpoint::{Binding, Checkpoint, Cut, LastRecord, LostRange, SourceIdentity};
 pub use store::{
     AuditStore, BarReader, CasOutcome, CheckpointStore, Counts, DeadLetter, DirectoryEntry,
-    EpochStore, EpochWrites, HistoryEntry, JobStore, Store, StoreError, SymbolDirectory,
+    EpochStore, EpochWrites, FeedGap, HistoryEntry, JobStore, Store, StoreError, SymbolDirectory,
 };

@@ -34,8 +34,8 @@ use std::{
 };
 
 use tapeflow_schemas::{
-    BarKey, BarState, BarWrite, Epoch, Totals, ViewEntry, ViewKey, ViewState, ViewWrite,
-    WriteTimestamp,
+    BarKey, BarRow, BarState, BarWrite, Epoch, PackedBars, Totals, ViewEntry, ViewKey, ViewState,
+    ViewWrite, WriteTimestamp,
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -43,9 +43,7 @@ use tracing::warn;
 use crate::{
     checkpoint::Checkpoint,
     decide::Opening,
-    store::{
-        BarReader, CheckpointStore, DirectoryEntry, EpochStore, EpochWrites, Store, StoreError,
-    },
+    store::{CheckpointStore, DirectoryEntry, EpochStore, EpochWrites, JobStore, StoreError},
     workflow::{self, WorkflowError, until_answered},
 };
 
@@ -190,16 +188,16 @@ impl Repairer {
         self.checkpoint.recovery_timestamp
     }
 
-    /// Writes bars and views, each as of [`Repairer::epoch`], and reads all of them back. Returns
-    /// the keys that read back as something else, because a write with a greater write timestamp
-    /// won.
+    /// Writes rows of bars, and views, each as of [`Repairer::epoch`], and reads all of them back.
+    /// Returns the keys that read back as something else, because a write with a greater write
+    /// timestamp won.
     ///
     /// # Errors
     /// [`WorkflowError::Fenced`] if another generation has taken over; [`WorkflowError::Store`].
     pub async fn write(
         &mut self,
-        store: &dyn Store,
-        bars: &[(BarKey, Totals)],
+        store: &dyn JobStore,
+        bars: &[(BarKey, Totals, PackedBars)],
         views: &[(ViewKey, Vec<ViewEntry>)],
     ) -> Result<Vec<String>, WorkflowError> {
         let (epoch, write_timestamp) = (self.epoch(), self.write_timestamp());
@@ -207,21 +205,18 @@ impl Repairer {
         for bars in bars.chunks(AT_ONCE) {
             let bars: Vec<BarWrite> = bars
                 .iter()
-                .map(|(key, totals)| BarWrite {
+                .map(|(key, totals, packed)| BarWrite {
                     key: key.clone(),
                     state: BarState {
                         epoch,
                         totals: *totals,
                     },
+                    packed: packed.clone(),
                     write_timestamp,
                 })
                 .collect();
             // A bar may be missing only because the directory does not list it.
-            let directory = bars.iter().map(|BarWrite { key, .. }| DirectoryEntry {
-                symbol: key.symbol.clone(),
-                size: key.size,
-                bucket: key.size.bucket(key.start),
-            });
+            let directory = bars.iter().map(|bar| DirectoryEntry::of(&bar.key));
             let writes = EpochWrites {
                 directory: directory.collect(),
                 bars,
@@ -230,7 +225,7 @@ impl Repairer {
             self.send(store, &writes).await?;
             for bar in &writes.bars {
                 self.heartbeat(store).await?;
-                if read_back(store, bar).await? != Some(bar.state) {
+                if read_back(store, bar).await? != Some(bar.row()) {
                     refused.push(bar.key.to_string());
                 }
             }
@@ -238,10 +233,8 @@ impl Repairer {
         for views in views.chunks(AT_ONCE) {
             let views = views.iter().map(|(key, entries)| ViewWrite {
                 key: *key,
-                state: ViewState {
-                    epoch,
-                    entries: entries.clone(),
-                },
+                // Without a reserve: the job makes one from the bars when it needs it.
+                state: ViewState::new(epoch, entries.clone()),
                 write_timestamp,
             });
             let writes = EpochWrites {
@@ -280,7 +273,11 @@ impl Repairer {
         Ok(())
     }
 
-    async fn send(&mut self, store: &dyn Store, writes: &EpochWrites) -> Result<(), WorkflowError> {
+    async fn send(
+        &mut self,
+        store: &dyn JobStore,
+        writes: &EpochWrites,
+    ) -> Result<(), WorkflowError> {
         self.heartbeat(store).await?;
         until_answered("repairing", || store.write(writes))
             .await
@@ -311,7 +308,7 @@ impl Repairer {
 async fn read_back(
     store: &dyn EpochStore,
     bar: &BarWrite,
-) -> Result<Option<BarState>, WorkflowError> {
+) -> Result<Option<BarRow>, WorkflowError> {
     let keys = std::slice::from_ref(&bar.key);
     Ok(
         read_or_damaged("reading a repaired bar back", || store.read_bars(keys))
@@ -320,19 +317,17 @@ async fn read_back(
     )
 }
 
-/// Reads a view's window at quorum; `None` if it is absent or damaged.
+/// Reads a view at quorum; `None` if it is absent or damaged.
 async fn read_view_back(
-    store: &dyn BarReader,
-    view_write: &ViewWrite,
+    store: &dyn EpochStore,
+    view: &ViewWrite,
 ) -> Result<Option<ViewState>, WorkflowError> {
-    let ViewKey { view, size, start } = view_write.key;
-    let found = read_or_damaged("reading a repaired view back", || {
-        store.views(view, size, start..start + 1)
-    })
-    .await?;
-    Ok(found
-        .and_then(|found| found.into_iter().next())
-        .map(|found| found.state))
+    let keys = std::slice::from_ref(&view.key);
+    Ok(
+        read_or_damaged("reading a repaired view back", || store.read_views(keys))
+            .await?
+            .and_then(|found| found.into_iter().next().flatten()),
+    )
 }
 
 /// Repeats a read until the store answers; `None` if the cell is damaged.

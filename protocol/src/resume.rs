@@ -33,7 +33,8 @@
 //!
 //! Accepting a loss has a price. Some bars and views of an epoch in (c, b] may contain the lost
 //! records, and others not. A reader that saw such a bar before a quorum had it may later see it
-//! without them.
+//! without them. Trades behind a lost one in the same epoch may not count as late any more, because
+//! the replay does not know its event time; no other value depends on that.
 
 use std::ops::Range;
 
@@ -83,6 +84,43 @@ pub enum Unreadable {
     },
 }
 
+/// The losses that the committed cut and the bindings after it name, oldest first. A binding names
+/// one, which later ones carry along.
+fn losses(checkpoint: &Checkpoint, at: usize) -> impl Iterator<Item = LostRange> + '_ {
+    std::iter::once(&checkpoint.committed)
+        .chain(&checkpoint.bound)
+        .filter_map(move |binding| binding.cuts[at].lost)
+}
+
+/// The offsets above `next` that bindings have lost: the batches that an operator gave up in the
+/// middle of what was read. A replay leaves them out even if they can be read by now, because their
+/// epochs are bound without them.
+///
+/// # Panics
+/// If the checkpoint has no such partition.
+#[must_use]
+pub fn lost_ahead(checkpoint: &Checkpoint, partition: Partition, next: Offset) -> Vec<LostRange> {
+    let at = usize::try_from(partition).expect("partitions are counted in 32 bits");
+    let mut ahead: Vec<LostRange> = losses(checkpoint, at)
+        .filter(|lost| lost.to > next)
+        .collect();
+    ahead.dedup();
+    ahead
+}
+
+/// The loss that a cut names after `lost`, if it named `before` until now. Adjacent losses, with no
+/// record read in between, are one range.
+#[must_use]
+pub fn join(before: Option<LostRange>, lost: LostRange) -> LostRange {
+    match before {
+        Some(before) if before.to == lost.from => LostRange {
+            from: before.from,
+            to: lost.to,
+        },
+        _ => lost,
+    }
+}
+
 /// Decides where a partition of the checkpoint resumes in a log that has the offsets `bounds`.
 ///
 /// # Errors
@@ -108,10 +146,14 @@ pub fn resume(
             end: bounds.end,
         });
     }
-    let known = last
-        .lost
-        .filter(|lost| lost.from <= committed && lost.to > committed)
-        .map_or(committed, |lost| lost.to);
+    // Each loss that joins the one before, or the committed cut.
+    let known = losses(checkpoint, at).fold(committed, |known, lost| {
+        if lost.from <= known {
+            known.max(lost.to)
+        } else {
+            known
+        }
+    });
     if bounds.start <= known {
         return Ok(Resume {
             next: known,
@@ -129,14 +171,7 @@ pub fn resume(
             lost: gone,
         });
     }
-    let lost = match last.lost {
-        // Adjacent losses, with no record read in between, are one range.
-        Some(before) if before.to == gone.from => LostRange {
-            from: before.from,
-            to: gone.to,
-        },
-        _ => gone,
-    };
+    let lost = join(last.lost, gone);
     Ok(Resume {
         next: gone.to,
         lost: Some(lost),

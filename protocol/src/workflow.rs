@@ -16,6 +16,7 @@ use crate::{
     checkpoint::Checkpoint,
     decide::{self, Opening, Refusal, Resolution},
     failpoint,
+    log_throttle::UNANSWERED,
     repair::RepairerWait,
     store::{CasOutcome, CheckpointStore, HistoryEntry, StoreError},
 };
@@ -70,7 +71,12 @@ pub async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
             Ok(value) => return Ok(value),
             Err(StoreError::Broken(reason)) => return Err(format!("{what}: {reason}")),
             Err(StoreError::Unavailable(reason)) => {
-                warn!(what, reason, "store does not answer: trying again");
+                if let Some(left_out) = UNANSWERED.allow() {
+                    warn!(
+                        what,
+                        reason, left_out, "store does not answer: trying again"
+                    );
+                }
                 backoff.wait().await;
             }
         }
@@ -94,6 +100,7 @@ pub async fn take_over(
             .await
             .map_err(WorkflowError::Store)?;
         let proposed = decide::take_over(found.as_ref(), opening, now_us())?;
+        let proposed = decide::in_datacenter(proposed, store.datacenter())?;
         if found
             .as_ref()
             .is_some_and(|checkpoint| wait.waits(checkpoint, tokio::time::Instant::now()))
@@ -124,7 +131,8 @@ pub async fn may_take_over(
     let found = until_answered("reading the checkpoint", || store.checkpoint())
         .await
         .map_err(WorkflowError::Store)?;
-    decide::take_over(found.as_ref(), opening, 0)?;
+    let proposed = decide::take_over(found.as_ref(), opening, 0)?;
+    decide::in_datacenter(proposed, store.datacenter())?;
     Ok(())
 }
 
@@ -169,14 +177,18 @@ pub async fn propose(
 ) -> Result<Checkpoint, WorkflowError> {
     let mut backoff = Backoff::new();
     loop {
+        let mut refused = None;
         match store.compare_and_set(expected, &proposed).await {
             CasOutcome::Won => return Ok(proposed),
             CasOutcome::Lost => {}
+            CasOutcome::Refused(reason) => refused = Some(reason),
             CasOutcome::Unknown(reason) => {
-                warn!(
-                    reason,
-                    "outcome of compare-and-set unknown: reading the checkpoint"
-                );
+                if let Some(left_out) = UNANSWERED.allow() {
+                    warn!(
+                        reason,
+                        left_out, "outcome of compare-and-set unknown: reading the checkpoint"
+                    );
+                }
                 backoff.wait().await;
             }
         }
@@ -185,7 +197,13 @@ pub async fn propose(
             .map_err(WorkflowError::Store)?;
         match decide::resolve(expected, &proposed, observed.as_ref()) {
             Resolution::Applied => return Ok(proposed),
-            Resolution::SendAgain => {}
+            Resolution::SendAgain => {
+                if let Some(reason) = refused {
+                    return Err(WorkflowError::Store(format!(
+                        "the store refuses the checkpoint: {reason}"
+                    )));
+                }
+            }
             Resolution::Fenced => {
                 let (generation, owner) = observed.map_or((0, "none".into()), |checkpoint| {
                     (checkpoint.generation, checkpoint.owner)

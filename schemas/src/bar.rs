@@ -1,16 +1,20 @@
-//! One bar of the output: its key, and its state cell, which holds the label and the exact values
-//! together.
+//! One bar of the output: its key, and the row that a store keeps of it, whose state cell holds the
+//! label and the exact values together.
+//!
+//! The row of a minute also holds the bars of shorter sizes within it ([`PackedBars`]).
 //!
 //! Label and values are **one cell** because Cassandra's read repair copies only the columns that a
 //! query selects: were they two, a dashboard that reads the label alone could carry a write's label
 //! to a replica that has not its values, and a bar read back there would claim records it does not
 //! hold.
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
-    Position, Price, Symbol, WindowSize, WindowStart,
-    totals::{Mark, Sums, Totals},
+    Symbol, WindowSize, WindowStart,
+    cell::{Reader, put, put_totals},
+    packed::PackedBars,
+    totals::Totals,
 };
 
 /// Which bar: a symbol's window of a size.
@@ -22,6 +26,19 @@ pub struct BarKey {
     pub size: WindowSize,
     /// The window's first millisecond.
     pub start: WindowStart,
+}
+
+impl BarKey {
+    /// The bar whose row holds this one: itself, or its minute where its size is packed.
+    #[must_use]
+    pub fn row(&self) -> Self {
+        let (size, start) = self.size.row_of(self.start);
+        Self {
+            symbol: self.symbol.clone(),
+            size,
+            start,
+        }
+    }
 }
 
 impl std::fmt::Display for BarKey {
@@ -45,15 +62,26 @@ pub struct BarState {
     pub totals: Totals,
 }
 
+/// What the row of a bar holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BarRow {
+    /// The bar.
+    pub state: BarState,
+    /// The shorter bars within it, as of the same epoch. Only a minute has some.
+    pub packed: PackedBars,
+}
+
 /// A bar on its way to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BarWrite {
-    /// Which bar.
+    /// Which bar. Its size is not packed.
     pub key: BarKey,
     /// Its content.
     pub state: BarState,
-    /// The binding's write timestamp, in microseconds: of two writes to a bar the greater one wins, whatever
-    /// their order of arrival.
+    /// The shorter bars within it.
+    pub packed: PackedBars,
+    /// The binding's write timestamp, in microseconds: of two writes to a bar the greater one wins,
+    /// whatever their order of arrival.
     pub write_timestamp: i64,
 }
 
@@ -64,149 +92,137 @@ pub enum CellError {
     /// A format this binary does not know.
     #[error("state cell of format {0}; this binary reads format {FORMAT}")]
     Format(u8),
-    /// Cut short, too long, an impossible value or a wrong checksum.
+    /// Cut short, too long, a wrong checksum, or a value that admitted trades cannot have
+    /// ([`Totals::is_possible`]): adding to it could overflow.
     #[error("state cell is damaged")]
     Damaged,
 }
 
 /// The format byte of the cells this binary writes.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
-impl BarState {
-    /// The state cell: format byte, epoch, totals, all little-endian, and an XXH3 checksum over
-    /// what stands before it.
+/// Appends a cell: format byte, epoch, totals, packed bars, and an XXH3 checksum over all of them,
+/// seeded with the window's start, so that the cell of one window is damaged in another.
+fn put_cell(out: &mut Vec<u8>, start: WindowStart, state: &BarState, packed: &PackedBars) {
+    let at = out.len();
+    out.push(FORMAT);
+    put(out, state.epoch.into());
+    put_totals(out, &state.totals, start);
+    out.extend(packed.as_bytes());
+    out.extend(checksum(&out[at..], start).to_le_bytes());
+}
+
+fn checksum(body: &[u8], start: WindowStart) -> u64 {
+    xxh3_64_with_seed(body, start.cast_unsigned())
+}
+
+impl BarWrite {
+    /// Its state cell.
     #[must_use]
     pub fn to_cell(&self) -> Vec<u8> {
-        let mut cell = Vec::with_capacity(320);
-        cell.push(FORMAT);
-        cell.extend(self.epoch.to_le_bytes());
-        let totals = &self.totals;
-        for sums in &totals.sums {
-            cell.extend(sums.volume_e8.to_le_bytes());
-            cell.extend(sums.notional_e16.to_le_bytes());
-            cell.extend(sums.trades.to_le_bytes());
-        }
-        for count in [totals.priced, totals.revision, totals.sole_trades] {
-            cell.extend(count.to_le_bytes());
-        }
-        cell.extend(totals.sole_price_e8.to_le_bytes());
-        for price in [totals.high, totals.low] {
-            // Zero is no price.
-            cell.extend(price.map_or(0, Price::e8).to_le_bytes());
-        }
-        for mark in [totals.first, totals.last] {
-            cell.push(u8::from(mark.is_some()));
-            if let Some(mark) = mark {
-                cell.extend(mark.event_ms.to_le_bytes());
-                cell.extend(mark.position.partition.to_le_bytes());
-                cell.extend(mark.position.offset.to_le_bytes());
-                cell.extend(mark.position.index.to_le_bytes());
-                cell.extend(mark.price.e8().to_le_bytes());
-            }
-        }
-        cell.extend(xxh3_64(&cell).to_le_bytes());
+        let mut cell = Vec::with_capacity(96 + self.packed.as_bytes().len());
+        put_cell(&mut cell, self.key.start, &self.state, &self.packed);
         cell
     }
 
-    /// Reads a state cell back.
+    /// What its row holds once it is written.
+    #[must_use]
+    pub fn row(&self) -> BarRow {
+        BarRow {
+            state: self.state,
+            packed: self.packed.clone(),
+        }
+    }
+}
+
+impl BarState {
+    /// A row of this bar alone.
+    #[must_use]
+    pub fn into_row(self) -> BarRow {
+        BarRow {
+            state: self,
+            packed: PackedBars::default(),
+        }
+    }
+}
+
+impl BarRow {
+    /// The state cell of the window that starts at `start`.
+    #[must_use]
+    pub fn to_cell(&self, start: WindowStart) -> Vec<u8> {
+        let mut cell = Vec::new();
+        put_cell(&mut cell, start, &self.state, &self.packed);
+        cell
+    }
+
+    /// Reads the state cell of the window that starts at `start`.
     ///
     /// # Errors
     /// [`CellError`], see there.
-    pub fn from_cell(cell: &[u8]) -> Result<Self, CellError> {
+    pub fn from_cell(cell: &[u8], start: WindowStart) -> Result<Self, CellError> {
         let (body, sum) = cell.split_last_chunk::<8>().ok_or(CellError::Damaged)?;
         match body.first() {
             Some(&FORMAT) => {}
             Some(&other) => return Err(CellError::Format(other)),
             None => return Err(CellError::Damaged),
         }
-        if xxh3_64(body).to_le_bytes() != *sum {
+        if checksum(body, start).to_le_bytes() != *sum {
             return Err(CellError::Damaged);
         }
         let mut reader = Reader(&body[1..]);
-        let state = reader.state().ok_or(CellError::Damaged)?;
-        if reader.0.is_empty() {
-            Ok(state)
-        } else {
-            Err(CellError::Damaged)
+        let read = |reader: &mut Reader<'_>| {
+            Some(BarState {
+                epoch: reader.u64()?,
+                totals: reader.totals(start)?,
+            })
+        };
+        let state = read(&mut reader)
+            .filter(|state| state.totals.is_possible())
+            .ok_or(CellError::Damaged)?;
+        let packed = PackedBars::from_cell(reader.0, start)?;
+        Ok(Self { state, packed })
+    }
+
+    /// One of its bars, if `key` names one: this row is that of [`BarKey::row`].
+    ///
+    /// # Errors
+    /// As [`bars_of`](Self::bars_of).
+    pub fn bar(&self, key: &BarKey) -> Result<Option<BarState>, CellError> {
+        let bars = self.bars_of(key.row().start, key.size)?;
+        Ok(bars
+            .into_iter()
+            .find(|bar| bar.start == key.start)
+            .map(|bar| bar.state))
+    }
+
+    /// Its bars of a size: the bar itself, or the packed ones.
+    ///
+    /// # Errors
+    /// [`CellError::Damaged`] if the packed bars were not read from a cell and cannot be decoded.
+    pub fn bars_of(
+        &self,
+        start: WindowStart,
+        size: WindowSize,
+    ) -> Result<Vec<StoredBar>, CellError> {
+        if !size.is_packed() {
+            let state = self.state;
+            return Ok(vec![StoredBar { start, state }]);
         }
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (checkpoint, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*checkpoint)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        self.take().map(i64::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn i128(&mut self) -> Option<i128> {
-        self.take().map(i128::from_le_bytes)
-    }
-
-    fn sums(&mut self) -> Option<Sums> {
-        Some(Sums {
-            volume_e8: self.i128()?,
-            notional_e16: self.i128()?,
-            trades: self.u64()?,
+        let bars = self
+            .packed
+            .iter(start)
+            .filter(|bar| bar.as_ref().is_ok_and(|bar| bar.size == size) || bar.is_err());
+        bars.map(|bar| {
+            let bar = bar?;
+            Ok(StoredBar {
+                start: bar.start,
+                state: BarState {
+                    epoch: self.state.epoch,
+                    totals: bar.totals,
+                },
+            })
         })
-    }
-
-    fn price(&mut self) -> Option<Option<Price>> {
-        match self.i64()? {
-            0 => Some(None),
-            e8 => Price::from_e8(e8).ok().map(Some),
-        }
-    }
-
-    fn mark(&mut self) -> Option<Option<Mark>> {
-        match self.take::<1>()? {
-            [0] => Some(None),
-            [1] => {
-                let event_ms = self.i64()?;
-                let position = Position {
-                    partition: self.u32()?,
-                    offset: self.i64()?,
-                    index: self.u32()?,
-                };
-                Some(Some(Mark {
-                    event_ms,
-                    position,
-                    price: Price::from_e8(self.i64()?).ok()?,
-                }))
-            }
-            _ => None,
-        }
-    }
-
-    fn state(&mut self) -> Option<BarState> {
-        Some(BarState {
-            epoch: self.u64()?,
-            totals: Totals {
-                sums: [self.sums()?, self.sums()?, self.sums()?],
-                priced: self.u64()?,
-                revision: self.u64()?,
-                sole_trades: self.u64()?,
-                sole_price_e8: self.i128()?,
-                high: self.price()?,
-                low: self.price()?,
-                first: self.mark()?,
-                last: self.mark()?,
-            },
-        })
+        .collect()
     }
 }
 
@@ -221,7 +237,12 @@ pub struct StoredBar {
 
 #[cfg(test)]
 mod tests {
-    use crate::decimal::MAX_PRICE_E8;
+    use crate::{
+        PackedBar, Position, Price,
+        decimal::{MAX_NOTIONAL_E16, MAX_PRICE_E8, MAX_SIZE_E8},
+        totals::{MAX_BAR_TRADES, Mark, Sums},
+        trade::END_OF_TIME_MS,
+    };
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use super::*;
@@ -236,31 +257,38 @@ mod tests {
         fn mark(random: &mut StdRng) -> Mark {
             let position = Position {
                 partition: random.random(),
-                offset: random.random(),
+                offset: random.random_range(0..=i64::MAX),
                 index: random.random(),
             };
             Mark {
-                event_ms: random.random(),
+                event_ms: random.random_range(0..END_OF_TIME_MS),
                 position,
                 price: price(random),
             }
         }
-        let mut sums = || Sums {
-            volume_e8: random.random(),
-            notional_e16: random.random(),
-            trades: random.random(),
+        let mut sums = || {
+            let trades = random.random_range(0..=MAX_BAR_TRADES);
+            Sums {
+                volume_e8: random.random_range(0..=i128::from(trades) * MAX_SIZE_E8),
+                notional_e16: random.random_range(0..=i128::from(trades) * MAX_NOTIONAL_E16),
+                trades,
+            }
         };
         let sums = [sums(), sums(), sums()];
+        let sole_trades = random.random_range(0..=MAX_BAR_TRADES);
         let totals = Totals {
             sums,
-            priced: random.random(),
-            revision: random.random(),
+            priced: random.random_range(0..=MAX_BAR_TRADES),
+            revision: random.random_range(0..=MAX_BAR_TRADES),
             high: maybe(random, price),
             low: maybe(random, price),
             first: maybe(random, mark),
             last: maybe(random, mark),
-            sole_trades: random.random(),
-            sole_price_e8: random.random(),
+            sole_trades,
+            sole_price_e8: random
+                .random_range(0..=i128::from(sole_trades) * i128::from(MAX_PRICE_E8)),
+            first_trade_ms: maybe(random, |random| random.random_range(0..END_OF_TIME_MS)),
+            last_trade_ms: maybe(random, |random| random.random_range(0..END_OF_TIME_MS)),
         };
         BarState {
             epoch: random.random(),
@@ -268,70 +296,122 @@ mod tests {
         }
     }
 
-    fn for_each_seed(check: impl Fn(BarState)) {
+    /// A row with up to three packed bars.
+    fn random_row(random: &mut StdRng) -> BarRow {
+        let state = random_state(random);
+        let mut bars: Vec<PackedBar> = (0..random.random_range(0..4))
+            .map(|second| PackedBar {
+                size: WindowSize::from_ms(1_000).expect("a size"),
+                start: START + 1_000 * second,
+                totals: random_state(random).totals,
+            })
+            .collect();
+        BarRow {
+            state,
+            packed: PackedBars::of(START, &mut bars),
+        }
+    }
+
+    const START: WindowStart = 1_680_286_500_000;
+
+    fn cell(state: BarState) -> Vec<u8> {
+        state.into_row().to_cell(START)
+    }
+
+    fn read(cell: &[u8]) -> Result<BarRow, CellError> {
+        BarRow::from_cell(cell, START)
+    }
+
+    fn for_each_seed(check: impl Fn(BarRow)) {
         for seed in 0..40 {
             println!("seed {seed}");
-            check(random_state(&mut StdRng::seed_from_u64(seed)));
+            check(random_row(&mut StdRng::seed_from_u64(seed)));
         }
     }
 
     #[test]
     fn a_cell_is_read_back_as_it_was_written() {
-        for_each_seed(|state| assert_eq!(BarState::from_cell(&state.to_cell()), Ok(state)));
+        for_each_seed(|row| assert_eq!(read(&row.to_cell(START)).as_ref(), Ok(&row)));
         let empty = BarState {
             epoch: 0,
             totals: Totals::default(),
         };
-        assert_eq!(BarState::from_cell(&empty.to_cell()), Ok(empty));
+        assert_eq!(read(&cell(empty)), Ok(empty.into_row()));
         let sums = Sums {
-            volume_e8: i128::MIN,
-            notional_e16: i128::MAX,
-            trades: u64::MAX,
+            volume_e8: i128::from(MAX_BAR_TRADES) * MAX_SIZE_E8,
+            notional_e16: i128::from(MAX_BAR_TRADES) * MAX_NOTIONAL_E16,
+            trades: MAX_BAR_TRADES,
         };
         let extreme = BarState {
             epoch: u64::MAX,
             totals: Totals {
                 sums: [sums; 3],
-                sole_price_e8: i128::MIN,
                 ..Totals::default()
             },
         };
-        assert_eq!(BarState::from_cell(&extreme.to_cell()), Ok(extreme));
+        assert_eq!(read(&cell(extreme)), Ok(extreme.into_row()));
+    }
+
+    #[test]
+    fn the_cell_of_one_window_is_damaged_in_another() {
+        for_each_seed(|row| {
+            let other = BarRow::from_cell(&row.to_cell(START), START + 60_000);
+            assert_eq!(other, Err(CellError::Damaged));
+        });
+    }
+
+    #[test]
+    fn a_minute_of_many_trades_takes_about_sixty_bytes() {
+        let mut totals = Totals::default();
+        for number in 0..500 {
+            let trade = crate::Trade::new(
+                crate::EventTime::from_ms(START + 117 * number).expect("a time"),
+                Price::from_e8(16_406_000_000 + 1_000_000 * (number % 37)).expect("a price"),
+                crate::Size::parse("0.015").expect("a size").value,
+                crate::Conditions::NONE,
+            );
+            let position = Position {
+                partition: 3,
+                offset: 123_456_789 + number,
+                index: 0,
+            };
+            totals.add_trade(&trade.expect("a trade"), position, false);
+        }
+        let epoch = 1_000_000;
+        let bytes = cell(BarState { epoch, totals }).len();
+        assert!((40..=64).contains(&bytes), "{bytes} bytes");
     }
 
     #[test]
     fn equal_states_have_equal_cells() {
-        for_each_seed(|state| assert_eq!(state.to_cell(), state.to_cell()));
+        for_each_seed(|row| assert_eq!(row.to_cell(START), row.to_cell(START)));
     }
 
     #[test]
     fn a_cell_cut_short_or_too_long_is_refused() {
-        for_each_seed(|state| {
-            let mut cell = state.to_cell();
+        for_each_seed(|row| {
+            let mut cell = row.to_cell(START);
             for length in 0..cell.len() {
                 assert!(
-                    BarState::from_cell(&cell[..length]).is_err(),
+                    read(&cell[..length]).is_err(),
                     "{length} of {} bytes",
                     cell.len()
                 );
             }
             cell.push(0);
-            assert_eq!(BarState::from_cell(&cell), Err(CellError::Damaged));
+            assert_eq!(read(&cell), Err(CellError::Damaged));
         });
     }
 
     #[test]
     fn a_cell_with_any_bit_flipped_is_refused() {
-        for_each_seed(|state| {
-            let cell = state.to_cell();
+        for_each_seed(|row| {
+            let cell = row.to_cell(START);
             for at in 0..cell.len() {
                 for bit in 0..8 {
                     let mut flipped = cell.clone();
                     flipped[at] ^= 1 << bit;
-                    assert!(
-                        BarState::from_cell(&flipped).is_err(),
-                        "bit {bit} of byte {at}"
-                    );
+                    assert!(read(&flipped).is_err(), "bit {bit} of byte {at}");
                 }
             }
         });
@@ -340,12 +420,12 @@ mod tests {
     /// A body with the checksum that belongs to it: what only a binary, not a disk, can have
     /// written.
     fn sealed(mut body: Vec<u8>) -> Vec<u8> {
-        body.extend(xxh3_64(&body).to_le_bytes());
+        body.extend(checksum(&body, START).to_le_bytes());
         body
     }
 
     fn body(state: BarState) -> Vec<u8> {
-        let cell = state.to_cell();
+        let cell = cell(state);
         cell[..cell.len() - 8].to_vec()
     }
 
@@ -356,10 +436,7 @@ mod tests {
             totals: Totals::default(),
         });
         other[0] = FORMAT + 1;
-        assert_eq!(
-            BarState::from_cell(&sealed(other)),
-            Err(CellError::Format(FORMAT + 1))
-        );
+        assert_eq!(read(&sealed(other)), Err(CellError::Format(FORMAT + 1)));
     }
 
     #[test]
@@ -368,26 +445,60 @@ mod tests {
             epoch: 1,
             totals: Totals::default(),
         });
-        // The two bytes at the end say whether there are marks.
-        let mut no_mark = empty.clone();
-        *no_mark.last_mut().expect("not empty") = 2;
-        let mut negative_price = empty.clone();
-        let at = negative_price.len() - 3;
-        negative_price[at] = 0x80;
+        // Format, epoch 1, no flags, then trades, volume and notional of `sip`.
+        assert_eq!(empty, [FORMAT, 1, 0, 0, 0, 0]);
+        let no_price = vec![FORMAT, 1, 1 << 2, 0, 0, 0, 0];
+        let negative_price = vec![FORMAT, 1, 1 << 2, 1, 0, 0, 0];
+        let equal_sums_twice = vec![FORMAT, 1, 1, 0, 0, 0, 0, 0, 0];
+        let long_zero = vec![FORMAT, 1, 0, 0x80, 0, 0, 0];
         let longer = [&empty[..], &[0]].concat();
         for impossible in [
-            no_mark,
+            no_price,
             negative_price,
+            equal_sums_twice,
+            long_zero,
             longer,
             empty[..empty.len() - 1].to_vec(),
             vec![FORMAT],
             vec![],
         ] {
             assert_eq!(
-                BarState::from_cell(&sealed(impossible.clone())),
+                read(&sealed(impossible.clone())),
                 Err(CellError::Damaged),
                 "{impossible:?}"
             );
+        }
+    }
+
+    /// Such a cell has a right checksum. Added to, it would overflow and end the job at every start.
+    #[test]
+    fn a_cell_of_sums_that_no_trades_can_have_is_refused() {
+        type Change = fn(&mut Totals);
+        let impossible: [Change; 8] = [
+            |totals| totals.sums[0].volume_e8 = i128::MAX - 1,
+            |totals| totals.sums[0].notional_e16 = i128::MAX - 1,
+            |totals| totals.sums[2].notional_e16 = -1,
+            |totals| totals.sums[0].trades = u64::MAX,
+            |totals| totals.priced = u64::MAX,
+            |totals| totals.revision = u64::MAX,
+            |totals| totals.sole_price_e8 = i128::MAX,
+            |totals| {
+                totals.first = Some(Mark {
+                    event_ms: END_OF_TIME_MS,
+                    position: Position {
+                        partition: 0,
+                        offset: 0,
+                        index: 0,
+                    },
+                    price: Price::from_e8(1).expect("a price"),
+                });
+            },
+        ];
+        for (at, change) in impossible.iter().enumerate() {
+            let mut state = random_state(&mut StdRng::seed_from_u64(1));
+            assert!(state.totals.is_possible());
+            change(&mut state.totals);
+            assert_eq!(read(&cell(state)), Err(CellError::Damaged), "case {at}");
         }
     }
 }

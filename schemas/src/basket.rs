@@ -14,6 +14,9 @@
 //! - basket VWAP = basket notional / basket volume
 //!
 //! With equal weights, this is the VWAP of all trades of all members.
+//!
+//! All members of a basket have one quote currency ([`crate::quote_currency`]): a sum of dollars
+//! and yen has no meaning. A symbol whose quote currency is unknown is alone in its basket.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     decimal::{Size, format_fixed},
+    quote_currency::QuoteCurrency,
     symbol::Symbol,
 };
 
@@ -136,16 +140,22 @@ impl Baskets {
         let symbol = Symbol::new(symbol).map_err(|error| error.to_string())?;
         let weight = Weight::parse(weight)
             .ok_or("a weight is a decimal from 0.0001 to 100 with at most four places")?;
-        if self
-            .by_name
-            .entry(name.to_owned())
-            .or_default()
-            .insert(symbol.clone(), weight)
-            .is_some()
-        {
+        let members = self.by_name.entry(name.to_owned()).or_default();
+        if members.contains_key(&symbol) {
             return Err(format!("{symbol} appears twice in {name}"));
         }
+        if let Some(other) = members.keys().next() {
+            check_quotes(name, other, &symbol)?;
+        }
+        members.insert(symbol, weight);
         Ok(())
+    }
+
+    /// The quote currency of a basket's members.
+    #[must_use]
+    pub fn quote_of(members: &BTreeMap<Symbol, Weight>) -> QuoteCurrency {
+        let first = members.keys().next();
+        first.map_or(QuoteCurrency::UNKNOWN, Symbol::quote)
     }
 
     /// Iterates over the baskets by name, each with its members by symbol, both ascending.
@@ -213,6 +223,26 @@ impl Baskets {
             .map(|byte| format!("{byte:02x}"))
             .collect()
     }
+}
+
+/// Whether two symbols can be members of one basket.
+fn check_quotes(basket: &str, one: &Symbol, other: &Symbol) -> Result<(), String> {
+    let (of_one, of_other) = (one.quote(), other.quote());
+    if of_one == of_other && of_one.is_known() {
+        return Ok(());
+    }
+    let quoted = |symbol: &Symbol, quote: QuoteCurrency| {
+        if quote.is_known() {
+            format!("{symbol} is quoted in {quote}")
+        } else {
+            format!("the quote currency of {symbol} is unknown")
+        }
+    };
+    Err(format!(
+        "{} and {}: the members of {basket} must have one known quote currency",
+        quoted(one, of_one),
+        quoted(other, of_other)
+    ))
 }
 
 #[cfg(test)]
@@ -284,6 +314,36 @@ mod tests {
         assert_eq!(
             Baskets::parse("# nothing\n").expect("read").digest(),
             "none"
+        );
+    }
+
+    #[test]
+    fn members_of_two_quote_currencies_are_refused_and_named() {
+        let quote = |text: &str| {
+            let baskets = Baskets::parse(text).expect("baskets");
+            baskets
+                .iter()
+                .map(|(_, members)| Baskets::quote_of(members).name())
+                .collect::<Vec<_>>()
+        };
+        // A dollar is a dollar, whatever the class of the symbol.
+        let dollars = "a,AAPL,1\na,OANDA:EUR_USD,2\na,COINBASE:BTC-USD,1\n";
+        assert_eq!(quote(dollars), ["USD"]);
+        assert_eq!(
+            quote("yen,OANDA:USD_JPY,1\nid,IC MARKETS:1,1\n"),
+            ["unknown", "JPY"]
+        );
+        let refused = |text: &str, want: &str| {
+            let error = Baskets::parse(text).expect_err("refused").to_string();
+            assert!(error.starts_with(want), "{error}");
+        };
+        refused(
+            "a,AAPL,1\nb,BINANCE:BTCUSDT,1\na,BINANCE:BTCUSDT,1\na,MSFT,1\n",
+            "line 3: AAPL is quoted in USD and BINANCE:BTCUSDT is quoted in USDT: the members of a",
+        );
+        refused(
+            "a,IC MARKETS:1,1\na,IC MARKETS:2,1\n",
+            "line 2: the quote currency of IC MARKETS:1 is unknown and ",
         );
     }
 

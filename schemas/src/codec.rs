@@ -1,10 +1,11 @@
 //! Encodes and decodes the Avro bytes of a record. Only this module knows them.
 //!
-//! It decodes three forms:
+//! It decodes four forms:
 //!
 //! - A [`batch`](Header::Batch) of one symbol's trades, in Avro single-object encoding: `C3 01`,
 //!   the CRC-64-AVRO fingerprint of the schema, the datum.
 //! - An [invalid frame](Header::InvalidFrame), in the same encoding.
+//! - A [state of the feed](Header::FeedState), in the same encoding.
 //! - A raw datum of the Spark pipeline's schema (`FinnhubProducer.message`), which has no header
 //!   and may hold several symbols.
 //!
@@ -19,7 +20,10 @@ mod legacy;
 mod own;
 mod wire;
 
-pub use own::{BatchHeader, InvalidFrameHeader, encode_batch, encode_invalid_frame};
+pub use own::{
+    BatchHeader, FeedState, FeedStateHeader, InvalidFrameHeader, encode_batch, encode_feed_state,
+    encode_invalid_frame,
+};
 
 use crate::{
     conditions::Conditions,
@@ -33,12 +37,16 @@ use crate::{
 pub const TRADE_BATCH_SCHEMA: &str = include_str!("../avro/trade_batch.v1.avsc");
 /// The schema of an invalid frame.
 pub const INVALID_FRAME_SCHEMA: &str = include_str!("../avro/invalid_frame.v1.avsc");
+/// The schema of a state of the feed.
+pub const FEED_STATE_SCHEMA: &str = include_str!("../avro/feed_state.v1.avsc");
 /// The schema of the Spark pipeline's records.
 pub const FINNHUB_MESSAGE_SCHEMA: &str = include_str!("../avro/finnhub_message.avsc");
 /// CRC-64-AVRO of the parsing canonical form of [`TRADE_BATCH_SCHEMA`]. A test recomputes it.
 pub const TRADE_BATCH_FINGERPRINT: u64 = 0x608d_079d_402a_54c9;
 /// CRC-64-AVRO of the parsing canonical form of [`INVALID_FRAME_SCHEMA`]. A test recomputes it.
 pub const INVALID_FRAME_FINGERPRINT: u64 = 0x8e5a_1647_30aa_e98c;
+/// CRC-64-AVRO of the parsing canonical form of [`FEED_STATE_SCHEMA`]. A test recomputes it.
+pub const FEED_STATE_FINGERPRINT: u64 = 0x2749_7877_ad61_6842;
 /// The first two bytes of Avro's single-object encoding.
 const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
 
@@ -71,8 +79,40 @@ pub enum Header<'a> {
         /// The bytes that the feed sent, cut to a bounded length.
         frame: &'a [u8],
     },
+    /// What ingest knows about its feed. It has no trades.
+    FeedState(FeedStateHeader<'a>),
     /// A record of the Spark pipeline's producer. It has neither session nor sequence.
     Legacy,
+}
+
+impl Header<'_> {
+    /// The session and the sequence of the record; a legacy record has none.
+    #[must_use]
+    pub fn identity(&self) -> Option<(SessionId, u64)> {
+        match self {
+            Self::Batch {
+                session, sequence, ..
+            }
+            | Self::InvalidFrame {
+                session, sequence, ..
+            }
+            | Self::FeedState(FeedStateHeader {
+                session, sequence, ..
+            }) => Some((*session, *sequence)),
+            Self::Legacy => None,
+        }
+    }
+
+    /// When ingest made the record, in milliseconds since 1970 UTC; a legacy record does not say.
+    #[must_use]
+    pub fn taken_ms(&self) -> Option<i64> {
+        match self {
+            Self::Batch { taken_ms, .. }
+            | Self::InvalidFrame { taken_ms, .. }
+            | Self::FeedState(FeedStateHeader { taken_ms, .. }) => Some(*taken_ms),
+            Self::Legacy => None,
+        }
+    }
 }
 
 /// A range of a record's bytes: offset and length.
@@ -175,6 +215,7 @@ fn decode_form<'a>(payload: &'a [u8], entries: &mut Vec<Entry>) -> Result<Header
     match u64::from_le_bytes(*fingerprint) {
         TRADE_BATCH_FINGERPRINT => own::decode_batch(payload, entries),
         INVALID_FRAME_FINGERPRINT => own::decode_invalid_frame(payload),
+        FEED_STATE_FINGERPRINT => own::decode_feed_state(payload),
         other => Err(DecodeError::UnknownFingerprint(other)),
     }
 }

@@ -81,6 +81,27 @@ impl Conditions {
         self.0 & !KNOWN != 0
     }
 
+    /// Whether it is a closing print: Closing Trade or Closing Prints.
+    #[inline]
+    #[must_use]
+    pub fn is_closing(self) -> bool {
+        self.0 & CLOSING != 0
+    }
+
+    /// Whether it was made outside of regular hours: Form T, or Extended Hours Out of Sequence.
+    #[inline]
+    #[must_use]
+    pub fn is_extended_hours(self) -> bool {
+        self.0 & EXTENDED_HOURS != 0
+    }
+
+    /// Whether a trade may belong to another trading session than its time says.
+    #[inline]
+    #[must_use]
+    pub fn may_move_session(self) -> bool {
+        self.0 & (CLOSING | EXTENDED_HOURS) != 0
+    }
+
     /// The effect of a trade with these conditions. A code that forbids an effect wins over codes
     /// that allow it. Neutral codes change nothing; a neutral code alone counts as regular.
     #[must_use]
@@ -135,6 +156,10 @@ const OFFICIAL: u64 = mask(&[16, 20]);
 const CORRECTED_CLOSE: u64 = mask(&[39]);
 /// 611 Exempt, Opened, Trade Through Exempt: no effect on price; volume counts.
 const NEUTRAL: u64 = mask(&[38, 40, 41]);
+/// Closing Trade, Closing Prints: they belong to the regular session that they close.
+const CLOSING: u64 = mask(&[35, 36]);
+/// Form T, Extended Hours Out of Sequence: they never belong to a regular session.
+const EXTENDED_HOURS: u64 = mask(&[24, 25]);
 const KNOWN: u64 =
     UNCONDITIONAL | IF_FIRST | IF_SOLE | VOLUME_ONLY | OFFICIAL | CORRECTED_CLOSE | NEUTRAL;
 

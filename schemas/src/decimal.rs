@@ -331,17 +331,12 @@ pub fn format_fixed(units: i128, places: u32) -> String {
 }
 
 /// The VWAP for display: `notional_e16 / volume_e8` in units of 1e-8, rounded half-even. `None` if
-/// the volume is zero.
+/// the volume is zero, or if the quotient needs more than 128 bits.
 #[must_use]
 pub fn divide_half_even(notional_e16: i128, volume_e8: i128) -> Option<i128> {
-    if volume_e8 == 0 {
-        return None;
-    }
     // (n / 1e16) / (v / 1e8) * 1e8 = n / v: the scales cancel.
-    let (quotient, remainder) = (
-        notional_e16.div_euclid(volume_e8),
-        notional_e16.rem_euclid(volume_e8),
-    );
+    let quotient = notional_e16.checked_div_euclid(volume_e8)?;
+    let remainder = notional_e16.checked_rem_euclid(volume_e8)?;
     let twice = remainder.unsigned_abs() * 2;
     let size = volume_e8.unsigned_abs();
     let up = twice > size || (twice == size && quotient % 2 != 0);
@@ -443,6 +438,7 @@ mod tests {
         assert_eq!(divide_half_even(7, 2), Some(4));
         assert_eq!(divide_half_even(8, 3), Some(3));
         assert_eq!(divide_half_even(1, 0), None);
+        assert_eq!(divide_half_even(i128::MIN, -1), None);
         // Seven prints of a real TSLA frame: volume 107, notional 13064.56.
         let vwap = divide_half_even(130_645_600_000_000_000_000, 10_700_000_000);
         assert_eq!(

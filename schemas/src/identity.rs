@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A partition of the topic, counted from 0.
 pub type Partition = u32;
@@ -32,10 +33,33 @@ impl fmt::Display for Position {
 }
 
 /// One uninterrupted run of a sender. Within a session and a partition, sequences count from 1
-/// without gaps. A live feed draws a random session at each start. A replay hashes its file and the
-/// partition count, so that a second run of the same file continues where the first one stopped.
+/// without gaps. A live feed draws a random session at each start. A replay has the session of its
+/// recording, so that a second run continues where the first one stopped, also if the recording has
+/// grown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub [u8; 16]);
+
+impl SessionId {
+    /// A new session of a producer. The first half names the producer, so that a log can be searched
+    /// for the producer's sessions without a list of them; `drawn` is random.
+    #[must_use]
+    pub fn of_producer(producer: &str, drawn: u64) -> Self {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&producer_bytes(producer));
+        id[8..].copy_from_slice(&drawn.to_be_bytes());
+        Self(id)
+    }
+
+    /// Whether it is a session that [`SessionId::of_producer`] has made for this producer.
+    #[must_use]
+    pub fn is_of(&self, producer: &str) -> bool {
+        self.0.starts_with(&producer_bytes(producer))
+    }
+}
+
+fn producer_bytes(producer: &str) -> [u8; 8] {
+    xxh3_64(producer.as_bytes()).to_be_bytes()
+}
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,6 +105,18 @@ impl<'de> Deserialize<'de> for SessionId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sessions_of_a_producer_are_known_by_their_first_half() {
+        let (one, other) = (
+            SessionId::of_producer("simulator", 1),
+            SessionId::of_producer("simulator", u64::MAX),
+        );
+        assert_ne!(one, other);
+        assert!(one.is_of("simulator") && other.is_of("simulator") && !one.is_of("finnhub"));
+        // Logs hold it: it must never change.
+        assert_eq!(one.to_string(), "816d3eb08cc147f80000000000000001");
+    }
 
     #[test]
     fn a_session_is_read_as_it_is_written_and_from_nothing_else() {

@@ -22,29 +22,36 @@
 
 pub mod bar;
 pub mod basket;
+mod cell;
 pub mod codec;
 pub mod conditions;
 pub mod decimal;
 pub mod epoch;
 pub mod identity;
 pub mod metric;
+pub mod packed;
+pub mod quote_currency;
 pub mod secret;
 pub mod symbol;
 pub mod totals;
 pub mod trade;
+pub mod trading_session;
 pub mod view;
 pub mod window;
 
-pub use bar::{BarKey, BarState, BarWrite, StoredBar};
+pub use bar::{BarKey, BarRow, BarState, BarWrite, CellError, StoredBar};
 pub use basket::{Baskets, Weight};
 pub use conditions::{Conditions, Effect};
 pub use decimal::{Notional, NumberError, Price, Size};
 pub use epoch::{Epoch, WriteTimestamp};
 pub use identity::{Offset, Partition, Position, SessionId};
 pub use metric::Metric;
+pub use packed::{PackedBar, PackedBars};
+pub use quote_currency::QuoteCurrency;
 pub use secret::Secret;
 pub use symbol::{AssetClass, Symbol, SymbolError, partition_for};
 pub use totals::{Policy, Sums, Totals};
 pub use trade::{EventTime, Trade};
+pub use trading_session::{Stretch, TradingSession};
 pub use view::{StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite};
 pub use window::{WindowSize, WindowStart};

@@ -101,6 +101,8 @@ metrics! {
         "Start time of the process in seconds since 1970 UTC.";
     PageStreams "tapeflow_page_streams" Gauge Process []
         "Browsers that follow the live page.";
+    WrongPasswords "tapeflow_http_wrong_passwords_total" Counter Process []
+        "HTTP requests with a wrong password.";
 
     Workers "tapeflow_workers" Gauge Job []
         "Worker threads of the process.";
@@ -118,12 +120,17 @@ metrics! {
         "Trades counted into bars, including replayed ones.";
     TradesLate "tapeflow_trades_late_total" Counter Job []
         "Counted trades that arrived after one of their windows was final.";
+    TradesOutsideSessions "tapeflow_trades_outside_sessions_total" Counter Job ["reason"]
+        "Counted trades that are in no session bar: market closed, or a year without a calendar.";
     PriceUpdates "tapeflow_price_updates_total" Counter Job []
         "Entries with a size of zero. They are not trades.";
     DeadLetters "tapeflow_dead_letters_total" Counter Job ["reason"]
         "Records and trades that became dead letters, by reason.";
     RecordsDuplicate "tapeflow_records_duplicate_total" Counter Job []
         "Records dropped because their session had already sent their sequence.";
+    LostSequences "tapeflow_lost_sequences_total" Counter Job []
+        "Sequences that the session before of a producer had appended, and that the log does not \
+         have. More than zero means that the log has lost records after it acknowledged them.";
     SequenceGaps "tapeflow_sequence_gaps_total" Counter Job []
         "Sequences missing within a session: records lost before the log.";
     OffsetsLost "tapeflow_offsets_lost_total" Counter Job []
@@ -136,12 +143,18 @@ metrics! {
         "Bars acknowledged by the store.";
     BarsRead "tapeflow_bars_read_total" Counter Job []
         "Bars read from the store because they were not in memory.";
+    OpenBarsRead "tapeflow_open_bars_read_total" Counter Job []
+        "Bars of open windows removed from memory and read back: --bar-memory is too small.";
     BarsEvicted "tapeflow_bars_evicted_total" Counter Job []
         "Bars removed from memory to bound it; the store has them.";
     ViewsWritten "tapeflow_views_written_total" Counter Job []
         "Views of windows acknowledged by the store.";
+    ViewsRead "tapeflow_views_read_total" Counter Job []
+        "Views read from the store because their window was not in memory.";
+    ViewRecounts "tapeflow_view_recounts_total" Counter Job []
+        "Windows whose views were made again from all bars, because a ranking ran out of reserve.";
     ViewBarsRead "tapeflow_view_bars_read_total" Counter Job []
-        "Bars read from the store because a view's window was not in memory.";
+        "Bars read from the store to make the views of a window again.";
     StoreRetries "tapeflow_store_retries_total" Counter Job []
         "Store calls that failed and were retried.";
     Freshness "tapeflow_freshness_seconds" Histogram Job []
@@ -182,6 +195,18 @@ metrics! {
         "Records that the log acknowledged.";
     FeedLastFrame "tapeflow_feed_last_frame_timestamp_seconds" Gauge Feed []
         "Time of the last frame in seconds since 1970 UTC; before it, the start of the process.";
+    FeedSpoolBytes "tapeflow_feed_spool_bytes" Gauge Feed []
+        "Bytes of the spool's files. With --spool only, as all metrics of the spool.";
+    FeedSpoolLimit "tapeflow_feed_spool_limit_bytes" Gauge Feed []
+        "Bound of the spool's files: --spool-size.";
+    FeedSpoolRecords "tapeflow_feed_spool_records" Gauge Feed []
+        "Records in the spool that the log has not acknowledged.";
+    FeedSpoolFull "tapeflow_feed_spool_full" Gauge Feed []
+        "1 while the spool has no room and the feed is not read, else 0.";
+    FeedSpoolReplayed "tapeflow_feed_spool_replayed_records_total" Counter Feed []
+        "Records in the spool from an earlier run that were sent.";
+    FeedSpoolCut "tapeflow_feed_spool_cut_bytes_total" Counter Feed []
+        "Bytes of a record that was being written when ingest was killed; cut at the start.";
 }
 
 #[cfg(test)]

@@ -7,7 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Conditions, Position, Price, Trade, conditions::Last, decimal::divide_half_even};
+use crate::{
+    Conditions, EventTime, Position, Price, Trade,
+    conditions::Last,
+    decimal::{MAX_NOTIONAL_E16, MAX_PRICE_E8, MAX_SIZE_E8, divide_half_even},
+};
 
 /// Which trades a volume, a notional and a VWAP are made of. VWAP is not standardized, so every
 /// reader names its policy.
@@ -47,15 +51,40 @@ pub struct Sums {
     pub trades: u64,
 }
 
+/// The most trades of one bar. A bar of one day would need 115,000 trades of its symbol in each
+/// second. So many of the largest trades fit in a sum, and leave room for another 7e9.
+pub const MAX_BAR_TRADES: u64 = 10_000_000_000;
+
 impl Sums {
+    /// Whether admitted trades can have this sum: not below zero, at most [`MAX_BAR_TRADES`] trades,
+    /// and no more than the largest of that many.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        let trades = i128::from(self.trades);
+        self.trades <= MAX_BAR_TRADES
+            && (0..=trades * MAX_SIZE_E8).contains(&self.volume_e8)
+            && (0..=trades * MAX_NOTIONAL_E16).contains(&self.notional_e16)
+    }
+
     fn add(&mut self, other: &Self) {
-        const BELIEF: &str = "admission bounds each trade so that 1e10 of the largest fit in a sum";
+        const BELIEF: &str =
+            "admission and the state cell bound a sum to 1e10 of the largest trades";
         self.volume_e8 = self.volume_e8.checked_add(other.volume_e8).expect(BELIEF);
         self.notional_e16 = self
             .notional_e16
             .checked_add(other.notional_e16)
             .expect(BELIEF);
         self.trades = self.trades.checked_add(other.trades).expect(BELIEF);
+    }
+
+    /// The sum of both; `None` if it overflows.
+    #[must_use]
+    pub fn checked_add(&self, other: &Self) -> Option<Self> {
+        Some(Self {
+            volume_e8: self.volume_e8.checked_add(other.volume_e8)?,
+            notional_e16: self.notional_e16.checked_add(other.notional_e16)?,
+            trades: self.trades.checked_add(other.trades)?,
+        })
     }
 
     /// Volume-weighted average price in 1e-8, rounded half-even; `None` without volume.
@@ -99,6 +128,10 @@ pub struct Totals {
     /// The sum of their prices in 1e-8: the price itself where there is one such trade. A sum,
     /// because a sum can be merged.
     pub sole_price_e8: i128,
+    /// The event time of the earliest trade of all, in milliseconds since 1970 UTC.
+    pub first_trade_ms: Option<i64>,
+    /// The event time of the latest one.
+    pub last_trade_ms: Option<i64>,
 }
 
 impl Totals {
@@ -127,13 +160,16 @@ impl Totals {
             self.sums[2].add(&one);
         }
         self.revision += u64::from(late);
+        let event_ms = trade.event_time.ms();
+        self.first_trade_ms = min_some(self.first_trade_ms, Some(event_ms));
+        self.last_trade_ms = self.last_trade_ms.max(Some(event_ms));
         if effect.high_low {
             self.priced += 1;
             self.high = self.high.max(Some(trade.price));
             self.low = min_some(self.low, Some(trade.price));
         }
         let mark = Mark {
-            event_ms: trade.event_time.ms(),
+            event_ms,
             position,
             price: trade.price,
         };
@@ -151,6 +187,26 @@ impl Totals {
         }
     }
 
+    /// Whether admitted trades can have these totals, as far as each value shows by itself. Adding
+    /// an epoch to possible totals never overflows.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        let is_time = |ms: &i64| EventTime::from_ms(*ms).is_some();
+        let mark = |mark: &Mark| is_time(&mark.event_ms) && mark.position.offset >= 0;
+        self.sums.iter().all(Sums::is_possible)
+            && [self.priced, self.revision, self.sole_trades]
+                .iter()
+                .all(|count| *count <= MAX_BAR_TRADES)
+            && (0..=i128::from(self.sole_trades) * i128::from(MAX_PRICE_E8))
+                .contains(&self.sole_price_e8)
+            && self.first.iter().chain(&self.last).all(mark)
+            && self
+                .first_trade_ms
+                .iter()
+                .chain(&self.last_trade_ms)
+                .all(is_time)
+    }
+
     /// Merges another partial of the same window: commutative and associative.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.sums.iter_mut().zip(&other.sums) {
@@ -164,6 +220,8 @@ impl Totals {
         self.last = self.last.max(other.last);
         self.sole_trades += other.sole_trades;
         self.sole_price_e8 += other.sole_price_e8;
+        self.first_trade_ms = min_some(self.first_trade_ms, other.first_trade_ms);
+        self.last_trade_ms = self.last_trade_ms.max(other.last_trade_ms);
     }
 
     /// The sums of a policy.
@@ -214,7 +272,7 @@ fn min_some<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{EventTime, Size, decimal::format_fixed};
+    use crate::{Size, decimal::format_fixed};
     use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
     use super::*;
@@ -483,6 +541,33 @@ mod tests {
             (totals.open().map(Price::e8), totals.close().map(Price::e8)),
             (Some(200_000_000), Some(100_000_000))
         );
+    }
+
+    #[test]
+    fn the_totals_of_admitted_trades_are_possible_and_so_are_the_largest() {
+        for_each_seed(|_, prints| assert!(totals_of(prints).is_possible()));
+        let sums = Sums {
+            volume_e8: i128::from(MAX_BAR_TRADES) * MAX_SIZE_E8,
+            notional_e16: i128::from(MAX_BAR_TRADES) * MAX_NOTIONAL_E16,
+            trades: MAX_BAR_TRADES,
+        };
+        let largest = Totals {
+            sums: [sums; 3],
+            ..Totals::default()
+        };
+        assert!(largest.is_possible());
+        let mut with_an_epoch = largest;
+        for _ in 0..1_000 {
+            with_an_epoch.merge(&Totals {
+                sums: [Sums {
+                    volume_e8: MAX_SIZE_E8,
+                    notional_e16: MAX_NOTIONAL_E16,
+                    trades: 1,
+                }; 3],
+                ..Totals::default()
+            });
+        }
+        assert!(!with_an_epoch.is_possible());
     }
 
     #[test]

@@ -14,9 +14,24 @@ pub struct EventTime(i64);
 
 /// The first millisecond of the year 2200. Every event time is below it.
 pub const END_OF_TIME_MS: i64 = 7_258_118_400_000;
-/// How far an event time may lie ahead of the timestamp of its record, in milliseconds; a trade
-/// beyond it becomes a dead letter. One day covers the clock and time-zone errors of a usable feed.
-pub const FUTURE_TOLERANCE_MS: i64 = 86_400_000;
+/// How far an event time may lie ahead of the time of its record ([`record_time_ms`]), in
+/// milliseconds; a trade beyond it becomes a dead letter. Five minutes cover the clock errors of a
+/// usable feed. A trade in the future makes the real trades of its partition late for as long.
+pub const FUTURE_TOLERANCE_MS: i64 = 300_000;
+
+/// The time at which a record existed, in milliseconds since 1970 UTC: when it was taken in, but no
+/// later than the log's own timestamp of it. A record can claim any time for itself. The log's
+/// timestamp is that of the broker if the topic has `message.timestamp.type=LogAppendTime`.
+///
+/// A legacy record has no `taken_ms`, and a log without timestamps gives zero or less.
+#[must_use]
+pub fn record_time_ms(taken_ms: Option<i64>, timestamp_ms: i64) -> i64 {
+    match taken_ms {
+        Some(taken_ms) if timestamp_ms > 0 => taken_ms.min(timestamp_ms),
+        Some(taken_ms) => taken_ms,
+        None => timestamp_ms,
+    }
+}
 
 impl EventTime {
     /// An event time from milliseconds since 1970 UTC; `None` outside 1970 to 2200.
@@ -31,12 +46,11 @@ impl EventTime {
         self.0
     }
 
-    /// Whether this lies more than [`FUTURE_TOLERANCE_MS`] ahead of `taken_ms`, the time at which
-    /// ingest received the record. With the reader's clock instead, a replay could decide
-    /// otherwise.
+    /// Whether this lies more than [`FUTURE_TOLERANCE_MS`] ahead of `known_ms`, the time at which
+    /// the trade was known. With the reader's clock instead, a replay could decide otherwise.
     #[must_use]
-    pub fn is_far_future(self, taken_ms: i64) -> bool {
-        self.0 > taken_ms.saturating_add(FUTURE_TOLERANCE_MS)
+    pub fn is_future(self, known_ms: i64) -> bool {
+        self.0 > known_ms.saturating_add(FUTURE_TOLERANCE_MS)
     }
 }
 

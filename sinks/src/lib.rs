@@ -16,16 +16,16 @@
 //! ```
 //! # use futures::executor::block_on;
 //! use tapeflow_protocol::{DirectoryEntry, BarReader, EpochStore, EpochWrites};
-//! use tapeflow_schemas::{BarKey, BarState, BarWrite, Symbol, Totals, WindowSize};
+//! use tapeflow_schemas::{BarKey, BarState, BarWrite, PackedBars, Symbol, Totals, WindowSize};
 //! use tapeflow_sinks::memory::MemoryStore;
 //!
 //! let store = MemoryStore::new();
-//! let (symbol, size) = (Symbol::new("AAPL").expect("a symbol"), WindowSize::DEFAULTS[0]);
+//! let (symbol, size) = (Symbol::new("AAPL").expect("a symbol"), WindowSize::MINUTE);
 //! let key = BarKey { symbol: symbol.clone(), size, start: 0 };
 //! let state = BarState { epoch: 1, totals: Totals::default() };
 //! let writes = EpochWrites {
-//!     directory: vec![DirectoryEntry { symbol: symbol.clone(), size, bucket: size.bucket(0) }],
-//!     bars: vec![BarWrite { key, state, write_timestamp: 1 }],
+//!     directory: vec![DirectoryEntry::of(&key)],
+//!     bars: vec![BarWrite { key, state, packed: PackedBars::default(), write_timestamp: 1 }],
 //!     ..EpochWrites::default()
 //! };
 //! block_on(store.write(&writes))?;

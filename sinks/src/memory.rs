@@ -17,11 +17,12 @@ use std::{
 use async_trait::async_trait;
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, Binding, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
-    DirectoryEntry, EpochStore, EpochWrites, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
+    DirectoryEntry, EpochStore, EpochWrites, FeedGap, HistoryEntry, StoreError, SymbolDirectory,
+    Unlisted, store::feed_gap,
 };
 use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, BarWrite, Epoch, Position, StoredBar, StoredView, Symbol, View,
-    ViewKey, ViewState, ViewWrite, WindowSize, WindowStart, WriteTimestamp,
+    AssetClass, BarKey, BarRow, BarState, BarWrite, Epoch, Position, StoredBar, StoredView, Symbol,
+    View, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart, WriteTimestamp,
 };
 use tokio::sync::watch;
 
@@ -39,7 +40,7 @@ pub enum Call {
     CompareAndSet,
     /// [`EpochStore::write`] and [`CheckpointStore::write_history`].
     Write,
-    /// [`CheckpointStore::checkpoint`] and [`EpochStore::read_bars`].
+    /// [`CheckpointStore::checkpoint`], [`EpochStore::read_bars`] and [`EpochStore::read_views`].
     Read,
 }
 
@@ -68,6 +69,8 @@ pub enum Accepted {
     View(ViewWrite),
     /// A dead letter.
     DeadLetter(DeadLetter),
+    /// A feed gap.
+    FeedGap(FeedGap),
     /// A history entry.
     History(HistoryEntry),
 }
@@ -121,11 +124,12 @@ enum UnderWay {
 struct Held {
     checkpoint: Option<Checkpoint>,
     /// All writes of a bar, by write timestamp. The last one is its value.
-    bars: BTreeMap<BarKey, BTreeMap<WriteTimestamp, BarState>>,
+    bars: BTreeMap<BarKey, BTreeMap<WriteTimestamp, BarRow>>,
     /// All writes of a view, by write timestamp. The last one is its value.
     views: BTreeMap<ViewKey, BTreeMap<WriteTimestamp, ViewState>>,
     directory: BTreeSet<DirectoryEntry>,
     dead_letters: BTreeMap<Position, DeadLetter>,
+    feed_gaps: BTreeSet<FeedGap>,
     history: BTreeMap<Epoch, (WriteTimestamp, HistoryEntry)>,
     /// Every binding ever seen in a checkpoint.
     bindings: BTreeMap<Epoch, Binding>,
@@ -176,16 +180,29 @@ impl MemoryStore {
         true
     }
 
-    /// All bars, by key, each with its last write timestamp.
+    /// All bars, by key, packed ones too, each with its last write timestamp.
     #[must_use]
     pub fn all_bars(&self) -> Vec<(BarKey, WriteTimestamp, BarState)> {
         let held = self.held();
-        let last = |(key, writes): (&BarKey, &BTreeMap<WriteTimestamp, BarState>)| {
-            writes
-                .last_key_value()
-                .map(|(write_timestamp, state)| (key.clone(), *write_timestamp, *state))
-        };
-        held.bars.iter().filter_map(last).collect()
+        let mut all = Vec::new();
+        for (key, writes) in &held.bars {
+            let Some((write_timestamp, row)) = writes.last_key_value() else {
+                continue;
+            };
+            all.push((key.clone(), *write_timestamp, row.state));
+            for bar in row.packed.iter(key.start) {
+                let bar = bar.expect("the job encodes them well");
+                let key = BarKey {
+                    symbol: key.symbol.clone(),
+                    size: bar.size,
+                    start: bar.start,
+                };
+                let (epoch, totals) = (row.state.epoch, bar.totals);
+                all.push((key, *write_timestamp, BarState { epoch, totals }));
+            }
+        }
+        all.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        all
     }
 
     /// All accepted changes, in order.
@@ -258,6 +275,17 @@ impl Held {
             return false;
         }
         self.inspect_checkpoint(proposed);
+        // What a store keeps is a text: the memory of each test checks that it is complete. One
+        // that breaches an invariant may be none that is read.
+        debug_assert!(
+            !self.violations.is_empty()
+                || proposed
+                    .to_text()
+                    .and_then(|text| Checkpoint::from_text(&text))
+                    .as_ref()
+                    == Ok(proposed),
+            "{proposed:?}"
+        );
         self.checkpoint = Some(proposed.clone());
         self.accepted.push(Accepted::Checkpoint(proposed.clone()));
         true
@@ -275,7 +303,7 @@ impl Held {
                 .entry(bar.key.clone())
                 .or_default()
                 .entry(bar.write_timestamp)
-                .or_insert(bar.state);
+                .or_insert_with(|| bar.row());
             self.accepted.push(Accepted::Bar(bar.clone()));
         }
         for view in &writes.views {
@@ -287,6 +315,10 @@ impl Held {
                 .insert(dead_letter.position(), dead_letter.clone());
             self.accepted
                 .push(Accepted::DeadLetter(dead_letter.clone()));
+        }
+        for gap in &writes.feed_gaps {
+            self.feed_gaps.insert(gap.clone());
+            self.accepted.push(Accepted::FeedGap(gap.clone()));
         }
     }
 
@@ -371,7 +403,13 @@ impl Held {
     /// - I2: an epoch has one value of a bar, and is bound before the bar is written.
     /// - I3: the order of write timestamps is the order of epochs.
     /// - I4: a bar has one value at one write timestamp.
+    ///
+    /// And the directory lists a bar before it is written.
     fn inspect_bar(&mut self, bar: &BarWrite) {
+        if !self.directory.contains(&DirectoryEntry::of(&bar.key)) {
+            self.violations
+                .push(format!("{} is written before its directory entry", bar.key));
+        }
         if let Some(checkpoint) = &self.checkpoint
             && bar.state.epoch > checkpoint.last_binding().epoch
         {
@@ -380,16 +418,18 @@ impl Held {
                 bar.key, bar.state.epoch
             ));
         }
-        for (write_timestamp, state) in self.bars.get(&bar.key).into_iter().flatten() {
+        for (write_timestamp, row) in self.bars.get(&bar.key).into_iter().flatten() {
             let fault = breach(
-                (*write_timestamp, state.epoch),
+                (*write_timestamp, row.state.epoch),
                 (bar.write_timestamp, bar.state.epoch),
-                state.totals == bar.state.totals,
+                row.state.totals == bar.state.totals && row.packed == bar.packed,
             );
             if let Some(fault) = fault {
                 self.violations.push(format!(
-                    "{fault}: {}, at {write_timestamp} {state:?}, at {} {:?}",
-                    bar.key, bar.write_timestamp, bar.state
+                    "{fault}: {}, at {write_timestamp} {row:?}, at {} {:?}",
+                    bar.key,
+                    bar.write_timestamp,
+                    bar.row()
                 ));
             }
         }
@@ -429,6 +469,9 @@ impl CheckpointStore for MemoryStore {
         proposed: &Checkpoint,
     ) -> CasOutcome {
         self.gates.pass(Call::CompareAndSet).await;
+        if let Err(error) = proposed.to_text() {
+            return CasOutcome::Refused(error.to_string());
+        }
         let mut held = self.held();
         let fault = held.fault(Call::CompareAndSet);
         match fault {
@@ -466,12 +509,23 @@ impl CheckpointStore for MemoryStore {
 
 #[async_trait]
 impl EpochStore for MemoryStore {
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarRow>>, StoreError> {
         let last = |held: &Held, key| {
             held.bars
                 .get(key)
                 .and_then(BTreeMap::last_key_value)
-                .map(|(_, state)| *state)
+                .map(|(_, row)| row.clone())
+        };
+        self.read(|held| keys.iter().map(|key| last(held, key)).collect())
+            .await
+    }
+
+    async fn read_views(&self, keys: &[ViewKey]) -> Result<Vec<Option<ViewState>>, StoreError> {
+        let last = |held: &Held, key| {
+            held.views
+                .get(key)
+                .and_then(BTreeMap::last_key_value)
+                .map(|(_, state)| state.clone())
         };
         self.read(|held| keys.iter().map(|key| last(held, key)).collect())
             .await
@@ -511,33 +565,26 @@ impl BarReader for MemoryStore {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let key = |start| BarKey {
+        let key = |(size, start)| BarKey {
             symbol: symbol.clone(),
             size,
             start,
         };
         let held = self.held();
-        let listed = |key: &BarKey| {
-            held.directory.contains(&DirectoryEntry {
-                symbol: key.symbol.clone(),
-                size,
-                bucket: size.bucket(key.start),
-            })
-        };
-        let bar = |(key, writes): (&BarKey, &BTreeMap<WriteTimestamp, BarState>)| {
-            writes.last_key_value().map(|(_, state)| StoredBar {
-                start: key.start,
-                state: *state,
-            })
-        };
         // As in Cassandra, a bar is found only through the directory. A test that does not write
         // the entry fails here.
-        Ok(held
+        let rows = held
             .bars
-            .range(key(range.start)..key(range.end))
-            .filter(|(key, _)| listed(key))
-            .filter_map(bar)
-            .collect())
+            .range(key(size.row_of(range.start))..key((size.row_of(0).0, range.end)))
+            .filter(|(key, _)| held.directory.contains(&DirectoryEntry::of(key)))
+            .filter_map(|(key, writes)| Some((key.start, writes.last_key_value()?.1)));
+        let mut bars = Vec::new();
+        for (start, row) in rows {
+            let found = row.bars_of(start, size);
+            bars.extend(found.map_err(|error| StoreError::Broken(error.to_string()))?);
+        }
+        bars.retain(|bar| range.contains(&bar.start));
+        Ok(bars)
     }
 
     async fn views(
@@ -547,6 +594,16 @@ impl BarReader for MemoryStore {
         range: Range<WindowStart>,
     ) -> Result<Vec<StoredView>, StoreError> {
         Ok(self.held().views(view, size, range))
+    }
+
+    async fn feed_gaps(&self, range: Range<i64>) -> Result<Vec<FeedGap>, StoreError> {
+        let buckets = FeedGap::buckets_for(&range);
+        let held = self.held();
+        let gaps = held
+            .feed_gaps
+            .iter()
+            .filter(|gap| gap.buckets().any(|bucket| buckets.contains(&bucket)));
+        Ok(feed_gap::settle(gaps.cloned(), &range))
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
@@ -597,23 +654,17 @@ impl AuditStore for MemoryStore {
 
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
         let held = self.held();
-        let entry = |key: &BarKey| DirectoryEntry {
-            symbol: key.symbol.clone(),
-            size: key.size,
-            bucket: key.size.bucket(key.start),
-        };
         let missing: BTreeSet<DirectoryEntry> = held
             .bars
             .keys()
-            .map(entry)
+            .map(DirectoryEntry::of)
             .filter(|entry| !held.directory.contains(entry))
             .collect();
         Ok(missing
             .into_iter()
             .map(|entry| Unlisted {
                 symbol: entry.symbol.to_string(),
-                size: entry.size.to_string(),
-                bucket: Some(entry.bucket),
+                bucket: entry.bucket,
             })
             .collect())
     }

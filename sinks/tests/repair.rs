@@ -9,7 +9,9 @@ use tapeflow_protocol::{
     repair::{HEARTBEAT_EVERY, Repairer, has_fenced, is_repairer, is_repairing},
     workflow::{self, WorkflowError},
 };
-use tapeflow_schemas::{BarKey, BarState, BarWrite, Epoch, Totals, View, ViewKey, WriteTimestamp};
+use tapeflow_schemas::{
+    BarKey, BarState, BarWrite, Epoch, PackedBars, Totals, View, ViewKey, WriteTimestamp,
+};
 use tapeflow_sinks::memory::{Accepted, Call, Fault, MemoryStore};
 
 fn opening(owner: &str) -> Opening {
@@ -80,6 +82,7 @@ fn row(epoch: Epoch, write_timestamp: WriteTimestamp, priced: u64) -> EpochWrite
             epoch,
             totals: totals(priced),
         },
+        packed: PackedBars::default(),
         write_timestamp,
     };
     EpochWrites {
@@ -120,7 +123,11 @@ fn what_is_repaired_is_as_of_the_last_binding_and_what_was_under_way_loses_to_it
             start: 0,
         };
         let refused = repairer
-            .write(&store, &[(key(0), totals(7))], &[(list, Vec::new())])
+            .write(
+                &store,
+                &[(key(0), totals(7), PackedBars::default())],
+                &[(list, Vec::new())],
+            )
             .await
             .expect("written");
         assert_eq!(refused, [] as [String; 0]);
@@ -190,7 +197,10 @@ fn bars_written_at_a_greater_write_timestamp_are_reported() {
         let refused = repairer
             .write(
                 &store,
-                &[(key(0), totals(7)), (key(60_000), totals(1))],
+                &[
+                    (key(0), totals(7), PackedBars::default()),
+                    (key(60_000), totals(1), PackedBars::default()),
+                ],
                 &[],
             )
             .await
@@ -236,7 +246,7 @@ fn a_job_waits_for_a_repairer_and_so_does_a_second_repairer() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(!job.is_finished(), "it waits");
         first
-            .write(&*store, &[(key(0), totals(7))], &[])
+            .write(&*store, &[(key(0), totals(7), PackedBars::default())], &[])
             .await
             .expect("written");
         first
@@ -285,7 +295,7 @@ fn a_repairer_sends_heartbeats_at_the_interval_and_no_more_often() {
                 repairer.heartbeat(&store).await.expect("its own");
             } else {
                 repairer
-                    .write(&store, &[(key(0), totals(7))], &[])
+                    .write(&store, &[(key(0), totals(7), PackedBars::default())], &[])
                     .await
                     .expect("written");
             }

@@ -172,12 +172,11 @@ fn everything_right() -> Result<(), Failed> {
                 other => break other.map_err(|error| error.to_string())?,
             }
         };
-        let expected = [Finding::Replication {
-            replicas: 1,
-            datacenter: "datacenter1".into(),
-        }];
-        assert_eq!(
-            report.findings, expected,
+        assert!(
+            !report
+                .findings
+                .iter()
+                .any(|finding| matches!(finding, Finding::UnencryptedPassword { .. })),
             "a password over TLS is nothing to warn of"
         );
         let store: Arc<dyn Store> = Arc::new(

@@ -1,6 +1,8 @@
 //! Tests of SQLite beyond the contract suite: how a file is opened, refused, reopened and read by
 //! other tools, and the log.
 
+#[path = "sqlite/retention.rs"]
+mod retention;
 #[path = "sqlite/views.rs"]
 mod views;
 
@@ -15,13 +17,12 @@ use tapeflow_log::{
     sqlite::{Access, Database, SqliteLog, SqliteLogReader},
 };
 use tapeflow_protocol::{
-    AuditStore, BarReader, Binding, CasOutcome, Checkpoint, CheckpointStore, Cut, DirectoryEntry,
-    EpochStore, EpochWrites, SourceIdentity, StoreError, SymbolDirectory,
-    checkpoint::CHECKPOINT_FORMAT,
+    BarReader, Binding, CasOutcome, Checkpoint, CheckpointStore, Cut, DirectoryEntry, EpochStore,
+    EpochWrites, SourceIdentity, StoreError, SymbolDirectory, checkpoint::CHECKPOINT_FORMAT,
 };
 use tapeflow_schemas::{
-    BarKey, BarState, BarWrite, Position, Price, SessionId, Sums, Symbol, Totals, WindowSize,
-    decimal::format_fixed, totals::Mark,
+    BarKey, BarState, BarWrite, PackedBars, Position, Price, SessionId, Sums, Symbol, Totals,
+    WindowSize, totals::Mark,
 };
 use tapeflow_sinks::sqlite::SqliteStore;
 
@@ -90,16 +91,12 @@ fn golden(epoch: u64) -> BarState {
 
 fn row(name: &str, epoch: u64, write_timestamp: i64) -> EpochWrites {
     let key = key(name);
-    let entry = DirectoryEntry {
-        symbol: key.symbol.clone(),
-        size: key.size,
-        bucket: key.size.bucket(key.start),
-    };
     EpochWrites {
-        directory: vec![entry],
+        directory: vec![DirectoryEntry::of(&key)],
         bars: vec![BarWrite {
             key,
             state: golden(epoch),
+            packed: PackedBars::default(),
             write_timestamp,
         }],
         ..EpochWrites::default()
@@ -115,6 +112,7 @@ fn checkpoint(source: &SourceIdentity) -> Checkpoint {
         owner: "0".repeat(32),
         fingerprint: "1".into(),
         source: source.clone(),
+        datacenter: None,
         recovery_timestamp: 1,
         last_write_timestamp: 1,
         committed: Binding {
@@ -205,7 +203,7 @@ async fn reopening_keeps_everything() {
     );
     assert_eq!(
         store.read_bars(&[key("TSLA")]).await.expect("bars"),
-        [Some(golden(1))]
+        [Some(golden(1).into_row())]
     );
 }
 
@@ -286,7 +284,7 @@ async fn a_reader_reads_beside_a_job_and_after_it_and_writes_nothing() {
             .expect("written");
         assert_eq!(
             read.read_bars(&[key("TSLA")]).await.expect("bars"),
-            [Some(golden(epoch))]
+            [Some(golden(epoch).into_row())]
         );
         log.append(vec![record(0, "x", None)])
             .await
@@ -359,7 +357,7 @@ fn tables_of_a_newer_format_are_refused_with_what_to_do() {
     for access in [Access::Job, Access::Reader] {
         let reason = refusal(Database::open(&file.path, access));
         assert!(
-            reason.contains("format 2") && reason.contains("use the newer tapeflow"),
+            reason.contains("version 2") && reason.contains("a newer tapeflow made it"),
             "{reason}"
         );
     }
@@ -381,15 +379,15 @@ async fn a_checkpoint_of_a_newer_shape_is_named_and_a_damaged_one_too() {
     let raw = Connection::open(&file.path).expect("opens");
     raw.execute(
         "UPDATE checkpoint SET checkpoint = ?1",
-        [r#"{"format":3,"epochs":{}}"#],
+        [r#"{"format":4,"epochs":{}}"#],
     )
     .expect("changed");
     let reason = refusal(store.checkpoint().await);
     assert!(
-        reason.contains("format 3") && reason.contains("use the newer tapeflow"),
+        reason.contains("format 4") && reason.contains("use the newer tapeflow"),
         "{reason}"
     );
-    raw.execute("UPDATE checkpoint SET checkpoint = ?1", [r#"{"format":1}"#])
+    raw.execute("UPDATE checkpoint SET checkpoint = ?1", [r#"{"format":3}"#])
         .expect("changed");
     assert!(refusal(store.checkpoint().await).contains("damaged"));
 }
@@ -418,14 +416,14 @@ async fn two_contents_at_one_write_timestamp_are_refused_and_take_no_neighbour_a
     let keys: Vec<_> = good.iter().map(|good| good.bars[0].key.clone()).collect();
     assert_eq!(
         store.read_bars(&keys).await.expect("bars"),
-        vec![Some(golden(1)); 20]
+        vec![Some(golden(1).into_row()); 20]
     );
     assert_eq!(
         store
             .read_bars(&[key("TSLA"), key("GOOG")])
             .await
             .expect("bars"),
-        [Some(golden(1)), None],
+        [Some(golden(1).into_row()), None],
         "a write is whole or not at all"
     );
 }
@@ -448,81 +446,6 @@ async fn a_damaged_cell_stops_the_job_and_names_the_bar() {
             "{reason}"
         );
     }
-}
-
-#[tokio::test]
-async fn display_columns_that_differ_from_their_cell_are_named() {
-    let file = file();
-    let store = SqliteStore::new(job(&file.path));
-    store.write(&row("TSLA", 1, 1)).await.expect("written");
-    let mismatches = async || {
-        let key = key("TSLA");
-        let found = store
-            .audit_bars(&key.symbol, key.size, 0..i64::MAX)
-            .await
-            .expect("read");
-        let [row] = &found[..] else { panic!("one row") };
-        assert_eq!(row.state, Some(golden(1)));
-        row.mismatches.clone()
-    };
-    assert!(mismatches().await.is_empty());
-    let change =
-        "UPDATE bars SET epoch = 2, high = 1.5, low = NULL, volume = '107.00000001', trades = 8";
-    Connection::open(&file.path)
-        .and_then(|raw| raw.execute(change, []))
-        .expect("changed");
-    assert_eq!(
-        mismatches().await,
-        [
-            "epoch shows 2, its cell says 1",
-            "high shows 1.5, its cell says 122.1",
-            "low shows nothing, its cell says 122.06",
-            "volume shows 107.00000001, its cell says 107",
-            "trades shows 8, its cell says 7"
-        ]
-    );
-}
-
-#[tokio::test]
-async fn any_sqlite_tool_reads_a_bar() {
-    let file = file();
-    let store = SqliteStore::new(job(&file.path));
-    let mut writes = row("TSLA", 3, 9);
-    let odd_lots = Totals {
-        sums: golden(3).totals.sums,
-        ..Totals::default()
-    };
-    writes.bars.push(BarWrite {
-        key: key("ODD"),
-        state: BarState {
-            epoch: 3,
-            totals: odd_lots,
-        },
-        write_timestamp: 9,
-    });
-    store.write(&writes).await.expect("written");
-    let raw = Connection::open(&file.path).expect("opens");
-    let read = |sql: &str| {
-        raw.query_row(sql, [], |row| row.get::<_, String>(0))
-            .expect(sql)
-    };
-    let columns = "size || ' ' || start_utc || ' ' || epoch || ' ' || write_timestamp || ' ' || volume || ' ' || notional || ' ' || vwap || ' ' || trades";
-    assert_eq!(
-        read(&format!("SELECT {columns} FROM bars WHERE symbol = 'TSLA'")),
-        "1m 2023-01-20T14:53:00Z 3 9 107 13064.56 122.09869159 7"
-    );
-    let prices = "typeof(open) || ' ' || open || ' ' || high || ' ' || low || ' ' || close";
-    assert_eq!(
-        read(&format!("SELECT {prices} FROM bars WHERE symbol = 'TSLA'")),
-        "real 122.06 122.1 122.06 122.09"
-    );
-    assert_eq!(
-        read(
-            "SELECT typeof(open) || typeof(high) || typeof(low) || typeof(close) FROM bars WHERE symbol = 'ODD'"
-        ),
-        "nullnullnullnull"
-    );
-    assert_eq!(format_fixed(12_209_869_159, 8), "122.09869159");
 }
 
 #[tokio::test]

@@ -16,10 +16,12 @@ use tapeflow_log::{
     sqlite::{Access, Database, SqliteLog},
 };
 use tapeflow_protocol::{
-    Binding, CasOutcome, Checkpoint, CheckpointStore, Cut, EpochStore, EpochWrites, StoreError,
-    checkpoint::CHECKPOINT_FORMAT,
+    Binding, CasOutcome, Checkpoint, CheckpointStore, Cut, DirectoryEntry, EpochStore, EpochWrites,
+    StoreError, checkpoint::CHECKPOINT_FORMAT,
 };
-use tapeflow_schemas::{BarKey, BarState, BarWrite, SessionId, Sums, Symbol, Totals, WindowSize};
+use tapeflow_schemas::{
+    BarKey, BarState, BarWrite, PackedBars, SessionId, Sums, Symbol, Totals, WindowSize,
+};
 use tapeflow_sinks::sqlite::SqliteStore;
 
 const FILE: &str = "TAPEFLOW_TEST_KILL_FILE";
@@ -80,6 +82,7 @@ async fn write_for_ever(path: &Path) {
             owner: "0".repeat(32),
             fingerprint: "1".into(),
             source: log.identity().clone(),
+            datacenter: None,
             recovery_timestamp: 1,
             last_write_timestamp: i64::try_from(epoch).expect("small"),
             committed: Binding {
@@ -113,9 +116,11 @@ async fn write_for_ever(path: &Path) {
         let row = BarWrite {
             key: key(),
             state: state(epoch),
+            packed: PackedBars::default(),
             write_timestamp: i64::try_from(epoch).expect("small"),
         };
         let writes = EpochWrites {
+            directory: vec![DirectoryEntry::of(&row.key)],
             bars: vec![row],
             ..EpochWrites::default()
         };
@@ -259,7 +264,8 @@ async fn check(path: &Path, said: &Said) {
         .await
         .expect("a checkpoint")
         .map_or(0, |checkpoint| checkpoint.version);
-    let row = store.read_bars(&[key()]).await.expect("bars")[0];
+    let rows = store.read_bars(&[key()]).await.expect("bars");
+    let row = rows.into_iter().next().flatten().map(|row| row.state);
     assert!(
         (said.checkpoint..=said.checkpoint + 1).contains(&checkpoint),
         "{said:?}, found checkpoint {checkpoint}"

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::Args;
-use tapeflow_feed::Shape;
+use tapeflow_feed::{Late, Shape};
 use tapeflow_log::kafka::KafkaConfig;
 use tapeflow_schemas::WindowSize;
 
@@ -19,6 +19,8 @@ use crate::exit::Exit;
 pub(crate) const PREFIX: &str = "tapeflow_bench_";
 const TRADES: u64 = 5_000_000;
 const TRADES_EMBEDDED: u64 = 500_000;
+/// How long a feed at a rate lasts.
+const DURATION: Duration = Duration::from_secs(30);
 
 /// `tapeflow bench`.
 #[derive(Args, Debug)]
@@ -29,7 +31,7 @@ pub(crate) struct BenchArgs {
     /// How many trades to feed [default: 5000000, or 500000 with --embedded]
     #[arg(
         long,
-        env = "TAPEFLOW_TRADES",
+        env = "TAPEFLOW_BENCH_TRADES",
         value_name = "N",
         conflicts_with = "rate",
         value_parser = values::number(1..=10_000_000_000)
@@ -53,6 +55,15 @@ pub(crate) struct BenchArgs {
         value_parser = values::count(1..=1_000_000)
     )]
     market_symbols: usize,
+    /// Trades that come late: how many of all, and by how much, as in 0.5%:30m. Each belongs to a
+    /// window that is closed, and is read back from the store
+    #[arg(
+        long,
+        env = "TAPEFLOW_LATE",
+        value_name = "SHARE:AGE",
+        value_parser = late
+    )]
+    late: Option<Late>,
     /// Seed of the feed: the same seed gives the same feed
     #[arg(
         long,
@@ -66,21 +77,19 @@ pub(crate) struct BenchArgs {
     /// instead of filling the log first
     #[arg(
         long,
-        env = "TAPEFLOW_RATE",
+        env = "TAPEFLOW_BENCH_RATE",
         value_name = "N",
         value_parser = values::number(1..=10_000_000)
     )]
     rate: Option<u64>,
-    /// How long to feed, with --rate
+    /// How long to feed, with --rate [default: 30s]
     #[arg(
         long,
-        env = "TAPEFLOW_DURATION",
-        default_value = "30s",
+        env = "TAPEFLOW_BENCH_DURATION",
         value_name = "DURATION",
-        requires = "rate",
         value_parser = values::duration
     )]
-    duration: Duration,
+    duration: Option<Duration>,
     /// Partitions of the log
     #[arg(
         long,
@@ -94,7 +103,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, env = "TAPEFLOW_JSON")]
     json: bool,
     /// Keep the log and the bars, and print where they are
-    #[arg(long, env = "TAPEFLOW_KEEP")]
+    #[arg(long, env = "TAPEFLOW_BENCH_KEEP")]
     keep: bool,
     /// Wait for a line on standard input before the check, so that a test can damage a bar
     #[arg(long, hide = true)]
@@ -107,6 +116,26 @@ pub(crate) struct BenchArgs {
     servers: BenchServersArgs,
     #[command(flatten)]
     login: LoginArgs,
+}
+
+/// A share of trades, in percent, and their age.
+fn late(text: &str) -> Result<Late, String> {
+    let error =
+        || format!("{text:?} is no share and age: give percent and a duration, as in 0.5%:30m");
+    let (share, age) = text.split_once("%:").ok_or_else(error)?;
+    let percent: f64 = share.parse().map_err(|_| error())?;
+    if !(0.0001..=100.0).contains(&percent) {
+        return Err(format!("{share}% is not between 0.0001% and 100%"));
+    }
+    let age = values::duration(age)?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most a million"
+    )]
+    let of_million = (percent * 10_000.0).round() as u32;
+    let by_ms = i64::try_from(age.as_millis()).map_err(|_| error())?;
+    Ok(Late { of_million, by_ms })
 }
 
 /// How the job runs.
@@ -137,7 +166,7 @@ struct BenchJobArgs {
         env = "TAPEFLOW_SIZES",
         default_value = "1s,1m,5m,1h,1d",
         value_name = "SIZE,...",
-        value_parser = values::sizes
+        value_parser = values::job_sizes
     )]
     sizes: Sizes,
     /// Length of an epoch
@@ -162,7 +191,7 @@ struct BenchServersArgs {
         alias = "topic",
         env = "TAPEFLOW_BENCH_TOPIC",
         value_name = "NAME",
-        conflicts_with_all = ["embedded", "rate"],
+        conflicts_with = "rate",
         value_parser = own_topic
     )]
     bench_topic: Option<String>,
@@ -216,6 +245,13 @@ fn own_topic(text: &str) -> Result<String, String> {
 impl BenchArgs {
     pub(crate) fn check(self) -> Result<BenchSettings, Exit> {
         let mut errors = Errors::default();
+        if self.duration.is_some() && self.rate.is_none() {
+            errors.add("--duration: only a feed at a rate has one; give it with --rate N");
+        }
+        if self.embedded && self.servers.bench_topic.is_some() {
+            errors.add("--bench-topic: cannot be used with --embedded");
+        }
+        let duration = self.duration.unwrap_or(DURATION);
         let kafka = self
             .brokers
             .check(self.servers.bench_topic.unwrap_or_default(), &mut errors);
@@ -234,12 +270,13 @@ impl BenchArgs {
             trades: self.trades.unwrap_or(default_trades),
             per_message: self.per_message,
             symbols: self.market_symbols,
+            late: self.late,
         };
         errors.settle(|| {
             Some(BenchSettings {
                 embedded: self.embedded,
                 shape,
-                rate: self.rate.map(|rate| (rate, self.duration)),
+                rate: self.rate.map(|rate| (rate, duration)),
                 partitions: self.partitions,
                 json: self.json,
                 keep: self.keep,

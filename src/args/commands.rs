@@ -5,9 +5,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::{
     bench::BenchArgs,
     feed::{IngestArgs, SimulateArgs},
+    help,
     job::{DataflowArgs, InitArgs},
     read::{BarsArgs, DeadLettersArgs, StatusArgs, ViewsArgs},
     run::RunArgs,
+    values,
     verify::VerifyArgs,
 };
 
@@ -32,6 +34,7 @@ Exit codes:
   1  failed while running, or verify found differences
   2  the command line, a file, a server or a store is not usable; nothing was written
   3  another generation of the job has taken over
+  4  verify found no difference, and compared less than --min-compared
 
 Examples:
   tapeflow
@@ -52,8 +55,14 @@ pub(crate) struct Output {
     pub(crate) log_format: LogFormat,
     /// Which log lines: error, warn, info, debug, or a filter such as tapeflow_dataflow=debug
     /// [default: tapeflow=info, without the lines of drivers; for run on a terminal
-    /// tapeflow=error]
-    #[arg(long, global = true, env = "TAPEFLOW_LOG_LEVEL", value_name = "FILTER")]
+    /// tapeflow=error, and its view shows the last warning]
+    #[arg(
+        long,
+        global = true,
+        env = "TAPEFLOW_LOG_LEVEL",
+        value_name = "FILTER",
+        value_parser = values::log_filter
+    )]
     pub(crate) log_level: Option<String>,
 }
 
@@ -74,54 +83,70 @@ pub(crate) enum Command {
 Examples:
   tapeflow run
   tapeflow run --token-file token --symbols AAPL,MSFT --store sqlite:live.db")]
+    #[command(mut_arg("http", |arg| arg.help(help::RUN_HTTP)))]
+    #[command(mut_arg("symbols", |arg| arg.help(help::RUN_SYMBOLS)))]
     Run(RunArgs),
     /// Create the topic and the keyspace, or bring them up to date; safe to repeat
     #[command(after_help = "\
 Examples:
   tapeflow init --store cassandra://127.0.0.1/market
   tapeflow init --store cassandra://db-1,db-2/market --brokers kafka-1:9092 --partitions 12")]
+    #[command(mut_arg("store", |arg| arg.help(help::INIT_STORE)))]
     Init(InitArgs),
     /// Publish a feed, Finnhub or a recording, to Kafka
     #[command(after_help = "\
 Examples:
   tapeflow ingest --token-file token --symbols AAPL,BINANCE:BTCUSDT
   gunzip -c day.jsonl.gz | tapeflow ingest --replay - --until-end")]
+    #[command(mut_arg("until_end", |arg| arg.help(help::INGEST_UNTIL_END)))]
+    #[command(mut_arg("http", |arg| arg.help(help::INGEST_HTTP)))]
     Ingest(IngestArgs),
     /// Make bars from the log: one process of the job
     #[command(after_help = "\
 Examples:
   tapeflow dataflow --store cassandra://127.0.0.1/market --supervise
-  tapeflow dataflow --store cassandra://db/market --processes 2 --process 0 --hosts a:2101,b:2101")]
+  tapeflow dataflow --store cassandra://db/market --processes 2 --process 0 \\
+    --hosts a:2101,b:2101 --cluster-secret-file secret")]
+    #[command(mut_arg("store", |arg| arg.help(help::DATAFLOW_STORE)))]
+    #[command(mut_arg("http", |arg| arg.help(help::DATAFLOW_HTTP)))]
     Dataflow(DataflowArgs),
     /// Print bars
     #[command(after_help = "\
 Examples:
   tapeflow bars --symbol AAPL --last 10 --tz America/New_York
   tapeflow bars --size 1d --from 2026-01-01 --format csv > days.csv")]
+    #[command(mut_arg("store", |arg| arg.help(help::READER_STORE)))]
+    #[command(mut_arg("from", |arg| arg.help(help::BARS_FROM)))]
     Bars(BarsArgs),
     /// Print views: the most active symbols, the movers, your baskets, the market
     #[command(after_help = "\
 Examples:
   tapeflow views
   tapeflow views --view movers --size 1d --format csv")]
+    #[command(mut_arg("store", |arg| arg.help(help::READER_STORE)))]
+    #[command(mut_arg("from", |arg| arg.help(help::VIEWS_FROM)))]
     Views(ViewsArgs),
     /// Recompute every bar and view from the log with independent code, and print each difference
     #[command(after_help = "\
 Examples:
   tapeflow verify
   tapeflow verify --store cassandra://127.0.0.1/market --since 1h --every 10m")]
+    #[command(mut_arg("log", |arg| arg.help(help::LOG_OF_STORE)))]
+    #[command(mut_arg("baskets", |arg| arg.help(help::VERIFY_BASKETS)))]
     Verify(VerifyArgs),
     /// Print the job's progress: generation, epochs, offsets, lag
     #[command(after_help = "\
 Examples:
-  tapeflow status --log sqlite:tapeflow-data/tapeflow.db
+  tapeflow status
   tapeflow status --store cassandra://127.0.0.1/market --brokers 127.0.0.1:9092")]
+    #[command(mut_arg("log", |arg| arg.help(help::LOG_OF_STORE)))]
     Status(StatusArgs),
     /// Print dead letters: place in the log, reason, detail
     #[command(after_help = "\
 Examples:
   tapeflow dead-letters
   tapeflow dead-letters --limit 20 --format json")]
+    #[command(mut_arg("store", |arg| arg.help(help::READER_STORE)))]
     DeadLetters(DeadLettersArgs),
     /// Run the simulated Finnhub server by itself, or write a recording of it
     #[command(after_help = "\

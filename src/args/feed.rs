@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use tapeflow_console::HttpSettings;
-use tapeflow_ingest::Speed;
+use tapeflow_ingest::{Speed, simulator::HeldHistory, spool::SpoolConfig};
 use tapeflow_log::kafka::KafkaConfig;
 use tapeflow_schemas::{Secret, Symbol};
 
@@ -15,10 +15,13 @@ use super::{
     errors::Errors,
     http::HttpArgs,
     log::KafkaArgs,
+    spool::SpoolArgs,
     values::{self, Symbols},
 };
 use crate::{exit::Exit, secret};
 
+/// The producer of a live feed if none is given.
+pub(crate) const PRODUCER: &str = "finnhub";
 /// The token of the simulated server if no file gives another.
 const SIMULATED_TOKEN: &str = "simulated";
 
@@ -37,12 +40,16 @@ pub(crate) enum Feed {
         path: PathBuf,
         speed: Speed,
         until_end: bool,
+        /// Also if the log has its beginning and it differs later.
+        as_new: bool,
     },
     /// Finnhub.
     Live {
         url: String,
         symbols: Vec<String>,
         token: Secret,
+        /// The name by which a run finds the one before it in the log.
+        producer: String,
     },
 }
 
@@ -51,8 +58,8 @@ pub(crate) enum Feed {
 pub(crate) enum History {
     /// None: prices begin at those of the seed.
     Off,
-    /// Appended before the first live trade.
-    Append,
+    /// Appended before the first live trade, after what the log holds of it.
+    Append(Option<HeldHistory>),
     /// The log has it already: prices begin where it ends.
     Skip,
 }
@@ -80,25 +87,43 @@ pub(crate) fn names(symbols: &[Symbol]) -> Vec<String> {
 #[command(next_help_heading = "Feed")]
 pub(crate) struct ReplayArgs {
     /// Replay a recording: JSON lines, each a frame as Finnhub sends it; also .gz, or - for
-    /// standard input
+    /// standard input. Adds only what earlier replays of the recording have not added. One that
+    /// begins like a recording that was replayed and differs later is refused
     #[arg(long, env = "TAPEFLOW_REPLAY", value_name = "FILE")]
     pub(crate) replay: Option<PathBuf>,
-    /// Speed of a replay: max, or a multiple of the recorded pace such as 1x, 10x
-    #[arg(long, env = "TAPEFLOW_SPEED", default_value = "max")]
-    speed: Speed,
-    /// Exit with code 0 when everything up to the end is committed
-    #[arg(long, env = "TAPEFLOW_UNTIL_END", requires = "replay")]
+    /// Speed of a replay: max, or a multiple of the recorded pace such as 1x, 10x [default: max]
+    #[arg(long, env = "TAPEFLOW_SPEED")]
+    speed: Option<Speed>,
+    /// Exit with code 0 when everything up to the end of the recording is committed
+    #[arg(long, env = "TAPEFLOW_UNTIL_END")]
     until_end: bool,
+    /// Take a recording that begins like an earlier one and differs later as another recording:
+    /// all of its trades count, also those that the log has of the earlier one. Meant for one
+    /// replay, so it has no environment variable
+    #[arg(long)]
+    replay_as_new: bool,
 }
 
 impl ReplayArgs {
     /// The replay, if there is one.
-    pub(crate) fn feed(self) -> Option<Feed> {
-        let (speed, until_end) = (self.speed, self.until_end);
-        self.replay.map(|path| Feed::Replay {
+    pub(crate) fn feed(self, errors: &mut Errors) -> Option<Feed> {
+        let Some(path) = self.replay else {
+            if self.speed.is_some() {
+                errors.add("--speed: only a recording has one; give it with --replay FILE");
+            }
+            if self.until_end {
+                errors.add("--until-end: only a recording ends; give it with --replay FILE");
+            }
+            if self.replay_as_new {
+                errors.add("--replay-as-new: it is about a recording; give it with --replay FILE");
+            }
+            return None;
+        };
+        Some(Feed::Replay {
             path,
-            speed,
-            until_end,
+            speed: self.speed.unwrap_or(Speed::Max),
+            until_end: self.until_end,
+            as_new: self.replay_as_new,
         })
     }
 }
@@ -120,7 +145,8 @@ pub(crate) struct LiveArgs {
         long,
         env = "TAPEFLOW_SYMBOLS",
         value_name = "SYMBOL,...",
-        value_parser = values::symbols
+        value_parser = values::symbols,
+        conflicts_with = "replay"
     )]
     pub(crate) symbols: Option<Symbols>,
 }
@@ -130,6 +156,7 @@ pub(crate) fn live(
     url: String,
     symbols: &[Symbol],
     token_file: &Path,
+    producer: String,
     errors: &mut Errors,
 ) -> Option<Feed> {
     let token = errors.keep("--token-file", secret::read(token_file))?;
@@ -137,6 +164,7 @@ pub(crate) fn live(
         url,
         symbols: names(symbols),
         token,
+        producer,
     })
 }
 
@@ -156,6 +184,19 @@ pub(crate) struct IngestArgs {
         help_heading = "Feed"
     )]
     finnhub_url: String,
+    /// Name of this producer: a start finds the session before it in the topic by the name, and says
+    /// since when the feed was away. Of several live feeds into one topic, each needs its own
+    #[arg(
+        long,
+        env = "TAPEFLOW_PRODUCER",
+        default_value = PRODUCER,
+        value_name = "NAME",
+        value_parser = values::producer,
+        help_heading = "Feed"
+    )]
+    producer: String,
+    #[command(flatten)]
+    spool: SpoolArgs,
     #[command(flatten)]
     kafka: KafkaArgs,
     #[command(flatten)]
@@ -167,6 +208,7 @@ pub(crate) struct IngestArgs {
 pub(crate) struct IngestSettings {
     pub(crate) kafka: KafkaConfig,
     pub(crate) feed: Feed,
+    pub(crate) spool: Option<SpoolConfig>,
     pub(crate) http: HttpSettings,
 }
 
@@ -175,11 +217,17 @@ impl IngestArgs {
         let mut errors = Errors::default();
         let kafka = self.kafka.check(&mut errors);
         let http = self.http.check(([127, 0, 0, 1], 8_070).into(), &mut errors);
-        let feed = match (self.replay.feed(), self.live.token_file, self.live.symbols) {
+        let spool = self.spool.config(&mut errors);
+        let replay = self.replay.feed(&mut errors);
+        let feed = match (replay, self.live.token_file, self.live.symbols) {
             (Some(replay), ..) => Some(replay),
-            (None, Some(file), Some(symbols)) => {
-                live(self.finnhub_url, &symbols, &file, &mut errors)
-            }
+            (None, Some(file), Some(symbols)) => live(
+                self.finnhub_url,
+                &symbols,
+                &file,
+                self.producer,
+                &mut errors,
+            ),
             (None, Some(_), None) => {
                 errors.add("--symbols: missing, but --token-file is given");
                 None
@@ -197,6 +245,7 @@ impl IngestArgs {
             Some(IngestSettings {
                 kafka: kafka?,
                 feed: feed?,
+                spool,
                 http: http?,
             })
         })
@@ -254,7 +303,8 @@ pub(crate) struct SimulateArgs {
     accept_token_file: Option<PathBuf>,
     #[command(flatten)]
     market: MarketArgs,
-    /// How many trades in total [default: no end, or 100000 with --out]
+    /// How many entries in total: trades, and price updates of currency pairs [default: no end, or
+    /// 100000 with --out]
     #[arg(
         long,
         env = "TAPEFLOW_TRADES",

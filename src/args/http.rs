@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use clap::Args;
 use rustls::{
     ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
 };
 use tapeflow_console::HttpSettings;
 
@@ -16,9 +19,7 @@ use crate::secret;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct HttpArgs {
-    /// Address of the live page, /metrics, /status, /livez and /readyz, or off [default:
-    /// 127.0.0.1:8080 for run; 127.0.0.1:8080 plus --process for dataflow; 127.0.0.1:8070 for
-    /// ingest]
+    /// Address of /metrics, /status, /livez and /readyz, or off
     #[arg(long, env = "TAPEFLOW_HTTP", value_name = "IP:PORT|off", value_parser = listen_address)]
     http: Option<Listen>,
     /// Serve over TLS: file of the certificate chain, the server's own first, PEM
@@ -93,17 +94,17 @@ fn tls(
 ) -> Option<Arc<ServerConfig>> {
     let chain = CertificateDer::pem_file_iter(certificates)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    // Not the library's message: it may quote the file, and the file may be the key.
     let chain = chain
         .map_err(|error| {
-            errors.add(format!(
-                "--http-tls-cert: {}: {error}",
-                certificates.display()
-            ))
+            let file = certificates.display();
+            errors.add(match error {
+                pem::Error::Io(error) => format!("--http-tls-cert: cannot read {file}: {error}"),
+                _ => format!("--http-tls-cert: {file} is damaged: it is no certificate in PEM"),
+            });
         })
         .ok();
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| errors.add(format!("--http-tls-key: {}: {error}", key.display())))
-        .ok();
+    let secret = errors.keep("--http-tls-key", secret::private_key(key));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let (chain, secret) = (chain?, secret?);
     let made = ServerConfig::builder_with_provider(provider)

@@ -28,7 +28,8 @@ pub(crate) struct BrokerArgs {
     )]
     brokers: Option<Addresses>,
     /// File of Kafka client settings, one key=value a line, such as security.protocol=SASL_SSL.
-    /// Passwords belong in this file, not on a command line
+    /// Passwords belong in this file, not on a command line. Settings that exactness rests on or
+    /// that load code are refused
     #[arg(long, env = "TAPEFLOW_KAFKA_CONFIG_FILE", value_name = "FILE")]
     pub(crate) kafka_config_file: Option<PathBuf>,
 }
@@ -45,9 +46,8 @@ impl BrokerArgs {
             .as_ref()
             .map_or_else(|| DEFAULT_BROKERS.to_owned(), |all| all.join(","));
         Some(KafkaConfig {
-            brokers,
-            topic,
             settings,
+            ..KafkaConfig::new(brokers, topic)
         })
     }
 }

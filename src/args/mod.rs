@@ -3,14 +3,17 @@
 
 pub(crate) mod bench;
 pub(crate) mod commands;
+pub(crate) mod end;
 pub(crate) mod errors;
 pub(crate) mod feed;
+mod help;
 pub(crate) mod http;
 pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod parse;
 pub(crate) mod read;
 pub(crate) mod run;
+pub(crate) mod spool;
 pub(crate) mod store;
 pub(crate) mod values;
 pub(crate) mod verify;

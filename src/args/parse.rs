@@ -1,17 +1,17 @@
 //! Reads the command line and the environment into a [`Cli`].
 //!
-//! clap stops at the first value that it cannot read. Here one message reports every such value and
-//! every other error: each round leaves out the flag that it failed on and reads the rest again,
-//! and what remains is checked across flags.
+//! clap stops at the first value that it cannot read, and at the first two flags that exclude each
+//! other. Here one message reports all of them and every other error: each round leaves out the
+//! flag that it failed on and reads the rest again, and what remains is checked across flags.
 
 use std::{error::Error as _, ffi::OsString, fmt::Write as _};
 
 use clap::{
-    Arg, CommandFactory, FromArgMatches,
+    Arg, ArgAction, CommandFactory, FromArgMatches,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::{Cli, Command};
+use super::{Cli, Command, values};
 use crate::exit::Exit;
 
 /// The command that runs if none is named.
@@ -37,24 +37,30 @@ pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<Cli, Exit> {
                     return Ok(cli);
                 }
                 if let Some(Err(error)) = cli.command.map(check) {
-                    // That a flag is missing is no error if it was left out here.
+                    // That a flag is missing is no error if it was left out here, and neither is
+                    // that another one needs it.
                     let is_new = |line: &&str| {
                         !left_out
                             .iter()
-                            .any(|flag| line.starts_with(&format!("--{flag}: ")))
+                            .any(|flag| names(line, &format!("--{flag}")))
                     };
                     lines.extend(error.to_string().lines().filter(is_new).map(str::to_owned));
                 }
                 return Err(Exit::Input(lines.join("\n")));
             }
-            Err(error) => match unreadable_value(&error) {
+            Err(error) => match unreadable_value(&error).or_else(|| conflict(&error)) {
                 Some((flag, reason)) if !left_out.contains(&flag) => {
                     lines.push(format!("--{flag}: {reason}"));
                     left_out.push(flag);
                 }
-                // A flag may require one that was left out.
-                _ if !lines.is_empty() => return Err(Exit::Input(lines.join("\n"))),
-                _ => refuse(&error, &arguments),
+                _ if lines.is_empty() => refuse(&error, &arguments),
+                _ => {
+                    // A flag may require one that was left out.
+                    if error.kind() != ErrorKind::MissingRequiredArgument {
+                        lines.push(first_line(&error));
+                    }
+                    return Err(Exit::Input(lines.join("\n")));
+                }
             },
         }
     }
@@ -81,6 +87,11 @@ fn check(command: Command) -> Result<(), Exit> {
 /// The command line's definition, with these flags cut off from their environment variables.
 fn command_without(left_out: &[String]) -> clap::Command {
     let cut_off = |arg: Arg| {
+        // clap itself reads only true and false from the variable of a switch.
+        let arg = match arg.get_action() {
+            ArgAction::SetTrue => arg.value_parser(values::switch),
+            _ => arg,
+        };
         if arg
             .get_long()
             .is_some_and(|long| left_out.iter().any(|flag| flag == long))
@@ -140,19 +151,42 @@ fn remaining(
     kept
 }
 
+/// The text of a flag's error.
+fn text_of(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    }
+}
+
+/// The name of a flag in an error: `name` of `--name <VALUE>`.
+fn flag_of(text: &str) -> Option<String> {
+    let name = text.strip_prefix("--")?.split([' ', '=', '[']).next()?;
+    Some(name.to_owned())
+}
+
+/// A flag that another one excludes, and that one.
+fn conflict(error: &clap::Error) -> Option<(String, String)> {
+    if error.kind() != ErrorKind::ArgumentConflict {
+        return None;
+    }
+    let flag = flag_of(&text_of(error, ContextKind::InvalidArg)?)?;
+    let other = flag_of(&text_of(error, ContextKind::PriorArg)?)?;
+    (flag != other).then(|| (flag, format!("cannot be used with --{other}")))
+}
+
+/// What an error says, without its usage and tips.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
+}
+
 /// The flag whose value was not readable, and why. The value itself is not part of the reason
 /// unless the flag's own parser quotes it: a mistyped address may hold a password.
 fn unreadable_value(error: &clap::Error) -> Option<(String, String)> {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        _ => None,
-    };
-    let flag = text(ContextKind::InvalidArg)?;
-    let flag = flag
-        .strip_prefix("--")?
-        .split([' ', '=', '['])
-        .next()?
-        .to_owned();
+    let flag = flag_of(&text_of(error, ContextKind::InvalidArg)?)?;
     match error.kind() {
         ErrorKind::ValueValidation => {
             let reason = error
@@ -161,7 +195,8 @@ fn unreadable_value(error: &clap::Error) -> Option<(String, String)> {
             Some((flag, reason))
         }
         ErrorKind::InvalidValue => {
-            let value = text(ContextKind::InvalidValue).filter(|value| !value.is_empty())?;
+            let value = text_of(error, ContextKind::InvalidValue);
+            let value = value.filter(|value| !value.is_empty())?;
             let Some(ContextValue::Strings(valid)) = error.get(ContextKind::ValidValue) else {
                 return None;
             };
@@ -182,6 +217,14 @@ fn refuse(error: &clap::Error, arguments: &[OsString]) -> ! {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), notes.as_bytes());
     }
     std::process::exit(error.exit_code())
+}
+
+/// Whether a text names this flag, and not only one that begins like it.
+fn names(text: &str, flag: &str) -> bool {
+    text.match_indices(flag).any(|(at, _)| {
+        let after = text[at + flag.len()..].chars().next();
+        !after.is_some_and(|next| next.is_ascii_alphanumeric() || next == '-')
+    })
 }
 
 /// A line for each flag that `text` names and whose value came from the environment: the person
@@ -217,11 +260,7 @@ pub(crate) fn environment_notes(text: &str, arguments: &[OsString]) -> String {
             continue;
         };
         let flag = format!("--{long}");
-        let named = text.match_indices(&flag).any(|(at, _)| {
-            let after = text[at + flag.len()..].chars().next();
-            !after.is_some_and(|next| next.is_ascii_alphanumeric() || next == '-')
-        });
-        if named && !given(&flag) && std::env::var_os(variable).is_some() {
+        if names(text, &flag) && !given(&flag) && std::env::var_os(variable).is_some() {
             let _ = writeln!(
                 notes,
                 "note: {flag} has its value from the environment variable {}",

@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
-use tapeflow_schemas::{Policy, Symbol, View, WindowSize};
+use tapeflow_console::cumulative::Anchor;
+use tapeflow_schemas::{Policy, Symbol, View, WindowSize, window::format_utc};
 
 use super::{
     errors::Errors,
     log::{LogArgs, LogChoice},
     store::{StoreArgs, StoreChoice},
-    values::{self, Moment, SizeChoice, Symbols},
+    values::{self, AnchorChoice, Moment, SizeChoice, Symbols},
 };
 use crate::exit::Exit;
 
@@ -36,8 +37,7 @@ struct FormatArg {
 /// A range of window starts, and the zone of its dates.
 #[derive(Args, Debug)]
 struct RangeArgs {
-    /// First window start, RFC 3339 or a date [default without --to: all bars; of views the newest
-    /// window, or for days the newest of each market]
+    /// First window start, RFC 3339 or a date
     #[arg(long, env = "TAPEFLOW_FROM", value_name = "TIME", value_parser = values::moment)]
     from: Option<Moment>,
     /// Window starts before this, RFC 3339 or a date
@@ -61,6 +61,15 @@ impl RangeArgs {
             ms("--to", self.to, i64::MAX),
         );
         let range = from?..to?;
+        if range.is_empty() {
+            errors.add(format!(
+                "--from: {} is not before --to {}, which is not included: no window starts in \
+                 between",
+                format_utc(range.start),
+                format_utc(range.end)
+            ));
+            return None;
+        }
         Some((self.from.is_some() || self.to.is_some()).then_some(range))
     }
 }
@@ -114,6 +123,16 @@ pub(crate) struct BarsArgs {
         value_parser = values::policy()
     )]
     policy: Policy,
+    /// Also print cumulative volume, notional and VWAP: of all trades from this anchor to the end of
+    /// each bar. It is the start of the bar's trading session, the market's midnight (day), or a
+    /// time, RFC 3339 or a date
+    #[arg(
+        long,
+        env = "TAPEFLOW_ANCHOR",
+        value_name = "session|day|TIME",
+        value_parser = values::anchor
+    )]
+    anchor: Option<AnchorChoice>,
     #[command(flatten)]
     format: FormatArg,
     #[command(flatten)]
@@ -131,6 +150,8 @@ pub(crate) struct BarsSettings {
     pub(crate) last: Option<usize>,
     pub(crate) zone: TimeZone,
     pub(crate) policy: Policy,
+    /// From where cumulative values are printed, if at all.
+    pub(crate) anchor: Option<Anchor>,
     pub(crate) format: Format,
 }
 
@@ -139,6 +160,9 @@ impl BarsArgs {
         let mut errors = Errors::default();
         let store = self.store.for_reading(None, &mut errors);
         let range = self.range.check(&self.tz, &mut errors);
+        let anchor = self
+            .anchor
+            .map(|anchor| errors.keep("--anchor", anchor.in_zone(&self.tz)));
         errors.settle(|| {
             Some(BarsSettings {
                 store,
@@ -148,6 +172,10 @@ impl BarsArgs {
                 last: self.last,
                 zone: self.tz,
                 policy: self.policy,
+                anchor: match anchor {
+                    Some(anchor) => Some(anchor?),
+                    None => None,
+                },
                 format: self.format.format,
             })
         })
@@ -157,8 +185,8 @@ impl BarsArgs {
 /// `tapeflow views`.
 #[derive(Args, Debug)]
 pub(crate) struct ViewsArgs {
-    /// Which view: symbols by notional (active), symbols by how far close is from open (movers),
-    /// your baskets, or asset classes (market)
+    /// Which view: symbols by notional in each quote currency (active), symbols by how far close is
+    /// from open (movers), your baskets, or totals by quote currency and asset class (market)
     #[arg(
         long,
         env = "TAPEFLOW_VIEW",
@@ -168,7 +196,7 @@ pub(crate) struct ViewsArgs {
     )]
     view: View,
     /// Window size, one minute or longer
-    #[arg(long, env = "TAPEFLOW_SIZE", default_value = "1m")]
+    #[arg(long, env = "TAPEFLOW_VIEWS_SIZE", default_value = "1m")]
     size: WindowSize,
     #[command(flatten)]
     range: RangeArgs,

@@ -40,6 +40,8 @@ pub(crate) struct Login {
     pub(crate) password: Option<Secret>,
     /// None: no TLS.
     pub(crate) tls: Option<TlsConfig>,
+    /// None: the only one.
+    pub(crate) datacenter: Option<String>,
 }
 
 /// The flags of commands that may connect to Cassandra.
@@ -65,15 +67,22 @@ pub(crate) struct LoginArgs {
     /// File of the client certificate's key, PEM, not encrypted
     #[arg(long, env = "TAPEFLOW_CASSANDRA_KEY_FILE", value_name = "FILE")]
     cassandra_key_file: Option<PathBuf>,
+    /// Datacenter to read from and write to, if the cluster has several. A keyspace keeps the one
+    /// it began with, because another one may lack what this one acknowledged
+    #[arg(long, env = "TAPEFLOW_CASSANDRA_DATACENTER", value_name = "NAME")]
+    cassandra_datacenter: Option<String>,
 }
 
 impl LoginArgs {
     /// The same flags for a child process. A password from the environment is not among them.
     pub(crate) fn flags(&self) -> Vec<OsString> {
-        let user = self
-            .cassandra_user
-            .as_ref()
-            .map(|user| ("--cassandra-user", OsString::from(user)));
+        let texts = [
+            ("--cassandra-user", &self.cassandra_user),
+            ("--cassandra-datacenter", &self.cassandra_datacenter),
+        ];
+        let texts = texts
+            .into_iter()
+            .filter_map(|(flag, text)| Some((flag, OsString::from(text.as_ref()?))));
         let files = [
             ("--cassandra-password-file", &self.cassandra_password_file),
             ("--cassandra-ca-file", &self.cassandra_ca_file),
@@ -83,8 +92,7 @@ impl LoginArgs {
         let files = files
             .into_iter()
             .filter_map(|(flag, file)| Some((flag, file.clone()?.into_os_string())));
-        let mut flags: Vec<OsString> = user
-            .into_iter()
+        let mut flags: Vec<OsString> = texts
             .chain(files)
             .flat_map(|(flag, value)| [OsString::from(flag), value])
             .collect();
@@ -125,6 +133,7 @@ impl LoginArgs {
             user: self.cassandra_user,
             password,
             tls,
+            datacenter: self.cassandra_datacenter,
         }
     }
 }
@@ -133,8 +142,7 @@ impl LoginArgs {
 #[derive(Args, Debug)]
 pub(crate) struct StoreArgs {
     /// Where bars are: sqlite:PATH, or cassandra://HOST:PORT,HOST:PORT/KEYSPACE, ports optional
-    /// [default: the file of --log where that is given, or sqlite:tapeflow-data/tapeflow.db;
-    /// dataflow and init have no default]
+    /// [default: the file of --log where that is given, or sqlite:tapeflow-data/tapeflow.db]
     #[arg(long, env = "TAPEFLOW_STORE", value_name = "URL", value_parser = store_address)]
     store: Option<StoreAddress>,
     #[command(flatten)]

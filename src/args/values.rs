@@ -4,8 +4,14 @@
 use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use tapeflow_schemas::{Policy, Symbol, View, WindowSize, window::parse_utc};
+use tapeflow_console::cumulative::Anchor;
+use tapeflow_protocol::store::feed_gap::MAX_WORD_BYTES;
+use tapeflow_schemas::{Offset, Partition, Policy, Symbol, View, WindowSize, window::parse_utc};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
+/// The limits of [`keep`].
+const MIN_KEEP: Duration = Duration::from_secs(1);
+const MAX_KEEP: Duration = Duration::from_secs(7_000 * 86_400);
 /// The most window sizes that one job keeps.
 const MAX_SIZES: usize = 16;
 
@@ -15,14 +21,16 @@ const MAX_SIZES: usize = 16;
 pub(crate) type Sizes = Vec<WindowSize>;
 /// Symbols in the order given, without repeats.
 pub(crate) type Symbols = Vec<Symbol>;
+/// A partition and the first offset of a batch in it.
+pub(crate) type Batch = (Partition, Offset);
 /// `HOST:PORT` addresses.
 pub(crate) type Addresses = Vec<String>;
 
-/// A duration: a whole number and `ms`, `s`, `m` or `h`.
+/// A duration: a whole number and `ms`, `s`, `m`, `h` or `d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let error = || {
         format!(
-            "{text:?} is not a duration: give a whole number and ms, s, m or h, such as 250ms or 2m"
+            "{text:?} is not a duration: give a whole number and ms, s, m, h or d, such as 250ms or 2m"
         )
     };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -32,6 +40,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(error()),
     };
     let number: u64 = number.parse().map_err(|_| error())?;
@@ -39,6 +48,41 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .checked_mul(unit_ms)
         .map(Duration::from_millis)
         .ok_or_else(error)
+}
+
+/// How long something is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing is removed.
+    Forever,
+    /// What is older may be removed.
+    For(Duration),
+}
+
+impl Keep {
+    /// `None`: forever.
+    pub(crate) fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Forever => None,
+            Self::For(limit) => Some(limit),
+        }
+    }
+}
+
+/// How long something is kept: a duration of at least a second, or `forever`.
+pub(crate) fn keep(text: &str) -> Result<Keep, String> {
+    if text == "forever" {
+        return Ok(Keep::Forever);
+    }
+    match duration(text) {
+        // Cassandra's own limit of a TTL is 20 years.
+        Ok(limit) if (MIN_KEEP..=MAX_KEEP).contains(&limit) => Ok(Keep::For(limit)),
+        Ok(_) => Err(format!("{text} is outside 1s to 7000d: give forever")),
+        Err(_) => Err(format!(
+            "{text:?} is not a time to keep: give a whole number and s, m, h or d, such as 7d, or \
+             forever"
+        )),
+    }
 }
 
 /// The length of an epoch: 10 ms to a minute. Below 10 ms a job would do little but bind.
@@ -49,6 +93,17 @@ pub(crate) fn epoch(text: &str) -> Result<Duration, String> {
     } else {
         Err(format!("{text} is outside 10ms to 1m"))
     }
+}
+
+/// The window sizes of a job, separated by commas. A size that is packed into a minute brings the
+/// minute with it.
+pub(crate) fn job_sizes(text: &str) -> Result<Sizes, String> {
+    let mut sizes = sizes(text)?;
+    if sizes.iter().any(|size| size.is_packed()) && !sizes.contains(&WindowSize::MINUTE) {
+        sizes.push(WindowSize::MINUTE);
+        sizes.sort_unstable();
+    }
+    Ok(sizes)
 }
 
 /// Window sizes, separated by commas.
@@ -136,6 +191,40 @@ pub(crate) fn fraction(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| format!("{text:?} is not a share: give 0 to 1"))
 }
 
+/// Whether a switch is on, as its environment variable says it.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" => Ok(true),
+        "0" | "false" | "no" => Ok(false),
+        _ => Err(format!(
+            "{:?} is neither on nor off: give 1, true or yes, or 0, false or no",
+            abbreviated(text)
+        )),
+    }
+}
+
+/// A filter of log lines: levels, and `target=level`, separated by commas.
+///
+/// The filter itself takes a mistyped level for the name of a target, and so shows nothing.
+pub(crate) fn log_filter(text: &str) -> Result<String, String> {
+    let is_level = |text: &str| !text.is_empty() && text.parse::<LevelFilter>().is_ok();
+    let is_directive = |part: &str| match part.rsplit_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(part),
+    };
+    // The fields of a span may hold commas.
+    let has_fields = text.contains('{');
+    if (has_fields || text.split(',').all(is_directive)) && EnvFilter::try_new(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{:?} is not a filter: give error, warn, info, debug, trace or off, or such as \
+             info,tapeflow_dataflow=debug",
+            abbreviated(text)
+        ))
+    }
+}
+
 /// Which trades count: `all`, `sip` or `strict`.
 pub(crate) fn policy() -> impl TypedValueParser<Value = Policy> {
     PossibleValuesParser::new(Policy::EVERY.map(Policy::name)).try_map(|name| {
@@ -190,6 +279,39 @@ pub(crate) fn moment(text: &str) -> Result<Moment, String> {
     )
 }
 
+/// From where values accumulate, as a flag says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnchorChoice {
+    /// The start of the trading session.
+    Session,
+    /// The midnight of the market.
+    Day,
+    /// A time.
+    At(Moment),
+}
+
+impl AnchorChoice {
+    /// A date is its first moment in `zone`.
+    pub(crate) fn in_zone(self, zone: &jiff::tz::TimeZone) -> Result<Anchor, String> {
+        match self {
+            Self::Session => Ok(Anchor::Session),
+            Self::Day => Ok(Anchor::Day),
+            Self::At(moment) => moment.in_zone(zone).map(Anchor::At),
+        }
+    }
+}
+
+/// `session`, `day`, or a time.
+pub(crate) fn anchor(text: &str) -> Result<AnchorChoice, String> {
+    match text {
+        "session" => Ok(AnchorChoice::Session),
+        "day" => Ok(AnchorChoice::Day),
+        _ => moment(text)
+            .map(AnchorChoice::At)
+            .map_err(|error| format!("{error}, session or day")),
+    }
+}
+
 /// A time zone of the tz database, which is built in.
 pub(crate) fn zone(text: &str) -> Result<jiff::tz::TimeZone, String> {
     jiff::tz::TimeZone::get(text).map_err(|_| {
@@ -220,6 +342,32 @@ pub(crate) fn count(
 ) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync {
     let read = number(range);
     move |text| read(text).and_then(|n| usize::try_from(n).map_err(|error| error.to_string()))
+}
+
+/// A size in bytes, with or without a unit: `4096`, `512KiB`, `64MiB`, `1GiB`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let error = || format!("{text:?} is not a size: give bytes, or a number with KiB, MiB or GiB");
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(error()),
+    };
+    let number: u64 = digits.parse().map_err(|_| error())?;
+    number
+        .checked_mul(unit)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(error)
+}
+
+/// A partition and an offset of it.
+pub(crate) fn batch(text: &str) -> Result<Batch, String> {
+    text.split_once(':')
+        .and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)))
+        .filter(|(_, offset): &Batch| *offset >= 0)
+        .ok_or_else(|| format!("{text:?} is not PARTITION:OFFSET, such as 3:1200"))
 }
 
 /// `HOST:PORT` addresses, separated by commas.
@@ -271,6 +419,20 @@ pub(crate) fn job(text: &str) -> Result<String, String> {
     }
 }
 
+/// The name of a producer: records and the table of feed gaps have it.
+pub(crate) fn producer(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if (1..=MAX_WORD_BYTES).contains(&text.len()) && text.chars().all(legal) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{:?} is not a producer's name: at most {MAX_WORD_BYTES} letters, digits, dots, dashes \
+             and underscores",
+            abbreviated(text)
+        ))
+    }
+}
+
 /// At most 60 characters of a value, for an error that quotes it.
 pub(crate) fn abbreviated(text: &str) -> String {
     if text.chars().count() <= 60 {
@@ -289,13 +451,17 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7_200)));
+        assert_eq!(duration("2d"), Ok(Duration::from_secs(172_800)));
+        assert_eq!(keep("2d"), Ok(Keep::For(Duration::from_secs(172_800))));
+        assert_eq!(keep("forever"), Ok(Keep::Forever));
+        assert!(keep("999ms").is_err() && keep("7001d").is_err() && keep("never").is_err());
         for text in [
             "",
             "5",
             "s",
             "-1s",
             "1.5s",
-            "1d",
+            "1w",
             "99999999999999999999s",
             "5 s",
             "5é",
@@ -317,8 +483,19 @@ mod tests {
             })
         };
         assert_eq!(joined("1m, 1s,1m,1d"), Ok("1s,1m,1d".into()));
+        let of_job = |text| job_sizes(text).map(|sizes| sizes.len());
+        assert_eq!(of_job("1s,1d"), Ok(3), "the minute that holds the seconds");
+        assert_eq!((of_job("1s,1m"), of_job("45s,1h")), (Ok(2), Ok(2)));
         assert!(joined("").is_err() && joined("1m,").is_err() && joined("7s").is_err());
         assert_eq!(size_choice("all"), Ok(SizeChoice::All));
+    }
+
+    #[test]
+    fn a_batch_is_a_partition_and_an_offset() {
+        assert_eq!(batch("3:1200"), Ok((3, 1_200)));
+        for text in ["", "3", "3:", ":5", "-1:5", "3:-5", "3:5:7", "a:b"] {
+            assert!(batch(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -340,6 +517,21 @@ mod tests {
             assert!(address(text).is_err(), "{text}");
         }
         assert_eq!(addresses("a:1, b:2"), Ok(vec!["a:1".into(), "b:2".into()]));
+    }
+
+    #[test]
+    fn a_size_has_a_unit_or_is_in_bytes() {
+        for (text, bytes) in [
+            ("4096", 4_096),
+            ("1B", 1),
+            ("4KiB", 4_096),
+            ("64MiB", 64 << 20),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "MiB", "1MB", "1 MiB", "-1KiB", "99999999999GiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 
     #[test]

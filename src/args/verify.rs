@@ -71,6 +71,17 @@ struct AuditArgs {
         value_parser = values::duration
     )]
     every: Option<Duration>,
+    /// Exit with code 4 if nothing differs, but less than this percentage of the bars or of the
+    /// views was compared. Bars older than the log do not count. 0 accepts an audit that
+    /// compared nothing
+    #[arg(
+        long,
+        env = "TAPEFLOW_MIN_COMPARED",
+        default_value = "50",
+        value_name = "PERCENT",
+        value_parser = values::number(0..=100)
+    )]
+    min_compared: u64,
     #[command(flatten)]
     baskets: BasketsArg,
 }
@@ -102,6 +113,8 @@ pub(crate) struct VerifySettings {
     pub(crate) sample: u64,
     pub(crate) passes: u64,
     pub(crate) every: Option<Duration>,
+    /// In percent.
+    pub(crate) min_compared: u64,
     pub(crate) repair: bool,
     pub(crate) yes: bool,
 }
@@ -117,6 +130,7 @@ impl VerifyArgs {
             sample,
             passes,
             every,
+            min_compared,
             baskets,
         } = self.audit;
         errors.settle(|| {
@@ -129,6 +143,7 @@ impl VerifyArgs {
                 sample: sample.unwrap_or(1),
                 passes,
                 every,
+                min_compared,
                 repair: self.repair.repair,
                 yes: self.repair.yes,
             })

@@ -1,6 +1,6 @@
 //! The lines that sum up an audit and a repair.
 
-use tapeflow_audit::{Findings, RepairReport};
+use tapeflow_audit::{Findings, RepairReport, Share};
 
 /// The result of an audit on one line.
 pub(super) fn summary(findings: &Findings, has_views: bool) -> String {
@@ -18,6 +18,10 @@ pub(super) fn summary(findings: &Findings, has_views: bool) -> String {
         count(counts.gaps, "gap"),
         count(findings.missing_records, "record"),
     );
+    let without_record = findings.offsets.saturating_sub(counts.records);
+    if without_record > 0 {
+        line += &format!(", {} without a record", count(without_record, "offset"));
+    }
     if findings.skipped_up_to > 0 {
         line += &format!(
             ", {} up to epoch {} not read",
@@ -38,12 +42,31 @@ pub(super) fn summary(findings: &Findings, has_views: bool) -> String {
             count(findings.unknown_epochs, "place")
         );
     }
+    if findings.moving_views > 0 {
+        line += &format!(
+            "; {} not compared because the job wrote them at each reading",
+            count(findings.moving_views, "view")
+        );
+    }
     if !has_views {
         line += "; views not compared because they need all symbols";
     }
     line + &format!(
         "; committed epoch {}, bound epoch {}",
         findings.committed, findings.bound
+    )
+}
+
+/// Why an audit without differences is not enough.
+pub(super) fn too_little(share: &Share, min_compared: u64) -> String {
+    let Share { what, part, of } = *share;
+    let what = match of {
+        0 => "no bar was compared: the records that were read make none".to_owned(),
+        _ => format!("only {part} of {of} {what} were compared"),
+    };
+    format!(
+        "{what}, less than {min_compared} %: this is no proof; read more of the log, or accept it \
+         with a smaller --min-compared"
     )
 }
 

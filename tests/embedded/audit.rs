@@ -10,7 +10,10 @@ use std::{
 use rusqlite::Connection;
 use tapeflow_ingest::simulator::FeedFile;
 
-use crate::command::{Place, end_with, succeed, tapeflow};
+use crate::{
+    command::{Place, end_with, succeed, tapeflow},
+    rows,
+};
 
 /// The number before some words in a summary. `words` begin with a plural; a summary may have its
 /// singular.
@@ -61,6 +64,12 @@ fn count(place: &Place, what: &str) -> u64 {
         })
         .expect("counted");
     u64::try_from(count).expect("a count")
+}
+
+/// The bars in the rows that meet a condition.
+fn bars(place: &Place, condition: &str) -> u64 {
+    let database = Connection::open(place.path("t.db")).expect("opened");
+    rows::count_bars(&database, condition)
 }
 
 fn some_trades() -> Place {
@@ -151,8 +160,8 @@ fn beside_a_running_job_no_difference_is_reported() {
             "20ms",
             "--workers",
             "2",
-            "--resident-bars",
-            "100",
+            "--bar-memory",
+            "100KiB",
         ];
         let _job = Running(
             tapeflow(&job)
@@ -195,11 +204,11 @@ fn repeated_audits_end_with_the_worst_result() {
             .expect("an audit")
             .starts_with("0 differences; ")
     );
-    let state = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'";
+    let state = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT') AND seconds = 86400) WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400";
     let database = Connection::open(place.path("t.db")).expect("opened");
     let before: Vec<u8> = database
         .query_row(
-            "SELECT state FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
+            "SELECT state FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
             [],
             |bar| bar.get(0),
         )
@@ -211,7 +220,7 @@ fn repeated_audits_end_with_the_worst_result() {
     );
     database
         .execute(
-            "UPDATE bars SET state = ?1 WHERE symbol = 'AAPL' AND size = '1d'",
+            "UPDATE bars SET state = ?1 WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
             [before],
         )
         .expect("corrected");
@@ -250,15 +259,15 @@ fn an_audit_since_a_time_compares_what_no_earlier_record_can_have_touched() {
     let recent = |code: i32| verify(&place, code, &["--since", &since]);
 
     let line = recent(0);
-    let of_second = format!("WHERE start >= {}", LATER_MS - 1_800_000);
+    let of_second = format!("start >= {}", LATER_MS - 1_800_000);
     assert_eq!(
         number(&line, "bars compared"),
-        count(&place, &format!("bars {of_second}")),
+        bars(&place, &of_second),
         "{line}"
     );
     assert_eq!(
         number(&line, "views compared"),
-        count(&place, &format!("views {of_second}")),
+        count(&place, &format!("views WHERE {of_second}")),
         "{line}"
     );
     assert_eq!(number(&line, "records up to epoch"), read, "{line}");
@@ -270,7 +279,7 @@ fn an_audit_since_a_time_compares_what_no_earlier_record_can_have_touched() {
     // the others are not read.
     let days = number(&line, "bars and ");
     assert!(
-        days > 0 && days <= count(&place, "bars WHERE size = '1d'"),
+        days > 0 && days <= count(&place, "bars WHERE seconds = 86400"),
         "{line}"
     );
     assert_eq!(
@@ -282,8 +291,8 @@ fn an_audit_since_a_time_compares_what_no_earlier_record_can_have_touched() {
     // AAPL trades most.
     let wrong = |start: &str| {
         format!(
-            "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1h' AND start {start}) \
-             WHERE symbol = 'AAPL' AND size = '1h' AND start {start}"
+            "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT') AND seconds = 3600 AND start {start}) \
+             WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 3600 AND start {start}"
         )
     };
     changed(&place, &wrong(&format!("< {}", LATER_MS - 1_800_000)));
@@ -309,26 +318,29 @@ fn newest(place: &Place) -> (i64, String) {
 fn some_symbols_a_sample_and_slices_are_compared_alone() {
     let place = some_trades();
     let all = verify(&place, 0, &[]);
-    let bars = number(&all, "bars compared");
+    let compared = number(&all, "bars compared");
     let sliced = verify(&place, 0, &["--passes", "3"]);
     assert_eq!(sliced, all, "the passes compare everything together");
     let sampled = verify(&place, 0, &["--sample", "1/3"]);
     let share = number(&sampled, "bars compared");
     assert!(
-        share > 0 && share < bars * 7 / 10 && sampled.contains("views not compared"),
-        "{sampled}; {bars}"
+        share > 0 && share < compared * 7 / 10 && sampled.contains("views not compared"),
+        "{sampled}; {compared}"
     );
     assert_eq!(number(&sampled, "views compared"), 0, "{sampled}");
     let one = verify(&place, 0, &["--symbol", "AAPL"]);
     assert_eq!(
         number(&one, "bars compared"),
-        count(&place, "bars WHERE symbol = 'AAPL'"),
+        bars(
+            &place,
+            "symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL')"
+        ),
         "{one}"
     );
 
     changed(
         &place,
-        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1h'",
+        "DELETE FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 3600",
     );
     assert!(
         verify(&place, 0, &["--symbol", "MSFT", "--symbol", "TSLA"]).starts_with("0 differences; ")
@@ -356,7 +368,7 @@ fn a_cell_that_cannot_be_read_is_one_difference_and_does_not_end_the_audit() {
     let bars = number(&verify(&place, 0, &[]), "bars compared");
     changed(
         &place,
-        "UPDATE bars SET state = x'0102' WHERE symbol = 'AAPL' AND size = '1h'",
+        "UPDATE bars SET state = x'0102' WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 3600",
     );
     changed(
         &place,
@@ -389,4 +401,69 @@ fn the_log_beside_the_bars_is_the_one_they_come_from() {
         &["verify", "--store", &place.store, "--log", &other.store],
     );
     assert!(said.contains("--log"), "{said}");
+}
+
+#[test]
+fn a_symbol_that_nothing_has_is_an_error_with_a_suggestion() {
+    let place = some_trades();
+    for (symbol, hint) in [
+        ("aapl", "did you mean AAPL?"),
+        ("AAPLE", "did you mean AAPL?"),
+        ("ZZZZZZ", "it has 12 from "),
+    ] {
+        let said = end_with(2, &["verify", "--store", &place.store, "--symbol", symbol]);
+        assert!(
+            said.contains(&format!("no symbol {symbol} (")) && said.contains(hint),
+            "{said}"
+        );
+    }
+    // A symbol that the directory has lost is a difference: the log has its trades.
+    changed(&place, "DELETE FROM symbols WHERE symbol = 'AAPL'");
+    let said = end_with(1, &["verify", "--store", &place.store, "--symbol", "AAPL"]);
+    assert!(number(&summary(&said), "differences") > 0, "{said}");
+}
+
+#[test]
+fn an_audit_that_compared_too_little_has_an_exit_code_of_its_own() {
+    let place = some_trades();
+    // No epoch says where the records of the bars begin, so they cannot be recomputed.
+    changed(&place, "DELETE FROM history");
+    changed(
+        &place,
+        "DELETE FROM log WHERE partition = 0 AND \"offset\" < 5",
+    );
+    changed(
+        &place,
+        "UPDATE log_partitions SET first_offset = 5 WHERE partition = 0",
+    );
+    let said = end_with(4, &["verify", "--store", &place.store]);
+    assert!(
+        said.contains("only 0 of") && said.contains("--min-compared"),
+        "{said}"
+    );
+    verify(&place, 0, &["--min-compared", "0"]);
+    changed(
+        &place,
+        "UPDATE view_entries SET trades = 7 WHERE view_name = 'active' AND size = '1h' AND rank = 1",
+    );
+    verify(&place, 1, &[]);
+    let said = end_with(2, &["verify", "--min-compared", "101"]);
+    assert!(said.contains("--min-compared: "), "{said}");
+}
+
+#[test]
+fn a_log_of_other_bars_is_refused_by_the_names_of_both_files() {
+    let (place, other) = (some_trades(), some_trades());
+    let said = end_with(
+        2,
+        &["verify", "--store", &place.store, "--log", &other.store],
+    );
+    let name = |place: &Place| {
+        let path = place.path("t.db").canonicalize().expect("there");
+        path.to_str().expect("a path in UTF-8").to_owned()
+    };
+    assert!(
+        said.contains(&name(&place)) && said.contains(&name(&other)),
+        "{said}"
+    );
 }

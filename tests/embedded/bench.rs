@@ -102,7 +102,7 @@ fn a_damaged_bar_makes_the_bench_end_with_code_1() {
         "it waits for a line before it checks"
     );
     let bars = folder(&place).expect("a folder").join("rows.db");
-    let damage = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'S0001' AND size = '1h') WHERE symbol = 'S0000' AND size = '1h'";
+    let damage = "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'S0001') AND seconds = 3600) WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'S0000') AND seconds = 3600";
     assert_eq!(
         Connection::open(bars)
             .expect("opened")
@@ -149,8 +149,9 @@ fn under_a_steady_feed_the_bench_reports_the_freshness_of_bars() {
         "2s",
         "--market-symbols",
         "40",
+        // It brings the minute, which holds the seconds.
         "--sizes",
-        "1m",
+        "1s",
         "--json",
     ];
     let output = bench(&place, &flags).output().expect("the binary starts");
@@ -160,6 +161,7 @@ fn under_a_steady_feed_the_bench_reports_the_freshness_of_bars() {
         (&result["correct"], &result["mode"]),
         (&true.into(), &"rate".into())
     );
+    assert!(result["sizes"].to_string().contains("1m"), "{result}");
     let freshness = |name: &str| result["freshness_ms"][name].as_f64().expect("a figure");
     assert!(freshness("samples") > 100.0, "{result}");
     let percentiles = ["p50", "p90", "p99", "max"].map(freshness);

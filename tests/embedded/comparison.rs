@@ -5,12 +5,24 @@ use std::fs;
 
 use rusqlite::Connection;
 use tapeflow_ingest::simulator::FeedFile;
+use tapeflow_schemas::PackedBar;
 
-use crate::command::{Place, end_with, golden, succeed, values};
+use crate::{
+    command::{Place, end_with, golden, succeed, values},
+    rows,
+};
 
-/// Changes the store outside the job. `verify` must find `times` differences and print
-/// `hint`.
+/// Changes the store outside the job by a statement. `verify` must find `times` differences and
+/// print `hint`.
 fn found(change: &str, times: usize, hint: &str) {
+    let change = |database: &Connection| {
+        let changed = database.execute(change, []).expect("changed");
+        assert!(changed > 0, "{change}");
+    };
+    found_after(change, times, hint);
+}
+
+fn found_after(change: impl FnOnce(&Connection), times: usize, hint: &str) {
     let place = Place::new();
     place.replay(
         &place.feed(&FeedFile {
@@ -21,11 +33,7 @@ fn found(change: &str, times: usize, hint: &str) {
         &[],
     );
     place.verify();
-    let changed = Connection::open(place.path("t.db"))
-        .expect("opened")
-        .execute(change, [])
-        .expect("changed");
-    assert!(changed > 0, "{change}");
+    change(&Connection::open(place.path("t.db")).expect("opened"));
     let said = end_with(1, &["verify", "--log", &place.store]);
     assert!(said.contains(hint), "{said}");
     let differences = format!("{times} difference");
@@ -39,7 +47,7 @@ fn found(change: &str, times: usize, hint: &str) {
 fn verify_finds_a_bar_with_other_values() {
     // A valid cell of another symbol: only a recomputation shows that it is wrong.
     found(
-        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
+        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT') AND seconds = 86400) WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
         1,
         "AAPL 1d",
     );
@@ -48,7 +56,7 @@ fn verify_finds_a_bar_with_other_values() {
 #[test]
 fn verify_finds_a_missing_bar() {
     found(
-        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
+        "DELETE FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
         1,
         "the store has no bar",
     );
@@ -56,16 +64,40 @@ fn verify_finds_a_missing_bar() {
 
 #[test]
 fn verify_finds_a_bar_that_no_trade_made() {
-    let columns =
-        "epoch, write_timestamp, open, high, low, close, vwap, volume, notional, trades, state";
-    let bar = format!(
-        "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
-    );
+    let the_day_before = |database: &Connection| {
+        let day = rows::of("AAPL", 86_400);
+        let start = rows::rows(database, &day)[0].0 - 86_400_000;
+        rows::add(database, &day, rows::symbol_id(database, "AAPL"), start);
+    };
+    found_after(the_day_before, 1, "AAPL 1d");
+}
+
+#[test]
+fn verify_finds_the_cell_of_another_window() {
+    // A cell belongs to the start of its window.
     found(
-        &format!("{bar} WHERE symbol = 'AAPL' AND size = '1d'"),
+        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400) WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 3600",
         1,
-        "AAPL 1d",
+        "state cell is damaged",
     );
+}
+
+#[test]
+fn verify_finds_a_wrong_second_in_a_right_minute() {
+    type Change = fn(PackedBar) -> Option<PackedBar>;
+    let cases: [(Change, &str); 2] = [
+        (rows::doubled, " (epoch 1): volume_e8 (all) is "),
+        (
+            |_| None,
+            ": the log has trades for it, the store has no bar",
+        ),
+    ];
+    for (change, hint) in cases {
+        let damage = |database: &Connection| {
+            rows::change_second(database, &rows::of("AAPL", 60), change);
+        };
+        found_after(damage, 1, &format!("AAPL 1s 2024-01-02T14:29:58Z{hint}"));
+    }
 }
 
 /// A condition for the newest view of a kind and size.
@@ -110,8 +142,8 @@ fn verify_prints_the_rank_with_both_sides() {
         .find(|line| line.starts_with("view active 5m 2024-06-21T14:20:00Z (epoch "))
         .unwrap_or_else(|| panic!("{said}"));
     assert!(
-        line.contains("rank 5 is S01 (1 symbol, 3 trades,")
-            && line.contains("recomputed S01 (1 symbol, 2 trades,"),
+        line.contains("rank 5 of USD is S01 (USD, 1 symbol, 3 trades,")
+            && line.contains("recomputed S01 (USD, 1 symbol, 2 trades,"),
         "{line}"
     );
     assert!(!line.contains("rank 1 "), "{line}");
@@ -208,10 +240,9 @@ fn status_names_the_epochs_and_the_offsets() {
         "everything is committed"
     );
     let table = succeed(&["status", "--store", &place.store]);
-    assert!(
-        table.contains("epoch committed") && table.contains("2024-11-14") && !table.contains("lag"),
-        "{table}"
-    );
+    for part in ["t.db\n", "epoch committed", "2024-11-14", "lag in all"] {
+        assert!(table.contains(part), "{part:?} in {table}");
+    }
 }
 
 #[test]

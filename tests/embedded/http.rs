@@ -2,7 +2,7 @@
 //! requests without the password are refused.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, Read, Write},
     net::{TcpListener, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
@@ -97,9 +97,11 @@ fn every_metric_is_exported_and_its_values_match_the_store() {
     let (text, status) = (get(&running, "/metrics").1, get(&running, "/status").1);
     let status: Value = serde_json::from_str(&status).expect("JSON");
 
-    // A recording has no connection.
-    let absent = [Metric::FeedConnected];
-    for metric in Metric::ALL.iter().filter(|metric| !absent.contains(metric)) {
+    // A recording has no connection, and `run` no spool.
+    let is_absent = |metric: &Metric| {
+        *metric == Metric::FeedConnected || metric.name().starts_with("tapeflow_feed_spool_")
+    };
+    for metric in Metric::ALL.iter().filter(|metric| !is_absent(metric)) {
         let (name, kind) = (metric.name(), metric.kind().word());
         assert!(
             text.contains(&format!("# TYPE {name} {kind}\n")),
@@ -203,7 +205,7 @@ fn everything_but_health_needs_the_password_and_tls_keeps_it_secret() {
         place.file("key.pem", &key.serialize_pem()),
     );
     let password = place.file("password", "open sesame\n");
-    let running = serving(&[
+    let mut running = serving(&[
         "run",
         "--store",
         &place.store,
@@ -223,6 +225,7 @@ fn everything_but_health_needs_the_password_and_tls_keeps_it_secret() {
         .with_safe_default_protocol_versions()
         .expect("versions");
     let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let address = running.address;
     let ask = |path: &str, header: &str| {
         let connection =
             ClientConnection::new(Arc::clone(&config), "localhost".try_into().expect("a name"))
@@ -230,7 +233,7 @@ fn everything_but_health_needs_the_password_and_tls_keeps_it_secret() {
         ask(
             &mut StreamOwned::new(
                 connection,
-                TcpStream::connect(running.address).expect("a connection"),
+                TcpStream::connect(address).expect("a connection"),
             ),
             path,
             header,
@@ -239,10 +242,11 @@ fn everything_but_health_needs_the_password_and_tls_keeps_it_secret() {
     assert_eq!(ask("/livez", "").0, 200);
     for path in ["/metrics", "/status", "/"] {
         assert_eq!(ask(path, "").0, 401, "{path}");
+        // A second apart, because each is wrong: tapeflow:wrong.
         assert_eq!(
             ask(path, "authorization: Basic dGFwZWZsb3c6d3Jvbmc=\r\n").0,
             401,
-            "{path}: tapeflow:wrong"
+            "{path}"
         );
     }
     // tapeflow:open sesame
@@ -253,6 +257,20 @@ fn everything_but_health_needs_the_password_and_tls_keeps_it_secret() {
     assert_eq!(code, 200);
     assert!(text.contains("tapeflow_build_info"), "{text}");
     assert!(!text.contains("sesame"));
+    assert_eq!(
+        value(&text, "tapeflow_http_wrong_passwords_total"),
+        Some(3.0),
+        "a request without a password is none"
+    );
+    let mut said = String::new();
+    while !said.contains("wrong HTTP password") {
+        said.clear();
+        assert!(
+            running.said.read_line(&mut said).expect("a line") > 0,
+            "wrong passwords are logged"
+        );
+    }
+    assert!(said.contains("127.0.0.1"), "{said}");
     // A request without TLS gets no answer.
     let mut plain = TcpStream::connect(running.address).expect("a connection");
     write!(plain, "GET /livez HTTP/1.1\r\n\r\n").expect("sent");
@@ -313,4 +331,79 @@ fn an_http_address_in_use_is_an_error() {
     ] {
         assert!(said.contains(part), "{part:?} in {said}");
     }
+}
+
+#[test]
+fn loopback_without_a_password_answers_to_names_of_this_machine_alone() {
+    let place = Place::new();
+    let running = serving(&["run", "--store", &place.store]);
+    let answer = |host: &str, path: &str| {
+        let mut stream = TcpStream::connect(running.address).expect("a connection");
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\n{host}connection: close\r\n\r\n"
+        )
+        .expect("sent");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    for path in ["/", "/status", "/events", "/livez"] {
+        let said = answer("host: rebound.example.com:8080\r\n", path);
+        assert!(said.starts_with("HTTP/1.1 421 "), "{path}: {said}");
+        assert!(said.contains("--http-password-file"), "{path}: {said}");
+    }
+    for host in ["host: localhost:8080\r\n", "host: [::1]\r\n"] {
+        let said = answer(host, "/livez");
+        assert!(said.starts_with("HTTP/1.1 200 "), "{host}: {said}");
+    }
+
+    let password = place.file("password", "open sesame\n");
+    let other = format!("sqlite:{}", place.path("other.db").display());
+    let protected = serving(&["run", "--store", &other, "--http-password-file", &password]);
+    let mut stream = TcpStream::connect(protected.address).expect("a connection");
+    let (code, _) = ask(&mut stream, "/livez", "host: tapeflow.example.com\r\n");
+    assert_eq!(code, 200, "behind a password any name is answered");
+}
+
+#[test]
+fn idle_connections_do_not_shut_out_probes() {
+    let place = Place::new();
+    let running = serving(&["run", "--store", &place.store]);
+    // More than the listener bears of one peer, each kept open after an answer.
+    let mut idle = Vec::new();
+    until("all places are taken", || {
+        for _ in 0..200 {
+            let mut stream = TcpStream::connect(running.address).expect("a connection");
+            write!(stream, "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).expect("an answer");
+            assert_eq!(&head, b"HTTP/1.1 200");
+            idle.push(stream);
+        }
+        (get(&running, "/metrics").0 == 503).then_some(())
+    });
+    assert_eq!(get(&running, "/livez").0, 200);
+    let ready = get(&running, "/readyz").1;
+    assert!(!ready.contains("taken"), "{ready}");
+    drop(idle);
+    until("the places are given back", || {
+        (get(&running, "/metrics").0 == 200).then_some(())
+    });
+}
+
+#[test]
+fn no_process_dumps_its_memory() {
+    let place = Place::new();
+    let running = serving(&["run", "--store", &place.store]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.child.id()));
+    let limits = limits.expect("there is /proc");
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let core = core
+        .expect("a limit")
+        .split_whitespace()
+        .collect::<Vec<_>>();
+    assert_eq!(core[4..6], ["0", "0"]);
 }

@@ -9,10 +9,12 @@ use std::{
 
 use rusqlite::Connection;
 use tapeflow_ingest::simulator::FeedFile;
+use tapeflow_schemas::PackedBar;
 
 use crate::{
     audit::{committed_beyond, summary},
     command::{Place, end_with, golden, succeed, tapeflow, values},
+    rows,
 };
 
 fn database(place: &Place) -> Connection {
@@ -67,10 +69,10 @@ fn repair(place: &Place, code: i32) -> String {
 /// Makes wrong, missing and damaged bars and views, and removes a symbol from the directory.
 fn damage(place: &Place) -> usize {
     let wrong = [
-        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
-        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1h'",
-        "UPDATE bars SET state = x'00' WHERE symbol = 'MSFT' AND size = '1h'",
-        "DELETE FROM symbols WHERE symbol = 'TSLA'",
+        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT') AND seconds = 86400) WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
+        "DELETE FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 3600",
+        "UPDATE bars SET state = x'00' WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT') AND seconds = 3600",
+        "DELETE FROM symbol_buckets WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'TSLA')",
         "UPDATE views SET state = (SELECT state FROM views WHERE view_name = 'active' AND size = '1h') WHERE view_name = 'movers' AND size = '1h'",
         "DELETE FROM views WHERE view_name = 'market' AND size = '1h'",
         "UPDATE views SET state = x'00' WHERE view_name = 'active' AND size = '1h'",
@@ -147,6 +149,44 @@ fn what_was_changed_behind_the_jobs_back_is_corrected() {
 }
 
 #[test]
+fn a_wrong_second_is_corrected_with_the_minute_that_holds_it() {
+    let place = Place::new();
+    let feed = FeedFile {
+        trades: 3_000,
+        symbols: 12,
+        ..FeedFile::default()
+    };
+    place.replay(&place.feed(&feed), &[]);
+    let before = everything(&place);
+    let minute = rows::of("AAPL", 60);
+    rows::change_second(&database(&place), &minute, rows::doubled);
+    rows::change_second(&database(&place), &rows::of("MSFT", 60), |_| None);
+    // A second that no trade made: it goes with the minute that is written again.
+    rows::change_second(&database(&place), &rows::of("NVDA", 60), |second| {
+        let start = second.start - 10_000;
+        [PackedBar { start, ..second }, second]
+    });
+    // A second of a minute that is wrong itself, whose views are written with it.
+    let both = rows::of("TSLA", 60);
+    rows::change_second(&database(&place), &both, rows::doubled);
+    rows::double(&database(&place), &both);
+    let found = end_with(1, &["verify", "--store", &place.store]);
+    assert!(summary(&found).starts_with("5 differences; "), "{found}");
+
+    let said = repair(&place, 0);
+    assert!(
+        said.contains("repaired: 4 bars and 3 views") && said.contains("; 0 places not repaired"),
+        "{said}"
+    );
+    assert!(
+        place.verify().starts_with("0 differences; "),
+        "{}",
+        place.verify()
+    );
+    assert_eq!(everything(&place), before);
+}
+
+#[test]
 fn display_columns_are_compared_with_their_cells_and_written_again() {
     let place = Place::new();
     let feed = FeedFile {
@@ -158,10 +198,6 @@ fn display_columns_are_compared_with_their_cells_and_written_again() {
     let before = everything(&place);
     change(
         &place,
-        "UPDATE bars SET volume = '1', close = close + 1 WHERE symbol = 'AAPL' AND size = '1h'",
-    );
-    change(
-        &place,
         "UPDATE view_entries SET name = 'UNLISTED' WHERE view_name = 'active' AND size = '1h' AND rank = 1",
     );
     change(
@@ -170,20 +206,12 @@ fn display_columns_are_compared_with_their_cells_and_written_again() {
     );
 
     let found = end_with(1, &["verify", "--store", &place.store]);
-    let bar = found
-        .lines()
-        .find(|line| line.starts_with("AAPL 1h "))
-        .expect("a difference of the bar");
     assert!(
-        bar.contains("volume shows 1, its cell says ") && bar.contains("close shows "),
-        "{found}"
-    );
-    assert!(
-        found.contains("name of rank 1 shows UNLISTED, its cell says "),
+        found.contains("name of rank 1 of USD shows UNLISTED, its cell says "),
         "{found}"
     );
     assert!(found.contains(" rank(s) found, its view has "), "{found}");
-    assert!(summary(&found).starts_with("3 differences; "), "{found}");
+    assert!(summary(&found).starts_with("2 differences; "), "{found}");
 
     repair(&place, 0);
     assert!(
@@ -210,7 +238,7 @@ fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
     for _ in 0..4 {
         let mut run = place.replay_begun(
             &file,
-            &["--speed", "1x", "--resident-bars", "8", "--epoch", "20ms"],
+            &["--speed", "1x", "--bar-memory", "4KiB", "--epoch", "20ms"],
         );
         committed = committed_beyond(&place, committed + 3);
         run.kill().expect("killed");
@@ -221,19 +249,14 @@ fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
         // The hour and the day of the busiest symbol, which change in every epoch.
         change(
             &place,
-            "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1m') WHERE symbol = 'AAPL' AND size IN ('1h', '1d')",
+            "UPDATE bars SET state = (SELECT state FROM bars AS other WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT') AND other.seconds = bars.seconds AND other.start = bars.start) WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds IN (3600, 86400)",
         );
         repair(&place, 0);
-        let epoch: i64 = database(&place)
-            .query_row(
-                "SELECT epoch FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
-                [],
-                |bar| bar.get(0),
-            )
-            .expect("a bar");
+        let days = rows::rows(&database(&place), &rows::of("AAPL", 86_400));
+        let epoch = days[0].1.state.epoch;
         let last = was["committed"]["epoch"]
-            .as_i64()
-            .map(|committed| committed + i64::try_from(bound).expect("few"));
+            .as_u64()
+            .map(|committed| committed + bound as u64);
         assert_eq!(Some(epoch), last, "as of the last epoch bound");
         assert_eq!(
             checkpoint(&place)["bound"],
@@ -255,25 +278,23 @@ fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
 fn what_no_trade_made_is_reported_and_not_deleted() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &[]);
-    let columns =
-        "epoch, write_timestamp, open, high, low, close, vwap, volume, notional, trades, state";
-    let extra = format!(
-        "INSERT INTO bars (symbol, size, start, {columns}) SELECT symbol, size, start - 86400000, {columns} FROM bars"
-    );
+    let database = database(&place);
+    let day = rows::of("GOOG", 86_400);
+    let start = rows::rows(&database, &day)[0].0;
+    let id = rows::symbol_id(&database, "GOOG");
+    rows::add(&database, &day, id, start - 86_400_000);
     change(
         &place,
-        &format!("{extra} WHERE symbol = 'GOOG' AND size = '1d'"),
+        "DELETE FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'TSLA') AND seconds = 86400",
     );
+    // A symbol without buckets, and a number without a symbol.
     change(
         &place,
-        "DELETE FROM bars WHERE symbol = 'TSLA' AND size = '1d'",
+        "INSERT INTO symbols (symbol, class) VALUES ('UNLISTED', 'stock')",
     );
-    change(
-        &place,
-        &format!(
-            "INSERT INTO bars (symbol, size, start, {columns}) SELECT 'UNLISTED', size, start, {columns} FROM bars WHERE size = '1d' LIMIT 1"
-        ),
-    );
+    let unlisted = rows::symbol_id(&database, "UNLISTED");
+    rows::add(&database, &day, unlisted, start);
+    rows::add(&database, &day, unlisted + 1, start);
     change(
         &place,
         "UPDATE view_entries SET start = start - 86400000 WHERE view_name = 'market' AND size = '1d' AND start < 1630000000000",
@@ -286,10 +307,21 @@ fn what_no_trade_made_is_reported_and_not_deleted() {
     );
     let said = repair(&place, 1);
     assert!(
-        summary(&said).starts_with("3 differences; ") && said.contains("nothing to repair"),
+        summary(&said).starts_with("4 differences; ") && said.contains("nothing to repair"),
         "{said}"
     );
-    assert!(said.contains("bars of \"UNLISTED\" \"1d\": the symbol directory does not list them, and the log has no trades for them"), "{said}");
+    for symbol in ["UNLISTED".to_owned(), format!("symbol_id {}", unlisted + 1)] {
+        let line = said
+            .lines()
+            .find(|line| line.starts_with(&format!("bars of {symbol:?} in the bucket of ")))
+            .unwrap_or_else(|| panic!("{symbol} in {said}"));
+        assert!(
+            line.ends_with(
+                "the symbol directory does not list them, and the log has no trades for them"
+            ),
+            "{line}"
+        );
+    }
     assert!(
         said.contains("the store has entries without a view"),
         "{said}"
@@ -301,35 +333,40 @@ fn a_damaged_bar_does_not_hide_the_others_and_the_directory_is_written_again() {
     let place = Place::new();
     place.replay(
         &place.feed(&FeedFile {
-            trades: 3_000,
+            // Three minutes, of which the first and the last are damaged, and so few seconds that
+            // all differences are printed.
+            trades: 300,
+            trades_per_second: 2,
             symbols: 12,
             ..FeedFile::default()
         }),
         &[],
     );
     let before = everything(&place);
-    for (extreme, damage) in [
-        ("min", "state = substr(state, 1, 40)"),
-        ("max", "volume = '1'"),
-    ] {
-        let which =
-            format!("(SELECT {extreme}(start) FROM bars WHERE symbol = 'AAPL' AND size = '1m')");
-        change(
-            &place,
-            &format!(
-                "UPDATE bars SET {damage} WHERE symbol = 'AAPL' AND size = '1m' AND start = {which}"
-            ),
-        );
-    }
+    let minutes = rows::of("AAPL", 60);
+    let extreme = |which: &str| {
+        format!("{minutes} AND start = (SELECT {which}(start) FROM bars WHERE {minutes})")
+    };
+    rows::double(&database(&place), &extreme("max"));
+    change(
+        &place,
+        &format!(
+            "UPDATE bars SET state = substr(state, 1, 40) WHERE {}",
+            extreme("min")
+        ),
+    );
     change(
         &place,
         "UPDATE views SET epoch = epoch + 50 WHERE view_name = 'market' AND size = '1h'",
     );
-    change(&place, "DELETE FROM symbols WHERE symbol = 'MSFT'");
+    change(
+        &place,
+        "DELETE FROM symbol_buckets WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT')",
+    );
     let said = end_with(1, &["verify", "--store", &place.store]);
     assert!(
         said.contains("damaged")
-            && said.contains("volume shows 1, its cell says ")
+            && said.contains(": volume_e8 (all) is ")
             && said.contains("epoch shows "),
         "{said}"
     );
@@ -377,7 +414,7 @@ fn what_missing_records_may_have_touched_is_left_alone() {
         .expect("moved");
     change(
         &place,
-        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
+        "DELETE FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
     );
     let was = checkpoint(&place);
     let said = repair(&place, 1);
@@ -394,7 +431,7 @@ fn without_a_terminal_and_without_yes_nothing_is_written() {
     place.replay(&golden("finnhub-recorded.jsonl"), &[]);
     change(
         &place,
-        "DELETE FROM bars WHERE symbol = 'AAPL' AND size = '1d'",
+        "DELETE FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
     );
     let was = fs::read(place.path("t.db")).expect("a file");
     for (flags, hint) in [
@@ -422,7 +459,7 @@ fn bars_of_some_symbols_are_repaired_alone() {
     );
     change(
         &place,
-        "DELETE FROM bars WHERE symbol IN ('AAPL', 'MSFT') AND size = '1d'",
+        "DELETE FROM bars WHERE symbol_id IN (SELECT id FROM symbols WHERE symbol IN ('AAPL', 'MSFT')) AND seconds = 86400",
     );
     let said = end_with(
         0,
@@ -519,7 +556,7 @@ fn records_removed_between_the_audit_and_the_repair_cut_no_bar_short() {
     // An early pass finds a wrong value. Then half of the log is removed during later passes.
     change(
         &place,
-        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol = 'MSFT' AND size = '1d') WHERE symbol = 'AAPL' AND size = '1d'",
+        "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT') AND seconds = 86400) WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
     );
     let wrong = everything(&place);
     let arguments = [

@@ -4,7 +4,11 @@ use std::fs;
 
 use tapeflow_ingest::simulator::FeedFile;
 
-use crate::command::{Place, end_with, golden, succeed};
+use crate::{
+    command::{Place, end_with, golden, succeed, tapeflow, told},
+    http::get,
+    serving::serving,
+};
 
 const VIEWS: [&str; 4] = ["active", "movers", "baskets", "market"];
 /// The default sizes, without those below a minute.
@@ -34,7 +38,7 @@ fn top(place: &Place, view: &str, size: &str, flags: &[&str]) -> Vec<String> {
     assert_eq!(
         lines.next(),
         Some(
-            "view,size,start,rank,name,symbols,trades,volume,notional,vwap,open,close,change_pct,epoch"
+            "view,size,start,quote,rank,name,symbols,trades,volume,notional,vwap,open,close,change_pct,epoch"
         )
     );
     lines
@@ -82,11 +86,12 @@ fn recorded_and_simulated_trades_give_the_golden_views_and_a_second_run_changes_
     for (frames, views) in [
         ("finnhub-recorded.jsonl", "finnhub-recorded-views.csv"),
         ("crowd.jsonl", "crowd-views.csv"),
+        ("currencies.jsonl", "currencies-views.csv"),
     ] {
         let want = golden_views(views);
         let baskets = golden("baskets.csv");
         for flags in [
-            ["--workers", "1", "--resident-bars", "8"],
+            ["--workers", "1", "--bar-memory", "4KiB"],
             ["--workers", "4", "--partitions", "7"],
         ] {
             let place = Place::new();
@@ -127,8 +132,8 @@ fn views_do_not_depend_on_workers_memory_or_the_length_of_an_epoch() {
             &baskets,
             "--workers",
             "1",
-            "--resident-bars",
-            "8",
+            "--bar-memory",
+            "4KiB",
             "--epoch",
             "10ms",
             "--speed",
@@ -175,7 +180,7 @@ fn without_a_range_the_newest_view_is_shown_and_of_days_those_of_all_markets() {
     .concat();
     assert_eq!(top(&place, "active", "1d", &[]), days);
     assert!(
-        days.len() == 11 && of("active,1d,2024-06-21T00:00:00Z,").len() == 4,
+        days.len() == 11 && of("active,1d,2024-06-21T00:00:00Z,").len() == 3,
         "{all:#?}"
     );
     let defaults = succeed(&["views", "--store", &place.store, "--format", "csv"]);
@@ -193,11 +198,11 @@ fn without_a_range_the_newest_view_is_shown_and_of_days_those_of_all_markets() {
     );
     assert_eq!(
         top(&place, "baskets", "1m", &[]),
-        ["baskets,1m,2024-06-21T14:21:00Z,1,one,1,2,3,15,5,,,"]
+        ["baskets,1m,2024-06-21T14:21:00Z,USD,1,one,1,2,3,15,5,,,"]
     );
     assert_eq!(
         top(&place, "baskets", "1d", &[]),
-        ["baskets,1d,2024-06-21T04:00:00Z,1,one,1,2,3,15,5,,,"]
+        ["baskets,1d,2024-06-21T04:00:00Z,USD,1,one,1,2,3,15,5,,,"]
     );
 }
 
@@ -223,7 +228,24 @@ fn views_are_chosen_by_time_and_printed_in_three_formats() {
         starts(&["--to", "2024-06-21T14:21:00Z"]),
         ["2024-06-21T14:20:00Z"]
     );
-    assert_eq!(starts(&["--from", "2025-01-01"]), [] as [&str; 0]);
+    let empty = end_with(
+        2,
+        &[
+            "views",
+            "--store",
+            &place.store,
+            "--view",
+            "active",
+            "--size",
+            "1m",
+            "--from",
+            "2025-01-01",
+        ],
+    );
+    assert!(
+        empty.contains("no active view of 1m starts in this range; the newest one before it"),
+        "{empty}"
+    );
 
     let form = |format: &str, view: &str| {
         succeed(
@@ -249,17 +271,24 @@ fn views_are_chosen_by_time_and_printed_in_three_formats() {
     assert_eq!(lines.len(), 3);
     assert_eq!(
         (
+            &lines[0]["quote"],
             &lines[0]["name"],
             &lines[0]["rank"],
             &lines[0]["notional"],
             &lines[0]["change_pct"]
         ),
-        (&"ALONE".into(), &1.into(), &"15".into(), &"0".into())
+        (
+            &"USD".into(),
+            &"ALONE".into(),
+            &1.into(),
+            &"15".into(),
+            &"0".into()
+        )
     );
     let table = form("table", "active");
     assert!(
         table.starts_with("active 1m 2024-06-21T14:21:00Z, epoch ")
-            && table.contains("\nrank  name "),
+            && table.contains("\nquote  rank  name "),
         "{table}"
     );
     assert!(
@@ -292,4 +321,41 @@ fn sizes_without_views_and_unknown_views_are_refused() {
         &["--view", "losers", "--size", "7s", "--from", "noon"],
         &["--view: ", "--size: ", "--from: "],
     );
+}
+
+#[test]
+fn a_basket_symbol_that_never_trades_is_named_once() {
+    let place = Place::new();
+    let baskets = place.file("baskets.csv", "tech,AAPL,1\ntech,APLE,1\n");
+    let warnings = |flags: &[&str]| {
+        let run = ["run", "--store", &place.store, "--baskets", &baskets];
+        let output = tapeflow(&[&run[..], flags].concat())
+            .output()
+            .expect("the binary starts");
+        let said = told(&output);
+        assert!(output.status.success(), "{said}");
+        let warnings = said.lines().filter(|line| line.contains("without a bar"));
+        warnings.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let recording = golden("finnhub-recorded.jsonl");
+    for flags in [
+        &["--replay", &recording, "--until-end"][..],
+        &["--simulate", "--symbols", "MSFT", "--duration", "1s"],
+    ] {
+        let said = warnings(flags);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains("APLE") && !said[0].contains("AAPL"),
+            "{said:?}"
+        );
+    }
+    let simulated = ["--simulate", "--symbols", "MSFT", "--baskets", &baskets];
+    let running = serving(&[&["run", "--store", &place.store][..], &simulated].concat());
+    let status: serde_json::Value =
+        serde_json::from_str(&get(&running, "/status").1).expect("JSON");
+    let unlisted = &status["job"]["unlisted_basket_symbols"];
+    assert_eq!(*unlisted, serde_json::json!(["APLE"]));
+    drop(running);
+    let subscribed = ["--simulate", "--symbols", "APLE", "--duration", "1s"];
+    assert_eq!(warnings(&subscribed), Vec::<String>::new());
 }

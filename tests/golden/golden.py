@@ -2,35 +2,58 @@
 """Computes bars and views from recorded Finnhub frames, with Python's standard library only.
 
     golden.py [--policy all|sip|strict] [--sizes 1s,1m,5m,1h,1d] frames.jsonl > bars.csv
+    golden.py --sizes 1m,session --anchor session|day|MILLISECONDS frames.jsonl > sessions.csv
     golden.py --views [--baskets baskets.csv] [--sizes 1s,1m,5m,1h,1d] frames.jsonl > views.csv
 
-The first form prints the output of `tapeflow bars --format csv`, the second that of `tapeflow views
---format csv` for all views, sizes and windows. The columns epoch, final and revision are empty,
-because they depend on the run and not on the trades.
+The first form prints the output of `tapeflow bars --format csv`, the second the same with the
+column session (sessions.py says which trade is in which) and the columns of --anchor, the third
+that of `tapeflow views --format csv` for all views, sizes and windows. The columns epoch, final,
+revision and complete are empty, because they depend on the run and not on the trades.
 
 All arithmetic is exact: prices and sizes are fractions.
 """
 
 import argparse
+import collections
 import csv
 import datetime
 import decimal
 import fractions
 import json
+import re
 import sys
+
+import sessions
 
 UTC = datetime.timezone.utc
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
 FOREX = {"OANDA", "FXCM", "FOREX", "IC MARKETS", "FXPRO", "PEPPERSTONE"}
 VIEWS = "active", "movers", "baskets", "market"
 VIEW_COLUMNS = [
-    *"view,size,start,rank,name,symbols,trades,volume,notional,vwap".split(","),
+    *"view,size,start,quote,rank,name,symbols,trades,volume,notional,vwap".split(","),
     *"open,close,change_pct,epoch".split(","),
 ]
+# Stands for the length of a session, above that of a day.
+SESSION = 86_400_001
+ANCHOR_COLUMNS = ["cumulative_volume", "cumulative_notional", "cumulative_vwap"]
 COLUMNS = [
     *"symbol,size,start,open,high,low,close,volume,notional,trades".split(","),
-    *"vwap,epoch,final,revision".split(","),
+    *"vwap,first_trade,last_trade,epoch,final,revision,complete".split(","),
 ]
+
+# The quote currency of a symbol, as the guide describes it.
+UNKNOWN = "unknown"
+MONEY = set(
+    "AED ARS AUD BRL CAD CHF CLP CNH CNY COP CZK DKK EUR GBP HKD HUF IDR ILS INR ISK JPY KRW MXN"
+    " MYR NGN NOK NZD PHP PLN RON RUB SAR SEK SGD THB TRY TWD UAH USD VND XAG XAU ZAR".split()
+)
+COINS = set(
+    "BNB BTC BUSD DAI DOGE DOT ETH EURC FDUSD GUSD SOL TRX TUSD USDC USDT XRP".split()
+)
+BINANCE = set(
+    "ARS AUD BRL COP CZK EUR GBP JPY MXN NGN PLN RON RUB TRY UAH ZAR"
+    " BNB BTC BUSD DAI DOGE DOT ETH FDUSD SOL TRX TUSD USDC USDT XRP".split()
+)
 
 # Sale conditions that exclude a trade from prices or volume, by the SIP rules for US stocks. The
 # other codes from 1 to 41 exclude nothing.
@@ -111,6 +134,8 @@ def start_of(symbol, size_ms, ms):
 
 
 def size_ms(text):
+    if text == "session":
+        return SESSION
     return int(text[:-1]) * {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[text[-1]]
 
 
@@ -125,7 +150,8 @@ def read(path):
                 size = places8(trade["v"])
                 if size > 0:
                     time, price = int(trade["t"]), places8(trade["p"])
-                    yield trade["s"], time, price, size, effect(trade.get("c"))
+                    codes = [int(code) for code in trade.get("c") or []]
+                    yield trade["s"], time, price, size, effect(trade.get("c")), codes
 
 
 def numbers(trades, policy):
@@ -165,13 +191,66 @@ def bar_columns(trades, policy):
     return [plain(price, 8) for price in prices] + sums
 
 
+def end_of(symbol, length, start):
+    """The end of a window."""
+    if length == SESSION:
+        return sessions.session_of(class_of(symbol), start, [])[2]
+    if length == 86_400_000 and class_of(symbol) == "stock":
+        return new_york_midnight(start + 26 * 3_600_000)
+    return start + length
+
+
+def anchor_of(anchor, symbol, end):
+    """From when values accumulate for a window that ends at `end`; None for none."""
+    if anchor == "session":
+        name, start, _ = sessions.session_of(class_of(symbol), end - 1, [])
+        return None if name == "closed" else start
+    start = start_of(symbol, 86_400_000, end - 1) if anchor == "day" else int(anchor)
+    return start if start < end else None
+
+
+def cumulative_columns(trades, span, policy):
+    """Volume, notional and VWAP of all trades of a symbol in a span of time."""
+    if span[0] is None:
+        return ["", "", ""]
+    inside = [trade for trade in trades if span[0] <= trade[0] < span[1]]
+    _, volume, notional, _ = numbers(inside, policy)
+    return [plain(volume, 8), plain(notional, 16), vwap(volume, notional)]
+
+
 def utc(ms):
     return (EPOCH + datetime.timedelta(milliseconds=ms)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def utc_ms(ms):
+    """To the millisecond, without zeros at the end."""
+    fraction = f".{ms % 1000:03}".rstrip("0").rstrip(".")
+    return utc(ms)[:-1] + fraction + "Z"
 
 
 def class_of(symbol):
     venue, colon, _ = symbol.partition(":")
     return "stock" if not colon else "forex" if venue in FOREX else "crypto"
+
+
+def quote_of(symbol):
+    """The currency in which a symbol is quoted."""
+    venue, colon, name = symbol.partition(":")
+    if not colon:
+        _, dot, suffix = symbol.rpartition(".")
+        return "USD" if not dot or suffix in ("A", "B", "C") else UNKNOWN
+    if venue in ("BITTREX", "POLONIEX"):
+        return UNKNOWN
+    pair = re.fullmatch(".*[-_/]([^-_/]*)", name)
+    if pair:
+        return pair[1] if pair[1] in MONEY | COINS else UNKNOWN
+    if venue == "BINANCE":
+        # From the left, the first suffix is the longest; the base has a letter at least.
+        suffixes = (name[at:] for at in range(1, len(name)))
+        return next((suffix for suffix in suffixes if suffix in BINANCE), UNKNOWN)
+    if venue in FOREX and len(name) == 6 and {name[:3], name[3:]} <= MONEY | COINS:
+        return name[3:]
+    return UNKNOWN
 
 
 def read_baskets(path):
@@ -185,12 +264,20 @@ def read_baskets(path):
     return baskets
 
 
-def total(name, members):
+def total(quote, name, members):
     """An entry that sums up weighted bars, of [(weight, bar)]."""
     zero = fractions.Fraction(0)
     volume = sum((weight * bar[1] for weight, bar in members), zero)
     notional = sum((weight * bar[2] for weight, bar in members), zero)
-    return name, len(members), sum(bar[3] for _, bar in members), volume, notional, None, None
+    count = sum(bar[3] for _, bar in members)
+    return quote, name, len(members), count, volume, notional, None, None
+
+
+def in_market(quote, name, bars):
+    """An entry of the market. Units of different symbols do not add up, nor do currencies."""
+    _, _, symbols, count, _, notional, _, _ = total(quote, name, [(1, bar) for bar in bars])
+    notional = None if quote == UNKNOWN else notional
+    return quote, name, symbols, count, None, notional, None, None
 
 
 def entries(bars, baskets):
@@ -202,32 +289,37 @@ def entries(bars, baskets):
 
     def of_symbol(symbol):
         prices, volume, notional, count = bars[symbol]
-        return symbol, 1, count, volume, notional, prices[0], prices[3]
+        return quote_of(symbol), symbol, 1, count, volume, notional, prices[0], prices[3]
 
     # The sorts below keep this order between equal symbols.
     by_name = sorted(bars, key=str.encode)
-    active = sorted(by_name, key=lambda symbol: -bars[symbol][2])[:10]
+    active = []
+    for quote in sorted({quote_of(symbol) for symbol in bars} - {UNKNOWN}):
+        quoted = [symbol for symbol in by_name if quote_of(symbol) == quote]
+        active += sorted(quoted, key=lambda symbol: -bars[symbol][2])[:10]
     movers = sorted(by_name, key=lambda symbol: -move(symbol))[:10]
     classes = {}
     for symbol, bar in bars.items():
-        classes.setdefault(class_of(symbol), []).append((1, bar))
+        classes.setdefault((quote_of(symbol), class_of(symbol)), []).append(bar)
     found = {
         "active": [of_symbol(symbol) for symbol in active],
         "movers": [of_symbol(symbol) for symbol in movers if move(symbol)],
-        "market": [total(name, classes[name]) for name in sorted(classes)],
+        "market": [in_market(*key, classes[key]) for key in sorted(classes)],
     }
     in_baskets = []
     for name in sorted(baskets, key=str.encode):
         weights = baskets[name].items()
+        (quote,) = {quote_of(symbol) for symbol in baskets[name]}
         if members := [(weight, bars[symbol]) for symbol, weight in weights if symbol in bars]:
-            in_baskets.append(total(name, members))
+            in_baskets.append(total(quote, name, members))
+    in_baskets.sort(key=lambda entry: entry[0])
     return {**found, "baskets": in_baskets} if in_baskets else found
 
 
 def write_views(out, windows, sizes, baskets):
     by_window = {}
     for (symbol, length, start), trades in windows.items():
-        if length >= 60_000:
+        if length >= 60_000 and length != SESSION:
             by_window.setdefault((length, start), {})[symbol] = numbers(trades, "sip")
     views = {window: entries(bars, baskets) for window, bars in sorted(by_window.items())}
     out.writerow(VIEW_COLUMNS)
@@ -236,12 +328,17 @@ def write_views(out, windows, sizes, baskets):
         places = 4 if view == "baskets" else 0
         for (length, start), found in views.items():
             window = [view, sizes[length], utc(start)]
-            for rank, entry in enumerate(found.get(view, []), 1):
-                out.writerow([*window, rank, *entry_columns(entry, places), ""])
+            ranks = collections.Counter()
+            for quote, *entry in found.get(view, []):
+                # Movers are ranked together, everything else within its quote currency.
+                within = None if view == "movers" else quote
+                ranks[within] += 1
+                columns = entry_columns(entry, places)
+                out.writerow([*window, quote, ranks[within], *columns, ""])
 
 
 def entry_columns(entry, places):
-    """The columns name to change_pct of an entry."""
+    """The columns name to change_pct of an entry, which is without its quote currency."""
     name, symbols, count, volume, notional, opening, closing = entry
     change = ""
     if opening is not None and closing is not None:
@@ -255,24 +352,41 @@ def main():
     parser.add_argument("frames")
     parser.add_argument("--policy", choices=["all", "sip", "strict"], default="sip")
     parser.add_argument("--sizes", default="1s,1m,5m,1h,1d")
+    parser.add_argument("--anchor")
     parser.add_argument("--views", action="store_true")
     parser.add_argument("--baskets")
     arguments = parser.parse_args()
     sizes = {size_ms(text): text for text in arguments.sizes.split(",")}
-    windows = {}
-    for symbol, *trade in read(arguments.frames):
+    windows, names, of_symbol = {}, {}, {}
+    for symbol, *trade, codes in read(arguments.frames):
+        of_symbol.setdefault(symbol, []).append(trade)
         for length in sizes:
+            if length == SESSION:
+                name, start, _ = sessions.session_of(class_of(symbol), trade[0], codes)
+                if name != "closed":
+                    windows.setdefault((symbol, length, start), []).append(trade)
+                    names[symbol, start] = name
+                continue
             window = symbol, length, start_of(symbol, length, trade[0])
             windows.setdefault(window, []).append(trade)
     out = csv.writer(sys.stdout, lineterminator="\n")
     if arguments.views:
         baskets = read_baskets(arguments.baskets) if arguments.baskets else {}
         return write_views(out, windows, sizes, baskets)
-    out.writerow(COLUMNS)
+    with_session = SESSION in sizes
+    more = ["session"] * with_session + ANCHOR_COLUMNS * bool(arguments.anchor)
+    out.writerow([*COLUMNS, *more])
     for window in sorted(windows, key=lambda window: (window[0].encode(), window[1:])):
         symbol, length, start = window
         columns = bar_columns(windows[window], arguments.policy)
-        out.writerow([symbol, sizes[length], utc(start), *columns, "", "", ""])
+        times = [trade[0] for trade in windows[window]]
+        columns += [utc_ms(min(times)), utc_ms(max(times))]
+        session = [names.get((symbol, start), "")] if length == SESSION else [""] * with_session
+        if arguments.anchor:
+            end = end_of(symbol, length, start)
+            span = anchor_of(arguments.anchor, symbol, end), end
+            session += cumulative_columns(of_symbol[symbol], span, arguments.policy)
+        out.writerow([symbol, sizes[length], utc(start), *columns, "", "", "", "", *session])
 
 
 if __name__ == "__main__":

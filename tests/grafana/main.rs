@@ -38,7 +38,7 @@ static STACK: Stack = Stack::new(Layout {
 type Test = fn() -> Result<(), Failed>;
 
 /// Tests that only read files.
-const OFFLINE: [(&str, Test); 12] = [
+const OFFLINE: [(&str, Test); 13] = [
     (
         "dashboards_keep_to_the_schema_of_grafana_11_3",
         schema::dashboards,
@@ -80,6 +80,10 @@ const OFFLINE: [(&str, Test); 12] = [
     (
         "the_window_sizes_of_the_dashboard_are_those_of_the_job",
         market::sizes,
+    ),
+    (
+        "the_quote_currencies_of_the_dashboard_are_known",
+        market::quotes,
     ),
 ];
 

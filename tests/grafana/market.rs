@@ -10,7 +10,7 @@ use scylla::{
     value::{CqlTimestamp, CqlValue},
 };
 use serde_json::Value;
-use tapeflow_schemas::window::WindowSize;
+use tapeflow_schemas::{QuoteCurrency, window::WindowSize};
 
 use crate::{
     CQL_PORT, KAFKA_PORT,
@@ -27,6 +27,8 @@ const FROM_MS: i64 = 1_609_459_200_000;
 const TO_MS: i64 = 1_731_600_000_000;
 /// A minute in which the generated recording has more than ten symbols.
 const CROWD_MS: i64 = 1_718_979_600_000;
+/// The quote currency in which symbols traded at the end of both ranges.
+const QUOTE: &str = "USD";
 /// Symbols with bars in several partitions, without a price, and with late trades.
 const SYMBOLS: [&str; 4] = ["AAPL", "BINANCE:BTCUSDT", "HALF", "S03"];
 
@@ -106,6 +108,7 @@ impl Screen {
                 symbols.iter().map(|&symbol| symbol.to_owned()).collect(),
             ),
             ("size".to_owned(), vec![size.to_owned()]),
+            ("quote".to_owned(), vec![QUOTE.to_owned()]),
             ("__from".to_owned(), vec![from_ms.to_string()]),
             ("__to".to_owned(), vec![to_ms.to_string()]),
         ]);
@@ -211,10 +214,10 @@ fn drawable(panel: &Value, table: &Table) -> Result<(), String> {
 
 pub(crate) fn queries() -> Result<(), Failed> {
     let mut errors = Vec::new();
-    // At one of the two ends the buckets of two sizes start at the same time; at the other the
-    // buckets of all sizes differ.
+    // Bars shorter than a minute are in no table.
     for (size, to_ms) in WindowSize::DEFAULTS
         .into_iter()
+        .filter(|size| !size.is_packed())
         .flat_map(|size| [(size, TO_MS), (size, CROWD_MS)])
     {
         wait(async {
@@ -226,18 +229,26 @@ pub(crate) fn queries() -> Result<(), Failed> {
                 .map(|(name, _)| format!("{size}: {name} is empty"))
                 .collect();
             errors.extend(empty);
+            let annotations = list(&screen.dashboard["annotations"]["list"])
+                .filter(|annotation| annotation["target"].is_object());
+            for annotation in annotations {
+                // Recordings have no gaps. Grafana takes the fields of an annotation by name.
+                let table = screen.ask(&annotation["target"]).await;
+                let checked = table.and_then(|table| {
+                    table.at("time")?;
+                    table.at("timeEnd")
+                });
+                let name = &annotation["name"];
+                errors.extend(
+                    checked
+                        .err()
+                        .map(|error| format!("{size}: {name}: {error}")),
+                );
+            }
             for panel in panels(&screen.dashboard) {
                 for target in list(&panel["targets"]) {
-                    // There are no views of seconds.
-                    let has_rows = size.ms() >= 60_000
-                        || !word(&target["target"]).contains("FROM view_entries");
-                    let checked = screen.ask(target).await.and_then(|table| {
-                        if has_rows {
-                            drawable(panel, &table)
-                        } else {
-                            Ok(())
-                        }
-                    });
+                    let checked = screen.ask(target).await;
+                    let checked = checked.and_then(|table| drawable(panel, &table));
                     errors.extend(checked.err().map(|error| {
                         format!("{size}: {} {}: {error}", panel["title"], target["refId"])
                     }));
@@ -360,7 +371,10 @@ async fn against_view(
 }
 
 pub(crate) fn numbers() -> Result<(), Failed> {
-    for size in WindowSize::DEFAULTS.map(|size| size.to_string()) {
+    let in_tables = WindowSize::DEFAULTS
+        .into_iter()
+        .filter(|size| !size.is_packed());
+    for size in in_tables.map(|size| size.to_string()) {
         wait(async {
             let screen = Screen::open(&SYMBOLS, &size, (FROM_MS, TO_MS)).await?;
             let printed = succeed(&[
@@ -407,7 +421,7 @@ pub(crate) fn numbers() -> Result<(), Failed> {
     wait(async {
         for (title, view, to_ms, columns) in [
             (
-                "Most active",
+                "Most active in ${quote}",
                 "active",
                 TO_MS,
                 &[
@@ -444,6 +458,9 @@ pub(crate) fn numbers() -> Result<(), Failed> {
                 "csv",
             ])?;
             let mut views = csv(&printed)?;
+            if view == "active" {
+                views.retain(|line| line["quote"] == QUOTE);
+            }
             let newest = views
                 .iter()
                 .filter_map(|line| milliseconds(line["start"]).ok())
@@ -546,7 +563,11 @@ pub(crate) fn sizes() -> Result<(), Failed> {
     let variable = list(&dashboard["templating"]["list"])
         .find(|variable| variable["name"] == "size")
         .ok_or("no variable size")?;
-    let job = WindowSize::DEFAULTS.map(|size| size.to_string());
+    let job: Vec<String> = WindowSize::DEFAULTS
+        .iter()
+        .filter(|size| !size.is_packed())
+        .map(ToString::to_string)
+        .collect();
     let offered: Vec<&str> = list(&variable["options"])
         .map(|option| word(&option["value"]))
         .collect();
@@ -555,4 +576,27 @@ pub(crate) fn sizes() -> Result<(), Failed> {
     } else {
         Err(format!("{offered:?}, and the job has {job:?}").into())
     }
+}
+
+pub(crate) fn quotes() -> Result<(), Failed> {
+    let dashboard = files::json("dashboards/market.json")?;
+    let variable = list(&dashboard["templating"]["list"])
+        .find(|variable| variable["name"] == "quote")
+        .ok_or("no variable quote")?;
+    let offered: Vec<&str> = list(&variable["options"])
+        .map(|option| word(&option["value"]))
+        .collect();
+    let mut errors: Vec<String> = offered
+        .iter()
+        .filter(|name| !QuoteCurrency::from_name(name).is_some_and(QuoteCurrency::is_known))
+        .map(|name| format!("{name} is no known quote currency"))
+        .collect();
+    if word(&variable["query"]) != offered.join(",") {
+        errors.push(format!(
+            "{} are offered, {}",
+            variable["query"],
+            offered.join(",")
+        ));
+    }
+    none("quotes", &errors)
 }

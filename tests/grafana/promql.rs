@@ -14,6 +14,9 @@ use crate::files::{self, list, none, panels, word};
 /// Labels that Prometheus adds to every series it scrapes, and the label of histogram buckets.
 const LABELS_OF_ALL: [&str; 3] = ["instance", "job", "le"];
 
+/// What Prometheus itself says of each target: whether the last scrape succeeded.
+const UP: &str = "up";
+
 /// An expression, its place, and the labels that its legend or its annotations name.
 struct Expression {
     at: String,
@@ -204,7 +207,8 @@ pub(crate) fn metrics() -> Result<(), Failed> {
         .collect();
     let mut errors = Vec::new();
     for expression in expressions()? {
-        for series in Reads::of(&expression.text)?.series {
+        let series = Reads::of(&expression.text)?.series;
+        for series in series.into_iter().filter(|series| series != UP) {
             match metric(&series) {
                 Some(metric) => *used.entry(metric.name()).or_default() += 1,
                 None => errors.push(format!("{}: no metric {series}", expression.at)),

@@ -11,6 +11,8 @@ const DATA_SOURCES: &str = "provisioning/datasources/tapeflow.yaml";
 const DASHBOARDS: &str = "provisioning/dashboards/tapeflow.yaml";
 const ALERTING: &str = "provisioning/alerting/tapeflow.yaml";
 const RULES: &str = "alerts/tapeflow.rules.yaml";
+/// A full address, which opens from a message.
+const RUNBOOKS: &str = "https://github.com/tapeflow/tapeflow/blob/main/grafana/README.md";
 
 /// The keys of an object, sorted.
 fn keys(value: &Value) -> Vec<&str> {
@@ -76,14 +78,13 @@ pub(crate) fn alerts() -> Result<(), Failed> {
             ),
             (
                 "annotations",
-                keys(annotations) != ["description", "runbook", "summary"],
+                keys(annotations) != ["description", "runbook_url", "summary"],
             ),
             ("summary", word(&annotations["summary"]).len() < 20),
             ("description", word(&annotations["description"]).len() < 100),
             (
-                "runbook",
-                word(&annotations["runbook"])
-                    != format!("grafana/README.md#{}", name.to_lowercase()),
+                "runbook_url",
+                word(&annotations["runbook_url"]) != format!("{RUNBOOKS}#{}", name.to_lowercase()),
             ),
             (
                 "a time it fires at, in grafana/alerts-test.yaml",

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::files::{self, list, none, panels, word};
 
 /// Transformations of Grafana 11.3 that the dashboards may use. The schema accepts any name.
-const TRANSFORMATIONS: [&str; 7] = [
+const TRANSFORMATIONS: [&str; 8] = [
+    "calculateField",
     "filterByValue",
     "filterFieldsByName",
     "joinByField",
@@ -59,7 +60,22 @@ impl Schemas {
     /// All errors of a dashboard.
     fn errors(&self, dashboard: &Value) -> Vec<String> {
         let mut errors = Vec::new();
-        self.check("dashboard", "", dashboard, &mut errors);
+        // The schema describes targets of Grafana's own annotations. Those of another data source
+        // are queries of it.
+        let mut plain = dashboard.clone();
+        let annotations = plain["annotations"]["list"].as_array_mut();
+        for annotation in annotations.into_iter().flatten() {
+            let Some(target) = annotation
+                .as_object_mut()
+                .and_then(|of| of.remove("target"))
+            else {
+                continue;
+            };
+            let query = format!("{}.query", word(&annotation["datasource"]["type"]));
+            let at = format!("annotation {}", annotation["name"]);
+            self.check(&query, &at, &target, &mut errors);
+        }
+        self.check("dashboard", "", &plain, &mut errors);
         for panel in panels(dashboard) {
             let (at, kind) = (word(&panel["title"]), word(&panel["type"]));
             self.check(

@@ -205,7 +205,7 @@ impl Browser {
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone }),
         );
         self.call("Page.navigate", json!({ "url": address }));
-        self.until("document.readyState === 'complete' && document.getElementById('link')?.dataset.state === 'live'");
+        self.until("document.readyState === 'complete' && (link => link && !['connecting', 'lost'].includes(link.dataset.state))(document.getElementById('link'))");
     }
 
     /// Presses a key and lets it go.

@@ -14,10 +14,10 @@ fn fixture(name: &str) -> std::path::PathBuf {
         .join(name)
 }
 
-/// The csv without its last three columns, which are labels: epoch, final, revision.
+/// The csv without its last four columns, which are labels: epoch, final, revision, complete.
 pub(crate) fn values(csv: &str) -> Vec<String> {
     csv.lines()
-        .map(|line| line.rsplitn(4, ',').last().unwrap_or_default().to_owned())
+        .map(|line| line.rsplitn(5, ',').last().unwrap_or_default().to_owned())
         .collect()
 }
 

@@ -182,7 +182,8 @@ impl Job {
         Self::start_with(feed, keyspace, workers, processes, &["--supervise"])
     }
 
-    fn start_with(
+    /// Starts it with further flags.
+    pub(crate) fn start_with(
         feed: &Feed,
         keyspace: &str,
         workers: usize,
@@ -197,11 +198,24 @@ impl Job {
             .take(processes)
             .map(|port| format!("127.0.0.1:{port}"))
             .collect();
+        Self::start_at(feed, keyspace, workers, &vec![hosts; processes], further)
+    }
+
+    /// Starts a process for each list of addresses: where it believes all of them to be.
+    pub(crate) fn start_at(
+        feed: &Feed,
+        keyspace: &str,
+        workers: usize,
+        hosts_of: &[Vec<String>],
+        further: &[&str],
+    ) -> Result<Self, String> {
+        let processes = hosts_of.len();
+        let first = hosts_of[0][0].replace(':', "-");
         let mut job = Self {
             processes: Vec::new(),
             logs: Vec::new(),
         };
-        for process in 0..processes {
+        for (process, hosts) in hosts_of.iter().enumerate() {
             let log = Path::new(env!("CARGO_TARGET_TMPDIR"))
                 .join(format!("{keyspace}-{first}-{process}.log"));
             let file = File::create(&log).map_err(|error| error.to_string())?;
@@ -226,8 +240,8 @@ impl Job {
             if processes > 1 {
                 arguments.extend(["--processes", &all, "--process", &this, "--hosts", &hosts]);
             }
-            // Eight resident bars: hydration and eviction everywhere.
-            arguments.extend(["--resident-bars", "8"]);
+            // Memory for a few bars: nearly every bar is evicted and read back.
+            arguments.extend(["--bar-memory", "4KiB"]);
             let child = tapeflow(&arguments)
                 .stdout(file.try_clone().map_err(|error| error.to_string())?)
                 .stderr(file)
@@ -244,7 +258,7 @@ impl Job {
         feed: &Feed,
         keyspace: &str,
         (process, processes): (usize, usize),
-        resident_bars: &str,
+        bar_memory: &str,
     ) -> Result<Self, String> {
         let hosts: Vec<String> = (22_900..)
             .take(processes)
@@ -272,8 +286,8 @@ impl Job {
             &process,
             "--processes",
             &processes,
-            "--resident-bars",
-            resident_bars,
+            "--bar-memory",
+            bar_memory,
         ]);
         let child = command
             .stdout(file.try_clone().map_err(|error| error.to_string())?)

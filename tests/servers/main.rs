@@ -4,15 +4,18 @@
 //! Where java or mvn are missing each test is listed as not run, with the reason;
 //! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
 //! `TAPEFLOW_SERVERS_{TRADES,SYMBOLS,KILLS,SPEED}` make the kill tests as large as wanted (see
-//! bench/results/spine.md).
+//! bench/results/spine.md), and `TAPEFLOW_SERVERS_LOOKS` the audits beside a job.
 
 mod bench;
 mod documents;
 use tapeflow_stack::servers as dev_stack;
 use tapeflow_support::{binary, blocks};
 mod golden;
+mod intruder;
 mod job;
 mod kill;
+mod looks;
+mod recordings;
 mod repair;
 mod supervised;
 use tapeflow_stack::trials;
@@ -38,7 +41,7 @@ static STACK: Stack = Stack::new(Layout {
 
 type Test = fn() -> Result<(), Failed>;
 
-const TESTS: [(&str, Test); 12] = [
+const TESTS: [(&str, Test); 15] = [
     (
         "the_recorded_trades_give_the_golden_csv_for_any_workers_and_processes",
         golden::recorded_trades,
@@ -54,6 +57,10 @@ const TESTS: [(&str, Test); 12] = [
     (
         "bad_records_become_dead_letters_and_the_stream_goes_on",
         golden::dead_letters,
+    ),
+    (
+        "a_recording_counts_once_when_it_was_interrupted_and_has_grown",
+        recordings::grown,
     ),
     (
         "killing_one_of_two_processes_loses_and_doubles_nothing",
@@ -72,12 +79,20 @@ const TESTS: [(&str, Test); 12] = [
         supervised::disagreeing,
     ),
     (
+        "bits_that_are_flipped_between_two_processes_are_never_committed",
+        intruder::flipped_bits,
+    ),
+    (
         "of_two_jobs_under_one_name_the_later_goes_on_and_the_earlier_ends",
         supervised::two_under_one_name,
     ),
     (
         "what_was_written_by_hand_is_found_and_repaired_beside_a_supervised_job",
         repair::beside_a_job,
+    ),
+    (
+        "audits_beside_a_job_at_full_load_report_no_difference",
+        looks::beside_a_job_at_full_load,
     ),
     (
         "a_bench_is_right_reads_its_topic_again_and_leaves_those_of_others_alone",

@@ -3,24 +3,25 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    process::Stdio,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use libtest_mimic::Failed;
 use scylla::{client::session_builder::SessionBuilder, value::CqlTimestamp};
 use tapeflow_ingest::simulator::{FeedFile, write_feed};
 use tapeflow_protocol::{BarReader, EpochStore, EpochWrites};
-use tapeflow_schemas::{BarKey, BarState, BarWrite, Symbol};
+use tapeflow_schemas::{BarKey, BarWrite, PackedBar, PackedBars, Symbol};
 use tapeflow_sinks::cassandra::{CassandraConfig, CassandraStore};
 
 use crate::{
     CQL_PORT,
     job::{Ends, Feed, Job, brokers, store, tapeflow},
+    looks::look,
     supervised::{child_of, progress, signal, until},
 };
 
+/// How long the job may take to come to the third minute of its feed.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Looks beside the job before anything is wrong.
 const LOOKS: usize = 3;
 
@@ -32,7 +33,7 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
         &mut fs::File::create(&file)?,
         &FeedFile {
             seed: 23,
-            trades: 20_000,
+            trades: 80_000,
             symbols: 30,
             trades_per_second: 200,
             ..FeedFile::default()
@@ -40,7 +41,7 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
     )?;
     let feed = Feed { topic: name.into() };
     feed.init(name)?;
-    let mut ingest = feed.ingest_paced(&file, "1x")?;
+    let mut ingest = feed.ingest_paced(&file, "4x")?;
     let mut job = Job::start_supervised(&feed, name, 2, 2)?;
     progress(name, "after the start")?;
     let verify = [
@@ -53,14 +54,7 @@ pub(crate) fn beside_a_job() -> Result<(), Failed> {
         &store(name),
     ];
 
-    let mut auditor = tapeflow(&[&verify[..], &["--every", "200ms"]].concat())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let lines = BufReader::new(auditor.stdout.take().ok_or("piped")?).lines();
-    let looks: Vec<String> = lines.take(LOOKS).collect::<Result<_, _>>()?;
-    signal("TERM", auditor.id())?;
-    let ended = auditor.wait()?;
+    let (looks, ended) = look(name, "200ms", LOOKS)?;
     if ended.code() != Some(0)
         || looks.len() != LOOKS
         || looks
@@ -141,7 +135,7 @@ fn what_only_readers_see(keyspace: &str, verify: &[&str]) -> Result<(), Failed> 
     let lasting = [
         "display columns without a cell",
         "the store has entries without a view",
-        "bars of \"ZZZZ\" \"1m\" in the bucket of 0 ms: the symbol directory",
+        "bars of \"ZZZZ\" in the bucket of 1970-01-01T00:00:00Z: the symbol directory",
     ];
     let said = look(&[])?;
     let missing: Vec<_> = lasting
@@ -174,16 +168,16 @@ fn forge(keyspace: &str) -> Result<(), Failed> {
         let session = SessionBuilder::new().known_node(format!("127.0.0.1:{CQL_PORT}")).use_keyspace(keyspace, false).build().await?;
         let listed = session
             .query_unpaged("SELECT bucket, start FROM view_entries WHERE view_name = 'active' AND \
-            size = '1h' LIMIT 1 ALLOW FILTERING", ())
+            size = '1h' AND ranked_in = 'USD' LIMIT 1 ALLOW FILTERING", ())
             .await?;
         let place = listed.into_rows_result()?.single_row::<(CqlTimestamp, CqlTimestamp)>()?;
         let update =
             "UPDATE view_entries SET epoch = 1000000, vwap = 1 WHERE view_name = 'active' AND \
-             size = '1h' AND bucket = ? AND start = ? AND rank = 1";
+             size = '1h' AND bucket = ? AND ranked_in = 'USD' AND start = ? AND rank = 1";
         session.query_unpaged(update, place).await?;
         for insert in [
-            "INSERT INTO view_entries (view_name, size, bucket, start, rank, epoch, name) VALUES \
-             ('active', '1m', 0, 0, 1, 1, 'UNKNOWN')",
+            "INSERT INTO view_entries (view_name, size, bucket, ranked_in, start, rank, epoch, \
+             name) VALUES ('active', '1m', 0, 'USD', 0, 1, 1, 'UNKNOWN')",
             "INSERT INTO bars (symbol, size, bucket, start, trades, epoch) VALUES ('ZZZZ', '1m', \
              0, 0, 1, 1)",
         ] {
@@ -212,27 +206,42 @@ fn break_tables(keyspace: &str) -> Result<(), Failed> {
         )
         .await?;
         let symbol = Symbol::new("AAPL")?;
-        let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
         let mut bars = Vec::new();
-        for size in ["1s", "1d"] {
+        for (size, least) in [("1m", 3), ("1d", 1)] {
             let size = size.parse()?;
-            let found = store.bars(&symbol, size, i64::MIN..i64::MAX).await?;
+            let mut found = store.bars(&symbol, size, i64::MIN..i64::MAX).await?;
+            // The first minute is over once there is a third one.
+            let begun = Instant::now();
+            while found.len() < least && begun.elapsed() < PATIENCE {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                found = store.bars(&symbol, size, i64::MIN..i64::MAX).await?;
+            }
             let bar = found.first().ok_or("AAPL has traded")?;
-            let mut totals = bar.state.totals;
-            let again = totals;
-            totals.merge(&again);
             let key = BarKey {
                 symbol: symbol.clone(),
                 size,
                 start: bar.start,
             };
+            let row = store.read_bars(std::slice::from_ref(&key)).await?;
+            let row = row.into_iter().next().flatten().ok_or("just read")?;
+            let (mut state, mut packed) = (row.state, row.packed);
+            if packed.is_empty() {
+                let again = state.totals;
+                state.totals.merge(&again);
+            } else {
+                // The minute is right, and one of its seconds is not.
+                let mut first: Vec<PackedBar> =
+                    packed.iter(bar.start).take(1).collect::<Result<_, _>>()?;
+                let first = PackedBars::of(bar.start, &mut first);
+                packed.merge(bar.start, &first, &mut Vec::new())?;
+            }
+            // Now, and not before the wait: the job has written the row meanwhile.
+            let now_us = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
             bars.push(BarWrite {
                 key,
-                state: BarState {
-                    epoch: bar.state.epoch,
-                    totals,
-                },
-                write_timestamp: now_us,
+                state,
+                packed,
+                write_timestamp: i64::try_from(now_us)?,
             });
         }
         store

@@ -92,8 +92,8 @@ GUARDS = [
     (
         "records handed over twice counted twice",
         "dataflow/src/operators/source.rs",
-        "if record.offset < state.next {",
-        "if record.offset < 0 {",
+        "It must count once.\n            if record.offset < state.next {",
+        "It must count once.\n            if record.offset < 0 {",
     ),
     (
         "a sealed epoch released before it is bound",
@@ -106,16 +106,28 @@ GUARDS = [
         "                    }));\n",
     ),
     (
-        "the views' later changes ignored while a window is loaded",
-        "dataflow/src/views/window_loader.rs",
+        "the views' later changes ignored in a recount",
+        "dataflow/src/views/recount.rs",
         "(Some(before), _) => *before,",
         "(Some(_), bar) => bar.map(|bar| BarValues::of(&bar.totals)),",
     ),
     (
-        "a window of the views dropped before its bars are acknowledged",
-        "dataflow/src/views/window_loader.rs",
-        ".filter(|(at, _)| at + EPOCHS_AHEAD <= time)",
+        "a window of the views dropped before its views are acknowledged",
+        "dataflow/src/views/view_state.rs",
+        ".filter(|(at, _)| at + self.settings.limits.epochs_ahead <= time)",
         ".filter(|(at, _)| *at < time)",
+    ),
+    (
+        "what a stored view already contains added again in a replay",
+        "dataflow/src/views/window_views.rs",
+        "if *epoch > self.contains[at] {",
+        "if *epoch > 0 {",
+    ),
+    (
+        "a symbol that falls behind the boundary of a ranking kept in it",
+        "dataflow/src/views/ranking.rs",
+        ".map_or(self.complete, |last| order(bar, last) != Ordering::Greater)",
+        ".is_none_or(|_| true)",
     ),
     (
         "no limit for zombies: a bar newer than one's own time is taken",
@@ -128,6 +140,48 @@ GUARDS = [
         "protocol/src/workflow.rs",
         "if !history.is_empty() {\n        until_answered",
         "if history.len() > 99 {\n        until_answered",
+    ),
+    (
+        "the late flag never set",
+        "dataflow/src/operators/combine.rs",
+        "let late = window.end <= late_up_to;",
+        "let late = window.end < i64::MIN;",
+    ),
+    (
+        "sealing before all partitions have replayed",
+        "dataflow/src/coordinator/decisions.rs",
+        "if self.replayed < self.pace.peers {",
+        "if false {",
+    ),
+    (
+        "a cut made before the offsets below it are proven to have no record",
+        "dataflow/src/operators/source.rs",
+        "if self.reader.is_proven()? {",
+        "if true {",
+    ),
+    (
+        "offsets without a record at the end not bound",
+        "dataflow/src/coordinator/decisions.rs",
+        "now.lost != before.lost || now.next > before.next",
+        "now.lost != before.lost",
+    ),
+    (
+        "offsets that are gone given up without permission",
+        "protocol/src/resume.rs",
+        "    if !accept_loss {\n        return Err(Unreadable::Gone {",
+        "    if false {\n        return Err(Unreadable::Gone {",
+    ),
+    (
+        "the state of a replay without its lost records kept at a bound cut",
+        "dataflow/src/operators/replay.rs",
+        "if gap.is_some_and(|gap| !bound_without(cut, gap)) {",
+        "if false {",
+    ),
+    (
+        "the last record of a binding not compared with the log",
+        "dataflow/src/operators/last_record.rs",
+        "if found != last {",
+        "if false {",
     ),
     (
         "directory entries left out when a replayed bar is not new",

@@ -19,8 +19,15 @@ const MOST_LINES: usize = 800;
 
 /// What touches the world, and where alone it may be named, tests aside.
 const ROOMS: [(&str, &[&str]); 5] = [
-    ("scylla::", &["sinks/src/cassandra/"]),
-    ("rusqlite::", &["sinks/src/sqlite/", "log/src/sqlite/"]),
+    ("scylla::", &["sinks/src/cassandra/", "bench/store/src/"]),
+    (
+        "rusqlite::",
+        &[
+            "sinks/src/sqlite/",
+            "log/src/sqlite/",
+            "bench/store/src/sqlite.rs",
+        ],
+    ),
     ("rdkafka::", &["log/src/kafka/"]),
     (
         "tokio_tungstenite::",

@@ -21,7 +21,7 @@ const LATEST_MS: i64 = 5_000;
 const CRYPTO_EVERY: usize = 5;
 /// What a change of this file's rules must change as well: a log filled by other rules is another
 /// feed.
-const RULES: u32 = 1;
+const RULES: u32 = 2;
 
 /// What is fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,17 @@ pub struct Shape {
     pub per_message: u64,
     /// How many symbols; the n-th trades in proportion to 1/n.
     pub symbols: usize,
+    /// Trades that come far too late, beside the one in a hundred that is out of order by seconds.
+    pub late: Option<Late>,
+}
+
+/// Trades that are reported long after they happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// How many of a million trades.
+    pub of_million: u32,
+    /// By how much, in milliseconds.
+    pub by_ms: i64,
 }
 
 /// When its trades happen.
@@ -98,7 +109,13 @@ impl fmt::Display for Shape {
             f,
             "{} trades, {} a message, {} symbols, seed {}",
             self.trades, self.per_message, self.symbols, self.seed
-        )
+        )?;
+        match self.late {
+            Some(Late { of_million, by_ms }) => {
+                write!(f, ", {of_million} of a million late by {} s", by_ms / 1_000)
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -196,6 +213,8 @@ impl Feed {
 
     fn random_trade(&mut self, rank: usize, happens_ms: i64) -> Result<Trade, String> {
         let random = &mut self.random;
+        let is_late = |late: &Late| random.random_ratio(late.of_million, 1_000_000);
+        let much_too_late_ms = self.shape.late.filter(is_late).map_or(0, |late| late.by_ms);
         let late_ms = if random.random_ratio(1, LATE_ONE_OF) {
             random.random_range(1..=LATEST_MS)
         } else {
@@ -204,7 +223,7 @@ impl Feed {
         let event_ms = match self.clock {
             Clock::Tape => (happens_ms - late_ms).max(BEGIN_MS),
             Clock::Wall => happens_ms - late_ms,
-        };
+        } - much_too_late_ms;
         let start = self.cents[rank];
         let cents = start + random.random_range(-(start / 100)..=start / 100);
         let (units_e8, conditions) = if is_crypto(rank) {
@@ -239,7 +258,7 @@ fn is_crypto(rank: usize) -> bool {
 
 fn name(rank: usize) -> String {
     if is_crypto(rank) {
-        format!("BENCH:S{rank:04}")
+        format!("BENCH:S{rank:04}-USDT")
     } else {
         format!("S{rank:04}")
     }
@@ -271,6 +290,7 @@ mod tests {
         trades: 20_000,
         per_message: 1,
         symbols: 500,
+        late: None,
     };
 
     /// All messages: rank, payload, event times.
@@ -295,6 +315,27 @@ mod tests {
         assert_ne!(all(SHAPE, Clock::Tape)[0].1, all(other, Clock::Tape)[0].1);
         assert_ne!(SHAPE.session(4), other.session(4));
         assert_ne!(SHAPE.session(4), SHAPE.session(8));
+    }
+
+    #[test]
+    fn so_many_of_a_million_are_late_by_so_much() {
+        let late = Late {
+            of_million: 50_000,
+            by_ms: 3_600_000,
+        };
+        let times = |shape| {
+            all(shape, Clock::Tape)
+                .into_iter()
+                .flat_map(|(.., times)| times)
+        };
+        let shape = Shape {
+            late: Some(late),
+            ..SHAPE
+        };
+        let hour_before = times(shape).filter(|ms| *ms < BEGIN_MS - late.by_ms + SPAN_MS);
+        assert!((800..1_200).contains(&hour_before.count()), "of 20,000");
+        assert!(times(SHAPE).all(|ms| ms >= BEGIN_MS));
+        assert_ne!(shape.session(4), SHAPE.session(4));
     }
 
     #[test]

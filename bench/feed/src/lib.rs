@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use tapeflow_feed::{Clock, Feed, Shape};
-//! let shape = Shape { seed: 1, trades: 100, per_message: 20, symbols: 5 };
+//! let shape = Shape { seed: 1, trades: 100, per_message: 20, symbols: 5, late: None };
 //! let mut feed = Feed::new(shape, Clock::Tape, 4)?;
 //! let mut messages = 0;
 //! while let Some(message) = feed.next(0)? {
@@ -17,7 +17,7 @@
 pub mod generator;
 pub mod records;
 
-pub use generator::{Clock, Feed, Message, Shape};
+pub use generator::{Clock, Feed, Late, Message, Shape};
 pub use records::{Record, RecordGenerator, Written};
 
 /// Why a feed cannot be made.

@@ -16,6 +16,7 @@ fn payloads(per_message: u64) -> Vec<Vec<u8>> {
             trades: TRADES,
             per_message,
             symbols: 5_000,
+            late: None,
         },
         Clock::Tape,
         4,

@@ -6,7 +6,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 use tapeflow_feed::{Clock, Feed, Shape};
 use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, BarWrite, Position, Symbol, Totals, WindowSize,
+    AssetClass, BarKey, BarRow, BarState, BarWrite, PackedBars, Position, Symbol, Totals,
+    WindowSize,
 };
 use tapeflow_sinks::cassandra::bench::columns;
 
@@ -23,6 +24,7 @@ fn bars() -> Vec<BarWrite> {
             trades: ROWS * per_message,
             per_message,
             symbols: 5_000,
+            late: None,
         },
         Clock::Tape,
         4,
@@ -51,6 +53,7 @@ fn bars() -> Vec<BarWrite> {
                 start,
             },
             state: BarState { epoch: 7, totals },
+            packed: PackedBars::default(),
             write_timestamp: 1,
         });
     }
@@ -59,13 +62,13 @@ fn bars() -> Vec<BarWrite> {
 
 fn encode(criterion: &mut Criterion) {
     let bars = bars();
-    let cells: Vec<Vec<u8>> = bars.iter().map(|bar| bar.state.to_cell()).collect();
+    let cells: Vec<Vec<u8>> = bars.iter().map(BarWrite::to_cell).collect();
     let mut group = criterion.benchmark_group("encode, a bar");
     group.throughput(Throughput::Elements(ROWS));
     group.bench_function("state cell", |bencher| {
         bencher.iter(|| {
             bars.iter()
-                .map(|bar| black_box(bar).state.to_cell().len())
+                .map(|bar| black_box(bar).to_cell().len())
                 .sum::<usize>()
         })
     });
@@ -73,7 +76,8 @@ fn encode(criterion: &mut Criterion) {
         bencher.iter(|| {
             cells
                 .iter()
-                .filter(|cell| BarState::from_cell(black_box(cell)).is_ok())
+                .zip(&bars)
+                .filter(|(cell, bar)| BarRow::from_cell(black_box(cell), bar.key.start).is_ok())
                 .count()
         });
     });

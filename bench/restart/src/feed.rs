@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -12,16 +12,23 @@ use std::{
 
 use tapeflow_throughput::{now_ms, topic::Topic};
 
-use crate::{preload::topic_at, records::Records};
+use crate::{
+    preload::{SPAN_MS, topic_at},
+    records::Records,
+};
 
 /// How often records are sent.
 const BEAT: Duration = Duration::from_millis(10);
 /// How long records wait for others to travel with.
 const LINGER: Duration = Duration::from_millis(2);
+/// How late a late trade is: in the middle of what was preloaded, where windows have many bars.
+const LATE_MS: i64 = SPAN_MS / 2;
 
 /// A feed that runs.
 pub(crate) struct Feed {
     stop: Arc<AtomicBool>,
+    /// Late trades that were asked for and not sent.
+    late: Arc<AtomicU32>,
     thread: Option<JoinHandle<Result<Records, String>>>,
 }
 
@@ -40,13 +47,20 @@ impl Feed {
             Topic::new(&topic_at(brokers, name), LINGER).map_err(|error| error.to_string())?,
             Arc::new(AtomicBool::new(false)),
         );
-        let asked = Arc::clone(&stop);
+        let (asked, late) = (Arc::clone(&stop), Arc::<AtomicU32>::default());
+        let wanted = Arc::clone(&late);
         Ok(Self {
             stop,
+            late,
             thread: Some(std::thread::spawn(move || {
-                run(&topic, records, rate, &asked)
+                run(&topic, records, rate, &asked, &wanted)
             })),
         })
+    }
+
+    /// Sends a trade that is [`LATE_MS`] late, of another symbol each time.
+    pub(crate) fn send_late(&self) {
+        self.late.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Ends it, when all of it is durable.
@@ -73,6 +87,7 @@ fn run(
     mut records: Records,
     rate: u32,
     stop: &AtomicBool,
+    late: &AtomicU32,
 ) -> Result<Records, String> {
     let (begun, mut sent, others) = (
         Instant::now(),
@@ -94,6 +109,11 @@ fn run(
             )?;
             topic.append(&record).map_err(|error| error.to_string())?;
             sent += 1;
+        }
+        for _ in 0..late.swap(0, Ordering::AcqRel) {
+            let symbol = usize::try_from(1 + sent % others).map_err(|error| error.to_string())?;
+            let record = records.next(symbol, now_ms() - LATE_MS)?;
+            topic.append(&record).map_err(|error| error.to_string())?;
         }
         topic
             .hear(Duration::ZERO)

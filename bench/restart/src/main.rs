@@ -34,6 +34,9 @@ pub(crate) struct Settings {
     /// on the same servers
     #[arg(long, value_delimiter = ',', default_value = "1000000", value_name = "N,...", value_parser = clap::value_parser!(u64).range(1..))]
     messages: Vec<u64>,
+    /// How many symbols trade; several numbers are several topics for each number of messages
+    #[arg(long, value_delimiter = ',', default_value = "50", value_name = "N,...", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    symbols: Vec<u32>,
     /// How often the job is killed while it keeps up with a live feed
     #[arg(long, default_value_t = 5)]
     kills: u32,
@@ -41,6 +44,10 @@ pub(crate) struct Settings {
     /// as an epoch gets
     #[arg(long, default_value_t = 3)]
     kills_behind: u32,
+    /// How many late trades are sent, one at a time, while the job keeps up; the delay of fresh
+    /// bars and of commits is measured as often without one
+    #[arg(long, default_value_t = 5)]
+    late: u32,
     /// Worker threads of the job
     #[arg(long, default_value_t = 2)]
     workers: u16,

@@ -1,11 +1,8 @@
-//! The records: made-up trades of some fifty symbols, one a record.
+//! The records: made-up trades, one a record.
 
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use tapeflow_feed::{Record, Written};
 use tapeflow_schemas::{EventTime, Price, SessionId, Size, Symbol, Trade, conditions::Conditions};
-
-/// How many symbols there are.
-const SYMBOLS: usize = 50;
 
 /// The records of one session, on their way into one topic.
 pub(crate) struct Records {
@@ -18,8 +15,8 @@ impl Records {
     ///
     /// # Errors
     /// A symbol is none.
-    pub(crate) fn new(partitions: u32) -> Result<Self, String> {
-        let names = (0..SYMBOLS).map(|number| format!("SYM{number:02}"));
+    pub(crate) fn new(partitions: u32, symbols: usize) -> Result<Self, String> {
+        let names = (0..symbols).map(|number| format!("SYM{number:02}"));
         // Two tapes in one topic must differ in their session, or the second's records would be
         // repeats.
         let records = tapeflow_feed::RecordGenerator::new(

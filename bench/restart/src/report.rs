@@ -4,21 +4,31 @@ use std::{fmt::Write, time::Duration};
 
 use tapeflow_throughput::{grouped, per_second};
 
-use crate::restart::Restart;
+use crate::restart::{Restart, Wait};
 
 /// The result of one topic.
 pub(crate) struct Outcome {
     pub(crate) messages: u64,
+    pub(crate) symbols: u32,
     pub(crate) preload: Duration,
     pub(crate) topic_bytes: u64,
     /// From the first message to the end, in one go.
     pub(crate) catch_up: CatchUp,
     /// Keeping up with the feed.
     pub(crate) restarts: Vec<Restart>,
+    /// Keeping up, too.
+    pub(crate) waits: Waits,
     /// On the way through the topic.
     pub(crate) behind: Vec<Restart>,
     /// What was found at the end.
     pub(crate) result: String,
+}
+
+/// How long fresh trades waited, without and with a late trade among them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Waits {
+    pub(crate) without: Vec<Wait>,
+    pub(crate) with: Vec<Wait>,
 }
 
 /// A job that reads a topic to its end.
@@ -52,22 +62,23 @@ impl Report {
         writeln!(
             text,
             "The dist binary, one process of {} workers, with one Kafka and one Cassandra node \
-             beside it on the same machine. One trade a record, 50 symbols, event\n\
+             beside it on the same machine. One trade a record, event\n\
              times over 20 minutes, four partitions, five window sizes.\n",
             self.workers
         )?;
         writeln!(text, "## From the first message to the last\n")?;
         writeln!(
             text,
-            "| messages | on disk, MB | fill, messages/s | catch-up, s | trades/s | CPU a trade, \
-             us | peak memory, MB |\n|---:|---:|---:|---:|---:|---:|---:|"
+            "| messages | symbols | on disk, MB | fill, messages/s | catch-up, s | trades/s | CPU a trade, \
+             us | peak memory, MB |\n|---:|---:|---:|---:|---:|---:|---:|---:|"
         )?;
         for outcome in &self.outcomes {
             let CatchUp { took, cpu, peak_kb } = outcome.catch_up;
             writeln!(
                 text,
-                "| {} | {} | {:.0} | {:.1} | {:.0} | {:.2} | {} |",
+                "| {} | {} | {} | {:.0} | {:.1} | {:.0} | {:.2} | {} |",
                 grouped(outcome.messages),
+                outcome.symbols,
                 outcome.topic_bytes / 1_000_000,
                 per_second(outcome.messages, outcome.preload),
                 took.as_secs_f64(),
@@ -102,15 +113,49 @@ impl Report {
             )?;
             self.restarts(text, |outcome| &outcome.behind)?;
         }
+        self.waits(text)?;
         writeln!(text, "\n## What the bars come to\n")?;
         self.outcomes.iter().try_for_each(|outcome| {
             writeln!(
                 text,
-                "- {} messages: {}.",
+                "- {} messages, {} symbols: {}.",
                 grouped(outcome.messages),
+                outcome.symbols,
                 outcome.result
             )
         })
+    }
+
+    fn waits(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(
+            text,
+            "\n## A late trade while it keeps up\n\n\
+             Seconds that fresh trades wait until a bar holds them and until the epochs after them \
+             are committed, median / largest, without a late trade\nand with one of ten minutes \
+             ago, in windows with many bars.\n\n\
+             | messages | symbols | late trades | bar without, s | bar with, s | commit without, s \
+             | commit with, s |\n|---:|---:|---:|---:|---:|---:|---:|"
+        )?;
+        for outcome in &self.outcomes {
+            let Waits { without, with } = &outcome.waits;
+            let times = |waits: &[Wait], of: fn(&Wait) -> Duration| {
+                two(waits.iter().map(of), |time| {
+                    format!("{:.2}", time.as_secs_f64())
+                })
+            };
+            writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                grouped(outcome.messages),
+                outcome.symbols,
+                with.len(),
+                times(without, |wait| wait.bar),
+                times(with, |wait| wait.bar),
+                times(without, |wait| wait.commit),
+                times(with, |wait| wait.commit)
+            )?;
+        }
+        Ok(())
     }
 
     fn restarts(
@@ -120,9 +165,9 @@ impl Report {
     ) -> std::fmt::Result {
         writeln!(
             text,
-            "| messages | kills | replayed records | taken over, s | moved, s | first fresh bar, s | \
+            "| messages | symbols | kills | replayed records | taken over, s | moved, s | first fresh bar, s | \
              made after, s | first commit, s | memory after 2 s, MB | peak memory, MB |\n\
-             |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+             |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
         )?;
         for outcome in &self.outcomes {
             let restarts = of(outcome);
@@ -136,8 +181,9 @@ impl Report {
             };
             writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 grouped(outcome.messages),
+                outcome.symbols,
                 restarts.len(),
                 two(restarts.iter().map(|restart| restart.to_replay), grouped),
                 times(&|restart| Some(restart.taken_over)),

@@ -14,7 +14,7 @@ use std::{
 use tapeflow_protocol::{Checkpoint, CheckpointStore, EpochStore};
 use tapeflow_schemas::{BarKey, BarState};
 use tapeflow_sinks::cassandra::CassandraStore;
-use tapeflow_throughput::job_process::JobProcess;
+use tapeflow_throughput::{job_process::JobProcess, now_ms};
 use tokio::time::sleep;
 
 /// How often the readers ask for bars.
@@ -117,7 +117,7 @@ pub(crate) async fn seen(store: &CassandraStore, keys: &[BarKey]) -> Result<u64,
     Ok(bars
         .iter()
         .flatten()
-        .map(|bar| bar.epoch)
+        .map(|bar| bar.state.epoch)
         .max()
         .unwrap_or(0))
 }
@@ -147,6 +147,51 @@ pub(crate) async fn goes_on(
         }
         sleep(CHECKPOINT_EVERY).await;
     }
+}
+
+/// How long fresh trades waited from one moment on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    /// Until a bar held a trade made after that moment.
+    pub(crate) bar: Duration,
+    /// Until [`EPOCHS_WAITED`] epochs above the last one that was bound then were committed.
+    pub(crate) commit: Duration,
+}
+
+/// A trade sent at a moment is in the second epoch after it at the latest.
+const EPOCHS_WAITED: u64 = 3;
+
+/// Measures how long fresh trades wait from now on, beginning with what `first` does.
+///
+/// # Errors
+/// The store does not answer, or what is waited for does not come.
+pub(crate) async fn wait(
+    store: &CassandraStore,
+    keys: impl Fn() -> Vec<BarKey>,
+    first: impl FnOnce(),
+) -> Result<Wait, String> {
+    let from = read_progress(store).await?;
+    let over = AtomicBool::new(false);
+    let wanted = Wanted {
+        store,
+        stood: Progress {
+            // No other process has taken over, and all bars of these epochs count as old.
+            generation: from.generation - 1,
+            committed: from.bound + EPOCHS_WAITED - 1,
+            ..from
+        },
+        begun: Instant::now(),
+        begun_ms: now_ms(),
+        live: true,
+        over: &over,
+    };
+    first();
+    let (checkpoints, bars) = tokio::join!(wanted.checkpoints(), wanted.bars(&keys));
+    let ((_, commit), (_, fresh, made_after)) = (checkpoints?, bars?);
+    Ok(Wait {
+        bar: made_after.unwrap_or(fresh),
+        commit,
+    })
 }
 
 /// Measures the restart that `job_process` is. `keys` names bars of which at least one changes in
@@ -239,7 +284,9 @@ impl Wanted<'_> {
             let bars = self.store.read_bars(&keys()).await;
             if let Ok(bars) = &bars {
                 let now = self.begun.elapsed();
-                let any = |is: &dyn Fn(&BarState) -> bool| bars.iter().flatten().any(is);
+                let any = |is: &dyn Fn(&BarState) -> bool| {
+                    bars.iter().flatten().any(|row| is(&row.state))
+                };
                 if any(&|bar| bar.epoch > self.stood.seen) {
                     moved.get_or_insert(now);
                 }

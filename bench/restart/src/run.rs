@@ -20,7 +20,7 @@ use crate::{
     job::{self, Binary},
     preload::{self, SPAN_MS},
     records::Records,
-    report::{CatchUp, Outcome, Report},
+    report::{CatchUp, Outcome, Report, Waits},
     restart::{self, Progress, Restart},
     servers::{Servers, said},
 };
@@ -67,14 +67,21 @@ pub(crate) fn run(settings: &Settings) -> Result<bool, String> {
         outcomes: Vec::new(),
     };
     let mut is_right = true;
-    for messages in &settings.messages {
+    let topics = settings.messages.iter().flat_map(|messages| {
+        settings
+            .symbols
+            .iter()
+            .map(move |symbols| (messages, symbols))
+    });
+    for (messages, symbols) in topics {
         let stage = Stage {
             settings,
             binary: &binary,
             servers: &servers,
             runtime: &runtime,
             messages: *messages,
-            topic: format!("restart_{messages}"),
+            symbols: *symbols,
+            topic: format!("restart_{messages}_{symbols}"),
         };
         let (outcome, right) = stage.topic()?;
         report.outcomes.push(outcome);
@@ -124,6 +131,8 @@ struct Stage<'a> {
     runtime: &'a Runtime,
     /// How many it holds before the feed begins.
     messages: u64,
+    /// How many symbols trade in it.
+    symbols: u32,
     /// Its name, and that of its keyspace.
     topic: String,
 }
@@ -132,13 +141,13 @@ impl Stage<'_> {
     fn topic(&self) -> Result<(Outcome, bool), String> {
         let messages = self.messages;
         self.init(&self.topic)?;
-        let mut records = Records::new(PARTITIONS)?;
+        let mut records = Records::new(PARTITIONS, self.symbols as usize)?;
         let preload =
             preload::preload(&self.servers.brokers(), &self.topic, &mut records, messages)?;
         let topic_bytes = self.servers.bytes_of(&self.topic);
         let catch_up = self.catch_up()?;
         let behind = self.behind(&records)?;
-        let (restarts, records) = self.keep_up(records)?;
+        let (restarts, waits, records) = self.keep_up(records)?;
         let (result, right) = match self.compare(&records, messages <= self.settings.verify_up_to) {
             Ok(result) => (result, true),
             Err(error) => (format!("FAULT: {error}"), false),
@@ -147,10 +156,12 @@ impl Stage<'_> {
         Ok((
             Outcome {
                 messages,
+                symbols: self.symbols,
                 preload,
                 topic_bytes,
                 catch_up,
                 restarts,
+                waits,
                 behind,
                 result,
             },
@@ -294,7 +305,7 @@ impl Stage<'_> {
     }
 
     /// The job of the catch-up, killed again and again while it keeps up with a feed.
-    fn keep_up(&self, records: Records) -> Result<(Vec<Restart>, Records), String> {
+    fn keep_up(&self, records: Records) -> Result<(Vec<Restart>, Waits, Records), String> {
         let (store, hot) = (self.connect(&self.topic)?, records.hot()?);
         let feed = Feed::start(
             &self.servers.brokers(),
@@ -308,6 +319,17 @@ impl Stage<'_> {
                 .start(self.servers, &self.topic, &self.topic, &[], "live")?;
         self.runtime
             .block_on(restart::goes_on(&store, &mut job_process, Some(before)))?;
+        let mut waits = Waits::default();
+        for _ in 0..self.settings.late {
+            let wait = |first: &dyn Fn()| {
+                thread::sleep(PAUSE);
+                self.runtime
+                    .block_on(restart::wait(&store, || minutes(&hot), first))
+            };
+            waits.without.push(wait(&|| {})?);
+            waits.with.push(wait(&|| feed.send_late())?);
+        }
+        eprintln!("a late trade: {waits:?}");
         let mut restarts: Vec<Restart> = Vec::new();
         for number in 1..=self.settings.kills {
             thread::sleep(Duration::from_millis(rand::rng().random_range(LIVES_MS)));
@@ -342,7 +364,7 @@ impl Stage<'_> {
         if let Some(last) = restarts.last_mut() {
             last.peak_kb = job_process.memory.peak_kb;
         }
-        Ok((restarts, records))
+        Ok((restarts, waits, records))
     }
 
     /// kill -9, and where the job stood then.

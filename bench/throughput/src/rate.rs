@@ -411,7 +411,7 @@ impl<'a, 'b> Watch<'a, 'b> {
         let now = Instant::now();
         for (key, bar) in keys.iter().zip(bars) {
             let (trades, Some(waiting)) = (
-                bar.map_or(0, |bar| bar.totals.of_policy(Policy::All).trades),
+                bar.map_or(0, |bar| bar.state.totals.of_policy(Policy::All).trades),
                 self.waiting.get_mut(key),
             ) else {
                 continue;

@@ -64,7 +64,7 @@ impl Report {
         let mut all = json!({
             "version": self.version,
             "optimized": self.optimized,
-            "ground": self.target,
+            "target": self.target,
             "mode": if self.sustained.is_some() { "rate" } else { "drain" },
             "trades": written.trades,
             "messages": written.records,
@@ -126,7 +126,7 @@ impl Report {
             ),
         )?;
         bar(
-            "ground",
+            "target",
             format!(
                 "{}, {} partitions, windows of {}",
                 self.target, self.partitions, self.sizes

@@ -1,24 +1,57 @@
 //! The columns of a bar, with exact decimals.
 //!
-//! `final` is computed when the bar is read: a window is final once the watermark of the committed
-//! records is past its end plus the allowed lateness. A stored label would become wrong, because
-//! nothing writes a bar again when its window closes.
+//! `final` is computed when the bar is read: a window is final once the watermark of the symbol's
+//! partition, as of the committed records, is past its end plus the allowed lateness. From then on
+//! a trade counts as late. Another partition may be ahead, for a while or because of a wrong clock.
+//! A stored label would become wrong, because nothing writes a bar again when its window closes.
+//!
+//! `complete` is computed when the bar is read too: whether no feed gap overlaps its window. That a
+//! feed was away is often known only after the bars of that time were written.
+
+use std::ops::Range;
 
 use tapeflow_dataflow::watermark::ALLOWED_LATENESS_MS;
-use tapeflow_protocol::Checkpoint;
+use tapeflow_protocol::{Checkpoint, FeedGap, store::feed_gap::is_complete};
 use tapeflow_schemas::{
-    AssetClass, Policy, Price, StoredBar, Symbol, WindowSize,
+    Policy, Price, StoredBar, Symbol, WindowSize,
     decimal::{SCALE, format_fixed},
+    partition_for,
     window::format_utc,
 };
 
 /// The names of the columns, in every format.
-pub const COLUMNS: [&str; 14] = [
-    "symbol", "size", "start", "open", "high", "low", "close", "volume", "notional", "trades",
-    "vwap", "epoch", "final", "revision",
+pub const COLUMNS: [&str; 17] = [
+    "symbol",
+    "size",
+    "start",
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "notional",
+    "trades",
+    "vwap",
+    "first_trade",
+    "last_trade",
+    "epoch",
+    "final",
+    "revision",
+    "complete",
 ];
 
-/// The values of a bar in the order of [`COLUMNS`]; empty where there is none.
+/// The time that the windows of some bars of a size cover, for [`tapeflow_protocol::BarReader`]'s
+/// feed gaps; empty if there are no bars. The bars ascend.
+#[must_use]
+pub fn covered(symbol: &Symbol, size: WindowSize, bars: &[StoredBar]) -> Range<i64> {
+    match (bars.first(), bars.last()) {
+        (Some(first), Some(last)) => first.start..size.end_of(last.start, symbol.class()),
+        _ => 0..0,
+    }
+}
+
+/// The values of a bar in the order of [`COLUMNS`]; empty where there is none. `gaps` are those of
+/// [`covered`].
 #[must_use]
 pub fn values(
     symbol: &Symbol,
@@ -26,10 +59,12 @@ pub fn values(
     bar: &StoredBar,
     policy: Policy,
     checkpoint: &Checkpoint,
-) -> [String; 14] {
+    gaps: &[FeedGap],
+) -> [String; 17] {
     let totals = &bar.state.totals;
     let sums = totals.of_policy(policy);
     let price = |price: Option<Price>| price.map(|price| price.to_string()).unwrap_or_default();
+    let time = |ms: Option<i64>| ms.map(format_utc).unwrap_or_default();
     [
         symbol.to_string(),
         size.to_string(),
@@ -44,22 +79,30 @@ pub fn values(
         sums.vwap_e8()
             .map(|vwap| format_fixed(vwap, SCALE))
             .unwrap_or_default(),
+        time(totals.first_trade_ms),
+        time(totals.last_trade_ms),
         bar.state.epoch.to_string(),
-        is_final(size, bar.start, symbol.class(), checkpoint).to_string(),
+        is_final(symbol, size, bar.start, checkpoint).to_string(),
         totals.revision.to_string(),
+        is_complete(gaps, bar.start, size.end_of(bar.start, symbol.class())).to_string(),
     ]
 }
 
-fn is_final(size: WindowSize, start: i64, class: AssetClass, checkpoint: &Checkpoint) -> bool {
-    checkpoint
-        .committed
-        .watermark_ms()
-        .is_some_and(|max| size.end_of(start, class) + ALLOWED_LATENESS_MS <= max)
+fn is_final(symbol: &Symbol, size: WindowSize, start: i64, checkpoint: &Checkpoint) -> bool {
+    let cuts = &checkpoint.committed.cuts;
+    let partitions = u32::try_from(cuts.len()).unwrap_or(u32::MAX);
+    let partition = partition_for(symbol.as_str(), partitions.max(1));
+    usize::try_from(partition)
+        .ok()
+        .and_then(|at| cuts.get(at)?.watermark_ms)
+        .is_some_and(|watermark_ms| {
+            size.end_of(start, symbol.class()) + ALLOWED_LATENESS_MS <= watermark_ms
+        })
 }
 
 #[cfg(test)]
 mod tests {
-    use tapeflow_protocol::{SourceIdentity, decide};
+    use tapeflow_protocol::{Cut, SourceIdentity, decide};
     use tapeflow_schemas::{BarState, Totals};
     use tapeflow_schemas::{Conditions, EventTime, Position, Size, Trade};
 
@@ -121,6 +164,7 @@ mod tests {
             bar,
             Policy::Sip,
             &checkpoint(watermark_ms),
+            &[],
         );
         csv_line(&mut out, &values).expect("written");
         String::from_utf8(out).expect("text")
@@ -131,20 +175,39 @@ mod tests {
         assert_eq!(
             csv(&bar(None), 124_999),
             "AAPL,1m,1970-01-01T00:01:00Z,164.0601,164.0601,164.0601,164.0601,5,820.3005,1,\
-             164.0601,7,false,0\n"
+             164.0601,1970-01-01T00:01:00.5Z,1970-01-01T00:01:00.5Z,\
+             7,false,0,true\n"
         );
+    }
+
+    #[test]
+    fn a_window_is_final_by_the_watermark_of_its_own_partition() {
+        let symbol = Symbol::new("AAPL").expect("symbol");
+        let minute = "1m".parse().expect("size");
+        let own = partition_for("AAPL", 4) as usize;
+        let mut checkpoint = checkpoint(0);
+        checkpoint.committed.cuts = vec![Cut::default(); 4];
+        let label = |checkpoint: &Checkpoint| is_final(&symbol, minute, 60_000, checkpoint);
+        checkpoint.committed.cuts[(own + 1) % 4].watermark_ms = Some(7_226_582_400_000);
+        assert!(!label(&checkpoint), "another partition is ahead");
+        checkpoint.committed.cuts[own].watermark_ms = Some(124_999);
+        assert!(!label(&checkpoint));
+        checkpoint.committed.cuts[own].watermark_ms = Some(125_000);
+        assert!(label(&checkpoint));
     }
 
     #[test]
     fn a_window_without_price_or_volume_has_empty_fields_and_no_zero_price() {
         assert_eq!(
             csv(&bar(Some(12)), 125_000),
-            "AAPL,1m,1970-01-01T00:01:00Z,,,,,5,820.3005,1,164.0601,7,true,0\n",
+            "AAPL,1m,1970-01-01T00:01:00Z,,,,,5,820.3005,1,164.0601,1970-01-01T00:01:00.5Z,\
+             1970-01-01T00:01:00.5Z,7,true,0,true\n",
             "an odd lot"
         );
         assert_eq!(
             csv(&bar(Some(16)), 125_000),
-            "AAPL,1m,1970-01-01T00:01:00Z,,,,,0,0,0,,7,true,0\n",
+            "AAPL,1m,1970-01-01T00:01:00Z,,,,,0,0,0,,1970-01-01T00:01:00.5Z,\
+             1970-01-01T00:01:00.5Z,7,true,0,true\n",
             "an official close"
         );
     }

@@ -21,13 +21,27 @@ pub fn csv_line(out: &mut impl Write, values: &[impl AsRef<str>]) -> std::io::Re
     )
 }
 
-/// A CSV field, quoted where RFC 4180 requires it.
+/// A CSV field, quoted where RFC 4180 requires it. A spreadsheet would run a text that begins like
+/// a formula, so an apostrophe goes before it; numbers stay as they are.
 #[must_use]
 pub fn csv_field(text: &str) -> Cow<'_, str> {
+    if is_formula(text) {
+        return Cow::Owned(csv_field(&format!("'{text}")).into_owned());
+    }
     if text.contains([',', '"', '\n', '\r']) {
         Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
     } else {
         Cow::Borrowed(text)
+    }
+}
+
+/// Whether a spreadsheet may take a text for a formula
+/// (<https://owasp.org/www-community/attacks/CSV_Injection>).
+fn is_formula(text: &str) -> bool {
+    match text.chars().next() {
+        Some('=' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => true,
+        Some('+' | '-') => text[1..].chars().any(|c| !(c.is_ascii_digit() || c == '.')),
+        _ => false,
     }
 }
 
@@ -48,7 +62,7 @@ pub fn json(columns: &[&str], values: &[String]) -> Value {
             "rank" | "symbols" | "trades" | "epoch" | "revision" => {
                 text.parse::<u64>().map_or(Value::Null, Into::into)
             }
-            "final" => (text == "true").into(),
+            "final" | "complete" => (text == "true").into(),
             _ if text.is_empty() => Value::Null,
             _ => text.as_str().into(),
         };
@@ -117,6 +131,24 @@ mod tests {
     fn a_field_with_a_comma_is_quoted() {
         assert_eq!(csv_field("a,b\"c"), "\"a,b\"\"c\"");
         assert_eq!(csv_field("IC MARKETS:1"), "IC MARKETS:1");
+    }
+
+    #[test]
+    fn a_field_that_a_spreadsheet_would_run_is_defused() {
+        for (text, field) in [
+            ("=1+1", "'=1+1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("-1+cmd|' /C calc'!A0", "'-1+cmd|' /C calc'!A0"),
+            ("+A1", "'+A1"),
+            ("\t=1", "'\t=1"),
+            ("=\"a\",b", "\"'=\"\"a\"\",b\""),
+            ("-5", "-5"),
+            ("-0.25", "-0.25"),
+            ("AAPL", "AAPL"),
+            ("", ""),
+        ] {
+            assert_eq!(csv_field(text), field, "{text:?}");
+        }
     }
 
     #[test]

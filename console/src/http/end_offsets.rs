@@ -2,7 +2,10 @@
 //! of reach blocks each read for seconds.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -25,7 +28,11 @@ const STALE_ROUNDS: u32 = 3;
 /// The end offset of each partition, and when it was read. The end offset is the offset that the
 /// next record gets.
 #[derive(Debug, Default)]
-pub(crate) struct EndOffsets(Mutex<Vec<Option<(Offset, Instant)>>>);
+pub(crate) struct EndOffsets {
+    read: Mutex<Vec<Option<(Offset, Instant)>>>,
+    /// Whether a thread reads them.
+    polled: AtomicBool,
+}
 
 impl EndOffsets {
     /// The end offset of a partition; none if it was never read or is stale.
@@ -50,6 +57,16 @@ impl EndOffsets {
             .max()
     }
 
+    /// How long the log has not said where it ends; none while each end offset is fresh enough to
+    /// show, and in a process that asks for none.
+    pub(crate) fn silence(&self, partitions: usize, started: Instant) -> Option<Duration> {
+        if !self.polled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let limit = STALE.max(round(partitions) * STALE_ROUNDS);
+        self.age(partitions, started).filter(|age| *age > limit)
+    }
+
     fn set(&self, partition: usize, end: Offset) {
         let mut ends = self.lock();
         if ends.len() <= partition {
@@ -60,12 +77,15 @@ impl EndOffsets {
 
     /// Each entry is replaced in one assignment, so a poisoned lock still guards valid entries.
     fn lock(&self) -> MutexGuard<'_, Vec<Option<(Offset, Instant)>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Starts the thread that reads end offsets. It ends when the state is dropped.
 pub(crate) fn poll(state: &Arc<ServerState>, log: Arc<dyn Log>) {
+    if let Some(job) = &state.job {
+        job.end_offsets.polled.store(true, Ordering::Relaxed);
+    }
     let state: Weak<ServerState> = Arc::downgrade(state);
     let spawned = thread::Builder::new()
         .name("end offsets".into())
@@ -121,5 +141,10 @@ mod tests {
         );
         ends.lock()[0] = Some((7, started));
         assert_eq!(ends.of(0), None, "stale");
+        assert_eq!(ends.silence(1, started), None, "no thread asks the log");
+        ends.polled.store(true, Ordering::Relaxed);
+        assert!(ends.silence(1, started) >= Some(Duration::from_secs(100)));
+        ends.set(0, 8);
+        assert_eq!(ends.silence(1, started), None, "it answers again");
     }
 }

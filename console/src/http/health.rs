@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, http::StatusCode};
-use tapeflow_ingest::Connection;
 
 use super::state::{JobState, ServerState};
 
@@ -12,8 +11,9 @@ use super::state::{JobState, ServerState};
 const LONGEST_STEP: Duration = Duration::from_secs(90);
 /// The longest time without progress that counts as alive.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
-/// After a retry this recent the store does not answer, and a restart would not help.
-const RECENT_RETRY: Duration = Duration::from_secs(120);
+/// After a retry this recent the store does not answer, and a restart would not help. After an
+/// answer about bars this recent a long load goes on, and a restart would begin it anew.
+const RECENT_CALL: Duration = Duration::from_secs(120);
 
 /// 503 if a restart may help, else 200. The body gives the reason.
 pub(super) async fn livez(State(state): State<Arc<ServerState>>) -> (StatusCode, String) {
@@ -25,17 +25,14 @@ pub(super) async fn livez(State(state): State<Arc<ServerState>>) -> (StatusCode,
     )
 }
 
-/// 200 once the job has replayed all bound epochs, or the feed is connected, else 503. The body
-/// gives the reason.
+/// 200 once the job has replayed all bound epochs, while nothing that it needs is out of reach and
+/// the feed is connected; else 503. The body says what is missing, since when and why.
 pub(super) async fn readyz(State(state): State<Arc<ServerState>>) -> (StatusCode, String) {
-    answer(match (&state.job, &state.feed) {
-        (Some(job), _) if job.metrics.ready() => Ok("the job counts new records".into()),
-        (Some(_), _) => Err("the job is starting or replaying".into()),
-        (None, Some(feed)) => match feed.snapshot().connection {
-            Connection::None | Connection::Open => Ok("reading the feed".into()),
-            Connection::Connecting | Connection::Waiting => Err("not connected to the feed".into()),
-            Connection::Closed => Err("the feed is closed".into()),
-        },
+    answer(match (&state.job, state.waits_for()) {
+        (_, Some(outages)) => Err(format!("waiting: {outages}")),
+        (Some(job), None) if job.metrics.ready() => Ok("the job counts new records".into()),
+        (Some(_), None) => Err("the job is starting or replaying".into()),
+        (None, None) if state.feed.is_some() => Ok("reading the feed".into()),
         (None, None) => Ok("serving".into()),
     })
 }
@@ -52,6 +49,8 @@ struct Ages {
     step: Option<Duration>,
     progress: Option<Duration>,
     retry: Option<Duration>,
+    /// An answer of the store about bars.
+    answer: Option<Duration>,
 }
 
 impl Ages {
@@ -60,6 +59,7 @@ impl Ages {
             step: job.metrics.step_age(),
             progress: job.metrics.progress_age(),
             retry: job.metrics.retry_age(),
+            answer: job.metrics.answer_age(),
         }
     }
 }
@@ -79,8 +79,9 @@ fn alive(ages: &Ages) -> Result<String, String> {
     if ages.step.is_some_and(|age| age > LONGEST_STEP) {
         return Err(format!("a worker hangs: {text}"));
     }
-    let waits_for_store = ages.retry.is_some_and(|age| age < RECENT_RETRY);
-    if ages.progress.is_some_and(|age| age > LONGEST_PAUSE) && !waits_for_store {
+    let recent = |age: Option<Duration>| age.is_some_and(|age| age < RECENT_CALL);
+    let goes_on = recent(ages.retry) || recent(ages.answer);
+    if ages.progress.is_some_and(|age| age > LONGEST_PAUSE) && !goes_on {
         return Err(format!("records wait and nothing is committed: {text}"));
     }
     Ok(text)
@@ -96,12 +97,18 @@ mod tests {
             step: Some(Duration::from_secs(step)),
             progress: progress.map(Duration::from_secs),
             retry: retry.map(Duration::from_secs),
+            answer: None,
+        };
+        let loads = |answer: u64| Ages {
+            answer: Some(Duration::from_secs(answer)),
+            ..ages(0, Some(7_000), None)
         };
         assert!(
             alive(&Ages {
                 step: None,
                 progress: None,
-                retry: None
+                retry: None,
+                answer: None
             })
             .is_ok(),
             "waits for the other processes"
@@ -118,5 +125,7 @@ mod tests {
             alive(&ages(0, Some(7_000), Some(6_000))).is_err(),
             "the store has long been back"
         );
+        assert!(alive(&loads(5)).is_ok(), "a long load makes progress");
+        assert!(alive(&loads(600)).is_err(), "the load is stuck");
     }
 }

@@ -24,7 +24,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use tapeflow_dataflow::HistogramSnapshot;
-use tapeflow_ingest::{Connection, Progress};
+use tapeflow_ingest::{Connection, Progress, spool::SpoolNow};
 use tapeflow_schemas::{Metric, metric::Kind};
 
 use super::{
@@ -71,6 +71,8 @@ impl Collector for StateCollector {
         encoder.one(Metric::StartTime, unix_seconds(state.started))?;
         let streams = state.page_streams.load(Ordering::Relaxed);
         encoder.one(Metric::PageStreams, streams)?;
+        let wrong = state.wrong_passwords.load(Ordering::Relaxed);
+        encoder.one(Metric::WrongPasswords, wrong)?;
         if let Some(job) = &state.job {
             encode_job(&mut encoder, job)?;
             let age = job.end_offsets_age(state.started);
@@ -96,18 +98,27 @@ fn encode_job(encoder: &mut Encoder<'_>, job: &JobState) -> fmt::Result {
         (Metric::TradesLate, &metrics.late),
         (Metric::PriceUpdates, &metrics.price_updates),
         (Metric::RecordsDuplicate, &metrics.duplicates),
+        (Metric::LostSequences, &metrics.lost_sequences),
         (Metric::SequenceGaps, &metrics.gaps),
         (Metric::OffsetsLost, &metrics.lost),
         (Metric::BarsWritten, &metrics.bars_written),
         (Metric::BarsRead, &metrics.bars_read),
+        (Metric::OpenBarsRead, &metrics.open_bars_read),
         (Metric::BarsEvicted, &metrics.bars_evicted),
         (Metric::ViewsWritten, &metrics.views_written),
+        (Metric::ViewsRead, &metrics.views_read),
+        (Metric::ViewRecounts, &metrics.view_recounts),
         (Metric::ViewBarsRead, &metrics.view_bars_read),
         (Metric::StoreRetries, &metrics.store_retries),
     ] {
         encoder.one(metric, counter.get())?;
     }
     encoder.series(Metric::DeadLetters, metrics.dead_letters())?;
+    let outside = [
+        ("closed", metrics.outside_sessions.get()),
+        ("unknown_year", metrics.in_unknown_years.get()),
+    ];
+    encoder.series(Metric::TradesOutsideSessions, outside)?;
     encoder.one(Metric::EpochBound, metrics.epoch_bound.get())?;
     encoder.one(Metric::EpochCommitted, metrics.epoch_committed.get())?;
     encoder.histogram(Metric::Freshness, &metrics.freshness.snapshot())?;
@@ -163,7 +174,23 @@ fn encode_feed(encoder: &mut Encoder<'_>, feed: &Progress, started: f64) -> fmt:
         unknown.map(|(code, count)| (*code, *count)),
     )?;
     let last_frame = now.last_frame_ms.map_or(started, seconds);
-    encoder.one(Metric::FeedLastFrame, last_frame)
+    encoder.one(Metric::FeedLastFrame, last_frame)?;
+    feed.spool()
+        .map_or(Ok(()), |spool| encode_spool(encoder, &spool.now()))
+}
+
+fn encode_spool(encoder: &mut Encoder<'_>, spool: &SpoolNow) -> fmt::Result {
+    for (metric, value) in [
+        (Metric::FeedSpoolBytes, spool.bytes),
+        (Metric::FeedSpoolLimit, spool.limit_bytes),
+        (Metric::FeedSpoolRecords, spool.records),
+        (Metric::FeedSpoolFull, u64::from(spool.full.is_some())),
+        (Metric::FeedSpoolReplayed, spool.replayed),
+        (Metric::FeedSpoolCut, spool.cut_bytes),
+    ] {
+        encoder.one(metric, value)?;
+    }
+    Ok(())
 }
 
 #[expect(

@@ -1,45 +1,94 @@
 //! The password: HTTP basic authentication (RFC 7617) for the user `tapeflow`.
 
-use std::sync::Arc;
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     http::{
-        HeaderValue, StatusCode,
-        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+        StatusCode,
+        header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use subtle::ConstantTimeEq;
+use tapeflow_protocol::log_throttle::LogThrottle;
 use tapeflow_schemas::Secret;
+use tokio::time::Instant;
+
+use super::{
+    guesses::{Guesses, Turn},
+    server::Peer,
+};
 
 /// The only user.
 const USER: &str = "tapeflow";
 
-/// The routes behind the password; open if there is none.
-pub(super) fn require(routes: Router, password: Option<&Secret>) -> Router {
+/// At most one line of the log in ten seconds.
+static WRONG: LogThrottle = LogThrottle::new();
+
+/// What the routes behind a password share.
+struct Gate {
+    wanted: String,
+    guesses: Guesses,
+    /// Wrong passwords since the start, for the metrics.
+    wrong: Arc<AtomicU64>,
+}
+
+/// The routes behind the password; open if there is none. `wrong` counts wrong ones.
+pub(super) fn require(routes: Router, password: Option<&Secret>, wrong: &Arc<AtomicU64>) -> Router {
     let Some(password) = password else {
         return routes;
     };
-    let wanted: Arc<str> = header(password).into();
-    routes.layer(middleware::from_fn(move |request: Request, next: Next| {
-        let wanted = Arc::clone(&wanted);
-        async move {
-            let given = request
-                .headers()
-                .get(AUTHORIZATION)
-                .map(HeaderValue::as_bytes)
-                .unwrap_or_default();
-            if is_same(given, &wanted) {
-                next.run(request).await
-            } else {
-                unauthorized()
-            }
-        }
-    }))
+    let gate = Arc::new(Gate {
+        wanted: header(password),
+        guesses: Guesses::default(),
+        wrong: Arc::clone(wrong),
+    });
+    routes.layer(middleware::from_fn_with_state(gate, check))
+}
+
+async fn check(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let Some(given) = request.headers().get(AUTHORIZATION).cloned() else {
+        // A browser asks without one first.
+        return unauthorized();
+    };
+    let peer = request
+        .extensions()
+        .get::<Peer>()
+        .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
+    match gate.guesses.turn(peer, Instant::now()) {
+        Turn::Now => {}
+        Turn::After(wait) => tokio::time::sleep(wait).await,
+        Turn::Refused => return too_many(),
+    }
+    if is_same(given.as_bytes(), &gate.wanted) {
+        gate.guesses.right(peer);
+        return next.run(request).await;
+    }
+    gate.guesses.wrong(peer, Instant::now());
+    gate.wrong.fetch_add(1, Ordering::Relaxed);
+    if let Some(left_out) = WRONG.allow() {
+        tracing::warn!(%peer, left_out, "wrong HTTP password");
+    }
+    unauthorized()
+}
+
+fn too_many() -> Response {
+    (
+        StatusCode::TOO_MANY_REQUESTS,
+        [(RETRY_AFTER, "10")],
+        "too many wrong passwords from this address; try again later\n",
+    )
+        .into_response()
 }
 
 /// The `Authorization` header that a client with the password sends.

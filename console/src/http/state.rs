@@ -8,9 +8,11 @@ use std::{
 
 use tapeflow_dataflow::{JobConfig, Metrics};
 use tapeflow_ingest::Progress;
-use tapeflow_log::Log;
+use tapeflow_log::{Log, OutageState};
+use tapeflow_schemas::Symbol;
 
 use super::end_offsets::EndOffsets;
+use crate::outages::outages;
 
 /// What the process knows of itself.
 #[derive(Debug)]
@@ -20,8 +22,12 @@ pub struct ServerState {
     pub(crate) job: Option<JobState>,
     /// The progress of the feed, in a process that reads one.
     pub(crate) feed: Option<Progress>,
+    /// Whether appends to the log fail, where the log's writer says so.
+    pub(crate) append_outage: Option<OutageState>,
     /// Browsers that follow the live page.
     pub(crate) page_streams: Arc<AtomicU64>,
+    /// Wrong passwords since the start.
+    pub(crate) wrong_passwords: Arc<AtomicU64>,
     pub(crate) started: Instant,
 }
 
@@ -43,9 +49,27 @@ impl ServerState {
             command,
             job,
             feed,
+            append_outage: None,
             page_streams: Arc::default(),
+            wrong_passwords: Arc::default(),
             started: Instant::now(),
         }
+    }
+
+    /// The same, with what the log's writer says of its appends.
+    #[must_use]
+    pub fn with_appends(self, outage: OutageState) -> Self {
+        Self {
+            append_outage: Some(outage),
+            ..self
+        }
+    }
+
+    /// What the process waits for now, since when and why; `None` if all is well.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        let all: Vec<String> = outages(self).iter().map(ToString::to_string).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// The number of partitions of the log; 0 in a process that does not run the coordinator.
@@ -62,6 +86,10 @@ pub struct JobState {
     pub(crate) workers: usize,
     pub(crate) log: String,
     pub(crate) store: String,
+    /// Symbols of baskets that had no bar at the start and are not subscribed to.
+    pub(crate) unlisted: Vec<Symbol>,
+    /// How long an epoch may stay open.
+    pub(crate) epoch: Duration,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) end_offsets: EndOffsets,
 }
@@ -86,12 +114,20 @@ impl JobState {
             workers: config.workers,
             log: log.describe(),
             store,
+            unlisted: Vec::new(),
+            epoch: config.epoch,
             metrics: Arc::clone(metrics),
             end_offsets: EndOffsets::default(),
         }
     }
 
-    fn partitions(&self) -> usize {
+    /// The same, with symbols of baskets that had no bar at the start and are not subscribed to.
+    #[must_use]
+    pub fn with_unlisted(self, unlisted: Vec<Symbol>) -> Self {
+        Self { unlisted, ..self }
+    }
+
+    pub(crate) fn partitions(&self) -> usize {
         self.metrics
             .checkpoint()
             .map_or(0, |checkpoint| checkpoint.committed.cuts.len())

@@ -8,13 +8,14 @@ use std::{
 use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 use serde_json::{Map, Value, json};
 use tapeflow_dataflow::Metrics;
-use tapeflow_ingest::{Connection, Progress};
-use tapeflow_schemas::Offset;
+use tapeflow_ingest::{Connection, Progress, spool::SpoolNow};
+use tapeflow_schemas::{Offset, Symbol};
 
 use super::{
     process::ProcessStats,
     state::{JobState, ServerState},
 };
+use crate::outages::{Waiting, outages};
 
 pub(super) async fn status(State(state): State<Arc<ServerState>>) -> impl IntoResponse {
     (
@@ -35,6 +36,8 @@ pub(crate) fn status_json(state: &ServerState) -> Value {
         "page_streams": state.page_streams.load(Ordering::Relaxed),
         "job": state.job.as_ref().map(|job| job_json(job, state.started)),
         "feed": state.feed.as_ref().map(feed_json),
+        // What the process waits for, the longest first; empty if all is well.
+        "outages": outages(state).iter().map(Waiting::json).collect::<Vec<_>>(),
     })
 }
 
@@ -49,6 +52,8 @@ fn job_json(job: &JobState, started: Instant) -> Value {
         "workers": job.workers,
         "log": job.log,
         "store": job.store,
+        // Of the start: a symbol that is misspelled is missing from the sums of its basket.
+        "unlisted_basket_symbols": job.unlisted.iter().map(Symbol::as_str).collect::<Vec<_>>(),
         "ready": metrics.ready(),
         "generation": metrics.generation.get(),
         "epoch_bound": metrics.epoch_bound.get(),
@@ -71,6 +76,8 @@ fn job_json(job: &JobState, started: Instant) -> Value {
         "bars_read": metrics.bars_read.get(),
         "bars_evicted": metrics.bars_evicted.get(),
         "views_written": metrics.views_written.get(),
+        "views_read": metrics.views_read.get(),
+        "view_recounts": metrics.view_recounts.get(),
         "view_bars_read": metrics.view_bars_read.get(),
         "store_retries": metrics.store_retries.get(),
         // Of the last one to two minutes; /metrics counts since the start.
@@ -156,6 +163,8 @@ fn feed_json(feed: &Progress) -> Value {
         .map(|(reason, count)| (reason.word().to_owned(), json!(count)))
         .collect();
     json!({
+        // finnhub, recording or simulated.
+        "kind": feed.kind().word(),
         "connected": now.connection == Connection::Open,
         "recording": now.connection == Connection::None,
         "reconnects": now.connections.saturating_sub(1),
@@ -167,5 +176,17 @@ fn feed_json(feed: &Progress) -> Value {
         "provider_errors": now.counts.provider_errors,
         "records": now.counts.records,
         "last_frame_ms": now.last_frame_ms,
+        "spool": feed.spool().map(|spool| spool_json(&spool.now())),
+    })
+}
+
+fn spool_json(spool: &SpoolNow) -> Value {
+    json!({
+        "bytes": spool.bytes,
+        "limit_bytes": spool.limit_bytes,
+        "records": spool.records,
+        "full": spool.full.is_some(),
+        "replayed_records": spool.replayed,
+        "cut_bytes": spool.cut_bytes,
     })
 }

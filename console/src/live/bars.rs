@@ -1,5 +1,6 @@
 //! `GET /bars?symbol=AAPL&size=1m&limit=240`: the newest bars of a symbol from the store, oldest
-//! first, with exact decimals.
+//! first, with exact decimals. `anchor=session`, `anchor=day` or `anchor=TIME` adds the cumulative
+//! values since then.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,15 +10,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
-use tapeflow_protocol::{Checkpoint, StoreError};
-use tapeflow_schemas::{Policy, StoredBar, Symbol, WindowSize};
+use tapeflow_protocol::{Checkpoint, FeedGap, StoreError};
+use tapeflow_schemas::{Policy, StoredBar, Symbol, WindowSize, window::parse_utc};
 
 use super::{PageState, newest::newest};
-use crate::format::{
-    bar::{COLUMNS, values},
-    text::json as json_object,
+use crate::{
+    cumulative::{self, Anchor, CumulativeError, cumulative},
+    format::{
+        bar::{COLUMNS, covered, values},
+        text::json as json_object,
+    },
 };
 
+/// The parameters of a query.
+const PARAMETERS: [&str; 4] = ["symbol", "size", "limit", "anchor"];
 /// The most bars in one answer.
 const LIMIT_MAX: usize = 1_000;
 /// Bars in one answer without `limit`.
@@ -30,6 +36,8 @@ struct BarsQuery {
     symbol: Symbol,
     size: WindowSize,
     limit: usize,
+    /// From where cumulative values are wanted, if at all.
+    anchor: Option<Anchor>,
 }
 
 /// A status code and the error text.
@@ -77,6 +85,17 @@ pub(super) async fn bars(
 }
 
 fn check(query: &HashMap<String, String>, sizes: &[WindowSize]) -> Result<BarsQuery, Refusal> {
+    let mut unknown: Vec<_> = query
+        .keys()
+        .filter(|name| !PARAMETERS.contains(&name.as_str()))
+        .collect();
+    unknown.sort();
+    if let Some(name) = unknown.first() {
+        return Err(Refusal::bad(format!(
+            "no parameter {name:?}: there are {}",
+            PARAMETERS.join(", ")
+        )));
+    }
     let symbol = query
         .get("symbol")
         .ok_or_else(|| Refusal::bad("symbol is missing"))?;
@@ -100,10 +119,19 @@ fn check(query: &HashMap<String, String>, sizes: &[WindowSize]) -> Result<BarsQu
             .filter(|limit| (1..=LIMIT_MAX).contains(limit))
             .ok_or_else(|| Refusal::bad(format!("limit must be 1 to {LIMIT_MAX}")))?,
     };
+    let anchor = match query.get("anchor").map(String::as_str) {
+        None => None,
+        Some("session") => Some(Anchor::Session),
+        Some("day") => Some(Anchor::Day),
+        Some(time) => Some(Anchor::At(parse_utc(time).map_err(|error| {
+            Refusal::bad(format!("anchor: {error}, session or day"))
+        })?)),
+    };
     Ok(BarsQuery {
         symbol,
         size,
         limit,
+        anchor,
     })
 }
 
@@ -118,6 +146,7 @@ async fn find(state: &PageState, query: &BarsQuery) -> Result<Value, Refusal> {
         symbol,
         size,
         limit,
+        anchor,
     } = query;
     // The coordinator knows the checkpoint; other processes read it from the store.
     let known = state
@@ -149,10 +178,29 @@ async fn find(state: &PageState, query: &BarsQuery) -> Result<Value, Refusal> {
             format!("the store has no bars of {symbol}"),
         ));
     };
-    let bars: Vec<Value> = bars
+    let sums = match anchor {
+        None => None,
+        Some(anchor) => {
+            let (of, choice) = ((symbol, *size), (*anchor, Policy::Sip));
+            let sums = cumulative(&*state.store, of, &bars, choice, &state.bars.sizes).await;
+            Some(sums.map_err(|error| match error {
+                CumulativeError::Store(error) => failed(error),
+                error => Refusal::bad(format!("anchor: {error}")),
+            })?)
+        }
+    };
+    let covered = covered(symbol, *size, &bars);
+    let gaps = state.store.feed_gaps(covered).await.map_err(failed)?;
+    let mut bars: Vec<Value> = bars
         .iter()
-        .map(|bar| bar_json(symbol, *size, bar, &checkpoint))
+        .map(|bar| bar_json((symbol, *size), bar, &checkpoint, &gaps))
         .collect();
+    for (bar, sums) in bars.iter_mut().zip(sums.iter().flatten()) {
+        let values = json_object(&cumulative::COLUMNS, &cumulative::values(sums.as_ref()));
+        if let (Value::Object(bar), Value::Object(values)) = (bar, values) {
+            bar.extend(values);
+        }
+    }
     Ok(json!({
         "symbol": symbol.as_str(),
         "size": size.to_string(),
@@ -162,11 +210,19 @@ async fn find(state: &PageState, query: &BarsQuery) -> Result<Value, Refusal> {
 }
 
 /// A bar as `tapeflow bars --format json` prints it, except that its start is in milliseconds.
-fn bar_json(symbol: &Symbol, size: WindowSize, bar: &StoredBar, checkpoint: &Checkpoint) -> Value {
-    let values = values(symbol, size, bar, Policy::Sip, checkpoint);
+fn bar_json(
+    (symbol, size): (&Symbol, WindowSize),
+    bar: &StoredBar,
+    checkpoint: &Checkpoint,
+    gaps: &[FeedGap],
+) -> Value {
+    let values = values(symbol, size, bar, Policy::Sip, checkpoint, gaps);
     // The answer names the symbol and the size once.
     let mut object = json_object(&COLUMNS[2..], &values[2..]);
     object["start"] = bar.start.into();
+    if let Some(session) = size.session_at(bar.start, symbol.class()) {
+        object["session"] = session.name().into();
+    }
     object
 }
 
@@ -194,6 +250,10 @@ mod tests {
             Ok(("A".into(), 1_000))
         );
         assert_eq!(ask(&[("symbol", "A"), ("size", "10m")]), Err(404));
+        for anchor in ["session", "day", "2023-03-13T13:30:00Z", "2023-03-13"] {
+            let query = [("symbol", "A"), ("size", "1m"), ("anchor", anchor)];
+            assert_eq!(ask(&query), Ok(("A".into(), LIMIT_DEFAULT)), "{anchor}");
+        }
         for bad in [
             &[("size", "1m")][..],
             &[("symbol", ""), ("size", "1m")],
@@ -201,6 +261,7 @@ mod tests {
             &[("symbol", "A"), ("size", "7s")],
             &[("symbol", "A"), ("size", "1m"), ("limit", "0")],
             &[("symbol", "A"), ("size", "1m"), ("limit", "1001")],
+            &[("symbol", "A"), ("size", "1m"), ("anchor", "week")],
         ] {
             assert_eq!(ask(bad), Err(400), "{bad:?}");
         }

@@ -81,7 +81,8 @@ fn ladder(sizes: &[WindowSize], size: WindowSize) -> Vec<WindowSize> {
     let mut larger: Vec<WindowSize> = sizes
         .iter()
         .copied()
-        .filter(|other| *other > size)
+        // A symbol may trade outside of all sessions.
+        .filter(|other| *other > size && !other.is_session())
         .collect();
     larger.sort_unstable();
     let mut steps = vec![size];
@@ -142,10 +143,11 @@ fn count(limit: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use tapeflow_log::sqlite::{Access, Database};
-    use tapeflow_protocol::{EpochStore, EpochWrites};
-    use tapeflow_schemas::EventTime;
-    use tapeflow_schemas::{BarKey, BarState, BarWrite, Totals};
+    use tapeflow_protocol::{DirectoryEntry, EpochStore, EpochWrites};
+    use tapeflow_schemas::{BarKey, BarState, BarWrite, EventTime, PackedBar, PackedBars, Totals};
     use tapeflow_sinks::sqlite::SqliteStore;
 
     use super::*;
@@ -172,32 +174,44 @@ mod tests {
             Symbol::new("AAPL").expect("a symbol"),
             size.parse().expect("a size"),
         );
-        let mut bars = Vec::new();
-        for size in &sizes {
-            let start =
-                |ms: &i64| size.start_of(EventTime::from_ms(*ms).expect("a time"), symbol.class());
-            let starts: std::collections::BTreeSet<i64> = times.iter().map(start).collect();
-            bars.extend(starts.into_iter().map(|start| BarWrite {
-                key: BarKey {
-                    symbol: symbol.clone(),
-                    size: *size,
-                    start,
-                },
-                state: BarState {
-                    epoch: 1,
-                    totals: Totals::default(),
-                },
-                write_timestamp: 1,
-            }));
-        }
-        let mut wanted: Vec<i64> = bars
+        let keys: BTreeSet<BarKey> = sizes
             .iter()
-            .filter(|bar| bar.key.size == size)
-            .map(|bar| bar.key.start)
+            .flat_map(|size| times.iter().map(|ms| (*size, *ms)))
+            .map(|(size, ms)| BarKey {
+                symbol: symbol.clone(),
+                size,
+                start: size.start_of(EventTime::from_ms(ms).expect("a time"), symbol.class()),
+            })
             .collect();
+        let mut wanted: Vec<i64> = keys
+            .iter()
+            .filter(|key| key.size == size)
+            .map(|key| key.start)
+            .collect();
+        let mut rows: BTreeMap<BarKey, Vec<PackedBar>> = BTreeMap::new();
+        for key in &keys {
+            let packed = rows.entry(key.row()).or_default();
+            if key.size.is_packed() {
+                packed.push(PackedBar {
+                    size: key.size,
+                    start: key.start,
+                    totals: Totals::default(),
+                });
+            }
+        }
+        let row = |(key, mut packed): (BarKey, Vec<PackedBar>)| BarWrite {
+            packed: PackedBars::of(key.start, &mut packed),
+            key,
+            state: BarState {
+                epoch: 1,
+                totals: Totals::default(),
+            },
+            write_timestamp: 1,
+        };
         store
             .write(&EpochWrites {
-                bars,
+                directory: rows.keys().map(DirectoryEntry::of).collect(),
+                bars: rows.into_iter().map(row).collect(),
                 ..EpochWrites::default()
             })
             .await

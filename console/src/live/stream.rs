@@ -4,13 +4,14 @@
 //!  start     {"size":"1m","sizes":["1s","1m"],"process":0,"processes":1,"now":ms}
 //!            the browser forgets what it has; everything follows
 //!  bars      {"now":ms,"bars":[BAR,...]}
-//!            BAR is [symbol,last,vwap,volume,trades,event,start,acknowledged,closes?];
+//!            BAR is [symbol,last,vwap,volume,trades,event,start,acknowledged,carried,closes?];
 //!            at most 500 bars
 //!  complete  {"symbols":n}                    the browser has every bar
 //!  status    the body of GET /status, and "now"            once a second
 //! ```
 //!
-//! Prices, VWAP and volume are exact decimals, as strings. Times are milliseconds since 1970 UTC.
+//! `carried` is 1 if the window has no close and `last` is that of an older window, else 0. Prices,
+//! VWAP and volume are exact decimals, as strings. Times are milliseconds since 1970 UTC.
 //! `closes` is a list that replaces the closes that the browser has, or one close to add if the
 //! window is newer than that of the browser. It is absent if the browser has all closes.
 //!
@@ -333,8 +334,11 @@ fn bars_json(changes: &[Change]) -> String {
         let symbol = Value::from(change.symbol.as_str());
         let _ = write!(
             text,
-            "{comma}[{symbol},{last},{vwap},\"{volume}\",{},{},{},{acknowledged}",
-            bar.trades, bar.event_ms, bar.start
+            "{comma}[{symbol},{last},{vwap},\"{volume}\",{},{},{},{acknowledged},{}",
+            bar.trades,
+            bar.event_ms,
+            bar.start,
+            u8::from(bar.close != bar.last)
         );
         // A close is a JSON number: the sparkline needs no exact decimals.
         let _ = match &change.closes {

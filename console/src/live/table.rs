@@ -19,6 +19,8 @@ pub(super) const CLOSES_KEPT: usize = 60;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LiveBar {
     pub(super) start: WindowStart,
+    /// The close of the window itself; none if no trade of it formed a price.
+    pub(crate) close: Option<Price>,
     /// The close of the window; without one, the newest close before it.
     pub(crate) last: Option<Price>,
     /// In units of 1e-8, rounded half-even.
@@ -42,6 +44,7 @@ impl LiveBar {
             .map_or(start, |mark| mark.event_ms);
         Self {
             start,
+            close: totals.close(),
             last: totals.close(),
             vwap_e8: sums.vwap_e8(),
             volume_e8: sums.volume_e8,
@@ -76,8 +79,6 @@ pub(super) enum Closes {
 struct Entry {
     symbol: Symbol,
     bar: LiveBar,
-    /// The close of the newest window itself; none if no trade of it formed a price.
-    close: Option<Price>,
     /// The closes of the windows before the newest, oldest first. Windows without one are left out.
     closes: VecDeque<(WindowStart, Price)>,
     /// Trades in all windows so far: the measure of how busy the symbol is.
@@ -95,13 +96,14 @@ struct Entry {
 impl Entry {
     /// Replaces the newest bar.
     fn set_bar(&mut self, bar: LiveBar) {
-        (self.bar, self.close) = (bar, bar.last);
+        self.bar = bar;
         self.carry_close();
     }
 
     /// A window with odd lots only has no close: it shows the newest close before it.
     fn carry_close(&mut self) {
         self.bar.last = self
+            .bar
             .close
             .or_else(|| self.closes.back().map(|(_, close)| *close));
     }
@@ -157,7 +159,7 @@ impl BarTable {
     pub(super) fn new(sizes: &[WindowSize]) -> Self {
         let best = sizes
             .iter()
-            .filter(|size| size.ms() >= 60_000)
+            .filter(|size| size.ms() >= 60_000 && !size.is_session())
             .min()
             .or(sizes.iter().max());
         let size = best.copied().unwrap_or(WindowSize::DEFAULTS[1]);
@@ -262,7 +264,6 @@ impl BarTable {
             self.entries.push(Entry {
                 symbol: symbol.clone(),
                 bar,
-                close: bar.last,
                 closes: VecDeque::new(),
                 trades: bar.trades,
                 closes_version: version,
@@ -288,7 +289,7 @@ impl BarTable {
             entry.trades = entry.trades.saturating_add(more);
             entry.set_bar(bar);
         } else {
-            entry.record_close(entry.bar.start, entry.close);
+            entry.record_close(entry.bar.start, entry.bar.close);
             entry.trades = entry.trades.saturating_add(bar.trades);
             // A reader of any version of the previous window needs only the close of that window.
             entry.closes_version = entry.closes_version.max(entry.window_version);

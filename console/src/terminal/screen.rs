@@ -14,13 +14,23 @@ use ratatui::{
     text::Line as TextLine,
     widgets::{Block, Borders, Cell, Paragraph, Row, Table},
 };
-use tapeflow_schemas::{Price, decimal::grouped};
+use tapeflow_schemas::{Symbol, decimal::grouped};
 
 use super::{
-    RunDisplay, Snapshot,
+    RunDisplay, Snapshot, fit,
     guard::{TerminalGuard, restore},
     numbers::{age, short_decimal},
 };
+use crate::live::LiveBar;
+
+/// The columns of the table. All values are those of one window: the newest with a bar.
+const COLUMNS: usize = 7;
+const HEADING: [&str; COLUMNS] = [
+    "symbol", "close", "vwap", "volume", "trades", "event", "saved",
+];
+/// With the gaps 80 cells, the usual width of a narrow terminal: `BINANCE:BTCUSDT` and a volume of
+/// eleven digits fit.
+const USUAL_WIDTHS: [usize; COLUMNS] = [15, 12, 12, 16, 9, 5, 5];
 
 /// The time between two frames, and the longest that a key waits.
 const FRAME: Duration = Duration::from_millis(200);
@@ -69,12 +79,7 @@ pub(super) fn run(
 }
 
 fn draw(frame: &mut Frame<'_>, now: &Snapshot, colours: bool, quitting: bool) {
-    let [head, body, foot] = Layout::vertical([
-        Constraint::Length(4),
-        Constraint::Min(1),
-        Constraint::Length(1),
-    ])
-    .areas(frame.area());
+    let width = usize::from(frame.area().width);
     let accent = if colours {
         Style::new().cyan()
     } else {
@@ -86,83 +91,18 @@ fn draw(frame: &mut Frame<'_>, now: &Snapshot, colours: bool, quitting: bool) {
         Style::new()
     };
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    let page = now
-        .page
-        .as_ref()
-        .map_or_else(String::new, |page| format!("   live page {page}"));
-    let dead_letters = TextLine::styled(
-        format!(
-            "{} dead letters   {}{page}",
-            grouped(now.dead_letters),
-            now.connection
-        ),
-        if now.dead_letters > 0 {
-            warning
-        } else {
-            Style::new()
-        },
-    );
-    let lines = vec![
-        TextLine::styled(
-            format!("tapeflow   {}   into {}", now.feed, now.store),
-            bold.patch(accent),
-        ),
-        TextLine::from(format!(
-            "{} = {}/s   {} bars written = {}/s",
-            now.input,
-            grouped(now.per_second[0]),
-            grouped(now.bars_written),
-            grouped(now.per_second[1])
-        )),
-        TextLine::from(format!(
-            "epoch bound {}, committed {}   symbols {}   running {}",
-            grouped(now.bound),
-            grouped(now.committed),
-            now.symbols,
-            age(
-                0,
-                i64::try_from(now.elapsed.as_millis()).unwrap_or(i64::MAX)
-            )
-        )),
-        dead_letters,
-    ];
+    let state = now.state.iter().flat_map(|text| fit::wrapped(text, width));
+    let mut lines = head_lines(now, width, bold.patch(accent), warning);
+    lines.extend(state.map(|text| TextLine::styled(text, bold.patch(warning))));
+    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+    let [head, body, foot] = Layout::vertical([
+        Constraint::Length(height),
+        Constraint::Min(1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
     frame.render_widget(Paragraph::new(lines), head);
-
-    let heading = [
-        "symbol", "last", "vwap", "volume", "trades", "event", "saved",
-    ]
-    .map(|name| Cell::from(TextLine::from(name).right_aligned()));
-    let rows = now.bars.iter().map(|(symbol, bar)| {
-        let numbers = [
-            bar.last
-                .map(|price: Price| short_decimal(i128::from(price.e8())))
-                .unwrap_or_default(),
-            bar.vwap_e8.map(short_decimal).unwrap_or_default(),
-            short_decimal(bar.volume_e8),
-            grouped(bar.trades),
-            age(bar.event_ms, now.now_ms),
-            bar.acknowledged_ms
-                .map(|ms| age(ms, now.now_ms))
-                .unwrap_or_default(),
-        ];
-        let cells = numbers
-            .into_iter()
-            .map(|text| Cell::from(TextLine::from(text).right_aligned()));
-        Row::new(std::iter::once(Cell::from(symbol.as_str().to_owned()).style(accent)).chain(cells))
-    });
-    let mut heading = heading.to_vec();
-    heading[0] = Cell::from("symbol");
-    // With the gaps 80 cells, the usual width of a narrow terminal: `BINANCE:BTCUSDT` and a volume
-    // of eleven digits fit.
-    let [name, price, volume, count, age_of] = [15, 12, 16, 9, 5];
-    let numbers = [price, price, volume, count, age_of, age_of].map(Constraint::Length);
-    let widths = std::iter::once(Constraint::Min(name)).chain(numbers);
-    let title = format!(" newest {} bar of each symbol, busiest first ", now.size);
-    let table = Table::new(rows, widths)
-        .header(Row::new(heading).style(bold))
-        .block(Block::new().borders(Borders::TOP).title(title));
-    frame.render_widget(table, body);
-
+    frame.render_widget(table(now, width, bold, accent), body);
     let keys = if quitting {
         "ending: committing what was read; press again to exit at once"
     } else {
@@ -172,6 +112,107 @@ fn draw(frame: &mut Frame<'_>, now: &Snapshot, colours: bool, quitting: bool) {
         Paragraph::new(keys).style(if quitting { warning } else { Style::new() }),
         foot,
     );
+}
+
+/// The counts above the table.
+fn head_lines(
+    now: &Snapshot,
+    width: usize,
+    title: Style,
+    warning: Style,
+) -> Vec<TextLine<'static>> {
+    let line = |parts: &[String]| fit::parts(parts, width);
+    let elapsed_ms = i64::try_from(now.elapsed.as_millis()).unwrap_or(i64::MAX);
+    let page = now.page.as_ref().map(|page| format!("live page {page}"));
+    let dead_letters = line(&[
+        format!("{} dead letters", grouped(now.dead_letters)),
+        now.connection.clone(),
+        page.unwrap_or_default(),
+    ]);
+    vec![
+        TextLine::styled(
+            line(&[
+                "tapeflow".to_owned(),
+                now.feed.clone(),
+                format!("into {}", now.store),
+            ]),
+            title,
+        ),
+        TextLine::from(line(&[
+            format!("{} = {}/s", now.input, grouped(now.per_second[0])),
+            format!(
+                "{} bars written = {}/s",
+                grouped(now.bars_written),
+                grouped(now.per_second[1])
+            ),
+        ])),
+        TextLine::from(line(&[
+            format!(
+                "epoch bound {}, committed {}",
+                grouped(now.bound),
+                grouped(now.committed)
+            ),
+            format!("symbols {}", now.symbols),
+            format!("running {}", age(0, elapsed_ms)),
+        ])),
+        TextLine::styled(
+            dead_letters,
+            if now.dead_letters > 0 {
+                warning
+            } else {
+                Style::new()
+            },
+        ),
+    ]
+}
+
+/// The bars, in the columns that fit.
+fn table(now: &Snapshot, width: usize, bold: Style, accent: Style) -> Table<'static> {
+    let rows: Vec<[String; COLUMNS]> = now.bars.iter().map(|bar| texts(bar, now.now_ms)).collect();
+    let needed: [usize; COLUMNS] = std::array::from_fn(|at| {
+        let texts = rows.iter().map(|row| fit::cells(&row[at]));
+        texts.max().unwrap_or(0).max(HEADING[at].len())
+    });
+    let widths = fit::columns(&needed, &USUAL_WIDTHS, width);
+    let shown = widths.len();
+    let right = |text: String| Cell::from(TextLine::from(text).right_aligned());
+    let line = |texts: [String; COLUMNS], name: Style| {
+        let cells = texts.into_iter().take(shown).enumerate();
+        Row::new(cells.map(move |(at, text)| match at {
+            0 => Cell::from(text).style(name),
+            _ => right(text),
+        }))
+    };
+    let constraints = widths.into_iter().enumerate().map(|(at, width)| {
+        let width = u16::try_from(width).unwrap_or(u16::MAX);
+        // The name takes what is left, so that numbers stay where they are.
+        if at == 0 {
+            Constraint::Min(width)
+        } else {
+            Constraint::Length(width)
+        }
+    });
+    let title = format!(" newest {} bar of each symbol, busiest first ", now.size);
+    Table::new(rows.into_iter().map(|row| line(row, accent)), constraints)
+        .header(line(HEADING.map(str::to_owned), Style::new()).style(bold))
+        .block(Block::new().borders(Borders::TOP).title(title))
+}
+
+/// The texts of a bar, in the order of [`HEADING`].
+fn texts((symbol, bar): &(Symbol, LiveBar), now_ms: i64) -> [String; COLUMNS] {
+    [
+        symbol.as_str().to_owned(),
+        bar.close
+            .map(|price| short_decimal(i128::from(price.e8())))
+            .unwrap_or_default(),
+        bar.vwap_e8.map(short_decimal).unwrap_or_default(),
+        short_decimal(bar.volume_e8),
+        grouped(bar.trades),
+        age(bar.event_ms, now_ms),
+        bar.acknowledged_ms
+            .map(|ms| age(ms, now_ms))
+            .unwrap_or_default(),
+    ]
 }
 
 #[cfg(test)]
@@ -242,7 +283,7 @@ mod tests {
             text.lines().skip(4).collect::<Vec<_>>(),
             [
                 " newest 1m bar of each symbol, busiest first ".to_owned() + &"─".repeat(35),
-                "symbol                  last         vwap           volume    trades event saved"
+                "symbol                 close         vwap           volume    trades event saved"
                     .into(),
                 "AAPL                164.0601     164.0601                5         1  0.5s  0.3s"
                     .into(),
@@ -251,6 +292,49 @@ mod tests {
                 format!("{:80}", "q or Ctrl-C: commit what was read and exit"),
             ]
         );
+    }
+
+    #[test]
+    fn no_number_is_clipped_at_any_width() {
+        let mut now = snapshot();
+        let mut bar = now.bars[0].1;
+        bar.vwap_e8 = Some(22_748_670_000);
+        bar.volume_e8 = 12_345_678_901 * 100_000_000;
+        now.bars
+            .push((Symbol::new("BINANCE:BTCUSDT").expect("symbol"), bar));
+        now.state = vec!["store, for 1 min 15 s: 10.250.17.33:9042 does not answer".into()];
+        let full = drawn(&now, false, false, (200, 12)).0;
+        let numbers = |text: &str| -> Vec<String> {
+            let parts = text.split(|c: char| !(c.is_ascii_alphanumeric() || ".,:".contains(c)));
+            let is_number = |part: &&str| part.contains(|c: char| c.is_ascii_digit());
+            parts.filter(is_number).map(str::to_owned).collect()
+        };
+        let known = numbers(&full);
+        for width in 1..120 {
+            let text = drawn(&now, false, false, (width, 12)).0;
+            // The name of a symbol is no number, and the title of the table is a text.
+            for number in numbers(&text)
+                .iter()
+                .filter(|part| !part.starts_with("BINANCE"))
+            {
+                assert!(known.contains(number), "{number} at {width}:\n{text}");
+            }
+        }
+        let narrow = drawn(&now, false, false, (60, 12)).0;
+        assert!(narrow.contains("227.4867"), "{narrow}");
+    }
+
+    #[test]
+    fn the_screen_says_what_is_waited_for() {
+        let mut now = snapshot();
+        now.state = vec![
+            "store, for 12 s: database or disk is full".into(),
+            "no live page: 127.0.0.1:8080 is taken".into(),
+        ];
+        let (text, _) = drawn(&now, true, false, (100, 12));
+        for part in &now.state {
+            assert!(text.contains(part.as_str()), "{part} in\n{text}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Connects the workers of a job: threads of this process with each other, and with the workers of
 //! the other processes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tapeflow_protocol::decide::Opening;
+use tapeflow_protocol::{JobStore, decide::Opening};
 use timely::{
     CommunicationConfig,
     communication::{
@@ -15,8 +15,11 @@ use timely::{
     },
 };
 
+use tokio::runtime::Handle;
+
 use crate::{
     cluster::{
+        fence,
         handshake::{self, ClusterConfig, ClusterError},
         heartbeat::{self, LostPeer},
         liveness::Liveness,
@@ -35,12 +38,19 @@ pub(crate) struct Connections {
     pub(crate) guard: Option<CommsGuard>,
 }
 
+/// What the connections need of a process.
+pub(crate) struct Process<'a> {
+    pub(crate) liveness: &'a Liveness,
+    pub(crate) stop: &'a Stop,
+    pub(crate) store: &'a Arc<dyn JobStore>,
+    pub(crate) runtime: &'a Handle,
+}
+
 /// Connects the workers; `None` if a stop was requested meanwhile.
 pub(crate) fn connect_workers(
     config: &JobConfig,
     opening: &Opening,
-    liveness: &Liveness,
-    stop: &Stop,
+    process: &Process<'_>,
 ) -> Result<Option<Connections>, JobError> {
     if config.processes == 1 {
         let (builders, _) = CommunicationConfig::Process(config.workers)
@@ -51,25 +61,42 @@ pub(crate) fn connect_workers(
             guard: None,
         }));
     }
-    exit_on_panic();
+    exit_on_panic(process.liveness.clone());
     let settings = ClusterConfig {
         job: config.job.clone(),
         settings: common_settings(config, opening),
         process: config.process,
         hosts: config.hosts.clone(),
         nonce: opening.owner.clone(),
+        secret: config.secret.clone(),
         timeout: CONNECT_TIMEOUT,
     };
-    let cluster =
-        handshake::connect(&settings, || stop.requested() != StopRequest::None).map_err(to_job)?;
+    let cluster = handshake::connect(&settings, || process.stop.requested() != StopRequest::None)
+        .map_err(to_job)?;
     let Some(cluster) = cluster else {
         return Ok(None);
     };
-    tracing::info!(processes = config.processes, "all processes are connected");
-    let on_lost = |lost: LostPeer| exit(&lost.to_string(), lost.exit_code());
+    tracing::info!(
+        processes = config.processes,
+        encrypted = config.secret.is_some(),
+        "all processes are connected"
+    );
+    let (liveness, store, runtime) = (
+        process.liveness.clone(),
+        Arc::clone(process.store),
+        process.runtime.clone(),
+    );
+    let on_lost = move |lost: LostPeer| {
+        let LostPeer::SaysFenced(_) = lost else {
+            exit(&lost.to_string(), 1)
+        };
+        liveness.set_asking();
+        let (code, why) = fence::ask(&store, &runtime, &cluster.nonce);
+        exit(&format!("{lost}; {why}"), code)
+    };
     let broken =
         |error: std::io::Error| JobError::Failed(format!("cannot set up the cluster: {error}"));
-    heartbeat::start(cluster.heartbeat, liveness.clone(), on_lost).map_err(broken)?;
+    heartbeat::start(cluster.heartbeat, process.liveness.clone(), on_lost).map_err(broken)?;
     let hooks = Hooks::default();
     let within =
         ProcessBuilder::new_typed_vector(config.workers, hooks.refill.clone(), hooks.spill.clone());
@@ -97,8 +124,13 @@ fn common_settings(config: &JobConfig, opening: &Opening) -> String {
     } else {
         "refused"
     };
+    let skipped: String = config
+        .skip_batches
+        .iter()
+        .map(|(partition, offset)| format!(", without the batch at {partition}:{offset}"))
+        .collect();
     format!(
-        "{} workers, {} resident bars, losses {losses}, topic {} (id {id}) of cluster {}; {}",
+        "{} workers, {} resident bars, losses {losses}{skipped}, topic {} (id {id}) of cluster {}; {}",
         config.workers,
         config.resident_bars,
         source.topic,
@@ -121,7 +153,7 @@ fn to_job(error: ClusterError) -> JobError {
 }
 
 /// Ends the process at once. Only durable state counts, and a supervisor restarts all processes.
-fn exit(reason: &str, code: u8) {
+fn exit(reason: &str, code: u8) -> ! {
     tracing::error!(
         reason,
         "process exits because the job runs as a whole; restart all processes of the job"
@@ -131,7 +163,7 @@ fn exit(reason: &str, code: u8) {
 
 /// Ends the process when any of its threads panics. Timely does not tolerate the failure of a
 /// worker: a process that survives a panic would block the others forever.
-fn exit_on_panic() {
+fn exit_on_panic(liveness: Liveness) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         // Timely's network threads panic when a connection breaks. That is not an error of this
@@ -142,6 +174,9 @@ fn exit_on_panic() {
         {
             // The heartbeat may know the reason, for example a fence. Let it exit first.
             std::thread::sleep(2 * heartbeat::INTERVAL);
+            if liveness.is_asking() {
+                std::thread::sleep(2 * fence::ANSWER_WITHIN);
+            }
             exit("a connection to another process broke", 1);
         }
         before(info);

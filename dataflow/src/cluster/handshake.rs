@@ -2,8 +2,9 @@
 //!
 //! Timely's own handshake is one raw integer. A port scan can crash its listener, two jobs can be
 //! connected with each other, and so can a process of an earlier incarnation with a new one. Here
-//! every connection begins with one line of JSON that names the caller, the called process, the job
-//! and its incarnation:
+//! both sides first prove that they know the job's secret ([`super::link`]); what follows is
+//! encrypted and cannot be changed on its way. Then one line of JSON names the caller, the called
+//! process, the job and its incarnation:
 //!
 //! ```text
 //!  process 0                              draws a nonce n when it starts to listen
@@ -12,18 +13,18 @@
 //!                                                                   if j has another nonce
 //! ```
 //!
-//! Each pair of processes has two connections: one for timely's data and one for the
-//! [heartbeat](super::heartbeat). An unknown peer, which sends no valid hello within
-//! [`HELLO_TIMEOUT`], is disconnected and logged. A process that was restarted meanwhile and
-//! connects again replaces its earlier connection. All steps have a common deadline; after it the
-//! process exits, and a supervisor restarts all processes of the job.
+//! Each pair of processes has two links: one for timely's data and one for the
+//! [heartbeat](super::heartbeat). An unknown peer, which proves no secret and sends no valid hello
+//! within [`HELLO_TIMEOUT`], is disconnected without a word, and logged. A process that was
+//! restarted meanwhile and connects again replaces its earlier link. All steps have a common
+//! deadline; after it the process exits, and a supervisor restarts all processes of the job.
 //!
-//! The handshake has no secret, and the connections are not encrypted: restrict the listener to a
-//! network that only the job uses.
+//! Without a secret nothing is proven or encrypted. The command line allows that on loopback alone,
+//! where every user of the machine may call.
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream, ToSocketAddrs},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -35,13 +36,22 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tapeflow_schemas::Secret;
+
+use super::{
+    keys::Keys,
+    link::{End, Link, left},
+};
 
 /// The version of the handshake.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The time that a caller has for its hello, and a listener for its answer.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest line of the handshake, in bytes.
 const MAX_LINE_BYTES: usize = 4_096;
+/// The longest reason of a refusal, in characters. In JSON a character has up to six bytes, so its
+/// line is one that a caller reads.
+const MAX_REASON_CHARS: usize = 600;
 /// The time between two attempts of a caller.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// The most callers that are answered at once. Further ones are disconnected.
@@ -61,14 +71,18 @@ pub(crate) struct ClusterConfig {
     pub(crate) hosts: Vec<String>,
     /// A random nonce; that of process 0 identifies the incarnation of the job.
     pub(crate) nonce: String,
+    /// What every process must prove to know; `None` on loopback alone.
+    pub(crate) secret: Option<Secret>,
     /// How long the processes wait for each other.
     pub(crate) timeout: Duration,
 }
 
 /// The connections to all other processes, by their number; `None` at the own number.
 pub(crate) struct Cluster {
-    pub(crate) data: Vec<Option<TcpStream>>,
-    pub(crate) heartbeat: Vec<Option<TcpStream>>,
+    pub(crate) data: Vec<Option<Link>>,
+    pub(crate) heartbeat: Vec<Option<Link>>,
+    /// The nonce of process 0: the owner that the checkpoint will name.
+    pub(crate) nonce: String,
 }
 
 /// Why the processes could not connect.
@@ -103,7 +117,7 @@ enum Purpose {
 }
 
 /// The first line of a connection, from the caller.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Hello {
     tapeflow_cluster: u32,
     job: String,
@@ -117,7 +131,7 @@ struct Hello {
 }
 
 /// The answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Answer {
     Welcome {
         nonce: String,
@@ -134,11 +148,12 @@ enum Answer {
 /// The state that the listener and the threads that answer callers share.
 struct State {
     config: ClusterConfig,
+    keys: Option<Keys>,
     /// The nonce of process 0, once it is known.
     nonce: Mutex<Option<String>>,
     callers: AtomicUsize,
     done: AtomicBool,
-    arrived: Sender<(Purpose, usize, TcpStream)>,
+    arrived: Sender<(Purpose, usize, Link)>,
 }
 
 impl State {
@@ -175,8 +190,10 @@ pub(crate) fn connect(
 ) -> Result<Option<Cluster>, ClusterError> {
     let deadline = Instant::now() + config.timeout;
     let (arrived, arrivals) = channel();
+    let keys = config.secret.as_ref().map(Keys::derive).transpose();
     let state = Arc::new(State {
         config: config.clone(),
+        keys: keys.map_err(std::io::Error::other)?,
         nonce: Mutex::new((config.process == 0).then(|| config.nonce.clone())),
         callers: AtomicUsize::new(0),
         done: AtomicBool::new(false),
@@ -191,10 +208,10 @@ pub(crate) fn connect(
     let Some(cluster) = joined? else {
         return Ok(None);
     };
-    for socket in cluster.data.iter().chain(&cluster.heartbeat).flatten() {
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(None)?;
-        socket.set_write_timeout(None)?;
+    for link in cluster.data.iter().chain(&cluster.heartbeat).flatten() {
+        link.set_nodelay()?;
+        link.set_read_timeout(None)?;
+        link.set_write_timeout(None)?;
     }
     Ok(Some(cluster))
 }
@@ -202,26 +219,26 @@ pub(crate) fn connect(
 /// Calls the processes with lower numbers, and waits for the calls of the others.
 fn join_all(
     state: &State,
-    arrivals: &Receiver<(Purpose, usize, TcpStream)>,
+    arrivals: &Receiver<(Purpose, usize, Link)>,
     deadline: Instant,
     stop_requested: &impl Fn() -> bool,
 ) -> Result<Option<Cluster>, ClusterError> {
     let config = &state.config;
-    let mut connected: BTreeMap<(usize, Purpose), TcpStream> = BTreeMap::new();
+    let mut connected: BTreeMap<(usize, Purpose), Link> = BTreeMap::new();
     let mut log = WaitLog {
         since: Instant::now(),
         is_logged: false,
     };
     for to in 0..config.process {
         for purpose in [Purpose::Data, Purpose::Heartbeat] {
-            let Some(socket) = call(state, to, purpose, deadline, &mut log, stop_requested)? else {
+            let Some(link) = call(state, (to, purpose), deadline, &mut log, stop_requested)? else {
                 return Ok(None);
             };
-            connected.insert((to, purpose), socket);
+            connected.insert((to, purpose), link);
         }
     }
     let expected = 2 * (config.hosts.len() - 1);
-    let missing = |connected: &BTreeMap<(usize, Purpose), TcpStream>| {
+    let missing = |connected: &BTreeMap<(usize, Purpose), Link>| {
         (0..config.hosts.len())
             .filter(|other| {
                 *other != config.process && !connected.contains_key(&(*other, Purpose::Heartbeat))
@@ -234,7 +251,7 @@ fn join_all(
         log.check(|| missing(&connected), config.timeout);
         match arrivals.recv_timeout(RETRY_INTERVAL) {
             // The second call of a process replaces the first: the process was restarted.
-            Ok((purpose, from, socket)) => drop(connected.insert((from, purpose), socket)),
+            Ok((purpose, from, link)) => drop(connected.insert((from, purpose), link)),
             Err(RecvTimeoutError::Timeout) if stop_requested() => return Ok(None),
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
@@ -245,6 +262,7 @@ fn join_all(
             }
         }
     }
+    let nonce = state.nonce().clone().unwrap_or_default();
     let mut take = |purpose| {
         (0..config.hosts.len())
             .map(|other| connected.remove(&(other, purpose)))
@@ -253,20 +271,21 @@ fn join_all(
     Ok(Some(Cluster {
         data: take(Purpose::Data),
         heartbeat: take(Purpose::Heartbeat),
+        nonce,
     }))
 }
 
 /// Calls a process until it answers; `None` if a stop is requested first.
 fn call(
     state: &State,
-    to: usize,
-    purpose: Purpose,
+    (to, purpose): (usize, Purpose),
     deadline: Instant,
     log: &mut WaitLog,
     stop_requested: &impl Fn() -> bool,
-) -> Result<Option<TcpStream>, ClusterError> {
+) -> Result<Option<Link>, ClusterError> {
     let config = &state.config;
     let address = &config.hosts[to];
+    let mut missing = format!("process {to} at {address}");
     loop {
         let hello = Hello {
             tapeflow_cluster: VERSION,
@@ -278,14 +297,14 @@ fn call(
             purpose,
             nonce: state.nonce().clone(),
         };
-        match send_hello(address, &hello) {
-            Ok((socket, Answer::Welcome { nonce })) => {
+        match send_hello(address, state.keys.as_ref(), &hello) {
+            Ok((link, Answer::Welcome { nonce })) => {
                 let mut known = state.nonce();
                 // Another nonce means that process 0 was restarted between the two calls, so the
                 // first connection is useless.
                 if known.is_none() || known.as_ref() == Some(&nonce) {
                     *known = Some(nonce);
-                    return Ok(Some(socket));
+                    return Ok(Some(link));
                 }
                 return Err(ClusterError::Restarted {
                     process: to,
@@ -305,15 +324,21 @@ fn call(
                     reason,
                 });
             }
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                missing = format!(
+                    "process {to} at {address} (no handshake: {error}; all processes of a job need \
+                     the same --cluster-secret-file)"
+                );
+            }
             Ok((_, Answer::NotYet)) | Err(_) => {}
         }
         if stop_requested() {
             return Ok(None);
         }
-        log.check(|| format!("process {to} at {address}"), config.timeout);
+        log.check(|| missing.clone(), config.timeout);
         if Instant::now() + RETRY_INTERVAL >= deadline {
             return Err(ClusterError::Timeout {
-                missing: format!("process {to} at {address}"),
+                missing,
                 timeout: config.timeout,
             });
         }
@@ -321,15 +346,25 @@ fn call(
     }
 }
 
-fn send_hello(address: &str, hello: &Hello) -> std::io::Result<(TcpStream, Answer)> {
+/// Connects, proves the secret, sends the hello and waits for the answer.
+///
+/// # Errors
+/// [`ErrorKind::InvalidData`] if something answers that does not speak as a process of this job.
+fn send_hello(
+    address: &str,
+    keys: Option<&Keys>,
+    hello: &Hello,
+) -> std::io::Result<(Link, Answer)> {
     let mut error = std::io::Error::other("the name has no address");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, HELLO_TIMEOUT) {
-            Ok(mut socket) => {
-                socket.set_read_timeout(Some(HELLO_TIMEOUT))?;
-                write_line(&mut socket, hello)?;
-                let answer = read_line(&socket)?;
-                return Ok((socket, answer));
+            Ok(socket) => {
+                let deadline = Instant::now() + HELLO_TIMEOUT;
+                socket.set_write_timeout(Some(HELLO_TIMEOUT))?;
+                let mut link = Link::establish(socket, keys, End::Caller, deadline)?;
+                write_line(&mut link, hello)?;
+                let answer = read_line(&mut link, deadline)?;
+                return Ok((link, answer));
             }
             Err(refused) => error = refused,
         }
@@ -337,27 +372,38 @@ fn send_hello(address: &str, hello: &Hello) -> std::io::Result<(TcpStream, Answe
     Err(error)
 }
 
-fn write_line(socket: &mut TcpStream, message: &impl Serialize) -> std::io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    socket.write_all(&line)
+fn write_line(link: &mut Link, message: &impl Serialize) -> std::io::Result<()> {
+    link.write_all(&to_line(message)?)
 }
 
-/// Reads one line and no byte beyond it: the following bytes belong to timely.
-fn read_line<T: for<'de> Deserialize<'de>>(socket: &TcpStream) -> std::io::Result<T> {
-    // One deadline for the whole line: a caller that sends a byte now and then must not block
-    // others.
-    let deadline = Instant::now() + HELLO_TIMEOUT;
-    let (mut line, mut byte, mut socket) = (Vec::new(), [0], socket);
+/// A message as one line, with its end.
+fn to_line(message: &impl Serialize) -> std::io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The message of a line, without its end.
+fn of_line<T: for<'de> Deserialize<'de>>(line: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(line)
+}
+
+/// Reads one line and no byte beyond it: the following bytes belong to timely. One deadline for the
+/// whole line: a caller that sends a byte now and then must not block others.
+fn read_line<T: for<'de> Deserialize<'de>>(
+    link: &mut Link,
+    deadline: Instant,
+) -> std::io::Result<T> {
+    let invalid = |why| std::io::Error::new(ErrorKind::InvalidData, why);
+    let (mut line, mut byte) = (Vec::new(), [0]);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || line.len() >= MAX_LINE_BYTES {
-            return Err(std::io::Error::other("no valid hello"));
-        }
-        socket.set_read_timeout(Some(left))?;
-        match socket.read(&mut byte)? {
-            0 => return Err(std::io::Error::other("no valid hello")),
-            _ if byte == *b"\n" => return Ok(serde_json::from_slice(&line)?),
+        link.set_read_timeout(Some(left(deadline)?))?;
+        match link.read(&mut byte)? {
+            _ if line.len() >= MAX_LINE_BYTES => return Err(invalid("its line is too long")),
+            0 => return Err(invalid("it closes the connection")),
+            _ if byte == *b"\n" => {
+                return of_line(&line).map_err(|_| invalid("its line is no message"));
+            }
             _ => line.push(byte[0]),
         }
     }
@@ -421,13 +467,32 @@ fn listen(
     Ok(Some(thread))
 }
 
-/// Reads the hello of a caller and answers it.
-fn answer(state: &State, mut socket: TcpStream) -> std::io::Result<()> {
+/// Has a caller prove the secret, reads its hello and answers it. A caller without the secret hears
+/// nothing. A refusal gives its reason, which only a process of the job can hear.
+fn answer(state: &State, socket: TcpStream) -> std::io::Result<()> {
+    let deadline = Instant::now() + HELLO_TIMEOUT;
     socket.set_nonblocking(false)?;
-    socket.set_read_timeout(Some(HELLO_TIMEOUT))?;
     socket.set_write_timeout(Some(HELLO_TIMEOUT))?;
-    let hello: Hello = read_line(&socket)?;
-    let config = &state.config;
+    let mut link = Link::establish(socket, state.keys.as_ref(), End::Listener, deadline)?;
+    let hello: Hello = read_line(&mut link, deadline)?;
+    let answer = answer_to(&hello, &state.config, state.nonce().as_deref());
+    if let Answer::Refused { reason } = &answer {
+        tracing::warn!(
+            from = hello.from,
+            reason,
+            "peer rejected: it does not belong to this job"
+        );
+    }
+    write_line(&mut link, &answer)?;
+    if matches!(answer, Answer::Welcome { .. }) {
+        // The receiver is gone if this process has failed to connect.
+        let _ = state.arrived.send((hello.purpose, hello.from, link));
+    }
+    Ok(())
+}
+
+/// What a process answers to a hello. `known` is the nonce of process 0, once it is known.
+fn answer_to(hello: &Hello, config: &ClusterConfig, known: Option<&str>) -> Answer {
     let refusal = if hello.tapeflow_cluster != VERSION {
         Some(format!(
             "it uses version {VERSION} of the handshake, not {}",
@@ -460,327 +525,27 @@ fn answer(state: &State, mut socket: TcpStream) -> std::io::Result<()> {
         None
     };
     if let Some(reason) = refusal {
-        tracing::warn!(
-            from = hello.from,
-            reason,
-            "peer rejected: it does not belong to this job"
-        );
-        return write_line(&mut socket, &Answer::Refused { reason });
+        let reason = reason.chars().take(MAX_REASON_CHARS).collect();
+        return Answer::Refused { reason };
     }
-    let known = state.nonce().clone();
     match known {
         // Only process 0 tells the nonce, and only to a caller without one.
         Some(nonce)
             if hello
                 .nonce
                 .as_ref()
-                .map_or(config.process == 0, |theirs| *theirs == nonce) =>
+                .map_or(config.process == 0, |theirs| theirs == nonce) =>
         {
-            write_line(&mut socket, &Answer::Welcome { nonce })?;
-            // The receiver is gone if this process has failed to connect.
-            let _ = state.arrived.send((hello.purpose, hello.from, socket));
-            Ok(())
+            Answer::Welcome {
+                nonce: nonce.to_owned(),
+            }
         }
-        Some(_) if config.process == 0 => write_line(&mut socket, &Answer::Outdated),
-        _ => write_line(&mut socket, &Answer::NotYet),
+        Some(_) if config.process == 0 => Answer::Outdated,
+        _ => Answer::NotYet,
     }
 }
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Free ports of loopback. If another program takes one first, the test fails to listen.
-    fn hosts(count: usize) -> Vec<String> {
-        let listeners: Vec<TcpListener> = (0..count)
-            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-            .collect();
-        listeners
-            .iter()
-            .map(|listener| listener.local_addr().expect("an address").to_string())
-            .collect()
-    }
-
-    fn config(hosts: &[String], process: usize) -> ClusterConfig {
-        ClusterConfig {
-            job: "test".into(),
-            settings: "2 workers".into(),
-            process,
-            hosts: hosts.to_vec(),
-            nonce: format!("nonce of {process}"),
-            timeout: Duration::from_secs(20),
-        }
-    }
-
-    fn start(config: ClusterConfig) -> thread::JoinHandle<Result<Cluster, ClusterError>> {
-        thread::spawn(move || {
-            connect(&config, || false).map(|cluster| cluster.expect("no stop was requested"))
-        })
-    }
-
-    /// Every pair can send done both of its connections, each way, and reaches the right process.
-    fn check(mut clusters: Vec<Cluster>) {
-        let count = clusters.len();
-        for from in 0..count {
-            for to in (0..count).filter(|to| *to != from) {
-                for purpose in [Purpose::Data, Purpose::Heartbeat] {
-                    let pick = |cluster: &mut Cluster, other: usize| {
-                        let side = if purpose == Purpose::Data {
-                            &mut cluster.data
-                        } else {
-                            &mut cluster.heartbeat
-                        };
-                        side[other]
-                            .as_ref()
-                            .expect("connected")
-                            .try_clone()
-                            .expect("a handle")
-                    };
-                    let sent = [u8::try_from(10 * from + to).expect("small")];
-                    pick(&mut clusters[from], to)
-                        .write_all(&sent)
-                        .expect("sent");
-                    let mut received = [0];
-                    pick(&mut clusters[to], from)
-                        .read_exact(&mut received)
-                        .expect("received");
-                    assert_eq!(received, sent, "{from} to {to}, {purpose:?}");
-                }
-            }
-        }
-        assert!(
-            (0..count)
-                .all(|own| clusters[own].data[own].is_none()
-                    && clusters[own].heartbeat[own].is_none())
-        );
-    }
-
-    #[test]
-    fn processes_started_in_any_order_find_each_other() {
-        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
-            let hosts = hosts(3);
-            let mut started: Vec<_> = order
-                .iter()
-                .map(|process| (*process, start(config(&hosts, *process))))
-                .collect();
-            started.sort_by_key(|(process, _)| *process);
-            check(
-                started
-                    .into_iter()
-                    .map(|(_, thread)| thread.join().expect("no panic").expect("connected"))
-                    .collect(),
-            );
-        }
-    }
-
-    #[test]
-    fn unknown_peers_are_disconnected_and_do_no_harm() {
-        let hosts = hosts(2);
-        let zero = start(config(&hosts, 0));
-        let mut unknown_peers = Vec::new();
-        let reach = |words: &[u8]| {
-            loop {
-                if let Ok(mut socket) = TcpStream::connect(&hosts[0]) {
-                    let _ = socket.write_all(words);
-                    return socket;
-                }
-                thread::sleep(Duration::from_millis(5));
-            }
-        };
-        for words in [
-            &b""[..],
-            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-            &[0; 8],
-            &[0xFF; 8_192],
-            b"{\"tapeflow_cluster\":1}\n",
-        ] {
-            unknown_peers.push(reach(words));
-        }
-        let one = start(config(&hosts, 1));
-        check(vec![
-            zero.join().expect("no panic").expect("connected"),
-            one.join().expect("no panic").expect("connected"),
-        ]);
-    }
-
-    #[test]
-    fn slow_callers_block_no_others() {
-        let hosts = hosts(2);
-        let zero = start(config(&hosts, 0));
-        let done = Arc::new(AtomicBool::new(false));
-        let slow: Vec<_> = (0..MAX_CALLERS)
-            .map(|_| {
-                let (host, done) = (hosts[0].clone(), Arc::clone(&done));
-                thread::spawn(move || {
-                    while !done.load(Ordering::Acquire) {
-                        if let Ok(mut socket) = TcpStream::connect(&host) {
-                            while !done.load(Ordering::Acquire) && socket.write_all(b"x").is_ok() {
-                                thread::sleep(Duration::from_millis(100));
-                            }
-                        }
-                        thread::sleep(Duration::from_millis(100));
-                    }
-                })
-            })
-            .collect();
-        thread::sleep(Duration::from_millis(300));
-        let one = start(config(&hosts, 1));
-        let connected = vec![
-            zero.join().expect("no panic").expect("connected"),
-            one.join().expect("no panic").expect("connected"),
-        ];
-        done.store(true, Ordering::Release);
-        slow.into_iter()
-            .for_each(|slow| slow.join().expect("no panic"));
-        check(connected);
-    }
-
-    /// Starts a process that waits until `end` is set.
-    fn start_until(
-        config: ClusterConfig,
-        end: &Arc<AtomicBool>,
-    ) -> thread::JoinHandle<Result<Option<Cluster>, ClusterError>> {
-        let end = Arc::clone(end);
-        thread::spawn(move || connect(&config, || end.load(Ordering::Acquire)))
-    }
-
-    #[test]
-    fn another_job_other_settings_and_a_wrong_address_are_refused_with_the_reason() {
-        type Change = fn(&mut ClusterConfig);
-        let cases: [(Change, &str); 3] = [
-            (|config| config.job = "other".into(), "belongs to job"),
-            (|config| config.settings = "3 workers".into(), "settings"),
-            (|config| config.hosts.push("127.0.0.1:1".into()), "settings"),
-        ];
-        for (change, want) in cases {
-            let (hosts, end) = (hosts(2), Arc::default());
-            let zero = start_until(config(&hosts, 0), &end);
-            let mut one = config(&hosts, 1);
-            change(&mut one);
-            let error = start(one)
-                .join()
-                .expect("no panic")
-                .err()
-                .expect("refused")
-                .to_string();
-            assert!(error.contains("refuses") && error.contains(want), "{error}");
-            end.store(true, Ordering::Release);
-            assert!(
-                zero.join().expect("no panic").expect("no error").is_none(),
-                "a refused process is not connected"
-            );
-        }
-    }
-
-    #[test]
-    fn a_process_that_stays_alone_names_the_missing_ones() {
-        let hosts = hosts(3);
-        for (process, missing) in [(0, &hosts[1..]), (2, &hosts[..1])] {
-            let error = connect(
-                &ClusterConfig {
-                    timeout: Duration::from_millis(300),
-                    ..config(&hosts, process)
-                },
-                || false,
-            )
-            .err()
-            .expect("alone");
-            assert!(
-                missing.iter().all(|host| error.to_string().contains(host)),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_waiting_process_logs_once_and_not_before_two_seconds() {
-        let mut said = 0;
-        let timeout = Duration::from_secs(20);
-        let mut early = WaitLog {
-            since: Instant::now(),
-            is_logged: false,
-        };
-        early.check(|| unreachable!("too early"), timeout);
-        let since = Instant::now()
-            .checked_sub(SILENT_WAIT)
-            .expect("the machine runs longer");
-        let mut late = WaitLog {
-            since,
-            is_logged: false,
-        };
-        for _ in 0..3 {
-            let missing = || {
-                said += 1;
-                "process 1 at b:1".into()
-            };
-            late.check(missing, timeout);
-        }
-        assert_eq!(said, 1);
-    }
-
-    #[test]
-    fn a_restarted_process_replaces_its_earlier_connection() {
-        let hosts = hosts(3);
-        let zero = start(config(&hosts, 0));
-        // An earlier process 1 connects and exits.
-        let hello = Hello {
-            tapeflow_cluster: VERSION,
-            job: "test".into(),
-            settings: "2 workers".into(),
-            processes: 3,
-            from: 1,
-            to: 0,
-            purpose: Purpose::Data,
-            nonce: None,
-        };
-        loop {
-            if let Ok((_, Answer::Welcome { nonce })) = send_hello(&hosts[0], &hello) {
-                assert_eq!(nonce, "nonce of 0");
-                break;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        let others: Vec<_> = [1, 2].map(|process| start(config(&hosts, process))).into();
-        let mut clusters = vec![zero.join().expect("no panic").expect("connected")];
-        clusters.extend(
-            others
-                .into_iter()
-                .map(|thread| thread.join().expect("no panic").expect("connected")),
-        );
-        check(clusters);
-    }
-
-    #[test]
-    fn a_process_that_is_asked_to_stop_does_not_wait() {
-        let hosts = hosts(2);
-        for process in [0, 1] {
-            let connected = connect(&config(&hosts, process), || true).expect("no error");
-            assert!(connected.is_none());
-        }
-    }
-
-    #[test]
-    fn a_process_of_another_incarnation_is_rejected() {
-        let (hosts, end) = (hosts(2), Arc::default());
-        let zero = start_until(config(&hosts, 0), &end);
-        let hello = Hello {
-            tapeflow_cluster: VERSION,
-            job: "test".into(),
-            settings: "2 workers".into(),
-            processes: 2,
-            from: 1,
-            to: 0,
-            purpose: Purpose::Heartbeat,
-            nonce: Some("of an earlier process 0".into()),
-        };
-        let answer = loop {
-            if let Ok((_, answer)) = send_hello(&hosts[0], &hello) {
-                break answer;
-            }
-            thread::sleep(Duration::from_millis(5));
-        };
-        assert!(matches!(answer, Answer::Outdated), "{answer:?}");
-        end.store(true, Ordering::Release);
-        assert!(zero.join().expect("no panic").expect("no error").is_none());
-    }
-}
+pub(super) mod tests;

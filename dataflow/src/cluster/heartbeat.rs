@@ -4,20 +4,25 @@
 //! Timely has no heartbeat. When a process is paused, or its network fails silently, the others
 //! would wait for it forever. A slow store or log also delays a job, and must not end it. So the
 //! heartbeat does not watch progress, but whether the workers of each process still step: a process
-//! sends its heartbeat only while all its workers do.
+//! sends its heartbeat only while all its workers do. A worker that waits for the store at the
+//! start ([`Liveness::wait`]) need not step: the take-over waits for a repair or a silent store as
+//! long as it takes.
 //!
 //! When a peer is silent for [`SILENCE`] or its connection closes, this process exits with an
 //! error, and a supervisor restarts all processes of the job. Nothing is lost. A paused peer that
-//! resumes finds its connections closed and exits too.
+//! resumes finds its connections closed and exits too. A byte that no process sends ends this
+//! process in the same way. What a peer says about another generation is a reason to look at the
+//! checkpoint and nothing more ([`super::fence`]).
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
 
-use crate::{cluster::liveness::Liveness, failure::EXIT_FENCED};
+use timely::communication::allocator::zero_copy::stream::Stream;
+
+use crate::cluster::{link::Link, liveness::Liveness};
 
 /// The interval between heartbeats.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
@@ -45,27 +50,24 @@ pub(crate) enum LostPeer {
     Closed(usize),
     /// No heartbeat arrived: the peer is paused or hangs, or the network failed.
     Silent(usize),
-    /// The peer reported that another generation has taken over.
-    Fenced(usize),
-}
-
-impl LostPeer {
-    /// The exit code of this process.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Closed(_) | Self::Silent(_) => 1,
-            Self::Fenced(_) => EXIT_FENCED,
-        }
-    }
+    /// The peer says that another generation has taken over. Only the checkpoint can tell.
+    SaysFenced(usize),
+    /// Something arrived that no process sends.
+    Garbled(usize),
 }
 
 impl std::fmt::Display for LostPeer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed(process) => write!(f, "process {process} closed its connection"),
-            Self::Fenced(process) => write!(
+            Self::SaysFenced(process) => write!(
                 f,
                 "process {process} reports that another generation has taken the job over"
+            ),
+            Self::Garbled(process) => write!(
+                f,
+                "on the heartbeat connection of process {process} something arrived that is no \
+                 heartbeat"
             ),
             Self::Silent(process) => write!(
                 f,
@@ -79,7 +81,7 @@ impl std::fmt::Display for LostPeer {
 /// Sends and checks heartbeats on a new thread until the job ends. Calls `on_lost` if a peer is
 /// lost.
 pub(crate) fn start(
-    peers: Vec<Option<TcpStream>>,
+    peers: Vec<Option<Link>>,
     liveness: Liveness,
     on_lost: impl FnOnce(LostPeer) + Send + 'static,
 ) -> std::io::Result<()> {
@@ -102,11 +104,7 @@ pub(crate) fn start(
 }
 
 /// Sends and checks heartbeats until the peers have ended (`None`) or one is lost.
-fn exchange(
-    mut peers: Vec<Option<TcpStream>>,
-    liveness: &Liveness,
-    limits: Limits,
-) -> Option<LostPeer> {
+fn exchange(mut peers: Vec<Option<Link>>, liveness: &Liveness, limits: Limits) -> Option<LostPeer> {
     let now = Instant::now();
     let mut last_heartbeat = vec![now; peers.len()];
     // The number of steps of each worker, and when it last changed.
@@ -121,7 +119,7 @@ fn exchange(
         }
         last_check = now;
         for ((known, changed), steps) in steps.iter_mut().zip(liveness.steps()) {
-            if steps != *known {
+            if steps != *known || liveness.waits() {
                 (*known, *changed) = (steps, now);
             }
         }
@@ -134,10 +132,11 @@ fn exchange(
             let closed = loop {
                 match socket.read(&mut bytes) {
                     Ok(0) => break true,
-                    Ok(count) if bytes[..count].contains(&FENCED) => {
-                        return Some(LostPeer::Fenced(process));
-                    }
-                    Ok(_) => last_heartbeat[process] = now,
+                    Ok(count) => match bytes[..count].iter().find(|byte| **byte != ALIVE) {
+                        None => last_heartbeat[process] = now,
+                        Some(&FENCED) => return Some(LostPeer::SaysFenced(process)),
+                        Some(_) => return Some(LostPeer::Garbled(process)),
+                    },
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(_) => break true,
@@ -171,16 +170,10 @@ fn exchange(
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, sync::mpsc::channel};
+    use std::sync::mpsc::channel;
 
     use super::*;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let there =
-            TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
-        (there, listener.accept().expect("accepted").0)
-    }
+    use crate::cluster::link::tests::{Protected, pair};
 
     /// Shorter than in production, and long enough for a loaded machine.
     const SHORT: Limits = Limits {
@@ -191,7 +184,7 @@ mod tests {
 
     /// Runs one side of a pair in a thread. The receiver gets its result.
     fn side(
-        socket: TcpStream,
+        socket: Link,
         process: usize,
         liveness: &Liveness,
     ) -> std::sync::mpsc::Receiver<Option<LostPeer>> {
@@ -206,12 +199,12 @@ mod tests {
 
     #[test]
     fn a_closed_peer_and_a_hanging_peer_are_detected() {
-        let (here, there) = pair();
+        let (here, there) = pair(Protected::BySecret);
         let liveness = Liveness::new(1);
         let result = side(here, 1, &liveness);
         drop(there);
         assert_eq!(result.recv(), Ok(Some(LostPeer::Closed(1))));
-        let (here, _open) = pair();
+        let (here, _open) = pair(Protected::BySecret);
         assert_eq!(
             side(here, 0, &liveness).recv(),
             Ok(Some(LostPeer::Silent(0)))
@@ -220,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_process_with_a_hanging_worker_is_found_silent() {
-        let (here, there) = pair();
+        let (here, there) = pair(Protected::BySecret);
         let (mine, theirs) = (Liveness::new(2), Liveness::new(1));
         let (result, their_result) = (side(here, 1, &mine), side(there, 0, &theirs));
         let started = Instant::now();
@@ -250,16 +243,62 @@ mod tests {
 
     #[test]
     fn a_fenced_process_tells_its_peers() {
-        let (here, there) = pair();
+        let (here, there) = pair(Protected::BySecret);
         let (mine, theirs) = (Liveness::new(1), Liveness::new(1));
         mine.set_fenced();
         let (_mine, their_result) = (side(here, 1, &mine), side(there, 0, &theirs));
-        assert_eq!(their_result.recv(), Ok(Some(LostPeer::Fenced(0))));
+        assert_eq!(their_result.recv(), Ok(Some(LostPeer::SaysFenced(0))));
+    }
+
+    #[test]
+    fn what_is_no_heartbeat_is_never_taken_for_a_fence() {
+        for byte in (0..=u8::MAX).filter(|byte| ![ALIVE, FENCED].contains(byte)) {
+            let (here, mut there) = pair(Protected::No);
+            let liveness = Liveness::new(1);
+            there.write_all(&[ALIVE, byte, FENCED]).expect("sent");
+            assert_eq!(
+                side(here, 0, &liveness).recv(),
+                Ok(Some(LostPeer::Garbled(0))),
+                "{byte}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_process_that_waits_for_the_store_longer_than_any_step_is_not_left() {
+        let (here, there) = pair(Protected::BySecret);
+        let (mine, theirs) = (Liveness::new(1), Liveness::new(1));
+        let wait = mine.wait();
+        let (result, their_result) = (side(here, 1, &mine), side(there, 0, &theirs));
+        let started = Instant::now();
+        // The take-over of one process waits for a repair: none of its workers has begun a step.
+        while started.elapsed() < SHORT.longest_step + 2 * SHORT.silence {
+            theirs.step(0);
+            assert!(
+                result.try_recv().is_err() && their_result.try_recv().is_err(),
+                "the other process leaves one that waits"
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+        // When the wait is over, its workers must step like any others.
+        drop(wait);
+        let lost = loop {
+            theirs.step(0);
+            if let Ok(lost) = their_result.try_recv() {
+                break lost;
+            }
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "never detected"
+            );
+            thread::sleep(Duration::from_millis(2));
+        };
+        assert_eq!(lost, Some(LostPeer::Silent(0)));
     }
 
     #[test]
     fn at_the_end_peers_may_close_and_none_closes_before_the_others_know() {
-        let (here, there) = pair();
+        let (here, there) = pair(Protected::BySecret);
         let (mine, theirs) = (Liveness::new(1), Liveness::new(1));
         mine.set_ending();
         let (result, their_result) = (side(here, 1, &mine), side(there, 0, &theirs));
@@ -273,7 +312,7 @@ mod tests {
             );
             thread::sleep(Duration::from_millis(2));
         }
-        let (here, there) = pair();
+        let (here, there) = pair(Protected::BySecret);
         let result = side(here, 1, &mine);
         drop(there);
         assert_eq!(result.recv(), Ok(None));

@@ -10,8 +10,8 @@
 //!
 //! It never waits. Facts arrive through [`Coordinator::receive`], [`Coordinator::proposal_applied`]
 //! and the arguments of [`Coordinator::step`]; decisions leave as [`Action`]s. At most
-//! [`EPOCHS_AHEAD`] epochs are bound and not committed, and fewer if they touch many windows
-//! ([`WINDOWS_AHEAD`]). So a slow store stops the sealing, and with it the reading.
+//! [`Limits::epochs_ahead`] epochs are bound and not committed, and fewer if they write many
+//! rows ([`Limits::rows_ahead`]). So a slow store stops the sealing, and with it the reading.
 
 use std::{
     collections::BTreeMap,
@@ -21,15 +21,25 @@ use std::{
 use tapeflow_protocol::{Checkpoint, Counts, Cut, HistoryEntry, decide};
 use tapeflow_schemas::{Epoch, Partition};
 
-use crate::coordinator::messages::{ToCoordinator, ToWorker};
+use crate::{
+    coordinator::{
+        messages::{ToCoordinator, ToWorker},
+        pacing::Pacing,
+    },
+    limits::Limits,
+};
 
-/// The most epochs that are bound and not yet committed.
-pub(crate) const EPOCHS_AHEAD: u64 = 4;
-/// No further epoch is bound while those that are bound and not committed touch so many windows
-/// together. After a crash, the next generation reads and writes all their bars before it processes
-/// new records, so this bounds the time of a restart (`bench/results/restart.md`). One full epoch
-/// may exceed it: it is written while the next one is read, which keeps the store busy.
-pub(crate) const WINDOWS_AHEAD: u64 = 8_192;
+/// What a coordinator decides by, beside the checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Workers of the job.
+    pub(crate) peers: usize,
+    /// Between two seals, at most.
+    pub(crate) interval: Duration,
+    /// Whether the job ends where the log ended at the start.
+    pub(crate) until_end: bool,
+    pub(crate) limits: Limits,
+}
 
 /// A decision that the driver carries out.
 #[derive(Debug)]
@@ -57,7 +67,7 @@ struct Seal {
     answers: usize,
     cuts: BTreeMap<Partition, Cut>,
     counts: Counts,
-    windows: u64,
+    rows: u64,
     at_end: bool,
 }
 
@@ -74,19 +84,17 @@ enum Drain {
 
 pub(crate) struct Coordinator {
     checkpoint: Checkpoint,
-    peers: usize,
-    interval: Duration,
-    until_end: bool,
+    pace: Pace,
     phase: Phase,
-    next_seal: Instant,
+    pacing: Pacing,
     /// The last epoch bound at the take-over: all of (c, b] is replayed at this one time.
     replayed_at: Epoch,
     /// The number of workers that have replayed.
     replayed: usize,
     /// The counts of the epochs that are bound and not committed.
     counts: BTreeMap<Epoch, Counts>,
-    /// The number of windows that each of them touches, except the replayed ones.
-    windows: BTreeMap<Epoch, u64>,
+    /// The number of rows that each of them writes, except the replayed ones.
+    rows: BTreeMap<Epoch, u64>,
     /// Whether sources have given up offsets that no binding records as lost.
     unbound_loss: bool,
     /// Whether the last seal found no records, so that no binding will soon carry a commit.
@@ -96,26 +104,18 @@ pub(crate) struct Coordinator {
 
 impl Coordinator {
     /// A coordinator that has taken over `checkpoint`, and its first action.
-    pub(crate) fn new(
-        checkpoint: Checkpoint,
-        peers: usize,
-        interval: Duration,
-        until_end: bool,
-        now: Instant,
-    ) -> (Self, Action) {
+    pub(crate) fn new(checkpoint: Checkpoint, pace: Pace, now: Instant) -> (Self, Action) {
         let start = Action::Broadcast(ToWorker::Start(Box::new(checkpoint.clone())));
         let replayed_at = checkpoint.last_binding().epoch;
         let coordinator = Self {
             checkpoint,
-            peers,
-            interval,
-            until_end,
+            pacing: Pacing::new(pace.interval, now),
+            pace,
             phase: Phase::Idle,
-            next_seal: now + interval,
             replayed_at,
             replayed: 0,
             counts: BTreeMap::new(),
-            windows: BTreeMap::new(),
+            rows: BTreeMap::new(),
             unbound_loss: false,
             quiet: true,
             drain: Drain::No,
@@ -136,7 +136,7 @@ impl Coordinator {
     pub(crate) fn drain(&mut self, actions: &mut Vec<Action>, now: Instant) {
         if self.drain == Drain::No {
             self.drain = Drain::Requested;
-            self.next_seal = now;
+            self.pacing.end_now(now);
             actions.push(Action::Broadcast(ToWorker::StopReading));
         }
     }
@@ -156,18 +156,19 @@ impl Coordinator {
                     self.counts.entry(epoch).or_default().add(&counts);
                 }
             }
-            ToCoordinator::Full => self.next_seal = now,
+            ToCoordinator::Full => self.pacing.end_now(now),
+            ToCoordinator::RecordWaits => self.pacing.record_waits(),
             ToCoordinator::DrainRequested => self.drain(actions, now),
-            ToCoordinator::EndRequested if self.until_end => {}
+            ToCoordinator::EndRequested if self.pace.until_end => {}
             ToCoordinator::EndRequested => {
-                self.until_end = true;
+                self.pace.until_end = true;
                 actions.push(Action::Broadcast(ToWorker::ReadToEnd));
             }
             ToCoordinator::Sealed {
                 epoch,
                 cuts,
                 counts,
-                windows,
+                rows,
                 at_end,
             } => {
                 let Phase::Sealing(seal) = &mut self.phase else {
@@ -177,7 +178,7 @@ impl Coordinator {
                 seal.answers += 1;
                 seal.cuts.extend(cuts);
                 seal.counts.add(&counts);
-                seal.windows += windows;
+                seal.rows += rows;
                 seal.at_end &= at_end;
             }
         }
@@ -212,14 +213,14 @@ impl Coordinator {
         if self.checkpoint.committed.epoch > before.committed.epoch {
             self.counts
                 .retain(|epoch, _| *epoch > self.checkpoint.committed.epoch);
-            self.windows
+            self.rows
                 .retain(|epoch, _| *epoch > self.checkpoint.committed.epoch);
             actions.push(Action::Broadcast(ToWorker::Committed(
                 self.checkpoint.committed.epoch,
             )));
         }
         if self.drain != Drain::No {
-            self.next_seal = now;
+            self.pacing.end_now(now);
         }
     }
 
@@ -232,7 +233,7 @@ impl Coordinator {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        if self.replayed < self.peers {
+        if self.replayed < self.pace.peers {
             return;
         }
         let (bound, committed) = (
@@ -249,10 +250,11 @@ impl Coordinator {
         } else {
             acknowledged
         };
+        self.pacing.acknowledged(acknowledged, now);
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         self.phase = match phase {
             Phase::Proposing => Phase::Proposing,
-            Phase::Sealing(seal) if seal.answers < self.peers => Phase::Sealing(seal),
+            Phase::Sealing(seal) if seal.answers < self.pace.peers => Phase::Sealing(seal),
             Phase::Sealing(seal) => self.end_seal(seal, acknowledged, now_us, now, actions),
             Phase::Idle => {
                 // Lost offsets may belong to the replayed epochs. If these were committed before
@@ -260,18 +262,18 @@ impl Coordinator {
                 // once, before any commit, even if there is no room.
                 let room = self.has_room() || self.unbound_loss;
                 if room
-                    && (now >= self.next_seal || self.unbound_loss)
+                    && (self.pacing.is_due(now) || self.unbound_loss)
                     && matches!(self.drain, Drain::No | Drain::Requested)
                 {
                     let epoch = bound + 1;
-                    self.next_seal = now + self.interval;
+                    self.pacing.seals(epoch, now);
                     actions.push(Action::Broadcast(ToWorker::Seal(epoch)));
                     Phase::Sealing(Seal {
                         epoch,
                         answers: 0,
                         cuts: BTreeMap::new(),
                         counts: Counts::default(),
-                        windows: 0,
+                        rows: 0,
                         at_end: true,
                     })
                 } else if acknowledged.min(bound) > committed && (!room || self.quiet) {
@@ -294,8 +296,9 @@ impl Coordinator {
 
     /// Whether another epoch may be bound before one is committed.
     fn has_room(&self) -> bool {
-        self.checkpoint.last_binding().epoch - self.checkpoint.committed.epoch < EPOCHS_AHEAD
-            && self.windows.values().sum::<u64>() < WINDOWS_AHEAD
+        self.checkpoint.last_binding().epoch - self.checkpoint.committed.epoch
+            < self.pace.limits.epochs_ahead
+            && self.rows.values().sum::<u64>() < self.pace.limits.rows_ahead
     }
 
     /// All workers have sealed: binds the epoch, or reopens it if no worker has read a record.
@@ -308,14 +311,16 @@ impl Coordinator {
         actions: &mut Vec<Action>,
     ) -> Phase {
         // A loss must be bound even without new records. Otherwise the next start would need
-        // --accept-loss again.
-        let lost = seal
+        // --accept-loss again. And offsets without records were passed: unbound, they would count
+        // as lost once the log has removed them.
+        let moved = seal
             .cuts
             .values()
             .zip(&self.checkpoint.last_binding().cuts)
-            .any(|(now, before)| now.lost != before.lost);
-        self.quiet = seal.counts.records == 0 && !lost;
+            .any(|(now, before)| now.lost != before.lost || now.next > before.next);
+        self.quiet = seal.counts.records == 0 && !moved;
         let phase = if self.quiet {
+            self.pacing.is_empty();
             actions.push(Action::Broadcast(ToWorker::Reopen(seal.epoch)));
             if self.drain == Drain::Requested {
                 self.drain = Drain::Empty;
@@ -323,7 +328,7 @@ impl Coordinator {
             Phase::Idle
         } else {
             self.counts.insert(seal.epoch, seal.counts);
-            self.windows.insert(seal.epoch, seal.windows);
+            self.rows.insert(seal.epoch, seal.rows);
             let proposed = Box::new(decide::bind(
                 &self.checkpoint,
                 seal.cuts.into_values().collect(),
@@ -336,7 +341,7 @@ impl Coordinator {
             });
             Phase::Proposing
         };
-        if self.until_end && seal.at_end {
+        if self.pace.until_end && seal.at_end {
             self.drain(actions, now);
         }
         phase
@@ -364,6 +369,26 @@ mod tests {
 
     use super::*;
 
+    /// Epochs that may be bound and not committed.
+    const AHEAD: u64 = 3;
+
+    fn limits() -> Limits {
+        Limits {
+            epochs_ahead: AHEAD,
+            ..Limits::default()
+        }
+    }
+
+    /// Two workers, and a seal every 100 ms.
+    fn pace(until_end: bool) -> Pace {
+        Pace {
+            peers: 2,
+            interval: Duration::from_millis(100),
+            until_end,
+            limits: limits(),
+        }
+    }
+
     /// Two workers with a partition each, and a clock that the test moves.
     struct Fixture {
         coordinator: Coordinator,
@@ -386,8 +411,7 @@ mod tests {
         };
         let checkpoint = decide::take_over(None, &opening, 1).expect("a fresh store");
         let now = Instant::now();
-        let (coordinator, start) =
-            Coordinator::new(checkpoint, 2, Duration::from_millis(100), until_end, now);
+        let (coordinator, start) = Coordinator::new(checkpoint, pace(until_end), now);
         assert!(matches!(start, Action::Broadcast(ToWorker::Start(_))));
         Fixture {
             coordinator,
@@ -419,13 +443,18 @@ mod tests {
         }
 
         fn seals(&mut self, epoch: Epoch, records: u64, at_end: bool) {
-            self.seals_windows(epoch, records, 1, at_end);
+            self.seals_rows(epoch, records, 1, at_end);
         }
 
-        fn seals_windows(&mut self, epoch: Epoch, records: u64, windows: u64, at_end: bool) {
+        fn seals_rows(&mut self, epoch: Epoch, records: u64, rows: u64, at_end: bool) {
             for partition in 0..2 {
+                let before = &self.coordinator.checkpoint().last_binding().cuts;
+                let before = before[usize::try_from(partition).expect("small")].next;
                 let cut = Cut {
-                    next: i64::try_from(epoch * 10).expect("small"),
+                    next: match records {
+                        0 => before,
+                        _ => i64::try_from(epoch * 10).expect("small"),
+                    },
                     ..Cut::default()
                 };
                 let counts = Counts {
@@ -437,7 +466,7 @@ mod tests {
                         epoch,
                         cuts: vec![(partition, cut)],
                         counts,
-                        windows,
+                        rows,
                         at_end,
                     },
                     &mut self.actions,
@@ -464,7 +493,17 @@ mod tests {
     fn nothing_is_sealed_before_all_workers_have_replayed() {
         let mut fixture = fixture(false);
         assert!(fixture.step(0, 1_000).is_empty());
-        let mut fixture = fixture.replayed();
+        fixture.coordinator.receive(
+            ToCoordinator::Replayed {
+                counts: Vec::new(),
+                lost: false,
+            },
+            &mut fixture.actions,
+            fixture.now,
+        );
+        assert!(fixture.step(0, 1_000).is_empty(), "one of two");
+        let mut fixture = self::fixture(false).replayed();
+        fixture.now += Duration::from_millis(1_000);
         assert!(matches!(
             fixture.step(0, 0)[..],
             [Action::Broadcast(ToWorker::Seal(1))]
@@ -561,13 +600,8 @@ mod tests {
             before.won(actions);
         }
         let now = before.now;
-        let (coordinator, _) = Coordinator::new(
-            before.coordinator.checkpoint().clone(),
-            2,
-            Duration::from_millis(100),
-            false,
-            now,
-        );
+        let checkpoint = before.coordinator.checkpoint().clone();
+        let (coordinator, _) = Coordinator::new(checkpoint, pace(false), now);
         let mut fixture = Fixture {
             coordinator,
             now,
@@ -590,20 +624,15 @@ mod tests {
     #[test]
     fn a_loss_is_bound_before_anything_that_was_replayed_is_committed() {
         let mut before = fixture(false).replayed();
-        for epoch in 1..=EPOCHS_AHEAD {
+        for epoch in 1..=AHEAD {
             before.step(0, 100);
             before.seals(epoch, 1, false);
             let actions = before.step(0, 1);
             before.won(actions);
         }
         let now = before.now;
-        let (coordinator, _) = Coordinator::new(
-            before.coordinator.checkpoint().clone(),
-            2,
-            Duration::from_millis(100),
-            false,
-            now,
-        );
+        let checkpoint = before.coordinator.checkpoint().clone();
+        let (coordinator, _) = Coordinator::new(checkpoint, pace(false), now);
         let mut fixture = Fixture {
             coordinator,
             now,
@@ -620,9 +649,9 @@ mod tests {
             );
         }
         let last = fixture.coordinator.checkpoint().last_binding().cuts.clone();
-        let actions = fixture.step(EPOCHS_AHEAD, 0);
+        let actions = fixture.step(AHEAD, 0);
         assert!(
-            is_seal(&actions, EPOCHS_AHEAD + 1),
+            is_seal(&actions, AHEAD + 1),
             "the loss comes before the commit: {actions:?}"
         );
         for (partition, cut) in (0..).zip(last) {
@@ -631,38 +660,34 @@ mod tests {
                 ..cut
             };
             let sealed = ToCoordinator::Sealed {
-                epoch: EPOCHS_AHEAD + 1,
+                epoch: AHEAD + 1,
                 cuts: vec![(partition, cut)],
                 counts: Counts::default(),
-                windows: 0,
+                rows: 0,
                 at_end: false,
             };
             fixture
                 .coordinator
                 .receive(sealed, &mut fixture.actions, fixture.now);
         }
-        let actions = fixture.step(EPOCHS_AHEAD, 0);
+        let actions = fixture.step(AHEAD, 0);
         let [Action::Propose { proposed, .. }] = &actions[..] else {
             panic!("a loss is bound without new records: {actions:?}")
         };
         assert_eq!(
-            (
-                proposed.committed.epoch,
-                proposed.bound.len(),
-                proposed.format
-            ),
-            (EPOCHS_AHEAD, 1, 2),
+            (proposed.committed.epoch, proposed.bound.len()),
+            (AHEAD, 1),
             "in one step"
         );
         fixture.won(actions);
-        fixture.step(EPOCHS_AHEAD, 100);
+        fixture.step(AHEAD, 100);
         let carried = fixture.coordinator.checkpoint().last_binding().cuts.clone();
         for (partition, cut) in (0..).zip(carried) {
             let sealed = ToCoordinator::Sealed {
-                epoch: EPOCHS_AHEAD + 2,
+                epoch: AHEAD + 2,
                 cuts: vec![(partition, cut)],
                 counts: Counts::default(),
-                windows: 0,
+                rows: 0,
                 at_end: false,
             };
             fixture
@@ -671,7 +696,7 @@ mod tests {
         }
         assert!(
             matches!(
-                fixture.step(EPOCHS_AHEAD, 1)[..],
+                fixture.step(AHEAD, 1)[..],
                 [Action::Broadcast(ToWorker::Reopen(_))]
             ),
             "a loss that is already bound is not bound again"
@@ -681,7 +706,7 @@ mod tests {
     #[test]
     fn a_store_that_does_not_acknowledge_stops_the_sealing() {
         let mut fixture = fixture(false).replayed();
-        for epoch in 1..=EPOCHS_AHEAD {
+        for epoch in 1..=AHEAD {
             assert!(is_seal(&fixture.step(0, 100), epoch));
             fixture.seals(epoch, 1, false);
             let actions = fixture.step(0, 1);
@@ -694,22 +719,22 @@ mod tests {
             "a commit makes room"
         );
         fixture.won(actions);
-        assert!(is_seal(&fixture.step(1, 100), EPOCHS_AHEAD + 1));
+        assert!(is_seal(&fixture.step(1, 100), AHEAD + 1));
     }
 
     #[test]
-    fn epochs_that_touch_many_windows_are_not_bound_far_ahead() {
+    fn epochs_that_write_many_rows_are_not_bound_far_ahead() {
         let mut fixture = fixture(false).replayed();
         for epoch in 1..=2 {
             assert!(is_seal(&fixture.step(0, 100), epoch));
             // From each of the two workers.
-            fixture.seals_windows(epoch, 1, WINDOWS_AHEAD / 4, false);
+            fixture.seals_rows(epoch, 1, limits().rows_ahead / 4, false);
             let actions = fixture.step(0, 1);
             fixture.won(actions);
         }
         assert!(
             fixture.step(0, 10_000).is_empty(),
-            "both together touch WINDOWS_AHEAD windows"
+            "both together write as many rows as may be bound"
         );
         let actions = fixture.step(1, 1);
         assert!(

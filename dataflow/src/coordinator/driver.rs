@@ -20,8 +20,9 @@ use tapeflow_schemas::Epoch;
 use timely::dataflow::ProbeHandle;
 
 use crate::{
+    clock::SteadyClock,
     coordinator::{
-        decisions::{Action, Coordinator},
+        decisions::{Action, Coordinator, Pace},
         messages::{ToCoordinator, ToWorker},
     },
     operators::acknowledged::acknowledged_epoch,
@@ -39,6 +40,7 @@ pub(crate) struct Driver {
     outcomes: Receiver<Result<Checkpoint, WorkflowError>>,
     send_outcome: Sender<Result<Checkpoint, WorkflowError>>,
     group_offsets: GroupOffsets,
+    clock: SteadyClock,
 }
 
 /// Writes committed offsets to the log's consumer group, for tools that display lag. At most one
@@ -86,9 +88,12 @@ impl Driver {
         shared.metrics.set_checkpoint(&checkpoint);
         let (coordinator, start) = Coordinator::new(
             checkpoint,
-            peers,
-            shared.config.epoch,
-            shared.config.until_end,
+            Pace {
+                peers,
+                interval: shared.config.epoch,
+                until_end: shared.config.until_end,
+                limits: shared.config.limits,
+            },
             shared.clock.now(),
         );
         Self {
@@ -97,6 +102,7 @@ impl Driver {
             outcomes,
             send_outcome,
             group_offsets: GroupOffsets::default(),
+            clock: SteadyClock::default(),
         }
     }
 
@@ -131,7 +137,7 @@ impl Driver {
         if !self.coordinator.finished() {
             self.coordinator.step(
                 acknowledged_epoch(probe),
-                shared.clock.wall_us(),
+                self.clock.time_us(now, shared.clock.wall_us()),
                 now,
                 &mut actions,
             );

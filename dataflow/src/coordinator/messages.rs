@@ -20,11 +20,13 @@ pub(crate) enum ToCoordinator {
         epoch: Epoch,
         cuts: Vec<(Partition, Cut)>,
         counts: Counts,
-        /// The number of windows that the epoch touches on this worker.
-        windows: u64,
+        /// The number of rows of bars that the epoch writes for what this worker has read.
+        rows: u64,
         /// Whether every partition of the worker has passed its requested end.
         at_end: bool,
     },
+    /// The worker has read the first record since its last seal.
+    RecordWaits,
     /// The worker's open map is full: it reads no further before the next seal.
     Full,
     /// The worker's process was asked to stop reading and end.

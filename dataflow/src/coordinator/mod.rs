@@ -3,3 +3,4 @@
 pub(crate) mod decisions;
 pub(crate) mod driver;
 pub(crate) mod messages;
+mod pacing;

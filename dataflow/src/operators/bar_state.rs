@@ -9,21 +9,26 @@
 //! arrives. The bar's cell names the epoch up to which it is complete, and partials of these epochs
 //! are not added again. A bar that cannot exist yet is not read.
 //!
+//! Bars shorter than a minute have no row and no place in the table: they stay encoded in their
+//! minute, and an epoch decodes those that it touches.
+//!
 //! Changes leave twice: as absolute bars for the store, once per epoch, each with its epoch and
 //! write timestamp; and as pairs of old and new values, for the views. Memory is a cache, and the
 //! store is the state: a bar may leave memory once its last write is acknowledged, whether its
 //! window is open or not. The views are not affected.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use hashbrown::hash_map::Entry;
-use tapeflow_protocol::{DeadLetter, DirectoryEntry, EpochWrites, failpoint};
+use tapeflow_protocol::{DeadLetter, DirectoryEntry, EpochWrites, FeedGap, failpoint};
 use tapeflow_schemas::{
-    BarKey, BarState, BarWrite, Epoch, Totals, WindowSize, WindowStart, WriteTimestamp,
+    BarKey, BarRow, BarState, BarWrite, Epoch, PackedBars, Totals, WindowSize, WindowStart,
+    WriteTimestamp,
 };
 use timely::{
     container::CapacityContainerBuilder,
@@ -39,22 +44,25 @@ use crate::{
     epoch_timestamps::SharedEpochTimestamps,
     failure::{Failure, JobError},
     hash::{Map, Set},
+    limits::Limits,
     metrics::Metrics,
     operators::{
         acknowledged::Acknowledged,
         exchange::{ExchangeItem, SymbolPartials},
+        replayed_steps::ReplayedSteps,
     },
-    store_io::{BarReader, StoreIo},
+    store_io::{StoreIo, StoreReader},
     views::changes::{BarValues, Change, Window},
 };
 
-/// The most bars of one batch to the sink, which is one write to the store.
-const BARS_PER_WRITE: usize = 256;
+/// What a resident bar takes, about, beside its packed bars: its box, its key in the table and in
+/// the eviction queue, and the slack of both. The symbol's text is shared by all its bars.
+pub const RESIDENT_BAR_BYTES: usize =
+    size_of::<Resident>() + 16 + 2 * (size_of::<BarKey>() + size_of::<usize>()) * 3 / 2;
+/// Between two warnings that open windows do not fit into memory.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Emptied tables kept for reuse.
 const SPARE_TABLES: usize = 2;
-/// Directory entries remembered as written. Beyond so many they are forgotten and written again,
-/// which is harmless.
-const DIRECTORY_CACHE: usize = 100_000;
 
 /// The output of the operator.
 #[derive(Clone)]
@@ -67,7 +75,9 @@ pub(crate) enum StateOutput {
 
 pub(crate) struct StateSettings {
     pub(crate) sizes: Vec<WindowSize>,
+    /// How many bars without packed ones may stay in memory; a packed one counts by its bytes.
     pub(crate) resident_bars: usize,
+    pub(crate) limits: Limits,
     pub(crate) io: StoreIo,
     pub(crate) timestamps: SharedEpochTimestamps,
     pub(crate) acknowledged: Acknowledged,
@@ -119,12 +129,21 @@ struct Pending {
     capability: Capability<u64>,
     /// By the epoch of the partials. There is one epoch, except in the replay, where all of (c, b]
     /// enters at time b.
-    partials: BTreeMap<Epoch, Map<BarKey, Totals>>,
+    partials: BTreeMap<Epoch, Map<BarKey, RowPartial>>,
     dead_letters: Vec<DeadLetter>,
+    feed_gaps: BTreeSet<FeedGap>,
+}
+
+/// What an epoch adds to a row.
+#[derive(Default)]
+struct RowPartial {
+    totals: Totals,
+    packed: PackedBars,
 }
 
 struct Resident {
     totals: Totals,
+    packed: PackedBars,
     /// The epoch of its last write, or of the cell that was read back; 0 if there is neither.
     epoch: Epoch,
     /// The time of its last change. Identifies the first partial of a time.
@@ -135,9 +154,15 @@ struct Resident {
     queued: bool,
 }
 
+/// A bar that a time has touched, as it was before.
+struct Touched {
+    key: BarKey,
+    before: Option<BarState>,
+}
+
 struct ResidentBars {
     settings: StateSettings,
-    reader: BarReader,
+    reader: StoreReader<BarKey>,
     pending: BTreeMap<u64, Pending>,
     /// Whether anything has changed since the oldest time was last found to wait for bars.
     recheck: bool,
@@ -147,21 +172,37 @@ struct ResidentBars {
     /// Boxed, so that a growing table moves pointers instead of bars.
     resident: Map<BarKey, Box<Resident>>,
     /// Emptied tables of partials, for reuse: otherwise each epoch would grow new tables.
-    spare: Vec<Map<BarKey, Totals>>,
+    spare: Vec<Map<BarKey, RowPartial>>,
+    /// Space for adding to packed bars.
+    scratch: Vec<u8>,
+    /// The bytes of all packed bars in memory.
+    packed_bytes: usize,
     /// Keys requested from the store and not answered.
     requested: Set<BarKey>,
+    /// Of these, the one that the oldest time waits for, and that is probably answered last.
+    waits_for: Option<BarKey>,
     /// Bars read for keys that are not resident. Only this operator writes these bars, so a reply
     /// stays valid until the key becomes resident, which consumes the reply.
-    replies: Map<BarKey, Option<BarState>>,
+    replies: Map<BarKey, Option<BarRow>>,
     /// Eviction candidates, least recently acknowledged first.
     queue: VecDeque<BarKey>,
     /// By size: the latest start of the evicted bars. Bars up to it may exist.
     evicted_up_to: Vec<Option<WindowStart>>,
     directory: Set<DirectoryEntry>,
+    /// By size: the latest start that has been seen.
+    newest: Vec<WindowStart>,
+    warnings: Warnings,
+}
+
+/// Bars of open windows that were read back, since the last warning.
+struct Warnings {
+    read_back: u64,
+    last: Option<Instant>,
 }
 
 impl ResidentBars {
     fn new(settings: StateSettings, wake: timely::scheduling::SyncActivator) -> Self {
+        let newest = vec![WindowStart::MIN; settings.sizes.len()];
         Self {
             reader: settings.io.reader(wake),
             evicted_up_to: vec![None; settings.sizes.len()],
@@ -171,10 +212,18 @@ impl ResidentBars {
             failed: None,
             resident: Map::default(),
             spare: Vec::new(),
+            scratch: Vec::new(),
+            packed_bytes: 0,
             requested: Set::default(),
+            waits_for: None,
             replies: Map::default(),
             queue: VecDeque::new(),
             directory: Set::default(),
+            newest,
+            warnings: Warnings {
+                read_back: 0,
+                last: None,
+            },
         }
     }
 
@@ -190,27 +239,44 @@ impl ResidentBars {
                     capability: capability.clone(),
                     partials: BTreeMap::new(),
                     dead_letters: Vec::new(),
+                    feed_gaps: BTreeSet::new(),
                 });
             match item {
                 ExchangeItem::DeadLetter(dead_letter) => pending.dead_letters.push(*dead_letter),
+                ExchangeItem::FeedGap(gap) => drop(pending.feed_gaps.insert(*gap)),
                 ExchangeItem::SymbolPartials(SymbolPartials { symbol, partials }) => {
                     for partial in partials {
+                        let newest = &mut self.newest[usize::from(partial.size)];
+                        *newest = partial.start.max(*newest);
+                        let (size, start) = (
+                            self.settings.sizes[usize::from(partial.size)],
+                            partial.start,
+                        );
                         let key = BarKey {
                             symbol: symbol.clone(),
-                            size: self.settings.sizes[usize::from(partial.size)],
-                            start: partial.start,
+                            size,
+                            start,
                         };
-                        match pending
+                        let row = match pending
                             .partials
                             .entry(partial.epoch)
                             .or_insert_with(|| self.spare.pop().unwrap_or_default())
                             .entry(key)
                         {
-                            Entry::Occupied(mut held) => held.get_mut().merge(&partial.totals),
+                            Entry::Occupied(held) => held.into_mut(),
                             Entry::Vacant(free) => {
                                 wanted.push(free.key().clone());
-                                free.insert(partial.totals);
+                                free.insert(RowPartial::default())
                             }
+                        };
+                        row.totals.merge(&partial.totals);
+                        if row.packed.is_empty() {
+                            row.packed = partial.packed;
+                        } else if let Err(error) =
+                            row.packed.merge(start, &partial.packed, &mut self.scratch)
+                        {
+                            let reason = format!("a partial of {symbol} at {start}: {error}");
+                            self.settings.failure.set(JobError::Failed(reason));
                         }
                     }
                 }
@@ -223,9 +289,48 @@ impl ResidentBars {
     fn request(&mut self, mut keys: Vec<BarKey>) {
         keys.retain(|key| self.requested.insert(key.clone()));
         if !keys.is_empty() {
+            self.count_open(&keys);
             self.settings.metrics.bars_read.add(keys.len() as u64);
             self.reader.request(keys);
         }
+    }
+
+    /// Counts bars of the newest windows that were evicted and are needed again, and warns that
+    /// memory is too small for the open windows. Not the first reads after a start.
+    fn count_open(&mut self, keys: &[BarKey]) {
+        let open = keys.iter().filter(|key| {
+            let size = self.size_index(key.size);
+            self.evicted_up_to[size].is_some_and(|line| key.start <= line)
+                && key.start >= self.newest[size]
+        });
+        let open = open.count() as u64;
+        self.settings.metrics.open_bars_read.add(open);
+        self.warnings.read_back += open;
+        if self.warnings.read_back > self.settings.resident_bars as u64
+            && self
+                .warnings
+                .last
+                .is_none_or(|last| last.elapsed() >= WARN_EVERY)
+        {
+            tracing::warn!(
+                bars = self.warnings.read_back,
+                resident_bars = self.settings.resident_bars,
+                "bars of open windows were evicted and read back: the open windows do not fit into \
+                 --bar-memory; raise it"
+            );
+            self.warnings = Warnings {
+                read_back: 0,
+                last: Some(Instant::now()),
+            };
+        }
+    }
+
+    fn size_index(&self, size: WindowSize) -> usize {
+        self.settings
+            .sizes
+            .iter()
+            .position(|other| *other == size)
+            .expect("a key has a size of the job")
     }
 
     /// Whether the bar must be read from the store and has been neither read nor requested.
@@ -246,12 +351,7 @@ impl ResidentBars {
                 .watermark_ms()
                 .is_some_and(|watermark| key.start <= watermark)
         });
-        let size = self
-            .settings
-            .sizes
-            .iter()
-            .position(|size| *size == key.size)
-            .expect("a key has a size of the job");
+        let size = self.size_index(key.size);
         taken_over || self.evicted_up_to[size].is_some_and(|line| key.start <= line)
     }
 
@@ -292,8 +392,14 @@ impl ResidentBars {
         if !complete(&time) {
             return None;
         }
-        // A check of all keys is useful only once something has changed.
-        if !std::mem::take(&mut self.recheck) {
+        // A check of all keys is useful only once something has changed, and the key that is
+        // answered last is answered.
+        if self
+            .waits_for
+            .as_ref()
+            .is_some_and(|key| self.requested.contains(key))
+            || !std::mem::take(&mut self.recheck)
+        {
             return None;
         }
         let missing: Vec<BarKey> = pending
@@ -307,21 +413,25 @@ impl ResidentBars {
             self.request(missing);
         }
         let (_, pending) = self.pending.first_key_value()?;
-        if pending
+        // Requests are sent in the order of their keys.
+        self.waits_for = pending
             .partials
             .values()
             .flat_map(Map::keys)
-            .any(|key| self.requested.contains(key))
-        {
+            .filter(|key| self.requested.contains(*key))
+            .max()
+            .cloned();
+        if self.waits_for.is_some() {
             return None;
         }
         self.recheck = true;
         let pending = self.pending.remove(&time)?;
         match self.add(time, write_timestamp, pending.partials) {
             Ok(mut outputs) => {
-                if !pending.dead_letters.is_empty() {
+                if !(pending.dead_letters.is_empty() && pending.feed_gaps.is_empty()) {
                     outputs.push(StateOutput::Writes(EpochWrites {
                         dead_letters: pending.dead_letters,
+                        feed_gaps: pending.feed_gaps.into_iter().collect(),
                         ..EpochWrites::default()
                     }));
                 }
@@ -341,40 +451,49 @@ impl ResidentBars {
         &mut self,
         time: u64,
         write_timestamp: WriteTimestamp,
-        partials: BTreeMap<Epoch, Map<BarKey, Totals>>,
+        partials: BTreeMap<Epoch, Map<BarKey, RowPartial>>,
     ) -> Result<Vec<StateOutput>, JobError> {
         let replaying = self.settings.timestamps.borrow().is_replay(time);
         // A bar of a later epoch was written by another generation, which has fenced this one. The
         // limit is the time and not the current b: a bar with an epoch in between could already
         // contain this partial.
         let newest = if replaying { time } else { time - 1 };
-        // The touched bars, with their values before this time, for the views.
-        let mut touched: Vec<(BarKey, Option<BarValues>)> = Vec::new();
+        let mut touched: Vec<Touched> = Vec::new();
+        let mut steps = ReplayedSteps::default();
         for (epoch, mut partials) in partials {
-            for (key, totals) in partials.drain() {
+            for (key, partial) in partials.drain() {
+                if replaying {
+                    steps.add(&key, epoch, &partial.totals);
+                }
+                let start = key.start;
                 let resident = match self.resident.entry(key) {
                     Entry::Occupied(held) => {
                         if held.get().changed_at != time {
-                            touched.push((
-                                held.key().clone(),
-                                Some(BarValues::of(&held.get().totals)),
-                            ));
+                            touched.push(Touched {
+                                key: held.key().clone(),
+                                before: Some(BarState {
+                                    epoch: held.get().epoch,
+                                    totals: held.get().totals,
+                                }),
+                            });
                         }
                         held.into_mut()
                     }
                     Entry::Vacant(free) => {
                         let found = self.replies.remove(free.key()).flatten();
-                        touched.push((
-                            free.key().clone(),
-                            found.map(|bar| BarValues::of(&bar.totals)),
-                        ));
-                        let bar = found.unwrap_or(BarState {
-                            epoch: 0,
-                            totals: Totals::default(),
+                        touched.push(Touched {
+                            key: free.key().clone(),
+                            before: found.as_ref().map(|row| row.state),
                         });
+                        let row = found.unwrap_or_else(|| {
+                            let (epoch, totals) = (0, Totals::default());
+                            BarState { epoch, totals }.into_row()
+                        });
+                        self.packed_bytes += row.packed.capacity();
                         free.insert(Box::new(Resident {
-                            totals: bar.totals,
-                            epoch: bar.epoch,
+                            totals: row.state.totals,
+                            packed: row.packed,
+                            epoch: row.state.epoch,
                             changed_at: 0,
                             acknowledged: false,
                             queued: false,
@@ -386,7 +505,7 @@ impl ResidentBars {
                     if resident.epoch > newest {
                         let key = touched
                             .last()
-                            .map(|(key, _)| key.to_string())
+                            .map(|touched| touched.key.to_string())
                             .unwrap_or_default();
                         return Err(JobError::Fenced(format!(
                             "bar {key} has epoch {}, which is later than epoch {time} of this \
@@ -396,7 +515,15 @@ impl ResidentBars {
                     }
                 }
                 if epoch > resident.epoch {
-                    resident.totals.merge(&totals);
+                    resident.totals.merge(&partial.totals);
+                    if !partial.packed.is_empty() {
+                        self.packed_bytes -= resident.packed.capacity();
+                        resident
+                            .packed
+                            .merge(start, &partial.packed, &mut self.scratch)
+                            .map_err(|error| JobError::Failed(error.to_string()))?;
+                        self.packed_bytes += resident.packed.capacity();
+                    }
                 }
             }
             if self.spare.len() < SPARE_TABLES {
@@ -404,7 +531,7 @@ impl ResidentBars {
             }
         }
         let (mut writes, mut changes) = (vec![EpochWrites::default()], Vec::new());
-        for (key, before) in touched {
+        for Touched { key, before } in touched {
             let resident = self.resident.get_mut(&key).expect("it was touched above");
             resident.epoch = time;
             resident.acknowledged = false;
@@ -416,13 +543,14 @@ impl ResidentBars {
                 changes.push(Change {
                     symbol: key.symbol.clone(),
                     window,
-                    before,
+                    before: before.as_ref().map(|bar| BarValues::of(&bar.totals)),
                     after: BarValues::of(&state.totals),
+                    replayed: replaying.then(|| steps.take(&key, before.as_ref())),
                 });
             }
             if writes
                 .last()
-                .is_some_and(|last| last.bars.len() >= BARS_PER_WRITE)
+                .is_some_and(|last| last.bars.len() >= self.settings.limits.bars_per_write)
             {
                 writes.push(EpochWrites::default());
             }
@@ -430,12 +558,8 @@ impl ResidentBars {
             // After a crash between the two writes, a replayed bar exists without its directory
             // entry. A second write of an entry is harmless.
             if before.is_none() || replaying {
-                let entry = DirectoryEntry {
-                    symbol: key.symbol.clone(),
-                    size: key.size,
-                    bucket: key.size.bucket(key.start),
-                };
-                if self.directory.len() >= DIRECTORY_CACHE {
+                let entry = DirectoryEntry::of(&key);
+                if self.directory.len() >= self.settings.limits.directory_entries {
                     self.directory.clear();
                 }
                 if self.directory.insert(entry.clone()) {
@@ -443,6 +567,7 @@ impl ResidentBars {
                 }
             }
             batch.bars.push(BarWrite {
+                packed: resident.packed.clone(),
                 key,
                 state,
                 write_timestamp,
@@ -456,11 +581,16 @@ impl ResidentBars {
         Ok(outputs)
     }
 
+    fn is_over_limit(&self) -> bool {
+        let packed = self.packed_bytes / RESIDENT_BAR_BYTES;
+        self.resident.len() + packed > self.settings.resident_bars
+    }
+
     /// Evicts bars down to the limit. Only bars whose last write is acknowledged are evicted, so
     /// that a later read finds them.
     fn evict(&mut self) {
         let mut tries = self.queue.len();
-        while self.resident.len() > self.settings.resident_bars && tries > 0 {
+        while self.is_over_limit() && tries > 0 {
             tries -= 1;
             let Some(key) = self.queue.pop_front() else {
                 return;
@@ -473,16 +603,188 @@ impl ResidentBars {
                 resident.queued = false;
                 continue;
             }
-            let size = self
-                .settings
-                .sizes
-                .iter()
-                .position(|size| *size == key.size)
-                .expect("a key has a size of the job");
+            let size = self.size_index(key.size);
             self.evicted_up_to[size] = self.evicted_up_to[size].max(Some(key.start));
-            self.resident.remove(&key);
+            if let Some(evicted) = self.resident.remove(&key) {
+                self.packed_bytes -= evicted.packed.capacity();
+            }
             self.recheck = true;
             self.settings.metrics.bars_evicted.add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tapeflow_protocol::{
+        EpochStore, SourceIdentity,
+        decide::{self, Opening},
+    };
+    use tapeflow_schemas::{Conditions, EventTime, Position, Price, Size, Symbol, Trade};
+    use tapeflow_sinks::memory::MemoryStore;
+    use timely::scheduling::SyncActivator;
+
+    use super::*;
+    use crate::epoch_timestamps::EpochTimestamps;
+
+    const SIZE: &str = "1m";
+    const START: WindowStart = 60_000;
+
+    fn key(symbol: &str) -> BarKey {
+        BarKey {
+            symbol: Symbol::new(symbol).expect("a symbol"),
+            size: SIZE.parse().expect("a size"),
+            start: START,
+        }
+    }
+
+    fn one_trade() -> Totals {
+        let number = "1";
+        let trade = Trade::new(
+            EventTime::from_ms(START).expect("a time"),
+            Price::parse(number).expect("a price").value,
+            Size::parse(number).expect("a size").value,
+            Conditions::NONE,
+        )
+        .expect("a trade");
+        let position = Position {
+            partition: 0,
+            offset: 0,
+            index: 0,
+        };
+        Totals::of(&trade, position, false)
+    }
+
+    /// Runs a test with a bar state that took over a store at epoch 3, nothing of which is left to
+    /// replay, and has bound the epochs 4 to 6.
+    fn with_bars(resident_bars: usize, test: impl FnOnce(&mut ResidentBars, &MemoryStore)) {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let (store, failure) = (MemoryStore::new(), Failure::default());
+        let opening = Opening {
+            job: "j".into(),
+            fingerprint: "f".into(),
+            source: SourceIdentity {
+                cluster: "c".into(),
+                topic: "t".into(),
+                topic_id: None,
+            },
+            earliest: vec![0],
+            owner: "o".into(),
+        };
+        let mut checkpoint = decide::take_over(None, &opening, 1_000).expect("a fresh store");
+        checkpoint.committed.epoch = 3;
+        checkpoint.committed.cuts[0].watermark_ms = Some(START + 1_000_000);
+        let timestamps = EpochTimestamps {
+            checkpoint: Some(Rc::new(checkpoint)),
+            bound: (4..=6).map(|epoch| (epoch, 2_000 + epoch as i64)).collect(),
+        };
+        let settings = StateSettings {
+            sizes: vec![SIZE.parse().expect("a size")],
+            resident_bars,
+            limits: Limits::default(),
+            io: StoreIo::new(
+                runtime.handle().clone(),
+                Arc::new(store.clone()),
+                &Limits::default(),
+                failure.clone(),
+            ),
+            timestamps: Rc::new(std::cell::RefCell::new(timestamps)),
+            acknowledged: Acknowledged::default(),
+            failure,
+            metrics: Arc::default(),
+        };
+        let wake: SyncActivator =
+            timely::execute_directly(|worker| worker.sync_activator_for(Vec::new()));
+        test(&mut ResidentBars::new(settings, wake), &store);
+    }
+
+    fn partials(symbol: &str) -> BTreeMap<Epoch, Map<BarKey, RowPartial>> {
+        let mut bars = Map::default();
+        let partial = RowPartial {
+            totals: one_trade(),
+            packed: PackedBars::default(),
+        };
+        bars.insert(key(symbol), partial);
+        BTreeMap::from([(4, bars)])
+    }
+
+    /// A bar of epoch 4 that this process reads while it adds epoch 4 was written by another
+    /// generation, which may have counted other records in it.
+    #[test]
+    fn a_bar_of_the_epoch_that_is_being_added_is_of_another_generation() {
+        for (stored, fenced) in [(3, false), (4, true), (5, true)] {
+            with_bars(8, |bars, _| {
+                let state = BarState {
+                    epoch: stored,
+                    totals: one_trade(),
+                };
+                bars.replies.insert(key("A"), Some(state.into_row()));
+                let added = bars.add(4, 2_004, partials("A"));
+                assert_eq!(
+                    matches!(added, Err(JobError::Fenced(_))),
+                    fenced,
+                    "a bar of epoch {stored}"
+                );
+            });
+        }
+    }
+
+    /// 1. A bar is in memory when its partial arrives, so it is not requested.
+    /// 2. It is evicted before the partial's epoch is complete.
+    /// 3. The epoch is complete: it must be requested now, or the partial is added to nothing.
+    #[test]
+    fn a_bar_that_was_evicted_after_its_partial_arrived_is_read_before_it_is_added_to() {
+        with_bars(1, |bars, store| {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let written: Vec<BarWrite> = ["A", "B"]
+                .map(|symbol| BarWrite {
+                    key: key(symbol),
+                    state: BarState {
+                        epoch: 3,
+                        totals: one_trade(),
+                    },
+                    packed: PackedBars::default(),
+                    write_timestamp: 1_500,
+                })
+                .into();
+            for bar in &written {
+                bars.replies
+                    .insert(bar.key.clone(), Some(bar.state.into_row()));
+            }
+            for symbol in ["A", "B"] {
+                bars.add(4, 2_004, partials(symbol)).expect("added");
+            }
+            let evolved: Vec<BarWrite> = ["A", "B"]
+                .map(|symbol| BarWrite {
+                    key: key(symbol),
+                    state: BarState {
+                        epoch: 4,
+                        totals: bars.resident[&key(symbol)].totals,
+                    },
+                    packed: PackedBars::default(),
+                    write_timestamp: 2_004,
+                })
+                .into();
+            let writes = EpochWrites {
+                bars: evolved,
+                ..EpochWrites::default()
+            };
+            runtime.block_on(store.write(&writes)).expect("written");
+            assert!(!bars.must_read(&key("A")), "it is in memory");
+            bars.settings.acknowledged.borrow_mut().push_back(writes);
+            bars.receive_from_store();
+            // As after a look that found all bars in memory or requested.
+            bars.recheck = false;
+            bars.evict();
+            assert_eq!(bars.resident.len(), 1, "one of the two is evicted");
+            let evicted = ["A", "B"]
+                .into_iter()
+                .find(|symbol| !bars.resident.contains_key(&key(symbol)))
+                .expect("one");
+            assert!(bars.recheck, "what was found in memory is looked for again");
+            assert!(bars.must_read(&key(evicted)));
+        });
     }
 }

@@ -6,7 +6,8 @@
 //! [`tapeflow_schemas::Totals::add_trade`].
 
 use tapeflow_schemas::{
-    AssetClass, Epoch, Position, Symbol, Totals, Trade, WindowSize, WindowStart,
+    AssetClass, Epoch, PackedBar, PackedBars, Position, Stretch, Symbol, Totals, Trade, WindowSize,
+    WindowStart, trading_session::Hours,
 };
 
 use crate::{
@@ -15,13 +16,15 @@ use crate::{
     watermark::late_up_to,
 };
 
-/// The most symbols that stay interned after a seal. With more, all are forgotten, which bounds
-/// memory if a feed sends ever new names.
-const INTERNED_SYMBOLS_KEPT: usize = 200_000;
-
 /// The open totals, per symbol and window.
 pub(crate) struct Combiner {
     sizes: Vec<WindowSize>,
+    /// The index of the size `session`, if the job has it: that of the last size.
+    session: Option<usize>,
+    /// Trades without a trading session, until they are taken.
+    outside_sessions: OutsideSessions,
+    /// The most symbols that stay interned after a seal.
+    interned_symbols: usize,
     ids: Map<Name, u32>,
     symbols: Vec<SymbolSlot>,
     /// For each symbol and size, the window of the last trade: `symbol * sizes + size`.
@@ -58,6 +61,15 @@ struct Recent {
     slot: u32,
 }
 
+/// Trades that belong to no trading session. They are in the windows of all other sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OutsideSessions {
+    /// Trades at night, on weekends and on holidays.
+    pub(crate) closed: u64,
+    /// Trades of years that the calendar does not cover.
+    pub(crate) unknown_year: u64,
+}
+
 /// No window: an empty range, which contains no trade.
 const NONE: Recent = Recent {
     start: 0,
@@ -77,9 +89,18 @@ struct Slot {
 pub(crate) struct Interned(u32);
 
 impl Combiner {
-    pub(crate) fn new(sizes: &[WindowSize]) -> Self {
+    /// `interned_symbols` stay interned after a seal, at most.
+    pub(crate) fn new(sizes: &[WindowSize], interned_symbols: usize) -> Self {
+        let session = sizes.iter().position(|size| size.is_session());
+        assert!(
+            session.is_none_or(|at| at + 1 == sizes.len()),
+            "sizes ascend, and a session is the largest"
+        );
         Self {
             sizes: sizes.to_vec(),
+            session,
+            outside_sessions: OutsideSessions::default(),
+            interned_symbols,
             ids: Map::default(),
             symbols: Vec::new(),
             recent: Vec::new(),
@@ -123,27 +144,77 @@ impl Combiner {
         let late_up_to = late_up_to(watermark_ms);
         let base = symbol.0 as usize * self.sizes.len();
         let mut any_late = false;
-        for at in 0..self.sizes.len() {
+        for at in 0..self.session.unwrap_or(self.sizes.len()) {
             let recent = self.recent[base + at];
             let window = if recent.start <= event_ms && event_ms < recent.end {
                 recent
             } else {
-                self.open(symbol, at, trade)
+                let (size, class) = (self.sizes[at], self.symbols[symbol.0 as usize].class);
+                let start = size.start_of(trade.event_time, class);
+                self.open(symbol, at, (start, size.end_of(start, class)))
             };
-            let late = window.end <= late_up_to;
-            any_late |= late;
-            self.slots[window.slot as usize]
-                .totals
-                .add_trade(trade, position, late);
+            any_late |= self.add_to(window, trade, position, late_up_to);
+        }
+        if let Some(window) = self
+            .session
+            .and_then(|at| self.session_of(symbol, at, trade))
+        {
+            any_late |= self.add_to(window, trade, position, late_up_to);
         }
         any_late
     }
 
-    /// Finds or opens the window of a size that contains a trade, and remembers it as the symbol's
-    /// last window.
-    fn open(&mut self, symbol: Interned, at: usize, trade: &Trade) -> Recent {
-        let (size, class) = (self.sizes[at], self.symbols[symbol.0 as usize].class);
-        let start = size.start_of(trade.event_time, class);
+    /// Adds a trade to a window. Returns whether it was late for it.
+    #[inline]
+    fn add_to(
+        &mut self,
+        window: Recent,
+        trade: &Trade,
+        position: Position,
+        late_up_to: i64,
+    ) -> bool {
+        let late = window.end <= late_up_to;
+        self.slots[window.slot as usize]
+            .totals
+            .add_trade(trade, position, late);
+        late
+    }
+
+    /// The window of the trade's session; `None`, and counted, if it belongs to none. The sale
+    /// conditions decide too, so the last window is right only for trades that they do not move.
+    fn session_of(&mut self, symbol: Interned, at: usize, trade: &Trade) -> Option<Recent> {
+        let recent = self.recent[symbol.0 as usize * self.sizes.len() + at];
+        let event_ms = trade.event_time.ms();
+        if recent.start <= event_ms && event_ms < recent.end && !trade.conditions.may_move_session()
+        {
+            return Some(recent);
+        }
+        let class = self.symbols[symbol.0 as usize].class;
+        let stretch = Stretch::of_trade(trade.event_time, trade.conditions, class);
+        match stretch.hours {
+            // Nearly all trades before and after regular hours are Form T.
+            Hours::Open(_) if (stretch.start, stretch.end) == (recent.start, recent.end) => {
+                Some(recent)
+            }
+            Hours::Open(_) => Some(self.open(symbol, at, (stretch.start, stretch.end))),
+            Hours::Closed => {
+                self.outside_sessions.closed += 1;
+                None
+            }
+            Hours::Unknown => {
+                self.outside_sessions.unknown_year += 1;
+                None
+            }
+        }
+    }
+
+    /// Takes the number of trades without a session since the last call.
+    pub(crate) fn take_outside_sessions(&mut self) -> OutsideSessions {
+        std::mem::take(&mut self.outside_sessions)
+    }
+
+    /// Finds or opens a window of a size, and remembers it as the symbol's last window.
+    fn open(&mut self, symbol: Interned, at: usize, (start, end): (WindowStart, i64)) -> Recent {
         let size_index = u8::try_from(at).expect("a job has at most 16 sizes");
         let slots = &mut self.slots;
         let slot = *self
@@ -158,29 +229,45 @@ impl Combiner {
                 });
                 u32::try_from(slots.len() - 1).expect("open windows are bounded far below 2^32")
             });
-        let found = Recent {
-            start,
-            end: size.end_of(start, class),
-            slot,
-        };
+        let found = Recent { start, end, slot };
         self.recent[symbol.0 as usize * self.sizes.len() + at] = found;
         found
     }
 
-    /// Empties the combiner into one exchange item per symbol. Every partial gets `epoch`.
+    /// Empties the combiner into one exchange item per symbol. Every partial gets `epoch`, and the
+    /// packed windows within it: a trade that is in one of them is in its minute as well.
     pub(crate) fn seal(&mut self, epoch: Epoch) -> Vec<ExchangeItem> {
-        self.slots.sort_unstable_by_key(|slot| slot.symbol);
+        let sizes = &self.sizes;
+        let row = |slot: &Slot| {
+            (
+                slot.symbol,
+                sizes[usize::from(slot.size)].row_of(slot.start),
+            )
+        };
+        let is_packed = |slot: &Slot| sizes[usize::from(slot.size)].is_packed();
+        self.slots
+            .sort_unstable_by_key(|slot| (row(slot), is_packed(slot)));
         let mut items = Vec::new();
+        let mut packed = Vec::new();
         for slots in self.slots.chunk_by(|a, b| a.symbol == b.symbol) {
-            let partials = slots
-                .iter()
-                .map(|slot| Partial {
-                    epoch,
-                    size: slot.size,
+            let mut partials = Vec::new();
+            for slots in slots.chunk_by(|a, b| row(a) == row(b)) {
+                let (whole, shorter) = slots.split_first().expect("a chunk is not empty");
+                debug_assert!(!is_packed(whole), "a job of packed sizes has the minute");
+                packed.extend(shorter.iter().map(|slot| PackedBar {
+                    size: sizes[usize::from(slot.size)],
                     start: slot.start,
                     totals: slot.totals,
-                })
-                .collect();
+                }));
+                partials.push(Partial {
+                    epoch,
+                    size: whole.size,
+                    start: whole.start,
+                    totals: whole.totals,
+                    packed: PackedBars::of(whole.start, &mut packed),
+                });
+                packed.clear();
+            }
             items.push(ExchangeItem::SymbolPartials(SymbolPartials {
                 symbol: self.symbols[slots[0].symbol as usize].symbol.clone(),
                 partials,
@@ -189,7 +276,7 @@ impl Combiner {
         self.slots.clear();
         self.index.clear();
         self.recent.fill(NONE);
-        if self.symbols.len() > INTERNED_SYMBOLS_KEPT {
+        if self.symbols.len() > self.interned_symbols {
             self.ids.clear();
             self.symbols.clear();
             self.recent.clear();
@@ -200,7 +287,10 @@ impl Combiner {
 
 #[cfg(test)]
 mod tests {
-    use tapeflow_schemas::{Conditions, EventTime, Price, Size};
+    use tapeflow_schemas::{
+        Conditions, EventTime, Price, Size,
+        window::{format_utc, parse_utc},
+    };
 
     use super::*;
 
@@ -229,7 +319,7 @@ mod tests {
             .map(|s| s.parse().expect("size"))
             .collect();
         let times = [5_000, 65_000, 5_500, 59_999, 60_000, 5_100];
-        let mut combiner = Combiner::new(&sizes);
+        let mut combiner = Combiner::new(&sizes, 8);
         for (offset, ms) in (0..).zip(times) {
             let id = combiner.intern(b"BINANCE:BTCUSDT").expect("symbol");
             assert!(
@@ -240,35 +330,100 @@ mod tests {
         let [ExchangeItem::SymbolPartials(symbol_partials)] = &items[..] else {
             panic!("one symbol, one item")
         };
+        let packed = |p: &Partial| -> Vec<(WindowStart, u64)> {
+            p.packed
+                .iter(p.start)
+                .map(|bar| bar.expect("well encoded"))
+                .map(|bar| (bar.start, bar.totals.sums[0].trades))
+                .collect()
+        };
         let mut found: Vec<_> = symbol_partials
             .partials
             .iter()
-            .map(|p| (p.size, p.start, p.totals.sums[0].trades, p.epoch))
+            .map(|p| {
+                let trades = p.totals.sums[0].trades;
+                (p.size, p.start, trades, p.epoch, packed(p))
+            })
             .collect();
         found.sort_unstable();
         assert_eq!(
             found,
             [
-                (0, 5_000, 3, 7),
-                (0, 59_000, 1, 7),
-                (0, 60_000, 1, 7),
-                (0, 65_000, 1, 7),
-                (1, 0, 4, 7),
-                (1, 60_000, 2, 7),
-                (2, 0, 6, 7)
+                (1, 0, 4, 7, vec![(5_000, 3), (59_000, 1)]),
+                (1, 60_000, 2, 7, vec![(60_000, 1), (65_000, 1)]),
+                (2, 0, 6, 7, vec![])
             ]
         );
         assert_eq!(combiner.len(), 0);
         assert!(combiner.seal(8).is_empty(), "sealing empties");
     }
 
+    /// Adds trades of one stock, and returns the windows of its sessions with their trades, and the
+    /// trades without one.
+    fn sessions(sizes: &[&str], trades: &[(&str, &[u8])]) -> (Vec<(String, u64)>, u64) {
+        let sizes: Vec<WindowSize> = sizes.iter().map(|s| s.parse().expect("size")).collect();
+        let mut combiner = Combiner::new(&sizes, 8);
+        for (offset, (time, codes)) in (0..).zip(trades) {
+            let id = combiner.intern(b"AAPL").expect("symbol");
+            let mut trade = trade(parse_utc(time).expect("a time"), "2", "1");
+            trade.conditions = codes
+                .iter()
+                .fold(Conditions::NONE, |set, code| set.with(*code));
+            combiner.add(id, &trade, at(offset), None);
+        }
+        let outside = combiner.take_outside_sessions();
+        let items = combiner.seal(1);
+        let mut found: Vec<(String, u64)> = items
+            .iter()
+            .flat_map(|item| match item {
+                ExchangeItem::SymbolPartials(of) => &of.partials[..],
+                ExchangeItem::DeadLetter(_) | ExchangeItem::FeedGap(_) => &[],
+            })
+            .filter(|partial| sizes[usize::from(partial.size)].is_session())
+            .map(|p| (format_utc(p.start), p.totals.sums[0].trades))
+            .collect();
+        found.sort();
+        (found, outside.closed + outside.unknown_year)
+    }
+
+    #[test]
+    fn sale_conditions_choose_the_session_whatever_the_last_trade_was() {
+        let trades: [(&str, &[u8]); 11] = [
+            ("2023-03-13T13:29:59.999Z", &[24]),
+            ("2023-03-13T13:30:00Z", &[]),
+            ("2023-03-13T13:30:00Z", &[24, 12]),
+            ("2023-03-13T13:30:01Z", &[1]),
+            ("2023-03-13T20:00:00Z", &[24]),
+            ("2023-03-13T20:00:01Z", &[36]),
+            ("2023-03-13T20:00:01Z", &[12]),
+            ("2023-03-14T00:00:01Z", &[35]),
+            ("2023-03-14T00:00:01Z", &[]),
+            ("2023-03-12T15:00:00Z", &[]),
+            ("2050-03-14T15:00:00Z", &[]),
+        ];
+        let mut shuffled = trades;
+        shuffled.reverse();
+        let mut turned = trades;
+        turned.rotate_left(5);
+        let counts = [
+            ("2023-03-13T08:00:00Z".to_owned(), 2),
+            ("2023-03-13T13:30:00Z".to_owned(), 4),
+            ("2023-03-13T20:00:00Z".to_owned(), 2),
+        ];
+        for order in [trades, shuffled, turned] {
+            for sizes in [&["session"][..], &["1s", "1m", "1d", "session"]] {
+                assert_eq!(sessions(sizes, &order), (counts.to_vec(), 3));
+            }
+        }
+    }
+
     #[test]
     fn a_trade_is_late_once_its_window_and_the_allowed_lateness_have_passed() {
-        let mut combiner = Combiner::new(&["1s".parse().expect("size")]);
+        let mut combiner = Combiner::new(&["1m".parse().expect("size")], 8);
         let id = combiner.intern(b"AAPL").expect("symbol");
         assert!(!combiner.add(id, &trade(1_000, "1", "1"), at(0), None));
-        assert!(!combiner.add(id, &trade(1_500, "1", "1"), at(1), Some(6_999)));
-        assert!(combiner.add(id, &trade(1_500, "1", "1"), at(2), Some(7_000)));
+        assert!(!combiner.add(id, &trade(1_500, "1", "1"), at(1), Some(64_999)));
+        assert!(combiner.add(id, &trade(1_500, "1", "1"), at(2), Some(65_000)));
         let items = combiner.seal(1);
         let [ExchangeItem::SymbolPartials(symbol_partials)] = &items[..] else {
             panic!("one item")

@@ -1,8 +1,9 @@
-//! What travels from sources to the bar state: partial totals of a symbol, and dead letters.
+//! What travels from sources to the bar state: partial totals of a symbol, dead letters and feed
+//! gaps.
 
 use serde::{Deserialize, Serialize};
-use tapeflow_protocol::DeadLetter;
-use tapeflow_schemas::{Epoch, Symbol, Totals, WindowStart};
+use tapeflow_protocol::{DeadLetter, FeedGap};
+use tapeflow_schemas::{Epoch, PackedBars, Symbol, Totals, WindowStart};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// One item of the exchange between workers.
@@ -11,6 +12,8 @@ pub(crate) enum ExchangeItem {
     SymbolPartials(SymbolPartials),
     /// Any worker can write a dead letter.
     DeadLetter(Box<DeadLetter>),
+    /// One worker gets all copies of a gap, one from each partition, and writes it once.
+    FeedGap(Box<FeedGap>),
 }
 
 /// What one source has combined for one symbol in one epoch.
@@ -20,8 +23,8 @@ pub(crate) struct SymbolPartials {
     pub(crate) partials: Vec<Partial>,
 }
 
-/// The combined trades of one window in one epoch.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// The combined trades of one window in one epoch. Its size is not packed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Partial {
     /// The epoch of these trades. It differs from the timely time only in the replay, where several
     /// epochs enter at one time.
@@ -30,14 +33,25 @@ pub(crate) struct Partial {
     pub(crate) size: u8,
     pub(crate) start: WindowStart,
     pub(crate) totals: Totals,
+    /// Those of the shorter windows within it.
+    pub(crate) packed: PackedBars,
 }
 
 impl ExchangeItem {
+    /// How many rows of bars it changes.
+    pub(crate) fn rows(&self) -> u64 {
+        match self {
+            Self::SymbolPartials(symbol_partials) => symbol_partials.partials.len() as u64,
+            Self::DeadLetter(_) | Self::FeedGap(_) => 0,
+        }
+    }
+
     /// The worker that receives the item: all bars of a symbol belong to one worker (I8).
     pub(crate) fn route(&self) -> u64 {
         match self {
             Self::SymbolPartials(symbol_partials) => route(&symbol_partials.symbol),
             Self::DeadLetter(dead_letter) => u64::from(dead_letter.partition),
+            Self::FeedGap(gap) => xxh3_64(&gap.session.0),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The sink: writes bars and views to the store.
 //!
 //! It holds the capability of each batch until a quorum has acknowledged it. So once its output
-//! frontier has passed an epoch on all workers, the epoch can be committed.
+//! frontier has passed an epoch on all workers, the epoch can be committed. Directory entries are
+//! acknowledged before anything that came with them or after them is sent.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
@@ -18,8 +19,14 @@ use timely::{
 };
 
 use crate::{
-    coordinator::messages::LiveBar, metrics::Metrics, observer::Observer,
-    operators::acknowledged::Acknowledged, store_io::StoreIo,
+    coordinator::messages::LiveBar,
+    metrics::Metrics,
+    observer::Observer,
+    operators::{
+        acknowledged::Acknowledged,
+        directory_first::{DirectoryFirst, Ready},
+    },
+    store_io::StoreIo,
 };
 
 pub(crate) struct SinkSettings {
@@ -50,24 +57,28 @@ pub(crate) fn build<'scope>(
             let writer = settings
                 .io
                 .writer::<u64>(scope.worker().sync_activator_for(info.address.to_vec()));
-            let mut held: HashMap<u64, Capability<u64>> = HashMap::new();
+            // By token: the capability, and the number of a directory write.
+            let mut held: HashMap<u64, (Capability<u64>, Option<u64>)> = HashMap::new();
             let mut next = 0u64;
+            let mut order = DirectoryFirst::default();
+            let mut ready = Vec::new();
             move |(input, _frontier), _output| {
                 input.for_each_stamp(|capability, data| {
                     for writes in data.flat_map(|container| container.drain(..)) {
                         if let Some(capability) = capability.retain_least(0) {
-                            held.insert(next, capability);
-                            writer.write(next, writes);
-                            next += 1;
+                            order.arrive(capability, writes, &mut ready);
                         }
                     }
                 });
                 let mut any = false;
                 for (token, writes) in writer.acknowledged() {
                     any = true;
-                    let capability = held
+                    let (capability, directory) = held
                         .remove(&token)
                         .expect("each write is acknowledged once");
+                    if let Some(directory) = directory {
+                        order.acknowledged(directory, &mut ready);
+                    }
                     failpoint::reach("write-heard");
                     settings.metrics.bars_written.add(writes.bars.len() as u64);
                     settings
@@ -86,6 +97,16 @@ pub(crate) fn build<'scope>(
                     }
                     settings.acknowledged.borrow_mut().push_back(writes);
                 }
+                for Ready {
+                    kept: capability,
+                    writes,
+                    directory,
+                } in ready.drain(..)
+                {
+                    held.insert(next, (capability, directory));
+                    writer.write(next, writes);
+                    next += 1;
+                }
                 if any {
                     settings.bar_state.activate();
                 }
@@ -99,6 +120,7 @@ fn live_bar(bar: &BarWrite) -> LiveBar {
         key,
         state,
         write_timestamp,
+        packed: _,
     } = bar;
     LiveBar {
         epoch: state.epoch,

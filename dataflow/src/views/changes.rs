@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tapeflow_schemas::{
-    BarKey, Policy, Price, Symbol, Totals, WindowSize, WindowStart, view::SMALLEST_VIEW_MS,
+    BarKey, Epoch, Policy, Price, Sums, Symbol, Totals, WindowSize, WindowStart, view::has_views,
 };
 
 /// The windows of all symbols with this size and start.
@@ -28,9 +28,47 @@ pub(crate) struct BarValues {
 pub(crate) struct Change {
     pub(crate) symbol: Symbol,
     pub(crate) window: Window,
-    /// The values before the epoch; `None` if there was no bar.
+    /// The values before the epoch; `None` if there was no bar. In the replay, the values that were
+    /// read back, which may contain replayed epochs.
     pub(crate) before: Option<BarValues>,
     pub(crate) after: BarValues,
+    /// In the replay: what each of its epochs added, ascending. A stored view may already contain
+    /// the first of them.
+    pub(crate) replayed: Option<Vec<(Epoch, Added)>>,
+}
+
+/// What an epoch added to the sums of a bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// Whether the bar is new in this epoch.
+    pub(super) new_bar: bool,
+    pub(super) trades: u64,
+    pub(super) volume_e8: i128,
+    pub(super) notional_e16: i128,
+}
+
+impl Added {
+    /// The sums of the epoch's trades, under the policy `sip`.
+    pub(crate) fn of(sums: &Sums, new_bar: bool) -> Self {
+        Self {
+            new_bar,
+            trades: sums.trades,
+            volume_e8: sums.volume_e8,
+            notional_e16: sums.notional_e16,
+        }
+    }
+}
+
+impl Change {
+    /// What was added, by epoch. `time` is the epoch of the change outside the replay.
+    pub(super) fn added(&self, time: Epoch) -> impl Iterator<Item = (Epoch, Added)> + '_ {
+        let now = self
+            .replayed
+            .is_none()
+            .then(|| (time, self.after.since(self.before.as_ref())));
+        now.into_iter()
+            .chain(self.replayed.iter().flatten().copied())
+    }
 }
 
 impl BarValues {
@@ -46,9 +84,16 @@ impl BarValues {
     }
 }
 
-/// Whether windows of this size have views.
-fn has_views(size: WindowSize) -> bool {
-    size.ms() >= SMALLEST_VIEW_MS
+impl BarValues {
+    /// What was added since `before`. Sums only grow.
+    pub(super) fn since(&self, before: Option<&Self>) -> Added {
+        Added {
+            new_bar: before.is_none(),
+            trades: self.trades - before.map_or(0, |before| before.trades),
+            volume_e8: self.volume_e8 - before.map_or(0, |before| before.volume_e8),
+            notional_e16: self.notional_e16 - before.map_or(0, |before| before.notional_e16),
+        }
+    }
 }
 
 impl Window {

@@ -1,14 +1,46 @@
 //! The sums of the views `market` and `baskets`.
 
-use differential_dataflow::difference::{IsZero, Multiply, Semigroup};
+use differential_dataflow::difference::{IsZero, Semigroup};
 use serde::{Deserialize, Serialize};
-use tapeflow_schemas::ViewEntry;
+use tapeflow_schemas::{AssetClass, QuoteCurrency, View, ViewEntry};
 
-use super::changes::BarValues;
+use super::changes::Added;
+
+/// What a sum is of: one line of a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum SumOf {
+    /// The symbols of a quote currency and asset class, in `market`.
+    Market(QuoteCurrency, AssetClass),
+    /// A basket, in `baskets`: its place among the user's baskets, which are ordered by name and
+    /// the same on all workers.
+    Basket(u32),
+}
+
+impl SumOf {
+    pub(super) fn view(self) -> View {
+        match self {
+            Self::Market(..) => View::Market,
+            Self::Basket(_) => View::Baskets,
+        }
+    }
+
+    /// Units of different symbols add up only by the weights of a basket.
+    fn has_volume(self) -> bool {
+        matches!(self, Self::Basket(_))
+    }
+
+    /// An unknown currency may be several. In a basket it is that of one symbol.
+    fn has_notional(self) -> bool {
+        match self {
+            Self::Market(quote, _) => quote.is_known(),
+            Self::Basket(_) => true,
+        }
+    }
+}
 
 /// A sum of products that cannot overflow: a bar's sum times a weight may need more than 128 bits.
 /// High and low halves are added separately. 2^40 bars fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Wide {
     high: i128,
     low: i128,
@@ -30,13 +62,6 @@ impl Wide {
         self.low += other.low;
     }
 
-    fn times(self, times: i128) -> Self {
-        Self {
-            high: self.high * times,
-            low: self.low * times,
-        }
-    }
-
     /// The sum, saturated at `i128::MAX`.
     fn value(self) -> i128 {
         self.high
@@ -46,9 +71,10 @@ impl Wide {
     }
 }
 
-/// The sum of bars. It is a difference type, so that a change costs an addition instead of a pass
+/// A sum over bars. It is a difference in the sense of differential dataflow: a worker consolidates
+/// the differences of an epoch before they travel, and a change costs an addition instead of a pass
 /// over the window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sum {
     symbols: i64,
     trades: i64,
@@ -57,26 +83,48 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    pub(super) fn of(values: &BarValues, weight: i128) -> Self {
-        let trades = i64::try_from(values.trades).expect("fewer than 2^63 trades");
+    /// What an epoch added to a bar, times the weight of its symbol. What the sum does not have
+    /// stays zero.
+    pub(super) fn of(added: &Added, of: SumOf, weight: i128) -> Self {
+        let product = |is_summed: bool, value: i128| {
+            if is_summed {
+                Wide::product(value, weight)
+            } else {
+                Wide::ZERO
+            }
+        };
         Self {
-            symbols: 1,
-            trades,
-            volume: Wide::product(values.volume_e8, weight),
-            notional: Wide::product(values.notional_e16, weight),
+            symbols: i64::from(added.new_bar),
+            trades: i64::try_from(added.trades).expect("fewer than 2^63 trades"),
+            volume: product(of.has_volume(), added.volume_e8),
+            notional: product(of.has_notional(), added.notional_e16),
         }
     }
 
-    pub(super) fn entry(&self, name: String) -> ViewEntry {
-        let count = |count: i64| {
-            u64::try_from(count).expect("bars are retracted only after they were added")
+    /// The sum that an entry shows; `None` if the entry is saturated or no entry of such a sum.
+    pub(super) fn shown_by(entry: &ViewEntry, of: SumOf) -> Option<Self> {
+        let shown = |has_it: bool, value: Option<i128>| match value {
+            None => (!has_it).then_some(Wide::ZERO),
+            Some(i128::MAX) => None,
+            Some(value) => has_it.then(|| Wide::product(value, 1)),
         };
+        Some(Self {
+            symbols: entry.symbols.try_into().ok()?,
+            trades: entry.trades.try_into().ok()?,
+            volume: shown(of.has_volume(), entry.volume)?,
+            notional: shown(of.has_notional(), entry.notional)?,
+        })
+    }
+
+    pub(super) fn entry(&self, of: SumOf, quote: QuoteCurrency, name: &str) -> ViewEntry {
+        let count = |count: i64| u64::try_from(count).expect("bars are only added");
         ViewEntry {
-            name,
+            quote,
+            name: name.to_owned(),
             symbols: count(self.symbols),
             trades: count(self.trades),
-            volume: self.volume.value(),
-            notional: self.notional.value(),
+            volume: of.has_volume().then(|| self.volume.value()),
+            notional: of.has_notional().then(|| self.notional.value()),
             open: None,
             close: None,
         }
@@ -85,7 +133,6 @@ impl Sum {
 
 impl IsZero for Sum {
     fn is_zero(&self) -> bool {
-        // Each bar counts one symbol, so without bars everything is 0.
         *self
             == Self {
                 symbols: 0,
@@ -102,20 +149,6 @@ impl Semigroup for Sum {
         self.trades += other.trades;
         self.volume.add(other.volume);
         self.notional.add(other.notional);
-    }
-}
-
-impl Multiply<isize> for Sum {
-    type Output = Self;
-
-    fn multiply(self, times: &isize) -> Self {
-        let (short, long) = (*times as i64, *times as i128);
-        Self {
-            symbols: self.symbols * short,
-            trades: self.trades * short,
-            volume: self.volume.times(long),
-            notional: self.notional.times(long),
-        }
     }
 }
 
@@ -141,7 +174,7 @@ mod tests {
             for (value, weight) in &terms {
                 sum.add(Wide::product(*value, *weight));
                 sum.add(Wide::product(7, 3));
-                sum.add(Wide::product(7, 3).times(-1));
+                sum.add(Wide::product(-7, 3));
             }
             assert_eq!(
                 sum.value(),
@@ -151,7 +184,5 @@ mod tests {
         let mut sum = Wide::product(i128::MAX, 1_000_000);
         sum.add(sum);
         assert_eq!(sum.value(), i128::MAX);
-        sum.add(Wide::product(i128::MAX, 1_000_000).times(-2));
-        assert_eq!(sum, Wide::ZERO, "a retraction after saturation is exact");
     }
 }

@@ -6,7 +6,10 @@
 //! `TAPEFLOW_REQUIRE_STACK=1` it fails instead.
 
 mod access;
+mod replays;
 mod topics;
+mod transactions;
+mod unreadable;
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -45,7 +48,7 @@ static CERTIFICATES: OnceLock<Certificates> = OnceLock::new();
 
 type Test = fn() -> Result<(), Failed>;
 
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, Test); 18] = [
     (
         "with_authority_and_password_records_are_read",
         access::everything_right,
@@ -75,6 +78,42 @@ const TESTS: [(&str, Test); 9] = [
     (
         "records_deleted_before_they_were_committed_are_named_and_given_up_only_when_accepted",
         topics::lost,
+    ),
+    (
+        "two_jobs_on_one_topic_show_their_lag_in_groups_of_their_own",
+        topics::groups,
+    ),
+    (
+        "the_bounds_of_all_partitions_are_those_of_each_also_with_an_open_transaction",
+        transactions::bounds,
+    ),
+    (
+        "a_job_ends_behind_markers_and_aborted_records_and_their_retention_is_no_loss",
+        transactions::ends,
+    ),
+    (
+        "a_running_job_binds_markers_that_follow_its_last_record",
+        transactions::follows,
+    ),
+    (
+        "a_thousand_transactions_are_read_exactly_and_each_jump_is_proven",
+        transactions::many,
+    ),
+    (
+        "a_hole_in_the_log_ends_the_job_with_its_offsets",
+        transactions::hole,
+    ),
+    (
+        "a_batch_that_unpacks_beyond_the_limit_is_named_and_left_out_only_when_named",
+        unreadable::too_large,
+    ),
+    (
+        "a_new_replay_searches_no_record_and_one_that_was_interrupted_only_the_last_ones",
+        replays::search,
+    ),
+    (
+        "recordings_are_noted_beside_their_sessions_and_found_by_their_beginning",
+        replays::notes,
     ),
 ];
 
@@ -118,15 +157,19 @@ fn config(topic: &str, user: &str, password: &str, ca: &str) -> KafkaConfig {
         .map(|(key, value)| (key.to_owned(), Secret::new(value)))
         .into();
     KafkaConfig {
-        brokers: format!("localhost:{KAFKA_PORT}"),
-        topic: topic.into(),
         settings,
+        ..KafkaConfig::new(format!("localhost:{KAFKA_PORT}"), topic)
     }
 }
 
 /// The configuration of the user with all rights.
 fn ours(topic: &str) -> KafkaConfig {
     config(topic, "tapeflow", "tapeflow-development", "ca.pem")
+}
+
+/// The configuration of the listener without authentication.
+fn open_to_all(topic: &str) -> KafkaConfig {
+    KafkaConfig::new(format!("127.0.0.1:{INTERNAL_PORT}"), topic)
 }
 
 /// A client of the listener without authentication.
@@ -204,9 +247,9 @@ fn append(topic: &str, partition: i32) -> Result<(), Failed> {
     Ok(producer.flush(Duration::from_secs(30))?)
 }
 
-/// The committed offset of the job's group, as lag tools see it.
-fn group_offset(topic: &str, partition: i32) -> Result<Option<i64>, Failed> {
-    let group: BaseConsumer = internal().set("group.id", "tapeflow").create()?;
+/// The committed offset of a group, as lag tools see it.
+fn group_offset(group: &str, topic: &str, partition: i32) -> Result<Option<i64>, Failed> {
+    let group: BaseConsumer = internal().set("group.id", group).create()?;
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);
     let committed = group.committed_offsets(list, Duration::from_secs(30))?;

@@ -6,10 +6,10 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop};
+use tapeflow_dataflow::{JobConfig, JobError, Limits, Metrics, Stop};
 use tapeflow_log::{
     Log,
-    kafka::{KafkaLog, TopicFinding},
+    kafka::{KafkaConfig, KafkaLog, TopicFinding},
 };
 use tapeflow_protocol::{
     BarReader, CasOutcome, Checkpoint, CheckpointStore, LostRange, SourceIdentity,
@@ -30,7 +30,11 @@ const ONE_BROKER: TopicFinding = TopicFinding::Replication {
 pub(crate) fn settings() -> Result<(), Failed> {
     make(
         "good",
-        &[("cleanup.policy", "delete"), ("retention.ms", "604800000")],
+        &[
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "604800000"),
+            ("message.timestamp.type", "LogAppendTime"),
+        ],
     )?;
     assert_eq!(connect(&ours("good"))?.findings(), [ONE_BROKER]);
 
@@ -47,6 +51,7 @@ pub(crate) fn settings() -> Result<(), Failed> {
         TopicFinding::RetentionTime { ms: 3_600_000 },
         TopicFinding::RetentionSize { bytes: 1_048_576 },
         TopicFinding::UncleanElection,
+        TopicFinding::ProducerTime,
     ];
     assert_eq!(connect(&ours("short"))?.findings(), expected);
 
@@ -167,7 +172,7 @@ pub(crate) fn grown() -> Result<(), Failed> {
         Ok(block_on(store.checkpoint())?
             .is_some_and(|checkpoint| checkpoint.committed.cuts[0].next == 1))
     })?;
-    let committed = |partition: i32| group_offset("grown", partition);
+    let committed = |partition: i32| group_offset("tapeflow", "grown", partition);
     until("the group offset is committed", || {
         Ok(committed(0)? == Some(1))
     })?;
@@ -295,7 +300,29 @@ pub(crate) fn lost() -> Result<(), Failed> {
     Ok(())
 }
 
-fn until(what: &str, mut happened: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
+/// Each job commits to the group of its name, as `tapeflow dataflow --job` sets it.
+pub(crate) fn groups() -> Result<(), Failed> {
+    make("shared", &[])?;
+    let config = |group: &str| KafkaConfig {
+        group: group.into(),
+        ..ours("shared")
+    };
+    append("shared", 0)?;
+    run(connect(&config("first"))?, Arc::new(MemoryStore::new()))?;
+    append("shared", 0)?;
+    run(connect(&config("second"))?, Arc::new(MemoryStore::new()))?;
+    for (group, offset) in [("first", 1), ("second", 2)] {
+        until("the group offset is committed", || {
+            Ok(group_offset(group, "shared", 0)? == Some(offset))
+        })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn until(
+    what: &str,
+    mut happened: impl FnMut() -> Result<bool, Failed>,
+) -> Result<(), Failed> {
     let begun = Instant::now();
     while !happened()? {
         if begun.elapsed() > Duration::from_secs(60) {
@@ -320,12 +347,12 @@ fn other_than(log: &KafkaLog, first: &SourceIdentity) -> Result<SourceIdentity, 
     Err("the topic that was created again has the old id".into())
 }
 
-fn checkpoint(store: &dyn CheckpointStore) -> Result<Checkpoint, Failed> {
+pub(crate) fn checkpoint(store: &dyn CheckpointStore) -> Result<Checkpoint, Failed> {
     block_on(store.checkpoint())?.ok_or_else(|| "no checkpoint".into())
 }
 
 /// Runs a job of one process to the end of the log.
-fn run(log: KafkaLog, store: Arc<MemoryStore>) -> Result<(), JobError> {
+pub(crate) fn run(log: KafkaLog, store: Arc<MemoryStore>) -> Result<(), JobError> {
     run_until(log, store, true)
 }
 
@@ -333,23 +360,49 @@ fn run_until(log: KafkaLog, store: Arc<MemoryStore>, until_end: bool) -> Result<
     run_as(log, store, job(until_end))
 }
 
-fn job(until_end: bool) -> JobConfig {
+pub(crate) fn job(until_end: bool) -> JobConfig {
     JobConfig {
         job: "again".into(),
         workers: 1,
         processes: 1,
         process: 0,
         hosts: Vec::new(),
+        secret: None,
         sizes: vec!["1m".parse().expect("a size")],
         baskets: tapeflow_schemas::Baskets::default(),
         epoch: Duration::from_millis(10),
         resident_bars: 8,
+        most_ranked: 12,
         until_end,
         accept_loss: false,
+        skip_batches: Vec::new(),
+        limits: Limits::default(),
     }
 }
 
-fn run_as(log: KafkaLog, store: Arc<MemoryStore>, config: JobConfig) -> Result<(), JobError> {
+/// Runs a job of one process until it is asked to stop.
+pub(crate) fn run_until_stopped(
+    log: KafkaLog,
+    store: Arc<MemoryStore>,
+    stop: Stop,
+) -> Result<(), JobError> {
+    run_with(log, store, job(false), stop)
+}
+
+pub(crate) fn run_as(
+    log: KafkaLog,
+    store: Arc<MemoryStore>,
+    config: JobConfig,
+) -> Result<(), JobError> {
+    run_with(log, store, config, Stop::default())
+}
+
+fn run_with(
+    log: KafkaLog,
+    store: Arc<MemoryStore>,
+    config: JobConfig,
+    stop: Stop,
+) -> Result<(), JobError> {
     let io = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -359,7 +412,7 @@ fn run_as(log: KafkaLog, store: Arc<MemoryStore>, config: JobConfig) -> Result<(
         config,
         Arc::new(log),
         store,
-        Stop::default(),
+        stop,
         Arc::new(()),
         Arc::new(Metrics::default()),
         io.handle(),

@@ -3,8 +3,15 @@
 use tapeflow_dataflow::JobConfig;
 use tapeflow_log::Log;
 use tapeflow_oracle::{Oracle, OracleBar, OracleEntry, OracleView};
-use tapeflow_protocol::{Binding, Checkpoint, Counts, Store};
-use tapeflow_schemas::{Offset, Partition, Policy, Price, Totals, View};
+use tapeflow_protocol::{
+    Binding, Checkpoint, Counts, FeedGap, Store,
+    dedup::{DuplicateFilter, Verdict},
+    store::feed_gap::settle,
+};
+use tapeflow_schemas::{
+    Offset, Partition, Policy, Price, Totals, View, ViewEntry,
+    codec::{Header, decode},
+};
 
 use super::memory_log::MemoryLog;
 
@@ -74,6 +81,13 @@ pub async fn check_without(
     }
     let views = check_views(config, &oracle, store, &checkpoint, what).await;
     if checkpoint.bound.is_empty() {
+        let gaps = store.feed_gaps(i64::MIN..i64::MAX).await.expect("gaps");
+        let want = feed_gaps(log, &checkpoint);
+        // After a loss the duplicate filter comes from the binding.
+        assert!(
+            any_lost || gaps == want,
+            "{what}: feed gaps {gaps:?}, recomputed {want:?}"
+        );
         let expected_at = |(size, start)| {
             ORACLE_VIEWS
                 .iter()
@@ -128,6 +142,29 @@ pub async fn check_without(
             "{what}: every bar of the recomputation is in the store"
         );
     }
+}
+
+/// The feed gaps of all committed records.
+fn feed_gaps(log: &MemoryLog, checkpoint: &Checkpoint) -> Vec<FeedGap> {
+    let mut gaps = Vec::new();
+    let log = log.0.lock().expect("log");
+    for (records, cut) in log.iter().zip(&checkpoint.committed.cuts) {
+        let mut filter = DuplicateFilter::default();
+        for (offset, (timestamp_ms, payload)) in (0..cut.next).zip(records) {
+            let Ok(header) = decode(payload, &mut Vec::new()) else {
+                continue;
+            };
+            let verdict = header
+                .identity()
+                .map(|(session, sequence)| filter.observe(session, sequence, offset));
+            if let Header::FeedState(state) = header
+                && matches!(verdict, Some(Verdict::Fresh { .. }))
+            {
+                gaps.extend(FeedGap::of(&state, state.taken_ms.min(*timestamp_ms)));
+            }
+        }
+    }
+    settle(gaps, &(i64::MIN..i64::MAX))
 }
 
 /// Checks that a bar equals the recomputed one.
@@ -187,29 +224,38 @@ async fn check_views(
                     stored.state.epoch
                 };
                 let want = oracle.view_as_of(of, *size, stored.start, as_of, &config.baskets);
-                let have: Vec<OracleEntry> = stored
-                    .state
-                    .entries
-                    .iter()
-                    .map(|entry| OracleEntry {
-                        name: entry.name.clone(),
-                        symbols: entry.symbols,
-                        trades: entry.trades,
-                        volume: entry.volume,
-                        notional: entry.notional,
-                        open: entry.open.map(Price::e8),
-                        close: entry.close.map(Price::e8),
-                    })
-                    .collect();
-                assert_eq!(
-                    Some(have),
-                    want,
+                let have = oracle_entries(&stored.state.entries);
+                let place = format!(
                     "{what}: {view} {size} {} of epoch {}",
-                    stored.start,
-                    stored.state.epoch
+                    stored.start, stored.state.epoch
                 );
+                assert_eq!(Some(&have), want.as_ref(), "{place}");
+                if view == View::Movers {
+                    let reserve = oracle_entries(&stored.state.reserve.entries);
+                    let all = oracle.movers_as_of(*size, stored.start, as_of);
+                    let end = have.len() + reserve.len();
+                    assert_eq!(all.get(have.len()..end), Some(&reserve[..]), "{place}");
+                    assert!(
+                        !stored.state.reserve.complete || end == all.len(),
+                        "{place}: there are more"
+                    );
+                }
             }
         }
     }
     found
+}
+
+fn oracle_entries(entries: &[ViewEntry]) -> Vec<OracleEntry> {
+    let oracle_entry = |entry: &ViewEntry| OracleEntry {
+        quote: entry.quote,
+        name: entry.name.clone(),
+        symbols: entry.symbols,
+        trades: entry.trades,
+        volume: entry.volume,
+        notional: entry.notional,
+        open: entry.open.map(Price::e8),
+        close: entry.close.map(Price::e8),
+    };
+    entries.iter().map(oracle_entry).collect()
 }

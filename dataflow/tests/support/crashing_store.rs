@@ -14,7 +14,7 @@ use tapeflow_protocol::{
     CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry, StoreError,
     SymbolDirectory,
 };
-use tapeflow_schemas::{AssetClass, BarKey, BarState, Symbol, WriteTimestamp};
+use tapeflow_schemas::{AssetClass, BarKey, BarRow, Symbol, ViewKey, ViewState, WriteTimestamp};
 use tapeflow_sinks::memory::MemoryStore;
 
 /// After a number of calls, all further ones fail. The last call is a write that is applied in
@@ -37,6 +37,17 @@ impl CrashingStore {
     /// Positive: the call succeeds. 0: it is the last call. Negative: it fails.
     fn left(&self) -> i64 {
         self.calls_left.fetch_sub(1, Ordering::SeqCst) - 1
+    }
+
+    /// Waits a while, or not. A delayed read would see what later epochs wrote, if the job wrote
+    /// these too early.
+    async fn delay(&self) {
+        let delay_ms = if self.chance() {
+            0
+        } else {
+            self.random.lock().expect("random").random_range(0..30)
+        };
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
     }
 
     fn chance(&self) -> bool {
@@ -94,18 +105,21 @@ impl CheckpointStore for CrashingStore {
 
 #[async_trait]
 impl EpochStore for CrashingStore {
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
-        // A delayed read would see bars of later epochs, if the job wrote these too early.
-        let delay_ms = if self.chance() {
-            0
-        } else {
-            self.random.lock().expect("random").random_range(0..30)
-        };
-        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarRow>>, StoreError> {
+        self.delay().await;
         if self.left() < 0 {
             Self::gone()
         } else {
             self.inner.read_bars(keys).await
+        }
+    }
+
+    async fn read_views(&self, keys: &[ViewKey]) -> Result<Vec<Option<ViewState>>, StoreError> {
+        self.delay().await;
+        if self.left() < 0 {
+            Self::gone()
+        } else {
+            self.inner.read_views(keys).await
         }
     }
 
@@ -135,6 +149,12 @@ impl EpochStore for CrashingStore {
                         .collect(),
                     views: writes
                         .views
+                        .iter()
+                        .filter(|_| self.chance())
+                        .cloned()
+                        .collect(),
+                    feed_gaps: writes
+                        .feed_gaps
                         .iter()
                         .filter(|_| self.chance())
                         .cloned()

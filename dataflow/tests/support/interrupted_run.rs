@@ -7,11 +7,14 @@ use std::sync::{
 
 use async_trait::async_trait;
 use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, run};
+use tapeflow_log::Log;
 use tapeflow_protocol::{
     BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter, EpochStore, EpochWrites,
     HistoryEntry, StoreError, SymbolDirectory,
 };
-use tapeflow_schemas::{AssetClass, BarKey, BarState, Offset, Partition, Symbol, WriteTimestamp};
+use tapeflow_schemas::{
+    AssetClass, BarKey, BarRow, Offset, Partition, Symbol, ViewKey, ViewState, WriteTimestamp,
+};
 use tapeflow_sinks::memory::MemoryStore;
 
 use super::{
@@ -99,8 +102,12 @@ impl CheckpointStore for InterruptedStore {
 
 #[async_trait]
 impl EpochStore for InterruptedStore {
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarRow>>, StoreError> {
         self.inner.read_bars(keys).await
+    }
+
+    async fn read_views(&self, keys: &[ViewKey]) -> Result<Vec<Option<ViewState>>, StoreError> {
+        self.inner.read_views(keys).await
     }
 
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
@@ -122,7 +129,7 @@ impl SymbolDirectory for InterruptedStore {
 /// Runs the job. Returns its metrics if it reaches the end of the log.
 pub fn run_with(
     config: &JobConfig,
-    log: &MemoryLog,
+    log: &(impl Log + Clone),
     store: &Arc<MemoryStore>,
     interruption: Interruption,
 ) -> Result<Arc<Metrics>, JobError> {
@@ -202,7 +209,10 @@ pub fn loss_letters(store: &MemoryStore) -> Vec<(Partition, Offset, Offset)> {
             .unwrap_or_else(|_| panic!("{detail}"))
             + 1;
         assert!(
-            rest.ends_with(&format!("(--accept-loss): {} offsets", to - offset)),
+            rest.ends_with(&format!(
+                "(--accept-loss, --skip-batch): {} offsets",
+                to - offset
+            )),
             "{detail}"
         );
         (*partition, *offset, to)

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tapeflow_dataflow::{JobConfig, JobError, Metrics, Stop, Summary, run};
+use tapeflow_dataflow::{JobConfig, JobError, Limits, Metrics, Stop, Summary, run};
 use tapeflow_protocol::JobStore;
 use tapeflow_schemas::Baskets;
 
@@ -25,6 +25,7 @@ pub fn config(workers: usize, resident_bars: usize) -> JobConfig {
         processes: 1,
         process: 0,
         hosts: Vec::new(),
+        secret: None,
         sizes: vec![
             "1s".parse().expect("size"),
             "1m".parse().expect("size"),
@@ -32,6 +33,7 @@ pub fn config(workers: usize, resident_bars: usize) -> JobConfig {
         ],
         epoch: Duration::from_millis(1),
         resident_bars,
+        most_ranked: 12,
         baskets: Baskets::parse(
             "tech,AAPL,0.5\ntech,MSFT,0.25\ntech,NVDA,100\ncoins,BINANCE:BTCUSDT,1\n\
              coins,BINANCE:ETHUSDT,0.0001\nnone,UNSEEN,1\n",
@@ -39,6 +41,8 @@ pub fn config(workers: usize, resident_bars: usize) -> JobConfig {
         .expect("baskets"),
         until_end: true,
         accept_loss: false,
+        skip_batches: Vec::new(),
+        limits: Limits::default(),
     }
 }
 
@@ -57,13 +61,23 @@ pub fn run_job(
     log: &MemoryLog,
     store: Arc<dyn JobStore>,
 ) -> Result<Summary, JobError> {
+    run_counted(config, log, store, &Arc::default())
+}
+
+/// Runs a job to its end and counts in `metrics`.
+pub fn run_counted(
+    config: &JobConfig,
+    log: &MemoryLog,
+    store: Arc<dyn JobStore>,
+    metrics: &Arc<Metrics>,
+) -> Result<Summary, JobError> {
     run(
         config.clone(),
         Arc::new(log.clone()),
         store,
         Stop::default(),
         Arc::new(()),
-        Arc::new(Metrics::default()),
+        Arc::clone(metrics),
         io().handle(),
     )
 }

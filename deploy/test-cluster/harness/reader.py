@@ -19,7 +19,7 @@ from cql import Connection, Refused
 
 EVERY_S = 0.1
 MINUTE_MS = 60_000
-BUCKET_MS = 10_000 * MINUTE_MS
+BUCKET_MS = 14 * 24 * 60 * MINUTE_MS
 
 
 def poll(connection, keyspace, symbol):

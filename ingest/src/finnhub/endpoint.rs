@@ -1,6 +1,10 @@
 //! The address of the server. Connections to another machine need TLS.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
 
 use tokio_tungstenite::tungstenite::http::Uri;
 
@@ -47,25 +51,39 @@ impl FromStr for Endpoint {
         if uri.query().is_some() || authority.as_str().contains('@') {
             return Err(EndpointError::Query);
         }
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        if host.is_empty() {
-            return Err(EndpointError::NotAnAddress);
-        }
-        if !tls && !is_loopback(&host) {
+        let (host, port) = host_and_port(authority.as_str()).ok_or(EndpointError::NotAnAddress)?;
+        if !tls && !is_loopback(host) {
             return Err(EndpointError::PlainText);
         }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         Ok(Self {
             tls,
-            host,
-            port,
+            host: host.to_owned(),
+            port: port.unwrap_or(if tls { 443 } else { 80 }),
             path: uri.path().to_owned(),
         })
     }
+}
+
+/// The host of `host`, `host:port` or `[IPv6]:port`, without brackets, and the port if there is one.
+/// The parser of URLs accepts more, such as brackets inside a name and ports above 65535.
+fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, rest) = match authority.strip_prefix('[') {
+        Some(bracketed) => {
+            let (host, rest) = bracketed.split_once(']')?;
+            host.parse::<Ipv6Addr>().ok()?;
+            (host, rest)
+        }
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    if host.is_empty() || host.contains(['[', ']']) {
+        return None;
+    }
+    if rest.is_empty() {
+        return Some((host, None));
+    }
+    let digits = rest.strip_prefix(':')?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some((host, Some(digits.parse().ok()?)))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -127,7 +145,16 @@ mod tests {
         assert_eq!(error("wss://me@ws.finnhub.io"), EndpointError::Query);
         assert_eq!(error("https://ws.finnhub.io"), EndpointError::Scheme);
         assert_eq!(error("ws.finnhub.io"), EndpointError::Scheme);
-        assert_eq!(error("not an address"), EndpointError::NotAnAddress);
+        for text in [
+            "not an address",
+            "wss://a[::1]b",
+            "wss://[::1",
+            "wss://[a]",
+            "wss://a:99999",
+            "wss://a:",
+        ] {
+            assert_eq!(error(text), EndpointError::NotAnAddress, "{text}");
+        }
         assert_eq!(error(""), EndpointError::NotAnAddress);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Numbers stay text ([`RawTrade::price`] and the others borrow from the frame): converting a
 //! decimal to a double can change it. A malformed entry does not affect the other entries of its
-//! frame.
+//! frame. The entries of a large frame are parsed one at a time: a megabyte holds half a million of
+//! them.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -18,9 +19,8 @@ use crate::frame::MAX_FRAME_BYTES;
 /// The content of a frame.
 #[derive(Debug)]
 pub enum Message<'a> {
-    /// The entries in the order sent. An entry without the shape of a trade is an `Err` with the
-    /// reason, in its place.
-    Trades(Vec<Result<RawTrade<'a>, String>>),
+    /// The entries in the order sent.
+    Trades(Entries<'a>),
     /// Finnhub sends one a minute.
     Ping,
     /// An error of the provider, such as an invalid symbol or too many of them.
@@ -112,6 +112,101 @@ impl<'a> RawTrade<'a> {
     }
 }
 
+/// The entries of a trade frame.
+#[derive(Debug)]
+pub struct Entries<'a>(Form<'a>);
+
+#[derive(Debug)]
+enum Form<'a> {
+    /// The trades of a small frame, and its text.
+    Parsed(Vec<Object<RawTrade<'a>>>, &'a str),
+    /// The text of the array.
+    Unparsed(&'a str),
+}
+
+/// An entry of a trade frame.
+pub struct Entry<'a> {
+    /// The trade, or why the entry has not the shape of one.
+    pub trade: Result<RawTrade<'a>, serde_json::Error>,
+    /// Its index in the frame.
+    pub index: usize,
+    /// The text of the entry or, of a small frame, of the frame.
+    within: &'a str,
+    is_alone: bool,
+}
+
+impl<'a> Entry<'a> {
+    /// The text of the entry, to quote it.
+    #[must_use]
+    pub fn text(&self) -> &'a str {
+        if self.is_alone {
+            return self.within;
+        }
+        let envelope = serde_json::from_str::<Object<Envelope<'a>>>(self.within).ok();
+        let data = envelope.and_then(|envelope| envelope.0.data);
+        let entries = data.and_then(|data| serde_json::from_str::<Vec<&RawValue>>(data.get()).ok());
+        entries
+            .and_then(|entries| entries.get(self.index).map(|entry| entry.get()))
+            .unwrap_or(self.within)
+    }
+}
+
+impl<'a> Entries<'a> {
+    /// Passes each entry to `each`, in order.
+    ///
+    /// # Errors
+    /// [`Malformed::Json`] if the array ends early, which its frame would not have passed.
+    pub fn for_each(self, mut each: impl FnMut(Entry<'a>)) -> Result<(), Malformed> {
+        match self.0 {
+            Form::Parsed(trades, within) => {
+                for (index, Object(trade)) in trades.into_iter().enumerate() {
+                    each(Entry {
+                        trade: Ok(trade),
+                        index,
+                        within,
+                        is_alone: false,
+                    });
+                }
+                Ok(())
+            }
+            Form::Unparsed(array) => {
+                let mut index = 0;
+                let one = |text: &'a str| {
+                    each(Entry {
+                        trade: serde_json::from_str(text).map(|Object(trade)| trade),
+                        index,
+                        within: text,
+                        is_alone: true,
+                    });
+                    index += 1;
+                };
+                serde_json::Deserializer::from_str(array)
+                    .deserialize_seq(OneByOne(one))
+                    .map_err(|error| Malformed::Json(error.to_string()))
+            }
+        }
+    }
+}
+
+/// Passes the text of each element of an array on, and keeps none.
+struct OneByOne<F>(F);
+
+impl<'de, F: FnMut(&'de str)> Visitor<'de> for OneByOne<F> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of trades")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<(), A::Error> {
+        while let Some(entry) = array.next_element::<&'de RawValue>()? {
+            (self.0)(entry.get());
+        }
+        Ok(())
+    }
+}
+
+/// The largest frame that is parsed as a whole. Its entries need up to fifty times its bytes.
+const ONE_PASS_BYTES: usize = 64 << 10;
+
 /// Parses the bytes of a frame.
 ///
 /// # Errors
@@ -122,32 +217,17 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Malformed::Json(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
-    // Almost every frame holds well-formed trades and takes one pass. Others are parsed entry by
-    // entry.
-    match serde_json::from_str::<Object<TradeFrame<'_>>>(text) {
-        Ok(Object(TradeFrame {
+    // Almost every frame is small, holds well-formed trades and takes one pass. Others are parsed
+    // entry by entry.
+    if text.len() <= ONE_PASS_BYTES
+        && let Ok(Object(TradeFrame {
             kind: TradeKind::Trade,
             data,
-        })) => Ok(Message::Trades(
-            data.into_iter().map(|trade| Ok(trade.0)).collect(),
-        )),
-        Err(_) => parse_piecewise(text),
+        })) = serde_json::from_str(text)
+    {
+        return Ok(Message::Trades(Entries(Form::Parsed(data, text))));
     }
-}
-
-/// The texts of a trade frame's entries, to quote the one that is invalid; empty if it has none.
-#[must_use]
-pub fn entry_texts(bytes: &[u8]) -> Vec<&str> {
-    let envelope = std::str::from_utf8(bytes)
-        .ok()
-        .and_then(|text| serde_json::from_str::<Object<Envelope<'_>>>(text).ok());
-    let data = envelope.and_then(|envelope| envelope.0.data);
-    let entries = data.and_then(|data| serde_json::from_str::<Vec<&RawValue>>(data.get()).ok());
-    entries
-        .unwrap_or_default()
-        .into_iter()
-        .map(RawValue::get)
-        .collect()
+    parse_piecewise(text)
 }
 
 #[derive(Deserialize)]
@@ -183,13 +263,10 @@ fn parse_piecewise<'a>(text: &'a str) -> Result<Message<'a>, Malformed> {
             let data = envelope
                 .data
                 .ok_or_else(|| Malformed::Json("a trade frame without data".into()))?;
-            let entries: Vec<&'a RawValue> = serde_json::from_str(data.get()).map_err(json)?;
-            let read = |entry: &'a RawValue| {
-                serde_json::from_str(entry.get())
-                    .map(|Object(trade)| trade)
-                    .map_err(|error| error.to_string())
-            };
-            Ok(Message::Trades(entries.into_iter().map(read).collect()))
+            if !data.get().starts_with('[') {
+                return Err(Malformed::Json("data is not an array of trades".into()));
+            }
+            Ok(Message::Trades(Entries(Form::Unparsed(data.get()))))
         }
         "ping" => Ok(Message::Ping),
         "error" => Ok(Message::Error {
@@ -204,6 +281,7 @@ fn parse_piecewise<'a>(text: &'a str) -> Result<Message<'a>, Malformed> {
 
 /// A JSON object as a `T`. Derived code would also accept an array, with its elements as the fields
 /// in the order of this source.
+#[derive(Debug)]
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -322,11 +400,19 @@ const MAX_CODES: usize = 32;
 mod tests {
     use super::*;
 
-    fn trades(text: &str) -> Vec<Result<RawTrade<'_>, String>> {
+    fn entries(text: &str) -> Vec<Entry<'_>> {
         match parse(text.as_bytes()) {
-            Ok(Message::Trades(trades)) => trades,
+            Ok(Message::Trades(entries)) => {
+                let mut all = Vec::new();
+                entries.for_each(|entry| all.push(entry)).expect("whole");
+                all
+            }
             other => panic!("not trades: {other:?}"),
         }
+    }
+
+    fn trades(text: &str) -> Vec<Result<RawTrade<'_>, serde_json::Error>> {
+        entries(text).into_iter().map(|entry| entry.trade).collect()
     }
 
     #[test]
@@ -391,7 +477,23 @@ mod tests {
         ]}"#;
         let shapes: Vec<bool> = trades(frame).iter().map(Result::is_ok).collect();
         assert_eq!(shapes, [false, true, false, false, false, false]);
-        assert_eq!(entry_texts(frame.as_bytes())[2], r#"{"p":1,"p":2}"#);
+        assert_eq!(entries(frame)[2].text(), r#"{"p":1,"p":2}"#);
+    }
+
+    #[test]
+    fn a_large_frame_is_parsed_as_a_small_one_is() {
+        let entry = r#"{"p":1.50,"s":"A","t":1,"v":1,"c":["1"]}"#;
+        let frame =
+            |entries: &[&str]| format!(r#"{{"data":[{}],"type":"trade"}}"#, entries.join(", "));
+        let (small, large) = (frame(&[entry; 3]), frame(&[entry; 3_000]));
+        assert!(small.len() < ONE_PASS_BYTES && large.len() > ONE_PASS_BYTES);
+        let (small, large) = (entries(&small), entries(&large));
+        assert_eq!(large.len(), 3_000);
+        for (index, one) in large.iter().enumerate() {
+            assert_eq!((one.index, one.text()), (index, entry));
+            assert_eq!(format!("{:?}", one.trade), format!("{:?}", small[0].trade));
+        }
+        assert_eq!(small[2].text(), entry);
     }
 
     #[test]
@@ -448,13 +550,8 @@ mod tests {
     fn the_recorded_frames_hold_81_trades() {
         let lines = include_str!("../../fixtures/finnhub-recorded.jsonl").lines();
         let count: usize = lines
-            .map(|line| {
-                if let Ok(Message::Trades(trades)) = parse(line.as_bytes()) {
-                    trades.iter().filter(|t| t.is_ok()).count()
-                } else {
-                    0
-                }
-            })
+            .filter(|line| matches!(parse(line.as_bytes()), Ok(Message::Trades(_))))
+            .map(|line| trades(line).iter().filter(|trade| trade.is_ok()).count())
             .sum();
         assert_eq!(count, 81);
     }

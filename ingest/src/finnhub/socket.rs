@@ -37,6 +37,7 @@ use crate::{
     admission::cut,
     clock::now_ms,
     frame::{Frame, MAX_FRAME_BYTES},
+    presence::{Cause, Change, Presence},
     progress::{Connection, Progress},
     queue,
 };
@@ -124,6 +125,7 @@ const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 pub async fn run(
     config: &FinnhubConfig,
     frames: queue::Sender,
+    presence: Presence,
     stop: &CancellationToken,
     progress: &Progress,
 ) -> Result<(), FinnhubError> {
@@ -141,6 +143,7 @@ pub async fn run(
         session,
         socket: None,
         frames,
+        presence,
         line: 0,
         progress,
     };
@@ -148,6 +151,14 @@ pub async fn run(
         ended = feed.run_session() => ended,
         () = stop.cancelled() => Ok(()),
     };
+    let at_ms = now_ms();
+    let cause = if ended.is_ok() {
+        Cause::Stopped
+    } else {
+        Cause::Refused
+    };
+    // If the pipeline has ended, it returns the error.
+    let _ = feed.frames.send_change(Change::Ends { at_ms, cause }).await;
     if let Some(mut socket) = feed.socket.take() {
         let _ = tokio::time::timeout(CLOSE_LIMIT, socket.close(None)).await;
     }
@@ -161,6 +172,7 @@ struct Feed<'a> {
     session: Session,
     socket: Option<Socket>,
     frames: queue::Sender,
+    presence: Presence,
     line: u64,
     progress: &'a Progress,
 }
@@ -171,6 +183,11 @@ impl Feed<'_> {
         loop {
             while let Some(command) = self.session.poll(Instant::now()) {
                 self.execute(command).await?;
+            }
+            // All symbols are subscribed to. The server does not acknowledge it.
+            if self.socket.is_some() && self.presence.is_away() {
+                let change = self.presence.back(now_ms());
+                self.say(change).await;
             }
             let Some(deadline) = self.session.deadline() else {
                 return Ok(());
@@ -189,12 +206,17 @@ impl Feed<'_> {
                 Some(Some(Ok(WsMessage::Text(text)))) => self.take(text.as_bytes()).await?,
                 Some(Some(Ok(WsMessage::Binary(bytes)))) => self.take(&bytes).await?,
                 Some(Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_)))) => {}
-                Some(Some(Ok(WsMessage::Close(close)))) => self.closed(&close.map_or_else(
-                    || "closed by the server".to_owned(),
-                    |close| format!("closed by the server: {close}"),
-                )),
-                Some(Some(Err(error))) => self.closed(&error.to_string()),
-                Some(None) => self.closed("closed by the server"),
+                Some(Some(Ok(WsMessage::Close(close)))) => {
+                    let change = self.presence.closed(now_ms());
+                    self.say(change).await;
+                    self.closed(&close.map_or_else(
+                        || "closed by the server".to_owned(),
+                        |close| format!("closed by the server: {close}"),
+                    ))
+                    .await
+                }
+                Some(Some(Err(error))) => self.closed(&error.to_string()).await,
+                Some(None) => self.closed("closed by the server").await,
             }
         }
     }
@@ -206,7 +228,7 @@ impl Feed<'_> {
                 if let Some(socket) = &mut self.socket
                     && let Err(error) = socket.send(WsMessage::text(text)).await
                 {
-                    self.closed(&error.to_string());
+                    self.closed(&error.to_string()).await;
                 }
             }
             Command::Disconnect(reason) => {
@@ -216,7 +238,9 @@ impl Feed<'_> {
                 };
                 warn!(reason, "feed connection closed; reconnecting");
                 self.socket = None;
-                self.progress.set_connection(Connection::Waiting);
+                self.progress.set_waiting(reason);
+                let change = self.presence.lost(Cause::Silent);
+                self.say(change).await;
             }
             Command::Fail(error) => {
                 error!(%error, "feed refused");
@@ -249,15 +273,25 @@ impl Feed<'_> {
             Err(refusal) => {
                 warn!(endpoint = %self.config.endpoint, %refusal, "feed not connected");
                 self.session.handle_refused(&refusal, Instant::now());
-                self.progress.set_connection(Connection::Waiting);
+                self.progress.set_waiting(&refusal.to_string());
             }
         }
     }
 
-    fn closed(&mut self, reason: &str) {
+    /// Says what has changed, after the frames so far.
+    async fn say(&mut self, change: Option<Change>) {
+        if let Some(change) = change
+            && self.frames.send_change(change).await.is_err()
+        {
+            // The pipeline has ended, and returns the error.
+            std::future::pending().await
+        }
+    }
+
+    async fn closed(&mut self, reason: &str) {
         self.socket = None;
-        self.progress.set_connection(Connection::Waiting);
         let reason = cut(&self.config.token.scrub(reason));
+        self.progress.set_waiting(&reason);
         match self.session.handle_closed(Instant::now()) {
             Drops::Routine => info!(reason, "feed dropped; reconnecting"),
             Drops::Repeated => warn!(
@@ -266,6 +300,8 @@ impl Feed<'_> {
                  another client may be using the same token"
             ),
         }
+        let change = self.presence.lost(Cause::Disconnected);
+        self.say(change).await;
     }
 
     async fn take(&mut self, bytes: &[u8]) -> Result<(), FinnhubError> {
@@ -274,10 +310,12 @@ impl Feed<'_> {
             self.handle_error(bytes);
         }
         self.line += 1;
+        let taken_ms = now_ms();
+        self.presence.frame(taken_ms);
         let frame = Frame {
             line: self.line,
             bytes: bytes.to_vec(),
-            taken_ms: Some(now_ms()),
+            taken_ms: Some(taken_ms),
         };
         if self.frames.send(vec![frame]).await.is_err() {
             // The pipeline has ended, and returns the error.

@@ -260,8 +260,13 @@ impl<'a> Connection<'a> {
                 .take_while(|trades| real(*trades) <= due)
                 .last()
                 .unwrap_or(1);
-            let (text, trades) = match self.state.next_frame(&self.selection, limit) {
-                NextFrame::Frame(text, trades) => (text, trades),
+            let (text, entries, price_updates) = match self.state.next_frame(&self.selection, limit)
+            {
+                NextFrame::Frame {
+                    text,
+                    entries,
+                    price_updates,
+                } => (text, entries, price_updates),
                 NextFrame::Exhausted => {
                     self.exhausted = true;
                     break;
@@ -280,12 +285,15 @@ impl<'a> Connection<'a> {
             }
             self.socket.feed(Message::text(text)).await?;
             self.frames += 1;
-            self.state.counters.frames.fetch_add(1, Ordering::Relaxed);
-            self.state
-                .counters
+            let counters = &self.state.counters;
+            counters.frames.fetch_add(1, Ordering::Relaxed);
+            counters
                 .trades
-                .fetch_add(trades, Ordering::Relaxed);
-            let cost = real(trades.max(1));
+                .fetch_add(entries - price_updates, Ordering::Relaxed);
+            counters
+                .price_updates
+                .fetch_add(price_updates, Ordering::Relaxed);
+            let cost = real(entries.max(1));
             due -= cost;
             self.paced += cost;
             burst -= 1;

@@ -48,8 +48,10 @@ impl Default for FeedFile {
 pub struct FeedSummary {
     /// Frames, one a line.
     pub frames: u64,
-    /// Entries of trade frames; a frame sent twice counts once.
+    /// Trades; a frame sent twice counts once.
     pub trades: u64,
+    /// Entries of size zero, which are no trades.
+    pub price_updates: u64,
 }
 
 /// Writes a recording.
@@ -69,15 +71,11 @@ pub fn write_feed(out: &mut dyn Write, feed: &FeedFile) -> io::Result<FeedSummar
         clock,
         faults: feed.faults,
     });
-    let mut summary = FeedSummary {
-        frames: 0,
-        trades: 0,
-    };
+    let (mut frames, mut entries) = (0, 0);
     let mut text = String::with_capacity(80 * 1024);
-    while summary.trades < feed.trades {
-        summary.trades +=
-            generator.next_frame(feed.start_ms, feed.trades - summary.trades, &mut text);
-        summary.frames += 1;
+    while entries < feed.trades {
+        entries += generator.next_frame(feed.start_ms, feed.trades - entries, &mut text);
+        frames += 1;
         text.push('\n');
         if text.len() > 64 * 1024 {
             out.write_all(text.as_bytes())?;
@@ -86,7 +84,12 @@ pub fn write_feed(out: &mut dyn Write, feed: &FeedFile) -> io::Result<FeedSummar
     }
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    Ok(summary)
+    let price_updates = generator.price_updates();
+    Ok(FeedSummary {
+        frames,
+        trades: entries - price_updates,
+        price_updates,
+    })
 }
 
 #[cfg(test)]
@@ -110,9 +113,11 @@ mod tests {
             summary,
             FeedSummary {
                 frames: u64::try_from(text.lines().count()).expect("small"),
-                trades: 12_345
+                trades: 12_345 - summary.price_updates,
+                price_updates: u64::try_from(text.matches("\"v\":0}").count()).expect("small"),
             }
         );
+        assert!(summary.price_updates > 0);
         assert_eq!(text.matches("\"t\":").count(), 12_345);
     }
 }

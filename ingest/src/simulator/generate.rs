@@ -55,8 +55,10 @@ pub struct Generator {
     popularity: Popularity,
     instruments: Vec<Instrument>,
     all: Selection,
-    /// Trades generated: the time of [`Clock::Tape`].
+    /// Entries generated, trades and price updates: the time of [`Clock::Tape`].
     trades: u64,
+    /// Price updates among all entries.
+    price_updates: u64,
     previous: String,
 }
 
@@ -93,6 +95,7 @@ impl Generator {
             instruments,
             all,
             trades: 0,
+            price_updates: 0,
             previous: String::new(),
         }
     }
@@ -166,6 +169,12 @@ impl Generator {
         trades
     }
 
+    /// Price updates so far, entries of size zero. They are among the trades that the frames count.
+    #[must_use]
+    pub fn price_updates(&self) -> u64 {
+        self.price_updates
+    }
+
     /// True in this share of the calls. The server draws its own chances from the same seed.
     pub(super) fn chance(&mut self, share: f64) -> bool {
         self.random.random_bool(share.clamp(0.0, 1.0))
@@ -214,6 +223,7 @@ impl Generator {
                 conditions = ["null", "[]", ""][random.random_range(0..3)];
             }
         }
+        self.price_updates += u64::from(size.units == 0);
         out.push('{');
         if !conditions.is_empty() {
             out.push_str(r#""c":"#);

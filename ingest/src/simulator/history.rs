@@ -5,9 +5,12 @@
 //! one trade of it stands for several live ones, with their volume and their price movement. A bar
 //! of history is therefore as tall and as busy as a live one, at a fraction of the records.
 //!
-//! The frames are a function of the seed, the symbols and the rate, except for their times, which
-//! end at the moment of the call. They are in time order. History adds no faults of its own and is
-//! never late; [`FrameFaults`](super::FrameFaults) of the generator apply to it as well.
+//! It comes in rounds, one for each minute of the clock. The frames are a function of the seed, the
+//! symbols, the rate and the number of the round, except for their times. They are in time order,
+//! and end at the moment at which the last one is generated. A history that was interrupted goes on
+//! after its last frame, in the same minute, so the pause becomes a part of the history and leaves
+//! no hole. History adds no faults of its own and is never late;
+//! [`FrameFaults`](super::FrameFaults) of the generator apply to it as well.
 
 use std::time::Duration;
 
@@ -25,11 +28,22 @@ pub(crate) const SPAN: Duration = Duration::from_secs(4 * 60 * 60);
 /// would add one record and one bar of a second for each symbol, and little to see.
 const ROUND_MS: i64 = 60_000;
 /// Rounds in [`SPAN`].
-pub(crate) const ROUNDS: i64 = SPAN.as_millis() as i64 / ROUND_MS;
+const ROUNDS: i64 = SPAN.as_millis() as i64 / ROUND_MS;
+/// The most rounds since an interrupted history that are filled. A longer pause is filled for
+/// [`SPAN`] only.
+const MAX_PAUSE: i64 = 2 * ROUNDS;
+/// The most rounds that one start appends: also those of the time that appending the others takes.
+/// A log that is slower than the clock never catches up.
+const MAX_ROUNDS: i64 = 3 * ROUNDS;
+/// The most rounds that are generated again to find the prices of an interrupted history. A longer
+/// one continues with other prices.
+const MAX_REPEATED: i64 = 4 * ROUNDS;
 /// Trades of a symbol in one round: enough for a candle with a body and wicks.
 const TRADES_PER_ROUND: u32 = 6;
 /// The distance between them.
 const BETWEEN_TRADES_MS: i64 = 25;
+/// The time from the first to the last of them.
+const FRAME_MS: i64 = (TRADES_PER_ROUND as i64 - 1) * BETWEEN_TRADES_MS;
 /// Only the most traded symbols have history, so that a market of 100,000 symbols starts as fast.
 const MAX_SYMBOLS: usize = 250;
 /// The most live trades that one trade of history stands for: bounds sizes and price steps.
@@ -37,18 +51,76 @@ const MAX_WEIGHT: u64 = 10_000;
 /// The rate assumed for a market that sends as fast as it is read.
 const UNPACED_RATE: f64 = 1_000.0;
 
-/// One round of history.
-pub(crate) struct Round {
-    /// From 0 for the oldest to [`ROUNDS`].
-    pub(crate) number: i64,
-    /// When history ends, in milliseconds since 1970 UTC.
-    pub(crate) end_ms: i64,
+/// The history that a log already holds, from a start that was interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldHistory {
+    /// The event time of its first trade, in milliseconds since 1970 UTC.
+    pub first_ms: i64,
+    /// The event time of its last trade.
+    pub last_ms: i64,
+}
+
+/// The rounds that one start generates.
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    /// When the next round begins, in milliseconds since 1970 UTC.
+    begin_ms: i64,
+    /// The log holds the frames up to this time.
+    held_ms: i64,
+    left: i64,
+    /// Rounds before the first, whose price steps are repeated.
+    repeated: i64,
+}
+
+impl Rounds {
+    /// The rounds up to now, after those that the log holds.
+    pub(crate) fn new(now_ms: i64, held: Option<HeldHistory>) -> Self {
+        let minute = |ms: i64| ms - ms.rem_euclid(ROUND_MS);
+        let before_now = |rounds: i64| minute(now_ms) - rounds * ROUND_MS;
+        let begin_ms = match held {
+            Some(held) if minute(held.last_ms) >= before_now(MAX_PAUSE) => minute(held.last_ms),
+            _ => before_now(ROUNDS),
+        };
+        let before = held.map_or(0, |held| (begin_ms - minute(held.first_ms)) / ROUND_MS);
+        Self {
+            begin_ms,
+            held_ms: held.map_or(i64::MIN, |held| held.last_ms),
+            left: MAX_ROUNDS,
+            repeated: before.clamp(0, MAX_REPEATED),
+        }
+    }
+
+    /// The frames of the next round, without those that the log holds and those that are not yet
+    /// over at `now_ms`; `None` when the history has caught up with that.
+    pub(crate) fn next(
+        &mut self,
+        generator: &mut Generator,
+        rate: Option<f64>,
+        now_ms: i64,
+    ) -> Option<Vec<String>> {
+        if self.begin_ms >= now_ms || self.left == 0 {
+            return None;
+        }
+        for _ in 0..std::mem::take(&mut self.repeated) {
+            generator.history_round(0, rate);
+        }
+        let frames = generator.history_round(self.begin_ms, rate);
+        self.left -= 1;
+        self.begin_ms += ROUND_MS;
+        let is_due = |at_ms: i64| at_ms > self.held_ms && at_ms + FRAME_MS < now_ms;
+        Some(
+            frames
+                .into_iter()
+                .filter(|(at_ms, _)| is_due(*at_ms))
+                .map(|(_, frame)| frame)
+                .collect(),
+        )
+    }
 }
 
 impl Generator {
-    /// The frames of one round, one for each symbol, in time order.
-    pub(crate) fn history_round(&mut self, round: &Round, rate: Option<f64>) -> Vec<String> {
-        let begin_ms = round.end_ms - (ROUNDS - round.number) * ROUND_MS;
+    /// The frames of one round, one for each symbol, each with the time of its first trade.
+    fn history_round(&mut self, begin_ms: i64, rate: Option<f64>) -> Vec<(i64, String)> {
         let shares = self.shares(MAX_SYMBOLS);
         let count = i64::try_from(shares.len()).unwrap_or(1);
         let mut frames = Vec::with_capacity(shares.len());
@@ -66,7 +138,7 @@ impl Generator {
                 self.push_trade(rank, event_ms, weight, &mut frame);
             }
             frame.push_str(r#"],"type":"trade"}"#);
-            frames.push(frame);
+            frames.push((at_ms, frame));
         }
         frames
     }
@@ -108,15 +180,22 @@ mod tests {
     }
 
     fn history(generator: &mut Generator) -> Vec<String> {
-        (0..ROUNDS)
-            .flat_map(|number| {
-                let round = Round {
-                    number,
-                    end_ms: END_MS,
-                };
-                generator.history_round(&round, Some(1_000.0))
-            })
+        continued(generator, None, END_MS)
+    }
+
+    /// The rest of a history, up to a moment.
+    fn continued(generator: &mut Generator, held: Option<HeldHistory>, now_ms: i64) -> Vec<String> {
+        let mut rounds = Rounds::new(now_ms, held);
+        std::iter::from_fn(|| rounds.next(generator, Some(1_000.0), now_ms))
+            .flatten()
             .collect()
+    }
+
+    fn held(trades: &[(i64, String, f64)]) -> HeldHistory {
+        HeldHistory {
+            first_ms: trades.first().expect("a trade").0,
+            last_ms: trades.last().expect("a trade").0,
+        }
     }
 
     /// Event time in milliseconds, symbol and price of each trade.
@@ -198,13 +277,64 @@ mod tests {
     }
 
     #[test]
+    fn an_interrupted_history_goes_on_where_it_was_without_a_hole_and_without_a_jump() {
+        let whole = history(&mut generator(20));
+        // In the middle of a minute, at its end, and at the end of the history.
+        for (frames, pause_min) in [(1_007, 0), (1_007, 59), (1_000, 180), (whole.len(), 3)] {
+            let mut all = trades(&whole[..frames]);
+            let later_ms = END_MS + pause_min * ROUND_MS + 17_250;
+            let rest = continued(&mut generator(20), Some(held(&all)), later_ms);
+            let rest = trades(&rest);
+            assert!(rest.iter().all(|(event_ms, ..)| *event_ms < later_ms));
+            all.extend(rest);
+            // A frame of price updates alone has no trade, so two distances are possible.
+            let widest = 2 * ROUND_MS / 20 + FRAME_MS;
+            for pair in all.windows(2) {
+                let step = pair[1].0 - pair[0].0;
+                assert!(
+                    (0..=widest).contains(&step),
+                    "{step} ms after {frames} frames and {pause_min} minutes: {pair:?}"
+                );
+            }
+            let aapl: Vec<_> = all.iter().filter(|trade| trade.1 == "AAPL").collect();
+            let minutes = aapl.iter().map(|trade| trade.0.div_euclid(ROUND_MS));
+            let mut minutes: Vec<i64> = minutes.collect();
+            minutes.dedup();
+            assert!(minutes.windows(2).all(|pair| pair[1] == pair[0] + 1));
+            let jump = aapl
+                .windows(2)
+                .map(|pair| (pair[1].2 / pair[0].2 - 1.0).abs())
+                .fold(0.0, f64::max);
+            assert!(jump < 0.03, "a jump by {jump}");
+        }
+    }
+
+    #[test]
+    fn a_long_pause_is_filled_for_four_hours() {
+        let before = trades(&history(&mut generator(5))[..50]);
+        let later_ms = END_MS + 100 * 24 * 60 * ROUND_MS;
+        let rest = trades(&continued(&mut generator(5), Some(held(&before)), later_ms));
+        let span_ms = i64::try_from(SPAN.as_millis()).expect("small");
+        assert!(rest[0].0 >= later_ms - span_ms && rest[0].0 < later_ms - span_ms + ROUND_MS);
+    }
+
+    #[test]
+    fn a_log_that_is_slower_than_the_clock_ends_the_history() {
+        let (mut generator, mut now_ms) = (generator(1), END_MS);
+        let mut rounds = Rounds::new(now_ms, None);
+        let mut appended = 0;
+        while rounds.next(&mut generator, None, now_ms).is_some() {
+            appended += 1;
+            now_ms += 2 * ROUND_MS;
+        }
+        assert_eq!(appended, MAX_ROUNDS);
+    }
+
+    #[test]
     fn a_large_market_has_history_of_its_most_traded_symbols_only() {
-        let round = Round {
-            number: 0,
-            end_ms: END_MS,
-        };
-        let frames = generator(1_000).history_round(&round, Some(1e7));
+        let frames = generator(1_000).history_round(END_MS, Some(1e7));
         assert_eq!(frames.len(), MAX_SYMBOLS);
+        let frames: Vec<String> = frames.into_iter().map(|(_, frame)| frame).collect();
         assert!(!trades(&frames).is_empty());
     }
 }

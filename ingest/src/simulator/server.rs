@@ -22,7 +22,7 @@ use super::{
     connection,
     faults::Faults,
     generate::{Clock, Generator, GeneratorConfig, Popularity, Selection},
-    history::{self, Round},
+    history::{HeldHistory, Rounds},
     market,
 };
 use crate::clock::now_ms;
@@ -80,8 +80,10 @@ pub struct SimulatorStats {
     pub subscriptions: u64,
     /// Frames sent whole, with pings and errors.
     pub frames: u64,
-    /// Entries of trade frames sent whole; a frame sent twice counts once.
+    /// Trades of frames sent whole; a frame sent twice counts once.
     pub trades: u64,
+    /// Entries of size zero in such frames, which are no trades.
+    pub price_updates: u64,
 }
 
 /// A running server. Dropping it stops the server.
@@ -141,7 +143,7 @@ impl Simulator {
     pub async fn skip_history(&self) {
         let market = self.market();
         let skipped = tokio::task::spawn_blocking(move || {
-            market.generate_history(now_ms(), |_| true);
+            market.generate_history(None, |_| true);
         });
         if skipped.await.is_err() {
             debug!("prices were not moved to the end of the history: the runtime is ending");
@@ -162,6 +164,7 @@ impl Simulator {
             subscriptions: read(&counters.subscriptions),
             frames: read(&counters.frames),
             trades: read(&counters.trades),
+            price_updates: read(&counters.price_updates),
         }
     }
 }
@@ -214,6 +217,7 @@ pub(super) struct Counters {
     pub(super) subscriptions: AtomicU64,
     pub(super) frames: AtomicU64,
     pub(super) trades: AtomicU64,
+    pub(super) price_updates: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -224,8 +228,14 @@ struct Market {
 
 /// The next frame for one connection.
 pub(super) enum NextFrame {
-    /// The text and the number of its trades.
-    Frame(String, u64),
+    /// A frame.
+    Frame {
+        text: String,
+        /// The number of its entries.
+        entries: u64,
+        /// Those of size zero.
+        price_updates: u64,
+    },
     /// All trades of [`SimulatorConfig::trades`] are sent.
     Exhausted,
 }
@@ -269,30 +279,39 @@ impl State {
         }
         let mut text = String::with_capacity(1024);
         let limit = limit.min(market.left);
-        let trades = market
+        let before = market.generator.price_updates();
+        let entries = market
             .generator
             .next_frame_of(selection, now_ms(), limit, &mut text);
-        market.left -= trades;
-        NextFrame::Frame(text, trades)
+        market.left -= entries;
+        NextFrame::Frame {
+            text,
+            entries,
+            price_updates: market.generator.price_updates() - before,
+        }
     }
 
-    /// Generates the history that ends at `end_ms`, round by round. `each` gets the frames of a
-    /// round and ends the history early by returning false. Returns whether the end was reached.
+    /// Generates the history up to now, round by round, after what the log holds of it. `each`
+    /// gets the frames of a round and ends the history early by returning false. Returns whether
+    /// the end was reached.
     pub(crate) fn generate_history(
         &self,
-        end_ms: i64,
+        held: Option<HeldHistory>,
         mut each: impl FnMut(Vec<String>) -> bool,
     ) -> bool {
-        (0..history::ROUNDS).all(|number| {
+        let mut rounds = Rounds::new(now_ms(), held);
+        loop {
             // Released before `each`, which may wait for the log.
-            let frames = self
-                .market
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .generator
-                .history_round(&Round { number, end_ms }, self.config.trades_per_second);
-            each(frames)
-        })
+            let frames = {
+                let mut market = self.market.lock().unwrap_or_else(PoisonError::into_inner);
+                let rate = self.config.trades_per_second;
+                rounds.next(&mut market.generator, rate, now_ms())
+            };
+            let Some(frames) = frames else { return true };
+            if !each(frames) {
+                return false;
+            }
+        }
     }
 
     /// True in this share of the calls, drawn from the market's seed.

@@ -8,12 +8,25 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tapeflow_log::{AppendError, LogWriter, NewRecord};
+use tapeflow_ingest::{IngestError, Progress, ReplayConfig, Summary, accept_replay};
+use tapeflow_log::{AppendError, KnownRecording, LastSession, LogWriter, NewRecord, RecordingNote};
 use tapeflow_schemas::{
     SessionId, Trade,
-    codec::{self, Header},
+    codec::{self, FeedState, FeedStateHeader, Header},
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Replays a recording into a log that must accept it.
+pub(crate) async fn run_replay(
+    config: &ReplayConfig,
+    log: &mut dyn LogWriter,
+    stop: CancellationToken,
+    progress: &Progress,
+) -> Result<Summary, IngestError> {
+    let replay = accept_replay(config.clone(), log).await?;
+    tapeflow_ingest::run_replay(replay, log, stop, progress).await
+}
 
 /// A log in memory. It separates durable records from records that were not flushed, and can fail
 /// at a record.
@@ -30,6 +43,7 @@ pub(crate) struct MemoryLog {
 struct State {
     durable: Vec<NewRecord>,
     pending: Vec<NewRecord>,
+    recordings: BTreeMap<SessionId, RecordingNote>,
 }
 
 impl MemoryLog {
@@ -87,6 +101,40 @@ impl LogWriter for MemoryLog {
             }
         }
         Ok(last)
+    }
+
+    async fn last_session(&mut self, producer: &str) -> Result<Option<LastSession>, AppendError> {
+        let records = self.records();
+        let newest = records
+            .iter()
+            .filter_map(|record| Some((record.session?.0, record.timestamp_ms)))
+            .filter(|(session, _)| session.is_of(producer))
+            .max_by_key(|(_, timestamp_ms)| *timestamp_ms);
+        let Some((session, until_ms)) = newest else {
+            return Ok(None);
+        };
+        Ok(Some(LastSession {
+            session,
+            last: self.last_sequences(session).await?,
+            until_ms,
+        }))
+    }
+
+    async fn recordings(&mut self, beginning: &str) -> Result<Vec<KnownRecording>, AppendError> {
+        let known = self.lock().recordings.clone().into_iter();
+        let known = known.filter(|(_, note)| note.beginning == beginning);
+        Ok(known
+            .map(|(session, note)| KnownRecording { session, note })
+            .collect())
+    }
+
+    async fn note_recording(
+        &mut self,
+        session: SessionId,
+        note: &RecordingNote,
+    ) -> Result<(), AppendError> {
+        self.lock().recordings.insert(session, note.clone());
+        Ok(())
     }
 
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<(), AppendError> {
@@ -157,6 +205,15 @@ impl Decoded {
                 trades,
                 reason: Some(reason.to_owned()),
             },
+            Header::FeedState(FeedStateHeader {
+                session, sequence, ..
+            }) => Self {
+                session,
+                sequence,
+                key,
+                trades,
+                reason: None,
+            },
             Header::Legacy => panic!("not ours"),
         }
     }
@@ -194,4 +251,38 @@ pub(crate) fn check_dense(records: &[NewRecord]) {
         *last += 1;
         assert_eq!(decoded.sequence, *last, "partition {}", record.partition);
     }
+}
+
+/// What a record says about the feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) state: FeedState,
+    pub(crate) cause: String,
+    pub(crate) from_ms: i64,
+    pub(crate) to_ms: i64,
+    pub(crate) previous: Option<SessionId>,
+    pub(crate) previous_sequence: u64,
+}
+
+/// What the records of a partition say about the feed, in order.
+pub(crate) fn feed_states(records: &[NewRecord], partition: u32) -> Vec<Told> {
+    let mut told = Vec::new();
+    for record in records
+        .iter()
+        .filter(|record| record.partition == partition)
+    {
+        let header = codec::decode(&record.payload, &mut Vec::new()).expect("our own record");
+        if let Header::FeedState(said) = header {
+            assert_eq!(said.producer, "simulator");
+            told.push(Told {
+                state: said.state,
+                cause: said.cause.to_owned(),
+                from_ms: said.from_ms,
+                to_ms: said.to_ms,
+                previous: said.previous,
+                previous_sequence: said.previous_sequence,
+            });
+        }
+    }
+    told
 }

@@ -12,7 +12,7 @@ use rdkafka::{
 use tapeflow_schemas::{Offset, Partition};
 
 use super::{
-    KafkaLog, errors,
+    KafkaLog, errors, session_index,
     settings::{AdminClient, KafkaConfig, TAIL},
 };
 use crate::read::LogError;
@@ -85,6 +85,8 @@ pub async fn make_topic(
     let new = NewTopic::new(topic, count, TopicReplication::Fixed(copies))
         .set("min.insync.replicas", in_sync)
         .set("cleanup.policy", "delete")
+        // A producer can claim any time for its records; the broker's time limits it.
+        .set("message.timestamp.type", "LogAppendTime")
         .set("unclean.leader.election.enable", "false")
         .set("retention.ms", RETENTION_MS);
     let admin: AdminClient = config.admin()?;
@@ -97,7 +99,18 @@ pub async fn make_topic(
         partitions: partitions as usize,
     };
     match results.into_iter().next() {
-        Some(Ok(_)) => Ok(report(true)),
+        Some(Ok(_)) => {
+            let made = config.clone();
+            // Without it the first replay searches the whole topic and makes it.
+            let index = blocking(move || {
+                session_index::make(&made, partitions)
+                    .map_err(|error| LogError::Broken(error.to_string()))
+            });
+            if let Err(error) = index.await {
+                tracing::warn!(%error, "the index of sessions is not made yet");
+            }
+            Ok(report(true))
+        }
         // Another process was faster.
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(report(false)),
         Some(Err((_, code))) => Err(LogError::Broken(format!(

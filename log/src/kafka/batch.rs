@@ -9,9 +9,9 @@
 #![allow(unsafe_code)]
 
 use rdkafka::{
-    bindings as native,
+    TopicPartitionList, bindings as native,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{IsError, KafkaError},
+    error::{IsError, KafkaError, RDKafkaErrorCode},
 };
 use tapeflow_schemas::{Offset, Partition};
 
@@ -27,6 +27,15 @@ pub(super) struct Record<'a> {
     /// Milliseconds since 1970 UTC; 0 if the record has none.
     pub(super) timestamp_ms: i64,
     pub(super) payload: Option<&'a [u8]>,
+}
+
+/// An error that came instead of a record.
+pub(super) struct RecordError {
+    pub(super) code: RDKafkaErrorCode,
+    /// The partition and the offset that it is about, if it is about one.
+    pub(super) place: Option<(Partition, Offset)>,
+    /// In librdkafka's words.
+    pub(super) text: String,
 }
 
 /// A consumer whose queue is read in batches.
@@ -56,13 +65,40 @@ impl<C: ConsumerContext> BatchConsumer<C> {
         &self.consumer
     }
 
+    /// The positions of partitions of a topic, as the client knows them: after the last record or
+    /// transaction marker that [`BatchConsumer::poll`] took, or after an error. Asks no broker.
+    pub(super) fn positions(
+        &self,
+        topic: &str,
+        partitions: impl Iterator<Item = Partition>,
+    ) -> Vec<(Partition, Offset)> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
+        }
+        // SAFETY: client and list are live, and the call writes the offsets of the list.
+        let failed =
+            unsafe { native::rd_kafka_position(self.consumer.client().native_ptr(), list.ptr()) };
+        if failed.is_error() {
+            return Vec::new();
+        }
+        let known = list.elements();
+        let known = known.iter().filter_map(|element| {
+            let partition = Partition::try_from(element.partition()).ok()?;
+            // Before the first record it is a negative number that stands for no position.
+            let offset = element.offset().to_raw().filter(|offset| *offset >= 0)?;
+            Some((partition, offset))
+        });
+        known.collect()
+    }
+
     /// Passes the available records and errors to `each`, about `limit` at most, in offset order
     /// within a partition, and returns their number. Never waits. An error of `each` ends the call;
     /// this consumer does not read the rest of that batch again.
     pub(super) fn poll<E>(
         &mut self,
         limit: usize,
-        mut each: impl FnMut(Result<Record<'_>, KafkaError>) -> Result<(), E>,
+        mut each: impl FnMut(Result<Record<'_>, RecordError>) -> Result<(), E>,
     ) -> Result<usize, E> {
         let mut count = 0;
         while count < limit {
@@ -119,18 +155,26 @@ impl Drop for Taken<'_> {
 struct Message(*mut native::rd_kafka_message_t);
 
 impl Message {
-    fn read(&self) -> Result<Record<'_>, KafkaError> {
+    fn read(&self) -> Result<Record<'_>, RecordError> {
         // SAFETY: librdkafka returned the pointer, and it is destroyed once, after this borrow.
         let message = unsafe { &*self.0 };
-        if message.err.is_error() {
-            return Err(KafkaError::MessageConsumption(message.err.into()));
-        }
-        let partition = Partition::try_from(message.partition)
-            .map_err(|_| KafkaError::AdminOpCreation("a record without a partition".into()))?;
         // SAFETY: a payload that is not null has `len` bytes and lives as long as the message.
         let payload = (!message.payload.is_null()).then(|| unsafe {
             std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len)
         });
+        let partition = Partition::try_from(message.partition).ok();
+        let code = RDKafkaErrorCode::from(message.err);
+        let Some(partition) = partition.filter(|_| !message.err.is_error()) else {
+            // The payload of an error is its text.
+            return Err(RecordError {
+                code,
+                place: partition.map(|partition| (partition, message.offset)),
+                text: payload.map_or_else(
+                    || code.to_string(),
+                    |text| String::from_utf8_lossy(text).into_owned(),
+                ),
+            });
+        };
         let mut kind = native::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is live, and the call writes the kind.
         let timestamp_ms =

@@ -3,17 +3,25 @@
 //! Settings of all clients are in [`settings`], error texts in `errors`.
 
 pub mod admin;
+mod assigned;
 mod batch;
 mod bulk;
 mod client_errors;
 mod errors;
+mod jumps;
 mod log_throttle;
 mod native;
+mod operator_settings;
 pub mod reader;
+mod session_index;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub use session_index::check_entry;
 pub mod settings;
 mod tail;
 pub mod topic;
 mod topic_id;
+mod unreadable;
 pub mod writer;
 
 pub use bulk::{BulkRecord, BulkWriter};

@@ -8,14 +8,13 @@
 
 use std::{
     ops::Range,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rdkafka::{
     Offset as KafkaOffset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
     metadata::{Metadata, MetadataTopic},
 };
 use tapeflow_protocol::SourceIdentity;
@@ -23,13 +22,14 @@ use tapeflow_schemas::{Offset, Partition};
 
 use super::{
     TopicFinding,
-    batch::{BatchConsumer, Record},
+    assigned::AssignedReader,
+    batch::BatchConsumer,
     client_errors::{self, ClientErrors},
     errors,
     settings::KafkaConfig,
-    topic, topic_id,
+    topic, topic_id, unreadable,
 };
-use crate::read::{Log, LogError, LogReader, LogRecord};
+use crate::read::{Log, LogError, LogReader};
 
 /// How long a request to the brokers may take before they count as unavailable.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -121,6 +121,46 @@ impl KafkaLog {
         }
     }
 
+    /// The first or the next offset of partitions. One request for each broker, all at once.
+    fn offsets(
+        &self,
+        partitions: &[Partition],
+        which: KafkaOffset,
+        deadline: Instant,
+    ) -> Result<Vec<Offset>, LogError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition_offset(&self.config.topic, number(*partition)?, which)
+                .map_err(|error| self.error(&error))?;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Times of the protocol: -2 is the first offset, -1 the next one.
+        let found = self
+            .client
+            .offsets_for_times(list, left)
+            .map_err(|error| self.error(&error))?;
+        let offset_of = |partition: &Partition| {
+            let element = found
+                .find_partition(&self.config.topic, number(*partition)?)
+                .ok_or_else(|| errors::no_topic(&self.config))?;
+            element.error().map_err(|error| self.error(&error))?;
+            element
+                .offset()
+                .to_raw()
+                .filter(|offset| *offset >= 0)
+                .ok_or_else(|| {
+                    LogError::Unavailable(format!(
+                        "kafka at {} does not answer with the offsets of partition {partition}",
+                        self.config.brokers
+                    ))
+                })
+        };
+        partitions.iter().map(offset_of).collect()
+    }
+
     fn error(&self, error: &KafkaError) -> LogError {
         client_errors::collect(&self.client);
         errors::request_of(&self.config, error, self.client.context())
@@ -168,6 +208,27 @@ impl Log for KafkaLog {
         Ok(low..high)
     }
 
+    fn bounds_of(&self, partitions: &[Partition]) -> Result<Vec<Range<Offset>>, LogError> {
+        client_errors::reset(&self.client);
+        let deadline = Instant::now() + TIMEOUT;
+        let starts = self.offsets(partitions, KafkaOffset::Beginning, deadline)?;
+        let ends = self.offsets(partitions, KafkaOffset::End, deadline)?;
+        Ok(starts
+            .into_iter()
+            .zip(ends)
+            .map(|(start, end)| start..end)
+            .collect())
+    }
+
+    fn unreadable_batch(
+        &self,
+        partition: Partition,
+        offset: Offset,
+    ) -> Result<Option<Range<Offset>>, LogError> {
+        let bounds = self.bounds(partition)?;
+        unreadable::batch_at(&self.config, partition, offset, &bounds)
+    }
+
     fn commit_group_offsets(&self, committed: &[(Partition, Offset)]) -> Result<(), LogError> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in committed {
@@ -198,86 +259,15 @@ impl Log for KafkaLog {
             consumer.assign(&list).map_err(|error| self.error(&error))?;
         }
         let consumer = BatchConsumer::new(consumer).map_err(|error| self.error(&error))?;
-        Ok(Box::new(KafkaReader {
+        Ok(Box::new(AssignedReader::new(
             consumer,
-            topic: self.config.topic.clone(),
-        }))
+            self.config.clone(),
+            from,
+        )))
     }
 }
 
-fn number(partition: Partition) -> Result<i32, LogError> {
+pub(super) fn number(partition: Partition) -> Result<i32, LogError> {
     i32::try_from(partition)
         .map_err(|_| LogError::Broken(format!("kafka has no partition {partition}")))
-}
-
-struct KafkaReader {
-    consumer: BatchConsumer<ClientErrors>,
-    topic: String,
-}
-
-impl LogReader for KafkaReader {
-    fn poll(
-        &mut self,
-        limit: usize,
-        each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<usize, LogError> {
-        let (topic, errors) = (&self.topic, Arc::clone(self.consumer.consumer().context()));
-        self.consumer.poll(limit, |record| match record {
-            Ok(Record {
-                partition,
-                offset,
-                timestamp_ms,
-                payload,
-            }) => {
-                each(LogRecord {
-                    partition,
-                    offset,
-                    timestamp_ms,
-                    payload,
-                });
-                Ok(())
-            }
-            Err(error) => ends_reading(topic, &errors, &error),
-        })
-    }
-
-    fn set_paused(&mut self, partition: Partition, paused: bool) -> Result<(), LogError> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&self.topic, number(partition)?);
-        let done = if paused {
-            self.consumer.consumer().pause(&list)
-        } else {
-            self.consumer.consumer().resume(&list)
-        };
-        done.map_err(|error| {
-            LogError::Broken(format!(
-                "cannot pause or resume partition {partition}: {error}"
-            ))
-        })
-    }
-}
-
-/// Fails for errors that end the reading. librdkafka retries the others by itself.
-fn ends_reading(topic: &str, errors: &ClientErrors, error: &KafkaError) -> Result<(), LogError> {
-    use RDKafkaErrorCode as Code;
-    match error.rdkafka_error_code() {
-        Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => Err(LogError::Broken(format!(
-            "topic {topic}: the next offset to read is gone from the log ({error})"
-        ))),
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-            Err(LogError::Broken(format!("topic {topic} is gone")))
-        }
-        // Reading it again does not help, and skipping it would lose it silently.
-        Some(
-            Code::BadMessage
-            | Code::BadCompression
-            | Code::NotImplemented
-            | Code::TopicAuthorizationFailed
-            | Code::Fatal,
-        ) => Err(LogError::Broken(format!("topic {topic}: {error}"))),
-        _ => {
-            tracing::warn!(%error, reason = ?errors.reason(), "kafka error; the client retries");
-            Ok(())
-        }
-    }
 }

@@ -17,7 +17,11 @@ use rdkafka::{
 };
 use tapeflow_schemas::Secret;
 
-use super::{client_errors::ClientErrors, errors};
+use super::{
+    client_errors::ClientErrors,
+    errors,
+    operator_settings::{self, canonical},
+};
 use crate::read::LogError;
 
 /// Where a topic is, and how to connect to its brokers. `Debug` prints the keys of settings and
@@ -30,7 +34,14 @@ pub struct KafkaConfig {
     pub topic: String,
     /// Further client settings, such as TLS and SASL. They win over the presets' defaults.
     pub settings: Vec<(String, Secret)>,
+    /// The consumer group that shows the lag of a job: the job's name. No consumer ever joins it.
+    /// The job commits its offsets to it and never reads them: the checkpoint decides where the job
+    /// resumes.
+    pub group: String,
 }
+
+/// The group of clients that commit no offsets. librdkafka wants a name all the same.
+pub const DEFAULT_GROUP: &str = "tapeflow";
 
 impl KafkaConfig {
     /// A topic of brokers that need no further settings.
@@ -40,45 +51,39 @@ impl KafkaConfig {
             brokers: brokers.into(),
             topic: topic.into(),
             settings: Vec::new(),
+            group: DEFAULT_GROUP.to_owned(),
         }
     }
 
-    /// Reads settings from a file: one `key=value` a line. Empty lines and lines that begin with
-    /// `#` are skipped.
+    /// Reads settings from a file: one `key=value` a line. What exactness rests on, and what loads
+    /// code, is refused by name.
     ///
     /// # Errors
-    /// A text that names the file and the line, and never a value.
+    /// A text that names the file, the line and the setting, and never a value.
     pub fn read_settings(file: &Path) -> Result<Vec<(String, Secret)>, String> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-        let lines = text
-            .lines()
-            .enumerate()
-            .map(|(at, line)| (at + 1, line.trim()))
-            .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        lines
-            .map(|(number, line)| match line.split_once('=') {
-                Some((key, value)) if !key.trim().is_empty() => {
-                    Ok((key.trim().to_owned(), Secret::new(value.trim())))
-                }
-                _ => Err(format!("{} line {number} is not key=value", file.display())),
-            })
-            .collect()
+        operator_settings::read(file)
     }
 
     /// Settings for the library: the preset's, overruled as the top of this file says.
     pub(super) fn client(&self, preset: &Preset) -> ClientConfig {
         let mut client = ClientConfig::new();
+        // The map of the library has no order, so a setting must not be in it under two names.
+        let mut set = |key: &str, value: &str| {
+            client.set(canonical(key), value);
+        };
         for (key, value) in preset.defaults {
-            client.set(*key, *value);
+            set(key, value);
         }
         for (key, value) in &self.settings {
-            client.set(key, value.expose());
+            set(key, value.expose());
+        }
+        if preset.consumes {
+            set("group.id", &self.group);
         }
         for (key, value) in preset.fixed {
-            client.set(*key, *value);
+            set(key, value);
         }
-        client.set("bootstrap.servers", &self.brokers);
+        set("bootstrap.servers", &self.brokers);
         if let Some(level) = preset.log_level {
             client.set_log_level(level);
         }
@@ -119,6 +124,7 @@ impl fmt::Debug for KafkaConfig {
             .field("brokers", &self.brokers)
             .field("topic", &self.topic)
             .field("settings", &keys)
+            .field("group", &self.group)
             .finish()
     }
 }
@@ -132,26 +138,18 @@ pub(super) struct Preset {
     defaults: &'static [(&'static str, &'static str)],
     /// These win over the operator's settings.
     fixed: &'static [(&'static str, &'static str)],
+    /// Whether it may become a consumer, which needs the name of a group. The library warns of one
+    /// in a producer.
+    consumes: bool,
     /// The library's default follows the level of this process.
     log_level: Option<RDKafkaLogLevel>,
 }
 
 /// The job's consumer. It reads partitions that the job assigns to itself, and answers questions
 /// about the topic.
-const READER: Preset = Preset {
+pub(super) const READER: Preset = Preset {
     defaults: &[
         ("client.id", "tapeflow-dataflow"),
-        // No consumer ever joins the group. The job commits its offsets to it, for tools that show
-        // lag, and never reads them: the checkpoint decides where the job resumes.
-        ("group.id", "tapeflow"),
-        ("enable.auto.commit", "false"),
-        ("enable.auto.offset.store", "false"),
-        ("isolation.level", "read_committed"),
-        // An offset that is gone is a loss for the operator to decide on, not to skip.
-        ("auto.offset.reset", "error"),
-        // A mistyped topic must not come into being.
-        ("allow.auto.create.topics", "false"),
-        ("check.crcs", "true"),
         // The default of 1000 ms makes a consumer of small messages ten times slower.
         ("fetch.queue.backoff.ms", "2"),
         ("fetch.wait.max.ms", "100"),
@@ -166,9 +164,64 @@ const READER: Preset = Preset {
         ("fetch.message.max.bytes", "262144"),
         ("statistics.interval.ms", "0"),
     ],
-    fixed: &[],
+    fixed: READ_EXACTLY,
     // The reason why a connection failed is a line of this level.
+    consumes: true,
     log_level: Some(RDKafkaLogLevel::Info),
+};
+
+/// What exact reading needs: every committed record, from the offset that the job names.
+const READ_EXACTLY: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("isolation.level", "read_committed"),
+    // An offset that is gone is a loss for the operator to decide on, not to skip.
+    ("auto.offset.reset", "error"),
+    // A mistyped topic must not come into being.
+    ("allow.auto.create.topics", "false"),
+    ("check.crcs", "true"),
+    ("enable.partition.eof", "false"),
+];
+
+/// The consumer that looks at offsets without a record ([`jumps`](super::jumps)): every record,
+/// also of transactions that were given up, and one batch at a time.
+pub(super) const WALKER: Preset = Preset {
+    defaults: &[("client.id", "tapeflow-dataflow")],
+    fixed: &[
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("isolation.level", "read_uncommitted"),
+        ("auto.offset.reset", "error"),
+        ("allow.auto.create.topics", "false"),
+        ("check.crcs", "true"),
+        ("enable.partition.eof", "false"),
+        // The brokers always answer with one batch, and with no more at this size.
+        ("fetch.message.max.bytes", "1"),
+        // No further batch is fetched before this one was taken.
+        ("queued.min.messages", "1"),
+        ("fetch.queue.backoff.ms", "1"),
+        ("fetch.wait.max.ms", "100"),
+    ],
+    consumes: true,
+    log_level: None,
+};
+
+/// The consumer that finds the extent of a batch that cannot be read
+/// ([`unreadable`](super::unreadable)). It reads like the job.
+pub(super) const PROBE: Preset = Preset {
+    defaults: READER.defaults,
+    fixed: &[
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("isolation.level", "read_committed"),
+        ("auto.offset.reset", "error"),
+        ("allow.auto.create.topics", "false"),
+        ("check.crcs", "true"),
+        // Behind the last batch there is nothing but the end.
+        ("enable.partition.eof", "true"),
+    ],
+    consumes: true,
+    log_level: None,
 };
 
 /// Ingest's producer.
@@ -185,7 +238,8 @@ pub(super) const WRITER: Preset = Preset {
         ("queue.buffering.max.kbytes", "32768"),
         ("statistics.interval.ms", "0"),
     ],
-    fixed: EXACT,
+    fixed: APPEND_EXACTLY,
+    consumes: false,
     log_level: None,
 };
 
@@ -200,16 +254,21 @@ pub(super) const BULK_WRITER: Preset = Preset {
         ("queue.buffering.max.messages", "200000"),
         ("queue.buffering.max.kbytes", "131072"),
     ],
-    fixed: EXACT,
+    fixed: APPEND_EXACTLY,
+    consumes: false,
     log_level: None,
 };
 
 /// What exact appends need: no record lost, none twice, none out of order while the connection
 /// lives. A record has no time-out, so a broker that is away makes the producer wait.
-const EXACT: &[(&str, &str)] = &[
+const APPEND_EXACTLY: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
     ("message.timeout.ms", "0"),
+    ("message.send.max.retries", "2147483647"),
+    // The most that idempotence allows.
+    ("max.in.flight.requests.per.connection", "5"),
+    ("queuing.strategy", "fifo"),
     ("allow.auto.create.topics", "false"),
 ];
 
@@ -217,8 +276,6 @@ const EXACT: &[(&str, &str)] = &[
 pub(super) const TAIL: Preset = Preset {
     defaults: &[
         ("client.id", "tapeflow-ingest"),
-        // librdkafka requires a group. No consumer ever joins it.
-        ("group.id", "tapeflow"),
         ("fetch.queue.backoff.ms", "2"),
         ("fetch.wait.max.ms", "100"),
         ("queued.max.messages.kbytes", "16384"),
@@ -234,47 +291,22 @@ pub(super) const TAIL: Preset = Preset {
         ("auto.offset.reset", "earliest"),
         ("allow.auto.create.topics", "false"),
     ],
+    consumes: true,
     log_level: None,
 };
 
 /// Clients that create, delete and describe topics, and read no record.
 const ADMIN: Preset = Preset {
-    defaults: &[
-        ("client.id", "tapeflow-admin"),
-        // A question about a topic must not create it.
-        ("allow.auto.create.topics", "false"),
-    ],
-    fixed: &[],
+    defaults: &[("client.id", "tapeflow-admin")],
+    // A question about a topic must not create it.
+    fixed: &[("allow.auto.create.topics", "false")],
+    consumes: true,
     log_level: None,
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn settings_are_lines_of_key_and_value_and_errors_do_not_show_values() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(
-            file.path(),
-            "# tls\nsecurity.protocol = SASL_SSL\n\nsasl.password=a=b\n",
-        )
-        .expect("written");
-        let read = KafkaConfig::read_settings(file.path()).expect("two settings");
-        assert_eq!(
-            read,
-            [
-                ("security.protocol".into(), Secret::new("SASL_SSL")),
-                ("sasl.password".into(), Secret::new("a=b"))
-            ]
-        );
-        std::fs::write(file.path(), "hunter2").expect("written");
-        let error = KafkaConfig::read_settings(file.path()).expect_err("no key");
-        assert!(
-            error.contains("line 1") && !error.contains("hunter2"),
-            "{error}"
-        );
-    }
 
     #[test]
     fn debug_prints_the_keys_of_settings_and_no_values() {
@@ -289,19 +321,65 @@ mod tests {
         );
     }
 
+    fn with(settings: &[(&str, &str)]) -> KafkaConfig {
+        KafkaConfig {
+            settings: settings
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), Secret::new(*value)))
+                .collect(),
+            ..KafkaConfig::new("b:9092", "trades")
+        }
+    }
+
     #[test]
     fn the_operator_overrules_defaults_but_not_what_exactness_needs() {
-        let config = KafkaConfig {
-            settings: vec![
-                ("linger.ms".into(), Secret::new("50")),
-                ("acks".into(), Secret::new("1")),
-                ("bootstrap.servers".into(), Secret::new("elsewhere:1")),
-            ],
-            ..KafkaConfig::new("b:9092", "trades")
-        };
-        let client = config.client(&WRITER);
-        assert_eq!(client.get("linger.ms"), Some("50"));
-        assert_eq!(client.get("acks"), Some("all"));
-        assert_eq!(client.get("bootstrap.servers"), Some("b:9092"));
+        let client = with(&[
+            ("linger.ms", "50"),
+            ("acks", "1"),
+            ("delivery.timeout.ms", "1"),
+            ("bootstrap.servers", "elsewhere:1"),
+        ])
+        .client(&WRITER);
+        assert_eq!(client.get("group.id"), None);
+        assert_eq!(client.get("queue.buffering.max.ms"), Some("50"));
+        assert_eq!(client.get("linger.ms"), None, "under one name only");
+        assert_eq!(client.get("request.required.acks"), Some("all"));
+        assert_eq!(client.get("message.timeout.ms"), Some("0"));
+        assert_eq!(client.get("delivery.timeout.ms"), None);
+        assert_eq!(client.get("metadata.broker.list"), Some("b:9092"));
+    }
+
+    #[test]
+    fn no_setting_moves_a_reader_beyond_records() {
+        for key in ["auto.offset.reset", "topic.auto.offset.reset"] {
+            let client = with(&[
+                (key, "latest"),
+                ("isolation.level", "read_uncommitted"),
+                ("check.crcs", "false"),
+                ("group.id", "another"),
+            ])
+            .client(&READER);
+            assert_eq!(client.get("auto.offset.reset"), Some("error"));
+            assert_eq!(client.get("topic.auto.offset.reset"), None);
+            assert_eq!(client.get("isolation.level"), Some("read_committed"));
+            assert_eq!(client.get("check.crcs"), Some("true"));
+            assert_eq!(client.get("group.id"), Some("tapeflow"));
+        }
+    }
+
+    #[test]
+    fn an_alias_decides_nothing_by_the_order_of_a_map() {
+        let config = with(&[
+            ("delivery.timeout.ms", "1"),
+            ("queue.buffering.max.ms", "7"),
+        ]);
+        for _ in 0..64 {
+            let native = config
+                .client(&WRITER)
+                .create_native_config()
+                .expect("settings");
+            assert_eq!(native.get("message.timeout.ms").as_deref(), Ok("0"));
+            assert_eq!(native.get("linger.ms").as_deref(), Ok("7"));
+        }
     }
 }

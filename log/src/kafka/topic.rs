@@ -20,12 +20,20 @@ const RETENTION_NEEDED_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Bytes of a partition on a busy day.
 const RETENTION_NEEDED_BYTES: i64 = 8 << 30;
 
-const SETTINGS: [&str; 5] = [CLEANUP, RETENTION_MS, RETENTION_BYTES, IN_SYNC, UNCLEAN];
+const SETTINGS: [&str; 6] = [
+    CLEANUP,
+    RETENTION_MS,
+    RETENTION_BYTES,
+    IN_SYNC,
+    UNCLEAN,
+    TIMESTAMPS,
+];
 const CLEANUP: &str = "cleanup.policy";
 const RETENTION_MS: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
 const IN_SYNC: &str = "min.insync.replicas";
 const UNCLEAN: &str = "unclean.leader.election.enable";
+const TIMESTAMPS: &str = "message.timestamp.type";
 
 /// One way in which a topic is less than the guarantee needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +54,8 @@ pub enum TopicFinding {
     },
     /// A replica that lacks acknowledged records may become the leader; they are lost then.
     UncleanElection,
+    /// Producers decide the time of their records.
+    ProducerTime,
     /// Records are deleted after less than a day.
     RetentionTime {
         /// Retention in milliseconds.
@@ -98,6 +108,11 @@ impl fmt::Display for TopicFinding {
                      offsets used again; set it to false"
                 )
             }
+            Self::ProducerTime => write!(
+                f,
+                "the topic has {TIMESTAMPS}=CreateTime: a record may claim any time, and one of a \
+                 wrong clock makes the trades of its partition late; set it to LogAppendTime"
+            ),
             Self::RetentionTime { ms } => {
                 write!(
                     f,
@@ -188,6 +203,12 @@ pub(super) fn examine(topic: &str, facts: &Facts) -> Result<Vec<TopicFinding>, C
             }
             continue;
         }
+        if name == TIMESTAMPS {
+            if value != "LogAppendTime" {
+                findings.push(TopicFinding::ProducerTime);
+            }
+            continue;
+        }
         let Ok(number) = value.parse::<i64>() else {
             findings.push(unread(&format!("{value:?} is not a number")));
             continue;
@@ -253,6 +274,7 @@ mod tests {
             (RETENTION_BYTES, "-1"),
             (IN_SYNC, "2"),
             (UNCLEAN, "false"),
+            (TIMESTAMPS, "LogAppendTime"),
         ];
         let settings = good
             .iter()
@@ -313,6 +335,7 @@ mod tests {
                 (RETENTION_MS, "86399999"),
                 (RETENTION_BYTES, "1073741824"),
                 (IN_SYNC, "1"),
+                (TIMESTAMPS, "CreateTime"),
             ],
         );
         let expected = [
@@ -327,6 +350,7 @@ mod tests {
                 replicas: 2,
             },
             TopicFinding::UncleanElection,
+            TopicFinding::ProducerTime,
         ];
         assert_eq!(findings(&weak), expected);
         let one_broker = findings(&facts(1, 1, &[(IN_SYNC, "1")]));

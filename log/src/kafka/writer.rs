@@ -10,7 +10,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -22,21 +22,31 @@ use rdkafka::{
     message::DeliveryResult,
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
 };
+use tapeflow_protocol::SourceIdentity;
 use tapeflow_schemas::SessionId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tracing::{error, info, warn};
 
 use super::{
     errors, log_throttle,
+    session_index::SessionIndex,
     settings::{KafkaConfig, TAIL, WRITER},
-    tail,
+    tail, topic_id,
 };
-use crate::append::{AppendError, LogWriter, NewRecord};
+use crate::{
+    append::{AppendError, LastSession, LogWriter, NewRecord},
+    recording::{KnownRecording, RecordingNote},
+};
 
 /// How long a request to the brokers may take before they count as unavailable.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the id of a topic is waited for: brokers that have none may not answer.
+const ID_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a warning repeats while nothing is acknowledged.
 const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// How often the sequences of a session are noted while it appends.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
 
 /// A topic, for appending.
 pub struct KafkaWriter {
@@ -44,6 +54,22 @@ pub struct KafkaWriter {
     partitions: u32,
     producer: ThreadedProducer<Deliveries>,
     appends: Arc<Appends>,
+    /// Where sessions are noted, once it was needed; `None` if there is no index.
+    index: OnceCell<Option<Arc<SessionIndex>>>,
+    /// The session that was asked for.
+    session: Option<Session>,
+    /// When they were noted.
+    noted: Instant,
+    searched: u64,
+}
+
+/// A session whose sequences are noted.
+struct Session {
+    id: SessionId,
+    /// The last sequence that was appended in each partition.
+    last: Vec<u64>,
+    /// Its recording, which each note has.
+    recording: Option<RecordingNote>,
 }
 
 impl std::fmt::Debug for KafkaWriter {
@@ -81,6 +107,10 @@ impl KafkaWriter {
             partitions,
             producer,
             appends,
+            index: OnceCell::new(),
+            session: None,
+            noted: Instant::now(),
+            searched: 0,
         })
     }
 
@@ -136,7 +166,64 @@ impl LogWriter for KafkaWriter {
         // So that records of this writer are found too.
         self.flush().await?;
         let (config, partitions) = (self.config.clone(), self.partitions);
-        blocking(move || tail::last_sequences(&config, partitions, session)).await
+        let index = self.index().await?;
+        let search =
+            blocking(move || tail::last_sequences(&config, partitions, index.as_deref(), session));
+        let found = search.await?;
+        self.searched = found.searched;
+        self.noted = Instant::now();
+        self.session = Some(Session {
+            id: session,
+            last: found.last.clone(),
+            recording: found.recording,
+        });
+        Ok(found.last)
+    }
+
+    async fn last_session(&mut self, producer: &str) -> Result<Option<LastSession>, AppendError> {
+        self.flush().await?;
+        let (config, partitions) = (self.config.clone(), self.partitions);
+        let producer = producer.to_owned();
+        blocking(move || tail::last_session(&config, partitions, &producer)).await
+    }
+
+    async fn recordings(&mut self, beginning: &str) -> Result<Vec<KnownRecording>, AppendError> {
+        let Some(index) = self.index().await? else {
+            return Ok(Vec::new());
+        };
+        let beginning = beginning.to_owned();
+        blocking(move || index.recordings(&beginning)).await
+    }
+
+    async fn note_recording(
+        &mut self,
+        session: SessionId,
+        note: &RecordingNote,
+    ) -> Result<(), AppendError> {
+        if let Some(known) = self.session.as_mut().filter(|known| known.id == session) {
+            known.recording = Some(note.clone());
+        }
+        self.note_sequences(session).await
+    }
+
+    async fn note_sequences(&mut self, session: SessionId) -> Result<(), AppendError> {
+        self.flush_appends().await?;
+        self.noted = Instant::now();
+        let index = self.index().await?;
+        let session_known = self.session.as_ref().filter(|known| known.id == session);
+        let (
+            Some(index),
+            Some(Session {
+                last, recording, ..
+            }),
+        ) = (index, session_known)
+        else {
+            return Ok(());
+        };
+        let config = self.config.clone();
+        let (last, recording) = (last.clone(), recording.clone());
+        blocking(move || tail::note_sequences(&config, &index, session, &last, recording.as_ref()))
+            .await
     }
 
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<(), AppendError> {
@@ -151,11 +238,72 @@ impl LogWriter for KafkaWriter {
                     Err(error) => return Err(errors::request(&self.config, &error).into()),
                 }
             }
+            if let (Some(known), Some((session, sequence))) = (&mut self.session, record.session)
+                && known.id == session
+                && let Some(last) = known.last.get_mut(record.partition as usize)
+            {
+                *last = (*last).max(sequence);
+            }
         }
         Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), AppendError> {
+        match self.session.as_ref().map(|session| session.id) {
+            // After a crash only what was appended since is searched.
+            Some(session) if self.noted.elapsed() >= NOTE_EVERY => {
+                self.note_sequences(session).await
+            }
+            _ => self.flush_appends().await,
+        }
+    }
+}
+
+impl KafkaWriter {
+    /// The number of records that [`LogWriter::last_sequences`] last had to read.
+    #[must_use]
+    pub fn searched(&self) -> u64 {
+        self.searched
+    }
+
+    /// Which topic this is. The id of the topic is absent if the brokers do not give it in time.
+    ///
+    /// # Errors
+    /// [`AppendError`] if no broker answers.
+    pub async fn identity(&self) -> Result<SourceIdentity, AppendError> {
+        let config = self.config.clone();
+        blocking(move || {
+            let consumer = consumer(&config)?;
+            let cluster = consumer.client().fetch_cluster_id(TIMEOUT);
+            let cluster = cluster.ok_or_else(|| {
+                AppendError(format!(
+                    "kafka at {} does not answer with its cluster id; see --brokers",
+                    config.brokers
+                ))
+            })?;
+            let topic_id = topic_id::read(&consumer, &config.topic, ID_PATIENCE);
+            Ok(SourceIdentity {
+                cluster,
+                topic: config.topic,
+                topic_id: topic_id.unwrap_or_else(|error| {
+                    warn!(%error, "kafka does not tell the id of the topic");
+                    None
+                }),
+            })
+        })
+        .await
+    }
+
+    /// The index of the topic; `None` if there is none and it cannot be made.
+    async fn index(&self) -> Result<Option<Arc<SessionIndex>>, AppendError> {
+        let open = || {
+            let config = self.config.clone();
+            blocking(move || Ok(tail::index(&config)?.map(Arc::new)))
+        };
+        self.index.get_or_try_init(open).await.cloned()
+    }
+
+    async fn flush_appends(&self) -> Result<(), AppendError> {
         while self.appends.outstanding.load(Ordering::Acquire) > 0 {
             self.check()?;
             self.report().await;

@@ -19,7 +19,10 @@ use tapeflow_protocol::{SourceIdentity, StoreError};
 use tapeflow_schemas::{Offset, Partition, SessionId};
 
 use super::{Database, integer, open_reader, sqlite_error, whole};
-use crate::{append::NewRecord, read::LogRecord};
+use crate::{
+    append::{LastSession, NewRecord},
+    read::LogRecord,
+};
 
 /// The name of an embedded log's only topic.
 const TOPIC: &str = "trades";
@@ -80,6 +83,10 @@ impl SqliteLog {
             partitions,
             tails,
         })
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
     }
 
     /// The file as it is named on the command line.
@@ -158,6 +165,25 @@ impl SqliteLog {
                 .collect()
         };
         self.database.read_after_writes(read).await
+    }
+
+    /// The last session of a producer. An append is one transaction, so everything up to its newest
+    /// record is in the log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn last_session(&self, producer: &str) -> Result<Option<LastSession>, StoreError> {
+        // The sessions of a producer begin alike, so they are a range of the key.
+        let range = [u64::MIN, u64::MAX].map(|n| SessionId::of_producer(producer, n).to_string());
+        let read = move |connection: &Connection| last_session(connection, &range);
+        let Some((session, until_ms)) = self.database.read_after_writes(read).await? else {
+            return Ok(None);
+        };
+        Ok(Some(LastSession {
+            session,
+            last: self.last_sequences(session).await?,
+            until_ms,
+        }))
     }
 
     /// A reader of some partitions, each from an offset, with a connection of its own.
@@ -349,7 +375,10 @@ fn describe(connection: &Connection) -> Result<(SourceIdentity, u32), StoreError
     })
 }
 
-fn bounds(connection: &Connection, partition: Partition) -> Result<Range<Offset>, StoreError> {
+pub(super) fn bounds(
+    connection: &Connection,
+    partition: Partition,
+) -> Result<Range<Offset>, StoreError> {
     let mut select = connection
         .prepare_cached("SELECT first_offset, next_offset FROM log_partitions WHERE partition = ?1")
         .map_err(sqlite_error)?;
@@ -358,6 +387,43 @@ fn bounds(connection: &Connection, partition: Partition) -> Result<Range<Offset>
         .optional()
         .map_err(sqlite_error)?;
     found.ok_or_else(|| StoreError::Broken(format!("the log has no partition {partition}")))
+}
+
+/// Moves the first offset that a partition keeps.
+pub(super) fn advance_first(
+    connection: &Connection,
+    partition: Partition,
+    first: Offset,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE log_partitions SET first_offset = ?2 WHERE partition = ?1")
+        .and_then(|mut update| update.execute(params![partition, first]))
+        .map(drop)
+        .map_err(sqlite_error)
+}
+
+/// The session in a range of sessions that has the newest record, and the timestamp of this record.
+fn last_session(
+    connection: &Connection,
+    range: &[String; 2],
+) -> Result<Option<(SessionId, i64)>, StoreError> {
+    const SELECT: &str = "SELECT session, last_ms FROM log_sessions
+        WHERE session BETWEEN ?1 AND ?2 ORDER BY last_ms DESC LIMIT 1";
+    let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
+    let found: Option<(String, i64)> = select
+        .query_row(params![range[0], range[1]], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()
+        .map_err(sqlite_error)?;
+    found
+        .map(|(session, last_ms)| {
+            let session = session.parse().map_err(|error| {
+                StoreError::Broken(format!("table log_sessions has {session:?}: {error}"))
+            })?;
+            Ok((session, last_ms))
+        })
+        .transpose()
 }
 
 fn last_sequence(
@@ -380,7 +446,7 @@ fn append(
     records: &[NewRecord],
 ) -> Result<Vec<Option<Offset>>, StoreError> {
     let mut next: BTreeMap<Partition, Offset> = BTreeMap::new();
-    let mut sequences: BTreeMap<(SessionId, Partition), u64> = BTreeMap::new();
+    let mut sequences: BTreeMap<(SessionId, Partition), (u64, i64)> = BTreeMap::new();
     let mut insert = connection
         .prepare_cached(
             "INSERT INTO log (partition, \"offset\", timestamp_ms, key, payload)
@@ -392,14 +458,14 @@ fn append(
         if let Some((session, sequence)) = record.session {
             let key = (session, record.partition);
             let last = match sequences.get(&key) {
-                Some(last) => *last,
+                Some((last, _)) => *last,
                 None => last_sequence(connection, session, record.partition)?,
             };
             if sequence <= last {
                 offsets.push(None);
                 continue;
             }
-            sequences.insert(key, sequence);
+            sequences.insert(key, (sequence, record.timestamp_ms));
         }
         let offset = match next.get(&record.partition) {
             Some(offset) => *offset,
@@ -425,18 +491,20 @@ fn append(
             .execute(params![partition, offset])
             .map_err(sqlite_error)?;
     }
-    const SET_SEQUENCE: &str = "INSERT INTO log_sessions (session, partition, sequence)
-        VALUES (?1, ?2, ?3)
-        ON CONFLICT (session, partition) DO UPDATE SET sequence = excluded.sequence";
+    const SET_SEQUENCE: &str = "INSERT INTO log_sessions (session, partition, sequence, last_ms)
+        VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (session, partition) DO UPDATE
+        SET sequence = excluded.sequence, last_ms = excluded.last_ms";
     let mut set_sequence = connection
         .prepare_cached(SET_SEQUENCE)
         .map_err(sqlite_error)?;
-    for ((session, partition), sequence) in sequences {
+    for ((session, partition), (sequence, last_ms)) in sequences {
         set_sequence
             .execute(params![
                 session.to_string(),
                 partition,
-                integer("a sequence", sequence)?
+                integer("a sequence", sequence)?,
+                last_ms
             ])
             .map_err(sqlite_error)?;
     }

@@ -1,14 +1,16 @@
 //! The embedded log as ingest appends to it.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
 use backon::{ConstantBuilder, Retryable};
-use tapeflow_protocol::StoreError;
+use tapeflow_protocol::{StoreError, log_throttle::UNANSWERED};
 use tapeflow_schemas::SessionId;
 
 use crate::{
-    append::{AppendError, LogWriter, NewRecord},
+    append::{AppendError, LastSession, LogWriter, NewRecord},
+    outage::OutageState,
+    recording::{KnownRecording, RecordingNote},
     sqlite::SqliteLog,
 };
 
@@ -21,6 +23,7 @@ const RETRY: Duration = Duration::from_millis(100);
 pub struct SqliteLogWriter {
     log: SqliteLog,
     queued: Vec<NewRecord>,
+    outage: OutageState,
 }
 
 impl SqliteLogWriter {
@@ -30,24 +33,46 @@ impl SqliteLogWriter {
         Self {
             log,
             queued: Vec::new(),
+            outage: OutageState::default(),
         }
+    }
+
+    /// Whether appends fail now, for those who show it.
+    #[must_use]
+    pub fn outage(&self) -> OutageState {
+        self.outage.clone()
     }
 
     /// Appends the queue in one transaction. Every record has its session and sequence, so an
     /// append whose answer was lost may be repeated.
     async fn append_queued(&mut self) -> Result<(), AppendError> {
         let records = std::mem::take(&mut self.queued);
-        (|| self.log.append(records.clone()))
+        self.retried(|| self.log.append(records.clone()))
+            .await
+            .map(drop)
+    }
+
+    /// Repeats a write while the file is busy or the disk is full.
+    async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        write: impl FnMut() -> F,
+    ) -> Result<T, AppendError> {
+        let written = write
             .retry(
                 ConstantBuilder::default()
                     .with_delay(RETRY)
                     .without_max_times(),
             )
             .when(|error| matches!(error, StoreError::Unavailable(_)))
-            .notify(|error, _| tracing::warn!(%error, "embedded log is unavailable; retrying"))
-            .await
-            .map(drop)
-            .map_err(|error| AppendError(error.to_string()))
+            .notify(|error, _| {
+                self.outage.failed(&error.to_string());
+                if let Some(left_out) = UNANSWERED.allow() {
+                    tracing::warn!(%error, left_out, "embedded log is unavailable; retrying");
+                }
+            })
+            .await;
+        self.outage.answered();
+        written.map_err(|error| AppendError(error.to_string()))
     }
 }
 
@@ -62,6 +87,29 @@ impl LogWriter for SqliteLogWriter {
             .last_sequences(session)
             .await
             .map_err(|error| AppendError(error.to_string()))
+    }
+
+    async fn last_session(&mut self, producer: &str) -> Result<Option<LastSession>, AppendError> {
+        self.log
+            .last_session(producer)
+            .await
+            .map_err(|error| AppendError(error.to_string()))
+    }
+
+    async fn recordings(&mut self, beginning: &str) -> Result<Vec<KnownRecording>, AppendError> {
+        self.log
+            .recordings(beginning.to_owned())
+            .await
+            .map_err(|error| AppendError(error.to_string()))
+    }
+
+    async fn note_recording(
+        &mut self,
+        session: SessionId,
+        note: &RecordingNote,
+    ) -> Result<(), AppendError> {
+        self.retried(|| self.log.note_recording(session, note.clone()))
+            .await
     }
 
     async fn append(&mut self, records: Vec<NewRecord>) -> Result<(), AppendError> {

@@ -13,25 +13,34 @@
 //!   answered write survives kill -9 and a power cut.
 //! * The process that writes holds the lock on `PATH.lock`; a second one is refused. Readers, in
 //!   any process, need no lock.
+//! * After a clean end the file is whole: no write-ahead log, index of it or lock stands beside it,
+//!   unless another process was reading at that moment.
 //! * Every table can be read with any SQLite tool. Exact decimals are text.
 
+mod lock;
 mod log;
 mod log_writer;
 mod reader;
+mod recordings;
+mod shape;
 mod tables;
+mod trim;
 mod writer;
 
 pub use log::{SqliteLog, SqliteLogReader};
 pub use log_writer::SqliteLogWriter;
+pub use trim::Age;
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::{Read, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicI64},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
+use lock::WriteLock;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tapeflow_protocol::StoreError;
 use tokio::sync::Semaphore;
@@ -60,15 +69,18 @@ pub struct Database(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    /// Dropped first: it finishes the queued writes.
-    writer: Option<Writer>,
+    /// Dropped first: the writer makes the file whole only if no other connection is open.
     idle_readers: Mutex<Vec<Connection>>,
+    /// Dropped next: it finishes the queued writes.
+    writer: Option<Writer>,
     room_to_read: Semaphore,
     /// The next offset of each partition, as committed by this process: polling an idle log costs
     /// no query. Set when a log is opened for appending.
     tails: OnceLock<Arc<[AtomicI64]>>,
+    /// Set by [`Database::close`].
+    closed: AtomicBool,
     /// Dropped last: the lock is held as long as this process may write.
-    _lock: Option<File>,
+    lock: Mutex<Option<WriteLock>>,
 }
 
 impl Database {
@@ -76,12 +88,12 @@ impl Database {
     ///
     /// # Errors
     /// [`StoreError::Broken`] if another process writes it, if it is not a tapeflow store or one
-    /// of a newer version, or (for a reader) if there is none. The text says what to do.
+    /// of another version, or (for a reader) if there is none. The text says what to do.
     pub fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
         let path = resolve(path)?;
         let (writer, lock) = match access {
             Access::Job => {
-                let lock = lock(&path)?;
+                let lock = WriteLock::take(&path)?;
                 let mut connection = connect(
                     &path,
                     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
@@ -107,12 +119,28 @@ impl Database {
         tables::check(&first_reader, &path)?;
         Ok(Self(Arc::new(Inner {
             path,
-            writer,
             idle_readers: Mutex::new(vec![first_reader]),
+            writer,
             room_to_read: Semaphore::new(READERS),
             tails: OnceLock::new(),
-            _lock: lock,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(lock),
         })))
+    }
+
+    /// Finishes all queued writes and closes the file for all handles; later calls fail. Without
+    /// it, a thread that still holds a handle keeps the file open until the process is gone, and
+    /// then the write-ahead log and the lock stay beside it.
+    pub fn close(&self) {
+        {
+            let mut idle = locked(&self.0.idle_readers);
+            self.0.closed.store(true, Ordering::Release);
+            idle.clear();
+        }
+        if let Some(writer) = &self.0.writer {
+            writer.close();
+        }
+        drop(locked(&self.0.lock).take());
     }
 
     /// The file as it is named on the command line.
@@ -205,22 +233,20 @@ impl Database {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let idle = self
-            .0
-            .idle_readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(self.named(StoreError::Broken("closed: the process is ending".into())));
+        }
+        let idle = locked(&self.0.idle_readers).pop();
         let connection = idle.map_or_else(|| open_reader(&self.0.path), Ok)?;
         let result = connection
             .unchecked_transaction()
             .map_err(sqlite_error)
             .and_then(|snapshot| read(&snapshot));
-        self.0
-            .idle_readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(connection);
+        let mut idle = locked(&self.0.idle_readers);
+        if !self.0.closed.load(Ordering::Acquire) {
+            idle.push(connection);
+        }
+        drop(idle);
         result.map_err(|error| self.named(error))
     }
 }
@@ -229,6 +255,11 @@ impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Database").field(&self.describe()).finish()
     }
+}
+
+/// Each change is one step, so a poisoned lock still guards a valid value.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The canonical path of a file: two paths to one file must not be two locks.
@@ -251,48 +282,6 @@ fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
         broken(path, &text)
     })?;
     Ok(directory.join(name))
-}
-
-/// Takes the lock of the only process that writes. The kernel releases it when the process ends,
-/// however it ends.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&name)
-        .map_err(|error| broken(path, &format!("its lock file: {error}")))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // For the message only: a holder that has not written its number yet stays unnamed.
-            let _ = (&file).take(20).read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() {
-                "another process".into()
-            } else {
-                format!("process {}", holder.trim())
-            };
-            return Err(broken(
-                path,
-                &format!(
-                    "{holder} is writing it; several processes on one sqlite store are refused: \
-                     stop that one, or name another file with --store"
-                ),
-            ));
-        }
-        Err(TryLockError::Error(error)) => {
-            return Err(broken(path, &format!("its lock file: {error}")));
-        }
-    }
-    let sign = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
-    sign.map_err(|error| broken(path, &format!("its lock file: {error}")))?;
-    Ok(file)
 }
 
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {

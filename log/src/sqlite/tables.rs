@@ -2,48 +2,55 @@
 //!
 //! A form is a batch of statements that turns the form before it into itself. A job brings a file
 //! of an earlier form up to date when it opens the file. A file of a later form was made by a newer
-//! binary and is refused.
+//! binary and is refused; so is a file whose tables are not those of its form ([`super::shape`]).
+//! Messages call the form the version of the tables.
 
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use tapeflow_protocol::StoreError;
 
-use super::broken;
+use super::{broken, shape};
 
 /// All forms, from form 1. A released form is never edited: a change of the tables is a new form.
 const FORMS: [&str; 1] = [FORM_1];
 
 /// Decimals are exact texts. Prices and `change_pct` are doubles, because tools draw them.
 ///
-/// * `bars.state` is the cell that the job reads back. The columns beside it are display columns,
-///   by the policy `sip`.
+/// * `bars.state` is all of a bar, with the shorter bars of its minute: the commands and the page
+///   read it. `seconds` is the size, 86,400 for a day and 0 for a trading session. What an epoch
+///   writes has few sizes and starts and many symbols, so a key that begins with size and start
+///   puts it side by side, and the pages that it changes are few.
 /// * `views.state` is a view's window as the job wrote it. `view_entries` has its entries as
-///   display columns and is replaced together with it. An entry without a price or a volume has
+///   display columns and is replaced together with it. `rank` is within `quote`, the quote
+///   currency; for movers it is within all. An entry without a price, a volume or a notional has
 ///   NULL in the columns that need one. `change_pct_exact` is the distance of close from open as a
 ///   percentage of open, rounded half-even to eight places.
+/// * `feed_gaps` has what each record of ingest says about its feed. One that has no end yet
+///   (`is_open`) has `to_ms` = `from_ms`; a later row of its producer ends it.
+/// * `log_recordings.note` says, as JSON, which frames the session of a replay stands for.
+/// * `log_sessions.last_ms` is the timestamp of a session's last record in a partition.
 /// * `log` keeps records in the order of all appends, so that an append writes at the end of the
 ///   file, whatever its partition.
 const FORM_1: &str = "
 CREATE TABLE schema (format INTEGER NOT NULL) STRICT;
+CREATE TABLE symbols (
+    id     INTEGER PRIMARY KEY,
+    symbol TEXT NOT NULL UNIQUE,
+    class  TEXT NOT NULL
+) STRICT;
+CREATE TABLE symbol_buckets (
+    symbol_id INTEGER NOT NULL,
+    bucket    INTEGER NOT NULL,
+    PRIMARY KEY (symbol_id, bucket)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE bars (
-    symbol    TEXT NOT NULL,
-    size      TEXT NOT NULL,
+    seconds   INTEGER NOT NULL,
     start     INTEGER NOT NULL,
-    epoch     INTEGER NOT NULL,
+    symbol_id INTEGER NOT NULL,
     write_timestamp INTEGER NOT NULL,
-    open      REAL,
-    high      REAL,
-    low       REAL,
-    close     REAL,
-    vwap      TEXT,
-    volume    TEXT NOT NULL,
-    notional  TEXT NOT NULL,
-    trades    INTEGER NOT NULL,
     state     BLOB NOT NULL,
-    start_utc TEXT GENERATED ALWAYS AS
-        (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
-    PRIMARY KEY (symbol, size, start)
+    PRIMARY KEY (seconds, start, symbol_id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE checkpoint (
     only_one   INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -65,13 +72,6 @@ CREATE TABLE history (
     gaps          INTEGER NOT NULL,
     late          INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE symbols (
-    symbol TEXT NOT NULL,
-    size   TEXT NOT NULL,
-    bucket INTEGER NOT NULL,
-    class  TEXT NOT NULL,
-    PRIMARY KEY (symbol, size, bucket)
-) STRICT, WITHOUT ROWID;
 CREATE TABLE dead_letters (
     partition   INTEGER NOT NULL,
     \"offset\"    INTEGER NOT NULL,
@@ -81,6 +81,17 @@ CREATE TABLE dead_letters (
     payload     BLOB NOT NULL,
     PRIMARY KEY (partition, \"offset\", trade_index)
 ) STRICT;
+CREATE TABLE feed_gaps (
+    from_ms   INTEGER NOT NULL,
+    session   TEXT NOT NULL,
+    to_ms     INTEGER NOT NULL,
+    is_open   INTEGER NOT NULL,
+    producer  TEXT NOT NULL,
+    cause     TEXT NOT NULL,
+    from_utc  TEXT GENERATED ALWAYS AS
+        (strftime('%Y-%m-%dT%H:%M:%SZ', from_ms / 1000, 'unixepoch')) VIRTUAL,
+    PRIMARY KEY (from_ms, session, to_ms, is_open)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE views (
     view_name TEXT NOT NULL,
     size      TEXT NOT NULL,
@@ -96,12 +107,13 @@ CREATE TABLE view_entries (
     view_name TEXT NOT NULL,
     size      TEXT NOT NULL,
     start     INTEGER NOT NULL,
+    quote     TEXT NOT NULL,
     rank      INTEGER NOT NULL,
     name      TEXT NOT NULL,
     symbols   INTEGER NOT NULL,
     trades    INTEGER NOT NULL,
-    volume    TEXT NOT NULL,
-    notional  TEXT NOT NULL,
+    volume    TEXT,
+    notional  TEXT,
     vwap      TEXT,
     open      REAL,
     close     REAL,
@@ -109,7 +121,7 @@ CREATE TABLE view_entries (
     change_pct_exact TEXT,
     start_utc TEXT GENERATED ALWAYS AS
         (strftime('%Y-%m-%dT%H:%M:%SZ', start / 1000, 'unixepoch')) VIRTUAL,
-    PRIMARY KEY (view_name, size, start, rank)
+    PRIMARY KEY (view_name, size, start, quote, rank)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE log_meta (
     only_one   INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -136,7 +148,14 @@ CREATE TABLE log_sessions (
     session   TEXT NOT NULL,
     partition INTEGER NOT NULL,
     sequence  INTEGER NOT NULL,
+    last_ms   INTEGER NOT NULL,
     PRIMARY KEY (session, partition)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE log_recordings (
+    beginning TEXT NOT NULL,
+    session   TEXT NOT NULL,
+    note      TEXT NOT NULL,
+    PRIMARY KEY (beginning, session)
 ) STRICT, WITHOUT ROWID;
 ";
 
@@ -145,7 +164,7 @@ CREATE TABLE log_sessions (
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let sqlite_error = |error: rusqlite::Error| broken(path, &error);
     match format(connection, path)? {
-        Some(found) => refuse_newer(found, path)?,
+        Some(found) => refuse_other(connection, found, path)?,
         None if has_tables(connection).map_err(sqlite_error)? => {
             return Err(broken(
                 path,
@@ -195,8 +214,15 @@ fn apply(connection: &Connection, found: i64, forms: &[&str]) -> rusqlite::Resul
 
 /// Checks that this binary understands the file.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let known = FORMS.len();
     match format(connection, path)? {
-        Some(found) => refuse_newer(found, path),
+        Some(found) if usize::try_from(found).is_ok_and(|found| (1..known).contains(&found)) => {
+            Err(broken(
+                path,
+                &version_text(found, "run its job once, which brings them up to date"),
+            ))
+        }
+        Some(found) => refuse_other(connection, found, path),
         None => Err(broken(
             path,
             &"it holds no tapeflow store: start the job that makes it first, or name another one \
@@ -205,18 +231,38 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
     }
 }
 
-fn refuse_newer(found: i64, path: &Path) -> Result<(), StoreError> {
-    let known = FORMS.len();
-    if usize::try_from(found).is_ok_and(|found| (1..=known).contains(&found)) {
-        return Ok(());
+/// Refuses tables that no form of this binary describes.
+fn refuse_other(connection: &Connection, found: i64, path: &Path) -> Result<(), StoreError> {
+    let form = usize::try_from(found).ok().filter(|form| *form > 0);
+    let Some(forms) = form.and_then(|form| FORMS.get(..form)) else {
+        let what = if form.is_some() {
+            "a newer tapeflow made it; use that one, or start a new file with --store"
+        } else {
+            "no release made it; start a new file with --store"
+        };
+        return Err(broken(path, &version_text(found, what)));
+    };
+    let sqlite_error = |error: rusqlite::Error| broken(path, &error);
+    let wanted = Connection::open_in_memory().map_err(sqlite_error)?;
+    apply(&wanted, 0, forms).map_err(sqlite_error)?;
+    match shape::difference(connection, &wanted).map_err(sqlite_error)? {
+        None => Ok(()),
+        Some(difference) => Err(broken(
+            path,
+            &format!(
+                "its tables are not those of their version {found}: {difference}; a build between \
+                 two releases made it; use that one, or start a new file with --store"
+            ),
+        )),
     }
-    Err(broken(
-        path,
-        &format!(
-            "its tables have format {found}, this binary knows {known}: use the newer tapeflow \
-             that made it, or another file with --store"
-        ),
-    ))
+}
+
+fn version_text(found: i64, what_to_do: &str) -> String {
+    format!(
+        "it has tables of version {found}, this tapeflow {} wants version {}: {what_to_do}",
+        env!("CARGO_PKG_VERSION"),
+        FORMS.len()
+    )
 }
 
 /// The form of the tables; `None` if the file has no tables of ours.

@@ -5,23 +5,32 @@
 //! for one sync. The queue is bounded by bytes: further callers wait. A request that fails is
 //! rolled back alone. A failed commit fails all requests of the group.
 
-use std::{io, sync::Arc, thread::JoinHandle};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use rusqlite::Connection;
 use tapeflow_protocol::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use super::sqlite_error;
 
 /// Bound of the requests that wait or run, in KiB. A larger request runs alone.
 const ROOM_KIB: u32 = 16 << 10;
+/// How often, and with which pause, the end tries to get the file for itself while others read it.
+const END_ATTEMPTS: u32 = 10;
+const END_RETRY: Duration = Duration::from_millis(50);
 
 /// The handle of the thread. Dropping it finishes the queued requests and ends the thread.
 pub(super) struct Writer {
-    queue: Option<mpsc::UnboundedSender<Box<dyn Request>>>,
+    /// None after the end.
+    queue: Mutex<Option<mpsc::UnboundedSender<Box<dyn Request>>>>,
     room: Arc<Semaphore>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Writer {
@@ -30,13 +39,18 @@ impl Writer {
         let (queue, requests) = mpsc::unbounded_channel();
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".into())
-            .spawn(move || run(&connection, requests))?;
+            .spawn(move || {
+                run(&connection, requests);
+                // A read of another process is short; each attempt waits for none.
+                let _ = connection.busy_timeout(Duration::ZERO);
+                make_whole(&connection);
+            })?;
         Ok(Self {
-            queue: Some(queue),
+            queue: Mutex::new(Some(queue)),
             room: Arc::new(Semaphore::new(
                 usize::try_from(ROOM_KIB).unwrap_or(usize::MAX),
             )),
-            thread: Some(thread),
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -63,24 +77,35 @@ impl Writer {
             answer,
             _room: room,
         };
-        self.queue
-            .as_ref()
-            .ok_or_else(gone)?
-            .send(Box::new(task))
-            .map_err(|_| gone())?;
+        self.send(Box::new(task)).ok_or_else(gone)?;
         answered.await.map_err(|_| gone())?
     }
-}
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.queue = None;
-        if let Some(thread) = self.thread.take()
+    /// None after the end.
+    fn send(&self, request: Box<dyn Request>) -> Option<()> {
+        lock(&self.queue).as_ref()?.send(request).ok()
+    }
+
+    /// Finishes the queued requests, makes the file whole and ends the thread. Later requests fail.
+    pub(super) fn close(&self) {
+        drop(lock(&self.queue).take());
+        if let Some(thread) = lock(&self.thread).take()
             && thread.join().is_err()
         {
             warn!("the sqlite writer thread panicked");
         }
     }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Each change is one assignment, so a poisoned lock still guards a valid value.
+fn lock<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The request of one caller, for any type of answer.
@@ -136,6 +161,24 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T, StoreError> + Send, C: FnOnce(
     }
 }
 
+/// Moves the write-ahead log into the file and removes it, so that the file alone is the store and
+/// a reader leaves nothing beside it. Another process that reads at this moment prevents that, and
+/// then nothing is lost: the next job reads the write-ahead log.
+fn make_whole(connection: &Connection) {
+    for attempt in 1..=END_ATTEMPTS {
+        let whole = connection.pragma_update_and_check(None, "journal_mode", "delete", |row| {
+            row.get::<_, String>(0)
+        });
+        match whole {
+            Ok(_) => return,
+            Err(_) if attempt < END_ATTEMPTS => std::thread::sleep(END_RETRY),
+            Err(error) => {
+                info!(%error, "another process reads the sqlite file, so -wal stays beside it");
+            }
+        }
+    }
+}
+
 fn run(connection: &Connection, mut requests: mpsc::UnboundedReceiver<Box<dyn Request>>) {
     while let Some(first) = requests.blocking_recv() {
         let mut group = vec![first];
@@ -146,7 +189,8 @@ fn run(connection: &Connection, mut requests: mpsc::UnboundedReceiver<Box<dyn Re
             .err()
             .map(|error| error.to_string());
         if let Some(reason) = &lost {
-            warn!(
+            // The callers that retry say so, at most every ten seconds.
+            debug!(
                 reason,
                 requests = group.len(),
                 "sqlite transaction failed; its requests are answered with the error"

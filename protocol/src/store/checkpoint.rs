@@ -18,6 +18,9 @@ pub enum CasOutcome {
     /// Applied, or not, or still to be applied. The caller reads the checkpoint at SERIAL before
     /// it does anything else.
     Unknown(String),
+    /// The store or its driver refuses the proposal for a reason that lasts, such as its length.
+    /// The caller reads the checkpoint all the same, and does not send the proposal again.
+    Refused(String),
 }
 
 /// Where a job keeps its checkpoint and the history of its epochs.
@@ -28,6 +31,12 @@ pub enum CasOutcome {
 pub trait CheckpointStore: Send + Sync + 'static {
     /// The store's address, as a person would write it, without credentials.
     fn describe(&self) -> String;
+
+    /// The datacenter whose quorum answers; `None` where a store has none. A job keeps to one: a
+    /// quorum of another one may not have what this one acknowledged.
+    fn datacenter(&self) -> Option<String> {
+        None
+    }
 
     /// Reads the job's checkpoint. `None` if no job has run on this store.
     async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError>;

@@ -21,14 +21,14 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds the counts of another part of the log.
+    /// Adds the counts of another part of the log. A count stops at its largest value.
     pub fn add(&mut self, other: &Self) {
-        self.records += other.records;
-        self.accepted += other.accepted;
-        self.dead_letters += other.dead_letters;
-        self.duplicates += other.duplicates;
-        self.price_updates += other.price_updates;
-        self.gaps += other.gaps;
-        self.late += other.late;
+        self.records = self.records.saturating_add(other.records);
+        self.accepted = self.accepted.saturating_add(other.accepted);
+        self.dead_letters = self.dead_letters.saturating_add(other.dead_letters);
+        self.duplicates = self.duplicates.saturating_add(other.duplicates);
+        self.price_updates = self.price_updates.saturating_add(other.price_updates);
+        self.gaps = self.gaps.saturating_add(other.gaps);
+        self.late = self.late.saturating_add(other.late);
     }
 }

@@ -2,7 +2,7 @@
 
 use tapeflow_schemas::{BarWrite, ViewWrite};
 
-use super::{DeadLetter, DirectoryEntry};
+use super::{DeadLetter, DirectoryEntry, FeedGap};
 
 /// Everything that one epoch writes before it is committed.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,8 @@ pub struct EpochWrites {
     pub views: Vec<ViewWrite>,
     /// The dead letters.
     pub dead_letters: Vec<DeadLetter>,
+    /// Times in which trades may be missing.
+    pub feed_gaps: Vec<FeedGap>,
 }
 
 impl EpochWrites {
@@ -25,5 +27,6 @@ impl EpochWrites {
             && self.bars.is_empty()
             && self.views.is_empty()
             && self.dead_letters.is_empty()
+            && self.feed_gaps.is_empty()
     }
 }

@@ -4,8 +4,8 @@
 //! | trait | caller | calls |
 //! |---|---|---|
 //! | [`CheckpointStore`] | coordinator, repairer | the checkpoint, and the history of epochs |
-//! | [`EpochStore`] | dataflow | read bars, write an epoch |
-//! | [`BarReader`] | `bars`, `views`, live page, tests | symbols, bars, views, history, dead letters |
+//! | [`EpochStore`] | dataflow | read bars and views, write an epoch |
+//! | [`BarReader`] | `bars`, `views`, live page, tests | symbols, bars, views, feed gaps, history, dead letters |
 //! | [`AuditStore`] | `verify` | bars and views with their mismatches, unlisted bars |
 //!
 //! What always holds:
@@ -21,6 +21,7 @@ mod counts;
 mod dead_letter;
 mod directory_entry;
 mod epoch_writes;
+pub mod feed_gap;
 mod history_entry;
 mod reader;
 
@@ -28,9 +29,12 @@ pub use audit::AuditStore;
 pub use bars::EpochStore;
 pub use checkpoint::{CasOutcome, CheckpointStore};
 pub use counts::Counts;
-pub use dead_letter::{DeadLetter, MAX_DEAD_LETTER_BYTES};
+pub use dead_letter::{
+    DeadLetter, LISTED_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES, MAX_DETAIL_BYTES, MAX_REASON_BYTES,
+};
 pub use directory_entry::DirectoryEntry;
 pub use epoch_writes::EpochWrites;
+pub use feed_gap::FeedGap;
 pub use history_entry::HistoryEntry;
 pub use reader::{BarReader, SymbolDirectory};
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use tapeflow_schemas::{AssetClass, StoredBar, StoredView, Symbol, View, WindowSize, WindowStart};
 
-use super::{DeadLetter, HistoryEntry, StoreError};
+use super::{DeadLetter, FeedGap, HistoryEntry, StoreError};
 
 /// The directory of symbols, which a job and its readers share.
 #[async_trait]
@@ -32,6 +32,10 @@ pub trait BarReader: SymbolDirectory {
         size: WindowSize,
         range: Range<WindowStart>,
     ) -> Result<Vec<StoredView>, StoreError>;
+
+    /// The times in which trades may be missing, as far as they concern a half-open range of time in
+    /// milliseconds since 1970 UTC, ascending ([`super::feed_gap::settle`]).
+    async fn feed_gaps(&self, range: Range<i64>) -> Result<Vec<FeedGap>, StoreError>;
 
     /// The newest history entries, at most `limit`, newest first.
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;

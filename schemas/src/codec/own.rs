@@ -1,9 +1,9 @@
-//! Records that ingest writes: a batch of one symbol's trades and an invalid frame, in
-//! single-object encoding.
+//! Records that ingest writes: a batch of one symbol's trades, an invalid frame and a state of the
+//! feed, in single-object encoding.
 
 use super::{
-    DecodeError, Entry, EntryError, Header, INVALID_FRAME_FINGERPRINT, SINGLE_OBJECT,
-    TRADE_BATCH_FINGERPRINT, admit,
+    DecodeError, Entry, EntryError, FEED_STATE_FINGERPRINT, Header, INVALID_FRAME_FINGERPRINT,
+    SINGLE_OBJECT, TRADE_BATCH_FINGERPRINT, admit,
     wire::{Reader, put_bytes, put_length, put_long},
 };
 use crate::{
@@ -50,6 +50,56 @@ pub struct InvalidFrameHeader<'a> {
     pub frame: &'a [u8],
 }
 
+/// What a record says about the feed. The order is that of the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedState {
+    /// A session begins, and its feed is not there yet.
+    Begins,
+    /// The feed is away.
+    Away,
+    /// The feed was away, and is there again.
+    Back,
+    /// The feed is there, and has brought no record for a while.
+    Alive,
+    /// The session ends.
+    Ends,
+}
+
+impl FeedState {
+    const ALL: [Self; 5] = [
+        Self::Begins,
+        Self::Away,
+        Self::Back,
+        Self::Alive,
+        Self::Ends,
+    ];
+}
+
+/// The fields of a state of the feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedStateHeader<'a> {
+    /// The sender's session.
+    pub session: SessionId,
+    /// The sequence within (session, partition), from 1; batches share the count.
+    pub sequence: u64,
+    /// When ingest learned of it, in milliseconds since 1970 UTC.
+    pub taken_ms: i64,
+    /// The name of the sender, the same in all of its sessions.
+    pub producer: &'a str,
+    /// What it says.
+    pub state: FeedState,
+    /// Why the feed is or was away: a short word of a fixed list.
+    pub cause: &'a str,
+    /// Since when trades may be missing, in milliseconds since 1970 UTC.
+    pub from_ms: i64,
+    /// Until when, with [`FeedState::Back`]; otherwise `from_ms`.
+    pub to_ms: i64,
+    /// With [`FeedState::Begins`]: the sender's session before, as far as known.
+    pub previous: Option<SessionId>,
+    /// The last sequence of that session in this partition; 0 where none is known.
+    pub previous_sequence: u64,
+}
+
 /// Appends the record of a batch to `out`.
 ///
 /// # Panics
@@ -86,6 +136,28 @@ pub fn encode_invalid_frame(out: &mut Vec<u8>, header: &InvalidFrameHeader<'_>) 
     put_bytes(out, header.reason.as_bytes());
     put_bytes(out, header.detail.as_bytes());
     put_bytes(out, header.frame);
+}
+
+/// Appends the record of a state of the feed to `out`.
+///
+/// # Panics
+/// If the sequence is zero or above `i64::MAX`, or the previous one is above `i64::MAX`.
+pub fn encode_feed_state(out: &mut Vec<u8>, header: &FeedStateHeader<'_>) {
+    put_fingerprint(out, FEED_STATE_FINGERPRINT);
+    put_identity(out, header.session, header.sequence, header.taken_ms);
+    put_bytes(out, header.producer.as_bytes());
+    put_long(out, header.state as i64);
+    put_bytes(out, header.cause.as_bytes());
+    put_long(out, header.from_ms);
+    put_long(out, header.to_ms);
+    put_long(out, i64::from(header.previous.is_some()));
+    if let Some(previous) = header.previous {
+        out.extend_from_slice(&previous.0);
+    }
+    put_long(
+        out,
+        i64::try_from(header.previous_sequence).expect("a sequence counts records"),
+    );
 }
 
 fn put_fingerprint(out: &mut Vec<u8>, fingerprint: u64) {
@@ -166,6 +238,42 @@ pub(super) fn decode_invalid_frame(payload: &[u8]) -> Result<Header<'_>, DecodeE
         detail,
         frame,
     })
+}
+
+/// Decodes a state of the feed whose fingerprint the caller has read.
+pub(super) fn decode_feed_state(payload: &[u8]) -> Result<Header<'_>, DecodeError> {
+    let mut reader = Reader::new(payload, DATUM);
+    let (session, sequence, taken_ms) = identity(&mut reader)?;
+    let producer = reader.string("the producer")?;
+    let state = reader.long("the state")?;
+    let state = usize::try_from(state)
+        .ok()
+        .and_then(|at| FeedState::ALL.get(at))
+        .copied()
+        .ok_or_else(|| reader.malformed("one of the states"))?;
+    let cause = reader.string("the cause")?;
+    let (from_ms, to_ms) = (reader.long("a time")?, reader.long("a time")?);
+    let previous = match reader.long("a branch")? {
+        0 => None,
+        1 => Some(SessionId(reader.fixed("the session before")?)),
+        _ => return Err(reader.malformed("one of two branches")),
+    };
+    let previous_sequence = reader.long("the sequence before")?;
+    let previous_sequence = u64::try_from(previous_sequence)
+        .map_err(|_| reader.malformed("a sequence that is not negative"))?;
+    reader.end()?;
+    Ok(Header::FeedState(FeedStateHeader {
+        session,
+        sequence,
+        taken_ms,
+        producer,
+        state,
+        cause,
+        from_ms,
+        to_ms,
+        previous,
+        previous_sequence,
+    }))
 }
 
 fn identity(reader: &mut Reader<'_>) -> Result<(SessionId, u64, i64), DecodeError> {

@@ -2,7 +2,7 @@
 //!
 //! Only an answer "applied" or "not applied" decides the outcome. Anything else, an error of the
 //! server or of the driver included, leaves it unknown: a later transaction may still complete a
-//! proposal that a replica has accepted.
+//! proposal that a replica has accepted. An error that no retry corrects is a refusal.
 
 use std::time::Duration;
 
@@ -13,8 +13,7 @@ use scylla::{
     statement::{Consistency, SerialConsistency, prepared::PreparedStatement},
     value::{CqlValue, Row},
 };
-use serde::Deserialize;
-use tapeflow_protocol::{CasOutcome, Checkpoint, StoreError, checkpoint::CHECKPOINT_FORMAT};
+use tapeflow_protocol::{CasOutcome, Checkpoint, StoreError};
 
 use super::{
     display_columns::bigint,
@@ -76,7 +75,10 @@ impl CheckpointRow {
     pub(super) async fn read(&self, session: &Session) -> Result<Option<Checkpoint>, StoreError> {
         const DOING: &str = "reading the checkpoint";
         let text = only_text(DOING, session.execute_unpaged(&self.read, ()).await)?;
-        text.as_deref().map(parse).transpose()
+        text.as_deref()
+            .map(Checkpoint::from_text)
+            .transpose()
+            .map_err(|error| broken(error.to_string()))
     }
 
     /// The name of the job that owns the keyspace; `None` before its first start. It never changes,
@@ -95,15 +97,9 @@ impl CheckpointRow {
         expected: Option<&Checkpoint>,
         proposed: &Checkpoint,
     ) -> CasOutcome {
-        let text = match serde_json::to_string(proposed) {
+        let text = match proposed.to_text() {
             Ok(text) => text,
-            // Nothing was sent. No outcome expresses that, and the caller reads the checkpoint in
-            // any case.
-            Err(error) => {
-                return CasOutcome::Unknown(format!(
-                    "the checkpoint cannot be written as JSON: {error}"
-                ));
-            }
+            Err(error) => return CasOutcome::Refused(error.to_string()),
         };
         let (generation, version) = (bigint(proposed.generation), bigint(proposed.version));
         let new = (
@@ -131,10 +127,16 @@ impl CheckpointRow {
                 session.execute_unpaged(&self.replace, values).await
             }
         };
-        match answer
-            .map_err(|error| error.to_string())
-            .and_then(was_applied)
-        {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                return match of_execution("replacing the checkpoint", &error) {
+                    StoreError::Broken(reason) => CasOutcome::Refused(reason),
+                    StoreError::Unavailable(reason) => CasOutcome::Unknown(reason),
+                };
+            }
+        };
+        match was_applied(answer) {
             Ok(true) => CasOutcome::Won,
             Ok(false) => CasOutcome::Lost,
             Err(reason) => CasOutcome::Unknown(reason),
@@ -168,46 +170,4 @@ fn only_text(
         .maybe_first_row::<(Option<String>,)>()
         .map_err(|error| broken(format!("{doing}: {error}")))?;
     Ok(row.and_then(|(text,)| text))
-}
-
-/// Parses a checkpoint. A newer format may have another shape, so the format is read first.
-fn parse(text: &str) -> Result<Checkpoint, StoreError> {
-    #[derive(Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    let error = |error: serde_json::Error| {
-        broken(format!(
-            "the checkpoint in table checkpoint is damaged: {error}"
-        ))
-    };
-    let Format { format } = serde_json::from_str(text).map_err(error)?;
-    if format > CHECKPOINT_FORMAT {
-        return Err(broken(format!(
-            "the store's checkpoint has format {format}, this binary knows {CHECKPOINT_FORMAT}: use \
-             the newer tapeflow that wrote it, or another store"
-        )));
-    }
-    serde_json::from_str(text).map_err(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_checkpoint_of_a_newer_format_and_a_damaged_one_give_different_errors() {
-        assert!(
-            parse("{\"format\":3,\"shape\":\"unknown\"}")
-                .expect_err("newer")
-                .to_string()
-                .contains("newer tapeflow")
-        );
-        for text in ["", "{}", "{\"format\":1}", "[]", "{\"format\":-1}"] {
-            assert!(
-                parse(text).expect_err(text).to_string().contains("damaged"),
-                "{text}"
-            );
-        }
-    }
 }

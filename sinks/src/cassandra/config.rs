@@ -27,6 +27,8 @@ pub struct CassandraConfig {
     pub tls: Option<TlsConfig>,
     /// The datacenter that `LOCAL_QUORUM` refers to. Only a cluster with several needs it.
     pub datacenter: Option<String>,
+    /// How long the history of epochs is kept, at most 20 years; `None`: for ever.
+    pub keep_history: Option<Duration>,
     /// The limit of concurrent writes.
     pub writes_in_flight: usize,
     /// The limit of concurrent reads.
@@ -130,6 +132,7 @@ impl CassandraConfig {
             credentials: None,
             tls: None,
             datacenter: None,
+            keep_history: None,
             writes_in_flight: 64,
             reads_in_flight: 64,
             request_timeout: Duration::from_secs(5),

@@ -12,7 +12,7 @@ use scylla::{
     value::CqlTimestamp,
 };
 use tapeflow_protocol::{DirectoryEntry, StoreError, Unlisted};
-use tapeflow_schemas::{AssetClass, Symbol, WindowSize};
+use tapeflow_schemas::{AssetClass, Symbol};
 
 use super::{
     errors::{broken, of_execution, of_pager, of_row},
@@ -36,12 +36,12 @@ impl Directory {
     pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
         Ok(Self {
             add_symbol: cluster.prepare(format!("INSERT INTO {keyspace}.symbols (symbol, class) VALUES (?, ?)")).await?,
-            add_bucket: cluster.prepare(format!("INSERT INTO {keyspace}.symbol_buckets (symbol, size, bucket) VALUES (?, ?, ?)")).await?,
+            add_bucket: cluster.prepare(format!("INSERT INTO {keyspace}.symbol_buckets (symbol, bucket) VALUES (?, ?)")).await?,
             symbols: cluster.prepare(format!("SELECT symbol, class FROM {keyspace}.symbols")).await?,
             buckets: cluster
-                .prepare(format!("SELECT bucket FROM {keyspace}.symbol_buckets WHERE symbol = ? AND size = ? ORDER BY bucket ASC"))
+                .prepare(format!("SELECT bucket FROM {keyspace}.symbol_buckets WHERE symbol = ? ORDER BY bucket ASC"))
                 .await?,
-            all: cluster.prepare(format!("SELECT symbol, size, bucket FROM {keyspace}.symbol_buckets")).await?,
+            all: cluster.prepare(format!("SELECT symbol, bucket FROM {keyspace}.symbol_buckets")).await?,
         })
     }
 
@@ -88,13 +88,7 @@ impl Directory {
     ) -> Result<(), StoreError> {
         let values: Vec<_> = entries
             .iter()
-            .map(|entry| {
-                (
-                    entry.symbol.as_str(),
-                    entry.size.to_string(),
-                    CqlTimestamp(entry.bucket),
-                )
-            })
+            .map(|entry| (entry.symbol.as_str(), CqlTimestamp(entry.bucket)))
             .collect();
         let sent = session
             .batch(&batch(&self.add_bucket, values.len()), &values)
@@ -136,16 +130,15 @@ impl Directory {
         Ok(symbols)
     }
 
-    /// The buckets in which a symbol has bars of a size, ascending.
+    /// The buckets in which a symbol has bars, ascending.
     pub(super) async fn buckets(
         &self,
         session: &Session,
         symbol: &Symbol,
-        size: WindowSize,
     ) -> Result<Vec<i64>, StoreError> {
-        let doing = format!("reading the buckets of {symbol} {size}");
+        let doing = format!("reading the buckets of {symbol}");
         let pager = session
-            .execute_iter(self.buckets.clone(), (symbol.as_str(), size.to_string()))
+            .execute_iter(self.buckets.clone(), (symbol.as_str(),))
             .await
             .map_err(|error| of_pager(&doing, &error))?;
         let found = pager
@@ -176,19 +169,15 @@ impl Directory {
             .await
             .map_err(|error| of_pager(DOING, &error))?;
         let mut found = pager
-            .rows_stream::<(String, String, CqlTimestamp)>()
+            .rows_stream::<(String, CqlTimestamp)>()
             .map_err(|error| broken(format!("{DOING}: {error}")))?;
-        while let Some((symbol, size, CqlTimestamp(bucket))) = found
+        while let Some((symbol, CqlTimestamp(bucket))) = found
             .try_next()
             .await
             .map_err(|error| of_row(DOING, &error))?
         {
             if symbols.contains(symbol.as_str()) {
-                partitions.remove(&Unlisted {
-                    symbol,
-                    size,
-                    bucket: Some(bucket),
-                });
+                partitions.remove(&Unlisted { symbol, bucket });
             }
         }
         Ok(())

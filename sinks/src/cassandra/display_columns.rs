@@ -1,12 +1,18 @@
 //! Display columns: what dashboards read beside the state cell of a bar, by the policy `sip`, and
 //! the ranks of a view. All of them derive from the cell, and an audit compares them with it.
 
+use std::collections::BTreeMap;
+
 use scylla::{DeserializeRow, SerializeRow, value::CqlTimestamp};
-use tapeflow_protocol::{Audited, audit::Mismatches};
+use tapeflow_protocol::{
+    Audited,
+    audit::{Mismatches, entries_ahead},
+};
 use tapeflow_schemas::{
     BarWrite, Epoch, Policy, Price, View, ViewEntry, ViewState, ViewWrite,
     decimal::{SCALE, format_fixed},
     view::TOP,
+    window::bucket,
 };
 
 /// The values of one bar, in the order of the statement in [`super::bars`]. None is null: a null
@@ -15,8 +21,8 @@ use tapeflow_schemas::{
 #[scylla(flavor = "enforce_order", skip_name_checks)]
 pub(super) struct BarColumns<'a> {
     symbol: &'a str,
-    size: &'a str,
     bucket: CqlTimestamp,
+    size: &'a str,
     start: CqlTimestamp,
     epoch: i64,
     open: f64,
@@ -26,11 +32,7 @@ pub(super) struct BarColumns<'a> {
     vwap: f64,
     volume: f64,
     notional: f64,
-    volume_exact: String,
-    notional_exact: String,
-    vwap_exact: String,
     trades: i64,
-    priced: i64,
     revision: i64,
     state: Vec<u8>,
     write_timestamp: i64,
@@ -41,30 +43,22 @@ impl<'a> BarColumns<'a> {
     pub(super) fn of(bar: &'a BarWrite, size: &'a str) -> Self {
         let totals = &bar.state.totals;
         let sums = totals.of_policy(Policy::Sip);
-        let volume_exact = format_fixed(sums.volume_e8, SCALE);
-        let notional_exact = format_fixed(sums.notional_e16, 2 * SCALE);
-        let vwap_e8 = sums.vwap_e8();
-        let vwap_exact = vwap_e8.map_or_else(String::new, |e8| format_fixed(e8, SCALE));
         Self {
             symbol: bar.key.symbol.as_str(),
+            bucket: CqlTimestamp(bucket(bar.key.start)),
             size,
-            bucket: CqlTimestamp(bar.key.size.bucket(bar.key.start)),
             start: CqlTimestamp(bar.key.start),
             epoch: bigint(bar.state.epoch),
             open: price(totals.open()),
             high: price(totals.high),
             low: price(totals.low),
             close: price(totals.close()),
-            vwap: vwap_e8.map_or(f64::NAN, |e8| nearest(e8, SCALE, &vwap_exact)),
-            volume: nearest(sums.volume_e8, SCALE, &volume_exact),
-            notional: nearest(sums.notional_e16, 2 * SCALE, &notional_exact),
-            volume_exact,
-            notional_exact,
-            vwap_exact,
+            vwap: sums.vwap_e8().map_or(f64::NAN, |e8| double(e8, SCALE)),
+            volume: double(sums.volume_e8, SCALE),
+            notional: double(sums.notional_e16, 2 * SCALE),
             trades: bigint(sums.trades),
-            priced: bigint(totals.priced),
             revision: bigint(totals.revision),
-            state: bar.state.to_cell(),
+            state: bar.to_cell(),
             write_timestamp: bar.write_timestamp,
         }
     }
@@ -75,7 +69,7 @@ impl<'a> BarColumns<'a> {
 pub(super) struct FoundBar {
     pub(super) start: CqlTimestamp,
     pub(super) state: Option<Vec<u8>>,
-    epoch: Option<i64>,
+    pub(super) epoch: Option<i64>,
     open: Option<f64>,
     high: Option<f64>,
     low: Option<f64>,
@@ -83,18 +77,14 @@ pub(super) struct FoundBar {
     vwap: Option<f64>,
     volume: Option<f64>,
     notional: Option<f64>,
-    volume_exact: Option<String>,
-    notional_exact: Option<String>,
-    vwap_exact: Option<String>,
     trades: Option<i64>,
-    priced: Option<i64>,
     revision: Option<i64>,
 }
 
 impl FoundBar {
     /// The columns, for a SELECT.
     pub(super) const COLUMNS: &str = "start, state, epoch, open, high, low, close, vwap, volume, \
-         notional, volume_exact, notional_exact, vwap_exact, trades, priced, revision";
+         notional, trades, revision";
 
     /// The columns that differ from those that the cell implies.
     pub(super) fn mismatches(&self, expected: &BarColumns<'_>) -> Vec<String> {
@@ -111,20 +101,8 @@ impl FoundBar {
             mismatches.compare_double(column, found, Some(expected));
         }
         for (column, found, expected) in [
-            ("volume_exact", &self.volume_exact, &expected.volume_exact),
-            (
-                "notional_exact",
-                &self.notional_exact,
-                &expected.notional_exact,
-            ),
-            ("vwap_exact", &self.vwap_exact, &expected.vwap_exact),
-        ] {
-            mismatches.compare(column, found.as_ref(), Some(expected));
-        }
-        for (column, found, expected) in [
             ("epoch", self.epoch, expected.epoch),
             ("trades", self.trades, expected.trades),
-            ("priced", self.priced, expected.priced),
             ("revision", self.revision, expected.revision),
         ] {
             mismatches.compare(column, found, Some(expected));
@@ -141,9 +119,11 @@ pub(super) struct RankColumns<'a> {
     view_name: &'a str,
     size: &'a str,
     bucket: CqlTimestamp,
+    ranked_in: &'static str,
     start: CqlTimestamp,
     rank: i32,
     epoch: i64,
+    quote: &'static str,
     name: &'a str,
     symbols: i64,
     trades: i64,
@@ -163,9 +143,11 @@ pub(super) struct RankColumns<'a> {
 /// The columns of a rank as an audit reads them.
 #[derive(DeserializeRow)]
 pub(super) struct FoundRank {
+    ranked_in: String,
     pub(super) start: CqlTimestamp,
-    pub(super) rank: i32,
-    pub(super) epoch: Option<i64>,
+    rank: i32,
+    epoch: Option<i64>,
+    quote: Option<String>,
     name: Option<String>,
     symbols: Option<i64>,
     trades: Option<i64>,
@@ -183,11 +165,28 @@ pub(super) struct FoundRank {
 
 impl FoundRank {
     /// The columns, for a SELECT.
-    pub(super) const COLUMNS: &str = "start, rank, epoch, name, symbols, trades, volume, notional, \
-         vwap, open, close, change_pct, volume_exact, notional_exact, vwap_exact, change_pct_exact";
+    pub(super) const COLUMNS: &str = "ranked_in, start, rank, epoch, quote, name, symbols, trades, \
+         volume, notional, vwap, open, close, change_pct, volume_exact, notional_exact, \
+         vwap_exact, change_pct_exact";
+
+    /// How a message names it.
+    fn rank_name(&self) -> String {
+        rank_name(&self.ranked_in, self.rank)
+    }
+
+    fn is_at(&self, (ranked_in, rank): (&str, i32)) -> bool {
+        self.ranked_in == ranked_in && self.rank == rank
+    }
+
+    fn of_epoch(&self) -> Epoch {
+        self.epoch
+            .and_then(|epoch| u64::try_from(epoch).ok())
+            .unwrap_or(0)
+    }
 
     fn compare(&self, expected: &RankColumns<'_>, mismatches: &mut Mismatches) {
-        let named = |column: &str| format!("{column} of rank {}", self.rank);
+        let rank = self.rank_name();
+        let named = |column: &str| format!("{column} of rank {rank}");
         for (column, found, expected) in [
             ("volume", self.volume, expected.volume),
             ("notional", self.notional, expected.notional),
@@ -199,6 +198,7 @@ impl FoundRank {
             mismatches.compare_double(&named(column), found, Some(expected));
         }
         for (column, found, expected) in [
+            ("quote", &self.quote, expected.quote),
             ("name", &self.name, expected.name),
             ("volume_exact", &self.volume_exact, &expected.volume_exact),
             (
@@ -227,16 +227,12 @@ impl FoundRank {
 
 /// The latest epoch among ranks; 0 if none has an epoch.
 pub(super) fn latest(found: &[FoundRank]) -> Epoch {
-    found
-        .iter()
-        .filter_map(|rank| u64::try_from(rank.epoch?).ok())
-        .max()
-        .unwrap_or(0)
+    found.iter().map(FoundRank::of_epoch).max().unwrap_or(0)
 }
 
 /// Compares a view's window, read before its ranks, with its ranks and its `epoch` column.
 ///
-/// * Ranks of a later epoch belong to a later write of the window, so they are not compared.
+/// * Ranks of a later epoch, or of two epochs, are not compared ([`entries_ahead`]).
 /// * Ranks of an earlier epoch may still be on their way, unless the window's epoch is committed.
 pub(super) fn audit_ranks(
     window: ViewWrite,
@@ -245,7 +241,8 @@ pub(super) fn audit_ranks(
     committed: Epoch,
 ) -> Audited<ViewState> {
     let (start, latest) = (window.key.start, latest(found));
-    let ahead = Some(latest).filter(|latest| *latest > window.state.epoch);
+    let epochs = found.iter().map(FoundRank::of_epoch);
+    let ahead = entries_ahead(window.state.epoch, epochs, committed);
     let is_on_its_way = window.state.epoch > committed && latest < window.state.epoch;
     let mut mismatches = Mismatches::default();
     mismatches.compare("epoch", epoch, Some(bigint(window.state.epoch)));
@@ -264,72 +261,113 @@ fn compare_ranks(window: &ViewWrite, found: &[FoundRank], mismatches: &mut Misma
     let size = window.key.size.to_string();
     let ranks = RankColumns::of(window, &size);
     for expected in &ranks {
-        match found.iter().find(|found| found.rank == expected.rank) {
+        let place = (expected.ranked_in, expected.rank);
+        match found.iter().find(|found| found.is_at(place)) {
             Some(found) => found.compare(expected, mismatches),
-            None => mismatches
-                .0
-                .push(format!("rank {} is missing", expected.rank)),
+            None => mismatches.0.push(format!(
+                "rank {} is missing",
+                rank_name(expected.ranked_in, expected.rank)
+            )),
         }
     }
-    let is_expected = |rank: i32| ranks.iter().any(|expected| expected.rank == rank);
-    for extra in found.iter().filter(|found| !is_expected(found.rank)) {
-        mismatches.extra_rank(extra.rank, ranks.len());
+    let is_expected = |found: &&FoundRank| {
+        ranks
+            .iter()
+            .any(|expected| found.is_at((expected.ranked_in, expected.rank)))
+    };
+    for extra in found.iter().filter(|found| !is_expected(found)) {
+        mismatches.extra_rank(extra.rank_name(), ranks.len());
     }
 }
 
-/// The entry at a rank that a view no longer has.
-static BLANK: ViewEntry = ViewEntry {
-    name: String::new(),
-    symbols: 0,
-    trades: 0,
-    volume: 0,
-    notional: 0,
-    open: None,
-    close: None,
-};
+/// `ranked_in` of a view whose ranks are not within a quote currency.
+pub(super) const ALL: &str = "all";
+
+/// How a message names a rank: `3`, or `3 of USD`.
+fn rank_name(ranked_in: &str, rank: i32) -> String {
+    if ranked_in == ALL {
+        rank.to_string()
+    } else {
+        format!("{rank} of {ranked_in}")
+    }
+}
 
 impl<'a> RankColumns<'a> {
-    /// The ranks of a window, from 1; `size` is the text of its size. They include every rank that
-    /// an earlier write of the window may have had.
+    /// The ranks of a window, each from 1; `size` is the text of its size. They include every rank
+    /// that an earlier write of the window may have had.
     pub(super) fn of(write: &'a ViewWrite, size: &'a str) -> Vec<Self> {
-        let entries = &write.state.entries;
-        let ranks = match write.key.view {
-            View::Active | View::Movers => entries.len().max(TOP),
-            // The baskets and asset classes of a window only grow in number.
-            View::Baskets | View::Market => entries.len(),
-        };
-        let all = (1..)
-            .zip(entries.iter().chain(std::iter::repeat(&BLANK)))
-            .take(ranks);
-        all.map(|(rank, entry)| Self::of_rank(write, size, rank, entry))
-            .collect()
+        let view = write.key.view;
+        let mut ranks = Vec::new();
+        let mut lengths: BTreeMap<&str, i32> = BTreeMap::new();
+        for (rank, entry) in view.ranked(&write.state.entries) {
+            let rank = i32::try_from(rank).expect("views are short");
+            let ranked_in = if view.ranks_within_quote() {
+                entry.quote.name()
+            } else {
+                ALL
+            };
+            lengths.insert(ranked_in, rank);
+            ranks.push(Self::of_rank(write, size, (ranked_in, rank), Some(entry)));
+        }
+        match view {
+            View::Movers => {
+                lengths.entry(ALL).or_default();
+            }
+            // A currency that has a rank keeps one: the notional of a symbol only grows.
+            View::Active => {}
+            // The baskets, and the classes and currencies, of a window only grow in number.
+            View::Baskets | View::Market => return ranks,
+        }
+        let top = i32::try_from(TOP).expect("a view is short");
+        for (ranked_in, length) in lengths {
+            let blank = |rank| Self::of_rank(write, size, (ranked_in, rank), None);
+            ranks.extend((length + 1..=top).map(blank));
+        }
+        ranks
     }
 
-    fn of_rank(write: &'a ViewWrite, size: &'a str, rank: i32, entry: &'a ViewEntry) -> Self {
+    /// One rank; without an entry, it is one that the view does not have or has no longer.
+    fn of_rank(
+        write: &'a ViewWrite,
+        size: &'a str,
+        (ranked_in, rank): (&'static str, i32),
+        entry: Option<&'a ViewEntry>,
+    ) -> Self {
         let key = write.key;
-        let (volume_scale, notional_scale) = (key.view.volume_scale(), key.view.notional_scale());
-        let volume_exact = format_fixed(entry.volume, volume_scale);
-        let notional_exact = format_fixed(entry.notional, notional_scale);
-        let vwap_e8 = entry.vwap_e8();
-        let vwap_exact = vwap_e8.map_or_else(String::new, |e8| format_fixed(e8, SCALE));
-        let change_pct_e8 = entry.change_pct_e8();
-        let change_pct_exact = change_pct_e8.map_or_else(String::new, |e8| format_fixed(e8, SCALE));
+        let decimal = |units: Option<i128>, places| {
+            let text = units.map_or_else(String::new, |units| format_fixed(units, places));
+            let double = units.map_or(f64::NAN, |units| nearest(units, places, &text));
+            (double, text)
+        };
+        let (volume, volume_exact) = decimal(
+            entry.and_then(|entry| entry.volume),
+            key.view.volume_scale(),
+        );
+        let (notional, notional_exact) = decimal(
+            entry.and_then(|entry| entry.notional),
+            key.view.notional_scale(),
+        );
+        let (vwap, vwap_exact) = decimal(entry.and_then(ViewEntry::vwap_e8), SCALE);
+        let (change_pct, change_pct_exact) =
+            decimal(entry.and_then(ViewEntry::change_pct_e8), SCALE);
         Self {
             view_name: key.view.name(),
             size,
-            bucket: CqlTimestamp(key.size.bucket(key.start)),
+            bucket: CqlTimestamp(bucket(key.start)),
+            ranked_in,
             start: CqlTimestamp(key.start),
             rank,
             epoch: bigint(write.state.epoch),
-            name: &entry.name,
-            symbols: bigint(entry.symbols),
-            trades: bigint(entry.trades),
-            volume: nearest(entry.volume, volume_scale, &volume_exact),
-            notional: nearest(entry.notional, notional_scale, &notional_exact),
-            vwap: vwap_e8.map_or(f64::NAN, |e8| nearest(e8, SCALE, &vwap_exact)),
-            open: price(entry.open),
-            close: price(entry.close),
-            change_pct: change_pct_e8.map_or(f64::NAN, |e8| nearest(e8, SCALE, &change_pct_exact)),
+            quote: entry.map_or("", |entry| entry.quote.name()),
+            name: entry.map_or("", |entry| &entry.name),
+            symbols: bigint(entry.map_or(0, |entry| entry.symbols)),
+            trades: bigint(entry.map_or(0, |entry| entry.trades)),
+            volume,
+            notional,
+            vwap,
+            open: price(entry.and_then(|entry| entry.open)),
+            close: price(entry.and_then(|entry| entry.close)),
+            change_pct,
             volume_exact,
             notional_exact,
             vwap_exact,
@@ -353,6 +391,15 @@ fn price(price: Option<Price>) -> f64 {
             parse(&price.to_string())
         }
     })
+}
+
+/// The double nearest to `units` of `10^-places`.
+fn double(units: i128, places: u32) -> f64 {
+    if is_exact(units) {
+        quotient(units, places)
+    } else {
+        parse(&format_fixed(units, places))
+    }
 }
 
 /// The double nearest to `units` of `10^-places`, whose text is `text`.
@@ -382,10 +429,12 @@ fn parse(text: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use tapeflow_schemas::{Symbol, WindowSize};
+    use tapeflow_schemas::{QuoteCurrency, Symbol, WindowSize};
 
     use super::*;
-    use tapeflow_schemas::{BarKey, BarState, Sums, Totals, ViewKey, ViewState};
+    use tapeflow_schemas::{
+        BarKey, BarRow, BarState, PackedBars, Sums, Totals, ViewKey, ViewState,
+    };
 
     fn write(totals: Totals) -> BarWrite {
         let size: WindowSize = "1m".parse().expect("a size");
@@ -397,6 +446,7 @@ mod tests {
         BarWrite {
             key,
             state: BarState { epoch: 7, totals },
+            packed: PackedBars::default(),
             write_timestamp: 9,
         }
     }
@@ -409,8 +459,21 @@ mod tests {
         };
         ViewWrite {
             key,
-            state: ViewState { epoch: 7, entries },
+            state: ViewState::new(7, entries),
             write_timestamp: 9,
+        }
+    }
+
+    fn entry(name: &str, quote: QuoteCurrency) -> ViewEntry {
+        ViewEntry {
+            quote,
+            name: name.into(),
+            symbols: 1,
+            trades: 0,
+            volume: Some(0),
+            notional: Some(0),
+            open: None,
+            close: None,
         }
     }
 
@@ -431,14 +494,6 @@ mod tests {
         let columns = BarColumns::of(&bar, "1m");
         assert_eq!(
             (
-                columns.volume_exact.as_str(),
-                columns.notional_exact.as_str(),
-                columns.vwap_exact.as_str()
-            ),
-            ("107", "13064.56", "122.09869159")
-        );
-        assert_eq!(
-            (
                 columns.volume,
                 columns.notional,
                 columns.vwap,
@@ -448,8 +503,9 @@ mod tests {
             (107.0, 13_064.56, 122.098_691_59, 122.1, 7)
         );
         assert!(columns.low.is_nan() && columns.open.is_nan());
-        assert_eq!(columns.bucket.0, bar.key.size.bucket(bar.key.start));
-        assert_eq!(BarState::from_cell(&columns.state), Ok(bar.state));
+        assert_eq!(columns.bucket.0, bucket(bar.key.start));
+        let row = BarRow::from_cell(&columns.state, bar.key.start);
+        assert_eq!(row, Ok(bar.state.into_row()));
     }
 
     #[test]
@@ -457,25 +513,17 @@ mod tests {
         let bar = write(Totals::default());
         let columns = BarColumns::of(&bar, "1m");
         assert!(columns.vwap.is_nan());
-        assert_eq!(
-            (
-                columns.vwap_exact.as_str(),
-                columns.volume,
-                columns.volume_exact.as_str()
-            ),
-            ("", 0.0, "0")
-        );
+        assert_eq!((columns.volume, columns.notional), (0.0, 0.0));
     }
 
     #[test]
     fn a_basket_of_weights_has_the_decimals_of_its_weights() {
         let entry = ViewEntry {
-            name: "tech".into(),
             symbols: 2,
             trades: 3,
-            volume: 1_500_000_000_001,
-            notional: 150_000_000_000_100_000_000,
-            ..BLANK.clone()
+            volume: Some(1_500_000_000_001),
+            notional: Some(150_000_000_000_100_000_000),
+            ..entry("tech", QuoteCurrency::USD)
         };
         let window = window(View::Baskets, vec![entry]);
         let [columns] = &RankColumns::of(&window, "1m")[..] else {
@@ -485,6 +533,7 @@ mod tests {
             (columns.rank, columns.name, columns.symbols, columns.trades),
             (1, "tech", 2, 3)
         );
+        assert_eq!((columns.ranked_in, columns.quote), ("USD", "USD"));
         assert_eq!(
             (
                 columns.volume_exact.as_str(),
@@ -508,15 +557,14 @@ mod tests {
     fn ranks_that_a_view_no_longer_has_are_blanked() {
         let price = |e8| Price::from_e8(e8).ok();
         let entry = ViewEntry {
-            name: "TSLA".into(),
-            symbols: 1,
             open: price(12_206_000_000),
             close: price(12_209_000_000),
-            ..BLANK.clone()
+            ..entry("TSLA", QuoteCurrency::USD)
         };
         for (view, entries, want) in [
+            (View::Movers, 0, TOP),
             (View::Movers, 1, TOP),
-            (View::Active, 0, TOP),
+            (View::Active, 1, TOP),
             (View::Active, TOP, TOP),
             (View::Market, 2, 2),
             (View::Baskets, 0, 0),
@@ -534,20 +582,34 @@ mod tests {
                     && (rank.close, rank.change_pct) == (122.09, 0.024_578_08)),
                 "{view}"
             );
-            let zero = |rank: &RankColumns<'_>| {
-                (rank.symbols, rank.trades, rank.volume, rank.notional) == (0, 0, 0.0, 0.0)
-            };
             let none = |rank: &RankColumns<'_>| {
-                [rank.vwap, rank.open, rank.close, rank.change_pct]
-                    .iter()
-                    .all(|double| double.is_nan())
+                [
+                    rank.volume,
+                    rank.notional,
+                    rank.vwap,
+                    rank.open,
+                    rank.close,
+                    rank.change_pct,
+                ]
+                .iter()
+                .all(|double| double.is_nan())
+            };
+            let empty = |rank: &RankColumns<'_>| {
+                [
+                    rank.quote,
+                    rank.name,
+                    &rank.volume_exact,
+                    &rank.notional_exact,
+                    &rank.vwap_exact,
+                    &rank.change_pct_exact,
+                ]
+                .iter()
+                .all(|text| text.is_empty())
             };
             assert!(
-                blank.iter().all(|rank| rank.name.is_empty()
-                    && rank.vwap_exact.is_empty()
-                    && rank.change_pct_exact.is_empty()
-                    && zero(rank)
-                    && none(rank)),
+                blank
+                    .iter()
+                    .all(|rank| (rank.symbols, rank.trades) == (0, 0) && none(rank) && empty(rank)),
                 "{view}"
             );
             assert!(
@@ -556,6 +618,66 @@ mod tests {
                     .all(|rank| (rank.epoch, rank.write_timestamp) == (7, 9)),
                 "{view}"
             );
+        }
+    }
+
+    #[test]
+    fn active_has_ten_ranks_in_each_currency_and_movers_have_ten_in_all() {
+        let yen = QuoteCurrency::of("OANDA:USD_JPY");
+        let entries = vec![
+            entry("OANDA:USD_JPY", yen),
+            entry("AAPL", QuoteCurrency::USD),
+            entry("MSFT", QuoteCurrency::USD),
+        ];
+        let places = |view: View| {
+            let window = window(view, entries.clone());
+            let ranks = RankColumns::of(&window, "1m");
+            let mut places: Vec<String> = ranks
+                .iter()
+                .map(|rank| format!("{} {} {}", rank.ranked_in, rank.rank, rank.name))
+                .collect();
+            places.sort_by_key(|place| !place.ends_with(char::is_alphabetic));
+            (places.len(), places[..3].join(", "))
+        };
+        assert_eq!(
+            places(View::Active),
+            (
+                2 * TOP,
+                "JPY 1 OANDA:USD_JPY, USD 1 AAPL, USD 2 MSFT".into()
+            )
+        );
+        assert_eq!(
+            places(View::Movers),
+            (TOP, "all 1 OANDA:USD_JPY, all 2 AAPL, all 3 MSFT".into())
+        );
+    }
+
+    #[test]
+    fn a_market_has_no_volume_and_no_vwap_and_no_notional_in_an_unknown_currency() {
+        let market = |quote, notional| ViewEntry {
+            volume: None,
+            notional,
+            ..entry("crypto", quote)
+        };
+        let window = window(
+            View::Market,
+            vec![
+                market(QuoteCurrency::USD, Some(10i128.pow(17))),
+                market(QuoteCurrency::UNKNOWN, None),
+            ],
+        );
+        let [dollars, unknown] = &RankColumns::of(&window, "1m")[..] else {
+            panic!("two ranks")
+        };
+        assert_eq!(
+            (dollars.notional, dollars.notional_exact.as_str()),
+            (10.0, "10")
+        );
+        assert_eq!((unknown.quote, unknown.rank), ("unknown", 1));
+        assert!(unknown.notional.is_nan() && unknown.notional_exact.is_empty());
+        for rank in [dollars, unknown] {
+            assert!(rank.volume.is_nan() && rank.vwap.is_nan());
+            assert!(rank.volume_exact.is_empty() && rank.vwap_exact.is_empty());
         }
     }
 
@@ -585,11 +707,9 @@ mod tests {
                 View::Baskets.notional_scale(),
             ] {
                 let text = format_fixed(units, places);
-                assert_eq!(
-                    nearest(units, places, &text).to_bits(),
-                    text.parse::<f64>().expect("a decimal").to_bits(),
-                    "{text}"
-                );
+                let want = text.parse::<f64>().expect("a decimal").to_bits();
+                assert_eq!(nearest(units, places, &text).to_bits(), want, "{text}");
+                assert_eq!(double(units, places).to_bits(), want, "{text}");
             }
         }
     }

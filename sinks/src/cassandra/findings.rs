@@ -4,7 +4,7 @@
 //! A finding is not an error. A development set-up of one node runs the same code with a weaker
 //! guarantee.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use scylla::{
     policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy},
@@ -52,6 +52,13 @@ pub enum Finding {
         node: String,
         /// Its setting `paxos_variant`.
         variant: String,
+    },
+    /// Nodes that acknowledge a write before it is on their disk.
+    CommitLogSync {
+        /// The nodes.
+        nodes: Vec<String>,
+        /// Their setting `commitlog_sync_period`: how long a write may be in memory only.
+        period: String,
     },
     /// Quorum reads of a table answer before they repair the replicas.
     ReadRepair {
@@ -114,6 +121,13 @@ impl fmt::Display for Finding {
                      set paxos_variant: v2 in its cassandra.yaml"
                 )
             }
+            Self::CommitLogSync { nodes, period } => write!(
+                f,
+                "{} acknowledge writes up to {period} before they are on disk (commitlog_sync: \
+                 periodic): a power cut of most replicas at once may lose committed bars; keep \
+                 the replicas on separate power, or set commitlog_sync: batch",
+                nodes.join(", ")
+            ),
             Self::ReadRepair { table, option } => {
                 write!(
                     f,
@@ -160,11 +174,14 @@ pub(super) struct NodeFacts {
     pub(super) node: String,
     pub(super) version: Result<String, String>,
     pub(super) paxos_variant: Result<String, String>,
+    /// `commitlog_sync_period` if `commitlog_sync` is `periodic`.
+    pub(super) commitlog_sync: Result<Option<String>, String>,
 }
 
 /// Evaluates the facts.
 pub(super) fn evaluate(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut periodic: BTreeMap<String, Vec<String>> = BTreeMap::new();
     if facts.replicas < REPLICAS_NEEDED {
         findings.push(Finding::Replication {
             replicas: facts.replicas,
@@ -175,6 +192,7 @@ pub(super) fn evaluate(facts: &Facts) -> Vec<Finding> {
         node,
         version,
         paxos_variant,
+        commitlog_sync,
     } in &facts.nodes
     {
         let unread = |what: &str, reason: &String| Finding::Unread {
@@ -197,7 +215,20 @@ pub(super) fn evaluate(facts: &Facts) -> Vec<Finding> {
             }),
             Err(reason) => findings.push(unread("paxos_variant", reason)),
         }
+        match commitlog_sync {
+            Ok(None) => {}
+            Ok(Some(period)) => periodic
+                .entry(period.clone())
+                .or_default()
+                .push(node.clone()),
+            Err(reason) => findings.push(unread("commitlog_sync", reason)),
+        }
     }
+    findings.extend(
+        periodic
+            .into_iter()
+            .map(|(period, nodes)| Finding::CommitLogSync { nodes, period }),
+    );
     for TableFacts {
         table,
         read_repair,
@@ -294,11 +325,19 @@ async fn node_facts(cluster: &Cluster, node: &std::sync::Arc<scylla::cluster::No
             .and_then(|(value,)| value)
             .ok_or_else(|| "the node has no value".to_owned())
     };
+    let setting = async |name: &str| {
+        let cql = format!("SELECT value FROM system_views.settings WHERE name = '{name}'");
+        ask(&cql).await
+    };
+    let commitlog_sync = match setting("commitlog_sync").await {
+        Ok(sync) if sync == "periodic" => setting("commitlog_sync_period").await.map(Some),
+        other => other.map(|_| None),
+    };
     NodeFacts {
         node: format!("{}:{}", node.address.ip(), node.address.port()),
         version: ask("SELECT release_version FROM system.local WHERE key = 'local'").await,
-        paxos_variant: ask("SELECT value FROM system_views.settings WHERE name = 'paxos_variant'")
-            .await,
+        paxos_variant: setting("paxos_variant").await,
+        commitlog_sync,
     }
 }
 
@@ -311,6 +350,7 @@ mod tests {
             node: "n".into(),
             version: Ok(version.into()),
             paxos_variant: Ok(paxos_variant.into()),
+            commitlog_sync: Ok(None),
         };
         let table = |table: &str| TableFacts {
             table: table.into(),
@@ -344,7 +384,16 @@ mod tests {
             node: "m".into(),
             version: Err("down".into()),
             paxos_variant: Err("down".into()),
+            commitlog_sync: Err("down".into()),
         });
+        for node in ["o", "p"] {
+            weak.nodes.push(NodeFacts {
+                node: node.into(),
+                version: Ok("5.0.9".into()),
+                paxos_variant: Ok("v2".into()),
+                commitlog_sync: Ok(Some("10000ms".into())),
+            });
+        }
         let texts: Vec<_> = evaluate(&weak).iter().map(ToString::to_string).collect();
         let starts = [
             "development set-up: 1 replica(s) in dc1",
@@ -352,6 +401,8 @@ mod tests {
             "node n runs paxos_variant v1",
             "the version of node m could not be checked: down",
             "paxos_variant of node m could not",
+            "commitlog_sync of node m could not",
+            "o, p acknowledge writes up to 10000ms before they are on disk",
             "table bars has read_repair NONE",
             "table views lets bars expire after 60 s",
             "the password goes unencrypted to 10.0.0.1:9042, 10.0.0.2:9042",

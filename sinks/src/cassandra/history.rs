@@ -1,13 +1,20 @@
-//! The history of epochs, by the UTC day of their write timestamps.
+//! The history of epochs, by the hour of their write timestamps.
 //!
-//! A directory of days lists the partitions that exist. A day is entered before its first entry, and
-//! only once per process.
+//! A directory of hours lists the partitions that exist. An hour is entered before its first entry,
+//! and only once per process.
+//!
+//! Entries expire. Their age is that of the write by the clock of the server, not that of the write
+//! timestamp.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::{
-    SerializeRow, client::session::Session, statement::prepared::PreparedStatement, value::CqlDate,
+    SerializeRow, client::session::Session, statement::prepared::PreparedStatement,
+    value::CqlTimestamp,
 };
 use tapeflow_protocol::{Counts, HistoryEntry, StoreError};
 use tapeflow_schemas::WriteTimestamp;
@@ -18,25 +25,30 @@ use super::{
     session::{Cluster, row_limit},
 };
 
-const DAY_US: i64 = 86_400_000_000;
-/// The day 1970-01-01 as CQL counts dates.
-const DAY_ZERO: i64 = 1 << 31;
+const HOUR_US: i64 = 3_600_000_000;
+const HOUR_MS: i64 = 3_600_000;
+/// When the entry of an hour in the directory is written again.
+const ENTER_AGAIN: Duration = Duration::from_secs(3_600);
+/// How much longer than its entries an hour stays in the directory, in seconds.
+const EXTRA_TTL: i32 = 2 * 3_600;
 
-/// The statements on tables `history` and `history_days`.
+/// The statements on tables `history` and `history_hours`.
 pub(super) struct History {
     insert: PreparedStatement,
-    add_day: PreparedStatement,
-    days: PreparedStatement,
+    add_hour: PreparedStatement,
+    hours: PreparedStatement,
     select: PreparedStatement,
-    /// The day that was last entered in the directory.
-    known: Mutex<Option<CqlDate>>,
+    /// The hour that was last entered in the directory, and when.
+    known: Mutex<Option<(CqlTimestamp, Instant)>>,
+    /// The TTL of every write, in seconds; 0 is none.
+    ttl: i32,
 }
 
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
 struct EntryColumns<'a> {
     job: &'a str,
-    day: CqlDate,
+    hour: CqlTimestamp,
     epoch: i64,
     write_timestamp: i64,
     cuts: String,
@@ -48,41 +60,47 @@ struct EntryColumns<'a> {
     gaps: i64,
     late: i64,
     using_timestamp: i64,
+    using_ttl: i32,
 }
 
 type EntryRow = (i64, i64, String, i64, i64, i64, i64, i64, i64, i64);
 
 impl History {
-    pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(
+        cluster: &Cluster,
+        keyspace: &str,
+        keep: Option<Duration>,
+    ) -> Result<Self, StoreError> {
         let columns = "epoch, write_timestamp, cuts, records, accepted, dead_letters, duplicates, \
              price_updates, gaps, late";
         Ok(Self {
             insert: cluster
                 .prepare(format!(
-                    "INSERT INTO {keyspace}.history (job, day, {columns}) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+                    "INSERT INTO {keyspace}.history (job, hour, {columns}) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
                 ))
                 .await?,
-            add_day: cluster
+            add_hour: cluster
                 .prepare(format!(
-                    "INSERT INTO {keyspace}.history_days (job, day) VALUES (?, ?)"
+                    "INSERT INTO {keyspace}.history_hours (job, hour) VALUES (?, ?) USING TTL ?"
                 ))
                 .await?,
-            days: cluster
+            hours: cluster
                 .prepare(format!(
-                    "SELECT day FROM {keyspace}.history_days WHERE job = ?"
+                    "SELECT hour FROM {keyspace}.history_hours WHERE job = ?"
                 ))
                 .await?,
             select: cluster
                 .prepare(format!(
-                    "SELECT {columns} FROM {keyspace}.history WHERE job = ? AND day = ? LIMIT ?"
+                    "SELECT {columns} FROM {keyspace}.history WHERE job = ? AND hour = ? LIMIT ?"
                 ))
                 .await?,
             known: Mutex::default(),
+            ttl: keep.map_or(0, |keep| i32::try_from(keep.as_secs()).unwrap_or(i32::MAX)),
         })
     }
 
-    /// Writes entries, and their days first.
+    /// Writes entries, and their hours first.
     pub(super) async fn write(
         &self,
         session: &Session,
@@ -91,16 +109,26 @@ impl History {
         recovery_timestamp: WriteTimestamp,
         in_flight: usize,
     ) -> Result<(), StoreError> {
-        let mut days: Vec<CqlDate> = entries
+        let mut hours: Vec<CqlTimestamp> = entries
             .iter()
-            .map(|entry| day(entry.write_timestamp))
+            .map(|entry| hour(entry.write_timestamp))
             .collect();
-        days.dedup();
-        for day in days {
-            if *self.known.lock().unwrap_or_else(PoisonError::into_inner) != Some(day) {
-                let sent = session.execute_unpaged(&self.add_day, (job, day)).await;
-                sent.map_err(|error| of_execution("writing a day of the history", &error))?;
-                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(day);
+        hours.dedup();
+        for hour in hours {
+            // The entry must not expire before those of the hour, which may go on for longer than
+            // an hour: write timestamps stand still while the clock is behind the last one.
+            let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.is_none_or(|(known, at)| known != hour || at.elapsed() > ENTER_AGAIN) {
+                let ttl = match self.ttl {
+                    0 => 0,
+                    ttl => ttl.saturating_add(EXTRA_TTL),
+                };
+                let sent = session
+                    .execute_unpaged(&self.add_hour, (job, hour, ttl))
+                    .await;
+                sent.map_err(|error| of_execution("writing an hour of the history", &error))?;
+                *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((hour, Instant::now()));
             }
         }
         stream::iter(entries)
@@ -122,7 +150,7 @@ impl History {
         let counts = &entry.counts;
         let values = EntryColumns {
             job,
-            day: day(entry.write_timestamp),
+            hour: hour(entry.write_timestamp),
             epoch: bigint(entry.epoch),
             write_timestamp: entry.write_timestamp,
             cuts: serde_json::to_string(&entry.cuts)
@@ -135,6 +163,7 @@ impl History {
             gaps: bigint(counts.gaps),
             late: bigint(counts.late),
             using_timestamp: entry.write_timestamp.max(recovery_timestamp),
+            using_ttl: self.ttl,
         };
         session
             .execute_unpaged(&self.insert, values)
@@ -157,13 +186,13 @@ impl History {
             return Ok(all);
         }
         let pager = session
-            .execute_iter(self.days.clone(), (job,))
+            .execute_iter(self.hours.clone(), (job,))
             .await
             .map_err(|error| of_pager(DOING, &error))?;
-        let mut days = pager
-            .rows_stream::<(CqlDate,)>()
+        let mut hours = pager
+            .rows_stream::<(CqlTimestamp,)>()
             .map_err(|error| damaged(&error))?;
-        while let Some((day,)) = days
+        while let Some((hour,)) = hours
             .try_next()
             .await
             .map_err(|error| of_row(DOING, &error))?
@@ -171,7 +200,7 @@ impl History {
             let pager = session
                 .execute_iter(
                     self.select.clone(),
-                    (job, day, row_limit(limit - all.len())),
+                    (job, hour, row_limit(limit - all.len())),
                 )
                 .await
                 .map_err(|error| of_pager(DOING, &error))?;
@@ -227,8 +256,7 @@ fn entry(
     })
 }
 
-/// The UTC day of a write timestamp.
-fn day(write_timestamp: WriteTimestamp) -> CqlDate {
-    // In range: the largest write timestamp is day 106,751,991.
-    CqlDate(u32::try_from(write_timestamp.div_euclid(DAY_US) + DAY_ZERO).unwrap_or(u32::MAX))
+/// The hour of a write timestamp.
+fn hour(write_timestamp: WriteTimestamp) -> CqlTimestamp {
+    CqlTimestamp(write_timestamp.div_euclid(HOUR_US) * HOUR_MS)
 }

@@ -37,6 +37,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0004_views",
         cql: include_str!("../../../cassandra/migrations/0004_views.cql"),
     },
+    Migration {
+        version: 5,
+        name: "0005_feed_gaps",
+        cql: include_str!("../../../cassandra/migrations/0005_feed_gaps.cql"),
+    },
 ];
 
 /// A migration that a keyspace has recorded.
@@ -244,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_keyspace_of_another_binary_is_refused() {
-        assert!(error(&recorded(&[1, 2, 3, 4, 5])).contains("newer tapeflow"));
+        assert!(error(&recorded(&[1, 2, 3, 4, 5, 6])).contains("newer tapeflow"));
         let mut changed = recorded(&[1, 2]);
         changed[1].checksum = "0".into();
         assert!(

@@ -20,11 +20,13 @@ mod bars;
 #[doc(hidden)]
 pub mod bench;
 mod checkpoint;
+mod committed;
 mod config;
 mod dead_letters;
 mod directory;
 mod display_columns;
 mod errors;
+mod feed_gaps;
 mod findings;
 mod history;
 mod init;

@@ -135,7 +135,7 @@ fn choose_datacenter(wanted: Option<&str>, found: &[String]) -> Result<String, S
             "the cluster does not say which datacenter its nodes are in",
         )),
         (None, several) => Err(broken(format!(
-            "the cluster has datacenters {}: the configuration must name one",
+            "the cluster has datacenters {}: name the one to write to with --cassandra-datacenter",
             several.join(", ")
         ))),
     }

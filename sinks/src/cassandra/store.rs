@@ -1,26 +1,29 @@
 //! Connects, checks the keyspace, and passes each call of the store's traits to its table.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::client::session::Session;
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
-    EpochStore, EpochWrites, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
+    EpochStore, EpochWrites, FeedGap, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
+    store::feed_gap,
 };
 use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, BarWrite, Epoch, StoredBar, StoredView, Symbol, View, ViewState,
-    ViewWrite, WindowSize, WindowStart, WriteTimestamp, window::WINDOWS_PER_BUCKET,
+    AssetClass, BarKey, BarRow, BarState, BarWrite, Epoch, StoredBar, StoredView, Symbol, View,
+    ViewKey, ViewState, ViewWrite, WindowSize, WindowStart, WriteTimestamp, window::BUCKET_MS,
 };
 
 use super::{
     bars::{Bars, batches},
     checkpoint::CheckpointRow,
+    committed::Committed,
     config::CassandraConfig,
     dead_letters::DeadLetters,
     directory::Directory,
     errors::broken,
+    feed_gaps::FeedGaps,
     findings::{self, Finding},
     history::History,
     migrations::{self, MIGRATIONS},
@@ -32,6 +35,7 @@ use super::{
 /// A keyspace of a Cassandra cluster, as a store.
 pub struct CassandraStore {
     session: Session,
+    datacenter: String,
     config: CassandraConfig,
     findings: Vec<Finding>,
     checkpoint: CheckpointRow,
@@ -40,6 +44,8 @@ pub struct CassandraStore {
     directory: Directory,
     history: History,
     dead_letters: DeadLetters,
+    feed_gaps: FeedGaps,
+    committed: Arc<Committed>,
 }
 
 /// What one statement writes.
@@ -48,6 +54,8 @@ enum Statement<'a> {
     ViewCell(&'a ViewWrite),
     ViewRanks(&'a ViewWrite),
     DeadLetter(&'a DeadLetter),
+    /// A gap, in one of its buckets.
+    FeedGap(i64, &'a FeedGap),
 }
 
 impl CassandraStore {
@@ -75,16 +83,20 @@ impl CassandraStore {
                 init()
             )));
         }
+        let committed = Arc::new(Committed::default());
         Ok(Self {
             findings: findings::examine(&cluster, keyspace).await?,
             checkpoint: CheckpointRow::prepare(&cluster, keyspace, config.cas_timeout).await?,
-            bars: Bars::prepare(&cluster, keyspace).await?,
-            views: Views::prepare(&cluster, keyspace).await?,
+            bars: Bars::prepare(&cluster, keyspace, Arc::clone(&committed)).await?,
+            views: Views::prepare(&cluster, keyspace, Arc::clone(&committed)).await?,
             directory: Directory::prepare(&cluster, keyspace).await?,
-            history: History::prepare(&cluster, keyspace).await?,
+            history: History::prepare(&cluster, keyspace, config.keep_history).await?,
             dead_letters: DeadLetters::prepare(&cluster, keyspace).await?,
+            feed_gaps: FeedGaps::prepare(&cluster, keyspace).await?,
             session: cluster.session,
+            datacenter: cluster.datacenter,
             config,
+            committed,
         })
     }
 
@@ -103,6 +115,9 @@ impl CassandraStore {
             Statement::DeadLetter(dead_letter) => {
                 self.dead_letters.write(&self.session, dead_letter).await
             }
+            Statement::FeedGap(bucket, gap) => {
+                self.feed_gaps.write(&self.session, *bucket, gap).await
+            }
         }
     }
 }
@@ -113,8 +128,16 @@ impl CheckpointStore for CassandraStore {
         self.config.address()
     }
 
+    fn datacenter(&self) -> Option<String> {
+        Some(self.datacenter.clone())
+    }
+
     async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
-        self.checkpoint.read(&self.session).await
+        let found = self.checkpoint.read(&self.session).await?;
+        found
+            .iter()
+            .for_each(|checkpoint| self.committed.note(checkpoint));
+        Ok(found)
     }
 
     async fn compare_and_set(
@@ -122,9 +145,14 @@ impl CheckpointStore for CassandraStore {
         expected: Option<&Checkpoint>,
         proposed: &Checkpoint,
     ) -> CasOutcome {
-        self.checkpoint
+        let outcome = self
+            .checkpoint
             .compare_and_set(&self.session, expected, proposed)
-            .await
+            .await;
+        if matches!(outcome, CasOutcome::Won) {
+            self.committed.note(proposed);
+        }
+        outcome
     }
 
     async fn write_history(
@@ -146,9 +174,17 @@ impl CheckpointStore for CassandraStore {
 
 #[async_trait]
 impl EpochStore for CassandraStore {
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarRow>>, StoreError> {
         self.bars
             .read(&self.session, keys, self.config.reads_in_flight.max(1))
+            .await
+    }
+
+    async fn read_views(&self, keys: &[ViewKey]) -> Result<Vec<Option<ViewState>>, StoreError> {
+        stream::iter(keys.to_vec())
+            .map(|key| self.views.read_with_retries(&self.session, key))
+            .buffered(self.config.reads_in_flight.max(1))
+            .try_collect()
             .await
     }
 
@@ -165,8 +201,13 @@ impl EpochStore for CassandraStore {
             .views
             .iter()
             .flat_map(|write| [Statement::ViewCell(write), Statement::ViewRanks(write)]);
+        let gaps = writes.feed_gaps.iter().flat_map(|gap| {
+            gap.buckets()
+                .map(move |bucket| Statement::FeedGap(bucket, gap))
+        });
         let statements: Vec<_> = bars
             .chain(views)
+            .chain(gaps)
             .chain(writes.dead_letters.iter().map(Statement::DeadLetter))
             .collect();
         stream::iter(&statements)
@@ -192,7 +233,7 @@ impl BarReader for CassandraStore {
         range: Range<WindowStart>,
     ) -> Result<Vec<StoredBar>, StoreError> {
         let buckets = within(
-            self.directory.buckets(&self.session, symbol, size).await?,
+            self.directory.buckets(&self.session, symbol).await?,
             size,
             &range,
         );
@@ -223,6 +264,15 @@ impl BarReader for CassandraStore {
         Ok(parts.into_iter().flatten().collect())
     }
 
+    async fn feed_gaps(&self, range: Range<i64>) -> Result<Vec<FeedGap>, StoreError> {
+        let found = self.feed_gaps.read(
+            &self.session,
+            FeedGap::buckets_for(&range),
+            self.config.reads_in_flight.clamp(1, 8),
+        );
+        Ok(feed_gap::settle(found.await?, &range))
+    }
+
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         // A reader does not know the job's name; the keyspace has it.
         let job = self.checkpoint.job(&self.session).await?;
@@ -249,7 +299,7 @@ impl AuditStore for CassandraStore {
         range: Range<WindowStart>,
     ) -> Result<Vec<Audited<BarState>>, StoreError> {
         let buckets = within(
-            self.directory.buckets(&self.session, symbol, size).await?,
+            self.directory.buckets(&self.session, symbol).await?,
             size,
             &range,
         );
@@ -297,10 +347,9 @@ impl AuditStore for CassandraStore {
     }
 }
 
-/// The buckets that overlap the range of starts.
+/// The buckets that have rows of windows of a size that start in the range.
 fn within(mut buckets: Vec<i64>, size: WindowSize, range: &Range<WindowStart>) -> Vec<i64> {
-    buckets.retain(|bucket| {
-        bucket.saturating_add(size.ms() * WINDOWS_PER_BUCKET) > range.start && *bucket < range.end
-    });
+    let (_, start) = size.row_of(range.start);
+    buckets.retain(|bucket| bucket.saturating_add(BUCKET_MS) > start && *bucket < range.end);
     buckets
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
+    sync::Arc,
 };
 
 use futures::TryStreamExt;
@@ -17,12 +18,15 @@ use scylla::{
 };
 use tapeflow_protocol::{Audited, StoreError};
 use tapeflow_schemas::{
-    Epoch, StoredView, View, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart,
+    Epoch, QuoteCurrency, StoredView, View, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart,
+    window,
 };
 
 use super::{
-    display_columns::{FoundRank, RankColumns, audit_ranks, bigint, latest},
+    committed::Committed,
+    display_columns::{ALL, FoundRank, RankColumns, audit_ranks, bigint, latest},
     errors::{broken, of_execution, of_pager, of_row},
+    retry::retry,
     session::Cluster,
 };
 
@@ -32,13 +36,19 @@ pub(super) struct Views {
     insert_rank: PreparedStatement,
     buckets: PreparedStatement,
     rank_buckets: PreparedStatement,
+    select: PreparedStatement,
     range: PreparedStatement,
     audit: PreparedStatement,
     ranks: PreparedStatement,
+    committed: Arc<Committed>,
 }
 
 impl Views {
-    pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(
+        cluster: &Cluster,
+        keyspace: &str,
+        committed: Arc<Committed>,
+    ) -> Result<Self, StoreError> {
         let in_range =
             "WHERE view_name = ? AND size = ? AND bucket = ? AND start >= ? AND start < ?";
         Ok(Self {
@@ -50,15 +60,15 @@ impl Views {
                 .await?,
             insert_rank: cluster
                 .prepare(format!(
-                    "INSERT INTO {keyspace}.view_entries (view_name, size, bucket, start, rank, epoch, \
-                     name, symbols, trades, volume, notional, vwap, open, close, change_pct, \
-                     volume_exact, notional_exact, vwap_exact, change_pct_exact) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                    "INSERT INTO {keyspace}.view_entries (view_name, size, bucket, ranked_in, \
+                     start, rank, epoch, quote, name, symbols, trades, volume, notional, vwap, \
+                     open, close, change_pct, volume_exact, notional_exact, vwap_exact, change_pct_exact) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                      USING TIMESTAMP ?"
                 ))
                 .await?,
             // No directory lists these partitions, because there are few: four views times four
-            // sizes, and a bucket covers a week of minutes.
+            // sizes, and a bucket covers two weeks.
             buckets: cluster
                 .prepare(format!(
                     "SELECT DISTINCT view_name, size, bucket FROM {keyspace}.views"
@@ -69,9 +79,15 @@ impl Views {
                     "SELECT DISTINCT view_name, size, bucket FROM {keyspace}.view_entries"
                 ))
                 .await?,
+            select: cluster
+                .prepare(format!(
+                    "SELECT epoch, state FROM {keyspace}.views \
+                     WHERE view_name = ? AND size = ? AND bucket = ? AND start = ?"
+                ))
+                .await?,
             range: cluster
                 .prepare(format!(
-                    "SELECT start, state FROM {keyspace}.views {in_range} ORDER BY start ASC"
+                    "SELECT start, epoch, state FROM {keyspace}.views {in_range} ORDER BY start ASC"
                 ))
                 .await?,
             audit: cluster
@@ -81,10 +97,12 @@ impl Views {
                 .await?,
             ranks: cluster
                 .prepare(format!(
-                    "SELECT {} FROM {keyspace}.view_entries {in_range}",
+                    "SELECT {} FROM {keyspace}.view_entries WHERE view_name = ? AND size = ? \
+                     AND bucket = ? AND ranked_in IN ? AND start >= ? AND start < ?",
                     FoundRank::COLUMNS
                 ))
                 .await?,
+            committed,
         })
     }
 
@@ -98,7 +116,7 @@ impl Views {
         let place = (
             view.name(),
             size.to_string(),
-            CqlTimestamp(size.bucket(start)),
+            CqlTimestamp(window::bucket(start)),
             CqlTimestamp(start),
         );
         let values = (
@@ -113,6 +131,43 @@ impl Views {
         let sent = session.execute_unpaged(&self.insert, values).await;
         sent.map(drop)
             .map_err(|error| of_execution(&format!("writing {}", write.key), &error))
+    }
+
+    /// Reads a window's cell back.
+    pub(super) async fn read_with_retries(
+        &self,
+        session: &Session,
+        key: ViewKey,
+    ) -> Result<Option<ViewState>, StoreError> {
+        retry(|| self.read(session, &key)).await
+    }
+
+    async fn read(
+        &self,
+        session: &Session,
+        key: &ViewKey,
+    ) -> Result<Option<ViewState>, StoreError> {
+        let doing = format!("reading {key}");
+        let noted = self.committed.now();
+        let place = (
+            key.view.name(),
+            key.size.to_string(),
+            CqlTimestamp(window::bucket(key.start)),
+            CqlTimestamp(key.start),
+        );
+        let found = session
+            .execute_unpaged(&self.select, place)
+            .await
+            .map_err(|error| of_execution(&doing, &error))?
+            .into_rows_result()
+            .map_err(|error| broken(format!("{doing}: {error}")))?
+            .maybe_first_row::<(Option<i64>, Option<Vec<u8>>)>()
+            .map_err(|error| broken(format!("{doing}: {error}")))?;
+        match found {
+            Some((_, Some(cell))) => decode(key, &cell).map(Some),
+            Some((epoch, None)) => noted.absent_or_damaged(epoch, key).map(|()| None),
+            None => Ok(None),
+        }
     }
 
     /// Writes a window's ranks in one statement. They are in one partition, so no replica has only
@@ -173,6 +228,7 @@ impl Views {
         range: &Range<WindowStart>,
     ) -> Result<Vec<StoredView>, StoreError> {
         let doing = format!("reading view {view} {size}");
+        let noted = self.committed.now();
         let values = (
             view.name(),
             size.to_string(),
@@ -185,19 +241,21 @@ impl Views {
             .await
             .map_err(|error| of_pager(&doing, &error))?;
         let mut found = pager
-            .rows_stream::<(CqlTimestamp, Option<Vec<u8>>)>()
+            .rows_stream::<(CqlTimestamp, Option<i64>, Option<Vec<u8>>)>()
             .map_err(|error| broken(format!("{doing}: {error}")))?;
         let mut windows = Vec::new();
-        while let Some((CqlTimestamp(start), cell)) = found
+        while let Some((CqlTimestamp(start), epoch, cell)) = found
             .try_next()
             .await
             .map_err(|error| of_row(&doing, &error))?
         {
-            if let Some(cell) = cell {
-                windows.push(StoredView {
+            let key = ViewKey { view, size, start };
+            match cell {
+                Some(cell) => windows.push(StoredView {
                     start,
-                    state: decode(&ViewKey { view, size, start }, &cell)?,
-                });
+                    state: decode(&key, &cell)?,
+                }),
+                None => noted.absent_or_damaged(epoch, key)?,
             }
         }
         Ok(windows)
@@ -214,6 +272,7 @@ impl Views {
         committed: Epoch,
     ) -> Result<Vec<Audited<ViewState>>, StoreError> {
         let size_text = size.to_string();
+        let noted = self.committed.now();
         let values = (
             view.name(),
             size_text.as_str(),
@@ -234,6 +293,11 @@ impl Views {
             .await
             .map_err(|error| of_row(&doing, &error))?;
         let doing = format!("reading the ranks of view {view} {size}");
+        let ranked_in: Vec<&str> = QuoteCurrency::every()
+            .map(QuoteCurrency::name)
+            .chain([ALL])
+            .collect();
+        let values = (values.0, values.1, values.2, ranked_in, values.3, values.4);
         let pager = session
             .execute_iter(self.ranks.clone(), values)
             .await
@@ -264,6 +328,7 @@ impl Views {
                     &ranks,
                     committed,
                 ),
+                None if noted.is_under_way(epoch) => continue,
                 None => Audited::without_cell(start),
             });
         }

@@ -4,7 +4,7 @@ use futures::FutureExt;
 
 use super::*;
 use tapeflow_protocol::{Cut, SourceIdentity, checkpoint::CHECKPOINT_FORMAT};
-use tapeflow_schemas::Totals;
+use tapeflow_schemas::{PackedBars, Totals};
 
 fn checkpoint(version: u64) -> Checkpoint {
     let binding = |epoch: u64| Binding {
@@ -24,6 +24,7 @@ fn checkpoint(version: u64) -> Checkpoint {
             topic: "t".into(),
             topic_id: None,
         },
+        datacenter: None,
         recovery_timestamp: 0,
         last_write_timestamp: 9,
         committed: binding(0),
@@ -34,7 +35,7 @@ fn checkpoint(version: u64) -> Checkpoint {
 fn bar(epoch: u64, write_timestamp: WriteTimestamp, priced: u64) -> EpochWrites {
     let key = BarKey {
         symbol: Symbol::new("AAPL").expect("a symbol"),
-        size: WindowSize::DEFAULTS[0],
+        size: WindowSize::MINUTE,
         start: 0,
     };
     let state = BarState {
@@ -45,9 +46,11 @@ fn bar(epoch: u64, write_timestamp: WriteTimestamp, priced: u64) -> EpochWrites 
         },
     };
     EpochWrites {
+        directory: vec![DirectoryEntry::of(&key)],
         bars: vec![BarWrite {
             key,
             state,
+            packed: PackedBars::default(),
             write_timestamp,
         }],
         ..EpochWrites::default()
@@ -140,7 +143,7 @@ async fn writes_and_reads_fail_as_armed() {
     assert_eq!(write_timestamps(&store), [2]);
     assert!(store.deliver(), "a write of an older epoch, late");
     assert_eq!(write_timestamps(&store), [2]);
-    assert_eq!(store.accepted().len(), 2);
+    assert_eq!(store.accepted().len(), 4);
     store.arm(Call::Read, [Fault::NotApplied]);
     assert!(matches!(
         store.checkpoint().await,

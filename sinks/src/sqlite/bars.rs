@@ -1,118 +1,58 @@
 //! Bars in SQLite: an upsert in which the greater write timestamp wins, and reads of the state
-//! cell. [`audit`] compares the display columns with the cell.
+//! cell. There are no display columns.
+//!
+//! The table is ordered by size, start and symbol. The bars of one symbol are far apart in it, so a
+//! range is read start by start, within the buckets that the directory lists.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use tapeflow_log::sqlite::{integer, sqlite_error};
-use tapeflow_protocol::{Audited, StoreError, Unlisted, audit::Mismatches};
+use rusqlite::{Connection, OptionalExtension, params};
+use tapeflow_log::sqlite::sqlite_error;
+use tapeflow_protocol::{DirectoryEntry, StoreError, Unlisted};
 use tapeflow_schemas::{
-    BarKey, BarState, BarWrite, Policy, Price, StoredBar, Symbol, WindowSize, WindowStart,
-    decimal::{SCALE, format_fixed},
+    BarKey, BarRow, BarWrite, StoredBar, Symbol, WindowSize, WindowStart, window::BUCKET_MS,
 };
 
 /// A bar as its columns, made on the caller's thread: the writer's thread only runs SQLite.
 pub(super) struct BarColumns {
     key: BarKey,
-    epoch: i64,
     write_timestamp: i64,
-    prices: [Option<String>; 4],
-    vwap: Option<String>,
-    volume: String,
-    notional: String,
-    trades: i64,
     cell: Vec<u8>,
 }
 
-/// The approximate size of a bar in the writer's queue, for the queue's bound.
-pub(super) const BAR_BYTES: usize = 1_024;
-
 impl BarColumns {
-    pub(super) fn of(bar: &BarWrite) -> Result<Self, StoreError> {
-        let totals = &bar.state.totals;
-        let sums = totals.of_policy(Policy::Sip);
-        Ok(Self {
+    pub(super) fn of(bar: &BarWrite) -> Self {
+        Self {
             key: bar.key.clone(),
-            epoch: integer("an epoch", bar.state.epoch)?,
             write_timestamp: bar.write_timestamp,
-            // As text: the column's type makes the nearest double of it.
-            prices: [totals.open(), totals.high, totals.low, totals.close()]
-                .map(|price| price.as_ref().map(Price::to_string)),
-            vwap: sums.vwap_e8().map(|e8| format_fixed(e8, SCALE)),
-            volume: format_fixed(sums.volume_e8, SCALE),
-            notional: format_fixed(sums.notional_e16, 2 * SCALE),
-            trades: integer("a count of trades", sums.trades)?,
-            cell: bar.state.to_cell(),
-        })
+            cell: bar.to_cell(),
+        }
     }
 
-    /// The display columns of `found`, a row of [`audit`]'s statement, that differ from these.
-    fn mismatches(&self, found: &Row<'_>) -> rusqlite::Result<Vec<String>> {
-        let mut mismatches = Mismatches::default();
-        mismatches.compare("epoch", found.get("epoch")?, Some(self.epoch));
-        for (column, price) in ["open", "high", "low", "close"]
-            .into_iter()
-            .zip(&self.prices)
-        {
-            compare_decimal(
-                &mut mismatches,
-                column,
-                found.get(column)?,
-                price.as_deref(),
-            );
-        }
-        for (column, text) in [
-            ("vwap", self.vwap.as_ref()),
-            ("volume", Some(&self.volume)),
-            ("notional", Some(&self.notional)),
-        ] {
-            mismatches.compare(
-                column,
-                found.get::<_, Option<String>>(column)?.as_ref(),
-                text,
-            );
-        }
-        mismatches.compare("trades", found.get("trades")?, Some(self.trades));
-        Ok(mismatches.0)
+    /// The approximate size of a bar in the writer's queue, for the queue's bound.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.cell.len()
     }
 
-    /// Writes the bar unless the table has it at a greater write timestamp.
+    /// Writes the bar unless the table has it at a greater write timestamp. Its directory entry is
+    /// there before.
     pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
         const UPSERT: &str = "
-            INSERT INTO bars (symbol, size, start, epoch, write_timestamp,
-                open, high, low, close, vwap, volume, notional, trades, state)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
-            ON CONFLICT (symbol, size, start) DO UPDATE SET
-                epoch = excluded.epoch, write_timestamp = excluded.write_timestamp,
-                open = excluded.open, high = excluded.high, low = excluded.low,
-                close = excluded.close, vwap = excluded.vwap, volume = excluded.volume,
-                notional = excluded.notional, trades = excluded.trades, state = excluded.state
+            INSERT INTO bars (seconds, start, symbol_id, write_timestamp, state)
+            VALUES (?1, ?2, (SELECT id FROM symbols WHERE symbol = ?3), ?4, ?5)
+            ON CONFLICT (seconds, start, symbol_id) DO UPDATE SET
+                write_timestamp = excluded.write_timestamp, state = excluded.state
             WHERE excluded.write_timestamp > bars.write_timestamp";
         const SELECT: &str = "SELECT write_timestamp, state FROM bars
-            WHERE symbol = ?1 AND size = ?2 AND start = ?3";
-        let (symbol, size, start) = (
+            WHERE seconds = ?1 AND start = ?2
+                AND symbol_id = (SELECT id FROM symbols WHERE symbol = ?3)";
+        let (symbol, seconds, start) = (
             self.key.symbol.as_str(),
-            self.key.size.to_string(),
+            seconds(self.key.size),
             self.key.start,
         );
-        let [open, high, low, close] = &self.prices;
         let mut upsert = connection.prepare_cached(UPSERT).map_err(sqlite_error)?;
-        let columns = params![
-            symbol,
-            size,
-            start,
-            self.epoch,
-            self.write_timestamp,
-            open,
-            high,
-            low,
-            close,
-            self.vwap,
-            self.volume,
-            self.notional,
-            self.trades,
-            self.cell,
-        ];
+        let columns = params![seconds, start, symbol, self.write_timestamp, self.cell];
         if upsert.execute(columns).map_err(sqlite_error)? == 1 {
             return Ok(());
         }
@@ -120,7 +60,7 @@ impl BarColumns {
         // timestamp is neither (I4), and must not pass for a repeat.
         let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
         let found: (i64, Vec<u8>) = select
-            .query_row(params![symbol, size, start], |row| {
+            .query_row(params![seconds, start, symbol], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .map_err(sqlite_error)?;
@@ -134,24 +74,89 @@ impl BarColumns {
     }
 }
 
-/// Reads bars in the order of the keys.
+/// The size as the table has it. A trading session has no length of its own: its nominal one is
+/// that of a day, and a day and a session may share a start.
+fn seconds(size: WindowSize) -> i64 {
+    if size.is_session() {
+        0
+    } else {
+        size.ms() / 1_000
+    }
+}
+
+/// Writes a directory entry.
+pub(super) fn write_entry(
+    connection: &Connection,
+    entry: &DirectoryEntry,
+) -> Result<(), StoreError> {
+    const SYMBOL: &str = "INSERT INTO symbols (symbol, class) VALUES (?1, ?2)
+        ON CONFLICT DO NOTHING";
+    const BUCKET: &str = "INSERT INTO symbol_buckets (symbol_id, bucket)
+        VALUES ((SELECT id FROM symbols WHERE symbol = ?1), ?2) ON CONFLICT DO NOTHING";
+    let symbol = entry.symbol.as_str();
+    let mut insert = connection.prepare_cached(SYMBOL).map_err(sqlite_error)?;
+    insert
+        .execute(params![symbol, entry.symbol.class().name()])
+        .map_err(sqlite_error)?;
+    let mut insert = connection.prepare_cached(BUCKET).map_err(sqlite_error)?;
+    insert
+        .execute(params![symbol, entry.bucket])
+        .map(drop)
+        .map_err(sqlite_error)
+}
+
+/// Reads the rows of bars in the order of the keys.
 pub(super) fn read(
     connection: &Connection,
     keys: &[BarKey],
-) -> Result<Vec<Option<BarState>>, StoreError> {
-    let mut select = connection
-        .prepare_cached("SELECT state FROM bars WHERE symbol = ?1 AND size = ?2 AND start = ?3")
-        .map_err(sqlite_error)?;
+) -> Result<Vec<Option<BarRow>>, StoreError> {
+    let mut rows = Rows::new(connection)?;
+    let mut ids = BTreeMap::new();
     let mut read = |key: &BarKey| {
-        let cell = select
-            .query_row(
-                params![key.symbol.as_str(), key.size.to_string(), key.start],
-                |row| Ok(decode(row.get_ref(0)?.as_blob()?, key)),
-            )
-            .optional();
-        cell.map_err(sqlite_error)?.transpose()
+        let id = match ids.get(&key.symbol) {
+            Some(id) => *id,
+            None => *ids
+                .entry(key.symbol.clone())
+                .or_insert(id_of(connection, &key.symbol)?),
+        };
+        id.map_or(Ok(None), |id| rows.read(id, key))
     };
     keys.iter().map(&mut read).collect()
+}
+
+/// The number of a symbol; `None` if the directory does not list it.
+fn id_of(connection: &Connection, symbol: &Symbol) -> Result<Option<i64>, StoreError> {
+    connection
+        .prepare_cached("SELECT id FROM symbols WHERE symbol = ?1")
+        .and_then(|mut select| {
+            select
+                .query_row([symbol.as_str()], |row| row.get(0))
+                .optional()
+        })
+        .map_err(sqlite_error)
+}
+
+/// The statement that reads one row.
+struct Rows<'c>(rusqlite::CachedStatement<'c>);
+
+impl<'c> Rows<'c> {
+    fn new(connection: &'c Connection) -> Result<Self, StoreError> {
+        const SELECT: &str = "SELECT state FROM bars
+            WHERE seconds = ?1 AND start = ?2 AND symbol_id = ?3";
+        Ok(Self(
+            connection.prepare_cached(SELECT).map_err(sqlite_error)?,
+        ))
+    }
+
+    fn read(&mut self, id: i64, key: &BarKey) -> Result<Option<BarRow>, StoreError> {
+        let row = self
+            .0
+            .query_row(params![seconds(key.size), key.start, id], |row| {
+                Ok(decode(row.get_ref(0)?.as_blob()?, key))
+            })
+            .optional();
+        row.map_err(sqlite_error)?.transpose()
+    }
 }
 
 /// Reads the bars of one symbol and size with starts in `range`, ascending.
@@ -161,82 +166,74 @@ pub(super) fn range(
     size: WindowSize,
     range: &Range<WindowStart>,
 ) -> Result<Vec<StoredBar>, StoreError> {
-    const SELECT: &str = "SELECT start, state FROM bars
-        WHERE symbol = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
-    let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
-    let found = select.query_map(
-        params![symbol.as_str(), size.to_string(), range.start, range.end],
-        |row| {
+    const NEXT: &str = "SELECT start FROM bars WHERE seconds = ?1 AND start >= ?2 AND start < ?3
+        ORDER BY start LIMIT 1";
+    let Some(id) = id_of(connection, symbol)? else {
+        return Ok(Vec::new());
+    };
+    let (mut rows, mut bars) = (Rows::new(connection)?, Vec::new());
+    let mut next = connection.prepare_cached(NEXT).map_err(sqlite_error)?;
+    let (row_size, first) = size.row_of(range.start);
+    for bucket in buckets(connection, id, range)? {
+        let mut from = first.max(bucket);
+        let to = range.end.min(bucket.saturating_add(BUCKET_MS));
+        while from < to {
+            let start: Option<i64> = next
+                .query_row(params![seconds(row_size), from, to], |row| row.get(0))
+                .optional()
+                .map_err(sqlite_error)?;
+            let Some(start) = start else { break };
             let key = BarKey {
                 symbol: symbol.clone(),
-                size,
-                start: row.get(0)?,
+                size: row_size,
+                start,
             };
-            Ok(
-                decode(row.get_ref(1)?.as_blob()?, &key).map(|state| StoredBar {
-                    start: key.start,
-                    state,
-                }),
-            )
-        },
-    );
-    found
-        .map_err(sqlite_error)?
-        .map(|bar| bar.map_err(sqlite_error)?)
-        .collect()
-}
-
-/// Reads the same bars as [`range`], each with the display columns that differ from its cell.
-pub(super) fn audit(
-    connection: &Connection,
-    symbol: &Symbol,
-    size: WindowSize,
-    range: &Range<WindowStart>,
-) -> Result<Vec<Audited<BarState>>, StoreError> {
-    const SELECT: &str = "
-        SELECT start, state, epoch, open, high, low, close, vwap, volume, notional, trades FROM bars
-        WHERE symbol = ?1 AND size = ?2 AND start >= ?3 AND start < ?4 ORDER BY start";
-    let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
-    let mut rows = select
-        .query(params![
-            symbol.as_str(),
-            size.to_string(),
-            range.start,
-            range.end
-        ])
-        .map_err(sqlite_error)?;
-    let mut audited = Vec::new();
-    while let Some(row) = rows.next().map_err(sqlite_error)? {
-        let key = BarKey {
-            symbol: symbol.clone(),
-            size,
-            start: row.get(0).map_err(sqlite_error)?,
-        };
-        let cell = row.get_ref(1).map_err(sqlite_error)?;
-        let cell = cell.as_blob().map_err(|error| sqlite_error(error.into()))?;
-        let bar = BarWrite {
-            state: decode(cell, &key)?,
-            key,
-            write_timestamp: 0,
-        };
-        let mismatches = BarColumns::of(&bar)?
-            .mismatches(row)
-            .map_err(sqlite_error)?;
-        audited.push(Audited::new(bar.key.start, bar.state, mismatches));
+            if let Some(row) = rows.read(id, &key)? {
+                let found = row.bars_of(start, size);
+                bars.extend(found.map_err(|error| damaged(&key, &error))?);
+            }
+            from = start + 1;
+        }
     }
-    Ok(audited)
+    bars.retain(|bar| range.contains(&bar.start));
+    Ok(bars)
 }
 
-/// Bars of symbols that the directory does not list.
+/// The buckets of a symbol that overlap the range, ascending.
+fn buckets(
+    connection: &Connection,
+    id: i64,
+    range: &Range<WindowStart>,
+) -> Result<Vec<i64>, StoreError> {
+    let first = range.start.saturating_sub(BUCKET_MS);
+    let mut select = connection
+        .prepare_cached(
+            "SELECT bucket FROM symbol_buckets
+            WHERE symbol_id = ?1 AND bucket > ?2 AND bucket < ?3 ORDER BY bucket",
+        )
+        .map_err(sqlite_error)?;
+    let found = select
+        .query_map(params![id, first, range.end], |row| row.get(0))
+        .map_err(sqlite_error)?;
+    found.collect::<rusqlite::Result<_>>().map_err(sqlite_error)
+}
+
+/// Buckets with bars that the directory does not list.
 pub(super) fn unlisted(connection: &Connection) -> Result<Vec<Unlisted>, StoreError> {
-    const SELECT: &str =
-        "SELECT DISTINCT symbol, size FROM bars WHERE symbol NOT IN (SELECT symbol FROM symbols)";
-    let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
+    let select = format!(
+        "SELECT coalesce(symbol, 'symbol_id ' || symbol_id), bucket FROM
+            (SELECT DISTINCT symbol_id,
+                start - ((start % {BUCKET_MS}) + {BUCKET_MS}) % {BUCKET_MS} AS bucket FROM bars)
+            LEFT JOIN symbols ON id = symbol_id
+        WHERE symbol IS NULL OR (symbol_id, bucket) NOT IN
+            (SELECT symbol_id, bucket FROM symbol_buckets)
+        ORDER BY 1, 2"
+    );
+    let mut select = connection.prepare_cached(&select).map_err(sqlite_error)?;
     let found = select.query_map([], |row| {
         Ok(Unlisted {
             symbol: row.get(0)?,
-            size: row.get(1)?,
-            bucket: None,
+            bucket: row.get(1)?,
         })
     });
     found
@@ -245,23 +242,10 @@ pub(super) fn unlisted(connection: &Connection) -> Result<Vec<Unlisted>, StoreEr
         .collect()
 }
 
-/// Compares a REAL column with the text it was written as. SQLite converts the text to a double
-/// and may miss the nearest one by its last bit, so that much of a difference is accepted.
-pub(super) fn compare_decimal(
-    mismatches: &mut Mismatches,
-    column: &str,
-    found: Option<f64>,
-    text: Option<&str>,
-) {
-    let expected = text.and_then(|text| text.parse::<f64>().ok());
-    let is_near = found
-        .zip(expected)
-        .is_some_and(|(found, expected)| (found - expected).abs() <= expected.abs() * f64::EPSILON);
-    if !is_near {
-        mismatches.compare_double(column, found, expected);
-    }
+fn decode(cell: &[u8], key: &BarKey) -> Result<BarRow, StoreError> {
+    BarRow::from_cell(cell, key.start).map_err(|error| damaged(key, &error))
 }
 
-fn decode(cell: &[u8], key: &BarKey) -> Result<BarState, StoreError> {
-    BarState::from_cell(cell).map_err(|error| StoreError::Broken(format!("bar {key}: {error}")))
+fn damaged(key: &BarKey, error: &tapeflow_schemas::CellError) -> StoreError {
+    StoreError::Broken(format!("bar {key}: {error}"))
 }

@@ -1,34 +1,52 @@
 //! The traits of a store on SQLite: each call becomes work for the database's one writer or one of
 //! its readers.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tapeflow_log::sqlite::{Database, integer, sqlite_error, whole};
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, Counts, DeadLetter,
-    DirectoryEntry, EpochStore, EpochWrites, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
-    checkpoint::CHECKPOINT_FORMAT,
+    EpochStore, EpochWrites, FeedGap, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
+    store::feed_gap,
 };
 use tapeflow_schemas::{
-    AssetClass, BarKey, BarState, Epoch, StoredBar, StoredView, Symbol, View, ViewState,
-    WindowSize, WindowStart, WriteTimestamp,
+    AssetClass, BarKey, BarRow, BarState, Epoch, StoredBar, StoredView, Symbol, View, ViewKey,
+    ViewState, WindowSize, WindowStart, WriteTimestamp,
 };
 
-use super::{bars, views};
+use super::{bars, feed_gaps, views};
 
 /// The store in one SQLite file. Clones share the file.
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
     database: Database,
+    keep_history_us: Option<i64>,
 }
+
+/// History entries that one write removes at most. An epoch adds one, so an old file gets short
+/// within minutes, and no write waits for that.
+const REMOVED_HISTORY: usize = 64;
 
 impl SqliteStore {
     /// The store in an open file.
     #[must_use]
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self {
+            database,
+            keep_history_us: None,
+        }
+    }
+
+    /// Removes history entries that are so much older than the newest one when it writes others.
+    /// `None` keeps all.
+    #[must_use]
+    pub fn keeping_history(self, keep: Option<Duration>) -> Self {
+        Self {
+            keep_history_us: keep.map(|keep| i64::try_from(keep.as_micros()).unwrap_or(i64::MAX)),
+            ..self
+        }
     }
 }
 
@@ -47,14 +65,11 @@ impl CheckpointStore for SqliteStore {
         expected: Option<&Checkpoint>,
         proposed: &Checkpoint,
     ) -> CasOutcome {
-        let json = match serde_json::to_string(proposed) {
-            Ok(json) => json,
-            Err(error) => {
-                return CasOutcome::Unknown(format!(
-                    "the checkpoint cannot be written as JSON: {error}"
-                ));
-            }
+        let text = match proposed.to_text() {
+            Ok(text) => text,
+            Err(error) => return CasOutcome::Refused(error.to_string()),
         };
+        let bytes = text.len();
         let condition = expected.map(|checkpoint| {
             (
                 checkpoint.job.clone(),
@@ -81,7 +96,7 @@ impl CheckpointStore for SqliteStore {
                             (only_one, job, generation, version, owner, checkpoint)
                         VALUES (1, ?1, ?2, ?3, ?4, ?5) ON CONFLICT (only_one) DO NOTHING";
                     connection.prepare_cached(CREATE).and_then(|mut create| {
-                        create.execute(params![job, generation, version, owner, json])
+                        create.execute(params![job, generation, version, owner, text])
                     })
                 }
                 Some((old_job, old_generation, old_version, old_owner)) => {
@@ -98,7 +113,7 @@ impl CheckpointStore for SqliteStore {
                         generation,
                         version,
                         owner,
-                        json,
+                        text,
                         old_job,
                         old_generation,
                         old_version,
@@ -111,13 +126,10 @@ impl CheckpointStore for SqliteStore {
             };
             Ok(changed.map_err(sqlite_error)? == 1)
         };
-        match self
-            .database
-            .write(proposed.bound.len() * 1_024, work)
-            .await
-        {
+        match self.database.write(bytes, work).await {
             Ok(true) => CasOutcome::Won,
             Ok(false) => CasOutcome::Lost,
+            Err(StoreError::Broken(reason)) => CasOutcome::Refused(reason),
             // After a crash, a commit that failed may still be found whole in the write-ahead log.
             Err(error) => CasOutcome::Unknown(error.to_string()),
         }
@@ -132,11 +144,16 @@ impl CheckpointStore for SqliteStore {
             return Ok(());
         }
         let entries = entries.to_vec();
+        let newest = entries.iter().map(|entry| entry.write_timestamp).max();
+        let before = newest
+            .zip(self.keep_history_us)
+            .map(|(newest, keep)| newest.saturating_sub(keep));
         self.database
             .write(entries.len() * 512, move |connection| {
                 entries
                     .iter()
-                    .try_for_each(|entry| write_history_entry(connection, entry))
+                    .try_for_each(|entry| write_history_entry(connection, entry))?;
+                before.map_or(Ok(()), |before| remove_history(connection, before))
             })
             .await
     }
@@ -144,7 +161,7 @@ impl CheckpointStore for SqliteStore {
 
 #[async_trait]
 impl EpochStore for SqliteStore {
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarRow>>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -154,24 +171,31 @@ impl EpochStore for SqliteStore {
             .await
     }
 
+    async fn read_views(&self, keys: &[ViewKey]) -> Result<Vec<Option<ViewState>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = keys.to_vec();
+        self.database
+            .read(move |connection| views::read(connection, &keys))
+            .await
+    }
+
     async fn write(&self, writes: &EpochWrites) -> Result<(), StoreError> {
         if writes.is_empty() {
             return Ok(());
         }
-        let bars = writes
-            .bars
-            .iter()
-            .map(bars::BarColumns::of)
-            .collect::<Result<Vec<_>, _>>()?;
+        let bars: Vec<_> = writes.bars.iter().map(bars::BarColumns::of).collect();
         let views = writes
             .views
             .iter()
             .map(views::ViewColumns::of)
             .collect::<Result<Vec<_>, _>>()?;
         let (directory, dead_letters) = (writes.directory.clone(), writes.dead_letters.clone());
-        let bytes = bars.len() * bars::BAR_BYTES
+        let feed_gaps = writes.feed_gaps.clone();
+        let bytes = bars.iter().map(bars::BarColumns::bytes).sum::<usize>()
             + views.iter().map(views::ViewColumns::bytes).sum::<usize>()
-            + directory.len() * 128
+            + (directory.len() + feed_gaps.len()) * 128
             + dead_letters
                 .iter()
                 .map(|dead_letter| 256 + dead_letter.payload.len())
@@ -179,9 +203,12 @@ impl EpochStore for SqliteStore {
         let work = move |connection: &Connection| {
             directory
                 .iter()
-                .try_for_each(|entry| write_entry(connection, entry))?;
+                .try_for_each(|entry| bars::write_entry(connection, entry))?;
             bars.iter().try_for_each(|bar| bar.write(connection))?;
             views.iter().try_for_each(|view| view.write(connection))?;
+            feed_gaps
+                .iter()
+                .try_for_each(|gap| feed_gaps::write(connection, gap))?;
             dead_letters
                 .iter()
                 .try_for_each(|dead_letter| write_dead_letter(connection, dead_letter))
@@ -195,7 +222,7 @@ impl SymbolDirectory for SqliteStore {
     async fn symbols(&self) -> Result<Vec<(Symbol, AssetClass)>, StoreError> {
         let read = |connection: &Connection| {
             let mut select = connection
-                .prepare_cached("SELECT DISTINCT symbol FROM symbols ORDER BY symbol")
+                .prepare_cached("SELECT symbol FROM symbols ORDER BY symbol")
                 .map_err(sqlite_error)?;
             let names = select
                 .query_map([], |row| row.get::<_, String>(0))
@@ -231,6 +258,12 @@ impl BarReader for SqliteStore {
         self.database
             .read(move |connection| views::range(connection, view, size, &range))
             .await
+    }
+
+    async fn feed_gaps(&self, range: Range<i64>) -> Result<Vec<FeedGap>, StoreError> {
+        let buckets = FeedGap::buckets_for(&range);
+        let read = move |connection: &Connection| feed_gaps::read(connection, &buckets);
+        Ok(feed_gap::settle(self.database.read(read).await?, &range))
     }
 
     async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
@@ -275,10 +308,8 @@ impl AuditStore for SqliteStore {
         size: WindowSize,
         range: Range<WindowStart>,
     ) -> Result<Vec<Audited<BarState>>, StoreError> {
-        let symbol = symbol.clone();
-        self.database
-            .read(move |connection| bars::audit(connection, &symbol, size, &range))
-            .await
+        let bars = self.bars(symbol, size, range).await?;
+        Ok(bars.into_iter().map(Audited::from).collect())
     }
 
     async fn audit_views(
@@ -299,49 +330,13 @@ impl AuditStore for SqliteStore {
 }
 
 fn read_checkpoint(connection: &Connection) -> Result<Option<Checkpoint>, StoreError> {
-    let json: Option<String> = connection
+    let text: Option<String> = connection
         .prepare_cached("SELECT checkpoint FROM checkpoint")
         .and_then(|mut select| select.query_row([], |row| row.get(0)).optional())
         .map_err(sqlite_error)?;
-    json.map(|json| parse_checkpoint(&json)).transpose()
-}
-
-fn parse_checkpoint(json: &str) -> Result<Checkpoint, StoreError> {
-    #[derive(serde::Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    serde_json::from_str(json).map_err(|error| {
-        // A newer checkpoint may have another shape, but it always has a format.
-        let newer = serde_json::from_str(json)
-            .ok()
-            .filter(|Format { format }| *format > CHECKPOINT_FORMAT);
-        StoreError::Broken(newer.map_or_else(
-            || format!("the checkpoint is damaged: {error}"),
-            |Format { format }| {
-                format!(
-                    "the checkpoint has format {format}, this binary knows {CHECKPOINT_FORMAT}: use \
-                     the newer tapeflow that wrote it, or another file with --store"
-                )
-            },
-        ))
-    })
-}
-
-fn write_entry(connection: &Connection, entry: &DirectoryEntry) -> Result<(), StoreError> {
-    const INSERT: &str = "
-        INSERT INTO symbols (symbol, size, bucket, class) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT DO NOTHING";
-    let mut insert = connection.prepare_cached(INSERT).map_err(sqlite_error)?;
-    insert
-        .execute(params![
-            entry.symbol.as_str(),
-            entry.size.to_string(),
-            entry.bucket,
-            entry.symbol.class().name()
-        ])
-        .map(drop)
-        .map_err(sqlite_error)
+    text.map(|text| Checkpoint::from_text(&text))
+        .transpose()
+        .map_err(|error| StoreError::Broken(error.to_string()))
 }
 
 fn write_dead_letter(connection: &Connection, dead_letter: &DeadLetter) -> Result<(), StoreError> {
@@ -411,6 +406,18 @@ fn write_history_entry(connection: &Connection, entry: &HistoryEntry) -> Result<
             gaps,
             late
         ])
+        .map(drop)
+        .map_err(sqlite_error)
+}
+
+/// Removes the oldest entries with a write timestamp below this one. They stay contiguous.
+fn remove_history(connection: &Connection, before: WriteTimestamp) -> Result<(), StoreError> {
+    const DELETE: &str = "
+        DELETE FROM history WHERE write_timestamp < ?1 AND epoch IN
+            (SELECT epoch FROM history ORDER BY epoch LIMIT ?2)";
+    let mut delete = connection.prepare_cached(DELETE).map_err(sqlite_error)?;
+    delete
+        .execute(params![before, at_most(REMOVED_HISTORY)])
         .map(drop)
         .map_err(sqlite_error)
 }

@@ -1,17 +1,15 @@
 //! Views in SQLite: an upsert of the state cell in which the greater write timestamp wins, and in
 //! the same transaction the entries that other tools read.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use tapeflow_log::sqlite::{integer, sqlite_error};
 use tapeflow_protocol::{Audited, StoreError, audit::Mismatches};
 use tapeflow_schemas::{
     Price, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowSize, WindowStart,
     decimal::{SCALE, format_fixed},
 };
-
-use super::bars::compare_decimal;
 
 /// A view's window as its columns, made on the caller's thread.
 pub(super) struct ViewColumns {
@@ -24,11 +22,13 @@ pub(super) struct ViewColumns {
 
 /// One entry of it.
 struct EntryColumns {
+    quote: &'static str,
+    rank: u32,
     name: String,
     symbols: i64,
     trades: i64,
-    volume: String,
-    notional: String,
+    volume: Option<String>,
+    notional: Option<String>,
     vwap: Option<String>,
     open: Option<String>,
     close: Option<String>,
@@ -43,10 +43,10 @@ impl ViewColumns {
             write_timestamp: write.write_timestamp,
             cell: write.state.to_cell(),
             entries: write
-                .state
-                .entries
-                .iter()
-                .map(|entry| EntryColumns::of(write.key.view, entry))
+                .key
+                .view
+                .ranked(&write.state.entries)
+                .map(|(rank, entry)| EntryColumns::of(write.key.view, rank, entry))
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -88,9 +88,10 @@ impl ViewColumns {
             delete
                 .execute(params![view, size, start])
                 .map_err(sqlite_error)?;
-            return (1..)
-                .zip(&self.entries)
-                .try_for_each(|(rank, entry)| entry.insert(connection, &self.key, &size, rank));
+            return self
+                .entries
+                .iter()
+                .try_for_each(|entry| entry.insert(connection, &self.key, &size));
         }
         // Nothing was written: the write is stale, or a repeat. As with bars, a second content at
         // the same write timestamp (I4) must not pass for a repeat.
@@ -111,34 +112,37 @@ impl ViewColumns {
 }
 
 impl EntryColumns {
-    fn of(view: View, entry: &ViewEntry) -> Result<Self, StoreError> {
-        let decimal = |e8| format_fixed(e8, SCALE);
+    fn of(view: View, rank: u32, entry: &ViewEntry) -> Result<Self, StoreError> {
+        let decimal = |units: Option<i128>, places| units.map(|units| format_fixed(units, places));
         Ok(Self {
+            quote: entry.quote.name(),
+            rank,
             name: entry.name.clone(),
             symbols: integer("a count of symbols", entry.symbols)?,
             trades: integer("a count of trades", entry.trades)?,
-            volume: format_fixed(entry.volume, view.volume_scale()),
-            notional: format_fixed(entry.notional, view.notional_scale()),
-            vwap: entry.vwap_e8().map(decimal),
+            volume: decimal(entry.volume, view.volume_scale()),
+            notional: decimal(entry.notional, view.notional_scale()),
+            vwap: decimal(entry.vwap_e8(), SCALE),
             // As text: the column's type makes the nearest double of it.
             open: entry.open.as_ref().map(Price::to_string),
             close: entry.close.as_ref().map(Price::to_string),
-            change_pct: entry.change_pct_e8().map(decimal),
+            change_pct: decimal(entry.change_pct_e8(), SCALE),
         })
     }
 
     /// Collects the columns of `found`, a row of [`audit`]'s statement, that differ from these.
     fn compare(
         &self,
-        rank: i64,
+        view: View,
         found: &Row<'_>,
         mismatches: &mut Mismatches,
     ) -> rusqlite::Result<()> {
+        let rank = view.rank_name(self.rank, self.quote);
         let named = |column: &str| format!("{column} of rank {rank}");
         for (column, text) in [
             ("name", Some(&self.name)),
-            ("volume", Some(&self.volume)),
-            ("notional", Some(&self.notional)),
+            ("volume", self.volume.as_ref()),
+            ("notional", self.notional.as_ref()),
             ("vwap", self.vwap.as_ref()),
             ("change_pct_exact", self.change_pct.as_ref()),
         ] {
@@ -163,23 +167,18 @@ impl EntryColumns {
         Ok(())
     }
 
-    fn insert(
-        &self,
-        connection: &Connection,
-        key: &ViewKey,
-        size: &str,
-        rank: i64,
-    ) -> Result<(), StoreError> {
+    fn insert(&self, connection: &Connection, key: &ViewKey, size: &str) -> Result<(), StoreError> {
         const INSERT: &str = "
-            INSERT INTO view_entries (view_name, size, start, rank, name, symbols, trades, volume,
-                notional, vwap, open, close, change_pct, change_pct_exact)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13)";
+            INSERT INTO view_entries (view_name, size, start, quote, rank, name, symbols, trades,
+                volume, notional, vwap, open, close, change_pct, change_pct_exact)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14)";
         let mut insert = connection.prepare_cached(INSERT).map_err(sqlite_error)?;
         let columns = params![
             key.view.name(),
             size,
             key.start,
-            rank,
+            self.quote,
+            self.rank,
             self.name,
             self.symbols,
             self.trades,
@@ -192,6 +191,26 @@ impl EntryColumns {
         ];
         insert.execute(columns).map(drop).map_err(sqlite_error)
     }
+}
+
+/// Reads views in the order of the keys.
+pub(super) fn read(
+    connection: &Connection,
+    keys: &[ViewKey],
+) -> Result<Vec<Option<ViewState>>, StoreError> {
+    const SELECT: &str =
+        "SELECT state FROM views WHERE view_name = ?1 AND size = ?2 AND start = ?3";
+    let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
+    let mut read = |key: &ViewKey| {
+        let cell = select
+            .query_row(
+                params![key.view.name(), key.size.to_string(), key.start],
+                |row| Ok(decode(row.get_ref(0)?.as_blob()?, key)),
+            )
+            .optional();
+        cell.map_err(sqlite_error)?.transpose()
+    };
+    keys.iter().map(&mut read).collect()
 }
 
 /// Reads the windows of one view and size with starts in `range`, ascending.
@@ -264,11 +283,15 @@ fn compare_entries(
     mismatches: &mut Mismatches,
 ) -> Result<(), StoreError> {
     const SELECT: &str = "
-        SELECT rank, name, symbols, trades, volume, notional, vwap, open, close,
+        SELECT quote, rank, name, symbols, trades, volume, notional, vwap, open, close,
             change_pct, change_pct_exact
-        FROM view_entries WHERE view_name = ?1 AND size = ?2 AND start = ?3 ORDER BY rank";
+        FROM view_entries WHERE view_name = ?1 AND size = ?2 AND start = ?3 ORDER BY quote, rank";
     let ViewKey { view, size, start } = write.key;
-    let expected = ViewColumns::of(write)?.entries;
+    let entries = ViewColumns::of(write)?.entries;
+    let expected: BTreeMap<(&str, i64), &EntryColumns> = entries
+        .iter()
+        .map(|entry| ((entry.quote, entry.rank.into()), entry))
+        .collect();
     let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
     let mut rows = select
         .query(params![view.name(), size.to_string(), start])
@@ -276,13 +299,11 @@ fn compare_entries(
     let mut count = 0;
     while let Some(row) = rows.next().map_err(sqlite_error)? {
         count += 1;
-        let rank: i64 = row.get(0).map_err(sqlite_error)?;
-        match usize::try_from(rank)
-            .ok()
-            .and_then(|rank| expected.get(rank.checked_sub(1)?))
-        {
-            Some(entry) => entry.compare(rank, row, mismatches).map_err(sqlite_error)?,
-            None => mismatches.extra_rank(rank, expected.len()),
+        let quote: String = row.get(0).map_err(sqlite_error)?;
+        let rank: i64 = row.get(1).map_err(sqlite_error)?;
+        match expected.get(&(quote.as_str(), rank)) {
+            Some(entry) => entry.compare(view, row, mismatches).map_err(sqlite_error)?,
+            None => mismatches.extra_rank(view.rank_name(rank, quote), expected.len()),
         }
     }
     if count < expected.len() {
@@ -314,6 +335,23 @@ fn without_cell(
         .map_err(sqlite_error)?
         .map(|window| window.map_err(sqlite_error))
         .collect()
+}
+
+/// Compares a REAL column with the text it was written as. SQLite converts the text to a double
+/// and may miss the nearest one by its last bit, so that much of a difference is accepted.
+fn compare_decimal(
+    mismatches: &mut Mismatches,
+    column: &str,
+    found: Option<f64>,
+    text: Option<&str>,
+) {
+    let expected = text.and_then(|text| text.parse::<f64>().ok());
+    let is_near = found
+        .zip(expected)
+        .is_some_and(|(found, expected)| (found - expected).abs() <= expected.abs() * f64::EPSILON);
+    if !is_near {
+        mismatches.compare_double(column, found, expected);
+    }
 }
 
 fn decode(cell: &[u8], key: &ViewKey) -> Result<ViewState, StoreError> {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use tapeflow_protocol::{AuditStore, BarReader, EpochStore, EpochWrites};
-use tapeflow_schemas::{Price, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowSize};
+use tapeflow_schemas::{
+    Price, QuoteCurrency, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowSize,
+};
 use tapeflow_sinks::sqlite::SqliteStore;
 
 use super::{file, golden, job, key, refusal, row};
@@ -12,11 +14,12 @@ use super::{file, golden, job, key, refusal, row};
 fn entry(name: &str, volume: i128, prices: Option<(&str, &str)>) -> ViewEntry {
     let price = |text: &str| Price::parse(text).expect("a price").value;
     ViewEntry {
+        quote: QuoteCurrency::USD,
         name: name.into(),
         symbols: 1,
         trades: 7,
-        volume,
-        notional: volume * 12_209_869_159,
+        volume: Some(volume),
+        notional: Some(volume * 12_209_869_159),
         open: prices.map(|(open, _)| price(open)),
         close: prices.map(|(_, close)| price(close)),
     }
@@ -32,10 +35,7 @@ fn list(view: View, epoch: u64, entries: &[ViewEntry]) -> EpochWrites {
     EpochWrites {
         views: vec![ViewWrite {
             key,
-            state: ViewState {
-                epoch,
-                entries: entries.to_vec(),
-            },
+            state: ViewState::new(epoch, entries.to_vec()),
             write_timestamp,
         }],
         ..EpochWrites::default()
@@ -105,20 +105,41 @@ async fn any_sqlite_tool_reads_a_view() {
         ))
         .await
         .expect("written");
-    let columns = "view_name || ' ' || size || ' ' || start_utc || ' ' || rank || ' ' || name || ' ' || symbols || ' ' || trades || ' ' || volume || ' ' || notional || ' ' || ifnull(vwap, 'none')";
+    let market = |quote, notional| ViewEntry {
+        quote,
+        volume: None,
+        notional,
+        ..entry("crypto", 0, None)
+    };
+    store
+        .write(&list(
+            View::Market,
+            3,
+            &[
+                market(QuoteCurrency::USD, Some(15 * 10i128.pow(15))),
+                market(QuoteCurrency::UNKNOWN, None),
+            ],
+        ))
+        .await
+        .expect("written");
+    let columns = "view_name || ' ' || size || ' ' || start_utc || ' ' || quote || ' ' || rank || ' ' || name || ' ' || symbols || ' ' || trades || ' ' || ifnull(volume, 'none') || ' ' || ifnull(notional, 'none') || ' ' || ifnull(vwap, 'none')";
     let prices = "ifnull(typeof(open) || ' ' || open || ' ' || close || ' ' || typeof(change_pct) || ' ' || change_pct || ' ' || change_pct_exact, 'none')";
     let read = texts(
         &file.path,
-        &format!("SELECT {columns} || ' ' || {prices} FROM view_entries ORDER BY view_name, rank"),
+        &format!(
+            "SELECT {columns} || ' ' || {prices} FROM view_entries ORDER BY view_name, quote, rank"
+        ),
     );
     assert_eq!(
         read,
         [
-            "active 1m 2023-01-20T14:53:00Z 1 TSLA 1 7 107 13064.56000013 122.09869159 real 100.0 99.875 real -0.125 -0.125".to_owned(),
-            "active 1m 2023-01-20T14:53:00Z 2 PENNY 1 7 0.00000001 0.0000012209869159 122.09869159 real 1.0e-08 1000000000.0 real 1.0e+19 9999999999999999900".into(),
-            "active 1m 2023-01-20T14:53:00Z 3 ODD 1 7 0 0 none none".into(),
+            "active 1m 2023-01-20T14:53:00Z USD 1 TSLA 1 7 107 13064.56000013 122.09869159 real 100.0 99.875 real -0.125 -0.125".to_owned(),
+            "active 1m 2023-01-20T14:53:00Z USD 2 PENNY 1 7 0.00000001 0.0000012209869159 122.09869159 real 1.0e-08 1000000000.0 real 1.0e+19 9999999999999999900".into(),
+            "active 1m 2023-01-20T14:53:00Z USD 3 ODD 1 7 0 0 none none".into(),
             // Weights have four decimal places, which volume and notional have on top.
-            "baskets 1m 2023-01-20T14:53:00Z 1 tech 1 7 1.5 183.148037385 122.09869159 none".into(),
+            "baskets 1m 2023-01-20T14:53:00Z USD 1 tech 1 7 1.5 183.148037385 122.09869159 none".into(),
+            "market 1m 2023-01-20T14:53:00Z USD 1 crypto 1 7 none 1.5 none none".into(),
+            "market 1m 2023-01-20T14:53:00Z unknown 1 crypto 1 7 none none none none".into(),
         ]
     );
     let labels = texts(
@@ -129,7 +150,8 @@ async fn any_sqlite_tool_reads_a_view() {
         labels,
         [
             "active 2023-01-20T14:53:00Z 3 3",
-            "baskets 2023-01-20T14:53:00Z 3 3"
+            "baskets 2023-01-20T14:53:00Z 3 3",
+            "market 2023-01-20T14:53:00Z 3 3"
         ]
     );
 }
@@ -155,7 +177,7 @@ async fn two_contents_of_a_view_at_one_write_timestamp_are_refused_and_change_no
             .read_bars(&[key("stock"), key("crypto")])
             .await
             .expect("bars"),
-        [Some(golden(1)), None],
+        [Some(golden(1).into_row()), None],
         "a write is whole or not at all"
     );
 }
@@ -213,9 +235,9 @@ async fn entries_that_differ_from_their_view_are_named() {
     assert_eq!(
         mismatches().await,
         [
-            "name of rank 2 shows NVDA, its cell says MSFT",
-            "close of rank 2 shows nothing, its cell says 99.875",
-            "rank 4 is extra, its view has 3"
+            "name of rank 2 of USD shows NVDA, its cell says MSFT",
+            "close of rank 2 of USD shows nothing, its cell says 99.875",
+            "rank 4 of USD is extra, its view has 3"
         ]
     );
     raw.execute_batch("DELETE FROM view_entries WHERE rank > 1")

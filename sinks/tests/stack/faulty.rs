@@ -129,7 +129,11 @@ async fn a_lost_answer_to_a_write(host: String) {
     let (store, switch) = through_proxy(&keyspace, host).await;
     let writes = samples::writes(500);
     let keys: Vec<_> = writes.bars.iter().map(|row| row.key.clone()).collect();
-    let want: Vec<_> = writes.bars.iter().map(|row| Some(row.state)).collect();
+    let want: Vec<_> = writes
+        .bars
+        .iter()
+        .map(|row| Some(row.state.into_row()))
+        .collect();
     switch.send_replace(Mode::Swallow);
     let outcome = store.write(&writes).await;
     assert!(

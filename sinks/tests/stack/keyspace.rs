@@ -61,11 +61,12 @@ impl Keyspace {
             "symbol_buckets",
             "checkpoint",
             "history",
-            "history_days",
+            "history_hours",
             "dead_letters",
             "dead_letter_blocks",
             "views",
             "view_entries",
+            "feed_gaps",
         ];
         for table in tables {
             if !keyspace

@@ -4,7 +4,7 @@ use tapeflow_protocol::{
     Binding, Checkpoint, Cut, DirectoryEntry, EpochWrites, SourceIdentity,
     checkpoint::CHECKPOINT_FORMAT,
 };
-use tapeflow_schemas::{BarKey, BarState, BarWrite, Price, Sums, Symbol, Totals};
+use tapeflow_schemas::{BarKey, BarState, BarWrite, PackedBars, Price, Sums, Symbol, Totals};
 
 /// The write timestamp of the bars, in November 2023.
 pub(crate) const WRITE_TIMESTAMP: i64 = 1_700_000_000_000_003;
@@ -23,6 +23,7 @@ pub(crate) fn first_checkpoint(job: &str) -> Checkpoint {
             topic: "trades".into(),
             topic_id: None,
         },
+        datacenter: None,
         recovery_timestamp: WRITE_TIMESTAMP,
         last_write_timestamp: WRITE_TIMESTAMP,
         committed: Binding {
@@ -45,17 +46,14 @@ pub(crate) fn row(symbol: &str, minute: i64, totals: Totals) -> BarWrite {
     BarWrite {
         key,
         state: BarState { epoch: 3, totals },
+        packed: PackedBars::default(),
         write_timestamp: WRITE_TIMESTAMP,
     }
 }
 
 /// The directory entry of a bar.
 pub(crate) fn entry(key: &BarKey) -> DirectoryEntry {
-    DirectoryEntry {
-        symbol: key.symbol.clone(),
-        size: key.size,
-        bucket: key.size.bucket(key.start),
-    }
+    DirectoryEntry::of(key)
 }
 
 /// This number of different bars of a few symbols, with their directory entries.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tapeflow_protocol::{
-    Binding, CasOutcome, Checkpoint, Cut, LostRange, SourceIdentity, Store,
-    checkpoint::{CHECKPOINT_FORMAT, SessionWindow},
+    Binding, CasOutcome, Checkpoint, Cut, LastRecord, LostRange, SourceIdentity, Store,
+    checkpoint::{CHECKPOINT_FORMAT, SessionPlace, SessionWindow, stored::MAX_CHECKPOINT_BYTES},
+    workflow::{self, WorkflowError},
 };
 use tapeflow_schemas::SessionId;
 
@@ -24,6 +25,7 @@ fn first(owner: u8) -> Checkpoint {
             topic: "trades".into(),
             topic_id: Some("bXktdG9waWM".into()),
         },
+        datacenter: None,
         recovery_timestamp: write_timestamp(0),
         last_write_timestamp: write_timestamp(0),
         committed: Binding {
@@ -72,6 +74,7 @@ async fn propose(store: &dyn Store, expected: Option<&Checkpoint>, proposed: &Ch
                     == Some(proposed)
                     && expected != Some(proposed);
             }
+            CasOutcome::Refused(reason) => panic!("refused: {reason}"),
             CasOutcome::Unknown(_) => {
                 let now = store.checkpoint().await.expect("the checkpoint is read");
                 if now.as_ref() == Some(proposed) {
@@ -146,27 +149,40 @@ pub(super) async fn a_checkpoint_is_read_back_field_by_field(store: Arc<dyn Stor
         Some(checkpoint.clone())
     );
 
+    // The largest number that a checkpoint may have.
+    const MAX_NUMBER: i64 = 1 << 62;
     let window = |n: u8| SessionWindow {
         session: SessionId([n; 16]),
         highest: u64::MAX - u64::from(n),
         seen: u64::MAX ^ u64::from(n),
+        last: MAX_NUMBER - 400 + i64::from(n),
+        place: match n % 3 {
+            0 => SessionPlace::Known,
+            1 => SessionPlace::First,
+            _ => SessionPlace::Leapt { to: u64::MAX },
+        },
     };
     let cut = |n: u8| Cut {
-        next: i64::MAX - i64::from(n),
+        next: MAX_NUMBER - i64::from(n),
         watermark_ms: Some(7_258_118_399_999),
         filter: (n..n + 64).map(window).collect(),
         lost: (n % 2 == 1).then_some(LostRange {
-            from: i64::MAX - 300,
-            to: i64::MAX - 250,
+            from: MAX_NUMBER - 300,
+            to: MAX_NUMBER - 250,
+        }),
+        last: (n % 3 == 1).then_some(LastRecord {
+            offset: MAX_NUMBER - 1_000,
+            hash: u64::MAX - u64::from(n),
         }),
     };
     let mut full = next(&checkpoint);
     full.generation = 9_007_199_254_740_993;
-    full.last_write_timestamp = i64::MAX;
+    full.last_write_timestamp = MAX_NUMBER;
+    full.committed.cuts = vec![Cut::default(); 16];
     full.bound = (1..=3)
         .map(|epoch: u32| Binding {
             epoch: epoch.into(),
-            write_timestamp: i64::MAX - 4 + i64::from(epoch),
+            write_timestamp: MAX_NUMBER - 4 + i64::from(epoch),
             cuts: (0..16).map(cut).collect(),
         })
         .collect();
@@ -174,6 +190,26 @@ pub(super) async fn a_checkpoint_is_read_back_field_by_field(store: Arc<dyn Stor
     assert_eq!(
         store.checkpoint().await.expect("the checkpoint is read"),
         Some(full)
+    );
+}
+
+pub(super) async fn a_checkpoint_that_is_too_long_is_refused_for_good(store: Arc<dyn Store>) {
+    let one = first(1);
+    assert!(propose(&*store, None, &one).await);
+    let mut long = next(&one);
+    long.fingerprint = "x".repeat(MAX_CHECKPOINT_BYTES);
+    let outcome = store.compare_and_set(Some(&one), &long).await;
+    assert!(matches!(outcome, CasOutcome::Refused(_)), "{outcome:?}");
+    let error = workflow::propose(&*store, Some(&one), long)
+        .await
+        .expect_err("sent once, and not again and again");
+    assert!(
+        matches!(&error, WorkflowError::Store(reason) if reason.contains("bytes, more than")),
+        "{error}"
+    );
+    assert_eq!(
+        store.checkpoint().await.expect("the checkpoint is read"),
+        Some(one)
     );
 }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tapeflow_protocol::{DirectoryEntry, EpochWrites, Store};
 use tapeflow_schemas::{
-    BarKey, BarState, BarWrite, Position, Price, Sums, Symbol, Totals, WindowSize, WindowStart,
-    WriteTimestamp, totals::Mark,
+    BarKey, BarState, BarWrite, PackedBars, Position, Price, Sums, Symbol, Totals, WindowSize,
+    WindowStart, WriteTimestamp, totals::Mark,
 };
 
 /// The job whose checkpoint the checks write.
@@ -35,6 +35,10 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("a_checkpoint_is_read_back_field_by_field", |store| {
         Box::pin(checkpoint::a_checkpoint_is_read_back_field_by_field(store))
     }),
+    (
+        "a_checkpoint_that_is_too_long_is_refused_for_good",
+        |store| Box::pin(checkpoint::a_checkpoint_that_is_too_long_is_refused_for_good(store)),
+    ),
     ("a_stale_expectation_loses", |store| {
         Box::pin(checkpoint::a_stale_expectation_loses(store))
     }),
@@ -77,6 +81,9 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("thousands_of_bars_fit_one_write_and_one_read", |store| {
         Box::pin(bars::thousands_of_bars_fit_one_write_and_one_read(store))
     }),
+    ("packed_bars_are_read_as_bars_of_their_size", |store| {
+        Box::pin(bars::packed_bars_are_read_as_bars_of_their_size(store))
+    }),
     (
         "concurrent_writers_of_one_bar_leave_the_greatest_write_timestamp",
         |store| {
@@ -105,6 +112,10 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
             store,
         ))
     }),
+    (
+        "feed_gaps_are_read_by_time_and_one_written_again_is_one",
+        |store| Box::pin(records::feed_gaps_are_read_by_time_and_one_written_again_is_one(store)),
+    ),
     (
         "the_greater_write_timestamp_of_a_view_wins_in_any_order_of_arrival",
         |store| {
@@ -206,6 +217,8 @@ fn state(epoch: u64, seed: u32) -> BarState {
         last: Some(mark(3)),
         sole_trades: u64::from(seed),
         sole_price_e8: i128::from(seed) * 7,
+        first_trade_ms: Some(start(i64::from(seed))),
+        last_trade_ms: Some(start(i64::from(seed) + 9)),
     };
     BarState { epoch, totals }
 }
@@ -217,15 +230,14 @@ fn writes(rows: impl IntoIterator<Item = (BarKey, BarState, WriteTimestamp)>) ->
         .map(|(key, state, write_timestamp)| BarWrite {
             key,
             state,
+            packed: PackedBars::default(),
             write_timestamp,
         })
         .collect();
-    let entry = |row: &BarWrite| DirectoryEntry {
-        symbol: row.key.symbol.clone(),
-        size: row.key.size,
-        bucket: row.key.size.bucket(row.key.start),
-    };
-    let mut directory: Vec<DirectoryEntry> = rows.iter().map(entry).collect();
+    let mut directory: Vec<DirectoryEntry> = rows
+        .iter()
+        .map(|row| DirectoryEntry::of(&row.key))
+        .collect();
     directory.sort();
     directory.dedup();
     EpochWrites {

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use tapeflow_protocol::{
-    Counts, DeadLetter, EpochWrites, HistoryEntry, Store, store::MAX_DEAD_LETTER_BYTES,
+    Counts, DeadLetter, EpochWrites, FeedGap, HistoryEntry, Store, store::MAX_DEAD_LETTER_BYTES,
 };
-use tapeflow_schemas::{BarKey, WindowStart, window::WINDOWS_PER_BUCKET};
+use tapeflow_schemas::{
+    BarKey, SessionId, WindowStart,
+    window::{BUCKET_MS, bucket},
+};
 
 use super::{key, size, start, state, symbol, write_timestamp, writes};
 
@@ -25,20 +28,19 @@ async fn starts(
 }
 
 pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>) {
-    let bucket_ms = 1_000 * WINDOWS_PER_BUCKET;
-    let edge = size("1s").bucket(start(0)) + bucket_ms;
+    let edge = bucket(start(0)) + BUCKET_MS;
     // Windows in the second of two adjacent buckets, in the one before it, and in one three buckets
     // later, with nothing between.
     let all = [
-        edge - bucket_ms,
-        edge - 1_000,
+        edge - BUCKET_MS,
+        edge - 60_000,
         edge,
-        edge + 1_000,
-        edge + 3 * bucket_ms,
+        edge + 60_000,
+        edge + 3 * BUCKET_MS,
     ];
     let rows = all.iter().zip(1..).map(|(start, seed)| {
         (
-            key("AAPL", "1s", *start),
+            key("AAPL", "1m", *start),
             state(1, seed),
             write_timestamp(1),
         )
@@ -48,7 +50,7 @@ pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>
         let store = Arc::clone(&store);
         async move {
             assert_eq!(
-                starts(&*store, "AAPL", "1s", from..to).await,
+                starts(&*store, "AAPL", "1m", from..to).await,
                 want,
                 "{from}..{to}"
             )
@@ -58,13 +60,13 @@ pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>
     check(all[0], all[4], all[..4].to_vec()).await;
     check(all[0], all[4] + 1, all.to_vec()).await;
     check(all[0] + 1, all[2], vec![all[1]]).await;
-    check(edge, edge + 1_000, vec![edge]).await;
-    check(edge - 999, edge + 1, vec![edge]).await;
-    check(edge + 2_000, all[4], vec![]).await;
+    check(edge, edge + 60_000, vec![edge]).await;
+    check(edge - 59_999, edge + 1, vec![edge]).await;
+    check(edge + 120_000, all[4], vec![]).await;
     check(edge, edge, vec![]).await;
     check(all[4], all[0], vec![]).await;
     let rows = store
-        .bars(&symbol("AAPL"), size("1s"), edge..edge + 1_001)
+        .bars(&symbol("AAPL"), size("1m"), edge..edge + 60_001)
         .await
         .expect("rows are read");
     assert_eq!(
@@ -74,7 +76,7 @@ pub(super) async fn ranges_are_half_open_and_cross_buckets(store: Arc<dyn Store>
 }
 
 pub(super) async fn sizes_are_kept_apart(store: Arc<dyn Store>) {
-    let sizes = ["1s", "1m", "5m", "1h"];
+    let sizes = ["45s", "1m", "5m", "1h"];
     let rows = sizes.iter().zip(1..).map(|(size, seed)| {
         (
             key("AAPL", size, start(0)),
@@ -101,9 +103,9 @@ pub(super) async fn sizes_are_kept_apart(store: Arc<dyn Store>) {
 pub(super) async fn the_directory_leads_to_every_bar(store: Arc<dyn Store>) {
     let mut all: Vec<BarKey> = Vec::new();
     for name in ["ZM", "AAPL", "BINANCE:BTCUSDT", "OANDA:EUR_USD"] {
-        for window in ["1s", "1m", "1h"] {
-            let step = size(window).ms() * (WINDOWS_PER_BUCKET / 3);
-            all.extend((0..8).map(|n| key(name, window, size(window).bucket(start(0)) + n * step)));
+        for window in ["45s", "1m", "1h"] {
+            let step = BUCKET_MS / 3;
+            all.extend((0..8).map(|n| key(name, window, bucket(start(0)) + n * step)));
         }
     }
     // They are written in several epochs.
@@ -133,7 +135,7 @@ pub(super) async fn the_directory_leads_to_every_bar(store: Arc<dyn Store>) {
     );
     let mut found = Vec::new();
     for (symbol, _) in &symbols {
-        for window in ["1s", "1m", "1h"] {
+        for window in ["45s", "1m", "1h"] {
             found.extend(
                 starts(&*store, symbol.as_str(), window, i64::MIN..i64::MAX)
                     .await
@@ -154,7 +156,7 @@ pub(super) async fn a_directory_entry_written_again_changes_nothing(store: Arc<d
     }
     // The directory of an older epoch may arrive after that of a newer one.
     let newer = writes([(
-        key("AAPL", "1m", start(60_000 * WINDOWS_PER_BUCKET)),
+        key("AAPL", "1m", start(BUCKET_MS)),
         state(2, 2),
         write_timestamp(2),
     )]);
@@ -169,7 +171,7 @@ pub(super) async fn a_directory_entry_written_again_changes_nothing(store: Arc<d
     assert_eq!(store.symbols().await.expect("symbols are read").len(), 1);
     assert_eq!(
         starts(&*store, "AAPL", "1m", i64::MIN..i64::MAX).await,
-        [start(0), start(60_000 * WINDOWS_PER_BUCKET)]
+        [start(0), start(BUCKET_MS)]
     );
 }
 
@@ -312,4 +314,43 @@ pub(super) async fn a_history_entry_written_again_is_one_entry(store: Arc<dyn St
         store.history(10).await.expect("history is read"),
         [entry(8, 0), entry(7, 0)]
     );
+}
+
+pub(super) async fn feed_gaps_are_read_by_time_and_one_written_again_is_one(store: Arc<dyn Store>) {
+    let gap = |id, from_ms, to_ms| FeedGap {
+        from_ms,
+        to_ms,
+        session: SessionId([id; 16]),
+        producer: format!("producer é {id}"),
+        cause: "silent".into(),
+    };
+    let edge = bucket(start(0)) + BUCKET_MS;
+    // Within a bucket, across three of them, without length, without an end, and ended later.
+    let short = gap(1, edge - 60_000, Some(edge - 50_000));
+    let long = gap(2, edge - 10, Some(edge + BUCKET_MS + 10));
+    let point = gap(3, edge + 7, Some(edge + 7));
+    let open = gap(4, edge + BUCKET_MS + 5, None);
+    let (away, back) = (gap(5, edge + 20, None), gap(5, edge + 20, Some(edge + 30)));
+    let all = [&short, &long, &point, &open, &away, &back].map(Clone::clone);
+    for some in [&all[..], &all[..3], &all[2..]] {
+        let writes = EpochWrites {
+            feed_gaps: some.to_vec(),
+            ..EpochWrites::default()
+        };
+        store.write(&writes).await.expect("gaps are written");
+    }
+    let check = async |from, to, want: &[&FeedGap]| {
+        let found = store.feed_gaps(from..to).await.expect("gaps are read");
+        assert_eq!(found.iter().collect::<Vec<_>>(), want, "{from}..{to}");
+    };
+    check(i64::MIN, i64::MAX, &[&short, &long, &point, &back, &open]).await;
+    check(edge - 60_000, edge - 59_999, &[&short]).await;
+    check(edge - 70_000, edge - 60_000, &[]).await;
+    check(edge - 50_000, edge - 10, &[]).await;
+    check(edge, edge + 7, &[&long]).await;
+    check(edge, edge + 8, &[&long, &point]).await;
+    check(edge + 25, edge + 26, &[&long, &back]).await;
+    check(edge + BUCKET_MS, edge + BUCKET_MS + 1, &[&long]).await;
+    check(edge + 2 * BUCKET_MS, edge + 2 * BUCKET_MS + 1, &[&open]).await;
+    check(edge + 3 * BUCKET_MS, i64::MAX, &[]).await;
 }

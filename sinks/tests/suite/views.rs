@@ -5,8 +5,11 @@ use std::{ops::Range, sync::Arc};
 
 use tapeflow_protocol::{EpochWrites, Store};
 use tapeflow_schemas::{
-    Price, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowStart, WriteTimestamp,
-    decimal::MAX_PRICE_E8, view::TOP, window::WINDOWS_PER_BUCKET,
+    Price, QuoteCurrency, StoredView, View, ViewEntry, ViewKey, ViewState, ViewWrite, WindowStart,
+    WriteTimestamp,
+    decimal::MAX_PRICE_E8,
+    view::{Reserve, TOP},
+    window::{BUCKET_MS, bucket},
 };
 
 use super::{key, size, start, state, write_timestamp, writes};
@@ -24,11 +27,12 @@ fn view_key(view: View, window: &str, start: WindowStart) -> ViewKey {
 fn entry(name: &str, seed: u32) -> ViewEntry {
     let price = |plus: i64| Price::from_e8(16_406_010_000 + i64::from(seed) * 10 + plus).ok();
     ViewEntry {
+        quote: QuoteCurrency::of(name),
         name: name.into(),
         symbols: u64::from(seed) + 1,
         trades: u64::from(seed) + 2,
-        volume: 500_000_000 + i128::from(seed),
-        notional: 82_030_050_000_000_000_000 + i128::from(seed),
+        volume: Some(500_000_000 + i128::from(seed)),
+        notional: Some(82_030_050_000_000_000_000 + i128::from(seed)),
         open: price(1),
         close: price(2),
     }
@@ -37,11 +41,14 @@ fn entry(name: &str, seed: u32) -> ViewEntry {
 /// A view of `length` entries as of an epoch.
 fn list(epoch: u64, length: u32) -> ViewState {
     let epoch_seed = u32::try_from(epoch).expect("small") * 1_000;
+    let named = |n| entry(&format!("S{epoch}-{n}"), epoch_seed + n);
     ViewState {
         epoch,
-        entries: (0..length)
-            .map(|n| entry(&format!("S{epoch}-{n}"), epoch_seed + n))
-            .collect(),
+        entries: (0..length).map(named).collect(),
+        reserve: Reserve {
+            entries: (length..length + 2).map(named).collect(),
+            complete: length > 2,
+        },
     }
 }
 
@@ -82,14 +89,26 @@ async fn read(
         .collect()
 }
 
+/// Reads a view as readers do, and as the job does, beside one that there is not.
 async fn read_one(store: &dyn Store, key: &ViewKey) -> Vec<(WindowStart, ViewState)> {
-    read(
+    let found = read(
         store,
         key.view,
         &key.size.to_string(),
         key.start..key.start + 1,
     )
-    .await
+    .await;
+    let absent = ViewKey {
+        start: key.start + 7 * key.size.ms(),
+        ..*key
+    };
+    let by_key = store
+        .read_views(&[absent, *key])
+        .await
+        .expect("views are read");
+    let expected = found.first().map(|(_, state)| state.clone());
+    assert_eq!(by_key, [None, expected], "{key}");
+    found
 }
 
 pub(super) async fn the_greater_write_timestamp_of_a_view_wins_in_any_order_of_arrival(
@@ -150,8 +169,8 @@ pub(super) async fn views_are_read_back_exactly(store: Arc<dyn Store>) {
     let greatest = ViewEntry {
         symbols: i64::MAX as u64,
         trades: i64::MAX as u64,
-        volume: i128::MAX,
-        notional: i128::MAX,
+        volume: Some(i128::MAX),
+        notional: Some(i128::MAX),
         open: price(1),
         close: price(MAX_PRICE_E8),
         ..entry("G", 0)
@@ -159,27 +178,33 @@ pub(super) async fn views_are_read_back_exactly(store: Arc<dyn Store>) {
     let least = ViewEntry {
         symbols: 0,
         trades: 0,
-        volume: i128::MIN + 1,
-        notional: i128::MIN + 1,
+        volume: Some(0),
+        notional: Some(0),
         open: price(MAX_PRICE_E8),
         close: price(1),
         ..entry("L", 0)
     };
     let tiny = ViewEntry {
-        volume: 1,
-        notional: i128::MAX,
+        volume: Some(1),
+        notional: Some(i128::MAX),
         open: None,
         close: None,
         ..entry("T", 0)
     };
     let no_volume = ViewEntry {
-        volume: 0,
-        notional: 0,
+        volume: Some(0),
+        notional: Some(0),
         close: None,
         ..entry("N", 0)
     };
+    let no_sums = ViewEntry {
+        volume: None,
+        notional: None,
+        ..entry("S", 0)
+    };
     let names = [
         "IC MARKETS:1",
+        "OANDA:USD_JPY",
         "O'NEIL",
         "say \"x\"",
         "';--",
@@ -200,7 +225,7 @@ pub(super) async fn views_are_read_back_exactly(store: Arc<dyn Store>) {
     assert_eq!(longest(63).name.len(), 64, "the longest names there can be");
     let contents = [
         Vec::new(),
-        vec![greatest, least, tiny, no_volume],
+        vec![greatest, least, tiny, no_volume, no_sums],
         names
             .iter()
             .zip(0..)
@@ -215,10 +240,7 @@ pub(super) async fn views_are_read_back_exactly(store: Arc<dyn Store>) {
     let mut all = Vec::new();
     for view in View::EVERY {
         for (window, entries) in ["1d", "1h", "5m", "2m", "1m"].into_iter().zip(&contents) {
-            let state = ViewState {
-                epoch: i64::MAX as u64,
-                entries: entries.clone(),
-            };
+            let state = ViewState::new(i64::MAX as u64, entries.clone());
             all.extend(starts.map(|start| {
                 (
                     view_key(view, window, start),
@@ -276,16 +298,15 @@ pub(super) async fn a_view_that_became_shorter_leaves_no_entries(store: Arc<dyn 
 }
 
 pub(super) async fn ranges_of_views_are_half_open_and_cross_buckets(store: Arc<dyn Store>) {
-    let bucket_ms = 60_000 * WINDOWS_PER_BUCKET;
-    let edge = size("1m").bucket(start(0)) + bucket_ms;
+    let edge = bucket(start(0)) + BUCKET_MS;
     // Windows in the second of two adjacent buckets, in the one before it, and in one three buckets
     // later, with nothing between.
     let all = [
-        edge - bucket_ms,
+        edge - BUCKET_MS,
         edge - 60_000,
         edge,
         edge + 60_000,
-        edge + 3 * bucket_ms,
+        edge + 3 * BUCKET_MS,
     ];
     let lists = all.iter().zip(1..).map(|(start, epoch)| {
         (
@@ -455,7 +476,10 @@ pub(super) async fn bars_and_views_fit_one_write(store: Arc<dyn Store>) {
         .read_bars(&[row, key("AAPL", "1m", minutes[39])])
         .await
         .expect("rows are read");
-    assert_eq!(found, [Some(newer), Some(state(1, 40))]);
+    assert_eq!(
+        found,
+        [Some(newer.into_row()), Some(state(1, 40).into_row())]
+    );
     for view in View::EVERY {
         let want: Vec<_> = minutes.iter().map(|start| (*start, list(3, 5))).collect();
         assert_eq!(

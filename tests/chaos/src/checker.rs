@@ -19,7 +19,7 @@ use tapeflow_schemas::{
 use tapeflow_sinks::cassandra::CassandraStore;
 
 use crate::{
-    ledger::{Id, Ledger, Minute, minute},
+    ledger::{Id, Ledger, Minute, minute, notional_of},
     poison::DeadLetter,
     reader::{EntryValues, Observed, prefix},
     watch::patiently,
@@ -126,7 +126,7 @@ impl Topic {
                 }) = codec::decode(payload, &mut entries)
                 else {
                     known = Err(format!(
-                        "partition {} offset {}: a record that the feed has not made",
+                        "partition {} offset {}: a record that neither the feed nor ingest has made",
                         record.partition, record.offset
                     ));
                     return;
@@ -139,17 +139,19 @@ impl Topic {
                     topic.repeated.insert((record.partition, first));
                     return;
                 }
+                let mut bytes = payload;
                 for (index, entry) in (0..).zip(&entries) {
                     let symbol = number.get(codec::symbol_of(payload, entry));
                     let Some((symbol, trade)) = symbol.zip(entry.trade.ok()) else {
                         continue;
                     };
                     // The feed's far-future trades are more than a day ahead, and all others are
-                    // years old.
+                    // years old. Only the first of a record keeps its bytes.
                     if trade.event_time.ms() > record.timestamp_ms {
-                        topic
-                            .dead_letters
-                            .insert(position(index), DeadLetter::new("future", payload));
+                        topic.dead_letters.insert(
+                            position(index),
+                            DeadLetter::new("future", std::mem::take(&mut bytes)),
+                        );
                         continue;
                     }
                     let start = minute().start_of(trade.event_time, AssetClass::Crypto);
@@ -235,7 +237,13 @@ impl FinalComparison {
                 .collect();
             let bars = patiently(|| store.read_bars(&keys)).await?;
             for ((minute, sent), bar) in chunk.iter().zip(&bars) {
-                self.bar(*minute, *sent, bar.as_ref(), ledger, topic);
+                self.bar(
+                    *minute,
+                    *sent,
+                    bar.as_ref().map(|row| &row.state),
+                    ledger,
+                    topic,
+                );
             }
         }
         Ok(())
@@ -325,23 +333,20 @@ impl FinalComparison {
                 continue;
             };
             self.lists_audited += 1;
-            let mut want = EntryValues::default();
+            let (mut want, mut notional) = (EntryValues::default(), 0);
             for symbol in (0..ledger.symbols.len())
                 .filter(|symbol| ledger.symbols[*symbol].class().name() == line.class)
             {
-                let trades = topic
-                    .below(
-                        Minute {
-                            symbol,
-                            number: line.minute,
-                        },
-                        &entry.cuts,
-                    )
-                    .unwrap_or(0);
+                let minute = Minute {
+                    symbol,
+                    number: line.minute,
+                };
+                let trades = topic.below(minute, &entry.cuts).unwrap_or(0);
                 want.symbols += u64::from(trades > 0);
                 want.trades += u64::from(trades);
-                want.volume += (1i128 << trades) - 1;
+                notional += notional_of(minute, trades);
             }
+            want.notional_e16 = Some(notional);
             if want != *said {
                 self.fault(format!(
                     "market of {line:?}: seen as {said:?} at epoch {epoch}, whose \

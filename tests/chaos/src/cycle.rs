@@ -14,9 +14,11 @@ use crate::{
     cluster::{Cluster, MAIN, Server},
     fault::{Fault, Pause},
     fault_schedule::FaultSchedule,
+    ingest::Ingest,
     job::{Binary, FailpointTrigger, JobRun, Orders, Shape, Skew, wake},
     ledger::Ledger,
     topic_faults::Preparing,
+    topics::ends,
     watch::{Progress, Watch},
 };
 
@@ -56,6 +58,7 @@ pub(crate) struct Stage {
     pub(crate) fault_schedule: FaultSchedule,
     pub(crate) random: StdRng,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) ingest: Ingest,
     /// The next small job to be damaged.
     pub(crate) preparing: Option<Preparing>,
     /// Small jobs that were begun.
@@ -105,6 +108,7 @@ impl Stage {
             Fault::Overtake => self.overtake(),
             Fault::Failpoint { name, times } => self.failpoint(name, *times, &mut cycle.missed),
             Fault::Rescale => self.rescale(),
+            Fault::KillIngest => self.kill_ingest(),
             Fault::KillCassandra => {
                 let node = self.cluster.any(&mut self.random);
                 self.kill_server(Server::Cassandra, node)
@@ -206,14 +210,14 @@ impl Stage {
         })
     }
 
-    /// Waits until everything that has been fed by now is committed. Other parts of the job may
+    /// Waits until everything that is in the topic by now is committed. Other parts of the job may
     /// still commit while one part makes no progress.
     pub(crate) fn caught_up(&mut self, since: Instant) -> Result<Back, String> {
-        let fed = self.ledger.appended();
+        let ends = ends(self.cluster.brokers(), MAIN)?;
         self.until(
             since,
-            &format!("everything below the offsets {fed:?}"),
-            |watch| watch.has_committed(&fed),
+            &format!("everything below the offsets {ends:?}"),
+            |watch| watch.has_committed(&ends),
         )
     }
 
@@ -233,6 +237,7 @@ impl Stage {
                     started,
                 });
             }
+            self.ingest.tend(&self.binary)?;
             let job_run = self.job_run()?;
             job_run.check_ends()?;
             if job_run.any_ended() {
@@ -498,15 +503,29 @@ impl Stage {
         })
     }
 
+    /// Ingest is killed several times, each time with more to append; then it must append the rest,
+    /// and the job must commit all of it.
+    fn kill_ingest(&mut self) -> Result<Back, String> {
+        for _ in 0..self.random.random_range(2..=4) {
+            self.ingest.kill_midway(&self.binary)?;
+        }
+        self.ingest.complete(&self.binary)?;
+        self.caught_up(Instant::now())
+    }
+
     /// One node of three is killed: the job continues while it is down, and after it is back.
     fn kill_server(&mut self, server: Server, node: u8) -> Result<Back, String> {
         self.pass(500..2_000);
         let begun = Instant::now();
+        if server == Server::Kafka {
+            self.ingest.broker_goes_down();
+        }
         self.cluster.kill(server, node)?;
         let before = self.any_generation()?;
         let back = self.back(before, begun)?;
         self.pass(0..2_000);
         self.cluster.up()?;
+        self.ingest.brokers_are_up();
         let before = self.any_generation()?;
         self.back(before, Instant::now())?;
         Ok(back)
@@ -540,12 +559,15 @@ impl Stage {
         self.back(before, up)
     }
 
-    /// Asks the processes of now to end, and lets others run to the end of the topic.
+    /// Lets ingest run to the end of its recording; asks the processes of now to end, and lets
+    /// others run to the end of the topic.
     ///
     /// # Errors
     /// They do not.
     pub(crate) fn finish(&mut self, patience: Duration) -> Result<(), String> {
         self.cluster.up()?;
+        self.ingest.brokers_are_up();
+        self.ingest.complete(&self.binary)?;
         if let Some(job_run) = &mut self.job_run {
             let _ = job_run.ask_to_end(LEAVING);
         }

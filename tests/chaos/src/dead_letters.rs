@@ -74,7 +74,7 @@ impl FinalComparison {
             if let Some(bar) = bar {
                 self.fault(format!(
                     "{key}: a trade of the far future has made a bar, at epoch {}",
-                    bar.epoch
+                    bar.state.epoch
                 ));
             }
         }

@@ -78,6 +78,8 @@ pub(crate) enum Fault {
     },
     /// All are asked to end, and started again with another number of processes and workers.
     Rescale,
+    /// kill -9 of ingest, which replays a recording that has grown.
+    KillIngest,
     /// kill -9 of one Cassandra node.
     KillCassandra,
     /// kill -9 of two Cassandra nodes of three: everything stands still until they are back.
@@ -120,6 +122,7 @@ impl Fault {
             Self::Overtake => "a second job under the same name".into(),
             Self::Failpoint { name, .. } => format!("failpoint {name}"),
             Self::Rescale => "asked to end, other workers and processes".into(),
+            Self::KillIngest => "kill -9 of ingest, its recording grown".into(),
             Self::KillCassandra => "kill -9 of one Cassandra node".into(),
             Self::KillTwoCassandra => "kill -9 of two Cassandra nodes of three".into(),
             Self::KillBroker => "kill -9 of a broker".into(),
@@ -168,6 +171,7 @@ impl Fault {
             | Self::Overtake
             | Self::Failpoint { .. }
             | Self::Rescale
+            | Self::KillIngest
             | Self::KillCassandra
             | Self::KillTwoCassandra
             | Self::KillBroker

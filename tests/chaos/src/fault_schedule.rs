@@ -137,12 +137,12 @@ impl FaultSchedule {
         }
     }
 
-    /// A fault schedule: with one node of each server 25 faults, with three 26.
+    /// A fault schedule: with one node of each server 25 faults, with three 27.
     fn cards(&mut self) -> Vec<Fault> {
         let mut cards = Vec::new();
         for name in self
             .failpoints
-            .some(if self.nodes == 1 { 12 } else { 6 }, &mut self.random)
+            .some(if self.nodes == 1 { 11 } else { 6 }, &mut self.random)
         {
             cards.push(self.failpoint(name));
         }
@@ -153,6 +153,7 @@ impl FaultSchedule {
             Fault::PauseOne(Pause::Long),
         ]);
         cards.extend([Fault::Zombies, Fault::Overtake, Fault::Rescale]);
+        cards.push(Fault::KillIngest);
         // With three nodes a fault schedule has two of one link.
         let twice = (self.nodes > 1).then_some(self.fault_schedules % self.networks.len());
         for (at, ways) in self.networks.iter_mut().enumerate() {
@@ -192,6 +193,7 @@ impl FaultSchedule {
             Fault::Zombies,
             Fault::Overtake,
             Fault::Rescale,
+            Fault::KillIngest,
         ]);
         cards.push(Fault::PauseOne(Pause::Long));
         if self.nodes > 1 {
@@ -260,10 +262,10 @@ mod tests {
             deal(FaultSchedule::new(7, 1, Vec::new())),
             deal(FaultSchedule::new(7, 1, Vec::new()))
         );
-        let all = kinds(3, 208);
+        let all = kinds(3, 216);
         assert_eq!(
             all.len(),
-            failpoint::NAMES.len() + 14 + 12 + 2 + 3 + 3,
+            failpoint::NAMES.len() + 15 + 12 + 2 + 3 + 3,
             "{all:?}"
         );
         assert_eq!(all["kill -9 of two Cassandra nodes of three"], 8);

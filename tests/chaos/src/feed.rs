@@ -170,7 +170,7 @@ impl Feeder {
         let symbol = if feed_profile == FeedProfile::OneSymbol && random.random_bool(0.99) {
             0
         } else {
-            popular(random, ledger.symbols.len())
+            popular(random, ledger.fed)
         };
         let late = random.random_bool(0.04).then(|| random.random_range(0..20));
         let (minute, slots) = ledger.take(symbol, random.random_range(1..=3), late);

@@ -32,7 +32,7 @@ pub(crate) struct Shape {
     pub(crate) workers: u16,
     /// Whether each has a supervisor that starts it again.
     pub(crate) supervised: bool,
-    /// `--resident-bars`.
+    /// The bars that fit into `--bar-memory`, for each worker.
     pub(crate) resident_bars: u32,
     /// `--epoch`.
     pub(crate) epoch_ms: u32,
@@ -183,7 +183,9 @@ impl Binary {
             flag("topic", name.into());
             flag("store", cluster.job_store(name));
             flag("workers", shape.workers.to_string());
-            flag("resident-bars", shape.resident_bars.to_string());
+            // About half a kilobyte for a bar.
+            let bar_memory = u64::from(shape.resident_bars) * 512 * u64::from(shape.workers);
+            flag("bar-memory", bar_memory.to_string());
             flag("epoch", format!("{}ms", shape.epoch_ms));
             if shape.processes > 1 {
                 flag("processes", shape.processes.to_string());

@@ -63,6 +63,14 @@ pub(crate) fn trade(id: Id) -> Option<Trade> {
     Trade::new(EventTime::from_ms(event_ms)?, price, size, Conditions::NONE).ok()
 }
 
+/// The notional of the first trades of a minute, in 1e-16.
+pub(crate) fn notional_of(minute: Minute, trades: u8) -> i128 {
+    (0..trades)
+        .filter_map(|slot| trade(Id { minute, slot }))
+        .map(|trade| trade.notional().0)
+        .sum()
+}
+
 /// A number that looks random and is always the same for an id (splitmix64).
 fn mixed(id: Id) -> i64 {
     let number = |n: usize| u64::try_from(n).unwrap_or(0);
@@ -81,9 +89,11 @@ pub(crate) fn minute() -> WindowSize {
 /// What has been sent, shared with those who read bars. A trade is noted before it is sent.
 pub(crate) struct Ledger {
     pub(crate) symbols: Vec<Symbol>,
+    /// How many of the symbols are the feed's; the others are those of the recording.
+    pub(crate) fed: usize,
     /// By symbol, the trades of each of its minutes.
     sent: Mutex<Vec<Vec<u8>>>,
-    /// By partition, the records that are durable in it, at least.
+    /// By partition, the records of the feed that are durable in it, at least.
     appended: Mutex<Vec<i64>>,
     /// Bars that must not exist.
     futures: Mutex<Vec<BarKey>>,
@@ -93,22 +103,25 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger of so many symbols, whose names begin with `dead_letter`.
-    pub(crate) fn new(dead_letter: char, symbols: usize) -> Self {
-        // Stocks and coins: their days begin at different hours.
+    /// A ledger of so many symbols of the feed and of the recording, whose names begin with
+    /// `dead_letter`.
+    pub(crate) fn new(dead_letter: char, fed: usize, recorded: usize) -> Self {
+        // Stocks and coins: their days begin at different hours, and each class has one quote
+        // currency.
         let name = |n: usize| {
             if n.is_multiple_of(2) {
                 format!("{dead_letter}{n:02}")
             } else {
-                format!("CHAOS:{dead_letter}{n:02}")
+                format!("CHAOS:{dead_letter}{n:02}-USDT")
             }
         };
-        let symbols: Vec<Symbol> = (0..symbols)
+        let symbols: Vec<Symbol> = (0..fed + recorded)
             .filter_map(|n| Symbol::new(&name(n)).ok())
             .collect();
         Self {
             sent: Mutex::new(vec![Vec::new(); symbols.len()]),
             symbols,
+            fed,
             appended: Mutex::default(),
             futures: Mutex::default(),
             poison: Cabinet::default(),
@@ -116,7 +129,12 @@ impl Ledger {
         }
     }
 
-    /// By partition, how many records are durable in it, at least.
+    /// The symbols of the recording.
+    pub(crate) fn recorded(&self) -> std::ops::Range<usize> {
+        self.fed..self.symbols.len()
+    }
+
+    /// By partition, how many records of the feed are durable in it, at least.
     pub(crate) fn appended(&self) -> Vec<i64> {
         self.appended
             .lock()
@@ -244,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_minute_leaves_room_for_late_trades() {
-        let ledger = Ledger::new('C', 2);
+        let ledger = Ledger::new('C', 2, 0);
         for _ in 0..IN_TIME {
             ledger.take(1, 1, None);
         }

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //!  feed ─▶ Kafka ─proxy─▶ the job, one to three processes ─proxy─▶ Cassandra ◀─ readers: every bar
-//!            ▲       ▲          ▲       └─proxy─┘             ▲        ▲
-//!            └───────┴──────────┴─── cycle: the next fault ───┴────────┴─▶ watch: has it committed?
+//!         ▲  ▲       ▲          ▲       └─proxy─┘             ▲        ▲
+//!  ingest ┘  └───────┴──────────┴─── cycle: the next fault ───┴────────┴─▶ watch: has it committed?
 //! ```
 //!
 //! `README.md` beside this says how to run it and how to read its report.
@@ -21,6 +21,7 @@ mod dead_letters;
 mod fault;
 mod feed;
 mod feed_profile;
+mod ingest;
 mod job;
 mod links;
 mod network;
@@ -28,6 +29,7 @@ mod owner;
 mod poison;
 mod proxy;
 mod reader;
+mod recording;
 mod report;
 mod run;
 mod topic_faults;

@@ -19,7 +19,7 @@ use tapeflow_protocol::{BarReader, EpochStore};
 use tapeflow_schemas::{BarKey, BarState, Policy, Totals, View, ViewState};
 use tapeflow_sinks::cassandra::CassandraStore;
 
-use crate::ledger::{Id, Ledger, MINUTE_MS, Minute, SLOTS, minute, trade};
+use crate::ledger::{Id, Ledger, MINUTE_MS, Minute, SLOTS, minute, notional_of, trade};
 
 /// Bars asked for in one go.
 const ROWS_PER_READ: usize = 12;
@@ -49,7 +49,7 @@ pub(crate) struct Line {
 pub(crate) struct EntryValues {
     pub(crate) symbols: u64,
     pub(crate) trades: u64,
-    pub(crate) volume: i128,
+    pub(crate) notional_e16: Option<i128>,
 }
 
 /// What all readers have seen.
@@ -154,9 +154,12 @@ impl Observed {
             let now = now.map_or(EntryValues::default(), |entry| EntryValues {
                 symbols: entry.symbols,
                 trades: entry.trades,
-                volume: entry.volume,
+                notional_e16: entry.notional,
             });
-            if now.symbols < was.symbols || now.trades < was.trades || now.volume < was.volume {
+            if now.symbols < was.symbols
+                || now.trades < was.trades
+                || now.notional_e16 < was.notional_e16
+            {
                 self.fault(format!(
                     "market of minute {minute}, {}: went back from {was:?} to \
                 {now:?} at epoch {epoch}",
@@ -172,7 +175,7 @@ impl Observed {
             let said = EntryValues {
                 symbols: entry.symbols,
                 trades: entry.trades,
-                volume: entry.volume,
+                notional_e16: entry.notional,
             };
             let before = *self.said.entry((line.clone(), epoch)).or_insert(said);
             if before != said {
@@ -210,9 +213,8 @@ pub(crate) fn prefix(minute: Minute, totals: &Totals) -> Result<u8, String> {
                 sums.trades
             )
         })?;
-    let mut want = (0i128, None, None);
+    let mut want = (notional_of(minute, trades), None, None);
     for trade in (0..trades).filter_map(|slot| trade(Id { minute, slot })) {
-        want.0 += trade.notional().0;
         want.1 = want.1.max(Some(trade.price));
         want.2 = Some(want.2.map_or(trade.price, |low: tapeflow_schemas::Price| {
             low.min(trade.price)
@@ -315,7 +317,7 @@ impl Readers {
             observed.bar(
                 &key.to_string(),
                 *minute,
-                bar.as_ref(),
+                bar.as_ref().map(|row| &row.state),
                 floor,
                 self.ledger.sent(*minute),
             );

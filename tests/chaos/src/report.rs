@@ -6,7 +6,9 @@ use crate::{
     checker::{FinalComparison, Topic, counted},
     cycle::Cycle,
     feed::Fed,
+    ingest::Replays,
     reader::Counts,
+    recording::Recorded,
 };
 
 /// All that a run came to.
@@ -18,6 +20,8 @@ pub(crate) struct Outcome {
     pub(crate) took: Duration,
     pub(crate) cycles: Vec<Cycle>,
     pub(crate) fed: Fed,
+    pub(crate) recorded: Recorded,
+    pub(crate) replays: Replays,
     pub(crate) reads: Counts,
     pub(crate) generations: u64,
     pub(crate) epochs: u64,
@@ -148,6 +152,22 @@ impl Outcome {
             "- Feed: {trades} trades with ids in {records} records, {repeats} of these sent twice on purpose; {futures} \
              far-future trades among them, and {poison} records of poison between them; the client \
              was made anew {reconnects} times."
+        )?;
+        let (recorded, replays) = (self.recorded, self.replays);
+        writeln!(
+            text,
+            "- Ingest: {} runs of `tapeflow ingest` replayed {} frames with {} trades of a \
+             recording that grew {} times, {} of them to within a line; it was killed {} times, {} \
+             of them with part of the new frames appended; {} runs ended with an error while a \
+             broker was down.",
+            replays.starts,
+            recorded.frames,
+            recorded.trades,
+            recorded.growths,
+            recorded.half_lines,
+            replays.kills,
+            replays.midway,
+            replays.errors
         )?;
         if let Some(topic) = &self.topic {
             writeln!(

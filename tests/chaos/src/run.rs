@@ -23,15 +23,19 @@ use crate::{
     cycle::Stage,
     fault_schedule::FaultSchedule,
     feed::{self, Fed, FeedSettings},
+    ingest::Ingest,
     job::{self, Binary},
     ledger::Ledger,
     reader::{Observed, Readers},
+    recording::Recording,
     report::Outcome,
     watch::Watch,
 };
 
 /// How long the last processes may take to the end of the topic.
 const LAST_PATIENCE: Duration = Duration::from_secs(600);
+/// The symbols of the recording.
+const RECORDED: usize = 6;
 /// The default number of cycles.
 const CYCLES: u32 = 25;
 
@@ -62,6 +66,12 @@ pub(crate) fn run(settings: Settings) -> Result<bool, String> {
     );
     let fault_schedule = FaultSchedule::new(settings.seed, settings.nodes, settings.only.clone());
     let random = StdRng::seed_from_u64(settings.seed ^ 0x5eed);
+    let recording = Recording::new(
+        binary.logs().join("recording.jsonl"),
+        Arc::clone(&world.ledger),
+        settings.seed,
+    );
+    let ingest = Ingest::new(recording, &cluster, MAIN, settings.seed)?;
     let mut stage = Stage {
         cluster,
         binary,
@@ -69,6 +79,7 @@ pub(crate) fn run(settings: Settings) -> Result<bool, String> {
         fault_schedule,
         random,
         ledger: Arc::clone(&world.ledger),
+        ingest,
         preparing: None,
         damaged: 0,
         was_ahead: false,
@@ -185,7 +196,7 @@ struct World {
 
 impl World {
     fn begin(settings: &Settings, runtime: &Runtime, cluster: &Cluster) -> Result<Self, String> {
-        let ledger = Arc::new(Ledger::new('C', usize::from(settings.symbols)));
+        let ledger = Arc::new(Ledger::new('C', usize::from(settings.symbols), RECORDED));
         let kafka = KafkaConfig::new(cluster.brokers(), MAIN);
         let stop_feed = Arc::new(AtomicBool::new(false));
         let feed = runtime.spawn(feed::run(
@@ -300,6 +311,7 @@ fn checker(
         .block_on(feed)
         .map_err(|fault| fault.to_string())??;
     let finished = stage.finish(LAST_PATIENCE);
+    (outcome.recorded, outcome.replays) = (stage.ingest.recording.recorded, stage.ingest.replays);
     // Readers look on until there is nothing more to be written.
     readers.stop.store(true, Ordering::Release);
     for reader in reading {

@@ -116,7 +116,7 @@ impl Stage {
         };
         Ok(Small {
             name,
-            ledger: Ledger::new('S', SYMBOLS),
+            ledger: Ledger::new('S', SYMBOLS, 0),
             store,
             shape,
         })
@@ -339,7 +339,7 @@ impl Stage {
                     !is_lost || *offset < bound || topic.repeated.contains(&(partition, *offset)),
                 ) << slot;
             }
-            let have = bar.map_or(0, |bar| bar.totals.of_policy(Policy::All).volume_e8);
+            let have = bar.map_or(0, |bar| bar.state.totals.of_policy(Policy::All).volume_e8);
             if have & must != must || have & !may != 0 {
                 return Err(format!(
                     "{key}: with the offsets {lost:?} lost the trades must be {must:b}, may be \
@@ -391,7 +391,7 @@ impl Stage {
         )?;
         // More than there were: every offset the job has read, or is about to, is that of another
         // record now.
-        let others = Ledger::new('X', SYMBOLS);
+        let others = Ledger::new('X', SYMBOLS, 0);
         for _ in 0..3 {
             self.feed_small(small, &others)?;
         }

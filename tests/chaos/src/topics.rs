@@ -1,10 +1,11 @@
-//! What an operator may do to a topic: delete it, create it again, delete its oldest records.
+//! What an operator may do to a topic: delete it, create it again, delete its oldest records, ask
+//! where it ends.
 
 use std::collections::BTreeMap;
 
 use tapeflow_log::{
-    LogError,
-    kafka::{KafkaConfig, admin},
+    Log, LogError,
+    kafka::{KafkaConfig, KafkaLog, admin},
 };
 use tapeflow_schemas::{Offset, Partition};
 use tokio::runtime::Handle;
@@ -69,4 +70,19 @@ impl Topics {
             .block_on(work)
             .map_err(|error| error.to_string())
     }
+}
+
+/// Where each partition of a topic ends now.
+///
+/// # Errors
+/// Kafka's answer.
+pub(crate) fn ends(brokers: String, topic: &str) -> Result<Vec<Offset>, String> {
+    let ends = || -> Result<Vec<Offset>, LogError> {
+        let log = KafkaLog::connect(KafkaConfig::new(brokers, topic))?;
+        let bounds = (0..log.partitions()?).map(|partition| log.bounds(partition));
+        bounds
+            .map(|bounds| bounds.map(|bounds| bounds.end))
+            .collect()
+    };
+    ends().map_err(|error| error.to_string())
 }

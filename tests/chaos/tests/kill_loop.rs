@@ -3,10 +3,6 @@
 //! Where java or mvn are missing it is listed as not run, with the reason;
 //! `TAPEFLOW_REQUIRE_STACK=1` makes it fail instead.
 
-#[expect(
-    dead_code,
-    reason = "the binary starts the servers; here it is only asked whether they can run"
-)]
 use std::process::Command;
 
 use libtest_mimic::{Arguments, Failed};

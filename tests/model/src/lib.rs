@@ -28,7 +28,7 @@
 //! | unknown outcomes: applied, sent again, fenced | `decide::resolve`, `workflow` |
 //! | no commit before the whole replay is acknowledged | the coordinator (`replayed_at`) |
 //! | no binding before all workers have replayed | the coordinator (`replayed`) |
-//! | a bound on epochs that are bound and not committed | the coordinator (`EPOCHS_AHEAD`) |
+//! | a bound on epochs that are bound and not committed | the coordinator (`epochs_ahead`) |
 //! | repeats, late records, filter and watermark as of the cut | `PartitionState` |
 //! | all of (c, b] is released at time b | the source (`finish_replay`) |
 //! | a later epoch is released only after its binding | the source |

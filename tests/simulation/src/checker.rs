@@ -2,19 +2,29 @@
 //! every read. It compares each with the invariants of the protocol and with the independent
 //! recomputation. The first breach ends a seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
-use tapeflow_oracle::{Oracle, OracleBar, OracleEntry, OracleView};
+use tapeflow_oracle::{OracleBar, OracleEntry, OracleView};
 use tapeflow_protocol::{
-    CasOutcome, Checkpoint, CheckpointStore, Counts, EpochStore, EpochWrites, HistoryEntry,
+    Binding, CasOutcome, Checkpoint, CheckpointStore, Counts, EpochStore, EpochWrites,
+    HistoryEntry, LostRange, repair::is_repairing,
 };
 use tapeflow_schemas::{
-    BarKey, BarState, Baskets, Offset, Policy, Price, View, ViewKey, ViewState, WindowSize,
+    BarKey, BarState, Baskets, Offset, PackedBar, PackedBars, Policy, Price, View, ViewEntry,
+    ViewKey, ViewState, WindowSize, WriteTimestamp,
 };
 use tapeflow_sinks::memory::MemoryStore;
 
-use crate::world::{LogRecord, QUORUM, World};
+use tapeflow_protocol::DirectoryEntry;
+
+use crate::{
+    checked::Checked,
+    partition_log::PartitionLog,
+    recomputation::{Place, Recomputation},
+    replica::Replica,
+    world::{QUORUM, World},
+};
 
 /// The views, and what the recomputation calls them.
 pub(crate) const VIEWS: [(View, OracleView); 4] = [
@@ -33,7 +43,7 @@ pub(crate) enum Cell<'a> {
 
 /// Compares what a seed does with the recomputation, and counts the comparisons.
 pub(crate) struct Checker {
-    oracle: Oracle,
+    pub(crate) recomputation: Recomputation,
     pub(crate) sizes: Vec<WindowSize>,
     baskets: Baskets,
     /// The checkpoint, and all writes as they are sent: it knows the invariants that a store can
@@ -41,7 +51,13 @@ pub(crate) struct Checker {
     pub(crate) observed: MemoryStore,
     /// By partition, the offset below which the oracle has the log.
     next: Vec<Offset>,
-    pub(crate) history: BTreeMap<u64, HistoryEntry>,
+    /// By partition: the last loss that a binding names.
+    lost: Vec<Option<LostRange>>,
+    /// Where losses have their dead letters.
+    lost_at: BTreeSet<Place>,
+    /// The numbers of the generations that may give up offsets.
+    pub(crate) may_lose: BTreeSet<u64>,
+    pub(crate) history: BTreeMap<u64, (WriteTimestamp, HistoryEntry)>,
     /// Bars and views by name, with the latest epoch that a reader has seen of them.
     read: BTreeMap<String, u64>,
     /// The breaches, oldest first.
@@ -52,40 +68,17 @@ pub(crate) struct Checker {
     pub(crate) digest: u64,
 }
 
-/// Numbers of comparisons of one seed or of many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Checked {
-    /// Bars and views sent, each compared with the recomputation as of its epoch.
-    pub writes: u64,
-    /// Bars and views read, each compared with the recomputation as of its epoch.
-    pub reads: u64,
-    /// Epochs bound.
-    pub bound: u64,
-    /// Epochs committed; every bar of each is compared with the replicas.
-    pub committed: u64,
-    /// Generations that took over.
-    pub generations: u64,
-}
-
-impl Checked {
-    /// Adds the numbers of another seed.
-    pub fn add(&mut self, other: &Self) {
-        self.writes += other.writes;
-        self.reads += other.reads;
-        self.bound += other.bound;
-        self.committed += other.committed;
-        self.generations += other.generations;
-    }
-}
-
 impl Checker {
     pub(crate) fn new(sizes: Vec<WindowSize>, baskets: Baskets, most_partitions: u32) -> Self {
         Self {
-            oracle: Oracle::new(sizes.clone(), most_partitions),
+            recomputation: Recomputation::new(sizes.clone(), most_partitions),
             sizes,
             baskets,
             observed: MemoryStore::new(),
             next: vec![0; most_partitions as usize],
+            lost: vec![None; most_partitions as usize],
+            lost_at: BTreeSet::new(),
+            may_lose: BTreeSet::new(),
             history: BTreeMap::new(),
             read: BTreeMap::new(),
             breaches: Vec::new(),
@@ -117,32 +110,56 @@ impl Checker {
 
     /// A bar or a view must be the recomputation as of its own epoch.
     fn bar(&self, key: &BarKey, state: &BarState) -> Option<String> {
-        let want = self
-            .oracle
-            .bar_as_of(key.symbol.as_str(), key.size, key.start, state.epoch);
-        let have = recomputed(state);
-        (want.as_ref() != Some(&have)).then(|| {
+        let (epoch, have) = (state.epoch, recomputed(state));
+        let want = self.recomputation.bar_as_of(key, epoch);
+        if !want.contains(&Some(have)) {
+            return Some(format!(
+                "bar {key} of epoch {epoch}: {have:?}, recomputed {want:?}"
+            ));
+        }
+        let (symbol, whole) = (key.symbol.as_str(), self.recomputation.whole());
+        let late = whole.late_as_of(symbol, key.size, key.start, epoch);
+        (self.recomputation.is_certain() && late != state.totals.revision).then(|| {
             format!(
-                "bar {key} of epoch {}: {have:?}, recomputed {want:?}",
-                state.epoch
+                "bar {key} of epoch {epoch}: {} late trades, recomputed {late}",
+                state.totals.revision
             )
         })
     }
 
     fn view(&self, key: &ViewKey, state: &ViewState) -> Option<String> {
+        if self.recomputation.is_uncertain_view(key) {
+            return None;
+        }
         let want = self.view_as_of(key, state.epoch);
-        let have = entries(state);
-        (want.as_ref() != Some(&have)).then(|| {
-            format!(
+        let have = entries(&state.entries);
+        if want.as_ref() != Some(&have) {
+            return Some(format!(
                 "{key} of epoch {}: {have:?}, recomputed {want:?}",
                 state.epoch
+            ));
+        }
+        if key.view != View::Movers {
+            return None;
+        }
+        let reserve = entries(&state.reserve.entries);
+        let whole = self.recomputation.whole();
+        let all = whole.movers_as_of(key.size, key.start, state.epoch);
+        let ranks = have.len()..have.len() + reserve.len();
+        let right = all.get(ranks.clone()) == Some(&reserve[..])
+            && (!state.reserve.complete || ranks.end == all.len());
+        (!right).then(|| {
+            format!(
+                "{key} of epoch {}: {:?} in reserve, of all {all:?}",
+                state.epoch, state.reserve
             )
         })
     }
 
     fn view_as_of(&self, key: &ViewKey, epoch: u64) -> Option<Vec<OracleEntry>> {
         let (_, of) = VIEWS.iter().find(|(view, _)| *view == key.view)?;
-        self.oracle
+        self.recomputation
+            .whole()
             .view_as_of(*of, key.size, key.start, epoch, &self.baskets)
     }
 
@@ -151,12 +168,25 @@ impl Checker {
     pub(crate) fn sent(&mut self, writes: &EpochWrites) {
         for bar in &writes.bars {
             self.checked.writes += 1;
+            self.checked.late += bar.state.totals.revision;
             self.note(bar.state.epoch, bar.write_timestamp.cast_unsigned());
-            if let Some(error) = self.bar(&bar.key, &bar.state) {
-                self.breach(format!(
-                    "sent at write timestamp {}: {error}",
-                    bar.write_timestamp
-                ));
+            let packed = bar.packed.iter(bar.key.start).map(|packed| {
+                let packed = packed.expect("the job encodes them well");
+                let key = BarKey {
+                    symbol: bar.key.symbol.clone(),
+                    size: packed.size,
+                    start: packed.start,
+                };
+                let (epoch, totals) = (bar.state.epoch, packed.totals);
+                (key, BarState { epoch, totals })
+            });
+            for (key, state) in std::iter::once((bar.key.clone(), bar.state)).chain(packed) {
+                if let Some(error) = self.bar(&key, &state) {
+                    self.breach(format!(
+                        "sent at write timestamp {}: {error}",
+                        bar.write_timestamp
+                    ));
+                }
             }
         }
         for view in &writes.views {
@@ -169,9 +199,30 @@ impl Checker {
                 ));
             }
         }
-        let _ = self.observed.write(writes).now_or_never();
-        self.breaches
-            .extend(self.observed.violations().into_iter().take(1));
+        // The late trades of a bar are compared above. In an epoch that has lost records, a replay
+        // may find fewer of them than the run before, because less is known of the event times.
+        let mut writes = writes.clone();
+        for bar in &mut writes.bars {
+            bar.state.totals.revision = 0;
+            let packed = bar.packed.iter(bar.key.start);
+            let mut packed: Vec<PackedBar> = packed
+                .map(|packed| packed.expect("the job encodes them well"))
+                .collect();
+            for packed in &mut packed {
+                packed.totals.revision = 0;
+            }
+            bar.packed = PackedBars::of(bar.key.start, &mut packed);
+        }
+        let _ = self.observed.write(&writes).now_or_never();
+        self.hear_observed();
+    }
+
+    /// Takes the first breach that the observing store has found, unless a loss allows it.
+    fn hear_observed(&mut self) {
+        let found = self.observed.violations();
+        let mut found = found.into_iter();
+        let breach = found.find(|breach| !self.recomputation.excuses(breach));
+        self.breaches.extend(breach);
     }
 
     /// A reader, who began when it had seen `floor` of the cell, sees an epoch of it, or nothing.
@@ -188,14 +239,36 @@ impl Checker {
         if let Some(error) = error {
             self.breach(format!("read: {error}"));
         }
+        // Its only copy may have been of lost records.
+        let is_uncertain = match cell {
+            Cell::Row(key) => self.recomputation.is_uncertain_bar(key),
+            Cell::View(key) => self.recomputation.is_uncertain_view(key),
+        };
         let name = name(cell);
-        if repaired && epoch.unwrap_or(0) < floor {
+        if repaired && !is_uncertain && epoch.unwrap_or(0) < floor {
             self.breach(format!(
                 "a reader saw {name} go back from epoch {floor} to {epoch:?}"
             ));
         }
         let latest = self.read.entry(name).or_default();
         *latest = epoch.unwrap_or(0).max(*latest);
+    }
+
+    /// An entry of the history arrives. Of two entries of an epoch the one with the greater write
+    /// timestamp stays, and only a loss makes them differ.
+    pub(crate) fn write_history(&mut self, entry: HistoryEntry, recovery: WriteTimestamp) {
+        let write_timestamp = entry.write_timestamp.max(recovery);
+        let held = self.history.get(&entry.epoch);
+        if let Some((at, other)) = held.filter(|(_, other)| !entry.is_still(other))
+            && (*at == write_timestamp || !self.recomputation.is_uncertain_epoch(entry.epoch))
+        {
+            self.breaches.push(format!(
+                "the history of an epoch changed: {other:?} became {entry:?}"
+            ));
+        }
+        if held.is_none_or(|(at, _)| *at <= write_timestamp) {
+            self.history.insert(entry.epoch, (write_timestamp, entry));
+        }
     }
 
     /// The latest epoch any reader has seen of a cell.
@@ -215,7 +288,8 @@ impl Checker {
 
     /// All bars and views that can be read, as of the last bound epoch.
     pub(crate) fn cells(&self) -> (Vec<BarKey>, Vec<(WindowSize, i64)>) {
-        let bars = self.oracle.bars().filter_map(|(key, _)| {
+        let whole = self.recomputation.whole();
+        let bars = whole.bars().filter_map(|(key, _)| {
             let symbol = tapeflow_schemas::Symbol::new(key.symbol).ok()?;
             Some(BarKey {
                 symbol,
@@ -223,7 +297,7 @@ impl Checker {
                 start: key.start,
             })
         });
-        (bars.collect(), self.oracle.windows().collect())
+        (bars.collect(), whole.windows().collect())
     }
 }
 
@@ -255,12 +329,15 @@ fn recomputed(state: &BarState) -> OracleBar {
         high: e8(totals.high),
         low: e8(totals.low),
         close: e8(totals.close()),
+        first_trade_ms: totals.first_trade_ms,
+        last_trade_ms: totals.last_trade_ms,
     }
 }
 
-/// A view in the types of the oracle.
-fn entries(state: &ViewState) -> Vec<OracleEntry> {
-    let entry = |entry: &tapeflow_schemas::ViewEntry| OracleEntry {
+/// The entries of a view in the types of the oracle.
+fn entries(entries: &[ViewEntry]) -> Vec<OracleEntry> {
+    let entry = |entry: &ViewEntry| OracleEntry {
+        quote: entry.quote,
         name: entry.name.clone(),
         symbols: entry.symbols,
         trades: entry.trades,
@@ -269,7 +346,7 @@ fn entries(state: &ViewState) -> Vec<OracleEntry> {
         open: entry.open.map(Price::e8),
         close: entry.close.map(Price::e8),
     };
-    state.entries.iter().map(entry).collect()
+    entries.iter().map(entry).collect()
 }
 
 /// Comparisons that need more of the world: the checkpoint with the log, commits with the replicas.
@@ -293,14 +370,21 @@ impl World {
             proposed.version,
             proposed.last_write_timestamp.cast_unsigned(),
         );
-        self.checker
-            .breaches
-            .extend(self.checker.observed.violations().into_iter().take(1));
+        self.checker.hear_observed();
         let (bound, committed) = before.as_ref().map_or((0, 0), |checkpoint| {
             (checkpoint.last_binding().epoch, checkpoint.committed.epoch)
         });
+        if before.is_none() {
+            // A new job begins at the first offset that is kept.
+            for (next, cut) in self.checker.next.iter_mut().zip(&proposed.committed.cuts) {
+                *next = cut.next;
+            }
+        }
         let generation = before.map_or(0, |checkpoint| checkpoint.generation);
-        self.checker.checked.generations += u64::from(proposed.generation > generation);
+        if proposed.generation > generation {
+            self.checker.checked.generations += 1;
+            self.find_losses();
+        }
         for binding in proposed
             .bound
             .iter()
@@ -308,14 +392,7 @@ impl World {
             .filter(|binding| binding.epoch > bound)
         {
             self.checker.checked.bound += 1;
-            for (partition, cut) in (0u32..).zip(&binding.cuts) {
-                self.checker.give_to_oracle(
-                    &self.log[partition as usize],
-                    binding.epoch,
-                    partition,
-                    cut.next,
-                );
-            }
+            self.inspect_binding(binding, &proposed.owner);
         }
         for epoch in committed + 1..=proposed.committed.epoch {
             self.checker.checked.committed += 1;
@@ -327,13 +404,93 @@ impl World {
         true
     }
 
+    /// The records of an epoch, and what it gives up.
+    fn inspect_binding(&mut self, binding: &Binding, owner: &str) {
+        let number = u64::from_str_radix(owner, 16).unwrap_or(0);
+        let log = match &self.rollback {
+            // It has read the log as it was, and its message was under way.
+            Some(rollback) if number <= rollback.last_number => &rollback.before,
+            Some(_) => {
+                self.checker
+                    .breach(format!("generation {number} binds on another log"));
+                return;
+            }
+            None => &self.log,
+        };
+        for (partition, cut) in (0u32..).zip(&binding.cuts) {
+            let (at, epoch) = (partition as usize, binding.epoch);
+            let before = std::mem::replace(&mut self.checker.lost[at], cut.lost);
+            if let Some(lost) = cut.lost.and_then(|lost| lost.beyond(before)) {
+                self.checker.checked.lost += 1;
+                self.checker.lost_at.insert((partition, lost.from));
+                if !self.checker.may_lose.contains(&number) {
+                    self.checker.breach(format!(
+                        "epoch {epoch} gives up {lost} of partition {partition}, and no one \
+                         allowed it"
+                    ));
+                }
+                if lost.to > log[at].bounds().start {
+                    self.checker.breach(format!(
+                        "epoch {epoch} gives up {lost} of partition {partition}, which are there"
+                    ));
+                }
+            }
+            self.checker
+                .give_to_epoch(&log[at], epoch, partition, cut.next, cut.lost);
+        }
+    }
+
+    /// Whether offsets of a partition are gone that are not committed and that no binding gives up.
+    pub(crate) fn is_anything_gone(&self) -> bool {
+        let Some(checkpoint) = self.checker.checkpoint() else {
+            return false;
+        };
+        let partitions = self.log.iter().enumerate();
+        partitions.into_iter().any(|(at, log)| {
+            let committed = checkpoint.committed.cuts.get(at).map_or(0, |cut| cut.next);
+            let given_up = self.checker.lost[at].filter(|lost| lost.from <= committed);
+            let known = given_up.map_or(committed, |lost| lost.to.max(committed));
+            log.bounds().start > known
+        })
+    }
+
+    /// Whether a repairer owns the job.
+    pub(crate) fn is_repairing(&self) -> bool {
+        let checkpoint = self.checker.checkpoint();
+        checkpoint.is_some_and(|checkpoint| is_repairing(&checkpoint.owner))
+    }
+
+    /// Finds bound records that a replay may not find.
+    pub(crate) fn find_losses(&mut self) {
+        let Some(checkpoint) = self.checker.checkpoint() else {
+            return;
+        };
+        let gone = (0u32..).zip(&checkpoint.committed.cuts);
+        let gone = gone.flat_map(|(partition, cut)| {
+            let start = self.log[partition as usize].bounds().start;
+            (cut.next..start).map(move |offset| (partition, offset))
+        });
+        let checker = &mut self.checker;
+        checker.checked.uncertain += checker.recomputation.lose(gone);
+    }
+
     /// The history of an epoch is written before its commit, and says what the recomputation says
     /// (I6).
     fn inspect_history(&mut self, epoch: u64) {
-        let want = self.checker.oracle.counts_of(epoch);
+        let recomputation = &self.checker.recomputation;
+        let want = recomputation.whole().counts_of(epoch);
         let error = match self.checker.history.get(&epoch) {
+            // Lost records are not counted, and what they would have taught the duplicate filter
+            // decides about gaps.
+            Some((_, entry)) if recomputation.is_uncertain_epoch(epoch) => {
+                let least = want.records - recomputation.uncertain_records(epoch);
+                let have = entry.counts.records;
+                (!(least..=want.records).contains(&have)).then(|| {
+                    format!("I6: history of epoch {epoch} says {have} records of {want:?}")
+                })
+            }
             None => Some(format!("epoch {epoch} is committed, and has no history")),
-            Some(entry) => {
+            Some((_, entry)) => {
                 let Counts {
                     records,
                     accepted,
@@ -341,7 +498,7 @@ impl World {
                     duplicates,
                     price_updates,
                     gaps,
-                    ..
+                    late,
                 } = entry.counts;
                 let have = (
                     records,
@@ -350,6 +507,7 @@ impl World {
                     duplicates,
                     price_updates,
                     gaps,
+                    late,
                 );
                 let want = (
                     want.records,
@@ -358,6 +516,7 @@ impl World {
                     want.duplicates,
                     want.price_updates,
                     want.gaps,
+                    want.late,
                 );
                 (have != want).then(|| {
                     format!("I6: history of epoch {epoch} says {have:?}, recomputed {want:?}")
@@ -372,27 +531,20 @@ impl World {
         let (bars, windows) = self.checker.cells();
         let mut found = Vec::new();
         for key in bars {
-            let Some(want) =
-                self.checker
-                    .oracle
-                    .bar_as_of(key.symbol.as_str(), key.size, key.start, committed)
-            else {
+            let want = self.checker.recomputation.bar_as_of(&key, committed);
+            if want.contains(&None) {
                 continue;
-            };
+            }
             let holds = |replica: &&crate::replica::Replica| {
-                replica
-                    .bars
-                    .get(&key)
-                    .is_some_and(|(_, state)| state.epoch > committed || recomputed(state) == want)
+                replica.bar(&key).is_some_and(|state| {
+                    state.epoch > committed || want.contains(&Some(recomputed(&state)))
+                })
             };
             let copies = self.replicas.iter().filter(holds).count();
-            let in_directory = self.replicas.iter().filter(|replica| {
-                replica.directory.iter().any(|entry| {
-                    entry.symbol == key.symbol
-                        && entry.size == key.size
-                        && entry.bucket == key.size.bucket(key.start)
-                })
-            });
+            let in_directory = self
+                .replicas
+                .iter()
+                .filter(|replica| replica.directory.contains(&DirectoryEntry::of(&key)));
             if copies < QUORUM || in_directory.count() < QUORUM {
                 found.push(format!(
                     "I5: epoch {committed} is committed, and bar {key} is on {copies} replica(s)"
@@ -402,14 +554,17 @@ impl World {
         for (size, start) in windows {
             for (view, _) in VIEWS {
                 let key = ViewKey { view, size, start };
-                let Some(want) = self.checker.view_as_of(&key, committed) else {
+                let Some(want) = self
+                    .checker
+                    .view_as_of(&key, committed)
+                    .filter(|_| !self.checker.recomputation.is_uncertain_view(&key))
+                else {
                     continue;
                 };
                 let holds = |replica: &&crate::replica::Replica| {
-                    replica
-                        .views
-                        .get(&key)
-                        .is_some_and(|(_, state)| state.epoch > committed || entries(state) == want)
+                    replica.views.get(&key).is_some_and(|(_, state)| {
+                        state.epoch > committed || entries(&state.entries) == want
+                    })
                 };
                 let copies = self.replicas.iter().filter(holds).count();
                 if copies < QUORUM {
@@ -425,11 +580,15 @@ impl World {
     /// At the end, when everything is committed: the stored bars, views and dead letters are
     /// exactly the expected ones.
     pub(crate) fn inspect_end(&mut self) {
-        let (bars, _) = self.checker.cells();
-        let mut stored: Vec<&BarKey> = self
+        let (mut bars, _) = self.checker.cells();
+        let recomputation = &self.checker.recomputation;
+        let is_certain = |key: &BarKey| !recomputation.is_uncertain_bar(key);
+        bars.retain(is_certain);
+        let mut stored: Vec<BarKey> = self
             .replicas
             .iter()
-            .flat_map(|replica| replica.bars.keys())
+            .flat_map(Replica::keys)
+            .filter(is_certain)
             .collect();
         stored.sort_unstable();
         stored.dedup();
@@ -448,11 +607,19 @@ impl World {
             .collect();
         places.sort_unstable();
         places.dedup();
-        let want = self.checker.oracle.dead_letters();
+        // Those of uncertain records may have been written before the loss.
+        let is_certain = |partition, offset, index| {
+            index == u32::MAX || !recomputation.is_uncertain((partition, offset))
+        };
+        places.retain(|place| is_certain(place.partition, place.offset, place.index));
+        let want = recomputation.whole().dead_letters();
         let mut wanted: Vec<_> = want
             .iter()
             .map(|dead_letter| (dead_letter.partition, dead_letter.offset, dead_letter.index))
+            .filter(|(partition, offset, index)| is_certain(*partition, *offset, *index))
             .collect();
+        let lost_at = self.checker.lost_at.iter();
+        wanted.extend(lost_at.map(|(partition, offset)| (*partition, *offset, u32::MAX)));
         wanted.sort_unstable();
         if places
             .iter()
@@ -480,21 +647,31 @@ impl World {
 
 impl Checker {
     /// Gives the records of a partition below an offset to an epoch, except those of earlier
-    /// epochs.
-    fn give_to_oracle(&mut self, log: &[LogRecord], epoch: u64, partition: u32, below: Offset) {
-        let next = &mut self.next[partition as usize];
-        while *next < below {
-            let at = usize::try_from(*next).expect("offsets are small");
-            let Some((timestamp_ms, payload)) = log.get(at) else {
-                self.breaches.push(format!(
-                    "epoch {epoch} ends at {below} in partition {partition}, which ends at {}",
-                    log.len()
-                ));
-                return;
-            };
-            self.oracle
-                .record(epoch, partition, *next, *timestamp_ms, Some(payload));
-            *next += 1;
+    /// epochs and those that the epoch has lost.
+    fn give_to_epoch(
+        &mut self,
+        log: &PartitionLog,
+        epoch: u64,
+        partition: u32,
+        below: Offset,
+        lost: Option<LostRange>,
+    ) {
+        let end = log.bounds().end;
+        if below > end {
+            self.breach(format!(
+                "epoch {epoch} ends at {below} in partition {partition}, which ends at {end}"
+            ));
+            return;
+        }
+        let from = std::mem::replace(&mut self.next[partition as usize], below);
+        for offset in from..below {
+            if lost.is_some_and(|lost| lost.contains(offset)) {
+                continue;
+            }
+            if let Some(record) = log.record(offset) {
+                self.recomputation
+                    .give(epoch, (partition, offset), record.clone());
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The records of a seed: few symbols, late and early trades, repeats, gaps and garbage, in a topic
-//! that may gain partitions.
+//! The records of a seed: few symbols, late and early trades, repeats, gaps, garbage and forgeries,
+//! in a topic that may gain partitions.
 
 use rand::{Rng, rngs::StdRng};
 use tapeflow_schemas::{
@@ -8,6 +8,8 @@ use tapeflow_schemas::{
     partition_for,
 };
 
+use crate::partition_log::Appended;
+
 /// Where the feed's time begins, in milliseconds since 1970 UTC; a minute before a day of UTC
 /// begins, so that days change.
 pub(crate) const BEGIN_MS: i64 = 1_699_999_200_000 - 1_000;
@@ -15,8 +17,7 @@ pub(crate) const BEGIN_MS: i64 = 1_699_999_200_000 - 1_000;
 /// A record on its way to the log.
 pub(crate) struct Fed {
     pub(crate) partition: Partition,
-    pub(crate) timestamp_ms: i64,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) record: Appended,
 }
 
 /// Makes one record after the other.
@@ -26,6 +27,8 @@ pub(crate) struct Feed {
     session: u8,
     sequences: Vec<u64>,
     now_ms: i64,
+    /// Whether another program appends to its session.
+    is_forged: bool,
 }
 
 const SYMBOLS: [&str; 14] = [
@@ -44,11 +47,13 @@ const SYMBOLS: [&str; 14] = [
     "TSLA",
     "X",
 ];
+/// A time in the year 2199, in milliseconds since 1970 UTC.
+const IN_2199_MS: i64 = 7_226_582_400_000;
 /// Condition codes, of which some keep a trade out of a policy.
-const CODES: [u8; 8] = [1, 8, 12, 24, 15, 18, 9, 41];
+const CODES: [u8; 8] = [1, 35, 12, 24, 15, 18, 9, 41];
 
 impl Feed {
-    pub(crate) fn new(random: &mut StdRng, partitions: u32) -> Self {
+    pub(crate) fn new(random: &mut StdRng, partitions: u32, is_forged: bool) -> Self {
         // Sometimes more symbols than a view has ranks.
         let symbols = if random.random_bool(0.2) {
             SYMBOLS.len()
@@ -61,6 +66,7 @@ impl Feed {
             session: 0,
             sequences: vec![0; partitions as usize],
             now_ms: BEGIN_MS,
+            is_forged,
         }
     }
 
@@ -83,13 +89,34 @@ impl Feed {
         if random.random_bool(0.01) {
             return vec![Fed {
                 partition,
-                timestamp_ms,
-                payload: vec![0xC3, 0x01, 9, 9],
+                record: Appended {
+                    timestamp_ms,
+                    payload: vec![0xC3, 0x01, 9, 9],
+                    emptied: None,
+                    repeats: false,
+                },
             }];
         }
-        let trades: Vec<Trade> = (0..random.random_range(1..4))
+        let mut trades: Vec<Trade> = (0..random.random_range(1..4))
             .filter_map(|_| self.trade(random))
             .collect();
+        if random.random_bool(0.01) && self.is_forged {
+            return vec![Fed {
+                partition,
+                record: Appended {
+                    timestamp_ms,
+                    payload: self.forged(random, symbol, &trades),
+                    emptied: None,
+                    repeats: false,
+                },
+            }];
+        }
+        // A broken feed: more invalid trades than a record lists.
+        if random.random_bool(0.005)
+            && let Some(wrong) = trades.first().copied().and_then(in_2199)
+        {
+            trades.extend([wrong; 15]);
+        }
         let sequence = &mut self.sequences[partition as usize];
         *sequence += if random.random_bool(0.02) { 2 } else { 1 };
         let header = BatchHeader {
@@ -99,16 +126,40 @@ impl Feed {
             sequence: *sequence,
             taken_ms: timestamp_ms,
         };
-        let mut payload = Vec::new();
-        encode_batch(&mut payload, &header, &trades);
+        let encoded = |trades: &[Trade]| {
+            let mut payload = Vec::new();
+            encode_batch(&mut payload, &header, trades);
+            payload
+        };
         let copies = if random.random_bool(0.05) { 2 } else { 1 };
         (0..copies)
-            .map(|_| Fed {
+            .map(|copy| Fed {
                 partition,
-                timestamp_ms,
-                payload: payload.clone(),
+                record: Appended {
+                    timestamp_ms,
+                    payload: encoded(&trades),
+                    emptied: Some(encoded(&[])),
+                    repeats: copy > 0,
+                },
             })
             .collect()
+    }
+
+    /// A record of another program in the feed's session. Its sequence is far above those of the
+    /// session, and it claims to be of the year 2199.
+    fn forged(&self, random: &mut StdRng, symbol: &str, trades: &[Trade]) -> Vec<u8> {
+        let partition = partition_for(symbol, self.partitions) as usize;
+        let header = BatchHeader {
+            symbol,
+            source: "forged",
+            session: SessionId([self.session; 16]),
+            sequence: self.sequences[partition] + random.random_range(1 << 21..1 << 62),
+            taken_ms: IN_2199_MS,
+        };
+        let mut payload = Vec::new();
+        let trades: Vec<Trade> = trades.iter().copied().filter_map(in_2199).collect();
+        encode_batch(&mut payload, &header, &trades);
+        payload
     }
 
     fn trade(&self, random: &mut StdRng) -> Option<Trade> {
@@ -120,10 +171,12 @@ impl Feed {
             _ => random.random_range(0..50),
         };
         // A wrong clock: far in the future, refused by the job.
-        let ahead_ms = if random.random_bool(0.005) {
-            200_000_000
-        } else {
-            0
+        let ahead_ms = match random.random_range(0..1_000) {
+            0..5 => 200_000_000,
+            // Just refused, and just accepted.
+            5 => 300_001,
+            6 => 299_000,
+            _ => 0,
         };
         let conditions = (0..random.random_range(0..3)).fold(Conditions::NONE, |set, _| {
             set.with(CODES[random.random_range(0..CODES.len())])
@@ -138,4 +191,11 @@ impl Feed {
         )
         .ok()
     }
+}
+
+fn in_2199(trade: Trade) -> Option<Trade> {
+    Some(Trade {
+        event_time: EventTime::from_ms(IN_2199_MS)?,
+        ..trade
+    })
 }

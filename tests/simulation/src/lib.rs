@@ -15,16 +15,21 @@
 //! job's source.
 
 mod allocators;
+mod checked;
 mod checker;
 mod feed;
 mod job_process;
 mod log;
+mod partition_log;
+mod recomputation;
+mod repairing;
 mod replica;
+mod runtime;
 mod seed;
 mod store;
 mod world;
 
-pub use checker::Checked;
+pub use checked::Checked;
 pub use seed::{Outcome, play};
 
 /// The seeds of `kept.txt`: all that once failed.

@@ -149,7 +149,12 @@ impl Sum {
             bound,
             committed,
             generations,
+            ..
         } = self.checked;
+        let faults: Vec<String> = self.checked.all()[5..]
+            .iter()
+            .map(|(name, count)| format!("{} {count}", name.replace('_', " ")))
+            .collect();
         let mut failed: Vec<u64> = self.failed.iter().map(|(seed, _)| *seed).collect();
         failed.sort_unstable();
         let failed = if failed.is_empty() {
@@ -162,8 +167,11 @@ impl Sum {
              {generations} generations took over, {} crashed, and {} noticed that they were fenced. \
              {bound} epochs were bound; {committed} committed epochs were compared with the \
              replicas. {writes} writes and {reads} reads were compared with the recomputation, \
-             in {} steps.",
-            self.crashes, self.fenced, self.steps
+             in {} steps. Faults: {}.",
+            self.crashes,
+            self.fenced,
+            self.steps,
+            faults.join(", ")
         )
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tapeflow_protocol::{DeadLetter, DirectoryEntry};
 use tapeflow_schemas::{
-    BarKey, BarState, BarWrite, Position, ViewKey, ViewState, ViewWrite, WriteTimestamp,
+    BarKey, BarRow, BarState, BarWrite, Position, ViewKey, ViewState, ViewWrite, WriteTimestamp,
 };
 
 /// One write.
@@ -20,19 +20,57 @@ pub(crate) enum Item {
 /// The content of a replica.
 #[derive(Default)]
 pub(crate) struct Replica {
-    pub(crate) bars: BTreeMap<BarKey, (WriteTimestamp, BarState)>,
+    pub(crate) bars: BTreeMap<BarKey, (WriteTimestamp, BarRow)>,
     pub(crate) views: BTreeMap<ViewKey, (WriteTimestamp, ViewState)>,
     pub(crate) directory: BTreeSet<DirectoryEntry>,
     pub(crate) dead_letters: BTreeMap<Position, DeadLetter>,
 }
 
+/// A bar within its row.
+pub(crate) fn bar_in(row: &BarRow, key: &BarKey) -> Option<BarState> {
+    row.bar(key).expect("the job encodes them well")
+}
+
 impl Replica {
+    /// A bar, packed or not.
+    pub(crate) fn bar(&self, key: &BarKey) -> Option<BarState> {
+        bar_in(&self.bars.get(&key.row())?.1, key)
+    }
+
+    /// The keys of all bars, packed ones too.
+    pub(crate) fn keys(&self) -> Vec<BarKey> {
+        let packed = self.bars.iter().flat_map(|(key, (_, row))| {
+            row.packed.iter(key.start).map(|bar| {
+                let bar = bar.expect("the job encodes them well");
+                BarKey {
+                    symbol: key.symbol.clone(),
+                    size: bar.size,
+                    start: bar.start,
+                }
+            })
+        });
+        self.bars.keys().cloned().chain(packed).collect()
+    }
+
     pub(crate) fn apply(&mut self, item: Item) {
         match item {
             Item::Directory(entry) => {
                 self.directory.insert(entry);
             }
-            Item::Row(bar) => newest(&mut self.bars, bar.key, bar.write_timestamp, bar.state),
+            Item::Row(bar) => {
+                let BarWrite {
+                    key,
+                    state,
+                    packed,
+                    write_timestamp,
+                } = *bar;
+                newest(
+                    &mut self.bars,
+                    key,
+                    write_timestamp,
+                    BarRow { state, packed },
+                );
+            }
             Item::View(ViewWrite {
                 key,
                 state,

@@ -15,7 +15,7 @@ use tapeflow_protocol::{
     CasOutcome, Checkpoint, CheckpointStore, EpochStore, EpochWrites, HistoryEntry, StoreError,
     SymbolDirectory,
 };
-use tapeflow_schemas::{AssetClass, BarKey, BarState, Symbol, ViewKey, ViewState, WriteTimestamp};
+use tapeflow_schemas::{AssetClass, BarKey, BarRow, Symbol, ViewKey, ViewState, WriteTimestamp};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -145,9 +145,7 @@ impl World {
         &mut self,
         bars: Vec<BarKey>,
         views: Vec<ViewKey>,
-        done: impl FnOnce(&mut Self, Cells<BarKey, BarState>, Cells<ViewKey, ViewState>)
-        + Send
-        + 'static,
+        done: impl FnOnce(&mut Self, Cells<BarKey, BarRow>, Cells<ViewKey, ViewState>) + Send + 'static,
     ) {
         let first = self.random.random_range(0..REPLICAS);
         let second = (first + self.random.random_range(1..REPLICAS)) % REPLICAS;
@@ -170,16 +168,17 @@ impl World {
                 let item = |key: &BarKey| {
                     bar_cells
                         .get(key)
-                        .map(|(write_timestamp, state)| (key.clone(), *write_timestamp, *state))
+                        .map(|(write_timestamp, row)| (key.clone(), *write_timestamp, row.clone()))
                 };
                 let mut repairs: Vec<(usize, Item)> = Vec::new();
                 for (at, key) in &lagging_bars {
-                    if let Some((key, write_timestamp, state)) = item(key) {
+                    if let Some((key, write_timestamp, row)) = item(key) {
                         repairs.push((
                             [first, second][*at],
                             Item::Row(Box::new(tapeflow_schemas::BarWrite {
                                 key,
-                                state,
+                                state: row.state,
+                                packed: row.packed,
                                 write_timestamp,
                             })),
                         ));
@@ -222,11 +221,11 @@ impl World {
         replica: usize,
         bars: &[BarKey],
         views: &[ViewKey],
-    ) -> (Cells<BarKey, BarState>, Cells<ViewKey, ViewState>) {
+    ) -> (Cells<BarKey, BarRow>, Cells<ViewKey, ViewState>) {
         let replica = &self.replicas[replica];
         (
             bars.iter()
-                .filter_map(|key| Some((key.clone(), *replica.bars.get(key)?)))
+                .filter_map(|key| Some((key.clone(), replica.bars.get(key)?.clone())))
                 .collect(),
             views
                 .iter()
@@ -311,7 +310,7 @@ impl CheckpointStore for SimulatedStore {
     async fn write_history(
         &self,
         entries: &[HistoryEntry],
-        _: WriteTimestamp,
+        recovery_timestamp: WriteTimestamp,
     ) -> Result<(), StoreError> {
         let entries = entries.to_vec();
         self.ask(|world, reply| {
@@ -319,13 +318,7 @@ impl CheckpointStore for SimulatedStore {
             world.after(PATIENCE_US, move |_| unanswered(&late));
             world.message(move |world| {
                 for entry in entries {
-                    let other = world.checker.history.insert(entry.epoch, entry.clone());
-                    let other = other.filter(|held| !entry.is_still(held));
-                    if let Some(other) = other {
-                        world.checker.breach(format!(
-                            "the history of an epoch changed: {other:?} became {entry:?}"
-                        ));
-                    }
+                    world.checker.write_history(entry, recovery_timestamp);
                 }
                 world.message(move |_| reply.send(Ok(())));
             });
@@ -336,7 +329,7 @@ impl CheckpointStore for SimulatedStore {
 
 #[async_trait]
 impl EpochStore for SimulatedStore {
-    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarState>>, StoreError> {
+    async fn read_bars(&self, keys: &[BarKey]) -> Result<Vec<Option<BarRow>>, StoreError> {
         let keys = keys.to_vec();
         self.ask(|world, reply| {
             let late = reply.clone();
@@ -345,7 +338,23 @@ impl EpochStore for SimulatedStore {
             world.read(keys, Vec::new(), move |_, bars, _| {
                 reply.send(Ok(asked
                     .iter()
-                    .map(|key| bars.get(key).map(|(_, state)| *state))
+                    .map(|key| bars.get(key).map(|(_, row)| row.clone()))
+                    .collect()));
+            });
+        })
+        .await
+    }
+
+    async fn read_views(&self, keys: &[ViewKey]) -> Result<Vec<Option<ViewState>>, StoreError> {
+        let keys = keys.to_vec();
+        self.ask(|world, reply| {
+            let late = reply.clone();
+            world.after(PATIENCE_US, move |_| unanswered(&late));
+            let asked = keys.clone();
+            world.read(Vec::new(), keys, move |_, _, views| {
+                reply.send(Ok(asked
+                    .iter()
+                    .map(|key| views.get(key).map(|(_, state)| state.clone()))
                     .collect()));
             });
         })

@@ -9,12 +9,10 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_schemas::{Baskets, WindowSize};
 
-use crate::{checker::Checker, replica::Replica};
+use crate::{checker::Checker, partition_log::PartitionLog, replica::Replica};
 
 /// A future event.
 type Act = Box<dyn FnOnce(&mut World) + Send>;
-/// A record of the log: the log's own timestamp, and the bytes.
-pub(crate) type LogRecord = (i64, Vec<u8>);
 
 /// Copies of every bar.
 pub(crate) const REPLICAS: usize = 3;
@@ -36,6 +34,13 @@ pub(crate) struct NetworkProfile {
     pub(crate) repair: bool,
 }
 
+/// A rollback of the log.
+pub(crate) struct Rollback {
+    /// The log before it, which the generations up to this number have read.
+    pub(crate) before: Vec<PartitionLog>,
+    pub(crate) last_number: u64,
+}
+
 /// The world.
 pub(crate) struct World {
     pub(crate) now_us: u64,
@@ -44,7 +49,9 @@ pub(crate) struct World {
     pub(crate) replicas: [Replica; REPLICAS],
     /// Replicas that receive nothing.
     pub(crate) down: [bool; REPLICAS],
-    pub(crate) log: Vec<Vec<LogRecord>>,
+    pub(crate) log: Vec<PartitionLog>,
+    /// Bound records were taken out of the log. Every later start must be refused.
+    pub(crate) rollback: Option<Rollback>,
     pub(crate) checker: Checker,
     queue: BTreeMap<(u64, u64), Act>,
     queued: u64,
@@ -77,7 +84,8 @@ impl World {
             network_profile,
             replicas: Default::default(),
             down: [false; REPLICAS],
-            log: vec![Vec::new(); partitions],
+            log: vec![PartitionLog::default(); partitions],
+            rollback: None,
             checker: Checker::new(sizes, baskets, most_partitions),
             queue: BTreeMap::new(),
             queued: 0,

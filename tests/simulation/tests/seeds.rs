@@ -60,6 +60,10 @@ fn a_thousand_histories_of_faults_lose_nothing_double_nothing_and_show_no_reader
         checked.generations > 2 * seeds.len() as u64 && checked.writes > 100 * seeds.len() as u64,
         "{checked:?}"
     );
+    if seeds.len() as u64 >= SEEDS {
+        let absent = checked.all().into_iter().filter(|(_, times)| *times == 0);
+        assert_eq!(absent.collect::<Vec<_>>(), [], "faults that no seed had");
+    }
 }
 
 #[test]

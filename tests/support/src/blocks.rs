@@ -165,7 +165,9 @@ pub fn run(
     replacements: &[(&str, String)],
 ) -> Result<(), String> {
     let blocks = of(document).map_err(|errors| errors.join("\n"))?;
-    let mut script = "set -euo pipefail\n".to_owned();
+    // What a block left in the background would keep our pipe open.
+    let mut script =
+        "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     let mut is_empty = true;
     for block in blocks.iter().filter(|block| block.needs == needs) {
         is_empty = false;

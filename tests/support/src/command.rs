@@ -162,9 +162,9 @@ impl Place {
     }
 }
 
-/// The csv without its last three columns, which are labels: epoch, final, revision.
+/// The csv without its last four columns, which are labels: epoch, final, revision, complete.
 pub fn values(csv: &str) -> Vec<String> {
     csv.lines()
-        .map(|line| line.rsplitn(4, ',').last().unwrap_or_default().to_owned())
+        .map(|line| line.rsplitn(5, ',').last().unwrap_or_default().to_owned())
         .collect()
 }

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    process::{Child, ChildStderr, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
 };
 
 use serde_json::Value;
@@ -34,19 +34,28 @@ pub fn serving(arguments: &[&str]) -> Running {
 
 /// Starts a command that serves at an address.
 pub fn serving_at(address: &str, arguments: &[&str]) -> Running {
-    let arguments = [
-        arguments,
-        &[
-            "--http",
-            address,
-            "--log-format",
-            "json",
-            "--log-level",
-            "info",
-        ],
+    started(&mut tapeflow(&[arguments, &flags(address)].concat()))
+}
+
+/// The flags that make a command serve at an address, and say where in its log.
+#[must_use]
+pub fn flags(address: &str) -> [&str; 6] {
+    [
+        "--http",
+        address,
+        "--log-format",
+        "json",
+        "--log-level",
+        "info",
     ]
-    .concat();
-    let mut child = tapeflow(&arguments)
+}
+
+/// Starts a command with these [`flags`], and reads from its log where it serves.
+///
+/// # Panics
+/// If it does not start, or ends before it serves.
+pub fn started(command: &mut Command) -> Running {
+    let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

@@ -11,9 +11,9 @@ use std::{collections::HashSet, fmt::Display};
 
 pub(crate) use bars::{describe as describe_bar, differences as bar_differences};
 use tapeflow_oracle::OracleEntry;
-use tapeflow_protocol::Unlisted;
+use tapeflow_protocol::{Audited, Unlisted};
 use tapeflow_schemas::{
-    BarKey, BarState, Baskets, Epoch, ViewKey, ViewState, WindowSize, WindowStart,
+    BarKey, BarState, Baskets, Epoch, View, ViewKey, ViewState, WindowSize, WindowStart,
 };
 pub(crate) use views::{describe as describe_view, oracle_view};
 
@@ -124,12 +124,16 @@ impl<'a> Comparison<'a> {
             }
         } else {
             self.findings.bars.not_compared += 1;
+            self.findings.bars.beyond_reach += u64::from(expected.is_none());
             self.incomplete_windows.insert((key.size, key.start));
             Vec::new()
         };
         // Display columns are compared with the state, which needs no recomputation.
         reasons.extend(mismatches);
-        self.differs_if(Place::Bar(key), state.epoch, expected.is_some(), &reasons);
+        // A packed bar that no trade made is gone when its row is written.
+        let is_expected = expected.is_some()
+            || key.size.is_packed() && self.is_expected(recomputation, &Place::Bar(key.row()));
+        self.differs_if(Place::Bar(key), state.epoch, is_expected, &reasons);
     }
 
     /// A view as it was read, after all bars. `mismatches` says where its entries differ from its
@@ -147,9 +151,9 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// A view with entries of a later epoch. A store does not write a view and its entries in one
-    /// step, so the view must be read again: [`Comparison::view_read_again`].
-    pub(crate) fn read_view_again(&mut self, key: ViewKey) {
+    /// A view whose entries are of a later epoch. A store does not write a view and its entries in
+    /// one step, so the view must be read again: [`Comparison::view_read_again`].
+    pub(crate) fn put_off(&mut self, key: ViewKey) {
         self.views_to_reread.push(key);
     }
 
@@ -157,36 +161,53 @@ impl<'a> Comparison<'a> {
         std::mem::take(&mut self.views_to_reread)
     }
 
-    /// A view that was read twice, or entries without a view. The recomputation now knows all
-    /// epochs that were bound at the first read. `ahead` is the epoch of entries that are newer
-    /// than the view. An epoch that is committed has both, and an epoch that is not bound has
-    /// neither: so `ahead` must be bound and not committed.
+    /// The views that were put off at their last reading too: the job wrote them each time.
+    pub(crate) fn give_up_views(&mut self) {
+        self.findings.moving_views += self.take_views_to_reread().len() as u64;
+    }
+
+    /// A view that was read again, or entries without a view. The recomputation now knows all
+    /// epochs that were bound when it was read. An epoch that was committed at the start has both
+    /// view and entries, and an epoch that is not bound has neither: so only entries of an epoch
+    /// that is bound and not committed are put off once more.
     pub(crate) fn view_read_again(
         &mut self,
         recomputation: &Recomputation<'_>,
         key: ViewKey,
-        state: Option<ViewState>,
-        mut mismatches: Vec<String>,
-        ahead: Option<Epoch>,
+        found: Audited<ViewState>,
     ) {
+        let Audited {
+            state,
+            mut mismatches,
+            ahead,
+            ..
+        } = found;
         let bound = recomputation.committed + 1..=recomputation.last_bound();
-        if let Some(ahead) = ahead
-            && !bound.contains(&ahead)
-        {
-            mismatches.push(format!("it has entries of epoch {ahead}"));
-        }
-        match state {
-            Some(state) => self.view(recomputation, key, state, mismatches),
-            None if mismatches.is_empty() => {
+        match (state, ahead) {
+            (None, Some(ahead)) if bound.contains(&ahead) => {
                 if self.expects_view(recomputation, key) {
                     self.missing(Place::View(key));
+                } else {
+                    self.put_off(key);
                 }
             }
-            None => self.unreadable(
+            (None, _) => self.unreadable(
                 recomputation,
                 Place::View(key),
                 "the store has entries without a view",
             ),
+            (Some(_), Some(ahead)) if bound.contains(&ahead) => self.put_off(key),
+            (Some(state), ahead) => {
+                mismatches.extend(ahead.map(|ahead| format!("it has entries of epoch {ahead}")));
+                self.view(recomputation, key, state, mismatches);
+            }
+        }
+    }
+
+    /// A view that the store lacks.
+    pub(crate) fn missing_if_expected(&mut self, recomputation: &Recomputation<'_>, key: ViewKey) {
+        if self.expects_view(recomputation, key) {
+            self.missing(Place::View(key));
         }
     }
 
@@ -233,10 +254,19 @@ impl<'a> Comparison<'a> {
             self.findings.views.compared += 1;
             match &expected {
                 None => vec!["the store has a view, the log has no trades for it".to_owned()],
-                Some(expected) => views::differences(key.view, &state.entries, expected),
+                Some(expected) => {
+                    let mut found = views::differences(key.view, &state.entries, expected);
+                    if key.view == View::Movers {
+                        let oracle = &recomputation.oracle;
+                        let all = oracle.movers_as_of(key.size, key.start, as_of);
+                        found.extend(views::wrong_reserve(state, &all));
+                    }
+                    found
+                }
             }
         } else {
             self.findings.views.not_compared += 1;
+            self.findings.views.beyond_reach += u64::from(expected.is_none());
             Vec::new()
         };
         reasons.extend(mismatches);
@@ -273,17 +303,20 @@ impl<'a> Comparison<'a> {
     }
 
     /// Whether the committed records make this view.
-    pub(crate) fn expects_view(&self, recomputation: &Recomputation<'_>, key: ViewKey) -> bool {
+    fn expects_view(&self, recomputation: &Recomputation<'_>, key: ViewKey) -> bool {
         self.expected_view(recomputation, key, COMMITTED).is_some()
     }
 
-    /// Whether all records read so far make this bar or view.
+    /// Whether all records read so far make this view, or this bar or the row that it is packed
+    /// into.
     fn is_expected(&self, recomputation: &Recomputation<'_>, place: &Place) -> bool {
         match place {
-            Place::Bar(key) => recomputation
-                .oracle
-                .bar_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX)
-                .is_some(),
+            Place::Bar(key) => [key, &key.row()].into_iter().any(|key| {
+                recomputation
+                    .oracle
+                    .bar_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX)
+                    .is_some()
+            }),
             Place::View(key) => self
                 .expected_view(recomputation, *key, Epoch::MAX)
                 .is_some(),

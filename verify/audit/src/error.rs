@@ -37,11 +37,9 @@ pub enum AuditError {
         /// The baskets that the audit was given.
         given: String,
     },
-    /// The offset range of a partition cannot be read.
-    #[error("cannot read the offset range of partition {partition}")]
+    /// The offset ranges of the partitions cannot be read.
+    #[error("cannot read the offset ranges of the log's partitions")]
     Bounds {
-        /// The partition.
-        partition: Partition,
         /// What the log answered.
         #[source]
         source: LogError,

@@ -67,7 +67,7 @@ pub use audit_run::{Audit, Settings};
 pub use coverage::HistoryDifference;
 pub use error::AuditError;
 pub use event::{Event, Observer};
-pub use findings::{Difference, Findings, Place, RepairAction, Tally};
+pub use findings::{Difference, Findings, Place, RepairAction, Share, Tally};
 pub use repair::{Repair, RepairReport};
 pub use rules::Rules;
 pub use selection::Selection;

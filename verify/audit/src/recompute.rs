@@ -85,6 +85,11 @@ impl<'a> Recomputation<'a> {
         Ok(())
     }
 
+    /// Offsets passed so far ([`LogCursor::passed`]).
+    pub(crate) fn passed(&self) -> u64 {
+        self.cursor.passed()
+    }
+
     /// From here on the recomputation does not stop early, so that the findings are reported.
     pub(crate) fn ignore_stop(&mut self) {
         self.cursor.ignore_stop();

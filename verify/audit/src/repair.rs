@@ -170,8 +170,8 @@ fn write_places(
     observer: &mut Observer<'_>,
 ) -> Result<Written, AuditError> {
     plan.read_to(repairer.checkpoint())?;
-    let (bar_keys, view_keys) = (
-        std::mem::take(&mut plan.bars),
+    let (row_keys, view_keys) = (
+        std::mem::take(&mut plan.rows),
         std::mem::take(&mut plan.views),
     );
     let (mut bars, mut views, mut refused) = (Vec::new(), Vec::new(), 0);
@@ -182,16 +182,16 @@ fn write_places(
         }
         Ok(audit.runtime.block_on(repairer.heartbeat(audit.store))?)
     };
-    for key in bar_keys {
+    for key in row_keys {
         step(repairer)?;
-        match plan.bar(&key) {
-            Ok(totals) => {
+        match plan.row(&key) {
+            Ok(row) => {
                 observer(Event::RepairReady {
                     place: &Place::Bar(key.clone()),
                     before: &stored_bar(audit, &key)?,
-                    after: &describe_bar(&totals),
+                    after: &describe_bar(&row.totals),
                 });
-                bars.push((key, totals));
+                bars.push((key, row.totals, row.packed));
             }
             Err(reason) => {
                 observer(Event::RepairRefused {
@@ -235,7 +235,7 @@ fn stored_bar(audit: &Audit<'_>, key: &BarKey) -> Result<String, AuditError> {
         .runtime
         .block_on(audit.store.read_bars(std::slice::from_ref(key)));
     let bar = found.map(|bars| bars.into_iter().next().flatten());
-    describe_stored(bar, |state| describe_bar(&state.totals))
+    describe_stored(bar, |row| describe_bar(&row.state.totals))
 }
 
 fn stored_view(audit: &Audit<'_>, key: ViewKey) -> Result<String, AuditError> {

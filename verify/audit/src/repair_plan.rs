@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use tapeflow_dataflow::RepairValues;
+use tapeflow_dataflow::{RepairValues, RowValues};
 use tapeflow_log::Log;
 use tapeflow_oracle::{Oracle, OracleEntry};
 use tapeflow_protocol::Checkpoint;
 use tapeflow_schemas::{
     BarKey, Baskets, Epoch, Offset, Price, Totals, View, ViewEntry, ViewKey, WindowSize,
-    WindowStart, view::SMALLEST_VIEW_MS,
+    WindowStart, view::has_views,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +24,9 @@ use crate::{
     rules::Rules,
 };
 
-/// The bars and views that a repair writes.
+/// The rows of bars, and the views, that a repair writes.
 pub(crate) struct RepairPlan<'a> {
-    pub(crate) bars: BTreeSet<BarKey>,
+    pub(crate) rows: BTreeSet<BarKey>,
     pub(crate) views: BTreeSet<ViewKey>,
     baskets: &'a Baskets,
     cursor: LogCursor<'a>,
@@ -45,12 +45,12 @@ impl<'a> RepairPlan<'a> {
         with_views: bool,
         stop: &'a CancellationToken,
     ) -> Self {
-        let (bars, views) = bars_and_views(places, with_views);
+        let (rows, views) = rows_and_views(places, with_views);
         let oracle =
-            Oracle::new(rules.sizes.clone(), partitions(from)).keeping(needed_bars(&bars, &views));
-        let recompute = RepairValues::new(&rules.sizes, from, bars.iter().cloned());
+            Oracle::new(rules.sizes.clone(), partitions(from)).keeping(needed_bars(&rows, &views));
+        let recompute = RepairValues::new(&rules.sizes, from, rows.iter().cloned());
         Self {
-            bars,
+            rows,
             views,
             baskets: &rules.baskets,
             cursor: LogCursor::new(log, from, stop),
@@ -75,20 +75,38 @@ impl<'a> RepairPlan<'a> {
             })
     }
 
-    /// The correct content of a bar, or why it is not known.
-    pub(crate) fn bar(&mut self, key: &BarKey) -> Result<Totals, String> {
+    /// The correct content of a row, or why it is not known.
+    pub(crate) fn row(&mut self, key: &BarKey) -> Result<RowValues, String> {
+        let Some(row) = self.recompute.row(key) else {
+            return Err("the log has no trades for it".into());
+        };
+        self.check(key, &row.totals)?;
+        for bar in row.packed.iter(key.start) {
+            let bar = bar.map_err(|error| error.to_string())?;
+            let key = BarKey {
+                symbol: key.symbol.clone(),
+                size: bar.size,
+                start: bar.start,
+            };
+            self.check(&key, &bar.totals)?;
+        }
+        Ok(row)
+    }
+
+    /// Compares a bar with the oracle's.
+    fn check(&self, key: &BarKey, totals: &Totals) -> Result<(), String> {
         let expected = self
             .oracle
             .bar_as_of(key.symbol.as_str(), key.size, key.start, Epoch::MAX);
-        let (Some(expected), Some(totals)) = (expected, self.recompute.bar(key)) else {
+        let Some(expected) = expected else {
             return Err("the log has no trades for it".into());
         };
-        let differences = bar_differences(&totals, &expected);
+        let differences = bar_differences(totals, &expected);
         if differences.is_empty() {
-            Ok(totals)
+            Ok(())
         } else {
             Err(format!(
-                "the job's own code and the oracle disagree: {}",
+                "the job's own code and the oracle disagree about {key}: {}",
                 differences.join("; ")
             ))
         }
@@ -107,13 +125,13 @@ impl<'a> RepairPlan<'a> {
     }
 }
 
-fn bars_and_views(places: &[Place], with_views: bool) -> (BTreeSet<BarKey>, BTreeSet<ViewKey>) {
-    let (mut bars, mut views) = (BTreeSet::new(), BTreeSet::new());
+fn rows_and_views(places: &[Place], with_views: bool) -> (BTreeSet<BarKey>, BTreeSet<ViewKey>) {
+    let (mut rows, mut views) = (BTreeSet::new(), BTreeSet::new());
     for place in places {
         match place {
             Place::Bar(key) => {
-                bars.insert(key.clone());
-                if with_views && key.size.ms() >= SMALLEST_VIEW_MS {
+                rows.insert(key.row());
+                if with_views && has_views(key.size) {
                     let (size, start) = (key.size, key.start);
                     views.extend(View::EVERY.map(|view| ViewKey { view, size, start }));
                 }
@@ -125,18 +143,18 @@ fn bars_and_views(places: &[Place], with_views: bool) -> (BTreeSet<BarKey>, BTre
             Place::Unlisted(_) => {}
         }
     }
-    (bars, views)
+    (rows, views)
 }
 
-/// The bars to recompute: those of the plan, and all bars in the windows of its views.
+/// The bars to recompute: those in the rows of the plan, and all bars in the windows of its views.
 fn needed_bars(
-    bars: &BTreeSet<BarKey>,
+    rows: &BTreeSet<BarKey>,
     views: &BTreeSet<ViewKey>,
 ) -> impl Fn(&str, WindowSize, WindowStart) -> bool + Send + 'static {
     let windows: HashSet<(WindowSize, WindowStart)> =
         views.iter().map(|key| (key.size, key.start)).collect();
     let mut symbols: HashMap<(WindowSize, WindowStart), HashSet<String>> = HashMap::new();
-    for key in bars {
+    for key in rows {
         symbols
             .entry((key.size, key.start))
             .or_default()
@@ -145,13 +163,14 @@ fn needed_bars(
     move |symbol, size, start| {
         windows.contains(&(size, start))
             || symbols
-                .get(&(size, start))
+                .get(&size.row_of(start))
                 .is_some_and(|symbols| symbols.contains(symbol))
     }
 }
 
 fn view_entry(entry: OracleEntry) -> ViewEntry {
     let OracleEntry {
+        quote,
         name,
         symbols,
         trades,
@@ -162,6 +181,7 @@ fn view_entry(entry: OracleEntry) -> ViewEntry {
     } = entry;
     let price = |e8: Option<i64>| e8.and_then(|e8| Price::from_e8(e8).ok());
     ViewEntry {
+        quote,
         name,
         symbols,
         trades,

@@ -1,8 +1,8 @@
 //! The rules by which the job made its bars and views, as the checkpoint names them.
 
-use tapeflow_dataflow::{baskets_of, sizes_of};
+use tapeflow_dataflow::{baskets_of, calendar_of, sizes_of};
 use tapeflow_protocol::Checkpoint;
-use tapeflow_schemas::{Baskets, WindowSize};
+use tapeflow_schemas::{Baskets, WindowSize, trading_session::Calendar};
 
 use crate::error::AuditError;
 
@@ -28,6 +28,12 @@ impl Rules {
                 fingerprint: fingerprint.clone(),
             });
         };
+        let calendar = Calendar::us_equities().digest();
+        if calendar_of(fingerprint).is_some_and(|job| job != calendar) {
+            return Err(AuditError::UnknownRules {
+                fingerprint: fingerprint.clone(),
+            });
+        }
         let baskets = baskets
             .cloned()
             .or_else(|| Baskets::of_fingerprint(fingerprint))

@@ -47,6 +47,11 @@ impl Selection {
         }
     }
 
+    /// The symbols that were asked for by name.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &str> {
+        self.symbols.iter().map(String::as_str)
+    }
+
     pub(crate) fn has_symbol(&self, symbol: &str) -> bool {
         (self.symbols.is_empty() || self.symbols.contains(symbol))
             && hash(symbol.as_bytes()).is_multiple_of(self.sample)

@@ -33,6 +33,10 @@ pub struct OracleBar {
     pub low: Option<i64>,
     /// The last price.
     pub close: Option<i64>,
+    /// The event time of the earliest trade of all, in milliseconds since 1970 UTC.
+    pub first_trade_ms: Option<i64>,
+    /// The event time of the latest one.
+    pub last_trade_ms: Option<i64>,
 }
 
 /// An accepted trade with its position in the log.
@@ -45,6 +49,8 @@ pub(crate) struct AcceptedTrade<'a> {
     pub(crate) price_e8: i64,
     pub(crate) size_e8: i128,
     pub(crate) codes: &'a [u8],
+    /// Whether the window had closed before the trade came.
+    pub(crate) late: bool,
 }
 
 /// (event time, partition, offset, index, price). The order of these tuples is the order of trades.
@@ -65,6 +71,10 @@ pub(crate) struct Accumulator {
     /// The first one; it counts only if there are no others.
     if_sole: Option<Candidate>,
     if_sole_count: u64,
+    /// The event times of the earliest and the latest trade.
+    times: Option<(i64, i64)>,
+    /// Trades that came after the window had closed.
+    pub(crate) late: u64,
 }
 
 impl OracleSums {
@@ -89,6 +99,8 @@ impl Accumulator {
         };
         let mut single = Self {
             all: one,
+            late: u64::from(trade.late),
+            times: Some((trade.event_ms, trade.event_ms)),
             ..Self::default()
         };
         if counts.volume {
@@ -140,6 +152,13 @@ impl Accumulator {
             .min();
         self.if_sole = self.if_sole.or(other.if_sole);
         self.if_sole_count += other.if_sole_count;
+        self.late += other.late;
+        self.times = match (self.times, other.times) {
+            (Some((first, last)), Some((first_too, last_too))) => {
+                Some((first.min(first_too), last.max(last_too)))
+            }
+            (mine, theirs) => mine.or(theirs),
+        };
     }
 
     pub(crate) fn bar(&self) -> OracleBar {
@@ -160,6 +179,8 @@ impl Accumulator {
             high: self.high,
             low: self.low,
             close: close.map(price),
+            first_trade_ms: self.times.map(|(first, _)| first),
+            last_trade_ms: self.times.map(|(_, last)| last),
         }
     }
 }
@@ -183,6 +204,7 @@ mod tests {
                 price_e8,
                 size_e8: 1,
                 codes: &codes[at],
+                late: false,
             }
         };
         // In order, and backwards in two parts: the order of arrival must not matter.

@@ -20,8 +20,8 @@ pub(crate) enum Admission {
     DeadLetter(&'static str),
 }
 
-/// `taken_ms` is the time of the record: a trade far after it is a dead letter.
-pub(crate) fn admit(entry: &Entry, taken_ms: i64) -> Admission {
+/// `known_ms` is the time at which the record existed: a trade after it is a dead letter.
+pub(crate) fn admit(entry: &Entry, known_ms: i64) -> Admission {
     if Symbol::check(&entry.symbol).is_err() {
         return Admission::DeadLetter("symbol");
     }
@@ -50,7 +50,7 @@ pub(crate) fn admit(entry: &Entry, taken_ms: i64) -> Admission {
     {
         return Admission::DeadLetter("notional");
     }
-    if time.is_far_future(taken_ms) {
+    if time.is_future(known_ms) {
         return Admission::DeadLetter("future");
     }
     Admission::Trade {

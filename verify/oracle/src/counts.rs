@@ -20,6 +20,9 @@ pub struct OracleCounts {
     pub price_updates: u64,
     /// Sequences that sessions skipped.
     pub gaps: u64,
+    /// Trades that came after at least one of their windows had closed. Right only if the partition
+    /// was read from its first record, because earlier trades decide what has closed.
+    pub late: u64,
 }
 
 impl OracleCounts {
@@ -32,6 +35,7 @@ impl OracleCounts {
         self.duplicates += other.duplicates;
         self.price_updates += other.price_updates;
         self.gaps += other.gaps;
+        self.late += other.late;
     }
 
     /// Dead letters of all reasons.

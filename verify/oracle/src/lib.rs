@@ -33,6 +33,7 @@ mod conditions;
 mod counts;
 mod decode;
 mod duplicates;
+mod sessions;
 mod views;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -41,8 +42,8 @@ use accumulator::{AcceptedTrade, Accumulator};
 pub use accumulator::{OracleBar, OracleSums};
 use admission::{Admission, admit};
 pub use counts::{OracleCounts, OracleDeadLetter};
-use decode::{Decoder, Record};
-use duplicates::DuplicateFilter;
+use decode::{DECODER, Record};
+use duplicates::{Decision, DuplicateFilter};
 use tapeflow_schemas::{
     AssetClass, Baskets, EventTime, Offset, Partition, WindowSize, WindowStart,
 };
@@ -51,7 +52,6 @@ pub use views::{OracleEntry, OracleView};
 /// The recomputation: [`Oracle::record`] takes the log, the other methods return results.
 pub struct Oracle {
     sizes: Vec<WindowSize>,
-    decoder: Decoder,
     partitions: Vec<PartitionState>,
     bars: BTreeMap<Arc<str>, BTreeMap<(WindowSize, WindowStart), Epochs>>,
     /// The symbols that have a bar in a window, for windows that have views.
@@ -60,6 +60,13 @@ pub struct Oracle {
     dead_letters: Vec<OracleDeadLetter>,
     keep: Option<Keep>,
 }
+
+/// The most invalid trades of one record that are dead letters of their own.
+const LISTED: usize = 10;
+/// Milliseconds after its end in which a window is still open: later trades are late for it.
+const ALLOWED_LATENESS_MS: i64 = 5_000;
+/// The bytes of a reason that are kept.
+const REASON_BYTES: usize = 64;
 
 /// Whether to keep a bar, by symbol, size and start.
 type Keep = Box<dyn Fn(&str, WindowSize, WindowStart) -> bool + Send>;
@@ -78,10 +85,11 @@ pub struct OracleKey<'a> {
     pub start: WindowStart,
 }
 
-/// How far a partition was read, and its duplicate filter.
+/// How far a partition was read, its duplicate filter, and the largest event time of its trades.
 #[derive(Debug, Default)]
 struct PartitionState {
     last: Option<Offset>,
+    newest_ms: Option<i64>,
     duplicates: DuplicateFilter,
 }
 
@@ -91,7 +99,6 @@ impl Oracle {
     pub fn new(sizes: Vec<WindowSize>, partitions: u32) -> Self {
         Self {
             sizes,
-            decoder: Decoder::new(),
             partitions: (0..partitions).map(|_| PartitionState::default()).collect(),
             bars: BTreeMap::new(),
             windows: BTreeMap::new(),
@@ -114,8 +121,8 @@ impl Oracle {
         }
     }
 
-    /// Adds the next record of a partition. `timestamp_ms` is the log's own; it decides which
-    /// trades of a legacy record are too far in the future.
+    /// Adds the next record of a partition. `timestamp_ms` is the log's own, zero or less if it has
+    /// none; it decides which trades are in the future.
     ///
     /// # Panics
     /// If the log has no such partition, or if `offset` is not above the last one of the partition:
@@ -140,7 +147,7 @@ impl Oracle {
         state.last = Some(offset);
         let counts = self.counts.entry(epoch).or_default();
         counts.records += 1;
-        let record = match self.decoder.decode(payload.unwrap_or_default()) {
+        let record = match DECODER.decode(payload.unwrap_or_default()) {
             Ok(record) => record,
             Err(error) => return self.dead_letter(epoch, (partition, offset, 0), error.reason()),
         };
@@ -149,27 +156,38 @@ impl Oracle {
         }
         | Record::InvalidFrame {
             session, sequence, ..
-        } = record
+        }
+        | Record::FeedState { session, sequence } = record
         {
-            match state.duplicates.accept(session, sequence) {
-                Some(skipped) => counts.gaps += skipped,
-                None => {
+            match state.duplicates.add(session, sequence, offset) {
+                Decision::Counts(skipped) => counts.gaps = counts.gaps.saturating_add(skipped),
+                Decision::Duplicate => {
                     counts.duplicates += 1;
                     return;
                 }
+                Decision::NotBelieved => {
+                    return self.dead_letter(epoch, (partition, offset, 0), "sequence");
+                }
             }
         }
-        let (taken_ms, entries) = match record {
+        // A record can claim any time for itself; the log's timestamp, where there is one, is a
+        // limit.
+        let (known_ms, entries) = match record {
+            Record::Batch {
+                taken_ms, entries, ..
+            } if timestamp_ms > 0 => (taken_ms.min(timestamp_ms), entries),
             Record::Batch {
                 taken_ms, entries, ..
             } => (taken_ms, entries),
             Record::Legacy { entries } => (timestamp_ms, entries),
+            Record::FeedState { .. } => return,
             Record::InvalidFrame { reason, .. } => {
                 return self.dead_letter(epoch, (partition, offset, 0), &reason);
             }
         };
+        let mut invalid = Vec::new();
         for (index, entry) in (0..).zip(entries) {
-            match admit(&entry, taken_ms) {
+            match admit(&entry, known_ms) {
                 Admission::Trade {
                     time,
                     price_e8,
@@ -183,26 +201,76 @@ impl Oracle {
                         price_e8,
                         size_e8,
                         codes: &entry.codes,
+                        late: false,
                     };
                     self.add_trade(epoch, &entry.symbol, time, trade);
                 }
                 Admission::PriceUpdate => {
                     self.counts.entry(epoch).or_default().price_updates += 1;
                 }
-                Admission::DeadLetter(reason) => {
-                    self.dead_letter(epoch, (partition, offset, index), reason);
-                }
+                Admission::DeadLetter(reason) => invalid.push((index, reason)),
             }
         }
+        self.invalid_trades(epoch, (partition, offset), &invalid);
+    }
+
+    /// Counts the invalid trades of a record, and lists the first of them. One more dead letter
+    /// stands for the rest.
+    fn invalid_trades(
+        &mut self,
+        epoch: u64,
+        (partition, offset): (Partition, Offset),
+        invalid: &[(u32, &'static str)],
+    ) {
+        let dead_letters = &mut self.counts.entry(epoch).or_default().dead_letters;
+        for (_, reason) in invalid {
+            *dead_letters.entry((*reason).to_owned()).or_default() += 1;
+        }
+        let (listed, rest) = invalid.split_at(invalid.len().min(LISTED));
+        let rest = rest.first().map(|(index, _)| (*index, "more"));
+        self.dead_letters
+            .extend(
+                listed
+                    .iter()
+                    .copied()
+                    .chain(rest)
+                    .map(|(index, reason)| OracleDeadLetter {
+                        partition,
+                        offset,
+                        index,
+                        reason: reason.to_owned(),
+                    }),
+            );
     }
 
     fn add_trade(&mut self, epoch: u64, symbol: &str, time: EventTime, trade: AcceptedTrade<'_>) {
-        self.counts.entry(epoch).or_default().accepted += 1;
         let class = AssetClass::of(symbol);
-        let kept: Vec<(WindowSize, WindowStart)> = self
+        let partition = usize::try_from(trade.partition).expect("a partition of the log");
+        let newest_ms = &mut self.partitions[partition].newest_ms;
+        let before_ms = newest_ms.replace(time.ms().max(newest_ms.unwrap_or(i64::MIN)));
+        // A window ends after each of its trades, so most trades cannot be late for any. But a
+        // closing print comes after its session.
+        let newest_ms = before_ms.filter(|newest| time.ms() + ALLOWED_LATENESS_MS < *newest);
+        let is_late = |size: WindowSize, start: WindowStart| {
+            let newest_ms = if size.is_session() {
+                before_ms
+            } else {
+                newest_ms
+            };
+            newest_ms
+                .is_some_and(|newest| size.end_of(start, class) + ALLOWED_LATENESS_MS <= newest)
+        };
+        let counts = self.counts.entry(epoch).or_default();
+        counts.accepted += 1;
+        let windows: Vec<(WindowSize, WindowStart)> = self
             .sizes
             .iter()
-            .map(|size| (*size, size.start_of(time, class)))
+            .filter_map(|size| Some((*size, sessions::window_of(*size, time, trade.codes, class)?)))
+            .collect();
+        let late = windows.iter().any(|(size, start)| is_late(*size, *start));
+        counts.late += u64::from(late);
+        let kept: Vec<(WindowSize, WindowStart)> = windows
+            .into_iter()
             .filter(|(size, start)| {
                 self.keep
                     .as_ref()
@@ -223,7 +291,7 @@ impl Oracle {
             let epochs = windows
                 .entry(window)
                 .or_insert_with(|| Vec::with_capacity(1));
-            if epochs.is_empty() && window.0.ms() >= views::SHORTEST_MS {
+            if epochs.is_empty() && views::has_views(window.0) {
                 self.windows
                     .entry(window)
                     .or_default()
@@ -233,7 +301,10 @@ impl Oracle {
             if epochs.get(at).is_none_or(|(found, _)| *found != epoch) {
                 epochs.insert(at, (epoch, Accumulator::default()));
             }
-            epochs[at].1.add(trade);
+            epochs[at].1.add(AcceptedTrade {
+                late: is_late(window.0, window.1),
+                ..trade
+            });
         }
     }
 
@@ -243,6 +314,7 @@ impl Oracle {
         (partition, offset, index): (Partition, Offset, u32),
         reason: &str,
     ) {
+        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES)];
         *self
             .counts
             .entry(epoch)
@@ -268,6 +340,28 @@ impl Oracle {
         epoch: u64,
     ) -> Option<OracleBar> {
         as_of(self.bars.get(symbol)?.get(&(size, start))?, epoch)
+    }
+
+    /// How many trades of a bar came after its window had closed, as of an epoch. Right only if
+    /// each partition was read from its first record.
+    #[must_use]
+    pub fn late_as_of(
+        &self,
+        symbol: &str,
+        size: WindowSize,
+        start: WindowStart,
+        epoch: u64,
+    ) -> u64 {
+        let epochs = self
+            .bars
+            .get(symbol)
+            .and_then(|bars| bars.get(&(size, start)));
+        epochs
+            .into_iter()
+            .flatten()
+            .filter(|(of, _)| *of <= epoch)
+            .map(|(_, accumulator)| accumulator.late)
+            .sum()
     }
 
     /// The symbols that have a bar, ascending.
@@ -315,14 +409,38 @@ impl Oracle {
         epoch: u64,
         baskets: &Baskets,
     ) -> Option<Vec<OracleEntry>> {
-        let symbols = self.windows.get(&(size, start))?;
+        views::entries(view, &self.bars_of_window(size, start, epoch), baskets)
+    }
+
+    /// All symbols of a window that moved, as of an epoch, best rank first. The view `movers` has
+    /// the first of them, and a store may have more in reserve.
+    #[must_use]
+    pub fn movers_as_of(
+        &self,
+        size: WindowSize,
+        start: WindowStart,
+        epoch: u64,
+    ) -> Vec<OracleEntry> {
+        views::all_movers(&self.bars_of_window(size, start, epoch))
+    }
+
+    /// The bars of a window as of an epoch, by symbol.
+    fn bars_of_window(
+        &self,
+        size: WindowSize,
+        start: WindowStart,
+        epoch: u64,
+    ) -> Vec<(&str, OracleBar)> {
         let bar = |symbol: &Arc<str>| self.bar_as_of(symbol, size, start, epoch);
-        let mut bars: Vec<(&str, OracleBar)> = symbols
-            .iter()
+        let mut bars: Vec<(&str, OracleBar)> = self
+            .windows
+            .get(&(size, start))
+            .into_iter()
+            .flatten()
             .filter_map(|symbol| Some((&**symbol, bar(symbol)?)))
             .collect();
         bars.sort_by_key(|(symbol, _)| *symbol);
-        views::entries(view, &bars, baskets)
+        bars
     }
 
     /// The windows that have a bar of any symbol, with all records, of the sizes that have views:

@@ -2,26 +2,34 @@
 //!
 //! A view is made from scratch each time, so a late trade needs no special case.
 
-use tapeflow_schemas::{AssetClass, Baskets};
+use std::collections::BTreeMap;
+
+use tapeflow_schemas::{AssetClass, Baskets, QuoteCurrency, WindowSize};
 
 use crate::accumulator::OracleBar;
 
-/// Entries of a view that ranks symbols.
+/// Entries of a ranking of symbols.
 const MAX_RANKS: usize = 10;
 /// Windows shorter than a minute have no views.
-pub(crate) const SHORTEST_MS: i64 = 60_000;
+const SHORTEST_MS: i64 = 60_000;
+
+/// Whether windows of a size have views. Trading sessions have none.
+pub(crate) fn has_views(size: WindowSize) -> bool {
+    size.ms() >= SHORTEST_MS && !size.is_session()
+}
 
 /// The views. All use policy `sip`: the trades whose size the consolidated tape counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OracleView {
-    /// Symbols by notional, the greatest first; at most ten.
+    /// In each known quote currency, symbols by notional, the greatest first; at most ten.
     Active,
     /// Symbols by the absolute change from open to close as a share of open, the greatest first; at
     /// most ten, and only those that changed.
     Movers,
-    /// The user's baskets, by name.
+    /// The user's baskets, by quote currency and name.
     Baskets,
-    /// Asset classes, by name.
+    /// Asset classes, by quote currency and name. Without volume, and in an unknown currency
+    /// without notional.
     Market,
 }
 
@@ -29,16 +37,18 @@ pub enum OracleView {
 /// 1e-20, because weights have four decimals. Prices are in 1e-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OracleEntry {
+    /// The currency of prices and notional.
+    pub quote: QuoteCurrency,
     /// The symbol, the basket or the asset class.
     pub name: String,
     /// Symbols that have a bar in the window.
     pub symbols: u64,
     /// Trades counted.
     pub trades: u64,
-    /// Units traded.
-    pub volume: i128,
-    /// Price times size, summed.
-    pub notional: i128,
+    /// Units traded, if they add up.
+    pub volume: Option<i128>,
+    /// Price times size, summed, if it is in one currency.
+    pub notional: Option<i128>,
     /// The first price of a symbol.
     pub open: Option<i64>,
     /// The last price of a symbol.
@@ -57,7 +67,11 @@ pub(crate) fn entries(
     }
     match view {
         OracleView::Active => Some(active(bars)),
-        OracleView::Movers => Some(movers(bars)),
+        OracleView::Movers => {
+            let mut ranked = all_movers(bars);
+            ranked.truncate(MAX_RANKS);
+            Some(ranked)
+        }
         OracleView::Market => Some(market(bars)),
         OracleView::Baskets => {
             Some(of_baskets(bars, baskets)).filter(|entries| !entries.is_empty())
@@ -66,17 +80,24 @@ pub(crate) fn entries(
 }
 
 fn active(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
-    let mut ranked: Vec<_> = bars.iter().collect();
-    // The sort is stable, so equal symbols stay ordered by name.
-    ranked.sort_by_key(|(_, bar)| std::cmp::Reverse(bar.sip.notional_e16));
-    ranked
-        .into_iter()
-        .take(MAX_RANKS)
+    let mut ranked: Vec<OracleEntry> = bars
+        .iter()
         .map(|(symbol, bar)| of_symbol(symbol, bar))
-        .collect()
+        .filter(|entry| entry.quote != QuoteCurrency::UNKNOWN)
+        .collect();
+    // The sort is stable, so equal symbols stay ordered by name.
+    ranked.sort_by_key(|entry| (entry.quote, std::cmp::Reverse(entry.notional)));
+    let mut listed: BTreeMap<QuoteCurrency, usize> = BTreeMap::new();
+    ranked.retain(|entry| {
+        let count = listed.entry(entry.quote).or_default();
+        *count += 1;
+        *count <= MAX_RANKS
+    });
+    ranked
 }
 
-fn movers(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
+/// Every symbol that moved, the greatest move first.
+pub(crate) fn all_movers(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
     let mut ranked = Vec::new();
     for (symbol, bar) in bars {
         if let (Some(open), Some(close)) = (bar.open, bar.close)
@@ -91,72 +112,78 @@ fn movers(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
     }
     // a/b > c/d is a*d > c*b. The sort is stable.
     ranked.sort_by(|(a, b, _), (c, d, _)| (c * b).cmp(&(a * d)));
-    ranked
-        .into_iter()
-        .take(MAX_RANKS)
-        .map(|(_, _, entry)| entry)
-        .collect()
+    ranked.into_iter().map(|(_, _, entry)| entry).collect()
 }
 
 fn market(bars: &[(&str, OracleBar)]) -> Vec<OracleEntry> {
-    let mut classes = [AssetClass::Crypto, AssetClass::Forex, AssetClass::Stock];
-    classes.sort_by_key(|class| class.name());
-    let sum = |class: AssetClass| {
-        sum_of(
-            class.name(),
-            bars.iter()
-                .filter(|(symbol, _)| AssetClass::of(symbol) == class)
-                .map(|(_, bar)| (1, bar)),
-        )
+    let mut groups: BTreeMap<(QuoteCurrency, &str), Vec<&OracleBar>> = BTreeMap::new();
+    for (symbol, bar) in bars {
+        let group = (QuoteCurrency::of(symbol), AssetClass::of(symbol).name());
+        groups.entry(group).or_default().push(bar);
+    }
+    let sum = |((quote, class), bars): ((QuoteCurrency, &str), Vec<&OracleBar>)| {
+        let sum = sum_of(quote, class, bars.into_iter().map(|bar| (1, bar)))?;
+        Some(OracleEntry {
+            volume: None,
+            notional: sum.notional.filter(|_| quote != QuoteCurrency::UNKNOWN),
+            ..sum
+        })
     };
-    classes.into_iter().filter_map(sum).collect()
+    groups.into_iter().filter_map(sum).collect()
 }
 
 fn of_baskets(bars: &[(&str, OracleBar)], baskets: &Baskets) -> Vec<OracleEntry> {
-    let baskets = baskets.iter().filter_map(|(name, members)| {
-        let weighted = bars
-            .iter()
-            .filter_map(|(symbol, bar)| Some((members.get(*symbol)?.e4(), bar)));
-        sum_of(name, weighted)
-    });
-    baskets.collect()
+    let mut sums: Vec<OracleEntry> = baskets
+        .iter()
+        .filter_map(|(name, members)| {
+            let mut weighted = bars
+                .iter()
+                .filter_map(|(symbol, bar)| Some((symbol, members.get(*symbol)?.e4(), bar)))
+                .peekable();
+            // All members have one quote currency.
+            let (symbol, ..) = weighted.peek()?;
+            let quote = QuoteCurrency::of(symbol);
+            sum_of(quote, name, weighted.map(|(_, weight, bar)| (weight, bar)))
+        })
+        .collect();
+    sums.sort_by(|a, b| (a.quote, &a.name).cmp(&(b.quote, &b.name)));
+    sums
 }
 
 /// The weighted sum of bars; `None` without bars. Trades are not weighted.
 fn sum_of<'a>(
+    quote: QuoteCurrency,
     name: &str,
     bars: impl Iterator<Item = (i128, &'a OracleBar)>,
 ) -> Option<OracleEntry> {
     // All terms are positive, so a sum that does not fit saturates at the largest 128-bit number.
-    let mut sum = OracleEntry {
+    let (mut symbols, mut trades, mut volume, mut notional) = (0, 0, 0i128, 0i128);
+    for (weight, bar) in bars {
+        symbols += 1;
+        trades += bar.sip.trades;
+        volume = volume.saturating_add(weight.saturating_mul(bar.sip.volume_e8));
+        notional = notional.saturating_add(weight.saturating_mul(bar.sip.notional_e16));
+    }
+    (symbols > 0).then(|| OracleEntry {
+        quote,
         name: name.to_owned(),
-        symbols: 0,
-        trades: 0,
-        volume: 0,
-        notional: 0,
+        symbols,
+        trades,
+        volume: Some(volume),
+        notional: Some(notional),
         open: None,
         close: None,
-    };
-    for (weight, bar) in bars {
-        sum.symbols += 1;
-        sum.trades += bar.sip.trades;
-        sum.volume = sum
-            .volume
-            .saturating_add(weight.saturating_mul(bar.sip.volume_e8));
-        sum.notional = sum
-            .notional
-            .saturating_add(weight.saturating_mul(bar.sip.notional_e16));
-    }
-    (sum.symbols > 0).then_some(sum)
+    })
 }
 
 fn of_symbol(symbol: &str, bar: &OracleBar) -> OracleEntry {
     OracleEntry {
+        quote: QuoteCurrency::of(symbol),
         name: symbol.to_owned(),
         symbols: 1,
         trades: bar.sip.trades,
-        volume: bar.sip.volume_e8,
-        notional: bar.sip.notional_e16,
+        volume: Some(bar.sip.volume_e8),
+        notional: Some(bar.sip.notional_e16),
         open: bar.open,
         close: bar.close,
     }
@@ -210,7 +237,9 @@ mod tests {
         )
     }
 
-    fn sums(entries: Option<Vec<OracleEntry>>) -> Vec<(String, u64, u64, i128, i128)> {
+    type Sums = (String, u64, u64, Option<i128>, Option<i128>);
+
+    fn sums(entries: Option<Vec<OracleEntry>>) -> Vec<Sums> {
         let entries = entries.expect("a view");
         assert!(
             entries
@@ -222,7 +251,7 @@ mod tests {
             .into_iter()
             .map(|entry| {
                 (
-                    entry.name,
+                    format!("{} {}", entry.quote, entry.name),
                     entry.symbols,
                     entry.trades,
                     entry.volume,
@@ -255,14 +284,53 @@ mod tests {
         assert_eq!(
             found,
             [OracleEntry {
+                quote: QuoteCurrency::USD,
                 name: "A".into(),
                 symbols: 1,
                 trades: 21,
-                volume: 14,
-                notional: 7,
+                volume: Some(14),
+                notional: Some(7),
                 open: Some(3),
                 close: Some(4)
             }]
+        );
+    }
+
+    #[test]
+    fn the_active_are_ranked_within_their_quote_currency() {
+        let of = bars(&[
+            ("AAPL", 5, None, None),
+            ("OANDA:USD_JPY", 800, None, None),
+            ("BINANCE:BTCUSDT", 11, None, None),
+            ("IC MARKETS:1", 900, None, None),
+            ("OANDA:EUR_USD", 7, None, None),
+            ("OANDA:EUR_JPY", 801, None, None),
+        ]);
+        assert_eq!(
+            names(OracleView::Active, &of).as_deref(),
+            Some("OANDA:EUR_JPY OANDA:USD_JPY OANDA:EUR_USD AAPL BINANCE:BTCUSDT")
+        );
+        let many: Vec<String> = (10..22)
+            .flat_map(|n| [format!("S{n}"), format!("BINANCE:C{n}USDT")])
+            .collect();
+        let of: Vec<_> = many
+            .iter()
+            .map(|symbol| (symbol.as_str(), 5, None, None))
+            .collect();
+        let ranked = names(OracleView::Active, &bars(&of)).expect("a view");
+        let ranked: Vec<&str> = ranked.split(' ').collect();
+        assert_eq!(
+            (ranked.len(), ranked[9], ranked[10]),
+            (20, "S19", "BINANCE:C10USDT")
+        );
+        assert_eq!(
+            names(
+                OracleView::Active,
+                &bars(&[("IC MARKETS:1", 1, None, None)])
+            )
+            .as_deref(),
+            Some(""),
+            "a view without entries is a view"
         );
     }
 
@@ -318,18 +386,22 @@ mod tests {
     }
 
     #[test]
-    fn the_market_is_summed_by_class() {
+    fn the_market_is_summed_by_quote_currency_and_class_and_without_volume() {
         let of = bars(&[
             ("AAPL", 5, Some(1), Some(2)),
             ("MSFT", 7, None, None),
             ("BINANCE:BTCUSDT", 11, None, None),
             ("OANDA:EUR_USD", 0, None, None),
+            ("OANDA:USD_JPY", 900, None, None),
             ("IC MARKETS:1", 13, None, None),
+            ("IC MARKETS:2", 17, None, None),
         ]);
         let want = [
-            ("crypto".into(), 1, 33, 22, 11),
-            ("forex".into(), 2, 39, 26, 13),
-            ("stock".into(), 2, 36, 24, 12),
+            ("JPY forex".into(), 1, 2_700, None, Some(900)),
+            ("USD forex".into(), 1, 0, None, Some(0)),
+            ("USD stock".into(), 2, 36, None, Some(12)),
+            ("USDT crypto".into(), 1, 33, None, Some(11)),
+            ("unknown forex".into(), 2, 90, None, None),
         ];
         assert_eq!(
             sums(entries(OracleView::Market, &of, &Baskets::default())),
@@ -337,7 +409,7 @@ mod tests {
         );
         assert_eq!(
             sums(entries(OracleView::Market, &of[..1], &Baskets::default())),
-            [("stock".into(), 1, 15, 10, 5)]
+            [("USD stock".into(), 1, 15, None, Some(5))]
         );
     }
 
@@ -355,7 +427,7 @@ mod tests {
         // 0.5 * 10 + 2 * 14 = 33, 0.5 * 5 + 2 * 7 = 16.5, in units of 1e-4.
         assert_eq!(
             sums(entries(OracleView::Baskets, &of, &baskets)),
-            [("tech".into(), 2, 36, 330_000, 165_000)]
+            [("USD tech".into(), 2, 36, Some(330_000), Some(165_000))]
         );
         assert_eq!(
             entries(
@@ -373,7 +445,7 @@ mod tests {
         );
         assert_eq!(
             sums(zero),
-            [("coins".into(), 1, 0, 0, 0)],
+            [("USDT coins".into(), 1, 0, Some(0), Some(0))],
             "a bar counts, whatever it contains"
         );
     }

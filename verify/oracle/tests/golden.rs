@@ -144,8 +144,13 @@ fn view_line(
 ) -> String {
     let places = if view.1 == OracleView::Baskets { 4 } else { 0 };
     let price = |e8: Option<i64>| e8.map_or_else(String::new, |e8| format_fixed(e8.into(), 8));
-    let vwap = divide_half_even(entry.notional, entry.volume)
-        .map_or_else(String::new, |e8| format_fixed(e8, 8));
+    let sum = |sum: Option<i128>, places| {
+        sum.map_or_else(String::new, |units| format_fixed(units, places))
+    };
+    let vwap = entry
+        .notional
+        .zip(entry.volume)
+        .and_then(|(notional, volume)| divide_half_even(notional, volume));
     let change = entry
         .open
         .zip(entry.close)
@@ -158,13 +163,14 @@ fn view_line(
         view.0.to_owned(),
         size.to_string(),
         format_utc(start),
+        entry.quote.to_string(),
         rank.to_string(),
         entry.name.clone(),
         entry.symbols.to_string(),
         entry.trades.to_string(),
-        format_fixed(entry.volume, 8 + places),
-        format_fixed(entry.notional, 16 + places),
-        vwap,
+        sum(entry.volume, 8 + places),
+        sum(entry.notional, 16 + places),
+        sum(vwap, 8),
         price(entry.open),
         price(entry.close),
         change,
@@ -189,11 +195,14 @@ fn check_views(frames: &str, golden: &str) {
             let entries = oracle
                 .view_as_of(view.1, size, start, 0, &baskets)
                 .unwrap_or_default();
-            recomputed.extend(
-                (1..)
-                    .zip(&entries)
-                    .map(|(rank, entry)| view_line(view, size, start, rank, entry)),
-            );
+            recomputed.extend(entries.iter().enumerate().map(|(at, entry)| {
+                // Movers are ranked together, everything else within its quote currency.
+                let within = |other: &&OracleEntry| {
+                    view.1 == OracleView::Movers || other.quote == entry.quote
+                };
+                let rank = 1 + entries[..at].iter().filter(within).count();
+                view_line(view, size, start, rank, entry)
+            }));
         }
     }
     assert_eq!(recomputed, golden.lines().skip(1).collect::<Vec<_>>());
@@ -212,5 +221,13 @@ fn a_crowd_with_ties_at_every_edge_gives_the_golden_views() {
     check_views(
         include_str!("../../../tests/golden/crowd.jsonl"),
         include_str!("../../../tests/golden/crowd-views.csv"),
+    );
+}
+
+#[test]
+fn symbols_of_many_quote_currencies_give_the_golden_views() {
+    check_views(
+        include_str!("../../../tests/golden/currencies.jsonl"),
+        include_str!("../../../tests/golden/currencies-views.csv"),
     );
 }

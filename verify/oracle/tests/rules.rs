@@ -173,16 +173,16 @@ fn a_view_as_of_an_epoch_ranks_the_bars_as_of_it() {
         Some(
             entries
                 .iter()
-                .map(|entry| format!("{} {}", entry.name, entry.notional))
+                .map(|entry| format!("{} {}", entry.name, entry.notional.unwrap_or(-1)))
                 .collect::<Vec<_>>()
                 .join(", "),
         )
     };
     let active = |epoch| names(OracleView::Active, epoch).expect("a view");
     assert_eq!(active(0), "AAPL 290");
-    assert_eq!(active(1), "BINANCE:BTCUSDT 300, AAPL 290");
-    assert_eq!(active(2), "BINANCE:BTCUSDT 300, AAPL 290, MSFT 40");
-    assert_eq!(active(3), "MSFT 640, BINANCE:BTCUSDT 300, AAPL 290");
+    assert_eq!(active(1), "AAPL 290, BINANCE:BTCUSDT 300");
+    assert_eq!(active(2), "AAPL 290, MSFT 40, BINANCE:BTCUSDT 300");
+    assert_eq!(active(3), "MSFT 640, AAPL 290, BINANCE:BTCUSDT 300");
     assert_eq!(names(OracleView::Movers, 2).as_deref(), Some("AAPL 290"));
     assert_eq!(
         names(OracleView::Movers, 3).as_deref(),
@@ -191,7 +191,7 @@ fn a_view_as_of_an_epoch_ranks_the_bars_as_of_it() {
     );
     assert_eq!(
         names(OracleView::Market, 3).as_deref(),
-        Some("crypto 300, stock 930")
+        Some("stock 930, crypto 300")
     );
     assert_eq!(
         (
@@ -346,15 +346,23 @@ fn an_invalid_frame_is_one_dead_letter_with_its_own_reason_and_can_repeat() {
 #[test]
 fn a_trade_too_far_in_the_future_of_its_record_is_a_dead_letter() {
     let mut oracle = oracle(1);
-    let day = 24 * 60 * MINUTE;
-    let trades = [trade(NOW + day, 1, 1), trade(NOW + day + 1, 1, 1)];
-    // A batch has its own time. The log's timestamp does not matter, though it is years away.
-    oracle.record(0, 0, 0, 0, Some(&batch("AAPL", 1, 1, NOW, &trades)));
+    let limit = 5 * MINUTE;
+    let trades = [trade(NOW + limit, 1, 1), trade(NOW + limit + 1, 1, 1)];
+    oracle.record(0, 0, 0, NOW, Some(&batch("AAPL", 1, 1, NOW, &trades)));
     assert_eq!(
         (oracle.counts().accepted, dead_letters(&oracle).as_str()),
         (1, "future 1")
     );
     assert_eq!(oracle.dead_letters()[0].index, 1);
+    // The earlier of the two times counts, and the batch's own if the log has none.
+    oracle.record(0, 0, 1, NOW + 1, Some(&batch("AAPL", 1, 2, NOW, &trades)));
+    oracle.record(0, 0, 2, NOW, Some(&batch("AAPL", 1, 3, NOW + 1, &trades)));
+    assert_eq!(
+        (oracle.counts().accepted, dead_letters(&oracle).as_str()),
+        (3, "future 3")
+    );
+    oracle.record(0, 0, 3, 0, Some(&batch("AAPL", 1, 4, NOW + 1, &trades)));
+    assert_eq!(oracle.counts().accepted, 5);
     // A legacy record has only the log's timestamp. Here t = 1: a trade of 1 unit of A at 1.0.
     let legacy = [
         &[2, 2][..],
@@ -364,12 +372,40 @@ fn a_trade_too_far_in_the_future_of_its_record_is_a_dead_letter() {
         &[0, 0],
     ]
     .concat();
-    oracle.record(0, 0, 1, 1 - day, Some(&legacy));
-    oracle.record(0, 0, 2, -day, Some(&legacy));
+    oracle.record(0, 0, 4, 1 - limit, Some(&legacy));
+    oracle.record(0, 0, 5, -limit, Some(&legacy));
     assert_eq!(
         (oracle.counts().accepted, dead_letters(&oracle).as_str()),
-        (2, "future 2")
+        (6, "future 4")
     );
+}
+
+#[test]
+fn a_record_lists_ten_invalid_trades_and_one_for_the_rest_and_counts_all() {
+    let mut oracle = oracle(1);
+    let trades = vec![trade(NOW + 6 * MINUTE, 1, 1); 12];
+    oracle.record(0, 0, 0, NOW, Some(&batch("AAPL", 1, 1, NOW, &trades[..10])));
+    assert_eq!(oracle.dead_letters().len(), 10);
+    oracle.record(0, 0, 1, NOW, Some(&batch("AAPL", 1, 2, NOW, &trades)));
+    assert_eq!(dead_letters(&oracle), "future 22");
+    let of_second: Vec<_> = oracle.dead_letters()[10..]
+        .iter()
+        .map(|dead_letter| (dead_letter.index, dead_letter.reason.as_str()))
+        .collect();
+    assert_eq!(of_second.len(), 11);
+    assert_eq!(of_second[9..], [(9, "future"), (10, "more")]);
+}
+
+#[test]
+fn a_sequence_that_is_not_believed_is_a_dead_letter_and_moves_nothing() {
+    let mut oracle = oracle(1);
+    let one = |sequence| batch("AAPL", 1, sequence, NOW, &[trade(NOW, 1, 1)]);
+    for (offset, sequence) in (0..).zip([1, 2, i64::MAX.unsigned_abs(), 3, 3]) {
+        oracle.record(0, 0, offset, NOW, Some(&one(sequence)));
+    }
+    let counts = oracle.counts();
+    assert_eq!((counts.accepted, counts.duplicates, counts.gaps), (3, 1, 0));
+    assert_eq!(dead_letters(&oracle), "sequence 1");
 }
 
 #[test]

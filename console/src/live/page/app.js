@@ -3,7 +3,7 @@
 import { Table } from '/table.js';
 import { Candles } from '/candles.js';
 import { Pipeline } from '/pipeline.js';
-import { age, count, make, onColours, say, seconds } from '/words.js';
+import { age, count, make, onColours, say, seconds, span } from '/words.js';
 
 const at = (id) => document.getElementById(id);
 /** A stream without an event for this long is closed: the server sends the status every second. */
@@ -73,9 +73,9 @@ function start(data) {
     complete: false,
   });
   known.clockOffset = data.now - Date.now();
-  state('live', 'live');
-  const which = `Process ${data.process} of ${data.processes}`;
-  note(data.process > 0 ? `${which} shows only its own symbols; process 0 shows all.` : '');
+  // The state of the data follows with the first status.
+  state('starting', 'connected');
+  note('');
   table.start();
   candles.start();
 }
@@ -91,6 +91,7 @@ function take(data) {
     event,
     start,
     acknowledged,
+    carried,
     closes,
   ] of data.bars) {
     let bar = known.bars.get(symbol);
@@ -119,7 +120,8 @@ function take(data) {
       price,
       average,
       amount: Number(volume),
-      away: price / average - 1,
+      // A price of an older window is not compared with the VWAP of this one.
+      away: carried ? NaN : price / average - 1,
     });
     bar.changes = (bar.changes ?? 0) + 1;
   }
@@ -132,6 +134,28 @@ function status(data) {
   known.status = data;
   pipeline.take(data);
   showSummary(pipeline.rates, data);
+  showState(data);
+}
+
+/** Trades this old are called quiet and not live: the market may be closed. */
+const QUIET_MS = 300000;
+
+/** Shows whether the numbers are of now: the state of the data, not of this connection. */
+function showState(data) {
+  const { job, feed, outages } = data;
+  const which = `Process ${known.process} of ${known.processes}`;
+  if (outages.length) {
+    state('waiting', `waiting for the ${outages[0].part}`);
+    const waits = outages.map((o) => `${o.part}, for ${span(o.seconds)}: ${o.reason}`);
+    note(`Waiting: ${waits.join('; ')}. The numbers are from before.`, true);
+    return;
+  }
+  note(known.process > 0 ? `${which} shows only its own symbols; process 0 shows all.` : '');
+  const old = job?.newest_trade_ms ? now() - job.newest_trade_ms : 0;
+  if (job && !job.ready) state('starting', 'starting');
+  else if (feed && feed.kind !== 'finnhub') state(feed.kind, feed.kind);
+  else if (old > QUIET_MS) state('quiet', `no trade for ${age(old)}`);
+  else state('live', 'live');
 }
 
 function lost() {
@@ -158,7 +182,7 @@ function state(name, text) {
   at('link').dataset.state = name;
   say(at('link').lastElementChild, text);
   document.body.classList.toggle('stale', name === 'lost');
-  if (name === 'live') pipeline.stale(false);
+  if (name !== 'lost') pipeline.stale(false);
 }
 
 function note(text, bad = false) {

@@ -1,7 +1,7 @@
 // Candles of one symbol: price, the VWAP of each window, volume, and a crosshair that shows exact
 // values.
 
-import { colour, count, exact, make, percent, say, sharp, utc } from '/words.js';
+import { colour, count, exact, make, percent, say, sharp, short, utc } from '/words.js';
 
 const at = (id) => document.getElementById(id);
 /** Bars requested, and the fewest and the most that are visible. */
@@ -13,7 +13,7 @@ const FIRST = 7;
 const [EVERY_MS, ALL_EVERY_MS, NEWEST] = [1000, 30000, 8];
 /** Rows of the table below the chart. */
 const ROWS = 12;
-/** Pixels for prices on the right and for times at the bottom. */
+/** Least pixels for prices on the right, and pixels for times at the bottom. */
 const [RIGHT, BELOW] = [74, 20];
 
 /** The fields of a bar in the readout and in the table: key, title, text. */
@@ -30,6 +30,10 @@ const FIELDS = [
   ['epoch', 'Epoch', (bar) => count(bar.epoch)],
   ['final', 'Final', (bar) => (bar.final ? 'yes' : 'not yet')],
 ];
+
+/** Columns of the newest bars from the least to the most important: the first are left out where
+ * there is no room. The chosen window above the chart has all of them. */
+const SPARE = ['epoch', 'revision', 'notional', 'final', 'trades', 'open', 'high', 'low'];
 
 export class Candles {
   constructor(known, onClose) {
@@ -57,6 +61,7 @@ export class Candles {
     );
     canvas.addEventListener('keydown', (event) => this.key(event));
     new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
+    new ResizeObserver(() => this.fit()).observe(at('windows').parentElement);
     this.places = {};
     this.places.time = make('dd');
     at('readout').append(make('div', 'time', make('dt', '', 'Window, UTC'), this.places.time));
@@ -111,7 +116,7 @@ export class Candles {
   }
 
   empty() {
-    Object.assign(this, { bars: [], cursor: null, error: '', askedAll: 0 });
+    Object.assign(this, { axis: RIGHT, bars: [], cursor: null, error: '', askedAll: 0 });
     this.request = (this.request ?? 0) + 1;
     this.busy = false;
     this.tell();
@@ -188,17 +193,31 @@ export class Candles {
       // Show the day where it changes, and always for windows of days.
       const [day, time] = utc(bar.start).split(' ');
       const same =
-        !this.size.endsWith('d') && day === utc(newest[Math.max(0, i - 1)].start).slice(0, 10);
+        !this.size.endsWith('d') &&
+        day === utc(i ? newest[i - 1].start : Date.now()).slice(0, 10);
       say(
         row.firstChild,
         this.size.endsWith('d')
           ? day
-          : (same ? '' : day.slice(5) + ' ') + (this.size.endsWith('s') ? time : time.slice(0, 5)),
+          : (same ? '' : short(day) + ' ') + (this.size.endsWith('s') ? time : time.slice(0, 5)),
       );
       row.firstChild.title = utc(bar.start);
       FIELDS.forEach(([, , text], n) => say(row.children[n + 1], text(bar)));
+      row.classList.toggle('incomplete', !bar.complete);
+      row.title = bar.complete ? '' : 'Trades may be missing: the feed was away';
     });
+    this.fit();
     this.draw();
+  }
+
+  /** Leaves out as many columns of the newest bars as have no room. */
+  fit() {
+    const [table, room] = [at('windows'), at('windows').parentElement.clientWidth];
+    table.classList.remove(...SPARE.map((key) => 'no-' + key));
+    for (const key of SPARE) {
+      if (table.scrollWidth <= room) break;
+      table.classList.add('no-' + key);
+    }
   }
 
   readout() {
@@ -211,7 +230,8 @@ export class Candles {
       'aria-label',
       bar
         ? `Candles of ${this.symbol}; ${utc(bar.start)}: ` +
-            `close ${bar.close}, ${percent(change)}, VWAP ${bar.vwap}`
+            `close ${bar.close}, ${percent(change)}, VWAP ${bar.vwap}` +
+            (bar.complete ? '' : '; trades may be missing')
         : 'Candles',
     );
   }
@@ -225,8 +245,8 @@ export class Candles {
   point(event) {
     const [box, bars] = [at('chart').getBoundingClientRect(), this.visibleBars()];
     if (!bars.length) return;
-    const step = (box.width - RIGHT) / Math.max(bars.length, LEAST);
-    const from = box.width - RIGHT - bars.length * step;
+    const step = (box.width - this.axis) / Math.max(bars.length, LEAST);
+    const from = box.width - this.axis - bars.length * step;
     const index = Math.floor((event.clientX - box.left - from) / step);
     this.level = event.clientY - box.top;
     this.read(bars[Math.max(0, Math.min(bars.length - 1, index))].start);
@@ -262,22 +282,29 @@ export class Candles {
     let [low, high] = [Math.min(...prices), Math.max(...prices)];
     const air = (high - low) * 0.06 || high * 0.001 || 1;
     [low, high] = [low - air, high + air];
-    const [right, base, split] = [
-      width - RIGHT,
-      height - BELOW,
-      Math.round((height - BELOW) * 0.78),
-    ];
-    const step = right / Math.max(bars.length, LEAST);
-    const x = (i) => right - (bars.length - i - 0.5) * step;
-    const y = (price) => 8 + (1 - (price - low) / (high - low)) * (split - 16);
-    const most = Math.max(...bars.map((bar) => bar.nvolume), 0) || 1;
     const font = getComputedStyle(canvas).fontFamily;
     pen.font = `11px ${font}`;
     pen.textBaseline = 'middle';
     const newest = bars.findLast((bar) => Number.isFinite(bar.nclose));
-    this.scale(pen, { low, high, y, right, split, width, taken: newest ? y(newest.nclose) : -99 });
+    const [base, split] = [height - BELOW, Math.round((height - BELOW) * 0.78)];
+    const [apart, digits] = roundPrices(low, high, split);
+    // As wide as the longest price in the font that is there.
+    const labels = [exact(high.toFixed(digits)), newest ? exact(newest.close, 2) : ''];
+    const widest = Math.max(...labels.map((text) => pen.measureText(text).width));
+    this.axis = Math.max(RIGHT, Math.ceil(widest) + 14);
+    this.digits = digits + 1;
+    const right = width - this.axis;
+    const step = right / Math.max(bars.length, LEAST);
+    const x = (i) => right - (bars.length - i - 0.5) * step;
+    const y = (price) => 8 + (1 - (price - low) / (high - low)) * (split - 16);
+    const most = Math.max(...bars.map((bar) => bar.nvolume), 0) || 1;
+    const taken = newest ? y(newest.nclose) : -99;
+    this.scale(pen, { low, high, apart, digits, y, right, split, width, taken });
     this.times(pen, { bars, x, base, right, step });
     const thick = Math.max(1, Math.min(13, Math.floor(step * 0.7)));
+    // Behind the candles: the windows in which trades may be missing.
+    pen.fillStyle = colour('edge');
+    bars.forEach((bar, i) => bar.complete || pen.fillRect(x(i) - step / 2, 0, step, base));
     bars.forEach((bar, i) => {
       const middle = Math.round(x(i));
       const up = !(bar.nclose < bar.nopen);
@@ -319,14 +346,9 @@ export class Candles {
   }
 
   /** Price labels on the right, at round numbers. */
-  scale(pen, { low, high, y, right, split, width, taken }) {
-    const rough = (high - low) / Math.max(2, split / 44);
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
-    const digits = Math.max(0, Math.min(8, -Math.floor(Math.log10(step) + 1e-9)));
-    this.digits = digits + 1;
+  scale(pen, { low, high, apart, digits, y, right, split, width, taken }) {
     pen.textAlign = 'left';
-    for (let price = Math.ceil(low / step) * step; price < high; price += step) {
+    for (let price = Math.ceil(low / apart) * apart; price < high; price += apart) {
       pen.fillStyle = colour('grid');
       pen.fillRect(0, Math.round(y(price)), right, 1);
       pen.fillStyle = colour('dim');
@@ -363,7 +385,7 @@ export class Candles {
         pen.fillStyle = colour('dim');
         const text =
           this.size.endsWith('d') || newDay
-            ? day.slice(5)
+            ? short(day)
             : round < 60000
               ? time.slice(0, 8)
               : time.slice(0, 5);
@@ -413,7 +435,7 @@ export class Candles {
         { right, width },
       );
     }
-    const text = utc(bar.start).slice(5);
+    const text = short(utc(bar.start));
     const half = pen.measureText(text).width / 2 + 6;
     const middle = Math.max(half, Math.min(right - half, x(place)));
     pen.fillStyle = colour('text');
@@ -422,4 +444,12 @@ export class Candles {
     pen.textAlign = 'center';
     pen.fillText(text, middle, base + BELOW / 2 + 1);
   }
+}
+
+/** The distance between two round prices of a scale of so many pixels, and their decimal places. */
+function roundPrices(low, high, pixels) {
+  const rough = (high - low) / Math.max(2, pixels / 44);
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const apart = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
+  return [apart, Math.max(0, Math.min(8, -Math.floor(Math.log10(apart) + 1e-9)))];
 }

@@ -75,11 +75,10 @@ const CARDS = [
         (s) =>
           !s.feed
             ? 'none in this process'
-            : s.feed.recording
-              ? 'simulated or recorded'
-              : s.feed.connected
-                ? 'connected'
-                : 'not connected',
+            : s.feed.kind === 'recording'
+              ? 'none: a recording'
+              : (s.feed.kind === 'simulated' ? 'simulated market, ' : '') +
+                (s.feed.connected ? 'connected' : 'not connected'),
       ],
       ['reconnects', 'Reconnects', (s) => count(s.feed?.reconnects)],
       ['feed_frames', 'Frames', (s) => count(s.feed?.frames)],

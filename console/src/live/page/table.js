@@ -10,6 +10,17 @@ const ORDER_MS = 2000;
 const SPARE = 4;
 /** How long a change of price is highlighted. */
 const FLASH_MS = 700;
+/** Columns from the most to the least important: the last ones are left out where there is no room. */
+const IMPORTANCE = ['symbol', 'last', 'vwap', 'volume', 'away', 'trades', 'age', 'trend'];
+/** The least width of columns without a number, and the share of spare room of each that grows. */
+const [LEAST, SHARE] = [
+  { symbol: 104, trend: 64 },
+  { symbol: 1, trend: 1.3, last: 0.6, vwap: 0.8, volume: 0.8 },
+];
+/** The gap before a column, and beside a price the arrow. */
+const [GAP, ARROW] = [12, 15];
+/** A phone shows a symbol in three lines: all columns. */
+const phone = matchMedia('(max-width: 759px)');
 /** Decimal places in the normal colour; further ones are fainter. */
 const CLEAR = 5;
 
@@ -26,8 +37,8 @@ const COLUMNS = [
 ];
 const TITLES = {
   trend: 'Closes of the last 60 windows',
-  last: 'The last price: the newest close',
-  away: 'The last price relative to the VWAP of the window',
+  last: 'The last price: the newest close, of an older window if this one has none',
+  away: 'The close relative to the VWAP of the same window',
   vwap: 'Volume-weighted average price of the newest window, exact to 1e-8, rounded half-even',
   volume: 'Volume of the newest window',
   trades: 'Trades of the newest window',
@@ -55,7 +66,12 @@ export class Table {
       fresh: true,
     });
     this.least = { last: 2, vwap: 8, volume: 0 };
+    this.measured = new Map();
     this.head();
+    const probe = make('div', 'rows probe');
+    probe.setAttribute('aria-hidden', 'true');
+    at('grid').append(probe);
+    this.probe = new Row(probe);
     const rows = at('rows');
     document.fonts?.ready.then(() => this.resize());
     rows.addEventListener('scroll', () => this.ask(), { passive: true });
@@ -75,6 +91,7 @@ export class Table {
       }
     });
     new ResizeObserver(() => this.resize()).observe(rows);
+    addEventListener('resize', () => this.resize());
   }
 
   head() {
@@ -160,17 +177,7 @@ export class Table {
       );
     }
     this.order = found;
-    // Align decimal points: reserve as many places as the longest value of the column has.
-    const places = (text) => (text?.includes('.') ? text.length - text.indexOf('.') - 1 : 0);
-    for (const bar of all)
-      for (const key of ['last', 'vwap', 'volume'])
-        this.least[key] = Math.max(this.least[key], places(bar[key]));
-    const style = at('grid').style;
-    for (const key in this.least)
-      style.setProperty(
-        '--after-' + key,
-        this.least[key] ? Math.ceil(this.point + this.least[key] * this.digit) + 'px' : '0',
-      );
+    this.fit(all);
     at('grid').setAttribute('aria-rowcount', String(found.length + 1));
     const size = this.known.size ? ` · windows of ${this.known.size}` : '';
     say(
@@ -188,14 +195,66 @@ export class Table {
     say(at('empty'), wanted && all.length ? none : loading);
   }
 
+  /** The width of a text in the font of a column. */
+  measure(key, text) {
+    const name = key + text;
+    if (!this.measured.has(name)) {
+      const place = make('span', '', text);
+      this.probe.cells[key].replaceChildren(place);
+      this.measured.set(name, place.getBoundingClientRect().width);
+    }
+    return this.measured.get(name);
+  }
+
+  /** Gives each column the width of its longest text, decimal points aligned, in the font that is
+   * there. What does not fit is left out: a number that is cut is another number. */
+  fit(bars) {
+    const [digits, style] = [{ last: 1, vwap: 1, volume: 1 }, at('grid').style];
+    let [trades, away] = [0, 0];
+    for (const bar of bars) {
+      for (const key in digits) {
+        const [whole, fraction = ''] = (bar[key] ?? '').split('.');
+        digits[key] = Math.max(digits[key], whole.length);
+        this.least[key] = Math.max(this.least[key], fraction.length);
+      }
+      trades = Math.max(trades, bar.trades);
+      if (Number.isFinite(bar.away)) away = Math.max(away, Math.abs(bar.away));
+    }
+    const widths = {
+      ...LEAST,
+      trades: this.measure('trades', count(trades)),
+      away: this.measure('away', percent(-away)),
+      age: this.measure('age', '88 min'),
+    };
+    for (const key in digits) {
+      const fraction = this.least[key]
+        ? Math.ceil(this.measure(key, '.' + '8'.repeat(this.least[key])))
+        : 0;
+      style.setProperty('--after-' + key, fraction + 'px');
+      widths[key] = this.measure(key, exact('8'.repeat(digits[key]))) + fraction;
+    }
+    widths.last += ARROW;
+    for (const [key] of COLUMNS)
+      widths[key] = Math.ceil(Math.max(widths[key], this.titles.get(key) + ARROW)) + GAP;
+    let room = at('rows').clientWidth - 28;
+    const shown = new Set();
+    for (const key of IMPORTANCE) {
+      if (phone.matches || widths[key] <= room) shown.add(key);
+      if (shown.has(key)) room -= widths[key];
+    }
+    for (const [key] of COLUMNS) at('grid').classList.toggle('no-' + key, !shown.has(key));
+    const track = ([key]) =>
+      `minmax(${widths[key]}px, ${SHARE[key] ? SHARE[key] + 'fr' : widths[key] + 'px'})`;
+    const tracks = COLUMNS.filter(([key]) => shown.has(key)).map(track);
+    style.setProperty('--columns', tracks.join(' '));
+  }
+
   resize() {
     this.height = parseFloat(getComputedStyle(at('grid')).getPropertyValue('--row')) || 28;
-    const probe = make('span', 'probe', '0000000000');
-    at('grid').append(probe);
-    this.digit = probe.getBoundingClientRect().width / 10;
-    probe.textContent = '.';
-    this.point = probe.getBoundingClientRect().width;
-    probe.remove();
+    this.measured.clear();
+    for (const [key] of COLUMNS) at('grid').classList.remove('no-' + key);
+    const title = (cell) => [cell.dataset.key, cell.firstChild.getBoundingClientRect().width];
+    this.titles = new Map([...at('head').children].map(title));
     const wanted = Math.min(90, Math.ceil(at('rows').clientHeight / this.height) + SPARE);
     while (this.pool.length < wanted) this.pool.push(new Row(at('space')));
     while (this.pool.length > wanted) this.pool.pop().element.remove();

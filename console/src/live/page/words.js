@@ -65,6 +65,10 @@ export function bytes(n) {
 export const utc = (ms) =>
   new Date(ms).toISOString().replace('.000Z', 'Z').replace('T', ' ').replace('Z', '');
 
+/** A date or time as of `utc` without its year, if that is the current one. */
+export const short = (text) =>
+  text.slice(0, 4) === String(new Date().getUTCFullYear()) ? text.slice(5) : text;
+
 /** An element with a class, a text and children. */
 export function make(tag, name = '', ...inner) {
   const element = document.createElement(tag);

@@ -53,6 +53,7 @@ fn trade(state: &PageState, symbol: &str) {
     let bars = vec![BarWrite {
         key,
         state: BarState { epoch: 1, totals },
+        packed: tapeflow_schemas::PackedBars::default(),
         write_timestamp: 1,
     }];
     state.bars.acknowledged(
@@ -158,6 +159,7 @@ fn a_stream_gets_all_bars_and_then_changes_and_shares_encoded_events() {
 fn bars_are_json_for_any_name_of_a_symbol() {
     let bar = LiveBar {
         start: 0,
+        close: None,
         last: None,
         vwap_e8: Some(1),
         volume_e8: 250_000_000,
@@ -174,7 +176,7 @@ fn bars_are_json_for_any_name_of_a_symbol() {
     let read: Value = serde_json::from_str(&bars_json(&changes)).expect("JSON");
     assert_eq!(
         read["bars"][0],
-        json!(["A\"B\\", null, "0.00000001", "2.5", 3, 5, 0, null, [0.1]])
+        json!(["A\"B\\", null, "0.00000001", "2.5", 3, 5, 0, null, 0, [0.1]])
     );
     assert_eq!(read["bars"][1][0], "C");
 }

@@ -49,6 +49,7 @@ fn bar_of(
     BarWrite {
         key,
         state: BarState { epoch: 1, totals },
+        packed: tapeflow_schemas::PackedBars::default(),
         write_timestamp: 1,
     }
 }
@@ -290,6 +291,11 @@ fn a_window_without_a_close_shows_the_close_before_it() {
     assert_eq!(
         (last(&table).as_deref(), table.busiest(1)[0].1.trades),
         (Some("102"), 2)
+    );
+    assert_eq!(
+        table.busiest(1)[0].1.close,
+        None,
+        "its VWAP has no close beside it"
     );
     take(&mut table, bar("A", "1m", 60_000, 4));
     assert_eq!(last(&table).as_deref(), Some("103"), "a late trade");

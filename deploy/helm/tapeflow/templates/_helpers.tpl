@@ -23,7 +23,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "tapeflow.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* The name of the secret that the processes of the job prove to each other. */}}
+{{- define "tapeflow.clusterSecret" -}}
+{{- $made := printf "%s-cluster" (include "tapeflow.name" .) }}
+{{- .Values.dataflow.clusterSecret.name | default $made }}
+{{- end }}
+
+{{/* The ports of HOST[:PORT],..., as ports of a NetworkPolicy. Takes the list and the default. */}}
+{{- define "tapeflow.ports" -}}
+{{- $default := index . 1 }}
+{{- $ports := list }}
+{{- range splitList "," (index . 0) }}
+{{- $port := regexFind ":[0-9]+$" (trim .) | trimPrefix ":" }}
+{{- $ports = append $ports (int ($port | default $default)) }}
+{{- end }}
+{{- range concat $ports (index . 2) | uniq }}
+- {port: {{ int . }}, protocol: TCP}
+{{- end }}
 {{- end }}
 
 {{/* Addresses of the servers. */}}
@@ -85,6 +108,9 @@ Cassandra's user name is a variable.
 {{- define "tapeflow.env.cassandra" -}}
 {{- $store := list "cassandra:/" (include "tapeflow.contactPoints" .) .Values.cassandra.keyspace }}
 - {name: TAPEFLOW_STORE, value: {{ join "/" $store | quote }}}
+{{- with .Values.cassandra.datacenter }}
+- {name: TAPEFLOW_CASSANDRA_DATACENTER, value: {{ . | quote }}}
+{{- end }}
 {{- with .Values.cassandra.existingSecret }}
 {{- if .name }}
 - name: TAPEFLOW_CASSANDRA_USER
@@ -111,6 +137,12 @@ Cassandra's user name is a variable.
 - {name: TAPEFLOW_HTTP, value: "0.0.0.0:8080"}
 {{- if .Values.http.existingSecret.name }}
 - {name: TAPEFLOW_HTTP_PASSWORD_FILE, value: /secrets/http/{{ .Values.http.existingSecret.key }}}
+{{- end }}
+{{- with .Values.http.tlsSecret }}
+{{- if .name }}
+- {name: TAPEFLOW_HTTP_TLS_CERT, value: /secrets/http-tls/{{ .certKey }}}
+- {name: TAPEFLOW_HTTP_TLS_KEY, value: /secrets/http-tls/{{ .keyKey }}}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -139,6 +171,10 @@ secret or ConfigMap is not set.
     "secret" (ternary $tls.clientSecret.name "" $tls.enabled))
   (dict "of" "http" "name" "http" "at" "/secrets/http"
     "secret" $v.http.existingSecret.name)
+  (dict "of" "http" "name" "http-tls" "at" "/secrets/http-tls"
+    "secret" $v.http.tlsSecret.name)
+  (dict "of" "cluster" "name" "cluster" "at" "/secrets/cluster"
+    "secret" (include "tapeflow.clusterSecret" $root))
   (dict "of" "baskets" "name" "baskets" "at" "/settings/baskets"
     "configMap" $v.dataflow.baskets.configMap)
   (dict "of" "token" "name" "token" "at" "/secrets/finnhub" "secret" $token)
@@ -165,13 +201,16 @@ secret or ConfigMap is not set.
 {{- end }}
 {{- end }}
 
+{{- define "tapeflow.scheme" -}}
+{{ ternary "https" "http" (ne .Values.http.tlsSecret.name "") }}
+{{- end }}
 {{- define "tapeflow.probes" -}}
 readinessProbe:
-  httpGet: {path: /readyz, port: http}
+  httpGet: {path: /readyz, port: http, scheme: {{ include "tapeflow.scheme" . | upper }}}
   periodSeconds: 2
   failureThreshold: 2
 livenessProbe:
-  httpGet: {path: /livez, port: http}
+  httpGet: {path: /livez, port: http, scheme: {{ include "tapeflow.scheme" . | upper }}}
   initialDelaySeconds: 30
   periodSeconds: 10
   timeoutSeconds: 5

@@ -4,6 +4,7 @@ use tapeflow_oracle::OracleBar;
 use tapeflow_schemas::{
     Policy, Price, Totals,
     decimal::{SCALE, format_fixed},
+    window::format_utc,
 };
 
 use super::count;
@@ -49,6 +50,23 @@ pub(crate) fn differences(stored: &Totals, expected: &OracleBar) -> Vec<String> 
         if stored != expected {
             found.push(format!(
                 "{value} is {}, recomputed {}",
+                text(stored),
+                text(expected)
+            ));
+        }
+    }
+    for (value, stored, expected) in [
+        (
+            "first trade",
+            stored.first_trade_ms,
+            expected.first_trade_ms,
+        ),
+        ("last trade", stored.last_trade_ms, expected.last_trade_ms),
+    ] {
+        let text = |ms: Option<i64>| ms.map_or_else(|| "none".to_owned(), format_utc);
+        if stored != expected {
+            found.push(format!(
+                "{value} is of {}, recomputed {}",
                 text(stored),
                 text(expected)
             ));
