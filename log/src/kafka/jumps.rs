@@ -21,16 +21,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{
-    Offset as KafkaOffset, TopicPartitionList, consumer::Consumer, error::RDKafkaErrorCode,
-};
+use rdkafka::error::RDKafkaErrorCode;
 use tapeflow_schemas::{Offset, Partition};
 
 use super::{
-    batch::{BatchConsumer, RecordError},
-    client_errors::ClientErrors,
-    errors,
-    reader::number,
+    batch::RecordError,
+    one_partition::OnePartition,
     settings::{KafkaConfig, Preset, READER, WALKER},
     unreadable::is_unreadable,
 };
@@ -190,8 +186,7 @@ fn prove_all(config: &KafkaConfig, jumps: &Receiver<Jump>, proofs: &Sender<Proof
 
 /// A consumer that looks at one partition.
 struct Look<'a> {
-    config: &'a KafkaConfig,
-    consumer: BatchConsumer<ClientErrors>,
+    consumer: OnePartition<'a>,
     /// The partition, and what is looked at next.
     place: Option<(Partition, Offset)>,
 }
@@ -205,11 +200,8 @@ enum Seen {
 
 impl<'a> Look<'a> {
     fn new(config: &'a KafkaConfig, preset: &Preset) -> Result<Self, LogError> {
-        let consumer = config.create_with(&config.client(preset), ClientErrors::default())?;
         Ok(Self {
-            config,
-            consumer: BatchConsumer::new(consumer)
-                .map_err(|error| errors::request(config, &error))?,
+            consumer: OnePartition::new(config, preset)?,
             place: None,
         })
     }
@@ -237,20 +229,12 @@ impl<'a> Look<'a> {
 
     fn begin(&mut self, partition: Partition, at: Offset) -> Result<(), LogError> {
         self.place = Some((partition, at));
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(
-            &self.config.topic,
-            number(partition)?,
-            KafkaOffset::Offset(at),
-        )
-        .and_then(|()| self.consumer.consumer().assign(&list))
-        .map_err(|error| errors::request(self.config, &error))
+        self.consumer.start(partition, at)
     }
 
     fn end(&mut self) {
-        if self.place.take().is_some() {
-            let _ = self.consumer.consumer().unassign();
-        }
+        self.place = None;
+        self.consumer.stop();
     }
 
     /// The next thing that comes of the partition, which was read up to `at`.
@@ -260,7 +244,7 @@ impl<'a> Look<'a> {
             let (mut record, mut failed) = (None, None);
             // Takes what is there and does not wait: behind a marker it must return before the next
             // batch arrives.
-            let taken: Result<usize, LogError> = self.consumer.poll(1, |next| {
+            let taken: Result<usize, LogError> = self.consumer.poll_one(|next| {
                 match next {
                     Ok(next) => record = Some(next.offset),
                     Err(error) => failed = Some(error),
@@ -275,14 +259,8 @@ impl<'a> Look<'a> {
             } else if let Some(offset) = record {
                 return Ok(Seen::Record(offset));
             } else {
-                let topic = &self.config.topic;
-                let positions = self
-                    .consumer
-                    .positions(topic, std::iter::once(jump.partition));
-                match positions.first() {
-                    Some((_, position)) if *position > at => {
-                        return Ok(Seen::Position(*position));
-                    }
+                match self.consumer.position() {
+                    Some(position) if position > at => return Ok(Seen::Position(position)),
                     _ => {}
                 }
             }
@@ -322,7 +300,7 @@ impl<'a> Look<'a> {
         format!(
             "topic {} partition {partition}: offsets {} to {} brought no record, and it is not \
              proven that they have none",
-            self.config.topic,
+            self.consumer.config().topic,
             offsets.start,
             offsets.end - 1
         )
@@ -378,7 +356,8 @@ fn read_again(reader: &mut Look<'_>, jump: &Jump) -> Result<(), LogError> {
             Seen::Record(offset) if jump.offsets.contains(&offset) => {
                 return Err(LogError::Broken(format!(
                     "topic {} partition {}: the record at offset {offset} was passed over",
-                    reader.config.topic, jump.partition
+                    reader.consumer.config().topic,
+                    jump.partition
                 )));
             }
             // Behind the jump, or a marker inside it.

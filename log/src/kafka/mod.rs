@@ -11,6 +11,7 @@ mod errors;
 mod jumps;
 mod log_throttle;
 mod native;
+mod one_partition;
 mod operator_settings;
 pub mod reader;
 mod session_index;

@@ -11,16 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{
-    Offset as KafkaOffset, TopicPartitionList, consumer::Consumer, error::RDKafkaErrorCode,
-};
+use rdkafka::error::RDKafkaErrorCode;
 use tapeflow_schemas::{Offset, Partition};
 
 use super::{
-    batch::{BatchConsumer, RecordError},
-    client_errors::ClientErrors,
-    errors,
-    reader::number,
+    batch::RecordError,
+    one_partition::OnePartition,
     settings::{KafkaConfig, PROBE, READER},
 };
 use crate::read::LogError;
@@ -101,46 +97,28 @@ pub(super) fn batch_at(
     Ok(Some(offset..outside))
 }
 
-/// The least time between two looks. librdkafka ends the process by an assertion if a partition is
-/// taken away twice before it has stopped, which takes it a moment
-/// (<https://github.com/confluentinc/librdkafka/issues/5573>).
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
-
 struct Probe<'a> {
-    config: &'a KafkaConfig,
-    consumer: BatchConsumer<ClientErrors>,
+    consumer: OnePartition<'a>,
     partition: Partition,
-    /// When the last look began.
-    looked: Option<Instant>,
 }
 
 impl<'a> Probe<'a> {
     fn new(config: &'a KafkaConfig, partition: Partition) -> Result<Self, LogError> {
-        let consumer = config.create_with(&config.client(&PROBE), ClientErrors::default())?;
         Ok(Self {
-            config,
-            consumer: BatchConsumer::new(consumer)
-                .map_err(|error| errors::request(config, &error))?,
+            consumer: OnePartition::new(config, &PROBE)?,
             partition,
-            looked: None,
         })
     }
 
     /// What comes first when the partition is read from an offset: `None` for a record, a marker or
     /// the end; otherwise the first offset of a batch that cannot be read.
     fn look(&mut self, at: Offset) -> Result<Option<Offset>, LogError> {
-        let (config, partition) = (self.config, self.partition);
-        if let Some(looked) = self.looked.replace(Instant::now()) {
-            std::thread::sleep(BETWEEN_LOOKS.saturating_sub(looked.elapsed()));
-        }
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&config.topic, number(partition)?, KafkaOffset::Offset(at))
-            .and_then(|()| self.consumer.consumer().assign(&list))
-            .map_err(|error| errors::request(config, &error))?;
+        let (config, partition) = (self.consumer.config(), self.partition);
+        self.consumer.start(partition, at)?;
         let begun = Instant::now();
         loop {
             let (mut found, mut other) = (None, false);
-            self.consumer.poll(1, |record| match record {
+            self.consumer.poll_one(|record| match record {
                 Err(error) if is_unreadable(error.code) => {
                     found = error.place.map(|(_, offset)| offset);
                     Ok(())
@@ -165,10 +143,12 @@ impl<'a> Probe<'a> {
             if found.is_some() {
                 return Ok(found);
             }
-            let position = self
-                .consumer
-                .positions(&config.topic, std::iter::once(partition));
-            if other || position.iter().any(|(_, position)| *position > at) {
+            if other
+                || self
+                    .consumer
+                    .position()
+                    .is_some_and(|position| position > at)
+            {
                 return Ok(None);
             }
             if begun.elapsed() > PATIENCE {
