@@ -90,6 +90,7 @@ fn oracle_of(frames: &str) -> Oracle {
 
 fn bar_line(symbol: &str, size: WindowSize, start: i64, bar: &OracleBar) -> String {
     let price = |e8: Option<i64>| e8.map_or_else(String::new, |e8| format_fixed(e8.into(), 8));
+    let time = |ms: Option<i64>| ms.map_or_else(String::new, format_utc);
     let sip = bar.sip;
     let vwap = divide_half_even(sip.notional_e16, sip.volume_e8)
         .map_or_else(String::new, |e8| format_fixed(e8, 8));
@@ -105,9 +106,11 @@ fn bar_line(symbol: &str, size: WindowSize, start: i64, bar: &OracleBar) -> Stri
         format_fixed(sip.notional_e16, 16),
         sip.trades.to_string(),
         vwap,
+        time(bar.first_trade_ms),
+        time(bar.last_trade_ms),
     ]
     .join(",")
-        + ",,,"
+        + ",,,,"
 }
 
 #[test]
