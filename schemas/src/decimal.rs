@@ -5,7 +5,10 @@
 //! and [`Parsed::rounded`] reports it. Only [`Price::from_f64`] and [`Size::from_f64`] take
 //! floating point: they read the doubles of the Spark pipeline's schema by their shortest decimal.
 
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    num::NonZeroI64,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +29,8 @@ pub const MAX_NOTIONAL_E16: i128 = 10_000_000_000_000_000_000_000_000_000;
 /// [`MAX_PRICE_E8`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
-pub struct Price(i64);
+// Never zero, so that an absent price needs no space beside it: totals have four.
+pub struct Price(NonZeroI64);
 
 /// A number of units traded, in units of 1e-8: above zero, at most [`MAX_SIZE_E8`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,11 +72,11 @@ impl Price {
     /// # Errors
     /// [`NumberError`] unless it is above zero and at most [`MAX_PRICE_E8`].
     pub fn from_e8(e8: i64) -> Result<Self, NumberError> {
-        match e8 {
-            i64::MIN..=-1 => Err(NumberError::Negative),
-            0 => Err(NumberError::Zero),
-            1..=MAX_PRICE_E8 => Ok(Self(e8)),
-            _ => Err(NumberError::TooLarge),
+        match NonZeroI64::new(e8) {
+            None => Err(NumberError::Zero),
+            Some(_) if e8 < 0 => Err(NumberError::Negative),
+            Some(_) if e8 > MAX_PRICE_E8 => Err(NumberError::TooLarge),
+            Some(e8) => Ok(Self(e8)),
         }
     }
 
@@ -113,14 +117,14 @@ impl Price {
     /// Units of 1e-8.
     #[must_use]
     pub fn e8(self) -> i64 {
-        self.0
+        self.0.get()
     }
 
     /// Price times size. The product of an admitted price and an admitted size can overflow, so it
     /// saturates. [`crate::trade::Trade::new`] refuses a product above [`MAX_NOTIONAL_E16`].
     #[must_use]
     pub fn times(self, size: Size) -> Notional {
-        Notional(i128::from(self.0).saturating_mul(size.0))
+        Notional(i128::from(self.e8()).saturating_mul(size.0))
     }
 }
 
@@ -181,13 +185,13 @@ impl TryFrom<i64> for Price {
 
 impl From<Price> for i64 {
     fn from(price: Price) -> Self {
-        price.0
+        price.e8()
     }
 }
 
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&format_fixed(i128::from(self.0), SCALE))
+        f.write_str(&format_fixed(i128::from(self.e8()), SCALE))
     }
 }
 
