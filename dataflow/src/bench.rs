@@ -28,7 +28,7 @@ impl Source {
     pub fn new(sizes: &[WindowSize]) -> Self {
         Self {
             state: PartitionState::from_cut(0, &Cut::default()),
-            intake: Intake::new(Combiner::new(sizes, Limits::default().interned_symbols)),
+            intake: Intake::new(Combiner::new(sizes, &Limits::default())),
             entries: Vec::new(),
         }
     }

@@ -36,8 +36,8 @@ pub struct JobConfig {
     pub baskets: Baskets,
     /// The interval between epochs.
     pub epoch: Duration,
-    /// The bars that a worker keeps in memory beyond those it is writing. For each of them, it also
-    /// keeps two ranks or sums of views.
+    /// The bars that a worker keeps in memory beyond those it is writing. For every four of them, it
+    /// also keeps one rank or sum of views.
     pub resident_bars: usize,
     /// The most symbols that the cell of the view `movers` ranks
     /// ([`tapeflow_schemas::view::MOST_RANKED`], fewer in tests). It decides cost, not values.

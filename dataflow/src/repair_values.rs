@@ -18,6 +18,7 @@ use crate::{
 
 /// The windows that the combiner may hold before they are added to the wanted bars.
 const WINDOWS_OPEN: usize = 20_000;
+const ENCODED: &str = "the combiner encodes rows well";
 /// The dead letters kept. [`PartitionState`] logs no more than so many.
 const DEAD_LETTERS_KEPT: usize = 16;
 
@@ -61,7 +62,7 @@ impl RepairValues {
         Self {
             sizes: sizes.to_vec(),
             partitions: (0..).zip(from).map(begin).collect(),
-            intake: Intake::new(Combiner::new(sizes, Limits::default().interned_symbols)),
+            intake: Intake::new(Combiner::new(sizes, &Limits::default())),
             entries: Vec::new(),
             rows: wanted.into_iter().map(|key| (key, None)).collect(),
             scratch: Vec::new(),
@@ -95,21 +96,23 @@ impl RepairValues {
             let ExchangeItem::SymbolPartials(symbol_partials) = item else {
                 continue;
             };
-            for partial in symbol_partials.partials {
+            for row in symbol_partials.rows.iter() {
+                let row = row.expect(ENCODED);
                 let key = BarKey {
                     symbol: symbol_partials.symbol.clone(),
-                    size: self.sizes[usize::from(partial.size)],
-                    start: partial.start,
+                    size: self.sizes[usize::from(row.size)],
+                    start: row.start,
                 };
                 let Some(values) = self.rows.get_mut(&key) else {
                     continue;
                 };
                 let values = values.get_or_insert_default();
-                values.totals.merge(&partial.totals);
+                let (totals, packed) = row.decode().expect(ENCODED);
+                values.totals.merge(&totals);
                 values
                     .packed
-                    .merge(key.start, &partial.packed, &mut self.scratch)
-                    .expect("the combiner encodes them well");
+                    .merge_encoded(key.start, packed, &mut self.scratch)
+                    .expect(ENCODED);
             }
         }
     }

@@ -39,9 +39,9 @@ use crate::{
     },
 };
 
-/// One setting controls memory: for each resident bar a worker keeps so many ranks and sums of views,
-/// about 150 bytes each. A window of a large market has 61 and its baskets.
-const RANKS_PER_RESIDENT_BAR: usize = 2;
+/// One setting controls memory: for so many resident bars a worker keeps one rank or sum of views,
+/// about 150 bytes. A window of a large market has 61 and its baskets.
+const RESIDENT_BARS_PER_RANK: usize = 4;
 /// How long an idle worker waits before it asks the log again. Other threads wake it at once. A
 /// step costs about 40 us, mostly in the kernel. At 5 ms a worker of a quiet market needs less than
 /// 1 % of a core, and a trade waits for its epoch anyway.
@@ -286,18 +286,16 @@ fn build_trades(
             timestamps: Rc::clone(timestamps),
             failure: shared.failure.clone(),
             metrics: Arc::clone(&shared.metrics),
-            acknowledged: probe.clone(),
+            acknowledged_up_to: probe.clone(),
+            acknowledged: Rc::clone(&acknowledged),
             most_ranked: shared.config.most_ranked,
-            ranks_kept: shared
-                .config
-                .resident_bars
-                .saturating_mul(RANKS_PER_RESIDENT_BAR),
+            ranks_kept: shared.config.resident_bars / RESIDENT_BARS_PER_RANK,
         };
         let (view_writes, view_state) = view_state::build(changes, settings);
         let settings = SinkSettings {
             io: shared.io.clone(),
             acknowledged,
-            bar_state: bar_state.clone(),
+            waiting: [bar_state.clone(), view_state.clone()],
             observer: Arc::clone(&shared.observer),
             metrics: Arc::clone(&shared.metrics),
             live_bars,

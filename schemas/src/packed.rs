@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CellError, Totals, WindowSize, WindowStart,
+    CellError, EncodedPackedBars, Totals, WindowSize, WindowStart,
     cell::{Reader, put, put_totals},
 };
 
@@ -75,11 +75,24 @@ impl PackedBars {
         other: &Self,
         scratch: &mut Vec<u8>,
     ) -> Result<(), CellError> {
+        self.merge_encoded(minute, EncodedPackedBars(&other.0), scratch)
+    }
+
+    /// As [`PackedBars::merge`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn merge_encoded(
+        &mut self,
+        minute: WindowStart,
+        other: EncodedPackedBars<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), CellError> {
         if other.is_empty() {
             return Ok(());
         }
         scratch.clear();
-        let (mut mine, mut theirs) = (Entries(Reader(&self.0)), Entries(Reader(&other.0)));
+        let (mut mine, mut theirs) = (Entries(Reader(&self.0)), Entries(Reader(other.0)));
         let (mut one, mut two) = (mine.next().transpose()?, theirs.next().transpose()?);
         loop {
             let order = match (&one, &two) {
@@ -116,16 +129,21 @@ impl PackedBars {
     /// If a bar is none of this minute, or its size is not packed.
     #[must_use]
     pub fn of(minute: WindowStart, bars: &mut [PackedBar]) -> Self {
-        bars.sort_by_key(|bar| place_of(bar, minute));
         let mut packed = Vec::with_capacity(bars.len() * 32);
+        Self::put(&mut packed, minute, bars);
+        packed.shrink_to_fit();
+        Self(packed)
+    }
+
+    /// Appends the encoded form of bars, as [`PackedBars::of`] makes it.
+    pub(crate) fn put(out: &mut Vec<u8>, minute: WindowStart, bars: &mut [PackedBar]) {
+        bars.sort_by_key(|bar| place_of(bar, minute));
         for same in bars.chunk_by(|a, b| (a.size, a.start) == (b.size, b.start)) {
             let (first, rest) = same.split_first().expect("a chunk is not empty");
             let mut totals = first.totals;
             rest.iter().for_each(|bar| totals.merge(&bar.totals));
-            put_entry(&mut packed, place_of(first, minute), first.start, &totals);
+            put_entry(out, place_of(first, minute), first.start, &totals);
         }
-        packed.shrink_to_fit();
-        Self(packed)
     }
 
     /// The bars of the minute that starts at `minute`, decoded one by one.

@@ -26,12 +26,9 @@ use crate::command::Place;
 
 /// What a record, frame, late trade or restart may cost at its worst.
 const MOST_MIB: u64 = 128;
-/// The bars of open windows that a process keeps: `--bar-memory`, by default.
-const BAR_MEMORY_MIB: u64 = 64;
-/// What a record of a megabyte may cost that has a window for each of its trades. An epoch ends
-/// between two records, so one record may exceed the windows that an epoch may have. Ingest writes
-/// no such record: it bounds the trades of each.
-const MOST_MIB_OF_ALL_WINDOWS: u64 = 768;
+/// The same where 64 MiB of it are bars that a process keeps (`--bar-memory`, by default), and all
+/// the time others come and go: the allocator decides about the last few.
+const MOST_MIB_OF_FULL_BAR_MEMORY: u64 = 160;
 const MINUTE_MS: i64 = 60_000;
 const NOW_MS: i64 = 1_704_205_800_000;
 /// The longest record that a log takes by default: Kafka's `message.max.bytes` less some room.
@@ -161,8 +158,10 @@ fn a_record_of_invalid_trades_takes_little_memory() {
 }
 
 #[test]
-fn a_record_with_a_window_for_each_trade_takes_bounded_memory() {
-    // One symbol, a second and a minute for each trade: as many windows as one batch can have.
+fn a_record_with_a_window_for_each_trade_takes_little_memory() {
+    // One symbol, a second and a minute for each trade: as many windows as one batch can have. An
+    // epoch ends between two records, so this one exceeds the windows that an epoch may have.
+    // Ingest writes no such record: it bounds the trades of each.
     let mut trades = Vec::new();
     let mut payload = Vec::new();
     loop {
@@ -190,16 +189,16 @@ fn a_record_with_a_window_for_each_trade_takes_bounded_memory() {
     };
     encode_batch(&mut payload, &header, &trades);
     let place = with_record(payload);
-    check(&place, PING, MOST_MIB_OF_ALL_WINDOWS);
+    check(&place, PING, MOST_MIB);
     verify(&place);
 }
 
 #[test]
-fn a_record_with_a_symbol_for_each_trade_takes_bounded_memory() {
+fn a_record_with_a_symbol_for_each_trade_takes_little_memory() {
     let place = with_record(legacy_record(|n| {
         legacy_trade(&format!("{n:x}"), NOW_MS, 1.0)
     }));
-    check(&place, PING, MOST_MIB_OF_ALL_WINDOWS);
+    check(&place, PING, MOST_MIB);
     verify(&place);
 }
 
@@ -223,8 +222,25 @@ fn a_frame_with_a_symbol_for_each_trade_takes_little_memory() {
     assert!(trades.len() > 23_000, "{} symbols", trades.len());
     let recording = format!("{{\"data\":[{}],\"type\":\"trade\"}}\n", trades.join(","));
     let place = Place::new();
-    // About 120 MiB; the allocator decides about the last few.
-    check(&place, &recording, MOST_MIB + BAR_MEMORY_MIB / 2);
+    check(&place, &recording, MOST_MIB);
+    verify(&place);
+}
+
+#[test]
+fn a_frame_with_a_symbol_and_a_day_for_each_trade_takes_little_memory() {
+    // Each of the days has views of its own. There are 19,000 days since 1970.
+    let day = |n: usize| NOW_MS - i64::try_from(n % 19_000).expect("small") * 1_440 * MINUTE_MS;
+    let trade = |n: usize| format!(r#"{{"p":1,"s":"{n:x}","t":{},"v":1}}"#, day(n));
+    let mut trades = Vec::new();
+    let mut bytes = 32;
+    while bytes < FRAME_BYTES - 64 {
+        trades.push(trade(trades.len()));
+        bytes += trades.last().map_or(0, String::len) + 1;
+    }
+    assert!(trades.len() > 22_000, "{} symbols", trades.len());
+    let recording = format!("{{\"data\":[{}],\"type\":\"trade\"}}\n", trades.join(","));
+    let place = Place::new();
+    check(&place, &recording, MOST_MIB_OF_FULL_BAR_MEMORY);
     verify(&place);
 }
 
@@ -284,6 +300,6 @@ fn a_restart_in_the_middle_of_a_backlog_takes_little_memory() {
     child.wait().expect("ended");
     let (_, bound) = epochs(&place).expect("a checkpoint");
     assert!(bound > 0, "the restart has epochs to replay");
-    check(&place, &backlog, MOST_MIB + BAR_MEMORY_MIB);
+    check(&place, &backlog, MOST_MIB_OF_FULL_BAR_MEMORY);
     verify(&place);
 }

@@ -5,9 +5,16 @@
 //! are combined. Earlier, the partial of a slower source could find the bar already at a later
 //! epoch. Epochs are processed strictly in order.
 //!
-//! A bar that is not in memory is read back from the store, requested as soon as its first partial
-//! arrives. The bar's cell names the epoch up to which it is complete, and partials of these epochs
-//! are not added again. A bar that cannot exist yet is not read.
+//! An epoch may have any number of rows: one record can have a window for each of its trades. So an
+//! epoch waits in the encoded form in which it came, and is processed in pieces. A row's hash says
+//! to which piece it belongs, so a piece has all partials of its rows. A piece waits until the store
+//! has acknowledged most of what was written before it, and then its bars may leave memory. What is
+//! written is the same as in one piece: a bar's content does not depend on other bars.
+//!
+//! A bar that is not in memory is read back from the store: requested as soon as its first partial
+//! arrives if not many are, else with its piece. The bar's cell names the epoch up to which it is
+//! complete, and partials of these epochs are not added again. A bar that cannot exist yet is not
+//! read.
 //!
 //! Bars shorter than a minute have no row and no place in the table: they stay encoded in their
 //! minute, and an epoch decodes those that it touches.
@@ -19,6 +26,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::BuildHasher,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -27,8 +35,8 @@ use std::{
 use hashbrown::hash_map::Entry;
 use tapeflow_protocol::{DeadLetter, DirectoryEntry, EpochWrites, FeedGap, failpoint};
 use tapeflow_schemas::{
-    BarKey, BarRow, BarState, BarWrite, Epoch, PackedBars, Totals, WindowSize, WindowStart,
-    WriteTimestamp,
+    BarKey, BarRow, BarState, BarWrite, CellError, Epoch, PackedBars, PartialRow, Symbol, Totals,
+    WindowSize, WindowStart, WriteTimestamp,
 };
 use timely::{
     container::CapacityContainerBuilder,
@@ -43,7 +51,7 @@ use timely::{
 use crate::{
     epoch_timestamps::SharedEpochTimestamps,
     failure::{Failure, JobError},
-    hash::{Map, Set},
+    hash::{HashState, Map, Set},
     limits::Limits,
     metrics::Metrics,
     operators::{
@@ -61,8 +69,6 @@ pub const RESIDENT_BAR_BYTES: usize =
     size_of::<Resident>() + 16 + 2 * (size_of::<BarKey>() + size_of::<usize>()) * 3 / 2;
 /// Between two warnings that open windows do not fit into memory.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// Emptied tables kept for reuse.
-const SPARE_TABLES: usize = 2;
 
 /// The output of the operator.
 #[derive(Clone)]
@@ -109,6 +115,7 @@ pub(crate) fn build<'scope>(
                     }
                 });
                 bars.receive_from_store();
+                bars.evict();
                 while let Some((capability, outputs)) =
                     bars.take_next(|time| !frontier.less_equal(time))
                 {
@@ -116,8 +123,8 @@ pub(crate) fn build<'scope>(
                     output
                         .session(&capability)
                         .give_iterator(outputs.into_iter());
+                    bars.evict();
                 }
-                bars.evict();
             }
         },
     );
@@ -127,18 +134,28 @@ pub(crate) fn build<'scope>(
 /// What has arrived for a time that is not processed yet.
 struct Pending {
     capability: Capability<u64>,
-    /// By the epoch of the partials. There is one epoch, except in the replay, where all of (c, b]
-    /// enters at time b.
-    partials: BTreeMap<Epoch, Map<BarKey, RowPartial>>,
+    /// Of one epoch, except in the replay, where all of (c, b] enters at time b.
+    partials: Vec<SymbolPartials>,
+    /// The number of their rows.
+    rows: usize,
+    /// The first piece that is not processed.
+    next_piece: u64,
     dead_letters: Vec<DeadLetter>,
     feed_gaps: BTreeSet<FeedGap>,
 }
 
-/// What an epoch adds to a row.
-#[derive(Default)]
-struct RowPartial {
-    totals: Totals,
-    packed: PackedBars,
+/// Some rows of a time: those whose hash is `number` modulo `of`. The hash has a random seed, so
+/// that a feed cannot choose rows that are all in one piece.
+struct Piece {
+    number: u64,
+    of: u64,
+    hash: HashState,
+}
+
+impl Piece {
+    fn contains(&self, symbol: &Symbol, row: &PartialRow<'_>) -> bool {
+        self.of == 1 || self.hash.hash_one((symbol, row.size, row.start)) % self.of == self.number
+    }
 }
 
 struct Resident {
@@ -169,10 +186,12 @@ struct ResidentBars {
     /// The capability of a time that failed, held until the process ends. Without it, the frontier
     /// would pass the time, and the coordinator would commit it.
     failed: Option<Capability<u64>>,
+    /// Decides to which piece a row belongs.
+    pieces: HashState,
     /// Boxed, so that a growing table moves pointers instead of bars.
     resident: Map<BarKey, Box<Resident>>,
-    /// Emptied tables of partials, for reuse: otherwise each epoch would grow new tables.
-    spare: Vec<Map<BarKey, RowPartial>>,
+    /// Bars that are written and not acknowledged, each write once.
+    unacknowledged: usize,
     /// Space for adding to packed bars.
     scratch: Vec<u8>,
     /// The bytes of all packed bars in memory.
@@ -210,8 +229,9 @@ impl ResidentBars {
             pending: BTreeMap::new(),
             recheck: true,
             failed: None,
+            pieces: HashState::default(),
             resident: Map::default(),
-            spare: Vec::new(),
+            unacknowledged: 0,
             scratch: Vec::new(),
             packed_bytes: 0,
             requested: Set::default(),
@@ -227,63 +247,67 @@ impl ResidentBars {
         }
     }
 
-    /// Stores what has arrived and requests the bars it needs.
+    /// Stores what has arrived and requests the bars it needs, if not many are under way.
     fn receive(&mut self, capability: &Capability<u64>, items: Vec<ExchangeItem>) {
         self.recheck = true;
         let mut wanted = Vec::new();
         for item in items {
+            if let ExchangeItem::SymbolPartials(partials) = &item
+                && let Err(error) = self.look_at(partials, &mut wanted)
+            {
+                let reason = format!("partial sums of {}: {error}", partials.symbol);
+                self.settings.failure.set(JobError::Failed(reason));
+                self.failed.get_or_insert_with(|| capability.clone());
+                return;
+            }
             let pending = self
                 .pending
                 .entry(*capability.time())
                 .or_insert_with(|| Pending {
                     capability: capability.clone(),
-                    partials: BTreeMap::new(),
+                    partials: Vec::new(),
+                    rows: 0,
+                    next_piece: 0,
                     dead_letters: Vec::new(),
                     feed_gaps: BTreeSet::new(),
                 });
             match item {
                 ExchangeItem::DeadLetter(dead_letter) => pending.dead_letters.push(*dead_letter),
                 ExchangeItem::FeedGap(gap) => drop(pending.feed_gaps.insert(*gap)),
-                ExchangeItem::SymbolPartials(SymbolPartials { symbol, partials }) => {
-                    for partial in partials {
-                        let newest = &mut self.newest[usize::from(partial.size)];
-                        *newest = partial.start.max(*newest);
-                        let (size, start) = (
-                            self.settings.sizes[usize::from(partial.size)],
-                            partial.start,
-                        );
-                        let key = BarKey {
-                            symbol: symbol.clone(),
-                            size,
-                            start,
-                        };
-                        let row = match pending
-                            .partials
-                            .entry(partial.epoch)
-                            .or_insert_with(|| self.spare.pop().unwrap_or_default())
-                            .entry(key)
-                        {
-                            Entry::Occupied(held) => held.into_mut(),
-                            Entry::Vacant(free) => {
-                                wanted.push(free.key().clone());
-                                free.insert(RowPartial::default())
-                            }
-                        };
-                        row.totals.merge(&partial.totals);
-                        if row.packed.is_empty() {
-                            row.packed = partial.packed;
-                        } else if let Err(error) =
-                            row.packed.merge(start, &partial.packed, &mut self.scratch)
-                        {
-                            let reason = format!("a partial of {symbol} at {start}: {error}");
-                            self.settings.failure.set(JobError::Failed(reason));
-                        }
-                    }
+                ExchangeItem::SymbolPartials(partials) => {
+                    pending.rows += partials.rows.len();
+                    pending.partials.push(partials);
                 }
             }
         }
-        wanted.retain(|key| self.must_read(key));
         self.request(wanted);
+    }
+
+    /// Notes the newest windows of partials, and which of their bars to request now.
+    fn look_at(
+        &mut self,
+        partials: &SymbolPartials,
+        wanted: &mut Vec<BarKey>,
+    ) -> Result<(), CellError> {
+        for row in partials.rows.iter() {
+            let row = row?;
+            let size = self.settings.sizes.get(usize::from(row.size));
+            let size = *size.ok_or(CellError::Damaged)?;
+            let newest = &mut self.newest[usize::from(row.size)];
+            *newest = row.start.max(*newest);
+            let ahead = self.requested.len() + self.replies.len() + wanted.len();
+            if ahead < self.settings.limits.rows_at_once {
+                let key = BarKey {
+                    symbol: partials.symbol.clone(),
+                    size,
+                    start: row.start,
+                };
+                if self.must_read(&key) {
+                    wanted.push(key);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn request(&mut self, mut keys: Vec<BarKey>) {
@@ -364,22 +388,24 @@ impl ResidentBars {
             }
         }
         let mut acknowledged = self.settings.acknowledged.borrow_mut();
-        for write in acknowledged.drain(..).flat_map(|writes| writes.bars) {
+        for (key, epoch) in acknowledged.bars.drain(..) {
+            self.unacknowledged -= 1;
             if let Some(resident) = self
                 .resident
-                .get_mut(&write.key)
-                .filter(|resident| resident.epoch == write.state.epoch)
+                .get_mut(&key)
+                .filter(|resident| resident.epoch == epoch)
             {
                 resident.acknowledged = true;
                 if !resident.queued {
                     resident.queued = true;
-                    self.queue.push_back(write.key);
+                    self.queue.push_back(key);
                 }
             }
         }
     }
 
-    /// Processes the oldest time if it is complete and all its bars are in memory; `None` if not.
+    /// Processes the next piece of the oldest time if the time is complete, all bars of the piece are
+    /// in memory, and the sink has room; `None` if not.
     fn take_next(
         &mut self,
         complete: impl Fn(&u64) -> bool,
@@ -389,9 +415,14 @@ impl ResidentBars {
             .first_key_value()
             .filter(|_| self.failed.is_none())?;
         let write_timestamp = self.settings.timestamps.borrow().write_timestamp_of(time)?;
-        if !complete(&time) {
+        if !complete(&time) || self.unacknowledged >= self.settings.limits.bars_unacknowledged {
             return None;
         }
+        let all = pending.rows.div_ceil(self.settings.limits.rows_at_once);
+        let of = u64::try_from(all).unwrap_or(u64::MAX).max(1);
+        let number = pending.next_piece;
+        let hash = self.pieces.clone();
+        let piece = Piece { number, of, hash };
         // A check of all keys is useful only once something has changed, and the key that is
         // answered last is answered.
         if self
@@ -402,56 +433,78 @@ impl ResidentBars {
         {
             return None;
         }
-        let missing: Vec<BarKey> = pending
-            .partials
-            .values()
-            .flat_map(Map::keys)
+        let mut pending = self.pending.remove(&time)?;
+        let keys = self.keys_of(&pending.partials, &piece);
+        let missing: Vec<BarKey> = keys
+            .iter()
             .filter(|key| self.must_read(key))
             .cloned()
             .collect();
-        if !missing.is_empty() {
-            self.request(missing);
-        }
-        let (_, pending) = self.pending.first_key_value()?;
+        self.request(missing);
         // Requests are sent in the order of their keys.
-        self.waits_for = pending
-            .partials
-            .values()
-            .flat_map(Map::keys)
-            .filter(|key| self.requested.contains(*key))
-            .max()
-            .cloned();
+        self.waits_for = keys
+            .into_iter()
+            .filter(|key| self.requested.contains(key))
+            .max();
         if self.waits_for.is_some() {
+            self.pending.insert(time, pending);
             return None;
         }
         self.recheck = true;
-        let pending = self.pending.remove(&time)?;
-        match self.add(time, write_timestamp, pending.partials) {
-            Ok(mut outputs) => {
-                if !(pending.dead_letters.is_empty() && pending.feed_gaps.is_empty()) {
-                    outputs.push(StateOutput::Writes(EpochWrites {
-                        dead_letters: pending.dead_letters,
-                        feed_gaps: pending.feed_gaps.into_iter().collect(),
-                        ..EpochWrites::default()
-                    }));
-                }
-                Some((pending.capability, outputs))
-            }
+        let mut outputs = match self.add(time, write_timestamp, &mut pending.partials, &piece) {
+            Ok(outputs) => outputs,
             Err(error) => {
                 self.settings.failure.set(error);
                 self.failed = Some(pending.capability);
-                None
+                return None;
             }
+        };
+        if piece.number + 1 < piece.of {
+            pending.next_piece += 1;
+            let capability = pending.capability.clone();
+            self.pending.insert(time, pending);
+            return Some((capability, outputs));
         }
+        if !(pending.dead_letters.is_empty() && pending.feed_gaps.is_empty()) {
+            outputs.push(StateOutput::Writes(EpochWrites {
+                dead_letters: pending.dead_letters,
+                feed_gaps: pending.feed_gaps.into_iter().collect(),
+                ..EpochWrites::default()
+            }));
+        }
+        Some((pending.capability, outputs))
     }
 
-    /// Adds all partials of a time to their bars. Each touched bar is written, even if nothing was
+    /// The keys of a piece that are not resident, each of them once for each of its partials.
+    fn keys_of(&self, partials: &[SymbolPartials], piece: &Piece) -> Vec<BarKey> {
+        let mut keys = Vec::new();
+        for SymbolPartials { symbol, rows, .. } in partials {
+            let mut key = BarKey {
+                symbol: symbol.clone(),
+                size: self.settings.sizes[0],
+                start: 0,
+            };
+            // Whether they are well encoded was looked at when they arrived.
+            for row in rows.iter().flatten() {
+                if piece.contains(symbol, &row) {
+                    (key.size, key.start) = (self.settings.sizes[usize::from(row.size)], row.start);
+                    if !self.resident.contains_key(&key) {
+                        keys.push(key.clone());
+                    }
+                }
+            }
+        }
+        keys
+    }
+
+    /// Adds all partials of a piece to their bars. Each touched bar is written, even if nothing was
     /// added to it: its earlier write may have reached only one replica.
     fn add(
         &mut self,
         time: u64,
         write_timestamp: WriteTimestamp,
-        partials: BTreeMap<Epoch, Map<BarKey, RowPartial>>,
+        partials: &mut [SymbolPartials],
+        piece: &Piece,
     ) -> Result<Vec<StateOutput>, JobError> {
         let replaying = self.settings.timestamps.borrow().is_replay(time);
         // A bar of a later epoch was written by another generation, which has fenced this one. The
@@ -460,12 +513,34 @@ impl ResidentBars {
         let newest = if replaying { time } else { time - 1 };
         let mut touched: Vec<Touched> = Vec::new();
         let mut steps = ReplayedSteps::default();
-        for (epoch, mut partials) in partials {
-            for (key, partial) in partials.drain() {
-                if replaying {
-                    steps.add(&key, epoch, &partial.totals);
+        if replaying {
+            partials.sort_by_key(|partials| partials.epoch);
+        }
+        for SymbolPartials {
+            symbol,
+            epoch,
+            rows,
+        } in &*partials
+        {
+            let damaged = |error: CellError| {
+                JobError::Failed(format!(
+                    "partial sums of {symbol} in epoch {epoch}: {error}"
+                ))
+            };
+            for row in rows.iter() {
+                let row = row.map_err(damaged)?;
+                if !piece.contains(symbol, &row) {
+                    continue;
                 }
-                let start = key.start;
+                let (totals, packed) = row.decode().map_err(damaged)?;
+                let key = BarKey {
+                    symbol: symbol.clone(),
+                    size: self.settings.sizes[usize::from(row.size)],
+                    start: row.start,
+                };
+                if replaying {
+                    steps.add(&key, *epoch, &totals);
+                }
                 let resident = match self.resident.entry(key) {
                     Entry::Occupied(held) => {
                         if held.get().changed_at != time {
@@ -514,22 +589,31 @@ impl ResidentBars {
                         )));
                     }
                 }
-                if epoch > resident.epoch {
-                    resident.totals.merge(&partial.totals);
-                    if !partial.packed.is_empty() {
+                if *epoch > resident.epoch {
+                    resident.totals.merge(&totals);
+                    if !packed.is_empty() {
                         self.packed_bytes -= resident.packed.capacity();
                         resident
                             .packed
-                            .merge(start, &partial.packed, &mut self.scratch)
-                            .map_err(|error| JobError::Failed(error.to_string()))?;
+                            .merge_encoded(row.start, packed, &mut self.scratch)
+                            .map_err(damaged)?;
                         self.packed_bytes += resident.packed.capacity();
                     }
                 }
             }
-            if self.spare.len() < SPARE_TABLES {
-                self.spare.push(partials);
-            }
         }
+        Ok(self.emit(touched, time, write_timestamp, replaying.then_some(steps)))
+    }
+
+    /// Makes what leaves for the sink and the views. `steps`: of a replay.
+    fn emit(
+        &mut self,
+        touched: Vec<Touched>,
+        time: u64,
+        write_timestamp: WriteTimestamp,
+        mut steps: Option<ReplayedSteps>,
+    ) -> Vec<StateOutput> {
+        self.unacknowledged += touched.len();
         let (mut writes, mut changes) = (vec![EpochWrites::default()], Vec::new());
         for Touched { key, before } in touched {
             let resident = self.resident.get_mut(&key).expect("it was touched above");
@@ -545,7 +629,9 @@ impl ResidentBars {
                     window,
                     before: before.as_ref().map(|bar| BarValues::of(&bar.totals)),
                     after: BarValues::of(&state.totals),
-                    replayed: replaying.then(|| steps.take(&key, before.as_ref())),
+                    replayed: steps
+                        .as_mut()
+                        .map(|steps| steps.take(&key, before.as_ref())),
                 });
             }
             if writes
@@ -557,7 +643,7 @@ impl ResidentBars {
             let batch = writes.last_mut().expect("there is always one");
             // After a crash between the two writes, a replayed bar exists without its directory
             // entry. A second write of an entry is harmless.
-            if before.is_none() || replaying {
+            if before.is_none() || steps.is_some() {
                 let entry = DirectoryEntry::of(&key);
                 if self.directory.len() >= self.settings.limits.directory_entries {
                     self.directory.clear();
@@ -578,7 +664,7 @@ impl ResidentBars {
         if !changes.is_empty() {
             outputs.push(StateOutput::Changes(Rc::new(changes)));
         }
-        Ok(outputs)
+        outputs
     }
 
     fn is_over_limit(&self) -> bool {
@@ -615,176 +701,4 @@ impl ResidentBars {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use tapeflow_protocol::{
-        EpochStore, SourceIdentity,
-        decide::{self, Opening},
-    };
-    use tapeflow_schemas::{Conditions, EventTime, Position, Price, Size, Symbol, Trade};
-    use tapeflow_sinks::memory::MemoryStore;
-    use timely::scheduling::SyncActivator;
-
-    use super::*;
-    use crate::epoch_timestamps::EpochTimestamps;
-
-    const SIZE: &str = "1m";
-    const START: WindowStart = 60_000;
-
-    fn key(symbol: &str) -> BarKey {
-        BarKey {
-            symbol: Symbol::new(symbol).expect("a symbol"),
-            size: SIZE.parse().expect("a size"),
-            start: START,
-        }
-    }
-
-    fn one_trade() -> Totals {
-        let number = "1";
-        let trade = Trade::new(
-            EventTime::from_ms(START).expect("a time"),
-            Price::parse(number).expect("a price").value,
-            Size::parse(number).expect("a size").value,
-            Conditions::NONE,
-        )
-        .expect("a trade");
-        let position = Position {
-            partition: 0,
-            offset: 0,
-            index: 0,
-        };
-        Totals::of(&trade, position, false)
-    }
-
-    /// Runs a test with a bar state that took over a store at epoch 3, nothing of which is left to
-    /// replay, and has bound the epochs 4 to 6.
-    fn with_bars(resident_bars: usize, test: impl FnOnce(&mut ResidentBars, &MemoryStore)) {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let (store, failure) = (MemoryStore::new(), Failure::default());
-        let opening = Opening {
-            job: "j".into(),
-            fingerprint: "f".into(),
-            source: SourceIdentity {
-                cluster: "c".into(),
-                topic: "t".into(),
-                topic_id: None,
-            },
-            earliest: vec![0],
-            owner: "o".into(),
-        };
-        let mut checkpoint = decide::take_over(None, &opening, 1_000).expect("a fresh store");
-        checkpoint.committed.epoch = 3;
-        checkpoint.committed.cuts[0].watermark_ms = Some(START + 1_000_000);
-        let timestamps = EpochTimestamps {
-            checkpoint: Some(Rc::new(checkpoint)),
-            bound: (4..=6).map(|epoch| (epoch, 2_000 + epoch as i64)).collect(),
-        };
-        let settings = StateSettings {
-            sizes: vec![SIZE.parse().expect("a size")],
-            resident_bars,
-            limits: Limits::default(),
-            io: StoreIo::new(
-                runtime.handle().clone(),
-                Arc::new(store.clone()),
-                &Limits::default(),
-                failure.clone(),
-            ),
-            timestamps: Rc::new(std::cell::RefCell::new(timestamps)),
-            acknowledged: Acknowledged::default(),
-            failure,
-            metrics: Arc::default(),
-        };
-        let wake: SyncActivator =
-            timely::execute_directly(|worker| worker.sync_activator_for(Vec::new()));
-        test(&mut ResidentBars::new(settings, wake), &store);
-    }
-
-    fn partials(symbol: &str) -> BTreeMap<Epoch, Map<BarKey, RowPartial>> {
-        let mut bars = Map::default();
-        let partial = RowPartial {
-            totals: one_trade(),
-            packed: PackedBars::default(),
-        };
-        bars.insert(key(symbol), partial);
-        BTreeMap::from([(4, bars)])
-    }
-
-    /// A bar of epoch 4 that this process reads while it adds epoch 4 was written by another
-    /// generation, which may have counted other records in it.
-    #[test]
-    fn a_bar_of_the_epoch_that_is_being_added_is_of_another_generation() {
-        for (stored, fenced) in [(3, false), (4, true), (5, true)] {
-            with_bars(8, |bars, _| {
-                let state = BarState {
-                    epoch: stored,
-                    totals: one_trade(),
-                };
-                bars.replies.insert(key("A"), Some(state.into_row()));
-                let added = bars.add(4, 2_004, partials("A"));
-                assert_eq!(
-                    matches!(added, Err(JobError::Fenced(_))),
-                    fenced,
-                    "a bar of epoch {stored}"
-                );
-            });
-        }
-    }
-
-    /// 1. A bar is in memory when its partial arrives, so it is not requested.
-    /// 2. It is evicted before the partial's epoch is complete.
-    /// 3. The epoch is complete: it must be requested now, or the partial is added to nothing.
-    #[test]
-    fn a_bar_that_was_evicted_after_its_partial_arrived_is_read_before_it_is_added_to() {
-        with_bars(1, |bars, store| {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            let written: Vec<BarWrite> = ["A", "B"]
-                .map(|symbol| BarWrite {
-                    key: key(symbol),
-                    state: BarState {
-                        epoch: 3,
-                        totals: one_trade(),
-                    },
-                    packed: PackedBars::default(),
-                    write_timestamp: 1_500,
-                })
-                .into();
-            for bar in &written {
-                bars.replies
-                    .insert(bar.key.clone(), Some(bar.state.into_row()));
-            }
-            for symbol in ["A", "B"] {
-                bars.add(4, 2_004, partials(symbol)).expect("added");
-            }
-            let evolved: Vec<BarWrite> = ["A", "B"]
-                .map(|symbol| BarWrite {
-                    key: key(symbol),
-                    state: BarState {
-                        epoch: 4,
-                        totals: bars.resident[&key(symbol)].totals,
-                    },
-                    packed: PackedBars::default(),
-                    write_timestamp: 2_004,
-                })
-                .into();
-            let writes = EpochWrites {
-                bars: evolved,
-                ..EpochWrites::default()
-            };
-            runtime.block_on(store.write(&writes)).expect("written");
-            assert!(!bars.must_read(&key("A")), "it is in memory");
-            bars.settings.acknowledged.borrow_mut().push_back(writes);
-            bars.receive_from_store();
-            // As after a look that found all bars in memory or requested.
-            bars.recheck = false;
-            bars.evict();
-            assert_eq!(bars.resident.len(), 1, "one of the two is evicted");
-            let evicted = ["A", "B"]
-                .into_iter()
-                .find(|symbol| !bars.resident.contains_key(&key(symbol)))
-                .expect("one");
-            assert!(bars.recheck, "what was found in memory is looked for again");
-            assert!(bars.must_read(&key(evicted)));
-        });
-    }
-}
+mod tests;

@@ -4,17 +4,25 @@
 //! of the symbol's last trade, and added in place. Memory is allocated per new symbol and per new
 //! window, never per trade. How a single trade changes a window's totals is in
 //! [`tapeflow_schemas::Totals::add_trade`].
+//!
+//! An epoch ends between two records, and one record can have a window for each of its trades. So
+//! the number of windows that are kept ready to add to has a bound of its own: beyond it all of
+//! them are encoded, which takes an eighth of the memory, and further trades open them anew.
 
 use tapeflow_schemas::{
-    AssetClass, Epoch, PackedBar, PackedBars, Position, Stretch, Symbol, Totals, Trade, WindowSize,
-    WindowStart, trading_session::Hours,
+    AssetClass, Epoch, PackedBar, PartialRows, Position, Stretch, Symbol, Totals, Trade,
+    WindowSize, WindowStart, trading_session::Hours,
 };
 
 use crate::{
     hash::Map,
-    operators::exchange::{ExchangeItem, Partial, SymbolPartials},
+    limits::Limits,
+    operators::exchange::{ExchangeItem, SymbolPartials},
     watermark::late_up_to,
 };
+
+/// The most rows of an item, which is encoded and sent as a whole.
+const ROWS_OF_AN_ITEM: usize = 1_024;
 
 /// The open totals, per symbol and window.
 pub(crate) struct Combiner {
@@ -25,12 +33,20 @@ pub(crate) struct Combiner {
     outside_sessions: OutsideSessions,
     /// The most symbols that stay interned after a seal.
     interned_symbols: usize,
+    /// The most windows that are not encoded.
+    windows_in_full: usize,
     ids: Map<Name, u32>,
     symbols: Vec<SymbolSlot>,
     /// For each symbol and size, the window of the last trade: `symbol * sizes + size`.
     recent: Vec<Recent>,
     index: Map<(u32, u8, WindowStart), u32>,
     slots: Vec<Slot>,
+    /// Windows that are encoded, of an epoch that is not known yet.
+    encoded: Vec<SymbolPartials>,
+    /// Their number.
+    encoded_windows: usize,
+    /// Space for encoding.
+    rows: PartialRows,
 }
 
 /// A symbol that a map finds by its bytes, without a check for UTF-8 on each record.
@@ -89,8 +105,7 @@ struct Slot {
 pub(crate) struct Interned(u32);
 
 impl Combiner {
-    /// `interned_symbols` stay interned after a seal, at most.
-    pub(crate) fn new(sizes: &[WindowSize], interned_symbols: usize) -> Self {
+    pub(crate) fn new(sizes: &[WindowSize], limits: &Limits) -> Self {
         let session = sizes.iter().position(|size| size.is_session());
         assert!(
             session.is_none_or(|at| at + 1 == sizes.len()),
@@ -100,18 +115,22 @@ impl Combiner {
             sizes: sizes.to_vec(),
             session,
             outside_sessions: OutsideSessions::default(),
-            interned_symbols,
+            interned_symbols: limits.interned_symbols,
+            windows_in_full: limits.windows_in_full,
             ids: Map::default(),
             symbols: Vec::new(),
             recent: Vec::new(),
             index: Map::default(),
             slots: Vec::new(),
+            encoded: Vec::new(),
+            encoded_windows: 0,
+            rows: PartialRows::default(),
         }
     }
 
-    /// The number of open windows.
+    /// The number of open windows. One that was encoded and opened anew counts twice.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() + self.encoded_windows
     }
 
     /// Looks up a symbol by its bytes, for the trades of one record. `None` if it is invalid.
@@ -140,6 +159,10 @@ impl Combiner {
         position: Position,
         watermark_ms: Option<i64>,
     ) -> bool {
+        // Between two trades: a packed window is always in the map together with its minute.
+        if self.slots.len() >= self.windows_in_full {
+            self.encode();
+        }
         let event_ms = trade.event_time.ms();
         let late_up_to = late_up_to(watermark_ms);
         let base = symbol.0 as usize * self.sizes.len();
@@ -234,61 +257,83 @@ impl Combiner {
         found
     }
 
-    /// Empties the combiner into one exchange item per symbol. Every partial gets `epoch`, and the
-    /// packed windows within it: a trade that is in one of them is in its minute as well.
+    /// Empties the combiner into exchange items, of `epoch`.
     pub(crate) fn seal(&mut self, epoch: Epoch) -> Vec<ExchangeItem> {
-        let sizes = &self.sizes;
-        let row = |slot: &Slot| {
-            (
-                slot.symbol,
-                sizes[usize::from(slot.size)].row_of(slot.start),
-            )
-        };
-        let is_packed = |slot: &Slot| sizes[usize::from(slot.size)].is_packed();
-        self.slots
-            .sort_unstable_by_key(|slot| (row(slot), is_packed(slot)));
-        let mut items = Vec::new();
-        let mut packed = Vec::new();
-        for slots in self.slots.chunk_by(|a, b| a.symbol == b.symbol) {
-            let mut partials = Vec::new();
-            for slots in slots.chunk_by(|a, b| row(a) == row(b)) {
-                let (whole, shorter) = slots.split_first().expect("a chunk is not empty");
-                debug_assert!(!is_packed(whole), "a job of packed sizes has the minute");
-                packed.extend(shorter.iter().map(|slot| PackedBar {
-                    size: sizes[usize::from(slot.size)],
-                    start: slot.start,
-                    totals: slot.totals,
-                }));
-                partials.push(Partial {
-                    epoch,
-                    size: whole.size,
-                    start: whole.start,
-                    totals: whole.totals,
-                    packed: PackedBars::of(whole.start, &mut packed),
-                });
-                packed.clear();
-            }
-            items.push(ExchangeItem::SymbolPartials(SymbolPartials {
-                symbol: self.symbols[slots[0].symbol as usize].symbol.clone(),
-                partials,
-            }));
+        let was_full = self.encoded_windows > 0;
+        self.encode();
+        self.encoded_windows = 0;
+        if was_full {
+            // Records with so many windows are rare, and what they took is not kept.
+            (self.slots, self.index) = (Vec::new(), Map::default());
         }
+        if was_full || self.symbols.len() > self.interned_symbols {
+            (self.ids, self.symbols) = (Map::default(), Vec::new());
+            self.recent = Vec::new();
+        }
+        std::mem::take(&mut self.encoded)
+            .into_iter()
+            .map(|partials| ExchangeItem::SymbolPartials(SymbolPartials { epoch, ..partials }))
+            .collect()
+    }
+
+    /// Encodes all windows. The packed ones go into the row of their minute: a trade that is in one
+    /// of them is in its minute as well.
+    fn encode(&mut self) {
+        let sizes = &self.sizes;
+        // Not the slots are sorted, which are large.
+        let mut order: Vec<_> = (0u32..)
+            .zip(&self.slots)
+            .map(|(at, slot)| {
+                let size = sizes[usize::from(slot.size)];
+                (slot.symbol, size.row_of(slot.start), size.is_packed(), at)
+            })
+            .collect();
+        order.sort_unstable();
+        let mut packed = Vec::new();
+        for of_symbol in order.chunk_by(|a, b| a.0 == b.0) {
+            let symbol = &self.symbols[of_symbol[0].0 as usize].symbol;
+            let mut take = |rows: &mut PartialRows| {
+                self.encoded.push(SymbolPartials {
+                    symbol: symbol.clone(),
+                    // Until it is known.
+                    epoch: 0,
+                    rows: rows.take(),
+                });
+            };
+            for of_row in of_symbol.chunk_by(|a, b| a.1 == b.1) {
+                let slot = |at: u32| &self.slots[at as usize];
+                let (whole, shorter) = of_row.split_first().expect("a chunk is not empty");
+                debug_assert!(!whole.2, "a job of packed sizes has the minute");
+                packed.extend(shorter.iter().map(|(.., at)| PackedBar {
+                    size: sizes[usize::from(slot(*at).size)],
+                    start: slot(*at).start,
+                    totals: slot(*at).totals,
+                }));
+                let whole = slot(whole.3);
+                self.rows
+                    .push((whole.size, whole.start), &whole.totals, &mut packed);
+                packed.clear();
+                if self.rows.len() >= ROWS_OF_AN_ITEM {
+                    take(&mut self.rows);
+                }
+            }
+            if !self.rows.is_empty() {
+                take(&mut self.rows);
+            }
+        }
+        self.encoded_windows += self.slots.len();
         self.slots.clear();
         self.index.clear();
         self.recent.fill(NONE);
-        if self.symbols.len() > self.interned_symbols {
-            self.ids.clear();
-            self.symbols.clear();
-            self.recent.clear();
-        }
-        items
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use tapeflow_schemas::{
-        Conditions, EventTime, Price, Size,
+        Conditions, EventTime, PackedBars, Price, Size,
         window::{format_utc, parse_utc},
     };
 
@@ -312,6 +357,70 @@ mod tests {
         }
     }
 
+    /// A row: size, start, trades, and the packed bars with their trades.
+    type Row = (u8, WindowStart, u64, Vec<(WindowStart, u64)>);
+
+    /// The rows of all items, each added up.
+    fn added_up(items: &[ExchangeItem]) -> Vec<Row> {
+        let mut rows: BTreeMap<(u8, WindowStart), (Totals, PackedBars)> = BTreeMap::new();
+        for item in items {
+            let ExchangeItem::SymbolPartials(partials) = item else {
+                continue;
+            };
+            for row in partials.rows.iter() {
+                let row = row.expect("well encoded");
+                let (totals, packed) = row.decode().expect("well encoded");
+                let sum = rows.entry((row.size, row.start)).or_default();
+                sum.0.merge(&totals);
+                sum.1
+                    .merge_encoded(row.start, packed, &mut Vec::new())
+                    .expect("well encoded");
+            }
+        }
+        let packed = |start: WindowStart, packed: &PackedBars| {
+            let bars = packed.iter(start).map(|bar| bar.expect("well encoded"));
+            bars.map(|bar| (bar.start, bar.totals.sums[0].trades))
+                .collect()
+        };
+        rows.into_iter()
+            .map(|((size, start), (totals, bars))| {
+                (size, start, totals.sums[0].trades, packed(start, &bars))
+            })
+            .collect()
+    }
+
+    /// A record with a window for each of its trades, which come back to each window.
+    #[test]
+    fn windows_beyond_the_bound_are_encoded_and_add_up_to_the_same() {
+        let sizes: Vec<WindowSize> = WindowSize::DEFAULTS.to_vec();
+        let sealed = |windows_in_full: usize| {
+            let limits = Limits {
+                windows_in_full,
+                ..Limits::default()
+            };
+            let mut combiner = Combiner::new(&sizes, &limits);
+            let mut most = 0;
+            for offset in 0..3_000 {
+                let id = combiner.intern(b"AAPL").expect("symbol");
+                combiner.add(
+                    id,
+                    &trade(offset % 1_000 * 61_000, "2", "1"),
+                    at(offset),
+                    None,
+                );
+                most = most.max(combiner.slots.len());
+            }
+            (most, added_up(&combiner.seal(1)))
+        };
+        let (most, whole) = sealed(usize::MAX);
+        assert!(most > 2_000, "{most} windows");
+        for bound in [1, 7, 500] {
+            let (most, parts) = sealed(bound);
+            assert!(most < bound + sizes.len(), "{most} windows");
+            assert!(parts == whole, "with {bound} windows");
+        }
+    }
+
     #[test]
     fn trades_are_added_to_their_window_of_every_size_whatever_their_order() {
         let sizes: Vec<WindowSize> = ["1s", "1m", "1d"]
@@ -319,7 +428,7 @@ mod tests {
             .map(|s| s.parse().expect("size"))
             .collect();
         let times = [5_000, 65_000, 5_500, 59_999, 60_000, 5_100];
-        let mut combiner = Combiner::new(&sizes, 8);
+        let mut combiner = Combiner::new(&sizes, &Limits::default());
         for (offset, ms) in (0..).zip(times) {
             let id = combiner.intern(b"BINANCE:BTCUSDT").expect("symbol");
             assert!(
@@ -330,28 +439,13 @@ mod tests {
         let [ExchangeItem::SymbolPartials(symbol_partials)] = &items[..] else {
             panic!("one symbol, one item")
         };
-        let packed = |p: &Partial| -> Vec<(WindowStart, u64)> {
-            p.packed
-                .iter(p.start)
-                .map(|bar| bar.expect("well encoded"))
-                .map(|bar| (bar.start, bar.totals.sums[0].trades))
-                .collect()
-        };
-        let mut found: Vec<_> = symbol_partials
-            .partials
-            .iter()
-            .map(|p| {
-                let trades = p.totals.sums[0].trades;
-                (p.size, p.start, trades, p.epoch, packed(p))
-            })
-            .collect();
-        found.sort_unstable();
+        assert_eq!(symbol_partials.epoch, 7);
         assert_eq!(
-            found,
+            added_up(&items),
             [
-                (1, 0, 4, 7, vec![(5_000, 3), (59_000, 1)]),
-                (1, 60_000, 2, 7, vec![(60_000, 1), (65_000, 1)]),
-                (2, 0, 6, 7, vec![])
+                (1, 0, 4, vec![(5_000, 3), (59_000, 1)]),
+                (1, 60_000, 2, vec![(60_000, 1), (65_000, 1)]),
+                (2, 0, 6, vec![])
             ]
         );
         assert_eq!(combiner.len(), 0);
@@ -362,7 +456,7 @@ mod tests {
     /// trades without one.
     fn sessions(sizes: &[&str], trades: &[(&str, &[u8])]) -> (Vec<(String, u64)>, u64) {
         let sizes: Vec<WindowSize> = sizes.iter().map(|s| s.parse().expect("size")).collect();
-        let mut combiner = Combiner::new(&sizes, 8);
+        let mut combiner = Combiner::new(&sizes, &Limits::default());
         for (offset, (time, codes)) in (0..).zip(trades) {
             let id = combiner.intern(b"AAPL").expect("symbol");
             let mut trade = trade(parse_utc(time).expect("a time"), "2", "1");
@@ -373,14 +467,10 @@ mod tests {
         }
         let outside = combiner.take_outside_sessions();
         let items = combiner.seal(1);
-        let mut found: Vec<(String, u64)> = items
-            .iter()
-            .flat_map(|item| match item {
-                ExchangeItem::SymbolPartials(of) => &of.partials[..],
-                ExchangeItem::DeadLetter(_) | ExchangeItem::FeedGap(_) => &[],
-            })
-            .filter(|partial| sizes[usize::from(partial.size)].is_session())
-            .map(|p| (format_utc(p.start), p.totals.sums[0].trades))
+        let mut found: Vec<(String, u64)> = added_up(&items)
+            .into_iter()
+            .filter(|(size, ..)| sizes[usize::from(*size)].is_session())
+            .map(|(_, start, trades, _)| (format_utc(start), trades))
             .collect();
         found.sort();
         (found, outside.closed + outside.unknown_year)
@@ -419,7 +509,8 @@ mod tests {
 
     #[test]
     fn a_trade_is_late_once_its_window_and_the_allowed_lateness_have_passed() {
-        let mut combiner = Combiner::new(&["1m".parse().expect("size")], 8);
+        let sizes = ["1m".parse().expect("size")];
+        let mut combiner = Combiner::new(&sizes, &Limits::default());
         let id = combiner.intern(b"AAPL").expect("symbol");
         assert!(!combiner.add(id, &trade(1_000, "1", "1"), at(0), None));
         assert!(!combiner.add(id, &trade(1_500, "1", "1"), at(1), Some(64_999)));
@@ -428,12 +519,8 @@ mod tests {
         let [ExchangeItem::SymbolPartials(symbol_partials)] = &items[..] else {
             panic!("one item")
         };
-        assert_eq!(
-            (
-                symbol_partials.partials[0].totals.sums[0].trades,
-                symbol_partials.partials[0].totals.revision
-            ),
-            (3, 1)
-        );
+        let row = symbol_partials.rows.iter().next().expect("one row");
+        let (totals, _) = row.expect("well encoded").decode().expect("well encoded");
+        assert_eq!((totals.sums[0].trades, totals.revision), (3, 1));
     }
 }

@@ -1,9 +1,8 @@
-//! What travels from sources to the bar state: partial totals of a symbol, dead letters and feed
-//! gaps.
+//! What travels from sources to the bar state: partial sums of a symbol, dead letters and feed gaps.
 
 use serde::{Deserialize, Serialize};
 use tapeflow_protocol::{DeadLetter, FeedGap};
-use tapeflow_schemas::{Epoch, PackedBars, Symbol, Totals, WindowStart};
+use tapeflow_schemas::{Epoch, PartialRows, Symbol};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// One item of the exchange between workers.
@@ -16,32 +15,22 @@ pub(crate) enum ExchangeItem {
     FeedGap(Box<FeedGap>),
 }
 
-/// What one source has combined for one symbol in one epoch.
+/// What one source has combined for one symbol in one epoch, or a part of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SymbolPartials {
     pub(crate) symbol: Symbol,
-    pub(crate) partials: Vec<Partial>,
-}
-
-/// The combined trades of one window in one epoch. Its size is not packed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Partial {
     /// The epoch of these trades. It differs from the timely time only in the replay, where several
     /// epochs enter at one time.
     pub(crate) epoch: Epoch,
-    /// Index into the job's sizes.
-    pub(crate) size: u8,
-    pub(crate) start: WindowStart,
-    pub(crate) totals: Totals,
-    /// Those of the shorter windows within it.
-    pub(crate) packed: PackedBars,
+    /// Their sizes are numbered as in the job's settings.
+    pub(crate) rows: PartialRows,
 }
 
 impl ExchangeItem {
     /// How many rows of bars it changes.
     pub(crate) fn rows(&self) -> u64 {
         match self {
-            Self::SymbolPartials(symbol_partials) => symbol_partials.partials.len() as u64,
+            Self::SymbolPartials(symbol_partials) => symbol_partials.rows.len() as u64,
             Self::DeadLetter(_) | Self::FeedGap(_) => 0,
         }
     }

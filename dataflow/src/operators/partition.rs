@@ -312,6 +312,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::limits::Limits;
 
     const NOW: i64 = 1_700_000_000_000;
 
@@ -326,7 +327,10 @@ mod tests {
         fn new() -> Self {
             Self {
                 state: PartitionState::from_cut(0, &Cut::default()),
-                intake: Intake::new(Combiner::new(&["1m".parse().expect("a size")], 8)),
+                intake: Intake::new(Combiner::new(
+                    &["1m".parse().expect("a size")],
+                    &Limits::default(),
+                )),
                 entries: Vec::new(),
             }
         }

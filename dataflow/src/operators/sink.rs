@@ -32,8 +32,8 @@ use crate::{
 pub(crate) struct SinkSettings {
     pub(crate) io: StoreIo,
     pub(crate) acknowledged: Acknowledged,
-    /// Wakes the bar state after acknowledgements.
-    pub(crate) bar_state: Activator,
+    /// Wakes the bar state and the view state after acknowledgements.
+    pub(crate) waiting: [Activator; 2],
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) metrics: Arc<Metrics>,
     /// The window size that the observer of process 0 displays, and the queue to it; `None` in
@@ -95,7 +95,13 @@ pub(crate) fn build<'scope>(
                                 .map(live_bar),
                         );
                     }
-                    settings.acknowledged.borrow_mut().push_back(writes);
+                    let EpochWrites { bars, views, .. } = writes;
+                    let mut acknowledged = settings.acknowledged.borrow_mut();
+                    let bars = bars.into_iter().map(|bar| (bar.key, bar.state.epoch));
+                    acknowledged.bars.extend(bars);
+                    acknowledged
+                        .views
+                        .extend(views.into_iter().map(|view| view.key));
                 }
                 for Ready {
                     kept: capability,
@@ -108,7 +114,7 @@ pub(crate) fn build<'scope>(
                     next += 1;
                 }
                 if any {
-                    settings.bar_state.activate();
+                    settings.waiting.iter().for_each(Activator::activate);
                 }
             }
         },

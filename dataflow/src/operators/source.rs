@@ -50,6 +50,9 @@ use crate::{
 /// A poll with so many records or more is followed by another at once. Fewer records mean that the
 /// log has no more for now; after a short wait one poll finds several.
 const POLL_AGAIN: usize = 32;
+/// Space for the decoded entries of a record that is kept beyond an epoch. Ingest writes no more
+/// trades into one.
+const ENTRIES_KEPT: usize = 1_024;
 
 /// The messages to and from a source: queues shared with its worker's loop.
 #[derive(Clone, Default)]
@@ -272,7 +275,7 @@ impl Running {
             .collect();
         let all_bounds = settings.log.bounds_of(&numbers)?;
         let (mut partitions, mut ends, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
-        let combiner = || Combiner::new(&settings.sizes, settings.limits.interned_symbols);
+        let combiner = || Combiner::new(&settings.sizes, &settings.limits);
         let mut open = Intake::new(combiner());
         let mut lost = 0;
         for ((at, number), bounds) in mine.iter().zip(numbers.iter().copied()).zip(&all_bounds) {
@@ -581,6 +584,8 @@ impl Running {
             self.sealed.is_none(),
             "an epoch is sealed only after the one before is bound"
         );
+        // A record of a megabyte has up to 50,000.
+        self.entries.shrink_to(ENTRIES_KEPT);
         let mut items = self.open.combiner.seal(epoch);
         self.first &= items.is_empty();
         let rows = items.iter().map(ExchangeItem::rows).sum();

@@ -7,10 +7,11 @@ use tapeflow_schemas::{QuoteCurrency, ViewEntry, ViewState, view::TOP};
 
 use super::ranking::{Bar, Rank, Ranking};
 
-/// The rankings of a window. [`QuoteCurrency`] bounds their number.
+/// The rankings of a window, ordered by currency. [`QuoteCurrency`] bounds their number. A vector,
+/// because most windows have one, and the node of a tree has space for eleven.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct Active {
-    rankings: BTreeMap<QuoteCurrency, Ranking>,
+    rankings: Vec<(QuoteCurrency, Ranking)>,
 }
 
 fn empty() -> Ranking {
@@ -27,12 +28,12 @@ impl Active {
             }
             by_quote.entry(entry.quote).or_default().push(entry);
         }
-        let mut rankings = BTreeMap::new();
+        let mut rankings = Vec::with_capacity(by_quote.len());
         for (quote, entries) in by_quote {
             // No symbol ever falls, so a currency with fewer entries has no more symbols.
             let complete = entries.len() < TOP;
             let ranking = empty().stored(entries.into_iter(), complete)?;
-            rankings.insert(quote, ranking);
+            rankings.push((quote, ranking));
         }
         Some(Self { rankings })
     }
@@ -48,20 +49,30 @@ impl Active {
         }
         let mut is_another = false;
         for (quote, bars) in by_quote {
-            let ranking = self.rankings.entry(quote).or_insert_with(empty);
-            is_another |= ranking.apply(&bars);
+            let found = self
+                .rankings
+                .binary_search_by_key(&quote, |(quote, _)| *quote);
+            let at = found.unwrap_or_else(|at| {
+                self.rankings.reserve_exact(1);
+                self.rankings.insert(at, (quote, empty()));
+                at
+            });
+            is_another |= self.rankings[at].1.apply(&bars);
         }
         is_another
     }
 
     /// The number of bars in memory.
     pub(super) fn len(&self) -> usize {
-        self.rankings.values().map(Ranking::len).sum()
+        self.rankings.iter().map(|(_, ranking)| ranking.len()).sum()
     }
 
     /// The entries of the view, by quote currency and rank.
     pub(super) fn entries(&self) -> Vec<ViewEntry> {
-        self.rankings.values().flat_map(Ranking::entries).collect()
+        self.rankings
+            .iter()
+            .flat_map(|(_, ranking)| ranking.entries())
+            .collect()
     }
 }
 

@@ -149,10 +149,14 @@ impl Ranking {
         drop(ranked);
         let before = self.clone();
         self.bars.retain(|(symbol, _)| !leave.contains(symbol));
+        // Exact, because most windows of a large epoch have one bar.
+        self.bars.reserve_exact(enter.len());
         self.bars.extend(enter);
         self.bars.sort_unstable_by(order);
         if self.bars.len() > self.most {
             self.bars.truncate(self.most);
+            // A window of all symbols began with all of them.
+            self.bars.shrink_to(2 * self.most);
             self.complete = false;
         }
         *self != before

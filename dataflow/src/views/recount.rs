@@ -74,11 +74,7 @@ impl Recount {
             outstanding: 0,
             undecided: Vec::new(),
         };
-        let bars: Vec<&Bar> = changes
-            .iter()
-            .flat_map(|change| &change.bars)
-            .map(|bar| &bar.after)
-            .collect();
+        let bars: Vec<&Bar> = changes.iter().flat_map(|change| &change.bars).collect();
         recount
             .changed
             .extend(bars.iter().map(|(symbol, _)| symbol.clone()));

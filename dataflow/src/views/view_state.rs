@@ -11,11 +11,13 @@
 //! replica. A stored view may already contain replayed epochs: its own epoch says which
 //! ([`WindowViews::apply`]).
 //!
-//! A window may leave memory only if its last change is older than [`Limits::epochs_ahead`] epochs.
-//! Then that epoch is committed and the store has its views.
+//! A time may touch any number of windows: one record can have a window for each of its trades. So
+//! its windows are processed in pieces, and a piece waits until the store has acknowledged most of
+//! what was written before it. A window may leave memory once all its writes are acknowledged, also
+//! in the middle of a time, which touches it once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     rc::Rc,
     sync::Arc,
 };
@@ -46,7 +48,7 @@ use crate::{
     hash::Map,
     limits::Limits,
     metrics::Metrics,
-    operators::acknowledged::acknowledged_epoch,
+    operators::acknowledged::{Acknowledged, acknowledged_epoch},
     store_io::{StoreIo, StoreReader},
 };
 
@@ -58,12 +60,16 @@ pub(crate) struct ViewSettings {
     pub(crate) failure: Failure,
     pub(crate) metrics: Arc<Metrics>,
     /// The probe behind the sink.
-    pub(crate) acknowledged: ProbeHandle<u64>,
+    pub(crate) acknowledged_up_to: ProbeHandle<u64>,
+    pub(crate) acknowledged: Acknowledged,
     /// The most symbols that the cell of `movers` ranks.
     pub(crate) most_ranked: usize,
-    /// The ranks and sums kept in memory beyond those of windows touched within the last epochs.
+    /// The ranks and sums kept in memory beyond those of windows whose writes are not acknowledged.
     pub(crate) ranks_kept: usize,
 }
+
+/// What a window takes in memory beside its ranks and sums, in ranks.
+const RANKS_PER_WINDOW: usize = 3;
 
 /// Builds the operator. The activator wakes it after a new write timestamp.
 pub(crate) fn build<'scope>(
@@ -81,7 +87,6 @@ pub(crate) fn build<'scope>(
             |_capability, info| {
                 *slot = Some(scope.activator_for(Rc::clone(&info.address)));
                 let wake = scope.worker().sync_activator_for(info.address.to_vec());
-                let views_per_write = settings.limits.views_per_write;
                 let mut states = ViewStates::new(settings, weights, wake);
                 move |(input, frontier), output| {
                     input.for_each_stamp(|capability, data| {
@@ -90,16 +95,13 @@ pub(crate) fn build<'scope>(
                                 .for_each(|change| states.receive(&capability, change));
                         }
                     });
+                    states.receive_acknowledged();
                     let complete = |time: &u64| !frontier.less_equal(time);
-                    while let Some((capability, writes)) = states.take_next(complete) {
-                        let mut session = output.session(&capability);
-                        let mut writes = writes.into_iter().peekable();
-                        while writes.peek().is_some() {
-                            session.give(EpochWrites {
-                                views: writes.by_ref().take(views_per_write).collect(),
-                                ..EpochWrites::default()
-                            });
-                        }
+                    while let Some((capability, views)) = states.take_next(complete) {
+                        output.session(&capability).give(EpochWrites {
+                            views,
+                            ..EpochWrites::default()
+                        });
                     }
                 }
             },
@@ -107,7 +109,7 @@ pub(crate) fn build<'scope>(
     (writes, activator.expect("the constructor has run"))
 }
 
-/// What has arrived for a time that is not processed yet.
+/// What has arrived for a time and is not processed yet.
 struct Pending {
     capability: Capability<u64>,
     windows: BTreeMap<Window, Vec<WindowChange>>,
@@ -115,19 +117,28 @@ struct Pending {
 
 /// The views of a window in memory.
 struct Held {
-    touched_at: u64,
     views: WindowViews,
+    /// Writes of its views that are not acknowledged.
+    unacknowledged: usize,
+    /// Whether it is in the queue of windows that may leave memory. It is there at most once.
+    queued: bool,
 }
 
-/// The work on the oldest time.
+impl Held {
+    /// What it takes in memory, in ranks.
+    fn ranks(&self) -> usize {
+        RANKS_PER_WINDOW + self.views.len()
+    }
+}
+
+/// The work on some windows of the oldest time.
 struct Underway {
+    windows: BTreeMap<Window, Vec<WindowChange>>,
     /// Views that were requested from the store and not answered.
     outstanding: usize,
     stored: Map<Window, Stored>,
-    /// Whether the changes have been applied to all windows but those below.
-    applied: bool,
-    recounts: VecDeque<Window>,
-    writes: Vec<ViewWrite>,
+    /// Those of the windows whose bars must be read.
+    recounts: VecDeque<(Window, Vec<WindowChange>)>,
 }
 
 struct ViewStates {
@@ -139,10 +150,18 @@ struct ViewStates {
     pending: BTreeMap<u64, Pending>,
     underway: Option<Underway>,
     recount: Option<Recount>,
+    /// Views of the oldest time that are made and not sent.
+    made: Vec<ViewWrite>,
+    /// Views that are sent and not acknowledged.
+    unacknowledged: usize,
     /// The capability of a time that failed, held until the process ends. Without it, the frontier
     /// would pass the time, and the coordinator would commit it.
     failed: Option<Capability<u64>>,
     held: Map<Window, Held>,
+    /// What they take in memory, in ranks.
+    held_ranks: usize,
+    /// Windows that may leave memory, least recently acknowledged first.
+    queue: VecDeque<Window>,
     /// By size: the latest start of the windows that left memory. Windows up to it may have views.
     dropped_up_to: Map<WindowSize, WindowStart>,
 }
@@ -158,8 +177,12 @@ impl ViewStates {
             pending: BTreeMap::new(),
             underway: None,
             recount: None,
+            made: Vec::new(),
+            unacknowledged: 0,
             failed: None,
             held: Map::default(),
+            held_ranks: 0,
+            queue: VecDeque::new(),
             dropped_up_to: Map::default(),
         }
     }
@@ -173,76 +196,132 @@ impl ViewStates {
             })
             .windows
             .entry(change.window)
-            .or_default()
+            // Most windows of a large epoch have one.
+            .or_insert_with(|| Vec::with_capacity(1))
             .push(change);
     }
 
-    /// Processes the oldest time if it is complete and all that it needs has been read; `None` if
-    /// not.
+    /// Takes the acknowledgements of the sink, and drops windows from memory.
+    fn receive_acknowledged(&mut self) {
+        let mut acknowledged = self.settings.acknowledged.borrow_mut();
+        for key in acknowledged.views.drain(..) {
+            self.unacknowledged -= 1;
+            let window = Window {
+                size: key.size,
+                start: key.start,
+            };
+            // A window that is being recounted is not held.
+            let Some(held) = self.held.get_mut(&window) else {
+                continue;
+            };
+            held.unacknowledged = held.unacknowledged.saturating_sub(1);
+            if held.unacknowledged == 0 && !std::mem::replace(&mut held.queued, true) {
+                self.queue.push_back(window);
+            }
+        }
+        drop(acknowledged);
+        self.drop_oldest();
+    }
+
+    /// Views of the oldest time for one write, if it is complete and what they need has been read;
+    /// `None` if not.
     fn take_next(
         &mut self,
         complete: impl Fn(&u64) -> bool,
     ) -> Option<(Capability<u64>, Vec<ViewWrite>)> {
-        let (&time, _) = self
-            .pending
-            .first_key_value()
-            .filter(|(time, _)| self.failed.is_none() && complete(time))?;
-        let write_timestamp = self.settings.timestamps.borrow().write_timestamp_of(time)?;
-        match self.process(time, write_timestamp, complete) {
-            Ok(false) => None,
-            Ok(true) => {
-                let pending = self.pending.remove(&time)?;
-                let writes = self.underway.take()?.writes;
-                self.drop_oldest(time);
-                Some((pending.capability, writes))
+        loop {
+            let (&time, _) = self
+                .pending
+                .first_key_value()
+                .filter(|(time, _)| self.failed.is_none() && complete(time))?;
+            let write_timestamp = self.settings.timestamps.borrow().write_timestamp_of(time)?;
+            let done = match self.process(time, write_timestamp, &complete) {
+                Ok(done) => done,
+                Err(error) => {
+                    self.settings.failure.set(error);
+                    self.failed = self.pending.remove(&time).map(|pending| pending.capability);
+                    return None;
+                }
+            };
+            let most = self.settings.limits.views_per_write;
+            if self.made.len() >= most || (done && !self.made.is_empty()) {
+                let views: Vec<ViewWrite> = self.made.drain(..most.min(self.made.len())).collect();
+                self.unacknowledged += views.len();
+                return Some((self.pending[&time].capability.clone(), views));
             }
-            Err(error) => {
-                self.settings.failure.set(error);
-                self.failed = self.pending.remove(&time).map(|pending| pending.capability);
-                None
+            if !done {
+                return None;
             }
+            self.pending.remove(&time);
         }
     }
 
-    /// Goes on with the oldest time. Returns whether it is done.
+    /// Goes on with the oldest time, until a write is full or something must be waited for. Returns
+    /// whether the time is done.
     fn process(
         &mut self,
         time: u64,
         write_timestamp: WriteTimestamp,
         complete: impl Fn(&u64) -> bool,
     ) -> Result<bool, JobError> {
-        if self.underway.is_none() {
-            self.underway = Some(self.begin(time));
-        }
-        self.receive_views();
-        let Some(mut underway) = self.underway.take() else {
-            return Ok(false);
-        };
-        if underway.outstanding == 0 {
-            if !std::mem::replace(&mut underway.applied, true) {
-                self.apply(time, write_timestamp, &mut underway)?;
+        loop {
+            let limits = &self.settings.limits;
+            if self.made.len() >= limits.views_per_write
+                || self.unacknowledged >= limits.views_unacknowledged
+            {
+                return Ok(false);
             }
-            while let Some(window) = underway.recounts.front().copied() {
-                let Some(views) = self.recounted(window, time, &complete)? else {
-                    break;
+            let mut underway = match self.underway.take() {
+                Some(underway) => underway,
+                None => match self.begin(time) {
+                    Some(underway) => underway,
+                    None => return Ok(true),
+                },
+            };
+            self.receive_views(&mut underway);
+            if underway.outstanding > 0 {
+                self.underway = Some(underway);
+                return Ok(false);
+            }
+            if let Some((window, changes)) = underway.windows.pop_first() {
+                let stored = underway.stored.remove(&window);
+                if !self.apply((window, &changes), stored.as_ref(), (time, write_timestamp))? {
+                    underway.recounts.push_back((window, changes));
+                }
+            } else if let Some((window, changes)) = underway.recounts.front() {
+                let (window, counted) =
+                    (*window, self.recounted(*window, changes, time, &complete)?);
+                let Some(views) = counted else {
+                    self.underway = Some(underway);
+                    return Ok(false);
                 };
                 underway.recounts.pop_front();
                 let all = views.all();
-                self.write(
-                    (window, views),
-                    &all,
-                    (time, write_timestamp),
-                    &mut underway,
-                );
+                // All writes of earlier epochs were acknowledged before the bars were read.
+                let writes = (0, false);
+                self.write((window, views), writes, &all, (time, write_timestamp));
+            }
+            if !(underway.windows.is_empty() && underway.recounts.is_empty()) {
+                self.underway = Some(underway);
             }
         }
-        let done = underway.applied && underway.recounts.is_empty();
-        self.underway = Some(underway);
-        Ok(done)
     }
 
-    /// Requests the views of windows that are not in memory and may have some.
-    fn begin(&mut self, time: u64) -> Underway {
+    /// Begins with the next windows of a time: requests the views of those that are not in memory
+    /// and may have some. `None` if there are no more windows.
+    fn begin(&mut self, time: u64) -> Option<Underway> {
+        let all = &mut self.pending.get_mut(&time)?.windows;
+        let rest = match all.keys().nth(self.settings.limits.windows_at_once) {
+            Some(first) => {
+                let first = *first;
+                all.split_off(&first)
+            }
+            None => BTreeMap::new(),
+        };
+        let windows = std::mem::replace(all, rest);
+        if windows.is_empty() {
+            return None;
+        }
         let timestamps = self.settings.timestamps.borrow();
         // As in the bar state: a window has no bars from before if it starts after the watermark of
         // the take-over and after all windows of its size that left memory.
@@ -257,8 +336,7 @@ impl ViewStates {
                     .get(&window.size)
                     .is_some_and(|line| window.start <= *line)
         };
-        let missing: Vec<Window> = self.pending[&time]
-            .windows
+        let missing: Vec<Window> = windows
             .keys()
             .filter(|window| !self.held.contains_key(*window) && may_have_views(window))
             .copied()
@@ -276,22 +354,18 @@ impl ViewStates {
         let outstanding = keys.len();
         self.settings.metrics.views_read.add(outstanding as u64);
         self.views.request(keys);
-        Underway {
+        Some(Underway {
+            windows,
             outstanding,
             stored: missing
                 .into_iter()
                 .map(|window| (window, Stored::default()))
                 .collect(),
-            applied: false,
             recounts: VecDeque::new(),
-            writes: Vec::new(),
-        }
+        })
     }
 
-    fn receive_views(&mut self) {
-        let Some(underway) = &mut self.underway else {
-            return;
-        };
+    fn receive_views(&self, underway: &mut Underway) {
         for (key, state) in self.views.replies() {
             let window = Window {
                 size: key.size,
@@ -300,20 +374,21 @@ impl ViewStates {
             let stored = underway
                 .stored
                 .get_mut(&window)
-                .expect("views are read for the time underway");
+                .expect("views are read for the windows under way");
             let at = View::EVERY.iter().position(|view| *view == key.view);
             stored[at.expect("every view is in EVERY")] = state;
             underway.outstanding -= 1;
         }
     }
 
-    /// Applies the changes of the time to the views of all its windows.
+    /// Applies the changes of a time to the views of a window. Returns whether they are known; if
+    /// not, the bars of the window must be read.
     fn apply(
         &mut self,
-        time: u64,
-        write_timestamp: WriteTimestamp,
-        underway: &mut Underway,
-    ) -> Result<(), JobError> {
+        (window, changes): (Window, &[WindowChange]),
+        stored: Option<&Stored>,
+        (time, write_timestamp): (u64, WriteTimestamp),
+    ) -> Result<bool, JobError> {
         let (replaying, lossy) = {
             let timestamps = self.settings.timestamps.borrow();
             let replaying = timestamps.is_replay(time);
@@ -323,45 +398,33 @@ impl ViewStates {
         let newest = if replaying { time } else { time - 1 };
         let most_ranked = self.settings.most_ranked;
         let empty = || WindowViews::empty(most_ranked);
-        let windows = std::mem::take(
-            &mut self
-                .pending
-                .get_mut(&time)
-                .expect("the time is pending")
-                .windows,
-        );
-        for (window, changes) in &windows {
-            let stored = underway.stored.remove(window);
-            check_epochs(stored.iter().flatten().flatten(), *window, newest)?;
-            let views = match (self.held.remove(window), &stored) {
-                (Some(held), _) => Some(held.views),
-                (None, Some(stored)) => empty().stored(stored, &self.settings.baskets),
-                (None, None) => Some(empty()),
-            };
-            // Without some of its records, a replay cannot tell what they added to a stored view.
-            let Some(mut views) = views.filter(|_| !lossy) else {
-                underway.recounts.push_back(*window);
-                continue;
-            };
-            match views.apply(changes, replaying) {
-                Applied::Changed(changed) => {
-                    let at = (time, write_timestamp);
-                    self.write((*window, views), &changed, at, underway);
-                }
-                Applied::Unknown => underway.recounts.push_back(*window),
-            }
-        }
-        self.pending
-            .get_mut(&time)
-            .expect("the time is pending")
-            .windows = windows;
-        Ok(())
+        check_epochs(stored.into_iter().flatten().flatten(), window, newest)?;
+        let held = self.held.remove(&window);
+        self.held_ranks -= held.as_ref().map_or(0, Held::ranks);
+        let writes = held
+            .as_ref()
+            .map_or((0, false), |held| (held.unacknowledged, held.queued));
+        let views = match (held, stored) {
+            (Some(held), _) => Some(held.views),
+            (None, Some(stored)) => empty().stored(stored, &self.settings.baskets),
+            (None, None) => Some(empty()),
+        };
+        // Without some of its records, a replay cannot tell what they added to a stored view.
+        let Some(mut views) = views.filter(|_| !lossy) else {
+            return Ok(false);
+        };
+        let Applied::Changed(changed) = views.apply(changes, replaying) else {
+            return Ok(false);
+        };
+        self.write((window, views), writes, &changed, (time, write_timestamp));
+        Ok(true)
     }
 
     /// Goes on with the recount of a window. Returns its views once all bars are counted.
     fn recounted(
         &mut self,
         window: Window,
+        changes: &[WindowChange],
         time: u64,
         complete: impl Fn(&u64) -> bool,
     ) -> Result<Option<WindowViews>, JobError> {
@@ -371,7 +434,7 @@ impl ViewStates {
         // 2. epoch 9 uses up the reserve, and the recount reads the bar as of epoch 7;
         // 3. the write arrives, and the views of epoch 9 lack what epoch 8 added.
         // The same holds for the directory: a symbol of epoch 8 would be missing altogether.
-        if acknowledged_epoch(&self.settings.acknowledged) < time.saturating_sub(1) {
+        if acknowledged_epoch(&self.settings.acknowledged_up_to) < time.saturating_sub(1) {
             return Ok(None);
         }
         let recount = self.recount.get_or_insert_with(|| {
@@ -379,7 +442,7 @@ impl ViewStates {
             let empty = WindowViews::empty(self.settings.most_ranked);
             Recount::new(
                 (window, time, empty),
-                &self.pending[&time].windows[&window],
+                changes,
                 Rc::clone(&self.weights),
                 self.settings.io.symbols(self.wake.clone()),
                 self.settings.limits,
@@ -404,15 +467,16 @@ impl ViewStates {
         Ok(finished)
     }
 
-    /// Writes views of a window and keeps all of them in memory.
+    /// Writes views of a window and keeps all of them in memory. `unacknowledged` writes were made
+    /// before.
     fn write(
         &mut self,
         (window, mut views): (Window, WindowViews),
+        (unacknowledged, queued): (usize, bool),
         changed: &[View],
         (time, write_timestamp): (u64, WriteTimestamp),
-        underway: &mut Underway,
     ) {
-        underway.writes.extend(changed.iter().map(|view| ViewWrite {
+        self.made.extend(changed.iter().map(|view| ViewWrite {
             key: ViewKey {
                 view: *view,
                 size: window.size,
@@ -421,30 +485,39 @@ impl ViewStates {
             state: views.write(*view, time, &self.settings.baskets),
             write_timestamp,
         }));
-        let touched_at = time;
-        self.held.insert(window, Held { touched_at, views });
+        let mut held = Held {
+            views,
+            unacknowledged: unacknowledged + changed.len(),
+            queued,
+        };
+        if held.unacknowledged == 0 && !std::mem::replace(&mut held.queued, true) {
+            self.queue.push_back(window);
+        }
+        self.held_ranks += held.ranks();
+        self.held.insert(window, held);
     }
 
-    /// Drops the least recently touched windows from memory, down to the limit. Only windows whose
-    /// views are all acknowledged are dropped.
-    fn drop_oldest(&mut self, time: u64) {
-        let mut kept: usize = self.held.values().map(|held| held.views.len()).sum();
-        if kept <= self.settings.ranks_kept {
-            return;
-        }
-        // `time` is bound, so all epochs up to `epochs_ahead` before it are committed.
-        let oldest: BTreeSet<(u64, Window)> = self
-            .held
-            .iter()
-            .map(|(window, held)| (held.touched_at, *window))
-            .filter(|(at, _)| at + self.settings.limits.epochs_ahead <= time)
-            .collect();
-        for (_, window) in oldest {
-            if kept <= self.settings.ranks_kept {
+    /// Drops the least recently acknowledged windows from memory, down to the limit. Only windows
+    /// whose writes are all acknowledged are dropped, so that a later read finds their views.
+    fn drop_oldest(&mut self) {
+        while self.held_ranks > self.settings.ranks_kept {
+            let Some(window) = self.queue.pop_front() else {
                 return;
+            };
+            let Some(held) = self.held.get_mut(&window) else {
+                continue;
+            };
+            // A window whose changes are about to be applied was in memory when they were looked
+            // at, so its views were not read.
+            let underway = self.underway.as_ref();
+            let is_needed = underway.is_some_and(|work| work.windows.contains_key(&window));
+            if held.unacknowledged > 0 || is_needed {
+                // Written again since it was queued, or soon. That queues it again.
+                held.queued = false;
+                continue;
             }
-            let held = self.held.remove(&window).expect("it was found above");
-            kept -= held.views.len();
+            self.held_ranks -= held.ranks();
+            self.held.remove(&window);
             let line = self
                 .dropped_up_to
                 .entry(window.size)
@@ -461,10 +534,10 @@ fn later_changes(pending: &BTreeMap<u64, Pending>, window: Window, time: u64) ->
         .range(time + 1..)
         .filter_map(|(_, pending)| pending.windows.get(&window))
         .flatten()
-        .flat_map(|change| &change.bars);
-    for bar in bars {
+        .flat_map(WindowChange::bars_before);
+    for (symbol, before) in bars {
         // The earliest of several changes comes first and is kept.
-        later.entry(bar.after.0.clone()).or_insert(bar.before);
+        later.entry(symbol.clone()).or_insert(before);
     }
     later
 }

@@ -25,17 +25,23 @@ pub(super) struct WindowChange {
     pub(super) window: Window,
     /// What each epoch adds to the sums. There is one epoch, except in the replay.
     pub(super) sums: Vec<((SumOf, Epoch), Sum)>,
-    pub(super) bars: Vec<ChangedBar>,
-}
-
-/// A changed bar.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct ChangedBar {
-    pub(super) before: Option<BarValues>,
-    pub(super) after: Bar,
+    /// The bars after the change.
+    pub(super) bars: Vec<Bar>,
+    /// Of the bars that were there before: the place in `bars`, ascending, and the values before.
+    /// Beside the bars, because a large epoch has mostly new ones.
+    before: Vec<(u32, BarValues)>,
 }
 
 impl WindowChange {
+    /// The symbols of the bars, with the values before the change; `None` if there was no bar.
+    pub(super) fn bars_before(&self) -> impl Iterator<Item = (&Symbol, Option<BarValues>)> + '_ {
+        let mut before = self.before.iter().peekable();
+        (0..).zip(&self.bars).map(move |(at, (symbol, _))| {
+            let values = before.next_if(|(place, _)| *place == at);
+            (symbol, values.map(|(_, values)| *values))
+        })
+    }
+
     /// The worker that owns the views of the window, modulo the number of workers.
     pub(super) fn route(&self) -> u64 {
         let mut bytes = [0; 16];
@@ -81,20 +87,25 @@ pub(super) fn collect(changes: &[Change], time: Epoch, weights: &Weights) -> Vec
                 window: change.window,
                 sums: Vec::new(),
                 bars: Vec::new(),
+                before: Vec::new(),
             });
         for (epoch, added) in change.added(time) {
             for (of, weight) in weights.of_symbol(&change.symbol) {
                 window.sums.push(((of, epoch), Sum::of(&added, of, weight)));
             }
         }
-        window.bars.push(ChangedBar {
-            before: change.before,
-            after: (change.symbol.clone(), change.after),
-        });
+        if let Some(before) = change.before {
+            let place = u32::try_from(window.bars.len()).expect("bars of one epoch and window");
+            window.before.push((place, before));
+        }
+        window.bars.push((change.symbol.clone(), change.after));
     }
     let mut windows: Vec<WindowChange> = windows.into_values().collect();
     for window in &mut windows {
         consolidate(&mut window.sums);
+        // The windows of a large epoch wait for all others, most of them with one bar.
+        window.sums.shrink_to_fit();
+        window.bars.shrink_to_fit();
     }
     windows
 }

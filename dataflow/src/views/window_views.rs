@@ -5,8 +5,6 @@
 //! used up, a stored view that says too little (a saturated sum, a view that a repair wrote), and a
 //! replay without some of its records.
 
-use std::collections::BTreeMap;
-
 use differential_dataflow::difference::Semigroup;
 use tapeflow_schemas::{
     AssetClass, Baskets, Epoch, QuoteCurrency, View, ViewEntry, ViewState,
@@ -28,7 +26,8 @@ pub(super) type Stored = [Option<ViewState>; View::EVERY.len()];
 pub(super) struct WindowViews {
     active: Active,
     movers: Ranking,
-    sums: BTreeMap<SumOf, Sum>,
+    /// Ordered by what they are of. A vector, for the reason of [`Active`].
+    sums: Vec<(SumOf, Sum)>,
     /// By [`View::EVERY`]: the epoch up to which the view contains the records. Only the replay
     /// meets changes that a view already contains.
     contains: [Epoch; View::EVERY.len()],
@@ -58,7 +57,7 @@ impl WindowViews {
         Self {
             active: Active::default(),
             movers: Ranking::empty(Rank::Movers, most_ranked),
-            sums: BTreeMap::new(),
+            sums: Vec::new(),
             contains: [0; View::EVERY.len()],
             exists: [false; View::EVERY.len()],
         }
@@ -81,7 +80,11 @@ impl WindowViews {
                 View::Baskets | View::Market => {
                     for entry in &state.entries {
                         let of = of_entry(view, entry, baskets)?;
-                        views.sums.insert(of, Sum::shown_by(entry, of)?);
+                        let sum = Sum::shown_by(entry, of)?;
+                        match views.place_of(of) {
+                            Ok(at) => views.sums[at].1 = sum,
+                            Err(at) => views.sums.insert(at, (of, sum)),
+                        }
                     }
                 }
             }
@@ -91,11 +94,7 @@ impl WindowViews {
 
     /// Applies the changes of one time. `all`: every view is to be written, as in the replay.
     pub(super) fn apply(&mut self, changes: &[WindowChange], all: bool) -> Applied {
-        let bars: Vec<&Bar> = changes
-            .iter()
-            .flat_map(|change| &change.bars)
-            .map(|bar| &bar.after)
-            .collect();
+        let bars: Vec<&Bar> = changes.iter().flat_map(|change| &change.bars).collect();
         let mut changed = [all; View::EVERY.len()];
         changed[place(View::Active)] |= self.active.apply(&bars);
         changed[place(View::Movers)] |= self.movers.apply(&bars);
@@ -171,14 +170,22 @@ impl WindowViews {
     }
 
     fn add(&mut self, of: SumOf, sum: &Sum) {
-        self.sums
-            .entry(of)
-            .and_modify(|held| held.plus_equals(sum))
-            .or_insert(*sum);
+        match self.place_of(of) {
+            Ok(at) => self.sums[at].1.plus_equals(sum),
+            Err(at) => {
+                self.sums.reserve_exact(1);
+                self.sums.insert(at, (of, *sum));
+            }
+        }
+    }
+
+    /// Where a sum is, or where it belongs.
+    fn place_of(&self, of: SumOf) -> Result<usize, usize> {
+        self.sums.binary_search_by_key(&of, |(of, _)| *of)
     }
 
     fn has_baskets(&self) -> bool {
-        self.sums.keys().any(|of| of.view() == View::Baskets)
+        self.sums.iter().any(|(of, _)| of.view() == View::Baskets)
     }
 }
 
@@ -214,6 +221,8 @@ fn line_of(of: SumOf, baskets: &Baskets) -> (QuoteCurrency, &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
     use tapeflow_schemas::{Price, Symbol, ViewEntry, WindowSize};
 
