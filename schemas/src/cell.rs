@@ -192,6 +192,16 @@ impl<'a> Reader<'a> {
     }
 
     fn u128(&mut self) -> Option<u128> {
+        // Most numbers have few bytes: nine of them fit into 64 bits.
+        let (mut small, mut length) = (0u64, 0);
+        for byte in self.0.iter().take(9) {
+            small |= u64::from(byte & 0x7f) << (7 * length);
+            length += 1;
+            if byte & 0x80 == 0 {
+                self.0 = &self.0[length..];
+                return (*byte != 0 || length == 1).then_some(small.into());
+            }
+        }
         let (mut value, mut shift) = (0u128, 0);
         loop {
             let byte = self.byte()?;
