@@ -8,7 +8,7 @@ use tapeflow_dataflow::{Metrics, Observer, Stop};
 use crate::{
     args::job::DataflowSettings,
     exit::Exit,
-    logs,
+    expire, logs,
     signals::{self, Ending},
     stores, supervise, unlisted,
 };
@@ -24,6 +24,11 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), Exit> {
         &settings.job.job,
         settings.keep_history,
     ))?;
+    // One process is enough.
+    if settings.job.process == 0 {
+        let horizons = settings.job.horizons.clone();
+        runtime.spawn(expire::regularly(Arc::clone(&store), horizons));
+    }
     let metrics = Arc::new(Metrics::default());
     // One process speaks for all.
     let unlisted = if settings.job.process == 0 {

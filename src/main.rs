@@ -7,6 +7,7 @@ mod bench;
 mod dataflow;
 mod dead_letters;
 mod exit;
+mod expire;
 mod feed;
 mod history;
 mod ingest;
@@ -69,6 +70,7 @@ fn execute(command: Command, warnings: Arc<Warnings>) -> Result<(), Exit> {
         Command::Views(args) => views::run(args.check()?),
         Command::Verify(args) => verify::run(args.check()?),
         Command::Status(args) => status::run(args.check()?),
+        Command::Expire(args) => expire::run(args.check()?),
         Command::DeadLetters(args) => dead_letters::run(args.check()?),
         Command::Simulate(args) => simulate::run(args.check()?),
         Command::Bench(args) => bench::run(args.check()?),

@@ -35,7 +35,7 @@ use crate::{
         run::RunSettings,
     },
     exit::{Exit, say, unreachable_store},
-    feed, history, retention,
+    expire, feed, history, retention,
     signals::{self, Ending},
     stores, unfinished, unlisted,
 };
@@ -84,6 +84,7 @@ pub(crate) fn run(settings: RunSettings, warnings: Arc<Warnings>) -> Result<(), 
         let trim = retention::trim_regularly(log.clone(), Arc::clone(&store), keep);
         runtime.spawn(trim);
     }
+    runtime.spawn(expire::regularly(Arc::clone(&store), job.horizons.clone()));
     let (metrics, progress, stop) = (
         Arc::new(Metrics::default()),
         Progress::new(feed::kind(&source)),

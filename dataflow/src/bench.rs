@@ -28,7 +28,11 @@ impl Source {
     pub fn new(sizes: &[WindowSize]) -> Self {
         Self {
             state: PartitionState::from_cut(0, &Cut::default()),
-            intake: Intake::new(Combiner::new(sizes, &Limits::default())),
+            intake: Intake::new(Combiner::new(
+                sizes,
+                &tapeflow_schemas::Horizons::NONE,
+                &Limits::default(),
+            )),
             entries: Vec::new(),
         }
     }

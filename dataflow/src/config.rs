@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tapeflow_schemas::{
-    Baskets, Offset, Partition, Secret, WindowSize, trading_session::Calendar, view::TOP,
+    Baskets, Horizons, Offset, Partition, Secret, WindowSize, trading_session::Calendar, view::TOP,
 };
 
 use crate::{limits::Limits, watermark::ALLOWED_LATENESS_MS};
@@ -32,6 +32,8 @@ pub struct JobConfig {
     /// The window sizes: ascending, without duplicates, at most 16. If one of them is packed
     /// ([`WindowSize::is_packed`]), one minute is among them.
     pub sizes: Vec<WindowSize>,
+    /// How late a trade may be for the bars of a size ([`Horizons::check`]).
+    pub horizons: Horizons,
     /// The user's baskets.
     pub baskets: Baskets,
     /// The interval between epochs.
@@ -77,8 +79,13 @@ impl JobConfig {
         } else {
             String::new()
         };
+        let horizon = if self.horizons.is_none() {
+            String::new()
+        } else {
+            format!("horizon {}; ", self.horizons)
+        };
         format!(
-            "rules {RULES}; sizes {}; {calendar}allowed lateness {ALLOWED_LATENESS_MS} ms; \
+            "rules {RULES}; sizes {}; {horizon}{calendar}allowed lateness {ALLOWED_LATENESS_MS} ms; \
              views {TOP}; baskets {baskets}",
             sizes.join(",")
         )
@@ -92,6 +99,12 @@ pub fn sizes_of(fingerprint: &str) -> Option<Vec<WindowSize>> {
         .split(',')
         .map(|size| size.parse().ok())
         .collect()
+}
+
+/// The horizons in a checkpoint's `fingerprint`; `None` if this binary cannot read them.
+#[must_use]
+pub fn horizons_of(fingerprint: &str) -> Option<Horizons> {
+    part_of(fingerprint, "horizon ").map_or(Some(Horizons::NONE), |part| part.parse().ok())
 }
 
 /// The digest of the calendar of trading sessions ([`Calendar::digest`]) in a checkpoint's
@@ -128,6 +141,7 @@ mod tests {
             hosts: Vec::new(),
             secret: None,
             sizes: [&WindowSize::DEFAULTS[..], &[WindowSize::SESSION]].concat(),
+            horizons: Horizons::NONE,
             baskets: Baskets::parse(&lines.join("\n")).expect("baskets"),
             epoch: Duration::from_secs(1),
             resident_bars: 1,
@@ -147,6 +161,19 @@ mod tests {
             "the store keeps the members"
         );
         assert!(config.short_fingerprint().len() < 200);
+    }
+
+    #[test]
+    fn horizons_are_part_of_the_rules_of_jobs_that_have_some() {
+        let mut config = config();
+        assert!(!config.fingerprint().contains("horizon"));
+        assert_eq!(horizons_of(&config.fingerprint()), Some(Horizons::NONE));
+        config.horizons = "1s=7d,1m=2y".parse().expect("horizons");
+        assert_eq!(
+            horizons_of(&config.fingerprint()).as_ref(),
+            Some(&config.horizons)
+        );
+        assert_eq!(horizons_of("rules 3; horizon soon; views 10"), None);
     }
 
     #[test]

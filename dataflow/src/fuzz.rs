@@ -2,7 +2,7 @@
 
 use tapeflow_log::LogRecord;
 use tapeflow_protocol::{Counts, Cut, DeadLetter};
-use tapeflow_schemas::{WindowSize, codec::Entry};
+use tapeflow_schemas::{Horizons, WindowSize, codec::Entry};
 
 pub use crate::cluster::handshake::fuzz::check_line;
 use crate::{
@@ -26,7 +26,7 @@ impl Partition {
     pub fn new(sizes: &[WindowSize]) -> Self {
         Self {
             state: PartitionState::from_cut(0, &Cut::default()),
-            intake: Intake::new(Combiner::new(sizes, &Limits::default())),
+            intake: Intake::new(Combiner::new(sizes, &Horizons::NONE, &Limits::default())),
             entries: Vec::new(),
         }
     }

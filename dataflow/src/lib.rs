@@ -47,7 +47,7 @@
 //!
 //! use tapeflow_dataflow::{JobConfig, Limits, Metrics, Stop, run};
 //! use tapeflow_log::sqlite::{Access, Database, SqliteLog};
-//! use tapeflow_schemas::{Baskets, WindowSize};
+//! use tapeflow_schemas::{Baskets, Horizons, WindowSize};
 //! use tapeflow_sinks::sqlite::SqliteStore;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,6 +59,7 @@
 //!     hosts: Vec::new(),
 //!     secret: None,
 //!     sizes: vec!["1m".parse::<WindowSize>()?],
+//!     horizons: Horizons::NONE,
 //!     baskets: Baskets::default(),
 //!     epoch: Duration::from_millis(100),
 //!     resident_bars: 12_000,
@@ -115,7 +116,7 @@ pub mod watermark;
 mod worker;
 
 pub use cluster::keys::MIN_SECRET_CHARS;
-pub use config::{JobConfig, baskets_of, calendar_of, sizes_of};
+pub use config::{JobConfig, baskets_of, calendar_of, horizons_of, sizes_of};
 pub use failure::{EXIT_FENCED, JobError};
 pub use job::{may_run, run};
 pub use limits::Limits;

@@ -76,6 +76,8 @@ pub struct Metrics {
     pub outside_sessions: Counter,
     /// Accepted trades of years that the calendar of trading sessions does not cover.
     pub in_unknown_years: Counter,
+    /// Accepted trades that came beyond the horizon of at least one window size.
+    pub beyond_horizon: Counter,
     /// Entries of size 0, which only update the price.
     pub price_updates: Counter,
     /// Records dropped as duplicates.
@@ -231,6 +233,18 @@ impl Metrics {
         self.price_updates.add(counts.price_updates);
         self.duplicates.add(counts.duplicates);
         self.gaps.add(counts.gaps);
+    }
+
+    /// Adds counted trades that came beyond the horizon of a window size.
+    pub(crate) fn count_beyond_horizon(&self, trades: u64) {
+        if trades > 0 && self.beyond_horizon.get() == 0 {
+            tracing::warn!(
+                trades,
+                "trades came beyond the horizon of a window size (--horizon): they are not in its \
+                 bars, and in those of the other sizes"
+            );
+        }
+        self.beyond_horizon.add(trades);
     }
 
     /// Adds trades that belong to no trading session. Trades of an unknown year mean that this

@@ -4,7 +4,7 @@
 
 use tapeflow_log::LogRecord;
 use tapeflow_protocol::Cut;
-use tapeflow_schemas::{BarKey, Offset, PackedBars, Totals, WindowSize, codec::Entry};
+use tapeflow_schemas::{BarKey, Horizons, Offset, PackedBars, Totals, WindowSize, codec::Entry};
 
 use crate::{
     hash::Map,
@@ -47,6 +47,7 @@ impl RepairValues {
     #[must_use]
     pub fn new(
         sizes: &[WindowSize],
+        horizons: &Horizons,
         from: &[Offset],
         wanted: impl IntoIterator<Item = BarKey>,
     ) -> Self {
@@ -62,7 +63,7 @@ impl RepairValues {
         Self {
             sizes: sizes.to_vec(),
             partitions: (0..).zip(from).map(begin).collect(),
-            intake: Intake::new(Combiner::new(sizes, &Limits::default())),
+            intake: Intake::new(Combiner::new(sizes, horizons, &Limits::default())),
             entries: Vec::new(),
             rows: wanted.into_iter().map(|key| (key, None)).collect(),
             scratch: Vec::new(),
@@ -159,7 +160,7 @@ mod tests {
             start,
         };
         let wanted = [key("A", 1, 0), key("B", 1, 0), key("C", 1, 0)];
-        let mut recompute = RepairValues::new(&sizes, &[3], wanted.clone());
+        let mut recompute = RepairValues::new(&sizes, &Horizons::NONE, &[3], wanted.clone());
         // A duplicate, a late trade, another symbol, and an invalid record.
         let trades = [
             ("A", 1, 1_000),

@@ -253,6 +253,7 @@ fn build_trades(
         let settings = SourceSettings {
             log: Arc::clone(&shared.log),
             sizes: shared.config.sizes.clone(),
+            horizons: shared.config.horizons.clone(),
             until_end: shared.config.until_end,
             accept_loss: shared.config.accept_loss,
             skip_batches: shared.config.skip_batches.clone(),

@@ -12,6 +12,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use tapeflow_schemas::{Epoch, Offset, SessionId, WriteTimestamp};
 
+use crate::expiry;
+
 /// The checkpoint format that this binary reads and writes. Formats 1 and 2 were those of builds
 /// before the first release.
 pub const CHECKPOINT_FORMAT: u32 = 3;
@@ -170,10 +172,10 @@ impl Checkpoint {
     }
 
     /// The next write timestamp of a binding or a take-over: after all issued ones, and no earlier
-    /// than the clock `now_us`.
+    /// than the clock `now_us`. A multiple of [`expiry::TIMESTAMP_STEP`].
     #[must_use]
     pub fn next_write_timestamp(&self, now_us: i64) -> WriteTimestamp {
-        now_us.max(self.last_write_timestamp + 1)
+        expiry::next_step(now_us.max(self.last_write_timestamp + 1))
     }
 }
 

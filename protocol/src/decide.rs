@@ -344,7 +344,7 @@ mod tests {
     fn write_timestamps_grow_even_when_the_clock_goes_back() {
         let checkpoint = take_over(None, &opening(2), 1_000).expect("a fresh store");
         let checkpoint = bind(&checkpoint, cuts(5), 0, 10);
-        assert_eq!(checkpoint.bound[0].write_timestamp, 1_001);
+        assert_eq!(checkpoint.bound[0].write_timestamp, 1_008);
         let taken = take_over(Some(&checkpoint), &opening(2), 5).expect("the same job");
         assert_eq!(
             (
@@ -352,11 +352,11 @@ mod tests {
                 taken.last_write_timestamp,
                 taken.generation
             ),
-            (1_002, 1_002, 2)
+            (1_024, 1_024, 2)
         );
         assert_eq!(
             bind(&taken, cuts(6), 0, 9_000).bound[1].write_timestamp,
-            9_000
+            9_008
         );
     }
 

@@ -23,6 +23,7 @@
 //! | where a restart resumes, and what it gives up | [`resume`] |
 //! | which records are duplicates | [`dedup`] |
 //! | how wrong bars are rewritten | [`repair`] |
+//! | which bars may leave, and how | [`expiry`] |
 //! | what a store must do | [`store`] |
 //!
 //! The decisions need no store and no clock:
@@ -55,6 +56,7 @@ pub mod audit;
 pub mod checkpoint;
 pub mod decide;
 pub mod dedup;
+pub mod expiry;
 pub mod failpoint;
 mod fingerprint;
 pub mod log_throttle;
@@ -65,7 +67,9 @@ pub mod workflow;
 
 pub use audit::{Audited, Unlisted};
 pub use checkpoint::{Binding, Checkpoint, Cut, LastRecord, LostRange, SourceIdentity};
+pub use expiry::{Expired, Expiry};
 pub use store::{
     AuditStore, BarReader, CasOutcome, CheckpointStore, Counts, DeadLetter, DirectoryEntry,
-    EpochStore, EpochWrites, FeedGap, HistoryEntry, JobStore, Store, StoreError, SymbolDirectory,
+    EpochStore, EpochWrites, ExpiryStore, FeedGap, HistoryEntry, JobStore, Store, StoreError,
+    SymbolDirectory,
 };

@@ -122,6 +122,8 @@ metrics! {
         "Counted trades that arrived after one of their windows was final.";
     TradesOutsideSessions "tapeflow_trades_outside_sessions_total" Counter Job ["reason"]
         "Counted trades that are in no session bar: market closed, or a year without a calendar.";
+    TradesBeyondHorizon "tapeflow_trades_beyond_horizon_total" Counter Job []
+        "Counted trades that came too late for the bars of a window size with a horizon.";
     PriceUpdates "tapeflow_price_updates_total" Counter Job []
         "Entries with a size of zero. They are not trades.";
     DeadLetters "tapeflow_dead_letters_total" Counter Job ["reason"]

@@ -123,6 +123,23 @@ impl PackedBars {
         Ok(())
     }
 
+    /// These without the bars of some sizes. What stays is copied and not decoded.
+    ///
+    /// # Errors
+    /// [`CellError::Damaged`] if the bars are not encoded as this type does it.
+    pub fn without(&self, sizes: &[WindowSize]) -> Result<Self, CellError> {
+        let mut left = Vec::with_capacity(self.0.len());
+        for entry in Entries(Reader(&self.0)) {
+            let entry = entry?;
+            let ms = i64::from(entry.place.0) * 1_000;
+            if sizes.iter().all(|size| size.ms() != ms) {
+                left.extend(entry.bytes);
+            }
+        }
+        left.shrink_to_fit();
+        Ok(Self(left))
+    }
+
     /// Encodes bars of the minute that starts at `minute`, in any order. Equal windows are added up.
     ///
     /// # Panics
@@ -332,6 +349,25 @@ mod tests {
                 Ok(&packed)
             );
         }
+    }
+
+    #[test]
+    fn bars_of_some_sizes_can_be_left_out_and_the_others_stay_as_they_were() {
+        let mut random = StdRng::seed_from_u64(3);
+        let mut bars: Vec<_> = (0..30).map(|_| random_bar(&mut random)).collect();
+        let mut left: Vec<_> = bars
+            .iter()
+            .copied()
+            .filter(|bar| bar.size != size("1s") && bar.size != size("30s"))
+            .collect();
+        let packed = PackedBars::of(MINUTE, &mut bars);
+        assert!(!left.is_empty() && left.len() < bars.len());
+        assert_eq!(
+            packed.without(&[size("1s"), size("30s")]),
+            Ok(PackedBars::of(MINUTE, &mut left))
+        );
+        assert_eq!(packed.without(&[]).as_ref(), Ok(&packed));
+        assert!(PackedBars(vec![1]).without(&[]).is_err());
     }
 
     #[test]

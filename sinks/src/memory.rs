@@ -17,8 +17,9 @@ use std::{
 use async_trait::async_trait;
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, Binding, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
-    DirectoryEntry, EpochStore, EpochWrites, FeedGap, HistoryEntry, StoreError, SymbolDirectory,
-    Unlisted, store::feed_gap,
+    DirectoryEntry, EpochStore, EpochWrites, Expired, Expiry, ExpiryStore, FeedGap, HistoryEntry,
+    StoreError, SymbolDirectory, Unlisted,
+    store::{ExpiryProgress, feed_gap},
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarRow, BarState, BarWrite, Epoch, Position, StoredBar, StoredView, Symbol,
@@ -130,6 +131,9 @@ struct Held {
     directory: BTreeSet<DirectoryEntry>,
     dead_letters: BTreeMap<Position, DeadLetter>,
     feed_gaps: BTreeSet<FeedGap>,
+    expired_up_to: Option<i64>,
+    /// The writes that an expiry made.
+    left: BTreeSet<(BarKey, WriteTimestamp)>,
     history: BTreeMap<Epoch, (WriteTimestamp, HistoryEntry)>,
     /// Every binding ever seen in a checkpoint.
     bindings: BTreeMap<Epoch, Binding>,
@@ -419,6 +423,10 @@ impl Held {
             ));
         }
         for (write_timestamp, row) in self.bars.get(&bar.key).into_iter().flatten() {
+            // An expiry leaves bars out on purpose.
+            if self.left.contains(&(bar.key.clone(), *write_timestamp)) {
+                continue;
+            }
             let fault = breach(
                 (*write_timestamp, row.state.epoch),
                 (bar.write_timestamp, bar.state.epoch),
@@ -625,6 +633,57 @@ impl BarReader for MemoryStore {
             .take(limit)
             .cloned()
             .collect())
+    }
+}
+
+#[async_trait]
+impl ExpiryStore for MemoryStore {
+    async fn expired_up_to(&self) -> Result<Option<i64>, StoreError> {
+        Ok(self.held().expired_up_to)
+    }
+
+    async fn expire(
+        &self,
+        expiry: &Expiry,
+        progress: ExpiryProgress<'_>,
+    ) -> Result<Expired, StoreError> {
+        let mut held = self.held();
+        let held = &mut *held;
+        let mut all = Expired::default();
+        let leaves = expiry.minutes();
+        for (key, writes) in &mut held.bars {
+            if key.size != WindowSize::MINUTE
+                || !leaves.iter().any(|range| range.contains(&key.start))
+            {
+                continue;
+            }
+            let Some((at, row)) = writes.last_key_value() else {
+                continue;
+            };
+            let without = expiry.minute_without(key.start, row, *at);
+            let without = without.map_err(|error| StoreError::Broken(error.to_string()))?;
+            if let Some((row, at)) = without {
+                if let Some(other) = writes.insert(at, row.clone()).filter(|other| *other != row) {
+                    held.violations.push(format!(
+                        "I4: {key} has two contents at {at}: {other:?} and {row:?}"
+                    ));
+                }
+                held.left.insert((key.clone(), at));
+                all.minutes += 1;
+            }
+        }
+        let has_row = |size: WindowSize| expiry.row_sizes().any(|of| of == size);
+        let (bars, views) = (held.bars.len(), held.views.len());
+        held.bars
+            .retain(|key, _| !has_row(key.size) || !expiry.rows(key.size).contains(&key.start));
+        held.views
+            .retain(|key, _| !has_row(key.size) || !expiry.rows(key.size).contains(&key.start));
+        all.bars += (bars - held.bars.len()) as u64;
+        all.views += (views - held.views.len()) as u64;
+        if progress(all) {
+            held.expired_up_to = expiry.watermark();
+        }
+        Ok(all)
     }
 }
 

@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     bench::BenchArgs,
+    expire::ExpireArgs,
     feed::{IngestArgs, SimulateArgs},
     help,
     job::{DataflowArgs, InitArgs},
@@ -141,6 +142,12 @@ Examples:
   tapeflow status --store cassandra://127.0.0.1/market --brokers 127.0.0.1:9092")]
     #[command(mut_arg("log", |arg| arg.help(help::LOG_OF_STORE)))]
     Status(StatusArgs),
+    /// Remove bars that are beyond their horizon, as a running job does by itself
+    #[command(after_help = "\
+Examples:
+  tapeflow expire
+  tapeflow expire --store cassandra://127.0.0.1/market --all")]
+    Expire(ExpireArgs),
     /// Print dead letters: place in the log, reason, detail
     #[command(after_help = "\
 Examples:

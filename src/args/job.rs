@@ -11,7 +11,7 @@ use clap::Args;
 use tapeflow_console::HttpSettings;
 use tapeflow_dataflow::{JobConfig, Limits, MIN_SECRET_CHARS, RESIDENT_BAR_BYTES};
 use tapeflow_log::kafka::KafkaConfig;
-use tapeflow_schemas::{Baskets, Secret, view::MOST_RANKED};
+use tapeflow_schemas::{Baskets, Horizons, Secret, view::MOST_RANKED};
 
 use super::{
     end::EndArgs,
@@ -79,6 +79,11 @@ pub(crate) struct JobArgs {
         value_parser = values::size
     )]
     bar_memory: u64,
+    /// How late a trade may be for the bars of a size, by the watermark of its partition: 1s=7d
+    /// lets bars of a second go after a week, and later trades are in the longer bars alone. A
+    /// store keeps the ones it began with [default: 7d for sizes below a minute, none for others]
+    #[arg(long, env = "TAPEFLOW_HORIZON", value_name = "SIZE=TIME,...|none")]
+    horizon: Option<Horizons>,
     #[command(flatten)]
     baskets: BasketsArg,
     /// Continue without the offsets that the log deleted before they were committed, instead of
@@ -110,8 +115,15 @@ pub(crate) struct JobArgs {
 
 impl JobArgs {
     /// The settings of a job of one process that has no end.
-    pub(crate) fn config(self, workers: usize) -> JobConfig {
+    pub(crate) fn config(self, workers: usize, errors: &mut Errors) -> JobConfig {
+        let horizons = self
+            .horizon
+            .unwrap_or_else(|| Horizons::of_sizes(&self.sizes));
+        for error in horizons.check(&self.sizes).err().into_iter().flatten() {
+            errors.add(format!("--horizon: {error}"));
+        }
         JobConfig {
+            horizons,
             job: self.job,
             workers,
             processes: 1,
@@ -300,6 +312,7 @@ impl DataflowArgs {
             }
         }
         let keep_history = self.job.keep_history;
+        let config = self.job.config(self.workers, &mut errors);
         let job = JobConfig {
             processes,
             process,
@@ -307,7 +320,7 @@ impl DataflowArgs {
             secret,
             until_end: self.until_end,
             skip_batches: self.skip_batches,
-            ..self.job.config(self.workers)
+            ..config
         };
         errors.settle(|| {
             Some(DataflowSettings {

@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod commands;
 pub(crate) mod end;
 pub(crate) mod errors;
+pub(crate) mod expire;
 pub(crate) mod feed;
 mod help;
 pub(crate) mod http;

@@ -77,6 +77,7 @@ fn check(command: Command) -> Result<(), Exit> {
         Command::Views(args) => args.check().map(drop),
         Command::Verify(args) => args.check().map(drop),
         Command::Status(args) => args.check().map(drop),
+        Command::Expire(args) => args.check().map(drop),
         Command::DeadLetters(args) => args.check().map(drop),
         Command::Simulate(args) => args.check().map(drop),
         Command::Bench(args) => args.check().map(drop),

@@ -156,7 +156,7 @@ impl RunArgs {
             }),
         };
         let keep_history = self.job.keep_history;
-        let job = self.job.config(self.workers);
+        let job = self.job.config(self.workers, &mut errors);
         errors.settle(|| {
             Some(RunSettings {
                 feed: feed?,

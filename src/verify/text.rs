@@ -48,6 +48,12 @@ pub(super) fn summary(findings: &Findings, has_views: bool) -> String {
             count(findings.moving_views, "view")
         );
     }
+    if findings.left > 0 {
+        line += &format!(
+            "; {} not compared because they are beyond their horizon and have left",
+            count(findings.left, "place")
+        );
+    }
     if !has_views {
         line += "; views not compared because they need all symbols";
     }

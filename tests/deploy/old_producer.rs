@@ -100,6 +100,9 @@ fn the_old_producers_records_give_the_bars_that_our_own_ingest_gives() {
             "--replay",
             RECORDING,
             "--until-end",
+            // The recording goes back by a year, and the two logs differ in their partitions.
+            "--horizon",
+            "none",
             "--store",
             "sqlite:ours.db",
             "--http",
@@ -149,6 +152,8 @@ fn the_old_producers_records_give_the_bars_that_our_own_ingest_gives() {
             "sqlite:old.db",
             "--store",
             "sqlite:bars.db",
+            "--horizon",
+            "none",
             "--until-end",
             "--http",
             "off",

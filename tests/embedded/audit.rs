@@ -182,9 +182,11 @@ fn beside_a_running_job_no_difference_is_reported() {
                     .expect("the bound epoch"),
             );
             assert!(number(&line, "bars compared") > 0, "{line}");
-            if epochs.len() >= 6 {
+            // On a busy machine, six audits may take less time than an epoch.
+            if epochs.len() >= 6 && epochs.last() > epochs.first() {
                 break;
             }
+            assert!(epochs.len() < 10_000, "the job stands still: {line}");
         }
         assert_eq!(verify.end(), Some(0), "{flags:?}");
         assert!(

@@ -192,7 +192,7 @@ fn what_cannot_be_counted_becomes_a_dead_letter_and_the_stream_goes_on() {
     let mut lines: Vec<&str> = poison.iter().map(|(_, line)| line.as_str()).collect();
     lines.extend(good.lines());
     let file = place.file("poison.jsonl", &lines.join("\n"));
-    place.replay(&file, &[]);
+    place.replay(&file, &["--horizon", "none"]);
     assert_eq!(
         values(&place.bars()),
         values(&fs::read_to_string(golden("finnhub-recorded.csv")).expect("the golden file"))

@@ -9,6 +9,7 @@ mod feed_gaps;
 mod files;
 mod flags;
 mod history;
+mod horizon;
 mod http;
 mod inputs;
 mod loss;

@@ -17,11 +17,16 @@ fn the_recorded_trades_give_the_golden_csv_and_a_second_run_adds_nothing() {
         ["--workers", "4", "--partitions", "7"],
     ] {
         let place = Place::new();
+        // The recording goes back by a year, farther than the horizon of seconds.
+        let flags = [&flags[..], &["--horizon", "none"]].concat();
         place.replay(&golden("finnhub-recorded.jsonl"), &flags);
         let first = place.bars();
         assert_eq!(values(&first), want, "{flags:?}");
         // The epochs of the bars do not change either: there is nothing new to bind.
-        place.replay(&golden("finnhub-recorded.jsonl"), &["--workers", "3"]);
+        place.replay(
+            &golden("finnhub-recorded.jsonl"),
+            &["--workers", "3", "--horizon", "none"],
+        );
         assert_eq!(place.bars(), first, "{flags:?}, second run");
         assert!(
             place.verify().starts_with("0 differences"),
@@ -104,7 +109,7 @@ fn policies_govern_volume_and_vwap_and_not_prices() {
 #[test]
 fn bars_are_chosen_by_symbol_size_and_time() {
     let place = Place::new();
-    place.replay(&golden("finnhub-recorded.jsonl"), &[]);
+    place.replay(&golden("finnhub-recorded.jsonl"), &["--horizon", "none"]);
     let all: Vec<String> = values(&place.bars());
     let chosen = |flags: &[&str]| {
         values(&succeed(
@@ -171,6 +176,8 @@ fn a_recording_is_read_from_standard_input_and_compressed() {
             "--replay",
             "-",
             "--until-end",
+            "--horizon",
+            "none",
             "--store",
             &place.store,
         ])
@@ -193,7 +200,7 @@ fn a_recording_is_read_from_standard_input_and_compressed() {
             .to_str()
             .expect("UTF-8")
             .to_owned();
-        place.replay(&file, &[]);
+        place.replay(&file, &["--horizon", "none"]);
         assert_eq!(place.bars(), first);
     }
 }
@@ -246,7 +253,7 @@ fn the_last_bars_of_each_symbol_are_printed_in_the_zone_that_was_asked_for() {
 fn a_job_of_seconds_has_the_minutes_that_hold_them_and_is_the_same_job_with_both_named() {
     let place = Place::new();
     let recording = golden("finnhub-recorded.jsonl");
-    place.replay(&recording, &["--sizes", "1s"]);
+    place.replay(&recording, &["--sizes", "1s", "--horizon", "none"]);
     let size = |line: &str| line.split(',').nth(1).map(str::to_owned);
     let of = |wanted: &[&str], lines: Vec<String>| -> Vec<String> {
         let is_wanted =
@@ -259,7 +266,7 @@ fn a_job_of_seconds_has_the_minutes_that_hold_them_and_is_the_same_job_with_both
     assert!(!of(&["1s"], want.clone()).is_empty() && !of(&["1m"], want.clone()).is_empty());
     assert_eq!(bars[1..], want);
     let before = place.bars();
-    place.replay(&recording, &["--sizes", "1m,1s"]);
+    place.replay(&recording, &["--sizes", "1m,1s", "--horizon", "none"]);
     assert_eq!(place.bars(), before, "a store of the same rules");
     assert!(
         place.verify().starts_with("0 differences"),

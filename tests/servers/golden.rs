@@ -31,7 +31,9 @@ pub(crate) fn recorded_trades() -> Result<(), Failed> {
         let keyspace = format!("recorded_{workers}_{processes}");
         feed.init(&keyspace)?;
         for time in ["first", "second"] {
-            Job::start(&feed, &keyspace, workers, processes, Ends::WithTheLog)?.finish()?;
+            // The recording goes back by a year, farther than the horizon of seconds.
+            let flags = ["--until-end", "--horizon", "none"];
+            Job::start_with(&feed, &keyspace, workers, processes, &flags)?.finish()?;
             let csv = succeed(&[
                 "bars",
                 "--store",
@@ -201,7 +203,8 @@ pub(crate) fn dead_letters() -> Result<(), Failed> {
     }
     fs::write(&file, lines.join("\n"))?;
     let feed = Feed::publish("poison", "poison", &file)?;
-    Job::start(&feed, "poison", 2, 1, Ends::WithTheLog)?.finish()?;
+    let flags = ["--until-end", "--horizon", "none"];
+    Job::start_with(&feed, "poison", 2, 1, &flags)?.finish()?;
     let csv = succeed(&[
         "bars",
         "--store",

@@ -102,6 +102,7 @@ fn encode_job(encoder: &mut Encoder<'_>, job: &JobState) -> fmt::Result {
         (Metric::SequenceGaps, &metrics.gaps),
         (Metric::OffsetsLost, &metrics.lost),
         (Metric::BarsWritten, &metrics.bars_written),
+        (Metric::TradesBeyondHorizon, &metrics.beyond_horizon),
         (Metric::BarsRead, &metrics.bars_read),
         (Metric::OpenBarsRead, &metrics.open_bars_read),
         (Metric::BarsEvicted, &metrics.bars_evicted),

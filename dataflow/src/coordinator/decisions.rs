@@ -530,7 +530,7 @@ mod tests {
                 actions[..],
                 [Action::Broadcast(ToWorker::Bound {
                     epoch: 1,
-                    write_timestamp: 50
+                    write_timestamp: 64
                 })]
             ),
             "{actions:?}"

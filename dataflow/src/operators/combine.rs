@@ -10,7 +10,7 @@
 //! them are encoded, which takes an eighth of the memory, and further trades open them anew.
 
 use tapeflow_schemas::{
-    AssetClass, Epoch, PackedBar, PartialRows, Position, Stretch, Symbol, Totals, Trade,
+    AssetClass, Epoch, Horizons, PackedBar, PartialRows, Position, Stretch, Symbol, Totals, Trade,
     WindowSize, WindowStart, trading_session::Hours,
 };
 
@@ -27,6 +27,11 @@ const ROWS_OF_AN_ITEM: usize = 1_024;
 /// The open totals, per symbol and window.
 pub(crate) struct Combiner {
     sizes: Vec<WindowSize>,
+    /// The horizon of each size, in milliseconds; so long that it is never reached where there is
+    /// none.
+    horizons: Vec<i64>,
+    /// Counted trades that came beyond the horizon of a size, until they are taken.
+    beyond_horizon: u64,
     /// The index of the size `session`, if the job has it: that of the last size.
     session: Option<usize>,
     /// Trades without a trading session, until they are taken.
@@ -86,6 +91,24 @@ pub(crate) struct OutsideSessions {
     pub(crate) unknown_year: u64,
 }
 
+/// The session of a trade.
+enum InSession {
+    Window(Recent),
+    /// Its window is beyond the horizon.
+    Beyond,
+    /// It belongs to none.
+    Outside,
+}
+
+/// What became of a trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// It is in its windows. Whether it was late for one of them.
+    Counted { late: bool },
+    /// It came beyond the horizon of all of them, and is in none.
+    TooLate,
+}
+
 /// No window: an empty range, which contains no trade.
 const NONE: Recent = Recent {
     start: 0,
@@ -105,7 +128,7 @@ struct Slot {
 pub(crate) struct Interned(u32);
 
 impl Combiner {
-    pub(crate) fn new(sizes: &[WindowSize], limits: &Limits) -> Self {
+    pub(crate) fn new(sizes: &[WindowSize], horizons: &Horizons, limits: &Limits) -> Self {
         let session = sizes.iter().position(|size| size.is_session());
         assert!(
             session.is_none_or(|at| at + 1 == sizes.len()),
@@ -113,6 +136,12 @@ impl Combiner {
         );
         Self {
             sizes: sizes.to_vec(),
+            // Half the range, so that a watermark less a horizon never overflows.
+            horizons: sizes
+                .iter()
+                .map(|size| horizons.of(*size).unwrap_or(i64::MAX / 2))
+                .collect(),
+            beyond_horizon: 0,
             session,
             outside_sessions: OutsideSessions::default(),
             interned_symbols: limits.interned_symbols,
@@ -150,15 +179,15 @@ impl Combiner {
         Some(Interned(id))
     }
 
-    /// Adds one trade to its window of every size. `watermark_ms` is the watermark of its partition
-    /// before this trade. Returns whether the trade was late for any window.
+    /// Adds one trade to its window of every size, but for windows that are beyond their horizon.
+    /// `watermark_ms` is the watermark of its partition before this trade.
     pub(crate) fn add(
         &mut self,
         symbol: Interned,
         trade: &Trade,
         position: Position,
         watermark_ms: Option<i64>,
-    ) -> bool {
+    ) -> Added {
         // Between two trades: a packed window is always in the map together with its minute.
         if self.slots.len() >= self.windows_in_full {
             self.encode();
@@ -166,7 +195,7 @@ impl Combiner {
         let event_ms = trade.event_time.ms();
         let late_up_to = late_up_to(watermark_ms);
         let base = symbol.0 as usize * self.sizes.len();
-        let mut any_late = false;
+        let (mut any_late, mut any_beyond, mut any_counted) = (false, false, false);
         for at in 0..self.session.unwrap_or(self.sizes.len()) {
             let recent = self.recent[base + at];
             let window = if recent.start <= event_ms && event_ms < recent.end {
@@ -174,17 +203,41 @@ impl Combiner {
             } else {
                 let (size, class) = (self.sizes[at], self.symbols[symbol.0 as usize].class);
                 let start = size.start_of(trade.event_time, class);
-                self.open(symbol, at, (start, size.end_of(start, class)))
+                let end = size.end_of(start, class);
+                if self.is_beyond(at, end, watermark_ms) {
+                    any_beyond = true;
+                    continue;
+                }
+                self.open(symbol, at, (start, end))
             };
+            // A horizon is longer than the allowed lateness.
+            if window.end <= late_up_to && self.is_beyond(at, window.end, watermark_ms) {
+                any_beyond = true;
+                continue;
+            }
+            any_counted = true;
             any_late |= self.add_to(window, trade, position, late_up_to);
         }
-        if let Some(window) = self
-            .session
-            .and_then(|at| self.session_of(symbol, at, trade))
-        {
-            any_late |= self.add_to(window, trade, position, late_up_to);
+        if let Some(at) = self.session {
+            match self.session_of(symbol, at, trade, watermark_ms) {
+                InSession::Window(window) => {
+                    any_counted = true;
+                    any_late |= self.add_to(window, trade, position, late_up_to);
+                }
+                InSession::Beyond => any_beyond = true,
+                InSession::Outside => {}
+            }
         }
-        any_late
+        if any_beyond && !any_counted {
+            return Added::TooLate;
+        }
+        self.beyond_horizon += u64::from(any_beyond);
+        Added::Counted { late: any_late }
+    }
+
+    /// Whether a window of a size that ends at `end_ms` is beyond its horizon.
+    fn is_beyond(&self, at: usize, end_ms: i64, watermark_ms: Option<i64>) -> bool {
+        watermark_ms.is_some_and(|watermark| end_ms <= watermark - self.horizons[at])
     }
 
     /// Adds a trade to a window. Returns whether it was late for it.
@@ -203,32 +256,51 @@ impl Combiner {
         late
     }
 
-    /// The window of the trade's session; `None`, and counted, if it belongs to none. The sale
-    /// conditions decide too, so the last window is right only for trades that they do not move.
-    fn session_of(&mut self, symbol: Interned, at: usize, trade: &Trade) -> Option<Recent> {
+    /// The window of the trade's session. The sale conditions decide too, so the last window is
+    /// right only for trades that they do not move. A trade of no session is counted.
+    fn session_of(
+        &mut self,
+        symbol: Interned,
+        at: usize,
+        trade: &Trade,
+        watermark_ms: Option<i64>,
+    ) -> InSession {
         let recent = self.recent[symbol.0 as usize * self.sizes.len() + at];
         let event_ms = trade.event_time.ms();
         if recent.start <= event_ms && event_ms < recent.end && !trade.conditions.may_move_session()
         {
-            return Some(recent);
+            return if self.is_beyond(at, recent.end, watermark_ms) {
+                InSession::Beyond
+            } else {
+                InSession::Window(recent)
+            };
         }
         let class = self.symbols[symbol.0 as usize].class;
         let stretch = Stretch::of_trade(trade.event_time, trade.conditions, class);
         match stretch.hours {
+            Hours::Open(_) if self.is_beyond(at, stretch.end, watermark_ms) => InSession::Beyond,
             // Nearly all trades before and after regular hours are Form T.
             Hours::Open(_) if (stretch.start, stretch.end) == (recent.start, recent.end) => {
-                Some(recent)
+                InSession::Window(recent)
             }
-            Hours::Open(_) => Some(self.open(symbol, at, (stretch.start, stretch.end))),
+            Hours::Open(_) => {
+                InSession::Window(self.open(symbol, at, (stretch.start, stretch.end)))
+            }
             Hours::Closed => {
                 self.outside_sessions.closed += 1;
-                None
+                InSession::Outside
             }
             Hours::Unknown => {
                 self.outside_sessions.unknown_year += 1;
-                None
+                InSession::Outside
             }
         }
+    }
+
+    /// Takes the number of counted trades that came beyond the horizon of a size since the last
+    /// call.
+    pub(crate) fn take_beyond_horizon(&mut self) -> u64 {
+        std::mem::take(&mut self.beyond_horizon)
     }
 
     /// Takes the number of trades without a session since the last call.
@@ -398,7 +470,7 @@ mod tests {
                 windows_in_full,
                 ..Limits::default()
             };
-            let mut combiner = Combiner::new(&sizes, &limits);
+            let mut combiner = Combiner::new(&sizes, &Horizons::NONE, &limits);
             let mut most = 0;
             for offset in 0..3_000 {
                 let id = combiner.intern(b"AAPL").expect("symbol");
@@ -428,12 +500,11 @@ mod tests {
             .map(|s| s.parse().expect("size"))
             .collect();
         let times = [5_000, 65_000, 5_500, 59_999, 60_000, 5_100];
-        let mut combiner = Combiner::new(&sizes, &Limits::default());
+        let mut combiner = Combiner::new(&sizes, &Horizons::NONE, &Limits::default());
         for (offset, ms) in (0..).zip(times) {
             let id = combiner.intern(b"BINANCE:BTCUSDT").expect("symbol");
-            assert!(
-                !combiner.add(id, &trade(ms, "2", "1"), at(offset), Some(60_000)) || ms < 55_000
-            );
+            let added = combiner.add(id, &trade(ms, "2", "1"), at(offset), Some(60_000));
+            assert!(added == Added::Counted { late: false } || ms < 55_000);
         }
         let items = combiner.seal(7);
         let [ExchangeItem::SymbolPartials(symbol_partials)] = &items[..] else {
@@ -456,7 +527,7 @@ mod tests {
     /// trades without one.
     fn sessions(sizes: &[&str], trades: &[(&str, &[u8])]) -> (Vec<(String, u64)>, u64) {
         let sizes: Vec<WindowSize> = sizes.iter().map(|s| s.parse().expect("size")).collect();
-        let mut combiner = Combiner::new(&sizes, &Limits::default());
+        let mut combiner = Combiner::new(&sizes, &Horizons::NONE, &Limits::default());
         for (offset, (time, codes)) in (0..).zip(trades) {
             let id = combiner.intern(b"AAPL").expect("symbol");
             let mut trade = trade(parse_utc(time).expect("a time"), "2", "1");
@@ -507,14 +578,57 @@ mod tests {
         }
     }
 
+    /// The window may be the symbol's last one, another one that is open, or one to be opened.
+    #[test]
+    fn a_trade_beyond_a_horizon_is_in_the_other_sizes_and_beyond_all_in_none() {
+        let sizes: Vec<WindowSize> = ["1s", "1m", "session"]
+            .iter()
+            .map(|s| s.parse().expect("size"))
+            .collect();
+        let day = 86_400_000;
+        let horizons = "1s=1d,1m=2d,session=3d".parse().expect("horizons");
+        let mut combiner = Combiner::new(&sizes, &horizons, &Limits::default());
+        let id = combiner.intern(b"BINANCE:BTCUSDT").expect("symbol");
+        let mut add =
+            |ms, watermark| combiner.add(id, &trade(ms, "2", "1"), at(0), Some(watermark));
+        let (late, on_time) = (
+            Added::Counted { late: true },
+            Added::Counted { late: false },
+        );
+        assert_eq!(add(500, 500), on_time);
+        assert_eq!(add(600, 1_000 + day - 1), late, "the last window, in time");
+        assert_eq!(
+            add(700, 1_000 + day),
+            late,
+            "the second has gone, the minute has not"
+        );
+        assert_eq!(add(5_000, 7 * day), Added::TooLate);
+        assert_eq!(
+            add(61_000, 120_000 + 2 * day),
+            late,
+            "only the session takes it"
+        );
+        assert_eq!(add(800, 4 * day - 1), late, "the session is the UTC day");
+        assert_eq!(add(900, 4 * day), Added::TooLate);
+        assert_eq!(
+            added_up(&combiner.seal(1)),
+            [(1, 0, 3, vec![(0, 2)]), (2, 0, 5, vec![])]
+        );
+        assert_eq!(combiner.take_beyond_horizon(), 3);
+    }
+
     #[test]
     fn a_trade_is_late_once_its_window_and_the_allowed_lateness_have_passed() {
         let sizes = ["1m".parse().expect("size")];
-        let mut combiner = Combiner::new(&sizes, &Limits::default());
+        let mut combiner = Combiner::new(&sizes, &Horizons::NONE, &Limits::default());
         let id = combiner.intern(b"AAPL").expect("symbol");
-        assert!(!combiner.add(id, &trade(1_000, "1", "1"), at(0), None));
-        assert!(!combiner.add(id, &trade(1_500, "1", "1"), at(1), Some(64_999)));
-        assert!(combiner.add(id, &trade(1_500, "1", "1"), at(2), Some(65_000)));
+        let mut late = |offset, ms, watermark| {
+            let added = combiner.add(id, &trade(ms, "1", "1"), at(offset), watermark);
+            added == Added::Counted { late: true }
+        };
+        assert!(!late(0, 1_000, None));
+        assert!(!late(1, 1_500, Some(64_999)));
+        assert!(late(2, 1_500, Some(65_000)));
         let items = combiner.seal(1);
         let [ExchangeItem::SymbolPartials(symbol_partials)] = &items[..] else {
             panic!("one item")

@@ -19,7 +19,7 @@ use tapeflow_schemas::{
 use crate::{
     metrics::freshness::Samples,
     operators::{
-        combine::Combiner,
+        combine::{Added, Combiner},
         dead_letters::{DeadLetters, RecordDeadLetters},
         exchange::ExchangeItem,
     },
@@ -252,9 +252,23 @@ impl PartitionState {
                 offset: record.offset,
                 index,
             };
-            let late = into
+            let late = match into
                 .combiner
-                .add(symbol, &trade, position, self.watermark_ms);
+                .add(symbol, &trade, position, self.watermark_ms)
+            {
+                Added::Counted { late } => late,
+                Added::TooLate => {
+                    let detail = format!(
+                        "event time {} is beyond the horizon of every window size: the partition's \
+                         watermark is {}",
+                        trade.event_time,
+                        tapeflow_schemas::window::format_utc(self.watermark_ms.unwrap_or(0))
+                    );
+                    invalid.trade(index, "too_late", detail, &mut into.dead_letters);
+                    into.counts.dead_letters += 1;
+                    continue;
+                }
+            };
             into.counts.accepted += 1;
             into.counts.late += u64::from(late);
             self.watermark_ms = self.watermark_ms.max(Some(trade.event_time.ms()));
@@ -329,6 +343,7 @@ mod tests {
                 state: PartitionState::from_cut(0, &Cut::default()),
                 intake: Intake::new(Combiner::new(
                     &["1m".parse().expect("a size")],
+                    &tapeflow_schemas::Horizons::NONE,
                     &Limits::default(),
                 )),
                 entries: Vec::new(),
@@ -393,6 +408,36 @@ mod tests {
         record.extend(entry.repeat(count));
         record.extend([0, 0]);
         record
+    }
+
+    #[test]
+    fn a_trade_beyond_the_horizon_of_every_size_is_a_dead_letter_by_the_watermark_alone() {
+        let mut fixture = Fixture::new();
+        let horizons = "1m=1d".parse().expect("horizons");
+        fixture.intake.combiner = Combiner::new(
+            &["1m".parse().expect("a size")],
+            &horizons,
+            &Limits::default(),
+        );
+        let day = 86_400_000;
+        // The second trade is far behind the first, the third not far enough.
+        let minute = NOW - NOW % 60_000;
+        fixture.take(
+            NOW,
+            &batch(1, NOW, &[minute, minute - day - 1, minute - day]),
+        );
+        assert_eq!(fixture.reasons(), [("too_late".to_owned(), 1)]);
+        let counts = fixture.intake.counts;
+        assert_eq!((counts.accepted, counts.dead_letters), (2, 1));
+        // A clock decides nothing: the record's own time is years later.
+        let mut late = Fixture::new();
+        late.intake.combiner = Combiner::new(
+            &["1m".parse().expect("a size")],
+            &horizons,
+            &Limits::default(),
+        );
+        late.take(NOW + 400 * day, &batch(1, NOW + 400 * day, &[minute]));
+        assert_eq!(late.intake.counts.accepted, 1);
     }
 
     #[test]

@@ -160,6 +160,7 @@ impl Replay {
             metrics.count(&intake.counts);
             metrics.count_dead_letters(intake.dead_letters.take_counts());
             metrics.count_outside_sessions(intake.combiner.take_outside_sessions());
+            metrics.count_beyond_horizon(intake.combiner.take_beyond_horizon());
             metrics.lost_sequences.add(intake.take_lost_sequences());
             items.extend(intake.take_gaps());
             sampled(intake.samples);

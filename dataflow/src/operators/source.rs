@@ -23,7 +23,7 @@ use tapeflow_protocol::{
     Checkpoint, Counts, LostRange, failpoint,
     resume::{Unreadable, join, lost_ahead, resume},
 };
-use tapeflow_schemas::{Epoch, Offset, Partition, WindowSize, codec::Entry};
+use tapeflow_schemas::{Epoch, Horizons, Offset, Partition, WindowSize, codec::Entry};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -69,6 +69,7 @@ pub(crate) struct Mailbox {
 pub(crate) struct SourceSettings {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) sizes: Vec<WindowSize>,
+    pub(crate) horizons: Horizons,
     pub(crate) until_end: bool,
     /// Continue without the offsets that are gone.
     pub(crate) accept_loss: bool,
@@ -275,7 +276,7 @@ impl Running {
             .collect();
         let all_bounds = settings.log.bounds_of(&numbers)?;
         let (mut partitions, mut ends, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
-        let combiner = || Combiner::new(&settings.sizes, &settings.limits);
+        let combiner = || Combiner::new(&settings.sizes, &settings.horizons, &settings.limits);
         let mut open = Intake::new(combiner());
         let mut lost = 0;
         for ((at, number), bounds) in mine.iter().zip(numbers.iter().copied()).zip(&all_bounds) {
@@ -591,6 +592,7 @@ impl Running {
         let rows = items.iter().map(ExchangeItem::rows).sum();
         metrics.count_dead_letters(self.open.dead_letters.take_counts());
         metrics.count_outside_sessions(self.open.combiner.take_outside_sessions());
+        metrics.count_beyond_horizon(self.open.combiner.take_beyond_horizon());
         items.extend(
             self.open
                 .dead_letters

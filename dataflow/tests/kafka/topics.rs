@@ -369,6 +369,7 @@ pub(crate) fn job(until_end: bool) -> JobConfig {
         hosts: Vec::new(),
         secret: None,
         sizes: vec!["1m".parse().expect("a size")],
+        horizons: tapeflow_schemas::Horizons::NONE,
         baskets: tapeflow_schemas::Baskets::default(),
         epoch: Duration::from_millis(10),
         resident_bars: 8,

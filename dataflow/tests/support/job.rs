@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tapeflow_dataflow::{JobConfig, JobError, Limits, Metrics, Stop, Summary, run};
 use tapeflow_protocol::JobStore;
-use tapeflow_schemas::Baskets;
+use tapeflow_schemas::{Baskets, Horizons};
 
 use super::memory_log::MemoryLog;
 
@@ -31,6 +31,7 @@ pub fn config(workers: usize, resident_bars: usize) -> JobConfig {
             "1m".parse().expect("size"),
             "1d".parse().expect("size"),
         ],
+        horizons: Horizons::NONE,
         epoch: Duration::from_millis(1),
         resident_bars,
         most_ranked: 12,

@@ -7,6 +7,7 @@
 //! | [`EpochStore`] | dataflow | read bars and views, write an epoch |
 //! | [`BarReader`] | `bars`, `views`, live page, tests | symbols, bars, views, feed gaps, history, dead letters |
 //! | [`AuditStore`] | `verify` | bars and views with their mismatches, unlisted bars |
+//! | [`ExpiryStore`] | `expire`, `run` | remove bars that are beyond their horizon |
 //!
 //! What always holds:
 //! * A call is one attempt. A store does not retry a call as a whole, and hides no outcome: the
@@ -21,6 +22,7 @@ mod counts;
 mod dead_letter;
 mod directory_entry;
 mod epoch_writes;
+mod expiry_store;
 pub mod feed_gap;
 mod history_entry;
 mod reader;
@@ -34,6 +36,7 @@ pub use dead_letter::{
 };
 pub use directory_entry::DirectoryEntry;
 pub use epoch_writes::EpochWrites;
+pub use expiry_store::{ExpiryProgress, ExpiryStore};
 pub use feed_gap::FeedGap;
 pub use history_entry::HistoryEntry;
 pub use reader::{BarReader, SymbolDirectory};
@@ -57,6 +60,6 @@ pub trait JobStore: CheckpointStore + EpochStore {}
 impl<S: CheckpointStore + EpochStore + ?Sized> JobStore for S {}
 
 /// A store that serves every caller.
-pub trait Store: JobStore + BarReader + AuditStore {}
+pub trait Store: JobStore + BarReader + AuditStore + ExpiryStore {}
 
-impl<S: JobStore + BarReader + AuditStore + ?Sized> Store for S {}
+impl<S: JobStore + BarReader + AuditStore + ExpiryStore + ?Sized> Store for S {}

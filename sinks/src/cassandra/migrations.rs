@@ -42,6 +42,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0005_feed_gaps",
         cql: include_str!("../../../cassandra/migrations/0005_feed_gaps.cql"),
     },
+    Migration {
+        version: 6,
+        name: "0006_expired",
+        cql: include_str!("../../../cassandra/migrations/0006_expired.cql"),
+    },
 ];
 
 /// A migration that a keyspace has recorded.
@@ -249,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_keyspace_of_another_binary_is_refused() {
-        assert!(error(&recorded(&[1, 2, 3, 4, 5, 6])).contains("newer tapeflow"));
+        assert!(error(&recorded(&[1, 2, 3, 4, 5, 6, 7])).contains("newer tapeflow"));
         let mut changed = recorded(&[1, 2]);
         changed[1].checksum = "0".into();
         assert!(

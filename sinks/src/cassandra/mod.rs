@@ -26,6 +26,7 @@ mod dead_letters;
 mod directory;
 mod display_columns;
 mod errors;
+mod expiry;
 mod feed_gaps;
 mod findings;
 mod history;

@@ -7,8 +7,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use scylla::client::session::Session;
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
-    EpochStore, EpochWrites, FeedGap, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
-    store::feed_gap,
+    EpochStore, EpochWrites, Expired, Expiry, ExpiryStore, FeedGap, HistoryEntry, StoreError,
+    SymbolDirectory, Unlisted,
+    store::{ExpiryProgress, feed_gap},
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarRow, BarState, BarWrite, Epoch, StoredBar, StoredView, Symbol, View,
@@ -23,6 +24,7 @@ use super::{
     dead_letters::DeadLetters,
     directory::Directory,
     errors::broken,
+    expiry::Leaving,
     feed_gaps::FeedGaps,
     findings::{self, Finding},
     history::History,
@@ -31,6 +33,9 @@ use super::{
     session,
     views::Views,
 };
+
+/// Symbols whose bars leave at once. Few, because a job writes meanwhile.
+const SYMBOLS_AT_ONCE: usize = 4;
 
 /// A keyspace of a Cassandra cluster, as a store.
 pub struct CassandraStore {
@@ -45,6 +50,7 @@ pub struct CassandraStore {
     history: History,
     dead_letters: DeadLetters,
     feed_gaps: FeedGaps,
+    leaving: Leaving,
     committed: Arc<Committed>,
 }
 
@@ -93,6 +99,7 @@ impl CassandraStore {
             history: History::prepare(&cluster, keyspace, config.keep_history).await?,
             dead_letters: DeadLetters::prepare(&cluster, keyspace).await?,
             feed_gaps: FeedGaps::prepare(&cluster, keyspace).await?,
+            leaving: Leaving::prepare(&cluster, keyspace).await?,
             session: cluster.session,
             datacenter: cluster.datacenter,
             config,
@@ -344,6 +351,56 @@ impl AuditStore for CassandraStore {
             .retain_unlisted(&self.session, &mut partitions)
             .await?;
         Ok(partitions.into_iter().collect())
+    }
+}
+
+#[async_trait]
+impl ExpiryStore for CassandraStore {
+    async fn expired_up_to(&self) -> Result<Option<i64>, StoreError> {
+        self.leaving.up_to(&self.session).await
+    }
+
+    async fn expire(
+        &self,
+        expiry: &Expiry,
+        progress: ExpiryProgress<'_>,
+    ) -> Result<Expired, StoreError> {
+        let symbols = self.directory.symbols(&self.session).await?;
+        let mut parts = stream::iter(symbols)
+            .map(async |(symbol, _)| {
+                let buckets = self.directory.buckets(&self.session, &symbol).await?;
+                self.leaving
+                    .bars_of(&self.session, &symbol, &buckets, expiry)
+                    .await
+            })
+            .buffer_unordered(SYMBOLS_AT_ONCE);
+        let mut all = Expired::default();
+        while let Some(part) = parts.try_next().await? {
+            all += part;
+            if !progress(all) {
+                return Ok(all);
+            }
+        }
+        drop(parts);
+        for size in expiry.row_sizes() {
+            for view in View::EVERY {
+                let buckets = self
+                    .views
+                    .audited_buckets(&self.session, view, size)
+                    .await?;
+                all.views += self
+                    .leaving
+                    .views(&self.session, view, size, &buckets, expiry)
+                    .await?;
+                if !progress(all) {
+                    return Ok(all);
+                }
+            }
+        }
+        if let Some(watermark) = expiry.watermark() {
+            self.leaving.keep_mark(&self.session, watermark).await?;
+        }
+        Ok(all)
     }
 }
 

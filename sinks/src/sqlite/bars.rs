@@ -76,7 +76,7 @@ impl BarColumns {
 
 /// The size as the table has it. A trading session has no length of its own: its nominal one is
 /// that of a day, and a day and a session may share a start.
-fn seconds(size: WindowSize) -> i64 {
+pub(super) fn seconds(size: WindowSize) -> i64 {
     if size.is_session() {
         0
     } else {

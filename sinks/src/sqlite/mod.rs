@@ -2,6 +2,7 @@
 //! SQLite tool reads. The file also holds the log, and both share one writer ([`tapeflow_log::sqlite`]).
 
 mod bars;
+mod expiry;
 mod feed_gaps;
 mod store;
 mod views;

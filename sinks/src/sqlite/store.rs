@@ -8,15 +8,16 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tapeflow_log::sqlite::{Database, integer, sqlite_error, whole};
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, Counts, DeadLetter,
-    EpochStore, EpochWrites, FeedGap, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
-    store::feed_gap,
+    EpochStore, EpochWrites, Expired, Expiry, ExpiryStore, FeedGap, HistoryEntry, StoreError,
+    SymbolDirectory, Unlisted,
+    store::{ExpiryProgress, feed_gap},
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarRow, BarState, Epoch, StoredBar, StoredView, Symbol, View, ViewKey,
     ViewState, WindowSize, WindowStart, WriteTimestamp,
 };
 
-use super::{bars, feed_gaps, views};
+use super::{bars, expiry, feed_gaps, views};
 
 /// The store in one SQLite file. Clones share the file.
 #[derive(Clone, Debug)]
@@ -326,6 +327,21 @@ impl AuditStore for SqliteStore {
 
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
         self.database.read(bars::unlisted).await
+    }
+}
+
+#[async_trait]
+impl ExpiryStore for SqliteStore {
+    async fn expired_up_to(&self) -> Result<Option<i64>, StoreError> {
+        expiry::up_to(&self.database).await
+    }
+
+    async fn expire(
+        &self,
+        expiry: &Expiry,
+        progress: ExpiryProgress<'_>,
+    ) -> Result<Expired, StoreError> {
+        expiry::expire(&self.database, expiry, progress).await
     }
 }
 

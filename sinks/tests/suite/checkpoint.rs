@@ -12,7 +12,7 @@ use tapeflow_schemas::SessionId;
 use super::{JOB, write_timestamp};
 
 /// The checkpoint of a job that has just been created by `owner`.
-fn first(owner: u8) -> Checkpoint {
+pub(super) fn first(owner: u8) -> Checkpoint {
     Checkpoint {
         format: CHECKPOINT_FORMAT,
         job: JOB.into(),

@@ -6,6 +6,7 @@
 
 mod bars;
 mod checkpoint;
+mod expiry;
 mod records;
 mod views;
 
@@ -153,6 +154,28 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("bars_and_views_fit_one_write", |store| {
         Box::pin(views::bars_and_views_fit_one_write(store))
     }),
+    (
+        "packed_bars_leave_their_minute_and_the_minute_stays",
+        |store| {
+            Box::pin(expiry::packed_bars_leave_their_minute_and_the_minute_stays(
+                store,
+            ))
+        },
+    ),
+    (
+        "a_write_of_the_job_wins_over_an_expiry_and_a_repeat_does_not",
+        |store| {
+            Box::pin(expiry::a_write_of_the_job_wins_over_an_expiry_and_a_repeat_does_not(store))
+        },
+    ),
+    (
+        "bars_with_rows_of_their_own_and_views_leave_before_a_time",
+        |store| Box::pin(expiry::bars_with_rows_of_their_own_and_views_leave_before_a_time(store)),
+    ),
+    (
+        "an_expiry_that_is_stopped_keeps_no_mark_and_goes_on_later",
+        |store| Box::pin(expiry::an_expiry_that_is_stopped_keeps_no_mark_and_goes_on_later(store)),
+    ),
     ("history_comes_newest_first", |store| {
         Box::pin(records::history_comes_newest_first(store))
     }),

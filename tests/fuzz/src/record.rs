@@ -8,7 +8,7 @@ use tapeflow_protocol::store::{
     LISTED_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES, MAX_DETAIL_BYTES, MAX_REASON_BYTES,
 };
 use tapeflow_schemas::{
-    BarKey, BarRow, BarState, Policy, Price, Symbol, Totals, WindowSize,
+    BarKey, BarRow, BarState, Horizons, Policy, Price, Symbol, Totals, WindowSize,
     codec::{
         self, BatchHeader, Entry, Header, InvalidFrameHeader, encode_batch, encode_feed_state,
         encode_invalid_frame,
@@ -160,7 +160,12 @@ fn check_bars(sizes: &[WindowSize], records: &[&[u8]], oracle: &Oracle, accepted
             (key, bar)
         })
         .collect();
-    let mut job = RepairValues::new(sizes, &[0], bars.iter().map(|(key, _)| key.row()));
+    let mut job = RepairValues::new(
+        sizes,
+        &Horizons::NONE,
+        &[0],
+        bars.iter().map(|(key, _)| key.row()),
+    );
     for (offset, payload) in (0..).zip(records) {
         job.record(record(offset, payload));
     }

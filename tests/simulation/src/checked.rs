@@ -58,6 +58,10 @@ counters! {
     small,
     /// Processes that ended while others of their generation went on.
     apart,
+    /// Minutes that were written without packed bars that are beyond their horizon.
+    expired,
+    /// Trades that came beyond the horizon of all sizes.
+    too_late,
     /// Repairs that were released.
     repaired,
     /// Repairers that died.

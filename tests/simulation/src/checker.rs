@@ -11,8 +11,8 @@ use tapeflow_protocol::{
     HistoryEntry, LostRange, repair::is_repairing,
 };
 use tapeflow_schemas::{
-    BarKey, BarState, Baskets, Offset, PackedBar, PackedBars, Policy, Price, View, ViewEntry,
-    ViewKey, ViewState, WindowSize, WriteTimestamp,
+    BarKey, BarState, Baskets, Horizons, Offset, PackedBar, PackedBars, Policy, Price, View,
+    ViewEntry, ViewKey, ViewState, WindowSize, WriteTimestamp,
 };
 use tapeflow_sinks::memory::MemoryStore;
 
@@ -20,6 +20,7 @@ use tapeflow_protocol::DirectoryEntry;
 
 use crate::{
     checked::Checked,
+    expiring::may_have_left,
     partition_log::PartitionLog,
     recomputation::{Place, Recomputation},
     replica::Replica,
@@ -45,6 +46,9 @@ pub(crate) enum Cell<'a> {
 pub(crate) struct Checker {
     pub(crate) recomputation: Recomputation,
     pub(crate) sizes: Vec<WindowSize>,
+    pub(crate) horizons: Horizons,
+    /// Minutes that were written without packed bars, by key and write timestamp.
+    pub(crate) expired: BTreeMap<(BarKey, WriteTimestamp), PackedBars>,
     baskets: Baskets,
     /// The checkpoint, and all writes as they are sent: it knows the invariants that a store can
     /// see (I1 to I4).
@@ -69,10 +73,17 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    pub(crate) fn new(sizes: Vec<WindowSize>, baskets: Baskets, most_partitions: u32) -> Self {
+    pub(crate) fn new(
+        sizes: Vec<WindowSize>,
+        horizons: Horizons,
+        baskets: Baskets,
+        most_partitions: u32,
+    ) -> Self {
         Self {
-            recomputation: Recomputation::new(sizes.clone(), most_partitions),
+            recomputation: Recomputation::new(sizes.clone(), horizons.clone(), most_partitions),
             sizes,
+            horizons,
+            expired: BTreeMap::new(),
             baskets,
             observed: MemoryStore::new(),
             next: vec![0; most_partitions as usize],
@@ -529,10 +540,11 @@ impl World {
     /// I5: every bar and every view of the epochs up to c is on a quorum.
     fn inspect_commit(&mut self, committed: u64) {
         let (bars, windows) = self.checker.cells();
+        let expiry = self.expiry();
         let mut found = Vec::new();
         for key in bars {
             let want = self.checker.recomputation.bar_as_of(&key, committed);
-            if want.contains(&None) {
+            if want.contains(&None) || may_have_left(expiry.as_ref(), &key) {
                 continue;
             }
             let holds = |replica: &&crate::replica::Replica| {
@@ -581,6 +593,10 @@ impl World {
     /// exactly the expected ones.
     pub(crate) fn inspect_end(&mut self) {
         let (mut bars, _) = self.checker.cells();
+        let expiry = self.expiry();
+        bars.retain(|key| !may_have_left(expiry.as_ref(), key));
+        let too_late = self.checker.recomputation.whole().counts();
+        self.checker.checked.too_late += too_late.dead_letters.get("too_late").unwrap_or(&0);
         let recomputation = &self.checker.recomputation;
         let is_certain = |key: &BarKey| !recomputation.is_uncertain_bar(key);
         bars.retain(is_certain);
@@ -588,7 +604,7 @@ impl World {
             .replicas
             .iter()
             .flat_map(Replica::keys)
-            .filter(is_certain)
+            .filter(|key| is_certain(key) && !may_have_left(expiry.as_ref(), key))
             .collect();
         stored.sort_unstable();
         stored.dedup();

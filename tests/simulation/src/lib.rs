@@ -17,6 +17,7 @@
 mod allocators;
 mod checked;
 mod checker;
+mod expiring;
 mod feed;
 mod job_process;
 mod log;

@@ -22,8 +22,8 @@ use tapeflow_dataflow::RepairValues;
 use tapeflow_log::LogRecord;
 use tapeflow_oracle::{Oracle, OracleBar};
 use tapeflow_schemas::{
-    BarKey, Epoch, Offset, PackedBars, Partition, Symbol, Totals, View, ViewKey, WindowSize,
-    WindowStart,
+    BarKey, Epoch, Horizons, Offset, PackedBars, Partition, Symbol, Totals, View, ViewKey,
+    WindowSize, WindowStart,
 };
 
 use crate::partition_log::Appended;
@@ -49,6 +49,7 @@ struct Variant {
 /// All that is bound.
 pub(crate) struct Recomputation {
     sizes: Vec<WindowSize>,
+    horizons: Horizons,
     partitions: u32,
     given: Vec<Given>,
     epochs: BTreeMap<Place, Epoch>,
@@ -62,13 +63,14 @@ pub(crate) struct Recomputation {
 }
 
 impl Recomputation {
-    pub(crate) fn new(sizes: Vec<WindowSize>, partitions: u32) -> Self {
+    pub(crate) fn new(sizes: Vec<WindowSize>, horizons: Horizons, partitions: u32) -> Self {
         Self {
             variants: vec![Variant {
-                oracle: Oracle::new(sizes.clone(), partitions),
+                oracle: Oracle::new(sizes.clone(), partitions).with_horizons(horizons.iter()),
                 lacks: BTreeSet::new(),
             }],
             sizes,
+            horizons,
             partitions,
             given: Vec::new(),
             epochs: BTreeMap::new(),
@@ -140,7 +142,8 @@ impl Recomputation {
 
     fn without(&self, lacks: BTreeSet<Place>) -> Variant {
         let mut variant = Variant {
-            oracle: Oracle::new(self.sizes.clone(), self.partitions),
+            oracle: Oracle::new(self.sizes.clone(), self.partitions)
+                .with_horizons(self.horizons.iter()),
             lacks,
         };
         for given in &self.given {
@@ -192,7 +195,7 @@ impl Recomputation {
         epoch: Epoch,
     ) -> Vec<(BarKey, Totals, PackedBars)> {
         let from = vec![0; self.partitions as usize];
-        let mut values = RepairValues::new(&self.sizes, &from, keys.clone());
+        let mut values = RepairValues::new(&self.sizes, &self.horizons, &from, keys.clone());
         for Given {
             epoch: of,
             place,

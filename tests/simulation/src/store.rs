@@ -55,7 +55,7 @@ impl<T: Send + 'static> Reply<T> {
 }
 
 /// Acknowledges an item to its sender. Hints have no sender that waits.
-type Acknowledge = Arc<dyn Fn() + Send + Sync>;
+pub(crate) type Acknowledge = Arc<dyn Fn() + Send + Sync>;
 
 /// The cells of one read, by key, with their write timestamps.
 pub(crate) type Cells<K, V> = BTreeMap<K, (WriteTimestamp, V)>;
@@ -121,7 +121,12 @@ impl World {
     }
 
     /// Delivers items to a replica.
-    fn arrive(&mut self, replica: usize, items: Vec<Item>, acknowledge: Option<Acknowledge>) {
+    pub(crate) fn arrive(
+        &mut self,
+        replica: usize,
+        items: Vec<Item>,
+        acknowledge: Option<Acknowledge>,
+    ) {
         if self.down[replica] {
             // Another replica may have kept a hint, and delivers it when this one is back or much
             // later.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tapeflow_schemas::{Baskets, WindowSize};
+use tapeflow_schemas::{Baskets, Horizons, WindowSize};
 
 use crate::{checker::Checker, partition_log::PartitionLog, replica::Replica};
 
@@ -75,6 +75,7 @@ impl World {
         network_profile: NetworkProfile,
         partitions: usize,
         sizes: Vec<WindowSize>,
+        horizons: Horizons,
         baskets: Baskets,
         most_partitions: u32,
     ) -> Shared {
@@ -86,7 +87,7 @@ impl World {
             down: [false; REPLICAS],
             log: vec![PartitionLog::default(); partitions],
             rollback: None,
-            checker: Checker::new(sizes, baskets, most_partitions),
+            checker: Checker::new(sizes, horizons, baskets, most_partitions),
             queue: BTreeMap::new(),
             queued: 0,
         })))

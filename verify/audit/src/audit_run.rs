@@ -23,7 +23,7 @@ use std::{
 };
 
 use tapeflow_log::Log;
-use tapeflow_protocol::{Audited, Checkpoint, HistoryEntry, Store};
+use tapeflow_protocol::{Audited, Checkpoint, Expiry, HistoryEntry, Store};
 use tapeflow_schemas::{
     BarKey, BarState, Epoch, Symbol, View, ViewKey, ViewState, WindowSize, WindowStart,
     view::has_views,
@@ -139,7 +139,7 @@ impl Audit<'_> {
                 .block_on(coverage(self.store, &first, &first_offsets, since))?;
         let mut recomputation = Recomputation::new(
             self.log,
-            &self.rules.sizes,
+            self.rules,
             &coverage.from,
             selection.clone(),
             self.stop,
@@ -165,7 +165,12 @@ impl Audit<'_> {
             ReadRanges::everything(&self.rules.sizes)
         };
         recomputation.ignore_stop();
-        let mut comparison = Comparison::new(comparable, &self.rules.baskets, observer);
+        let mut comparison = Comparison::new(
+            comparable,
+            &self.rules.baskets,
+            Expiry::of(&checkpoint, self.rules.horizons.clone()),
+            observer,
+        );
         let bound = self.compare(selection, &ranges, &mut recomputation, &mut comparison)?;
         let mut findings = comparison.findings;
         findings.history_differs = history_difference.is_some();
@@ -205,6 +210,10 @@ impl Audit<'_> {
                     bound = later;
                 }
             }
+        }
+        if comparison.has_lacking() {
+            let checkpoint = self.checkpoint()?;
+            comparison.settle_lacking(&Expiry::of(&checkpoint, self.rules.horizons.clone()));
         }
         Ok(bound)
     }

@@ -11,7 +11,7 @@ use std::{collections::HashSet, fmt::Display};
 
 pub(crate) use bars::{describe as describe_bar, differences as bar_differences};
 use tapeflow_oracle::OracleEntry;
-use tapeflow_protocol::{Audited, Unlisted};
+use tapeflow_protocol::{Audited, Expiry, Unlisted};
 use tapeflow_schemas::{
     BarKey, BarState, Baskets, Epoch, View, ViewKey, ViewState, WindowSize, WindowStart,
 };
@@ -36,12 +36,17 @@ pub(crate) struct Comparison<'a> {
     waiting_bars: Vec<(BarKey, BarState, Vec<String>)>,
     waiting_views: Vec<(ViewKey, ViewState, Vec<String>)>,
     views_to_reread: Vec<ViewKey>,
+    /// What may have left the store, by the checkpoint that the audit began with.
+    expiry: Expiry,
+    /// Bars and views of sizes with a horizon that the store lacks.
+    lacking: Vec<Place>,
 }
 
 impl<'a> Comparison<'a> {
     pub(crate) fn new(
         comparable: Comparable,
         baskets: &'a Baskets,
+        expiry: Expiry,
         observer: &'a mut Observer<'a>,
     ) -> Self {
         let findings = Findings {
@@ -57,6 +62,8 @@ impl<'a> Comparison<'a> {
             waiting_bars: Vec::new(),
             waiting_views: Vec::new(),
             views_to_reread: Vec::new(),
+            expiry,
+            lacking: Vec::new(),
         }
     }
 
@@ -112,7 +119,11 @@ impl<'a> Comparison<'a> {
             Comparable::Everything => true,
             Comparable::WindowsAfterCut => {
                 let trades = expected.map_or(0, |expected| expected.all.trades);
-                state.epoch <= recomputation.confirmed && bars::trades(&state.totals) <= trades
+                // Without all records it is not known which trades came beyond the horizon.
+                let beyond = self.expiry.may_have_left(&key.symbol, key.size, key.start);
+                state.epoch <= recomputation.confirmed
+                    && bars::trades(&state.totals) <= trades
+                    && !beyond
             }
             Comparable::PresenceOnly => false,
         };
@@ -273,8 +284,42 @@ impl<'a> Comparison<'a> {
         self.differs_if(Place::View(key), state.epoch, expected.is_some(), &reasons);
     }
 
-    /// A bar or view that the recomputation has and the store lacks.
+    /// A bar or view that the recomputation has and the store lacks. If its size has a horizon,
+    /// [`Comparison::settle_lacking`] decides whether it has left.
     pub(crate) fn missing(&mut self, place: Place) {
+        let size = match &place {
+            Place::Bar(key) => Some(key.size),
+            Place::View(key) => Some(key.size),
+            Place::Unlisted(_) => None,
+        };
+        if size.is_some_and(|size| self.expiry.has_horizon(size)) {
+            self.lacking.push(place);
+        } else {
+            self.is_missing(place);
+        }
+    }
+
+    pub(crate) fn has_lacking(&self) -> bool {
+        !self.lacking.is_empty()
+    }
+
+    /// What the store lacked may have left, by a checkpoint that was read afterwards.
+    pub(crate) fn settle_lacking(&mut self, expiry: &Expiry) {
+        for place in std::mem::take(&mut self.lacking) {
+            let left = match &place {
+                Place::Bar(key) => expiry.may_have_left(&key.symbol, key.size, key.start),
+                Place::View(key) => expiry.rows(key.size).contains(&key.start),
+                Place::Unlisted(_) => false,
+            };
+            if left {
+                self.findings.left += 1;
+            } else {
+                self.is_missing(place);
+            }
+        }
+    }
+
+    fn is_missing(&mut self, place: Place) {
         let what = match &place {
             Place::Bar(_) => "bar",
             Place::View(_) | Place::Unlisted(_) => "view",

@@ -101,6 +101,8 @@ pub struct Findings {
     pub unknown_epochs: u64,
     /// Views not compared, because the job wrote them at each of several readings.
     pub moving_views: u64,
+    /// Bars and views that the store lacks because they are beyond their horizon.
+    pub left: u64,
     /// All records that the job has read were recomputed, so everything was compared.
     pub complete: bool,
     /// What became of the records.
@@ -187,6 +189,7 @@ impl Findings {
         }
         self.unknown_epochs += before.unknown_epochs;
         self.moving_views += before.moving_views;
+        self.left += before.left;
         self.history_differs |= before.history_differs;
         // A slice of the windows may have none of a symbol that another one has.
         self.unknown_symbols

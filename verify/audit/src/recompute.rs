@@ -16,11 +16,12 @@ use std::collections::BTreeMap;
 use tapeflow_log::Log;
 use tapeflow_oracle::Oracle;
 use tapeflow_protocol::{Checkpoint, Cut, HistoryEntry};
-use tapeflow_schemas::{Epoch, Offset, Partition, WindowSize};
+use tapeflow_schemas::{Epoch, Offset, Partition};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    coverage::same_counts, error::AuditError, log_cursor::LogCursor, selection::Selection,
+    coverage::same_counts, error::AuditError, log_cursor::LogCursor, rules::Rules,
+    selection::Selection,
 };
 
 /// The oracle's number for all epochs that were committed before the store was read.
@@ -49,13 +50,14 @@ pub(crate) struct Recomputation<'a> {
 impl<'a> Recomputation<'a> {
     pub(crate) fn new(
         log: &'a dyn Log,
-        sizes: &[WindowSize],
+        rules: &Rules,
         from: &[Offset],
         selection: Selection,
         stop: &'a CancellationToken,
     ) -> Self {
-        let oracle =
-            Oracle::new(sizes.to_vec(), partitions(from)).keeping(move |symbol, size, start| {
+        let oracle = Oracle::new(rules.sizes.clone(), partitions(from))
+            .with_horizons(rules.horizons.iter())
+            .keeping(move |symbol, size, start| {
                 selection.has_window(size, start) && selection.has_symbol(symbol)
             });
         Self {

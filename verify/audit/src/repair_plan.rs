@@ -46,9 +46,11 @@ impl<'a> RepairPlan<'a> {
         stop: &'a CancellationToken,
     ) -> Self {
         let (rows, views) = rows_and_views(places, with_views);
-        let oracle =
-            Oracle::new(rules.sizes.clone(), partitions(from)).keeping(needed_bars(&rows, &views));
-        let recompute = RepairValues::new(&rules.sizes, from, rows.iter().cloned());
+        let oracle = Oracle::new(rules.sizes.clone(), partitions(from))
+            .with_horizons(rules.horizons.iter())
+            .keeping(needed_bars(&rows, &views));
+        let recompute =
+            RepairValues::new(&rules.sizes, &rules.horizons, from, rows.iter().cloned());
         Self {
             rows,
             views,

@@ -1,8 +1,8 @@
 //! The rules by which the job made its bars and views, as the checkpoint names them.
 
-use tapeflow_dataflow::{baskets_of, calendar_of, sizes_of};
+use tapeflow_dataflow::{baskets_of, calendar_of, horizons_of, sizes_of};
 use tapeflow_protocol::Checkpoint;
-use tapeflow_schemas::{Baskets, WindowSize, trading_session::Calendar};
+use tapeflow_schemas::{Baskets, Horizons, WindowSize, trading_session::Calendar};
 
 use crate::error::AuditError;
 
@@ -11,6 +11,8 @@ use crate::error::AuditError;
 pub struct Rules {
     /// The sizes of its windows.
     pub sizes: Vec<WindowSize>,
+    /// How late a trade may be for their bars.
+    pub horizons: Horizons,
     /// The baskets of the `baskets` view.
     pub baskets: Baskets,
 }
@@ -23,7 +25,11 @@ impl Rules {
     /// [`AuditError::UnknownRules`], [`AuditError::OtherBaskets`].
     pub fn of(checkpoint: &Checkpoint, baskets: Option<&Baskets>) -> Result<Self, AuditError> {
         let fingerprint = &checkpoint.fingerprint;
-        let (Some(sizes), Some(job)) = (sizes_of(fingerprint), baskets_of(fingerprint)) else {
+        let (Some(sizes), Some(horizons), Some(job)) = (
+            sizes_of(fingerprint),
+            horizons_of(fingerprint),
+            baskets_of(fingerprint),
+        ) else {
             return Err(AuditError::UnknownRules {
                 fingerprint: fingerprint.clone(),
             });
@@ -45,6 +51,10 @@ impl Rules {
                 given,
             });
         }
-        Ok(Self { sizes, baskets })
+        Ok(Self {
+            sizes,
+            horizons,
+            baskets,
+        })
     }
 }

@@ -52,6 +52,7 @@ pub use views::{OracleEntry, OracleView};
 /// The recomputation: [`Oracle::record`] takes the log, the other methods return results.
 pub struct Oracle {
     sizes: Vec<WindowSize>,
+    horizons: BTreeMap<WindowSize, i64>,
     partitions: Vec<PartitionState>,
     bars: BTreeMap<Arc<str>, BTreeMap<(WindowSize, WindowStart), Epochs>>,
     /// The symbols that have a bar in a window, for windows that have views.
@@ -99,12 +100,24 @@ impl Oracle {
     pub fn new(sizes: Vec<WindowSize>, partitions: u32) -> Self {
         Self {
             sizes,
+            horizons: BTreeMap::new(),
             partitions: (0..partitions).map(|_| PartitionState::default()).collect(),
             bars: BTreeMap::new(),
             windows: BTreeMap::new(),
             counts: BTreeMap::new(),
             dead_letters: Vec::new(),
             keep: None,
+        }
+    }
+
+    /// With horizons: a trade is not in a window of these sizes that ended so many milliseconds or
+    /// more before the newest trade of its partition. If that leaves it no window, it is a dead
+    /// letter.
+    #[must_use]
+    pub fn with_horizons(self, horizons: impl IntoIterator<Item = (WindowSize, i64)>) -> Self {
+        Self {
+            horizons: horizons.into_iter().collect(),
+            ..self
         }
     }
 
@@ -203,7 +216,9 @@ impl Oracle {
                         codes: &entry.codes,
                         late: false,
                     };
-                    self.add_trade(epoch, &entry.symbol, time, trade);
+                    if !self.add_trade(epoch, &entry.symbol, time, trade) {
+                        invalid.push((index, "too_late"));
+                    }
                 }
                 Admission::PriceUpdate => {
                     self.counts.entry(epoch).or_default().price_updates += 1;
@@ -243,7 +258,14 @@ impl Oracle {
             );
     }
 
-    fn add_trade(&mut self, epoch: u64, symbol: &str, time: EventTime, trade: AcceptedTrade<'_>) {
+    /// Adds a trade to its windows. Returns false if all of them are beyond their horizon.
+    fn add_trade(
+        &mut self,
+        epoch: u64,
+        symbol: &str,
+        time: EventTime,
+        trade: AcceptedTrade<'_>,
+    ) -> bool {
         let class = AssetClass::of(symbol);
         let partition = usize::try_from(trade.partition).expect("a partition of the log");
         let newest_ms = &mut self.partitions[partition].newest_ms;
@@ -260,13 +282,22 @@ impl Oracle {
             newest_ms
                 .is_some_and(|newest| size.end_of(start, class) + ALLOWED_LATENESS_MS <= newest)
         };
-        let counts = self.counts.entry(epoch).or_default();
-        counts.accepted += 1;
         let windows: Vec<(WindowSize, WindowStart)> = self
             .sizes
             .iter()
             .filter_map(|size| Some((*size, sessions::window_of(*size, time, trade.codes, class)?)))
             .collect();
+        let (beyond, windows): (Vec<_>, Vec<_>) = windows.into_iter().partition(|(size, start)| {
+            let age = before_ms.map(|newest| newest - size.end_of(*start, class));
+            let horizon = self.horizons.get(size);
+            age.zip(horizon)
+                .is_some_and(|(age, horizon)| age >= *horizon)
+        });
+        if windows.is_empty() && !beyond.is_empty() {
+            return false;
+        }
+        let counts = self.counts.entry(epoch).or_default();
+        counts.accepted += 1;
         let late = windows.iter().any(|(size, start)| is_late(*size, *start));
         counts.late += u64::from(late);
         let kept: Vec<(WindowSize, WindowStart)> = windows
@@ -278,7 +309,7 @@ impl Oracle {
             })
             .collect();
         if kept.is_empty() {
-            return;
+            return true;
         }
         let name = self
             .bars
@@ -306,6 +337,7 @@ impl Oracle {
                 ..trade
             });
         }
+        true
     }
 
     fn dead_letter(

@@ -458,3 +458,34 @@ fn every_entry_has_its_own_reason() {
         (1, 1)
     );
 }
+
+/// A trade in no window is a dead letter; one that only some windows refuse counts in the others.
+#[test]
+fn a_trade_beyond_a_horizon_is_in_the_other_windows_and_a_dead_letter_if_there_are_none() {
+    let day = 86_400_000;
+    let last = 40 * day;
+    let events = [
+        last,
+        // The minute ended exactly a day before, and a millisecond less.
+        last - day - 1,
+        last - day,
+        // The day ended exactly ten days before.
+        last - 11 * day + 5 * 3_600_000 - 1,
+        last - 12 * day,
+    ];
+    let trades: Vec<Trade> = events.iter().map(|at| trade(*at, 1, 1)).collect();
+    let coin = "BINANCE:BTCUSDT";
+    let record = batch(coin, 1, 1, last, &trades);
+    let with = |horizons: Vec<(WindowSize, i64)>| {
+        let mut oracle = oracle(1).with_horizons(horizons);
+        oracle.record(0, 0, 0, last, Some(&record));
+        let bars = |of: WindowSize| oracle.bars().filter(|(key, _)| key.size == of).count();
+        (bars(size("1m")), bars(size("1d")), dead_letters(&oracle))
+    };
+    assert_eq!(with(Vec::new()), (5, 5, String::new()));
+    assert_eq!(with(vec![(size("1m"), day)]), (2, 5, String::new()));
+    assert_eq!(
+        with(vec![(size("1m"), day), (size("1d"), 10 * day)]),
+        (2, 3, "too_late 2".to_owned())
+    );
+}

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
-    EpochStore, EpochWrites, FeedGap, HistoryEntry, StoreError, SymbolDirectory, Unlisted,
-    audit::entries_ahead,
+    EpochStore, EpochWrites, Expired, Expiry, ExpiryStore, FeedGap, HistoryEntry, StoreError,
+    SymbolDirectory, Unlisted, audit::entries_ahead, store::ExpiryProgress,
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarRow, BarState, Epoch, StoredBar, StoredView, Symbol, View, ViewKey,
@@ -308,6 +308,21 @@ impl BarReader for MovingStore {
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.store.dead_letters(limit).await
+    }
+}
+
+#[async_trait]
+impl ExpiryStore for MovingStore {
+    async fn expired_up_to(&self) -> Result<Option<i64>, StoreError> {
+        self.store.expired_up_to().await
+    }
+
+    async fn expire(
+        &self,
+        expiry: &Expiry,
+        progress: ExpiryProgress<'_>,
+    ) -> Result<Expired, StoreError> {
+        self.store.expire(expiry, progress).await
     }
 }
 
