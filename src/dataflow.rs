@@ -26,8 +26,8 @@ pub(crate) fn run(settings: DataflowSettings) -> Result<(), Exit> {
     ))?;
     // One process is enough.
     if settings.job.process == 0 {
-        let horizons = settings.job.horizons.clone();
-        runtime.spawn(expire::regularly(Arc::clone(&store), horizons));
+        let (job, horizons) = (settings.job.job.clone(), settings.job.horizons.clone());
+        runtime.spawn(expire::regularly(Arc::clone(&store), job, horizons));
     }
     let metrics = Arc::new(Metrics::default());
     // One process speaks for all.

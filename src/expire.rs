@@ -11,7 +11,7 @@ use std::{
 
 use tapeflow_dataflow::horizons_of;
 use tapeflow_log::sqlite::Access;
-use tapeflow_protocol::{Checkpoint, Expired, Expiry, Store, StoreError};
+use tapeflow_protocol::{Checkpoint, Expired, Expiry, Store, StoreError, repair::is_repairing};
 use tapeflow_schemas::{Horizons, window::format_utc};
 use tapeflow_sinks::sqlite::SqliteStore;
 use tokio_util::sync::CancellationToken;
@@ -71,12 +71,12 @@ pub(crate) fn run(settings: ExpireSettings) -> Result<(), Exit> {
 }
 
 /// Removes bars again and again, beside the job of this process.
-pub(crate) async fn regularly(store: Arc<dyn Store>, horizons: Horizons) {
+pub(crate) async fn regularly(store: Arc<dyn Store>, job: String, horizons: Horizons) {
     if horizons.is_none() {
         return;
     }
     loop {
-        match once(&*store, &horizons).await {
+        match once(&*store, &job, &horizons).await {
             Ok(expired) if expired == Expired::default() => {}
             Ok(expired) => tracing::debug!("{}", summary(expired, false)),
             Err(error) => tracing::warn!(
@@ -88,8 +88,15 @@ pub(crate) async fn regularly(store: Arc<dyn Store>, horizons: Horizons) {
     }
 }
 
-async fn once(store: &dyn Store, horizons: &Horizons) -> Result<Expired, StoreError> {
-    let Some(checkpoint) = store.checkpoint().await? else {
+/// Removes nothing from the store of another job or of other horizons: this process is about to be
+/// refused. Nor beside a repair, which reads back what it writes.
+async fn once(store: &dyn Store, job: &str, horizons: &Horizons) -> Result<Expired, StoreError> {
+    let checkpoint = store.checkpoint().await?.filter(|checkpoint| {
+        checkpoint.job == job
+            && horizons_of(&checkpoint.fingerprint).as_ref() == Some(horizons)
+            && !is_repairing(&checkpoint.owner)
+    });
+    let Some(checkpoint) = checkpoint else {
         return Ok(Expired::default());
     };
     let since = mark(store, false).await?;
@@ -102,7 +109,7 @@ async fn mark(store: &dyn Store, all: bool) -> Result<Option<i64>, StoreError> {
     if all {
         return Ok(None);
     }
-    store.expired_up_to().await
+    Ok(store.expired_up_to().await?.done)
 }
 
 async fn open(choice: &StoreChoice) -> Result<(Arc<dyn Store>, stores::Closing), Exit> {

@@ -84,7 +84,11 @@ pub(crate) fn run(settings: RunSettings, warnings: Arc<Warnings>) -> Result<(), 
         let trim = retention::trim_regularly(log.clone(), Arc::clone(&store), keep);
         runtime.spawn(trim);
     }
-    runtime.spawn(expire::regularly(Arc::clone(&store), job.horizons.clone()));
+    runtime.spawn(expire::regularly(
+        Arc::clone(&store),
+        job.job.clone(),
+        job.horizons.clone(),
+    ));
     let (metrics, progress, stop) = (
         Arc::new(Metrics::default()),
         Progress::new(feed::kind(&source)),

@@ -6,7 +6,10 @@
 //! by the watermark of its own partition. Foreign producers put a symbol into any partition, so the
 //! lowest committed watermark of all partitions decides. Watermarks only grow, and an epoch that is
 //! bound and not committed lies above them. A partition without a trade has no watermark, and does
-//! not count: if its first trade comes later than a horizon, it may find that its bar has left.
+//! not count: if its first trade comes later than a horizon, it may find that its bar has left. While
+//! that trade is bound and not committed, nothing leaves; and a row that was written after the
+//! checkpoint was read never does. An audit knows by [`ExpiryMarks`] what may have left before such a
+//! trade moved the lowest watermark back.
 //!
 //! *At which write timestamp?* A row of its own is deleted at the largest write timestamp that was
 //! ever issued. Bars that are packed into a minute leave by a write of that minute without them,
@@ -46,22 +49,71 @@ pub struct Expiry {
     packed: Vec<WindowSize>,
     watermark: Option<i64>,
     since: Option<i64>,
-    /// The write timestamp of a deletion.
-    pub delete_at: WriteTimestamp,
+    /// The last write timestamp that was issued.
+    issued: WriteTimestamp,
+}
+
+/// Up to which watermarks bars have left a store. Neither goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpiryMarks {
+    /// The highest one by which anything may have left.
+    pub begun: Option<i64>,
+    /// The highest one by which everything has.
+    pub done: Option<i64>,
 }
 
 impl Expiry {
     /// What may leave the store of this checkpoint, whose job has these horizons.
     #[must_use]
     pub fn of(checkpoint: &Checkpoint, horizons: Horizons) -> Self {
-        let cuts = checkpoint.committed.cuts.iter();
+        let cuts = &checkpoint.committed.cuts;
+        let lowest = cuts.iter().filter_map(|cut| cut.watermark_ms).min();
+        let has_first_trade = |at: usize| {
+            let mut bound = checkpoint.bound.iter();
+            bound.any(|binding| {
+                binding
+                    .cuts
+                    .get(at)
+                    .is_some_and(|cut| cut.watermark_ms.is_some())
+            })
+        };
+        let is_first = |at: usize| {
+            cuts.get(at).is_none_or(|cut| cut.watermark_ms.is_none()) && has_first_trade(at)
+        };
+        let partitions = checkpoint.last_binding().cuts.len();
         Self {
             packed: horizons.packed(),
             horizons,
-            watermark: cuts.filter_map(|cut| cut.watermark_ms).min(),
+            watermark: lowest.filter(|_| !(0..partitions).any(is_first)),
             since: None,
-            delete_at: checkpoint.last_write_timestamp + TIMESTAMP_STEP - 1,
+            issued: checkpoint.last_write_timestamp,
         }
+    }
+
+    /// What may be absent from the store of this checkpoint, if not all of its records are known: by
+    /// the highest watermark, which is no lower than that of the partition that decided.
+    #[must_use]
+    pub fn at_most(checkpoint: &Checkpoint, horizons: Horizons) -> Self {
+        let cuts = checkpoint.committed.cuts.iter();
+        Self {
+            watermark: cuts.filter_map(|cut| cut.watermark_ms).max(),
+            ..Self::of(checkpoint, horizons)
+        }
+    }
+
+    /// Also what may have left before ([`ExpiryMarks::begun`]).
+    #[must_use]
+    pub fn or_begun(self, begun: Option<i64>) -> Self {
+        Self {
+            watermark: self.watermark.max(begun),
+            ..self
+        }
+    }
+
+    /// The write timestamp of a deletion: after every write that was issued, and before the next.
+    #[must_use]
+    pub fn delete_at(&self) -> WriteTimestamp {
+        self.issued + TIMESTAMP_STEP - 1
     }
 
     /// Without what has left before, by the watermark of that time. So the work follows what became
@@ -141,7 +193,7 @@ impl Expiry {
         row: &BarRow,
         write_timestamp: WriteTimestamp,
     ) -> Result<Option<(BarRow, WriteTimestamp)>, CellError> {
-        if row.packed.is_empty() {
+        if row.packed.is_empty() || write_timestamp >= self.issued + TIMESTAMP_STEP {
             return Ok(None);
         }
         let end = start + WindowSize::MINUTE.ms();
@@ -314,7 +366,7 @@ mod tests {
         assert!(expiry.rows(size("1h")).is_empty());
         let again = expiry.clone().since(expiry.watermark());
         assert!(again.rows(size("1d")).is_empty());
-        assert_eq!(expiry.delete_at, 335);
+        assert_eq!(expiry.delete_at(), 335);
     }
 
     #[test]
@@ -330,6 +382,40 @@ mod tests {
         };
         assert_eq!(of(&[Some(9), None, Some(7)]), Some(7));
         assert_eq!(of(&[None]), None);
+    }
+
+    /// 1. A partition without a trade gets one that is older than the horizon.
+    /// 2. Until it is committed, nothing leaves.
+    /// 3. A row that it changed after the checkpoint was read is left alone.
+    #[test]
+    fn the_first_trade_of_a_partition_holds_expiry_up_and_its_bars_stay() {
+        let horizons: Horizons = "1s=1h".parse().expect("horizons");
+        let mut checkpoint = checkpoint(0);
+        let cut = |watermark_ms| Cut {
+            watermark_ms,
+            ..Cut::default()
+        };
+        let late = MINUTE + 60_000 + 3_600_000;
+        checkpoint.committed.cuts = vec![cut(Some(late)), cut(None)];
+        let of = |checkpoint: &Checkpoint| Expiry::of(checkpoint, horizons.clone());
+        assert_eq!(of(&checkpoint).watermark(), Some(late));
+        let minute = row(&["1s"]);
+        let without = |at| of(&checkpoint).minute_without(MINUTE, &minute, at);
+        assert!(without(335).expect("well encoded").is_some());
+        assert_eq!(without(336), Ok(None));
+        let mut bound = checkpoint.clone();
+        bound.bound.push(Binding {
+            epoch: 4,
+            write_timestamp: 336,
+            cuts: vec![cut(Some(late)), cut(Some(5))],
+        });
+        assert_eq!(of(&bound).watermark(), None);
+        // An audit knows what left before.
+        bound.committed = bound.bound.remove(0);
+        assert_eq!(of(&bound).watermark(), Some(5));
+        assert_eq!(of(&bound).or_begun(Some(late)).watermark(), Some(late));
+        let most = Expiry::at_most(&bound, horizons.clone());
+        assert_eq!(most.watermark(), Some(late));
     }
 
     #[test]

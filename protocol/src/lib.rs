@@ -67,7 +67,7 @@ pub mod workflow;
 
 pub use audit::{Audited, Unlisted};
 pub use checkpoint::{Binding, Checkpoint, Cut, LastRecord, LostRange, SourceIdentity};
-pub use expiry::{Expired, Expiry};
+pub use expiry::{Expired, Expiry, ExpiryMarks};
 pub use store::{
     AuditStore, BarReader, CasOutcome, CheckpointStore, Counts, DeadLetter, DirectoryEntry,
     EpochStore, EpochWrites, ExpiryStore, FeedGap, HistoryEntry, JobStore, Store, StoreError,

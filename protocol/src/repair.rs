@@ -225,7 +225,9 @@ impl Repairer {
             self.send(store, &writes).await?;
             for bar in &writes.bars {
                 self.heartbeat(store).await?;
-                if read_back(store, bar).await? != Some(bar.row()) {
+                // An expiry beside the repair may have left out packed bars.
+                let found = read_back(store, bar).await?;
+                if !found.is_some_and(|found| found.is_or_has_left(&bar.row())) {
                     refused.push(bar.key.to_string());
                 }
             }

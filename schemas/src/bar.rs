@@ -183,6 +183,17 @@ impl BarRow {
         Ok(Self { state, packed })
     }
 
+    /// Whether this row is `other`, or what is left of it once an expiry has taken out all packed
+    /// bars of some sizes.
+    #[must_use]
+    pub fn is_or_has_left(&self, other: &Self) -> bool {
+        if self.state != other.state {
+            return false;
+        }
+        let gone: Vec<WindowSize> = other.packed.sizes_not_in(&self.packed);
+        other.packed.without(&gone).as_ref() == Ok(&self.packed)
+    }
+
     /// One of its bars, if `key` names one: this row is that of [`BarKey::row`].
     ///
     /// # Errors
@@ -310,6 +321,31 @@ mod tests {
             state,
             packed: PackedBars::of(START, &mut bars),
         }
+    }
+
+    #[test]
+    fn a_row_without_all_bars_of_a_size_is_what_is_left_of_it_and_no_other_row_is() {
+        let mut random = StdRng::seed_from_u64(4);
+        let state = random_state(&mut random);
+        let bar = |ms: i64, number: i64| PackedBar {
+            size: WindowSize::from_ms(ms).expect("a size"),
+            start: START + ms * number,
+            totals: state.totals,
+        };
+        let row = |bars: &[PackedBar]| BarRow {
+            state,
+            packed: PackedBars::of(START, &mut bars.to_vec()),
+        };
+        let all = [bar(1_000, 0), bar(1_000, 3), bar(5_000, 0)];
+        let whole = row(&all);
+        for left in [&all[..], &all[2..], &all[..2], &[]] {
+            assert!(row(left).is_or_has_left(&whole), "{left:?}");
+        }
+        assert!(!row(&all[1..]).is_or_has_left(&whole), "one of two seconds");
+        assert!(!whole.is_or_has_left(&row(&all[2..])), "one more");
+        let mut other = row(&all);
+        other.state.epoch ^= 1;
+        assert!(!other.is_or_has_left(&whole));
     }
 
     const START: WindowStart = 1_680_286_500_000;

@@ -42,12 +42,9 @@ impl Horizons {
     };
 
     /// Those of a job that names none: 7 days for the sizes that are packed into a minute, and
-    /// none for the others. None at all if its longest window is longer than that.
+    /// none for the others. No window is longer than that.
     #[must_use]
     pub fn of_sizes(sizes: &[WindowSize]) -> Self {
-        if sizes.iter().any(|size| size.ms() > PACKED_DEFAULT_MS) {
-            return Self::NONE;
-        }
         let packed = sizes.iter().filter(|size| size.is_packed());
         Self {
             by_size: packed.map(|size| (*size, PACKED_DEFAULT_MS)).collect(),
@@ -298,7 +295,6 @@ mod tests {
             "1s=1w"
         );
         assert_eq!(Horizons::of_sizes(&sizes("1m,1d")), Horizons::NONE);
-        assert_eq!(Horizons::of_sizes(&sizes("1s,1m,30d")), Horizons::NONE);
         let default = Horizons::of_sizes(&WindowSize::DEFAULTS);
         assert_eq!(default.check(&WindowSize::DEFAULTS), Ok(()));
     }

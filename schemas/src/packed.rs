@@ -140,6 +140,20 @@ impl PackedBars {
         Ok(Self(left))
     }
 
+    /// The sizes that these have and the others have not. Nothing where they cannot be decoded.
+    pub(crate) fn sizes_not_in(&self, others: &Self) -> Vec<WindowSize> {
+        let seconds = |of: &Self| -> std::collections::BTreeSet<u8> {
+            let entries = Entries(Reader(&of.0));
+            entries
+                .filter_map(|entry| Some(entry.ok()?.place.0))
+                .collect()
+        };
+        seconds(self)
+            .difference(&seconds(others))
+            .filter_map(|seconds| WindowSize::from_ms(i64::from(*seconds) * 1_000))
+            .collect()
+    }
+
     /// Encodes bars of the minute that starts at `minute`, in any order. Equal windows are added up.
     ///
     /// # Panics

@@ -17,8 +17,8 @@ use std::{
 use async_trait::async_trait;
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, Binding, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
-    DirectoryEntry, EpochStore, EpochWrites, Expired, Expiry, ExpiryStore, FeedGap, HistoryEntry,
-    StoreError, SymbolDirectory, Unlisted,
+    DirectoryEntry, EpochStore, EpochWrites, Expired, Expiry, ExpiryMarks, ExpiryStore, FeedGap,
+    HistoryEntry, StoreError, SymbolDirectory, Unlisted,
     store::{ExpiryProgress, feed_gap},
 };
 use tapeflow_schemas::{
@@ -131,7 +131,7 @@ struct Held {
     directory: BTreeSet<DirectoryEntry>,
     dead_letters: BTreeMap<Position, DeadLetter>,
     feed_gaps: BTreeSet<FeedGap>,
-    expired_up_to: Option<i64>,
+    expired_up_to: ExpiryMarks,
     /// The writes that an expiry made.
     left: BTreeSet<(BarKey, WriteTimestamp)>,
     history: BTreeMap<Epoch, (WriteTimestamp, HistoryEntry)>,
@@ -638,7 +638,7 @@ impl BarReader for MemoryStore {
 
 #[async_trait]
 impl ExpiryStore for MemoryStore {
-    async fn expired_up_to(&self) -> Result<Option<i64>, StoreError> {
+    async fn expired_up_to(&self) -> Result<ExpiryMarks, StoreError> {
         Ok(self.held().expired_up_to)
     }
 
@@ -650,6 +650,7 @@ impl ExpiryStore for MemoryStore {
         let mut held = self.held();
         let held = &mut *held;
         let mut all = Expired::default();
+        held.expired_up_to.begun = held.expired_up_to.begun.max(expiry.watermark());
         let leaves = expiry.minutes();
         for (key, writes) in &mut held.bars {
             if key.size != WindowSize::MINUTE
@@ -681,7 +682,7 @@ impl ExpiryStore for MemoryStore {
         all.bars += (bars - held.bars.len()) as u64;
         all.views += (views - held.views.len()) as u64;
         if progress(all) {
-            held.expired_up_to = expiry.watermark();
+            held.expired_up_to.done = held.expired_up_to.done.max(expiry.watermark());
         }
         Ok(all)
     }

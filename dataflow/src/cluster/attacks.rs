@@ -55,7 +55,7 @@ fn said(address: &str, bytes: &[u8]) -> Vec<u8> {
 
 fn hello(purpose: &str, nonce: &str) -> Vec<u8> {
     format!(
-        "{{\"tapeflow_cluster\":2,\"job\":\"test\",\"settings\":\"2 workers\",\"processes\":2,\
+        "{{\"tapeflow_cluster\":3,\"job\":\"test\",\"settings\":\"2 workers\",\"processes\":2,\
          \"from\":1,\"to\":0,\"purpose\":\"{purpose}\",\"nonce\":{nonce}}}\n"
     )
     .into_bytes()

@@ -43,8 +43,8 @@ use super::{
     link::{End, Link, left},
 };
 
-/// The version of the handshake.
-const VERSION: u32 = 2;
+/// The version of the handshake, and of what processes of one job send each other after it.
+const VERSION: u32 = 3;
 /// The time that a caller has for its hello, and a listener for its answer.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest line of the handshake, in bytes.

@@ -66,6 +66,10 @@ pub(crate) struct Mailbox {
     pub(crate) unacknowledged: Unacknowledged,
 }
 
+/// Records that are read between two looks at the open map. Ingest writes at most 1,000 trades into
+/// one.
+const RECORDS_AT_ONCE: usize = 128;
+
 pub(crate) struct SourceSettings {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) sizes: Vec<WindowSize>,
@@ -395,7 +399,7 @@ impl Running {
             && (self.replay.is_some() || !(self.stopped || full))
         {
             read = self
-                .read(settings.limits.records_per_poll)
+                .read_some(settings)
                 .map_err(|error| self.failed(error, settings))?;
             settings.metrics.records.add(read as u64);
             let has_records = self.replay.is_none() && self.open.counts.records > 0;
@@ -435,6 +439,25 @@ impl Running {
         } else {
             (limits.open_windows / self.peers).max(limits.open_windows_at_least)
         }
+    }
+
+    /// Reads as many records as a poll may. Not in a replay it looks in between whether the open map
+    /// is full: a record may have a window for each of its trades.
+    fn read_some(&mut self, settings: &SourceSettings) -> Result<usize, LogError> {
+        let most = settings.limits.records_per_poll;
+        if self.replay.is_some() {
+            return self.read(most);
+        }
+        let mut all = 0;
+        while all < most {
+            let wanted = RECORDS_AT_ONCE.min(most - all);
+            let read = self.read(wanted)?;
+            all += read;
+            if read < wanted || self.open.combiner.len() >= self.limit(settings) {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     fn read(&mut self, records: usize) -> Result<usize, LogError> {

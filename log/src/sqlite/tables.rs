@@ -28,8 +28,8 @@ const FORMS: [&str; 1] = [FORM_1];
 ///   percentage of open, rounded half-even to eight places.
 /// * `feed_gaps` has what each record of ingest says about its feed. One that has no end yet
 ///   (`is_open`) has `to_ms` = `from_ms`; a later row of its producer ends it.
-/// * `expired.watermark_ms` is the watermark up to which bars that are beyond their horizon have been
-///   removed.
+/// * `expired` has the watermarks by which bars beyond their horizon may have been removed (`begun_ms`),
+///   and by which all of them have (`done_ms`).
 /// * `log_recordings.note` says, as JSON, which frames the session of a replay stands for.
 /// * `log_sessions.last_ms` is the timestamp of a session's last record in a partition.
 /// * `log` keeps records in the order of all appends, so that an append writes at the end of the
@@ -96,7 +96,8 @@ CREATE TABLE feed_gaps (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE expired (
     only_one     INTEGER PRIMARY KEY CHECK (only_one = 1),
-    watermark_ms INTEGER NOT NULL
+    begun_ms     INTEGER NOT NULL,
+    done_ms      INTEGER
 ) STRICT;
 CREATE TABLE views (
     view_name TEXT NOT NULL,

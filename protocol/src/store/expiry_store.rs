@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{StoreError, SymbolDirectory};
-use crate::{Expired, Expiry};
+use crate::{Expired, Expiry, ExpiryMarks};
 
 /// Hears how much has left so far, and says whether to go on.
 pub type ExpiryProgress<'a> = &'a (dyn Fn(Expired) -> bool + Send + Sync);
@@ -11,12 +11,13 @@ pub type ExpiryProgress<'a> = &'a (dyn Fn(Expired) -> bool + Send + Sync);
 /// Where bars that are beyond their horizon are removed, while a job may be writing.
 #[async_trait]
 pub trait ExpiryStore: SymbolDirectory {
-    /// The watermark up to which bars have left ([`Expiry::since`]); `None` if none have.
-    async fn expired_up_to(&self) -> Result<Option<i64>, StoreError>;
+    /// Up to which watermarks bars have left ([`Expiry::since`]).
+    async fn expired_up_to(&self) -> Result<ExpiryMarks, StoreError>;
 
-    /// Removes bars and views that may leave, a bounded number at a time. `progress` is called
-    /// between two steps; if it says no, the rest stays and the mark does not move. At the end it
-    /// moves it ([`ExpiryStore::expired_up_to`]). After an error it may be repeated.
+    /// Removes bars and views that may leave, a bounded number at a time. First it moves
+    /// [`ExpiryMarks::begun`] forward. `progress` is called
+    /// between two steps; if it says no, the rest stays. At the end it moves
+    /// [`ExpiryMarks::done`] forward. After an error it may be repeated.
     async fn expire(
         &self,
         expiry: &Expiry,

@@ -14,7 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use scylla::{
     client::session::Session, statement::prepared::PreparedStatement, value::CqlTimestamp,
 };
-use tapeflow_protocol::{Expired, Expiry, StoreError};
+use tapeflow_protocol::{Expired, Expiry, ExpiryMarks, StoreError};
 use tapeflow_schemas::{
     BarRow, Symbol, View, WindowSize, WindowStart, WriteTimestamp,
     window::{BUCKET_MS, format_utc},
@@ -35,14 +35,21 @@ pub(super) struct Leaving {
     rewrite: PreparedStatement,
     delete_bars: PreparedStatement,
     delete_views: [PreparedStatement; 2],
-    mark: PreparedStatement,
-    keep_mark: PreparedStatement,
+    marks: PreparedStatement,
+    begun: PreparedStatement,
+    done: PreparedStatement,
 }
 
 impl Leaving {
     pub(super) async fn prepare(cluster: &Cluster, keyspace: &str) -> Result<Self, StoreError> {
         let bar = "WHERE symbol = ? AND bucket = ? AND size = ?";
         let of_view = "USING TIMESTAMP ? WHERE view_name = ? AND size = ? AND bucket = ?";
+        let mark = async |column: &str| {
+            let insert = format!(
+                "INSERT INTO {keyspace}.expired (only_one, {column}) VALUES (1, ?) USING TIMESTAMP ?"
+            );
+            cluster.prepare(insert).await
+        };
         Ok(Self {
             minutes: cluster
                 .prepare(format!(
@@ -69,44 +76,43 @@ impl Leaving {
                     .prepare(format!("DELETE FROM {keyspace}.views {of_view}"))
                     .await?,
             ],
-            mark: cluster
+            marks: cluster
                 .prepare(format!(
-                    "SELECT watermark FROM {keyspace}.expired WHERE only_one = 1"
+                    "SELECT begun, done FROM {keyspace}.expired WHERE only_one = 1"
                 ))
                 .await?,
-            keep_mark: cluster
-                .prepare(format!(
-                    "INSERT INTO {keyspace}.expired (only_one, watermark) VALUES (1, ?)"
-                ))
-                .await?,
+            begun: mark("begun").await?,
+            done: mark("done").await?,
         })
     }
 
-    /// The watermark up to which bars have left.
-    pub(super) async fn up_to(&self, session: &Session) -> Result<Option<i64>, StoreError> {
+    /// Up to which watermarks bars have left.
+    pub(super) async fn up_to(&self, session: &Session) -> Result<ExpiryMarks, StoreError> {
         const DOING: &str = "reading up to where bars have left";
         let answer = session
-            .execute_unpaged(&self.mark, ())
+            .execute_unpaged(&self.marks, ())
             .await
             .map_err(|error| of_execution(DOING, &error))?;
         let row = answer
             .into_rows_result()
             .map_err(|error| broken(format!("{DOING}: {error}")))?
-            .maybe_first_row::<(CqlTimestamp,)>()
+            .maybe_first_row::<(Option<CqlTimestamp>, Option<CqlTimestamp>)>()
             .map_err(|error| broken(format!("{DOING}: {error}")))?;
-        Ok(row.map(|(CqlTimestamp(watermark),)| watermark))
+        let (begun, done) = row.unwrap_or_default();
+        Ok(ExpiryMarks {
+            begun: begun.map(|at| at.0),
+            done: done.map(|at| at.0),
+        })
     }
 
-    pub(super) async fn keep_mark(
-        &self,
-        session: &Session,
-        watermark: i64,
-    ) -> Result<(), StoreError> {
-        let sent = session
-            .execute_unpaged(&self.keep_mark, (CqlTimestamp(watermark),))
-            .await;
-        sent.map(drop)
-            .map_err(|error| of_execution("writing up to where bars have left", &error))
+    /// Before anything leaves by this watermark.
+    pub(super) async fn begin(&self, session: &Session, watermark: i64) -> Result<(), StoreError> {
+        keep(session, &self.begun, watermark).await
+    }
+
+    /// After everything has.
+    pub(super) async fn end(&self, session: &Session, watermark: i64) -> Result<(), StoreError> {
+        keep(session, &self.done, watermark).await
     }
 
     /// Bars of one symbol leave, in the buckets that the directory lists.
@@ -124,9 +130,9 @@ impl Leaving {
             }
         }
         for size in expiry.row_sizes() {
-            for (bucket, range) in within(buckets, &expiry.rows(size)) {
+            for (bucket, range) in within(buckets, &hours(expiry.rows(size))) {
                 let values = (
-                    expiry.delete_at,
+                    expiry.delete_at(),
                     symbol.as_str(),
                     CqlTimestamp(bucket),
                     size.to_string(),
@@ -164,7 +170,7 @@ impl Leaving {
         let mut deleted = 0;
         for bucket in old {
             let values = (
-                expiry.delete_at,
+                expiry.delete_at(),
                 view.name(),
                 size.to_string(),
                 CqlTimestamp(*bucket),
@@ -259,6 +265,25 @@ impl Leaving {
         })
         .await
     }
+}
+
+/// A range of starts in whole hours. Each range that is deleted leaves a tombstone, and one each few
+/// minutes would be many.
+fn hours(range: Range<WindowStart>) -> Range<WindowStart> {
+    let hour = |start: WindowStart| start - start.rem_euclid(3_600_000);
+    hour(range.start)..hour(range.end)
+}
+
+/// Writes a mark at a write timestamp that grows with it, so that a later and lower one loses.
+async fn keep(
+    session: &Session,
+    statement: &PreparedStatement,
+    watermark: i64,
+) -> Result<(), StoreError> {
+    let values = (CqlTimestamp(watermark), watermark);
+    let sent = session.execute_unpaged(statement, values).await;
+    sent.map(drop)
+        .map_err(|error| of_execution("writing up to where bars have left", &error))
 }
 
 /// The buckets that overlap a range of starts, each with its part of the range.

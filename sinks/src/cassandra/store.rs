@@ -7,8 +7,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use scylla::client::session::Session;
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
-    EpochStore, EpochWrites, Expired, Expiry, ExpiryStore, FeedGap, HistoryEntry, StoreError,
-    SymbolDirectory, Unlisted,
+    EpochStore, EpochWrites, Expired, Expiry, ExpiryMarks, ExpiryStore, FeedGap, HistoryEntry,
+    StoreError, SymbolDirectory, Unlisted,
     store::{ExpiryProgress, feed_gap},
 };
 use tapeflow_schemas::{
@@ -356,7 +356,7 @@ impl AuditStore for CassandraStore {
 
 #[async_trait]
 impl ExpiryStore for CassandraStore {
-    async fn expired_up_to(&self) -> Result<Option<i64>, StoreError> {
+    async fn expired_up_to(&self) -> Result<ExpiryMarks, StoreError> {
         self.leaving.up_to(&self.session).await
     }
 
@@ -365,6 +365,11 @@ impl ExpiryStore for CassandraStore {
         expiry: &Expiry,
         progress: ExpiryProgress<'_>,
     ) -> Result<Expired, StoreError> {
+        let mut all = Expired::default();
+        let Some(watermark) = expiry.watermark() else {
+            return Ok(all);
+        };
+        self.leaving.begin(&self.session, watermark).await?;
         let symbols = self.directory.symbols(&self.session).await?;
         let mut parts = stream::iter(symbols)
             .map(async |(symbol, _)| {
@@ -374,7 +379,6 @@ impl ExpiryStore for CassandraStore {
                     .await
             })
             .buffer_unordered(SYMBOLS_AT_ONCE);
-        let mut all = Expired::default();
         while let Some(part) = parts.try_next().await? {
             all += part;
             if !progress(all) {
@@ -397,9 +401,7 @@ impl ExpiryStore for CassandraStore {
                 }
             }
         }
-        if let Some(watermark) = expiry.watermark() {
-            self.leaving.keep_mark(&self.session, watermark).await?;
-        }
+        self.leaving.end(&self.session, watermark).await?;
         Ok(all)
     }
 }

@@ -6,22 +6,31 @@ use std::{ops::Range, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tapeflow_log::sqlite::{Database, sqlite_error};
-use tapeflow_protocol::{Expired, Expiry, StoreError, store::ExpiryProgress};
+use tapeflow_protocol::{Expired, Expiry, ExpiryMarks, StoreError, store::ExpiryProgress};
 use tapeflow_schemas::{BarRow, View, WindowSize, WindowStart};
 
 use super::bars::seconds;
 
 /// Rows that one step looks at. The job's writes wait for a step, which takes a few milliseconds.
 const ROWS: u32 = 512;
+/// Windows of a view that one step deletes. Each has some tens of entries.
+const VIEWS: u32 = 32;
 
 /// A row's key: its start and its symbol's number.
 type Place = (WindowStart, i64);
 
-pub(super) async fn up_to(database: &Database) -> Result<Option<i64>, StoreError> {
+pub(super) async fn up_to(database: &Database) -> Result<ExpiryMarks, StoreError> {
     let read = |connection: &Connection| {
+        let marks = |row: &rusqlite::Row<'_>| {
+            Ok(ExpiryMarks {
+                begun: row.get(0)?,
+                done: row.get(1)?,
+            })
+        };
         connection
-            .prepare_cached("SELECT watermark_ms FROM expired")
-            .and_then(|mut select| select.query_row([], |row| row.get(0)).optional())
+            .prepare_cached("SELECT begun_ms, done_ms FROM expired")
+            .and_then(|mut select| select.query_row([], marks).optional())
+            .map(Option::unwrap_or_default)
             .map_err(sqlite_error)
     };
     database.read_after_writes(read).await
@@ -34,6 +43,12 @@ pub(super) async fn expire(
 ) -> Result<Expired, StoreError> {
     let shared = Arc::new(expiry.clone());
     let mut all = Expired::default();
+    let Some(watermark) = expiry.watermark() else {
+        return Ok(all);
+    };
+    database
+        .write(0, move |connection| keep_mark(connection, watermark, None))
+        .await?;
     for range in expiry.minutes() {
         let mut next = Some((range.start, i64::MIN));
         while let Some(from) = next {
@@ -70,17 +85,16 @@ pub(super) async fn expire(
                 if !progress(all) {
                     return Ok(all);
                 }
-                if deleted < u64::from(ROWS) {
+                if deleted < u64::from(VIEWS) {
                     break;
                 }
             }
         }
     }
-    if let Some(watermark) = expiry.watermark() {
-        database
-            .write(0, move |connection| keep_mark(connection, watermark))
-            .await?;
-    }
+    let done = Some(watermark);
+    database
+        .write(0, move |connection| keep_mark(connection, watermark, done))
+        .await?;
     Ok(all)
 }
 
@@ -164,7 +178,7 @@ fn views(
     let (name, size) = (view.name(), size.to_string());
     let mut select = connection.prepare_cached(SELECT).map_err(sqlite_error)?;
     let found: Vec<WindowStart> = select
-        .query_map(params![name, size, range.start, range.end, ROWS], |row| {
+        .query_map(params![name, size, range.start, range.end, VIEWS], |row| {
             row.get(0)
         })
         .and_then(Iterator::collect)
@@ -183,12 +197,15 @@ fn views(
     Ok(found.len() as u64)
 }
 
-fn keep_mark(connection: &Connection, watermark_ms: i64) -> Result<(), StoreError> {
-    const INSERT: &str = "INSERT INTO expired (only_one, watermark_ms) VALUES (1, ?1)
-        ON CONFLICT (only_one) DO UPDATE SET watermark_ms = excluded.watermark_ms";
+/// Moves the marks forward.
+fn keep_mark(connection: &Connection, begun: i64, done: Option<i64>) -> Result<(), StoreError> {
+    const INSERT: &str = "INSERT INTO expired (only_one, begun_ms, done_ms) VALUES (1, ?1, ?2)
+        ON CONFLICT (only_one) DO UPDATE SET
+            begun_ms = max(begun_ms, excluded.begun_ms),
+            done_ms = coalesce(max(done_ms, excluded.done_ms), done_ms, excluded.done_ms)";
     connection
         .prepare_cached(INSERT)
-        .and_then(|mut insert| insert.execute([watermark_ms]))
+        .and_then(|mut insert| insert.execute(params![begun, done]))
         .map(drop)
         .map_err(sqlite_error)
 }

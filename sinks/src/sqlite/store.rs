@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tapeflow_log::sqlite::{Database, integer, sqlite_error, whole};
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, Counts, DeadLetter,
-    EpochStore, EpochWrites, Expired, Expiry, ExpiryStore, FeedGap, HistoryEntry, StoreError,
-    SymbolDirectory, Unlisted,
+    EpochStore, EpochWrites, Expired, Expiry, ExpiryMarks, ExpiryStore, FeedGap, HistoryEntry,
+    StoreError, SymbolDirectory, Unlisted,
     store::{ExpiryProgress, feed_gap},
 };
 use tapeflow_schemas::{
@@ -332,7 +332,7 @@ impl AuditStore for SqliteStore {
 
 #[async_trait]
 impl ExpiryStore for SqliteStore {
-    async fn expired_up_to(&self) -> Result<Option<i64>, StoreError> {
+    async fn expired_up_to(&self) -> Result<ExpiryMarks, StoreError> {
         expiry::up_to(&self.database).await
     }
 

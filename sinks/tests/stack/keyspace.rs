@@ -67,6 +67,7 @@ impl Keyspace {
             "views",
             "view_entries",
             "feed_gaps",
+            "expired",
         ];
         for table in tables {
             if !keyspace

@@ -168,7 +168,7 @@ impl Audit<'_> {
         let mut comparison = Comparison::new(
             comparable,
             &self.rules.baskets,
-            Expiry::of(&checkpoint, self.rules.horizons.clone()),
+            self.expiry(comparable)?,
             observer,
         );
         let bound = self.compare(selection, &ranges, &mut recomputation, &mut comparison)?;
@@ -200,6 +200,7 @@ impl Audit<'_> {
     ) -> Result<Epoch, AuditError> {
         self.compare_bars(selection, ranges, recomputation, comparison)?;
         let mut bound = self.read_bound(recomputation)?;
+        comparison.set_expiry(self.expiry(comparison.comparable())?);
         comparison.waiting_bars(recomputation);
         if selection.has_views() {
             self.compare_views(selection, ranges, recomputation, comparison)?;
@@ -212,8 +213,8 @@ impl Audit<'_> {
             }
         }
         if comparison.has_lacking() {
-            let checkpoint = self.checkpoint()?;
-            comparison.settle_lacking(&Expiry::of(&checkpoint, self.rules.horizons.clone()));
+            let expiry = self.expiry(comparison.comparable())?;
+            comparison.settle_lacking(&expiry);
         }
         Ok(bound)
     }
@@ -398,6 +399,21 @@ impl Audit<'_> {
             }
         }
         Ok(bound)
+    }
+
+    /// What may have left the store by now. Without all records it is not known which partition's
+    /// watermark kept a trade out of a bar.
+    fn expiry(&self, comparable: Comparable) -> Result<Expiry, AuditError> {
+        let (checkpoint, horizons) = (self.checkpoint()?, self.rules.horizons.clone());
+        let marks = self.runtime.block_on(self.store.expired_up_to());
+        let begun = marks.map_err(AuditError::Store)?.begun;
+        let expiry = match comparable {
+            Comparable::Everything => Expiry::of(&checkpoint, horizons),
+            Comparable::WindowsAfterCut | Comparable::PresenceOnly => {
+                Expiry::at_most(&checkpoint, horizons)
+            }
+        };
+        Ok(expiry.or_begun(begun))
     }
 
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint, AuditError> {

@@ -67,6 +67,10 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    pub(crate) fn comparable(&self) -> Comparable {
+        self.comparable
+    }
+
     /// A bar as it was read. `mismatches` says where its display columns differ from its state.
     pub(crate) fn bar(
         &mut self,
@@ -257,6 +261,7 @@ impl<'a> Comparison<'a> {
             Comparable::WindowsAfterCut => {
                 state.epoch <= recomputation.confirmed
                     && !self.incomplete_windows.contains(&(key.size, key.start))
+                    && !self.expiry.rows(key.size).contains(&key.start)
             }
             Comparable::PresenceOnly => false,
         };
@@ -292,11 +297,18 @@ impl<'a> Comparison<'a> {
             Place::View(key) => Some(key.size),
             Place::Unlisted(_) => None,
         };
-        if size.is_some_and(|size| self.expiry.has_horizon(size)) {
+        if has_left(&self.expiry, &place) {
+            self.findings.left += 1;
+        } else if size.is_some_and(|size| self.expiry.has_horizon(size)) {
             self.lacking.push(place);
         } else {
             self.is_missing(place);
         }
+    }
+
+    /// What may have left by now. Bars and views leave while they are compared.
+    pub(crate) fn set_expiry(&mut self, expiry: Expiry) {
+        self.expiry = expiry;
     }
 
     pub(crate) fn has_lacking(&self) -> bool {
@@ -306,12 +318,7 @@ impl<'a> Comparison<'a> {
     /// What the store lacked may have left, by a checkpoint that was read afterwards.
     pub(crate) fn settle_lacking(&mut self, expiry: &Expiry) {
         for place in std::mem::take(&mut self.lacking) {
-            let left = match &place {
-                Place::Bar(key) => expiry.may_have_left(&key.symbol, key.size, key.start),
-                Place::View(key) => expiry.rows(key.size).contains(&key.start),
-                Place::Unlisted(_) => false,
-            };
-            if left {
+            if has_left(expiry, &place) {
                 self.findings.left += 1;
             } else {
                 self.is_missing(place);
@@ -410,6 +417,15 @@ impl<'a> Comparison<'a> {
             Difference { place, action },
             description,
         );
+    }
+}
+
+/// Whether a bar or view that the store lacks may have left it.
+fn has_left(expiry: &Expiry, place: &Place) -> bool {
+    match place {
+        Place::Bar(key) => expiry.may_have_left(&key.symbol, key.size, key.start),
+        Place::View(key) => expiry.rows(key.size).contains(&key.start),
+        Place::Unlisted(_) => false,
     }
 }
 

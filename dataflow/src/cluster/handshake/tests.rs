@@ -112,7 +112,7 @@ fn unknown_peers_are_disconnected_and_do_no_harm() {
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         &[0; 8],
         &[0xFF; 8_192],
-        b"{\"tapeflow_cluster\":2}\n",
+        b"{\"tapeflow_cluster\":3}\n",
     ] {
         unknown_peers.push(reach(words));
     }

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tapeflow_protocol::{
     AuditStore, Audited, BarReader, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
-    EpochStore, EpochWrites, Expired, Expiry, ExpiryStore, FeedGap, HistoryEntry, StoreError,
-    SymbolDirectory, Unlisted, audit::entries_ahead, store::ExpiryProgress,
+    EpochStore, EpochWrites, Expired, Expiry, ExpiryMarks, ExpiryStore, FeedGap, HistoryEntry,
+    StoreError, SymbolDirectory, Unlisted, audit::entries_ahead, store::ExpiryProgress,
 };
 use tapeflow_schemas::{
     AssetClass, BarKey, BarRow, BarState, Epoch, StoredBar, StoredView, Symbol, View, ViewKey,
@@ -313,7 +313,7 @@ impl BarReader for MovingStore {
 
 #[async_trait]
 impl ExpiryStore for MovingStore {
-    async fn expired_up_to(&self) -> Result<Option<i64>, StoreError> {
+    async fn expired_up_to(&self) -> Result<ExpiryMarks, StoreError> {
         self.store.expired_up_to().await
     }
 
