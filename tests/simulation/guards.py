@@ -24,8 +24,8 @@ GUARDS = [
     (
         "no epoch filter when a bar is read back",
         "dataflow/src/operators/bar_state.rs",
-        "if epoch > resident.epoch {",
-        "if epoch > 0 {",
+        "if *epoch > resident.epoch {",
+        "if *epoch > 0 {",
     ),
     (
         "epochs of a replay committed before all of it is acknowledged",
@@ -86,7 +86,7 @@ GUARDS = [
     (
         "an acknowledgement of an older write taken for that of the latest",
         "dataflow/src/operators/bar_state.rs",
-        ".filter(|resident| resident.epoch == write.state.epoch)",
+        ".filter(|resident| resident.epoch == epoch)",
         "",
     ),
     (
@@ -114,8 +114,8 @@ GUARDS = [
     (
         "a window of the views dropped before its views are acknowledged",
         "dataflow/src/views/view_state.rs",
-        ".filter(|(at, _)| at + self.settings.limits.epochs_ahead <= time)",
-        ".filter(|(at, _)| *at < time)",
+        "if held.unacknowledged > 0 || is_needed {",
+        "if is_needed {",
     ),
     (
         "what a stored view already contains added again in a replay",
@@ -186,8 +186,8 @@ GUARDS = [
     (
         "directory entries left out when a replayed bar is not new",
         "dataflow/src/operators/bar_state.rs",
-        "if before.is_none() || replaying {",
-        "if before.is_none() && !replaying {",
+        "if before.is_none() || steps.is_some() {",
+        "if before.is_none() && steps.is_none() {",
     ),
 ]
 
