@@ -43,8 +43,8 @@ pub(crate) fn run(settings: ExpireSettings) -> Result<(), Exit> {
         loop {
             let checkpoint = stores::checkpoint(&*store).await?;
             let horizons = horizons(&checkpoint)?;
-            let since = stores::answered(mark(&*store, all).await)?;
-            let expiry = Expiry::of(&checkpoint, horizons).since(since);
+            let expiry = expiry(&*store, &checkpoint, horizons, all).await;
+            let expiry = stores::answered(expiry)?;
             let progress = Progress::default();
             let expired = store
                 .expire(&expiry, &|so_far| {
@@ -99,17 +99,23 @@ async fn once(store: &dyn Store, job: &str, horizons: &Horizons) -> Result<Expir
     let Some(checkpoint) = checkpoint else {
         return Ok(Expired::default());
     };
-    let since = mark(store, false).await?;
-    let expiry = Expiry::of(&checkpoint, horizons.clone()).since(since);
+    let expiry = expiry(store, &checkpoint, horizons.clone(), false).await?;
     store.expire(&expiry, &|_| true).await
 }
 
-/// Up to where bars have left, or from the beginning.
-async fn mark(store: &dyn Store, all: bool) -> Result<Option<i64>, StoreError> {
-    if all {
-        return Ok(None);
-    }
-    Ok(store.expired_up_to().await?.done)
+/// What may leave now: of all that is old, or of what became so since bars last left.
+async fn expiry(
+    store: &dyn Store,
+    checkpoint: &Checkpoint,
+    horizons: Horizons,
+    all: bool,
+) -> Result<Expiry, StoreError> {
+    let since = if all {
+        None
+    } else {
+        store.expired_up_to().await?.done
+    };
+    Ok(Expiry::of(checkpoint, horizons).since(since))
 }
 
 async fn open(choice: &StoreChoice) -> Result<(Arc<dyn Store>, stores::Closing), Exit> {

@@ -16,8 +16,8 @@
 //! which must lie between the write that it follows and any later one of the job. The job issues
 //! multiples of [`TIMESTAMP_STEP`] alone, and a minute without its first *n* packed sizes has the
 //! write timestamp of that minute plus *n*. So equal write timestamps have equal content, in
-//! whatever order and however often bars are removed. If the job writes the minute with the packed bars
-//! once more, because it had read it before, they leave at the next occasion.
+//! whatever order and however often bars are removed. If the job writes the minute with the packed
+//! bars once more, because it had read it before, they leave at the next occasion.
 
 use std::ops::Range;
 
@@ -68,23 +68,14 @@ impl Expiry {
     pub fn of(checkpoint: &Checkpoint, horizons: Horizons) -> Self {
         let cuts = &checkpoint.committed.cuts;
         let lowest = cuts.iter().filter_map(|cut| cut.watermark_ms).min();
-        let has_first_trade = |at: usize| {
-            let mut bound = checkpoint.bound.iter();
-            bound.any(|binding| {
-                binding
-                    .cuts
-                    .get(at)
-                    .is_some_and(|cut| cut.watermark_ms.is_some())
-            })
-        };
-        let is_first = |at: usize| {
-            cuts.get(at).is_none_or(|cut| cut.watermark_ms.is_none()) && has_first_trade(at)
-        };
-        let partitions = checkpoint.last_binding().cuts.len();
+        let committed = |at: usize| cuts.get(at).and_then(|cut| cut.watermark_ms);
+        let mut bound = checkpoint.last_binding().cuts.iter().enumerate();
+        let first_trade_waits =
+            bound.any(|(at, cut)| cut.watermark_ms.is_some() && committed(at).is_none());
         Self {
             packed: horizons.packed(),
             horizons,
-            watermark: lowest.filter(|_| !(0..partitions).any(is_first)),
+            watermark: lowest.filter(|_| !first_trade_waits),
             since: None,
             issued: checkpoint.last_write_timestamp,
         }
