@@ -6,7 +6,7 @@ use tapeflow_schemas::{
     Baskets, Horizons, Offset, Partition, Secret, WindowSize, trading_session::Calendar, view::TOP,
 };
 
-use crate::{limits::Limits, watermark::ALLOWED_LATENESS_MS};
+use crate::{JobError, limits::Limits, watermark::ALLOWED_LATENESS_MS};
 
 /// The version of the rules that decide values. A change to one of these rules increments this
 /// number. That changes every job's fingerprint, so that old and new values never mix in one store.
@@ -57,6 +57,26 @@ pub struct JobConfig {
 }
 
 impl JobConfig {
+    /// Whether sizes and horizons fit together. The command line checks the same, and names its
+    /// flags.
+    ///
+    /// # Errors
+    /// [`JobError::Refused`], with everything that is wrong.
+    pub(crate) fn check(&self) -> Result<(), JobError> {
+        let mut errors = self.horizons.check(&self.sizes).err().unwrap_or_default();
+        if self.sizes.iter().any(|size| size.is_packed())
+            && !self.sizes.contains(&WindowSize::MINUTE)
+        {
+            errors.push(
+                "bars shorter than a minute are kept in their minute: add the size 1m".into(),
+            );
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(JobError::Refused(errors.join("; ")))
+    }
+
     /// The rules and settings that decide values, as the checkpoint stores them. A job refuses a
     /// store whose fingerprint differs.
     #[must_use]
@@ -174,6 +194,17 @@ mod tests {
             Some(&config.horizons)
         );
         assert_eq!(horizons_of("rules 3; horizon soon; views 10"), None);
+    }
+
+    #[test]
+    fn sizes_and_horizons_that_do_not_fit_together_are_refused_all_at_once() {
+        let mut config = config();
+        config.check().expect("the defaults");
+        config.sizes = vec!["1s".parse().expect("a size")];
+        config.horizons = "1h=2d".parse().expect("horizons");
+        let error = config.check().expect_err("no minute, no hour").to_string();
+        assert!(error.contains("add the size 1m"), "{error}");
+        assert!(error.contains("1h is none of the job's sizes"), "{error}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tapeflow_protocol::{
     repair,
     workflow::{self, WorkflowError},
 };
-use tapeflow_schemas::{Partition, WindowSize};
+use tapeflow_schemas::Partition;
 use timely::WorkerConfig;
 use tokio::runtime::Handle;
 
@@ -55,13 +55,7 @@ pub fn run(
     metrics: Arc<Metrics>,
     runtime: &Handle,
 ) -> Result<Summary, JobError> {
-    if config.sizes.iter().any(|size| size.is_packed())
-        && !config.sizes.contains(&WindowSize::MINUTE)
-    {
-        return Err(JobError::Refused(
-            "bars shorter than a minute are kept in their minute: add the size 1m".into(),
-        ));
-    }
+    config.check()?;
     let failure = Failure::default();
     let store = WatchedStore::over(store, &metrics);
     let opening = opening(&config, &*log, random_owner())?;
@@ -167,6 +161,7 @@ pub fn may_run(
     store: &dyn CheckpointStore,
     runtime: &Handle,
 ) -> Result<(), JobError> {
+    config.check()?;
     let opening = opening(config, log, random_owner())?;
     Ok(runtime.block_on(workflow::may_take_over(store, &opening))?)
 }

@@ -19,6 +19,7 @@ use tapeflow_protocol::{
     AuditStore, Audited, BarReader, Binding, CasOutcome, Checkpoint, CheckpointStore, DeadLetter,
     DirectoryEntry, EpochStore, EpochWrites, Expired, Expiry, ExpiryMarks, ExpiryStore, FeedGap,
     HistoryEntry, StoreError, SymbolDirectory, Unlisted,
+    checkpoint::stored::StoredError,
     store::{ExpiryProgress, feed_gap},
 };
 use tapeflow_schemas::{
@@ -477,7 +478,8 @@ impl CheckpointStore for MemoryStore {
         proposed: &Checkpoint,
     ) -> CasOutcome {
         self.gates.pass(Call::CompareAndSet).await;
-        if let Err(error) = proposed.to_text() {
+        // One with impossible numbers breaches an invariant, which is recorded.
+        if let Err(error @ StoredError::TooLong { .. }) = proposed.to_text() {
             return CasOutcome::Refused(error.to_string());
         }
         let mut held = self.held();

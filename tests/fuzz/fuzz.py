@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Builds the fuzz targets with coverage, and runs them.
 
-    tests/fuzz/fuzz.py                          every target, a minute each, as CI does
+    tests/fuzz/fuzz.py                          every target, a minute each
+    tests/fuzz/fuzz.py --seed 1                 the same inputs each time, as CI does
     tests/fuzz/fuzz.py --seconds 3600 --report bench/results/fuzz.md
     tests/fuzz/fuzz.py --target record          one target
     tests/fuzz/fuzz.py --target record FILE...  these inputs, once each
 
 Two targets run at a time (--jobs). What a run learns is kept in target/fuzz/corpus/, and the next
-one goes on from there; CI starts from the committed seeds alone. An input that breaks a property
+one goes on from there. With --seed it starts from the committed seeds alone and draws the same
+inputs for the same code, so that CI refuses a change for what the change does; runs without it
+look for what nobody has seen. An input that breaks a property
 is in target/fuzz/found/, and is printed with the command that repeats it.
 """
 
@@ -17,6 +20,7 @@ import concurrent.futures
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -66,12 +70,15 @@ def targets():
 class Run:
     """One target: its command, and what became of it."""
 
-    def __init__(self, binary, name, length, seconds):
+    def __init__(self, binary, name, length, seconds, seed=None):
         self.name = name
         self.seconds = seconds
         self.work = target_directory() / "fuzz"
         self.corpus = self.work / "corpus" / name
         self.found = self.work / "found" / name
+        if seed is not None:
+            self.corpus = self.work / "seeded" / name
+            shutil.rmtree(self.corpus, ignore_errors=True)
         for folder in (self.corpus, self.found):
             folder.mkdir(parents=True, exist_ok=True)
         dictionary = HERE / "dictionaries" / f"{name}.dict"
@@ -79,6 +86,8 @@ class Run:
         self.command += [f"-rss_limit_mb={RSS_MIB}", f"-artifact_prefix={self.found}/"]
         if dictionary.exists():
             self.command.append(f"-dict={dictionary}")
+        if seed is not None:
+            self.command.append(f"-seed={seed}")
         self.environment = os.environ | {"TAPEFLOW_FUZZ_TARGET": name, "RUST_BACKTRACE": "1"}
         self.output = ""
         self.code = None
@@ -183,6 +192,7 @@ def main():
     )
     parser.add_argument("--target", action="append", choices=sorted(targets()))
     parser.add_argument("--seconds", type=int, default=60, help="of each target")
+    parser.add_argument("--seed", type=int, help="draw the same inputs each time")
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time")
     parser.add_argument("--report", type=Path, help="write a table to this file")
     parser.add_argument("file", nargs="*", help="inputs to run once, with one --target")
@@ -191,7 +201,9 @@ def main():
     begun = time.monotonic()
     binary = build()
     print(f"built in {time.monotonic() - begun:.0f} s", flush=True)
-    runs = [Run(binary, name, length, flags.seconds) for name, length in chosen.items()]
+    runs = [
+        Run(binary, name, length, flags.seconds, flags.seed) for name, length in chosen.items()
+    ]
     if flags.file:
         if len(runs) != 1:
             sys.exit("name the target of these inputs with --target")

@@ -91,11 +91,20 @@ struct StoredBinding {
 }
 
 impl Checkpoint {
-    /// The text that a store keeps.
+    /// The text that a store keeps. What could not be read again is not written, so that a store
+    /// keeps the checkpoint that it has.
     ///
     /// # Errors
-    /// [`StoredError::TooLong`].
+    /// [`StoredError::TooLong`]; [`StoredError::Damaged`] for numbers beyond any log or clock, which
+    /// follow only from a checkpoint that somebody has forged.
     pub fn to_text(&self) -> Result<String, StoredError> {
+        match impossible(self) {
+            None => self.unchecked_text(),
+            Some(what) => Err(StoredError::Damaged(what)),
+        }
+    }
+
+    fn unchecked_text(&self) -> Result<String, StoredError> {
         let mut writer = filters::Writer::default();
         let committed = StoredBinding::new(&self.committed, &mut writer);
         let bound = self
@@ -439,7 +448,7 @@ mod tests {
         let check = |what: &str, change: fn(&mut Checkpoint)| {
             let mut checkpoint = sound.clone();
             change(&mut checkpoint);
-            let text = checkpoint.to_text().expect("short");
+            let text = checkpoint.unchecked_text().expect("short");
             let error = Checkpoint::from_text(&text).expect_err(what);
             assert!(matches!(error, StoredError::Damaged(_)), "{what}: {error}");
         };
@@ -468,6 +477,18 @@ mod tests {
             let most = u64::try_from(SESSIONS_REMEMBERED).expect("few");
             c.bound[0].cuts[0].filter = (0..=most).map(window).collect();
         });
+    }
+
+    #[test]
+    fn what_follows_the_largest_numbers_is_not_written() {
+        let mut forged = fresh(1);
+        forged.recovery_timestamp = MAX_NUMBER;
+        forged.last_write_timestamp = MAX_NUMBER;
+        let text = forged.to_text().expect("the largest that can be read");
+        assert_eq!(Checkpoint::from_text(&text).as_ref(), Ok(&forged));
+        let next = bind(&forged, vec![Cut::default()], 0, 1);
+        let error = next.to_text().expect_err("it could not be read again");
+        assert!(matches!(error, StoredError::Damaged(_)), "{error}");
     }
 
     #[test]

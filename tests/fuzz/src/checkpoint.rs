@@ -28,6 +28,18 @@ fn check_written(checkpoint: &Checkpoint) {
     assert_eq!(Checkpoint::from_text(&text).as_ref(), Ok(checkpoint));
 }
 
+/// What a job makes of a checkpoint can be read again, or is not written: numbers at their end, which
+/// no job reaches.
+fn check_next(next: &Checkpoint) {
+    let cuts = next.last_binding().cuts.iter();
+    let furthest = cuts.map(|cut| cut.next).max().unwrap_or(0);
+    let counts = next.generation.max(next.version).max(next.committed.epoch);
+    let is_reached = next.last_write_timestamp.max(furthest) < 1 << 62 && counts < 1 << 62;
+    if is_reached || next.to_text().is_ok() {
+        check_written(next);
+    }
+}
+
 fn check_start(found: &Checkpoint) {
     let partitions = found.committed.cuts.len();
     let opening = Opening {
@@ -40,7 +52,7 @@ fn check_start(found: &Checkpoint) {
     let Ok(taken) = take_over(Some(found), &opening, 1) else {
         return;
     };
-    check_written(&taken);
+    check_next(&taken);
     assert!(taken.generation > found.generation && taken.version > found.version);
     assert!(taken.last_write_timestamp > found.last_write_timestamp);
     for partition in 0..=u32::try_from(partitions).expect("few") {
@@ -65,8 +77,8 @@ fn check_start(found: &Checkpoint) {
     }
     let bound = bind(&taken, cuts, taken.committed.epoch, 1);
     assert!(bound.last_write_timestamp > taken.last_write_timestamp);
-    check_written(&bound);
-    check_written(&commit(&bound, bound.last_binding().epoch));
+    check_next(&bound);
+    check_next(&commit(&bound, bound.last_binding().epoch));
 }
 
 /// The filter goes on with records of its sessions and of another one, near any of its numbers.

@@ -68,7 +68,7 @@ fn is_json_number(text: &str) -> bool {
 fn reference(text: &str) -> Option<BigDecimal> {
     let exponent = text.find(['e', 'E']).map_or("0", |at| &text[at + 1..]);
     let exponent: i64 = exponent.parse().ok()?;
-    (exponent.abs() < 400)
+    (exponent.unsigned_abs() < 400)
         .then(|| BigDecimal::from_str(text).ok())
         .flatten()
 }
