@@ -10,7 +10,7 @@
 Two targets run at a time (--jobs). What a run learns is kept in target/fuzz/corpus/, and the next
 one goes on from there. With --seed it starts from the committed seeds alone and draws the same
 inputs for the same code, so that CI refuses a change for what the change does; runs without it
-look for what nobody has seen. An input that breaks a property
+look for new ones. An input that breaks a property
 is in target/fuzz/found/, and is printed with the command that repeats it.
 """
 
