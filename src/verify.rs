@@ -12,7 +12,8 @@ use std::{
 };
 
 use tapeflow_audit::{
-    Audit, AuditError, CancellationToken, Event, Findings, RepairAction, Rules, Selection, Settings,
+    Audit, AuditError, CancellationToken, Event, Findings, Place, RepairAction, Rules, Selection,
+    Settings,
 };
 
 use crate::{
@@ -244,19 +245,31 @@ fn repair(
 fn print_not_repairable(findings: &Findings) -> Result<u64, Exit> {
     let mut left = u64::from(findings.history_differs);
     for place in findings.places(RepairAction::CannotDelete) {
+        let what = match place {
+            Place::FeedGap(_) => "record in the log reports it",
+            _ => "trade in the log belongs to it",
+        };
         say(&format!(
-            "{place}: not repaired: no trade in the log belongs to it, and a repair never deletes"
+            "{place}: not repaired: no {what}, and a repair never deletes"
         ))?;
         left += 1;
     }
-    let unknown = findings.places(RepairAction::CannotRecompute).count() as u64;
+    let unknown = findings.places(RepairAction::CannotRecompute);
+    let (gaps, unknown): (Vec<_>, Vec<_>) =
+        unknown.partition(|place| matches!(place, Place::FeedGap(_) | Place::FeedGaps));
+    for place in &gaps {
+        say(&format!(
+            "{place}: not repaired: the rows must be seen to by hand"
+        ))?;
+    }
+    let (gaps, unknown) = (gaps.len() as u64, unknown.len() as u64);
     if unknown > 0 {
         say(&format!(
             "{} not repaired: trades from records that are no longer in the log may belong there",
             text::count(unknown, "place")
         ))?;
     }
-    Ok(left + unknown)
+    Ok(left + gaps + unknown)
 }
 
 /// Refuses a repair that cannot ask for a confirmation.

@@ -43,7 +43,9 @@ use tracing::warn;
 use crate::{
     checkpoint::Checkpoint,
     decide::Opening,
-    store::{CheckpointStore, DirectoryEntry, EpochStore, EpochWrites, JobStore, StoreError},
+    store::{
+        CheckpointStore, DirectoryEntry, EpochStore, EpochWrites, FeedGap, JobStore, StoreError,
+    },
     workflow::{self, WorkflowError, until_answered},
 };
 
@@ -252,6 +254,26 @@ impl Repairer {
             }
         }
         Ok(refused)
+    }
+
+    /// Writes feed gaps. Each is a function of one record, so every generation writes the same row.
+    ///
+    /// # Errors
+    /// As [`Repairer::write`].
+    pub async fn write_feed_gaps(
+        &mut self,
+        store: &dyn JobStore,
+        gaps: &[FeedGap],
+    ) -> Result<(), WorkflowError> {
+        for gaps in gaps.chunks(AT_ONCE) {
+            let writes = EpochWrites {
+                feed_gaps: gaps.to_vec(),
+                ..EpochWrites::default()
+            };
+            self.send(store, &writes).await?;
+            self.heartbeat(store).await?;
+        }
+        Ok(())
     }
 
     /// Sends a heartbeat if the last one is older than [`HEARTBEAT_EVERY`]. Call it between long

@@ -714,6 +714,12 @@ impl AuditStore for MemoryStore {
         Ok(views.into_iter().map(Audited::from).collect())
     }
 
+    async fn audit_feed_gaps(&self) -> Result<BTreeMap<FeedGap, usize>, StoreError> {
+        let held = self.held();
+        let gaps = held.feed_gaps.iter().cloned();
+        Ok(gaps.map(|gap| (gap, usize::MAX)).collect())
+    }
+
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
         let held = self.held();
         let missing: BTreeSet<DirectoryEntry> = held

@@ -54,6 +54,18 @@ pub(super) fn summary(findings: &Findings, has_views: bool) -> String {
             count(findings.left, "place")
         );
     }
+    if findings.feed_gaps.compared > 0 {
+        line += &format!(
+            "; {} compared",
+            count(findings.feed_gaps.compared, "feed gap")
+        );
+    }
+    if findings.feed_gaps.not_compared > 0 {
+        line += &format!(
+            "; {} not compared because their records were not read",
+            count(findings.feed_gaps.not_compared, "feed gap")
+        );
+    }
     if !has_views {
         line += "; views not compared because they need all symbols";
     }
@@ -78,11 +90,16 @@ pub(super) fn too_little(share: &Share, min_compared: u64) -> String {
 
 /// The result of a repair on one line.
 pub(super) fn repaired(report: &RepairReport, left: u64) -> String {
+    let feed_gaps = match report.feed_gaps {
+        0 => String::new(),
+        gaps => format!(", and {}", count(gaps as u64, "feed gap")),
+    };
     format!(
-        "repaired: {} and {} written and read back, as of epoch {}, by generation {}; {} not \
+        "repaired: {} and {} written and read back{}, as of epoch {}, by generation {}; {} not \
          repaired",
         count(report.bars as u64, "bar"),
         count(report.views as u64, "view"),
+        feed_gaps,
         report.epoch,
         report.generation,
         count(left, "place")

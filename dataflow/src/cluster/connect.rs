@@ -91,8 +91,10 @@ pub(crate) fn connect_workers(
             exit(&lost.to_string(), 1)
         };
         liveness.set_asking();
-        let (code, why) = fence::ask(&store, &runtime, &cluster.nonce);
-        exit(&format!("{lost}; {why}"), code)
+        // Without an answer the process is about to end, with the code of its own reason.
+        if let Some((code, why)) = fence::ask(&store, &runtime, &cluster.nonce) {
+            exit(&format!("{lost}; {why}"), code)
+        }
     };
     let broken =
         |error: std::io::Error| JobError::Failed(format!("cannot set up the cluster: {error}"));

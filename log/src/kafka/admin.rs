@@ -12,7 +12,7 @@ use rdkafka::{
 use tapeflow_schemas::{Offset, Partition};
 
 use super::{
-    KafkaLog, errors, session_index,
+    KafkaLog, errors, leader_changes, session_index,
     settings::{AdminClient, KafkaConfig, TAIL},
 };
 use crate::read::LogError;
@@ -171,9 +171,11 @@ pub fn record_counts(config: &KafkaConfig) -> Result<Vec<u64>, LogError> {
     let client: BaseConsumer = config.admin()?;
     let count = partitions(config)?.ok_or_else(|| errors::no_topic(config))?;
     let records = |partition: Partition| {
-        let (low, high) = client
-            .fetch_watermarks(&config.topic, number(partition)?, LONG_TIMEOUT)
-            .map_err(|error| errors::request(config, &error))?;
+        let partition = number(partition)?;
+        let (low, high) = leader_changes::answered(LONG_TIMEOUT, |left| {
+            client.fetch_watermarks(&config.topic, partition, left)
+        })
+        .map_err(|error| errors::request(config, &error))?;
         u64::try_from(high - low).map_err(|error| LogError::Broken(error.to_string()))
     };
     (0..count).map(records).collect()

@@ -9,6 +9,7 @@ mod bulk;
 mod client_errors;
 mod errors;
 mod jumps;
+mod leader_changes;
 mod log_throttle;
 mod native;
 mod one_partition;

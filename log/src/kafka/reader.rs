@@ -25,7 +25,7 @@ use super::{
     assigned::AssignedReader,
     batch::BatchConsumer,
     client_errors::{self, ClientErrors},
-    errors,
+    errors, leader_changes,
     settings::KafkaConfig,
     topic, topic_id, unreadable,
 };
@@ -138,15 +138,17 @@ impl KafkaLog {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         // Times of the protocol: -2 is the first offset, -1 the next one.
-        let found = self
-            .client
-            .offsets_for_times(list, left)
-            .map_err(|error| self.error(&error))?;
+        let found = leader_changes::answered(left, |left| {
+            let found = self.client.offsets_for_times(list.clone(), left)?;
+            let mut elements = found.elements().into_iter();
+            elements.try_for_each(|element| element.error())?;
+            Ok(found)
+        })
+        .map_err(|error| self.error(&error))?;
         let offset_of = |partition: &Partition| {
             let element = found
                 .find_partition(&self.config.topic, number(*partition)?)
                 .ok_or_else(|| errors::no_topic(&self.config))?;
-            element.error().map_err(|error| self.error(&error))?;
             element
                 .offset()
                 .to_raw()
@@ -201,10 +203,12 @@ impl Log for KafkaLog {
 
     fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError> {
         client_errors::reset(&self.client);
-        let (low, high) = self
-            .client
-            .fetch_watermarks(&self.config.topic, number(partition)?, TIMEOUT)
-            .map_err(|error| self.error(&error))?;
+        let partition = number(partition)?;
+        let (low, high) = leader_changes::answered(TIMEOUT, |left| {
+            let topic = &self.config.topic;
+            self.client.fetch_watermarks(topic, partition, left)
+        })
+        .map_err(|error| self.error(&error))?;
         Ok(low..high)
     }
 

@@ -23,7 +23,7 @@ use tapeflow_schemas::{
 use tracing::{debug, info, warn};
 
 use super::{
-    errors,
+    errors, leader_changes,
     session_index::{Noted, Search, SessionIndex},
     settings::KafkaConfig,
     writer::{Requests, TIMEOUT, consumer},
@@ -214,10 +214,12 @@ impl Tail<'_> {
         (0..partitions)
             .map(|partition| {
                 let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-                self.consumer
-                    .fetch_watermarks(&self.config.topic, partition, TIMEOUT)
-                    .map(|(begin, end)| begin..end)
-                    .map_err(|error| errors::request(self.config, &error).into())
+                let topic = &self.config.topic;
+                leader_changes::answered(TIMEOUT, |left| {
+                    self.consumer.fetch_watermarks(topic, partition, left)
+                })
+                .map(|(begin, end)| begin..end)
+                .map_err(|error| errors::request(self.config, &error).into())
             })
             .collect()
     }

@@ -1,11 +1,11 @@
 //! Bars and views with what is wrong beside them, as `tapeflow verify` uses them.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use async_trait::async_trait;
 use tapeflow_schemas::{BarState, Epoch, Symbol, View, ViewState, WindowSize, WindowStart};
 
-use super::StoreError;
+use super::{FeedGap, StoreError};
 use crate::audit::{Audited, Unlisted};
 
 /// What an audit compares beyond the values of bars and views.
@@ -30,6 +30,12 @@ pub trait AuditStore: Send + Sync + 'static {
         range: Range<WindowStart>,
         committed: Epoch,
     ) -> Result<Vec<Audited<ViewState>>, StoreError>;
+
+    /// The feed gaps as they are stored, not settled ([`super::feed_gap::settle`]), each with the
+    /// number of its buckets ([`FeedGap::buckets`]) in which it was found: readers of a bucket do
+    /// not see a gap that is only in others. [`usize::MAX`] in a store that keeps each gap in one
+    /// row.
+    async fn audit_feed_gaps(&self) -> Result<BTreeMap<FeedGap, usize>, StoreError>;
 
     /// Bars that the directory does not list, so that [`super::BarReader::bars`] does not find
     /// them. A job writes the directory entry before the bar, so a healthy store has none.

@@ -80,7 +80,7 @@ impl FeedGap {
     pub fn buckets(&self) -> impl Iterator<Item = i64> + use<> {
         let last = bucket(self.to_ms.unwrap_or(self.from_ms));
         std::iter::successors(Some(bucket(self.from_ms)), move |bucket| {
-            Some(bucket + BUCKET_MS).filter(|next| *next <= last)
+            bucket.checked_add(BUCKET_MS).filter(|next| *next <= last)
         })
     }
 

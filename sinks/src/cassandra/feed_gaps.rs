@@ -1,7 +1,7 @@
 //! Feed gaps by bucket. A gap is in each bucket that it touches, so a reader of a range needs no
 //! other buckets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use scylla::{
@@ -99,6 +99,19 @@ impl FeedGaps {
             .try_collect()
             .await?;
         Ok(parts.into_iter().flatten().collect())
+    }
+
+    /// Every gap, with the number of its buckets that have it.
+    pub(super) async fn audit(
+        &self,
+        session: &Session,
+        in_flight: usize,
+    ) -> Result<BTreeMap<FeedGap, usize>, StoreError> {
+        let mut found = BTreeMap::new();
+        for gap in self.read(session, i64::MIN..i64::MAX, in_flight).await? {
+            *found.entry(gap).or_default() += 1;
+        }
+        Ok(found)
     }
 
     async fn read_bucket(

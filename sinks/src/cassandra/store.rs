@@ -1,6 +1,6 @@
 //! Connects, checks the keyspace, and passes each call of the store's traits to its table.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -341,6 +341,11 @@ impl AuditStore for CassandraStore {
             .try_collect()
             .await?;
         Ok(parts.into_iter().flatten().collect())
+    }
+
+    async fn audit_feed_gaps(&self) -> Result<BTreeMap<FeedGap, usize>, StoreError> {
+        let in_flight = self.config.reads_in_flight.clamp(1, 8);
+        self.feed_gaps.audit(&self.session, in_flight).await
     }
 
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {

@@ -26,6 +26,11 @@ pub(super) fn write(connection: &Connection, gap: &FeedGap) -> Result<(), StoreE
         .map_err(sqlite_error)
 }
 
+/// All gaps.
+pub(super) fn all(connection: &Connection) -> Result<Vec<FeedGap>, StoreError> {
+    read(connection, &(i64::MIN..i64::MAX))
+}
+
 /// The gaps that touch buckets whose starts lie in a range.
 pub(super) fn read(
     connection: &Connection,

@@ -1,7 +1,7 @@
 //! The traits of a store on SQLite: each call becomes work for the database's one writer or one of
 //! its readers.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -323,6 +323,11 @@ impl AuditStore for SqliteStore {
         self.database
             .read(move |connection| views::audit(connection, view, size, &range))
             .await
+    }
+
+    async fn audit_feed_gaps(&self) -> Result<BTreeMap<FeedGap, usize>, StoreError> {
+        let found = self.database.read(feed_gaps::all).await?;
+        Ok(found.into_iter().map(|gap| (gap, usize::MAX)).collect())
     }
 
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {

@@ -1,6 +1,6 @@
 //! Ranges of a symbol's bars, the directory, dead letters and history.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tapeflow_protocol::{
     Counts, DeadLetter, EpochWrites, FeedGap, HistoryEntry, Store, store::MAX_DEAD_LETTER_BYTES,
@@ -353,4 +353,13 @@ pub(super) async fn feed_gaps_are_read_by_time_and_one_written_again_is_one(stor
     check(edge + BUCKET_MS, edge + BUCKET_MS + 1, &[&long]).await;
     check(edge + 2 * BUCKET_MS, edge + 2 * BUCKET_MS + 1, &[&open]).await;
     check(edge + 3 * BUCKET_MS, i64::MAX, &[]).await;
+    // As they are stored: `away` is one of its own.
+    let stored = store.audit_feed_gaps().await.expect("gaps are read");
+    let expected: BTreeSet<&FeedGap> = all.iter().collect();
+    assert_eq!(stored.keys().collect::<BTreeSet<_>>(), expected);
+    for (gap, found) in &stored {
+        let buckets = gap.buckets().count();
+        assert!([buckets, usize::MAX].contains(found), "{gap:?}: {found}");
+    }
+    assert_eq!(long.buckets().count(), 3);
 }

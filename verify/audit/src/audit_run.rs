@@ -17,13 +17,13 @@
 //! in the store, because bars and views are read later.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Range,
     time::Duration,
 };
 
 use tapeflow_log::Log;
-use tapeflow_protocol::{Audited, Checkpoint, Expiry, HistoryEntry, Store};
+use tapeflow_protocol::{Audited, Checkpoint, Expiry, FeedGap, HistoryEntry, Store, StoreError};
 use tapeflow_schemas::{
     BarKey, BarState, Epoch, Symbol, View, ViewKey, ViewState, WindowSize, WindowStart,
     view::has_views,
@@ -110,7 +110,7 @@ impl Audit<'_> {
                 of: passes,
             });
             let slice = selection.slice(pass, passes);
-            let found = self.run_pass(&slice, settings.since, observer)?;
+            let found = self.run_pass(&slice, pass == 0, settings.since, observer)?;
             if pass == 0 {
                 findings = found;
             } else {
@@ -129,6 +129,7 @@ impl Audit<'_> {
     fn run_pass(
         &self,
         selection: &Selection,
+        with_feed_gaps: bool,
         since: Option<Duration>,
         observer: &mut Observer<'_>,
     ) -> Result<Findings, AuditError> {
@@ -171,7 +172,13 @@ impl Audit<'_> {
             self.expiry(comparable)?,
             observer,
         );
+        let feed_gaps = with_feed_gaps.then(|| self.feed_gaps()).transpose()?;
         let bound = self.compare(selection, &ranges, &mut recomputation, &mut comparison)?;
+        match feed_gaps {
+            Some(Ok(found)) => comparison.feed_gaps(&recomputation, &found),
+            Some(Err(reason)) => comparison.unreadable_feed_gaps(&reason),
+            None => {}
+        }
         let mut findings = comparison.findings;
         findings.history_differs = history_difference.is_some();
         if comparable == Comparable::Everything {
@@ -188,6 +195,17 @@ impl Audit<'_> {
         findings.committed = now;
         findings.bound = bound;
         Ok(findings)
+    }
+
+    /// The feed gaps of the store, or why one of them is damaged. Their epochs are bound by the
+    /// checkpoint that is read next.
+    pub(crate) fn feed_gaps(&self) -> Result<Result<BTreeMap<FeedGap, usize>, String>, AuditError> {
+        let found = self.runtime.block_on(self.store.audit_feed_gaps());
+        match found {
+            Ok(found) => Ok(Ok(found)),
+            Err(StoreError::Broken(reason)) => Ok(Err(reason)),
+            Err(error) => Err(AuditError::Store(error)),
+        }
     }
 
     /// Compares bars, then views. Returns the last epoch that was bound then.

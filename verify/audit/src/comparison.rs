@@ -5,11 +5,13 @@
 //! checkpoint ([`Comparison::waiting_bars`], [`Comparison::waiting_views`]).
 
 mod bars;
+mod gaps;
 mod views;
 
 use std::{collections::HashSet, fmt::Display};
 
 pub(crate) use bars::{describe as describe_bar, differences as bar_differences};
+pub(crate) use gaps::is_whole;
 use tapeflow_oracle::OracleEntry;
 use tapeflow_protocol::{Audited, Expiry, Unlisted};
 use tapeflow_schemas::{
@@ -295,7 +297,7 @@ impl<'a> Comparison<'a> {
         let size = match &place {
             Place::Bar(key) => Some(key.size),
             Place::View(key) => Some(key.size),
-            Place::Unlisted(_) => None,
+            Place::FeedGap(_) | Place::FeedGaps | Place::Unlisted(_) => None,
         };
         if has_left(&self.expiry, &place) {
             self.findings.left += 1;
@@ -329,7 +331,7 @@ impl<'a> Comparison<'a> {
     fn is_missing(&mut self, place: Place) {
         let what = match &place {
             Place::Bar(_) => "bar",
-            Place::View(_) | Place::Unlisted(_) => "view",
+            Place::View(_) | Place::FeedGap(_) | Place::FeedGaps | Place::Unlisted(_) => "view",
         };
         let action = self.action(true);
         let text = format!("{place}: the log has trades for it, the store has no {what}");
@@ -372,7 +374,7 @@ impl<'a> Comparison<'a> {
             Place::View(key) => self
                 .expected_view(recomputation, *key, Epoch::MAX)
                 .is_some(),
-            Place::Unlisted(_) => false,
+            Place::FeedGap(_) | Place::FeedGaps | Place::Unlisted(_) => false,
         }
     }
 
@@ -425,7 +427,7 @@ fn has_left(expiry: &Expiry, place: &Place) -> bool {
     match place {
         Place::Bar(key) => expiry.may_have_left(&key.symbol, key.size, key.start),
         Place::View(key) => expiry.rows(key.size).contains(&key.start),
-        Place::Unlisted(_) => false,
+        Place::FeedGap(_) | Place::FeedGaps | Place::Unlisted(_) => false,
     }
 }
 

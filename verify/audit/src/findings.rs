@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use tapeflow_oracle::OracleCounts;
-use tapeflow_protocol::Unlisted;
+use tapeflow_protocol::{FeedGap, Unlisted};
 use tapeflow_schemas::{
     BarKey, Epoch, Offset, ViewKey,
     window::{bucket, format_utc},
@@ -19,6 +19,10 @@ pub enum Place {
     View(ViewKey),
     /// Bars that the symbol directory does not list, so that readers do not find them.
     Unlisted(Unlisted),
+    /// A time in which trades may be missing.
+    FeedGap(FeedGap),
+    /// All of these times, if they cannot be read.
+    FeedGaps,
 }
 
 impl fmt::Display for Place {
@@ -30,6 +34,18 @@ impl fmt::Display for Place {
                 let bucket = format_utc(*bucket);
                 write!(f, "bars of {symbol:?} in the bucket of {bucket}")
             }
+            Self::FeedGap(gap) => {
+                let end = gap.to_ms.map_or_else(|| "open".to_owned(), format_utc);
+                write!(
+                    f,
+                    "feed gap of {} from {} to {end} ({}, session {})",
+                    gap.producer,
+                    format_utc(gap.from_ms),
+                    gap.cause,
+                    gap.session
+                )
+            }
+            Self::FeedGaps => f.write_str("feed gaps"),
         }
     }
 }
@@ -97,6 +113,8 @@ pub struct Findings {
     pub bars: Tally,
     /// Views compared.
     pub views: Tally,
+    /// Feed gaps compared. They are those of all symbols and windows.
+    pub feed_gaps: Tally,
     /// Bars and views not compared, because the end of their epoch is not known.
     pub unknown_epochs: u64,
     /// Views not compared, because the job wrote them at each of several readings.
@@ -182,6 +200,7 @@ impl Findings {
         for (sum, before) in [
             (&mut self.bars, before.bars),
             (&mut self.views, before.views),
+            (&mut self.feed_gaps, before.feed_gaps),
         ] {
             sum.compared += before.compared;
             sum.not_compared += before.not_compared;
@@ -205,7 +224,7 @@ impl Findings {
                 Place::Bar(key) => {
                     key.symbol.as_str() == unlisted.symbol && bucket(key.start) == unlisted.bucket
                 }
-                Place::View(_) | Place::Unlisted(_) => false,
+                Place::View(_) | Place::Unlisted(_) | Place::FeedGap(_) | Place::FeedGaps => false,
             })
     }
 }

@@ -18,7 +18,7 @@ use tapeflow_schemas::{BarKey, Epoch, ViewKey};
 
 use crate::{
     audit_run::Audit,
-    comparison::{describe_bar, describe_view},
+    comparison::{describe_bar, describe_view, is_whole},
     error::AuditError,
     event::{Event, Observer},
     findings::{Findings, Place, RepairAction},
@@ -42,9 +42,11 @@ pub struct RepairReport {
     pub bars: usize,
     /// Views written.
     pub views: usize,
+    /// Feed gaps written.
+    pub feed_gaps: usize,
     /// Bars that were not written: [`Event::RepairRefused`] gave the reason.
     pub refused: usize,
-    /// Bars and views that do not read back as they were written. Something wrote them with a later
+    /// Bars, views and feed gaps that do not read back as they were written. Something wrote them with a later
     /// write timestamp: a clock that is ahead, or a person.
     pub overwritten: Vec<String>,
     /// The epoch that the bars and views are labelled with.
@@ -131,6 +133,7 @@ impl Repair<'_> {
             Ok(_) => Ok(RepairReport {
                 bars: written.bars,
                 views: written.views,
+                feed_gaps: written.feed_gaps,
                 refused: written.refused,
                 overwritten: written.overwritten,
                 epoch,
@@ -158,6 +161,7 @@ fn losses(checkpoint: &Checkpoint) -> Vec<Option<LostRange>> {
 struct Written {
     bars: usize,
     views: usize,
+    feed_gaps: usize,
     refused: usize,
     overwritten: Vec<String>,
 }
@@ -218,13 +222,30 @@ fn write_places(
         }
         views.push((key, entries));
     }
+    for gap in &plan.feed_gaps {
+        observer(Event::RepairReady {
+            place: &Place::FeedGap(gap.clone()),
+            before: "nothing, or not in all of its buckets",
+            after: "the gap",
+        });
+    }
     step(repairer)?;
-    let overwritten = audit
+    let mut overwritten = audit
         .runtime
         .block_on(repairer.write(audit.store, &bars, &views))?;
+    if !plan.feed_gaps.is_empty() {
+        let written = repairer.write_feed_gaps(audit.store, &plan.feed_gaps);
+        audit.runtime.block_on(written)?;
+        let found = audit.feed_gaps()?.map_err(|reason| {
+            AuditError::Store(StoreError::Broken(format!("after the repair: {reason}")))
+        })?;
+        let lacking = plan.feed_gaps.iter().filter(|gap| !is_whole(&found, gap));
+        overwritten.extend(lacking.map(|gap| Place::FeedGap(gap.clone()).to_string()));
+    }
     Ok(Written {
         bars: bars.len(),
         views: views.len(),
+        feed_gaps: plan.feed_gaps.len(),
         refused,
         overwritten,
     })

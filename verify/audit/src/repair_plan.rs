@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use tapeflow_dataflow::{RepairValues, RowValues};
 use tapeflow_log::Log;
 use tapeflow_oracle::{Oracle, OracleEntry};
-use tapeflow_protocol::Checkpoint;
+use tapeflow_protocol::{Checkpoint, FeedGap};
 use tapeflow_schemas::{
     BarKey, Baskets, Epoch, Offset, Price, Totals, View, ViewEntry, ViewKey, WindowSize,
     WindowStart, view::has_views,
@@ -24,10 +24,11 @@ use crate::{
     rules::Rules,
 };
 
-/// The rows of bars, and the views, that a repair writes.
+/// The rows of bars, the views and the feed gaps that a repair writes.
 pub(crate) struct RepairPlan<'a> {
     pub(crate) rows: BTreeSet<BarKey>,
     pub(crate) views: BTreeSet<ViewKey>,
+    pub(crate) feed_gaps: Vec<FeedGap>,
     baskets: &'a Baskets,
     cursor: LogCursor<'a>,
     oracle: Oracle,
@@ -54,6 +55,7 @@ impl<'a> RepairPlan<'a> {
         Self {
             rows,
             views,
+            feed_gaps: places.iter().filter_map(feed_gap).collect(),
             baskets: &rules.baskets,
             cursor: LogCursor::new(log, from, stop),
             oracle,
@@ -127,6 +129,13 @@ impl<'a> RepairPlan<'a> {
     }
 }
 
+fn feed_gap(place: &Place) -> Option<FeedGap> {
+    match place {
+        Place::FeedGap(gap) => Some(gap.clone()),
+        Place::Bar(_) | Place::View(_) | Place::Unlisted(_) | Place::FeedGaps => None,
+    }
+}
+
 fn rows_and_views(places: &[Place], with_views: bool) -> (BTreeSet<BarKey>, BTreeSet<ViewKey>) {
     let (mut rows, mut views) = (BTreeSet::new(), BTreeSet::new());
     for place in places {
@@ -142,7 +151,9 @@ fn rows_and_views(places: &[Place], with_views: bool) -> (BTreeSet<BarKey>, BTre
                 views.insert(*key);
             }
             // Their repair action is never to write.
-            Place::Unlisted(_) => {}
+            Place::Unlisted(_) | Place::FeedGaps => {}
+            // Written as they are: one record alone makes them.
+            Place::FeedGap(_) => {}
         }
     }
     (rows, views)

@@ -8,6 +8,8 @@ use std::{
 use apache_avro::{GenericSingleObjectReader, Schema, types::Value};
 use tapeflow_schemas::SessionId;
 
+use crate::gaps::FeedReport;
+
 // The schema files define the format. The fingerprints are CRC-64-AVRO of their parsing canonical
 // forms, written here a second time: a test compares them with those of the job's decoder.
 const TRADE_BATCH_SCHEMA: &str = include_str!("../../../schemas/avro/trade_batch.v1.avsc");
@@ -33,10 +35,7 @@ pub(crate) enum Record {
         reason: String,
     },
     /// It has no trades, and is no dead letter.
-    FeedState {
-        session: SessionId,
-        sequence: u64,
-    },
+    FeedState(FeedReport),
     Legacy {
         entries: Vec<Entry>,
     },
@@ -235,19 +234,20 @@ fn feed_state(fields: Vec<Value>) -> Option<Record> {
         Value::Union(_, previous) => self::session(*previous).is_some(),
         _ => false,
     };
-    (long(taken_ms).is_some()
-        && string(producer).is_some()
-        && matches!(state, Value::Enum(..))
-        && string(cause).is_some()
-        && long(from_ms).is_some()
-        && long(to_ms).is_some()
-        && previous_is_session
-        && long(previous_sequence)? >= 0)
-        .then_some(())?;
-    Some(Record::FeedState {
+    let Value::Enum(_, state) = state else {
+        return None;
+    };
+    (previous_is_session && long(previous_sequence)? >= 0).then_some(())?;
+    Some(Record::FeedState(FeedReport {
         session: self::session(session)?,
         sequence: self::sequence(sequence)?,
-    })
+        taken_ms: long(taken_ms)?,
+        producer: string(producer)?,
+        state,
+        cause: string(cause)?,
+        from_ms: long(from_ms)?,
+        to_ms: long(to_ms)?,
+    }))
 }
 
 fn legacy(fields: Vec<Value>) -> Option<Record> {
@@ -465,8 +465,16 @@ mod tests {
                 assert_eq!((session, sequence, &*reason), (s, q, r), "{payload:02x?}");
                 Vec::new()
             }
-            (Ok(Record::FeedState { session, sequence }), Ok(header @ Header::FeedState(_))) => {
-                assert_eq!(Some((session, sequence)), header.identity());
+            (Ok(Record::FeedState(mine)), Ok(Header::FeedState(theirs))) => {
+                assert_eq!(
+                    (mine.session, mine.sequence, mine.taken_ms),
+                    (theirs.session, theirs.sequence, theirs.taken_ms)
+                );
+                assert_eq!(
+                    (&*mine.producer, &*mine.cause, mine.from_ms, mine.to_ms),
+                    (theirs.producer, theirs.cause, theirs.from_ms, theirs.to_ms)
+                );
+                assert_eq!(mine.state, format!("{:?}", theirs.state).to_uppercase());
                 Vec::new()
             }
             (Ok(Record::Legacy { entries }), Ok(Header::Legacy)) => entries,

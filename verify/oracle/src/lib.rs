@@ -1,4 +1,4 @@
-//! An independent recomputation of every bar and view from the log alone.
+//! An independent recomputation of every bar, view and feed gap from the log alone.
 //!
 //! It checks the job, so it must not repeat the job's mistakes: it shares only vocabulary with the
 //! job (types, bounds, windows). It decodes records with apache-avro, and has its own rules for
@@ -33,6 +33,7 @@ mod conditions;
 mod counts;
 mod decode;
 mod duplicates;
+mod gaps;
 mod sessions;
 mod views;
 
@@ -44,6 +45,8 @@ use admission::{Admission, admit};
 pub use counts::{OracleCounts, OracleDeadLetter};
 use decode::{DECODER, Record};
 use duplicates::{Decision, DuplicateFilter};
+pub use gaps::OracleGap;
+use gaps::{FeedReport, Gaps};
 use tapeflow_schemas::{
     AssetClass, Baskets, EventTime, Offset, Partition, WindowSize, WindowStart,
 };
@@ -59,6 +62,7 @@ pub struct Oracle {
     windows: BTreeMap<(WindowSize, WindowStart), Vec<Arc<str>>>,
     counts: BTreeMap<u64, OracleCounts>,
     dead_letters: Vec<OracleDeadLetter>,
+    gaps: Gaps,
     keep: Option<Keep>,
 }
 
@@ -106,6 +110,7 @@ impl Oracle {
             windows: BTreeMap::new(),
             counts: BTreeMap::new(),
             dead_letters: Vec::new(),
+            gaps: Gaps::default(),
             keep: None,
         }
     }
@@ -170,7 +175,9 @@ impl Oracle {
         | Record::InvalidFrame {
             session, sequence, ..
         }
-        | Record::FeedState { session, sequence } = record
+        | Record::FeedState(FeedReport {
+            session, sequence, ..
+        }) = record
         {
             match state.duplicates.add(session, sequence, offset) {
                 Decision::Counts(skipped) => counts.gaps = counts.gaps.saturating_add(skipped),
@@ -185,15 +192,22 @@ impl Oracle {
         }
         // A record can claim any time for itself; the log's timestamp, where there is one, is a
         // limit.
+        let known = |taken_ms: i64| {
+            if timestamp_ms > 0 {
+                taken_ms.min(timestamp_ms)
+            } else {
+                taken_ms
+            }
+        };
         let (known_ms, entries) = match record {
             Record::Batch {
                 taken_ms, entries, ..
-            } if timestamp_ms > 0 => (taken_ms.min(timestamp_ms), entries),
-            Record::Batch {
-                taken_ms, entries, ..
-            } => (taken_ms, entries),
+            } => (known(taken_ms), entries),
             Record::Legacy { entries } => (timestamp_ms, entries),
-            Record::FeedState { .. } => return,
+            Record::FeedState(report) => {
+                let known_ms = known(report.taken_ms);
+                return self.gaps.add(epoch, report, known_ms);
+            }
             Record::InvalidFrame { reason, .. } => {
                 return self.dead_letter(epoch, (partition, offset, 0), &reason);
             }
@@ -479,6 +493,11 @@ impl Oracle {
     /// one minute and more.
     pub fn windows(&self) -> impl Iterator<Item = (WindowSize, WindowStart)> {
         self.windows.keys().copied()
+    }
+
+    /// The times in which trades may be missing, as of an epoch, ascending.
+    pub fn gaps_as_of(&self, epoch: u64) -> impl Iterator<Item = &OracleGap> {
+        self.gaps.as_of(epoch)
     }
 
     /// What became of all records.

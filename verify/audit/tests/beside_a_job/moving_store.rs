@@ -379,6 +379,11 @@ impl AuditStore for MovingStore {
         Ok(audited)
     }
 
+    async fn audit_feed_gaps(&self) -> Result<BTreeMap<FeedGap, usize>, StoreError> {
+        self.go_on();
+        self.store.audit_feed_gaps().await
+    }
+
     async fn unlisted(&self) -> Result<Vec<Unlisted>, StoreError> {
         self.store.unlisted().await
     }
