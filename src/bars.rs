@@ -36,7 +36,7 @@ use crate::{
 pub(crate) fn run(settings: BarsSettings) -> Result<(), Exit> {
     let runtime = crate::small_runtime()?;
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let printed = runtime.block_on(async {
+    let (printed, has_trades) = runtime.block_on(async {
         let store = stores::reader(&settings.store).await?;
         let checkpoint = stores::checkpoint(&*store).await?;
         let sizes = chosen_sizes(&settings.sizes, &checkpoint)?;
@@ -83,11 +83,16 @@ pub(crate) fn run(settings: BarsSettings) -> Result<(), Exit> {
                 .heading(&mut out)
                 .map_err(|error| output_failed(&error))?;
         }
-        Ok::<_, Exit>(printed)
+        Ok::<_, Exit>((printed, checkpoint.watermark_ms().is_some()))
     })?;
     if printed == 0 && settings.format == Format::Table {
-        writeln!(out, "no bars yet: the job has counted no trade")
-            .map_err(|error| output_failed(&error))?;
+        let why = if has_trades {
+            "no bars: the trades of these symbols made none of this size, or they are beyond their \
+             horizon and have left"
+        } else {
+            "no bars yet: the job has counted no trade"
+        };
+        writeln!(out, "{why}").map_err(|error| output_failed(&error))?;
     }
     out.flush().map_err(|error| output_failed(&error))
 }

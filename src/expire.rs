@@ -166,7 +166,7 @@ fn summary(expired: Expired, stopped: bool) -> String {
         ),
     };
     format!(
-        "{} without shorter bars, {} of bars and {} of views deleted{unreadable}{stopped}",
+        "bars below a minute removed from {}, {} of bars and {} of views deleted{unreadable}{stopped}",
         counted(expired.minutes, "minute", "minutes"),
         counted(expired.bars, "row or range", "rows or ranges"),
         counted(expired.views, "window or range", "windows or ranges"),

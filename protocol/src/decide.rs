@@ -49,7 +49,7 @@ pub enum Refusal {
     /// Values would mean something else.
     #[error(
         "the store's bars were computed under other rules: {}: run with the old settings (--sizes, \
-         --baskets), or rebuild beside it into a new store with --store",
+         --horizon, --baskets), or rebuild beside it into a new store with --store",
         differences(.found, .wanted)
     )]
     OtherFingerprint {

@@ -54,7 +54,8 @@ pub(crate) struct RunArgs {
     )]
     partitions: u32,
     /// How long the embedded log keeps records: later ones, and all that are not committed, stay.
-    /// Bars are kept for ever. `verify` compares what the log still has; `forever` removes nothing
+    /// How long bars are kept, --horizon says. `verify` compares what the log still has; `forever`
+    /// removes nothing
     #[arg(
         long,
         env = "TAPEFLOW_KEEP",

@@ -8,7 +8,7 @@ use std::{
 use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 use serde_json::{Map, Value, json};
 use tapeflow_dataflow::Metrics;
-use tapeflow_ingest::{Connection, Progress, spool::SpoolNow};
+use tapeflow_ingest::{Connection, FeedKind, Progress, spool::SpoolNow};
 use tapeflow_schemas::{Offset, Symbol};
 
 use super::{
@@ -166,7 +166,7 @@ fn feed_json(feed: &Progress) -> Value {
         // finnhub, recording or simulated.
         "kind": feed.kind().word(),
         "connected": now.connection == Connection::Open,
-        "recording": now.connection == Connection::None,
+        "recording": feed.kind() == FeedKind::Recording,
         "reconnects": now.connections.saturating_sub(1),
         "frames": now.counts.frames,
         "trades": now.counts.trades,
