@@ -57,8 +57,8 @@ pub struct JobConfig {
 }
 
 impl JobConfig {
-    /// Whether sizes and horizons fit together. The command line checks the same, and names its
-    /// flags.
+    /// Whether sizes and horizons fit together. The command line adds a minute that is missing, and
+    /// checks the horizons by the name of their flag.
     ///
     /// # Errors
     /// [`JobError::Refused`], with everything that is wrong.

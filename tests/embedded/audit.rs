@@ -48,12 +48,14 @@ fn verify(place: &Place, code: i32, flags: &[&str]) -> String {
     ))
 }
 
-fn changed(place: &Place, change: &str) {
+/// Changes the store behind the job's back. Returns the number of rows, of which there must be one.
+pub(crate) fn changed(place: &Place, change: &str) -> usize {
     let count = Connection::open(place.path("t.db"))
         .expect("opened")
         .execute(change, [])
         .expect("changed");
     assert!(count > 0, "{change}");
+    count
 }
 
 fn count(place: &Place, what: &str) -> u64 {

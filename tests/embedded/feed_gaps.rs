@@ -6,10 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
-
 use crate::{
-    audit::{number, summary},
+    audit::{changed, number, summary},
     command::{Place, end_with, succeed, tapeflow},
     http::until,
 };
@@ -116,10 +114,7 @@ fn verify_finds_a_gap_that_is_missing_and_one_that_never_was_and_repairs_the_fir
         let verify = ["verify", "--store", &place.store];
         end_with(code, &[&verify[..], flags].concat())
     };
-    let change = |change: &str| {
-        let database = Connection::open(place.path("t.db")).expect("opened");
-        database.execute(change, []).expect("changed")
-    };
+    let change = |change: &str| changed(&place, change);
     let sound = summary(&verify(0, &[]));
     assert!(sound.starts_with("0 differences; "), "{sound}");
     assert!(number(&sound, "feed gaps compared") >= 4, "{sound}");

@@ -12,18 +12,13 @@ use tapeflow_ingest::simulator::FeedFile;
 use tapeflow_schemas::PackedBar;
 
 use crate::{
-    audit::{committed_beyond, summary},
+    audit::{changed, committed_beyond, summary},
     command::{Place, end_with, golden, succeed, tapeflow, values},
     rows,
 };
 
 fn database(place: &Place) -> Connection {
     Connection::open(place.path("t.db")).expect("opened")
-}
-
-fn change(place: &Place, change: &str) {
-    let count = database(place).execute(change, []).expect("changed");
-    assert!(count > 0, "{change}");
 }
 
 /// The values of all bars and the entries of all views, without the labels, which a repair changes.
@@ -77,7 +72,9 @@ fn damage(place: &Place) -> usize {
         "DELETE FROM views WHERE view_name = 'market' AND size = '1h'",
         "UPDATE views SET state = x'00' WHERE view_name = 'active' AND size = '1h'",
     ];
-    wrong.iter().for_each(|wrong| change(place, wrong));
+    for wrong in wrong {
+        changed(place, wrong);
+    }
     wrong.len()
 }
 
@@ -196,11 +193,11 @@ fn display_columns_are_compared_with_their_cells_and_written_again() {
     };
     place.replay(&place.feed(&feed), &[]);
     let before = everything(&place);
-    change(
+    changed(
         &place,
         "UPDATE view_entries SET name = 'UNLISTED' WHERE view_name = 'active' AND size = '1h' AND rank = 1",
     );
-    change(
+    changed(
         &place,
         "DELETE FROM view_entries WHERE view_name = 'movers' AND size = '1h' AND rank = 2",
     );
@@ -247,7 +244,7 @@ fn a_job_that_was_killed_is_repaired_as_of_what_it_had_bound_and_replays_it() {
         let bound = was["bound"].as_array().expect("bindings").len();
         between += bound;
         // The hour and the day of the busiest symbol, which change in every epoch.
-        change(
+        changed(
             &place,
             "UPDATE bars SET state = (SELECT state FROM bars AS other WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT') AND other.seconds = bars.seconds AND other.start = bars.start) WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds IN (3600, 86400)",
         );
@@ -283,19 +280,19 @@ fn what_no_trade_made_is_reported_and_not_deleted() {
     let start = rows::rows(&database, &day)[0].0;
     let id = rows::symbol_id(&database, "GOOG");
     rows::add(&database, &day, id, start - 86_400_000);
-    change(
+    changed(
         &place,
         "DELETE FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'TSLA') AND seconds = 86400",
     );
     // A symbol without buckets, and a number without a symbol.
-    change(
+    changed(
         &place,
         "INSERT INTO symbols (symbol, class) VALUES ('UNLISTED', 'stock')",
     );
     let unlisted = rows::symbol_id(&database, "UNLISTED");
     rows::add(&database, &day, unlisted, start);
     rows::add(&database, &day, unlisted + 1, start);
-    change(
+    changed(
         &place,
         "UPDATE view_entries SET start = start - 86400000 WHERE view_name = 'market' AND size = '1d' AND start < 1630000000000",
     );
@@ -348,18 +345,18 @@ fn a_damaged_bar_does_not_hide_the_others_and_the_directory_is_written_again() {
         format!("{minutes} AND start = (SELECT {which}(start) FROM bars WHERE {minutes})")
     };
     rows::double(&database(&place), &extreme("max"));
-    change(
+    changed(
         &place,
         &format!(
             "UPDATE bars SET state = substr(state, 1, 40) WHERE {}",
             extreme("min")
         ),
     );
-    change(
+    changed(
         &place,
         "UPDATE views SET epoch = epoch + 50 WHERE view_name = 'market' AND size = '1h'",
     );
-    change(
+    changed(
         &place,
         "DELETE FROM symbol_buckets WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT')",
     );
@@ -412,7 +409,7 @@ fn what_missing_records_may_have_touched_is_left_alone() {
     database(&place)
         .execute("UPDATE log_partitions SET first_offset = ?1", [first_epoch])
         .expect("moved");
-    change(
+    changed(
         &place,
         "DELETE FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
     );
@@ -429,7 +426,7 @@ fn what_missing_records_may_have_touched_is_left_alone() {
 fn without_a_terminal_and_without_yes_nothing_is_written() {
     let place = Place::new();
     place.replay(&golden("finnhub-recorded.jsonl"), &[]);
-    change(
+    changed(
         &place,
         "DELETE FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
     );
@@ -457,7 +454,7 @@ fn bars_of_some_symbols_are_repaired_alone() {
         }),
         &[],
     );
-    change(
+    changed(
         &place,
         "DELETE FROM bars WHERE symbol_id IN (SELECT id FROM symbols WHERE symbol IN ('AAPL', 'MSFT')) AND seconds = 86400",
     );
@@ -554,7 +551,7 @@ fn records_removed_between_the_audit_and_the_repair_cut_no_bar_short() {
     place.replay(&place.feed(&feed), &[]);
     let right = everything(&place);
     // An early pass finds a wrong value. Then half of the log is removed during later passes.
-    change(
+    changed(
         &place,
         "UPDATE bars SET state = (SELECT state FROM bars WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'MSFT') AND seconds = 86400) WHERE symbol_id = (SELECT id FROM symbols WHERE symbol = 'AAPL') AND seconds = 86400",
     );

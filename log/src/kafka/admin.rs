@@ -171,12 +171,11 @@ pub fn record_counts(config: &KafkaConfig) -> Result<Vec<u64>, LogError> {
     let client: BaseConsumer = config.admin()?;
     let count = partitions(config)?.ok_or_else(|| errors::no_topic(config))?;
     let records = |partition: Partition| {
-        let partition = number(partition)?;
-        let (low, high) = leader_changes::answered(LONG_TIMEOUT, |left| {
-            client.fetch_watermarks(&config.topic, partition, left)
-        })
-        .map_err(|error| errors::request(config, &error))?;
-        u64::try_from(high - low).map_err(|error| LogError::Broken(error.to_string()))
+        let (topic, partition) = (&config.topic, number(partition)?);
+        let bounds = leader_changes::bounds(&client, topic, partition, LONG_TIMEOUT)
+            .map_err(|error| errors::request(config, &error))?;
+        u64::try_from(bounds.end - bounds.start)
+            .map_err(|error| LogError::Broken(error.to_string()))
     };
     (0..count).map(records).collect()
 }

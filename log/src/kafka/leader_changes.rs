@@ -3,14 +3,31 @@
 //! clients ask again; librdkafka does so for some requests and for some of these errors.
 
 use std::{
+    ops::Range,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+};
 
 /// The time between two attempts: `retry.backoff.ms` of Kafka's clients.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The first and the next offset of a partition.
+pub(super) fn bounds<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    within: Duration,
+) -> Result<Range<i64>, KafkaError> {
+    let (first, next) = answered(within, |left| {
+        client.fetch_watermarks(topic, partition, left)
+    })?;
+    Ok(first..next)
+}
 
 /// Asks until the answer is not that of a leader that has just changed, or until the time is up.
 /// `ask` gets the time that is left.

@@ -203,13 +203,9 @@ impl Log for KafkaLog {
 
     fn bounds(&self, partition: Partition) -> Result<Range<Offset>, LogError> {
         client_errors::reset(&self.client);
-        let partition = number(partition)?;
-        let (low, high) = leader_changes::answered(TIMEOUT, |left| {
-            let topic = &self.config.topic;
-            self.client.fetch_watermarks(topic, partition, left)
-        })
-        .map_err(|error| self.error(&error))?;
-        Ok(low..high)
+        let (topic, partition) = (&self.config.topic, number(partition)?);
+        leader_changes::bounds(&self.client, topic, partition, TIMEOUT)
+            .map_err(|error| self.error(&error))
     }
 
     fn bounds_of(&self, partitions: &[Partition]) -> Result<Vec<Range<Offset>>, LogError> {

@@ -215,11 +215,8 @@ impl Tail<'_> {
             .map(|partition| {
                 let partition = i32::try_from(partition).unwrap_or(i32::MAX);
                 let topic = &self.config.topic;
-                leader_changes::answered(TIMEOUT, |left| {
-                    self.consumer.fetch_watermarks(topic, partition, left)
-                })
-                .map(|(begin, end)| begin..end)
-                .map_err(|error| errors::request(self.config, &error).into())
+                leader_changes::bounds(&self.consumer, topic, partition, TIMEOUT)
+                    .map_err(|error| errors::request(self.config, &error).into())
             })
             .collect()
     }

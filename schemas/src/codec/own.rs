@@ -66,7 +66,8 @@ pub enum FeedState {
 }
 
 impl FeedState {
-    const ALL: [Self; 5] = [
+    /// All of them, in the order of the schema.
+    pub const ALL: [Self; 5] = [
         Self::Begins,
         Self::Away,
         Self::Back,

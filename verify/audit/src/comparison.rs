@@ -11,7 +11,7 @@ mod views;
 use std::{collections::HashSet, fmt::Display};
 
 pub(crate) use bars::{describe as describe_bar, differences as bar_differences};
-pub(crate) use gaps::is_whole;
+pub(crate) use gaps::lacking;
 use tapeflow_oracle::OracleEntry;
 use tapeflow_protocol::{Audited, Expiry, Unlisted};
 use tapeflow_schemas::{

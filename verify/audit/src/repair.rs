@@ -18,7 +18,7 @@ use tapeflow_schemas::{BarKey, Epoch, ViewKey};
 
 use crate::{
     audit_run::Audit,
-    comparison::{describe_bar, describe_view, is_whole},
+    comparison::{describe_bar, describe_view, lacking},
     error::AuditError,
     event::{Event, Observer},
     findings::{Findings, Place, RepairAction},
@@ -46,8 +46,8 @@ pub struct RepairReport {
     pub feed_gaps: usize,
     /// Bars that were not written: [`Event::RepairRefused`] gave the reason.
     pub refused: usize,
-    /// Bars, views and feed gaps that do not read back as they were written. Something wrote them with a later
-    /// write timestamp: a clock that is ahead, or a person.
+    /// Bars, views and feed gaps that do not read back as they were written. Something wrote them
+    /// with a later write timestamp: a clock that is ahead, or a person.
     pub overwritten: Vec<String>,
     /// The epoch that the bars and views are labelled with.
     pub epoch: Epoch,
@@ -239,8 +239,8 @@ fn write_places(
         let found = audit.feed_gaps()?.map_err(|reason| {
             AuditError::Store(StoreError::Broken(format!("after the repair: {reason}")))
         })?;
-        let lacking = plan.feed_gaps.iter().filter(|gap| !is_whole(&found, gap));
-        overwritten.extend(lacking.map(|gap| Place::FeedGap(gap.clone()).to_string()));
+        let lacking = lacking(&found, &plan.feed_gaps).into_iter().cloned();
+        overwritten.extend(lacking.map(|gap| Place::FeedGap(gap).to_string()));
     }
     Ok(Written {
         bars: bars.len(),

@@ -150,10 +150,8 @@ fn rows_and_views(places: &[Place], with_views: bool) -> (BTreeSet<BarKey>, BTre
             Place::View(key) => {
                 views.insert(*key);
             }
-            // Their repair action is never to write.
-            Place::Unlisted(_) | Place::FeedGaps => {}
-            // Written as they are: one record alone makes them.
-            Place::FeedGap(_) => {}
+            // The repair action is never to write, or a gap, which one record alone makes.
+            Place::Unlisted(_) | Place::FeedGaps | Place::FeedGap(_) => {}
         }
     }
     (rows, views)

@@ -562,19 +562,12 @@ mod tests {
     }
 
     fn feed_state(rng: &mut StdRng) -> Vec<u8> {
-        const STATES: [FeedState; 5] = [
-            FeedState::Begins,
-            FeedState::Away,
-            FeedState::Back,
-            FeedState::Alive,
-            FeedState::Ends,
-        ];
         let header = FeedStateHeader {
             session: SessionId(rng.random()),
             sequence: rng.random_range(1..200),
             taken_ms: 5,
             producer: "é",
-            state: STATES[rng.random_range(0..STATES.len())],
+            state: FeedState::ALL[rng.random_range(0..FeedState::ALL.len())],
             cause: "silent",
             from_ms: rng.random_range(0..200),
             to_ms: rng.random(),

@@ -46,11 +46,7 @@ impl Comparison<'_> {
                 self.differs(place, RepairAction::CannotDelete, &text);
             }
         }
-        let mut buckets: BTreeMap<Key, usize> = BTreeMap::new();
-        for (gap, count) in found {
-            let sum = buckets.entry(key(gap)).or_default();
-            *sum = count.saturating_add(*sum);
-        }
+        let buckets = buckets_by_row(found);
         // Without the job's own counts, the recomputation may have taken a record that the job
         // dropped.
         let action = match self.comparable {
@@ -78,11 +74,25 @@ impl Comparison<'_> {
     }
 }
 
-/// Whether a store has a gap in all of its buckets.
-pub(crate) fn is_whole(found: &BTreeMap<FeedGap, usize>, gap: &FeedGap) -> bool {
-    let same = found.iter().filter(|(found, _)| key(found) == key(gap));
-    let buckets = same.fold(0_usize, |sum, (_, count)| sum.saturating_add(*count));
-    buckets >= gap.buckets().count()
+/// Those of `gaps` that a store does not have in all of their buckets.
+pub(crate) fn lacking<'a>(
+    found: &BTreeMap<FeedGap, usize>,
+    gaps: &'a [FeedGap],
+) -> Vec<&'a FeedGap> {
+    let buckets = buckets_by_row(found);
+    let has = |gap: &FeedGap| buckets.get(&key(gap)).copied().unwrap_or(0);
+    let gaps = gaps.iter();
+    gaps.filter(|gap| has(gap) < gap.buckets().count())
+        .collect()
+}
+
+fn buckets_by_row(found: &BTreeMap<FeedGap, usize>) -> BTreeMap<Key, usize> {
+    let mut buckets: BTreeMap<Key, usize> = BTreeMap::new();
+    for (gap, count) in found {
+        let sum = buckets.entry(key(gap)).or_default();
+        *sum = count.saturating_add(*sum);
+    }
+    buckets
 }
 
 fn key(gap: &FeedGap) -> Key {
